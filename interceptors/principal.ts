@@ -1,0 +1,101 @@
+/** Who calls, as verified, and the doors through which a handler asks about it. */
+
+import type { Metadata } from '@grpc/grpc-js';
+
+/** Who calls. Every field was signed by the issuer; nothing here comes from the peer. */
+export interface Principal {
+  /** Who issued the token (`iss`). A caller is the pair of issuer and subject. */
+  readonly issuer: string;
+  /** Whom the token speaks for (`sub`): a user's identifier, or a service's client id. */
+  readonly subject: string;
+  /** The client that the token was issued to (`client_id`). */
+  readonly clientId: string;
+  /** The token's identifier (`jti`), a UUID. */
+  readonly tokenId: string;
+  /** The session it belongs to (`sid`), a UUID; services have none. */
+  readonly sessionId: string | undefined;
+  /** A user, directly or through a service acting for it; or a service acting for itself. */
+  readonly kind: 'USER' | 'SERVICE';
+  /** What the token may be used for (`scope`). */
+  readonly scopes: ReadonlySet<string>;
+  /** What the subject is (`roles`). */
+  readonly roles: ReadonlySet<string>;
+  /** The services that the token is for (`aud`). */
+  readonly audiences: readonly string[];
+  /** The chain of services that act for the subject (`act`, RFC 8693), the present one first. */
+  readonly actors: readonly string[];
+  /** When the subject last proved who it is (`auth_time`), in seconds since the epoch. */
+  readonly authTimeSeconds: number | undefined;
+  /** When the token expires (`exp`), in seconds since the epoch. */
+  readonly expiresAtSeconds: number;
+}
+
+/** Any of grpc-js's four kinds of server calls. */
+export interface AnyCall {
+  readonly metadata: Metadata;
+}
+
+/** What the interceptor knows of a call, and the handler may ask. */
+export interface CallState {
+  readonly path: string;
+  readonly principal: Principal | undefined;
+  readonly bearer: string | undefined;
+  readonly signal: AbortSignal;
+  /** Milliseconds for which the caller may be relied on. Throws when it no longer may. */
+  stillAllowed(): number;
+  /** Tells the log of an error that the caller is not told of. */
+  reportFailure(error: unknown): void;
+}
+
+// Opaque data of a Metadata object never leaves the process, and no peer can set it.
+const STATE_KEY = 'portcullis.call';
+
+/** Hangs the state on the metadata that the handler will see. */
+export function attachState(metadata: Metadata, state: CallState): void {
+  metadata.setOpaque(STATE_KEY, state);
+}
+
+/** The state of a call; undefined when no guard saw it. */
+export function stateOf(call: AnyCall): CallState | undefined {
+  return call.metadata.getOpaque(STATE_KEY) as CallState | undefined;
+}
+
+/**
+ * Who calls.
+ *
+ * @throws TypeError on a public method, or where no guard is installed
+ */
+export function principalOf(call: AnyCall): Principal {
+  const principal = stateOf(call)?.principal;
+  if (principal === undefined) throw new TypeError('this call has no principal: its method is public');
+  return principal;
+}
+
+/**
+ * For how many milliseconds the caller may still be relied on. Ask it last before something that
+ * cannot be undone, and let the transaction that does it time out after that long.
+ *
+ * @throws ServiceError with the reason, when the caller was revoked, has expired, or the revocation
+ *   list of this process is stale
+ */
+export function stillAllowed(call: AnyCall): number {
+  return guardedState(call).stillAllowed();
+}
+
+/** Aborted as soon as the call has ended, was cancelled, or was cut. */
+export function signalOf(call: AnyCall): AbortSignal {
+  return guardedState(call).signal;
+}
+
+/** The token's text, for exchanging it; never to be sent anywhere else. */
+export function bearerOf(call: AnyCall): string {
+  const bearer = guardedState(call).bearer;
+  if (bearer === undefined) throw new TypeError('this call has no token: its method is public');
+  return bearer;
+}
+
+function guardedState(call: AnyCall): CallState {
+  const state = stateOf(call);
+  if (state === undefined) throw new TypeError('no guard saw this call: install its interceptor');
+  return state;
+}

@@ -1,0 +1,225 @@
+/** The inside of an access token: every claim present, of its type, within its limits. */
+
+import type { Principal } from './principal.js';
+import type { JsonObject, JsonValue } from './strict-json.js';
+
+/** `typ` of an access token (RFC 9068 §2.1). */
+export const ACCESS_TOKEN_TYPE = 'at+jwt';
+
+/** How far clocks may differ, in seconds. */
+export const CLOCK_SKEW_SECONDS = 5;
+
+/** The longest lifetime of an access token, in seconds. */
+export const ACCESS_TOKEN_LIFETIME_MAX_SECONDS = 3600;
+
+/** How many services may act for one another in one token (RFC 8693 §4.1). */
+export const ACTOR_CHAIN_LENGTH_MAX = 4;
+
+/** The longest text in a claim, in characters. */
+export const CLAIM_TEXT_LENGTH_MAX = 255;
+
+/** The most members of a list in a claim. */
+export const CLAIM_LIST_LENGTH_MAX = 64;
+
+/** What an access token says, and what revocations are matched against. */
+export interface TokenClaims extends Principal {
+  /** The user's generation under which the session was opened (`gen`); services have none. */
+  readonly generation: bigint | undefined;
+  /** Every client of the chain, with its generation (`clients`). */
+  readonly clients: readonly (readonly [clientId: string, generation: bigint])[];
+  /** The `jti` of every token this one was derived from (`ancestors`). */
+  readonly ancestors: readonly string[];
+  /** When the token was issued (`iat`), in seconds since the epoch. */
+  readonly issuedAtSeconds: number;
+  /** The key that signed the token (`kid`). */
+  readonly keyId: string;
+}
+
+/** What a token must say to be taken here. */
+export interface ClaimsExpected {
+  readonly issuer: string;
+  readonly audience: string;
+  /** The time, in seconds since the epoch. */
+  readonly nowSeconds: number;
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const NIL_UUID = '00000000-0000-0000-0000-000000000000';
+const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+$/;
+
+/**
+ * Reads the claims of an access token whose signature was found good.
+ *
+ * Whether it has expired is left to the caller, who asks that on every call.
+ *
+ * @returns the claims, or the name of the claim that is wrong, for the log alone
+ */
+export function readClaims(
+  payload: JsonObject,
+  keyId: string,
+  expected: ClaimsExpected,
+): TokenClaims | { readonly fault: string } {
+  const reader = new ClaimReader(payload);
+  const issuer = reader.text('iss');
+  const audiences = reader.texts('aud');
+  const subject = reader.text('sub');
+  const clientId = reader.text('client_id');
+  const issuedAtSeconds = reader.seconds('iat');
+  const expiresAtSeconds = reader.seconds('exp');
+  const tokenId = reader.uuid('jti');
+  const scopes = reader.scopes('scope');
+  const clients = reader.clients('clients');
+  const roles = reader.has('roles') ? reader.texts('roles') : [];
+  const sessionId = reader.has('sid') ? reader.uuid('sid') : undefined;
+  const authTimeSeconds = reader.has('auth_time') ? reader.seconds('auth_time') : undefined;
+  const generation = reader.has('gen') ? reader.count('gen') : undefined;
+  const actors = reader.has('act') ? reader.actors('act') : [];
+  const ancestors = reader.has('ancestors') ? reader.uuids('ancestors') : [];
+  if (reader.has('amr')) reader.texts('amr');
+  const notBeforeSeconds = reader.has('nbf') ? reader.seconds('nbf') : issuedAtSeconds;
+
+  if (reader.fault !== undefined) return { fault: reader.fault };
+  if (issuer !== expected.issuer) return { fault: 'iss' };
+  if (!audiences.includes(expected.audience)) return { fault: 'aud' };
+  if (issuedAtSeconds > expected.nowSeconds + CLOCK_SKEW_SECONDS) return { fault: 'iat' };
+  if (notBeforeSeconds > expected.nowSeconds + CLOCK_SKEW_SECONDS) return { fault: 'nbf' };
+  if (expiresAtSeconds <= issuedAtSeconds) return { fault: 'exp' };
+  // The revocation log keeps its entries this long and no longer: a token that outlived them
+  // would come back to life.
+  if (expiresAtSeconds - issuedAtSeconds > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return { fault: 'exp' };
+
+  // A service's own token has no session; a user's always has one, with its generation.
+  const isService = sessionId === undefined;
+  if (isService && (subject !== clientId || generation !== undefined || actors.length > 0)) {
+    return { fault: 'sid' };
+  }
+  if (!isService && (generation === undefined || authTimeSeconds === undefined)) return { fault: 'gen' };
+  if (!isService && subject === clientId) return { fault: 'sub' };
+  if (!clients.some(([id]) => id === clientId)) return { fault: 'clients' };
+  if (actors.length > 0 && ancestors.length === 0) return { fault: 'ancestors' };
+
+  return {
+    issuer,
+    subject,
+    clientId,
+    tokenId,
+    sessionId,
+    kind: isService ? 'SERVICE' : 'USER',
+    scopes: new Set(scopes),
+    roles: new Set(roles),
+    audiences,
+    actors,
+    authTimeSeconds,
+    expiresAtSeconds,
+    generation,
+    clients,
+    ancestors,
+    issuedAtSeconds,
+    keyId,
+  };
+}
+
+/** Reads claims by type; the first that is wrong is kept as `fault`, and a neutral value goes on. */
+class ClaimReader {
+  fault: string | undefined;
+  readonly #payload: JsonObject;
+
+  constructor(payload: JsonObject) {
+    this.#payload = payload;
+  }
+
+  has(name: string): boolean {
+    return Object.hasOwn(this.#payload, name);
+  }
+
+  text(name: string): string {
+    const value = this.#value(name);
+    return isText(value) ? value : this.#fail(name, '');
+  }
+
+  texts(name: string): readonly string[] {
+    const value = this.#value(name);
+    const isList = Array.isArray(value) && value.length <= CLAIM_LIST_LENGTH_MAX && value.every(isText);
+    return isList ? (value as readonly string[]) : this.#fail(name, []);
+  }
+
+  scopes(name: string): readonly string[] {
+    const value = this.#value(name);
+    if (typeof value !== 'string') return this.#fail(name, []);
+    if (value === '') return [];
+    const scopes = value.split(' ', CLAIM_LIST_LENGTH_MAX + 1);
+    return scopes.length <= CLAIM_LIST_LENGTH_MAX && scopes.every((scope) => SCOPE.test(scope))
+      ? scopes
+      : this.#fail(name, []);
+  }
+
+  /** A NumericDate of RFC 7519, whole seconds; 1e400, 0, negative ones and strings are none. */
+  seconds(name: string): number {
+    const value = this.#value(name);
+    return Number.isSafeInteger(value) && (value as number) > 0 ? (value as number) : this.#fail(name, 0);
+  }
+
+  count(name: string): bigint {
+    const value = this.#value(name);
+    return isCount(value) ? BigInt(value) : this.#fail(name, 0n);
+  }
+
+  uuid(name: string): string {
+    const value = this.#value(name);
+    return isUuid(value) ? value : this.#fail(name, '');
+  }
+
+  uuids(name: string): readonly string[] {
+    const value = this.#value(name);
+    const isList = Array.isArray(value) && value.length <= ACTOR_CHAIN_LENGTH_MAX && value.every(isUuid);
+    return isList ? (value as readonly string[]) : this.#fail(name, []);
+  }
+
+  clients(name: string): readonly (readonly [string, bigint])[] {
+    const value = this.#value(name);
+    if (!Array.isArray(value) || value.length === 0 || value.length > ACTOR_CHAIN_LENGTH_MAX + 1) {
+      return this.#fail(name, []);
+    }
+    const clients: (readonly [string, bigint])[] = [];
+    for (const pair of value as readonly JsonValue[]) {
+      const [id, generation] = Array.isArray(pair) && pair.length === 2 ? (pair as JsonValue[]) : [];
+      if (!isText(id) || !isCount(generation)) return this.#fail(name, []);
+      clients.push([id, BigInt(generation)]);
+    }
+    return clients;
+  }
+
+  actors(name: string): readonly string[] {
+    const actors: string[] = [];
+    let actor = this.#value(name);
+    while (actor !== undefined) {
+      if (typeof actor !== 'object' || actor === null || Array.isArray(actor)) return this.#fail(name, []);
+      const { sub, act } = actor as JsonObject;
+      if (!isText(sub) || actors.length === ACTOR_CHAIN_LENGTH_MAX) return this.#fail(name, []);
+      actors.push(sub);
+      actor = act;
+    }
+    return actors;
+  }
+
+  #value(name: string): JsonValue | undefined {
+    return this.has(name) ? this.#payload[name] : undefined;
+  }
+
+  #fail<T>(name: string, neutral: T): T {
+    this.fault ??= name;
+    return neutral;
+  }
+}
+
+function isText(value: JsonValue | undefined): value is string {
+  return typeof value === 'string' && value.length > 0 && value.length <= CLAIM_TEXT_LENGTH_MAX;
+}
+
+function isCount(value: JsonValue | undefined): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isUuid(value: JsonValue | undefined): value is string {
+  return typeof value === 'string' && UUID.test(value) && value !== NIL_UUID;
+}
