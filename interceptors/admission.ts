@@ -1,0 +1,186 @@
+/** Where a call is decided: from the `authorization` header to admitted or refused. */
+
+import type { Metadata } from '@grpc/grpc-js';
+import { type AccessRule, describeViolation, violationOf } from './access-rule.js';
+import type { Clock } from './clock.js';
+import { parseCompactToken } from './compact-token.js';
+import { ServiceError } from './errors.js';
+import type { Feed } from './feed.js';
+import { KeyRing } from './key-ring.js';
+import { type Admission, refusal } from './live-call.js';
+import { parseJsonObject } from './strict-json.js';
+import { ACCESS_TOKEN_TYPE, readClaims } from './token-claims.js';
+import { type CutReason, VerifiedToken, VerifiedTokens } from './verified-tokens.js';
+
+/** How many signatures may wait for verification at once. */
+export const VERIFICATIONS_MAX = 1024;
+
+/** How many of them one peer may have. */
+export const VERIFICATIONS_PER_PEER_MAX = 256;
+
+const SCHEME = 'Bearer ';
+
+/** Decides calls. Knows the tokens, the keys and the rules; knows nothing of how calls are held or cut. */
+export class Admissions {
+  readonly tokens = new VerifiedTokens();
+  readonly #issuer: string;
+  readonly #audience: string;
+  readonly #clock: Clock;
+  readonly #feed: Feed;
+  readonly #onTokenInvalid: (fault: string) => void;
+  readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError>>();
+  readonly #waitingByPeer = new Map<string, number>();
+  #keys = KeyRing.EMPTY;
+
+  constructor(options: {
+    issuer: string;
+    audience: string;
+    clock: Clock;
+    feed: Feed;
+    onTokenInvalid: (fault: string) => void;
+  }) {
+    this.#issuer = options.issuer;
+    this.#audience = options.audience;
+    this.#clock = options.clock;
+    this.#feed = options.feed;
+    this.#onTokenInvalid = options.onTokenInvalid;
+  }
+
+  /** Puts another key set in place. */
+  useKeys(keys: KeyRing): void {
+    this.#keys = keys;
+  }
+
+  /** Whether a key with this identifier may verify tokens now. */
+  hasKey(keyId: string): boolean {
+    return this.#keys.has(keyId);
+  }
+
+  /**
+   * Decides a call. Claims are remembered, verdicts never: revocation, expiry, lease and rule are
+   * looked at on every call. With a known token nothing here is asynchronous.
+   */
+  decide(rule: AccessRule, metadata: Metadata, peer: () => string): Admission | Promise<Admission> {
+    if (rule.isPublic) return { kind: 'public' };
+    const values = metadata.get('authorization');
+    const value = values[0];
+    if (value === undefined) return refused('TOKEN_MISSING');
+    if (values.length > 1 || typeof value !== 'string' || !value.startsWith(SCHEME)) {
+      this.#onTokenInvalid('authorization');
+      return refused('TOKEN_INVALID');
+    }
+    const text = value.slice(SCHEME.length);
+    const known = this.tokens.find(text);
+    if (known !== undefined) return this.#judge(known, rule);
+    return this.#meet(text, rule, peer);
+  }
+
+  /** Why a token that was admitted no longer counts. */
+  objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined {
+    if (token.revoked) return 'TOKEN_REVOKED';
+    const wallMs = this.#clock.wallMs();
+    if (token.expiresAtMs <= wallMs || token.expiresAtMs <= this.#feed.horizonMs) return 'TOKEN_EXPIRED';
+    if (allowStale ? this.#feed.hydrated : this.#feed.leaseLeftMs(this.#clock.monotonicMs(), wallMs) > 0) {
+      return undefined;
+    }
+    return 'REVOCATION_STATE_STALE';
+  }
+
+  /** For how many milliseconds a token that counts now may be relied on. */
+  reliableMs(token: VerifiedToken, allowStale: boolean): number {
+    const wallMs = this.#clock.wallMs();
+    const lifeMs = token.expiresAtMs - wallMs;
+    return allowStale ? lifeMs : Math.min(lifeMs, this.#feed.leaseLeftMs(this.#clock.monotonicMs(), wallMs));
+  }
+
+  /**
+   * The verified token with this text. Many callers with the same new token share one verification.
+   *
+   * @returns the error instead, when it is not a token of ours for this service
+   */
+  verified(text: string, peer: string): VerifiedToken | Promise<VerifiedToken | ServiceError> | ServiceError {
+    const known = this.tokens.find(text);
+    if (known !== undefined) return known;
+    const underWay = this.#underWay.get(text);
+    if (underWay !== undefined) return underWay;
+    const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
+    if (token === undefined) return this.#invalid('form');
+    // Without keys nothing can be said of any token: the process has not yet heard from its issuer.
+    if (this.#keys === KeyRing.EMPTY) return refusal('REVOCATION_STATE_STALE');
+    if (!this.#keys.has(token.keyId)) return this.#invalid('kid');
+    const waiting = this.#waitingByPeer.get(peer) ?? 0;
+    if (this.#underWay.size >= VERIFICATIONS_MAX || waiting >= VERIFICATIONS_PER_PEER_MAX) {
+      return refusal('RATE_LIMITED');
+    }
+    this.#waitingByPeer.set(peer, waiting + 1);
+    const keys = this.#keys;
+    const verification = keys.verify(token).then((isGood) => {
+      this.#underWay.delete(text);
+      const left = (this.#waitingByPeer.get(peer) ?? 1) - 1;
+      if (left === 0) this.#waitingByPeer.delete(peer);
+      else this.#waitingByPeer.set(peer, left);
+      return isGood ? this.#remember(text, token.payload, token.keyId) : this.#invalid('signature');
+    });
+    this.#underWay.set(text, verification);
+    return verification;
+  }
+
+  /** Whether a verified token counts at this moment, apart from any rule and lease. */
+  errorOf(token: VerifiedToken): ServiceError | undefined {
+    const objection = this.objectionTo(token, true);
+    return objection === undefined ? undefined : refusal(objection);
+  }
+
+  #meet(text: string, rule: AccessRule, peer: () => string): Admission | Promise<Admission> {
+    const verified = this.verified(text, peer());
+    if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
+    if (verified instanceof VerifiedToken) return this.#judge(verified, rule);
+    // Everybody who waited for the same verification is judged after it: it may have been revoked
+    // meanwhile.
+    return verified.then((result) =>
+      result instanceof ServiceError ? { kind: 'refused', error: result } : this.#judge(result, rule),
+    );
+  }
+
+  /**
+   * Reads the claims, and looks the token up in the revocation list in the same turn in which it
+   * enters the index: a revocation that arrived while the signature was verified is in the list by
+   * now, and one that arrives later finds the token in the index.
+   */
+  #remember(text: string, payload: Uint8Array, keyId: string): VerifiedToken | ServiceError {
+    const json = parseJsonObject(payload);
+    if (json === undefined) return this.#invalid('payload');
+    const wallMs = this.#clock.wallMs();
+    const claims = readClaims(json, keyId, {
+      issuer: this.#issuer,
+      audience: this.#audience,
+      nowSeconds: wallMs / 1000,
+    });
+    if ('fault' in claims) return this.#invalid(claims.fault);
+    // The key may have left the set while it was in use.
+    if (!this.#keys.has(keyId)) return this.#invalid('kid');
+    const token = new VerifiedToken(text, claims);
+    token.revoked = this.#feed.list.revokes(claims);
+    if (token.expiresAtMs > wallMs) this.tokens.add(token);
+    return token;
+  }
+
+  #judge(token: VerifiedToken, rule: AccessRule): Admission {
+    token.used = true;
+    const objection = this.objectionTo(token, rule.allowStale);
+    if (objection !== undefined) return refused(objection);
+    const violation = violationOf(rule, token.claims, this.#clock.wallMs() / 1000);
+    if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule) };
+    return { kind: 'admitted', token, allowStale: rule.allowStale };
+  }
+
+  /** One answer for every bad token: the caller learns nothing of what was wrong; the log does. */
+  #invalid(fault: string): ServiceError {
+    this.#onTokenInvalid(fault);
+    return refusal('TOKEN_INVALID');
+  }
+}
+
+function refused(code: Parameters<typeof refusal>[0]): Admission {
+  return { kind: 'refused', error: refusal(code) };
+}

@@ -1,0 +1,186 @@
+/** The revocation list of one process: what has been taken back, for as long as it could matter. */
+
+import { type Entry, EntryKind } from '../proto/gen/portcullis/revocation/v1/revocation.js';
+import { IdTable } from './id-table.js';
+import type { TokenClaims } from './token-claims.js';
+
+/** Length of an identifier in an entry, in bytes. */
+export const ID_BYTES = 16;
+
+const MINUTE_MS = 60_000;
+
+/** A revocation by generation: everything below the minimum is revoked. */
+interface GenerationFloor {
+  minGeneration: bigint;
+  keepUntilMs: number;
+}
+
+/**
+ * What has been revoked. Entries are added in any order and as often as they come; nothing is ever
+ * evicted to make room, and only {@link dropUntil} takes entries out.
+ */
+export class RevocationList {
+  // One table for each minute in which entries may be dropped: dropping is then one deletion.
+  readonly #tokens = new Map<number, IdTable>();
+  readonly #sessions = new Map<number, IdTable>();
+  readonly #users = new Map<string, GenerationFloor>();
+  readonly #clients = new Map<string, GenerationFloor>();
+  readonly #keys = new Map<string, number>();
+
+  /** The number of entries held. */
+  get size(): number {
+    return (
+      sizeOf(this.#tokens) +
+      sizeOf(this.#sessions) +
+      this.#users.size +
+      this.#clients.size +
+      this.#keys.size
+    );
+  }
+
+  /** Adds an entry of the log. Kinds that this version does not know are an error, never ignored. */
+  add(entry: Entry): void {
+    const keepUntilMs = entry.keepUntil?.getTime() ?? Number.NaN;
+    if (!Number.isFinite(keepUntilMs)) throw new RangeError('a revocation entry has no keep_until');
+    switch (entry.kind) {
+      case EntryKind.ENTRY_KIND_TOKEN:
+      case EntryKind.ENTRY_KIND_SESSION:
+        return this.addIds(entry.kind, entry.key, keepUntilMs);
+      case EntryKind.ENTRY_KIND_USER:
+        return raise(this.#users, textOf(entry.key), entry.minGeneration, keepUntilMs);
+      case EntryKind.ENTRY_KIND_CLIENT:
+        return raise(this.#clients, textOf(entry.key), entry.minGeneration, keepUntilMs);
+      case EntryKind.ENTRY_KIND_KEY: {
+        const key = textOf(entry.key);
+        this.#keys.set(key, Math.max(keepUntilMs, this.#keys.get(key) ?? 0));
+        return;
+      }
+      default:
+        throw new RangeError(`a revocation entry is of unknown kind ${entry.kind}`);
+    }
+  }
+
+  /** Adds many identifiers of one kind, 16 bytes each, one after another. */
+  addIds(kind: EntryKind, ids: Uint8Array, keepUntilMs: number): void {
+    if (ids.byteLength === 0 || ids.byteLength % ID_BYTES !== 0) {
+      throw new RangeError(`revoked identifiers take ${ids.byteLength} bytes, not a multiple of ${ID_BYTES}`);
+    }
+    const minute = Math.ceil(keepUntilMs / MINUTE_MS);
+    if (!Number.isSafeInteger(minute)) throw new RangeError('revoked identifiers have no keep_until');
+    const tables = kind === EntryKind.ENTRY_KIND_SESSION ? this.#sessions : this.#tokens;
+    let table = tables.get(minute);
+    if (table === undefined) {
+      table = new IdTable();
+      tables.set(minute, table);
+    }
+    const view = new DataView(ids.buffer, ids.byteOffset, ids.byteLength);
+    for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
+      table.add(view.getUint32(at), view.getUint32(at + 4), view.getUint32(at + 8), view.getUint32(at + 12));
+    }
+  }
+
+  /** Whether anything in the list revokes a token with these claims. */
+  revokes(claims: TokenClaims): boolean {
+    if (hasUuid(this.#tokens, claims.tokenId)) return true;
+    for (const ancestor of claims.ancestors) if (hasUuid(this.#tokens, ancestor)) return true;
+    if (claims.sessionId !== undefined && hasUuid(this.#sessions, claims.sessionId)) return true;
+    if (claims.generation !== undefined && isBelow(this.#users, claims.subject, claims.generation)) {
+      return true;
+    }
+    for (const [clientId, generation] of claims.clients) {
+      if (isBelow(this.#clients, clientId, generation)) return true;
+    }
+    return this.#keys.has(claims.keyId);
+  }
+
+  /**
+   * Drops the entries that need not be kept longer than the horizon.
+   *
+   * @param horizonMs - told by the issuer, in its database's time: tokens that such entries could
+   *   revoke have expired, and are refused as expired whatever the local clock says
+   */
+  dropUntil(horizonMs: number): void {
+    for (const tables of [this.#tokens, this.#sessions]) {
+      for (const minute of tables.keys()) if (minute * MINUTE_MS <= horizonMs) tables.delete(minute);
+    }
+    for (const floors of [this.#users, this.#clients]) {
+      for (const [key, floor] of floors) if (floor.keepUntilMs <= horizonMs) floors.delete(key);
+    }
+    for (const [key, keepUntilMs] of this.#keys) if (keepUntilMs <= horizonMs) this.#keys.delete(key);
+  }
+}
+
+/** Whether an entry revokes a token with these claims; what the list answers for many, this does for one. */
+export function isRevokedBy(claims: TokenClaims, entry: Entry): boolean {
+  switch (entry.kind) {
+    case EntryKind.ENTRY_KIND_TOKEN: {
+      const id = uuidOf(entry.key);
+      return claims.tokenId === id || claims.ancestors.includes(id);
+    }
+    case EntryKind.ENTRY_KIND_SESSION:
+      return claims.sessionId === uuidOf(entry.key);
+    case EntryKind.ENTRY_KIND_USER:
+      return (
+        claims.generation !== undefined &&
+        claims.subject === textOf(entry.key) &&
+        claims.generation < entry.minGeneration
+      );
+    case EntryKind.ENTRY_KIND_CLIENT: {
+      const id = textOf(entry.key);
+      return claims.clients.some(
+        ([clientId, generation]) => clientId === id && generation < entry.minGeneration,
+      );
+    }
+    case EntryKind.ENTRY_KIND_KEY:
+      return claims.keyId === textOf(entry.key);
+    default:
+      return false;
+  }
+}
+
+/** The canonical text of a UUID in 16 bytes. */
+export function uuidOf(bytes: Uint8Array): string {
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+/** The text of an entry's key, where it is one. */
+export function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+}
+
+function hasUuid(tables: ReadonlyMap<number, IdTable>, uuid: string): boolean {
+  if (tables.size === 0) return false;
+  const a = Number.parseInt(uuid.slice(0, 8), 16);
+  const b = Number.parseInt(uuid.slice(9, 13) + uuid.slice(14, 18), 16);
+  const c = Number.parseInt(uuid.slice(19, 23) + uuid.slice(24, 28), 16);
+  const d = Number.parseInt(uuid.slice(28), 16);
+  for (const table of tables.values()) if (table.has(a, b, c, d)) return true;
+  return false;
+}
+
+function raise(
+  floors: Map<string, GenerationFloor>,
+  key: string,
+  minGeneration: bigint,
+  keepUntilMs: number,
+): void {
+  const floor = floors.get(key);
+  if (floor === undefined) {
+    floors.set(key, { minGeneration, keepUntilMs });
+    return;
+  }
+  if (minGeneration > floor.minGeneration) floor.minGeneration = minGeneration;
+  floor.keepUntilMs = Math.max(floor.keepUntilMs, keepUntilMs);
+}
+
+function isBelow(floors: ReadonlyMap<string, GenerationFloor>, key: string, generation: bigint): boolean {
+  const floor = floors.get(key);
+  return floor !== undefined && generation < floor.minGeneration;
+}
+
+function sizeOf(tables: ReadonlyMap<number, IdTable>): number {
+  let size = 0;
+  for (const table of tables.values()) size += table.size;
+  return size;
+}
