@@ -1,0 +1,81 @@
+/** What an error of PostgreSQL or of the way to it means. */
+
+/** SQLSTATEs by which the server says that it cannot serve anybody now; those of class 08 come on top. */
+const AWAY_STATES = new Set([
+  '25006', // a write on a standby, or on a primary that was deposed
+  '28000', // refused by pg_hba.conf: an operator has to act, and may
+  '28P01', // wrong password: the same
+  '3D000', // no such database yet
+  '53100', // disk full
+  '53200', // out of memory
+  '53300', // too many connections
+  '57P01', // shutting down
+  '57P02', // another process of the server crashed
+  '57P03', // starting up
+  '58030', // the server cannot read or write its files
+]);
+
+/** SQLSTATEs by which the server says that this one transaction or statement took too long. */
+const TOO_SLOW_STATES = new Set(['25P03', '55P03', '57014']);
+
+/** Codes by which the network says that nobody answers. */
+const AWAY_NETWORK = new Set([
+  'EACCES',
+  'EAI_AGAIN',
+  'ECONNABORTED',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOENT',
+  'ENOTFOUND',
+  'EPIPE',
+  'ETIMEDOUT',
+]);
+
+/** Errors to which `pg` gives no code. */
+const AWAY_MESSAGE =
+  /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|timeout exceeded when trying to connect|Query read timeout)/;
+
+const SQLSTATE = /^[0-9A-Z]{5}$/;
+
+/** The SQLSTATE or network code of an error or of what caused it, if it has one. */
+export function errorCodeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if ('code' in error && typeof error.code === 'string') {
+    return SQLSTATE.test(error.code) || AWAY_NETWORK.has(error.code) ? error.code : errorCodeOf(error.cause);
+  }
+  if (error instanceof AggregateError) return errorCodeOf(error.errors[0]);
+  return errorCodeOf(error.cause);
+}
+
+/** The name of the constraint that a statement violated, if that is what went wrong. */
+export function violatedConstraint(error: unknown): string | undefined {
+  const violation = errorCodeOf(error)?.startsWith('23') === true;
+  if (!violation || !(error instanceof Error) || !('constraint' in error)) return undefined;
+  return typeof error.constraint === 'string' ? error.constraint : undefined;
+}
+
+/** Whether it is the database or the way to it that fails, so that the connection is of no more use. */
+export function isAway(error: unknown): boolean {
+  const code = errorCodeOf(error);
+  if (code !== undefined) return code.startsWith('08') || AWAY_STATES.has(code) || AWAY_NETWORK.has(code);
+  return error instanceof Error && AWAY_MESSAGE.test(error.message);
+}
+
+/** Whether the statement ran into one of the limits on time. */
+export function isTooSlow(error: unknown): boolean {
+  return TOO_SLOW_STATES.has(errorCodeOf(error) ?? '');
+}
+
+/** What is missing, in one phrase for the log and for `/readyz`. */
+export function describeMissing(error: unknown): string {
+  const code = errorCodeOf(error);
+  if (code === '3D000') return 'the database does not exist';
+  if (code === '28P01' || code === '28000') return 'the database refuses our user or password';
+  if (code === '57P03') return 'the database is starting up or shutting down';
+  if (code === '53300') return 'the database has no connection left';
+  if (code === '25006') return 'the database is read-only';
+  if (code !== undefined) return `the database does not answer (${code})`;
+  return `the database does not answer (${error instanceof Error ? error.message : 'unknown error'})`;
+}

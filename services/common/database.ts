@@ -1,0 +1,419 @@
+/** PostgreSQL: one pool per process, transactions that repeat themselves, notifications, and getting ready. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { ServiceError } from '../../interceptors/errors.js';
+import { describeMissing, errorCodeOf, isAway, isTooSlow } from './database-errors.js';
+import type { Subscription } from './database-listen.js';
+import { listenTo } from './database-listen.js';
+import type { Log } from './log.js';
+import { migrate } from './migrations.js';
+
+export { errorCodeOf, violatedConstraint } from './database-errors.js';
+export type { Subscription } from './database-listen.js';
+
+/** Connections of one process. */
+export const POOL_SIZE_DEFAULT = 10;
+/** How long a call waits for a connection. */
+export const CONNECT_TIMEOUT_MS = 3_000;
+/** How long one statement may run. */
+export const STATEMENT_TIMEOUT_MS = 5_000;
+/** How long a statement may wait for a lock: a frozen process must not hold up the others for long. */
+export const LOCK_TIMEOUT_MS = 1_000;
+/** How long a transaction may do nothing; then the server ends it, and its locks are free. */
+export const IDLE_IN_TRANSACTION_TIMEOUT_MS = 1_000;
+/** How often a transaction is tried when it loses against another one. */
+export const TRANSACTION_ATTEMPTS_MAX = 12;
+/** The longest pause between two attempts. */
+export const TRANSACTION_BACKOFF_MS_MAX = 200;
+
+/** Beyond the server's own limit a silent server is given up, and the connection with it. */
+const ANSWER_TIMEOUT_MS = STATEMENT_TIMEOUT_MS + 1_000;
+const RECONNECT_DELAY_MS_MIN = 100;
+const RECONNECT_DELAY_MS_MAX = 2_000;
+/** While the database stays away, the log says so once in this many attempts. */
+const ATTEMPTS_PER_REMINDER = 10;
+/** What callers are told while the database is away. */
+const RETRY_AFTER_MS = 1_000;
+const PROBE_INTERVAL_MS = 500;
+
+/** Something that runs SQL: the pool, or one transaction. */
+export interface Sql {
+  /**
+   * Runs one statement. `bigint` columns come as bigint, `timestamptz` as Date, `bytea` as Buffer, `numeric` as
+   * text (so cast a `sum` to bigint).
+   *
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the database is away or too slow; else the error of `pg`
+   */
+  query<Row extends object>(
+    text: string,
+    values?: readonly unknown[],
+  ): Promise<{ rows: Row[]; rowCount: number }>;
+}
+
+/** How a transaction sees the others. */
+export interface TransactionOptions {
+  readonly isolation?: 'read committed' | 'repeatable read' | 'serializable';
+  readonly readOnly?: boolean;
+}
+
+/** The database of one service. */
+export interface Database extends Sql {
+  /**
+   * Runs `work` in one transaction and commits. `work` runs again when the transaction lost against another one
+   * (40001, 40P01), so it must touch nothing outside the transaction, and must let errors of `sql` through
+   * unless it used a savepoint.
+   *
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the connection is lost, when the commit was not confirmed
+   *   (it may or may not have happened), and when every attempt lost; else what `work` throws, after a rollback
+   */
+  transaction<T>(work: (sql: Sql) => Promise<T>, options?: TransactionOptions): Promise<T>;
+  /**
+   * Hears notifications on a connection of its own. Resolves when the first LISTEN is in place; a lost
+   * connection is made again for ever, and `onReconnect` tells that notifications may have been missed.
+   */
+  listen(
+    channel: string,
+    onNotification: (payload: string) => void,
+    onReconnect: () => void,
+  ): Promise<Subscription>;
+  /**
+   * Waits for the database for as long as it takes, saying in the log what is missing, then migrates it.
+   * Queries before that are refused with DEPENDENCY_UNAVAILABLE.
+   *
+   * @throws the signal's reason when aborted; MigrationError when waiting would not help
+   */
+  ready(signal: AbortSignal): Promise<void>;
+  /** '' when the database answered last, else one phrase that says what is missing. */
+  missing(): string;
+  /** Calls the listener whenever `missing()` changes; returns a function that stops it. */
+  onStateChange(listener: () => void): () => void;
+  /** Closes all connections; work under way is waited for. */
+  close(): Promise<void>;
+}
+
+/** What {@link openDatabase} needs. */
+export interface DatabaseOptions {
+  /** `postgresql://…`. */
+  readonly url: string;
+  /** The folder with `0001-name.sql`, `0002-name.sql`, …. */
+  readonly migrations: URL;
+  readonly log: Log;
+  readonly poolSize?: number;
+}
+
+/** The database at a URL. Connects to nothing yet: see {@link Database.ready}. */
+export function openDatabase(options: DatabaseOptions): Database {
+  const { log } = options;
+  const pool = createPool(options);
+  const closing = new AbortController();
+  const watch = createWatch(log, closing.signal, () => probe(options));
+  const subscriptions = new Set<Subscription>();
+  pool.on('error', watch.suspect);
+  // A connection that breaks while it is lent out would otherwise end the process: the query tells of it anyway.
+  pool.on('connect', (client) => client.on('error', () => {}));
+
+  /** Lends a connection; one that is broken does not go back to the pool. */
+  async function useConnection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    if (!watch.isMigrated()) throw unavailable('the database is not ready yet');
+    const client = await pool.connect().catch((error: unknown) => {
+      watch.suspect();
+      throw unavailable('the database does not answer', error);
+    });
+    const connection: Connection = { client, broken: false };
+    try {
+      return await work(connection);
+    } finally {
+      client.release(connection.broken);
+      if (connection.broken) watch.suspect();
+    }
+  }
+
+  async function transaction<T>(
+    work: (sql: Sql) => Promise<T>,
+    transactionOptions: TransactionOptions = {},
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await useConnection((connection) => runTransaction(connection, work, transactionOptions));
+      } catch (error) {
+        if (!lostAgainstAnother(error)) throw error;
+        if (attempt === TRANSACTION_ATTEMPTS_MAX) throw unavailable('too many transactions at once', error);
+        await sleep(Math.random() * Math.min(TRANSACTION_BACKOFF_MS_MAX, 2 ** (attempt + 1)));
+      }
+    }
+  }
+
+  async function listen(
+    channel: string,
+    onNotification: (payload: string) => void,
+    onReconnect: () => void,
+  ): Promise<Subscription> {
+    const subscription = await listenTo(
+      { connect: () => createClient(options), log, signal: closing.signal },
+      { channel, onNotification, onReconnect },
+    );
+    subscriptions.add(subscription);
+    return {
+      close: async () => {
+        subscriptions.delete(subscription);
+        await subscription.close();
+      },
+    };
+  }
+
+  async function ready(signal: AbortSignal): Promise<void> {
+    const stop = AbortSignal.any([signal, closing.signal]);
+    await retryWhileAway(stop, log, watch.found, () =>
+      migrate({ client: createClient(options), folder: options.migrations, log, signal: stop }),
+    );
+    watch.becameReady();
+  }
+
+  return {
+    query: <Row extends object>(text: string, values?: readonly unknown[]) =>
+      useConnection((connection) => runQuery<Row>(connection, text, values)),
+    transaction,
+    listen,
+    ready,
+    missing: watch.missing,
+    onStateChange: watch.onChange,
+    close: async () => {
+      if (closing.signal.aborted) return;
+      closing.abort(new Error('the database is closed'));
+      await Promise.all([...subscriptions].map((subscription) => subscription.close()));
+      await pool.end();
+    },
+  };
+}
+
+/** A connection while it is lent out. */
+interface Connection {
+  readonly client: pg.PoolClient;
+  broken: boolean;
+}
+
+/** Tries again for as long as the database is away, and says in the log what is missing. */
+async function retryWhileAway(
+  signal: AbortSignal,
+  log: Log,
+  onMissing: (missing: string) => void,
+  attempt: () => Promise<void>,
+): Promise<void> {
+  let told = '';
+  for (let count = 0, delayMs = RECONNECT_DELAY_MS_MIN; ; count++) {
+    signal.throwIfAborted();
+    try {
+      return await attempt();
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isAway(error)) throw error;
+      const missing = describeMissing(error);
+      onMissing(missing);
+      if (missing !== told || count % ATTEMPTS_PER_REMINDER === 0) {
+        log.warn({ missing }, 'waiting for the database');
+      }
+      told = missing;
+    }
+    await sleep(delayMs, undefined, { signal }).catch(() => signal.throwIfAborted());
+    delayMs = Math.min(delayMs * 2, RECONNECT_DELAY_MS_MAX);
+  }
+}
+
+async function runTransaction<T>(
+  connection: Connection,
+  work: (sql: Sql) => Promise<T>,
+  options: TransactionOptions,
+): Promise<T> {
+  const { isolation = 'read committed', readOnly = false } = options;
+  await runQuery(connection, `BEGIN ISOLATION LEVEL ${isolation} ${readOnly ? 'READ ONLY' : 'READ WRITE'}`);
+  let open = true;
+  const sql: Sql = {
+    query: async <Row extends object>(text: string, values?: readonly unknown[]) => {
+      if (!open) throw new TypeError('this transaction has ended; was a promise not awaited?');
+      return runQuery<Row>(connection, text, values);
+    },
+  };
+  try {
+    const result = await work(sql);
+    open = false;
+    await commit(connection);
+    return result;
+  } catch (error) {
+    open = false;
+    await rollBack(connection);
+    throw error;
+  }
+}
+
+/** Never throws: what the caller must see is what went wrong before. */
+async function rollBack(connection: Connection): Promise<void> {
+  if (connection.broken) return;
+  await runQuery(connection, 'ROLLBACK').catch(() => {
+    connection.broken = true;
+  });
+}
+
+/**
+ * Commits, and believes nothing less than a plain COMMIT. A transaction in which an error was swallowed answers
+ * ROLLBACK, and a cancelled wait for the standby answers COMMIT with a warning; neither may count as success. The
+ * statement timeout is lifted because it would cancel that wait.
+ */
+async function commit(connection: Connection): Promise<void> {
+  const { client } = connection;
+  const warnings: string[] = [];
+  const onNotice = (notice: { severity?: string | undefined; message?: string | undefined }) => {
+    if (notice.severity === 'WARNING') warnings.push(notice.message ?? 'unknown warning');
+  };
+  client.on('notice', onNotice);
+  try {
+    const answer = await guarded<pg.QueryResult | pg.QueryResult[]>(connection, () =>
+      client.query('SET LOCAL statement_timeout = 0; COMMIT'),
+    );
+    const last = Array.isArray(answer) ? answer.at(-1) : answer;
+    if (last?.command === 'COMMIT' && warnings.length === 0) return;
+    throw unavailable(
+      'the commit was not confirmed',
+      new Error(warnings.join('; ') || `got ${last?.command}`),
+    );
+  } finally {
+    client.removeListener('notice', onNotice);
+  }
+}
+
+async function runQuery<Row extends object>(
+  connection: Connection,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<{ rows: Row[]; rowCount: number }> {
+  const query = { text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
+  const { rows, rowCount } = await guarded(connection, () => connection.client.query<Row>(query));
+  return { rows, rowCount: rowCount ?? 0 };
+}
+
+/** Tells apart an error of the statement, which is passed on, from a database that is away or too slow. */
+async function guarded<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (isAway(error)) {
+      connection.broken = true;
+      throw unavailable('the database does not answer', error);
+    }
+    if (isTooSlow(error)) throw unavailable('the database took too long', error);
+    throw error;
+  }
+}
+
+/** Knows whether the database answers. A suspicion is probed first: one broken connection is no outage. */
+function createWatch(log: Log, signal: AbortSignal, probe: () => Promise<void>) {
+  const listeners = new Set<() => void>();
+  let migrated = false;
+  let missing = 'the database was not reached yet';
+  let probing = false;
+
+  function found(next: string): void {
+    if (next === missing) return;
+    missing = next;
+    for (const listener of listeners) listener();
+  }
+
+  async function probeUntilGood(): Promise<void> {
+    for (probing = true; probing && !signal.aborted; ) {
+      try {
+        await probe();
+        if (missing !== '') log.info('the database answers again');
+        found('');
+        probing = false;
+      } catch (error) {
+        if (missing === '') log.warn({ err: error, missing: describeMissing(error) }, 'the database is away');
+        found(describeMissing(error));
+        await sleep(PROBE_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => {});
+      }
+    }
+  }
+
+  return {
+    found,
+    missing: () => missing,
+    isMigrated: () => migrated,
+    becameReady: () => {
+      migrated = true;
+      found('');
+    },
+    suspect: () => {
+      if (migrated && !probing) void probeUntilGood();
+    },
+    onChange: (listener: () => void) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+  };
+}
+
+/** Asks on a connection of its own, because a pool whose connections are all in use is no outage either. */
+async function probe(options: DatabaseOptions): Promise<void> {
+  const client = createClient(options);
+  const query = { text: 'SELECT 1', query_timeout: CONNECT_TIMEOUT_MS };
+  try {
+    await client.connect();
+    await client.query(query);
+  } finally {
+    client.end().catch(() => {});
+  }
+}
+
+function lostAgainstAnother(error: unknown): boolean {
+  const code = errorCodeOf(error);
+  return code === '40001' || code === '40P01';
+}
+
+function unavailable(message: string, cause?: unknown): ServiceError {
+  return new ServiceError('DEPENDENCY_UNAVAILABLE', message, { cause, retryAfterMs: RETRY_AFTER_MS });
+}
+
+function createPool(options: DatabaseOptions): pg.Pool {
+  return new pg.Pool({
+    ...connectionSettings(options),
+    max: options.poolSize ?? POOL_SIZE_DEFAULT,
+    statement_timeout: STATEMENT_TIMEOUT_MS,
+    lock_timeout: LOCK_TIMEOUT_MS,
+    idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_TIMEOUT_MS,
+  });
+}
+
+/** A connection outside the pool, without its limits: for migrations and for LISTEN. */
+function createClient(options: DatabaseOptions): pg.Client {
+  const client = new pg.Client(connectionSettings(options));
+  client.on('error', () => {});
+  return client;
+}
+
+function connectionSettings(options: DatabaseOptions): pg.ClientConfig {
+  return {
+    connectionString: options.url,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 1_000,
+    application_name: 'portcullis',
+    types: { getTypeParser },
+  };
+}
+
+const TYPE_INT8 = 20;
+const TYPE_INT8_ARRAY = 1016;
+
+/** 64-bit numbers as bigint, because a JavaScript number loses their last digits. */
+const getTypeParser: typeof pg.types.getTypeParser = (type: number, format?: 'text' | 'binary') => {
+  if (format === 'binary') return pg.types.getTypeParser(type, 'binary');
+  if (type === TYPE_INT8) return BigInt;
+  if (type === TYPE_INT8_ARRAY) return parseBigintArray;
+  return pg.types.getTypeParser(type, 'text');
+};
+
+function parseBigintArray(array: string): (bigint | null)[] {
+  if (array === '{}') return [];
+  return array
+    .slice(1, -1)
+    .split(',')
+    .map((item) => (item === 'NULL' ? null : BigInt(item)));
+}

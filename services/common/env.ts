@@ -1,0 +1,273 @@
+/** Configuration from the environment: each variable described once, every fault told in one message. */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+
+/** The longest file that a variable may point to. */
+export const CONFIGURATION_FILE_BYTES_MAX = 64 * 1024;
+
+const PREFIX = 'PORTCULLIS_';
+const FILE_SUFFIX = '_FILE';
+
+/** What one variable must look like; made by the functions below. */
+export interface EnvironmentVariable<T> {
+  /** Turns the text (undefined when the variable is unset or empty) into the value. */
+  readonly schema: z.ZodType<T>;
+  /** A secret may also come from the file that `NAME_FILE` names, and its text is never repeated. */
+  readonly secret: boolean;
+}
+
+/** Variables by name. */
+export type EnvironmentShape = { readonly [variable: string]: EnvironmentVariable<unknown> };
+
+/** The values that a shape yields, by variable name. */
+export type EnvironmentValues<Shape extends EnvironmentShape> = {
+  readonly [Variable in keyof Shape]: Shape[Variable] extends EnvironmentVariable<infer T> ? T : never;
+};
+
+/** One variable and what is wrong with it. */
+export interface ConfigurationFault {
+  readonly variable: string;
+  /** The end of a sentence that begins with the variable's name; never repeats a secret. */
+  readonly problem: string;
+}
+
+/** Everything that is wrong with the configuration, in one message meant for the operator. */
+export class ConfigurationError extends Error {
+  readonly faults: readonly ConfigurationFault[];
+
+  constructor(faults: readonly ConfigurationFault[]) {
+    const lines = faults.map(({ variable, problem }) => `  ${variable} ${problem}`);
+    super(['The configuration is not valid:', ...lines].join('\n'));
+    this.name = 'ConfigurationError';
+    this.faults = faults;
+  }
+}
+
+/**
+ * Reads the variables of a shape. `check` may find faults between variables; it sees the values that were good.
+ * An empty variable counts as unset, and a variable with our prefix that the shape does not know is a fault.
+ *
+ * @throws ConfigurationError with all faults together
+ */
+export function parseEnvironment<Shape extends EnvironmentShape>(
+  shape: Shape,
+  env: NodeJS.ProcessEnv,
+  check: (values: Partial<EnvironmentValues<Shape>>) => readonly ConfigurationFault[] = () => [],
+): EnvironmentValues<Shape> {
+  const faults: ConfigurationFault[] = [];
+  const values: Record<string, unknown> = {};
+  for (const [variable, description] of Object.entries(shape)) {
+    const read = readVariable(variable, description, env);
+    if ('problem' in read) faults.push(read);
+    else values[variable] = read.value;
+  }
+  faults.push(...unknownVariables(shape, env), ...check(values as Partial<EnvironmentValues<Shape>>));
+  if (faults.length > 0) throw new ConfigurationError(faults);
+  return Object.freeze(values) as EnvironmentValues<Shape>;
+}
+
+/** Any text that is not empty, optionally limited to a pattern that `description` puts into words. */
+export function text(options: { pattern?: RegExp; description?: string } = {}): EnvironmentVariable<string> {
+  const { pattern = /^[\s\S]+$/, description = 'text' } = options;
+  return required((given) => (pattern.test(given) ? given : undefined), `must be ${description}`);
+}
+
+/** One of a few words. */
+export function oneOf<const Word extends string>(words: readonly Word[]): EnvironmentVariable<Word> {
+  return required((given) => words.find((word) => word === given), `must be one of ${words.join(', ')}`);
+}
+
+/** A switch: `on` or `off`. */
+export function onOff(): EnvironmentVariable<boolean> {
+  const parse = (given: string) => (given === 'on' ? true : given === 'off' ? false : undefined);
+  return required(parse, 'must be on or off');
+}
+
+/** A level of the log. */
+export function logLevel(): EnvironmentVariable<LogLevel> {
+  return oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']);
+}
+
+/** The levels of the log, the most talkative first. */
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
+
+/** A whole number within limits; `unit` completes the sentence that tells of a fault. */
+export function wholeNumber(options: {
+  min: number;
+  max: number;
+  unit?: string;
+}): EnvironmentVariable<number> {
+  const { min, max, unit } = options;
+  const parse = (given: string) => {
+    const number = /^(0|[1-9][0-9]{0,14})$/.test(given) ? Number(given) : Number.NaN;
+    return number >= min && number <= max ? number : undefined;
+  };
+  const what = unit === undefined ? 'a whole number' : `a whole number of ${unit}`;
+  return required(parse, `must be ${what} from ${min} to ${max}`);
+}
+
+/** Milliseconds within limits. */
+export function milliseconds(options: { min: number; max: number }): EnvironmentVariable<number> {
+  return wholeNumber({ ...options, unit: 'milliseconds' });
+}
+
+/** Seconds within limits. */
+export function seconds(options: { min: number; max: number }): EnvironmentVariable<number> {
+  return wholeNumber({ ...options, unit: 'seconds' });
+}
+
+/** Where to listen or to connect, as `HOST:PORT`; an IPv6 address stands in brackets. */
+export function hostPort(): EnvironmentVariable<string> {
+  const parse = (given: string) => (parseHostPort(given) === undefined ? undefined : given);
+  return required(parse, 'must be HOST:PORT, such as 127.0.0.1:50051');
+}
+
+/** Several addresses with commas between them; at least one, none twice. */
+export function hostPorts(): EnvironmentVariable<readonly string[]> {
+  const parse = (given: string) => {
+    const all = given.split(',').map((part) => part.trim());
+    const good = all.every((part) => parseHostPort(part) !== undefined) && new Set(all).size === all.length;
+    return good ? all : undefined;
+  };
+  return required(parse, 'must be HOST:PORT, or several with commas between them and none twice');
+}
+
+/** A URL with one of the given schemes, kept as written: normalising an issuer would change its name. */
+export function url(options: { protocols: readonly string[] }): EnvironmentVariable<string> {
+  const { protocols } = options;
+  const parse = (given: string) => (protocols.includes(protocolOf(given) ?? '') ? given : undefined);
+  return required(parse, `must be a URL that begins with ${protocols.map((one) => `${one}//`).join(' or ')}`);
+}
+
+/** Exactly so many bytes, written in base64url without padding. */
+export function base64urlBytes(length: number): EnvironmentVariable<Buffer> {
+  const parse = (given: string) => {
+    const bytes = Buffer.from(given, 'base64url');
+    return bytes.length === length && bytes.toString('base64url') === given ? bytes : undefined;
+  };
+  return required(parse, `must be ${length} bytes in base64url`);
+}
+
+/** The contents of the file that the variable names. Neither the contents nor the name are repeated in a fault. */
+export function fileContents(): EnvironmentVariable<string> {
+  return {
+    secret: false,
+    schema: z.unknown().transform((given, context) => {
+      if (given === undefined) return fault(context, 'is required');
+      const read = readConfigurationFile(String(given));
+      return 'problem' in read ? fault(context, read.problem) : read.contents;
+    }),
+  };
+}
+
+/** The same variable as a secret: `NAME_FILE` is read as well, and faults never repeat what was given. */
+export function secret<T>(variable: EnvironmentVariable<T>): EnvironmentVariable<T> {
+  return { ...variable, secret: true };
+}
+
+/** The same variable, undefined when unset. */
+export function optional<T>(variable: EnvironmentVariable<T>): EnvironmentVariable<T | undefined> {
+  return withDefault<T | undefined>(variable, undefined);
+}
+
+/** The same variable, with a value for when it is unset. */
+export function withDefault<T>(variable: EnvironmentVariable<T>, fallback: T): EnvironmentVariable<T> {
+  const { schema, secret } = variable;
+  const optionalSchema = z.unknown().transform((given, context) => {
+    if (given === undefined) return fallback;
+    const parsed = schema.safeParse(given);
+    return parsed.success ? parsed.data : fault(context, problemOf(parsed.error));
+  });
+  return { schema: optionalSchema, secret };
+}
+
+/** The host (without brackets) and the port of `HOST:PORT`, or undefined when the text is something else. */
+export function parseHostPort(given: string): { host: string; port: number } | undefined {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})$/.exec(given);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  return host === undefined || port > 65_535 ? undefined : { host, port };
+}
+
+/** Whether `HOST:PORT` stays on this machine, so that plaintext is no risk. */
+export function isLoopback(address: string): boolean {
+  const host = parseHostPort(address)?.host.toLowerCase();
+  if (host === undefined) return false;
+  return host === 'localhost' || host === '::1' || /^127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$/.test(host);
+}
+
+function readVariable(
+  variable: string,
+  { schema, secret }: EnvironmentVariable<unknown>,
+  env: NodeJS.ProcessEnv,
+): { value: unknown } | ConfigurationFault {
+  const given = givenText(variable, secret, env);
+  if ('problem' in given) return given;
+  const parsed = schema.safeParse(given.text);
+  if (parsed.success) return { value: parsed.data };
+  const problem = problemOf(parsed.error);
+  // A schema from elsewhere may quote what it was given; a secret must not reach the terminal that way.
+  const quotes = secret && given.text !== undefined && problem.includes(given.text);
+  return { variable: given.variable, problem: quotes ? 'is not valid' : problem };
+}
+
+function givenText(
+  variable: string,
+  secret: boolean,
+  env: NodeJS.ProcessEnv,
+): { variable: string; text: string | undefined } | ConfigurationFault {
+  const direct = env[variable] || undefined;
+  const fileVariable = `${variable}${FILE_SUFFIX}`;
+  const file = secret ? env[fileVariable] || undefined : undefined;
+  if (file === undefined) return { variable, text: direct };
+  if (direct !== undefined) return { variable, problem: `and ${fileVariable} are both set: keep one` };
+  const read = readConfigurationFile(file);
+  if ('problem' in read) return { variable: fileVariable, problem: read.problem };
+  return { variable: fileVariable, text: read.contents.trim() || undefined };
+}
+
+function readConfigurationFile(path: string): { contents: string } | { problem: string } {
+  // The path is not repeated: who confuses NAME with NAME_FILE has put the secret itself there.
+  try {
+    const contents = readFileSync(path);
+    if (contents.length > CONFIGURATION_FILE_BYTES_MAX) {
+      return { problem: `names a file of more than ${CONFIGURATION_FILE_BYTES_MAX} bytes` };
+    }
+    if (contents.length === 0) return { problem: 'names an empty file' };
+    return { contents: contents.toString('utf8') };
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
+    return { problem: `names a file that cannot be read (${code})` };
+  }
+}
+
+function unknownVariables(shape: EnvironmentShape, env: NodeJS.ProcessEnv): ConfigurationFault[] {
+  const known = new Set(Object.keys(shape));
+  for (const [variable, { secret }] of Object.entries(shape))
+    if (secret) known.add(`${variable}${FILE_SUFFIX}`);
+  return Object.keys(env)
+    .filter((variable) => variable.startsWith(PREFIX) && !known.has(variable))
+    .sort()
+    .map((variable) => ({ variable, problem: 'is not a variable of this service' }));
+}
+
+function required<T>(parse: (given: string) => T | undefined, problem: string): EnvironmentVariable<T> {
+  const schema = z.unknown().transform((given, context) => {
+    if (given === undefined) return fault(context, 'is required');
+    return parse(String(given)) ?? fault(context, problem);
+  });
+  return { schema, secret: false };
+}
+
+function fault(context: z.RefinementCtx, message: string): never {
+  context.addIssue({ code: 'custom', message });
+  return z.NEVER;
+}
+
+function problemOf(error: z.ZodError): string {
+  return error.issues.map((issue) => issue.message).join(', ');
+}
+
+function protocolOf(given: string): string | undefined {
+  return URL.canParse(given) ? new URL(given).protocol : undefined;
+}

@@ -1,0 +1,111 @@
+/** The log: JSON lines on standard output from which credentials are taken out before they are written. */
+import { setLogger } from '@grpc/grpc-js';
+import pino from 'pino';
+
+/** What every part of a service logs to. */
+export type Log = pino.Logger;
+
+/** Where lines go when it is not standard output. */
+export type LogDestination = pino.DestinationStream;
+
+/** Stands where something secret was. */
+export const REDACTED = '[redacted]';
+
+/** Deeper levels of a logged object are left out. */
+const DEPTH_MAX = 8;
+/** Longer lists are cut. */
+const ITEMS_MAX = 100;
+
+/**
+ * A log for one service. Values under names such as `authorization`, `password` or `refreshToken` are replaced
+ * however deep they lie, and so is what looks like a bearer token, a JWT or a private key in any text.
+ * grpc-js, which by itself prints rejected header values to standard error, is made to write here as well.
+ */
+export function createLog(options: { service: string; level: string }, destination?: LogDestination): Log {
+  const settings: pino.LoggerOptions = {
+    level: options.level,
+    base: { service: options.service, pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: {
+      level: (label) => ({ level: label }),
+      bindings: (bindings) => redactObject(bindings, 0),
+      log: (fields) => redactObject(fields, 0),
+    },
+    hooks: { streamWrite: redactText },
+  };
+  const log = destination === undefined ? pino(settings) : pino(settings, destination);
+  sendGrpcMessagesTo(log);
+  return log;
+}
+
+/** The text without bearer tokens, JWTs, private keys and passwords in URLs. */
+export function redactText(text: string): string {
+  return text
+    .replace(/\b(Bearer|Basic|DPoP)(\s+)[^\s"\\,]+/gi, `$1$2${REDACTED}`)
+    .replace(/\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/g, REDACTED)
+    .replace(/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g, REDACTED)
+    .replace(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s:@/"]*):[^\s@/"]+@/gi, `$1:${REDACTED}@`);
+}
+
+/** Makes grpc-js write to the log, header values left out; the logger of grpc-js is one for the whole process. */
+function sendGrpcMessagesTo(log: Log): void {
+  const write =
+    (level: 'warn' | 'info' | 'debug') =>
+    (message?: unknown, ...rest: unknown[]) => {
+      const text = [message, ...rest].map(String).join(' ');
+      log[level]({ source: 'grpc-js' }, redactText(redactHeaderValue(text)));
+    };
+  setLogger({ error: write('warn'), info: write('info'), debug: write('debug') });
+}
+
+/** The value of a header that was refused may be a token with one wrong character. */
+function redactHeaderValue(message: string): string {
+  return message
+    .replace(
+      /(Failed to add metadata entry [^:]+: )[\s\S]*(\. [\s\S]*?(For more information|$))/,
+      `$1${REDACTED}$2`,
+    )
+    .replace(/(Metadata string value )"[\s\S]*"/, `$1${REDACTED}`);
+}
+
+const SECRET_NAME =
+  /(authorization|bearer|cookie|password|passwd|passphrase|secret|assertion|credentials?|token|pem|jwk|privatekey|encryptionkey|signingkey|clientkey|keymaterial)$|^(key|pwd|proofs?)$/;
+/** The private members of a JSON Web Key. */
+const PRIVATE_KEY_MEMBER = /^(d|p|q|dp|dq|qi|k|oth)$/;
+
+function redactObject(fields: object, depth: number): Record<string, unknown> {
+  const isJsonWebKey = 'kty' in fields;
+  const out: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(fields)) {
+    const secret = isSecretName(name) || (isJsonWebKey && PRIVATE_KEY_MEMBER.test(name));
+    out[name] = secret && value !== undefined && value !== null ? REDACTED : redactValue(value, depth + 1);
+  }
+  return out;
+}
+
+function isSecretName(name: string): boolean {
+  return SECRET_NAME.test(name.toLowerCase().replace(/[^a-z0-9]/g, ''));
+}
+
+function redactValue(value: unknown, depth: number): unknown {
+  if (typeof value === 'bigint') return value.toString();
+  if (typeof value !== 'object' || value === null) return value;
+  if (depth > DEPTH_MAX) return '[deeper]';
+  if (value instanceof Date) return value;
+  if (value instanceof Error) return redactError(value, depth);
+  // Bytes are keys, hashes or message bodies; none of them helps a reader of the log.
+  if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
+  if (value instanceof Map) return redactObject(Object.fromEntries(value), depth);
+  if (value instanceof Set || Array.isArray(value)) {
+    return [...value].slice(0, ITEMS_MAX).map((item) => redactValue(item, depth + 1));
+  }
+  if ('toJSON' in value && typeof value.toJSON === 'function') return redactValue(value.toJSON(), depth + 1);
+  return redactObject(value, depth);
+}
+
+function redactError(error: Error, depth: number): Record<string, unknown> {
+  const { name, message, stack, cause } = error;
+  const own = redactObject({ ...error }, depth);
+  const described = { ...own, type: name, message, stack };
+  return cause === undefined ? described : { ...described, cause: redactValue(cause, depth + 1) };
+}
