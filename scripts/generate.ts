@@ -97,8 +97,14 @@ async function filesBelow(base: string): Promise<Map<string, Buffer>> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   const paths = entries
     .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name).slice(base.length).replace(/^[/\\]/, ''));
-  return new Map(await Promise.all(paths.map(async (path) => [path, await readFile(join(base, path))] as const)));
+    .map((entry) =>
+      join(entry.parentPath, entry.name)
+        .slice(base.length)
+        .replace(/^[/\\]/, ''),
+    );
+  return new Map(
+    await Promise.all(paths.map(async (path) => [path, await readFile(join(base, path))] as const)),
+  );
 }
 
 /** Runs buf in the repository's root; throws what it printed when it fails. */

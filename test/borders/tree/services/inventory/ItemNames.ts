@@ -1,0 +1,2 @@
+// room: none; refused: useFilenamingConvention
+export const names = 1;
