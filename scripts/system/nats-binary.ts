@@ -1,0 +1,136 @@
+/** Finding nats-server on this machine, or fetching it once through the system's package manager. */
+
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { access, constants, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { delimiter, isAbsolute, join } from 'node:path';
+import { promisify } from 'node:util';
+import { SystemError } from './system-error.js';
+
+const PROGRAM = 'nats-server';
+const FETCH_TIMEOUT_MS = 300_000;
+const PACKAGED_PROGRAM = join('usr', 'sbin', PROGRAM);
+
+const WHAT_TO_DO =
+  'Install nats-server 2.9 or newer with your package manager (for example `brew install nats-server` or ' +
+  '`apk add nats-server`), set NATS_SERVER_BIN to its path, or set NATS_URL to a server that runs already.';
+
+/** Where to look for the program, and where to keep it. */
+export interface NatsBinaryOptions {
+  readonly environment: NodeJS.ProcessEnv;
+  /** Told when it has to be fetched, which takes a while. */
+  readonly onFetch?: () => void;
+}
+
+/**
+ * Returns the path of nats-server: `NATS_SERVER_BIN`, else the one on PATH, else one fetched before,
+ * else one fetched now as a Debian package. The package is unpacked below the user's cache folder and
+ * not installed, so that it needs no privileges and starts no service.
+ *
+ * @throws SystemError that says what to do when there is none to be had
+ */
+export async function findNatsServer({ environment, onFetch }: NatsBinaryOptions): Promise<string> {
+  const named = environment['NATS_SERVER_BIN'];
+  if (named !== undefined && named !== '') {
+    if (await isExecutable(named)) return named;
+    throw new SystemError(`NATS_SERVER_BIN is ${named}, which is not a program that can be run.`);
+  }
+  for (const folder of (environment['PATH'] ?? '').split(delimiter)) {
+    const path = join(folder, PROGRAM);
+    if (isAbsolute(folder) && (await isExecutable(path))) return path;
+  }
+  const cache = cacheFolder(environment);
+  const cached = join(cache, PROGRAM, PACKAGED_PROGRAM);
+  if (await isExecutable(cached)) return cached;
+  onFetch?.();
+  await fetchPackage(cache, environment);
+  return cached;
+}
+
+function cacheFolder(environment: NodeJS.ProcessEnv): string {
+  const given = environment['XDG_CACHE_HOME'];
+  const base = given !== undefined && isAbsolute(given) ? given : join(homedir(), '.cache');
+  return join(base, 'portcullis');
+}
+
+async function fetchPackage(cache: string, environment: NodeJS.ProcessEnv): Promise<void> {
+  const work = join(cache, `fetch-${randomUUID()}`);
+  try {
+    await mkdir(work, { recursive: true });
+    await run('apt-get', ['--version'], work, environment);
+  } catch (cause) {
+    throw new SystemError(`nats-server is not installed, and apt-get cannot fetch it here. ${WHAT_TO_DO}`, {
+      cause,
+    });
+  }
+  try {
+    await downloadPackage(work, environment);
+    const file = (await readdir(work)).find((name) => name.endsWith('.deb'));
+    if (file === undefined) throw new Error('apt-get left no package behind');
+    await run('dpkg-deb', ['--extract', file, 'unpacked'], work, environment);
+    await access(join(work, 'unpacked', PACKAGED_PROGRAM), constants.X_OK);
+    await moveIntoPlace(join(work, 'unpacked'), join(cache, PROGRAM));
+  } catch (cause) {
+    throw new SystemError(
+      `nats-server is not installed, and fetching it through apt-get failed: ${textOf(cause)} ${WHAT_TO_DO}`,
+      { cause },
+    );
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** The machine's package lists first; where they are missing or old, lists of our own, which need no privileges. */
+async function downloadPackage(work: string, environment: NodeJS.ProcessEnv): Promise<void> {
+  const asOurselves = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
+  try {
+    await run('apt-get', [...asOurselves, 'download', PROGRAM], work, environment);
+  } catch {
+    for (const folder of ['lists/partial', 'cache/archives/partial']) {
+      await mkdir(join(work, 'apt', folder), { recursive: true });
+    }
+    const ownLists = [
+      ...asOurselves,
+      ...['-o', `Dir::State::Lists=${join(work, 'apt', 'lists')}`],
+      ...['-o', `Dir::Cache=${join(work, 'apt', 'cache')}`],
+    ];
+    await run('apt-get', [...ownLists, 'update'], work, environment);
+    await run('apt-get', [...ownLists, 'download', PROGRAM], work, environment);
+  }
+}
+
+/** Several of us may fetch at once: the first to finish wins, and the others use its copy. */
+async function moveIntoPlace(unpacked: string, place: string): Promise<void> {
+  try {
+    await rename(unpacked, place);
+  } catch (error) {
+    if (!(await isExecutable(join(place, PACKAGED_PROGRAM)))) throw error;
+  }
+}
+
+async function run(
+  command: string,
+  commandArguments: readonly string[],
+  cwd: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<void> {
+  await promisify(execFile)(command, commandArguments, {
+    cwd,
+    timeout: FETCH_TIMEOUT_MS,
+    env: { ...environment, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' },
+  });
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  return await access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
+function textOf(cause: unknown): string {
+  const said = cause instanceof Error && 'stderr' in cause ? String(cause.stderr).trim() : '';
+  const text = said === '' ? String(cause instanceof Error ? cause.message : cause) : said;
+  return text.endsWith('.') ? text : `${text}.`;
+}

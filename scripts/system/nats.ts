@@ -1,0 +1,168 @@
+/** A nats-server of our own, in which every service has a user with the rights it needs and no more. */
+
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { connect as connectSocket } from 'node:net';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findNatsServer } from './nats-binary.js';
+import { assertPortFree, findFreePort } from './ports.js';
+import type { LaunchedProcess } from './processes.js';
+import { launch } from './processes.js';
+import { SystemError } from './system-error.js';
+
+const STATE_FILE = 'nats.json';
+const CONFIGURATION_FILE = 'nats.conf';
+const LOG_FILE = 'nats.log';
+const READY_TIMEOUT_MS = 15_000;
+const READY_POLL_MS = 15;
+
+const REVOCATIONS = 'portcullis.v1.revocations';
+const APPLIED = 'portcullis.v1.applied';
+const INBOX = '_INBOX.>';
+
+/** The users of our server. `test` may do anything, and exists only where it is asked for. */
+export const NATS_USERS = ['auth', 'inventory', 'payment', 'test'] as const;
+
+/** The name of one of {@link NATS_USERS}. */
+export type NatsUser = (typeof NATS_USERS)[number];
+
+/** How to run nats-server. */
+export interface NatsOptions {
+  /** Where its configuration, its passwords and its log are kept; made when absent. */
+  readonly dataDir: string;
+  /** The port on 127.0.0.1; 0 takes a free one. */
+  readonly port: number;
+  /** Adds the user `test`, who may publish and subscribe to everything. */
+  readonly withTestUser?: boolean;
+  /** The flag or variable that moves the port, for the message when it is taken. */
+  readonly portFlag?: string;
+  /** Where NATS_SERVER_BIN and PATH are looked up; our own environment by default. */
+  readonly environment?: NodeJS.ProcessEnv;
+  /** Told when nats-server has to be fetched first. */
+  readonly onFetch?: () => void;
+}
+
+/** A running nats-server. */
+export interface Nats {
+  readonly port: number;
+  readonly pid: number;
+  readonly logFile: string;
+  /**
+   * The address as one user, with the password in it: `nats://user:password@127.0.0.1:port`. The
+   * `nats` package does not read a user from a URL, whoever connects must take it out and pass it on.
+   */
+  url(user: NatsUser): string;
+  /** Sends a signal, without waiting. */
+  kill(signal: NodeJS.Signals): void;
+  /** Resolves when the server has ended, with how. */
+  readonly ended: Promise<string>;
+  /** Stops the server; the next one of the same data folder has the same passwords. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts nats-server on 127.0.0.1 and returns when it accepts connections.
+ *
+ * @throws SystemError when there is none, when the port is taken or when it does not come up
+ */
+export async function startNats(options: NatsOptions): Promise<Nats> {
+  const dataDir = resolve(options.dataDir);
+  await mkdir(dataDir, { recursive: true, mode: 0o711 });
+  const environment = options.environment ?? process.env;
+  const command = await findNatsServer({
+    environment,
+    ...(options.onFetch === undefined ? {} : { onFetch: options.onFetch }),
+  });
+  if (options.port !== 0) {
+    await assertPortFree(options.port, 'nats-server', options.portFlag ?? 'another port');
+  }
+  const port = options.port === 0 ? await findFreePort() : options.port;
+  const passwords = await loadPasswords(join(dataDir, STATE_FILE));
+  const configurationFile = join(dataDir, CONFIGURATION_FILE);
+  const users = NATS_USERS.filter((user) => user !== 'test' || options.withTestUser === true);
+  await writeFile(configurationFile, configuration(port, users, passwords), { mode: 0o600 });
+  const server = await launch({
+    name: 'nats-server',
+    command,
+    arguments: ['--config', configurationFile],
+    cwd: dataDir,
+    environment: { PATH: environment['PATH'] },
+    logFile: join(dataDir, LOG_FILE),
+  });
+  await waitUntilReady(server, port);
+  return {
+    port,
+    pid: server.pid,
+    logFile: server.logFile,
+    url: (user) => `nats://${user}:${passwords[user]}@127.0.0.1:${port}`,
+    kill: (signal) => server.kill(signal),
+    ended: server.ended,
+    stop: () => server.stop(),
+  };
+}
+
+type Passwords = Readonly<Record<NatsUser, string>>;
+
+async function loadPasswords(file: string): Promise<Passwords> {
+  const known = await readFile(file, 'utf8').catch(() => undefined);
+  if (known !== undefined) return JSON.parse(known) as Passwords;
+  const made = Object.fromEntries(NATS_USERS.map((user) => [user, randomBytes(24).toString('hex')]));
+  await writeFile(file, `${JSON.stringify(made, null, 2)}\n`, { mode: 0o600 });
+  return made as Passwords;
+}
+
+/**
+ * Auth tells of revocations; the others listen, and each may say only under its own name what it has
+ * applied. So a service that was broken into can publish no revocation and speak for no other.
+ */
+function rightsOf(user: NatsUser): { publish: string[]; subscribe: string[] } {
+  if (user === 'test') return { publish: ['>'], subscribe: ['>'] };
+  if (user === 'auth') return { publish: [REVOCATIONS], subscribe: [REVOCATIONS, `${APPLIED}.*`, INBOX] };
+  return { publish: [`${APPLIED}.${user}`], subscribe: [REVOCATIONS, INBOX] };
+}
+
+/** nats-server reads JSON as well as its own notation. */
+function configuration(port: number, users: readonly NatsUser[], passwords: Passwords): string {
+  return JSON.stringify(
+    {
+      host: '127.0.0.1',
+      port,
+      // A peer that froze is noticed within seconds.
+      ping_interval: '1s',
+      ping_max: 3,
+      authorization: {
+        users: users.map((user) => ({ user, password: passwords[user], permissions: rightsOf(user) })),
+      },
+    },
+    null,
+    2,
+  );
+}
+
+async function waitUntilReady(server: LaunchedProcess, port: number): Promise<void> {
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  while (!(await accepts(port))) {
+    const ended = server.hasEnded();
+    if (ended === undefined && performance.now() < deadline) {
+      await sleep(READY_POLL_MS);
+      continue;
+    }
+    await server.stop();
+    const what = ended === undefined ? 'did not accept connections' : `ended at once (${ended})`;
+    throw new SystemError(
+      `nats-server ${what}. The end of its log, ${server.logFile}:\n${await server.logTail()}`,
+    );
+  }
+}
+
+async function accepts(port: number): Promise<boolean> {
+  return await new Promise((settle) => {
+    const socket = connectSocket({ host: '127.0.0.1', port });
+    socket.once('connect', () => {
+      socket.destroy();
+      settle(true);
+    });
+    socket.once('error', () => settle(false));
+  });
+}

@@ -1,0 +1,49 @@
+/** The ordinary user as whom PostgreSQL runs when we are root, because it refuses to run as root. */
+
+import { execFile } from 'node:child_process';
+import { readFile, stat } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { SystemError } from './system-error.js';
+
+/** Holds what that user must reach when it cannot reach our own folders; root alone writes to it. */
+export const ROOT_STATE_FOLDER = '/var/lib/portcullis';
+
+/** Preferred first; `nobody` exists everywhere. */
+const CANDIDATES = ['postgres', '_postgres', 'nobody'];
+
+/** A user of the machine, as `spawn` takes it. */
+export interface SystemUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** The user to run PostgreSQL as; `undefined` means ourselves, because we are not root. */
+export async function postgresUser(): Promise<SystemUser | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  const lines = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'));
+  for (const candidate of CANDIDATES) {
+    const [, , uid, gid] = lines.find(([name]) => name === candidate) ?? [];
+    if (uid !== undefined && gid !== undefined && uid !== '0') return { uid: Number(uid), gid: Number(gid) };
+  }
+  throw new SystemError(
+    'PostgreSQL does not run as root, and this machine has none of the users postgres and nobody. ' +
+      'Add one, run as an ordinary user, or set DATABASE_URL to a PostgreSQL server of your own.',
+  );
+}
+
+/** The user who owns a folder, as whom its content must be used; `undefined` when that is ourselves. */
+export async function ownerOf(folder: string): Promise<SystemUser | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  const { uid, gid } = await stat(folder);
+  return uid === 0 ? undefined : { uid, gid };
+}
+
+/** Tells whether a user can enter a folder; tried out, since access lists and mounts have a say too. */
+export async function canUserEnter(folder: string, user: SystemUser | undefined): Promise<boolean> {
+  try {
+    await promisify(execFile)('/bin/sh', ['-c', 'cd "$1"', 'sh', folder], { ...user, cwd: '/' });
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,159 @@
+/** Our nats-server: who may say what, and what it costs the person who starts it when something is missing. */
+
+import { once } from 'node:events';
+import { chmod, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import type { NatsConnection } from 'nats';
+import { startNats } from '../../../scripts/system/nats.js';
+import { findNatsServer } from '../../../scripts/system/nats-binary.js';
+import { isRunning, startTimeOf } from '../../../scripts/system/processes.js';
+import { SystemError } from '../../../scripts/system/system-error.js';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import type { PrivateNats } from '../../support/nats.js';
+import { privateNats } from '../../support/nats.js';
+import { rejectionOf } from '../../support/rejection.js';
+
+const FETCH_TIMEOUT_MS = 120_000;
+
+describe('nats-server of our own', () => {
+  let nats: PrivateNats;
+  let folder: TemporaryFolder;
+
+  before(async function () {
+    // The very first run on a machine fetches the program.
+    this.timeout(FETCH_TIMEOUT_MS);
+    nats = await privateNats();
+    folder = await makeTemporaryFolder();
+  });
+
+  after(async () => {
+    await nats.stop();
+    await folder.remove();
+  });
+
+  it('carries what auth publishes to the services', async () => {
+    const inventory = await nats.connect('inventory');
+    const received = next(inventory, 'portcullis.v1.revocations');
+    await inventory.flush();
+    (await nats.connect('auth')).publish('portcullis.v1.revocations', Buffer.from('entry'));
+    expect(await received).to.equal('entry');
+  });
+
+  it('carries no revocation that another service publishes, and tells it so', async () => {
+    const auth = await nats.connect('auth');
+    const heard: string[] = [];
+    auth.subscribe('portcullis.v1.revocations', { callback: (_, message) => heard.push(message.string()) });
+    await auth.flush();
+    const payment = await nats.connect('payment');
+    const refusal = refusalSeenBy(payment);
+    payment.publish('portcullis.v1.revocations', Buffer.from('forged'));
+    expect(await refusal).to.contain('portcullis.v1.revocations');
+    auth.publish('portcullis.v1.revocations', Buffer.from('genuine'));
+    await auth.flush();
+    expect(heard).to.deep.equal(['genuine']);
+  });
+
+  it('lets a service report what it has applied under its own name alone', async () => {
+    const auth = await nats.connect('auth');
+    const heard: string[] = [];
+    auth.subscribe('portcullis.v1.applied.*', { callback: (_, message) => heard.push(message.subject) });
+    await auth.flush();
+    const inventory = await nats.connect('inventory');
+    const refusal = refusalSeenBy(inventory);
+    inventory.publish('portcullis.v1.applied.payment');
+    inventory.publish('portcullis.v1.applied.inventory');
+    expect(await refusal).to.contain('portcullis.v1.applied.payment');
+    await auth.flush();
+    expect(heard).to.deep.equal(['portcullis.v1.applied.inventory']);
+  });
+
+  it('admits nobody without a password', async () => {
+    const { connect } = await import('nats');
+    const error = await rejectionOf(connect({ servers: `127.0.0.1:${nats.port}`, reconnect: false }));
+    expect(error.message).to.contain('Authorization Violation');
+  });
+
+  it('comes back on the same port with the same passwords, even after it froze', async () => {
+    const url = nats.url('auth');
+    nats.kill('SIGSTOP');
+    const began = performance.now();
+    await nats.restart();
+    expect(performance.now() - began).to.be.below(5_000);
+    expect(nats.url('auth')).to.equal(url);
+    await (await nats.connect('auth')).flush();
+  });
+
+  it('is gone after stop', async () => {
+    const server = await startNats({ dataDir: join(folder.path, 'stopped'), port: 0 });
+    const identity = { pid: server.pid, startTime: (await startTimeOf(server.pid)) ?? '' };
+    expect(await isRunning(identity)).to.equal(true);
+    await server.stop();
+    expect(await isRunning(identity)).to.equal(false);
+  });
+
+  it('names the port and the flag when the port is taken', async () => {
+    const holder = createServer().listen(0, '127.0.0.1');
+    await once(holder, 'listening');
+    const address = holder.address();
+    const port = typeof address === 'object' && address !== null ? address.port : 0;
+    const error = await rejectionOf(
+      startNats({ dataDir: join(folder.path, 'taken'), port, portFlag: '--nats-port' }),
+    );
+    holder.close();
+    expect(error).to.be.instanceOf(SystemError);
+    expect(error.message).to.match(new RegExp(`Port ${port}.*taken.*--nats-port`));
+  });
+
+  it('shows what the program said when it does not come up', async () => {
+    const program = join(folder.path, 'broken');
+    await writeFile(program, '#!/bin/sh\necho "no such luck" >&2\nexit 3\n');
+    await chmod(program, 0o755);
+    const error = await rejectionOf(
+      startNats({
+        dataDir: join(folder.path, 'broken-data'),
+        port: 0,
+        environment: { NATS_SERVER_BIN: program },
+      }),
+    );
+    expect(error.message).to.match(/ended at once \(exit code 3\).*no such luck/s);
+  });
+
+  it('takes NATS_SERVER_BIN before PATH, and PATH before anything else', async () => {
+    const onPath = join(folder.path, 'nats-server');
+    await writeFile(onPath, '#!/bin/sh\n');
+    await chmod(onPath, 0o755);
+    const environment = { PATH: folder.path };
+    expect(await findNatsServer({ environment })).to.equal(onPath);
+    const named = { ...environment, NATS_SERVER_BIN: '/bin/sh' };
+    expect(await findNatsServer({ environment: named })).to.equal('/bin/sh');
+  });
+
+  it('says what to do when NATS_SERVER_BIN is no program', async () => {
+    const error = await rejectionOf(findNatsServer({ environment: { NATS_SERVER_BIN: '/nowhere/at/all' } }));
+    expect(error.message).to.contain('NATS_SERVER_BIN is /nowhere/at/all');
+  });
+
+  it('says what to do when it is not installed and no package manager is there', async () => {
+    const environment = { PATH: join(folder.path, 'empty'), XDG_CACHE_HOME: join(folder.path, 'cache') };
+    const error = await rejectionOf(findNatsServer({ environment }));
+    expect(error).to.be.instanceOf(SystemError);
+    for (const way of ['package manager', 'NATS_SERVER_BIN', 'NATS_URL']) {
+      expect(error.message).to.contain(way);
+    }
+  });
+});
+
+async function next(connection: NatsConnection, subject: string): Promise<string> {
+  for await (const message of connection.subscribe(subject, { max: 1 })) return message.string();
+  throw new Error('the subscription ended without a message');
+}
+
+async function refusalSeenBy(connection: NatsConnection): Promise<string> {
+  for await (const status of connection.status()) {
+    if (status.type === 'error') return JSON.stringify(status.permissionContext);
+  }
+  throw new Error('the connection ended without a refusal');
+}

@@ -1,0 +1,10 @@
+/** What mocha does once, after the last test: the servers that tests shared are stopped. */
+
+import { stopNats } from './nats.js';
+import { stopPostgres } from './postgres.js';
+
+/** Runs when every test has ended, passed or not. */
+export async function mochaGlobalTeardown(): Promise<void> {
+  await stopNats();
+  await stopPostgres();
+}
