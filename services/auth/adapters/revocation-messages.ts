@@ -1,0 +1,70 @@
+/** Revocations as messages: the protocol's types on one side, the domain's on the other. */
+
+import type {
+  Entry,
+  PullResponse,
+  SyncRequest,
+  SyncResponse,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { EntryKind as EntryKindMessage } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { EntryKind, LogEntry, PullPart, SyncAnswer, SyncQuestion } from '../revocation-log.js';
+
+/** An entry of the log, as it is sent. */
+export function entryMessageOf(entry: LogEntry): Entry {
+  return {
+    entryId: entry.entryId,
+    sequence: entry.sequence,
+    kind: KINDS[entry.kind],
+    key: entry.key,
+    minGeneration: entry.minGeneration,
+    keepUntil: entry.keepUntil,
+    acknowledge: false,
+  };
+}
+
+/** What an instance asks. */
+export function questionOf(request: SyncRequest): SyncQuestion {
+  return request;
+}
+
+/** What it is answered. */
+export function syncResponseOf(answer: SyncAnswer): SyncResponse {
+  return {
+    epoch: answer.epoch,
+    head: answer.head,
+    entryIdAtHead: answer.headEntryId,
+    entries: answer.entries.map(entryMessageOf),
+    pull: answer.pull,
+    keySet: answer.keySet && { version: answer.keySet.version, keys: [...answer.keySet.keys] },
+    broadcastKeys: [...answer.broadcastKeys],
+    horizon: answer.horizon,
+    leaseLength: {
+      seconds: BigInt(Math.floor(answer.leaseMs / 1000)),
+      nanos: (answer.leaseMs % 1000) * 1_000_000,
+    },
+  };
+}
+
+/** One part of the live list, as it is sent. */
+export function pullResponseOf(part: PullPart): PullResponse {
+  switch (part.part) {
+    case 'packed': {
+      const { kind, keepUntil, ids } = part.packed;
+      return { part: { $case: 'packed', value: { kind: KINDS[kind], keepUntil, ids } } };
+    }
+    case 'entries':
+      return { part: { $case: 'entries', value: { entries: part.entries.map(entryMessageOf) } } };
+    case 'end': {
+      const { epoch, head, headEntryId } = part.end;
+      return { part: { $case: 'end', value: { epoch, sequence: head, entryId: headEntryId } } };
+    }
+  }
+}
+
+const KINDS = {
+  TOKEN: EntryKindMessage.ENTRY_KIND_TOKEN,
+  SESSION: EntryKindMessage.ENTRY_KIND_SESSION,
+  USER: EntryKindMessage.ENTRY_KIND_USER,
+  CLIENT: EntryKindMessage.ENTRY_KIND_CLIENT,
+  KEY: EntryKindMessage.ENTRY_KIND_KEY,
+} satisfies Record<EntryKind, EntryKindMessage>;

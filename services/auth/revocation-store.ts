@@ -1,0 +1,324 @@
+/** The revocation log in PostgreSQL. */
+
+import type { Database, Sql } from '../common/database.js';
+import type { PublishedKeys } from './keys.js';
+import type {
+  Appended,
+  EntryKind,
+  LiveSet,
+  LogBatch,
+  LogEntry,
+  LogState,
+  NewEntry,
+  PackedIds,
+} from './revocation-log.js';
+import { createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './revocation-log.js';
+import type { LogReader, RevocationRows, RevocationStore } from './revocations.js';
+
+/** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
+export const LOG_LOCK_MS_MAX = 1000;
+
+/** After this many seconds without a read the row of a reader is dropped. */
+export const READER_KEEP_SECONDS = 3600;
+
+/**
+ * The log inside a transaction, which must be read committed.
+ *
+ * @param onAppended - told of what was written, before the commit; broadcasts it after the commit
+ */
+export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => void): RevocationRows {
+  return {
+    append: async (entries) => {
+      if (entries.length === 0) throw new TypeError('nothing to append');
+      await boundLogLock(sql);
+      const appended = await append(sql, entries);
+      onAppended({ epoch: appended.epoch, entries: appended.entries });
+      return appended;
+    },
+    knowsSession: async (sessionId) => {
+      const { rowCount } = await sql.query('SELECT FROM sessions WHERE session_id = $1', [sessionId]);
+      return rowCount > 0;
+    },
+  };
+}
+
+/**
+ * The log outside of the transactions that write to it.
+ *
+ * @param deps.publishedKeys - reads the published keys of the epoch inside the snapshot that it is given
+ */
+export function createRevocationStore(deps: {
+  readonly database: Database;
+  readonly publishedKeys: (sql: Sql) => Promise<PublishedKeys>;
+}): RevocationStore {
+  const { database, publishedKeys } = deps;
+  // The readers whose last read has ended. A read that hangs keeps its own, and its lock, to itself.
+  const idleReaders: Buffer[] = [];
+
+  return {
+    read: async (work) => {
+      const reader = idleReaders.pop() ?? createId();
+      try {
+        return await database.transaction(
+          async (sql) => work(createLogReader(sql, await readState(sql, reader), publishedKeys)),
+          { isolation: 'repeatable read' },
+        );
+      } finally {
+        idleReaders.push(reader);
+      }
+    },
+
+    readLive: () =>
+      database.transaction((sql) => readLive(sql), { isolation: 'repeatable read', readOnly: true }),
+
+    dropExpired: (limit) => database.transaction((sql) => dropExpired(sql, limit)),
+
+    setLeaseMs: async (leaseMs) => {
+      await database.transaction((sql) => changeLease(sql, leaseMs));
+      // Only now, when no further read can grant the former length, is it known when the last such lease ends.
+      await database.transaction((sql) => dateOlderLeases(sql));
+    },
+  };
+}
+
+/**
+ * A frozen process must not keep the others from revoking, nor may a commit be acknowledged that is not yet
+ * durable, whatever the server's or the session's settings are.
+ */
+async function boundLogLock(sql: Sql): Promise<void> {
+  await sql.query(
+    `SELECT set_config('lock_timeout', $1, true),
+            set_config('idle_in_transaction_session_timeout', $1, true),
+            ${DURABLE_COMMIT}`,
+    [`${LOG_LOCK_MS_MAX}ms`],
+  );
+}
+
+/** In a list of results: makes the commit wait until it is on the disks that the server is configured to wait for. */
+const DURABLE_COMMIT = `set_config('synchronous_commit',
+  CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`;
+
+interface AppendRow {
+  readonly epoch: Buffer;
+  readonly before: bigint;
+  readonly lease_ms: number;
+  readonly older_leases_end_by: Date;
+  readonly locked_time: Date;
+  readonly keep_until: Date;
+}
+
+/**
+ * One statement, so that the lock on the end of the log is held for one round trip and the commit. Times are read
+ * after the lock is held: the transaction's own time may lie long before. `keep_until` is rounded up to a
+ * millisecond because that is what the protocol's readers can represent.
+ */
+async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended> {
+  const ids = entries.map(() => createId());
+  const { rows } = await sql.query<AppendRow>(
+    `WITH locked AS (
+       UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])]
+       RETURNING epoch, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
+                 greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
+     ), kept AS MATERIALIZED (
+       SELECT *, date_trunc('milliseconds', locked_time) + interval '1 ms' + make_interval(secs => $2) AS keep_until
+       FROM locked
+     ), written AS (
+       INSERT INTO revocation_entries
+         (epoch, seq, entry_id, kind, key, min_generation, keep_until, reason, actor)
+       SELECT epoch, before + ordinal, entry_id, kind, key, min_generation, keep_until, reason, actor
+       FROM kept, unnest($1::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
+         WITH ORDINALITY AS entry (entry_id, kind, key, min_generation, reason, actor, ordinal)
+     )
+     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until FROM kept`,
+    [
+      ids,
+      KEEP_SECONDS,
+      entries.map(({ kind }) => kind),
+      entries.map(({ key }) => key),
+      entries.map(({ minGeneration }) => minGeneration),
+      entries.map(({ reason }) => reason),
+      entries.map(({ actor }) => actor),
+    ],
+  );
+  const row = theOnly(rows);
+  return {
+    epoch: row.epoch,
+    entries: entries.map(({ kind, key, minGeneration }, index) => ({
+      entryId: ids[index] ?? Buffer.alloc(0),
+      sequence: row.before + BigInt(index + 1),
+      kind,
+      key,
+      minGeneration,
+      keepUntil: row.keep_until,
+    })),
+    lockedTime: row.locked_time,
+    leaseMs: row.lease_ms,
+    olderLeasesEndBy: row.older_leases_end_by,
+  };
+}
+
+interface StateRow {
+  readonly epoch: Buffer;
+  readonly seq: bigint;
+  readonly entry_id: Buffer;
+  readonly horizon: Date;
+  readonly lease_ms: number;
+}
+
+/** Reads the end of the log and commits a write with it; the reader's row belongs to it alone, so it never waits. */
+async function readState(sql: Sql, reader: Buffer): Promise<LogState> {
+  const { rows } = await sql.query<StateRow>(
+    `WITH mark AS (
+       INSERT INTO log_readers (reader, read_time) VALUES ($1, clock_timestamp())
+       ON CONFLICT (reader) DO UPDATE SET read_time = excluded.read_time
+     )
+     SELECT epoch, seq, entry_id, horizon, lease_ms, ${DURABLE_COMMIT} FROM log_state`,
+    [reader],
+  );
+  const { epoch, seq, entry_id, horizon, lease_ms } = theOnly(rows);
+  return { epoch, head: seq, headEntryId: entry_id, horizon, leaseMs: lease_ms };
+}
+
+function createLogReader(
+  sql: Sql,
+  state: LogState,
+  publishedKeys: (sql: Sql) => Promise<PublishedKeys>,
+): LogReader {
+  return {
+    state,
+    entriesAfter: async (sequence) => {
+      const { rows } = await sql.query<EntryRow>(
+        `SELECT ${ENTRY_COLUMNS} FROM revocation_entries WHERE epoch = $1 AND seq > $2 ORDER BY seq`,
+        [state.epoch, sequence],
+      );
+      return rows.map(entryOf);
+    },
+    entryIdsAt: async (sequences) => {
+      const { rows } = await sql.query<{ seq: bigint; entry_id: Buffer }>(
+        'SELECT seq, entry_id FROM revocation_entries WHERE epoch = $1 AND seq = ANY($2::bigint[])',
+        [state.epoch, sequences],
+      );
+      return new Map(rows.map(({ seq, entry_id }) => [seq, entry_id]));
+    },
+    publishedKeys: () => publishedKeys(sql),
+  };
+}
+
+const ENTRY_COLUMNS = 'entry_id, seq, kind, key, min_generation, keep_until';
+
+interface EntryRow {
+  readonly entry_id: Buffer;
+  readonly seq: bigint;
+  readonly kind: EntryKind;
+  readonly key: Buffer;
+  readonly min_generation: bigint;
+  readonly keep_until: Date;
+}
+
+function entryOf(row: EntryRow): LogEntry {
+  return {
+    entryId: row.entry_id,
+    sequence: row.seq,
+    kind: row.kind,
+    key: row.key,
+    minGeneration: row.min_generation,
+    keepUntil: row.keep_until,
+  };
+}
+
+interface PackedRow {
+  readonly kind: 'TOKEN' | 'SESSION';
+  readonly keep_until: Date;
+  readonly ids: Buffer;
+}
+
+/**
+ * The whole live set in memory: a peer that reads its stream slowly must hold neither a connection nor a snapshot
+ * of the database.
+ */
+async function readLive(sql: Sql): Promise<LiveSet> {
+  const state = await sql.query<StateRow>('SELECT epoch, seq, entry_id, horizon, lease_ms FROM log_state');
+  const { epoch, seq, entry_id } = theOnly(state.rows);
+  const packed = await sql.query<PackedRow>(
+    `SELECT kind, date_bin('1 minute', keep_until - interval '1 microsecond', to_timestamp(0)) + interval '1 minute'
+              AS keep_until,
+            string_agg(key, ''::bytea) AS ids
+     FROM revocation_entries WHERE epoch = $1 AND kind IN ('TOKEN', 'SESSION') GROUP BY 1, 2 ORDER BY 1, 2`,
+    [epoch],
+  );
+  const others = await sql.query<EntryRow>(
+    `SELECT ${ENTRY_COLUMNS} FROM revocation_entries
+     WHERE epoch = $1 AND kind NOT IN ('TOKEN', 'SESSION') ORDER BY seq`,
+    [epoch],
+  );
+  return {
+    epoch,
+    head: seq,
+    headEntryId: entry_id,
+    packed: packed.rows.map(packedOf),
+    entries: others.rows.map(entryOf),
+  };
+}
+
+function packedOf(row: PackedRow): PackedIds {
+  if (row.ids.length % ID_BYTES !== 0) throw new TypeError('packed identifiers must be whole');
+  return { kind: row.kind, keepUntil: row.keep_until, ids: row.ids };
+}
+
+/**
+ * Entries and horizon go in one transaction: whoever no longer finds an entry finds a horizon that covers it. Rows
+ * that another replica is dropping are skipped.
+ */
+async function dropExpired(sql: Sql, limit: number): Promise<number> {
+  await boundLogLock(sql);
+  const { rows } = await sql.query<{ count: bigint; keep_until: Date | null }>(
+    `WITH dropped AS (
+       DELETE FROM revocation_entries WHERE (epoch, seq) IN (
+         SELECT epoch, seq FROM revocation_entries WHERE keep_until < (SELECT clock_timestamp())
+         ORDER BY keep_until LIMIT $1 FOR UPDATE SKIP LOCKED
+       ) RETURNING keep_until
+     ) SELECT count(*), max(keep_until) AS keep_until FROM dropped`,
+    [limit],
+  );
+  const { count, keep_until } = theOnly(rows);
+  if (keep_until !== null) {
+    await sql.query('UPDATE log_state SET horizon = greatest(horizon, $1)', [keep_until]);
+  }
+  await sql.query(
+    'DELETE FROM log_readers WHERE read_time < (SELECT clock_timestamp()) - make_interval(secs => $1)',
+    [READER_KEEP_SECONDS],
+  );
+  return Number(count);
+}
+
+async function changeLease(sql: Sql, leaseMs: number): Promise<void> {
+  await boundLogLock(sql);
+  await sql.query(
+    `UPDATE log_state SET
+       lease_ms = $1,
+       older_lease_ms = nullif(greatest(lease_ms, older_lease_ms, $1), $1)`,
+    [leaseMs],
+  );
+}
+
+async function dateOlderLeases(sql: Sql): Promise<void> {
+  await boundLogLock(sql);
+  // The lock comes first and the clock is read after it, so that the time lies after the commit of the change.
+  const { rows } = await sql.query<{ older_lease_ms: number | null }>(
+    'SELECT older_lease_ms FROM log_state FOR UPDATE',
+  );
+  const { older_lease_ms: olderLeaseMs } = theOnly(rows);
+  if (olderLeaseMs === null) return;
+  await sql.query(
+    `UPDATE log_state SET
+       older_leases_end_by = greatest(older_leases_end_by, clock_timestamp() + make_interval(secs => $1)),
+       older_lease_ms = NULL`,
+    [enforcementBoundMs(olderLeaseMs) / 1000],
+  );
+}
+
+function theOnly<Row>(rows: readonly Row[]): Row {
+  const [row] = rows;
+  if (row === undefined || rows.length > 1) throw new TypeError(`expected one row, got ${rows.length}`);
+  return row;
+}
