@@ -1,0 +1,100 @@
+/** What the schema says about access: every method has a rule, and every reader of the schema reads the same one. */
+import { expect } from 'chai';
+import { protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
+import { protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
+import { protoMetadata as inventoryMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { protoMetadata as paymentMetadata } from '../../proto/gen/payment/v1/payment_service.js';
+import type { Rule } from '../../proto/gen/portcullis/access/v1/access.js';
+import { Caller } from '../../proto/gen/portcullis/access/v1/access.js';
+import { protoMetadata as revocationMetadata } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { audienceOfScope, ROLES, scopesOfRoles } from '../../services/auth/roles.js';
+import type { DeclaredRule } from '../support/descriptor-image.js';
+import { ownMethods, ownServices, pathOf, ruleOf } from '../support/descriptor-image.js';
+
+const PUBLIC_METHODS = [
+  '/auth.v1.AuthService/GetKeys',
+  '/auth.v1.AuthService/IssueServiceToken',
+  '/auth.v1.AuthService/Login',
+  '/auth.v1.AuthService/Refresh',
+];
+
+/** Scopes that no user's role gives: the clients of services hold them. */
+const SERVICE_SCOPES = ['auth.sync', 'auth.exchange', 'auth.introspect'];
+
+const METADATA = {
+  'auth.v1.AuthService': authMetadata,
+  'auth.v1.UserService': userMetadata,
+  'inventory.v1.InventoryService': inventoryMetadata,
+  'payment.v1.PaymentService': paymentMetadata,
+  'portcullis.revocation.v1.RevocationService': revocationMetadata,
+};
+
+/** The service whose tokens a method takes: messages of the library are served by auth. */
+function audienceOf(serviceName: string): string {
+  const [first = ''] = serviceName.split('.');
+  return first === 'portcullis' ? 'auth' : first;
+}
+
+describe('access rules', () => {
+  it('are declared by every method of every service', () => {
+    expect(ownMethods).to.not.be.empty;
+    expect(ownMethods.filter((method) => ruleOf(method) === undefined).map(pathOf)).to.be.empty;
+  });
+
+  it('are read alike from the image and from the generated code', () => {
+    expect(ownServices.map(({ typeName }) => typeName)).to.deep.equal(Object.keys(METADATA).sort());
+    for (const [name, metadata] of Object.entries(METADATA)) {
+      const service = ownServices.find(({ typeName }) => typeName === name);
+      const methods = metadata.options?.services?.[service?.name ?? '']?.methods ?? {};
+      expect(Object.keys(methods)).to.have.members(service?.methods.map((method) => method.name) ?? []);
+      for (const method of service?.methods ?? []) {
+        expect(plain(methods[method.name]?.['rule'] as Rule), pathOf(method)).to.deep.equal(ruleOf(method));
+      }
+    }
+  });
+
+  it('open exactly four methods to everyone', () => {
+    const open = ownMethods.filter((method) => ruleOf(method)?.public === true).map(pathOf);
+    expect(open.sort()).to.deep.equal(PUBLIC_METHODS);
+  });
+
+  it('ask nothing else of a public method', () => {
+    for (const method of ownMethods) {
+      const rule = ruleOf(method);
+      if (rule?.public !== true) continue;
+      const nothing = { public: true, scopes: [], roles: [], caller: 0, maxAuthAge: undefined, onStale: 0 };
+      expect(rule, pathOf(method)).to.deep.equal(nothing);
+    }
+  });
+
+  it('ask every other caller for a scope of the service that is called', () => {
+    for (const method of ownMethods) {
+      const rule = ruleOf(method);
+      if (rule?.public !== false) continue;
+      const audiences = rule.scopes.map(audienceOfScope);
+      expect(audiences, pathOf(method)).to.include(audienceOf(method.parent.typeName));
+    }
+  });
+
+  it('ask for no scope and no role that nobody can have', () => {
+    const known = [...scopesOfRoles(ROLES), ...SERVICE_SCOPES];
+    for (const method of ownMethods) {
+      const rule = ruleOf(method);
+      expect(known, pathOf(method)).to.include.members([...(rule?.scopes ?? [])]);
+      expect(ROLES, pathOf(method)).to.include.members([...(rule?.roles ?? [])]);
+    }
+  });
+
+  it('keep the scopes of services to services', () => {
+    for (const method of ownMethods) {
+      const rule = ruleOf(method);
+      if (!rule?.scopes.some((scope) => SERVICE_SCOPES.includes(scope))) continue;
+      expect(rule.caller, pathOf(method)).to.equal(Caller.CALLER_SERVICE);
+    }
+  });
+});
+
+function plain(rule: Rule): DeclaredRule {
+  const { public: isPublic, scopes, roles, caller, maxAuthAge, onStale } = rule;
+  return { public: isPublic, scopes, roles, caller, maxAuthAge, onStale };
+}
