@@ -1,0 +1,73 @@
+/** The check of generated code, on a copy of the schema. */
+import { execFile } from 'node:child_process';
+import { appendFile, cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect } from 'chai';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const COPIED = ['package.json', 'buf.yaml', 'buf.gen.yaml', 'proto', 'scripts/generate.ts'];
+const CHANGED = 'proto/gen/portcullis/type/v1/money.ts';
+const MISSING = 'proto/gen/google/rpc/status.ts';
+const LEFT_OVER = 'proto/gen/google/rpc/code.ts';
+
+describe('npm run generate', () => {
+  let folder: string;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'portcullis-generate-test-'));
+    await Promise.all(COPIED.map((path) => cp(join(ROOT, path), join(folder, path), { recursive: true })));
+    await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
+  });
+
+  after(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it('finds nothing to say when everything is up to date', async () => {
+    expect(await generate(folder, '--check')).to.deep.equal({ exitCode: 0, errors: '' });
+  });
+
+  it('names each file that was changed, is missing or is left over, and touches none', async () => {
+    await appendFile(join(folder, CHANGED), '// by hand\n');
+    await rm(join(folder, MISSING));
+    await writeFile(join(folder, LEFT_OVER), '');
+    const { exitCode, errors } = await generate(folder, '--check');
+    expect(exitCode).to.equal(1);
+    expect(errors.match(/proto\/\S+/g)).to.deep.equal([LEFT_OVER, MISSING, CHANGED]);
+    expect(await readFile(join(folder, CHANGED), 'utf8')).to.match(/by hand\n$/);
+  });
+
+  it('puts all three right', async () => {
+    expect(await generate(folder)).to.deep.equal({ exitCode: 0, errors: '' });
+    expect(await generate(folder, '--check')).to.deep.equal({ exitCode: 0, errors: '' });
+  });
+
+  it('refuses to move the baseline over a change that breaks clients', async () => {
+    const file = join(folder, 'proto/portcullis/type/v1/money.proto');
+    const schema = await readFile(file, 'utf8');
+    await writeFile(file, schema.replace('int64 minor_units', 'string minor_units'));
+    const before = await readFile(join(folder, 'proto/baseline.binpb'));
+    const { exitCode, errors } = await generate(folder, '--baseline');
+    expect(exitCode).to.equal(1);
+    expect(errors).to.include('minor_units');
+    expect((await readFile(join(folder, 'proto/baseline.binpb'))).equals(before)).to.equal(true);
+  });
+});
+
+/** Runs the copy's own script, as `npm run generate` does. */
+async function generate(
+  folder: string,
+  ...options: readonly string[]
+): Promise<{ exitCode: number; errors: string }> {
+  const args = ['--import', 'tsx', 'scripts/generate.ts', ...options];
+  try {
+    const { stderr } = await promisify(execFile)(process.execPath, args, { cwd: folder });
+    return { exitCode: 0, errors: stderr };
+  } catch (error) {
+    const { code, stderr } = error as { code: number; stderr: string };
+    return { exitCode: code, errors: stderr };
+  }
+}
