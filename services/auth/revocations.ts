@@ -31,7 +31,8 @@ import {
   userRevocation,
   wantedAfter,
 } from './revocation-log.js';
-import type { AuthStore, AuthTransaction } from './transaction.js';
+import type { SessionRows } from './sessions.js';
+import type { UserRows } from './users.js';
 
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;
@@ -108,9 +109,16 @@ export interface InstanceRecord {
   readonly answered: bigint;
 }
 
+/** The part of a transaction that revoking uses. */
+export interface RevocationTransaction {
+  readonly users: Pick<UserRows, 'raiseGeneration'>;
+  readonly sessions: Pick<SessionRows, 'end' | 'endAllOf'>;
+  readonly revocations: RevocationRows;
+}
+
 /** What revocations need of the rest. */
 export interface RevocationDeps {
-  readonly store: AuthStore;
+  readonly store: { transaction<T>(work: (tx: RevocationTransaction) => Promise<T>): Promise<T> };
   readonly log: RevocationStore;
   /**
    * The `jti` of an access token of this issuer: signature, issuer and all claims are good and it has not expired;
@@ -254,7 +262,7 @@ function tokenIdOf(deps: RevocationDeps, token: string): Promise<string> {
   });
 }
 
-async function takeBack(tx: AuthTransaction, target: Identified): Promise<Revocation> {
+async function takeBack(tx: RevocationTransaction, target: Identified): Promise<Revocation> {
   switch (target.kind) {
     case 'token':
       return target.revocation;

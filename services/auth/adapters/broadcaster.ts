@@ -1,0 +1,229 @@
+/** Broadcasts of what has just been revoked: they make revocation fast, and nothing depends on them. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ConnectionOptions, NatsConnection } from 'nats';
+import { connect, Events } from 'nats';
+import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { BroadcastSigner } from '../keys.js';
+import type { LogBatch } from '../revocation-log.js';
+import { entryMessageOf } from './revocation-messages.js';
+
+/** The subject on which revocations are broadcast. */
+export const REVOCATION_SUBJECT = 'portcullis.v1.revocations';
+
+/** Most entries in one message, which stays far below the broker's usual limit of 1 MiB. */
+export const BROADCAST_ENTRIES_MAX = 500;
+
+/** Most entries that wait to be signed and sent. */
+export const BACKLOG_ENTRIES_MAX = 10_000;
+
+/** How often the broker is asked whether it is there, in milliseconds. */
+export const PING_INTERVAL_MS = 1000;
+
+/** How long one attempt to connect may last, in milliseconds. */
+export const CONNECT_TIMEOUT_MS = 2000;
+
+/** The pause between two attempts to connect, in milliseconds. */
+export const RECONNECT_WAIT_MS = 100;
+
+/** How long closing waits for what has not been sent yet, in milliseconds. */
+export const CLOSE_PATIENCE_MS = 1000;
+
+/** What a broadcaster says of itself. */
+export interface BroadcasterState {
+  readonly connected: boolean;
+  /** Messages handed to the broker. */
+  readonly sent: number;
+  /** Entries that were not sent; instances have them from their next sync. */
+  readonly dropped: number;
+}
+
+/** Sends what was revoked to whoever listens. */
+export interface Broadcaster {
+  /** Sends a batch soon, or drops it; returns at once and never throws. */
+  publish(batch: LogBatch): void;
+  state(): BroadcasterState;
+  /** Calls the listener whenever `connected` changes; returns a function that stops it. */
+  onStateChange(listener: () => void): () => void;
+  /** Sends what is left, within {@link CLOSE_PATIENCE_MS}, and disconnects. */
+  close(): Promise<void>;
+}
+
+/** Where a broadcaster says what it meets. */
+export interface BroadcasterLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
+/** Makes a broadcaster, which connects in the background and keeps at it until it is closed. */
+export function createBroadcaster(options: {
+  /** Addresses of the broker, separated by commas; the first may carry a user and a password. */
+  readonly url: string;
+  readonly signer: BroadcastSigner;
+  readonly log: BroadcasterLog;
+}): Broadcaster {
+  const { signer, log } = options;
+  const link = createLink(connectionOptions(options.url), log);
+  let backlog: LogBatch[] = [];
+  let backlogEntries = 0;
+  let sending: Promise<void> | undefined;
+  let sent = 0;
+  let dropped = 0;
+
+  const takeBacklog = (): LogBatch[] => {
+    const taken = backlog;
+    backlog = [];
+    backlogEntries = 0;
+    return taken;
+  };
+  const send = async (message: Broadcast): Promise<void> => {
+    try {
+      const payload = await signer.sign(Broadcast.encode(message).finish());
+      link.publish(payload);
+      sent += 1;
+    } catch (error) {
+      dropped += message.entries.length;
+      log.warn({ err: error, entries: message.entries.length }, 'a broadcast was dropped');
+    }
+  };
+  // What is revoked while a message is being signed waits, and then travels together.
+  const sendBacklog = async (): Promise<void> => {
+    while (backlog.length > 0) {
+      for (const message of messagesOf(takeBacklog())) await send(message);
+    }
+    sending = undefined;
+  };
+
+  return {
+    publish: (batch) => {
+      if (!link.connected() || backlogEntries + batch.entries.length > BACKLOG_ENTRIES_MAX) {
+        dropped += batch.entries.length;
+        return;
+      }
+      backlog.push(batch);
+      backlogEntries += batch.entries.length;
+      sending ??= sendBacklog();
+    },
+    state: () => ({ connected: link.connected(), sent, dropped }),
+    onStateChange: link.onChange,
+    close: async () => {
+      const patience = new AbortController();
+      await Promise.race([sending, sleep(CLOSE_PATIENCE_MS, undefined, { signal: patience.signal })]);
+      patience.abort();
+      await link.close();
+    },
+  };
+}
+
+/** The messages that carry some batches: as few as possible, none with entries of two epochs. */
+function messagesOf(batches: readonly LogBatch[]): Broadcast[] {
+  const messages: Broadcast[] = [];
+  for (const { epoch, entries } of batches) {
+    for (const entry of entries) {
+      let last = messages.at(-1);
+      if (last === undefined || last.entries.length === BROADCAST_ENTRIES_MAX || !last.epoch.equals(epoch)) {
+        last = { epoch, entries: [] };
+        messages.push(last);
+      }
+      last.entries.push(entryMessageOf(entry));
+    }
+  }
+  return messages;
+}
+
+interface Link {
+  connected(): boolean;
+  onChange(listener: () => void): () => void;
+  /** Hands a message to the broker; throws when there is none. */
+  publish(payload: string): void;
+  close(): Promise<void>;
+}
+
+/** One connection to the broker, made again for as long as it takes. */
+function createLink(connecting: ConnectionOptions, log: BroadcasterLog): Link {
+  const listeners = new Set<() => void>();
+  const closing = new AbortController();
+  let connection: NatsConnection | undefined;
+  let connected = false;
+
+  const change = (next: boolean): void => {
+    if (connected === next) return;
+    connected = next;
+    if (next) log.info({}, 'connected to the broker');
+    else if (!closing.signal.aborted) log.warn({}, 'lost the broker; revocations travel by sync alone');
+    for (const listener of listeners) listener();
+  };
+
+  const follow = async (opened: NatsConnection): Promise<void> => {
+    change(true);
+    // The iterator ends when the connection is closed for good.
+    for await (const { type } of opened.status()) {
+      if (type === Events.Disconnect) change(false);
+      if (type === Events.Reconnect) change(true);
+    }
+    change(false);
+  };
+
+  const stayConnected = async (): Promise<void> => {
+    let told = false;
+    while (!closing.signal.aborted) {
+      try {
+        connection = await connect(connecting);
+        told = false;
+        if (closing.signal.aborted) await connection.close();
+        else await follow(connection);
+      } catch (error) {
+        if (!told) log.warn({ err: error }, 'the broker cannot be reached; revocations travel by sync alone');
+        told = true;
+      }
+      await sleep(RECONNECT_WAIT_MS, undefined, { signal: closing.signal }).catch(() => undefined);
+    }
+  };
+  void stayConnected();
+
+  return {
+    connected: () => connected,
+    onChange: (listener) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    publish: (payload) => {
+      if (connection === undefined || !connected) throw new Error('not connected to the broker');
+      connection.publish(REVOCATION_SUBJECT, payload);
+    },
+    close: async () => {
+      closing.abort();
+      if (connection === undefined || connection.isClosed()) return;
+      const patience = new AbortController();
+      // A frozen broker never confirms that it has read what was sent.
+      await Promise.race([
+        connection.drain().catch(() => undefined),
+        sleep(CLOSE_PATIENCE_MS, undefined, { signal: patience.signal }),
+      ]);
+      patience.abort();
+      await connection.close();
+    },
+  };
+}
+
+function connectionOptions(url: string): ConnectionOptions {
+  const addresses = url.split(',').map((address) => new URL(address.trim()));
+  const [first] = addresses;
+  return {
+    name: 'portcullis auth',
+    // The package does not read a user from an address.
+    servers: addresses.map(({ host }) => host),
+    ...(first !== undefined && first.username !== '' ? credentialsIn(first) : {}),
+    timeout: CONNECT_TIMEOUT_MS,
+    // By default a connection that silently died is noticed after minutes, and given up after ten attempts.
+    pingInterval: PING_INTERVAL_MS,
+    maxPingOut: 2,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: RECONNECT_WAIT_MS,
+    ignoreAuthErrorAbort: true,
+  };
+}
+
+function credentialsIn(address: URL): Pick<ConnectionOptions, 'user' | 'pass'> {
+  return { user: decodeURIComponent(address.username), pass: decodeURIComponent(address.password) };
+}

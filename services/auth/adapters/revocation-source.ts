@@ -1,0 +1,35 @@
+/** Where questions about the revocation log are answered, as messages: for auth's own list and for the handlers. */
+
+import type { RevocationSource } from '../../../interceptors/index.js';
+import type { Revocations } from '../revocations.js';
+import { pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
+
+/** Answers straight from auth's own database; a signal that is aborted ends the waiting, not the read. */
+export function createRevocationSource(revocations: Pick<Revocations, 'sync' | 'pull'>): RevocationSource {
+  return {
+    sync: async (request, signal) =>
+      syncResponseOf(await unlessAborted(revocations.sync(questionOf(request)), signal)),
+
+    pull: async function* (request, signal) {
+      const parts = revocations.pull({ service: request.service, instance: request.instance });
+      for await (const part of parts) {
+        signal.throwIfAborted();
+        yield pullResponseOf(part);
+      }
+    },
+  };
+}
+
+async function unlessAborted<T>(answer: Promise<T>, signal: AbortSignal): Promise<T> {
+  let stop = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    if (signal.aborted) stop();
+  });
+  try {
+    return await Promise.race([answer, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
