@@ -5,6 +5,8 @@ import 'pg';
 import 'pino';
 import '@grpc/grpc-js';
 import '../../interceptors/index.js';
+import '../../interceptors/errors.js';
+import '../../interceptors/clock.js';
 import '../../proto/gen/google/rpc/status.js';
 import '../../proto/gen/grpc/health/v1/health.js';
 import '../../interceptors/revocation-list.js'; // refused: noRestrictedImports
