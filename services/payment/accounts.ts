@@ -1,0 +1,140 @@
+/** Accounts: opening them, putting money in, and reading what moved. */
+import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { Caller } from './caller.js';
+import { checkAmount, checkCurrency, checkId, checkRequestId, requireValid } from './fields.js';
+import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
+import { MINOR_UNITS_MAX, type Money } from './money.js';
+
+/** A request that must take effect once, however often it is sent. */
+export interface OnceRequest {
+  readonly subject: string;
+  readonly method: string;
+  readonly requestId: string;
+  /** What was asked for; the same request_id with another payload is refused. */
+  readonly payload: string;
+}
+
+/** Which part of a list is asked for, as it came from the caller. */
+export interface PageRequest {
+  readonly pageSize: number;
+  readonly pageToken: string;
+}
+
+/** What accounts need to be kept in. */
+export interface AccountsStore {
+  /**
+   * Does the work in one transaction, or returns what it returned the first time. `stillAllowed` is asked last
+   * before the transaction commits.
+   */
+  once<T>(request: OnceRequest, stillAllowed: () => number, work: (books: Books) => Promise<T>): Promise<T>;
+  findAccount(accountId: string): Promise<Account | undefined>;
+  /**
+   * The entries of an account, newest first.
+   *
+   * @throws ServiceError FIELD_INVALID for a page that cannot be
+   */
+  listEntries(
+    accountId: string,
+    page: PageRequest,
+  ): Promise<{ entries: readonly LedgerEntry[]; nextPageToken: string }>;
+}
+
+/** What can be done with accounts. */
+export interface Accounts {
+  /**
+   * Opens an account for the caller.
+   *
+   * @throws ServiceError FIELD_INVALID, ALREADY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS
+   */
+  open(request: { currencyCode: string; requestId: string }, caller: Caller): Promise<Account>;
+  /**
+   * One account of the caller; operators see all.
+   *
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND whether it is missing or somebody else's
+   */
+  get(accountId: string, caller: Caller): Promise<Account>;
+  /**
+   * Puts money into any account; the access rule lets operators alone come here.
+   *
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and why the caller is
+   *   no longer allowed to
+   */
+  deposit(
+    request: { accountId: string; amount: Money | undefined; requestId: string },
+    caller: Caller,
+  ): Promise<Account>;
+  /**
+   * What moved in one account of the caller, newest first; operators see all.
+   *
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND whether it is missing or somebody else's
+   */
+  listEntries(
+    request: { accountId: string } & PageRequest,
+    caller: Caller,
+  ): Promise<{ entries: readonly LedgerEntry[]; nextPageToken: string }>;
+}
+
+/** The accounts that a store keeps. */
+export function createAccounts({ store }: { store: AccountsStore }): Accounts {
+  return {
+    async open({ currencyCode, requestId }, caller) {
+      requireValid(checkCurrency('currency_code', currencyCode), checkRequestId(requestId));
+      const request = { subject: caller.subject, method: 'OpenAccount', requestId, payload: currencyCode };
+      return await store.once(request, caller.stillAllowed, async (books) => {
+        const account = await books.openAccount(caller.subject, currencyCode);
+        if (account !== undefined) return account;
+        throw new ServiceError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
+      });
+    },
+
+    async get(accountId, caller) {
+      requireValid(checkId('account_id', accountId));
+      return await visibleAccount(store, accountId, caller);
+    },
+
+    async deposit({ accountId, amount, requestId }, caller) {
+      requireValid(
+        checkId('account_id', accountId),
+        checkAmount('amount', amount),
+        checkRequestId(requestId),
+      );
+      const given = amount as Money;
+      const payload = JSON.stringify([accountId, String(given.minorUnits), given.currencyCode]);
+      const request = { subject: caller.subject, method: 'Deposit', requestId, payload };
+      return await store.once(request, caller.stillAllowed, (books) =>
+        putIn(books, accountId, given, caller.subject),
+      );
+    },
+
+    async listEntries({ accountId, pageSize, pageToken }, caller) {
+      requireValid(checkId('account_id', accountId));
+      const account = await visibleAccount(store, accountId, caller);
+      return await store.listEntries(account.accountId, { pageSize, pageToken });
+    },
+  };
+}
+
+/** NOT_FOUND, in the same words whether the account is missing or somebody else's. */
+export function accountNotFound(): ServiceError {
+  return new ServiceError('NOT_FOUND', 'there is no such account');
+}
+
+async function visibleAccount(store: AccountsStore, accountId: string, caller: Caller): Promise<Account> {
+  const account = await store.findAccount(accountId);
+  if (account === undefined) throw accountNotFound();
+  if (account.userId !== caller.subject && !caller.isOperator) throw accountNotFound();
+  return account;
+}
+
+async function putIn(books: Books, accountId: string, amount: Money, actorId: string): Promise<Account> {
+  const account = await books.lockAccount(accountId);
+  if (account === undefined) throw accountNotFound();
+  if (account.currencyCode !== amount.currencyCode) {
+    throw invalidField('amount.currency_code', `must be ${account.currencyCode}, the account's currency`);
+  }
+  if (amount.minorUnits > MINOR_UNITS_MAX - account.balance) {
+    throw invalidField('amount.minor_units', 'must leave the balance within what an int64 holds');
+  }
+  await books.post(depositTransfer(accountId, amount, actorId));
+  return { ...account, balance: account.balance + amount.minorUnits };
+}
