@@ -101,7 +101,10 @@ export function describeViolation(code: ErrorCode, rule: AccessRule): ServiceErr
     case 'CALLER_KIND':
       return new ServiceError(code, `this method is for ${rule.caller === 'USER' ? 'users' : 'services'}`);
     default:
-      return new ServiceError(code, `this method needs a login within ${rule.maxAuthAgeSeconds ?? 0} seconds`);
+      return new ServiceError(
+        code,
+        `this method needs a login within ${rule.maxAuthAgeSeconds ?? 0} seconds`,
+      );
   }
 }
 

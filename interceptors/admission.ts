@@ -9,7 +9,7 @@ import type { Feed } from './feed.js';
 import { KeyRing } from './key-ring.js';
 import { type Admission, refusal } from './live-call.js';
 import { parseJsonObject } from './strict-json.js';
-import { ACCESS_TOKEN_TYPE, readClaims } from './token-claims.js';
+import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from './token-claims.js';
 import { type CutReason, VerifiedToken, VerifiedTokens } from './verified-tokens.js';
 
 /** How many signatures may wait for verification at once. */
@@ -125,10 +125,22 @@ export class Admissions {
     return verification;
   }
 
-  /** Whether a verified token counts at this moment, apart from any rule and lease. */
-  errorOf(token: VerifiedToken): ServiceError | undefined {
-    const objection = this.objectionTo(token, true);
-    return objection === undefined ? undefined : refusal(objection);
+  /**
+   * Examines a token that was not sent as a credential, for another audience perhaps. It is not
+   * remembered, and the lease is not asked for: whoever examines tokens decides what else must hold.
+   *
+   * @param audience - who the token must be for; anyone when undefined
+   * @returns its claims, or TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REVOKED
+   */
+  async examine(text: string, audience: string | undefined): Promise<TokenClaims | ServiceError> {
+    const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
+    if (token === undefined || !(await this.#keys.verify(token))) return refusal('TOKEN_INVALID');
+    const claims = this.#claimsOf(token.payload, token.keyId, audience);
+    if ('fault' in claims) return refusal('TOKEN_INVALID');
+    const verified = new VerifiedToken(text, claims);
+    verified.revoked = this.#feed.list.revokes(claims);
+    const objection = this.objectionTo(verified, true);
+    return objection === undefined ? claims : refusal(objection);
   }
 
   #meet(text: string, rule: AccessRule, peer: () => string): Admission | Promise<Admission> {
@@ -148,21 +160,21 @@ export class Admissions {
    * now, and one that arrives later finds the token in the index.
    */
   #remember(text: string, payload: Uint8Array, keyId: string): VerifiedToken | ServiceError {
-    const json = parseJsonObject(payload);
-    if (json === undefined) return this.#invalid('payload');
-    const wallMs = this.#clock.wallMs();
-    const claims = readClaims(json, keyId, {
-      issuer: this.#issuer,
-      audience: this.#audience,
-      nowSeconds: wallMs / 1000,
-    });
+    const claims = this.#claimsOf(payload, keyId, this.#audience);
     if ('fault' in claims) return this.#invalid(claims.fault);
     // The key may have left the set while it was in use.
     if (!this.#keys.has(keyId)) return this.#invalid('kid');
     const token = new VerifiedToken(text, claims);
     token.revoked = this.#feed.list.revokes(claims);
-    if (token.expiresAtMs > wallMs) this.tokens.add(token);
+    if (token.expiresAtMs > this.#clock.wallMs()) this.tokens.add(token);
     return token;
+  }
+
+  #claimsOf(payload: Uint8Array, keyId: string, audience: string | undefined): TokenClaims | ClaimFault {
+    const json = parseJsonObject(payload);
+    if (json === undefined) return { fault: 'payload' };
+    const nowSeconds = this.#clock.wallMs() / 1000;
+    return readClaims(json, keyId, { issuer: this.#issuer, audience, nowSeconds });
   }
 
   #judge(token: VerifiedToken, rule: AccessRule): Admission {

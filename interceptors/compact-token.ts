@@ -27,10 +27,15 @@ const SEGMENT = /^[A-Za-z0-9_-]+$/;
  * before any key is looked up (RFC 8725 §3.1, §3.10, §3.11).
  *
  * @param type - the only `typ` accepted
+ * @param lengthMax - the longest text looked at, in characters
  * @returns undefined when the text is anything else
  */
-export function parseCompactToken(text: string, type: string): CompactToken | undefined {
-  if (text.length > TOKEN_LENGTH_MAX) return undefined;
+export function parseCompactToken(
+  text: string,
+  type: string,
+  lengthMax: number = TOKEN_LENGTH_MAX,
+): CompactToken | undefined {
+  if (text.length > lengthMax) return undefined;
   const segments = text.split('.', 4);
   if (segments.length !== 3) return undefined;
   const [headerText = '', payloadText = '', signatureText = ''] = segments;

@@ -75,5 +75,7 @@ export class ServiceError extends Error {
 
 /** FIELD_INVALID for one field. */
 export function invalidField(field: string, description: string): ServiceError {
-  return new ServiceError('FIELD_INVALID', `${field} ${description}`, { violations: [{ field, description }] });
+  return new ServiceError('FIELD_INVALID', `${field} ${description}`, {
+    violations: [{ field, description }],
+  });
 }

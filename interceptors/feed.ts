@@ -153,10 +153,7 @@ export class Feed {
     this.#acknowledged(ticket.request.seen);
     // The entries follow on what the question named; that counts only in the epoch it named.
     if (answer.pull || !sameBytes(ticket.request.epoch, answer.epoch)) return 'pull';
-    if (answer.head > this.#applied) {
-      this.#applied = answer.head;
-      this.#entryIdAtApplied = Uint8Array.from(answer.entryIdAtHead);
-    }
+    this.#advance(answer.head, answer.entryIdAtHead);
     this.#lease = { askedAt: ticket.askedAt, lengthMs: milliseconds(answer.leaseLength) };
     this.#hydrated = true;
     return 'granted';
@@ -174,8 +171,7 @@ export class Feed {
     }
     let askNow = false;
     for (const entry of broadcast.entries) {
-      const expected = (this.#applied > this.#highestSeen ? this.#applied : this.#highestSeen) + 1n;
-      if (entry.sequence > expected) askNow = true;
+      if (entry.sequence > this.#highestSeen + 1n) askNow = true;
       if (entry.sequence > this.#highestSeen) this.#highestSeen = entry.sequence;
       this.#insert(entry);
       if (entry.acknowledge) {
@@ -212,10 +208,7 @@ export class Feed {
     // Added to the list, which may know more already, instead of replacing it: a broadcast that
     // overtook the pull must not be forgotten.
     for (const { part: earlier } of staged) this.#insertPart(earlier);
-    if (part.value.sequence > this.#applied) {
-      this.#applied = part.value.sequence;
-      this.#entryIdAtApplied = Uint8Array.from(part.value.entryId);
-    }
+    this.#advance(part.value.sequence, part.value.entryId);
     this.#listener.listFilled(this.#list);
     return true;
   }
@@ -237,6 +230,13 @@ export class Feed {
     this.#staged = undefined;
     this.#list = new RevocationList();
     this.#listener.epochChanged();
+  }
+
+  #advance(sequence: bigint, entryId: Uint8Array): void {
+    if (sequence <= this.#applied) return;
+    this.#applied = sequence;
+    this.#entryIdAtApplied = Uint8Array.from(entryId);
+    if (sequence > this.#highestSeen) this.#highestSeen = sequence;
   }
 
   /** Every entry is inserted, known or not. */

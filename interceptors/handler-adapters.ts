@@ -49,7 +49,10 @@ export function serverStream<Request, Response>(
 
 /** A handler for a stream of requests and one response. */
 export function clientStream<Request, Response>(
-  handle: (requests: AsyncIterable<Request>, call: ServerReadableStream<Request, Response>) => Promise<Response>,
+  handle: (
+    requests: AsyncIterable<Request>,
+    call: ServerReadableStream<Request, Response>,
+  ) => Promise<Response>,
 ): handleClientStreamingCall<Request, Response> {
   return (call, callback) => {
     settle(
@@ -85,7 +88,11 @@ interface Outgoing<Response> extends AnyCall {
 }
 
 /** Runs a step that may throw at once or later, and calls exactly one of the two ends. */
-function settle<T>(step: () => Promise<T> | T, succeed: (result: T) => void, failed: (error: unknown) => void): void {
+function settle<T>(
+  step: () => Promise<T> | T,
+  succeed: (result: T) => void,
+  failed: (error: unknown) => void,
+): void {
   new Promise<T>((resolve) => resolve(step())).then(succeed).catch(failed);
 }
 
@@ -157,7 +164,10 @@ function fail(call: Failing, error: unknown): void {
   call.emit('error', failure(call, error));
 }
 
-function failure(call: AnyCall, error: unknown): CallStatus & { name: string; message: string; metadata: Metadata } {
+function failure(
+  call: AnyCall,
+  error: unknown,
+): CallStatus & { name: string; message: string; metadata: Metadata } {
   if (!(error instanceof ServiceError)) stateOf(call)?.reportFailure(error);
   const status = statusOf(error);
   return { name: 'ServiceError', message: status.details, ...status };

@@ -58,7 +58,12 @@ export class IdTable {
     this.#words = new Uint32Array(old.length * 2);
     for (let slot = 0; slot < old.length; slot += WORDS) {
       if (!isTaken(old, slot)) continue;
-      const target = this.#slotOf(word(old, slot), word(old, slot + 1), word(old, slot + 2), word(old, slot + 3));
+      const target = this.#slotOf(
+        word(old, slot),
+        word(old, slot + 1),
+        word(old, slot + 2),
+        word(old, slot + 3),
+      );
       this.#words.set(old.subarray(slot, slot + WORDS), target);
     }
   }

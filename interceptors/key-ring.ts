@@ -33,7 +33,8 @@ export class KeyRing {
    * @throws Error when one of them is not what it says: a set is taken whole or not at all
    */
   static async import(keys: readonly PublicKey[]): Promise<KeyRing> {
-    if (keys.length > KEYS_MAX) throw new Error(`a key set holds ${keys.length} keys, ${KEYS_MAX} are allowed`);
+    if (keys.length > KEYS_MAX)
+      throw new Error(`a key set holds ${keys.length} keys, ${KEYS_MAX} are allowed`);
     const imported = await Promise.all(keys.map(importKey));
     const ring = new Map(imported.map((key) => [key.keyId, key]));
     if (ring.size !== keys.length) throw new Error('a key set names one kid twice');
@@ -67,7 +68,9 @@ export class KeyRing {
 
 async function importKey({ kid, algorithm, jwk }: PublicKey): Promise<VerificationKey> {
   if (!SIGNATURE_ALGORITHMS.some((known) => known === algorithm)) {
-    throw new Error(`key ${kid} has algorithm ${algorithm}, which is not among ${SIGNATURE_ALGORITHMS.join(', ')}`);
+    throw new Error(
+      `key ${kid} has algorithm ${algorithm}, which is not among ${SIGNATURE_ALGORITHMS.join(', ')}`,
+    );
   }
   const { kty, crv, x, y, n, e } = JSON.parse(jwk) as JWK;
   // Only the public members are taken, so that a private key published by mistake stays unused.

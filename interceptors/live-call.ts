@@ -141,8 +141,11 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     if (this.#passes()) this.#inner.sendStatus(status);
   }
 
-  cut(reason: CutReason): void {
-    if (this.#closed || this.#finished) return;
+  recheck(): void {
+    this.#passes();
+  }
+
+  #cut(reason: CutReason): void {
     this.#guard.decided(this.path, reason);
     this.#close(refusal(reason));
     // The handler is told as if the peer had gone: there is nobody left to answer.
@@ -183,12 +186,12 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
 
   /** The check that every message repeats; a call that fails it is cut on the spot. */
   #passes(): boolean {
-    if (this.#closed) return false;
+    if (this.#closed || this.#finished) return false;
     const token = this.#token;
     if (token === undefined) return true;
     const objection = this.#guard.objectionTo(token, this.#allowStale);
     if (objection === undefined) return true;
-    this.cut(objection);
+    this.#cut(objection);
     return false;
   }
 

@@ -30,11 +30,7 @@ export class RevocationList {
   /** The number of entries held. */
   get size(): number {
     return (
-      sizeOf(this.#tokens) +
-      sizeOf(this.#sessions) +
-      this.#users.size +
-      this.#clients.size +
-      this.#keys.size
+      sizeOf(this.#tokens) + sizeOf(this.#sessions) + this.#users.size + this.#clients.size + this.#keys.size
     );
   }
 
@@ -45,11 +41,14 @@ export class RevocationList {
     switch (entry.kind) {
       case EntryKind.ENTRY_KIND_TOKEN:
       case EntryKind.ENTRY_KIND_SESSION:
-        return this.addIds(entry.kind, entry.key, keepUntilMs);
+        this.addIds(entry.kind, entry.key, keepUntilMs);
+        return;
       case EntryKind.ENTRY_KIND_USER:
-        return raise(this.#users, textOf(entry.key), entry.minGeneration, keepUntilMs);
+        raise(this.#users, textOf(entry.key), entry.minGeneration, keepUntilMs);
+        return;
       case EntryKind.ENTRY_KIND_CLIENT:
-        return raise(this.#clients, textOf(entry.key), entry.minGeneration, keepUntilMs);
+        raise(this.#clients, textOf(entry.key), entry.minGeneration, keepUntilMs);
+        return;
       case EntryKind.ENTRY_KIND_KEY: {
         const key = textOf(entry.key);
         this.#keys.set(key, Math.max(keepUntilMs, this.#keys.get(key) ?? 0));

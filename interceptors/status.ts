@@ -1,6 +1,6 @@
 /** From an error to what goes over the wire: gRPC status, and google.rpc details beside it. */
 
-import { Metadata, type ServiceError as GrpcError, type StatusObject, status } from '@grpc/grpc-js';
+import { type ServiceError as GrpcError, Metadata, type StatusObject, status } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, RetryInfo } from '../proto/gen/google/rpc/error_details.js';
 import { Status } from '../proto/gen/google/rpc/status.js';
 import { type ErrorCode, type FieldViolation, ServiceError } from './errors.js';

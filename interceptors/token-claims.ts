@@ -38,9 +38,15 @@ export interface TokenClaims extends Principal {
 /** What a token must say to be taken here. */
 export interface ClaimsExpected {
   readonly issuer: string;
-  readonly audience: string;
+  /** Who the token must be for; anyone when undefined. */
+  readonly audience: string | undefined;
   /** The time, in seconds since the epoch. */
   readonly nowSeconds: number;
+}
+
+/** The claim that is wrong; for the log, never for the caller. */
+export interface ClaimFault {
+  readonly fault: string;
 }
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -58,7 +64,7 @@ export function readClaims(
   payload: JsonObject,
   keyId: string,
   expected: ClaimsExpected,
-): TokenClaims | { readonly fault: string } {
+): TokenClaims | ClaimFault {
   const reader = new ClaimReader(payload);
   const issuer = reader.text('iss');
   const audiences = reader.texts('aud');
@@ -80,7 +86,7 @@ export function readClaims(
 
   if (reader.fault !== undefined) return { fault: reader.fault };
   if (issuer !== expected.issuer) return { fault: 'iss' };
-  if (!audiences.includes(expected.audience)) return { fault: 'aud' };
+  if (expected.audience !== undefined && !audiences.includes(expected.audience)) return { fault: 'aud' };
   if (issuedAtSeconds > expected.nowSeconds + CLOCK_SKEW_SECONDS) return { fault: 'iat' };
   if (notBeforeSeconds > expected.nowSeconds + CLOCK_SKEW_SECONDS) return { fault: 'nbf' };
   if (expiresAtSeconds <= issuedAtSeconds) return { fault: 'exp' };

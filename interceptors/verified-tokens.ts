@@ -17,8 +17,8 @@ export type CutReason = 'TOKEN_REVOKED' | 'TOKEN_EXPIRED' | 'REVOCATION_STATE_ST
 export interface LiveCall {
   previousLive: LiveCall | undefined;
   nextLive: LiveCall | undefined;
-  /** Ends the call with the status of the reason. Does nothing when it has ended. */
-  cut(reason: CutReason): void;
+  /** Looks whether the call may still go on, and ends it when it may not. */
+  recheck(): void;
 }
 
 /** A token whose signature and claims were found good. */

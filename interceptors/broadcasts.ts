@@ -1,0 +1,126 @@
+/** Revocations as the broker brings them: fast, signed, and never trusted for more than they say. */
+
+import { connect, type NatsConnection } from 'nats';
+import { Broadcast } from '../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { PublicKey } from '../proto/gen/portcullis/token/v1/token.js';
+import { parseCompactToken } from './compact-token.js';
+import { KeyRing } from './key-ring.js';
+
+/** The subject on which revocations are broadcast. */
+export const BROADCAST_SUBJECT = 'portcullis.v1.revocations';
+
+/** `typ` of a broadcast, so that it is never taken for a token, nor a token for it. */
+export const BROADCAST_TYPE = 'portcullis-revocations+jws';
+
+/** The longest broadcast looked at, in bytes. */
+export const BROADCAST_BYTES_MAX = 1024 * 1024;
+
+/** How often the broker is asked whether it is still there, in milliseconds. */
+const PING_INTERVAL_MS = 1000;
+
+/** How long to wait before connecting to the broker again, in milliseconds. */
+const RECONNECT_WAIT_MS = 100;
+
+/** Opens and verifies broadcasts. */
+export class BroadcastReader {
+  #keys = KeyRing.EMPTY;
+  #imported = '';
+
+  /** Puts the keys in place that sign broadcasts; they come from the issuer alone, never from the broker. */
+  async useKeys(keys: readonly PublicKey[]): Promise<void> {
+    const text = keys.map((key) => `${key.kid} ${key.algorithm} ${key.jwk}`).join('\n');
+    if (text === this.#imported) return;
+    this.#keys = await KeyRing.import(keys);
+    this.#imported = text;
+  }
+
+  /** @returns undefined when the bytes are not a broadcast signed by a key in place */
+  async read(bytes: Uint8Array): Promise<Broadcast | undefined> {
+    if (bytes.byteLength > BROADCAST_BYTES_MAX) return undefined;
+    const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+    const token = parseCompactToken(text, BROADCAST_TYPE, BROADCAST_BYTES_MAX);
+    if (token === undefined || !(await this.#keys.verify(token))) return undefined;
+    try {
+      return Broadcast.decode(token.payload);
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** A subscription that lives until it is closed, however often the broker goes away. */
+export interface Subscription {
+  close(): Promise<void>;
+}
+
+/**
+ * Subscribes to broadcasts.
+ *
+ * The broker may be missing for as long as it likes: this keeps trying. Nobody waits for it, because
+ * nothing depends on it but speed.
+ *
+ * @param options.onMessage - called with every message, as it came
+ * @param options.onConnected - called after every connection to the broker
+ */
+export function subscribeToBroadcasts(options: {
+  url: string;
+  name: string;
+  onMessage: (bytes: Uint8Array) => void;
+  onConnected: () => void;
+  onDisconnected: (why: string) => void;
+}): Subscription {
+  const url = new URL(options.url);
+  let connection: NatsConnection | undefined;
+  let closed = false;
+
+  const run = async (): Promise<void> => {
+    connection = await connect({
+      servers: url.host,
+      name: options.name,
+      ...(url.username === ''
+        ? {}
+        : { user: decodeURIComponent(url.username), pass: decodeURIComponent(url.password) }),
+      // The client's own defaults ping every two minutes and give up after ten attempts.
+      waitOnFirstConnect: true,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: RECONNECT_WAIT_MS,
+      pingInterval: PING_INTERVAL_MS,
+      maxPingOut: 2,
+    });
+    if (closed) return connection.close();
+    const subscription = connection.subscribe(BROADCAST_SUBJECT, {
+      callback: (error, message) => {
+        if (error === null) options.onMessage(message.data);
+      },
+    });
+    options.onConnected();
+    void watch(connection);
+    await subscription.closed;
+  };
+
+  const watch = async (current: NatsConnection): Promise<void> => {
+    for await (const event of current.status()) {
+      if (event.type === 'reconnect') options.onConnected();
+      if (event.type === 'disconnect') options.onDisconnected('the broker is gone');
+    }
+  };
+
+  const forever = async (): Promise<void> => {
+    while (!closed) {
+      try {
+        await run();
+      } catch (error) {
+        options.onDisconnected(error instanceof Error ? error.message : 'the broker refuses');
+      }
+      if (!closed) await new Promise((resolve) => setTimeout(resolve, PING_INTERVAL_MS).unref());
+    }
+  };
+  void forever();
+
+  return {
+    close: async () => {
+      closed = true;
+      await connection?.close();
+    },
+  };
+}

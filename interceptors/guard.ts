@@ -1,0 +1,342 @@
+/** The guard of a server: one interceptor that decides every call, and the feed behind it. */
+
+import { randomBytes } from 'node:crypto';
+import type {
+  ChannelCredentials,
+  Server,
+  ServerInterceptor,
+  ServiceDefinition,
+  UntypedServiceImplementation,
+} from '@grpc/grpc-js';
+import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
+import { Admissions } from './admission.js';
+import type { ClientKey } from './client-key.js';
+import { type Clock, systemClock } from './clock.js';
+import { type ErrorCode, ServiceError } from './errors.js';
+import { Feed } from './feed.js';
+import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
+import type { KeyRing } from './key-ring.js';
+import { type CallGuard, GuardedCall } from './live-call.js';
+import { createRemoteSource } from './remote-source.js';
+import { ID_BYTES } from './revocation-list.js';
+import type { TokenClaims } from './token-claims.js';
+import type { LiveCall, VerifiedToken } from './verified-tokens.js';
+
+/** For how long live calls are cut before other calls have their turn, in milliseconds. */
+const CUT_SLICE_MS = 2;
+
+/** How often expired tokens are looked for, in milliseconds. */
+const EXPIRY_INTERVAL_MS = 250;
+
+/** How many log lines about refused tokens are written a second. */
+const INVALID_TOKEN_LINES_PER_SECOND = 5;
+
+/** What a guard needs. */
+export interface GuardOptions {
+  /** The one issuer (`iss`) whose tokens are accepted. */
+  readonly issuer: string;
+  /** This service's own audience (`aud`). */
+  readonly audience: string;
+  /** The issuer's gRPC address and this service's client there; or, in the issuer's own process, the log itself. */
+  readonly auth:
+    | {
+        /** Where the issuer listens, as a grpc-js target. */
+        readonly address: string;
+        /** How the issuer is known: TLS with its CA; plaintext on loopback alone. */
+        readonly credentials: ChannelCredentials;
+        /** The client that this service is at the issuer. */
+        readonly clientId: string;
+        /** The client's private key: PKCS #8 PEM, or a KeyObject. */
+        readonly clientKey: ClientKey;
+      }
+    | { readonly source: RevocationSource };
+  /** The broker, with user and password in the URL if it wants them. Without it revocations arrive by syncs alone. */
+  readonly nats?: { readonly url: string } | undefined;
+  /** Methods without a rule that anyone may call, by full path: health checks, say. */
+  readonly publicMethods?: Iterable<string>;
+  readonly clock?: Clock;
+  readonly log?: GuardLog;
+  readonly observer?: GuardObserver;
+}
+
+/** Told of what a guard does, for metrics. Must not throw. */
+export interface GuardObserver {
+  /** A call was admitted, refused with a reason, or cut with one. */
+  decided?(path: string, outcome: 'ADMITTED' | ErrorCode): void;
+  /** A token was found bad, and why; the caller is not told. */
+  tokenInvalid?(fault: string): void;
+  /** A message on the broker was not the issuer's. */
+  broadcastForged?(): void;
+}
+
+/** What a guard knows of itself. */
+export interface GuardState {
+  /** The revocation list has been complete once. */
+  readonly ready: boolean;
+  /** The revocation list may be trusted at this moment. */
+  readonly current: boolean;
+  /** For how long it may be trusted without another answer, in milliseconds. */
+  readonly leaseMs: number;
+  /** Entries in the revocation list. */
+  readonly entries: number;
+  /** Everything up to this sequence of the log is in the list. */
+  readonly applied: bigint;
+  /** Verified tokens remembered. */
+  readonly tokens: number;
+  /** What keeps the list from being trusted, in one phrase; empty when nothing does. */
+  readonly missing: string;
+}
+
+/** Guards a server. */
+export interface Guard {
+  /** To be given to the server, after interceptors that only watch. */
+  readonly interceptor: ServerInterceptor;
+  /**
+   * Adds a service whose methods all declare an access rule.
+   *
+   * @throws TypeError naming every method that declares none, or that has no handler
+   */
+  addService(
+    server: Server,
+    definition: ServiceDefinition,
+    schema: SchemaMetadata,
+    handlers: UntypedServiceImplementation,
+  ): void;
+  /** Resolves once the revocation list has been complete. */
+  readonly ready: Promise<void>;
+  state(): GuardState;
+  /** Calls the listener whenever the list becomes trusted or stale. @returns a function that ends it */
+  onStateChange(listener: () => void): () => void;
+  /**
+   * Examines a token that was not sent as a credential.
+   *
+   * @param audience - who the token must be for; anyone when absent
+   * @throws ServiceError TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REVOKED
+   */
+  authenticateToken(token: string, audience?: string): Promise<TokenClaims>;
+  /** Asks the issuer at once instead of waiting for the next regular question. */
+  askNow(): void;
+  /** Stops the feed. Calls that are admitted afterwards are few: the lease runs out. */
+  close(): Promise<void>;
+}
+
+const SILENT_LOG: GuardLog = { info: () => {}, warn: () => {}, error: () => {} };
+
+/**
+ * Creates a guard. It returns at once; the revocation list is fetched in the background, for as
+ * long as that takes, and until it is complete every method that is not public is UNAVAILABLE.
+ */
+export async function createGuard(options: GuardOptions): Promise<Guard> {
+  if (options.issuer === '' || options.audience === '') {
+    throw new TypeError('a guard needs the issuer it trusts and its own audience');
+  }
+  const source =
+    'source' in options.auth
+      ? options.auth.source
+      : await createRemoteSource({ ...options.auth, issuer: options.issuer });
+  return new ServerGuard(options, source);
+}
+
+class ServerGuard implements Guard, CallGuard {
+  readonly interceptor: ServerInterceptor;
+  readonly ready: Promise<void>;
+  readonly #rules = new Map<string, AccessRule>();
+  readonly #admissions: Admissions;
+  readonly #feed: Feed;
+  readonly #runner: FeedRunner;
+  readonly #log: GuardLog;
+  readonly #clock: Clock;
+  readonly #observer: GuardObserver;
+  readonly #listeners = new Set<() => void>();
+  readonly #expiryTimer: NodeJS.Timeout;
+  readonly #cutQueue: LiveCall[] = [];
+  #invalidLines = 0;
+  #invalidSecond = 0;
+
+  constructor(options: GuardOptions, source: RevocationSource) {
+    this.#clock = options.clock ?? systemClock;
+    this.#log = options.log ?? SILENT_LOG;
+    this.#observer = options.observer ?? {};
+    const instance = randomBytes(ID_BYTES);
+    this.#feed = new Feed({
+      service: options.audience,
+      instance,
+      listener: {
+        entryAdded: (entry) => this.#revoke(this.#admissions.tokens.hitBy(entry)),
+        listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
+        epochChanged: () => this.#revokeWhere(() => true),
+      },
+    });
+    this.#admissions = new Admissions({
+      issuer: options.issuer,
+      audience: options.audience,
+      clock: this.#clock,
+      feed: this.#feed,
+      onTokenInvalid: (fault) => this.#tokenInvalid(fault),
+    });
+    let resolveReady: () => void = () => {};
+    this.ready = new Promise((resolve) => {
+      resolveReady = resolve;
+    });
+    this.#runner = new FeedRunner({
+      feed: this.#feed,
+      source,
+      service: options.audience,
+      instance,
+      nats: options.nats && { url: options.nats.url, name: `portcullis ${options.audience}` },
+      clock: this.#clock,
+      log: this.#log,
+      onKeys: (keys) => this.#useKeys(keys),
+      onCurrentChange: (isCurrent) => {
+        if (isCurrent) resolveReady();
+        else this.#recheckAll();
+        for (const listener of this.#listeners) listener();
+      },
+      onForgery: () => this.#observer.broadcastForged?.(),
+    });
+    for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
+    this.interceptor = (method, call) => new GuardedCall(method.path, call, this);
+    this.#expiryTimer = setInterval(() => this.#dropExpired(), EXPIRY_INTERVAL_MS);
+    this.#expiryTimer.unref();
+    this.#runner.start();
+  }
+
+  addService(
+    server: Server,
+    definition: ServiceDefinition,
+    schema: SchemaMetadata,
+    handlers: UntypedServiceImplementation,
+  ): void {
+    const rules = readRules(definition, schema);
+    const missing = Object.entries(definition).filter(([name]) => typeof handlers[name] !== 'function');
+    if (missing.length > 0) {
+      throw new TypeError(`no handler for ${missing.map(([, method]) => method.path).join(', ')}`);
+    }
+    for (const [path, rule] of rules) this.#rules.set(path, rule);
+    server.addService(definition, handlers);
+  }
+
+  state(): GuardState {
+    const leaseMs = this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs());
+    return {
+      ready: this.#feed.hydrated,
+      current: leaseMs > 0,
+      leaseMs: Math.max(0, leaseMs),
+      entries: this.#feed.list.size,
+      applied: this.#feed.applied,
+      tokens: this.#admissions.tokens.size,
+      missing: this.#runner.missing,
+    };
+  }
+
+  onStateChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  async authenticateToken(token: string, audience?: string): Promise<TokenClaims> {
+    const result = await this.#admissions.examine(token, audience);
+    if (result instanceof ServiceError) throw result;
+    return result;
+  }
+
+  askNow(): void {
+    this.#runner.askNow();
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#expiryTimer);
+    await this.#runner.close();
+  }
+
+  // What a guarded call asks.
+
+  admit: CallGuard['admit'] = (path, metadata, peer) => {
+    const rule = this.#rules.get(path);
+    // A method that nobody added through the guard has no rule: it is closed, not open.
+    if (rule === undefined) {
+      this.#log.error({ event: 'method_without_rule', path }, 'a method was called that has no access rule');
+      return { kind: 'refused', error: new ServiceError('NOT_FOUND', 'no such method') };
+    }
+    return this.#admissions.decide(rule, metadata, peer);
+  };
+
+  objectionTo: CallGuard['objectionTo'] = (token, allowStale) =>
+    this.#admissions.objectionTo(token, allowStale);
+
+  reliableMs: CallGuard['reliableMs'] = (token, allowStale) => this.#admissions.reliableMs(token, allowStale);
+
+  handlerFailed: CallGuard['handlerFailed'] = (path, error) => {
+    this.#log.error({ event: 'handler_failed', path, err: error }, 'a handler failed');
+  };
+
+  decided: CallGuard['decided'] = (path, outcome) => {
+    this.#observer.decided?.(path, outcome);
+  };
+
+  // What revocations do.
+
+  #useKeys(keys: KeyRing): void {
+    this.#admissions.useKeys(keys);
+    // What a key that has left signed is flagged at once: it may have left because it leaked.
+    this.#revokeWhere((token) => !keys.has(token.claims.keyId));
+  }
+
+  #revokeWhere(isHit: (token: VerifiedToken) => boolean): void {
+    const hit: VerifiedToken[] = [];
+    for (const token of this.#admissions.tokens.all()) if (isHit(token)) hit.push(token);
+    this.#revoke(hit);
+  }
+
+  #revoke(tokens: readonly VerifiedToken[]): void {
+    for (const token of tokens) {
+      // The flag first, for all: from here on no message passes, however long the cutting takes.
+      token.revoked = true;
+    }
+    for (const token of tokens) this.#cut(token.liveCalls());
+  }
+
+  #recheckAll(): void {
+    for (const token of this.#admissions.tokens.all()) this.#cut(token.liveCalls());
+  }
+
+  #dropExpired(): void {
+    const untilMs = Math.max(this.#clock.wallMs(), this.#feed.horizonMs);
+    for (const token of this.#admissions.tokens.dropExpired(untilMs)) this.#cut(token.liveCalls());
+  }
+
+  #cut(calls: readonly LiveCall[]): void {
+    if (calls.length === 0) return;
+    const wasIdle = this.#cutQueue.length === 0;
+    for (const call of calls) this.#cutQueue.push(call);
+    if (wasIdle) this.#cutSlice();
+  }
+
+  /** Cuts for a while, then lets other calls have their turn. */
+  #cutSlice(): void {
+    const untilMs = this.#clock.monotonicMs() + CUT_SLICE_MS;
+    let cut = 0;
+    while (cut < this.#cutQueue.length && this.#clock.monotonicMs() < untilMs) {
+      this.#cutQueue[cut]?.recheck();
+      cut += 1;
+    }
+    this.#cutQueue.splice(0, cut);
+    if (this.#cutQueue.length > 0) setImmediate(() => this.#cutSlice());
+  }
+
+  #tokenInvalid(fault: string): void {
+    this.#observer.tokenInvalid?.(fault);
+    const second = Math.floor(this.#clock.monotonicMs() / 1000);
+    if (second !== this.#invalidSecond) {
+      this.#invalidSecond = second;
+      this.#invalidLines = 0;
+    }
+    this.#invalidLines += 1;
+    // Bounded, so that a storm of forged tokens does not become a storm of log lines.
+    if (this.#invalidLines <= INVALID_TOKEN_LINES_PER_SECOND) {
+      this.#log.warn({ event: 'token_invalid', fault }, 'a token was refused');
+    }
+  }
+}

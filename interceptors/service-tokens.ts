@@ -1,0 +1,104 @@
+/** Tokens for a service itself, and tokens with which it acts for its callers. */
+
+import type { ChannelCredentials } from '@grpc/grpc-js';
+import { authenticate } from './authenticate.js';
+import { type ClientKey, createAssertionSigner } from './client-key.js';
+import { type Clock, systemClock } from './clock.js';
+import { IssuerClient } from './issuer-client.js';
+import { type AnyCall, bearerOf, principalOf } from './principal.js';
+import { createTokenSource, type TokenSource } from './token-source.js';
+
+/** How a service reaches its issuer, and which client it is there. */
+export interface ServiceIdentity {
+  /** Where the issuer listens, as a grpc-js target. */
+  readonly address: string;
+  readonly credentials: ChannelCredentials;
+  readonly clientId: string;
+  /** Private key of the client. */
+  readonly clientKey: ClientKey;
+  /** The issuer's name (`iss`). */
+  readonly issuer: string;
+  readonly clock?: Clock;
+}
+
+/** A source of tokens that holds a connection open. */
+export interface ServiceTokenSource extends TokenSource {
+  close(): void;
+}
+
+/**
+ * Tokens for the service itself, by `private_key_jwt` (RFC 7523).
+ *
+ * @param options.audiences - the services the token is for; all that the client may reach when absent
+ * @param options.scopes - the scopes wanted; all that the client may have when absent
+ * @throws Error when the client key cannot be used
+ */
+export function createServiceTokenSource(
+  options: ServiceIdentity & { readonly audiences?: readonly string[]; readonly scopes?: readonly string[] },
+): ServiceTokenSource {
+  const clock = options.clock ?? systemClock;
+  const client = new IssuerClient(options.address, options.credentials, clock);
+  const sign = createAssertionSigner({ ...options, clock });
+  const source = createTokenSource(
+    async () =>
+      client.issueServiceToken({
+        clientId: options.clientId,
+        credential: { $case: 'clientAssertion', value: await sign() },
+        audiences: [...(options.audiences ?? [])],
+        scopes: [...(options.scopes ?? [])],
+      }),
+    clock,
+  );
+  return { get: source.get, reject: source.reject, close: () => client.close() };
+}
+
+/** How many exchanged tokens are kept. */
+export const EXCHANGED_TOKENS_MAX = 10_000;
+
+/** Trades callers' tokens for tokens to act for them. */
+export interface Exchange {
+  /**
+   * Tokens with which this service acts for the caller of `call`, narrower than the caller's own
+   * (RFC 8693). One exchange serves all calls that come with the same token.
+   */
+  forCall(call: AnyCall, wanted: { audience: string; scopes: readonly string[] }): TokenSource;
+  close(): void;
+}
+
+/** Acts for callers, as the service that `options` names. */
+export function createExchange(options: ServiceIdentity): Exchange {
+  const clock = options.clock ?? systemClock;
+  const client = new IssuerClient(options.address, options.credentials, clock);
+  const own = createServiceTokenSource({ ...options, scopes: ['auth.exchange'] });
+  // In order of insertion, so that the oldest goes first when there are too many.
+  const kept = new Map<string, { source: TokenSource; expiresAtMs: number }>();
+
+  return {
+    forCall: (call, { audience, scopes }) => {
+      const principal = principalOf(call);
+      const key = JSON.stringify([principal.tokenId, audience, scopes]);
+      const found = kept.get(key);
+      if (found !== undefined && clock.wallMs() < found.expiresAtMs) return found.source;
+      const subjectToken = bearerOf(call);
+      const source = createTokenSource(
+        () =>
+          client.exchangeToken(
+            { subjectToken, audience, scopes: [...scopes] },
+            { interceptors: [authenticate(own)] },
+          ),
+        clock,
+      );
+      for (const oldest of kept.keys()) {
+        if (kept.size < EXCHANGED_TOKENS_MAX) break;
+        kept.delete(oldest);
+      }
+      kept.delete(key);
+      kept.set(key, { source, expiresAtMs: principal.expiresAtSeconds * 1000 });
+      return source;
+    },
+    close: () => {
+      client.close();
+      own.close();
+    },
+  };
+}
