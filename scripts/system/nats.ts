@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findNatsServer } from './nats-binary.js';
 import { assertPortFree, findFreePort } from './ports.js';
-import type { LaunchedProcess } from './processes.js';
+import type { LaunchedProcess, ProcessRegistry } from './processes.js';
 import { launch } from './processes.js';
 import { SystemError } from './system-error.js';
 
@@ -37,6 +37,8 @@ export interface NatsOptions {
   readonly withTestUser?: boolean;
   /** The flag or variable that moves the port, for the message when it is taken. */
   readonly portFlag?: string;
+  /** Remembers the process across a crash of ours. */
+  readonly registry?: ProcessRegistry | undefined;
   /** Where NATS_SERVER_BIN and PATH are looked up; our own environment by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Told when nats-server has to be fetched first. */
@@ -57,6 +59,8 @@ export interface Nats {
   kill(signal: NodeJS.Signals): void;
   /** Resolves when the server has ended, with how. */
   readonly ended: Promise<string>;
+  /** How it ended; `undefined` while it runs. */
+  hasEnded(): string | undefined;
   /** Stops the server; the next one of the same data folder has the same passwords. */
   stop(): Promise<void>;
 }
@@ -89,6 +93,7 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
     cwd: dataDir,
     environment: { PATH: environment['PATH'] },
     logFile: join(dataDir, LOG_FILE),
+    registry: options.registry,
   });
   await waitUntilReady(server, port);
   return {
@@ -98,6 +103,7 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
     url: (user) => `nats://${user}:${passwords[user]}@127.0.0.1:${port}`,
     kill: (signal) => server.kill(signal),
     ended: server.ended,
+    hasEnded: () => server.hasEnded(),
     stop: () => server.stop(),
   };
 }

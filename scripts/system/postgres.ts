@@ -21,7 +21,7 @@ import pg from 'pg';
 import { assertPortFree, findFreePort } from './ports.js';
 import type { PostgresBinaries } from './postgres-binaries.js';
 import { findPostgresBinaries } from './postgres-binaries.js';
-import type { EndingStep, LaunchedProcess } from './processes.js';
+import type { EndingStep, LaunchedProcess, ProcessRegistry } from './processes.js';
 import { endProcess, launch, startTimeOf } from './processes.js';
 import { SystemError } from './system-error.js';
 import type { SystemUser } from './system-user.js';
@@ -59,6 +59,8 @@ export interface PostgresOptions {
   readonly ephemeral?: boolean;
   /** The flag or variable that moves the port, for the message when it is taken. */
   readonly portFlag?: string;
+  /** Remembers the process across a crash of ours. */
+  readonly registry?: ProcessRegistry | undefined;
 }
 
 /** A running PostgreSQL server. */
@@ -77,6 +79,8 @@ export interface Postgres {
   kill(signal: NodeJS.Signals): void;
   /** Resolves when the server has ended, with how. */
   readonly ended: Promise<string>;
+  /** How it ended; `undefined` while it runs. */
+  hasEnded(): string | undefined;
   /** Stops the server and keeps its data. */
   stop(): Promise<void>;
   /** Stops the server and removes its data, wherever they lie. */
@@ -122,6 +126,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
         logFile,
         user,
         ending: POSTGRES_ENDING,
+        registry: options.registry,
       }),
   });
   return {
@@ -133,6 +138,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     ensureDatabase: (name) => ensureDatabase(url('postgres'), name),
     kill: (signal) => server.kill(signal),
     ended: server.ended,
+    hasEnded: () => server.hasEnded(),
     stop: () => server.stop(),
     async destroy() {
       await server.stop();

@@ -29,9 +29,15 @@ export interface EndingStep {
 
 /** What is sent to an ordinary process, in turn, until it has ended. */
 export const ORDINARY_ENDING: readonly EndingStep[] = [
-  { signal: 'SIGTERM', graceMs: 12_000 },
+  { signal: 'SIGTERM', graceMs: 20_000 },
   { signal: 'SIGKILL', graceMs: 10_000 },
 ];
+
+/** Is told of every process as soon as it runs, and when it has ended. */
+export interface ProcessRegistry {
+  started(process: ProcessIdentity, ending: readonly EndingStep[]): Promise<void>;
+  ended(process: ProcessIdentity): Promise<void>;
+}
 
 /** How to start a process. */
 export interface LaunchOptions {
@@ -47,6 +53,7 @@ export interface LaunchOptions {
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;
   /** How it is ended, by us or, when we are gone, by the warden. */
   readonly ending?: readonly EndingStep[];
+  readonly registry?: ProcessRegistry | undefined;
 }
 
 /** A process that we started. */
@@ -86,11 +93,13 @@ export async function launch(options: LaunchOptions): Promise<LaunchedProcess> {
   const identity = await identityOfChild(child, options.name).finally(() => log.close());
   entrust({ ...identity, ending });
   let outcome: string | undefined;
-  const ended = endOf(child).then((text) => {
+  const ended = endOf(child).then(async (text) => {
     outcome = text;
     release(identity);
+    await options.registry?.ended(identity);
     return text;
   });
+  await options.registry?.started(identity, ending);
   return {
     ...identity,
     name: options.name,

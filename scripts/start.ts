@@ -1,0 +1,211 @@
+/** `npm start`: brings the whole system up, says how to use it, and stops it again. */
+
+import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Command, InvalidArgumentError } from 'commander';
+import type { Part } from './system/parts.js';
+import type { Progress, System } from './system/system.js';
+import { HANDED_ON_VARIABLES, startSystem } from './system/system.js';
+import { SystemError } from './system/system-error.js';
+import { PORT_FLAGS, type PortFlags } from './system/system-ports.js';
+
+const PREFIX = 'PORTCULLIS_';
+const DATA_DIR_VARIABLE = 'PORTCULLIS_DATA_DIR';
+const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
+const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+const STILL_WAITING_MS = 4_000;
+const RESTART_DELAY_MS = 1_000;
+
+const program = new Command('npm start --')
+  .description('Starts the whole system: database, broker, auth, two instances of inventory, payment.')
+  .option('--free-ports', 'use free ports instead of the documented ones')
+  .addHelpText(
+    'after',
+    `\nVariables: ${[DATA_DIR_VARIABLE, 'DATABASE_URL', 'NATS_URL', 'NATS_SERVER_BIN', ...Object.keys(HANDED_ON_VARIABLES)].join(', ')}`,
+  );
+for (const { flag, what, port } of PORT_FLAGS) {
+  program.option(`${flag} <port>`, `port of ${what} (default: ${port})`, parsePort);
+}
+
+try {
+  await main(program.parse().opts<Record<string, unknown>>());
+} catch (error) {
+  console.error(
+    `\n${error instanceof SystemError ? error.message : (error instanceof Error && error.stack) || error}`,
+  );
+  process.exitCode = 1;
+}
+
+async function main(flags: Record<string, unknown>): Promise<void> {
+  refuseUnknownVariables();
+  const stopping = new AbortController();
+  for (const signal of STOP_SIGNALS) {
+    process.on(signal, () => {
+      if (!stopping.signal.aborted) console.log('\nStopping …');
+      stopping.abort();
+    });
+  }
+  const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || DATA_DIR_DEFAULT);
+  console.log(`Starting Portcullis; its data are in ${dataDir}`);
+  const began = performance.now();
+  const display = showProgress();
+  let system: System;
+  try {
+    system = await startSystem({
+      dataDir,
+      ports: flags['freePorts'] === true ? 'free' : 'default',
+      portOverrides: portsFrom(flags),
+      environment: process.env,
+      onProgress: display.take,
+      signal: stopping.signal,
+    });
+  } catch (error) {
+    if (stopping.signal.aborted) return console.log('Stopped; nothing is left running.');
+    throw error;
+  } finally {
+    display.end();
+  }
+  console.log(`\n${describe(system, performance.now() - began)}`);
+  const parts = [system.postgres, system.nats, system.auth, ...system.inventory, system.payment];
+  for (const part of parts) if (part !== undefined) void keepRunning(part, stopping.signal);
+  await new Promise((done) => stopping.signal.addEventListener('abort', done, { once: true }));
+  await system.stop();
+  console.log('Stopped; nothing is left running, and the data are kept.');
+}
+
+/** A misspelt variable would otherwise be without effect and without a word. */
+function refuseUnknownVariables(): void {
+  const known = [DATA_DIR_VARIABLE, ...Object.keys(HANDED_ON_VARIABLES)];
+  const unknown = Object.keys(process.env).filter((name) => name.startsWith(PREFIX) && !known.includes(name));
+  if (unknown.length === 0) return;
+  throw new SystemError(
+    `${unknown.join(', ')}: there is no such variable for npm start. It knows ${known.join(', ')}.`,
+  );
+}
+
+function portsFrom(flags: Record<string, unknown>): PortFlags {
+  const chosen: PortFlags = {};
+  for (const { name, flag } of PORT_FLAGS) {
+    const value = flags[optionName(flag)];
+    if (typeof value === 'number') chosen[name] = value;
+  }
+  return chosen;
+}
+
+/** The name under which commander keeps the value of a flag. */
+function optionName(flag: string): string {
+  return flag.slice(2).replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (/^\d+$/.test(text) && port >= 1 && port <= 65_535) return port;
+  throw new InvalidArgumentError('A port is a number from 1 to 65535.');
+}
+
+/** One line for each part that is ready, and a sign of life while one takes long. */
+function showProgress(): { take: (progress: Progress) => void; end: () => void } {
+  const underWay = new Set<string>();
+  const timer = setInterval(() => {
+    if (underWay.size > 0) console.log(`  … still starting: ${[...underWay].join(', ')}`);
+  }, STILL_WAITING_MS);
+  return {
+    take({ part, state, detail, elapsedMs }) {
+      if (state === 'note') console.log(`  · ${detail}`);
+      if (state === 'starting') underWay.add(part);
+      if (state === 'ready') {
+        underWay.delete(part);
+        console.log(`  ✓ ${part.padEnd(12)} ${detail.padEnd(20)} ${seconds(elapsedMs)}`);
+      }
+    },
+    end: () => clearInterval(timer),
+  };
+}
+
+/** Starts a part again when it ended without being asked to. */
+async function keepRunning(part: Part, stopping: AbortSignal): Promise<void> {
+  for (;;) {
+    const how = await part.ended();
+    if (stopping.aborted) return;
+    console.log(`${part.name} has ended (${how}); its log is ${part.logFile}. It is started again.`);
+    try {
+      await sleep(RESTART_DELAY_MS, undefined, { signal: stopping });
+      await part.restart();
+      console.log(`${part.name} is back.`);
+    } catch (error) {
+      if (stopping.aborted) return;
+      console.error(error instanceof Error ? error.message : error);
+    }
+  }
+}
+
+function describe(system: System, elapsedMs: number): string {
+  const { auth, inventory, payment, nats, postgres, users, accounts } = system;
+  const services = [auth, ...inventory, payment];
+  const accountOf = (name: string): string => new Map(Object.entries(accounts ?? {})).get(name) ?? '';
+  const { alice } = users;
+  const local = auth.address;
+  const [first] = inventory;
+  const reserve = '{"lines": [{"sku": "LAMP-01", "quantity": 1}], "request_id": "first-try"}';
+  return `Portcullis is ready after ${seconds(elapsedMs)}.
+
+${table([
+  ['part', 'gRPC', 'ops HTTP (/livez, /readyz, /metrics)'],
+  ...services.map(({ name, address, opsAddress }) => [name, address, `http://${opsAddress}`]),
+  ['nats-server', nats === undefined ? 'as NATS_URL says' : withoutPassword(nats.url('auth')), ''],
+  ['PostgreSQL', postgres === undefined ? 'as DATABASE_URL says' : withoutPassword(postgres.url('')), ''],
+])}
+
+${table([
+  ['user', 'password', 'roles', 'account (EUR)'],
+  ...Object.values(users).map(({ username, password, roles }) => [
+    username,
+    password,
+    roles.join(', '),
+    accountOf(username),
+  ]),
+])}
+
+Data and logs are in ${system.dataDir}, secrets in ${system.secrets.folder}.
+The public keys are at ${system.issuer}/.well-known/jwks.json
+
+Try it with grpcurl:
+
+  TOKEN=$(grpcurl -plaintext -d '{"username": "alice", "password": "${alice.password}"}' \\
+    ${local} auth.v1.AuthService/Login | sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p')
+  grpcurl -plaintext -H "authorization: Bearer $TOKEN" \\
+    ${first.address} inventory.v1.InventoryService/ListItems
+  grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '${reserve}' \\
+    ${first.address} inventory.v1.InventoryService/ReserveStock
+
+or with buf, which is installed already:
+
+  TOKEN=$(npx buf curl --protocol grpc --http2-prior-knowledge \\
+    -d '{"username": "alice", "password": "${alice.password}"}' \\
+    http://${local}/auth.v1.AuthService/Login | sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p')
+  npx buf curl --protocol grpc --http2-prior-knowledge -H "authorization: Bearer $TOKEN" \\
+    http://${first.address}/inventory.v1.InventoryService/ListItems
+  npx buf curl --protocol grpc --http2-prior-knowledge -H "authorization: Bearer $TOKEN" \\
+    -d '${reserve}' http://${first.address}/inventory.v1.InventoryService/ReserveStock
+
+Ctrl-C stops everything that was started here.`;
+}
+
+function withoutPassword(address: string): string {
+  const url = new URL(address);
+  return `${url.protocol}//${url.host}`;
+}
+
+function table(rows: readonly string[][]): string {
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => (row[column] ?? '').length)),
+  );
+  return rows
+    .map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('   ')}`.trimEnd())
+    .join('\n');
+}
+
+function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1_000).toFixed(1)} s`;
+}

@@ -1,0 +1,47 @@
+/** Calls to the running services, as promises. */
+
+import type { CallOptions, ClientUnaryCall, ServiceError } from '@grpc/grpc-js';
+import { Metadata } from '@grpc/grpc-js';
+
+const TIMEOUT_MS_DEFAULT = 10_000;
+
+/** A unary method of a generated client. */
+export type UnaryMethod<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: Partial<CallOptions>,
+  callback: (error: ServiceError | null, response: Response) => void,
+) => ClientUnaryCall;
+
+/** How one call is made. */
+export interface AskOptions {
+  /** The access token to send. */
+  readonly token?: string;
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Calls a unary method: `ask(client.getItem.bind(client), { sku }, { token })`.
+ *
+ * @throws ServiceError of grpc-js, with the status that the server answered
+ */
+export async function ask<Request, Response>(
+  method: UnaryMethod<Request, Response>,
+  request: Request,
+  options: AskOptions = {},
+): Promise<Response> {
+  const deadline = Date.now() + (options.timeoutMs ?? TIMEOUT_MS_DEFAULT);
+  return await new Promise((resolve, reject) => {
+    method(request, credentialsOf(options), { deadline }, (error, response) => {
+      if (error === null) resolve(response);
+      else reject(error);
+    });
+  });
+}
+
+/** The metadata that carry a token. */
+export function credentialsOf({ token }: AskOptions): Metadata {
+  const metadata = new Metadata();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+  return metadata;
+}

@@ -1,0 +1,108 @@
+/** What the demo has in stock and in its accounts, put there through the services' own methods. */
+
+import { randomUUID } from 'node:crypto';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import type { ServiceError } from '@grpc/grpc-js';
+import { credentials, status } from '@grpc/grpc-js';
+import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
+import { ask } from './calls.js';
+import type { DemoUser, UserName } from './secrets.js';
+
+const CURRENCY = 'EUR';
+
+const ITEMS = [
+  { sku: 'LAMP-01', name: 'Desk lamp', minorUnits: 3_490n, onHand: 40n },
+  { sku: 'CHAIR-02', name: 'Oak chair', minorUnits: 12_900n, onHand: 12n },
+  { sku: 'MUG-03', name: 'Mug', minorUnits: 950n, onHand: 200n },
+] as const;
+
+const DEPOSITS = { alice: 50_000n, bob: 20_000n } as const;
+
+/** Who has an account in the demo. */
+export type AccountHolder = keyof typeof DEPOSITS;
+
+/** The accounts of the demo's customers. */
+export type DemoAccounts = Readonly<Record<AccountHolder, string>>;
+
+/** Where the services are, who may log in, and which data they keep. */
+export interface DemoOptions {
+  readonly addresses: { readonly auth: string; readonly inventory: string; readonly payment: string };
+  readonly users: Readonly<Record<UserName, DemoUser>>;
+  /** Remembers what has been done. */
+  readonly file: string;
+  /** Tells the databases apart: in other ones, everything is done again. */
+  readonly databases: string;
+}
+
+/**
+ * Puts items into the stock and money into accounts, once for each set of databases. Every step
+ * carries a request id of its own, so that an interrupted demo goes on where it was.
+ */
+export async function makeDemo(options: DemoOptions): Promise<DemoAccounts> {
+  const done = await recordedDemo(options);
+  if (done !== undefined) return done;
+  const olga = await logIn(options, 'olga');
+  const accounts = await Promise.all([
+    makeAccount(options, olga, 'alice'),
+    makeAccount(options, olga, 'bob'),
+    makeItems(options, olga),
+  ]).then(([alice, bob]) => ({ alice, bob }));
+  const draft = `${options.file}.${randomUUID()}`;
+  await writeFile(draft, JSON.stringify({ databases: options.databases, accounts }), { mode: 0o600 });
+  await rename(draft, options.file);
+  return accounts;
+}
+
+async function recordedDemo({ file, databases }: DemoOptions): Promise<DemoAccounts | undefined> {
+  const text = await readFile(file, 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  const record = JSON.parse(text) as { databases: string; accounts: DemoAccounts };
+  return record.databases === databases ? record.accounts : undefined;
+}
+
+async function logIn({ addresses, users }: DemoOptions, name: UserName): Promise<string> {
+  const client = new AuthServiceClient(addresses.auth, credentials.createInsecure());
+  try {
+    const { username, password } = users[name];
+    const request = { username, password, audiences: [], scopes: [], deviceName: 'demo' };
+    return (await ask(client.login.bind(client), request)).accessToken;
+  } finally {
+    client.close();
+  }
+}
+
+async function makeItems({ addresses }: DemoOptions, token: string): Promise<void> {
+  const client = new InventoryServiceClient(addresses.inventory, credentials.createInsecure());
+  try {
+    for (const { sku, name, minorUnits, onHand } of ITEMS) {
+      const unitPrice = { minorUnits, currencyCode: CURRENCY };
+      const request = { sku, name, unitPrice, onHand, requestId: `demo-item-${sku}` };
+      await ask(client.createItem.bind(client), request, { token }).catch(allowExisting);
+    }
+  } finally {
+    client.close();
+  }
+}
+
+async function makeAccount(options: DemoOptions, operator: string, holder: AccountHolder): Promise<string> {
+  const client = new PaymentServiceClient(options.addresses.payment, credentials.createInsecure());
+  try {
+    const token = await logIn(options, holder);
+    const request = { currencyCode: CURRENCY, requestId: 'demo-account' };
+    const { account } = await ask(client.openAccount.bind(client), request, { token });
+    if (account === undefined) throw new Error('payment opened an account and did not return it');
+    const amount = { minorUnits: DEPOSITS[holder], currencyCode: CURRENCY };
+    const deposit = { accountId: account.accountId, amount, requestId: `demo-deposit-${holder}` };
+    await ask(client.deposit.bind(client), deposit, { token: operator });
+    return account.accountId;
+  } finally {
+    client.close();
+  }
+}
+
+/** Somebody else's item of that name is as good. */
+function allowExisting(error: ServiceError): void {
+  if (error.code !== status.ALREADY_EXISTS) throw error;
+}

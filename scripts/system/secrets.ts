@@ -1,0 +1,96 @@
+/** The secrets of a system: made once, kept in its data folder for its owner's eyes alone. */
+
+import { generateKeyPair, randomBytes, randomUUID } from 'node:crypto';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const KEY_ENCRYPTION_KEY_BYTES = 32;
+const PASSWORD_BYTES = 12;
+
+/** The demo's users, and what each may do. */
+const USER_ROLES = {
+  alice: ['customer'],
+  bob: ['customer'],
+  olga: ['operator', 'security', 'admin'],
+} as const;
+
+/** The services that have a client of their own at auth, and what each may ask for. */
+const CLIENT_RIGHTS = {
+  inventory: { audiences: ['auth'], scopes: ['auth.sync'], exchange_audiences: [] },
+  payment: { audiences: ['auth'], scopes: ['auth.sync', 'auth.exchange'], exchange_audiences: ['inventory'] },
+} as const;
+
+/** The name of one of the demo's users. */
+export type UserName = keyof typeof USER_ROLES;
+
+/** The name of a service that proves who it is with a key. */
+export type ClientName = keyof typeof CLIENT_RIGHTS;
+
+/** Somebody who can log in. */
+export interface DemoUser {
+  readonly username: UserName;
+  readonly password: string;
+  readonly roles: readonly string[];
+}
+
+/** Where the secrets are, and the users' passwords. */
+export interface Secrets {
+  readonly folder: string;
+  readonly keyEncryptionKeyFile: string;
+  readonly bootstrapFile: string;
+  readonly clientKeyFiles: Readonly<Record<ClientName, string>>;
+  readonly users: Readonly<Record<UserName, DemoUser>>;
+}
+
+/**
+ * Returns the secrets of a data folder, and makes those that are not there yet. A file that exists is
+ * never written again: other data are encrypted with it, or hold its counterpart.
+ */
+export async function loadSecrets(dataDir: string): Promise<Secrets> {
+  const folder = join(dataDir, 'secrets');
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const keyEncryptionKeyFile = join(folder, 'key-encryption-key');
+  const clientKeyFiles = {
+    inventory: join(folder, 'inventory-key.pem'),
+    payment: join(folder, 'payment-key.pem'),
+  };
+  const bootstrapFile = join(folder, 'bootstrap.json');
+  const known = await readFile(bootstrapFile, 'utf8').catch(() => undefined);
+  if (known !== undefined) {
+    return { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, users: usersOf(known) };
+  }
+  await writeWhole(keyEncryptionKeyFile, randomBytes(KEY_ENCRYPTION_KEY_BYTES).toString('base64url'));
+  const clients = await Promise.all(
+    (['inventory', 'payment'] as const).map(async (name) => makeClient(name, clientKeyFiles[name])),
+  );
+  const users = Object.entries(USER_ROLES).map(([username, roles]) => ({
+    username,
+    password: randomBytes(PASSWORD_BYTES).toString('base64url'),
+    roles,
+  }));
+  // The last to be written: when it is there, so are the others.
+  const bootstrap = `${JSON.stringify({ users, clients }, null, 2)}\n`;
+  await writeWhole(bootstrapFile, bootstrap);
+  return { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, users: usersOf(bootstrap) };
+}
+
+async function makeClient(name: ClientName, keyFile: string): Promise<object> {
+  const { privateKey, publicKey } = await promisify(generateKeyPair)('ed25519', {
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+  });
+  await writeWhole(keyFile, privateKey);
+  return { client_id: name, public_key_pem: publicKey, ...CLIENT_RIGHTS[name] };
+}
+
+function usersOf(bootstrap: string): Secrets['users'] {
+  const { users } = JSON.parse(bootstrap) as { users: DemoUser[] };
+  return Object.fromEntries(users.map((user) => [user.username, user])) as Record<UserName, DemoUser>;
+}
+
+async function writeWhole(file: string, content: string): Promise<void> {
+  const draft = `${file}.${randomUUID()}`;
+  await writeFile(draft, content, { mode: 0o600 });
+  await rename(draft, file);
+}

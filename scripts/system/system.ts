@@ -1,0 +1,408 @@
+/** The whole system as processes: started in order, recovered after a crash, and stopped without a trace. */
+
+import { mkdir, realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type DemoAccounts, makeDemo } from './demo.js';
+import { lockFolder } from './folder-lock.js';
+import { type Nats, type NatsUser, startNats } from './nats.js';
+import { createProc, type Part, type Proc } from './parts.js';
+import { ensureDatabase, type Postgres, startPostgres } from './postgres.js';
+import { endRecordedProcesses, recordProcesses } from './process-record.js';
+import type { ProcessRegistry } from './processes.js';
+import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
+import { SystemError } from './system-error.js';
+import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js';
+
+const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
+const SERVICES = ['auth', 'inventory', 'payment'] as const;
+/** V8's default young generation doubles the cost of half of all processes. */
+const NODE_ARGUMENTS = ['--max-semi-space-size=64', '--import', 'tsx'];
+/** What of our own environment the services see, when it is set. */
+const INHERITED_VARIABLES = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'NODE_EXTRA_CA_CERTS'];
+
+/** Variables with our prefix that a start hands on to the services they are for. */
+export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
+  PORTCULLIS_LOG_LEVEL: SERVICES,
+  PORTCULLIS_DRAIN_SECONDS: SERVICES,
+  PORTCULLIS_ACCESS_TOKEN_SECONDS: ['auth'],
+  PORTCULLIS_LEASE_MS: ['auth'],
+  PORTCULLIS_SIGNING_ALGORITHM: ['auth'],
+};
+
+type Service = (typeof SERVICES)[number];
+
+/** What is going on while the system comes up or goes down. */
+export interface Progress {
+  /** The part it is about, such as `PostgreSQL` or `auth`. */
+  readonly part: string;
+  readonly state: 'starting' | 'waiting' | 'ready' | 'stopped' | 'note';
+  /** More, in a few words; empty when there is nothing to add. */
+  readonly detail: string;
+  /** Milliseconds since the part was begun. */
+  readonly elapsedMs: number;
+}
+
+/** How to start the system. */
+export interface SystemOptions {
+  /** Secrets, data and logs; made when absent. */
+  readonly dataDir: string;
+  /** The documented ports, or free ones. */
+  readonly ports: 'default' | 'free';
+  /** Single ports that differ from the documented ones. */
+  readonly portOverrides?: PortFlags;
+  readonly onProgress?: (progress: Progress) => void;
+  /** How long an instance may trust its list; the services' default when absent. */
+  readonly leaseMs?: number;
+  /** Data of a test: nothing is synced to the disk. */
+  readonly ephemeral?: boolean;
+  /** Gives the database server's `test` user and the like to whoever tests. */
+  readonly withTestUser?: boolean;
+  /** Leaves the stock and the accounts empty. */
+  readonly withoutDemo?: boolean;
+  /** Where DATABASE_URL, NATS_URL and what is handed on are read; nothing by default. */
+  readonly environment?: NodeJS.ProcessEnv;
+  /** Aborts the start; what was started is stopped. */
+  readonly signal?: AbortSignal;
+}
+
+/** A running system. */
+export interface System {
+  readonly auth: Proc;
+  readonly inventory: readonly [Proc, Proc];
+  readonly payment: Proc;
+  /** `undefined` when NATS_URL names a server that is not ours. */
+  readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
+  /** `undefined` when DATABASE_URL names a server that is not ours. */
+  readonly postgres: (Part & { url(database: string): string }) | undefined;
+  readonly users: Readonly<Record<UserName, DemoUser>>;
+  readonly accounts: DemoAccounts | undefined;
+  readonly issuer: string;
+  readonly dataDir: string;
+  readonly secrets: Secrets;
+  /** Stops everything that was started, in order, and gives the data folder back. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts PostgreSQL and nats-server, unless they are given, then auth, two instances of inventory,
+ * and payment, and returns when all of them are ready.
+ *
+ * Processes that a crashed start of the same data folder left behind are ended first. When anything
+ * fails, everything that was started is stopped before the promise is rejected.
+ *
+ * @throws SystemError with sentences for the person who started it
+ */
+export async function startSystem(options: SystemOptions): Promise<System> {
+  await mkdir(options.dataDir, { recursive: true, mode: 0o711 });
+  const dataDir = await realpath(options.dataDir);
+  const undo: (() => Promise<void>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    const lock = await lockFolder(dataDir, 'The data');
+    undo.push(() => lock.release());
+    return await startParts({ options, dataDir, undo, stop });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** What the steps of a start share. */
+interface Starting {
+  readonly options: SystemOptions;
+  readonly dataDir: string;
+  /** What to do when stopping, the last first. */
+  readonly undo: (() => Promise<void>)[];
+  readonly stop: () => Promise<void>;
+}
+
+async function startParts(starting: Starting): Promise<System> {
+  const { options, dataDir } = starting;
+  const environment = options.environment ?? {};
+  const record = join(dataDir, 'processes.json');
+  const left = await endRecordedProcesses(record);
+  if (left > 0) note(options, `ended ${left} processes that an earlier start had left running`);
+  const registry = recordProcesses(record);
+  const given = { database: environment['DATABASE_URL'], nats: environment['NATS_URL'] };
+  const ports = await choosePorts(options.ports, options.portOverrides ?? {}, {
+    without: [...(given.database ? ['postgres' as const] : []), ...(given.nats ? ['nats' as const] : [])],
+  });
+  const secrets = await loadSecrets(dataDir);
+  options.signal?.throwIfAborted();
+  const servers = await Promise.allSettled([
+    given.database ? useDatabase(given.database) : ownPostgres(starting, ports, registry),
+    given.nats ? { url: () => given.nats ?? '', part: undefined } : ownNats(starting, ports, registry),
+  ]);
+  const [database, broker] = servers.map((outcome) => {
+    if (outcome.status === 'rejected') throw outcome.reason;
+    return outcome.value;
+  }) as [DatabaseServer, Broker];
+  options.signal?.throwIfAborted();
+  const services = createServices({ options, dataDir, ports, registry, secrets, database, broker });
+  await startServices(starting, services);
+  const accounts = options.withoutDemo
+    ? undefined
+    : await timed(options, 'demo', 'items and accounts', () =>
+        makeDemo({
+          addresses: {
+            auth: services.auth.address,
+            inventory: services.inventory[0].address,
+            payment: services.payment.address,
+          },
+          users: secrets.users,
+          file: join(dataDir, 'demo.json'),
+          databases: given.database === undefined ? 'own' : new URL(given.database).host,
+        }),
+      );
+  return {
+    ...services,
+    nats: broker.part,
+    postgres: database.part,
+    users: secrets.users,
+    accounts,
+    issuer: issuerOf(ports),
+    dataDir,
+    secrets,
+    stop: starting.stop,
+  };
+}
+
+interface DatabaseServer {
+  url(database: string): string;
+  readonly part: System['postgres'];
+}
+
+interface Broker {
+  url(user: NatsUser): string;
+  readonly part: System['nats'];
+}
+
+/** The database of one service. */
+function databaseOf(service: Service): string {
+  return `portcullis_${service}`;
+}
+
+async function useDatabase(given: string): Promise<DatabaseServer> {
+  if (!URL.canParse(given)) throw new SystemError('DATABASE_URL is not a URL.');
+  for (const service of SERVICES) {
+    await ensureDatabase(given, databaseOf(service)).catch((cause: unknown) => {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new SystemError(`The server that DATABASE_URL names cannot be used: ${reason}.`, { cause });
+    });
+  }
+  const url = (database: string): string => {
+    const changed = new URL(given);
+    changed.pathname = `/${database}`;
+    return changed.href;
+  };
+  return { url, part: undefined };
+}
+
+async function ownPostgres(
+  { options, dataDir, undo }: Starting,
+  ports: SystemPorts,
+  registry: ProcessRegistry,
+): Promise<DatabaseServer> {
+  const start = (): Promise<Postgres> =>
+    startPostgres({
+      dataDir: join(dataDir, 'postgresql'),
+      port: ports.postgres,
+      portFlag: '--postgres-port',
+      ephemeral: options.ephemeral ?? false,
+      registry,
+    });
+  return await timed(options, 'PostgreSQL', `127.0.0.1:${ports.postgres}`, async () => {
+    let server = await start();
+    undo.push(() => server.stop());
+    for (const service of SERVICES) await server.ensureDatabase(databaseOf(service));
+    const part = partOf(
+      'PostgreSQL',
+      () => server,
+      async () => {
+        server = await start();
+      },
+    );
+    const url = (database: string): string => server.url(database);
+    return { url, part: Object.assign(part, { url }) };
+  });
+}
+
+async function ownNats(
+  { options, dataDir, undo }: Starting,
+  ports: SystemPorts,
+  registry: ProcessRegistry,
+): Promise<Broker> {
+  const start = (): Promise<Nats> =>
+    startNats({
+      dataDir: join(dataDir, 'nats'),
+      port: ports.nats,
+      portFlag: '--nats-port',
+      withTestUser: options.withTestUser ?? false,
+      registry,
+      environment: { ...process.env, ...options.environment },
+      onFetch: () => note(options, 'nats-server is not installed; it is fetched once, which takes a while'),
+    });
+  return await timed(options, 'nats-server', `127.0.0.1:${ports.nats}`, async () => {
+    let server = await start();
+    undo.push(() => server.stop());
+    const part = partOf(
+      'nats-server',
+      () => server,
+      async () => {
+        server = await start();
+      },
+    );
+    const url = (user: NatsUser): string => server.url(user);
+    return { url, part: Object.assign(part, { url }) };
+  });
+}
+
+function partOf(name: string, current: () => Postgres | Nats, start: () => Promise<void>): Part {
+  return {
+    name,
+    get pid() {
+      return current().pid;
+    },
+    get logFile() {
+      return current().logFile;
+    },
+    isRunning: () => current().hasEnded() === undefined,
+    kill: (signal) => current().kill(signal),
+    ended: () => current().ended,
+    stop: () => current().stop(),
+    async restart() {
+      await current().stop();
+      await start();
+    },
+  };
+}
+
+interface Services {
+  readonly auth: Proc;
+  readonly inventory: readonly [Proc, Proc];
+  readonly payment: Proc;
+}
+
+function createServices(all: {
+  options: SystemOptions;
+  dataDir: string;
+  ports: SystemPorts;
+  registry: ProcessRegistry;
+  secrets: Secrets;
+  database: DatabaseServer;
+  broker: Broker;
+}): Services {
+  const { options, dataDir, ports, registry, secrets, database, broker } = all;
+  const create = (name: string, service: Service, port: number, own: NodeJS.ProcessEnv): Proc => {
+    const address = `127.0.0.1:${port}`;
+    const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
+    const environment = {
+      ...handedOn(options, service),
+      DATABASE_URL: database.url(databaseOf(service)),
+      NATS_URL: broker.url(service),
+      PORTCULLIS_LISTEN: address,
+      PORTCULLIS_OPS_LISTEN: opsAddress,
+      PORTCULLIS_ISSUER: issuerOf(ports),
+      PORTCULLIS_REFLECTION: 'on',
+      ...own,
+    };
+    return createProc({
+      address,
+      opsAddress,
+      launch: {
+        name,
+        command: process.execPath,
+        arguments: [...NODE_ARGUMENTS, join('services', service, 'main.ts')],
+        cwd: PROJECT_FOLDER,
+        environment,
+        logFile: join(dataDir, 'logs', `${name}.log`),
+        registry,
+      },
+    });
+  };
+  const client = (name: 'inventory' | 'payment'): NodeJS.ProcessEnv => ({
+    PORTCULLIS_AUTH_ADDRESS: `127.0.0.1:${ports.auth}`,
+    PORTCULLIS_CLIENT_ID: name,
+    PORTCULLIS_CLIENT_KEY_FILE: secrets.clientKeyFiles[name],
+  });
+  const lease = options.leaseMs === undefined ? {} : { PORTCULLIS_LEASE_MS: String(options.leaseMs) };
+  const inventory = [
+    create('inventory-1', 'inventory', ports.inventory1, client('inventory')),
+    create('inventory-2', 'inventory', ports.inventory2, client('inventory')),
+  ] as const;
+  return {
+    inventory,
+    auth: create('auth', 'auth', ports.auth, {
+      ...lease,
+      PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
+      PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
+    }),
+    payment: create('payment', 'payment', ports.payment, {
+      ...client('payment'),
+      PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
+    }),
+  };
+}
+
+async function startServices({ options, undo }: Starting, services: Services): Promise<void> {
+  const all = [services.auth, ...services.inventory, services.payment];
+  // Whoever asks another stops before the one that is asked.
+  undo.push(
+    () => services.auth.stop(),
+    async () => void (await Promise.all(services.inventory.map((instance) => instance.stop()))),
+    () => services.payment.stop(),
+  );
+  const failed = new AbortController();
+  const signal =
+    options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
+  const outcomes = await Promise.allSettled(
+    all.map(async (proc) => {
+      try {
+        await timed(options, proc.name, proc.address, async () => {
+          await proc.launch();
+          await proc.ready({ signal });
+        });
+      } catch (error) {
+        // One that cannot start is reason enough not to wait for the others; it is also what is reported.
+        if (!failed.signal.aborted) failed.abort(error);
+        throw error;
+      }
+    }),
+  );
+  options.signal?.throwIfAborted();
+  failed.signal.throwIfAborted();
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+}
+
+function handedOn({ environment = {} }: SystemOptions, service: Service): NodeJS.ProcessEnv {
+  const inherited = INHERITED_VARIABLES.map((name) => [name, process.env[name]] as const);
+  const ours = Object.entries(HANDED_ON_VARIABLES)
+    .filter(([, services]) => services.includes(service))
+    .map(([name]) => [name, environment[name]] as const);
+  return Object.fromEntries([...inherited, ...ours].filter(([, value]) => value !== undefined));
+}
+
+/** The address at which auth publishes its keys over HTTP. */
+function issuerOf(ports: SystemPorts): string {
+  return `http://127.0.0.1:${ports.auth + ports.opsOffset}`;
+}
+
+async function timed<T>(
+  { onProgress }: SystemOptions,
+  part: string,
+  detail: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const began = performance.now();
+  onProgress?.({ part, state: 'starting', detail, elapsedMs: 0 });
+  const result = await work();
+  onProgress?.({ part, state: 'ready', detail, elapsedMs: performance.now() - began });
+  return result;
+}
+
+function note({ onProgress }: SystemOptions, detail: string): void {
+  onProgress?.({ part: '', state: 'note', detail, elapsedMs: 0 });
+}
