@@ -1,12 +1,49 @@
-/** Signing keys: made once, encrypted at rest, published whole. */
+/** Signing keys: made once for all replicas, encrypted at rest, published whole. */
 
-/** What a key signs. */
+import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
+import type { CryptoKey, JWK } from 'jose';
+import {
+  CompactSign,
+  calculateJwkThumbprint,
+  exportJWK,
+  exportPKCS8,
+  generateKeyPair,
+  importPKCS8,
+} from 'jose';
+import type { AuthStore, AuthTransaction } from './transaction.js';
+
+/** The algorithms that may sign access tokens. */
+export const SIGNING_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;
+
+/** An algorithm that may sign access tokens. */
+export type SigningAlgorithm = (typeof SIGNING_ALGORITHMS)[number];
+
+/** Bits of a new RSA key. */
+export const RSA_MODULUS_BITS = 3072;
+
+/** Bytes of the key that encrypts the private keys. */
+export const KEY_ENCRYPTION_KEY_BYTES = 32;
+
+/** `typ` of an access token (RFC 9068). */
+export const ACCESS_TOKEN_TYPE = 'at+jwt';
+
+/** `typ` of a broadcast. */
+export const BROADCAST_TYPE = 'portcullis-revocations+jws';
+
+/** What a key signs. One purpose's keys are never taken for the other's. */
 export type KeyPurpose = 'token' | 'broadcast';
+
+/**
+ * A key's life: `next` is published and does not sign yet, `signing` signs, `verify-only` still
+ * verifies what it signed, `retired` does nothing any more.
+ */
+export type KeyState = 'next' | 'signing' | 'verify-only' | 'retired';
 
 /** A public key as it is published. */
 export interface PublishedKey {
   readonly kid: string;
   readonly algorithm: string;
+  /** The public key as JWK text. */
   readonly jwk: string;
 }
 
@@ -18,14 +55,224 @@ export interface PublishedKeys {
   readonly broadcastKeys: readonly PublishedKey[];
 }
 
-/** The keys' rows, inside a transaction. */
+/** A key as the database has it. */
+export interface KeyRow extends PublishedKey {
+  readonly purpose: KeyPurpose;
+  readonly state: KeyState;
+  /** Nonce, tag and ciphertext of AES-256-GCM over the PKCS #8 text. */
+  readonly sealedPrivateKey: Buffer;
+}
+
+/** The keys' rows, inside a transaction. Only keys of the log's current epoch are seen. */
 export interface KeyRows {
-  /** The published keys of the current epoch. */
-  published(): Promise<PublishedKeys>;
+  /** Waits until no other replica makes keys; held until the end of the transaction. */
+  lockMaking(): Promise<void>;
+  /** Every key that is not retired. */
+  live(): Promise<KeyRow[]>;
+  insert(key: KeyRow): Promise<void>;
+  /** The key that signs; its row stays share-locked until the end of the transaction. */
+  lockSigning(purpose: KeyPurpose): Promise<KeyRow | undefined>;
+  /** Whether this key still verifies; its row stays share-locked until the end of the transaction. */
+  lockLive(kid: string): Promise<boolean>;
 }
 
 /** Signs broadcasts of revocations. */
 export interface BroadcastSigner {
   /** A compact JWS over the payload, by the broadcast key that signs now. */
   sign(payload: Uint8Array): Promise<string>;
+}
+
+/** The keys of this issuer. */
+export interface Keys {
+  /**
+   * Makes the keys where there are none, and proves that every key can be used.
+   *
+   * @throws UnusableKeyError naming the `kid`
+   */
+  open(): Promise<void>;
+  /**
+   * Locks the key that signs access tokens now, so that it cannot be retired before the transaction
+   * ends, and answers the function that signs claims with it.
+   */
+  lockTokenSigner(tx: AuthTransaction): Promise<(claims: object) => Promise<string>>;
+  /** The signer of broadcasts. It can sign once {@link Keys.open} has returned. */
+  broadcastSigner(): BroadcastSigner;
+  /** The published keys, as the transaction sees them. */
+  published(tx: AuthTransaction): Promise<PublishedKeys>;
+}
+
+/** A stored key cannot be used: the service must not start with it. */
+export class UnusableKeyError extends Error {
+  readonly kid: string;
+
+  constructor(kid: string, problem: string, options?: ErrorOptions) {
+    super(`signing key ${kid} cannot be used: ${problem}`, options);
+    this.name = 'UnusableKeyError';
+    this.kid = kid;
+  }
+}
+
+/** What {@link createKeys} needs. */
+export interface KeysDeps {
+  readonly store: AuthStore;
+  /** 32 bytes, from the environment or a file; never from the database. */
+  readonly keyEncryptionKey: Buffer;
+  /** For keys that are still to be made. */
+  readonly algorithm: SigningAlgorithm;
+}
+
+/** The keys in this database, opened with the given key-encryption key. */
+export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Keys {
+  if (keyEncryptionKey.length !== KEY_ENCRYPTION_KEY_BYTES) {
+    throw new TypeError(`the key-encryption key must have ${KEY_ENCRYPTION_KEY_BYTES} bytes`);
+  }
+  const opened = new Map<string, CryptoKey>();
+  let broadcastKey: KeyRow | undefined;
+
+  const privateKeyOf = async (row: KeyRow): Promise<CryptoKey> => {
+    const known = opened.get(row.kid);
+    if (known) return known;
+    const key = await unseal(row, keyEncryptionKey);
+    opened.set(row.kid, key);
+    return key;
+  };
+  const sign = async (row: KeyRow, type: string, payload: Uint8Array): Promise<string> => {
+    const header = { alg: row.algorithm, kid: row.kid, typ: type };
+    return await new CompactSign(payload).setProtectedHeader(header).sign(await privateKeyOf(row));
+  };
+
+  return {
+    open: async () => {
+      await makeMissingKeys(store, keyEncryptionKey, algorithm);
+      const rows = await store.transaction((tx) => tx.keys.live());
+      for (const row of rows) await privateKeyOf(row);
+      broadcastKey = rows.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
+    },
+    lockTokenSigner: async (tx) => {
+      const row = await tx.keys.lockSigning('token');
+      if (row === undefined) throw new Error('no key signs access tokens');
+      return (claims) => sign(row, ACCESS_TOKEN_TYPE, Buffer.from(JSON.stringify(claims), 'utf8'));
+    },
+    broadcastSigner: () => ({
+      sign: async (payload) => {
+        if (broadcastKey === undefined) throw new Error('no key signs broadcasts');
+        return await sign(broadcastKey, BROADCAST_TYPE, payload);
+      },
+    }),
+    published: async (tx) => publish(await tx.keys.live()),
+  };
+}
+
+/** What is published of these keys. */
+export function publish(rows: readonly KeyRow[]): PublishedKeys {
+  const keysOf = (wanted: KeyPurpose): PublishedKey[] =>
+    rows
+      .filter(({ purpose }) => purpose === wanted)
+      .map(({ kid, algorithm, jwk }) => ({ kid, algorithm, jwk }))
+      .sort((a, b) => (a.kid < b.kid ? -1 : 1));
+  const keys = keysOf('token');
+  return { keySet: { version: versionOf(keys), keys }, broadcastKeys: keysOf('broadcast') };
+}
+
+/** Equal for equal sets, whatever order the keys come in. */
+function versionOf(keys: readonly PublishedKey[]): Buffer {
+  const lines = keys.map(({ kid, algorithm, jwk }) => `${kid}\n${algorithm}\n${jwk}\n`).sort();
+  return createHash('sha256').update(lines.join(''), 'utf8').digest();
+}
+
+/** Replicas that start at once must not make a set each: the first one makes it, the others find it. */
+async function makeMissingKeys(
+  store: AuthStore,
+  keyEncryptionKey: Buffer,
+  algorithm: SigningAlgorithm,
+): Promise<void> {
+  const algorithmOf = { token: algorithm, broadcast: 'EdDSA' } as const;
+  await store.transaction(async (tx) => {
+    await tx.keys.lockMaking();
+    const live = await tx.keys.live();
+    for (const purpose of ['token', 'broadcast'] as const) {
+      for (const state of ['signing', 'next'] as const) {
+        if (live.some((row) => row.purpose === purpose && row.state === state)) continue;
+        await tx.keys.insert(await makeKey(purpose, state, algorithmOf[purpose], keyEncryptionKey));
+      }
+    }
+  });
+}
+
+async function makeKey(
+  purpose: KeyPurpose,
+  state: KeyState,
+  algorithm: SigningAlgorithm,
+  keyEncryptionKey: Buffer,
+): Promise<KeyRow> {
+  const pair = await generateKeyPair(algorithm, { extractable: true, modulusLength: RSA_MODULUS_BITS });
+  const kid = randomBytes(16).toString('base64url');
+  const jwk = JSON.stringify(publicMembers(await exportJWK(pair.publicKey)));
+  const identity = { kid, purpose, algorithm };
+  const privateKeyText = await exportPKCS8(pair.privateKey);
+  return { ...identity, state, jwk, sealedPrivateKey: seal(identity, privateKeyText, keyEncryptionKey) };
+}
+
+type KeyIdentity = Pick<KeyRow, 'kid' | 'purpose' | 'algorithm'>;
+
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+
+/**
+ * Binds the ciphertext to its row: a private key copied to another row, another purpose or another
+ * algorithm does not open there.
+ */
+function associatedData({ kid, purpose, algorithm }: KeyIdentity): Buffer {
+  return Buffer.from(`${kid}\n${purpose}\n${algorithm}`, 'utf8');
+}
+
+function seal(identity: KeyIdentity, privateKeyText: string, keyEncryptionKey: Buffer): Buffer {
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', keyEncryptionKey, nonce, { authTagLength: TAG_BYTES });
+  cipher.setAAD(associatedData(identity));
+  const ciphertext = Buffer.concat([cipher.update(privateKeyText, 'utf8'), cipher.final()]);
+  return Buffer.concat([nonce, cipher.getAuthTag(), ciphertext]);
+}
+
+async function unseal(row: KeyRow, keyEncryptionKey: Buffer): Promise<CryptoKey> {
+  const { kid, algorithm, sealedPrivateKey } = row;
+  let privateKey: CryptoKey;
+  try {
+    const nonce = sealedPrivateKey.subarray(0, NONCE_BYTES);
+    const decipher = createDecipheriv('aes-256-gcm', keyEncryptionKey, nonce, { authTagLength: TAG_BYTES });
+    decipher.setAAD(associatedData(row));
+    decipher.setAuthTag(sealedPrivateKey.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES));
+    const ciphertext = sealedPrivateKey.subarray(NONCE_BYTES + TAG_BYTES);
+    const text = Buffer.concat([decipher.update(ciphertext), decipher.final()]).toString('utf8');
+    privateKey = await importPKCS8(text, algorithm, { extractable: true });
+  } catch (error) {
+    throw doesNotOpen(kid, error);
+  }
+  // The public half is not encrypted. Were it replaced, others would trust tokens of somebody else's key.
+  if (!(await isPublicHalf(row.jwk, privateKey))) {
+    throw new UnusableKeyError(kid, 'its public half belongs to another private key');
+  }
+  return privateKey;
+}
+
+function doesNotOpen(kid: string, cause: unknown): UnusableKeyError {
+  return new UnusableKeyError(kid, 'the key-encryption key is another one, or the row was changed', {
+    cause,
+  });
+}
+
+async function isPublicHalf(jwkText: string, privateKey: CryptoKey): Promise<boolean> {
+  try {
+    const stated = await calculateJwkThumbprint(JSON.parse(jwkText) as JWK);
+    return stated === (await calculateJwkThumbprint(publicMembers(await exportJWK(privateKey))));
+  } catch {
+    return false;
+  }
+}
+
+/** The members that RFC 7638 hashes: all that is needed to verify, and nothing private. */
+function publicMembers(jwk: JWK): JWK {
+  const { kty, crv, x, y, n, e } = jwk;
+  const members = Object.entries({ kty, crv, x, y, n, e }).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(members) as JWK;
 }

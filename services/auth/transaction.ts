@@ -1,9 +1,10 @@
 /** The handle of one database transaction of auth: what every domain file may do inside it, and after it. */
 
+import type { ClientRows } from './clients.js';
 import type { KeyRows } from './keys.js';
 import type { RevocationRows } from './revocations.js';
-import type { ServiceClientRows } from './service-tokens.js';
 import type { SessionRows } from './sessions.js';
+import type { TokenRows } from './tokens.js';
 import type { UserRows } from './users.js';
 
 /**
@@ -13,8 +14,9 @@ import type { UserRows } from './users.js';
 export interface AuthTransaction {
   readonly users: UserRows;
   readonly sessions: SessionRows;
-  readonly clients: ServiceClientRows;
+  readonly clients: ClientRows;
   readonly keys: KeyRows;
+  readonly tokens: TokenRows;
   readonly revocations: RevocationRows;
   /** Database time (`clock_timestamp()`), never the time at which the transaction began. */
   databaseTime(): Promise<Date>;

@@ -1,0 +1,52 @@
+/** The users and clients that must exist from the start: created when absent, never changed. */
+
+import { randomUUID } from 'node:crypto';
+import type { Passwords } from './passwords.js';
+import type { Role } from './roles.js';
+import type { AuthStore } from './transaction.js';
+
+/** What must exist from the start; the text of secrets is in here. */
+export interface Bootstrap {
+  readonly users: readonly BootstrapUser[];
+  readonly clients: readonly BootstrapClient[];
+}
+
+/** A user that must exist. */
+export interface BootstrapUser {
+  readonly username: string;
+  readonly password: string;
+  readonly roles: readonly Role[];
+}
+
+/** A client that must exist; it has a public key or a secret. */
+export interface BootstrapClient {
+  readonly clientId: string;
+  readonly publicKeyPem: string | undefined;
+  readonly secret: string | undefined;
+  readonly audiences: readonly string[];
+  readonly scopes: readonly string[];
+  readonly exchangeAudiences: readonly string[];
+}
+
+/** Creates what is absent. Several replicas may do so at once. */
+export async function applyBootstrap(
+  bootstrap: Bootstrap,
+  { store, passwords }: { readonly store: AuthStore; readonly passwords: Passwords },
+): Promise<{ readonly users: number; readonly clients: number }> {
+  const created = { users: 0, clients: 0 };
+  for (const { secret, ...client } of bootstrap.clients) {
+    if (await store.transaction((tx) => tx.clients.find(client.clientId))) continue;
+    const secretHash = secret === undefined ? undefined : await passwords.hash(secret);
+    const inserted = await store.transaction((tx) => tx.clients.insertWhenAbsent({ ...client, secretHash }));
+    if (inserted) created.clients += 1;
+  }
+  for (const { username, password, roles } of bootstrap.users) {
+    if (await store.transaction((tx) => tx.users.hasName(username))) continue;
+    const passwordHash = await passwords.hash(password);
+    const user = await store.transaction((tx) =>
+      tx.users.insert({ userId: randomUUID(), username, passwordHash, roles }),
+    );
+    if (user !== undefined) created.users += 1;
+  }
+  return created;
+}

@@ -1,0 +1,81 @@
+/** Clients and their assertions in PostgreSQL. */
+
+import type { Sql } from '../common/database.js';
+import type { Client, ClientRows } from './clients.js';
+
+interface ClientRow {
+  readonly client_id: string;
+  readonly generation: bigint;
+  readonly public_key_pem: string | null;
+  readonly secret_hash: string | null;
+  readonly audiences: string[];
+  readonly scopes: string[];
+  readonly exchange_audiences: string[];
+}
+
+const CLIENT_COLUMNS =
+  'client_id, generation, public_key_pem, secret_hash, audiences, scopes, exchange_audiences';
+
+/** The clients' rows inside a transaction. */
+export function createClientRows(sql: Sql): ClientRows {
+  const select = async (clientId: string, locking: '' | 'FOR SHARE'): Promise<Client | undefined> => {
+    const { rows } = await sql.query<ClientRow>(
+      `SELECT ${CLIENT_COLUMNS} FROM clients WHERE client_id = $1 ${locking}`,
+      [clientId],
+    );
+    return rows[0] && clientOf(rows[0]);
+  };
+
+  return {
+    insertWhenAbsent: async (client) => {
+      const { rowCount } = await sql.query(
+        `INSERT INTO clients (client_id, public_key_pem, secret_hash, audiences, scopes, exchange_audiences)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+        [
+          client.clientId,
+          client.publicKeyPem ?? null,
+          client.secretHash ?? null,
+          client.audiences,
+          client.scopes,
+          client.exchangeAudiences,
+        ],
+      );
+      return rowCount > 0;
+    },
+
+    find: (clientId) => select(clientId, ''),
+    lockShared: (clientId) => select(clientId, 'FOR SHARE'),
+
+    useAssertion: async ({ clientId, jtiHash, expireTime }) => {
+      const { rowCount } = await sql.query(
+        `INSERT INTO client_assertions (client_id, jti_hash, expire_time)
+         VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+        [clientId, jtiHash, expireTime],
+      );
+      return rowCount > 0;
+    },
+
+    dropExpiredAssertions: async (limit) => {
+      const { rowCount } = await sql.query(
+        `DELETE FROM client_assertions WHERE (client_id, jti_hash) IN (
+           SELECT client_id, jti_hash FROM client_assertions
+           WHERE expire_time < clock_timestamp() - interval '1 minute'
+           ORDER BY expire_time LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+        [limit],
+      );
+      return rowCount;
+    },
+  };
+}
+
+function clientOf(row: ClientRow): Client {
+  return {
+    clientId: row.client_id,
+    generation: row.generation,
+    publicKeyPem: row.public_key_pem ?? undefined,
+    secretHash: row.secret_hash ?? undefined,
+    audiences: row.audiences,
+    scopes: row.scopes,
+    exchangeAudiences: row.exchange_audiences,
+  };
+}

@@ -1,0 +1,193 @@
+/** The configuration of auth, out of the environment and the bootstrap file. */
+
+import { z } from 'zod';
+import type { ConfigurationFault } from '../common/env.js';
+import {
+  base64urlBytes,
+  fileContents,
+  hostPort,
+  type LogLevel,
+  logLevel,
+  milliseconds,
+  oneOf,
+  onOff,
+  optional,
+  parseEnvironment,
+  seconds,
+  secret,
+  url,
+  withDefault,
+} from '../common/env.js';
+import type { Bootstrap } from './bootstrap.js';
+import { parseClientKey } from './clients.js';
+import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
+import { PASSWORD_LENGTH_MAX, passwordFault } from './passwords.js';
+import { ROLES } from './roles.js';
+import { LIST_LENGTH_MAX } from './text-checks.js';
+import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens.js';
+import { parseUsername } from './users.js';
+
+/** The shortest lease that can be kept up, in milliseconds. */
+export const LEASE_MS_MIN = 100;
+
+/** The longest lease, in milliseconds: so late may a revocation bite when everything has failed. */
+export const LEASE_MS_MAX = 60_000;
+
+/** How long a lease lasts unless configured otherwise, in milliseconds. */
+export const LEASE_MS_DEFAULT = 5000;
+
+/** How long calls may take to end when the process is told to stop, unless configured otherwise, in seconds. */
+export const DRAIN_SECONDS_DEFAULT = 10;
+
+/** What auth is told from outside. */
+export interface Config {
+  readonly databaseUrl: string;
+  readonly natsUrl: string | undefined;
+  readonly issuer: string;
+  readonly listen: string;
+  readonly opsListen: string;
+  readonly logLevel: LogLevel;
+  readonly reflection: boolean;
+  readonly drainMs: number;
+  readonly keyEncryptionKey: Buffer;
+  readonly signingAlgorithm: SigningAlgorithm;
+  readonly accessTokenSeconds: number;
+  readonly leaseMs: number;
+  readonly bootstrap: Bootstrap;
+}
+
+/**
+ * Reads the configuration.
+ *
+ * @throws ConfigurationError with every fault, each by its variable
+ */
+export function parseConfig(env: NodeJS.ProcessEnv): Config {
+  const faults: ConfigurationFault[] = [];
+  let bootstrap: Bootstrap = { users: [], clients: [] };
+  const values = parseEnvironment(VARIABLES, env, (found) => {
+    const text = found.PORTCULLIS_BOOTSTRAP_FILE;
+    if (text === undefined) return faults;
+    const parsed = parseBootstrap(text);
+    if ('faults' in parsed) {
+      return parsed.faults.map((problem) => ({ variable: 'PORTCULLIS_BOOTSTRAP_FILE', problem }));
+    }
+    bootstrap = parsed;
+    return faults;
+  });
+  return Object.freeze({
+    databaseUrl: values.DATABASE_URL,
+    natsUrl: values.NATS_URL,
+    issuer: values.PORTCULLIS_ISSUER,
+    listen: values.PORTCULLIS_LISTEN,
+    opsListen: values.PORTCULLIS_OPS_LISTEN,
+    logLevel: values.PORTCULLIS_LOG_LEVEL,
+    reflection: values.PORTCULLIS_REFLECTION,
+    drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    keyEncryptionKey: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
+    signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
+    accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
+    leaseMs: values.PORTCULLIS_LEASE_MS,
+    bootstrap,
+  });
+}
+
+const VARIABLES = {
+  DATABASE_URL: secret(url({ protocols: ['postgres:', 'postgresql:'] })),
+  NATS_URL: optional(secret(url({ protocols: ['nats:', 'tls:'] }))),
+  PORTCULLIS_ISSUER: url({ protocols: ['http:', 'https:'] }),
+  PORTCULLIS_LISTEN: hostPort(),
+  PORTCULLIS_OPS_LISTEN: hostPort(),
+  PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
+  PORTCULLIS_REFLECTION: withDefault(onOff(), false),
+  PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), DRAIN_SECONDS_DEFAULT),
+  PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
+  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNING_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_ACCESS_TOKEN_SECONDS: withDefault(
+    seconds({ min: 10, max: ACCESS_TOKEN_SECONDS_MAX }),
+    ACCESS_TOKEN_SECONDS_DEFAULT,
+  ),
+  PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
+};
+
+/** The shortest secret of a client, in characters. */
+export const CLIENT_SECRET_LENGTH_MIN = 32;
+
+const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);
+
+const userSchema = z.strictObject({
+  username: z.string().transform((text, context) => {
+    const username = parseUsername(text);
+    if (username !== undefined) return username;
+    context.addIssue('must have 3 to 64 characters out of a-z, 0-9, dot, underscore and hyphen');
+    return z.NEVER;
+  }),
+  password: z.string().superRefine((password, context) => {
+    const fault = passwordFault(password);
+    if (fault !== undefined) context.addIssue(fault);
+  }),
+  roles: z.array(z.enum(ROLES)).max(LIST_LENGTH_MAX),
+});
+
+const clientSchema = z
+  .strictObject({
+    client_id: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/),
+    public_key_pem: z
+      .string()
+      .superRefine((pem, context) => {
+        const key = parseClientKey(pem);
+        if ('fault' in key) context.addIssue(key.fault);
+      })
+      .optional(),
+    secret: z.string().min(CLIENT_SECRET_LENGTH_MIN).max(PASSWORD_LENGTH_MAX).optional(),
+    audiences: words,
+    scopes: words,
+    exchange_audiences: words.optional(),
+  })
+  .superRefine((client, context) => {
+    if ((client.public_key_pem === undefined) === (client.secret === undefined)) {
+      context.addIssue('must have either public_key_pem or secret');
+    }
+  });
+
+const bootstrapSchema = z.strictObject({
+  users: z.array(userSchema).optional(),
+  clients: z.array(clientSchema).optional(),
+});
+
+/**
+ * Reads the text of a bootstrap file.
+ *
+ * @returns its contents, or everything that is wrong with it, each fault with its place and no secret
+ */
+export function parseBootstrap(text: string): Bootstrap | { readonly faults: readonly string[] } {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return { faults: ['names a file that is not JSON'] };
+  }
+  const parsed = bootstrapSchema.safeParse(json);
+  if (parsed.success) return bootstrapOf(parsed.data);
+  return {
+    faults: parsed.error.issues.map(({ path, message }) =>
+      path.length === 0
+        ? `names a file with a fault: ${message}`
+        : `has a fault at ${path.join('.')}: ${message}`,
+    ),
+  };
+}
+
+function bootstrapOf({ users = [], clients = [] }: z.infer<typeof bootstrapSchema>): Bootstrap {
+  return {
+    users: users.map(({ username, password, roles }) => ({ username, password, roles: [...new Set(roles)] })),
+    clients: clients.map((client) => ({
+      clientId: client.client_id,
+      publicKeyPem: client.public_key_pem,
+      secret: client.secret,
+      audiences: client.audiences,
+      scopes: client.scopes,
+      exchangeAudiences: client.exchange_audiences ?? [],
+    })),
+  };
+}

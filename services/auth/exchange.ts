@@ -1,0 +1,125 @@
+/** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
+
+import { ServiceError } from '../../interceptors/errors.js';
+import type { Client } from './clients.js';
+import { audienceOfScope, OWN_AUDIENCE } from './roles.js';
+import { parseWords } from './text-checks.js';
+import {
+  ACTOR_CHAIN_LENGTH_MAX,
+  isLive,
+  type MintedToken,
+  type Tokens,
+  type VerifiedToken,
+} from './tokens.js';
+import type { AuthStore, AuthTransaction } from './transaction.js';
+
+/** Trades and explains tokens. */
+export interface Exchange {
+  /**
+   * A token with which the calling service acts for the user: for one service, with scopes that the
+   * subject token has, no longer alive than it, and dead with it, with its session, its user and
+   * every client of the chain.
+   *
+   * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token;
+   *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than there is; TOKEN_REVOKED when the caller's own
+   *   token is no longer good; FIELD_INVALID
+   */
+  exchange(request: {
+    /** The token that the service called with. */
+    callerToken: string;
+    subjectToken: string;
+    audience: string;
+    scopes: readonly string[];
+  }): Promise<MintedToken>;
+  /** What a token says at this moment; undefined when it is not good, whatever the reason. */
+  introspect(token: string): Promise<VerifiedToken | undefined>;
+}
+
+/** What {@link createExchange} needs. */
+export interface ExchangeDeps {
+  readonly store: AuthStore;
+  readonly tokens: Tokens;
+}
+
+/** The exchange of this issuer. It asks the database, never this process's own revocation list. */
+export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
+  return {
+    exchange: async ({ callerToken, subjectToken, ...request }) => {
+      const scopes = parseWords('scopes', request.scopes);
+      const [audience = ''] = parseWords('audience', [request.audience]);
+      return await store.transaction(async (tx) => {
+        const caller = await tokens.verify(tx, callerToken, OWN_AUDIENCE);
+        if (caller === undefined) throw callerRevoked();
+        const subject = await tokens.verify(tx, subjectToken, caller.clientId);
+        // The subject first: users and sessions are locked before clients, everywhere.
+        if (subject === undefined || subject.kind !== 'USER' || !(await isLive(tx, subject))) {
+          throw subjectTokenInvalid();
+        }
+        if (!(await isLive(tx, caller))) throw callerRevoked();
+        const client = await tx.clients.lockShared(caller.clientId);
+        if (client === undefined) throw callerRevoked();
+        return await mintDelegated(tokens, tx, { subject, client, audience, scopes });
+      });
+    },
+    introspect: (token) =>
+      store.transaction(async (tx) => {
+        const verified = await tokens.verify(tx, token, undefined);
+        return verified !== undefined && (await isLive(tx, verified)) ? verified : undefined;
+      }),
+  };
+}
+
+async function mintDelegated(
+  tokens: Tokens,
+  tx: AuthTransaction,
+  wanted: { subject: VerifiedToken; client: Client; audience: string; scopes: readonly string[] },
+): Promise<MintedToken> {
+  const { subject, client, audience } = wanted;
+  if (!client.exchangeAudiences.includes(audience)) {
+    throw new ServiceError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
+  }
+  const scopes = narrow(subject, audience, wanted.scopes);
+  if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
+  const session = subject.sessionId && (await tx.sessions.lockShared(subject.sessionId));
+  if (!session) throw subjectTokenInvalid();
+  return await tokens.mint(tx, {
+    subject: subject.subject,
+    clientId: client.clientId,
+    audiences: [audience],
+    scopes,
+    roles: [...subject.roles],
+    clients: [...subject.clients, [client.clientId, client.generation]],
+    session: {
+      sessionId: session.sessionId,
+      generation: session.generation,
+      authTime: session.createTime,
+      amr: session.amr,
+    },
+    actors: [client.clientId, ...subject.actors],
+    ancestors: [...subject.ancestors, subject.tokenId],
+    notAfter: new Date(subject.expiresAtSeconds * 1000),
+  });
+}
+
+/** Scopes of the audience that the subject token has; never one that it lacks. */
+function narrow(subject: VerifiedToken, audience: string, wanted: readonly string[]): readonly string[] {
+  const given = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience);
+  const missing = wanted.find((scope) => !given.includes(scope));
+  if (missing !== undefined) {
+    throw new ServiceError('SCOPE_MISSING', `the subject token has no scope ${missing} for ${audience}`);
+  }
+  const scopes = wanted.length === 0 ? given : wanted;
+  if (scopes.length === 0) {
+    throw new ServiceError('SCOPE_MISSING', `the subject token has no scope for ${audience}`);
+  }
+  return scopes;
+}
+
+function subjectTokenInvalid(): ServiceError {
+  return new ServiceError('SUBJECT_TOKEN_INVALID', 'the subject token cannot be exchanged by this client');
+}
+
+/** The guard admitted the caller by its list; the database knows better. */
+function callerRevoked(): ServiceError {
+  return new ServiceError('TOKEN_REVOKED', 'the token is no longer valid');
+}

@@ -1,0 +1,78 @@
+/** The transactions of auth in PostgreSQL: every kind of row behind one handle. */
+
+import type { Database, Sql } from '../common/database.js';
+import { forgetRequests, oncePerRequest } from '../common/requests.js';
+import { createClientRows } from './client-store.js';
+import { createKeyRows } from './key-store.js';
+import type { LogBatch } from './revocation-log.js';
+import { createRevocationRows } from './revocation-store.js';
+import { createSessionRows } from './session-store.js';
+import type { AuthStore, AuthTransaction } from './transaction.js';
+import { createUserRows } from './user-store.js';
+
+/** Most rows of one kind that one cleaning drops. */
+export const CLEANING_ROWS_MAX = 1000;
+
+/** What {@link createAuthStore} needs. */
+export interface AuthStoreDeps {
+  readonly database: Database;
+  /** Called after the commit with what was written to the revocation log. */
+  readonly onRevoked: (batch: LogBatch) => void;
+}
+
+/** Auth's transactions. What they write to the revocation log is handed on after the commit: nobody can forget to. */
+export function createAuthStore({ database, onRevoked }: AuthStoreDeps): AuthStore {
+  return {
+    transaction: async (work) => {
+      let effects: (() => void)[] = [];
+      const result = await database.transaction((sql) => {
+        // A transaction that is repeated begins anew: what the lost attempt registered never happened.
+        effects = [];
+        return work(createTransaction(sql, (effect) => effects.push(effect), onRevoked));
+      });
+      for (const effect of effects) effect();
+      return result;
+    },
+  };
+}
+
+/** Drops what nobody will ask about any more: old sessions, expired assertions, answers to old requests. */
+export async function clean(database: Database): Promise<void> {
+  await database.transaction(async (sql) => {
+    await createClientRows(sql).dropExpiredAssertions(CLEANING_ROWS_MAX);
+    await createSessionRows(sql).dropOld(CLEANING_ROWS_MAX);
+    await forgetRequests(sql);
+  });
+}
+
+function createTransaction(
+  sql: Sql,
+  afterCommit: (effect: () => void) => void,
+  onRevoked: (batch: LogBatch) => void,
+): AuthTransaction {
+  return {
+    users: createUserRows(sql),
+    sessions: createSessionRows(sql),
+    clients: createClientRows(sql),
+    keys: createKeyRows(sql),
+    tokens: {
+      anyRevoked: async (tokenIds) => {
+        const keys = tokenIds.map((tokenId) => Buffer.from(tokenId.replaceAll('-', ''), 'hex'));
+        const { rowCount } = await sql.query(
+          "SELECT FROM revocation_entries WHERE kind = 'TOKEN' AND key = ANY($1::bytea[]) LIMIT 1",
+          [keys],
+        );
+        return rowCount > 0;
+      },
+    },
+    revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),
+    databaseTime: async () => {
+      const { rows } = await sql.query<{ now: Date }>('SELECT clock_timestamp() AS now');
+      const [row] = rows;
+      if (row === undefined) throw new TypeError('the database did not tell the time');
+      return row.now;
+    },
+    afterCommit,
+    once: (request, work) => oncePerRequest(sql, request, work),
+  };
+}

@@ -1,0 +1,47 @@
+/** Checks of request fields that more than one domain file needs. */
+
+import { invalidField } from '../../interceptors/errors.js';
+
+/** The most scopes, audiences or roles in one request. */
+export const LIST_LENGTH_MAX = 32;
+
+/** The longest scope, audience, role or client id, in characters. */
+export const WORD_LENGTH_MAX = 100;
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const WORD = /^[a-z0-9][a-z0-9._-]*$/;
+
+/** Whether the text is a UUID as we write it. Anything else must not reach the database. */
+export function isUuid(text: string): boolean {
+  return UUID.test(text);
+}
+
+/**
+ * The request id in its one spelling; empty when the caller sent none.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function parseRequestId(text: string): string {
+  const requestId = text.toLowerCase();
+  if (requestId !== '' && !isUuid(requestId)) throw invalidField('request_id', 'must be a UUID');
+  return requestId;
+}
+
+/**
+ * The words of a list, each once.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function parseWords(field: string, words: readonly string[]): readonly string[] {
+  if (words.length > LIST_LENGTH_MAX)
+    throw invalidField(field, `must have at most ${LIST_LENGTH_MAX} members`);
+  for (const [index, word] of words.entries()) {
+    if (word.length > WORD_LENGTH_MAX || !WORD.test(word)) {
+      throw invalidField(
+        `${field}[${index}]`,
+        'must be lower-case letters, digits, dots, underscores and hyphens',
+      );
+    }
+  }
+  return [...new Set(words)];
+}

@@ -1,0 +1,191 @@
+/** Access tokens: minting one inside a transaction, and judging one against the database. */
+
+import { randomUUID } from 'node:crypto';
+import type { Keys, PublishedKeys } from './keys.js';
+import type { AuthTransaction } from './transaction.js';
+
+/** The longest life of an access token, in seconds, whatever is configured. */
+export const ACCESS_TOKEN_SECONDS_MAX = 3600;
+
+/** How long an access token lives unless configured otherwise, in seconds. */
+export const ACCESS_TOKEN_SECONDS_DEFAULT = 300;
+
+/** How many services may act for one another in one token (RFC 8693 §4.1). */
+export const ACTOR_CHAIN_LENGTH_MAX = 4;
+
+/** A client of a token's chain, and the generation at which it took part. */
+export type ClientLink = readonly [clientId: string, generation: bigint];
+
+/** The login that a user's token rests on. */
+export interface TokenSession {
+  readonly sessionId: string;
+  /** The user's generation under which the login happened. */
+  readonly generation: bigint;
+  readonly authTime: Date;
+  /** How the user proved who it is (RFC 8176). */
+  readonly amr: readonly string[];
+}
+
+/** What a token shall say. */
+export interface Grant {
+  readonly subject: string;
+  readonly clientId: string;
+  readonly audiences: readonly string[];
+  readonly scopes: readonly string[];
+  readonly roles: readonly string[];
+  readonly clients: readonly ClientLink[];
+  /** Absent in a service's own token. */
+  readonly session?: TokenSession;
+  /** Who acts, the present one first; empty when the subject acts itself. */
+  readonly actors?: readonly string[];
+  /** The `jti` of every token that this one is derived from. */
+  readonly ancestors?: readonly string[];
+  /** The token expires no later than this. */
+  readonly notAfter?: Date;
+}
+
+/** A token that was signed. */
+export interface MintedToken {
+  readonly token: string;
+  readonly expireTime: Date;
+}
+
+/** What a token says, once its form, signature and claims were found good. */
+export interface VerifiedToken {
+  readonly tokenId: string;
+  readonly subject: string;
+  readonly clientId: string;
+  readonly sessionId: string | undefined;
+  readonly generation: bigint | undefined;
+  readonly kind: 'USER' | 'SERVICE';
+  readonly scopes: ReadonlySet<string>;
+  readonly roles: ReadonlySet<string>;
+  readonly audiences: readonly string[];
+  readonly actors: readonly string[];
+  readonly clients: readonly ClientLink[];
+  readonly ancestors: readonly string[];
+  readonly expiresAtSeconds: number;
+  readonly keyId: string;
+}
+
+/**
+ * Checks form, signature and claims of an access token of this issuer with these keys; whether it
+ * has expired or was revoked is not its business. Undefined when anything is wrong.
+ *
+ * @param audience - the token must be for this service; any will do when undefined
+ */
+export type VerifyToken = (
+  token: string,
+  keySet: PublishedKeys['keySet'],
+  expected: { readonly audience: string | undefined; readonly nowSeconds: number },
+) => Promise<VerifiedToken | undefined>;
+
+/** What the revocation log says of single tokens, inside a transaction. */
+export interface TokenRows {
+  /** Whether the log has an entry for one of these tokens. */
+  anyRevoked(tokenIds: readonly string[]): Promise<boolean>;
+}
+
+/** Mints and judges access tokens. */
+export interface Tokens {
+  /**
+   * Signs a token in this transaction. The caller has share-locked the user, the session and the
+   * clients that the grant names, and has checked them: from then on nothing that is revoked can
+   * miss the token, because whoever revokes waits for these locks.
+   */
+  mint(tx: AuthTransaction, grant: Grant): Promise<MintedToken>;
+  /**
+   * What a token says; undefined when it is not good in form, signature or claims. Whether it may
+   * still be used is what {@link isLive} answers.
+   */
+  verify(
+    tx: AuthTransaction,
+    token: string,
+    audience: string | undefined,
+  ): Promise<VerifiedToken | undefined>;
+}
+
+/** What {@link createTokens} needs. */
+export interface TokensDeps {
+  readonly issuer: string;
+  readonly accessTokenSeconds: number;
+  readonly keys: Keys;
+  readonly verifyToken: VerifyToken;
+}
+
+/** The access tokens of this issuer. */
+export function createTokens({ issuer, accessTokenSeconds, keys, verifyToken }: TokensDeps): Tokens {
+  return {
+    mint: async (tx, grant) => {
+      const sign = await keys.lockTokenSigner(tx);
+      // Read after every lock is held: a token must never look older than what was checked for it.
+      const issuedAtSeconds = wholeSeconds(await tx.databaseTime());
+      const latestSeconds = grant.notAfter ? wholeSeconds(grant.notAfter) : Number.POSITIVE_INFINITY;
+      const expiresAtSeconds = Math.min(issuedAtSeconds + accessTokenSeconds, latestSeconds);
+      const times = { iat: issuedAtSeconds, exp: expiresAtSeconds };
+      const token = await sign({ iss: issuer, ...claimsOf(grant), ...times, jti: randomUUID() });
+      return { token, expireTime: new Date(expiresAtSeconds * 1000) };
+    },
+    verify: async (tx, token, audience) => {
+      const { keySet } = await keys.published(tx);
+      const nowSeconds = (await tx.databaseTime()).getTime() / 1000;
+      return await verifyToken(token, keySet, { audience, nowSeconds });
+    },
+  };
+}
+
+/**
+ * Whether a verified token may still be used, by what the database says: expiry, user, session,
+ * every client of its chain, its key, and the token and its ancestors themselves. What it asked
+ * about stays share-locked until the transaction ends.
+ */
+export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise<boolean> {
+  if (token.sessionId !== undefined && !(await isSessionLive(tx, token, token.sessionId))) return false;
+  // In one order, so that two transactions do not wait for each other.
+  const clients = [...token.clients].sort(([a], [b]) => (a < b ? -1 : 1));
+  for (const [clientId, generation] of clients) {
+    const client = await tx.clients.lockShared(clientId);
+    if (client === undefined || generation < client.generation) return false;
+  }
+  if (!(await tx.keys.lockLive(token.keyId))) return false;
+  if (await tx.tokens.anyRevoked([token.tokenId, ...token.ancestors])) return false;
+  return wholeSeconds(await tx.databaseTime()) < token.expiresAtSeconds;
+}
+
+async function isSessionLive(tx: AuthTransaction, token: VerifiedToken, sessionId: string): Promise<boolean> {
+  const { subject, generation } = token;
+  const user = await tx.users.lockShared(subject);
+  if (user === undefined || generation === undefined || generation < user.generation) return false;
+  const session = await tx.sessions.lockShared(sessionId);
+  return session !== undefined && session.userId === subject && session.open;
+}
+
+function wholeSeconds(time: Date): number {
+  return Math.floor(time.getTime() / 1000);
+}
+
+function claimsOf(grant: Grant): Record<string, unknown> {
+  const { session, actors = [], ancestors = [] } = grant;
+  return {
+    sub: grant.subject,
+    aud: grant.audiences,
+    client_id: grant.clientId,
+    scope: grant.scopes.join(' '),
+    roles: grant.roles,
+    clients: grant.clients.map(([clientId, generation]) => [clientId, Number(generation)]),
+    ...(session && {
+      sid: session.sessionId,
+      gen: Number(session.generation),
+      auth_time: wholeSeconds(session.authTime),
+      amr: session.amr,
+    }),
+    ...(actors.length > 0 && { act: actorClaim(actors) }),
+    ...(ancestors.length > 0 && { ancestors }),
+  };
+}
+
+/** The chain as RFC 8693 nests it: the present actor outside, who acted before inside. */
+function actorClaim(actors: readonly string[]): object | undefined {
+  const [sub, ...earlier] = actors;
+  return sub === undefined ? undefined : { sub, ...(earlier.length > 0 && { act: actorClaim(earlier) }) };
+}
