@@ -1,7 +1,7 @@
 /** PostgreSQL: one pool per process, transactions that repeat themselves, notifications, and getting ready. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '../../interceptors/index.js';
 import { describeMissing, errorCodeOf, isAway, isTooSlow } from './database-errors.js';
 import type { Subscription } from './database-listen.js';
 import { listenTo } from './database-listen.js';

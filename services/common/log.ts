@@ -28,12 +28,14 @@ export function createLog(options: { service: string; level: string }, destinati
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: {
       level: (label) => ({ level: label }),
-      bindings: (bindings) => redactObject(bindings, 0),
       log: (fields) => redactObject(fields, 0),
     },
+    // Errors are already described by then, with all their causes.
+    serializers: { err: (described: unknown) => described },
     hooks: { streamWrite: redactText },
   };
   const log = destination === undefined ? pino(settings) : pino(settings, destination);
+  redactChildren(log);
   sendGrpcMessagesTo(log);
   return log;
 }
@@ -45,6 +47,15 @@ export function redactText(text: string): string {
     .replace(/\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/g, REDACTED)
     .replace(/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g, REDACTED)
     .replace(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s:@/"]*):[^\s@/"]+@/gi, `$1:${REDACTED}@`);
+}
+
+/** Fields of a child log pass no formatter of pino, so they are redacted on their way in; grandchildren inherit it. */
+function redactChildren(log: Log): void {
+  const { child } = log;
+  const value = function redactingChild(this: Log, bindings: object, options?: object): Log {
+    return Reflect.apply(child, this, [redactObject(bindings, 0), options]);
+  };
+  Object.defineProperty(log, 'child', { value });
 }
 
 /** Makes grpc-js write to the log, header values left out; the logger of grpc-js is one for the whole process. */

@@ -133,7 +133,8 @@ async function answerTo(
     return jsonAnswer(405, { error: 'method not allowed' }, { allow: 'GET, HEAD' });
   }
   try {
-    return await route({ path, query: new URLSearchParams(query), headers: request.headers });
+    const { headers } = request;
+    return await Promise.resolve(route({ path, query: new URLSearchParams(query), headers }));
   } catch (error) {
     log.error({ err: error, path }, 'a route of the ops port failed');
     return jsonAnswer(500, { error: 'internal error' });
