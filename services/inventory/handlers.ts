@@ -1,0 +1,85 @@
+/** InventoryService: from messages to the domain and back. */
+
+import { type Principal, principalOf, serverStream, signalOf, unary } from '../../interceptors/index.js';
+import {
+  type InventoryServiceServer,
+  type Item as ItemMessage,
+  type Reservation as ReservationMessage,
+  ReservationState as StateMessage,
+} from '../../proto/gen/inventory/v1/inventory_service.js';
+import { adjustStock, createItem, getItem, type ItemDeps, listItems } from './items.js';
+import {
+  commitReservation,
+  getReservation,
+  type Reservation,
+  type ReservationDeps,
+  type ReservationState,
+  releaseReservation,
+  reserveStock,
+} from './reservations.js';
+import type { Caller, Item } from './stock.js';
+import { type WatchDeps, watchStock } from './watch.js';
+
+/** The role that may read what belongs to others. */
+export const OPERATOR_ROLE = 'operator';
+
+/** What the handlers need. */
+export type HandlerDeps = ItemDeps & ReservationDeps & WatchDeps;
+
+/** The methods of InventoryService, to be added through the guard. */
+export function createHandlers(deps: HandlerDeps): InventoryServiceServer {
+  return {
+    createItem: unary(async (request, call) => ({
+      item: itemMessageOf(await createItem(deps, callerOf(principalOf(call)), request)),
+    })),
+    getItem: unary(async ({ sku }) => ({ item: itemMessageOf(await getItem(deps, sku)) })),
+    listItems: unary(async (request) => {
+      const { items, nextPageToken } = await listItems(deps, request);
+      return { items: items.map(itemMessageOf), nextPageToken };
+    }),
+    adjustStock: unary(async (request, call) => ({
+      item: itemMessageOf(await adjustStock(deps, callerOf(principalOf(call)), request)),
+    })),
+    reserveStock: unary(async (request, call) => ({
+      reservation: reservationMessageOf(await reserveStock(deps, callerOf(principalOf(call)), request)),
+    })),
+    commitReservation: unary(async (request, call) => ({
+      reservation: reservationMessageOf(await commitReservation(deps, callerOf(principalOf(call)), request)),
+    })),
+    releaseReservation: unary(async (request, call) => ({
+      reservation: reservationMessageOf(await releaseReservation(deps, callerOf(principalOf(call)), request)),
+    })),
+    getReservation: unary(async ({ reservationId }, call) => ({
+      reservation: reservationMessageOf(
+        await getReservation(deps, callerOf(principalOf(call)), reservationId),
+      ),
+    })),
+    watchStock: serverStream((request, call) => watchStock(deps, request, signalOf(call))),
+  };
+}
+
+function callerOf({ subject, roles }: Principal): Caller {
+  return { subject, isOperator: roles.has(OPERATOR_ROLE) };
+}
+
+function itemMessageOf({ sku, name, unitPrice, onHand, reserved, createTime }: Item): ItemMessage {
+  return { sku, name, unitPrice: { ...unitPrice }, onHand, reserved, createTime };
+}
+
+const STATE_MESSAGES = {
+  ACTIVE: StateMessage.RESERVATION_STATE_ACTIVE,
+  COMMITTED: StateMessage.RESERVATION_STATE_COMMITTED,
+  RELEASED: StateMessage.RESERVATION_STATE_RELEASED,
+  EXPIRED: StateMessage.RESERVATION_STATE_EXPIRED,
+} satisfies Record<ReservationState, StateMessage>;
+
+function reservationMessageOf(reservation: Reservation): ReservationMessage {
+  const { reservationId, state, lines, createTime, expireTime } = reservation;
+  return {
+    reservationId,
+    state: STATE_MESSAGES[state],
+    lines: lines.map(({ sku, quantity, unitPrice }) => ({ sku, quantity, unitPrice: { ...unitPrice } })),
+    createTime,
+    expireTime,
+  };
+}

@@ -1,0 +1,167 @@
+/** The catalogue: items are created, read, and their stock on hand is adjusted. */
+
+import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import {
+  type Caller,
+  type Item,
+  type Money,
+  ON_HAND_MAX,
+  payloadOf,
+  type RepeatableRequest,
+  type StockTransaction,
+} from './stock.js';
+import { Violations } from './violations.js';
+
+/** Units that an item may have from the beginning. */
+export const INITIAL_ON_HAND_MAX = 1_000_000_000n;
+
+/** What a transaction on the catalogue can do. */
+export interface ItemTransaction extends StockTransaction {
+  /** Adds an item with its first line of history; undefined when the sku is taken. */
+  insertItem(item: NewItem & { actor: string }): Promise<Item | undefined>;
+}
+
+/** What the catalogue needs of a store. */
+export interface ItemStore {
+  getItem(sku: string): Promise<Item | undefined>;
+  /** A page by sku; throws FIELD_INVALID for a page size or token that is not good. */
+  listItems(page: { pageSize: number; pageToken: string }): Promise<ItemPage>;
+  /** Runs the work once for a request and commits it, or nothing; a repeated request gets the first answer. */
+  changeItemsOnce<T>(
+    request: RepeatableRequest,
+    work: (transaction: ItemTransaction) => Promise<T>,
+  ): Promise<T>;
+}
+
+/** What the functions of this file need. */
+export interface ItemDeps {
+  readonly store: ItemStore;
+}
+
+/** Items in the order of their skus. */
+export interface ItemPage {
+  readonly items: readonly Item[];
+  /** Empty on the last page. */
+  readonly nextPageToken: string;
+}
+
+/** An item to be. */
+export interface NewItem {
+  readonly sku: string;
+  readonly name: string;
+  readonly unitPrice: Money;
+  readonly onHand: bigint;
+}
+
+/** Asks to create an item; the price may be missing on the wire. */
+export interface CreateItemRequest extends Omit<NewItem, 'unitPrice'> {
+  readonly unitPrice: Money | undefined;
+  readonly requestId: string;
+}
+
+/** Asks to change the stock on hand. */
+export interface AdjustStockRequest {
+  readonly sku: string;
+  readonly delta: bigint;
+  readonly reason: string;
+  readonly requestId: string;
+}
+
+/**
+ * Adds an item to the catalogue.
+ *
+ * @throws ServiceError FIELD_INVALID; ALREADY_EXISTS when another request has created the sku
+ */
+export async function createItem(deps: ItemDeps, caller: Caller, request: CreateItemRequest): Promise<Item> {
+  const { sku, name, onHand, requestId } = request;
+  const violations = new Violations();
+  violations.requireSku(sku, 'sku');
+  violations.requireText(name, 'name');
+  const unitPrice = violations.requirePrice(request.unitPrice, 'unit_price');
+  violations.requireRange(onHand, { min: 0n, max: INITIAL_ON_HAND_MAX }, 'on_hand');
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+
+  const { subject } = caller;
+  const payload = payloadOf(sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand);
+  return deps.store.changeItemsOnce({ subject, method: 'CreateItem', requestId, payload }, async (items) => {
+    const created = await items.insertItem({ sku, name, unitPrice, onHand, actor: subject });
+    if (created === undefined) throw new ServiceError('ALREADY_EXISTS', `there is an item ${sku} already`);
+    return created;
+  });
+}
+
+/**
+ * One item with its stock. Units of a reservation that has just run out may still be counted as
+ * reserved until the next sweep.
+ *
+ * @throws ServiceError FIELD_INVALID, NOT_FOUND
+ */
+export async function getItem(deps: ItemDeps, sku: string): Promise<Item> {
+  const violations = new Violations();
+  violations.requireSku(sku, 'sku');
+  violations.throwIfAny();
+  const item = await deps.store.getItem(sku);
+  if (item === undefined) throw unknownItem(sku);
+  return item;
+}
+
+/**
+ * A page of the catalogue, by sku.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function listItems(
+  deps: ItemDeps,
+  request: { pageSize: number; pageToken: string },
+): Promise<ItemPage> {
+  return deps.store.listItems(request);
+}
+
+/**
+ * Adds to or takes from the stock on hand.
+ *
+ * @throws ServiceError FIELD_INVALID; NOT_FOUND; INSUFFICIENT_STOCK when reserved units would be taken away
+ */
+export async function adjustStock(
+  deps: ItemDeps,
+  caller: Caller,
+  request: AdjustStockRequest,
+): Promise<Item> {
+  const { sku, delta, reason, requestId } = request;
+  const violations = new Violations();
+  violations.requireSku(sku, 'sku');
+  violations.require(delta !== 0n, 'delta', 'must not be 0');
+  violations.requireRange(delta, { min: -ON_HAND_MAX, max: ON_HAND_MAX }, 'delta');
+  violations.requireText(reason, 'reason');
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+
+  const { subject } = caller;
+  const payload = payloadOf(sku, delta, reason);
+  return deps.store.changeItemsOnce({ subject, method: 'AdjustStock', requestId, payload }, async (items) => {
+    const [item] = await items.lockItems([sku]);
+    if (item === undefined) throw unknownItem(sku);
+    checkAdjustment(item, delta);
+    const deltas = [{ sku, onHand: delta, reserved: 0n }];
+    const movement = { kind: 'ADJUSTED', actor: subject, reason, reservationId: undefined, deltas } as const;
+    const [adjusted] = await items.move(movement);
+    if (adjusted === undefined) throw new TypeError('an item that is locked was not moved');
+    return adjusted;
+  });
+}
+
+/** NOT_FOUND for an item. */
+export function unknownItem(sku: string): ServiceError {
+  return new ServiceError('NOT_FOUND', `there is no item ${sku}`);
+}
+
+function checkAdjustment({ sku, onHand, reserved }: Item, delta: bigint): void {
+  if (onHand + delta > ON_HAND_MAX) {
+    throw invalidField('delta', `must not raise the stock above ${ON_HAND_MAX.toLocaleString('en')} units`);
+  }
+  if (onHand + delta < reserved) {
+    const free = onHand - reserved;
+    throw new ServiceError('INSUFFICIENT_STOCK', `only ${free} units of ${sku} are not reserved`);
+  }
+}

@@ -1,0 +1,85 @@
+/** Inventory as a process: the one place where its parts are put together. */
+
+import { credentials, ServerCredentials } from '@grpc/grpc-js';
+import { createGuard, systemClock } from '../../interceptors/index.js';
+import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { openDatabase } from '../common/database.js';
+import { hostMethods, startHost } from '../common/host.js';
+import { createLog } from '../common/log.js';
+import { exitWith, runMain, runUntilSignal } from '../common/process.js';
+import { createChangeFeed } from './change-feed.js';
+import { type Config, parseConfig } from './config.js';
+import { createHandlers } from './handlers.js';
+import { CHANGES_CHANNEL, createStore } from './store.js';
+import { type Sweeper, startSweeper } from './sweeper.js';
+
+const SERVICE = 'inventory';
+const SERVICE_NAME = 'inventory.v1.InventoryService';
+
+await runMain(() => main(parseConfig(process.env)));
+
+async function main(config: Config): Promise<void> {
+  const log = createLog({ service: SERVICE, level: config.logLevel });
+  const migrations = new URL('./migrations/', import.meta.url);
+  const database = openDatabase({ url: config.databaseUrl, migrations, log });
+  const store = createStore({ database, log });
+  const feed = createChangeFeed({ store, clock: systemClock, log });
+  const guard = await createGuard({
+    issuer: config.issuer,
+    audience: SERVICE,
+    auth: {
+      address: config.authAddress,
+      credentials: credentialsOf(config),
+      clientId: config.clientId,
+      clientKey: config.clientKey,
+    },
+    nats: { url: config.natsUrl },
+    publicMethods: hostMethods(config),
+    log,
+  });
+  const host = await startHost({
+    service: SERVICE,
+    listen: config.listen,
+    opsListen: config.opsListen,
+    log,
+    reflection: config.reflection,
+    drainMs: config.drainMs,
+    interceptors: [guard.interceptor],
+    credentials: ServerCredentials.createInsecure(),
+    addServices: (server) => {
+      guard.addService(server, InventoryServiceService, protoMetadata, createHandlers({ store, feed }));
+    },
+    serviceNames: [SERVICE_NAME],
+    readiness: { database: database.missing, revocations: () => guard.state().missing },
+  });
+  guard.onStateChange(host.readinessChanged);
+  database.onStateChange(host.readinessChanged);
+
+  const stopping = new AbortController();
+  let sweeper: Sweeper | undefined;
+  runUntilSignal({
+    log,
+    drainMs: config.drainMs,
+    stop: async () => {
+      stopping.abort();
+      // Watchers would use up the whole drain time: they are told to go elsewhere, and resume there.
+      await feed.close();
+      await host.stop();
+      await sweeper?.stop();
+      await guard.close();
+      await database.close();
+    },
+  });
+
+  try {
+    await database.ready(stopping.signal);
+    await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
+    if (!stopping.signal.aborted) sweeper = startSweeper({ store, log });
+  } catch (error) {
+    if (!stopping.signal.aborted) exitWith(error);
+  }
+}
+
+function credentialsOf({ authCa }: Config) {
+  return authCa === undefined ? credentials.createInsecure() : credentials.createSsl(Buffer.from(authCa));
+}

@@ -1,0 +1,379 @@
+/** What the domain needs, in SQL: every statement of the service stands in this file. */
+
+import type { Database, Sql } from '../common/database.js';
+import type { Log } from '../common/log.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
+import { forgetRequests, oncePerRequest } from '../common/requests.js';
+import type { ChangeStore, StockLevel } from './change-feed.js';
+import type { ItemStore, ItemTransaction } from './items.js';
+import type {
+  NewReservation,
+  Reservation,
+  ReservationLine,
+  ReservationState,
+  ReservationStore,
+  ReservationTransaction,
+  StoredReservation,
+} from './reservations.js';
+import type { Item, StockMovement, StockTransaction } from './stock.js';
+import type { SweeperStore } from './sweeper.js';
+import type { WatchStore } from './watch.js';
+
+/** The channel on which the instances tell each other that stock has changed; the payload is empty. */
+export const CHANGES_CHANNEL = 'stock_changes';
+
+/** Everything that the service keeps. */
+export type Store = ItemStore & ReservationStore & ChangeStore & WatchStore & SweeperStore;
+
+/** The store in a database that is migrated by this service's migrations. */
+export function createStore({ database, log }: { database: Database; log: Log }): Store {
+  const announce = createAnnouncer(database, log);
+
+  async function change<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    const result = await database.transaction(work);
+    announce();
+    return result;
+  }
+
+  return {
+    getItem: (sku) => selectItem(database, sku),
+    listItems: (page) => selectItems(database, page),
+    getReservation: (reservationId) => selectReservation(database, reservationId),
+    changeItemsOnce: (request, work) =>
+      change((sql) => oncePerRequest(sql, request, () => work(itemTransaction(sql)))),
+    changeReservations: (work) => change((sql) => work(reservationTransaction(sql))),
+    changeReservationsOnce: (request, work) =>
+      change((sql) => oncePerRequest(sql, request, () => work(reservationTransaction(sql)))),
+    forgetOldRequests: () => forgetRequests(database),
+    ...changeReads(database),
+    ...watchReads(database),
+  };
+}
+
+/**
+ * Wakes the watchers of all instances, after the commit and outside its transaction: a NOTIFY
+ * inside would make PostgreSQL commit one transaction at a time. One notification stands for
+ * everything that was committed before it was sent; a lost one costs a watcher some time, no more.
+ */
+function createAnnouncer(database: Database, log: Log): () => void {
+  let isSending = false;
+  let isWanted = false;
+
+  async function send(): Promise<void> {
+    isSending = true;
+    while (isWanted) {
+      isWanted = false;
+      try {
+        await database.query(`NOTIFY ${CHANGES_CHANNEL}`);
+      } catch (error) {
+        log.warn({ err: error }, 'could not announce a change of stock');
+      }
+    }
+    isSending = false;
+  }
+
+  return () => {
+    isWanted = true;
+    if (!isSending) void send();
+  };
+}
+
+interface ItemRow {
+  sku: string;
+  name: string;
+  price_minor: bigint;
+  currency_code: string;
+  on_hand: bigint;
+  reserved: bigint;
+  create_time: Date;
+}
+
+const ITEM_COLUMNS = 'sku, name, price_minor, currency_code, on_hand, reserved, create_time';
+
+async function selectItem(sql: Sql, sku: string): Promise<Item | undefined> {
+  const { rows } = await sql.query<ItemRow>(`SELECT ${ITEM_COLUMNS} FROM items WHERE sku = $1`, [sku]);
+  return rows[0] && itemOf(rows[0]);
+}
+
+async function selectItems(
+  sql: Sql,
+  request: { pageSize: number; pageToken: string },
+): Promise<{ items: Item[]; nextPageToken: string }> {
+  const { limit, after } = pageOf(request, [cursorPatterns.text]);
+  const { rows } = await sql.query<ItemRow>(
+    `SELECT ${ITEM_COLUMNS} FROM items WHERE sku > $1 ORDER BY sku LIMIT $2`,
+    [after?.[0] ?? '', limit + 1],
+  );
+  const items = rows.slice(0, limit).map(itemOf);
+  const last = items.at(-1);
+  return { items, nextPageToken: rows.length > limit && last !== undefined ? pageTokenOf([last.sku]) : '' };
+}
+
+function stockTransaction(sql: Sql): StockTransaction {
+  return {
+    lockItems: async (skus) => {
+      const { rows } = await sql.query<ItemRow>(
+        `SELECT ${ITEM_COLUMNS} FROM items WHERE sku = ANY ($1::text[]) ORDER BY sku FOR NO KEY UPDATE`,
+        [skus],
+      );
+      return rows.map(itemOf);
+    },
+    move: (movement) => moveStock(sql, movement),
+  };
+}
+
+async function moveStock(sql: Sql, movement: StockMovement): Promise<Item[]> {
+  const { kind, actor, reason, reservationId, deltas } = movement;
+  const { rows } = await sql.query<ItemRow>(
+    `WITH delta AS (
+       SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS delta (sku, on_hand, reserved)
+     ), moved AS (
+       UPDATE items
+          SET on_hand = items.on_hand + delta.on_hand,
+              reserved = items.reserved + delta.reserved,
+              change_id = nextval('stock_change_ids'),
+              change_time = clock_timestamp()
+         FROM delta
+        WHERE items.sku = delta.sku
+       RETURNING items.*, delta.on_hand AS on_hand_delta, delta.reserved AS reserved_delta
+     ), noted AS (
+       INSERT INTO stock_changes (change_id, sku, kind, on_hand_delta, reserved_delta, on_hand, reserved,
+                                  reason, actor, reservation_id, change_time)
+       SELECT change_id, sku, $4, on_hand_delta, reserved_delta, on_hand, reserved, $5, $6, $7, change_time
+         FROM moved
+     )
+     SELECT ${ITEM_COLUMNS} FROM moved`,
+    [
+      deltas.map(({ sku }) => sku),
+      deltas.map(({ onHand }) => onHand),
+      deltas.map(({ reserved }) => reserved),
+      kind,
+      reason,
+      actor ?? null,
+      reservationId ?? null,
+    ],
+  );
+  if (rows.length !== deltas.length)
+    throw new TypeError('stock was to be moved of an item that does not exist');
+  return rows.map(itemOf);
+}
+
+function itemTransaction(sql: Sql): ItemTransaction {
+  return {
+    ...stockTransaction(sql),
+    insertItem: async ({ sku, name, unitPrice, onHand, actor }) => {
+      const { rows } = await sql.query<ItemRow>(
+        `WITH clock AS (
+           SELECT clock_timestamp() AS now
+         ), created AS (
+           INSERT INTO items (sku, name, price_minor, currency_code, on_hand, create_time, change_id, change_time)
+           SELECT $1, $2, $3, $4, $5, now, nextval('stock_change_ids'), now FROM clock
+           ON CONFLICT (sku) DO NOTHING
+           RETURNING *
+         ), noted AS (
+           INSERT INTO stock_changes (change_id, sku, kind, on_hand_delta, reserved_delta, on_hand, reserved,
+                                      reason, actor, change_time)
+           SELECT change_id, sku, 'CREATED', on_hand, reserved, on_hand, reserved, '', $6, change_time FROM created
+         )
+         SELECT ${ITEM_COLUMNS} FROM created`,
+        [sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand, actor],
+      );
+      return rows[0] && itemOf(rows[0]);
+    },
+  };
+}
+
+function itemOf(row: ItemRow): Item {
+  const { sku, name, price_minor, currency_code, on_hand, reserved, create_time } = row;
+  const unitPrice = { minorUnits: price_minor, currencyCode: currency_code };
+  return { sku, name, unitPrice, onHand: on_hand, reserved, createTime: create_time };
+}
+
+/** A reservation beside one of its lines. */
+interface ReservationRow {
+  reservation_id: string;
+  owner: string;
+  state: ReservationState;
+  create_time: Date;
+  expire_time: Date;
+  is_due: boolean;
+  sku: string;
+  quantity: bigint;
+  price_minor: bigint;
+  currency_code: string;
+}
+
+/**
+ * Reservations with their lines, from a relation `chosen`. The clock is read beside rows that are
+ * locked already, so time spent waiting for a lock counts.
+ */
+const RESERVATIONS_CHOSEN = `
+  SELECT reservation_id, owner, state, create_time, expire_time, expire_time <= clock_timestamp() AS is_due,
+         sku, quantity, price_minor, currency_code
+    FROM chosen JOIN reservation_lines USING (reservation_id)
+   ORDER BY expire_time, reservation_id, line_number`;
+
+async function selectReservation(sql: Sql, reservationId: string): Promise<StoredReservation | undefined> {
+  const { rows } = await sql.query<ReservationRow>(
+    `WITH chosen AS (SELECT * FROM reservations WHERE reservation_id = $1) ${RESERVATIONS_CHOSEN}`,
+    [reservationId],
+  );
+  return reservationsOf(rows)[0];
+}
+
+function reservationTransaction(sql: Sql): ReservationTransaction {
+  return {
+    ...stockTransaction(sql),
+    insertReservation: (reservation) => insertReservation(sql, reservation),
+    lockReservation: async (reservationId) => {
+      const { rows } = await sql.query<ReservationRow>(
+        `WITH chosen AS MATERIALIZED (
+           SELECT * FROM reservations WHERE reservation_id = $1 FOR NO KEY UPDATE
+         ) ${RESERVATIONS_CHOSEN}`,
+        [reservationId],
+      );
+      return reservationsOf(rows)[0];
+    },
+    lockDueReservations: async (limit) => {
+      const { rows } = await sql.query<ReservationRow>(
+        `WITH chosen AS MATERIALIZED (
+           SELECT * FROM reservations
+            WHERE state = 'ACTIVE' AND expire_time <= (SELECT clock_timestamp())
+            ORDER BY expire_time LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+         ) ${RESERVATIONS_CHOSEN}`,
+        [limit],
+      );
+      return reservationsOf(rows);
+    },
+    endReservation: async (reservationId, state) => {
+      const { rowCount } = await sql.query(
+        `UPDATE reservations SET state = $2, end_time = clock_timestamp()
+          WHERE reservation_id = $1 AND state = 'ACTIVE'`,
+        [reservationId, state],
+      );
+      if (rowCount !== 1) throw new TypeError('a reservation was to be ended that is not active');
+    },
+  };
+}
+
+async function insertReservation(sql: Sql, reservation: NewReservation): Promise<Reservation> {
+  const { owner, lines, timeToLiveMicroseconds } = reservation;
+  const { rows } = await sql.query<Pick<ReservationRow, 'reservation_id' | 'create_time' | 'expire_time'>>(
+    `WITH clock AS (
+       SELECT clock_timestamp() AS now
+     ), made AS (
+       INSERT INTO reservations (owner, create_time, expire_time)
+       SELECT $1, now, now + $2::bigint * interval '1 microsecond' FROM clock
+       RETURNING reservation_id, create_time, expire_time
+     ), filled AS (
+       INSERT INTO reservation_lines (reservation_id, line_number, sku, quantity, price_minor, currency_code)
+       SELECT made.reservation_id, line.number, line.sku, line.quantity, line.price_minor, line.currency_code
+         FROM made, unnest($3::text[], $4::bigint[], $5::bigint[], $6::text[])
+              WITH ORDINALITY AS line (sku, quantity, price_minor, currency_code, number)
+     )
+     SELECT * FROM made`,
+    [
+      owner,
+      timeToLiveMicroseconds,
+      lines.map(({ sku }) => sku),
+      lines.map(({ quantity }) => quantity),
+      lines.map(({ unitPrice }) => unitPrice.minorUnits),
+      lines.map(({ unitPrice }) => unitPrice.currencyCode),
+    ],
+  );
+  const [made] = rows;
+  if (made === undefined) throw new TypeError('a reservation was not inserted');
+  const { reservation_id, create_time, expire_time } = made;
+  const times = { createTime: create_time, expireTime: expire_time };
+  return { reservationId: reservation_id, owner, state: 'ACTIVE', lines, ...times };
+}
+
+function reservationsOf(rows: readonly ReservationRow[]): StoredReservation[] {
+  const found = new Map<string, StoredReservation & { lines: ReservationLine[] }>();
+  for (const row of rows) {
+    const { reservation_id: reservationId, owner, state, is_due: isDue } = row;
+    const times = { createTime: row.create_time, expireTime: row.expire_time };
+    const known = found.get(reservationId) ?? { reservationId, owner, state, lines: [], ...times, isDue };
+    const unitPrice = { minorUnits: row.price_minor, currencyCode: row.currency_code };
+    known.lines.push({ sku: row.sku, quantity: row.quantity, unitPrice });
+    found.set(reservationId, known);
+  }
+  return [...found.values()];
+}
+
+interface LevelRow {
+  change_id: bigint;
+  sku: string;
+  on_hand: bigint;
+  reserved: bigint;
+  change_time: Date;
+}
+
+const LEVEL_COLUMNS = 'change_id, sku, on_hand, reserved, change_time';
+
+/** Transactions of this database that may hold an id of the history which nobody can see yet. */
+const WRITERS = `
+  SELECT DISTINCT virtualtransaction FROM pg_locks
+   WHERE locktype = 'relation' AND relation = 'stock_changes'::regclass AND mode = 'RowExclusiveLock' AND granted
+     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
+
+function changeReads(database: Database): ChangeStore {
+  return {
+    changesAfter: async ({ after, upTo, skus, limit }) => {
+      const { rows } = await database.query<LevelRow>(
+        `SELECT ${LEVEL_COLUMNS} FROM stock_changes
+          WHERE change_id > $1 AND ($2::bigint IS NULL OR change_id <= $2)
+            AND ($3::text[] IS NULL OR sku = ANY ($3))
+          ORDER BY change_id LIMIT $4`,
+        [after, upTo ?? null, skus ?? null, limit],
+      );
+      return rows.map(levelOf);
+    },
+    latestChangeId: async () => {
+      const { rows } = await database.query<{ change_id: bigint | null }>(
+        'SELECT max(change_id) AS change_id FROM stock_changes',
+      );
+      return rows[0]?.change_id ?? 0n;
+    },
+    writers: async () => {
+      const { rows } = await database.query<{ virtualtransaction: string }>(WRITERS);
+      return rows.map(({ virtualtransaction }) => virtualtransaction);
+    },
+    isAnyWriting: async (writers) => {
+      const { rowCount } = await database.query(
+        `${WRITERS} AND virtualtransaction = ANY ($1::text[]) LIMIT 1`,
+        [writers],
+      );
+      return rowCount > 0;
+    },
+  };
+}
+
+function watchReads(database: Database): WatchStore {
+  return {
+    levels: async ({ afterSku, skus, limit }) => {
+      const { rows } = await database.query<LevelRow>(
+        `SELECT ${LEVEL_COLUMNS} FROM items
+          WHERE sku > $1 AND ($2::text[] IS NULL OR sku = ANY ($2))
+          ORDER BY sku LIMIT $3`,
+        [afterSku, skus ?? null, limit],
+      );
+      return rows.map(levelOf);
+    },
+    existingSkus: async (skus) => {
+      const { rows } = await database.query<{ sku: string }>(
+        'SELECT sku FROM items WHERE sku = ANY ($1::text[])',
+        [skus],
+      );
+      return rows.map(({ sku }) => sku);
+    },
+    isChange: async (changeId) => {
+      const { rowCount } = await database.query('SELECT FROM stock_changes WHERE change_id = $1', [changeId]);
+      return rowCount > 0;
+    },
+  };
+}
+
+function levelOf({ change_id, sku, on_hand, reserved, change_time }: LevelRow): StockLevel {
+  return { changeId: change_id, sku, onHand: on_hand, reserved, changeTime: change_time };
+}
