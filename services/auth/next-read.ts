@@ -23,13 +23,14 @@ export interface NextRead<Request, Answer> {
 
 /**
  * Shares reads. A request that arrives while a read is under way waits for the next one, since what that read
- * has seen may be older than the request. A read that hangs holds up nobody for longer than
- * {@link READ_PATIENCE_MS}.
+ * has seen may be older than the request. A read that hangs holds up the others only for a while.
  *
  * @param read - reads once for all of the requests; the function it returns answers one, or throws for it alone
+ * @param patienceMs - how long a read keeps the next one from beginning
  */
 export function createNextRead<Request, Answer>(
   read: (requests: readonly Request[]) => Promise<(request: Request) => Answer>,
+  patienceMs: number = READ_PATIENCE_MS,
 ): NextRead<Request, Answer> {
   let waiting: Waiting<Request, Answer>[] = [];
   let underWay = 0;
@@ -40,7 +41,7 @@ export function createNextRead<Request, Answer>(
     const served = waiting;
     waiting = [];
     underWay += 1;
-    const patience = setTimeout(() => release(patience), READ_PATIENCE_MS);
+    const patience = setTimeout(() => release(patience), patienceMs);
     holding = patience;
     void serve(read, served).finally(() => {
       underWay -= 1;

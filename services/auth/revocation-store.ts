@@ -35,10 +35,6 @@ export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => 
       onAppended({ epoch: appended.epoch, entries: appended.entries });
       return appended;
     },
-    knowsSession: async (sessionId) => {
-      const { rowCount } = await sql.query('SELECT FROM sessions WHERE session_id = $1', [sessionId]);
-      return rowCount > 0;
-    },
   };
 }
 

@@ -52,8 +52,6 @@ export interface RevocationRows {
    * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
    */
   append(entries: readonly NewEntry[]): Promise<Appended>;
-  /** Whether there is such a session, open or ended. */
-  knowsSession(sessionId: string): Promise<boolean>;
 }
 
 /** Reads the log in one snapshot. */
@@ -112,7 +110,10 @@ export interface InstanceRecord {
 /** The part of a transaction that revoking uses. */
 export interface RevocationTransaction {
   readonly users: Pick<UserRows, 'raiseGeneration'>;
-  readonly sessions: Pick<SessionRows, 'end' | 'endAllOf'>;
+  readonly sessions: Pick<SessionRows, 'end' | 'endAllOf'> & {
+    /** The session, open or ended. */
+    lockShared(sessionId: string): Promise<object | undefined>;
+  };
   readonly revocations: RevocationRows;
 }
 
@@ -269,7 +270,7 @@ async function takeBack(tx: RevocationTransaction, target: Identified): Promise<
     case 'session': {
       const ended = await tx.sessions.end(target.sessionId, 'REVOKED');
       // A session that had ended before gets an entry again: a caller who missed the first answer may ask twice.
-      if (!ended && !(await tx.revocations.knowsSession(target.sessionId))) {
+      if (!ended && (await tx.sessions.lockShared(target.sessionId)) === undefined) {
         throw new ServiceError('NOT_FOUND', 'there is no such session');
       }
       return target.revocation;
