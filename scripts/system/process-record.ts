@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import type { ProcessRegistry } from './processes.js';
-import { endProcess } from './processes.js';
+import { endProcess, isRunning } from './processes.js';
 import type { EntrustedProcess } from './warden-client.js';
 
 /**
@@ -15,9 +15,14 @@ import type { EntrustedProcess } from './warden-client.js';
 export async function endRecordedProcesses(file: string): Promise<number> {
   const text = await readFile(file, 'utf8').catch(() => '[]');
   const recorded = (JSON.parse(text) as EntrustedProcess[]).reverse();
-  for (const found of recorded) await endProcess(found, found.ending);
+  let ended = 0;
+  for (const found of recorded) {
+    if (!(await isRunning(found))) continue;
+    await endProcess(found, found.ending);
+    ended += 1;
+  }
   await rm(file, { force: true });
-  return recorded.length;
+  return ended;
 }
 
 /** Keeps the record. Every change is written whole before the next one. */

@@ -19,6 +19,12 @@ export interface EntrustedProcess extends ProcessIdentity {
 }
 
 let pipe: Writable | undefined;
+let pid: number | undefined;
+
+/** The warden's process; `undefined` before there is anything to watch over. */
+export function wardenPid(): number | undefined {
+  return pid;
+}
 
 /** Has the warden end this process as soon as ours is gone, however it went. */
 export function entrust({ pid, startTime, ending }: EntrustedProcess): void {
@@ -58,6 +64,7 @@ function startWarden(): Writable {
     cwd: '/',
     env: { PATH: process.env['PATH'] },
   });
+  pid = child.pid;
   child.unref();
   child.on('error', () => undefined);
   child.stdin.on('error', () => undefined);

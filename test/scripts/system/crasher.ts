@@ -1,0 +1,18 @@
+/** A program for tests: starts PostgreSQL, fills a table, and is killed in the worst way, its warden first. */
+
+import pg from 'pg';
+import { startPostgres } from '../../../scripts/system/postgres.js';
+import { wardenPid } from '../../../scripts/system/warden-client.js';
+
+const [dataDir] = process.argv.slice(2);
+if (dataDir === undefined) throw new TypeError('usage: crasher.ts <data folder>');
+const server = await startPostgres({ dataDir, port: 0 });
+await server.ensureDatabase('shop');
+const client = new pg.Client({ connectionString: server.url('shop') });
+await client.connect();
+await client.query('CREATE TABLE kept AS SELECT 42 AS answer');
+process.stdout.write(`${server.pid}\n`, () => {
+  const warden = wardenPid();
+  if (warden !== undefined) process.kill(warden, 'SIGKILL');
+  process.kill(process.pid, 'SIGKILL');
+});

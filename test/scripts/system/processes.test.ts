@@ -1,0 +1,202 @@
+/** Processes by identity, the warden, the record of a data folder, and its lock. */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { lockFolder } from '../../../scripts/system/folder-lock.js';
+import { endRecordedProcesses, recordProcesses } from '../../../scripts/system/process-record.js';
+import type { LaunchedProcess } from '../../../scripts/system/processes.js';
+import {
+  endProcess,
+  isRunning,
+  launch,
+  ownIdentity,
+  startTimeOf,
+} from '../../../scripts/system/processes.js';
+import { SystemError } from '../../../scripts/system/system-error.js';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { rejectionOf } from '../../support/rejection.js';
+
+const ORPHANER = fileURLToPath(new URL('orphaner.ts', import.meta.url));
+const WARDEN_PATIENCE_MS = 10_000;
+const SHORT_ENDING = [
+  { signal: 'SIGTERM', graceMs: 300 },
+  { signal: 'SIGKILL', graceMs: 2_000 },
+] as const;
+
+describe('processes that we start', () => {
+  let folder: TemporaryFolder;
+  const running = new Set<LaunchedProcess>();
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  afterEach(async () => {
+    for (const started of running) await started.stop();
+    running.clear();
+  });
+
+  after(() => folder.remove());
+
+  async function run(script: string, ending = SHORT_ENDING as readonly (typeof SHORT_ENDING)[number][]) {
+    const started = await launch({
+      name: 'sleeper',
+      command: '/bin/sh',
+      arguments: ['-c', script],
+      cwd: folder.path,
+      environment: { PATH: process.env['PATH'] },
+      logFile: join(folder.path, 'logs', 'sleeper.log'),
+      ending,
+    });
+    running.add(started);
+    return started;
+  }
+
+  it('know how they ended and what they said last', async () => {
+    const first = await run('echo earlier; exit 0');
+    await first.ended;
+    const second = await run('echo later >&2; exit 7');
+    expect(await second.ended).to.equal('exit code 7');
+    expect(second.hasEnded()).to.equal('exit code 7');
+    expect(await second.logTail()).to.equal('later');
+  });
+
+  it('are killed when they do not heed the first signal', async () => {
+    const stubborn = await run('trap "" TERM; echo ready; while :; do sleep 0.05; done');
+    while ((await stubborn.logTail()) !== 'ready') await sleep(5);
+    await stubborn.stop();
+    expect(await stubborn.ended).to.equal('signal SIGKILL');
+  });
+
+  it('are ended even when they are frozen', async () => {
+    const frozen = await run('exec sleep 60');
+    frozen.kill('SIGSTOP');
+    await frozen.stop();
+    expect(await frozen.ended).to.equal('signal SIGTERM');
+  });
+
+  it('are refused in a sentence when the program does not exist', async () => {
+    const error = await rejectionOf(
+      launch({
+        name: 'ghost',
+        command: '/nowhere/ghost',
+        arguments: [],
+        cwd: folder.path,
+        environment: {},
+        logFile: join(folder.path, 'ghost.log'),
+      }),
+    );
+    expect(error).to.be.instanceOf(SystemError);
+    expect(error.message).to.contain('ghost could not be started');
+  });
+
+  it('are told apart by number and time of start', async () => {
+    const started = await run('exec sleep 60');
+    expect(await isRunning(started)).to.equal(true);
+    const namesake = { pid: started.pid, startTime: 'another boot/1' };
+    expect(await isRunning(namesake)).to.equal(false);
+    await endProcess(namesake);
+    expect(await isRunning(started)).to.equal(true);
+    await endProcess(started, SHORT_ENDING);
+    expect(await isRunning(started)).to.equal(false);
+  });
+
+  it('are found in the record by the next start, and nobody else is', async () => {
+    const file = join(folder.path, 'processes.json');
+    const left = await run('exec sleep 60');
+    const bystander = await run('exec sleep 60');
+    const record = recordProcesses(file);
+    await Promise.all([
+      record.started(left, SHORT_ENDING),
+      record.started({ pid: bystander.pid, startTime: 'another boot/1' }, SHORT_ENDING),
+    ]);
+    expect(await endRecordedProcesses(file)).to.equal(1);
+    expect(await isRunning(left)).to.equal(false);
+    expect(await isRunning(bystander)).to.equal(true);
+    expect(await endRecordedProcesses(file)).to.equal(0);
+  });
+
+  it('are ended by the warden when their launcher is killed, and their folder goes too', async () => {
+    const launcher = spawn(process.execPath, ['--import', 'tsx', ORPHANER], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line]: unknown[] = await once(launcher.stdout, 'data');
+    const { pid, temporary } = JSON.parse(String(line)) as { pid: number; temporary: string };
+    const startTime = (await startTimeOf(pid)) ?? '';
+    expect(await isRunning({ pid, startTime })).to.equal(true);
+    launcher.kill('SIGKILL');
+    const deadline = performance.now() + WARDEN_PATIENCE_MS;
+    while (
+      performance.now() < deadline &&
+      ((await isRunning({ pid, startTime })) || (await exists(temporary)))
+    ) {
+      await sleep(20);
+    }
+    expect(await isRunning({ pid, startTime })).to.equal(false);
+    expect(await exists(temporary)).to.equal(false);
+  });
+});
+
+describe('the lock of a folder', () => {
+  let folder: TemporaryFolder;
+  let path: string;
+  let count = 0;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  beforeEach(async () => {
+    count += 1;
+    path = join(folder.path, String(count));
+    await mkdir(path);
+  });
+
+  after(() => folder.remove());
+
+  it('is held by one at a time, and the next is told who holds it', async () => {
+    const lock = await lockFolder(path, 'The data');
+    const error = await rejectionOf(lockFolder(path, 'The data'));
+    expect(error).to.be.instanceOf(SystemError);
+    expect(error.message)
+      .to.contain(`in use by process ${process.pid}`)
+      .and.to.contain('PORTCULLIS_DATA_DIR');
+    await lock.release();
+    await (await lockFolder(path, 'The data')).release();
+    expect(await readdir(path)).to.deep.equal([]);
+  });
+
+  it('is taken from a process that is gone, and from a file that makes no sense', async () => {
+    const { startTime } = await ownIdentity();
+    for (const stale of [
+      JSON.stringify({ pid: process.pid, startTime: `${startTime}0` }),
+      '',
+      '{"pid": "one"}',
+    ]) {
+      await writeFile(join(path, 'lock.json'), stale);
+      await (await lockFolder(path, 'The data')).release();
+    }
+  });
+
+  it('goes to exactly one of many that find a stale one', async () => {
+    await writeFile(join(path, 'lock.json'), '{"pid": 1, "startTime": "another boot/1"}');
+    const outcomes = await Promise.allSettled(Array.from({ length: 10 }, () => lockFolder(path, 'The data')));
+    const winners = outcomes.filter(({ status }) => status === 'fulfilled');
+    expect(winners).to.have.length(1);
+    expect(await readdir(path)).to.deep.equal(['lock.json']);
+    expect(JSON.parse(await readFile(join(path, 'lock.json'), 'utf8'))).to.include({ pid: process.pid });
+  });
+});
+
+async function exists(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  );
+}
