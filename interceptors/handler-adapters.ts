@@ -150,10 +150,14 @@ function roomIn(call: Outgoing<never>): Promise<void> {
   });
 }
 
-async function* requestsOf<Request>(
-  call: AnyCall & AsyncIterable<unknown>,
-): AsyncGenerator<Request, void, undefined> {
-  for await (const request of call) yield request as Request;
+/** The part of a readable call that receiving needs. */
+interface Incoming extends AnyCall {
+  iterator(options: { destroyOnReturn: boolean }): AsyncIterable<unknown>;
+}
+
+/** The requests of a call. Reading them to their end leaves the other direction open. */
+function requestsOf<Request>(call: Incoming): AsyncIterable<Request> {
+  return call.iterator({ destroyOnReturn: false }) as AsyncIterable<Request>;
 }
 
 interface Failing extends AnyCall {

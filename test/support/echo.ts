@@ -1,0 +1,192 @@
+/** A guarded server with one method of each kind, and rules to try; over real sockets. */
+
+import {
+  Client,
+  credentials,
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js';
+import {
+  bidi,
+  clientStream,
+  createGuard,
+  type Guard,
+  type GuardOptions,
+  serverStream,
+  signalOf,
+  unary,
+} from '../../interceptors/index.js';
+import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
+import { AUDIENCE, ISSUER, type TestIssuer } from './issuer.js';
+
+function method(name: string, requestStream = false, responseStream = false) {
+  const identity = (bytes: Buffer): Buffer => bytes;
+  return {
+    path: `/test.v1.EchoService/${name}`,
+    requestStream,
+    responseStream,
+    requestSerialize: identity,
+    requestDeserialize: identity,
+    responseSerialize: identity,
+    responseDeserialize: identity,
+  };
+}
+
+/** The service: every method answers with what it was sent. */
+export const ECHO: ServiceDefinition = {
+  Unary: method('Unary'),
+  ClientStream: method('ClientStream', true),
+  ServerStream: method('ServerStream', false, true),
+  Bidi: method('Bidi', true, true),
+  Public: method('Public'),
+  Stale: method('Stale'),
+  StaleStream: method('StaleStream', false, true),
+  Services: method('Services'),
+  Users: method('Users'),
+  Operators: method('Operators'),
+  TwoScopes: method('TwoScopes'),
+  Fresh: method('Fresh'),
+};
+
+const NO_RULE: Rule = {
+  public: false,
+  scopes: [],
+  roles: [],
+  caller: Caller.CALLER_UNSPECIFIED,
+  maxAuthAge: undefined,
+  onStale: OnStale.ON_STALE_UNSPECIFIED,
+};
+
+const CALL: Rule = { ...NO_RULE, scopes: ['echo.call'] };
+
+export const ECHO_RULES: Readonly<Record<string, Rule>> = {
+  Unary: CALL,
+  ClientStream: CALL,
+  ServerStream: CALL,
+  Bidi: CALL,
+  Public: { ...NO_RULE, public: true },
+  Stale: { ...CALL, onStale: OnStale.ON_STALE_ALLOW },
+  StaleStream: { ...CALL, onStale: OnStale.ON_STALE_ALLOW },
+  Services: { ...NO_RULE, caller: Caller.CALLER_SERVICE },
+  Users: { ...NO_RULE, caller: Caller.CALLER_USER },
+  Operators: { ...NO_RULE, roles: ['operator', 'admin'] },
+  TwoScopes: { ...NO_RULE, scopes: ['echo.call', 'echo.more'] },
+  Fresh: { ...NO_RULE, maxAuthAge: { seconds: 60n, nanos: 0 } },
+};
+
+/** The rules as the generated code would hold them. */
+export function echoSchema(rules: Readonly<Record<string, Rule | undefined>> = ECHO_RULES) {
+  const methods: Record<string, { rule: Rule }> = {};
+  for (const [name, rule] of Object.entries(rules)) if (rule !== undefined) methods[name] = { rule };
+  return { options: { services: { EchoService: { methods } } } };
+}
+
+/** What handlers were asked to do; a refused call must leave no trace here. */
+export class Trace {
+  started = 0;
+  messages = 0;
+  ended = 0;
+}
+
+/** Resolves when the signal is aborted. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+export function echoHandlers(trace: Trace): UntypedServiceImplementation {
+  const once = unary<Buffer, Buffer>((request) => {
+    trace.started += 1;
+    return request;
+  });
+  const streamed = serverStream<Buffer, Buffer>(async function* (request, call) {
+    trace.started += 1;
+    const signal = signalOf(call);
+    try {
+      yield request;
+      await aborted(signal);
+    } finally {
+      trace.ended += 1;
+    }
+  });
+  return {
+    Unary: once,
+    Public: once,
+    Stale: once,
+    Services: once,
+    Users: once,
+    Operators: once,
+    TwoScopes: once,
+    Fresh: once,
+    StaleStream: streamed,
+    ServerStream: streamed,
+    ClientStream: clientStream<Buffer, Buffer>(async (requests) => {
+      trace.started += 1;
+      const parts: Buffer[] = [];
+      for await (const request of requests) {
+        trace.messages += 1;
+        parts.push(request);
+      }
+      trace.ended += 1;
+      return Buffer.concat(parts);
+    }),
+    Bidi: bidi<Buffer, Buffer>(async function* (requests) {
+      trace.started += 1;
+      for await (const request of requests) {
+        trace.messages += 1;
+        yield request;
+      }
+      trace.ended += 1;
+    }),
+  };
+}
+
+/** A guarded echo server and a client of it. */
+export interface Echo {
+  readonly guard: Guard;
+  readonly client: Client;
+  readonly port: number;
+  readonly trace: Trace;
+  stop(): Promise<void>;
+}
+
+export async function startEcho(issuer: TestIssuer, options: Partial<GuardOptions> = {}): Promise<Echo> {
+  const guard = await createGuard({
+    issuer: ISSUER,
+    audience: AUDIENCE,
+    auth: { source: issuer.source },
+    ...options,
+  });
+  const server = new Server({ interceptors: [guard.interceptor] });
+  const trace = new Trace();
+  guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
+  });
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  return {
+    guard,
+    client,
+    port,
+    trace,
+    stop: async () => {
+      client.close();
+      server.forceShutdown();
+      await guard.close();
+    },
+  };
+}
+
+/** Metadata with a token. */
+export function bearer(token: string): Metadata {
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${token}`);
+  return metadata;
+}

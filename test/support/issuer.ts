@@ -1,0 +1,187 @@
+/** An issuer in memory, for tests of the library: real keys, real signatures, a log that answers syncs. */
+
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
+import type { RevocationSource } from '../../interceptors/index.js';
+import {
+  Broadcast,
+  type Entry,
+  EntryKind,
+  type PullResponse,
+  type SyncRequest,
+  type SyncResponse,
+} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
+
+export const ISSUER = 'https://issuer.test';
+export const AUDIENCE = 'echo';
+
+/** A signing key of the test issuer. */
+export interface TestKey {
+  readonly kid: string;
+  readonly privateKey: CryptoKey;
+  readonly published: PublicKey;
+}
+
+export async function createTestKey(algorithm = 'EdDSA'): Promise<TestKey> {
+  const { publicKey, privateKey } = await generateKeyPair(algorithm, { extractable: true });
+  const kid = randomBytes(16).toString('base64url');
+  return {
+    kid,
+    privateKey,
+    published: { kid, algorithm, jwk: JSON.stringify(await exportJWK(publicKey)) },
+  };
+}
+
+/** The bytes of a UUID. */
+export function idOf(uuid: string): Buffer {
+  return Buffer.from(uuid.replaceAll('-', ''), 'hex');
+}
+
+/** Claims of a user's token, as far as a test wants to say. */
+export type ClaimOverrides = Readonly<Record<string, unknown>>;
+
+export class TestIssuer {
+  /** While false, every question hangs until it times out. */
+  answers = true;
+  leaseMs = 2000;
+  epoch = randomBytes(16);
+  keys: TestKey[];
+  readonly broadcastKey: TestKey;
+  readonly log: Entry[] = [];
+  asked = 0;
+
+  private constructor(key: TestKey, broadcastKey: TestKey) {
+    this.keys = [key];
+    this.broadcastKey = broadcastKey;
+  }
+
+  static async create(): Promise<TestIssuer> {
+    return new TestIssuer(await createTestKey(), await createTestKey());
+  }
+
+  get key(): TestKey {
+    const key = this.keys[0];
+    if (key === undefined) throw new Error('the issuer has no key');
+    return key;
+  }
+
+  /** The claims of a good user token of this moment. */
+  claims(overrides: ClaimOverrides = {}): Record<string, unknown> {
+    const now = Math.floor(Date.now() / 1000);
+    return {
+      iss: ISSUER,
+      aud: [AUDIENCE],
+      sub: randomUUID(),
+      client_id: 'direct',
+      iat: now,
+      exp: now + 300,
+      jti: randomUUID(),
+      sid: randomUUID(),
+      gen: 1,
+      auth_time: now,
+      amr: ['pwd'],
+      scope: 'echo.call',
+      roles: ['customer'],
+      clients: [['direct', 1]],
+      ...overrides,
+    };
+  }
+
+  /** Signs claims as an access token. */
+  async sign(
+    claims: unknown,
+    header: Record<string, unknown> = {},
+    key: TestKey = this.key,
+  ): Promise<string> {
+    const payload = typeof claims === 'string' ? claims : JSON.stringify(claims);
+    return await new CompactSign(Buffer.from(payload))
+      .setProtectedHeader({ alg: key.published.algorithm, kid: key.kid, typ: 'at+jwt', ...header })
+      .sign(key.privateKey);
+  }
+
+  /** A good token. */
+  token(overrides: ClaimOverrides = {}): Promise<string> {
+    return this.sign(this.claims(overrides));
+  }
+
+  /** Writes an entry to the log. */
+  revoke(kind: EntryKind, key: Uint8Array | string, minGeneration = 0n): Entry {
+    const entry: Entry = {
+      entryId: randomBytes(16),
+      sequence: BigInt(this.log.length + 1),
+      kind,
+      key: Buffer.from(key),
+      minGeneration,
+      keepUntil: new Date(Date.now() + 3_665_000),
+      acknowledge: false,
+    };
+    this.log.push(entry);
+    return entry;
+  }
+
+  revokeSession(sid: string): Entry {
+    return this.revoke(EntryKind.ENTRY_KIND_SESSION, idOf(sid));
+  }
+
+  /** A broadcast of entries, as it travels. */
+  async broadcast(
+    entries: Entry[],
+    key: TestKey = this.broadcastKey,
+    epoch: Buffer = this.epoch,
+  ): Promise<Buffer> {
+    const jws = await new CompactSign(Broadcast.encode({ epoch, entries }).finish())
+      .setProtectedHeader({ alg: 'EdDSA', kid: key.kid, typ: 'portcullis-revocations+jws' })
+      .sign(key.privateKey);
+    return Buffer.from(jws);
+  }
+
+  readonly source: RevocationSource = {
+    sync: async (request, signal) => {
+      this.asked += 1;
+      if (!this.answers) await hang(signal);
+      return this.#answer(request);
+    },
+    pull: () => this.#pull(),
+  };
+
+  #answer(request: SyncRequest): SyncResponse {
+    const isOtherEpoch = Buffer.compare(request.epoch, this.epoch) !== 0;
+    const head = this.log[this.log.length - 1];
+    const keys = this.keys.map((key) => key.published);
+    const version = createHash('sha256').update(JSON.stringify(keys)).digest();
+    return {
+      epoch: this.epoch,
+      head: BigInt(this.log.length),
+      entryIdAtHead: head?.entryId ?? Buffer.alloc(0),
+      entries: isOtherEpoch ? [] : this.log.slice(Number(request.applied)),
+      pull: isOtherEpoch,
+      keySet: Buffer.compare(request.keySetVersion, version) === 0 ? undefined : { version, keys },
+      broadcastKeys: [this.broadcastKey.published],
+      horizon: new Date(0),
+      leaseLength: { seconds: 0n, nanos: this.leaseMs * 1_000_000 },
+    };
+  }
+
+  async *#pull(): AsyncGenerator<PullResponse> {
+    if (!this.answers) throw new Error('the issuer is silent');
+    const head = this.log[this.log.length - 1];
+    yield { part: { $case: 'entries', value: { entries: [...this.log] } } };
+    yield {
+      part: {
+        $case: 'end',
+        value: {
+          epoch: this.epoch,
+          sequence: BigInt(this.log.length),
+          entryId: head?.entryId ?? Buffer.alloc(0),
+        },
+      },
+    };
+  }
+}
+
+function hang(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+}
