@@ -2,6 +2,7 @@
 
 import { ServiceError } from '../../interceptors/errors.js';
 import type { Client } from './clients.js';
+import { CLOCK_SKEW_SECONDS } from './revocation-log.js';
 import { audienceOfScope, OWN_AUDIENCE } from './roles.js';
 import { parseWords } from './text-checks.js';
 import {
@@ -33,6 +34,12 @@ export interface Exchange {
   }): Promise<MintedToken>;
   /** What a token says at this moment; undefined when it is not good, whatever the reason. */
   introspect(token: string): Promise<VerifiedToken | undefined>;
+  /**
+   * The `jti` of a token of this issuer that has not expired, whether or not it was revoked.
+   *
+   * @throws ServiceError TOKEN_INVALID, TOKEN_EXPIRED
+   */
+  tokenIdOf(token: string): Promise<string>;
 }
 
 /** What {@link createExchange} needs. */
@@ -65,6 +72,17 @@ export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
       store.transaction(async (tx) => {
         const verified = await tokens.verify(tx, token, undefined);
         return verified !== undefined && (await isLive(tx, verified)) ? verified : undefined;
+      }),
+    tokenIdOf: (token) =>
+      store.transaction(async (tx) => {
+        const verified = await tokens.verify(tx, token, undefined);
+        if (verified === undefined) throw new ServiceError('TOKEN_INVALID', 'the token is not valid');
+        // Instances admit it for as long as their clocks may differ, so it can be revoked for as long.
+        const goneMs = (verified.expiresAtSeconds + CLOCK_SKEW_SECONDS) * 1000;
+        if (goneMs <= (await tx.databaseTime()).getTime()) {
+          throw new ServiceError('TOKEN_EXPIRED', 'the token has expired');
+        }
+        return verified.tokenId;
       }),
   };
 }

@@ -28,6 +28,13 @@ const MAKING_LOCK = '7305489217362';
 /** The keys' rows inside a transaction. */
 export function createKeyRows(sql: Sql): KeyRows {
   return {
+    epoch: async () => {
+      const { rows } = await sql.query<{ epoch: Buffer }>('SELECT epoch FROM log_state');
+      const [row] = rows;
+      if (row === undefined) throw new Error('the revocation log has no state');
+      return row.epoch;
+    },
+
     lockMaking: async () => {
       // Waiting here is no deadlock: whoever makes keys holds nothing else that others wait for.
       await sql.query("SELECT set_config('lock_timeout', '10s', true)");

@@ -10,6 +10,8 @@ import {
   generateKeyPair,
   importPKCS8,
 } from 'jose';
+import { ServiceError } from '../../interceptors/errors.js';
+import { createNextRead } from './next-read.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
 
 /** The algorithms that may sign access tokens. */
@@ -29,6 +31,9 @@ export const ACCESS_TOKEN_TYPE = 'at+jwt';
 
 /** `typ` of a broadcast. */
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';
+
+/** When to ask again while no key has been made yet, in milliseconds. */
+export const NO_KEY_RETRY_MS = 500;
 
 /** What a key signs. One purpose's keys are never taken for the other's. */
 export type KeyPurpose = 'token' | 'broadcast';
@@ -65,6 +70,8 @@ export interface KeyRow extends PublishedKey {
 
 /** The keys' rows, inside a transaction. Only keys of the log's current epoch are seen. */
 export interface KeyRows {
+  /** The current epoch of the revocation log, to which all these keys belong. */
+  epoch(): Promise<Buffer>;
   /** Waits until no other replica makes keys; held until the end of the transaction. */
   lockMaking(): Promise<void>;
   /** Every key that is not retired. */
@@ -74,6 +81,12 @@ export interface KeyRows {
   lockSigning(purpose: KeyPurpose): Promise<KeyRow | undefined>;
   /** Whether this key still verifies; its row stays share-locked until the end of the transaction. */
   lockLive(kid: string): Promise<boolean>;
+}
+
+/** The published keys, for whoever asks from outside. */
+export interface PublicKeys {
+  /** The epoch and its keys, from a reading of the database that begins after the call. */
+  read(): Promise<PublishedKeys & { readonly epoch: Buffer }>;
 }
 
 /** Signs broadcasts of revocations. */
@@ -150,7 +163,10 @@ export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Ke
     },
     lockTokenSigner: async (tx) => {
       const row = await tx.keys.lockSigning('token');
-      if (row === undefined) throw new Error('no key signs access tokens');
+      if (row === undefined) {
+        const retryAfterMs = NO_KEY_RETRY_MS;
+        throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'there is no signing key yet', { retryAfterMs });
+      }
       return (claims) => sign(row, ACCESS_TOKEN_TYPE, Buffer.from(JSON.stringify(claims), 'utf8'));
     },
     broadcastSigner: () => ({
@@ -161,6 +177,18 @@ export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Ke
     }),
     published: async (tx) => publish(await tx.keys.live()),
   };
+}
+
+/** Shares readings, because anybody may ask, and as often as they like. */
+export function createPublicKeys(store: AuthStore): PublicKeys {
+  const reads = createNextRead<undefined, PublishedKeys & { readonly epoch: Buffer }>(async () => {
+    const published = await store.transaction(async ({ keys }) => ({
+      epoch: await keys.epoch(),
+      ...publish(await keys.live()),
+    }));
+    return () => published;
+  });
+  return { read: () => reads.ask(undefined) };
 }
 
 /** What is published of these keys. */
