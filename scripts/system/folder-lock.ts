@@ -1,14 +1,15 @@
 /** The lock on a folder: one launcher at a time, and a dead one's lock does not stand in the way. */
 
 import { randomUUID } from 'node:crypto';
-import { link, readFile, rename, unlink, writeFile } from 'node:fs/promises';
+import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ProcessIdentity } from './processes.js';
 import { isRunning, ownIdentity } from './processes.js';
 import { SystemError } from './system-error.js';
 
-const LOCK_FILE = 'lock.json';
-const ATTEMPTS_MAX = 10;
+const PREFIX = 'lock.';
+const RELEASED = 'released';
+const ATTEMPTS_MAX = 100;
 
 /** A lock that is held. */
 export interface FolderLock {
@@ -19,28 +20,59 @@ export interface FolderLock {
 /**
  * Locks a folder for as long as this process lives.
  *
+ * Lock files are numbered, and the highest number counts. Whoever finds its holder gone, or the lock
+ * given back, makes the next number, which can succeed for one alone. Nobody ever removes or replaces
+ * the highest, so that no slow process can mistake a living lock for the dead one it has just read.
+ *
  * @param what - what the folder holds, for the message
  * @throws SystemError when a running process holds the lock
  */
 export async function lockFolder(folder: string, what: string): Promise<FolderLock> {
-  const file = join(folder, LOCK_FILE);
-  const own = JSON.stringify({ ...(await ownIdentity()), token: randomUUID() });
+  const own = JSON.stringify(await ownIdentity());
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-    if (await createWhole(file, own)) return { release: () => removeIfOurs(file, own) };
-    const found = await readFile(file, 'utf8').catch(() => undefined);
-    if (found === undefined) continue;
-    const holder = parseHolder(found);
+    const highest = Math.max(0, ...(await numbersIn(folder)));
+    const holder = await holderOf(folder, highest);
     if (holder !== undefined && (await isRunning(holder))) {
       throw new SystemError(
         `${what} in ${folder} is in use by process ${holder.pid}. Stop it first, or choose another folder with PORTCULLIS_DATA_DIR.`,
       );
     }
-    await removeStale(file, found);
+    const number = highest + 1;
+    if (!(await createWhole(fileOf(folder, number), own))) continue;
+    const numbers = await numbersIn(folder);
+    if (Math.max(...numbers) > number) {
+      // What we read was old: this number had been used and cleared away in between.
+      await rm(fileOf(folder, number), { force: true });
+      continue;
+    }
+    for (const older of numbers) if (older < number) await rm(fileOf(folder, older), { force: true });
+    return { release: () => writeWhole(fileOf(folder, number), RELEASED) };
   }
-  throw new SystemError(`The lock ${file} could not be taken: other processes keep taking it.`);
+  throw new SystemError(`The lock in ${folder} could not be taken: other processes keep taking it.`);
 }
 
-/** A link appears with its whole content or not at all, and never replaces another's lock. */
+function fileOf(folder: string, number: number): string {
+  return join(folder, `${PREFIX}${number}`);
+}
+
+async function numbersIn(folder: string): Promise<number[]> {
+  const names = (await readdir(folder)).filter((name) => name.startsWith(PREFIX));
+  return names.map((name) => Number(name.slice(PREFIX.length))).filter((number) => Number.isInteger(number));
+}
+
+async function holderOf(folder: string, number: number): Promise<ProcessIdentity | undefined> {
+  try {
+    const value: unknown = JSON.parse(await readFile(fileOf(folder, number), 'utf8'));
+    if (typeof value !== 'object' || value === null) return undefined;
+    if (!('pid' in value) || typeof value.pid !== 'number') return undefined;
+    if (!('startTime' in value) || typeof value.startTime !== 'string') return undefined;
+    return { pid: value.pid, startTime: value.startTime };
+  } catch {
+    return undefined;
+  }
+}
+
+/** A link appears with its whole content or not at all, and never replaces another file. */
 async function createWhole(file: string, content: string): Promise<boolean> {
   const draft = `${file}.${randomUUID()}`;
   await writeFile(draft, content, { mode: 0o600 });
@@ -51,34 +83,12 @@ async function createWhole(file: string, content: string): Promise<boolean> {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
     throw error;
   } finally {
-    await unlink(draft);
+    await rm(draft);
   }
 }
 
-/** Moves the lock aside first: if another process has just taken it, its lock is put back. */
-async function removeStale(file: string, stale: string): Promise<void> {
-  const aside = `${file}.${randomUUID()}`;
-  try {
-    await rename(file, aside);
-  } catch {
-    return;
-  }
-  if ((await readFile(aside, 'utf8')) !== stale) await link(aside, file).catch(() => undefined);
-  await unlink(aside);
-}
-
-async function removeIfOurs(file: string, own: string): Promise<void> {
-  if ((await readFile(file, 'utf8').catch(() => '')) === own) await unlink(file).catch(() => undefined);
-}
-
-function parseHolder(text: string): ProcessIdentity | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value !== 'object' || value === null) return undefined;
-    if (!('pid' in value) || typeof value.pid !== 'number') return undefined;
-    if (!('startTime' in value) || typeof value.startTime !== 'string') return undefined;
-    return { pid: value.pid, startTime: value.startTime };
-  } catch {
-    return undefined;
-  }
+async function writeWhole(file: string, content: string): Promise<void> {
+  const draft = `${file}.${randomUUID()}`;
+  await writeFile(draft, content, { mode: 0o600 });
+  await rename(draft, file);
 }

@@ -24,6 +24,8 @@ import { rejectionOf } from '../../support/rejection.js';
 
 const ORPHANER = fileURLToPath(new URL('orphaner.ts', import.meta.url));
 const WARDEN_PATIENCE_MS = 10_000;
+const ROUNDS = 20;
+const CONTENDERS = 10;
 const SHORT_ENDING = [
   { signal: 'SIGTERM', graceMs: 300 },
   { signal: 'SIGKILL', graceMs: 2_000 },
@@ -169,7 +171,7 @@ describe('the lock of a folder', () => {
       .and.to.contain('PORTCULLIS_DATA_DIR');
     await lock.release();
     await (await lockFolder(path, 'The data')).release();
-    expect(await readdir(path)).to.deep.equal([]);
+    expect(await readdir(path)).to.have.length(1);
   });
 
   it('is taken from a process that is gone, and from a file that makes no sense', async () => {
@@ -179,18 +181,24 @@ describe('the lock of a folder', () => {
       '',
       '{"pid": "one"}',
     ]) {
-      await writeFile(join(path, 'lock.json'), stale);
+      await writeFile(join(path, 'lock.1000'), stale);
       await (await lockFolder(path, 'The data')).release();
     }
   });
 
   it('goes to exactly one of many that find a stale one', async () => {
-    await writeFile(join(path, 'lock.json'), '{"pid": 1, "startTime": "another boot/1"}');
-    const outcomes = await Promise.allSettled(Array.from({ length: 10 }, () => lockFolder(path, 'The data')));
-    const winners = outcomes.filter(({ status }) => status === 'fulfilled');
-    expect(winners).to.have.length(1);
-    expect(await readdir(path)).to.deep.equal(['lock.json']);
-    expect(JSON.parse(await readFile(join(path, 'lock.json'), 'utf8'))).to.include({ pid: process.pid });
+    for (let round = 1; round <= ROUNDS; round += 1) {
+      const contested = join(path, String(round));
+      await mkdir(contested);
+      await writeFile(join(contested, 'lock.1'), '{"pid": 1, "startTime": "another boot/1"}');
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: CONTENDERS }, () => lockFolder(contested, 'The data')),
+      );
+      expect(outcomes.filter(({ status }) => status === 'fulfilled')).to.have.length(1);
+      expect(await readdir(contested)).to.deep.equal(['lock.2']);
+      const holder: unknown = JSON.parse(await readFile(join(contested, 'lock.2'), 'utf8'));
+      expect(holder).to.include({ pid: process.pid });
+    }
   });
 });
 
