@@ -1,0 +1,91 @@
+/** What users and operators read, against what is there: variables, commands and links. */
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const SERVICES = ['auth', 'inventory', 'payment'];
+const VARIABLE = /\b(?:PORTCULLIS_[A-Z_]+[A-Z]|DATABASE_URL|NATS_URL|NATS_SERVER_BIN)\b/g;
+
+/** Variables that `npm start` alone knows, beside those that it hands on. */
+const START_VARIABLES = ['PORTCULLIS_DATA_DIR', 'NATS_SERVER_BIN'];
+
+describe('the documentation', () => {
+  it('describes every variable that a service reads, and no other', async () => {
+    const configured = (await Promise.all(SERVICES.map(variablesOf))).flat();
+    const described = (await read('docs/operating.md'))
+      .split('\n')
+      .filter((line) => line.startsWith('| `'))
+      .flatMap((line) => (line.split('|')[1] ?? '').match(VARIABLE) ?? []);
+    expect(unique(described)).to.deep.equal(unique([...configured, ...START_VARIABLES]));
+  });
+
+  it('names no variable that does not exist', async () => {
+    const known = [...(await Promise.all(SERVICES.map(variablesOf))).flat(), ...START_VARIABLES];
+    for (const page of await pages()) {
+      const named = (await read(page)).match(VARIABLE) ?? [];
+      const unknown = named.filter((name) => !known.includes(name) && !known.includes(withoutFile(name)));
+      expect(unknown, page).to.be.empty;
+    }
+  });
+
+  it('names no command that does not exist', async () => {
+    const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
+    for (const page of await pages()) {
+      const named = [...(await read(page)).matchAll(/npm (?:run ([a-z]+)|(start|test)\b)/g)];
+      for (const [command, script, builtIn] of named) {
+        expect(scripts, `${page}: ${command}`).to.have.property(script ?? builtIn ?? '');
+      }
+    }
+  });
+
+  it('runs no script that is not there', async () => {
+    const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
+    const files = Object.values(scripts).flatMap(
+      (command) => command.match(/\b(?:scripts|proto)\/\S+/g) ?? [],
+    );
+    expect(files).to.not.be.empty;
+    expect(files.filter((file) => !existsSync(join(ROOT, file)))).to.be.empty;
+  });
+
+  it('links to nothing that is not there', async () => {
+    for (const page of await pages()) {
+      const links = [...(await read(page)).matchAll(/\]\(([^)#]+)[^)]*\)/g)].map(
+        ([, target]) => target ?? '',
+      );
+      const local = links.filter((target) => !target.startsWith('https://'));
+      const broken = local.filter((target) => !existsSync(join(ROOT, dirname(page), target)));
+      expect(broken, page).to.be.empty;
+    }
+  });
+});
+
+/** The variables in a service's configuration: the keys that stand in capitals before a colon. */
+async function variablesOf(service: string): Promise<string[]> {
+  const source = await read(join('services', service, 'config.ts'));
+  const keys = [...source.matchAll(/^ {2}([A-Z][A-Z_]+): /gm)].map(([, name]) => name ?? '');
+  expect(keys, service).to.include('DATABASE_URL');
+  return keys;
+}
+
+async function pages(): Promise<string[]> {
+  const docs = await readdir(join(ROOT, 'docs'), { recursive: true });
+  return [
+    ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md'],
+    ...docs.filter((path) => path.endsWith('.md')).map((path) => join('docs', path)),
+  ];
+}
+
+function read(path: string): Promise<string> {
+  return readFile(join(ROOT, path), 'utf8');
+}
+
+function withoutFile(variable: string): string {
+  return variable.replace(/_FILE$/, '');
+}
+
+function unique(names: readonly string[]): string[] {
+  return [...new Set(names)].sort();
+}
