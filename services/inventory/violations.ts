@@ -5,7 +5,7 @@ import type { Money } from './stock.js';
 
 /** Violations reported at most: they travel in trailers, whose size peers limit. */
 export const VIOLATIONS_MAX = 25;
-/** The longest request id, in characters. */
+/** The longest request id, in UTF-16 units. */
 export const REQUEST_ID_LENGTH_MAX = 255;
 /** The longest name or reason, in characters. */
 export const TEXT_LENGTH_MAX = 200;
@@ -38,7 +38,7 @@ export class Violations {
 
   /** What makes a retry the same request. */
   requireRequestId(requestId: string): void {
-    const length = characters(requestId, REQUEST_ID_LENGTH_MAX);
+    const { length } = requestId;
     const holds = length >= 1 && length <= REQUEST_ID_LENGTH_MAX && isFaithful(requestId);
     const description = `must be 1 to ${REQUEST_ID_LENGTH_MAX} characters of valid UTF-8 without NUL`;
     this.require(holds, 'request_id', description);

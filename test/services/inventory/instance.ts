@@ -1,0 +1,84 @@
+/** An instance of inventory without its network side, on a real database, and what the tests of inventory share. */
+
+import { randomUUID } from 'node:crypto';
+import { systemClock } from '../../../interceptors/clock.js';
+import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { type Database, openDatabase } from '../../../services/common/database.js';
+import { createLog } from '../../../services/common/log.js';
+import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
+import { createItem } from '../../../services/inventory/items.js';
+import type { Caller, Item } from '../../../services/inventory/stock.js';
+import { CHANGES_CHANNEL, createStore, type Store } from '../../../services/inventory/store.js';
+
+/** What one process has of the service. */
+export interface Instance {
+  readonly database: Database;
+  readonly store: Store;
+  readonly feed: ChangeFeed;
+  close(): Promise<void>;
+}
+
+/** An operator. */
+export const olga: Caller = { subject: 'olga', isOperator: true };
+/** A customer. */
+export const alice: Caller = { subject: 'alice', isOperator: false };
+/** Another customer. */
+export const bob: Caller = { subject: 'bob', isOperator: false };
+
+/** Opens an instance on a database that may be empty; hints arrive as in the real process unless told otherwise. */
+export async function openInstance(url: string, options: { hints?: boolean } = {}): Promise<Instance> {
+  const log = createLog({ service: 'inventory', level: 'silent' });
+  const migrations = new URL('../../../services/inventory/migrations/', import.meta.url);
+  const database = openDatabase({ url, migrations, log });
+  await database.ready(new AbortController().signal);
+  const store = createStore({ database, log });
+  const feed = createChangeFeed({ store, clock: systemClock, log });
+  if (options.hints !== false) await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
+  return {
+    database,
+    store,
+    feed,
+    close: async () => {
+      await feed.close();
+      await database.close();
+    },
+  };
+}
+
+/** A sku that no other test uses. */
+export function newSku(prefix = 'T'): string {
+  return `${prefix}-${randomUUID().toUpperCase()}`;
+}
+
+/** Creates an item with so many units. */
+export function stockUp(instance: Instance, onHand: bigint, sku = newSku()): Promise<Item> {
+  const unitPrice = { minorUnits: 250n, currencyCode: 'EUR' };
+  return createItem(instance, olga, { sku, name: 'Thing', unitPrice, onHand, requestId: randomUUID() });
+}
+
+/** The code with which something fails; fails itself when it succeeds, or fails with anything else. */
+export async function codeOf(failing: Promise<unknown>): Promise<ErrorCode> {
+  return (await errorOf(failing)).code;
+}
+
+/** The ServiceError with which something fails. */
+export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
+  const outcome = await failing.then(
+    () => 'succeeded',
+    (error: unknown) => error,
+  );
+  if (outcome instanceof ServiceError) return outcome;
+  throw new Error('expected a ServiceError', { cause: outcome });
+}
+
+/** The fields at fault, sorted. */
+export async function faultsOf(failing: Promise<unknown>): Promise<string[]> {
+  const { code, violations } = await errorOf(failing);
+  if (code !== 'FIELD_INVALID') throw new Error(`expected FIELD_INVALID, got ${code}`);
+  return violations.map(({ field }) => field).sort();
+}
+
+/** What is broken in the database, as an operator would ask. */
+export async function breachesIn({ database }: Instance): Promise<object[]> {
+  return (await database.query('SELECT * FROM stock_breaches')).rows;
+}

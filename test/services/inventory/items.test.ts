@@ -1,0 +1,295 @@
+/** The catalogue on a real database: what is accepted, what is refused, and what a retry gets. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { adjustStock, createItem, getItem, listItems } from '../../../services/inventory/items.js';
+import { reserveStock } from '../../../services/inventory/reservations.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import {
+  alice,
+  breachesIn,
+  codeOf,
+  errorOf,
+  faultsOf,
+  type Instance,
+  newSku,
+  olga,
+  openInstance,
+  stockUp,
+} from './instance.js';
+
+const INT64_MAX = 2n ** 63n - 1n;
+const INT64_MIN = -(2n ** 63n);
+
+describe('inventory items', () => {
+  let fresh: FreshDatabase;
+  let inventory: Instance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    inventory = await openInstance(fresh.url);
+  });
+  after(async () => {
+    await inventory.close();
+    await fresh.drop();
+  });
+
+  function item(change: object = {}) {
+    const unitPrice = { minorUnits: 1n, currencyCode: 'EUR' };
+    return { sku: newSku(), name: 'Lamp', unitPrice, onHand: 5n, requestId: randomUUID(), ...change };
+  }
+  function adjustment(sku: string, delta: bigint, change: object = {}) {
+    return { sku, delta, reason: 'delivery', requestId: randomUUID(), ...change };
+  }
+
+  describe('createItem()', () => {
+    it('keeps every field', async () => {
+      const unitPrice = { minorUnits: INT64_MAX, currencyCode: 'JPY' };
+      const request = item({ name: 'Łampa 灯 👩‍🚀', unitPrice, onHand: 1_000_000_000n });
+      const created = await createItem(inventory, olga, request);
+      expect(created).to.include({
+        sku: request.sku,
+        name: 'Łampa 灯 👩‍🚀',
+        onHand: 1_000_000_000n,
+        reserved: 0n,
+      });
+      expect(created.unitPrice).to.deep.equal(unitPrice);
+      expect(await getItem(inventory, request.sku)).to.deep.equal(created);
+    });
+
+    it('refuses a sku that is taken', async () => {
+      const { sku } = await stockUp(inventory, 1n);
+      expect(await codeOf(createItem(inventory, olga, item({ sku })))).to.equal('ALREADY_EXISTS');
+      expect((await getItem(inventory, sku)).name).to.equal('Thing');
+    });
+
+    it('lets one of many creators of one sku win', async () => {
+      const sku = newSku();
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 8 }, () => createItem(inventory, olga, item({ sku }))),
+      );
+      expect(outcomes.filter(({ status }) => status === 'fulfilled')).to.have.length(1);
+    });
+
+    it('answers a retry with the first answer, whatever has happened since', async () => {
+      const request = item();
+      const first = await createItem(inventory, olga, request);
+      await adjustStock(inventory, olga, adjustment(request.sku, 7n));
+      expect(await createItem(inventory, olga, request)).to.deep.equal(first);
+    });
+
+    it('tells of all violations together', async () => {
+      const bad = item({ sku: 'lower', name: '', unitPrice: undefined, onHand: -1n, requestId: '' });
+      expect(await faultsOf(createItem(inventory, olga, bad))).to.deep.equal([
+        'name',
+        'on_hand',
+        'request_id',
+        'sku',
+        'unit_price.currency_code',
+        'unit_price.minor_units',
+      ]);
+    });
+
+    const badFields: [string, object, string][] = [
+      ['an empty sku', { sku: '' }, 'sku'],
+      ['a sku of 65 characters', { sku: 'A'.repeat(65) }, 'sku'],
+      ['a sku in lower case', { sku: 'lamp' }, 'sku'],
+      ['a sku that begins with a dot', { sku: '.A' }, 'sku'],
+      ['a sku with a newline at its end', { sku: 'A\n' }, 'sku'],
+      ['a sku with look-alike letters', { sku: 'LАMP' }, 'sku'],
+      ['a blank name', { name: ' \u3000' }, 'name'],
+      ['a name of 201 characters', { name: 'x'.repeat(201) }, 'name'],
+      ['a name of a megabyte', { name: 'x'.repeat(2 ** 20) }, 'name'],
+      ['a name with NUL', { name: 'a\0b' }, 'name'],
+      ['a name with a line break', { name: 'a\nb' }, 'name'],
+      ['a name that was invalid UTF-8', { name: 'a\uFFFD' }, 'name'],
+      ['a price of 0', { unitPrice: { minorUnits: 0n, currencyCode: 'EUR' } }, 'unit_price.minor_units'],
+      [
+        'a negative price',
+        { unitPrice: { minorUnits: INT64_MIN, currencyCode: 'EUR' } },
+        'unit_price.minor_units',
+      ],
+      ['no currency', { unitPrice: { minorUnits: 1n, currencyCode: '' } }, 'unit_price.currency_code'],
+      [
+        'a currency in lower case',
+        { unitPrice: { minorUnits: 1n, currencyCode: 'eur' } },
+        'unit_price.currency_code',
+      ],
+      [
+        'an unknown currency',
+        { unitPrice: { minorUnits: 1n, currencyCode: 'ABC' } },
+        'unit_price.currency_code',
+      ],
+      ['a negative stock', { onHand: -1n }, 'on_hand'],
+      ['a stock of 1,000,000,001', { onHand: 1_000_000_001n }, 'on_hand'],
+      ['a stock of int64 max', { onHand: INT64_MAX }, 'on_hand'],
+      ['no request id', { requestId: '' }, 'request_id'],
+      ['a request id of 256 characters', { requestId: 'x'.repeat(256) }, 'request_id'],
+      ['a request id with NUL', { requestId: 'a\0' }, 'request_id'],
+      ['a request id that was invalid UTF-8', { requestId: 'a\uFFFD' }, 'request_id'],
+    ];
+    for (const [what, change, field] of badFields) {
+      it(`refuses ${what}`, async () => {
+        const bad = item(change);
+        expect(await faultsOf(createItem(inventory, olga, bad))).to.deep.equal([field]);
+        if (field !== 'sku') expect(await codeOf(getItem(inventory, bad.sku))).to.equal('NOT_FOUND');
+      });
+    }
+
+    it('accepts names and request ids at their limits', async () => {
+      const request = item({ name: '👩'.repeat(200), requestId: `${randomUUID()}${'x'.repeat(219)}` });
+      expect((await createItem(inventory, olga, request)).name).to.equal('👩'.repeat(200));
+    });
+
+    it('tells request ids apart that differ only by normalisation', async () => {
+      const suffix = randomUUID();
+      const one = await createItem(inventory, olga, item({ requestId: `caf\u00e9 ${suffix}` }));
+      const other = await createItem(inventory, olga, item({ requestId: `cafe\u0301 ${suffix}` }));
+      expect(one.sku).not.to.equal(other.sku);
+    });
+  });
+
+  describe('getItem()', () => {
+    it('refuses what is no sku, and does not find what does not exist', async () => {
+      expect(await faultsOf(getItem(inventory, "' OR 1=1"))).to.deep.equal(['sku']);
+      expect(await codeOf(getItem(inventory, newSku()))).to.equal('NOT_FOUND');
+    });
+  });
+
+  describe('listItems()', () => {
+    it('goes through every item once, by sku, in pages', async () => {
+      const prefix = newSku('LIST');
+      const skus = ['-', '.', '0', 'A', 'Z', '_'].map((end) => `${prefix.slice(0, 40)}${end}`);
+      for (const sku of skus) await stockUp(inventory, 1n, sku);
+      const seen: string[] = [];
+      let pageToken = '';
+      do {
+        const page = await listItems(inventory, { pageSize: 4, pageToken });
+        expect(page.items.length).to.be.at.most(4);
+        seen.push(...page.items.map(({ sku }) => sku));
+        pageToken = page.nextPageToken;
+      } while (pageToken !== '');
+      expect(seen.filter((sku) => skus.includes(sku))).to.deep.equal(skus);
+      expect(new Set(seen).size).to.equal(seen.length);
+      expect(seen).to.deep.equal([...seen].sort());
+    });
+
+    it('refuses page sizes and tokens that are not good', async () => {
+      expect(await faultsOf(listItems(inventory, { pageSize: -1, pageToken: '' }))).to.deep.equal([
+        'page_size',
+      ]);
+      expect(await faultsOf(listItems(inventory, { pageSize: 0, pageToken: 'x' }))).to.deep.equal([
+        'page_token',
+      ]);
+    });
+  });
+
+  describe('adjustStock()', () => {
+    it('adds and takes', async () => {
+      const { sku } = await stockUp(inventory, 10n);
+      expect((await adjustStock(inventory, olga, adjustment(sku, 5n))).onHand).to.equal(15n);
+      expect((await adjustStock(inventory, olga, adjustment(sku, -15n))).onHand).to.equal(0n);
+    });
+
+    it('never takes what is reserved', async () => {
+      const { sku } = await stockUp(inventory, 10n);
+      const lines = [{ sku, quantity: 4n }];
+      await reserveStock(inventory, alice, { lines, timeToLive: undefined, requestId: randomUUID() });
+      const error = await errorOf(adjustStock(inventory, olga, adjustment(sku, -7n)));
+      expect(error.code).to.equal('INSUFFICIENT_STOCK');
+      expect(error.message).to.equal(`only 6 units of ${sku} are not reserved`);
+      expect(await getItem(inventory, sku)).to.include({ onHand: 10n, reserved: 4n });
+      expect((await adjustStock(inventory, olga, adjustment(sku, -6n))).onHand).to.equal(4n);
+    });
+
+    it('fills up to 1e12 units and not one more', async () => {
+      const { sku } = await stockUp(inventory, 1_000_000_000n);
+      const rest = 1_000_000_000_000n - 1_000_000_000n;
+      expect((await adjustStock(inventory, olga, adjustment(sku, rest))).onHand).to.equal(1_000_000_000_000n);
+      expect(await faultsOf(adjustStock(inventory, olga, adjustment(sku, 1n)))).to.deep.equal(['delta']);
+    });
+
+    it('does not find an unknown item', async () => {
+      expect(await codeOf(adjustStock(inventory, olga, adjustment(newSku(), 1n)))).to.equal('NOT_FOUND');
+    });
+
+    for (const delta of [0n, INT64_MAX, INT64_MIN, 1_000_000_000_001n]) {
+      it(`refuses a delta of ${delta}`, async () => {
+        const { sku } = await stockUp(inventory, 1n);
+        expect(await faultsOf(adjustStock(inventory, olga, adjustment(sku, delta)))).to.include('delta');
+        expect((await getItem(inventory, sku)).onHand).to.equal(1n);
+      });
+    }
+
+    it('carries out a request once, however often it is sent at once', async () => {
+      const { sku } = await stockUp(inventory, 0n);
+      const request = adjustment(sku, 3n);
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 20 }, () => adjustStock(inventory, olga, request)),
+      );
+      const codes = outcomes.map((outcome) => (outcome.status === 'fulfilled' ? 'OK' : outcome.reason.code));
+      expect(new Set(codes)).to.satisfy((seen: Set<string>) =>
+        [...seen].every((code) => code === 'OK' || code === 'REQUEST_IN_PROGRESS'),
+      );
+      expect(codes).to.include('OK');
+      expect((await getItem(inventory, sku)).onHand).to.equal(3n);
+    });
+
+    it('refuses a request id that comes with another payload, in any field', async () => {
+      const { sku } = await stockUp(inventory, 10n);
+      const request = adjustment(sku, 3n);
+      await adjustStock(inventory, olga, request);
+      for (const change of [
+        { delta: 4n },
+        { reason: 'delivery ' },
+        { sku: (await stockUp(inventory, 1n)).sku },
+      ]) {
+        const other = adjustStock(inventory, olga, { ...request, ...change });
+        expect(await codeOf(other)).to.equal('REQUEST_ID_REUSED');
+      }
+      expect((await getItem(inventory, sku)).onHand).to.equal(13n);
+    });
+
+    it('carries out again what failed before', async () => {
+      const { sku } = await stockUp(inventory, 1n);
+      const request = adjustment(sku, -2n);
+      expect(await codeOf(adjustStock(inventory, olga, request))).to.equal('INSUFFICIENT_STOCK');
+      await adjustStock(inventory, olga, adjustment(sku, 1n));
+      expect((await adjustStock(inventory, olga, request)).onHand).to.equal(0n);
+    });
+
+    it('takes the same request id of two callers for two requests', async () => {
+      const { sku } = await stockUp(inventory, 0n);
+      const request = adjustment(sku, 1n);
+      await adjustStock(inventory, olga, request);
+      await adjustStock(inventory, { subject: 'otto', isOperator: true }, request);
+      expect((await getItem(inventory, sku)).onHand).to.equal(2n);
+    });
+
+    it('adds up whatever the order of adjustments', async () => {
+      const deltas = fc.array(fc.bigInt({ min: -50n, max: 50n }), { minLength: 1, maxLength: 12 });
+      const adds = fc.asyncProperty(deltas, async (all) => {
+        const { sku } = await stockUp(inventory, 60n);
+        let expected = 60n;
+        for (const delta of all) {
+          const isPossible = delta !== 0n && expected + delta >= 0n;
+          const outcome = await adjustStock(inventory, olga, adjustment(sku, delta)).then(
+            () => true,
+            () => false,
+          );
+          expect(outcome).to.equal(isPossible);
+          if (isPossible) expected += delta;
+        }
+        expect((await getItem(inventory, sku)).onHand).to.equal(expected);
+      });
+      await fc.assert(adds, { numRuns: 15 });
+    });
+  });
+
+  describe('the history of all this', () => {
+    it('adds up', async () => {
+      expect(await breachesIn(inventory)).to.deep.equal([]);
+    });
+  });
+});

@@ -1,0 +1,603 @@
+/** Reservations on a real database, over two instances: never oversold, ended exactly once, owned. */
+
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { adjustStock, getItem } from '../../../services/inventory/items.js';
+import {
+  commitReservation,
+  getReservation,
+  type Reservation,
+  releaseReservation,
+  reserveStock,
+  sweepReservations,
+  type TimeToLive,
+} from '../../../services/inventory/reservations.js';
+import { type Caller, type Item, payloadOf } from '../../../services/inventory/stock.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import {
+  alice,
+  bob,
+  breachesIn,
+  codeOf,
+  errorOf,
+  faultsOf,
+  type Instance,
+  newSku,
+  olga,
+  openInstance,
+  stockUp,
+} from './instance.js';
+
+describe('inventory reservations', () => {
+  let fresh: FreshDatabase;
+  let one: Instance;
+  let other: Instance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    [one, other] = await Promise.all([openInstance(fresh.url), openInstance(fresh.url)]);
+  });
+  after(async () => {
+    await Promise.all([one.close(), other.close()]);
+    await fresh.drop();
+  });
+
+  /** What a caller sends to set units aside; each is `[sku, quantity]`. */
+  function order(lines: [string, bigint][], change: { timeToLive?: TimeToLive; requestId?: string } = {}) {
+    const all = lines.map(([sku, quantity]) => ({ sku, quantity }));
+    return { lines: all, timeToLive: undefined, requestId: randomUUID(), ...change };
+  }
+  function ending({ reservationId }: Pick<Reservation, 'reservationId'>, requestId: string = randomUUID()) {
+    return { reservationId, requestId };
+  }
+  function reserve(lines: [string, bigint][], caller: Caller = alice): Promise<Reservation> {
+    return reserveStock(one, caller, order(lines));
+  }
+  /** Lets the time of a reservation be up by the clock of the database, as if it had waited. */
+  async function runOut({ reservationId }: Reservation): Promise<void> {
+    await one.database.query(
+      `UPDATE reservations SET create_time = create_time - interval '2 hours',
+              expire_time = clock_timestamp() - interval '1 microsecond' WHERE reservation_id = $1`,
+      [reservationId],
+    );
+  }
+  async function stockOf(sku: string): Promise<Pick<Item, 'onHand' | 'reserved'>> {
+    const { onHand, reserved } = await getItem(one, sku);
+    return { onHand, reserved };
+  }
+  async function historyOf({ reservationId }: Reservation): Promise<string[]> {
+    const { rows } = await one.database.query<{ kind: string }>(
+      'SELECT kind FROM stock_changes WHERE reservation_id = $1 ORDER BY change_id',
+      [reservationId],
+    );
+    return rows.map(({ kind }) => kind);
+  }
+
+  describe('reserveStock()', () => {
+    it('sets units aside at the present price, in the order of the lines', async () => {
+      const [{ sku: a }, { sku: b }] = [
+        await stockUp(one, 5n, newSku('B')),
+        await stockUp(one, 5n, newSku('A')),
+      ];
+      const reservation = await reserve([
+        [a, 2n],
+        [b, 5n],
+      ]);
+      const unitPrice = { minorUnits: 250n, currencyCode: 'EUR' };
+      expect(reservation.lines).to.deep.equal([
+        { sku: a, quantity: 2n, unitPrice },
+        { sku: b, quantity: 5n, unitPrice },
+      ]);
+      expect(reservation).to.include({ state: 'ACTIVE', owner: 'alice' });
+      expect(reservation.expireTime.getTime() - reservation.createTime.getTime()).to.equal(600_000);
+      expect(await stockOf(a)).to.deep.equal({ onHand: 5n, reserved: 2n });
+      expect(await stockOf(b)).to.deep.equal({ onHand: 5n, reserved: 5n });
+      expect(await getReservation(other, alice, reservation.reservationId)).to.deep.equal(reservation);
+    });
+
+    it('keeps the price of the reservation when the item becomes dearer', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 1n]]);
+      await one.database.query('UPDATE items SET price_minor = 999 WHERE sku = $1', [sku]);
+      const { lines } = await commitReservation(one, alice, ending(reservation));
+      expect(lines[0]?.unitPrice.minorUnits).to.equal(250n);
+    });
+
+    it('sets nothing aside when one line is too many', async () => {
+      const [{ sku: a }, { sku: b }] = [await stockUp(one, 5n), await stockUp(one, 1n)];
+      const error = await errorOf(
+        reserve([
+          [a, 5n],
+          [b, 2n],
+        ]),
+      );
+      expect(error.code).to.equal('INSUFFICIENT_STOCK');
+      expect(error.message).to.equal(`not enough in stock: there are 1 of ${b}`);
+      expect(await stockOf(a)).to.deep.equal({ onHand: 5n, reserved: 0n });
+    });
+
+    it('sets nothing aside when one item is unknown', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const failing = reserve([
+        [sku, 1n],
+        [newSku(), 1n],
+      ]);
+      expect(await codeOf(failing)).to.equal('NOT_FOUND');
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
+    });
+
+    it('never sells more than there is: 200 buyers, 20 units, two instances', async () => {
+      const { sku } = await stockUp(one, 20n);
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 200 }, async (_, index) => {
+          const [instance, caller] = [
+            index % 2 === 0 ? one : other,
+            { subject: `buyer-${index}`, isOperator: false },
+          ];
+          const reservation = await reserveStock(instance, caller, order([[sku, 1n]]));
+          return await commitReservation(instance, caller, ending(reservation));
+        }),
+      );
+      const codes = outcomes.map((outcome) =>
+        outcome.status === 'fulfilled' ? 'sold' : outcome.reason.code,
+      );
+      expect(codes.filter((code) => code === 'sold')).to.have.length(20);
+      expect(codes.filter((code) => code === 'INSUFFICIENT_STOCK')).to.have.length(180);
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 0n, reserved: 0n });
+    });
+
+    it('does not deadlock on lines in opposite orders', async () => {
+      const skus = await Promise.all(Array.from({ length: 6 }, async () => (await stockUp(one, 1_000n)).sku));
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 60 }, (_, index) => {
+          const lines = skus.map((sku): [string, bigint] => [sku, 1n]);
+          if (index % 2 === 0) lines.reverse();
+          return reserveStock(index % 3 === 0 ? one : other, alice, order(lines));
+        }),
+      );
+      expect(outcomes.filter(({ status }) => status === 'rejected')).to.deep.equal([]);
+      for (const sku of skus) expect((await stockOf(sku)).reserved).to.equal(60n);
+      const { rows } = await one.database.query<{ deadlocks: bigint }>(
+        'SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()',
+      );
+      expect(rows[0]?.deadlocks).to.equal(0n);
+    });
+
+    it('takes units back from reservations that have run out, without waiting for a sweep', async () => {
+      const { sku } = await stockUp(one, 3n);
+      const held = await reserve([[sku, 3n]], bob);
+      expect(await codeOf(reserve([[sku, 1n]]))).to.equal('INSUFFICIENT_STOCK');
+      await runOut(held);
+      await reserve([[sku, 1n]]);
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 3n, reserved: 1n });
+      expect(await historyOf(held)).to.deep.equal(['RESERVED', 'EXPIRED']);
+    });
+
+    it('answers a retry with the first answer, even when the reservation has ended since', async () => {
+      const { sku } = await stockUp(one, 3n);
+      const request = order([[sku, 3n]]);
+      const first = await reserveStock(one, alice, request);
+      await commitReservation(one, alice, ending(first));
+      expect(await reserveStock(other, alice, request)).to.deep.equal(first);
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 0n, reserved: 0n });
+    });
+
+    it('reserves once for a request that is sent many times at once to two instances', async () => {
+      const { sku } = await stockUp(one, 100n);
+      const request = order([[sku, 1n]]);
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 30 }, (_, index) => reserveStock(index % 2 === 0 ? one : other, alice, request)),
+      );
+      const ids = outcomes.flatMap((outcome) =>
+        outcome.status === 'fulfilled' ? [outcome.value.reservationId] : [],
+      );
+      const codes = outcomes.flatMap((outcome) =>
+        outcome.status === 'rejected' ? [outcome.reason.code] : [],
+      );
+      expect(new Set(ids).size).to.equal(1);
+      expect(codes.filter((code) => code !== 'REQUEST_IN_PROGRESS')).to.deep.equal([]);
+      expect((await stockOf(sku)).reserved).to.equal(1n);
+    });
+
+    it('refuses a request id that comes with other lines or another time to live', async () => {
+      const { sku } = await stockUp(one, 100n);
+      const request = order([[sku, 1n]]);
+      await reserveStock(one, alice, request);
+      const { requestId } = request;
+      for (const changed of [
+        order([[sku, 2n]], { requestId }),
+        order([[sku, 1n]], { requestId, timeToLive: { seconds: 600n, nanos: 0 } }),
+      ]) {
+        expect(await codeOf(reserveStock(one, alice, changed))).to.equal('REQUEST_ID_REUSED');
+      }
+      expect((await stockOf(sku)).reserved).to.equal(1n);
+    });
+
+    it('takes the same request id of two users for two requests', async () => {
+      const { sku } = await stockUp(one, 100n);
+      const request = order([[sku, 1n]]);
+      const [first, second] = [
+        await reserveStock(one, alice, request),
+        await reserveStock(one, bob, request),
+      ];
+      expect(first.reservationId).not.to.equal(second.reservationId);
+      expect(second.owner).to.equal('bob');
+    });
+
+    const A = 'A-GOOD-SKU';
+    const ttl = (seconds: bigint, nanos = 0) => ({ timeToLive: { seconds, nanos } });
+    const many = (count: number) =>
+      Array.from({ length: count }, (_, index): [string, bigint] => [`${A}-${index}`, 1n]);
+    const bad: [string, ReturnType<typeof order>, string[]][] = [
+      ['no line', order([]), ['lines']],
+      ['51 lines', order(many(51)), ['lines']],
+      ['100,000 lines', order(many(100_000)), ['lines']],
+      ['a quantity of 0', order([[A, 0n]]), ['lines[0].quantity']],
+      ['a negative quantity', order([[A, -1n]]), ['lines[0].quantity']],
+      ['a quantity of 1,000,001', order([[A, 1_000_001n]]), ['lines[0].quantity']],
+      ['a quantity of int64 max', order([[A, 2n ** 63n - 1n]]), ['lines[0].quantity']],
+      ['a quantity of int64 min', order([[A, -(2n ** 63n)]]), ['lines[0].quantity']],
+      [
+        'a sku twice',
+        order([
+          [A, 1n],
+          ['B', 1n],
+          [A, 1n],
+        ]),
+        ['lines[2].sku'],
+      ],
+      ['a bad sku', order([['a', 1n]]), ['lines[0].sku']],
+      ['a sku with NUL', order([['A\0', 1n]]), ['lines[0].sku']],
+      ['a time to live of 0', order([[A, 1n]], ttl(0n)), ['time_to_live']],
+      ['a time to live just below a second', order([[A, 1n]], ttl(0n, 999_999_999)), ['time_to_live']],
+      ['a time to live just above an hour', order([[A, 1n]], ttl(3600n, 1)), ['time_to_live']],
+      ['a negative time to live', order([[A, 1n]], ttl(-1n)), ['time_to_live']],
+      ['a time to live of int64 max', order([[A, 1n]], ttl(2n ** 63n - 1n)), ['time_to_live']],
+      ['a time to live with negative nanos', order([[A, 1n]], ttl(2n, -1)), ['time_to_live']],
+      ['a time to live with too many nanos', order([[A, 1n]], ttl(2n, 1_000_000_000)), ['time_to_live']],
+      ['no request id', order([[A, 1n]], { requestId: '' }), ['request_id']],
+      ['a long request id', order([[A, 1n]], { requestId: 'x'.repeat(256) }), ['request_id']],
+      [
+        'everything wrong at once',
+        order(
+          [
+            ['', 0n],
+            ['', 0n],
+          ],
+          { requestId: '\uFFFD', ...ttl(0n) },
+        ),
+        [
+          'lines[0].quantity',
+          'lines[0].sku',
+          'lines[1].quantity',
+          'lines[1].sku',
+          'lines[1].sku',
+          'request_id',
+          'time_to_live',
+        ],
+      ],
+    ];
+    for (const [what, request, fields] of bad) {
+      it(`refuses ${what}`, async () => {
+        expect(await faultsOf(reserveStock(one, alice, request))).to.deep.equal(fields);
+      });
+    }
+
+    it('reports a bounded number of violations', async () => {
+      const lines = Array.from({ length: 50 }, (): [string, bigint] => ['', 0n]);
+      expect(await faultsOf(reserveStock(one, alice, order(lines)))).to.have.length(25);
+    });
+
+    it('takes 50 lines of 1,000,000 units for an hour', async () => {
+      const skus = await Promise.all(
+        Array.from({ length: 50 }, async () => (await stockUp(one, 1_000_000n)).sku),
+      );
+      const lines = skus.map((sku): [string, bigint] => [sku, 1_000_000n]);
+      const reservation = await reserveStock(one, alice, order(lines, ttl(3600n)));
+      expect(reservation.lines.map(({ sku }) => sku)).to.deep.equal(skus);
+      await releaseReservation(one, alice, ending(reservation));
+    });
+  });
+
+  describe('commitReservation() and releaseReservation()', () => {
+    it('commits: the units leave the stock', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 2n]]);
+      const committed = await commitReservation(one, alice, ending(reservation));
+      expect(committed).to.deep.equal({ ...reservation, state: 'COMMITTED' });
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 3n, reserved: 0n });
+    });
+
+    it('releases: the units go back', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 2n]]);
+      const released = await releaseReservation(one, alice, ending(reservation));
+      expect(released).to.deep.equal({ ...reservation, state: 'RELEASED' });
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
+    });
+
+    for (const [name, end] of [
+      ['commit', commitReservation],
+      ['release', releaseReservation],
+    ] as const) {
+      it(`answers the same to every further ${name}, with the same request id or another`, async () => {
+        const { sku } = await stockUp(one, 5n);
+        const reservation = await reserve([[sku, 2n]]);
+        const request = ending(reservation);
+        const first = await end(one, alice, request);
+        const after = await stockOf(sku);
+        expect(await end(other, alice, request)).to.deep.equal(first);
+        expect(await end(one, alice, ending(reservation))).to.deep.equal(first);
+        expect(await stockOf(sku)).to.deep.equal(after);
+        expect(await historyOf(reservation)).to.have.length(2);
+      });
+
+      it(`does not tell a foreign reservation from a missing one on ${name}`, async () => {
+        const { sku } = await stockUp(one, 5n);
+        const reservation = await reserve([[sku, 2n]]);
+        const foreign = await errorOf(end(one, bob, ending(reservation)));
+        const missing = await errorOf(end(one, bob, ending({ reservationId: randomUUID() })));
+        const byOperator = await errorOf(end(one, olga, ending(reservation)));
+        for (const error of [foreign, missing, byOperator]) {
+          expect([error.code, error.message]).to.deep.equal(['NOT_FOUND', 'there is no such reservation']);
+        }
+        expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('ACTIVE');
+      });
+
+      it(`refuses to ${name} what has run out, and gives the units back once`, async () => {
+        const { sku } = await stockUp(one, 5n);
+        const reservation = await reserve([[sku, 2n]]);
+        await runOut(reservation);
+        for (const instance of [one, other, one]) {
+          expect(await codeOf(end(instance, alice, ending(reservation)))).to.equal('RESERVATION_EXPIRED');
+        }
+        expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
+        expect(await historyOf(reservation)).to.deep.equal(['RESERVED', 'EXPIRED']);
+      });
+
+      it(`refuses a ${name} without a good id, all violations together`, async () => {
+        const failing = end(one, alice, { reservationId: "'; DROP TABLE items", requestId: '' });
+        expect(await faultsOf(failing)).to.deep.equal(['request_id', 'reservation_id']);
+      });
+    }
+
+    it('refuses to commit what was released, and to release what was committed', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
+      await releaseReservation(one, alice, ending(first));
+      await commitReservation(one, alice, ending(second));
+      expect(await codeOf(commitReservation(one, alice, ending(first)))).to.equal('RESERVATION_NOT_ACTIVE');
+      expect(await codeOf(releaseReservation(one, alice, ending(second)))).to.equal('RESERVATION_NOT_ACTIVE');
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 4n, reserved: 0n });
+    });
+
+    it('lets one of a commit and a release win that are sent at once', async () => {
+      const { sku } = await stockUp(one, 40n);
+      const reservations = await Promise.all(Array.from({ length: 20 }, () => reserve([[sku, 2n]])));
+      let sold = 0n;
+      for (const reservation of reservations) {
+        const [commit, release] = await Promise.allSettled([
+          commitReservation(one, alice, ending(reservation)),
+          releaseReservation(other, alice, ending(reservation)),
+        ]);
+        expect([commit.status, release.status].sort()).to.deep.equal(['fulfilled', 'rejected']);
+        if (commit.status === 'fulfilled') sold += 2n;
+        expect(await historyOf(reservation)).to.have.length(2);
+      }
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 40n - sold, reserved: 0n });
+    });
+
+    it('refuses a request id that was used for another reservation', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
+      const requestId = randomUUID();
+      await commitReservation(one, alice, ending(first, requestId));
+      expect(await codeOf(commitReservation(one, alice, ending(second, requestId)))).to.equal(
+        'REQUEST_ID_REUSED',
+      );
+      expect((await stockOf(sku)).reserved).to.equal(1n);
+    });
+
+    it('takes a reservation id in capitals for the same reservation', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 1n]]);
+      const requestId = randomUUID();
+      const inCapitals = { reservationId: reservation.reservationId.toUpperCase() };
+      const first = await commitReservation(one, alice, ending(inCapitals, requestId));
+      expect(await commitReservation(one, alice, ending(reservation, requestId))).to.deep.equal(first);
+    });
+  });
+
+  describe('getReservation()', () => {
+    it('shows a reservation to its owner and to operators, to nobody else', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 1n]]);
+      const { reservationId } = reservation;
+      expect(await getReservation(one, alice, reservationId)).to.deep.equal(reservation);
+      expect(await getReservation(one, olga, reservationId)).to.deep.equal(reservation);
+      const foreign = await errorOf(getReservation(one, bob, reservationId));
+      const missing = await errorOf(getReservation(one, bob, randomUUID()));
+      expect([foreign.code, foreign.message]).to.deep.equal([missing.code, missing.message]);
+      expect(foreign.code).to.equal('NOT_FOUND');
+    });
+
+    it('shows a reservation that has run out as expired, and gives the units back', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 1n]]);
+      await runOut(reservation);
+      expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('EXPIRED');
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
+    });
+
+    it('refuses what is no UUID', async () => {
+      expect(await faultsOf(getReservation(one, alice, 'x\0'))).to.deep.equal(['reservation_id']);
+    });
+  });
+
+  describe('sweepReservations()', () => {
+    it('expires by the clock of the database when the time is up, not before', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const request = order([[sku, 5n]], { timeToLive: { seconds: 1n, nanos: 0 } });
+      const reservation = await reserveStock(one, alice, request);
+      await sweepReservations(one);
+      expect((await stockOf(sku)).reserved).to.equal(5n);
+      await sleep(1_050);
+      expect(await sweepReservations(other)).to.equal(1);
+      expect((await stockOf(sku)).reserved).to.equal(0n);
+      expect(await historyOf(reservation)).to.deep.equal(['RESERVED', 'EXPIRED']);
+    });
+
+    it('expires each of many exactly once: two sweepers and their owners at once', async () => {
+      const skus = await Promise.all(Array.from({ length: 3 }, async () => (await stockUp(one, 1_000n)).sku));
+      const reservations = await Promise.all(
+        Array.from({ length: 90 }, (_, index) => {
+          const chosen = skus.filter((_sku, bit) => ((index % 7) + 1) & (1 << bit));
+          return reserve(chosen.map((sku): [string, bigint] => [sku, 1n]));
+        }),
+      );
+      for (const reservation of reservations) await runOut(reservation);
+      const [first, second, ...touched] = await Promise.all([
+        sweepReservations(one),
+        sweepReservations(other),
+        ...reservations.slice(0, 10).map((it) => codeOf(commitReservation(one, alice, ending(it)))),
+        ...reservations.slice(5, 15).map(async (it) => {
+          return (await getReservation(other, alice, it.reservationId)).state;
+        }),
+      ]);
+      expect(new Set(touched)).to.deep.equal(new Set(['RESERVATION_EXPIRED', 'EXPIRED']));
+      expect(Number(first) + Number(second)).to.be.at.most(90);
+      await sweepReservations(one);
+      for (const sku of skus) expect(await stockOf(sku)).to.deep.equal({ onHand: 1_000n, reserved: 0n });
+      for (const reservation of reservations) {
+        const { length } = reservation.lines;
+        expect(await historyOf(reservation)).to.have.length(2 * length);
+      }
+    });
+
+    it('leaves a reservation alone that its owner is committing', async () => {
+      const { sku } = await stockUp(one, 5n);
+      const reservation = await reserve([[sku, 5n]]);
+      await runOut(reservation);
+      const swept = await one.database.transaction(async (sql) => {
+        await sql.query('SELECT FROM reservations WHERE reservation_id = $1 FOR UPDATE', [
+          reservation.reservationId,
+        ]);
+        return await sweepReservations(other);
+      });
+      expect(swept).to.equal(0);
+      expect(await sweepReservations(other)).to.equal(1);
+    });
+  });
+
+  describe('payloadOf()', () => {
+    it('is equal for equal requests alone', () => {
+      const line = fc.tuple(fc.string(), fc.bigInt({ min: 0n, max: 9n }));
+      const payload = fc.array(line, { maxLength: 3 });
+      const isInjective = fc.property(payload, payload, (a, b) => {
+        const isSame =
+          a.length === b.length && a.every(([sku, count], i) => sku === b[i]?.[0] && count === b[i]?.[1]);
+        expect(payloadOf(a) === payloadOf(b)).to.equal(isSame);
+      });
+      fc.assert(isInjective, { numRuns: 500 });
+    });
+  });
+
+  describe('any sequence of calls', () => {
+    /** What the service should know, kept beside it. */
+    interface Model {
+      onHand: bigint;
+      readonly open: { readonly reservation: Reservation; readonly quantity: bigint }[];
+    }
+    interface Real {
+      readonly sku: string;
+    }
+    const held = ({ open }: Model) => open.reduce((sum, { quantity }) => sum + quantity, 0n);
+
+    class Adjust implements fc.AsyncCommand<Model, Real> {
+      readonly #delta: bigint;
+      constructor(delta: bigint) {
+        this.#delta = delta;
+      }
+      check = () => true;
+      async run(model: Model, { sku }: Real) {
+        const request = { sku, delta: this.#delta, reason: 'count', requestId: randomUUID() };
+        if (this.#delta === 0n) {
+          expect(await codeOf(adjustStock(one, olga, request))).to.equal('FIELD_INVALID');
+        } else if (model.onHand + this.#delta < held(model)) {
+          expect(await codeOf(adjustStock(one, olga, request))).to.equal('INSUFFICIENT_STOCK');
+        } else {
+          model.onHand += this.#delta;
+          expect((await adjustStock(one, olga, request)).onHand).to.equal(model.onHand);
+        }
+      }
+      toString = () => `adjust ${this.#delta}`;
+    }
+
+    class Reserve implements fc.AsyncCommand<Model, Real> {
+      readonly #quantity: bigint;
+      constructor(quantity: bigint) {
+        this.#quantity = quantity;
+      }
+      check = () => true;
+      async run(model: Model, { sku }: Real) {
+        const quantity = this.#quantity;
+        if (held(model) + quantity > model.onHand) {
+          expect(await codeOf(reserve([[sku, quantity]]))).to.equal('INSUFFICIENT_STOCK');
+        } else {
+          model.open.push({ reservation: await reserve([[sku, quantity]]), quantity });
+        }
+      }
+      toString = () => `reserve ${this.#quantity}`;
+    }
+
+    class End implements fc.AsyncCommand<Model, Real> {
+      readonly #kind: 'commit' | 'release' | 'expire';
+      readonly #index: number;
+      constructor(kind: 'commit' | 'release' | 'expire', index: number) {
+        this.#kind = kind;
+        this.#index = index;
+      }
+      check = ({ open }: Readonly<Model>) => open.length > 0;
+      async run(model: Model) {
+        const [ended] = model.open.splice(this.#index % model.open.length, 1);
+        if (ended === undefined) return;
+        const { reservation, quantity } = ended;
+        if (this.#kind === 'commit') {
+          await commitReservation(other, alice, ending(reservation));
+          model.onHand -= quantity;
+        } else if (this.#kind === 'release') {
+          await releaseReservation(other, alice, ending(reservation));
+        } else {
+          await runOut(reservation);
+          await sweepReservations(other);
+        }
+      }
+      toString = () => `${this.#kind} ${this.#index}`;
+    }
+
+    it('keeps the stock that a simple model predicts', async () => {
+      const commands = [
+        fc.bigInt({ min: -8n, max: 8n }).map((delta) => new Adjust(delta)),
+        fc.bigInt({ min: 1n, max: 6n }).map((quantity) => new Reserve(quantity)),
+        fc
+          .tuple(fc.constantFrom('commit', 'release', 'expire'), fc.nat(9))
+          .map(([kind, index]) => new End(kind, index)),
+      ];
+      const holds = fc.asyncProperty(fc.commands(commands, { maxCommands: 25 }), async (sequence) => {
+        const { sku } = await stockUp(one, 10n);
+        const model: Model = { onHand: 10n, open: [] };
+        await fc.asyncModelRun(() => ({ model, real: { sku } }), sequence);
+        expect(await stockOf(sku)).to.deep.equal({ onHand: model.onHand, reserved: held(model) });
+      });
+      await fc.assert(holds, { numRuns: 20 });
+    });
+  });
+
+  describe('the history of all this', () => {
+    it('adds up', async () => {
+      expect(await breachesIn(one)).to.deep.equal([]);
+    });
+  });
+});
