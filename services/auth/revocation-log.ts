@@ -3,12 +3,10 @@
 import { randomBytes } from 'node:crypto';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
 import type { PublishedKey, PublishedKeys } from './keys.js';
+import { ACCESS_TOKEN_SECONDS_MAX } from './tokens.js';
 
 /** Bytes of an epoch, an entry id, an instance id, and of a packed `jti` or `sid`. */
 export const ID_BYTES = 16;
-
-/** Longest life of an access token of this issuer, in seconds, whatever is configured. */
-export const TOKEN_LIFETIME_SECONDS_MAX = 3600;
 
 /** By how much the clocks that judge a token's expiry may differ, in seconds. */
 export const CLOCK_SKEW_SECONDS = 5;
@@ -17,7 +15,7 @@ export const CLOCK_SKEW_SECONDS = 5;
 export const DATABASE_CLOCK_STEP_SECONDS = 60;
 
 /** How long an entry is kept, in seconds: the last token that it hits has expired by then on every clock. */
-export const KEEP_SECONDS = TOKEN_LIFETIME_SECONDS_MAX + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
+export const KEEP_SECONDS = ACCESS_TOKEN_SECONDS_MAX + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
 
 /** Most entries in one answer to a Sync; an instance that lags further is told to pull. */
 export const SYNC_ENTRIES_MAX = 1000;

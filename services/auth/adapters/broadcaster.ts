@@ -3,13 +3,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectionOptions, NatsConnection } from 'nats';
 import { connect, Events } from 'nats';
+import { BROADCAST_SUBJECT } from '../../../interceptors/index.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys.js';
 import type { LogBatch } from '../revocation-log.js';
 import { entryMessageOf } from './revocation-messages.js';
-
-/** The subject on which revocations are broadcast. */
-export const REVOCATION_SUBJECT = 'portcullis.v1.revocations';
 
 /** Most entries in one message, which stays far below the broker's usual limit of 1 MiB. */
 export const BROADCAST_ENTRIES_MAX = 500;
@@ -189,7 +187,7 @@ function createLink(connecting: ConnectionOptions, log: BroadcasterLog): Link {
     },
     publish: (payload) => {
       if (connection === undefined || !connected) throw new Error('not connected to the broker');
-      connection.publish(REVOCATION_SUBJECT, payload);
+      connection.publish(BROADCAST_SUBJECT, payload);
     },
     close: async () => {
       closing.abort();

@@ -2,12 +2,18 @@
 
 import { expect } from 'chai';
 import {
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+  CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
+} from '../../../interceptors/index.js';
+import {
   type Appended,
   answerOf,
   bytesOfUuid,
   checkQuestion,
+  DATABASE_CLOCK_STEP_SECONDS,
   enforcedEverywhereBy,
   enforcementBoundMs,
+  KEEP_SECONDS,
   type LogEntry,
   type LogReading,
   PULL_ENTRIES_MAX,
@@ -162,6 +168,14 @@ describe('the bound', () => {
   it('is not before the end of the leases that were longer', () => {
     const later = new Date(1_009_000);
     expect(enforcedEverywhereBy({ ...appended, olderLeasesEndBy: later }, 0)).to.deep.equal(later);
+  });
+});
+
+describe('the time for which entries are kept', () => {
+  it('covers the longest life of a token that any instance admits, the skew it allows, and a step of the clock', () => {
+    expect(KEEP_SECONDS).to.equal(
+      ACCESS_TOKEN_LIFETIME_MAX_SECONDS + ADMISSION_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS,
+    );
   });
 });
 

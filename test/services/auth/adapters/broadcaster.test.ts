@@ -1,0 +1,292 @@
+/** Broadcasts over a real nats-server, signed with the keys of a real database. */
+
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { decodeProtectedHeader } from 'jose';
+import type { NatsConnection } from 'nats';
+import { BroadcastReader } from '../../../../interceptors/broadcasts.js';
+import { BROADCAST_SUBJECT, systemClock } from '../../../../interceptors/index.js';
+import type { Broadcast } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import {
+  BACKLOG_ENTRIES_MAX,
+  BROADCAST_ENTRIES_MAX,
+  type Broadcaster,
+  createBroadcaster,
+} from '../../../../services/auth/adapters/broadcaster.js';
+import { entryMessageOf } from '../../../../services/auth/adapters/revocation-messages.js';
+import { readPublishedKeys } from '../../../../services/auth/key-store.js';
+import { type BroadcastSigner, createKeys } from '../../../../services/auth/keys.js';
+import { createId, type LogBatch, tokenRevocation } from '../../../../services/auth/revocation-log.js';
+import { createRevocationStore } from '../../../../services/auth/revocation-store.js';
+import { createRevocations, type Revocations } from '../../../../services/auth/revocations.js';
+import { createAuthStore } from '../../../../services/auth/store.js';
+import type { AuthStore } from '../../../../services/auth/transaction.js';
+import { type Database, openDatabase } from '../../../../services/common/database.js';
+import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { freshDatabase } from '../../../support/postgres.js';
+import { MIGRATIONS, quietLog } from '../revocation-support.js';
+
+/** Whatever is broadcast, as it came. */
+async function listen(nats: PrivateNats): Promise<{ connection: NatsConnection; heard: Uint8Array[] }> {
+  const connection = await nats.connect();
+  const heard: Uint8Array[] = [];
+  connection.subscribe(BROADCAST_SUBJECT, { callback: (_, message) => heard.push(message.data) });
+  await connection.flush();
+  return { connection, heard };
+}
+
+async function until(condition: () => boolean, withinMs = 8000): Promise<void> {
+  const startedMs = performance.now();
+  while (!condition()) {
+    if (performance.now() - startedMs > withinMs) throw new Error('waited for too long');
+    await sleep(5);
+  }
+}
+
+function batch(count: number): LogBatch {
+  const entries = Array.from({ length: count }, (_, index) => ({
+    ...tokenRevocation(randomUUID()),
+    entryId: createId(),
+    sequence: BigInt(index + 1),
+    keepUntil: new Date(1_000_000),
+  }));
+  return { epoch: Buffer.alloc(16, 1), entries };
+}
+
+describe('a broadcast', () => {
+  let nats: PrivateNats;
+  let database: Database;
+  let dropDatabase: () => Promise<void>;
+  let broadcaster: Broadcaster;
+  let store: AuthStore;
+  let revocations: Revocations;
+  let committed: LogBatch[];
+  let heard: Uint8Array[];
+  let listener: NatsConnection;
+
+  beforeEach(async () => {
+    const [started, fresh] = await Promise.all([privateNats(), freshDatabase()]);
+    nats = started;
+    dropDatabase = () => fresh.drop();
+    database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog });
+    await database.ready(AbortSignal.timeout(10_000));
+    committed = [];
+    store = createAuthStore({
+      database,
+      onRevoked: (revoked) => {
+        committed.push(revoked);
+        broadcaster.publish(revoked);
+      },
+    });
+    const keys = createKeys({ store, keyEncryptionKey: Buffer.alloc(32, 3), algorithm: 'EdDSA' });
+    await keys.open();
+    broadcaster = createBroadcaster({ url: nats.url('auth'), signer: keys.broadcastSigner(), log: quietLog });
+    revocations = createRevocations({
+      store,
+      log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
+      tokenIdOf: () => Promise.reject(new TypeError('no token expected')),
+      clock: systemClock,
+      onLogChanged: () => undefined,
+    });
+    ({ connection: listener, heard } = await listen(nats));
+    await until(() => broadcaster.state().connected);
+  });
+  afterEach(async () => {
+    await broadcaster.close();
+    await listener.close();
+    await nats.stop();
+    await database.close();
+    await dropDatabase();
+  });
+
+  const revoke = () =>
+    revocations.revoke({ target: { kind: 'token-id', tokenId: randomUUID() }, reason: '', actor: 'olga' });
+
+  const verified = async (): Promise<Broadcast[]> => {
+    const reader = new BroadcastReader();
+    const { broadcastKeys } = await revocations.sync({
+      service: 'inventory',
+      instance: Buffer.alloc(16),
+      epoch: Buffer.alloc(0),
+      applied: 0n,
+      entryIdAtApplied: Buffer.alloc(0),
+      keySetVersion: Buffer.alloc(0),
+      seen: [],
+    });
+    await reader.useKeys([...broadcastKeys]);
+    const read = await Promise.all(heard.map((bytes) => reader.read(bytes)));
+    return read.map((broadcast) => {
+      if (broadcast === undefined) throw new Error('a broadcast that cannot be verified');
+      return broadcast;
+    });
+  };
+
+  it('carries exactly the entries that were committed, verifiable with the keys that a sync hands out', async () => {
+    const rolledBack = store.transaction(async (tx) => {
+      await tx.revocations.append([{ ...tokenRevocation(randomUUID()), reason: '', actor: 'test' }]);
+      throw new Error('changed its mind');
+    });
+    await rolledBack.catch(() => undefined);
+    await Promise.all(Array.from({ length: 20 }, () => revoke()));
+    await until(() => broadcaster.state().sent > 0 && heard.length === broadcaster.state().sent);
+    await sleep(20);
+
+    const broadcasts = await verified();
+    const { rows } = await database.query<{ entry_id: Buffer; seq: bigint; epoch: Buffer }>(
+      'SELECT entry_id, seq, epoch FROM revocation_entries ORDER BY seq',
+    );
+    expect(rows).to.have.length(20);
+    const bySequence = broadcasts
+      .flatMap(({ entries }) => entries)
+      .sort((a, b) => Number(a.sequence - b.sequence));
+    expect(bySequence.map(({ entryId, sequence }) => ({ entryId, sequence }))).to.deep.equal(
+      rows.map(({ entry_id, seq }) => ({ entryId: entry_id, sequence: seq })),
+    );
+    for (const { epoch } of broadcasts) expect(epoch).to.deep.equal(rows[0]?.epoch);
+    const written = committed
+      .flatMap(({ entries }) => entries)
+      .sort((a, b) => Number(a.sequence - b.sequence));
+    expect(bySequence).to.deep.equal(written.map(entryMessageOf));
+  });
+
+  it('is a compact JWS with a header of three members', async () => {
+    await revoke();
+    await until(() => heard.length === 1);
+    const text = Buffer.from(heard[0] ?? []).toString();
+    const header = decodeProtectedHeader(text);
+    expect(Object.keys(header).sort()).to.deep.equal(['alg', 'kid', 'typ']);
+    expect(header).to.include({ alg: 'EdDSA', typ: 'portcullis-revocations+jws' });
+    expect(text.split('.')).to.have.length(3);
+  });
+
+  it('fails no revocation while the broker is away, and goes out again when it is back', async () => {
+    nats.kill('SIGKILL');
+    await until(() => !broadcaster.state().connected);
+    const startedMs = performance.now();
+    expect((await revoke()).sequence).to.equal(1n);
+    expect(performance.now() - startedMs).to.be.below(1000);
+    expect(broadcaster.state()).to.include({ sent: 0, dropped: 1 });
+
+    await nats.restart();
+    const after = await listen(nats);
+    await until(() => broadcaster.state().connected);
+    await revoke();
+    await until(() => after.heard.length === 1);
+    await after.connection.close();
+  });
+
+  it('holds up no revocation while the broker is frozen, and notices', async () => {
+    nats.kill('SIGSTOP');
+    try {
+      const startedMs = performance.now();
+      for (let round = 0; round < 20; round++) await revoke();
+      expect(performance.now() - startedMs).to.be.below(2000);
+      await until(() => !broadcaster.state().connected);
+      const closingMs = performance.now();
+      await broadcaster.close();
+      expect(performance.now() - closingMs).to.be.below(2500);
+    } finally {
+      nats.kill('SIGCONT');
+    }
+  });
+});
+
+describe('a broadcaster', () => {
+  let nats: PrivateNats;
+  let broadcaster: Broadcaster | undefined;
+  beforeEach(async () => {
+    nats = await privateNats();
+  });
+  afterEach(async () => {
+    await broadcaster?.close();
+    await nats.stop();
+  });
+
+  const open = (signer: BroadcastSigner, url = nats.url('auth')): Broadcaster => {
+    broadcaster = createBroadcaster({ url, signer, log: quietLog });
+    return broadcaster;
+  };
+  const plain: BroadcastSigner = { sign: async (payload) => Buffer.from(payload).toString('base64url') };
+
+  it('splits what is too much for one message, and joins what waits', async () => {
+    const { connection, heard } = await listen(nats);
+    const opened = open(plain);
+    await until(() => opened.state().connected);
+    opened.publish(batch(1));
+    opened.publish(batch(BROADCAST_ENTRIES_MAX));
+    opened.publish(batch(2));
+    await until(() => opened.state().sent === 3);
+    await connection.flush();
+    await until(() => heard.length === 3);
+    await connection.close();
+  });
+
+  it('drops and counts what it is given before it is connected', () => {
+    const opened = open(plain, 'nats://127.0.0.1:1');
+    opened.publish(batch(3));
+    expect(opened.state()).to.deep.equal({ connected: false, sent: 0, dropped: 3 });
+  });
+
+  it('drops and counts what cannot be signed, and goes on', async () => {
+    let failing = true;
+    const opened = open({
+      sign: (payload) => (failing ? Promise.reject(new Error('no key')) : plain.sign(payload)),
+    });
+    await until(() => opened.state().connected);
+    opened.publish(batch(2));
+    await until(() => opened.state().dropped === 2);
+    failing = false;
+    opened.publish(batch(1));
+    await until(() => opened.state().sent === 1);
+  });
+
+  it('bounds what waits', async () => {
+    let release = (): void => undefined;
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const opened = open({ sign: (payload) => held.then(() => plain.sign(payload)) });
+    await until(() => opened.state().connected);
+    opened.publish(batch(1));
+    await sleep(1);
+    opened.publish(batch(BACKLOG_ENTRIES_MAX));
+    opened.publish(batch(1));
+    expect(opened.state().dropped).to.equal(1);
+    release();
+    await until(() => opened.state().sent === 1 + BACKLOG_ENTRIES_MAX / BROADCAST_ENTRIES_MAX);
+  });
+
+  it('sends what waits before it closes', async () => {
+    const { connection, heard } = await listen(nats);
+    const opened = open({ sign: (payload) => sleep(50).then(() => plain.sign(payload)) });
+    await until(() => opened.state().connected);
+    opened.publish(batch(1));
+    await opened.close();
+    await until(() => heard.length === 1);
+    await connection.close();
+  });
+
+  it('keeps trying with a password that is refused', async () => {
+    const url = new URL(nats.url('auth'));
+    url.password = 'wrong';
+    const opened = open(plain, url.href);
+    await sleep(500);
+    expect(opened.state().connected).to.equal(false);
+    await opened.close();
+  });
+
+  it('tells when it is connected and when it no longer is', async () => {
+    const opened = open(plain);
+    const told: boolean[] = [];
+    const stop = opened.onStateChange(() => told.push(opened.state().connected));
+    await until(() => told.length === 1);
+    nats.kill('SIGKILL');
+    await until(() => told.length === 2);
+    expect(told).to.deep.equal([true, false]);
+    stop();
+    await nats.restart();
+    await until(() => opened.state().connected);
+    expect(told).to.have.length(2);
+  });
+});
