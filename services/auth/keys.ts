@@ -156,9 +156,14 @@ export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Ke
 
   return {
     open: async () => {
-      await makeMissingKeys(store, keyEncryptionKey, algorithm);
-      const rows = await store.transaction((tx) => tx.keys.live());
-      for (const row of rows) await privateKeyOf(row);
+      const rows = await store.transaction(async (tx) => {
+        // Replicas that start at once must not make a set each: the first one does, the others find it.
+        await tx.keys.lockMaking();
+        const live = await tx.keys.live();
+        // Before any is made: keys under a wrong key-encryption key must not get among the others.
+        for (const row of live) await privateKeyOf(row);
+        return [...live, ...(await makeMissingKeys(tx, live, { keyEncryptionKey, algorithm }))];
+      });
       broadcastKey = rows.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
     },
     lockTokenSigner: async (tx) => {
@@ -208,23 +213,22 @@ function versionOf(keys: readonly PublishedKey[]): Buffer {
   return createHash('sha256').update(lines.join(''), 'utf8').digest();
 }
 
-/** Replicas that start at once must not make a set each: the first one makes it, the others find it. */
 async function makeMissingKeys(
-  store: AuthStore,
-  keyEncryptionKey: Buffer,
-  algorithm: SigningAlgorithm,
-): Promise<void> {
+  tx: AuthTransaction,
+  live: readonly KeyRow[],
+  { keyEncryptionKey, algorithm }: Pick<KeysDeps, 'keyEncryptionKey' | 'algorithm'>,
+): Promise<KeyRow[]> {
   const algorithmOf = { token: algorithm, broadcast: 'EdDSA' } as const;
-  await store.transaction(async (tx) => {
-    await tx.keys.lockMaking();
-    const live = await tx.keys.live();
-    for (const purpose of ['token', 'broadcast'] as const) {
-      for (const state of ['signing', 'next'] as const) {
-        if (live.some((row) => row.purpose === purpose && row.state === state)) continue;
-        await tx.keys.insert(await makeKey(purpose, state, algorithmOf[purpose], keyEncryptionKey));
-      }
+  const made: KeyRow[] = [];
+  for (const purpose of ['token', 'broadcast'] as const) {
+    for (const state of ['signing', 'next'] as const) {
+      if (live.some((row) => row.purpose === purpose && row.state === state)) continue;
+      const key = await makeKey(purpose, state, algorithmOf[purpose], keyEncryptionKey);
+      await tx.keys.insert(key);
+      made.push(key);
     }
-  });
+  }
+  return made;
 }
 
 async function makeKey(

@@ -62,11 +62,17 @@ async function main(config: Config): Promise<void> {
   const verifyToken = createTokenVerifier(issuer);
   const tokens = createTokens({ issuer, accessTokenSeconds: config.accessTokenSeconds, keys, verifyToken });
   const passwords = createPasswords();
-  const throttle = createThrottle();
   const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
-  const sessions = createSessions({ store, passwords, throttle, tokens, clock: systemClock, refreshKey });
-  const serviceTokens = createServiceTokens({ store, tokens, passwords, throttle, issuer });
+  const accounts = { store, tokens, passwords };
+  const sessions = createSessions({
+    ...accounts,
+    throttle: createThrottle(),
+    clock: systemClock,
+    refreshKey,
+  });
+  // Counted apart: a client with a wrong key must not keep the users behind the same address from logging in.
+  const serviceTokens = createServiceTokens({ ...accounts, throttle: createThrottle(), issuer });
   const exchange = createExchange({ store, tokens });
   const users = createUsers({ store, passwords, fingerprint });
 

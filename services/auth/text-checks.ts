@@ -8,6 +8,9 @@ export const LIST_LENGTH_MAX = 32;
 /** The longest scope, audience, role or client id, in characters. */
 export const WORD_LENGTH_MAX = 100;
 
+/** The longest request id, in UTF-16 units. */
+export const REQUEST_ID_LENGTH_MAX = 255;
+
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const WORD = /^[a-z0-9][a-z0-9._-]*$/;
 
@@ -17,14 +20,19 @@ export function isUuid(text: string): boolean {
 }
 
 /**
- * The request id in its one spelling; empty when the caller sent none.
+ * The request id; empty when the caller sent none. U+FFFD stands for bytes that were not UTF-8: two
+ * different ids could become one.
  *
  * @throws ServiceError FIELD_INVALID
  */
 export function parseRequestId(text: string): string {
-  const requestId = text.toLowerCase();
-  if (requestId !== '' && !isUuid(requestId)) throw invalidField('request_id', 'must be a UUID');
-  return requestId;
+  if (text.length > REQUEST_ID_LENGTH_MAX) {
+    throw invalidField('request_id', `must have at most ${REQUEST_ID_LENGTH_MAX} characters`);
+  }
+  if (/[\p{Cc}\uFFFD]/u.test(text) || !text.isWellFormed()) {
+    throw invalidField('request_id', 'must be valid UTF-8 without control characters');
+  }
+  return text;
 }
 
 /**

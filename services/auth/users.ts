@@ -98,6 +98,7 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
       if (fault !== undefined) throw invalidField('password', fault);
       const roles = parseRoles(request.roles);
       const requestId = parseRequestId(request.requestId);
+      if (requestId === '') throw invalidField('request_id', 'must be set');
       const passwordHash = await passwords.hash(request.password);
       const payload = JSON.stringify([username, roles, fingerprint(request.password)]);
       return await store.transaction((tx) =>

@@ -71,7 +71,7 @@ CREATE TABLE refresh_tokens (
   expire_time    timestamptz NOT NULL,
   use_time       timestamptz,
   -- Set with use_time: who used it, so that the same request gets the same successor again.
-  request_id     uuid,
+  request_id     text,
   successor_hash bytea
 );
 CREATE INDEX refresh_tokens_session_id ON refresh_tokens (session_id);
