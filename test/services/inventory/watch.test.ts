@@ -1,0 +1,253 @@
+/** Watching stock: nothing missed, nothing twice, nothing out of order, whatever writers and connections do. */
+
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { adjustStock } from '../../../services/inventory/items.js';
+import {
+  commitReservation,
+  releaseReservation,
+  reserveStock,
+} from '../../../services/inventory/reservations.js';
+import { PICTURE_PAGE_SIZE, type StockNotice, watchStock } from '../../../services/inventory/watch.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { alice, codeOf, faultsOf, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
+
+describe('inventory watch', () => {
+  let fresh: FreshDatabase;
+  let one: Instance;
+  let other: Instance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    [one, other] = await Promise.all([openInstance(fresh.url), openInstance(fresh.url)]);
+  });
+  after(async () => {
+    await Promise.all([one.close(), other.close()]);
+    await fresh.drop();
+  });
+
+  function watch(
+    instance: Instance,
+    skus: string[],
+    resumeToken = '',
+    signal = new AbortController().signal,
+  ) {
+    return watchStock(instance, { skus, resumeToken }, signal);
+  }
+  /** The next so many notices, after which the stream is left. */
+  async function take(stream: AsyncGenerator<StockNotice>, count: number): Promise<StockNotice[]> {
+    const notices: StockNotice[] = [];
+    for (; notices.length < count; ) {
+      const next = await stream.next();
+      if (next.done === true) break;
+      notices.push(next.value);
+    }
+    return notices;
+  }
+  async function next(stream: AsyncGenerator<StockNotice>): Promise<StockNotice> {
+    const [notice] = await take(stream, 1);
+    if (notice === undefined) throw new Error('the stream has ended');
+    return notice;
+  }
+  function add(sku: string, delta: bigint, instance: Instance = one) {
+    return adjustStock(instance, olga, { sku, delta, reason: 'count', requestId: randomUUID() });
+  }
+  const numbers = (notices: StockNotice[]) => notices.map(({ onHand, reserved }) => [onHand, reserved]);
+
+  it('begins with the present picture, then tells each change, made here or elsewhere', async () => {
+    const { sku } = await stockUp(one, 10n);
+    const stream = watch(one, [sku]);
+    expect(numbers([await next(stream)])).to.deep.equal([[10n, 0n]]);
+    await add(sku, 5n, other);
+    const order = { lines: [{ sku, quantity: 4n }], timeToLive: undefined };
+    const first = await reserveStock(other, alice, { ...order, requestId: randomUUID() });
+    const second = await reserveStock(one, alice, { ...order, requestId: randomUUID() });
+    await commitReservation(other, alice, { reservationId: first.reservationId, requestId: randomUUID() });
+    await releaseReservation(one, alice, { reservationId: second.reservationId, requestId: randomUUID() });
+    expect(numbers(await take(stream, 5))).to.deep.equal([
+      [15n, 0n],
+      [15n, 4n],
+      [15n, 8n],
+      [11n, 4n],
+      [11n, 0n],
+    ]);
+    await stream.return();
+  });
+
+  it('tells of the watched items alone', async () => {
+    const [{ sku: watched }, { sku: ignored }] = [await stockUp(one, 1n), await stockUp(one, 1n)];
+    const stream = watch(one, [watched]);
+    await next(stream);
+    await add(ignored, 1n);
+    await add(watched, 1n);
+    expect((await next(stream)).sku).to.equal(watched);
+    await stream.return();
+  });
+
+  it('tells the watcher of all items of a new one', async () => {
+    const stream = watch(one, []);
+    const created = next(stream).then(async (first) => {
+      for (let notice = first; ; notice = await next(stream))
+        if (notice.sku.startsWith('ZZZ-NEW')) return notice;
+    });
+    await sleep(50);
+    const { sku } = await stockUp(other, 7n, newSku('ZZZ-NEW'));
+    expect(await created).to.include({ sku, onHand: 7n, reserved: 0n });
+    await stream.return();
+  });
+
+  it('goes on after any notice, in another instance, without the picture', async () => {
+    const { sku } = await stockUp(one, 0n);
+    const stream = watch(one, [sku]);
+    const seen = [await next(stream)];
+    for (let count = 0; count < 6; count += 1) await add(sku, 1n);
+    seen.push(...(await take(stream, 6)));
+    await stream.return();
+    await add(sku, 1n);
+    for (const [index, { resumeToken }] of seen.entries()) {
+      const resumed = watch(other, [sku], resumeToken);
+      const rest = await take(resumed, 7 - index);
+      await resumed.return();
+      const expected = Array.from({ length: 7 - index }, (_, offset) => BigInt(index + 1 + offset));
+      expect(rest.map(({ onHand }) => onHand)).to.deep.equal(expected);
+    }
+  });
+
+  it('ends when the signal is aborted, also while it waits', async () => {
+    const { sku } = await stockUp(one, 1n);
+    const call = new AbortController();
+    const stream = watch(one, [sku], '', call.signal);
+    await next(stream);
+    const waiting = stream.next();
+    call.abort();
+    expect(await waiting).to.deep.equal({ done: true, value: undefined });
+  });
+
+  it('misses nothing under concurrent writers, with readers that break off and resume anywhere', async function () {
+    this.timeout(60_000);
+    const count = PICTURE_PAGE_SIZE + 20;
+    const skus = await Promise.all(
+      Array.from(
+        { length: count },
+        async (_, index) => (await stockUp(one, 0n, newSku(`W${index % 10}`))).sku,
+      ),
+    );
+    let isWriting = true;
+    const written = new Map<string, bigint>(skus.map((sku) => [sku, 0n]));
+    const write = async (instance: Instance, mine: string[]) => {
+      for (let round = 0; isWriting; round += 1) {
+        const sku = mine[(round * 7) % mine.length] ?? '';
+        // Some are rolled back after they have drawn an id, so that there are gaps.
+        if (round % 5 === 0) await rollBackOne(instance, sku);
+        await add(sku, 1n, instance);
+        written.set(sku, (written.get(sku) ?? 0n) + 1n);
+      }
+    };
+    const rollBackOne = (instance: Instance, sku: string) =>
+      instance.store
+        .changeReservations(async (transaction) => {
+          await transaction.lockItems([sku]);
+          const deltas = [{ sku, onHand: 1n, reserved: 0n }];
+          await transaction.move({
+            kind: 'ADJUSTED',
+            actor: '',
+            reason: '',
+            reservationId: undefined,
+            deltas,
+          });
+          throw new Error('rolled back on purpose');
+        })
+        .catch(() => {});
+    /** Follows all items, leaving the stream after every few notices when `patience` is small. */
+    const follow = async (instance: Instance, patience: number, stop: AbortSignal) => {
+      const state = new Map<string, StockNotice>();
+      let resumeToken = '';
+      let resumptions = 0;
+      while (!stop.aborted) {
+        let left = 1 + Math.floor(Math.random() * patience);
+        for await (const notice of watch(instance, [], resumeToken, stop)) {
+          const known = state.get(notice.sku);
+          if (known !== undefined) {
+            expect(notice.changeId > known.changeId, 'a change twice or out of order').to.equal(true);
+            expect(notice.onHand, 'a change was skipped').to.equal(known.onHand + 1n);
+          }
+          state.set(notice.sku, notice);
+          resumeToken = notice.resumeToken;
+          left -= 1;
+          if (left === 0) break;
+        }
+        resumptions += 1;
+      }
+      return { state, resumptions };
+    };
+    const chunk = Math.ceil(count / 4);
+    const writers = [one, other, one, other].map((instance, index) =>
+      write(instance, skus.slice(index * chunk, (index + 1) * chunk)),
+    );
+    await sleep(100);
+    const stop = new AbortController();
+    const readers = [
+      follow(one, 1e9, stop.signal),
+      follow(other, 1e9, stop.signal),
+      follow(one, 40, stop.signal),
+      follow(other, 300, stop.signal),
+    ];
+    await sleep(2_500);
+    isWriting = false;
+    await Promise.all(writers);
+    await sleep(1_500);
+    stop.abort();
+    for (const { state } of await Promise.all(readers)) {
+      for (const sku of skus) expect(state.get(sku)?.onHand, sku).to.equal(written.get(sku));
+    }
+  });
+
+  it('does not wait for a slow reader, and the slow reader still gets everything', async () => {
+    const { sku } = await stockUp(one, 0n);
+    const [slow, fast] = [watch(one, [sku]), watch(one, [sku])];
+    await Promise.all([next(slow), next(fast)]);
+    for (let count = 0; count < 50; count += 1) await add(sku, 1n);
+    expect((await take(fast, 50)).at(-1)?.onHand).to.equal(50n);
+    expect((await take(slow, 50)).map(({ onHand }) => onHand)).to.deep.equal(
+      Array.from({ length: 50 }, (_, index) => BigInt(index + 1)),
+    );
+    await Promise.all([slow.return(), fast.return()]);
+  });
+
+  it('refuses bad lists of items', async () => {
+    const { sku } = await stockUp(one, 1n);
+    expect(await faultsOf(next(watch(one, ['a', sku, sku])))).to.deep.equal(['skus[0]', 'skus[2]']);
+    const many = Array.from({ length: 201 }, (_, index) => `S-${index}`);
+    expect(await faultsOf(next(watch(one, many)))).to.deep.equal(['skus']);
+    expect(await codeOf(next(watch(one, [sku, newSku()])))).to.equal('NOT_FOUND');
+  });
+
+  it('refuses resume tokens that no notice of the same items carried', async () => {
+    const { sku } = await stockUp(one, 1n);
+    const stream = watch(one, [sku]);
+    await next(stream);
+    await add(sku, 1n);
+    const { resumeToken } = await next(stream);
+    await stream.return();
+    const forged = (change: (text: string) => string) =>
+      Buffer.from(change(Buffer.from(resumeToken, 'base64url').toString())).toString('base64url');
+    const bad = [
+      'x',
+      '💥',
+      `${resumeToken}=`,
+      'A'.repeat(1_000_000),
+      forged((text) => `0${text}`),
+      forged((text) => `-${text}`),
+      forged((text) => text.replace(/^[0-9]+/, '9'.repeat(18))),
+      forged((text) => text.replace(/^[0-9]+/, '9'.repeat(30))),
+      forged((text) => `${text} a\0`),
+    ];
+    for (const token of bad) {
+      expect(await faultsOf(next(watch(one, [sku], token))), token.slice(0, 40)).to.deep.equal([
+        'resume_token',
+      ]);
+    }
+    expect(await faultsOf(next(watch(one, [], resumeToken)))).to.deep.equal(['resume_token']);
+  });
+});
