@@ -16,6 +16,7 @@ const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const STILL_WAITING_MS = 4_000;
 const RESTART_DELAY_MS = 1_000;
+const PARENT_CHECK_MS = 500;
 
 const program = new Command('npm start --')
   .description('Starts the whole system: database, broker, auth, two instances of inventory, payment.')
@@ -46,6 +47,7 @@ async function main(flags: Record<string, unknown>): Promise<void> {
       stopping.abort();
     });
   }
+  stopWithNpm(stopping);
   const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || DATA_DIR_DEFAULT);
   console.log(`Starting Portcullis; its data are in ${dataDir}`);
   const began = performance.now();
@@ -72,6 +74,15 @@ async function main(flags: Record<string, unknown>): Promise<void> {
   await new Promise((done) => stopping.signal.addEventListener('abort', done, { once: true }));
   await system.stop();
   console.log('Stopped; nothing is left running, and the data are kept.');
+}
+
+/** npm that is killed tells nobody; whoever killed it wanted the system gone. */
+function stopWithNpm(stopping: AbortController): void {
+  if (process.env['npm_lifecycle_event'] === undefined) return;
+  const npm = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== npm) stopping.abort();
+  }, PARENT_CHECK_MS).unref();
 }
 
 /** A misspelt variable would otherwise be without effect and without a word. */
