@@ -1,0 +1,400 @@
+/** The database, with a real PostgreSQL. */
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { expect } from 'chai';
+import pg from 'pg';
+import { ServiceError } from '../../../interceptors/index.js';
+import {
+  type Database,
+  IDLE_IN_TRANSACTION_TIMEOUT_MS,
+  LOCK_TIMEOUT_MS,
+  openDatabase,
+  type Sql,
+  TRANSACTION_ATTEMPTS_MAX,
+  violatedConstraint,
+} from '../../../services/common/database.js';
+import { createLog } from '../../../services/common/log.js';
+import { freshDatabase } from '../../support/postgres.js';
+import { rejectionOf } from '../../support/rejection.js';
+import { startRelay } from './tcp-relay.js';
+
+const MIGRATION = `
+  CREATE TABLE counters (name text PRIMARY KEY, value bigint NOT NULL CHECK (value >= 0));
+  INSERT INTO counters VALUES ('a', 0), ('b', 0);`;
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await sleep(10);
+}
+
+async function expectUnavailable(promise: Promise<unknown>): Promise<ServiceError> {
+  const error = await rejectionOf(promise);
+  expect(error).to.be.instanceOf(ServiceError).and.have.property('code', 'DEPENDENCY_UNAVAILABLE');
+  return error as ServiceError;
+}
+
+async function counterValue(sql: Sql, name: string): Promise<bigint | undefined> {
+  const { rows } = await sql.query<{ value: bigint }>('SELECT value FROM counters WHERE name = $1', [name]);
+  return rows[0]?.value;
+}
+
+describe('database', () => {
+  const never = new AbortController().signal;
+  const closing: (() => Promise<void>)[] = [];
+  let migrations: URL;
+  let url: string;
+  let database: Database;
+  let lines: string[];
+
+  function open(databaseUrl: string, poolSize = 10): Database {
+    const log = createLog({ service: 'test', level: 'debug' }, { write: (line) => void lines.push(line) });
+    const opened = openDatabase({ url: databaseUrl, migrations, log, poolSize });
+    closing.push(() => opened.close());
+    return opened;
+  }
+
+  before(async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'portcullis-database-'));
+    await writeFile(join(folder, '0001-counters.sql'), MIGRATION);
+    migrations = pathToFileURL(folder);
+  });
+  after(() => rm(migrations, { recursive: true }));
+
+  beforeEach(async () => {
+    lines = [];
+    const fresh = await freshDatabase();
+    closing.push(() => fresh.drop());
+    url = fresh.url;
+    database = open(url);
+    await database.ready(never);
+  });
+  afterEach(async () => {
+    for (const close of closing.splice(0).reverse()) await close();
+  });
+
+  describe('values', () => {
+    it('come as bigint, Date, Buffer and text', async () => {
+      const { rows, rowCount } = await database.query(
+        `SELECT 9223372036854775807 AS big, ARRAY[1, NULL, -9223372036854775808]::int8[] AS bigs, '{}'::int8[] AS none,
+                timestamptz '2026-01-02 03:04:05.678+00' AS at, '\\x00ff'::bytea AS bytes, 1.50::numeric AS exact`,
+      );
+      expect(rowCount).to.equal(1);
+      expect(rows[0]).to.deep.equal({
+        big: 9223372036854775807n,
+        bigs: [1n, null, -9223372036854775808n],
+        none: [],
+        at: new Date('2026-01-02T03:04:05.678Z'),
+        bytes: Buffer.from([0, 255]),
+        exact: '1.50',
+      });
+    });
+
+    it('may be given as bigint, Date and Buffer', async () => {
+      const at = new Date('2026-01-02T03:04:05.678Z');
+      const { rows } = await database.query(
+        'SELECT $1::int8 AS big, $2::timestamptz AS at, $3::bytea AS bytes',
+        [-5n, at, Buffer.from('x')],
+      );
+      expect(rows[0]).to.deep.equal({ big: -5n, at, bytes: Buffer.from('x') });
+    });
+
+    it('are the same for other users of pg in this process', () => {
+      expect(pg.types.getTypeParser(20, 'text')('5')).to.equal('5');
+    });
+  });
+
+  describe('a transaction', () => {
+    it('commits what it did, and returns what the work returned', async () => {
+      const result = await database.transaction(async (sql) => {
+        await sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);
+        return counterValue(sql, 'a');
+      });
+      expect(result).to.equal(7n);
+      expect(await counterValue(database, 'a')).to.equal(7n);
+    });
+
+    it('leaves nothing behind when the work throws, and throws the same', async () => {
+      const thrown = new ServiceError('NOT_FOUND', 'no such thing');
+      const error = await rejectionOf(
+        database.transaction(async (sql) => {
+          await sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);
+          throw thrown;
+        }),
+      );
+      expect(error).to.equal(thrown);
+      expect(await counterValue(database, 'a')).to.equal(0n);
+    });
+
+    it('lets no update be lost among many that conflict', async () => {
+      const one = () =>
+        database.transaction(
+          async (sql) => {
+            const value = (await counterValue(sql, 'a')) ?? 0n;
+            await sql.query(`UPDATE counters SET value = $1 WHERE name = 'a'`, [value + 1n]);
+          },
+          { isolation: 'serializable' },
+        );
+      const outcomes = await Promise.allSettled(Array.from({ length: 8 }, one));
+      const done = outcomes.filter(({ status }) => status === 'fulfilled').length;
+      expect(done).to.equal(8);
+      expect(await counterValue(database, 'a')).to.equal(8n);
+    });
+
+    it('runs again after a deadlock', async () => {
+      let attempts = 0;
+      let arrived = 0;
+      const move = (first: string, second: string) =>
+        database.transaction(async (sql) => {
+          attempts++;
+          await sql.query('SET LOCAL lock_timeout = 0; SET LOCAL deadlock_timeout = 50');
+          await sql.query('UPDATE counters SET value = value + 1 WHERE name = $1', [first]);
+          arrived++;
+          if (attempts <= 2) await until(() => arrived >= 2);
+          await sql.query('UPDATE counters SET value = value + 1 WHERE name = $1', [second]);
+        });
+      await Promise.all([move('a', 'b'), move('b', 'a')]);
+      expect(attempts).to.equal(3);
+      expect(await counterValue(database, 'a')).to.equal(2n);
+      expect(await counterValue(database, 'b')).to.equal(2n);
+    });
+
+    it('gives up after a bounded number of attempts', async () => {
+      let attempts = 0;
+      const error = await expectUnavailable(
+        database.transaction(async (sql) => {
+          attempts++;
+          await sql.query(`DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40001'; END $$`);
+        }),
+      );
+      expect(attempts).to.equal(TRANSACTION_ATTEMPTS_MAX);
+      expect(error.cause).to.have.property('code', '40001');
+    });
+
+    it('does not count as committed when the work swallowed an error', async () => {
+      const error = await rejectionOf(
+        database.transaction(async (sql) => {
+          await sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);
+          await sql.query('SELECT 1 / 0').catch(() => {});
+        }),
+      );
+      expect(error).to.have.property('code', '25P02');
+      expect(await counterValue(database, 'a')).to.equal(0n);
+    });
+
+    it('does not count as committed when the commit came with a warning', async () => {
+      await database.query(`
+        CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RAISE WARNING 'canceling wait for synchronous replication'; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER warn AFTER UPDATE ON counters DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW EXECUTE FUNCTION warn()`);
+      const error = await expectUnavailable(
+        database.transaction((sql) => sql.query(`UPDATE counters SET value = 1 WHERE name = 'a'`)),
+      );
+      expect(error.cause).to.have.property('message', 'canceling wait for synchronous replication');
+    });
+
+    it('cannot be used after its end', async () => {
+      let leaked: Sql | undefined;
+      await database.transaction(async (sql) => {
+        leaked = sql;
+      });
+      expect(await rejectionOf(leaked?.query('SELECT 1') ?? Promise.resolve())).to.be.instanceOf(TypeError);
+    });
+
+    it('refuses to write when it is read-only', async () => {
+      const write = (sql: Sql) => sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);
+      await rejectionOf(database.transaction(write, { readOnly: true }));
+      expect(await counterValue(database, 'a')).to.equal(0n);
+    });
+
+    it('says which constraint was violated, and the connection stays in use', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      const pid = async () =>
+        (await single.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows[0]?.pid;
+      const before = await pid();
+      const error = await rejectionOf(
+        single.transaction((sql) => sql.query(`UPDATE counters SET value = -1 WHERE name = 'a'`)),
+      );
+      expect(violatedConstraint(error)).to.equal('counters_value_check');
+      expect(violatedConstraint(new Error('other'))).to.equal(undefined);
+      expect(await pid()).to.equal(before);
+    });
+  });
+
+  describe('limits', () => {
+    it('a lock that is not free in time is DEPENDENCY_UNAVAILABLE, and the waiter goes on', async () => {
+      const holder = new pg.Client(url);
+      await holder.connect();
+      await holder.query(`BEGIN; UPDATE counters SET value = 1 WHERE name = 'a'`);
+      const update = `UPDATE counters SET value = 2 WHERE name = 'a'`;
+      const error = await expectUnavailable(database.transaction((sql) => sql.query(update)));
+      expect(error.cause).to.have.property('code', '55P03');
+      expect(error.retryAfterMs).to.be.above(0);
+      await holder.end();
+      await database.query(update);
+      expect(database.missing()).to.equal('');
+      expect(LOCK_TIMEOUT_MS).to.be.at.most(1_000);
+    });
+
+    it('a transaction that does nothing is ended by the server, and its locks are free', async () => {
+      const idle = database.transaction(async (sql) => {
+        await sql.query(`UPDATE counters SET value = 1 WHERE name = 'a'`);
+        await sleep(IDLE_IN_TRANSACTION_TIMEOUT_MS + 300);
+        await sql.query('SELECT 1');
+      });
+      await expectUnavailable(idle);
+      await database.query(`UPDATE counters SET value = 2 WHERE name = 'a'`);
+      await sleep(100);
+      expect(database.missing()).to.equal('');
+    });
+  });
+
+  describe('a database that goes away', () => {
+    it('makes calls DEPENDENCY_UNAVAILABLE, is told of, and is used again when it is back', async () => {
+      const relay = await startRelay(Number(new URL(url).port));
+      closing.push(() => relay.cut().catch(() => {}));
+      const through = new URL(url);
+      through.host = `127.0.0.1:${relay.port}`;
+      const away = open(through.href);
+      await away.ready(never);
+      const changes: string[] = [];
+      away.onStateChange(() => changes.push(away.missing()));
+
+      const work = away.transaction(async (sql) => {
+        await sql.query('SELECT 1');
+        await relay.cut();
+        await sql.query('SELECT 1');
+      });
+      const error = await expectUnavailable(work);
+      expect(error.cause).to.be.instanceOf(Error);
+      await until(() => away.missing() !== '');
+      await expectUnavailable(away.query('SELECT 1'));
+      expect(away.missing()).to.equal('the database does not answer (ECONNREFUSED)');
+
+      await relay.mend();
+      await until(() => away.missing() === '');
+      expect((await away.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }]);
+      expect(changes).to.deep.equal(['the database does not answer (ECONNREFUSED)', '']);
+    });
+
+    it('is noticed even when no call is under way', async () => {
+      const relay = await startRelay(Number(new URL(url).port));
+      closing.push(() => relay.cut().catch(() => {}));
+      const through = new URL(url);
+      through.host = `127.0.0.1:${relay.port}`;
+      const away = open(through.href);
+      await away.ready(never);
+      await away.query('SELECT 1');
+      await relay.cut();
+      await until(() => away.missing() !== '');
+    });
+
+    it('is no outage when one connection alone is cut', async () => {
+      await database.query('SELECT 1');
+      const changes: string[] = [];
+      database.onStateChange(() => changes.push(database.missing()));
+      const other = open(url);
+      await other.ready(never);
+      await other.query(
+        'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()',
+      );
+      await sleep(200);
+      await database.query('SELECT 1');
+      expect(changes).to.deep.equal([]);
+    });
+  });
+
+  describe('getting ready', () => {
+    it('refuses queries before', async () => {
+      const early = open(url);
+      await expectUnavailable(early.query('SELECT 1'));
+      await expectUnavailable(early.transaction(async () => 1));
+      expect(early.missing()).to.not.equal('');
+    });
+
+    it('waits for a database that is created later, and says what is missing', async () => {
+      const later = new URL(url);
+      later.pathname = `${later.pathname}_later`;
+      const name = later.pathname.slice(1);
+      const waiting = open(later.href);
+      const ready = waiting.ready(never);
+      await until(() => lines.some((line) => line.includes('the database does not exist')));
+      expect(waiting.missing()).to.equal('the database does not exist');
+      await database.query(`CREATE DATABASE ${name}`);
+      closing.splice(closing.length - 1, 0, async () => {
+        await database.query(`DROP DATABASE ${name} WITH (FORCE)`);
+      });
+      await ready;
+      expect(waiting.missing()).to.equal('');
+      expect(await counterValue(waiting, 'a')).to.equal(0n);
+    });
+
+    it('waits where nobody listens, until it is told to stop', async () => {
+      const nowhere = new URL(url);
+      nowhere.host = '127.0.0.1:1';
+      nowhere.password = 'hunter2';
+      const waiting = open(nowhere.href);
+      const stop = new AbortController();
+      const ready = waiting.ready(stop.signal);
+      await until(() => lines.some((line) => line.includes('ECONNREFUSED')));
+      stop.abort(new Error('enough'));
+      expect(await rejectionOf(ready)).to.have.property('message', 'enough');
+      expect(lines.join('')).to.not.include('hunter2');
+    });
+
+    it('is told to stop by closing, too', async () => {
+      const nowhere = new URL(url);
+      nowhere.host = '127.0.0.1:1';
+      const waiting = open(nowhere.href);
+      const ready = rejectionOf(waiting.ready(never));
+      await waiting.close();
+      expect(await ready).to.have.property('message', 'the database is closed');
+    });
+  });
+
+  describe('notifications', () => {
+    it('are heard', async () => {
+      const heard: string[] = [];
+      const subscription = await database.listen(
+        'news "of" today',
+        (payload) => heard.push(payload),
+        () => {},
+      );
+      await database.query('SELECT pg_notify($1, $2)', ['news "of" today', 'one']);
+      await database.query('SELECT pg_notify($1, $2)', ['other', 'two']);
+      await until(() => heard.length > 0);
+      expect(heard).to.deep.equal(['one']);
+      await subscription.close();
+      await database.query('SELECT pg_notify($1, $2)', ['news "of" today', 'three']);
+      await sleep(50);
+      expect(heard).to.deep.equal(['one']);
+    });
+
+    it('are heard again after the connection was lost, and the listener is told', async () => {
+      const relay = await startRelay(Number(new URL(url).port));
+      closing.push(() => relay.cut().catch(() => {}));
+      const through = new URL(url);
+      through.host = `127.0.0.1:${relay.port}`;
+      const away = open(through.href);
+      const heard: string[] = [];
+      let reconnects = 0;
+      await away.listen(
+        'news',
+        (payload) => heard.push(payload),
+        () => reconnects++,
+      );
+      expect(reconnects).to.equal(0);
+      await relay.cut();
+      await sleep(300);
+      await relay.mend();
+      await until(() => reconnects === 1);
+      await database.query(`SELECT pg_notify('news', 'again')`);
+      await until(() => heard.length > 0);
+      expect(heard).to.deep.equal(['again']);
+    });
+  });
+});
