@@ -110,18 +110,21 @@ export interface CheckoutTimes {
   readonly leaseMs: number;
   /** How long the goods stay set aside: longer than the saga takes. */
   readonly reservationTtlSeconds: number;
-  /** How often inventory is asked when it does not answer. */
+  /** How often inventory is asked at most when it does not answer. */
   readonly attempts: number;
   /** The pause after the first attempt; it doubles each time. */
   readonly backoffMs: number;
+  /** After so long no further attempt begins, so that the step ends within the lease. */
+  readonly patienceMs: number;
 }
 
 /** Times that suit production. */
 export const defaultCheckoutTimes: CheckoutTimes = {
   leaseMs: 20_000,
   reservationTtlSeconds: 60,
-  attempts: 3,
+  attempts: 4,
   backoffMs: 100,
+  patienceMs: 6_000,
 };
 
 /** Abandoned payments taken up in one go. */
@@ -176,6 +179,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
   const { store, log, times = defaultCheckoutTimes } = deps;
   const { leaseMs } = times;
   const unsettled = createUnsettled(deps.clock);
+  const persist = createPersistence(deps.clock, times);
 
   /** Takes steps until the payment has ended. What remains unfinished is left for the resumer. */
   async function run(begun: Saga, authority: Authority, next: (saga: Saga) => Promise<Saga>): Promise<Saga> {
@@ -227,7 +231,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
     const { lines, paymentId, currencyCode } = saga;
     const { reservationTtlSeconds: timeToLiveSeconds } = times;
     const request = { lines, timeToLiveSeconds, requestId: `${paymentId}:reserve` };
-    const reservation = await persist(times, () => buyer.inventory.reserve(request), buyer.signal);
+    const reservation = await persist(() => buyer.inventory.reserve(request), buyer.signal);
     const { reservationId } = reservation;
     const price = priceOf(reservation, currencyCode);
     // The reservation is noted even when its price will not do, because undoing needs to know it.
@@ -272,7 +276,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
   async function settle(saga: Saga, inventory: Inventory | undefined): Promise<Saga> {
     if (saga.step === 'undoing') return await finishUndo(saga, inventory);
     if (inventory === undefined) throw new TypeError('a payment at committing needs inventory to be settled');
-    const refused = await commitGoods(saga, inventory, times);
+    const refused = await commitGoods(saga, inventory, persist);
     if (refused !== undefined) return await beginUndo(saga, ['committing'], failureOf(refused));
     return await store.advance(saga, ['committing'], leaseMs, async (books) => {
       await books.dropHold(saga.paymentId);
@@ -293,7 +297,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
     const { paymentId, reservationId } = saga;
     if (reservationId !== undefined && inventory !== undefined) {
       const request = { reservationId, requestId: `${paymentId}:release` };
-      await persist(times, () => inventory.release(request)).catch((error: unknown) => {
+      await persist(() => inventory.release(request)).catch((error: unknown) => {
         log.warn({ err: error, paymentId, reservationId }, 'a reservation was left to run out by itself');
       });
     }
@@ -401,20 +405,20 @@ const INTERRUPTED: Failure = {
 async function commitGoods(
   saga: Saga,
   inventory: Inventory,
-  times: CheckoutTimes,
+  persist: Persist,
 ): Promise<ServiceError | undefined> {
   const { paymentId, reservationId } = saga;
   if (reservationId === undefined) throw new TypeError('a payment at committing has a reservation');
   const request = { reservationId, requestId: `${paymentId}:commit` };
   try {
-    await persist(times, () => inventory.commit(request));
+    await persist(() => inventory.commit(request));
     return undefined;
   } catch (error) {
     const code = error instanceof ServiceError ? error.code : undefined;
     if (code === 'NOT_FOUND') return ranOut(error);
     if (code !== 'RESERVATION_EXPIRED' && code !== 'RESERVATION_NOT_ACTIVE') throw unknownOutcome(error);
     // An earlier attempt whose answer was lost may have handed the goods out.
-    const { state } = await persist(times, () => inventory.find(reservationId)).catch((cause: unknown) => {
+    const { state } = await persist(() => inventory.find(reservationId)).catch((cause: unknown) => {
       throw unknownOutcome(cause);
     });
     if (state === 'COMMITTED') return undefined;
@@ -423,17 +427,23 @@ async function commitGoods(
   }
 }
 
-/** Asks again, a few times, while nobody answers. */
-async function persist<T>(times: CheckoutTimes, ask: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await ask();
-    } catch (error) {
-      const unanswered = error instanceof ServiceError && error.code === 'DEPENDENCY_UNAVAILABLE';
-      if (!unanswered || attempt >= times.attempts || signal?.aborted === true) throw error;
-      await sleep(times.backoffMs * 2 ** (attempt - 1));
+/** Asks, and asks again a few times while nobody answers. */
+type Persist = <T>(ask: () => Promise<T>, signal?: AbortSignal) => Promise<T>;
+
+function createPersistence(clock: Clock, { attempts, backoffMs, patienceMs }: CheckoutTimes): Persist {
+  return async (ask, signal) => {
+    const untilMs = clock.monotonicMs() + patienceMs;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await ask();
+      } catch (error) {
+        const unanswered = error instanceof ServiceError && error.code === 'DEPENDENCY_UNAVAILABLE';
+        const goesOn = attempt < attempts && clock.monotonicMs() < untilMs && signal?.aborted !== true;
+        if (!unanswered || !goesOn) throw error;
+        await sleep(backoffMs * 2 ** (attempt - 1));
+      }
     }
-  }
+  };
 }
 
 /** What the goods cost at the reservation's own prices, if the account can pay such a price at all. */
@@ -463,15 +473,15 @@ function priceOf(
   return { fault: new ServiceError('FIELD_INVALID', message, { violations: [tooMuch] }) };
 }
 
-/** Why the purchase really failed: a call that was cut fails in many ways, all for one reason. */
+/** Why the purchase really failed: a buyer who was revoked, or has gone, makes others stop answering. */
 function faultOf(error: ServiceError, buyer: Buyer): ServiceError {
-  if (!buyer.signal.aborted) return error;
+  if (error.code !== 'DEPENDENCY_UNAVAILABLE') return error;
   try {
     buyer.stillAllowed();
   } catch (refusal) {
     if (refusal instanceof ServiceError) return refusal;
   }
-  return new CheckoutCancelled();
+  return buyer.signal.aborted ? new CheckoutCancelled() : error;
 }
 
 function failureOf(error: ServiceError): Failure {
@@ -484,7 +494,8 @@ function failureOf(error: ServiceError): Failure {
 function errorOf({ failure }: Saga): ServiceError {
   if (failure === undefined) throw new TypeError('a payment that failed has a failure');
   const { reason, message, violations } = failure;
-  const code = [...ABOUT_THE_ORDER].find((known) => known === reason) ?? 'DEPENDENCY_UNAVAILABLE';
+  const codes: readonly ErrorCode[] = [...ABOUT_THE_ORDER, 'RESERVATION_EXPIRED'];
+  const code = codes.find((known) => known === reason) ?? 'DEPENDENCY_UNAVAILABLE';
   return new ServiceError(code, message, { violations });
 }
 

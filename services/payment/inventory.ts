@@ -15,8 +15,8 @@ export interface Reservation {
 /**
  * Inventory on behalf of one user. Each change carries a request id, so it may be asked for again.
  *
- * Errors are ServiceErrors. DEPENDENCY_UNAVAILABLE says that nobody knows whether the change happened, and so do
- * codes about the caller's token, because a call may be cut while its work goes on. Other codes are answers.
+ * Errors are ServiceErrors. DEPENDENCY_UNAVAILABLE says that nobody knows whether the change happened; other codes
+ * are inventory's answer.
  */
 export interface Inventory {
   /** Sets units aside: all lines or none. Ends early when the caller's call does. */

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { type FieldViolation, ServiceError } from '../../interceptors/errors.js';
 import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
-import { forgetRequests, oncePerRequest } from '../common/requests.js';
+import { oncePerRequest } from '../common/requests.js';
 import type { AccountsStore } from './accounts.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
 import type { OrderLine } from './fields.js';
@@ -11,10 +11,7 @@ import type { Account, Books, EntryKind, LedgerEntry, Transfer } from './ledger.
 import type { PaymentState, PaymentsStore } from './payments.js';
 
 /** Everything that the payment service keeps. */
-export interface Store extends AccountsStore, PaymentsStore, CheckoutStore {
-  /** Drops first answers that are too old to be asked for again; returns how many. */
-  forgetRequests(): Promise<number>;
-}
+export interface Store extends AccountsStore, PaymentsStore, CheckoutStore {}
 
 /** The store in a database that has been migrated. */
 export function createStore(database: Database): Store {
@@ -22,7 +19,6 @@ export function createStore(database: Database): Store {
     ...createAccountsStore(database),
     ...createPaymentsStore(database),
     ...createCheckoutStore(database),
-    forgetRequests: () => forgetRequests(database),
   };
 }
 

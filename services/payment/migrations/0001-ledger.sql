@@ -108,7 +108,8 @@ CREATE TABLE holds (
 
 CREATE INDEX holds_by_account ON holds (account_id);
 
--- First answers of OpenAccount and Deposit.
+-- First answers of OpenAccount and Deposit. They stay as long as the ledger does: forgetting one would let a very
+-- late retry move the money again.
 CREATE TABLE requests (
   subject text NOT NULL,
   method text NOT NULL,
@@ -118,8 +119,6 @@ CREATE TABLE requests (
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (subject, method, request_id)
 );
-
-CREATE INDEX requests_created_at ON requests (created_at);
 
 -- Every transfer has at least two entries and sums to zero in each currency, at the latest when it commits.
 CREATE FUNCTION check_transfer_balances() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,0 +1,203 @@
+/** Inventory by gRPC, on behalf of the user whose call is served. */
+import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
+import { connectivityState, Metadata } from '@grpc/grpc-js';
+import { authenticate, CHANNEL_OPTIONS, type Exchange, errorOf } from '../../../interceptors/client.js';
+import type { Clock } from '../../../interceptors/clock.js';
+import { type ErrorCode, ServiceError, signalOf } from '../../../interceptors/index.js';
+import {
+  InventoryServiceClient,
+  type Reservation as ReservationMessage,
+  ReservationState as StateMessage,
+} from '../../../proto/gen/inventory/v1/inventory_service.js';
+import type { Inventory, Reservation, ReservationState } from '../inventory.js';
+
+/** How long one call to inventory may take. */
+export const INVENTORY_TIMEOUT_MS = 3_000;
+
+/** The call being served, as far as acting for its user needs it. */
+export interface ServedCall {
+  readonly metadata: Metadata;
+  getDeadline(): Deadline;
+}
+
+/** Inventory, reachable on behalf of users. */
+export interface InventoryConnection {
+  /** Inventory for the user of a call; of use until the user's token expires, even when the call has ended. */
+  forCall(call: ServedCall): Inventory;
+  close(): void;
+}
+
+/** What {@link connectInventory} needs. */
+export interface InventoryConnectionOptions {
+  /** The instances; calls take turns among those that answer. */
+  readonly addresses: readonly string[];
+  readonly credentials: ChannelCredentials;
+  /** Trades the user's token for a narrower one: the one that came with the call goes nowhere else. */
+  readonly exchange: Exchange;
+  readonly clock: Clock;
+}
+
+/** Connects to the instances of inventory when the first call is made. */
+export function connectInventory(options: InventoryConnectionOptions): InventoryConnection {
+  const { addresses, credentials, exchange, clock } = options;
+  const clients = addresses.map(
+    (address) => new InventoryServiceClient(address, credentials, CHANNEL_OPTIONS),
+  );
+  const nextClient = createRotation(clients);
+
+  function forCall(call: ServedCall): Inventory {
+    const source = exchange.forCall(call, { audience: 'inventory', scopes: ['inventory.reserve'] });
+    const interceptors = [authenticate(source)];
+    const signal = signalOf(call);
+    const callerDeadlineMs = millisecondsOf(call.getDeadline());
+
+    async function ask(
+      invoke: Invoke,
+      bound?: { signal: AbortSignal; deadlineMs: number },
+    ): Promise<Reservation> {
+      const deadline = Math.min(
+        clock.wallMs() + INVENTORY_TIMEOUT_MS,
+        bound?.deadlineMs ?? Number.POSITIVE_INFINITY,
+      );
+      const settings = {
+        metadata: traceOf(call),
+        options: { deadline, interceptors },
+        signal: bound?.signal,
+      };
+      const response = await invokeUnary(nextClient(), invoke, settings);
+      return reservationFrom(response.reservation);
+    }
+
+    return {
+      reserve: ({ lines, timeToLiveSeconds, requestId }) => {
+        const timeToLive = { seconds: BigInt(timeToLiveSeconds), nanos: 0 };
+        const request = { lines: lines.map((line) => ({ ...line })), timeToLive, requestId };
+        const bound = { signal, deadlineMs: callerDeadlineMs };
+        return ask((client, ...rest) => client.reserveStock(request, ...rest), bound);
+      },
+      commit: (request) => ask((client, ...rest) => client.commitReservation(request, ...rest)),
+      release: (request) => ask((client, ...rest) => client.releaseReservation(request, ...rest)),
+      find: (reservationId) => ask((client, ...rest) => client.getReservation({ reservationId }, ...rest)),
+    };
+  }
+
+  return {
+    forCall,
+    close: () => {
+      for (const client of clients) client.close();
+    },
+  };
+}
+
+type Answer = { readonly reservation: ReservationMessage | undefined };
+type CallSettings = { readonly deadline: number; readonly interceptors: ReturnType<typeof authenticate>[] };
+type Invoke = (
+  client: InventoryServiceClient,
+  metadata: Metadata,
+  options: CallSettings,
+  callback: (error: GrpcError | null, response: Answer) => void,
+) => { cancel(): void };
+
+function invokeUnary(
+  client: InventoryServiceClient,
+  invoke: Invoke,
+  settings: { metadata: Metadata; options: CallSettings; signal: AbortSignal | undefined },
+): Promise<Answer> {
+  const { metadata, options, signal } = settings;
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(unanswered('the call that asked has ended', signal.reason));
+      return;
+    }
+    const call = invoke(client, metadata, options, (error, response) => {
+      signal?.removeEventListener('abort', cancel);
+      if (error === null) resolve(response);
+      else reject(serviceErrorFrom(error));
+    });
+    const cancel = () => call.cancel();
+    signal?.addEventListener('abort', cancel, { once: true });
+  });
+}
+
+/** What inventory says about the order or the reservation, and the buyer may hear. */
+const ANSWERS: ReadonlySet<string> = new Set<ErrorCode>([
+  'FIELD_INVALID',
+  'NOT_FOUND',
+  'INSUFFICIENT_STOCK',
+  'RESERVATION_EXPIRED',
+  'RESERVATION_NOT_ACTIVE',
+]);
+
+/**
+ * Whatever is no answer leaves open what has happened: a call that was cut, because the token was revoked meanwhile
+ * say, may have had its effect. Nor would the reason be the caller's business when it is this service's own token
+ * that was refused.
+ */
+function serviceErrorFrom(error: GrpcError): ServiceError {
+  const { reason, message, violations, retryAfterMs } = errorOf(error);
+  if (isAnswer(reason)) return new ServiceError(reason, message, { cause: error, violations });
+  return unanswered('inventory does not answer', error, retryAfterMs);
+}
+
+function isAnswer(reason: string): reason is ErrorCode {
+  return ANSWERS.has(reason);
+}
+
+function unanswered(message: string, cause: unknown, retryAfterMs?: number): ServiceError {
+  const retry = retryAfterMs === undefined ? {} : { retryAfterMs };
+  return new ServiceError('DEPENDENCY_UNAVAILABLE', message, { cause, ...retry });
+}
+
+/** Takes turns among the instances, and leaves out those that could not be reached last. */
+function createRotation(clients: readonly InventoryServiceClient[]): () => InventoryServiceClient {
+  let turn = 0;
+  return () => {
+    turn = (turn + 1) % clients.length;
+    const inTurn = [...clients.slice(turn), ...clients.slice(0, turn)];
+    const chosen = inTurn.find(isReachable) ?? inTurn[0];
+    if (chosen === undefined) throw new TypeError('there is no address of inventory');
+    return chosen;
+  };
+}
+
+function isReachable(client: InventoryServiceClient): boolean {
+  // Asking connects again, so an instance that came back is found.
+  return client.getChannel().getConnectivityState(true) !== connectivityState.TRANSIENT_FAILURE;
+}
+
+/** The caller's trace goes on; nothing else of its metadata does. */
+function traceOf(call: ServedCall): Metadata {
+  const metadata = new Metadata();
+  const [traceparent] = call.metadata.get('traceparent');
+  if (typeof traceparent === 'string') metadata.set('traceparent', traceparent);
+  return metadata;
+}
+
+function millisecondsOf(deadline: Deadline): number {
+  return deadline instanceof Date ? deadline.getTime() : deadline;
+}
+
+function reservationFrom(message: ReservationMessage | undefined): Reservation {
+  if (message === undefined) throw unanswered('inventory answered without a reservation', undefined);
+  const { reservationId, lines } = message;
+  const priced = lines.map(({ sku, quantity, unitPrice }) => {
+    if (unitPrice === undefined) throw unanswered('inventory answered without a price', undefined);
+    return { sku, quantity, unitPrice };
+  });
+  return { reservationId, state: stateFrom(message), lines: priced };
+}
+
+function stateFrom({ state }: ReservationMessage): ReservationState {
+  switch (state) {
+    case StateMessage.RESERVATION_STATE_ACTIVE:
+      return 'ACTIVE';
+    case StateMessage.RESERVATION_STATE_COMMITTED:
+      return 'COMMITTED';
+    case StateMessage.RESERVATION_STATE_RELEASED:
+      return 'RELEASED';
+    case StateMessage.RESERVATION_STATE_EXPIRED:
+      return 'EXPIRED';
+    default:
+      throw unanswered('inventory answered with an unknown state', undefined);
+  }
+}

@@ -1,0 +1,124 @@
+/** The methods of PaymentService: messages to domain and back. */
+import type { ServerUnaryCall } from '@grpc/grpc-js';
+import { principalOf, signalOf, stillAllowed, unary } from '../../interceptors/index.js';
+import {
+  type Account as AccountMessage,
+  EntryKind as EntryKindMessage,
+  type LedgerEntry as LedgerEntryMessage,
+  type Payment as PaymentMessage,
+  type PaymentServiceServer,
+  PaymentState as PaymentStateMessage,
+} from '../../proto/gen/payment/v1/payment_service.js';
+import type { Accounts } from './accounts.js';
+import type { Caller } from './caller.js';
+import type { Checkout } from './checkout.js';
+import type { Inventory } from './inventory.js';
+import type { Account, EntryKind, LedgerEntry } from './ledger.js';
+import type { Payment, PaymentState, Payments } from './payments.js';
+
+/** Any call of this service. */
+type Call = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getDeadline'>;
+
+/** What the handlers hand requests to. */
+export interface HandlerDeps {
+  readonly accounts: Accounts;
+  readonly payments: Payments;
+  readonly checkout: Checkout;
+  /** Inventory on behalf of the call's user. */
+  readonly inventoryFor: (call: Call) => Inventory;
+}
+
+/** The handlers of PaymentService. */
+export function createHandlers({
+  accounts,
+  payments,
+  checkout,
+  inventoryFor,
+}: HandlerDeps): PaymentServiceServer {
+  return {
+    openAccount: unary(async (request, call) => {
+      const account = await accounts.open(request, callerOf(call));
+      return { account: accountMessage(account) };
+    }),
+    getAccount: unary(async ({ accountId }, call) => {
+      const account = await accounts.get(accountId, callerOf(call));
+      return { account: accountMessage(account) };
+    }),
+    deposit: unary(async (request, call) => {
+      const account = await accounts.deposit(request, callerOf(call));
+      return { account: accountMessage(account) };
+    }),
+    listEntries: unary(async (request, call) => {
+      const { entries, nextPageToken } = await accounts.listEntries(request, callerOf(call));
+      return { entries: entries.map(entryMessage), nextPageToken };
+    }),
+    checkout: unary(async (request, call) => {
+      const buyer = { ...callerOf(call), inventory: inventoryFor(call) };
+      const payment = await checkout.checkout(request, buyer);
+      return { payment: paymentMessage(payment) };
+    }),
+    getPayment: unary(async ({ paymentId }, call) => {
+      const payment = await payments.get(paymentId, callerOf(call));
+      return { payment: paymentMessage(payment) };
+    }),
+    listPayments: unary(async (request, call) => {
+      const { payments: page, nextPageToken } = await payments.list(request, callerOf(call));
+      return { payments: page.map(paymentMessage), nextPageToken };
+    }),
+  };
+}
+
+function callerOf(call: Call): Caller {
+  const { subject, roles, clientId, sessionId, tokenId, expiresAtSeconds } = principalOf(call);
+  return {
+    subject,
+    isOperator: roles.has('operator'),
+    clientId,
+    sessionId,
+    tokenId,
+    expiresAtSeconds,
+    signal: signalOf(call),
+    stillAllowed: () => stillAllowed(call),
+  };
+}
+
+function accountMessage(account: Account): AccountMessage {
+  const { accountId, userId, currencyCode, balance, held, createTime } = account;
+  return {
+    accountId,
+    userId,
+    balance: { minorUnits: balance, currencyCode },
+    held: { minorUnits: held, currencyCode },
+    createTime,
+  };
+}
+
+const ENTRY_KINDS = {
+  DEPOSIT: EntryKindMessage.ENTRY_KIND_DEPOSIT,
+  CAPTURE: EntryKindMessage.ENTRY_KIND_CAPTURE,
+} as const satisfies Record<EntryKind, EntryKindMessage>;
+
+function entryMessage(entry: LedgerEntry): LedgerEntryMessage {
+  return { ...entry, kind: ENTRY_KINDS[entry.kind], paymentId: entry.paymentId ?? '' };
+}
+
+const PAYMENT_STATES = {
+  PENDING: PaymentStateMessage.PAYMENT_STATE_PENDING,
+  CAPTURED: PaymentStateMessage.PAYMENT_STATE_CAPTURED,
+  FAILED: PaymentStateMessage.PAYMENT_STATE_FAILED,
+} as const satisfies Record<PaymentState, PaymentStateMessage>;
+
+function paymentMessage(payment: Payment): PaymentMessage {
+  const { paymentId, accountId, state, amount, lines, reservationId, failureReason } = payment;
+  return {
+    paymentId,
+    accountId,
+    state: PAYMENT_STATES[state],
+    amount,
+    lines: lines.map((line) => ({ ...line })),
+    reservationId: reservationId ?? '',
+    failureReason: failureReason ?? '',
+    createTime: payment.createTime,
+    updateTime: payment.updateTime,
+  };
+}

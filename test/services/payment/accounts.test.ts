@@ -1,0 +1,237 @@
+/** Opening accounts, putting money in, and reading what moved. */
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { ServiceError } from '../../../interceptors/errors.js';
+import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import {
+  accountWith,
+  breachesIn,
+  callerOf,
+  codeOf,
+  errorOf,
+  faultsOf,
+  type Instance,
+  olga,
+  openInstance,
+} from './instance.js';
+
+const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
+
+describe('accounts of payment', () => {
+  let fresh: FreshDatabase;
+  let instance: Instance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    instance = await openInstance(fresh.url);
+  });
+  after(async () => {
+    await instance.close();
+    await fresh.drop();
+  });
+
+  describe('open', () => {
+    it('opens an empty account', async () => {
+      const account = await instance.accounts.open(
+        { currencyCode: 'JPY', requestId: 'open-1' },
+        callerOf('opener'),
+      );
+      expect(account).to.include({ userId: 'opener', currencyCode: 'JPY', balance: 0n, held: 0n });
+    });
+
+    it('gives the same request the same account', async () => {
+      const open = () =>
+        instance.accounts.open({ currencyCode: 'EUR', requestId: 'again' }, callerOf('repeater'));
+      const first = await open();
+      expect(await open()).to.deep.equal(first);
+    });
+
+    it('refuses a second account in a currency, and takes one in another', async () => {
+      await accountWith(instance, 'saver', 0n, 'EUR');
+      expect(await codeOf(accountWith(instance, 'saver', 0n, 'EUR'))).to.equal('ALREADY_EXISTS');
+      await accountWith(instance, 'saver', 0n, 'USD');
+    });
+
+    it('opens one account when twenty requests race', async () => {
+      const racers = Array.from({ length: 20 }, () =>
+        accountWith(instance, 'racer', 0n).catch(() => undefined),
+      );
+      const opened = (await Promise.all(racers)).filter((account) => account !== undefined);
+      expect(opened).to.have.lengthOf(1);
+    });
+
+    it('refuses a request_id that came with another payload', async () => {
+      const caller = callerOf('reuser');
+      await instance.accounts.open({ currencyCode: 'EUR', requestId: 'one' }, caller);
+      const other = instance.accounts.open({ currencyCode: 'USD', requestId: 'one' }, caller);
+      expect(await codeOf(other)).to.equal('REQUEST_ID_REUSED');
+    });
+
+    it('tells of all bad fields together', async () => {
+      const bad = { currencyCode: 'EURO', requestId: '' };
+      expect(await faultsOf(instance.accounts.open(bad, callerOf('x')))).to.deep.equal([
+        'currency_code',
+        'request_id',
+      ]);
+    });
+  });
+
+  describe('get', () => {
+    it('answers the same for a missing account as for somebody else’s', async () => {
+      const { accountId } = await accountWith(instance, 'owner', 0n);
+      const foreign = await errorOf(instance.accounts.get(accountId, callerOf('stranger')));
+      const missing = await errorOf(instance.accounts.get(randomUUID(), callerOf('stranger')));
+      expect(foreign.code).to.equal('NOT_FOUND');
+      expect({ code: foreign.code, message: foreign.message }).to.deep.equal({
+        code: missing.code,
+        message: missing.message,
+      });
+    });
+
+    it('shows operators every account', async () => {
+      const { accountId } = await accountWith(instance, 'watched', 0n);
+      expect((await instance.accounts.get(accountId, olga)).userId).to.equal('watched');
+    });
+
+    it('never shows the accounts that belong to nobody', async () => {
+      await accountWith(instance, 'payer', 1n, 'CHF');
+      const { rows } = await instance.database.query<{ account_id: string }>(
+        `SELECT account_id FROM accounts WHERE kind = 'WORLD' AND currency_code = 'CHF'`,
+      );
+      const { account_id: world = '' } = rows[0] ?? {};
+      expect(await codeOf(instance.accounts.get(world, olga))).to.equal('NOT_FOUND');
+      const deposit = { accountId: world, amount: { minorUnits: 1n, currencyCode: 'CHF' }, requestId: 'w' };
+      expect(await codeOf(instance.accounts.deposit(deposit, olga))).to.equal('NOT_FOUND');
+    });
+  });
+
+  describe('deposit', () => {
+    it('moves money from the world into the account, once for one request', async () => {
+      const { accountId } = await accountWith(instance, 'depositor', 0n);
+      const request = { accountId, amount: euros(500n), requestId: 'deposit-1' };
+      const first = await instance.accounts.deposit(request, olga);
+      expect(first.balance).to.equal(500n);
+      expect(await instance.accounts.deposit(request, olga)).to.deep.equal(first);
+      expect((await instance.accounts.get(accountId, olga)).balance).to.equal(500n);
+      expect(await breachesIn(instance)).to.deep.equal([]);
+    });
+
+    it('takes effect once when the same request is sent ten times at once', async () => {
+      const { accountId } = await accountWith(instance, 'hasty', 0n);
+      const request = { accountId, amount: euros(7n), requestId: 'hasty' };
+      const sent = Array.from({ length: 10 }, () => instance.accounts.deposit(request, olga));
+      const codes = await Promise.all(sent.map((one) => one.then(() => 'OK').catch((error) => error.code)));
+      expect(codes).to.include('OK');
+      expect(codes.filter((code) => code !== 'OK' && code !== 'REQUEST_IN_PROGRESS')).to.deep.equal([]);
+      expect((await instance.accounts.get(accountId, olga)).balance).to.equal(7n);
+    });
+
+    it('refuses amounts of 0 and below, and a currency that is none, all together', async () => {
+      const bad = (minorUnits: bigint) =>
+        instance.accounts.deposit(
+          { accountId: 'nonsense', amount: { minorUnits, currencyCode: 'XYZ1' }, requestId: '\0' },
+          olga,
+        );
+      const faults = ['account_id', 'amount.currency_code', 'amount.minor_units', 'request_id'];
+      for (const minorUnits of [0n, -1n, -(2n ** 63n)]) {
+        expect(await faultsOf(bad(minorUnits))).to.deep.equal(faults);
+      }
+      const none = { accountId: randomUUID(), amount: undefined, requestId: 'x' };
+      expect(await faultsOf(instance.accounts.deposit(none, olga))).to.deep.equal(['amount']);
+    });
+
+    it('refuses another currency than the account’s', async () => {
+      const { accountId } = await accountWith(instance, 'euro-only', 0n);
+      const request = { accountId, amount: { minorUnits: 1n, currencyCode: 'USD' }, requestId: 'usd' };
+      expect(await faultsOf(instance.accounts.deposit(request, olga))).to.deep.equal([
+        'amount.currency_code',
+      ]);
+    });
+
+    it('fills an account to the last unit of an int64, and not beyond', async () => {
+      const { accountId } = await accountWith(instance, 'rich', MINOR_UNITS_MAX);
+      expect((await instance.accounts.get(accountId, olga)).balance).to.equal(MINOR_UNITS_MAX);
+      const request = { accountId, amount: euros(1n), requestId: 'one-more' };
+      expect(await faultsOf(instance.accounts.deposit(request, olga))).to.deep.equal(['amount.minor_units']);
+      expect(await breachesIn(instance)).to.deep.equal([]);
+    });
+
+    it('moves nothing when the operator is revoked while the transaction runs', async () => {
+      const { accountId } = await accountWith(instance, 'untouched', 0n);
+      const revoked = callerOf('olga', {
+        isOperator: true,
+        stillAllowed: () => {
+          throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+        },
+      });
+      const request = { accountId, amount: euros(1n), requestId: 'revoked' };
+      expect(await codeOf(instance.accounts.deposit(request, revoked))).to.equal('TOKEN_REVOKED');
+      expect((await instance.accounts.get(accountId, olga)).balance).to.equal(0n);
+      expect((await instance.accounts.deposit(request, olga)).balance).to.equal(1n);
+    });
+
+    it('moves nothing when the caller can be relied on for a shorter time than it takes to commit', async () => {
+      const { accountId } = await accountWith(instance, 'slow', 0n);
+      const reliance = [40, 0, 40, 0];
+      const fading = callerOf('olga', {
+        stillAllowed: () => {
+          const ms = reliance.shift();
+          if (ms === undefined) throw new ServiceError('REVOCATION_STATE_STALE', 'the list is stale');
+          return ms;
+        },
+      });
+      const request = { accountId, amount: euros(1n), requestId: 'fading' };
+      expect(await codeOf(instance.accounts.deposit(request, fading))).to.equal('REVOCATION_STATE_STALE');
+      expect((await instance.accounts.get(accountId, olga)).balance).to.equal(0n);
+    });
+  });
+
+  describe('listEntries', () => {
+    it('pages through the entries, newest first', async () => {
+      const { accountId } = await accountWith(instance, 'lister', 0n);
+      for (const minorUnits of [1n, 2n, 3n, 4n, 5n]) {
+        await instance.accounts.deposit(
+          { accountId, amount: euros(minorUnits), requestId: randomUUID() },
+          olga,
+        );
+      }
+      const seen: bigint[] = [];
+      for (let pageToken = '', first = true; first || pageToken !== ''; first = false) {
+        const page = await instance.accounts.listEntries(
+          { accountId, pageSize: 2, pageToken },
+          callerOf('lister'),
+        );
+        expect(page.entries.length).to.be.at.most(2);
+        seen.push(...page.entries.map(({ amount }) => amount.minorUnits));
+        pageToken = page.nextPageToken;
+      }
+      expect(seen).to.deep.equal([5n, 4n, 3n, 2n, 1n]);
+    });
+
+    it('says what moved the money', async () => {
+      const { accountId } = await accountWith(instance, 'curious', 9n);
+      const { entries } = await instance.accounts.listEntries(
+        { accountId, pageSize: 0, pageToken: '' },
+        callerOf('curious'),
+      );
+      expect(entries).to.have.lengthOf(1);
+      expect(entries[0]).to.deep.include({ amount: euros(9n), kind: 'DEPOSIT', paymentId: undefined });
+    });
+
+    it('refuses a page token of its own invention, and a negative size', async () => {
+      const { accountId } = await accountWith(instance, 'inventor', 0n);
+      const list = (page: { pageSize: number; pageToken: string }) =>
+        instance.accounts.listEntries({ accountId, ...page }, callerOf('inventor'));
+      expect(await faultsOf(list({ pageSize: 0, pageToken: 'WyInIl0' }))).to.deep.equal(['page_token']);
+      expect(await faultsOf(list({ pageSize: -1, pageToken: '' }))).to.deep.equal(['page_size']);
+    });
+
+    it('shows nobody else’s entries', async () => {
+      const { accountId } = await accountWith(instance, 'private', 1n);
+      const page = { accountId, pageSize: 0, pageToken: '' };
+      expect(await codeOf(instance.accounts.listEntries(page, callerOf('stranger')))).to.equal('NOT_FOUND');
+      expect((await instance.accounts.listEntries(page, olga)).entries).to.have.lengthOf(1);
+    });
+  });
+});

@@ -1,0 +1,543 @@
+/** Buying: what a buyer is told, and that there is never a charge without goods nor goods without a charge. */
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { ServiceError } from '../../../interceptors/errors.js';
+import type { Buyer, Checkout, CheckoutStore } from '../../../services/payment/checkout.js';
+import type { Inventory } from '../../../services/payment/inventory.js';
+import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import {
+  accountWith,
+  breachesIn,
+  buyerOf,
+  callerOf,
+  checkoutOver,
+  codeOf,
+  errorOf,
+  faultsOf,
+  type Instance,
+  olga,
+  openInstance,
+} from './instance.js';
+import { failing, type Moment, Warehouse, type WarehouseMethod } from './warehouse.js';
+
+const PRICE = 250n;
+const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
+const lines = (quantity: bigint) => [{ sku: 'LAMP', quantity }];
+
+/** One buyer with an account of 1,000 and a warehouse of its own. */
+interface Scene {
+  readonly buyer: Buyer;
+  readonly accountId: string;
+  readonly warehouse: Warehouse;
+}
+
+describe('checkout', () => {
+  let fresh: FreshDatabase;
+  let instance: Instance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    instance = await openInstance(fresh.url);
+  });
+  after(async () => {
+    await instance.close();
+    await fresh.drop();
+  });
+  afterEach('the books are right', async () => {
+    expect(await breachesIn(instance)).to.deep.equal([]);
+  });
+
+  async function scene(balance = 1_000n): Promise<Scene> {
+    const subject = randomUUID();
+    const warehouse = new Warehouse();
+    warehouse.stock('LAMP', euros(PRICE));
+    const { accountId } = await accountWith(instance, subject, balance);
+    return { buyer: buyerOf(subject, warehouse.for(subject)), accountId, warehouse };
+  }
+
+  async function standing({ accountId, buyer, warehouse }: Scene) {
+    const { balance, held } = await instance.accounts.get(accountId, olga);
+    const { payments } = await instance.payments.list({ pageSize: 0, pageToken: '' }, buyer);
+    const { sold, reserved } = warehouse.item('LAMP');
+    const states = payments.map(({ state, failureReason }) => failureReason ?? state);
+    return { balance, held, sold, reserved, states };
+  }
+
+  const buy = (
+    { accountId, buyer }: Scene,
+    { requestId = randomUUID() as string, quantity = 2n, checkout = instance.checkout } = {},
+  ) => checkout.checkout({ accountId, lines: lines(quantity), requestId }, buyer);
+
+  describe('when all goes well', () => {
+    it('takes the money and hands the goods out', async () => {
+      const scenery = await scene();
+      const payment = await buy(scenery);
+      expect(payment).to.deep.include({ state: 'CAPTURED', amount: euros(500n), lines: lines(2n) });
+      expect(await standing(scenery)).to.deep.equal({
+        balance: 500n,
+        held: 0n,
+        sold: 2n,
+        reserved: 0n,
+        states: ['CAPTURED'],
+      });
+      expect(scenery.warehouse.asked).to.deep.equal(['reserve', 'commit']);
+    });
+
+    it('writes the capture into the ledger with its payment', async () => {
+      const scenery = await scene();
+      const { paymentId } = await buy(scenery);
+      const page = { accountId: scenery.accountId, pageSize: 1, pageToken: '' };
+      const { entries } = await instance.accounts.listEntries(page, scenery.buyer);
+      expect(entries[0]).to.deep.include({ kind: 'CAPTURE', amount: euros(-500n), paymentId });
+    });
+
+    it('charges the price of the reservation, whatever the price is by then', async () => {
+      const scenery = await scene();
+      scenery.warehouse.trouble = (method) => {
+        if (method === 'commit') scenery.warehouse.stock('OTHER', euros(1n));
+      };
+      expect((await buy(scenery)).amount).to.deep.equal(euros(500n));
+    });
+
+    it('lets the last money be spent', async () => {
+      const scenery = await scene(500n);
+      await buy(scenery);
+      expect((await standing(scenery)).balance).to.equal(0n);
+    });
+  });
+
+  describe('when the order will not do', () => {
+    it('tells of all bad fields together, and asks nobody', async () => {
+      const { buyer, warehouse } = await scene();
+      const bad = [
+        { sku: 'LAMP', quantity: 0n },
+        { sku: 'LAMP', quantity: 1_000_001n },
+        { sku: 'l\0mp', quantity: -(2n ** 63n) },
+      ];
+      const order = { accountId: 'mine', lines: bad, requestId: 'x'.repeat(256) };
+      expect(await faultsOf(instance.checkout.checkout(order, buyer))).to.deep.equal([
+        'account_id',
+        'lines[0].quantity',
+        'lines[1].quantity',
+        'lines[1].sku',
+        'lines[2].quantity',
+        'lines[2].sku',
+        'request_id',
+      ]);
+      expect(warehouse.asked).to.deep.equal([]);
+    });
+
+    it('refuses no lines, and more than fifty', async () => {
+      const { buyer, accountId } = await scene();
+      for (const count of [0, 51]) {
+        const many = Array.from({ length: count }, (_, index) => ({ sku: `S${index}`, quantity: 1n }));
+        const order = { accountId, lines: many, requestId: 'many' };
+        expect(await faultsOf(instance.checkout.checkout(order, buyer))).to.deep.equal(['lines']);
+      }
+    });
+
+    it('pays from nobody else’s account, not even for an operator', async () => {
+      const { accountId, warehouse } = await scene();
+      for (const caller of [callerOf('thief'), olga]) {
+        const thief = { ...caller, inventory: warehouse.for(caller.subject) };
+        const order = { accountId, lines: lines(1n), requestId: 'theft' };
+        expect(await codeOf(instance.checkout.checkout(order, thief))).to.equal('NOT_FOUND');
+      }
+      expect(warehouse.asked).to.deep.equal([]);
+    });
+
+    const refusals: readonly [string, (scenery: Scene) => Promise<unknown>, string][] = [
+      ['an item that is not there', (s) => orderOf(s, [{ sku: 'GHOST', quantity: 1n }]), 'NOT_FOUND'],
+      ['more than there is', (s) => buy(s, { quantity: 1_001n }), 'INSUFFICIENT_STOCK'],
+      ['more than the account has', (s) => buy(s, { quantity: 5n }), 'INSUFFICIENT_FUNDS'],
+    ];
+    for (const [what, order, code] of refusals) {
+      it(`refuses ${what}, and keeps neither goods nor money`, async () => {
+        const scenery = await scene();
+        expect(await codeOf(order(scenery))).to.equal(code);
+        expect(await standing(scenery)).to.deep.equal({
+          balance: 1_000n,
+          held: 0n,
+          sold: 0n,
+          reserved: 0n,
+          states: [code],
+        });
+      });
+    }
+
+    it('refuses goods priced in another currency, and releases them', async () => {
+      const scenery = await scene();
+      scenery.warehouse.stock('IMPORT', { minorUnits: 1n, currencyCode: 'USD' });
+      const mixed = [
+        { sku: 'LAMP', quantity: 1n },
+        { sku: 'IMPORT', quantity: 1n },
+      ];
+      expect(await faultsOf(orderOf(scenery, mixed))).to.deep.equal(['lines[1].sku']);
+      expect(await standing(scenery)).to.deep.include({
+        balance: 1_000n,
+        reserved: 0n,
+        states: ['FIELD_INVALID'],
+      });
+      expect(scenery.warehouse.count('RELEASED')).to.equal(1);
+    });
+
+    it('refuses a sum beyond an int64, and releases the goods', async () => {
+      const scenery = await scene();
+      scenery.warehouse.stock('PALACE', euros(MINOR_UNITS_MAX), 5n);
+      expect(await faultsOf(orderOf(scenery, [{ sku: 'PALACE', quantity: 2n }]))).to.deep.equal(['lines']);
+      expect(scenery.warehouse.count('RELEASED')).to.equal(1);
+    });
+
+    function orderOf({ accountId, buyer }: Scene, order: { sku: string; quantity: bigint }[]) {
+      return instance.checkout.checkout({ accountId, lines: order, requestId: randomUUID() }, buyer);
+    }
+  });
+
+  describe('when the same request comes again', () => {
+    it('gives a captured one the same answer and charges once', async () => {
+      const scenery = await scene();
+      const first = await buy(scenery, { requestId: 'same' });
+      expect(await buy(scenery, { requestId: 'same' })).to.deep.equal(first);
+      expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
+    });
+
+    it('gives one that failed for the order’s sake the same answer', async () => {
+      const scenery = await scene(1n);
+      const first = await errorOf(buy(scenery, { requestId: 'same' }));
+      await instance.accounts.deposit(
+        { accountId: scenery.accountId, amount: euros(1_000n), requestId: randomUUID() },
+        olga,
+      );
+      const again = await errorOf(buy(scenery, { requestId: 'same' }));
+      expect(again).to.deep.include({ code: first.code, message: first.message });
+      expect((await standing(scenery)).states).to.deep.equal(['INSUFFICIENT_FUNDS']);
+    });
+
+    it('refuses another payload under a request_id that was used, whatever became of it', async () => {
+      for (const trouble of [() => {}, failing('reserve', 'before')]) {
+        const scenery = await scene();
+        scenery.warehouse.trouble = trouble;
+        await buy(scenery, { requestId: 'same' }).catch(() => undefined);
+        const other = buy(scenery, { requestId: 'same', quantity: 1n });
+        expect(await codeOf(other)).to.equal('REQUEST_ID_REUSED');
+      }
+    });
+
+    it('keeps the requests of two users apart', async () => {
+      const [one, two] = [await scene(), await scene()];
+      const payments = [await buy(one, { requestId: 'same' }), await buy(two, { requestId: 'same' })];
+      expect(new Set(payments.map(({ paymentId }) => paymentId)).size).to.equal(2);
+    });
+
+    it('says that it is in progress while it is, and never charges twice', async () => {
+      const scenery = await scene();
+      const sent = Array.from({ length: 10 }, () => buy(scenery, { requestId: 'same' }));
+      const codes = await Promise.all(sent.map((one) => one.then(() => 'OK').catch((error) => error.code)));
+      expect(codes).to.include('OK');
+      expect(codes.filter((code) => code !== 'OK' && code !== 'REQUEST_IN_PROGRESS')).to.deep.equal([]);
+      expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
+    });
+
+    it('tries again what failed only because nobody answered', async () => {
+      const scenery = await scene();
+      scenery.warehouse.trouble = failing('reserve', 'before', { times: 3 });
+      expect(await codeOf(buy(scenery, { requestId: 'same' }))).to.equal('DEPENDENCY_UNAVAILABLE');
+      expect((await buy(scenery, { requestId: 'same' })).state).to.equal('CAPTURED');
+      expect(await standing(scenery)).to.deep.include({
+        balance: 500n,
+        sold: 2n,
+        states: ['CAPTURED', 'DEPENDENCY_UNAVAILABLE'],
+      });
+    });
+  });
+
+  describe('when inventory does not answer', () => {
+    const moments: readonly [WarehouseMethod, Moment][] = [
+      ['reserve', 'before'],
+      ['reserve', 'after'],
+      ['commit', 'before'],
+      ['commit', 'after'],
+    ];
+    for (const [method, moment] of moments) {
+      it(`asks again when the ${method} was lost ${moment} it had its effect, and buys once`, async () => {
+        const scenery = await scene();
+        scenery.warehouse.trouble = failing(method, moment, { times: 2 });
+        expect((await buy(scenery)).state).to.equal('CAPTURED');
+        expect(await standing(scenery)).to.deep.equal({
+          balance: 500n,
+          held: 0n,
+          sold: 2n,
+          reserved: 0n,
+          states: ['CAPTURED'],
+        });
+      });
+    }
+
+    it('charges nothing when the reservation stays unanswered', async () => {
+      const scenery = await scene();
+      scenery.warehouse.trouble = failing('reserve', 'after');
+      expect(await codeOf(buy(scenery))).to.equal('DEPENDENCY_UNAVAILABLE');
+      expect(await standing(scenery)).to.deep.include({ balance: 1_000n, held: 0n, sold: 0n });
+      scenery.warehouse.aheadMs = 61_000;
+      expect(scenery.warehouse.count('EXPIRED')).to.equal(1);
+    });
+
+    for (const moment of ['before', 'after'] as const) {
+      it(`undoes nothing while it is unknown whether the goods left (lost ${moment} the effect)`, async () => {
+        const scenery = await scene();
+        scenery.warehouse.trouble = failing('commit', moment);
+        expect(await codeOf(buy(scenery, { requestId: 'open' }))).to.equal('DEPENDENCY_UNAVAILABLE');
+        expect(await standing(scenery)).to.deep.include({ balance: 1_000n, held: 500n, states: ['PENDING'] });
+
+        scenery.warehouse.trouble = () => {};
+        expect((await buy(scenery, { requestId: 'open' })).state).to.equal('CAPTURED');
+        expect(await standing(scenery)).to.deep.include({ balance: 500n, held: 0n, sold: 2n });
+      });
+
+      it(`settles it later without the caller, as long as the token lives (lost ${moment} the effect)`, async () => {
+        const scenery = await scene();
+        scenery.warehouse.trouble = failing('commit', moment);
+        await buy(scenery).catch(() => undefined);
+        scenery.warehouse.trouble = () => {};
+        expect(await instance.checkout.resumeAbandoned()).to.equal(1);
+        expect(await standing(scenery)).to.deep.include({ balance: 500n, held: 0n, sold: 2n });
+      });
+    }
+
+    it('gives the money back when the reservation ran out before the goods were handed out', async () => {
+      const scenery = await scene();
+      scenery.warehouse.trouble = (method) => {
+        if (method === 'commit') scenery.warehouse.aheadMs = 61_000;
+      };
+      expect(await codeOf(buy(scenery))).to.equal('RESERVATION_EXPIRED');
+      expect(await standing(scenery)).to.deep.include({ balance: 1_000n, held: 0n, sold: 0n, reserved: 0n });
+    });
+
+    it('charges for goods that left although inventory says that the reservation is over', async () => {
+      const scenery = await scene();
+      const { inventory } = scenery.buyer;
+      // As if the first answer to the commit had been lost, and its request forgotten.
+      const forgetful: Inventory = {
+        ...inventory,
+        commit: async (request) => {
+          await inventory.commit({ ...request, requestId: randomUUID() });
+          throw new ServiceError('RESERVATION_NOT_ACTIVE', 'it has ended');
+        },
+      };
+      const payment = await buy({ ...scenery, buyer: { ...scenery.buyer, inventory: forgetful } });
+      expect(payment.state).to.equal('CAPTURED');
+      expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n });
+    });
+
+    it('leaves the goods to run out when they cannot be released', async () => {
+      const scenery = await scene(1n);
+      scenery.warehouse.trouble = failing('release', 'before');
+      expect(await codeOf(buy(scenery))).to.equal('INSUFFICIENT_FUNDS');
+      expect(await standing(scenery)).to.deep.include({ balance: 1n, held: 0n, reserved: 2n });
+      scenery.warehouse.aheadMs = 61_000;
+      expect(scenery.warehouse.count('EXPIRED')).to.equal(1);
+    });
+  });
+
+  describe('when the buyer may no longer buy, or has gone', () => {
+    /** Revoked, or gone, as soon as inventory was asked to reserve. */
+    function strike(scenery: Scene, kind: 'revoked' | 'gone'): Scene {
+      const gone = new AbortController();
+      let revoked = false;
+      scenery.warehouse.trouble = (method, moment) => {
+        if (method !== 'reserve' || moment !== 'after') return;
+        gone.abort();
+        revoked = kind === 'revoked';
+      };
+      const stillAllowed = () => {
+        if (revoked) throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+        return 1_000;
+      };
+      return { ...scenery, buyer: { ...scenery.buyer, signal: gone.signal, stillAllowed } };
+    }
+
+    it('moves no money of a buyer who was revoked in the middle, and releases the goods', async () => {
+      const scenery = strike(await scene(), 'revoked');
+      expect(await codeOf(buy(scenery))).to.equal('TOKEN_REVOKED');
+      expect(await standing(scenery)).to.deep.equal({
+        balance: 1_000n,
+        held: 0n,
+        sold: 0n,
+        reserved: 0n,
+        states: ['TOKEN_REVOKED'],
+      });
+      expect(scenery.warehouse.asked).to.not.include('commit');
+    });
+
+    it('moves no money of a buyer who has gone, and releases the goods', async () => {
+      const scenery = strike(await scene(), 'gone');
+      await buy(scenery).catch(() => undefined);
+      expect(await standing(scenery)).to.deep.equal({
+        balance: 1_000n,
+        held: 0n,
+        sold: 0n,
+        reserved: 0n,
+        states: ['CANCELLED'],
+      });
+    });
+
+    it('asks whether the buyer is still allowed after the money is held and before the goods leave', async () => {
+      const scenery = await scene();
+      const seen: object[] = [];
+      const stillAllowed = () => {
+        seen.push([...scenery.warehouse.asked]);
+        return 1_000;
+      };
+      await buy({ ...scenery, buyer: { ...scenery.buyer, stillAllowed } });
+      expect(seen).to.not.deep.equal([]);
+      for (const asked of seen) expect(asked).to.deep.equal(['reserve']);
+    });
+
+    it('finishes once the goods have left, even when the buyer is revoked at that moment', async () => {
+      const scenery = await scene();
+      const stillAllowed = () => {
+        if (!scenery.warehouse.asked.includes('commit')) return 1_000;
+        throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+      };
+      const payment = await buy({ ...scenery, buyer: { ...scenery.buyer, stillAllowed } });
+      expect(payment.state).to.equal('CAPTURED');
+      expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n });
+    });
+  });
+
+  describe('when the process dies', () => {
+    /** Runs one checkout in a process that stops for ever at the given moment; returns whether it got that far. */
+    async function dieAt(scenery: Scene, moment: number, requestId: string): Promise<boolean> {
+      let passed = 0;
+      let died: () => void = () => {};
+      const death = new Promise<'died'>((resolve) => {
+        died = () => resolve('died');
+      });
+      const pass = async (): Promise<void> => {
+        if (passed++ < moment) return;
+        died();
+        await new Promise(() => {});
+      };
+      const mortal = <T>(work: () => Promise<T>): Promise<T> =>
+        pass()
+          .then(work)
+          .then((result) => pass().then(() => result));
+      const checkout = mortalCheckout(mortal);
+      const inventory = mortalInventory(scenery.buyer.inventory, mortal);
+      const running = buy({ ...scenery, buyer: { ...scenery.buyer, inventory } }, { requestId, checkout });
+      return (await Promise.race([running, death])) === 'died';
+    }
+
+    type Mortal = <T>(work: () => Promise<T>) => Promise<T>;
+
+    function mortalCheckout(mortal: Mortal): Checkout {
+      const { store } = instance;
+      const dying: CheckoutStore = {
+        ...store,
+        begin: (...rest) => mortal(() => store.begin(...rest)),
+        advance: (...rest) => mortal(() => store.advance(...rest)),
+      };
+      return checkoutOver(dying, { leaseMs: 50 });
+    }
+
+    function mortalInventory(inventory: Inventory, mortal: Mortal): Inventory {
+      return {
+        ...inventory,
+        reserve: (request) => mortal(() => inventory.reserve(request)),
+        commit: (request) => mortal(() => inventory.commit(request)),
+        release: (request) => mortal(() => inventory.release(request)),
+      };
+    }
+
+    async function everyDeath(balance: bigint, visit: (scenery: Scene, requestId: string) => Promise<void>) {
+      for (let moment = 0; ; moment++) {
+        const scenery = await scene(balance);
+        const requestId = randomUUID();
+        const died = await dieAt(scenery, moment, requestId).catch(() => false);
+        if (!died) return moment;
+        expect(await breachesIn(instance)).to.deep.equal([]);
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        await visit(scenery, requestId);
+        expect(await breachesIn(instance)).to.deep.equal([]);
+      }
+    }
+
+    it('finishes or repeats the purchase when the buyer comes back, wherever the process died', async () => {
+      const deaths = await everyDeath(1_000n, async (scenery, requestId) => {
+        const payment = await buy(scenery, { requestId });
+        expect(payment.state).to.equal('CAPTURED');
+        expect(await standing(scenery)).to.deep.include({ balance: 500n, held: 0n, sold: 2n, reserved: 0n });
+      });
+      expect(deaths).to.equal(14);
+    });
+
+    it('undoes what was not decided when the buyer does not come back, and buys afresh when that happens later', async () => {
+      await everyDeath(1_000n, async (scenery, requestId) => {
+        await instance.checkout.resumeAbandoned();
+        const { balance, held, sold, states } = await standing(scenery);
+        if (states[0] === 'PENDING') {
+          // It was decided, and nobody is there with whose authority inventory could be asked.
+          expect({ balance, held }).to.deep.equal({ balance: 1_000n, held: 500n });
+        } else {
+          expect({ balance, held }).to.deep.equal({ balance: 1_000n - sold * PRICE, held: 0n });
+        }
+        expect((await buy(scenery, { requestId })).state).to.equal('CAPTURED');
+        expect(await standing(scenery)).to.deep.include({ balance: 500n, held: 0n, sold: 2n });
+      });
+    });
+
+    it('charges nothing for a purchase that fails, wherever the process died', async () => {
+      await everyDeath(100n, async (scenery, requestId) => {
+        await instance.checkout.resumeAbandoned();
+        await buy(scenery, { requestId }).catch(() => undefined);
+        scenery.warehouse.aheadMs = 61_000;
+        expect(scenery.warehouse.count('ACTIVE')).to.equal(0);
+        expect(await standing(scenery)).to.deep.include({ balance: 100n, held: 0n, sold: 0n, reserved: 0n });
+      });
+    });
+
+    it('does not let a process that only seemed dead go on', async () => {
+      const scenery = await scene();
+      let wake: () => void = () => {};
+      const asleep = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      scenery.warehouse.trouble = (method, moment) =>
+        method === 'reserve' && moment === 'after' ? asleep : undefined;
+      const checkout = checkoutOver(instance.store, { leaseMs: 30 });
+      const slow = errorOf(buy(scenery, { requestId: 'slow', checkout }));
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      expect(await instance.checkout.resumeAbandoned()).to.equal(1);
+      wake();
+      expect((await slow).code).to.equal('REQUEST_IN_PROGRESS');
+      expect(await standing(scenery)).to.deep.include({ balance: 1_000n, held: 0n, states: ['INTERRUPTED'] });
+    });
+  });
+
+  describe('the payments of a buyer', () => {
+    it('are listed newest first, page by page', async () => {
+      const scenery = await scene(10_000n);
+      const bought: string[] = [];
+      for (let count = 0; count < 3; count++) bought.unshift((await buy(scenery)).paymentId);
+      const first = await instance.payments.list({ pageSize: 2, pageToken: '' }, scenery.buyer);
+      const rest = await instance.payments.list(
+        { pageSize: 2, pageToken: first.nextPageToken },
+        scenery.buyer,
+      );
+      const listed = [...first.payments, ...rest.payments].map(({ paymentId }) => paymentId);
+      expect(listed).to.deep.equal(bought);
+      expect(rest.nextPageToken).to.equal('');
+    });
+
+    it('are shown to their owner and to operators, and to others as if they were missing', async () => {
+      const scenery = await scene();
+      const payment = await buy(scenery);
+      expect(await instance.payments.get(payment.paymentId, scenery.buyer)).to.deep.equal(payment);
+      expect(await instance.payments.get(payment.paymentId, olga)).to.deep.equal(payment);
+      const foreign = await errorOf(instance.payments.get(payment.paymentId, callerOf('stranger')));
+      const missing = await errorOf(instance.payments.get(randomUUID(), callerOf('stranger')));
+      expect(foreign).to.deep.include({ code: 'NOT_FOUND', message: missing.message });
+    });
+  });
+});

@@ -1,0 +1,127 @@
+/** An instance of payment without its network side, on a real database, and what the tests of payment share. */
+import { randomUUID } from 'node:crypto';
+import { systemClock } from '../../../interceptors/clock.js';
+import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { type Database, openDatabase } from '../../../services/common/database.js';
+import { createLog } from '../../../services/common/log.js';
+import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
+import type { Caller } from '../../../services/payment/caller.js';
+import {
+  type Buyer,
+  type Checkout,
+  type CheckoutStore,
+  type CheckoutTimes,
+  createCheckout,
+} from '../../../services/payment/checkout.js';
+import type { Inventory } from '../../../services/payment/inventory.js';
+import type { Account } from '../../../services/payment/ledger.js';
+import { createPayments, type Payments } from '../../../services/payment/payments.js';
+import { createStore, type Store } from '../../../services/payment/store.js';
+
+/** What one process has of the service. */
+export interface Instance {
+  readonly database: Database;
+  readonly store: Store;
+  readonly accounts: Accounts;
+  readonly payments: Payments;
+  readonly checkout: Checkout;
+  close(): Promise<void>;
+}
+
+/** Times with which a test need not wait. */
+export const quickTimes: CheckoutTimes = {
+  leaseMs: 10_000,
+  reservationTtlSeconds: 60,
+  attempts: 3,
+  backoffMs: 1,
+  patienceMs: 1_000,
+};
+
+/** A log that says nothing. */
+export const silentLog = createLog({ service: 'payment', level: 'silent' });
+
+/** Opens an instance on a database that may be empty. */
+export async function openInstance(url: string, times: Partial<CheckoutTimes> = {}): Promise<Instance> {
+  const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
+  const database = openDatabase({ url, migrations, log: silentLog });
+  await database.ready(new AbortController().signal);
+  const store = createStore(database);
+  return {
+    database,
+    store,
+    accounts: createAccounts({ store }),
+    payments: createPayments({ store }),
+    checkout: checkoutOver(store, times),
+    close: () => database.close(),
+  };
+}
+
+/** A process' checkout: it shares nothing with another one but the store. */
+export function checkoutOver(store: CheckoutStore, times: Partial<CheckoutTimes> = {}): Checkout {
+  return createCheckout({ store, clock: systemClock, log: silentLog, times: { ...quickTimes, ...times } });
+}
+
+/** A caller whom nothing ails. */
+export function callerOf(subject: string, overrides: Partial<Caller> = {}): Caller {
+  return {
+    subject,
+    isOperator: false,
+    clientId: 'direct',
+    sessionId: randomUUID(),
+    tokenId: randomUUID(),
+    expiresAtSeconds: Math.floor(Date.now() / 1_000) + 300,
+    signal: new AbortController().signal,
+    stillAllowed: () => 1_000,
+    ...overrides,
+  };
+}
+
+/** The same caller, with access to goods. */
+export function buyerOf(subject: string, inventory: Inventory, overrides: Partial<Caller> = {}): Buyer {
+  return { ...callerOf(subject, overrides), inventory };
+}
+
+/** An operator. */
+export const olga = callerOf('olga', { isOperator: true });
+
+/** Opens an account with so much in it. */
+export async function accountWith(
+  { accounts }: Instance,
+  subject: string,
+  minorUnits: bigint,
+  currencyCode = 'EUR',
+): Promise<Account> {
+  const request = { currencyCode, requestId: randomUUID() };
+  const account = await accounts.open(request, callerOf(subject));
+  if (minorUnits === 0n) return account;
+  const { accountId } = account;
+  const amount = { minorUnits, currencyCode };
+  return await accounts.deposit({ accountId, amount, requestId: randomUUID() }, olga);
+}
+
+/** The ServiceError with which something fails. */
+export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
+  const outcome = await failing.then(
+    () => 'succeeded',
+    (error: unknown) => error,
+  );
+  if (outcome instanceof ServiceError) return outcome;
+  throw new Error('expected a ServiceError', { cause: outcome });
+}
+
+/** The code with which something fails. */
+export async function codeOf(failing: Promise<unknown>): Promise<ErrorCode> {
+  return (await errorOf(failing)).code;
+}
+
+/** The fields at fault, sorted. */
+export async function faultsOf(failing: Promise<unknown>): Promise<string[]> {
+  const { code, violations } = await errorOf(failing);
+  if (code !== 'FIELD_INVALID') throw new Error(`expected FIELD_INVALID, got ${code}`);
+  return violations.map(({ field }) => field).sort();
+}
+
+/** Every invariant that does not hold, as an operator would ask. */
+export async function breachesIn({ database }: Instance): Promise<object[]> {
+  return (await database.query('SELECT * FROM invariants WHERE breaches > 0')).rows;
+}

@@ -1,0 +1,194 @@
+/** The books themselves: what PostgreSQL refuses, whoever asks. */
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import pg from 'pg';
+import { openDatabase, violatedConstraint } from '../../../services/common/database.js';
+import { createStore } from '../../../services/payment/store.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { rejectionOf } from '../../support/rejection.js';
+import { accountWith, breachesIn, type Instance, olga, openInstance, silentLog } from './instance.js';
+
+describe('the ledger of payment', () => {
+  let fresh: FreshDatabase;
+  let instance: Instance;
+  let account: string;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    instance = await openInstance(fresh.url);
+    ({ accountId: account } = await accountWith(instance, 'owner', 1_000n));
+  });
+  after(async () => {
+    await instance.close();
+    await fresh.drop();
+  });
+  afterEach('the books are right', async () => {
+    expect(await breachesIn(instance)).to.deep.equal([]);
+  });
+
+  const run = (statement: string, values: readonly unknown[] = []) =>
+    instance.database.query(statement, values);
+  const refusalOf = async (statement: string) => (await rejectionOf(run(statement))).message;
+
+  describe('stays as it was written', () => {
+    for (const statement of [
+      'UPDATE entries SET amount = amount + 1',
+      'DELETE FROM entries',
+      'TRUNCATE entries CASCADE',
+      `UPDATE transfers SET actor_id = 'somebody else'`,
+      'DELETE FROM transfers',
+      'TRUNCATE transfers CASCADE',
+      'DELETE FROM accounts',
+      'TRUNCATE accounts CASCADE',
+    ]) {
+      it(`refuses ${statement}`, async () => {
+        expect(await refusalOf(statement)).to.match(/is refused|accounts change through/);
+      });
+    }
+
+    for (const statement of [
+      'UPDATE accounts SET balance = balance + 1',
+      'UPDATE accounts SET held = 0, balance = 0',
+      `UPDATE accounts SET user_id = 'thief'`,
+      `INSERT INTO accounts (kind, user_id, currency_code, balance, held) VALUES ('USER', 'rich', 'EUR', 5, 0)`,
+    ]) {
+      it(`refuses ${statement}`, async () => {
+        expect(await refusalOf(statement)).to.match(/accounts change through|an account opens empty/);
+      });
+    }
+  });
+
+  it('withholds the right to change entries even from the role that owns them', async () => {
+    const role = `owner_${randomUUID().replaceAll('-', '')}`;
+    const own = await freshDatabase();
+    const administrator = new pg.Client({ connectionString: own.url });
+    await administrator.connect();
+    await administrator.query(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`);
+    await administrator.query(`ALTER DATABASE ${own.name} OWNER TO ${role}`);
+    await administrator.query(`ALTER SCHEMA public OWNER TO ${role}`);
+    const url = new URL(own.url);
+    url.username = role;
+    url.password = 'secret';
+    const ordinary = await openInstance(url.href);
+    try {
+      const { accountId } = await accountWith(ordinary, 'user', 10n);
+      expect((await ordinary.accounts.get(accountId, olga)).balance).to.equal(10n);
+      for (const statement of [
+        'UPDATE entries SET amount = 1',
+        'DELETE FROM entries',
+        'TRUNCATE entries',
+        'DELETE FROM transfers',
+      ]) {
+        const refusal = await rejectionOf(ordinary.database.query(statement));
+        expect(refusal.message).to.match(/permission denied/);
+      }
+    } finally {
+      await ordinary.close();
+      await own.drop();
+      await administrator.end().catch(() => undefined);
+      await instance.database.query(`DROP ROLE ${role}`);
+    }
+  });
+
+  describe('takes only what balances', () => {
+    const transfer = (amounts: readonly bigint[]) =>
+      instance.database.transaction(async (sql) => {
+        const transferId = randomUUID();
+        await sql.query(`INSERT INTO transfers (transfer_id, kind, actor_id) VALUES ($1, 'DEPOSIT', 'x')`, [
+          transferId,
+        ]);
+        for (const amount of amounts) {
+          await sql.query(
+            `INSERT INTO entries (transfer_id, account_id, currency_code, amount) VALUES ($1, $2, 'EUR', $3)`,
+            [transferId, account, amount],
+          );
+        }
+      });
+
+    for (const amounts of [[], [5n], [5n, -4n], [5n, 5n, -9n]]) {
+      it(`refuses a transfer of [${amounts.join(', ')}]`, async () => {
+        expect((await rejectionOf(transfer(amounts))).message).to.match(/does not balance/);
+      });
+    }
+
+    it('refuses entries of two currencies that only sum to zero together', async () => {
+      const { accountId } = await accountWith(instance, 'owner', 100n, 'USD');
+      const mixed = instance.database.transaction(async (sql) => {
+        const transferId = randomUUID();
+        await sql.query(`INSERT INTO transfers (transfer_id, kind, actor_id) VALUES ($1, 'DEPOSIT', 'x')`, [
+          transferId,
+        ]);
+        await sql.query(
+          `INSERT INTO entries (transfer_id, account_id, currency_code, amount)
+             VALUES ($1, $2, 'EUR', 5), ($1, $3, 'USD', -5)`,
+          [transferId, account, accountId],
+        );
+      });
+      expect((await rejectionOf(mixed)).message).to.match(/does not balance/);
+    });
+
+    it('refuses to lengthen an old transfer by one entry', async () => {
+      const lengthening = run(
+        `INSERT INTO entries (transfer_id, account_id, currency_code, amount)
+           SELECT transfer_id, account_id, currency_code, 1 FROM entries WHERE account_id = $1 LIMIT 1`,
+        [account],
+      );
+      expect((await rejectionOf(lengthening)).message).to.match(/does not balance/);
+    });
+
+    it('refuses an entry in another currency than its account’s', async () => {
+      const foreign = run(
+        `INSERT INTO entries (transfer_id, account_id, currency_code, amount)
+           SELECT transfer_id, account_id, 'USD', 1 FROM entries WHERE account_id = $1 LIMIT 1`,
+        [account],
+      );
+      expect(violatedConstraint(await rejectionOf(foreign))).to.match(/fkey/);
+    });
+  });
+
+  it('lets no account go below zero, and hold no more than there is', async () => {
+    const overdraw = instance.database.transaction(async (sql) => {
+      const { rows } = await sql.query<{ transfer_id: string }>(
+        `INSERT INTO transfers (kind, actor_id) VALUES ('DEPOSIT', 'x') RETURNING transfer_id`,
+      );
+      await sql.query(
+        `INSERT INTO entries (transfer_id, account_id, currency_code, amount) VALUES ($1, $2, 'EUR', -1001)`,
+        [rows[0]?.transfer_id, account],
+      );
+    });
+    expect(violatedConstraint(await rejectionOf(overdraw))).to.equal('accounts_never_negative');
+  });
+
+  it('shows an operator what is wrong, should it ever be', async () => {
+    const broken = await freshDatabase();
+    const victim = await openInstance(broken.url);
+    const superuser = new pg.Client({ connectionString: broken.url });
+    await superuser.connect();
+    try {
+      await accountWith(victim, 'victim', 10n);
+      expect(await breachesIn(victim)).to.deep.equal([]);
+      // The triggers are what a repair by hand would switch off as well.
+      await superuser.query('SET session_replication_role = replica');
+      await superuser.query(`UPDATE accounts SET balance = 11 WHERE kind = 'USER'`);
+      expect(await breachesIn(victim)).to.deep.equal([
+        { invariant: 'a balance is the sum of its entries', breaches: 1n },
+      ]);
+      await superuser.query('UPDATE entries SET amount = 11 WHERE amount > 0');
+      const found = await breachesIn(victim);
+      expect(found).to.deep.include({ invariant: 'all entries of a currency sum to zero', breaches: 1n });
+      expect(found).to.have.lengthOf(2);
+    } finally {
+      await superuser.end();
+      await victim.close();
+      await broken.drop();
+    }
+  });
+
+  it('answers DEPENDENCY_UNAVAILABLE before its database is ready', async () => {
+    const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
+    const database = openDatabase({ url: fresh.url, migrations, log: silentLog });
+    const refusal = await rejectionOf(createStore(database).findAccount(account));
+    expect(refusal).to.include({ code: 'DEPENDENCY_UNAVAILABLE' });
+    await database.close();
+  });
+});

@@ -1,0 +1,166 @@
+/** A warehouse in memory that keeps the promises of inventory, and fails where a test wants it to. */
+import { randomUUID } from 'node:crypto';
+import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import type { OrderLine } from '../../../services/payment/fields.js';
+import type { Inventory, Reservation, ReservationState } from '../../../services/payment/inventory.js';
+import type { Money } from '../../../services/payment/money.js';
+
+/** What can be asked of a warehouse. */
+export type WarehouseMethod = keyof Inventory;
+/** Before a request has its effect, or after it had, so that only the answer is lost. */
+export type Moment = 'before' | 'after';
+/** Called at every moment of every request; what it throws is what the caller gets. */
+export type Trouble = (method: WarehouseMethod, moment: Moment) => void | Promise<void>;
+
+interface Item {
+  readonly price: Money;
+  onHand: bigint;
+  reserved: bigint;
+  sold: bigint;
+}
+
+interface Kept extends Reservation {
+  state: ReservationState;
+  readonly owner: string;
+  readonly expiresAtMs: number;
+}
+
+/** Goods, and who has reserved them. */
+export class Warehouse {
+  /** None, unless a test says otherwise. */
+  trouble: Trouble = () => {};
+  /** Milliseconds by which the warehouse's clock is ahead, so that reservations can be made to run out. */
+  aheadMs = 0;
+  readonly asked: WarehouseMethod[] = [];
+  readonly #items = new Map<string, Item>();
+  readonly #reservations = new Map<string, Kept>();
+  readonly #answers = new Map<string, { payload: string; reservationId: string }>();
+
+  stock(sku: string, price: Money, onHand = 1_000n): void {
+    this.#items.set(sku, { price, onHand, reserved: 0n, sold: 0n });
+  }
+
+  item(sku: string): Item {
+    const item = this.#items.get(sku);
+    if (item === undefined) throw new ServiceError('NOT_FOUND', `there is no item ${sku}`);
+    return item;
+  }
+
+  /** How many reservations are in a state. */
+  count(state: ReservationState): number {
+    this.#expire();
+    return [...this.#reservations.values()].filter((reservation) => reservation.state === state).length;
+  }
+
+  /** The warehouse as one user sees it. */
+  for(owner: string): Inventory {
+    return {
+      reserve: ({ lines, timeToLiveSeconds, requestId }) =>
+        this.#ask('reserve', () =>
+          this.#once(
+            owner,
+            'reserve',
+            requestId,
+            lines.map(({ sku, quantity }) => `${sku} ${quantity}`).join(),
+            () => this.#reserve(owner, lines, timeToLiveSeconds),
+          ),
+        ),
+      commit: ({ reservationId, requestId }) =>
+        this.#ask('commit', () =>
+          this.#once(owner, 'commit', requestId, reservationId, () =>
+            this.#end(owner, reservationId, 'COMMITTED'),
+          ),
+        ),
+      release: ({ reservationId, requestId }) =>
+        this.#ask('release', () =>
+          this.#once(owner, 'release', requestId, reservationId, () =>
+            this.#end(owner, reservationId, 'RELEASED'),
+          ),
+        ),
+      find: (reservationId) => this.#ask('find', () => this.#own(owner, reservationId)),
+    };
+  }
+
+  async #ask(method: WarehouseMethod, work: () => Kept): Promise<Reservation> {
+    this.asked.push(method);
+    await this.trouble(method, 'before');
+    this.#expire();
+    const answer = { ...work() };
+    await this.trouble(method, 'after');
+    return answer;
+  }
+
+  #once(owner: string, method: string, requestId: string, payload: string, work: () => Kept): Kept {
+    const key = JSON.stringify([owner, method, requestId]);
+    const known = this.#answers.get(key);
+    if (known !== undefined) {
+      if (known.payload !== payload) throw new ServiceError('REQUEST_ID_REUSED', 'used before');
+      return this.#own(owner, known.reservationId);
+    }
+    const reservation = work();
+    this.#answers.set(key, { payload, reservationId: reservation.reservationId });
+    return reservation;
+  }
+
+  #reserve(owner: string, lines: readonly OrderLine[], timeToLiveSeconds: number): Kept {
+    for (const { sku, quantity } of lines) {
+      const { onHand, reserved } = this.item(sku);
+      if (onHand - reserved < quantity) throw new ServiceError('INSUFFICIENT_STOCK', 'not enough in stock');
+    }
+    for (const { sku, quantity } of lines) this.item(sku).reserved += quantity;
+    const reservation: Kept = {
+      reservationId: randomUUID(),
+      owner,
+      state: 'ACTIVE',
+      lines: lines.map((line) => ({ ...line, unitPrice: this.item(line.sku).price })),
+      expiresAtMs: this.#nowMs() + timeToLiveSeconds * 1_000,
+    };
+    this.#reservations.set(reservation.reservationId, reservation);
+    return reservation;
+  }
+
+  #end(owner: string, reservationId: string, state: 'COMMITTED' | 'RELEASED' | 'EXPIRED'): Kept {
+    const reservation = this.#own(owner, reservationId);
+    if (reservation.state === 'EXPIRED') throw new ServiceError('RESERVATION_EXPIRED', 'it has expired');
+    if (reservation.state !== 'ACTIVE') throw new ServiceError('RESERVATION_NOT_ACTIVE', 'it has ended');
+    reservation.state = state;
+    for (const { sku, quantity } of reservation.lines) {
+      const item = this.item(sku);
+      item.reserved -= quantity;
+      if (state !== 'COMMITTED') continue;
+      item.onHand -= quantity;
+      item.sold += quantity;
+    }
+    return reservation;
+  }
+
+  #own(owner: string, reservationId: string): Kept {
+    const reservation = this.#reservations.get(reservationId);
+    if (reservation?.owner !== owner) throw new ServiceError('NOT_FOUND', 'there is no such reservation');
+    return reservation;
+  }
+
+  #expire(): void {
+    for (const { owner, reservationId, state, expiresAtMs } of this.#reservations.values()) {
+      if (state === 'ACTIVE' && expiresAtMs <= this.#nowMs()) this.#end(owner, reservationId, 'EXPIRED');
+    }
+  }
+
+  #nowMs(): number {
+    return Date.now() + this.aheadMs;
+  }
+}
+
+/** Trouble that strikes at one moment of one method, so many times. */
+export function failing(
+  method: WarehouseMethod,
+  moment: Moment,
+  options: { code?: ErrorCode; times?: number } = {},
+): Trouble {
+  const { code = 'DEPENDENCY_UNAVAILABLE', times = Number.POSITIVE_INFINITY } = options;
+  let left = times;
+  return (asked, now) => {
+    if (asked !== method || now !== moment || left-- <= 0) return;
+    throw new ServiceError(code, 'no answer');
+  };
+}
