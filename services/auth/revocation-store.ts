@@ -18,6 +18,9 @@ import type { LogReader, RevocationRows, RevocationStore } from './revocations.j
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;
 
+/** How many entries of the live set one statement reads. */
+export const LIVE_SLICE_ENTRIES = 50_000n;
+
 /** After this many seconds without a read the row of a reader is dropped. */
 export const READER_KEEP_SECONDS = 3600;
 
@@ -230,30 +233,37 @@ interface PackedRow {
 
 /**
  * The whole live set in memory: a peer that reads its stream slowly must hold neither a connection nor a snapshot
- * of the database.
+ * of the database. It is read in slices, because one statement over millions of entries would take too long.
  */
 async function readLive(sql: Sql): Promise<LiveSet> {
-  const state = await sql.query<StateRow>('SELECT epoch, seq, entry_id, horizon, lease_ms FROM log_state');
-  const { epoch, seq, entry_id } = theOnly(state.rows);
-  const packed = await sql.query<PackedRow>(
-    `SELECT kind, date_bin('1 minute', keep_until - interval '1 microsecond', to_timestamp(0)) + interval '1 minute'
-              AS keep_until,
-            string_agg(key, ''::bytea) AS ids
-     FROM revocation_entries WHERE epoch = $1 AND kind IN ('TOKEN', 'SESSION') GROUP BY 1, 2 ORDER BY 1, 2`,
-    [epoch],
+  const { rows } = await sql.query<StateRow & { readonly before: bigint | null }>(
+    `SELECT epoch, seq, entry_id, horizon, lease_ms,
+            (SELECT min(seq) - 1 FROM revocation_entries entry WHERE entry.epoch = log_state.epoch) AS before
+     FROM log_state`,
   );
+  const { epoch, seq: head, entry_id: headEntryId, before } = theOnly(rows);
+  const packed: PackedIds[] = [];
+  for (let from = before ?? head; from < head; from += LIVE_SLICE_ENTRIES) {
+    packed.push(...(await readPacked(sql, epoch, from)));
+  }
   const others = await sql.query<EntryRow>(
     `SELECT ${ENTRY_COLUMNS} FROM revocation_entries
      WHERE epoch = $1 AND kind NOT IN ('TOKEN', 'SESSION') ORDER BY seq`,
     [epoch],
   );
-  return {
-    epoch,
-    head: seq,
-    headEntryId: entry_id,
-    packed: packed.rows.map(packedOf),
-    entries: others.rows.map(entryOf),
-  };
+  return { epoch, head, headEntryId, packed, entries: others.rows.map(entryOf) };
+}
+
+async function readPacked(sql: Sql, epoch: Buffer, from: bigint): Promise<PackedIds[]> {
+  const { rows } = await sql.query<PackedRow>(
+    `SELECT kind, date_bin('1 minute', keep_until - interval '1 microsecond', to_timestamp(0)) + interval '1 minute'
+              AS keep_until,
+            string_agg(key, ''::bytea) AS ids
+     FROM revocation_entries
+     WHERE epoch = $1 AND seq > $2 AND seq <= $3 AND kind IN ('TOKEN', 'SESSION') GROUP BY 1, 2 ORDER BY 1, 2`,
+    [epoch, from, from + LIVE_SLICE_ENTRIES],
+  );
+  return rows.map(packedOf);
 }
 
 function packedOf(row: PackedRow): PackedIds {

@@ -19,7 +19,7 @@ import {
   tokenRevocation,
   userRevocation,
 } from '../../../services/auth/revocation-log.js';
-import { createRevocationRows } from '../../../services/auth/revocation-store.js';
+import { createRevocationRows, LIVE_SLICE_ENTRIES } from '../../../services/auth/revocation-store.js';
 import { INSTANCES_MAX } from '../../../services/auth/revocations.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
@@ -546,6 +546,23 @@ describe('a pull', () => {
     );
     expect(answer).to.include({ pull: false });
     expect(answer.entries).to.have.length(1);
+  });
+
+  it('is whole when it is read in slices, also when the log no longer begins at 1', async () => {
+    const count = Number(LIVE_SLICE_ENTRIES) + 2;
+    await log.database.query(
+      `INSERT INTO revocation_entries
+       SELECT epoch, number, uuid_send(gen_random_uuid()), 'TOKEN', uuid_send(gen_random_uuid()), 0,
+              date_trunc('minute', clock_timestamp()) + interval '1 hour', '', 'test'
+       FROM log_state, generate_series(5, 4 + $1::int) number`,
+      [count],
+    );
+    await log.database.query(
+      `UPDATE log_state SET (seq, entry_id) =
+         (SELECT seq, entry_id FROM revocation_entries ORDER BY seq DESC LIMIT 1)`,
+    );
+    const ids = Buffer.concat((await pull(log)).packed.map((packed) => packed.ids)).toString('latin1');
+    expect(new Set(ids.match(/[^]{16}/g))).to.have.property('size', count);
   });
 
   it('is one state of the log while others write to it', async () => {
