@@ -1,0 +1,78 @@
+/** The configuration of inventory: what is read, and that all faults come at once. */
+
+import { generateKeyPairSync } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { ConfigurationError } from '../../../services/common/env.js';
+import { parseConfig } from '../../../services/inventory/config.js';
+
+describe('inventory configuration', () => {
+  let folder: string;
+  let good: Record<string, string>;
+
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'inventory-config-'));
+    const keyFile = join(folder, 'key.pem');
+    const { privateKey } = generateKeyPairSync('ed25519');
+    writeFileSync(keyFile, privateKey.export({ format: 'pem', type: 'pkcs8' }));
+    writeFileSync(join(folder, 'public.pem'), 'not a key');
+    good = {
+      DATABASE_URL: 'postgresql://user:password@db/portcullis_inventory',
+      NATS_URL: 'nats://127.0.0.1:4222',
+      PORTCULLIS_ISSUER: 'https://auth.example',
+      PORTCULLIS_AUTH_ADDRESS: '127.0.0.1:50051',
+      PORTCULLIS_CLIENT_ID: 'inventory',
+      PORTCULLIS_CLIENT_KEY_FILE: keyFile,
+    };
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  function faultsOf(env: Record<string, string>): string[] {
+    try {
+      parseConfig(env);
+    } catch (error) {
+      if (error instanceof ConfigurationError) return error.faults.map(({ variable }) => variable).sort();
+    }
+    throw new Error('expected a ConfigurationError');
+  }
+
+  it('needs no more than what has no safe default', () => {
+    const config = parseConfig(good);
+    expect(config).to.include({
+      listen: '127.0.0.1:50052',
+      opsListen: '127.0.0.1:51052',
+      reflection: false,
+      drainMs: 10_000,
+      logLevel: 'info',
+      authCa: undefined,
+    });
+    expect(config.clientKey.asymmetricKeyType).to.equal('ed25519');
+    expect(Object.isFrozen(config)).to.equal(true);
+  });
+
+  it('tells of all that is missing at once', () => {
+    expect(faultsOf({ PORTCULLIS_LISTEN: 'here' })).to.deep.equal([
+      'DATABASE_URL',
+      'NATS_URL',
+      'PORTCULLIS_AUTH_ADDRESS',
+      'PORTCULLIS_CLIENT_ID',
+      'PORTCULLIS_CLIENT_KEY_FILE',
+      'PORTCULLIS_ISSUER',
+      'PORTCULLIS_LISTEN',
+    ]);
+  });
+
+  it('does not talk in plaintext to an auth elsewhere', () => {
+    const elsewhere = { ...good, PORTCULLIS_AUTH_ADDRESS: 'auth.example:443' };
+    expect(faultsOf(elsewhere)).to.deep.equal(['PORTCULLIS_AUTH_CA']);
+    const ca = join(folder, 'public.pem');
+    expect(parseConfig({ ...elsewhere, PORTCULLIS_AUTH_CA: ca }).authCa).to.equal('not a key');
+  });
+
+  it('refuses a client key that is none, and unknown variables', () => {
+    const bad = { ...good, PORTCULLIS_CLIENT_KEY_FILE: join(folder, 'public.pem'), PORTCULLIS_LISTNE: 'x' };
+    expect(faultsOf(bad)).to.deep.equal(['PORTCULLIS_CLIENT_KEY_FILE', 'PORTCULLIS_LISTNE']);
+  });
+});

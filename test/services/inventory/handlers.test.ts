@@ -1,0 +1,247 @@
+/** InventoryService over a real socket, behind a real guard: what the messages carry, and whom the handlers believe. */
+
+import { randomUUID } from 'node:crypto';
+import {
+  credentials,
+  Metadata,
+  type MethodDefinition,
+  Server,
+  ServerCredentials,
+  status,
+} from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { errorOf } from '../../../interceptors/client.js';
+import { createGuard, type Guard } from '../../../interceptors/index.js';
+import {
+  type CreateItemRequest,
+  InventoryServiceClient,
+  InventoryServiceService as methods,
+  protoMetadata,
+  ReservationState,
+  type WatchStockResponse,
+} from '../../../proto/gen/inventory/v1/inventory_service.js';
+import { createHandlers } from '../../../services/inventory/handlers.js';
+import { ISSUER, TestIssuer } from '../../support/issuer.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { rejectionOf } from '../../support/rejection.js';
+import { type Instance, newSku, openInstance } from './instance.js';
+
+const CUSTOMER_SCOPES = 'inventory.read inventory.reserve';
+const PRICE = { minorUnits: 9_007_199_254_740_993n, currencyCode: 'EUR' };
+
+describe('inventory handlers', () => {
+  let fresh: FreshDatabase;
+  let instance: Instance;
+  let issuer: TestIssuer;
+  let guard: Guard;
+  let server: Server;
+  let client: InventoryServiceClient;
+  let olga: Metadata;
+  let alice: Metadata;
+  let bob: Metadata;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    instance = await openInstance(fresh.url);
+    issuer = await TestIssuer.create();
+    guard = await createGuard({ issuer: ISSUER, audience: 'inventory', auth: { source: issuer.source } });
+    server = new Server({ interceptors: [guard.interceptor] });
+    guard.addService(server, methods, protoMetadata, createHandlers(instance));
+    const port = await new Promise<number>((resolve, reject) => {
+      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+        error === null ? resolve(bound) : reject(error),
+      );
+    });
+    client = new InventoryServiceClient(`127.0.0.1:${port}`, credentials.createInsecure());
+    await guard.ready;
+    [olga, alice, bob] = await Promise.all([
+      bearerOf({ scope: `${CUSTOMER_SCOPES} inventory.manage`, roles: ['operator'] }),
+      bearerOf({ scope: CUSTOMER_SCOPES }),
+      bearerOf({ scope: CUSTOMER_SCOPES }),
+    ]);
+  });
+  after(async () => {
+    client.close();
+    server.forceShutdown();
+    await guard.close();
+    await instance.close();
+    await fresh.drop();
+  });
+
+  async function bearerOf(claims: Record<string, unknown>): Promise<Metadata> {
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${await issuer.token({ aud: ['inventory'], ...claims })}`);
+    return metadata;
+  }
+  /** Calls a unary method as its generated client would. */
+  function ask<Request, Response>(
+    method: MethodDefinition<Request, Response>,
+    request: Request,
+    who: Metadata,
+  ): Promise<Response> {
+    const { path, requestSerialize, responseDeserialize } = method;
+    return new Promise((resolve, reject) => {
+      client.makeUnaryRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        request,
+        who,
+        (error, response) => {
+          if (error === null && response !== undefined) resolve(response);
+          else reject(error);
+        },
+      );
+    });
+  }
+  async function refusalOf(asking: Promise<unknown>) {
+    return errorOf(await rejectionOf(asking));
+  }
+
+  const createItem = (who: Metadata, change: Partial<CreateItemRequest> = {}) => {
+    const item = { sku: newSku(), name: 'Lamp', unitPrice: PRICE, onHand: 10n, requestId: randomUUID() };
+    return ask(methods.createItem, { ...item, ...change }, who);
+  };
+  async function newItem(): Promise<string> {
+    return (await createItem(olga)).item?.sku ?? '';
+  }
+  async function reserve(who: Metadata, sku: string, quantity = 3n) {
+    const lines = [{ sku, quantity }];
+    const timeToLive = { seconds: 90n, nanos: 500_000_000 };
+    const request = { lines, timeToLive, requestId: randomUUID() };
+    const { reservation } = await ask(methods.reserveStock, request, who);
+    if (reservation === undefined) throw new Error('no reservation came');
+    return reservation;
+  }
+  const getItem = (who: Metadata, sku: string) => ask(methods.getItem, { sku }, who);
+  const getReservation = (who: Metadata, reservationId: string) =>
+    ask(methods.getReservation, { reservationId }, who);
+  const commit = (who: Metadata, reservationId: string) =>
+    ask(methods.commitReservation, { reservationId, requestId: randomUUID() }, who);
+  const release = (who: Metadata, reservationId: string) =>
+    ask(methods.releaseReservation, { reservationId, requestId: randomUUID() }, who);
+
+  it('carries an item, 64-bit price and all', async () => {
+    const sku = newSku();
+    const { item } = await createItem(olga, { sku, name: 'Łampa' });
+    expect(item).to.include({ sku, name: 'Łampa', onHand: 10n, reserved: 0n });
+    expect(item?.unitPrice).to.deep.equal(PRICE);
+    expect(item?.createTime).to.be.instanceOf(Date);
+    expect((await getItem(alice, sku)).item).to.deep.equal(item);
+  });
+
+  it('lists items in pages', async () => {
+    const list = (pageToken: string) => ask(methods.listItems, { pageSize: 1, pageToken }, alice);
+    await Promise.all([newItem(), newItem()]);
+    const first = await list('');
+    const second = await list(first.nextPageToken);
+    expect([first.items.length, second.items.length]).to.deep.equal([1, 1]);
+    expect((first.items[0]?.sku ?? '') < (second.items[0]?.sku ?? '')).to.equal(true);
+  });
+
+  it('carries a reservation from reserved to committed', async () => {
+    const sku = await newItem();
+    const reservation = await reserve(alice, sku);
+    expect(reservation.state).to.equal(ReservationState.RESERVATION_STATE_ACTIVE);
+    expect(reservation.lines).to.deep.equal([{ sku, quantity: 3n, unitPrice: PRICE }]);
+    const { createTime, expireTime } = reservation;
+    expect((expireTime?.getTime() ?? 0) - (createTime?.getTime() ?? 0)).to.be.within(90_499, 90_501);
+    const committed = (await commit(alice, reservation.reservationId)).reservation;
+    expect(committed?.state).to.equal(ReservationState.RESERVATION_STATE_COMMITTED);
+    expect((await getItem(alice, sku)).item).to.include({ onHand: 7n, reserved: 0n });
+  });
+
+  it('carries a release and an expiry', async () => {
+    const sku = await newItem();
+    const [first, second] = [await reserve(alice, sku), await reserve(alice, sku)];
+    const released = (await release(alice, first.reservationId)).reservation;
+    expect(released?.state).to.equal(ReservationState.RESERVATION_STATE_RELEASED);
+    await instance.database.query(
+      `UPDATE reservations SET create_time = create_time - interval '1 hour', expire_time = clock_timestamp()
+        WHERE reservation_id = $1`,
+      [second.reservationId],
+    );
+    const refusal = await refusalOf(commit(alice, second.reservationId));
+    expect(refusal).to.include({ code: status.FAILED_PRECONDITION, reason: 'RESERVATION_EXPIRED' });
+    const expired = (await getReservation(alice, second.reservationId)).reservation;
+    expect(expired?.state).to.equal(ReservationState.RESERVATION_STATE_EXPIRED);
+  });
+
+  it('takes the owner from the token: others get the same NOT_FOUND as for nothing', async () => {
+    const { reservationId } = await reserve(alice, await newItem());
+    const missing = await refusalOf(getReservation(bob, randomUUID()));
+    expect(missing).to.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
+    const refusals = [
+      refusalOf(getReservation(bob, reservationId)),
+      refusalOf(commit(bob, reservationId)),
+      refusalOf(release(bob, reservationId)),
+      refusalOf(commit(olga, reservationId)),
+    ];
+    for (const refusal of await Promise.all(refusals)) expect(refusal).to.deep.equal(missing);
+    expect((await getReservation(olga, reservationId)).reservation?.reservationId).to.equal(reservationId);
+    expect((await getReservation(alice, reservationId)).reservation?.state).to.equal(
+      ReservationState.RESERVATION_STATE_ACTIVE,
+    );
+  });
+
+  it('does not take another role for the operator', async () => {
+    const { reservationId } = await reserve(alice, await newItem());
+    for (const roles of [['Operator'], ['operators'], ['admin', 'security'], []]) {
+      const who = await bearerOf({ scope: CUSTOMER_SCOPES, roles });
+      expect((await refusalOf(getReservation(who, reservationId))).reason).to.equal('NOT_FOUND');
+    }
+  });
+
+  it('tells of every field at fault', async () => {
+    const refusal = await refusalOf(
+      createItem(olga, { sku: '', unitPrice: undefined, onHand: -(2n ** 63n) }),
+    );
+    expect(refusal).to.include({ code: status.INVALID_ARGUMENT, reason: 'FIELD_INVALID' });
+    expect(refusal.violations.map(({ field }) => field)).to.deep.equal([
+      'sku',
+      'unit_price.minor_units',
+      'unit_price.currency_code',
+      'on_hand',
+    ]);
+  });
+
+  it('adjusts stock', async () => {
+    const sku = await newItem();
+    const adjust = (delta: bigint) =>
+      ask(methods.adjustStock, { sku, delta, reason: 'count', requestId: randomUUID() }, olga);
+    expect((await adjust(-10n)).item?.onHand).to.equal(0n);
+    const refusal = await refusalOf(adjust(-1n));
+    expect(refusal).to.include({ code: status.FAILED_PRECONDITION, reason: 'INSUFFICIENT_STOCK' });
+  });
+
+  it('streams the picture and the changes, and goes on after a resume token', async () => {
+    const sku = await newItem();
+    const stream = client.watchStock({ skus: [sku], resumeToken: '' }, alice);
+    const messages = stream[Symbol.asyncIterator]() as AsyncIterator<WatchStockResponse>;
+    const picture = (await messages.next()).value as WatchStockResponse;
+    expect(picture).to.include({ sku, onHand: 10n, reserved: 0n });
+    expect(picture.changeTime).to.be.instanceOf(Date);
+    await reserve(bob, sku, 4n);
+    expect((await messages.next()).value).to.include({ sku, onHand: 10n, reserved: 4n });
+    stream.on('error', () => {});
+    stream.cancel();
+    const resumed = client.watchStock({ skus: [sku], resumeToken: picture.resumeToken }, alice);
+    const again = resumed[Symbol.asyncIterator]() as AsyncIterator<WatchStockResponse>;
+    expect((await again.next()).value).to.include({ sku, onHand: 10n, reserved: 4n });
+    resumed.on('error', () => {});
+    resumed.cancel();
+  });
+
+  it('ends the stream of a revoked session, and refuses its next call', async () => {
+    const sid = randomUUID();
+    const who = await bearerOf({ scope: CUSTOMER_SCOPES, sid });
+    const stream = client.watchStock({ skus: [], resumeToken: '' }, who);
+    stream.on('data', () => {});
+    const ended = new Promise<Error>((resolve) => stream.on('error', resolve));
+    await new Promise((resolve) => stream.once('data', resolve));
+    issuer.revokeSession(sid);
+    guard.askNow();
+    expect(errorOf(await ended)).to.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
+    expect((await refusalOf(getItem(who, 'A'))).reason).to.equal('TOKEN_REVOKED');
+  });
+});

@@ -1,0 +1,116 @@
+/** Inventory as a process: what it says when something is wrong or missing, and how it stops. */
+
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+
+describe('inventory main', () => {
+  let folder: string;
+  let fresh: FreshDatabase;
+  const children: ChildProcessWithoutNullStreams[] = [];
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'inventory-main-'));
+    const { privateKey } = generateKeyPairSync('ed25519');
+    writeFileSync(join(folder, 'key.pem'), privateKey.export({ format: 'pem', type: 'pkcs8' }));
+    fresh = await freshDatabase();
+  });
+  afterEach(() => {
+    for (const child of children.splice(0)) child.kill('SIGKILL');
+  });
+  after(async () => {
+    rmSync(folder, { recursive: true });
+    await fresh.drop();
+  });
+
+  /** Starts the service; nobody listens at the ports of broker and auth. */
+  function start(change: Record<string, string> = {}) {
+    const env = {
+      PATH: process.env['PATH'] ?? '',
+      DATABASE_URL: fresh.url,
+      NATS_URL: 'nats://127.0.0.1:1',
+      PORTCULLIS_LISTEN: '127.0.0.1:0',
+      PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
+      PORTCULLIS_ISSUER: 'https://auth.example',
+      PORTCULLIS_AUTH_ADDRESS: '127.0.0.1:1',
+      PORTCULLIS_CLIENT_ID: 'inventory',
+      PORTCULLIS_CLIENT_KEY_FILE: join(folder, 'key.pem'),
+      ...change,
+    };
+    const child = spawn(process.execPath, ['--import', 'tsx', 'services/inventory/main.ts'], { env });
+    children.push(child);
+    let errors = '';
+    child.stderr.on('data', (text: Buffer) => {
+      errors += text.toString();
+    });
+    const lines: Record<string, unknown>[] = [];
+    createInterface(child.stdout).on('line', (line) => lines.push(JSON.parse(line)));
+    const exited = once(child, 'exit').then(([code]) => ({ code, errors }));
+    const line = async (message: string) => {
+      for (;;) {
+        const found = lines.find(({ msg }) => msg === message);
+        if (found !== undefined) return found;
+        if (child.exitCode !== null) throw new Error(`ended without saying ${message}: ${errors}`);
+        await sleep(20);
+      }
+    };
+    return { child, exited, line };
+  }
+  async function missingAt(opsAddress: unknown): Promise<{ status: number; body: string }> {
+    const response = await fetch(`http://${opsAddress}/readyz`);
+    return { status: response.status, body: await response.text() };
+  }
+  async function becomes(condition: () => Promise<boolean>): Promise<void> {
+    while (!(await condition())) await sleep(50);
+  }
+
+  it('tells of all faults of its configuration at once, and opens nothing', async () => {
+    const { exited } = start({ DATABASE_URL: '', PORTCULLIS_CLIENT_ID: '', PORTCULLIS_OOPS: '1' });
+    const { code, errors } = await exited;
+    expect(code).to.equal(1);
+    for (const name of ['DATABASE_URL', 'PORTCULLIS_CLIENT_ID', 'PORTCULLIS_OOPS'])
+      expect(errors).to.include(name);
+  });
+
+  it('names the port that is taken, and the variable that moves it', async () => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const address = taken.address();
+    const port = typeof address === 'object' ? address?.port : undefined;
+    const { exited } = start({ PORTCULLIS_LISTEN: `127.0.0.1:${port}` });
+    const { code, errors } = await exited;
+    taken.close();
+    expect(code).to.equal(1);
+    expect(errors).to.include(`Port ${port} on 127.0.0.1 is taken`).and.to.include('PORTCULLIS_LISTEN');
+  });
+
+  it('listens without database and auth, says that it is not ready and what is missing', async () => {
+    const { child, exited, line } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
+    const { opsAddress } = await line('listening');
+    await line('waiting for the database');
+    const { status, body } = await missingAt(opsAddress);
+    expect(status).to.equal(503);
+    expect(body).to.include('database').and.to.include('revocations');
+    child.kill('SIGTERM');
+    expect((await exited).code).to.equal(0);
+  });
+
+  it('migrates its database, and then lacks auth alone', async () => {
+    const { child, exited, line } = start();
+    const { opsAddress } = await line('listening');
+    await becomes(async () => !(await missingAt(opsAddress)).body.includes('database'));
+    const { status, body } = await missingAt(opsAddress);
+    expect(status).to.equal(503);
+    expect(body).to.include('revocations');
+    child.kill('SIGTERM');
+    expect((await exited).code).to.equal(0);
+  });
+});
