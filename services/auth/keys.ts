@@ -156,14 +156,12 @@ export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Ke
 
   return {
     open: async () => {
-      const rows = await store.transaction(async (tx) => {
-        // Replicas that start at once must not make a set each: the first one does, the others find it.
-        await tx.keys.lockMaking();
-        const live = await tx.keys.live();
-        // Before any is made: keys under a wrong key-encryption key must not get among the others.
-        for (const row of live) await privateKeyOf(row);
-        return [...live, ...(await makeMissingKeys(tx, live, { keyEncryptionKey, algorithm }))];
-      });
+      let rows = await store.transaction((tx) => tx.keys.live());
+      // Before any is made: keys under a wrong key-encryption key must not get among the others.
+      for (const row of rows) await privateKeyOf(row);
+      const missing = await makeMissingKeys(rows, { keyEncryptionKey, algorithm });
+      if (missing.length > 0) rows = await store.transaction((tx) => insertStillMissing(tx, missing));
+      for (const row of rows) await privateKeyOf(row);
       broadcastKey = rows.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
     },
     lockTokenSigner: async (tx) => {
@@ -213,8 +211,8 @@ function versionOf(keys: readonly PublishedKey[]): Buffer {
   return createHash('sha256').update(lines.join(''), 'utf8').digest();
 }
 
+/** Made outside of any transaction, because an RSA key may take longer than a transaction may. */
 async function makeMissingKeys(
-  tx: AuthTransaction,
   live: readonly KeyRow[],
   { keyEncryptionKey, algorithm }: Pick<KeysDeps, 'keyEncryptionKey' | 'algorithm'>,
 ): Promise<KeyRow[]> {
@@ -222,13 +220,23 @@ async function makeMissingKeys(
   const made: KeyRow[] = [];
   for (const purpose of ['token', 'broadcast'] as const) {
     for (const state of ['signing', 'next'] as const) {
-      if (live.some((row) => row.purpose === purpose && row.state === state)) continue;
-      const key = await makeKey(purpose, state, algorithmOf[purpose], keyEncryptionKey);
-      await tx.keys.insert(key);
-      made.push(key);
+      if (hasKey(live, { purpose, state })) continue;
+      made.push(await makeKey(purpose, state, algorithmOf[purpose], keyEncryptionKey));
     }
   }
   return made;
+}
+
+/** Replicas that start at once must not use a set each: the first one's is kept, the others find it. */
+async function insertStillMissing(tx: AuthTransaction, made: readonly KeyRow[]): Promise<KeyRow[]> {
+  await tx.keys.lockMaking();
+  const live = await tx.keys.live();
+  for (const key of made) if (!hasKey(live, key)) await tx.keys.insert(key);
+  return await tx.keys.live();
+}
+
+function hasKey(rows: readonly KeyRow[], { purpose, state }: Pick<KeyRow, 'purpose' | 'state'>): boolean {
+  return rows.some((row) => row.purpose === purpose && row.state === state);
 }
 
 async function makeKey(

@@ -1,0 +1,227 @@
+/** Auth without its network side, on a real database, and what its tests share. */
+
+import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
+import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
+import { type Clock, systemClock } from '../../../interceptors/clock.js';
+import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
+import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
+import { readPublishedKeys } from '../../../services/auth/key-store.js';
+import { createKeys, createPublicKeys, type Keys, type PublicKeys } from '../../../services/auth/keys.js';
+import { createPasswords, type Passwords } from '../../../services/auth/passwords.js';
+import type { LogBatch } from '../../../services/auth/revocation-log.js';
+import { createRevocationStore } from '../../../services/auth/revocation-store.js';
+import { createRevocations, type Revocations } from '../../../services/auth/revocations.js';
+import type { Role } from '../../../services/auth/roles.js';
+import { createFingerprint, deriveSecret } from '../../../services/auth/secrets.js';
+import { createServiceTokens, type ServiceTokens } from '../../../services/auth/service-tokens.js';
+import { createSessions, type LoginAttempt, type Sessions } from '../../../services/auth/sessions.js';
+import { createAuthStore } from '../../../services/auth/store.js';
+import { createThrottle } from '../../../services/auth/throttle.js';
+import { createTokens, type Tokens } from '../../../services/auth/tokens.js';
+import type { AuthStore } from '../../../services/auth/transaction.js';
+import { createUsers, type User, type Users } from '../../../services/auth/users.js';
+import { type Database, openDatabase } from '../../../services/common/database.js';
+import { createLog } from '../../../services/common/log.js';
+
+export const ISSUER = 'https://auth.example';
+
+/** One replica of auth. */
+export interface AuthInstance {
+  readonly database: Database;
+  readonly store: AuthStore;
+  readonly keys: Keys;
+  readonly publicKeys: PublicKeys;
+  readonly passwords: Passwords;
+  readonly tokens: Tokens;
+  readonly users: Users;
+  readonly sessions: Sessions;
+  readonly serviceTokens: ServiceTokens;
+  readonly exchange: Exchange;
+  readonly revocations: Revocations;
+  /** What was handed on to be broadcast. */
+  readonly broadcast: LogBatch[];
+  close(): Promise<void>;
+}
+
+/** A key-encryption key. */
+export function newKeyEncryptionKey(): Buffer {
+  return randomBytes(32);
+}
+
+/** Opens a replica; its keys are made unless told otherwise. */
+export async function openAuth(
+  url: string,
+  options: { keyEncryptionKey?: Buffer; accessTokenSeconds?: number; clock?: Clock; openKeys?: boolean } = {},
+): Promise<AuthInstance> {
+  const { keyEncryptionKey = newKeyEncryptionKey(), accessTokenSeconds = 300, clock = systemClock } = options;
+  const log = createLog({ service: 'auth', level: 'silent' });
+  const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
+  const database = openDatabase({ url, migrations, log });
+  await database.ready(AbortSignal.timeout(10_000));
+  const broadcast: LogBatch[] = [];
+  const store = createAuthStore({ database, onRevoked: (batch) => broadcast.push(batch) });
+  const keys = createKeys({ store, keyEncryptionKey, algorithm: 'EdDSA' });
+  if (options.openKeys !== false) await keys.open();
+  const tokens = createTokens({
+    issuer: ISSUER,
+    accessTokenSeconds,
+    keys,
+    verifyToken: createTokenVerifier(ISSUER),
+  });
+  const passwords = createPasswords();
+  const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
+  const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
+  const accounts = { store, tokens, passwords };
+  const exchange = createExchange({ store, tokens });
+  return {
+    database,
+    store,
+    keys,
+    publicKeys: createPublicKeys(store),
+    passwords,
+    tokens,
+    users: createUsers({ store, passwords, fingerprint }),
+    sessions: createSessions({ ...accounts, throttle: createThrottle(), clock, refreshKey }),
+    serviceTokens: createServiceTokens({ ...accounts, throttle: createThrottle(), issuer: ISSUER }),
+    exchange,
+    revocations: createRevocations({
+      store,
+      log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
+      tokenIdOf: exchange.tokenIdOf,
+      clock,
+      onLogChanged: () => {},
+    }),
+    broadcast,
+    close: () => database.close(),
+  };
+}
+
+/** A user whose password the test knows. */
+export interface TestUser extends User {
+  readonly password: string;
+}
+
+/** Creates a user with a name that no other test uses. */
+export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['customer']): Promise<TestUser> {
+  const password = `password-${randomUUID()}`;
+  const username = `user-${randomUUID()}`;
+  const user = await auth.users.create({ actor: 'test', username, password, roles, requestId: randomUUID() });
+  return { ...user, password };
+}
+
+/** Logs a user in. */
+export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginAttempt> = {}) {
+  return auth.sessions.login({ ...attemptOf(user.username, user.password), ...over });
+}
+
+/** An attempt to log in. */
+export function attemptOf(username: string, password: string): LoginAttempt {
+  return { username, password, audiences: [], scopes: [], deviceName: 'test', peer: '192.0.2.1:4000' };
+}
+
+/** A client with the key that proves it. */
+export interface TestClient {
+  readonly clientId: string;
+  readonly privateKey: KeyObject;
+}
+
+/** Creates a client with a key of its own. */
+export async function addClient(
+  auth: AuthInstance,
+  over: { scopes?: string[]; audiences?: string[]; exchangeAudiences?: string[]; clientId?: string } = {},
+): Promise<TestClient> {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+  const {
+    clientId = `client-${randomUUID()}`,
+    scopes = ['auth.sync', 'auth.exchange'],
+    audiences = ['auth'],
+  } = over;
+  const publicKeyPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+  const { exchangeAudiences = ['inventory'] } = over;
+  await auth.store.transaction((tx) =>
+    tx.clients.insertWhenAbsent({
+      clientId,
+      publicKeyPem,
+      secretHash: undefined,
+      audiences,
+      scopes,
+      exchangeAudiences,
+    }),
+  );
+  return { clientId, privateKey };
+}
+
+/** The claims of a good assertion, with what a test changes. */
+export function assertionClaims(client: TestClient, over: JWTPayload = {}): JWTPayload {
+  const now = Math.floor(Date.now() / 1000);
+  const { clientId } = client;
+  return { iss: clientId, sub: clientId, aud: ISSUER, iat: now, exp: now + 60, jti: randomUUID(), ...over };
+}
+
+/** An assertion of a client. */
+export function signAssertion(
+  client: TestClient,
+  over: JWTPayload = {},
+  header: { alg: string; typ?: string } = { alg: 'EdDSA', typ: 'JWT' },
+): Promise<string> {
+  return new SignJWT(assertionClaims(client, over)).setProtectedHeader(header).sign(client.privateKey);
+}
+
+/** A token of the client's own. */
+export async function serviceToken(auth: AuthInstance, client: TestClient): Promise<string> {
+  const { token } = await issue(auth, client, await signAssertion(client));
+  return token;
+}
+
+/** Asks for a token with an assertion. */
+export function issue(
+  auth: AuthInstance,
+  client: Pick<TestClient, 'clientId'>,
+  assertion: string,
+  over: { audiences?: string[]; scopes?: string[] } = {},
+) {
+  return auth.serviceTokens.issue({
+    clientId: client.clientId,
+    credential: { kind: 'assertion', assertion },
+    audiences: [],
+    scopes: [],
+    peer: '192.0.2.2:4000',
+    ...over,
+  });
+}
+
+/** What a token says. */
+export function claimsOf(token: string): JWTPayload & Record<string, unknown> {
+  return decodeJwt(token);
+}
+
+/** The ServiceError with which something fails; fails itself when it succeeds or fails otherwise. */
+export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
+  const outcome = await failing.then(
+    () => 'succeeded',
+    (error: unknown) => error,
+  );
+  if (outcome instanceof ServiceError) return outcome;
+  throw new Error('expected a ServiceError', { cause: outcome });
+}
+
+/** The code with which something fails. */
+export async function codeOf(failing: Promise<unknown>): Promise<ErrorCode> {
+  return (await errorOf(failing)).code;
+}
+
+/** The entries of the log, oldest first. */
+export async function entriesOf(
+  auth: AuthInstance,
+): Promise<{ kind: string; key: string; reason: string; actor: string }[]> {
+  const { rows } = await auth.database.query<{ kind: string; key: string; reason: string; actor: string }>(
+    "SELECT kind, encode(key, 'hex') AS key, reason, actor FROM revocation_entries ORDER BY seq",
+  );
+  return rows;
+}
+
+/** The key of a session's or a token's entry, as {@link entriesOf} shows it. */
+export function entryKeyOf(uuid: string): string {
+  return uuid.replaceAll('-', '');
+}
