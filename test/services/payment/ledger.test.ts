@@ -84,8 +84,8 @@ describe('the ledger of payment', () => {
       }
     } finally {
       await ordinary.close();
+      await administrator.end();
       await own.drop();
-      await administrator.end().catch(() => undefined);
       await instance.database.query(`DROP ROLE ${role}`);
     }
   });

@@ -1,0 +1,258 @@
+/** Calling inventory over real sockets, on behalf of the user whose call is served. */
+import {
+  type Deadline,
+  credentials as grpcCredentials,
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+} from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { systemClock } from '../../../../interceptors/clock.js';
+import { ServiceError, unary } from '../../../../interceptors/index.js';
+import { attachState } from '../../../../interceptors/principal.js';
+import {
+  InventoryServiceService,
+  type Reservation,
+  ReservationState,
+} from '../../../../proto/gen/inventory/v1/inventory_service.js';
+import {
+  connectInventory,
+  type InventoryConnection,
+  type ServedCall,
+} from '../../../../services/payment/adapters/inventory.js';
+import { errorOf } from '../instance.js';
+
+type Handle = (call: ServerUnaryCall<unknown, unknown>) => Promise<void> | void;
+
+const RESERVATION: Reservation = {
+  reservationId: 'r-1',
+  state: ReservationState.RESERVATION_STATE_ACTIVE,
+  lines: [{ sku: 'LAMP', quantity: 2n, unitPrice: { minorUnits: 250n, currencyCode: 'EUR' } }],
+  createTime: new Date(0),
+  expireTime: new Date(0),
+};
+const ORDER = { lines: [{ sku: 'LAMP', quantity: 2n }], timeToLiveSeconds: 60, requestId: 'p:reserve' };
+
+/** An inventory that does what a test says. */
+class Peer {
+  handle: Handle = () => {};
+  answer: Reservation | undefined = RESERVATION;
+  readonly calls: { path: string; request: unknown; metadata: Metadata }[] = [];
+  readonly #server = new Server();
+  address = '';
+
+  async start(address = '127.0.0.1:0'): Promise<this> {
+    const handler = (path: string) =>
+      unary<unknown, { reservation: Reservation | undefined }>(async (request, call) => {
+        this.calls.push({ path, request, metadata: call.metadata });
+        await this.handle(call);
+        return { reservation: this.answer };
+      });
+    const { reserveStock, commitReservation, releaseReservation, getReservation } = InventoryServiceService;
+    this.#server.addService(
+      { reserveStock, commitReservation, releaseReservation, getReservation },
+      {
+        reserveStock: handler('reserve'),
+        commitReservation: handler('commit'),
+        releaseReservation: handler('release'),
+        getReservation: handler('find'),
+      },
+    );
+    const port = await new Promise<number>((resolve, reject) => {
+      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) =>
+        error === null ? resolve(bound) : reject(error),
+      );
+    });
+    this.address = `127.0.0.1:${port}`;
+    return this;
+  }
+
+  stop(): void {
+    this.#server.forceShutdown();
+  }
+}
+
+/** A call as a guarded handler sees it. */
+function servedCall(options: { signal?: AbortSignal; deadline?: Deadline } = {}): ServedCall {
+  const { signal = new AbortController().signal, deadline = Number.POSITIVE_INFINITY } = options;
+  const metadata = new Metadata();
+  metadata.set('authorization', 'Bearer what-came-with-the-call');
+  metadata.set('traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01');
+  metadata.set('x-else', 'not for others');
+  const state = { path: '/', principal: undefined, bearer: undefined, signal };
+  attachState(metadata, { ...state, stillAllowed: () => 1_000, reportFailure: () => {} });
+  return { metadata, getDeadline: () => deadline };
+}
+
+describe('inventory as payment calls it', () => {
+  const wanted: { audience: string; scopes: readonly string[] }[] = [];
+  let peers: Peer[];
+  let connection: InventoryConnection;
+
+  beforeEach(async () => {
+    wanted.length = 0;
+    peers = [await new Peer().start(), await new Peer().start()];
+    connection = connectInventory({
+      addresses: peers.map(({ address }) => address),
+      credentials: grpcCredentials.createInsecure(),
+      exchange: {
+        forCall: (_call, what) => {
+          wanted.push(what);
+          return { get: async () => 'exchanged', reject: () => {} };
+        },
+        close: () => {},
+      },
+      clock: systemClock,
+    });
+  });
+  afterEach(() => {
+    connection.close();
+    for (const peer of peers) peer.stop();
+  });
+
+  const calls = () => peers.flatMap((peer) => peer.calls);
+  const eachPeer = (change: (peer: Peer) => void) => peers.forEach(change);
+
+  it('sends the exchanged token, never the one that came, and nothing else of the call but its trace', async () => {
+    await connection.forCall(servedCall()).reserve(ORDER);
+    expect(wanted).to.deep.equal([{ audience: 'inventory', scopes: ['inventory.reserve'] }]);
+    const [sent] = calls();
+    expect(sent?.metadata.get('authorization')).to.deep.equal(['Bearer exchanged']);
+    expect(sent?.metadata.get('traceparent')).to.have.lengthOf(1);
+    expect(sent?.metadata.get('x-else')).to.deep.equal([]);
+  });
+
+  it('asks for each change with its request id, and understands the answers', async () => {
+    const inventory = connection.forCall(servedCall());
+    const { reservationId, state, lines } = await inventory.reserve(ORDER);
+    expect({ reservationId, state, lines }).to.deep.equal({
+      reservationId: 'r-1',
+      state: 'ACTIVE',
+      lines: RESERVATION.lines,
+    });
+    const states = [
+      ['COMMITTED', ReservationState.RESERVATION_STATE_COMMITTED],
+      ['RELEASED', ReservationState.RESERVATION_STATE_RELEASED],
+      ['EXPIRED', ReservationState.RESERVATION_STATE_EXPIRED],
+    ] as const;
+    for (const [ours, theirs] of states) {
+      eachPeer((peer) => {
+        peer.answer = { ...RESERVATION, state: theirs };
+      });
+      expect((await inventory.find('r-1')).state).to.equal(ours);
+    }
+    await inventory.commit({ reservationId: 'r-1', requestId: 'p:commit' });
+    await inventory.release({ reservationId: 'r-1', requestId: 'p:release' });
+    const requests = calls().map(({ path, request }) => ({ path, ...Object(request) }));
+    expect(requests).to.deep.include({ path: 'commit', reservationId: 'r-1', requestId: 'p:commit' });
+    expect(requests).to.deep.include({ path: 'release', reservationId: 'r-1', requestId: 'p:release' });
+    expect(requests).to.deep.include({
+      path: 'reserve',
+      lines: ORDER.lines,
+      timeToLive: { seconds: 60n, nanos: 0 },
+      requestId: 'p:reserve',
+    });
+  });
+
+  it('takes turns among the instances, and does without one that is gone', async () => {
+    const inventory = connection.forCall(servedCall());
+    for (let count = 0; count < 4; count++) await inventory.find('r-1');
+    expect(peers.map((peer) => peer.calls.length)).to.deep.equal([2, 2]);
+
+    peers[0]?.stop();
+    let failures = 0;
+    for (let count = 0; count < 6; count++) await inventory.find('r-1').catch(() => failures++);
+    expect(failures).to.be.at.most(1);
+  });
+
+  for (const code of [
+    'NOT_FOUND',
+    'INSUFFICIENT_STOCK',
+    'RESERVATION_EXPIRED',
+    'RESERVATION_NOT_ACTIVE',
+  ] as const) {
+    it(`passes ${code} on`, async () => {
+      eachPeer((peer) => {
+        peer.handle = () => {
+          throw new ServiceError(code, 'because');
+        };
+      });
+      const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+      expect(error).to.deep.include({ code, message: 'because' });
+    });
+  }
+
+  it('passes FIELD_INVALID on with its fields', async () => {
+    const violations = [{ field: 'lines[0].sku', description: 'must be an item' }];
+    eachPeer((peer) => {
+      peer.handle = () => {
+        throw new ServiceError('FIELD_INVALID', 'bad', { violations });
+      };
+    });
+    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    expect(error.code).to.equal('FIELD_INVALID');
+    expect(error.violations.map(({ field }) => field)).to.deep.equal(['lines[0].sku']);
+  });
+
+  for (const [what, thrown] of [
+    ['an unknown fault', new Error('a bug')],
+    ['a revoked token', new ServiceError('TOKEN_REVOKED', 'revoked')],
+    ['a token without the scope', new ServiceError('SCOPE_MISSING', 'no')],
+    ['a request that still runs', new ServiceError('REQUEST_IN_PROGRESS', 'wait')],
+  ] as const) {
+    it(`says DEPENDENCY_UNAVAILABLE for ${what}: it leaves open what has happened`, async () => {
+      eachPeer((peer) => {
+        peer.handle = () => {
+          throw thrown;
+        };
+      });
+      const inventory = connection.forCall(servedCall());
+      const error = await errorOf(inventory.commit({ reservationId: 'r-1', requestId: 'p:commit' }));
+      expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
+    });
+  }
+
+  it('says DEPENDENCY_UNAVAILABLE when nobody is there', async () => {
+    eachPeer((peer) => peer.stop());
+    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
+  });
+
+  it('says DEPENDENCY_UNAVAILABLE for an answer without a price', async () => {
+    eachPeer((peer) => {
+      peer.answer = { ...RESERVATION, lines: [{ sku: 'LAMP', quantity: 1n, unitPrice: undefined }] };
+    });
+    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
+  });
+
+  it('reserves no longer than the caller waits', async () => {
+    eachPeer((peer) => {
+      peer.handle = () => new Promise(() => {});
+    });
+    const startedMs = performance.now();
+    const call = servedCall({ deadline: new Date(Date.now() + 150) });
+    expect((await errorOf(connection.forCall(call).reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect(performance.now() - startedMs).to.be.below(1_500);
+  });
+
+  it('stops reserving when the call ends, and commits, releases and looks all the same', async () => {
+    const ending = new AbortController();
+    eachPeer((peer) => {
+      peer.handle = (call) => {
+        const isReserve = call.getPath().endsWith('ReserveStock');
+        return isReserve ? new Promise(() => ending.abort()) : undefined;
+      };
+    });
+    const inventory = connection.forCall(
+      servedCall({ signal: ending.signal, deadline: new Date(Date.now() + 60) }),
+    );
+    expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect(calls().filter(({ path }) => path === 'reserve')).to.have.lengthOf(1);
+    await inventory.commit({ reservationId: 'r-1', requestId: 'p:commit' });
+    await inventory.release({ reservationId: 'r-1', requestId: 'p:release' });
+    await inventory.find('r-1');
+  });
+});

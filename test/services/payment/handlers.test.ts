@@ -1,0 +1,212 @@
+/** PaymentService over a real socket: messages, identities and errors as clients see them. */
+import { randomUUID } from 'node:crypto';
+import {
+  type CallOptions,
+  credentials,
+  type ServiceError as GrpcError,
+  Metadata,
+  Server,
+  ServerCredentials,
+  status,
+} from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { errorOf } from '../../../interceptors/client.js';
+import { createGuard, type Guard, principalOf } from '../../../interceptors/index.js';
+import {
+  EntryKind,
+  PaymentServiceClient,
+  PaymentServiceService,
+  PaymentState,
+  protoMetadata,
+} from '../../../proto/gen/payment/v1/payment_service.js';
+import { createHandlers } from '../../../services/payment/handlers.js';
+import { ISSUER, TestIssuer } from '../../support/issuer.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { type Instance, openInstance } from './instance.js';
+import { Warehouse } from './warehouse.js';
+
+const CUSTOMER = { scope: 'payment.read payment.pay inventory.reserve', roles: ['customer'] };
+const OPERATOR = { scope: `${CUSTOMER.scope} payment.manage`, roles: ['operator'] };
+
+type Method<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: CallOptions,
+  callback: (error: GrpcError | null, response: Response) => void,
+) => unknown;
+
+describe('PaymentService', () => {
+  const warehouse = new Warehouse();
+  let fresh: FreshDatabase;
+  let instance: Instance;
+  let issuer: TestIssuer;
+  let guard: Guard;
+  let server: Server;
+  let client: PaymentServiceClient;
+
+  before(async () => {
+    warehouse.stock('LAMP', { minorUnits: 250n, currencyCode: 'EUR' });
+    fresh = await freshDatabase();
+    instance = await openInstance(fresh.url);
+    issuer = await TestIssuer.create();
+    guard = await createGuard({ issuer: ISSUER, audience: 'payment', auth: { source: issuer.source } });
+    server = new Server({ interceptors: [guard.interceptor] });
+    const inventoryFor = (call: { metadata: Metadata }) => warehouse.for(principalOf(call).subject);
+    const handlers = createHandlers({ ...instance, inventoryFor });
+    guard.addService(server, PaymentServiceService, protoMetadata, handlers);
+    const port = await new Promise<number>((resolve, reject) => {
+      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+        error === null ? resolve(bound) : reject(error),
+      );
+    });
+    client = new PaymentServiceClient(`127.0.0.1:${port}`, credentials.createInsecure());
+    await guard.ready;
+  });
+  after(async () => {
+    client.close();
+    server.forceShutdown();
+    await guard.close();
+    await instance.close();
+    await fresh.drop();
+  });
+
+  function call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    token: string,
+  ): Promise<Response> {
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${token}`);
+    return new Promise((resolve, reject) => {
+      const deadline = Date.now() + 10_000;
+      method.call(client, request, metadata, { deadline }, (error, response) =>
+        error === null ? resolve(response) : reject(error),
+      );
+    });
+  }
+
+  async function refusalOf(failing: Promise<unknown>) {
+    const outcome = await failing.then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    return errorOf(outcome);
+  }
+
+  const tokenOf = (sub: string, rights: object) => issuer.token({ aud: ['payment'], sub, ...rights });
+
+  it('opens, fills, spends from and shows an account', async () => {
+    const userId = randomUUID();
+    const token = await tokenOf(userId, CUSTOMER);
+    const operator = await tokenOf('olga', OPERATOR);
+    const open = { currencyCode: 'EUR', requestId: 'open' };
+    const { account } = await call(client.openAccount, open, token);
+    const accountId = account?.accountId ?? '';
+    expect(account).to.deep.include({ userId, balance: { minorUnits: 0n, currencyCode: 'EUR' } });
+
+    const amount = { minorUnits: 1_000n, currencyCode: 'EUR' };
+    const deposited = await call(client.deposit, { accountId, amount, requestId: 'fill' }, operator);
+    expect(deposited.account?.balance).to.deep.equal(amount);
+
+    const lines = [{ sku: 'LAMP', quantity: 2n }];
+    const { payment } = await call(client.checkout, { accountId, lines, requestId: 'buy' }, token);
+    expect(payment).to.deep.include({
+      accountId,
+      lines,
+      state: PaymentState.PAYMENT_STATE_CAPTURED,
+      amount: { minorUnits: 500n, currencyCode: 'EUR' },
+      failureReason: '',
+    });
+    const paymentId = payment?.paymentId ?? '';
+    expect((await call(client.getPayment, { paymentId }, token)).payment).to.deep.equal(payment);
+    const page = { pageSize: 0, pageToken: '' };
+    const listed = await call(client.listPayments, page, token);
+    expect(listed).to.deep.equal({ payments: [payment], nextPageToken: '' });
+
+    const { entries } = await call(client.listEntries, { accountId, ...page }, token);
+    expect(
+      entries.map(({ kind, amount: moved, paymentId: of }) => [kind, moved?.minorUnits, of]),
+    ).to.deep.equal([
+      [EntryKind.ENTRY_KIND_CAPTURE, -500n, paymentId],
+      [EntryKind.ENTRY_KIND_DEPOSIT, 1_000n, ''],
+    ]);
+    const after = await call(client.getAccount, { accountId }, token);
+    expect(after.account?.balance?.minorUnits).to.equal(500n);
+    expect(after.account?.held?.minorUnits).to.equal(0n);
+  });
+
+  it('shows a payment that failed with its reason and without a price', async () => {
+    const token = await tokenOf(randomUUID(), CUSTOMER);
+    const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
+    const accountId = account?.accountId ?? '';
+    const order = { accountId, lines: [{ sku: 'GHOST', quantity: 1n }], requestId: 'ghost' };
+    const refusal = await refusalOf(call(client.checkout, order, token));
+    expect(refusal).to.deep.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
+    const { payments } = await call(client.listPayments, { pageSize: 0, pageToken: '' }, token);
+    expect(payments[0]).to.deep.include({
+      state: PaymentState.PAYMENT_STATE_FAILED,
+      failureReason: 'NOT_FOUND',
+      amount: undefined,
+      reservationId: '',
+    });
+  });
+
+  it('tells of bad fields by the names they have in the schema', async () => {
+    const token = await tokenOf(randomUUID(), CUSTOMER);
+    const order = { accountId: '', lines: [{ sku: 'LAMP', quantity: 0n }], requestId: '' };
+    const refusal = await refusalOf(call(client.checkout, order, token));
+    expect(refusal).to.deep.include({ code: status.INVALID_ARGUMENT, reason: 'FIELD_INVALID' });
+    expect(refusal.violations.map(({ field }) => field)).to.deep.equal([
+      'account_id',
+      'lines[0].quantity',
+      'request_id',
+    ]);
+  });
+
+  it('deposits for operators alone, and shows foreign accounts to them alone', async () => {
+    const owner = await tokenOf(randomUUID(), CUSTOMER);
+    const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, owner);
+    const accountId = account?.accountId ?? '';
+    const amount = { minorUnits: 1n, currencyCode: 'EUR' };
+    const self = await refusalOf(call(client.deposit, { accountId, amount, requestId: 'me' }, owner));
+    expect(self.code).to.equal(status.PERMISSION_DENIED);
+    const stranger = await tokenOf(randomUUID(), CUSTOMER);
+    const foreign = await refusalOf(call(client.getAccount, { accountId }, stranger));
+    expect(foreign).to.deep.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
+    const operator = await tokenOf('olga', OPERATOR);
+    expect((await call(client.getAccount, { accountId }, operator)).account).to.deep.equal(account);
+  });
+
+  it('moves no money of a buyer whose session is revoked in the middle of a checkout', async () => {
+    const [sub, sid] = [randomUUID(), randomUUID()];
+    const token = await issuer.token({ aud: ['payment'], sub, sid, ...CUSTOMER });
+    const fresher = await tokenOf(sub, CUSTOMER);
+    const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
+    const accountId = account?.accountId ?? '';
+    const amount = { minorUnits: 1_000n, currencyCode: 'EUR' };
+    await call(
+      client.deposit,
+      { accountId, amount, requestId: randomUUID() },
+      await tokenOf('olga', OPERATOR),
+    );
+    warehouse.trouble = async (method, moment) => {
+      if (method !== 'reserve' || moment !== 'after') return;
+      issuer.revokeSession(sid);
+      guard.askNow();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    };
+    const order = { accountId, lines: [{ sku: 'LAMP', quantity: 2n }], requestId: 'revoked' };
+    const refusal = await refusalOf(call(client.checkout, order, token));
+    warehouse.trouble = () => {};
+    expect(refusal).to.deep.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
+
+    // The caller was cut off at once; the goods are given back behind its back.
+    const page = { pageSize: 0, pageToken: '' };
+    const reasonOf = async () => (await call(client.listPayments, page, fresher)).payments[0]?.failureReason;
+    while ((await reasonOf()) === '') await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(await reasonOf()).to.equal('TOKEN_REVOKED');
+    const { account: now } = await call(client.getAccount, { accountId }, fresher);
+    expect(now).to.deep.include({ balance: amount, held: { minorUnits: 0n, currencyCode: 'EUR' } });
+    expect(warehouse.item('LAMP').reserved).to.equal(0n);
+  });
+});
