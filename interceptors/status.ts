@@ -11,6 +11,9 @@ export const ERROR_DOMAIN = 'portcullis';
 /** The longest message that is sent, in UTF-16 units: trailers have a limit that peers set. */
 export const ERROR_MESSAGE_LENGTH_MAX = 500;
 
+/** The longest time that a caller is asked to wait, in milliseconds. */
+export const RETRY_AFTER_MAX_MS = 24 * 60 * 60 * 1000;
+
 /** Where google.rpc.Status travels (gRFC A-66 and the richer error model). */
 const DETAILS_KEY = 'grpc-status-details-bin';
 
@@ -83,8 +86,9 @@ export function statusOf(error: unknown): CallStatus {
       value: Buffer.from(BadRequest.encode({ fieldViolations }).finish()),
     });
   }
-  if (error.retryAfterMs !== undefined) {
-    const retryMs = Math.max(0, Math.ceil(error.retryAfterMs));
+  if (error.retryAfterMs !== undefined && !Number.isNaN(error.retryAfterMs)) {
+    // Within bounds, because a duration cannot hold every number: this function must not throw.
+    const retryMs = Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.ceil(error.retryAfterMs)));
     const retryDelay = { seconds: BigInt(Math.floor(retryMs / 1000)), nanos: (retryMs % 1000) * 1_000_000 };
     details.push({ typeUrl: RETRY_INFO_TYPE, value: Buffer.from(RetryInfo.encode({ retryDelay }).finish()) });
   }
@@ -122,23 +126,22 @@ export function detailsOf(
   let reason = '';
   let violations: FieldViolation[] = [];
   let retryAfterMs: number | undefined;
-  const encoded = trailers?.get(DETAILS_KEY)[0];
-  if (encoded instanceof Buffer) {
-    try {
-      for (const detail of Status.decode(encoded).details) {
-        if (detail.typeUrl === ERROR_INFO_TYPE) {
-          const info = ErrorInfo.decode(detail.value);
-          if (info.domain === ERROR_DOMAIN) reason = info.reason;
-        } else if (detail.typeUrl === BAD_REQUEST_TYPE) {
-          violations = BadRequest.decode(detail.value).fieldViolations;
-        } else if (detail.typeUrl === RETRY_INFO_TYPE) {
-          const delay = RetryInfo.decode(detail.value).retryDelay;
-          if (delay) retryAfterMs = Number(delay.seconds) * 1000 + delay.nanos / 1_000_000;
-        }
+  try {
+    // Any thrown object may have a member of this name that is no Metadata.
+    const encoded = trailers?.get(DETAILS_KEY)[0];
+    for (const detail of encoded instanceof Buffer ? Status.decode(encoded).details : []) {
+      if (detail.typeUrl === ERROR_INFO_TYPE) {
+        const info = ErrorInfo.decode(detail.value);
+        if (info.domain === ERROR_DOMAIN) reason = info.reason;
+      } else if (detail.typeUrl === BAD_REQUEST_TYPE) {
+        violations = BadRequest.decode(detail.value).fieldViolations;
+      } else if (detail.typeUrl === RETRY_INFO_TYPE) {
+        const delay = RetryInfo.decode(detail.value).retryDelay;
+        if (delay) retryAfterMs = Number(delay.seconds) * 1000 + delay.nanos / 1_000_000;
       }
-    } catch {
-      // Details that do not decode say nothing; the status code still does.
     }
+  } catch {
+    // Details that do not decode say nothing; the status code still does.
   }
   return { reason, violations, retryAfterMs };
 }

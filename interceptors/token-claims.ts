@@ -96,9 +96,8 @@ export function readClaims(
 
   // A service's own token has no session; a user's always has one, with its generation.
   const isService = sessionId === undefined;
-  if (isService && (subject !== clientId || generation !== undefined || actors.length > 0)) {
-    return { fault: 'sid' };
-  }
+  const isUserLike = generation !== undefined || authTimeSeconds !== undefined || actors.length > 0;
+  if (isService && (subject !== clientId || isUserLike)) return { fault: 'sid' };
   if (!isService && (generation === undefined || authTimeSeconds === undefined)) return { fault: 'gen' };
   if (!isService && subject === clientId) return { fault: 'sub' };
   if (!clients.some(([id]) => id === clientId)) return { fault: 'clients' };
@@ -219,7 +218,10 @@ class ClaimReader {
 }
 
 function isText(value: JsonValue | undefined): value is string {
-  return typeof value === 'string' && value.length > 0 && value.length <= CLAIM_TEXT_LENGTH_MAX;
+  if (typeof value !== 'string' || value.length === 0 || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
+  // An entry of the log names its subject in UTF-8, which has no lone surrogates: a subject with one
+  // could not be revoked.
+  return value.isWellFormed();
 }
 
 function isCount(value: JsonValue | undefined): value is number {
