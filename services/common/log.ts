@@ -1,4 +1,5 @@
 /** The log: JSON lines on standard output from which credentials are taken out before they are written. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { setLogger } from '@grpc/grpc-js';
 import pino from 'pino';
 
@@ -11,6 +12,9 @@ export type LogDestination = pino.DestinationStream;
 /** Stands where something secret was. */
 export const REDACTED = '[redacted]';
 
+/** Lines are dropped when so much waits for a reader that stands still. */
+const UNWRITTEN_CHARACTERS_MAX = 16 * 1024 * 1024;
+const FLUSH_TIMEOUT_MS = 1_000;
 /** Deeper levels of a logged object are left out. */
 const DEPTH_MAX = 8;
 /** Longer lists are cut. */
@@ -34,10 +38,16 @@ export function createLog(options: { service: string; level: string }, destinati
     serializers: { err: (described: unknown) => described },
     hooks: { streamWrite: redactText },
   };
-  const log = destination === undefined ? pino(settings) : pino(settings, destination);
+  const log = pino(settings, destination ?? standardOutput());
   redactChildren(log);
   sendGrpcMessagesTo(log);
   return log;
+}
+
+/** Waits until what was logged so far is written, or until its reader has kept us waiting for too long. */
+export async function flushLog(log: Log): Promise<void> {
+  const flushed = new Promise<void>((resolve) => log.flush(() => resolve()));
+  await Promise.race([flushed, sleep(FLUSH_TIMEOUT_MS, undefined, { ref: false })]);
 }
 
 /** The text without bearer tokens, JWTs, private keys and passwords in URLs. */
@@ -47,6 +57,15 @@ export function redactText(text: string): string {
     .replace(/\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/g, REDACTED)
     .replace(/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)/g, REDACTED)
     .replace(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s:@/"]*):[^\s@/"]+@/gi, `$1:${REDACTED}@`);
+}
+
+/**
+ * Writes without blocking, so that a reader that stands still does not stop the service, up to a limit. A minimal
+ * length of one byte changes nothing but that there is something to flush: with none, pino would leave the last lines
+ * to the exit of the process, which writes them in another order.
+ */
+function standardOutput(): LogDestination {
+  return pino.destination({ dest: 1, sync: false, minLength: 1, maxLength: UNWRITTEN_CHARACTERS_MAX });
 }
 
 /** Fields of a child log pass no formatter of pino, so they are redacted on their way in; grandchildren inherit it. */

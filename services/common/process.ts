@@ -2,7 +2,7 @@
 import closeWithGrace from 'close-with-grace';
 import { ConfigurationError } from './env.js';
 import { ListenError } from './host.js';
-import type { Log } from './log.js';
+import { flushLog, type Log } from './log.js';
 import { MigrationError } from './migrations.js';
 
 /** Beyond the drain of calls, the rest of a shutdown may take this long. */
@@ -38,6 +38,7 @@ export function runUntilSignal(options: { log: Log; drainMs: number; stop: () =>
     else log.info({ signal }, 'stopping');
     await stop();
     log.info('stopped');
+    await flushLog(log);
   });
 }
 
