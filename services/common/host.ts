@@ -3,7 +3,7 @@ import { lookup } from 'node:dns/promises';
 import { createServer, isIP } from 'node:net';
 import type { ServerCredentials, ServerInterceptor, ServerOptions } from '@grpc/grpc-js';
 import { Server } from '@grpc/grpc-js';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { Clock } from '../../interceptors/index.js';
 import { systemClock } from '../../interceptors/index.js';
 import { parseHostPort } from './env.js';
@@ -28,7 +28,7 @@ export const READINESS_POLL_MS = 500;
 
 /** What {@link startHost} needs. */
 export interface HostOptions {
-  /** The name of the service in the log. */
+  /** The name of the service in its metrics. */
   readonly service: string;
   /** Where gRPC listens, `HOST:PORT`; port 0 takes a free one. */
   readonly listen: string;
@@ -93,7 +93,7 @@ export async function startHost(options: HostOptions): Promise<Host> {
   const server = createServerFor(options, health, { log, clock, registry });
   const readiness = createReadiness(options, health);
   const variables = options.variables ?? { listen: 'PORTCULLIS_LISTEN', opsListen: 'PORTCULLIS_OPS_LISTEN' };
-  collectDefaultMetrics({ register: registry });
+  registerProcessMetrics(registry, options.service);
 
   const address = await bind(server, options, variables.listen);
   let ops: Ops;
@@ -156,6 +156,17 @@ const SERVER_LIMITS: ServerOptions = {
   'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL_MS,
   'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
 };
+
+function registerProcessMetrics(registry: Registry, service: string): void {
+  collectDefaultMetrics({ register: registry });
+  const info = new Gauge({
+    name: 'portcullis_service_info',
+    help: 'Always 1; which service this process is.',
+    labelNames: ['service'],
+    registers: [registry],
+  });
+  info.set({ service }, 1);
+}
 
 /** Keeps health equal to what the readiness functions say, and tells the log of every change. */
 function createReadiness({ readiness, log }: HostOptions, health: Health) {

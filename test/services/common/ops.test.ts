@@ -41,7 +41,9 @@ describe('ops port', () => {
   it('shows the metrics of the process', async () => {
     const response = await running.ops('/metrics');
     expect(response.headers.get('content-type')).to.match(/^text\/plain; version=0\.0\.4/);
-    expect(await response.text()).to.match(/^process_cpu_seconds_total/m);
+    const text = await response.text();
+    expect(text).to.match(/^process_cpu_seconds_total/m);
+    expect(text).to.include('portcullis_service_info{service="test"} 1');
   });
 
   it('serves the routes that were added, with their headers', async () => {
