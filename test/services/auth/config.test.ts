@@ -1,0 +1,151 @@
+/** Tests of the configuration and of the bootstrap file. */
+
+import { generateKeyPairSync } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
+import { ConfigurationError } from '../../../services/common/env.js';
+
+const KEY_ENCRYPTION_KEY = Buffer.alloc(32, 7).toString('base64url');
+const GOOD = {
+  DATABASE_URL: 'postgresql://localhost/auth',
+  PORTCULLIS_ISSUER: 'https://auth.example',
+  PORTCULLIS_LISTEN: '127.0.0.1:0',
+  PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
+  PORTCULLIS_KEY_ENCRYPTION_KEY: KEY_ENCRYPTION_KEY,
+};
+const PUBLIC_KEY = generateKeyPairSync('ed25519')
+  .publicKey.export({ type: 'spki', format: 'pem' })
+  .toString();
+
+describe('the configuration of auth', () => {
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+  after(() => folder.remove());
+
+  const fileOf = (contents: string): string => {
+    const path = join(folder.path, 'bootstrap.json');
+    writeFileSync(path, contents);
+    return path;
+  };
+  const faultsOf = (env: NodeJS.ProcessEnv): string[] => {
+    try {
+      parseConfig(env);
+    } catch (error) {
+      if (error instanceof ConfigurationError) return error.faults.map(({ variable }) => variable).sort();
+      throw error;
+    }
+    return [];
+  };
+
+  it('has defaults for what is no secret and names nobody', () => {
+    expect(parseConfig(GOOD)).to.deep.include({
+      natsUrl: undefined,
+      signingAlgorithm: 'EdDSA',
+      accessTokenSeconds: 300,
+      leaseMs: 5000,
+      reflection: false,
+      bootstrap: { users: [], clients: [] },
+    });
+  });
+
+  it('has none for the database, the issuer, the ports and the key-encryption key, and tells all at once', () => {
+    expect(faultsOf({})).to.deep.equal(Object.keys(GOOD).sort());
+  });
+
+  it('refuses what is out of bounds, and variables it does not know', () => {
+    const bad = {
+      PORTCULLIS_ACCESS_TOKEN_SECONDS: '3601',
+      PORTCULLIS_KEY_ENCRYPTION_KEY: Buffer.alloc(31).toString('base64url'),
+      PORTCULLIS_LEASE_MS: '0',
+      PORTCULLIS_SIGNING_ALGORITHM: 'HS256',
+      PORTCULLIS_TYPO: '1',
+    };
+    expect(faultsOf({ ...GOOD, ...bad })).to.deep.equal(Object.keys(bad).sort());
+  });
+
+  it('reads the bootstrap file', () => {
+    const contents = {
+      users: [{ username: 'Alice', password: 'long enough', roles: ['customer'] }],
+      clients: [
+        { client_id: 'payment', public_key_pem: PUBLIC_KEY, audiences: ['auth'], scopes: ['auth.sync'] },
+        {
+          client_id: 'legacy',
+          secret: 'x'.repeat(32),
+          audiences: ['auth'],
+          scopes: [],
+          exchange_audiences: ['a'],
+        },
+      ],
+    };
+    const config = parseConfig({ ...GOOD, PORTCULLIS_BOOTSTRAP_FILE: fileOf(JSON.stringify(contents)) });
+    expect(config.bootstrap.users).to.deep.equal([
+      { username: 'alice', password: 'long enough', roles: ['customer'] },
+    ]);
+    expect(
+      config.bootstrap.clients.map(({ clientId, exchangeAudiences }) => [clientId, exchangeAudiences]),
+    ).to.deep.equal([
+      ['payment', []],
+      ['legacy', ['a']],
+    ]);
+  });
+
+  it('tells every fault of the bootstrap file by its place, and repeats no secret', () => {
+    const secret = 'hunter2';
+    const contents = {
+      users: [
+        { username: 'a b', password: secret, roles: ['root'] },
+        { username: 'alice', password: 'long enough', roles: [], extra: 1 },
+      ],
+      clients: [
+        { client_id: 'UPPER', secret, audiences: [], scopes: [] },
+        { client_id: 'none', audiences: [], scopes: [] },
+        { client_id: 'both', secret: 'x'.repeat(32), public_key_pem: PUBLIC_KEY, audiences: [], scopes: [] },
+        { client_id: 'bad', public_key_pem: 'no pem', audiences: [], scopes: [] },
+      ],
+    };
+    const parsed = parseBootstrap(JSON.stringify(contents));
+    const faults = 'faults' in parsed ? parsed.faults : [];
+    const text = faults.join('\n');
+    const places = [
+      'users.0.username',
+      'users.0.password',
+      'users.0.roles.0',
+      'users.1',
+      'clients.0.client_id',
+    ];
+    for (const place of [
+      ...places,
+      'clients.0.secret',
+      'clients.1',
+      'clients.2',
+      'clients.3.public_key_pem',
+    ]) {
+      expect(text).to.contain(`at ${place}: `);
+    }
+    expect(text).to.not.contain(secret);
+    expect(faultsOf({ ...GOOD, PORTCULLIS_BOOTSTRAP_FILE: fileOf('{') })).to.deep.equal([
+      'PORTCULLIS_BOOTSTRAP_FILE',
+    ]);
+  });
+
+  it('refuses keys of clients that are weak, private, or of a kind nobody expects', () => {
+    const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
+    const curve = generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey;
+    const own = generateKeyPairSync('ed25519').privateKey;
+    const pems = [
+      rsa.export({ type: 'spki', format: 'pem' }),
+      curve.export({ type: 'spki', format: 'pem' }),
+      own.export({ type: 'pkcs8', format: 'pem' }),
+    ];
+    for (const pem of pems) {
+      const client = { client_id: 'x', public_key_pem: pem.toString(), audiences: [], scopes: [] };
+      expect(parseBootstrap(JSON.stringify({ clients: [client] }))).to.have.property('faults');
+    }
+  });
+});

@@ -1,0 +1,144 @@
+/** Tests of auth's transactions, and of what its database holds, against PostgreSQL. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { sessionRevocation } from '../../../services/auth/revocation-log.js';
+import { clean } from '../../../services/auth/store.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { rejectionOf } from '../../support/rejection.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  issue,
+  logIn,
+  newKeyEncryptionKey,
+  openAuth,
+  signAssertion,
+} from './instance.js';
+
+describe('the store of auth', () => {
+  const keyEncryptionKey = newKeyEncryptionKey();
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { keyEncryptionKey });
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+  beforeEach(() => {
+    auth.broadcast.length = 0;
+  });
+
+  const entry = () => ({ ...sessionRevocation(randomUUID()), reason: 'test', actor: 'test' });
+
+  it('hands on what was revoked after the commit, and not before', async () => {
+    const appended = await auth.store.transaction(async (tx) => {
+      const result = await tx.revocations.append([entry(), entry()]);
+      expect(auth.broadcast).to.be.empty;
+      return result;
+    });
+    expect(auth.broadcast).to.deep.equal([{ epoch: appended.epoch, entries: appended.entries }]);
+  });
+
+  it('hands nothing on when the transaction is rolled back', async () => {
+    const failure = new Error('on purpose');
+    const work = auth.store.transaction(async (tx) => {
+      await tx.revocations.append([entry()]);
+      throw failure;
+    });
+    expect(await rejectionOf(work)).to.equal(failure);
+    expect(auth.broadcast).to.be.empty;
+  });
+
+  it('hands on once what a repeated transaction revoked', async () => {
+    let attempts = 0;
+    let effects = 0;
+    await auth.store.transaction(async (tx) => {
+      attempts += 1;
+      tx.afterCommit(() => {
+        effects += 1;
+      });
+      await tx.revocations.append([entry()]);
+      if (attempts === 1) throw Object.assign(new Error('deadlock'), { code: '40P01' });
+    });
+    expect([attempts, effects, auth.broadcast.length]).to.deep.equal([2, 1, 1]);
+  });
+
+  it('tells the time of now, not of the beginning of the transaction', async () => {
+    const [first, second] = await auth.store.transaction(async (tx) => {
+      const before = await tx.databaseTime();
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      return [before, await tx.databaseTime()];
+    });
+    expect((second?.getTime() ?? 0) - (first?.getTime() ?? 0)).to.be.at.least(25);
+  });
+
+  it('holds no password, refresh token, access token, assertion or private key in any row', async () => {
+    const user = await addUser(auth);
+    const client = await addClient(auth);
+    const assertion = await signAssertion(client);
+    const first = await logIn(auth, user);
+    const request = { refreshToken: first.refreshToken, requestId: randomUUID() };
+    const second = await auth.sessions.refresh(request);
+    const service = await issue(auth, client, assertion);
+    const secrets = [
+      user.password,
+      first.refreshToken,
+      first.refreshToken.slice(4),
+      second.refreshToken,
+      second.refreshToken.slice(4),
+      first.access.token,
+      second.access.token,
+      service.token,
+      assertion,
+      assertion.split('.')[1] ?? '',
+      keyEncryptionKey.toString('base64url'),
+      'PRIVATE KEY',
+      '"d"',
+    ];
+    const dump = await dumpOf(auth);
+    expect(dump).to.contain(user.username);
+    for (const secret of secrets) {
+      const spellings = [
+        secret,
+        Buffer.from(secret).toString('hex'),
+        Buffer.from(secret, 'base64url').toString('hex'),
+      ];
+      for (const spelling of spellings) {
+        if (spelling.length >= 3) expect(dump.includes(spelling), spelling).to.equal(false);
+      }
+    }
+    expect(dump.includes(keyEncryptionKey.toString('hex'))).to.equal(false);
+  });
+
+  it('forgets sessions that ended long ago with their tokens, and keeps the others', async () => {
+    const user = await addUser(auth);
+    const [old, young] = [await logIn(auth, user), await logIn(auth, user)];
+    await auth.database.query(
+      "UPDATE sessions SET expire_time = clock_timestamp() - interval '31 days' WHERE session_id = $1",
+      [old.session.sessionId],
+    );
+    await clean(auth.database);
+    const { rows } = await auth.database.query<{ session_id: string }>(
+      'SELECT session_id FROM sessions JOIN refresh_tokens USING (session_id) WHERE user_id = $1',
+      [user.userId],
+    );
+    expect(rows).to.deep.equal([{ session_id: young.session.sessionId }]);
+  });
+});
+
+/** Every row of every table as text, bytes in hexadecimal: what a thief of the database would read. */
+async function dumpOf({ database }: AuthInstance): Promise<string> {
+  const { rows: tables } = await database.query<{ name: string }>(
+    "SELECT format('%I', tablename) AS name FROM pg_tables WHERE schemaname = 'public'",
+  );
+  const dumps = await Promise.all(
+    tables.map(({ name }) => database.query<{ row: string }>(`SELECT t::text AS row FROM ${name} t`)),
+  );
+  return dumps.flatMap(({ rows }) => rows.map(({ row }) => row)).join('\n');
+}
