@@ -77,7 +77,9 @@ export class Admissions {
 
   /** Why a token that was admitted no longer counts. */
   objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined {
-    if (token.revoked) return 'TOKEN_REVOKED';
+    // A token that was forgotten is no longer flagged by what revokes it: a handler that outlives
+    // its call would be told for ever that its caller may be relied on.
+    if (token.revoked || (!token.indexed && this.#isRevokedNow(token.claims))) return 'TOKEN_REVOKED';
     const wallMs = this.#clock.wallMs();
     if (token.expiresAtMs <= wallMs || token.expiresAtMs <= this.#feed.horizonMs) return 'TOKEN_EXPIRED';
     if (allowStale ? this.#feed.hydrated : this.#feed.leaseLeftMs(this.#clock.monotonicMs(), wallMs) > 0) {
@@ -137,9 +139,7 @@ export class Admissions {
     if (token === undefined || !(await this.#keys.verify(token))) return refusal('TOKEN_INVALID');
     const claims = this.#claimsOf(token.payload, token.keyId, audience);
     if ('fault' in claims) return refusal('TOKEN_INVALID');
-    const verified = new VerifiedToken(text, claims);
-    verified.revoked = this.#feed.list.revokes(claims);
-    const objection = this.objectionTo(verified, true);
+    const objection = this.objectionTo(new VerifiedToken(text, claims), true);
     return objection === undefined ? claims : refusal(objection);
   }
 
@@ -168,6 +168,10 @@ export class Admissions {
     token.revoked = this.#feed.list.revokes(claims);
     if (token.expiresAtMs > this.#clock.wallMs()) this.tokens.add(token);
     return token;
+  }
+
+  #isRevokedNow(claims: TokenClaims): boolean {
+    return this.#feed.list.revokes(claims) || !this.#keys.has(claims.keyId);
   }
 
   #claimsOf(payload: Uint8Array, keyId: string, audience: string | undefined): TokenClaims | ClaimFault {

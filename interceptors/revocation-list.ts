@@ -41,6 +41,9 @@ export class RevocationList {
     switch (entry.kind) {
       case EntryKind.ENTRY_KIND_TOKEN:
       case EntryKind.ENTRY_KIND_SESSION:
+        if (entry.key.byteLength !== ID_BYTES) {
+          throw new RangeError(`a revocation entry names ${entry.key.byteLength} bytes, not ${ID_BYTES}`);
+        }
         this.addIds(entry.kind, entry.key, keepUntilMs);
         return;
       case EntryKind.ENTRY_KIND_USER:
@@ -66,7 +69,7 @@ export class RevocationList {
     }
     const minute = Math.ceil(keepUntilMs / MINUTE_MS);
     if (!Number.isSafeInteger(minute)) throw new RangeError('revoked identifiers have no keep_until');
-    const tables = kind === EntryKind.ENTRY_KIND_SESSION ? this.#sessions : this.#tokens;
+    const tables = this.#tablesOf(kind);
     let table = tables.get(minute);
     if (table === undefined) {
       table = new IdTable();
@@ -75,6 +78,17 @@ export class RevocationList {
     const view = new DataView(ids.buffer, ids.byteOffset, ids.byteLength);
     for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
       table.add(view.getUint32(at), view.getUint32(at + 4), view.getUint32(at + 8), view.getUint32(at + 12));
+    }
+  }
+
+  #tablesOf(kind: EntryKind): Map<number, IdTable> {
+    switch (kind) {
+      case EntryKind.ENTRY_KIND_TOKEN:
+        return this.#tokens;
+      case EntryKind.ENTRY_KIND_SESSION:
+        return this.#sessions;
+      default:
+        throw new RangeError(`revoked identifiers are of kind ${kind}, which is not made of them`);
     }
   }
 

@@ -29,6 +29,8 @@ export class VerifiedToken {
   readonly expiresAtMs: number;
   /** It was taken back; never becomes false again. */
   revoked = false;
+  /** Revocations find it in the index; one that is not there must be looked up in the list. */
+  indexed = false;
   /** Used since the last look for a token to forget. */
   used = true;
   /** The first of its live calls. */
@@ -110,6 +112,7 @@ export class VerifiedTokens {
     token.nextInBucket = this.#buckets.get(bucket);
     this.#buckets.set(bucket, token);
     this.#all.add(token);
+    token.indexed = true;
     const { claims } = token;
     insert(this.#byTokenId, claims.tokenId, token);
     for (const ancestor of claims.ancestors) insert(this.#byTokenId, ancestor, token);
@@ -123,6 +126,7 @@ export class VerifiedTokens {
   /** Forgets a token; its next call verifies it anew. */
   remove(token: VerifiedToken): void {
     if (!this.#all.delete(token)) return;
+    token.indexed = false;
     this.#unbucket(token);
     const { claims } = token;
     erase(this.#byTokenId, claims.tokenId, token);
@@ -184,21 +188,29 @@ export class VerifiedTokens {
     }
   }
 
-  /** Second chance: the oldest token that was not used since the last look and has no live call. */
+  /**
+   * Second chance: the oldest token that was not used since the last look and has no live call. When
+   * all that were looked at had been used, the first of them that has no live call goes.
+   */
   #evictOne(): void {
     let steps = 0;
+    let fallback: VerifiedToken | undefined;
     for (const token of this.#all) {
-      if (token.firstCall === undefined && (!token.used || steps === EVICTION_STEPS_MAX - 1)) {
-        this.remove(token);
-        return;
+      if (token.firstCall === undefined) {
+        if (!token.used) {
+          this.remove(token);
+          return;
+        }
+        fallback ??= token;
       }
       token.used = false;
       // Moved to the end, so that the next look begins with others.
       this.#all.delete(token);
       this.#all.add(token);
       steps += 1;
-      if (steps === EVICTION_STEPS_MAX) return;
+      if (steps === EVICTION_STEPS_MAX) break;
     }
+    if (fallback !== undefined) this.remove(fallback);
   }
 }
 
