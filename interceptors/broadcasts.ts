@@ -21,17 +21,26 @@ const PING_INTERVAL_MS = 1000;
 /** How long to wait before connecting to the broker again, in milliseconds. */
 const RECONNECT_WAIT_MS = 100;
 
+/** Keys that sign broadcasts, ready for use. */
+export interface BroadcastKeys {
+  readonly text: string;
+  readonly ring: KeyRing;
+}
+
 /** Opens and verifies broadcasts. */
 export class BroadcastReader {
-  #keys = KeyRing.EMPTY;
-  #imported = '';
+  #keys: BroadcastKeys = { text: '', ring: KeyRing.EMPTY };
+
+  /** Imports keys; none if they are the ones in place. */
+  async importKeys(keys: readonly PublicKey[]): Promise<BroadcastKeys> {
+    const inPlace = this.#keys;
+    const text = keys.map((key) => `${key.kid} ${key.algorithm} ${key.jwk}`).join('\n');
+    return text === inPlace.text ? inPlace : { text, ring: await KeyRing.import(keys) };
+  }
 
   /** Puts the keys in place that sign broadcasts; they come from the issuer alone, never from the broker. */
-  async useKeys(keys: readonly PublicKey[]): Promise<void> {
-    const text = keys.map((key) => `${key.kid} ${key.algorithm} ${key.jwk}`).join('\n');
-    if (text === this.#imported) return;
-    this.#keys = await KeyRing.import(keys);
-    this.#imported = text;
+  useKeys(keys: BroadcastKeys): void {
+    this.#keys = keys;
   }
 
   /** @returns undefined when the bytes are not a broadcast signed by a key in place */
@@ -39,7 +48,7 @@ export class BroadcastReader {
     if (bytes.byteLength > BROADCAST_BYTES_MAX) return undefined;
     const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
     const token = parseCompactToken(text, BROADCAST_TYPE, BROADCAST_BYTES_MAX);
-    if (token === undefined || !(await this.#keys.verify(token))) return undefined;
+    if (token === undefined || !(await this.#keys.ring.verify(token))) return undefined;
     try {
       return Broadcast.decode(token.payload);
     } catch {

@@ -158,21 +158,25 @@ export class FeedRunner {
     const { feed, onKeys } = this.#options;
     // Keys are imported before the answer is taken, because a lease needs them in place.
     const keys = answer.keySet === undefined ? undefined : await KeyRing.import(answer.keySet.keys);
-    await this.#reader.useKeys(answer.broadcastKeys);
+    const broadcastKeys = await this.#reader.importKeys(answer.broadcastKeys);
     if (this.#closing.signal.aborted) return;
     const outcome = feed.take(ticket, answer, () => {
       if (keys !== undefined) onKeys(keys);
     });
-    if (outcome === 'pull') void this.#pull();
+    // An answer that was overtaken would bring back a key that has left.
+    if (outcome !== 'outdated') this.#reader.useKeys(broadcastKeys);
+    if (outcome === 'pull') {
+      // Another epoch has ended the lease.
+      this.#lookAtLease();
+      void this.#pull();
+    }
     if (outcome === 'granted') this.#granted();
   }
 
   #granted(): void {
     const { feed, clock, log, onCurrentChange } = this.#options;
-    clearTimeout(this.#leaseEnd);
     const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
-    this.#leaseEnd = setTimeout(() => this.#lookAtLease(), Math.max(0, Math.ceil(leftMs)));
-    this.#leaseEnd.unref();
+    this.#lookAtLeaseIn(leftMs);
     this.#problem = '';
     if (this.#current || leftMs <= 0) return;
     this.#current = true;
@@ -183,8 +187,21 @@ export class FeedRunner {
     onCurrentChange(true);
   }
 
+  #lookAtLeaseIn(leftMs: number): void {
+    clearTimeout(this.#leaseEnd);
+    this.#leaseEnd = setTimeout(() => this.#lookAtLease(), Math.max(1, Math.ceil(leftMs)));
+    this.#leaseEnd.unref();
+  }
+
   #lookAtLease(): void {
-    if (!this.#current || this.isCurrent()) return;
+    if (!this.#current || this.#closing.signal.aborted) return;
+    const { feed, clock } = this.#options;
+    const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
+    if (leftMs > 0) {
+      // Timers and clocks differ by a little: a look that came too early must not be the last one.
+      this.#lookAtLeaseIn(leftMs);
+      return;
+    }
     this.#current = false;
     this.#options.log.error(
       { event: 'revocations_stale', problem: this.#problem },

@@ -43,7 +43,7 @@ export type AnswerOutcome =
   | 'granted'
   /** The whole list must be pulled first. */
   | 'pull'
-  /** A later question was answered already: entries were taken, nothing else. */
+  /** A later question was answered already: entries were taken, and nothing that a lease stands on. */
   | 'outdated';
 
 export class Feed {
@@ -153,6 +153,10 @@ export class Feed {
     this.#acknowledged(ticket.request.seen);
     // The entries follow on what the question named; that counts only in the epoch it named.
     if (answer.pull || !sameBytes(ticket.request.epoch, answer.epoch)) return 'pull';
+    // No key set means that the one which the question named still holds; it must be in place.
+    const namedKeys =
+      this.#keySetVersion.length > 0 && sameBytes(ticket.request.keySetVersion, this.#keySetVersion);
+    if (answer.keySet === undefined && !namedKeys) return 'outdated';
     this.#advance(answer.head, answer.entryIdAtHead);
     this.#lease = { askedAt: ticket.askedAt, lengthMs: milliseconds(answer.leaseLength) };
     this.#hydrated = true;
@@ -198,7 +202,9 @@ export class Feed {
    */
   takePart({ part }: PullResponse): boolean {
     const staged = this.#staged;
-    if (staged === undefined || part === undefined) return false;
+    if (staged === undefined) return false;
+    // A part of a kind that this version does not know would be missing from the list.
+    if (part === undefined) throw new RangeError('a part of the revocation list is of unknown kind');
     if (part.$case !== 'end') {
       staged.push({ part });
       return false;
