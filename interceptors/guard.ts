@@ -319,8 +319,14 @@ class ServerGuard implements Guard, CallGuard {
     const untilMs = this.#clock.monotonicMs() + CUT_SLICE_MS;
     let cut = 0;
     while (cut < this.#cutQueue.length && this.#clock.monotonicMs() < untilMs) {
-      this.#cutQueue[cut]?.recheck();
+      const call = this.#cutQueue[cut];
       cut += 1;
+      try {
+        call?.recheck();
+      } catch (error) {
+        // What a handler does when its call is cancelled may throw; the other calls are cut all the same.
+        this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut');
+      }
     }
     this.#cutQueue.splice(0, cut);
     if (this.#cutQueue.length > 0) setImmediate(() => this.#cutSlice());
