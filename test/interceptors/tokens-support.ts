@@ -149,7 +149,7 @@ export class TestKey {
   readonly publicKey: KeyObject;
   readonly published: PublicKey;
 
-  constructor(algorithm: string, kid = randomUUID(), pair = pairFor(algorithm)) {
+  constructor(algorithm: string, kid: string = randomUUID(), pair = pairFor(algorithm)) {
     this.privateKey = pair.privateKey;
     this.publicKey = pair.publicKey;
     this.published = { kid, algorithm, jwk: JSON.stringify(pair.publicKey.export({ format: 'jwk' })) };
