@@ -11,7 +11,7 @@ export interface FetchedToken {
 
 /** Access tokens for one purpose. */
 export interface TokenSource {
-  /** A token that is good for a while; fetched when there is none. Rejects as the fetch does. */
+  /** A token that is good for a while; fetched when there is none, and rejects as the fetch does. */
   get(): Promise<string>;
   /** Says that a server refused this token: the next `get` fetches another one. */
   reject(token: string): void;
@@ -32,14 +32,26 @@ export function createTokenSource(
   fetch: () => Promise<FetchedToken>,
   clock: Clock = systemClock,
 ): TokenSource {
-  let held: { token: string; renewAtMs: number } | undefined;
+  let held: { token: string; renewAtMs: number; expireTimeMs: number } | undefined;
   let fetching: Promise<string> | undefined;
 
+  const fetchOrKeep = async (): Promise<FetchedToken> => {
+    try {
+      return await fetch();
+    } catch (error) {
+      // A token is renewed before it must be: while it is good, an issuer that is away harms nobody.
+      if (held !== undefined && clock.wallMs() < held.expireTimeMs) return held;
+      throw error;
+    }
+  };
+
   const renew = async (): Promise<string> => {
-    const { token, expireTimeMs } = await fetch();
+    const fetched = await fetchOrKeep();
+    if (fetched === held) return fetched.token;
+    const { token, expireTimeMs } = fetched;
     const nowMs = clock.wallMs();
     const beforeMs = Math.min(RENEW_BEFORE_MAX_MS, (expireTimeMs - nowMs) * RENEW_PART);
-    held = { token, renewAtMs: expireTimeMs - beforeMs };
+    held = { token, expireTimeMs, renewAtMs: expireTimeMs - beforeMs };
     return token;
   };
 
