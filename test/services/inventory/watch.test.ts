@@ -3,13 +3,20 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import fc from 'fast-check';
+import type { ChangeFeed, StockLevel } from '../../../services/inventory/change-feed.js';
 import { adjustStock } from '../../../services/inventory/items.js';
 import {
   commitReservation,
   releaseReservation,
   reserveStock,
 } from '../../../services/inventory/reservations.js';
-import { PICTURE_PAGE_SIZE, type StockNotice, watchStock } from '../../../services/inventory/watch.js';
+import {
+  PICTURE_PAGE_SIZE,
+  type StockNotice,
+  type WatchStore,
+  watchStock,
+} from '../../../services/inventory/watch.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { alice, codeOf, faultsOf, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
 
@@ -249,5 +256,108 @@ describe('inventory watch', () => {
       ]);
     }
     expect(await faultsOf(next(watch(one, [], resumeToken)))).to.deep.equal(['resume_token']);
+  });
+
+  describe('on a history of the test', () => {
+    /** The service's history in memory. Writes happen wherever the watcher waits, as a random source says. */
+    function createHistory(random: () => number) {
+      const changes: StockLevel[] = [];
+      const levels = new Map<string, StockLevel>();
+      const write = (sku: string) => {
+        const changeId = BigInt(changes.length + 1);
+        const onHand = (levels.get(sku)?.onHand ?? 0n) + 1n;
+        const level = { changeId, sku, onHand, reserved: 0n, changeTime: new Date(0) };
+        levels.set(sku, level);
+        changes.push(level);
+      };
+      const skuOf = (index: number) => `S${String(index).padStart(4, '0')}`;
+      const writeSome = () => {
+        const count = Math.floor(random() * 4);
+        for (let done = 0; done < count; done += 1) write(skuOf(Math.floor(random() * 1_000)));
+      };
+      for (let index = 0; index < 1_000; index += 2) write(skuOf(index));
+      const position = () => BigInt(changes.length);
+      const feed: ChangeFeed = {
+        attach: () => () => {},
+        hint: () => {},
+        close: async () => {},
+        reach: async (changeId) => {
+          writeSome();
+          while (position() < changeId) write(skuOf(Math.floor(random() * 1_000)));
+          return position();
+        },
+        read: async ({ after, upTo }) => {
+          writeSome();
+          const until = upTo - after > 7n ? after + 7n : upTo;
+          return { changes: changes.slice(Number(after), Number(until)), upTo: until };
+        },
+      };
+      const store: WatchStore = {
+        levels: async ({ afterSku, limit }) => {
+          writeSome();
+          const sorted = [...levels.values()].sort((a, b) => (a.sku < b.sku ? -1 : 1));
+          const page = sorted.filter(({ sku }) => sku > afterSku).slice(0, limit);
+          writeSome();
+          return page;
+        },
+        existingSkus: async (skus) => skus,
+        isChange: async (changeId) => changeId <= position(),
+      };
+      return { changes, feed, store };
+    }
+
+    /** Evenly spread numbers from 0 to 1 (mulberry32), the same for the same seed. */
+    function uniform(seed: number): () => number {
+      let state = seed;
+      return () => {
+        state = (state + 0x6d2b79f5) | 0;
+        let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+        mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed);
+        return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+      };
+    }
+
+    /** What a change must come after: the change of the same item before it. */
+    function predecessors(changes: readonly StockLevel[]): Map<bigint, bigint> {
+      const last = new Map<string, bigint>();
+      const before = new Map<bigint, bigint>();
+      for (const { changeId, sku } of changes) {
+        before.set(changeId, last.get(sku) ?? 0n);
+        last.set(sku, changeId);
+      }
+      return before;
+    }
+
+    it('tells every state after the first of each item, once and in order, wherever it is broken off', async () => {
+      const patience = fc.integer({ min: 1, max: 400 });
+      const holds = fc.asyncProperty(fc.integer(), patience, async (seed, most) => {
+        const draw = uniform(seed);
+        const { changes, feed, store } = createHistory(draw);
+        const told: StockNotice[] = [];
+        let resumeToken = '';
+        while (told.length < 1_500) {
+          const stream = watchStock({ feed, store }, { skus: [], resumeToken }, new AbortController().signal);
+          const notices = await take(stream, 1 + Math.floor(draw() * most));
+          await stream.return();
+          told.push(...notices);
+          resumeToken = notices.at(-1)?.resumeToken ?? resumeToken;
+        }
+        const before = predecessors(changes);
+        const known = new Map<string, bigint>();
+        for (const { sku, changeId } of told) {
+          const previous = known.get(sku);
+          if (previous !== undefined) expect(before.get(changeId), sku).to.equal(previous);
+          known.set(sku, changeId);
+        }
+        // Whatever lies before the last thing told must have been told, too, as far as the picture has come.
+        const [reached = '0', , pictureSku = 'Z'] = Buffer.from(resumeToken, 'base64url')
+          .toString()
+          .split(' ');
+        for (const { sku, changeId } of changes.slice(0, Number(reached))) {
+          if (sku <= pictureSku) expect((known.get(sku) ?? 0n) >= changeId, sku).to.equal(true);
+        }
+      });
+      await fc.assert(holds, { numRuns: 40 });
+    });
   });
 });
