@@ -2,9 +2,11 @@
 
 import { stopNats } from './nats.js';
 import { stopPostgres } from './postgres.js';
+import { stopSharedSystem } from './system.js';
 
 /** Runs when every test has ended, passed or not. */
 export async function mochaGlobalTeardown(): Promise<void> {
+  await stopSharedSystem();
   await stopNats();
   await stopPostgres();
 }

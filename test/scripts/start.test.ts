@@ -1,0 +1,250 @@
+/** `npm start` as a person uses it: what it prints is true, a signal ends it, and a crash costs nothing. */
+
+import type { ChildProcess } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { credentials } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
+import { ask } from '../../scripts/system/calls.js';
+import { isPortFree } from '../../scripts/system/ports.js';
+import { startTimeOf } from '../../scripts/system/processes.js';
+import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+
+const TEST_TIMEOUT_MS = 120_000;
+const POLL_MS = 50;
+const GONE_WITHIN_MS = 15_000;
+const SKU = 'LAMP-01';
+const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
+
+/** A start under way, and what it has printed. */
+interface Start {
+  readonly child: ChildProcess;
+  output(): string;
+}
+
+/** What the first part of the output says. */
+interface Printed {
+  readonly auth: string;
+  readonly inventory: string;
+  readonly payment: string;
+  readonly ports: readonly number[];
+  readonly passwordOf: (user: string) => string;
+  readonly accountOf: (user: string) => string;
+}
+
+describe('npm start', function () {
+  this.timeout(TEST_TIMEOUT_MS);
+  let folder: TemporaryFolder;
+  const starts = new Set<ChildProcess>();
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  after(async () => {
+    for (const child of starts) child.kill('SIGTERM');
+    await Promise.all([...starts].map((child) => child.exitCode ?? child.signalCode ?? once(child, 'exit')));
+    await folder.remove();
+  });
+
+  it('prints what is true, can be pasted, and is gone without a trace after SIGTERM', async () => {
+    const start = begin('pasted');
+    const printed = await readyOutput(start);
+    const lines = start.output().split('\n');
+    const from = lines.findIndex((line) => line.startsWith('or with buf'));
+    const pasted = lines
+      .slice(
+        from + 1,
+        lines.findIndex((line) => line.startsWith('Ctrl-C')),
+      )
+      .join('\n');
+    const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', pasted], {
+      cwd: PROJECT_FOLDER,
+    });
+    expect(stdout).to.contain(SKU).and.to.contain('RESERVATION_STATE_ACTIVE');
+
+    start.child.kill('SIGTERM');
+    const [code]: unknown[] = await once(start.child, 'exit');
+    expect(code).to.equal(0);
+    expect(start.output()).to.contain('nothing is left running');
+    for (const port of printed.ports) expect(await isPortFree(port)).to.equal(true);
+    const record = await readFile(join(folder.path, 'pasted', 'processes.json'), 'utf8');
+    expect(JSON.parse(record)).to.deep.equal([]);
+  });
+
+  it('has the same users, stock and balances after everything was killed with SIGKILL', async () => {
+    const first = begin('killed');
+    const before = await readyOutput(first);
+    await buyOne(before);
+    const picture = await pictureOf(before);
+    const pids = await everyProcessOf(first.child);
+    expect(pids).to.have.length.of.at.least(7);
+    for (const pid of pids) process.kill(pid, 'SIGKILL');
+    await once(first.child, 'exit');
+
+    const second = begin('killed');
+    const after = await readyOutput(second);
+    expect(await pictureOf(after)).to.deep.equal(picture);
+    expect(after.accountOf('alice')).to.equal(before.accountOf('alice'));
+    await buyOne(after);
+    second.child.kill('SIGINT');
+    await once(second.child, 'exit');
+  });
+
+  it('leaves nothing behind when it is killed alone', async () => {
+    const start = begin('alone');
+    const { ports } = await readyOutput(start);
+    start.child.kill('SIGKILL');
+    await once(start.child, 'exit');
+    const deadline = performance.now() + GONE_WITHIN_MS;
+    while (performance.now() < deadline && !(await areFree(ports))) await sleep(POLL_MS);
+    expect(await areFree(ports)).to.equal(true);
+  });
+
+  it('stops what it has started when it is interrupted halfway', async () => {
+    const start = begin('interrupted');
+    while (!start.output().includes('✓ PostgreSQL')) await sleep(POLL_MS);
+    start.child.kill('SIGINT');
+    const [code]: unknown[] = await once(start.child, 'exit');
+    expect(code).to.equal(0);
+    expect(start.output()).to.contain('nothing is left running').and.not.to.contain('is ready after');
+    const record = await readFile(join(folder.path, 'interrupted', 'processes.json'), 'utf8');
+    expect(JSON.parse(record)).to.deep.equal([]);
+  });
+
+  it('starts a part again that ended by itself', async () => {
+    const start = begin('restarted');
+    const printed = await readyOutput(start);
+    const record = await readFile(join(folder.path, 'restarted', 'processes.json'), 'utf8');
+    const recorded = JSON.parse(record) as { pid: number }[];
+    for (const { pid } of recorded.slice(-1)) process.kill(pid, 'SIGKILL');
+    while (!start.output().includes('is back.')) await sleep(POLL_MS);
+    await buyOne(printed);
+    start.child.kill('SIGTERM');
+    await once(start.child, 'exit');
+  });
+
+  function begin(name: string): Start {
+    const child = spawn(process.execPath, ['--import', 'tsx', 'scripts/start.ts', '--free-ports'], {
+      cwd: PROJECT_FOLDER,
+      env: {
+        PATH: process.env['PATH'],
+        HOME: process.env['HOME'],
+        XDG_CACHE_HOME: process.env['XDG_CACHE_HOME'],
+        PORTCULLIS_DATA_DIR: join(folder.path, name),
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    starts.add(child);
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => {
+        output += chunk.toString();
+      });
+    }
+    return { child, output: () => output };
+  }
+
+  async function readyOutput({ child, output }: Start): Promise<Printed> {
+    while (!output().includes('Ctrl-C stops')) {
+      if (child.exitCode !== null) throw new Error(`npm start has ended:\n${output()}`);
+      await sleep(POLL_MS);
+    }
+    const addressOf = (part: string): string =>
+      new RegExp(`${part} +(127\\.0\\.0\\.1:\\d+)`).exec(output())?.[1] ?? '';
+    const wordOf = (user: string, column: number): string =>
+      new RegExp(`^ *${user} .*$`, 'm').exec(output())?.[0].trim().split(/ {2,}/)[column] ?? '';
+    return {
+      auth: addressOf('auth'),
+      inventory: addressOf('inventory-1'),
+      payment: addressOf('payment'),
+      ports: [...output().matchAll(/127\.0\.0\.1:(\d+)/g)].map(([, port]) => Number(port)),
+      passwordOf: (user) => wordOf(user, 1),
+      accountOf: (user) => wordOf(user, 3),
+    };
+  }
+});
+
+async function logIn({ auth, passwordOf }: Printed, username: string): Promise<string> {
+  const client = new AuthServiceClient(auth, credentials.createInsecure());
+  try {
+    const request = {
+      username,
+      password: passwordOf(username),
+      audiences: [],
+      scopes: [],
+      deviceName: 'test',
+    };
+    return (await ask(client.login.bind(client), request)).accessToken;
+  } finally {
+    client.close();
+  }
+}
+
+async function buyOne(printed: Printed): Promise<void> {
+  const token = await logIn(printed, 'alice');
+  const client = new PaymentServiceClient(printed.payment, credentials.createInsecure());
+  try {
+    const lines = [{ sku: SKU, quantity: 1n }];
+    const request = { accountId: printed.accountOf('alice'), lines, requestId: randomUUID() };
+    await ask(client.checkout.bind(client), request, { token });
+  } finally {
+    client.close();
+  }
+}
+
+/** What must survive: the stock, and the balance of each customer, who can still log in. */
+async function pictureOf(printed: Printed): Promise<unknown> {
+  const inventory = new InventoryServiceClient(printed.inventory, credentials.createInsecure());
+  const payment = new PaymentServiceClient(printed.payment, credentials.createInsecure());
+  try {
+    const token = await logIn(printed, 'olga');
+    const { items } = await ask(
+      inventory.listItems.bind(inventory),
+      { pageSize: 0, pageToken: '' },
+      { token },
+    );
+    const accounts = await Promise.all(
+      ['alice', 'bob'].map(async (user) => {
+        const request = { accountId: printed.accountOf(user) };
+        return await ask(payment.getAccount.bind(payment), request, { token: await logIn(printed, user) });
+      }),
+    );
+    return { items, accounts };
+  } finally {
+    inventory.close();
+    payment.close();
+  }
+}
+
+/** The launcher and all of its descendants, wherever they have moved. */
+async function everyProcessOf({ pid: root }: ChildProcess): Promise<number[]> {
+  const parents = new Map<number, number>();
+  for (const name of await readdir('/proc')) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid) || (await startTimeOf(pid)) === undefined) continue;
+    const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+    parents.set(pid, Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1]));
+  }
+  const found = new Set(root === undefined ? [] : [root]);
+  for (let size = 0; size !== found.size; ) {
+    size = found.size;
+    for (const [pid, parent] of parents) if (found.has(parent)) found.add(pid);
+  }
+  return [...found];
+}
+
+async function areFree(ports: readonly number[]): Promise<boolean> {
+  for (const port of ports) if (!(await isPortFree(port))) return false;
+  return true;
+}

@@ -1,0 +1,72 @@
+/** The tour proves what it says: it succeeds against the system as it is, and fails when a guard is taken out. */
+
+import { execFile } from 'node:child_process';
+import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect } from 'chai';
+import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+
+const TEST_TIMEOUT_MS = 120_000;
+const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
+const STEPS_MIN = 12;
+/** The line of the interceptor that refuses a revoked token. */
+const GUARD = { file: 'interceptors/admission.ts', line: "if (token.revoked) return 'TOKEN_REVOKED';" };
+
+describe('npm run tour', function () {
+  this.timeout(TEST_TIMEOUT_MS);
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  after(() => folder.remove());
+
+  it('walks through the main job, every step with its milliseconds, and exits 0', async () => {
+    const { code, output } = await tourIn(PROJECT_FOLDER);
+    expect(output).to.contain('Every step held.').and.not.to.contain('✗');
+    expect(code).to.equal(0);
+    expect(output.match(/^ *\d+ ✓ +-?\d+\.\d ms {2}\S/gm)).to.have.length.of.at.least(STEPS_MIN);
+    for (const place of ['inventory-1', 'inventory-2', 'payment']) {
+      expect(output).to.match(
+        new RegExp(`✓ +-?\\d+\\.\\d ms {2}the next call to ${place} is refused: TOKEN_REVOKED`),
+      );
+    }
+  });
+
+  it('exits 1 when the interceptor no longer asks whether a token was revoked', async () => {
+    const copy = join(folder.path, 'unguarded');
+    for (const part of ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proto']) {
+      await cp(join(PROJECT_FOLDER, part), join(copy, part), { recursive: true });
+    }
+    await symlink(join(PROJECT_FOLDER, 'node_modules'), join(copy, 'node_modules'));
+    const file = join(copy, GUARD.file);
+    const source = await readFile(file, 'utf8');
+    expect(source).to.contain(GUARD.line);
+    await writeFile(file, source.replace(GUARD.line, ''));
+    const { code, output } = await tourIn(copy);
+    expect(code).to.equal(1);
+    expect(output)
+      .to.match(/✓ .* olga revokes alice's session/)
+      .and.to.match(/✗/);
+    expect(output).not.to.contain('Every step held.');
+  });
+});
+
+async function tourIn(cwd: string): Promise<{ code: number; output: string }> {
+  const { HOME, PATH, XDG_CACHE_HOME } = process.env;
+  const running = promisify(execFile)(process.execPath, ['--import', 'tsx', 'scripts/tour.ts'], {
+    cwd,
+    env: { HOME, PATH, XDG_CACHE_HOME },
+  });
+  try {
+    const { stdout } = await running;
+    return { code: 0, output: stdout };
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
+    return { code: Number(error.code), output: String(error.stdout) };
+  }
+}
