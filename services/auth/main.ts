@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
+import { createGuard, type Guard, ServiceError, systemClock } from '../../interceptors/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import {
@@ -27,6 +27,7 @@ import { readPublishedKeys } from './key-store.js';
 import { createKeys, createPublicKeys, UnusableKeyError } from './keys.js';
 import { createPasswords } from './passwords.js';
 import { createRevocationHandlers } from './revocation-handlers.js';
+import type { LogBatch } from './revocation-log.js';
 import { createRevocationStore } from './revocation-store.js';
 import { createRevocations } from './revocations.js';
 import { OWN_AUDIENCE } from './roles.js';
@@ -56,7 +57,13 @@ async function main(config: Config): Promise<void> {
   const database = openDatabase({ url: config.databaseUrl, migrations, log });
 
   let broadcaster: Broadcaster | undefined;
-  const store = createAuthStore({ database, onRevoked: (batch) => broadcaster?.publish(batch) });
+  let guard: Guard | undefined;
+  const onRevoked = (batch: LogBatch): void => {
+    broadcaster?.publish(batch);
+    // Without a broker even this process would not learn of it before the next regular sync.
+    if (broadcaster?.state().connected !== true) guard?.askNow();
+  };
+  const store = createAuthStore({ database, onRevoked });
   const keys = createKeys({ store, keyEncryptionKey, algorithm: config.signingAlgorithm });
   const publicKeys = createPublicKeys(store);
   const verifyToken = createTokenVerifier(issuer);
@@ -89,7 +96,7 @@ async function main(config: Config): Promise<void> {
       ),
   });
   const source = createRevocationSource(revocations);
-  const guard = await createGuard({
+  const ownGuard = await createGuard({
     issuer,
     audience: OWN_AUDIENCE,
     auth: { source },
@@ -97,6 +104,7 @@ async function main(config: Config): Promise<void> {
     publicMethods: hostMethods(config),
     log,
   });
+  guard = ownGuard;
 
   let unprepared = 'keys and first accounts are not prepared yet';
   const host = await startHost({
@@ -106,24 +114,24 @@ async function main(config: Config): Promise<void> {
     log,
     reflection: config.reflection,
     drainMs: config.drainMs,
-    interceptors: [guard.interceptor],
+    interceptors: [ownGuard.interceptor],
     credentials: ServerCredentials.createInsecure(),
     addServices: (server) => {
       const authHandlers = createAuthHandlers({ sessions, serviceTokens, exchange, publicKeys });
       const revocationHandlers = createRevocationHandlers({ revocations, source });
-      guard.addService(server, AuthServiceService, authMetadata, authHandlers);
-      guard.addService(server, UserServiceService, userMetadata, createUserHandlers({ users }));
-      guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
+      ownGuard.addService(server, AuthServiceService, authMetadata, authHandlers);
+      ownGuard.addService(server, UserServiceService, userMetadata, createUserHandlers({ users }));
+      ownGuard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
     },
     serviceNames: SERVICE_NAMES,
     readiness: {
       database: database.missing,
       keys: () => unprepared,
-      revocations: () => guard.state().missing,
+      revocations: () => ownGuard.state().missing,
     },
     routes: createWellKnownRoutes({ issuer, publicKeys }),
   });
-  guard.onStateChange(host.readinessChanged);
+  ownGuard.onStateChange(host.readinessChanged);
   database.onStateChange(host.readinessChanged);
   if (natsUrl === undefined) log.warn('without a broker revocations travel by sync alone');
   else broadcaster = createBroadcaster({ url: natsUrl, signer: keys.broadcastSigner(), log });
@@ -139,7 +147,7 @@ async function main(config: Config): Promise<void> {
       await host.stop();
       await housekeeping.stop();
       await broadcaster?.close();
-      await guard.close();
+      await ownGuard.close();
       await database.close();
     },
   });
@@ -153,7 +161,7 @@ async function main(config: Config): Promise<void> {
     });
     unprepared = '';
     host.readinessChanged();
-    guard.askNow();
+    ownGuard.askNow();
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(explain(error));
   }

@@ -1,0 +1,382 @@
+/** Tests of auth as a process: its services over real sockets, and how it refuses to start. */
+
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Client, credentials, status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { createRemoteJWKSet, jwtVerify } from 'jose';
+import { errorOf, type ReceivedError } from '../../../interceptors/client.js';
+import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
+import { UserServiceClient } from '../../../proto/gen/auth/v1/user_service.js';
+import {
+  RevocationServiceClient,
+  RevokeWait,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { ask } from '../../../scripts/system/calls.js';
+import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { signAssertion } from './instance.js';
+
+const ISSUER = 'https://auth.example';
+const READY_TIMEOUT_MS = 15_000;
+const PASSWORD = 'long enough for olga';
+
+describe('auth main', function () {
+  this.timeout(60_000);
+  const children: ChildProcessWithoutNullStreams[] = [];
+  const keyEncryptionKey = randomBytes(32).toString('base64url');
+  const keyOf: Record<string, KeyObject> = {};
+  let folder: TemporaryFolder;
+  let fresh: FreshDatabase;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+    fresh = await freshDatabase();
+    const clientOf = (clientId: string, rest: object): object => {
+      const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+      keyOf[clientId] = privateKey;
+      const publicKeyPem = publicKey.export({ type: 'spki', format: 'pem' });
+      return { client_id: clientId, public_key_pem: publicKeyPem, audiences: ['auth'], ...rest };
+    };
+    const bootstrap = {
+      users: [{ username: 'olga', password: PASSWORD, roles: ['customer', 'security', 'admin'] }],
+      clients: [
+        clientOf('payment', { scopes: ['auth.sync', 'auth.exchange'], exchange_audiences: ['inventory'] }),
+        clientOf('watcher', { scopes: ['auth.introspect'] }),
+      ],
+    };
+    writeFileSync(join(folder.path, 'bootstrap.json'), JSON.stringify(bootstrap));
+  });
+  after(async () => {
+    for (const child of children) child.kill('SIGKILL');
+    await folder.remove();
+    await fresh.drop();
+  });
+
+  /** Starts auth; without a broker, because nothing depends on one. */
+  function start(change: Record<string, string> = {}) {
+    const env = {
+      PATH: process.env['PATH'] ?? '',
+      DATABASE_URL: fresh.url,
+      PORTCULLIS_LISTEN: '127.0.0.1:0',
+      PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
+      PORTCULLIS_ISSUER: ISSUER,
+      PORTCULLIS_LEASE_MS: '1500',
+      PORTCULLIS_KEY_ENCRYPTION_KEY: keyEncryptionKey,
+      PORTCULLIS_BOOTSTRAP_FILE: join(folder.path, 'bootstrap.json'),
+      ...change,
+    };
+    const child = spawn(process.execPath, ['--import', 'tsx', 'services/auth/main.ts'], { env });
+    children.push(child);
+    let output = '';
+    const lines: Record<string, unknown>[] = [];
+    child.stderr.on('data', (text: Buffer) => {
+      output += text.toString();
+    });
+    createInterface(child.stdout).on('line', (line) => {
+      output += `${line}\n`;
+      lines.push(JSON.parse(line) as Record<string, unknown>);
+    });
+    const exited = once(child, 'exit').then(([code]) => code as number | null);
+    return {
+      child,
+      exited,
+      output: () => output,
+      ready: async (): Promise<{ address: string; opsAddress: string }> => {
+        const untilMs = Date.now() + READY_TIMEOUT_MS;
+        while (!lines.some(({ msg }) => msg === 'ready')) {
+          if (child.exitCode !== null || Date.now() > untilMs)
+            throw new Error(`auth is not ready: ${output}`);
+          await sleep(20);
+        }
+        const listening = lines.find(({ msg }) => msg === 'listening');
+        return { address: String(listening?.['address']), opsAddress: String(listening?.['opsAddress']) };
+      },
+    };
+  }
+
+  describe('serves', () => {
+    const clients: Client[] = [];
+    let running: ReturnType<typeof start>;
+    let opsAddress: string;
+    let auth: AuthServiceClient;
+    let users: UserServiceClient;
+    let revocations: RevocationServiceClient;
+
+    before(async () => {
+      running = start();
+      const addresses = await running.ready();
+      ({ opsAddress } = addresses);
+      const insecure = credentials.createInsecure();
+      auth = new AuthServiceClient(addresses.address, insecure);
+      users = new UserServiceClient(addresses.address, insecure);
+      revocations = new RevocationServiceClient(addresses.address, insecure);
+      clients.push(auth, users, revocations);
+    });
+    after(async () => {
+      for (const client of clients) client.close();
+      running.child.kill('SIGTERM');
+      expect(await running.exited).to.equal(0);
+    });
+
+    const logIn = (over: { username?: string; password?: string } = {}) =>
+      ask(auth.login.bind(auth), {
+        username: 'olga',
+        password: PASSWORD,
+        audiences: [],
+        scopes: [],
+        deviceName: 'test',
+        ...over,
+      });
+    const serviceToken = async (clientId: string): Promise<string> => {
+      const privateKey = keyOf[clientId];
+      if (privateKey === undefined) throw new Error('no such client');
+      const value = await signAssertion({ clientId, privateKey });
+      const credential = { $case: 'clientAssertion', value } as const;
+      const request = { clientId, credential, audiences: [], scopes: [] };
+      return (await ask(auth.issueServiceToken.bind(auth), request)).accessToken;
+    };
+    const refusal = async (call: Promise<unknown>): Promise<ReceivedError> => {
+      const outcome = await call.then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      if (outcome === undefined) throw new Error('the call succeeded');
+      return errorOf(outcome);
+    };
+
+    it('a whole session: login, list, refresh, logout, and refusal afterwards', async () => {
+      const login = await logIn();
+      const { session } = login;
+      expect(session).to.include({ clientId: 'direct', deviceName: 'test', current: true });
+      expect(login.refreshTokenExpireTime?.getTime()).to.be.above(
+        login.accessTokenExpireTime?.getTime() ?? 0,
+      );
+      const list = (token: string) =>
+        ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token });
+      const { sessions } = await list(login.accessToken);
+      expect(sessions.find(({ current }) => current)?.sessionId).to.equal(session?.sessionId);
+
+      const request = { refreshToken: login.refreshToken, requestId: randomUUID() };
+      const refreshed = await ask(auth.refresh.bind(auth), request);
+      await ask(auth.logout.bind(auth), {}, { token: refreshed.accessToken });
+      for (const token of [login.accessToken, refreshed.accessToken]) {
+        await becomes(async () => (await reasonOf(list(token))) === 'TOKEN_REVOKED');
+      }
+      const next = { refreshToken: refreshed.refreshToken, requestId: randomUUID() };
+      const { code, reason } = await refusal(ask(auth.refresh.bind(auth), next));
+      expect([code, reason]).to.deep.equal([status.UNAUTHENTICATED, 'REFRESH_INVALID']);
+    });
+
+    it('the same refusal for a wrong password and an unknown name', async () => {
+      const errors = [
+        await refusal(logIn({ password: 'wrong password' })),
+        await refusal(logIn({ username: 'nobody-here' })),
+      ];
+      for (const { code, reason, message } of errors) {
+        expect([code, reason, message]).to.deep.equal([
+          status.UNAUTHENTICATED,
+          'LOGIN_FAILED',
+          'username or password is wrong',
+        ]);
+      }
+    });
+
+    it('a receipt for the end of another session', async () => {
+      const [here, there] = [await logIn(), await logIn()];
+      const request = { sessionId: there.session?.sessionId ?? '' };
+      const receipt = await ask(auth.revokeSession.bind(auth), request, { token: here.accessToken });
+      expect(receipt.sequence > 0n).to.equal(true);
+      expect(receipt.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 5000);
+    });
+
+    it('users', async () => {
+      const { accessToken: token } = await logIn();
+      const request = {
+        username: 'new.user',
+        password: 'long enough',
+        roles: ['customer'],
+        requestId: randomUUID(),
+      };
+      const { user } = await ask(users.createUser.bind(users), request, { token });
+      expect(user).to.include({ username: 'new.user' });
+      const found = await ask(users.getUser.bind(users), { userId: user?.userId ?? '' }, { token });
+      expect(found.user).to.deep.equal(user);
+      const { users: page } = await ask(
+        users.listUsers.bind(users),
+        { pageSize: 0, pageToken: '' },
+        { token },
+      );
+      expect(page.map(({ username }) => username)).to.include.members(['new.user', 'olga']);
+      const { code, violations } = await refusal(
+        ask(users.createUser.bind(users), { ...request, username: 'x' }, { token }),
+      );
+      expect(code).to.equal(status.INVALID_ARGUMENT);
+      expect(violations.map(({ field }) => field)).to.deep.equal(['username']);
+      expect((await refusal(ask(users.getUser.bind(users), { userId: 'x' }, { token }))).code).to.equal(
+        status.NOT_FOUND,
+      );
+    });
+
+    it('an exchange for a service and introspection, each to whom it may', async () => {
+      const login = await ask(auth.login.bind(auth), {
+        username: 'olga',
+        password: PASSWORD,
+        audiences: ['payment'],
+        scopes: [],
+        deviceName: '',
+      });
+      const [payment, watcher] = [await serviceToken('payment'), await serviceToken('watcher')];
+      const request = { subjectToken: login.accessToken, audience: 'inventory', scopes: [] };
+      const exchanged = await ask(auth.exchangeToken.bind(auth), request, { token: payment });
+      const introspect = (token: string) => ask(auth.introspect.bind(auth), { token }, { token: watcher });
+      const answer = await introspect(exchanged.accessToken);
+      expect(answer).to.include({ active: true, clientId: 'payment', sessionId: login.session?.sessionId });
+      expect(answer.audiences).to.deep.equal(['inventory']);
+      expect(await introspect('nonsense')).to.deep.include({ active: false, subject: '', scopes: [] });
+      const others = [
+        refusal(ask(auth.exchangeToken.bind(auth), request, { token: watcher })),
+        refusal(ask(auth.introspect.bind(auth), { token: watcher }, { token: payment })),
+      ];
+      for (const { code, reason } of await Promise.all(others)) {
+        expect([code, reason]).to.deep.equal([status.PERMISSION_DENIED, 'SCOPE_MISSING']);
+      }
+      // The user's own token names payment alone, so it opens nothing at auth itself.
+      const sessions = ask(
+        auth.listSessions.bind(auth),
+        { pageSize: 0, pageToken: '' },
+        { token: login.accessToken },
+      );
+      expect((await refusal(sessions)).reason).to.equal('TOKEN_INVALID');
+    });
+
+    it('revocation of a user by name of the caller: sessions end and tokens die', async () => {
+      const { accessToken: token } = await logIn();
+      const request = {
+        username: 'victim',
+        password: 'long enough',
+        roles: ['customer'],
+        requestId: randomUUID(),
+      };
+      const { user } = await ask(users.createUser.bind(users), request, { token });
+      const login = await logIn({ username: 'victim', password: 'long enough' });
+      const target = { $case: 'userId', value: user?.userId ?? '' } as const;
+      const revoke = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED };
+      await ask(revocations.revoke.bind(revocations), revoke, { token });
+      const list = () =>
+        ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token: login.accessToken });
+      await becomes(async () => (await reasonOf(list())) === 'TOKEN_REVOKED');
+    });
+
+    it('keys with which any JWT library can verify its tokens', async () => {
+      const { accessToken } = await logIn();
+      const keys = createRemoteJWKSet(new URL(`http://${opsAddress}/.well-known/jwks.json`));
+      const { payload } = await jwtVerify(accessToken, keys, {
+        issuer: ISSUER,
+        audience: 'auth',
+        typ: 'at+jwt',
+      });
+      expect(payload['client_id']).to.equal('direct');
+      const published = await ask(auth.getKeys.bind(auth), {});
+      const served = (await (await fetch(`http://${opsAddress}/.well-known/jwks.json`)).json()) as {
+        keys: { kid: string; d?: string }[];
+      };
+      expect(served.keys.map(({ kid }) => kid)).to.deep.equal(published.keySet?.keys.map(({ kid }) => kid));
+      for (const key of served.keys) expect(key).to.not.have.property('d');
+      expect(published.epoch).to.have.length(16);
+    });
+
+    it('a description of itself', async () => {
+      const response = await fetch(`http://${opsAddress}/.well-known/oauth-authorization-server`);
+      expect(response.headers.get('content-type')).to.contain('application/json');
+      expect(await response.json()).to.include({
+        issuer: ISSUER,
+        jwks_uri: `${ISSUER}/.well-known/jwks.json`,
+      });
+    });
+
+    it('without a secret in its log', async () => {
+      const { accessToken, refreshToken } = await logIn();
+      await refusal(ask(auth.refresh.bind(auth), { refreshToken: `${refreshToken}x`, requestId: '' }));
+      for (const secret of [PASSWORD, accessToken, refreshToken, keyEncryptionKey, 'PRIVATE KEY']) {
+        expect(running.output().includes(secret), secret.slice(0, 8)).to.equal(false);
+      }
+    });
+  });
+
+  it('serves again after a restart what was there before', async () => {
+    const running = start();
+    const { address } = await running.ready();
+    const auth = new AuthServiceClient(address, credentials.createInsecure());
+    const request = { username: 'olga', password: PASSWORD, audiences: [], scopes: [], deviceName: '' };
+    await ask(auth.login.bind(auth), request);
+    auth.close();
+    running.child.kill('SIGTERM');
+    expect(await running.exited).to.equal(0);
+  });
+
+  it('refuses to start with another key-encryption key, naming the variable and the key', async () => {
+    const other = randomBytes(32).toString('base64url');
+    const running = start({ PORTCULLIS_KEY_ENCRYPTION_KEY: other });
+    expect(await running.exited).to.equal(1);
+    expect(running.output()).to.match(
+      /PORTCULLIS_KEY_ENCRYPTION_KEY does not fit the database: signing key \S{22} /,
+    );
+    expect(running.output()).to.not.contain(other);
+    expect(running.output()).to.not.contain('"msg":"ready"');
+  });
+
+  it('tells every fault of its configuration at once', async () => {
+    const running = start({ DATABASE_URL: '', PORTCULLIS_KEY_ENCRYPTION_KEY: 'short', PORTCULLIS_OOPS: '1' });
+    expect(await running.exited).to.equal(1);
+    for (const name of ['DATABASE_URL', 'PORTCULLIS_KEY_ENCRYPTION_KEY', 'PORTCULLIS_OOPS']) {
+      expect(running.output()).to.contain(name);
+    }
+    expect(running.output()).to.not.contain('listening');
+  });
+
+  it('listens without its database, says what is missing, and answers no call OK', async () => {
+    const running = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
+    await becomes(() => Promise.resolve(running.output().includes('"msg":"listening"')));
+    const line =
+      running
+        .output()
+        .split('\n')
+        .find((text) => text.includes('"msg":"listening"')) ?? '{}';
+    const { address, opsAddress } = JSON.parse(line) as { address: string; opsAddress: string };
+    const response = await fetch(`http://${opsAddress}/readyz`);
+    expect(response.status).to.equal(503);
+    expect(await response.text())
+      .to.contain('database')
+      .and.to.contain('keys')
+      .and.to.contain('revocations');
+    const auth = new AuthServiceClient(address, credentials.createInsecure());
+    const request = { username: 'olga', password: PASSWORD, audiences: [], scopes: [], deviceName: '' };
+    const error = await ask(auth.login.bind(auth), request).catch(errorOf);
+    expect(error).to.deep.include({ code: status.UNAVAILABLE, reason: 'DEPENDENCY_UNAVAILABLE' });
+    auth.close();
+    running.child.kill('SIGTERM');
+    expect(await running.exited).to.equal(0);
+  });
+});
+
+/** Why a call was refused; empty when it was not. */
+function reasonOf(call: Promise<unknown>): Promise<string> {
+  return call.then(
+    () => '',
+    (error: unknown) => errorOf(error).reason,
+  );
+}
+
+async function becomes(condition: () => Promise<boolean>): Promise<void> {
+  const untilMs = Date.now() + READY_TIMEOUT_MS;
+  while (!(await condition())) {
+    if (Date.now() > untilMs) throw new Error('it did not become so');
+    await sleep(20);
+  }
+}
