@@ -82,6 +82,8 @@ export interface ReservationTransaction extends StockTransaction {
 /** What the functions of this file need of a store. */
 export interface ReservationStore {
   getReservation(reservationId: string): Promise<StoredReservation | undefined>;
+  /** Whether there is an active reservation whose time is up. */
+  hasDueReservations(): Promise<boolean>;
   /** Commits what the work did, or nothing; the work may run again after a conflict. */
   changeReservations<T>(work: (transaction: ReservationTransaction) => Promise<T>): Promise<T>;
   /** The same, once for a request; a repeated request gets the first answer. */
@@ -131,7 +133,8 @@ export async function reserveStock(
   } catch (error) {
     // What is missing may be held by reservations that have run out since the last sweep.
     const isMissing = error instanceof ServiceError && error.code === 'INSUFFICIENT_STOCK';
-    if (!isMissing || (await sweepReservations(deps)) === 0) throw error;
+    if (!isMissing || !(await deps.store.hasDueReservations())) throw error;
+    await sweepReservations(deps);
     return await reserve(deps, caller, request);
   }
 }

@@ -29,9 +29,14 @@ export type Store = ItemStore & ReservationStore & ChangeStore & WatchStore & Sw
 export function createStore({ database, log }: { database: Database; log: Log }): Store {
   const announce = createAnnouncer(database, log);
 
-  async function change<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
-    const result = await database.transaction(work);
-    announce();
+  /** Runs the work in a transaction; what it moves is announced once that has committed. */
+  async function change<T>(work: (sql: Sql, moved: () => void) => Promise<T>): Promise<T> {
+    let hasMoved = false;
+    const moved = () => {
+      hasMoved = true;
+    };
+    const result = await database.transaction((sql) => work(sql, moved));
+    if (hasMoved) announce();
     return result;
   }
 
@@ -39,11 +44,12 @@ export function createStore({ database, log }: { database: Database; log: Log })
     getItem: (sku) => selectItem(database, sku),
     listItems: (page) => selectItems(database, page),
     getReservation: (reservationId) => selectReservation(database, reservationId),
+    hasDueReservations: () => selectWhetherDue(database),
     changeItemsOnce: (request, work) =>
-      change((sql) => oncePerRequest(sql, request, () => work(itemTransaction(sql)))),
-    changeReservations: (work) => change((sql) => work(reservationTransaction(sql))),
+      change((sql, moved) => oncePerRequest(sql, request, () => work(itemTransaction(sql, moved)))),
+    changeReservations: (work) => change((sql, moved) => work(reservationTransaction(sql, moved))),
     changeReservationsOnce: (request, work) =>
-      change((sql) => oncePerRequest(sql, request, () => work(reservationTransaction(sql)))),
+      change((sql, moved) => oncePerRequest(sql, request, () => work(reservationTransaction(sql, moved)))),
     forgetOldRequests: () => forgetRequests(database),
     ...changeReads(database),
     ...watchReads(database),
@@ -109,7 +115,7 @@ async function selectItems(
   return { items, nextPageToken: rows.length > limit && last !== undefined ? pageTokenOf([last.sku]) : '' };
 }
 
-function stockTransaction(sql: Sql): StockTransaction {
+function stockTransaction(sql: Sql, moved: () => void): StockTransaction {
   return {
     lockItems: async (skus) => {
       const { rows } = await sql.query<ItemRow>(
@@ -118,7 +124,10 @@ function stockTransaction(sql: Sql): StockTransaction {
       );
       return rows.map(itemOf);
     },
-    move: (movement) => moveStock(sql, movement),
+    move: (movement) => {
+      moved();
+      return moveStock(sql, movement);
+    },
   };
 }
 
@@ -158,10 +167,11 @@ async function moveStock(sql: Sql, movement: StockMovement): Promise<Item[]> {
   return rows.map(itemOf);
 }
 
-function itemTransaction(sql: Sql): ItemTransaction {
+function itemTransaction(sql: Sql, moved: () => void): ItemTransaction {
   return {
-    ...stockTransaction(sql),
+    ...stockTransaction(sql, moved),
     insertItem: async ({ sku, name, unitPrice, onHand, actor }) => {
+      moved();
       const { rows } = await sql.query<ItemRow>(
         `WITH clock AS (
            SELECT clock_timestamp() AS now
@@ -221,9 +231,16 @@ async function selectReservation(sql: Sql, reservationId: string): Promise<Store
   return reservationsOf(rows)[0];
 }
 
-function reservationTransaction(sql: Sql): ReservationTransaction {
+async function selectWhetherDue(sql: Sql): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    "SELECT FROM reservations WHERE state = 'ACTIVE' AND expire_time <= (SELECT clock_timestamp()) LIMIT 1",
+  );
+  return rowCount > 0;
+}
+
+function reservationTransaction(sql: Sql, moved: () => void): ReservationTransaction {
   return {
-    ...stockTransaction(sql),
+    ...stockTransaction(sql, moved),
     insertReservation: (reservation) => insertReservation(sql, reservation),
     lockReservation: async (reservationId) => {
       const { rows } = await sql.query<ReservationRow>(
