@@ -12,8 +12,9 @@ export interface HousekeepingLog {
 export function startHousekeeping(options: {
   readonly chores: { readonly [name: string]: () => Promise<unknown> };
   readonly log: HousekeepingLog;
+  readonly intervalMs?: number;
 }): { stop(): Promise<void> } {
-  const { chores, log } = options;
+  const { chores, log, intervalMs = HOUSEKEEPING_INTERVAL_MS } = options;
   let stopped = false;
   let timer: NodeJS.Timeout | undefined;
   let round = Promise.resolve();
@@ -29,7 +30,7 @@ export function startHousekeeping(options: {
     if (stopped) return;
     timer = setTimeout(() => {
       round = work();
-    }, HOUSEKEEPING_INTERVAL_MS).unref();
+    }, intervalMs).unref();
   };
   plan();
 

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, ServiceError, systemClock } from '../../interceptors/index.js';
+import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import {
@@ -12,7 +12,7 @@ import {
 import { type Database, openDatabase } from '../common/database.js';
 import { ConfigurationError } from '../common/env.js';
 import { hostMethods, startHost } from '../common/host.js';
-import { createLog } from '../common/log.js';
+import { createLog, type Log } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
@@ -27,7 +27,7 @@ import { readPublishedKeys } from './key-store.js';
 import { createKeys, createPublicKeys, UnusableKeyError } from './keys.js';
 import { createPasswords } from './passwords.js';
 import { createRevocationHandlers } from './revocation-handlers.js';
-import type { LogBatch } from './revocation-log.js';
+import type { LogBatch, SyncQuestion } from './revocation-log.js';
 import { createRevocationStore } from './revocation-store.js';
 import { createRevocations } from './revocations.js';
 import { OWN_AUDIENCE } from './roles.js';
@@ -51,52 +51,21 @@ const PREPARE_RETRY_MS = 250;
 await runMain(() => main(parseConfig(process.env)));
 
 async function main(config: Config): Promise<void> {
-  const { issuer, natsUrl, keyEncryptionKey } = config;
+  const { issuer, natsUrl } = config;
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
   const migrations = new URL('./migrations/', import.meta.url);
   const database = openDatabase({ url: config.databaseUrl, migrations, log });
 
   let broadcaster: Broadcaster | undefined;
-  let guard: Guard | undefined;
+  let askNow = (): void => {};
   const onRevoked = (batch: LogBatch): void => {
     broadcaster?.publish(batch);
     // Without a broker even this process would not learn of it before the next regular sync.
-    if (broadcaster?.state().connected !== true) guard?.askNow();
+    if (broadcaster?.state().connected !== true) askNow();
   };
-  const store = createAuthStore({ database, onRevoked });
-  const keys = createKeys({ store, keyEncryptionKey, algorithm: config.signingAlgorithm });
-  const publicKeys = createPublicKeys(store);
-  const verifyToken = createTokenVerifier(issuer);
-  const tokens = createTokens({ issuer, accessTokenSeconds: config.accessTokenSeconds, keys, verifyToken });
-  const passwords = createPasswords();
-  const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
-  const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
-  const accounts = { store, tokens, passwords };
-  const sessions = createSessions({
-    ...accounts,
-    throttle: createThrottle(),
-    clock: systemClock,
-    refreshKey,
-  });
-  // Counted apart: a client with a wrong key must not keep the users behind the same address from logging in.
-  const serviceTokens = createServiceTokens({ ...accounts, throttle: createThrottle(), issuer });
-  const exchange = createExchange({ store, tokens });
-  const users = createUsers({ store, passwords, fingerprint });
-
-  const revocationStore = createRevocationStore({ database, publishedKeys: readPublishedKeys });
-  const revocations = createRevocations({
-    store,
-    log: revocationStore,
-    tokenIdOf: exchange.tokenIdOf,
-    clock: systemClock,
-    onLogChanged: ({ service, applied, epoch }) =>
-      log.error(
-        { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
-        'an instance has seen revocations that the database does not have: it was restored or lost transactions',
-      ),
-  });
-  const source = createRevocationSource(revocations);
-  const ownGuard = await createGuard({
+  const parts = createParts(config, { database, log, onRevoked });
+  const source = createRevocationSource(parts.revocations);
+  const guard = await createGuard({
     issuer,
     audience: OWN_AUDIENCE,
     auth: { source },
@@ -104,7 +73,7 @@ async function main(config: Config): Promise<void> {
     publicMethods: hostMethods(config),
     log,
   });
-  guard = ownGuard;
+  askNow = guard.askNow.bind(guard);
 
   let unprepared = 'keys and first accounts are not prepared yet';
   const host = await startHost({
@@ -114,29 +83,28 @@ async function main(config: Config): Promise<void> {
     log,
     reflection: config.reflection,
     drainMs: config.drainMs,
-    interceptors: [ownGuard.interceptor],
+    interceptors: [guard.interceptor],
     credentials: ServerCredentials.createInsecure(),
     addServices: (server) => {
-      const authHandlers = createAuthHandlers({ sessions, serviceTokens, exchange, publicKeys });
-      const revocationHandlers = createRevocationHandlers({ revocations, source });
-      ownGuard.addService(server, AuthServiceService, authMetadata, authHandlers);
-      ownGuard.addService(server, UserServiceService, userMetadata, createUserHandlers({ users }));
-      ownGuard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
+      const revocationHandlers = createRevocationHandlers({ revocations: parts.revocations, source });
+      guard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(parts));
+      guard.addService(server, UserServiceService, userMetadata, createUserHandlers(parts));
+      guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
     },
     serviceNames: SERVICE_NAMES,
     readiness: {
       database: database.missing,
       keys: () => unprepared,
-      revocations: () => ownGuard.state().missing,
+      revocations: () => guard.state().missing,
     },
-    routes: createWellKnownRoutes({ issuer, publicKeys }),
+    routes: createWellKnownRoutes({ issuer, publicKeys: parts.publicKeys }),
   });
-  ownGuard.onStateChange(host.readinessChanged);
+  guard.onStateChange(host.readinessChanged);
   database.onStateChange(host.readinessChanged);
   if (natsUrl === undefined) log.warn('without a broker revocations travel by sync alone');
-  else broadcaster = createBroadcaster({ url: natsUrl, signer: keys.broadcastSigner(), log });
+  else broadcaster = createBroadcaster({ url: natsUrl, signer: parts.keys.broadcastSigner(), log });
 
-  const chores = { revocations: () => revocations.purge(), accounts: () => clean(database) };
+  const chores = { revocations: () => parts.revocations.purge(), accounts: () => clean(database) };
   const housekeeping = startHousekeeping({ chores, log });
   const stopping = new AbortController();
   runUntilSignal({
@@ -147,24 +115,69 @@ async function main(config: Config): Promise<void> {
       await host.stop();
       await housekeeping.stop();
       await broadcaster?.close();
-      await ownGuard.close();
+      await guard.close();
       await database.close();
     },
   });
 
   try {
     await prepare(database, stopping.signal, async () => {
-      await keys.open();
-      await revocationStore.setLeaseMs(config.leaseMs);
-      const created = await applyBootstrap(config.bootstrap, { store, passwords });
+      await parts.keys.open();
+      await parts.log.setLeaseMs(config.leaseMs);
+      const created = await applyBootstrap(config.bootstrap, parts);
       if (created.users + created.clients > 0) log.info(created, 'created what the bootstrap file names');
     });
     unprepared = '';
     host.readinessChanged();
-    ownGuard.askNow();
+    guard.askNow();
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(explain(error));
   }
+}
+
+/** The domain, put together. */
+function createParts(
+  { issuer, keyEncryptionKey, signingAlgorithm, accessTokenSeconds }: Config,
+  outside: { database: Database; log: Log; onRevoked: (batch: LogBatch) => void },
+) {
+  const { database, onRevoked } = outside;
+  const store = createAuthStore({ database, onRevoked });
+  const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
+  const verifyToken = createTokenVerifier(issuer);
+  const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken });
+  const passwords = createPasswords();
+  const exchange = createExchange({ store, tokens });
+  const log = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void =>
+    outside.log.error(
+      { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
+      'an instance has seen revocations that the database does not have: it was restored or lost transactions',
+    );
+  const { tokenIdOf } = exchange;
+  return {
+    store,
+    keys,
+    publicKeys: createPublicKeys(store),
+    passwords,
+    exchange,
+    log,
+    revocations: createRevocations({ store, log, tokenIdOf, clock: systemClock, onLogChanged }),
+    users: createUsers({
+      store,
+      passwords,
+      fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
+    }),
+    sessions: createSessions({
+      store,
+      passwords,
+      tokens,
+      throttle: createThrottle(),
+      clock: systemClock,
+      refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+    }),
+    // Counted apart: a client with a wrong key must not keep the users behind the same address from logging in.
+    serviceTokens: createServiceTokens({ store, passwords, tokens, throttle: createThrottle(), issuer }),
+  };
 }
 
 /** Waits for the database, then does the work until it is done, however often the database goes away meanwhile. */
