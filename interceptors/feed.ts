@@ -61,7 +61,8 @@ export class Feed {
   #lastTakenMonotonicMs = Number.NEGATIVE_INFINITY;
   #lease: { readonly askedAt: Moment; readonly lengthMs: number } | undefined;
   #hydrated = false;
-  #unacknowledged: Uint8Array[] = [];
+  // By their hexadecimal text, in the order in which they came.
+  readonly #unacknowledged = new Map<string, Uint8Array>();
 
   /**
    * @param options.service - audience of the service that this instance belongs to
@@ -121,7 +122,7 @@ export class Feed {
         applied: this.#applied,
         entryIdAtApplied: Buffer.from(this.#entryIdAtApplied),
         keySetVersion: Buffer.from(this.#keySetVersion),
-        seen: this.#unacknowledged.slice(0, ACKNOWLEDGEMENTS_MAX).map((id) => Buffer.from(id)),
+        seen: Array.from(this.#unacknowledged.values(), (id) => Buffer.from(id)),
       },
     };
   }
@@ -179,12 +180,13 @@ export class Feed {
       if (entry.sequence > this.#highestSeen) this.#highestSeen = entry.sequence;
       this.#insert(entry);
       if (entry.acknowledge) {
-        this.#unacknowledged.push(Uint8Array.from(entry.entryId));
+        this.#unacknowledged.set(hexOf(entry.entryId), Uint8Array.from(entry.entryId));
         askNow = true;
       }
     }
-    if (this.#unacknowledged.length > ACKNOWLEDGEMENTS_MAX) {
-      this.#unacknowledged.splice(0, this.#unacknowledged.length - ACKNOWLEDGEMENTS_MAX);
+    for (const oldest of this.#unacknowledged.keys()) {
+      if (this.#unacknowledged.size <= ACKNOWLEDGEMENTS_MAX) break;
+      this.#unacknowledged.delete(oldest);
     }
     return { taken: true, askNow };
   }
@@ -232,7 +234,7 @@ export class Feed {
     this.#entryIdAtApplied = new Uint8Array(0);
     this.#highestSeen = 0n;
     this.#keySetVersion = new Uint8Array(0);
-    this.#unacknowledged = [];
+    this.#unacknowledged.clear();
     this.#staged = undefined;
     this.#list = new RevocationList();
     this.#listener.epochChanged();
@@ -260,9 +262,12 @@ export class Feed {
   }
 
   #acknowledged(sent: readonly Uint8Array[]): void {
-    if (sent.length === 0) return;
-    this.#unacknowledged = this.#unacknowledged.filter((id) => !sent.some((other) => sameBytes(id, other)));
+    for (const id of sent) this.#unacknowledged.delete(hexOf(id));
   }
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
 }
 
 function sameBytes(left: Uint8Array, right: Uint8Array): boolean {
