@@ -5,7 +5,7 @@ import { CompactSign } from 'jose';
 import type { Clock } from '../../interceptors/clock.js';
 import type { TokenClaims } from '../../interceptors/token-claims.js';
 import { VerifiedToken } from '../../interceptors/verified-tokens.js';
-import { type Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 
 export const ISSUER = 'https://auth.example';
@@ -127,13 +127,12 @@ export const KEEP_UNTIL_MS = (NOW_SECONDS + 3600) * 1000;
 /** An entry of the log. */
 export function entry(kind: EntryKind, key: string | Uint8Array, over: Partial<Entry> = {}): Entry {
   return {
+    ...Entry.fromPartial({}),
     entryId: randomBytes(16),
     sequence: 1n,
     kind,
     key: typeof key === 'string' ? Buffer.from(key) : Buffer.from(key),
-    minGeneration: 0n,
     keepUntil: new Date(KEEP_UNTIL_MS),
-    acknowledge: false,
     ...over,
   };
 }
