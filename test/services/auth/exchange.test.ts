@@ -187,7 +187,7 @@ describe('exchange', () => {
     const invalid = async (subjectToken: string, callerToken = paymentToken) =>
       expect(await codeOf(exchange(subjectToken, { callerToken }))).to.equal('SUBJECT_TOKEN_INVALID');
 
-    it('a token for another service, a service’s own token, and what is no token', async () => {
+    it('a token for another service, and what is no token', async () => {
       await invalid((await logIn(auth, user)).access.token);
       await invalid(await userToken({ audience: 'inventory' }));
       await invalid(paymentToken);
@@ -196,6 +196,13 @@ describe('exchange', () => {
       const good = await userToken();
       await invalid(good.slice(0, -2));
       await invalid(`${good} `);
+    });
+
+    it('a service’s own token, even one that is for the caller', async () => {
+      const other = await addClient(auth, { audiences: [payment.clientId], scopes: ['inventory.read'] });
+      const own = await serviceToken(auth, other);
+      expect(claimsOf(own).aud).to.deep.equal([payment.clientId]);
+      await invalid(own);
     });
 
     it('an expired token', async () => {

@@ -98,6 +98,7 @@ describe('service tokens', () => {
     { name: 'of another issuer', claims: () => ({ iss: 'other' }) },
     { name: 'about somebody else', claims: () => ({ sub: 'other' }) },
     { name: 'for another audience', claims: () => ({ aud: `${ISSUER}/` }) },
+    { name: 'for a list of another audience', claims: () => ({ aud: ['https://other.example'] }) },
     { name: 'for us and others', claims: () => ({ aud: [ISSUER, 'https://other.example'] }) },
     { name: 'that has expired', claims: () => ({ exp: now() - 10 }) },
     { name: 'that lives too long', claims: () => ({ exp: now() + 320 }) },
@@ -207,6 +208,27 @@ describe('service tokens', () => {
         ['nobody', secret],
       ] as const) {
         expect(await codeOf(trySecret(id, given))).to.equal('CLIENT_AUTHENTICATION_FAILED');
+      }
+    });
+
+    it('are refused when the secret is replaced while it is being compared', async () => {
+      const verify = auth.passwords.verify;
+      const newHash = await auth.passwords.hash(`new-${secret}`);
+      const before = await auth.store.transaction((tx) => tx.clients.find(clientId));
+      const replaceBy = (hash: string | undefined) =>
+        auth.database.query('UPDATE clients SET secret_hash = $1 WHERE client_id = $2', [hash, clientId]);
+      Object.assign(auth.passwords, {
+        verify: async (hash: string | undefined, given: string) => {
+          const equal = await verify(hash, given);
+          await replaceBy(newHash);
+          return equal;
+        },
+      });
+      try {
+        expect(await codeOf(trySecret(clientId, secret))).to.equal('CLIENT_AUTHENTICATION_FAILED');
+      } finally {
+        Object.assign(auth.passwords, { verify });
+        await replaceBy(before?.secretHash);
       }
     });
 

@@ -1,9 +1,12 @@
 /** Tests of auth's transactions, and of what its database holds, against PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { decodeProtectedHeader } from 'jose';
 import { sessionRevocation } from '../../../services/auth/revocation-log.js';
 import { clean } from '../../../services/auth/store.js';
+import type { AuthTransaction } from '../../../services/auth/transaction.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { rejectionOf } from '../../support/rejection.js';
 import {
@@ -72,10 +75,74 @@ describe('the store of auth', () => {
   it('tells the time of now, not of the beginning of the transaction', async () => {
     const [first, second] = await auth.store.transaction(async (tx) => {
       const before = await tx.databaseTime();
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      await sleep(30);
       return [before, await tx.databaseTime()];
     });
     expect((second?.getTime() ?? 0) - (first?.getTime() ?? 0)).to.be.at.least(25);
+  });
+
+  describe('keeps what a token rests on from being revoked until the token is minted:', () => {
+    const revocations: {
+      readonly name: string;
+      readonly lock: (tx: AuthTransaction, ids: Ids) => Promise<unknown>;
+      readonly revoke: string;
+      readonly id: keyof Ids;
+    }[] = [
+      {
+        name: 'the user',
+        lock: (tx, { userId }) => tx.users.lockShared(userId),
+        revoke: 'UPDATE users SET generation = generation + 1 WHERE user_id = $1',
+        id: 'userId',
+      },
+      {
+        name: 'the session',
+        lock: (tx, { sessionId }) => tx.sessions.lockShared(sessionId),
+        revoke: "UPDATE sessions SET end_time = now(), end_reason = 'REVOKED' WHERE session_id = $1",
+        id: 'sessionId',
+      },
+      {
+        name: 'the client',
+        lock: (tx, { clientId }) => tx.clients.lockShared(clientId),
+        revoke: 'UPDATE clients SET generation = generation + 1 WHERE client_id = $1',
+        id: 'clientId',
+      },
+      {
+        name: 'the key that signs',
+        lock: (tx) => tx.keys.lockSigning('token'),
+        revoke: "UPDATE signing_keys SET state = 'verify-only' WHERE kid = $1",
+        id: 'kid',
+      },
+      {
+        name: 'the key that signed the parent',
+        lock: (tx, { kid }) => tx.keys.lockLive(kid),
+        revoke: 'UPDATE signing_keys SET state_time = now() WHERE kid = $1',
+        id: 'kid',
+      },
+    ];
+    for (const { name, lock, revoke, id } of revocations) {
+      it(name, async () => {
+        const user = await addUser(auth);
+        const { session, access } = await logIn(auth, user);
+        const { clientId } = await addClient(auth);
+        const { userId } = user;
+        const kid = String(decodeProtectedHeader(access.token).kid);
+        const ids: Ids = { userId, sessionId: session.sessionId, clientId, kid };
+        const order: string[] = [];
+        let revoked: Promise<unknown> = Promise.resolve();
+        await auth.store.transaction(async (tx) => {
+          await lock(tx, ids);
+          revoked = auth.database
+            .transaction((sql) => sql.query(`${revoke} RETURNING 1`, [ids[id]]))
+            .then(({ rowCount }) => order.push(`revoked ${rowCount}`));
+          await sleep(100);
+          order.push('minted');
+        });
+        await revoked;
+        expect(order).to.deep.equal(['minted', 'revoked 1']);
+        if (id === 'kid')
+          await auth.database.query("UPDATE signing_keys SET state = 'signing' WHERE kid = $1", [kid]);
+      });
+    }
   });
 
   it('holds no password, refresh token, access token, assertion or private key in any row', async () => {
@@ -131,6 +198,13 @@ describe('the store of auth', () => {
     expect(rows).to.deep.equal([{ session_id: young.session.sessionId }]);
   });
 });
+
+interface Ids {
+  readonly userId: string;
+  readonly sessionId: string;
+  readonly clientId: string;
+  readonly kid: string;
+}
 
 /** Every row of every table as text, bytes in hexadecimal: what a thief of the database would read. */
 async function dumpOf({ database }: AuthInstance): Promise<string> {
