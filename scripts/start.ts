@@ -16,6 +16,9 @@ const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const STILL_WAITING_MS = 4_000;
 const RESTART_DELAY_MS = 1_000;
+const RESTART_DELAY_MAX_MS = 30_000;
+/** npm passes on a signal that the terminal has sent to us as well; later ones are meant. */
+const SAME_SIGNAL_MS = 1_000;
 const PARENT_CHECK_MS = 500;
 
 const program = new Command('npm start --')
@@ -41,10 +44,17 @@ try {
 async function main(flags: Record<string, unknown>): Promise<void> {
   refuseUnknownVariables();
   const stopping = new AbortController();
+  let firstSignalMs: number | undefined;
   for (const signal of STOP_SIGNALS) {
     process.on(signal, () => {
-      if (!stopping.signal.aborted) console.log('\nStopping …');
-      stopping.abort();
+      if (firstSignalMs === undefined) {
+        console.log('\nStopping …');
+        firstSignalMs = performance.now();
+        stopping.abort();
+      } else if (performance.now() - firstSignalMs > SAME_SIGNAL_MS) {
+        console.log('Not waiting any longer; what still runs is ended in the background.');
+        process.exit(1);
+      }
     });
   }
   stopWithNpm(stopping);
@@ -136,17 +146,20 @@ function showProgress(): { take: (progress: Progress) => void; end: () => void }
 
 /** Starts a part again when it ended without being asked to. */
 async function keepRunning(part: Part, stopping: AbortSignal): Promise<void> {
+  let delayMs = RESTART_DELAY_MS;
   for (;;) {
     const how = await part.ended();
     if (stopping.aborted) return;
     console.log(`${part.name} has ended (${how}); its log is ${part.logFile}. It is started again.`);
     try {
-      await sleep(RESTART_DELAY_MS, undefined, { signal: stopping });
+      await sleep(delayMs, undefined, { signal: stopping });
       await part.restart();
+      delayMs = RESTART_DELAY_MS;
       console.log(`${part.name} is back.`);
     } catch (error) {
       if (stopping.aborted) return;
       console.error(error instanceof Error ? error.message : error);
+      delayMs = Math.min(2 * delayMs, RESTART_DELAY_MAX_MS);
     }
   }
 }
@@ -178,7 +191,7 @@ ${table([
   ]),
 ])}
 
-Data and logs are in ${system.dataDir}, secrets in ${system.secrets.folder}.
+Data and logs are in ${system.dataDir}, secrets in ${system.secrets.folder}.${elsewhere(system)}
 The public keys are at ${system.issuer}/.well-known/jwks.json
 
 Try it with grpcurl:
@@ -201,6 +214,12 @@ or with buf, which is installed already:
     -d '${reserve}' http://${first.address}/inventory.v1.InventoryService/ReserveStock
 
 Ctrl-C stops everything that was started here.`;
+}
+
+/** PostgreSQL's user cannot enter every folder of ours, and then its data are somewhere else. */
+function elsewhere({ dataDir, postgres }: System): string {
+  if (postgres === undefined || postgres.clusterDir.startsWith(dataDir)) return '';
+  return `\nPostgreSQL, which does not run as root, has its data in ${postgres.clusterDir}.`;
 }
 
 function withoutPassword(address: string): string {

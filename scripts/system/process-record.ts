@@ -13,10 +13,8 @@ import type { EntrustedProcess } from './warden-client.js';
  * @returns how many there were
  */
 export async function endRecordedProcesses(file: string): Promise<number> {
-  const text = await readFile(file, 'utf8').catch(() => '[]');
-  const recorded = (JSON.parse(text) as EntrustedProcess[]).reverse();
   let ended = 0;
-  for (const found of recorded) {
+  for (const found of (await readRecord(file)).reverse()) {
     if (!(await isRunning(found))) continue;
     await endProcess(found, found.ending);
     ended += 1;
@@ -48,4 +46,13 @@ export function recordProcesses(file: string): ProcessRegistry {
       await writeInTurn();
     },
   };
+}
+
+/** A record that cannot be read was being written when the whole machine stopped, and all processes with it. */
+async function readRecord(file: string): Promise<EntrustedProcess[]> {
+  try {
+    return JSON.parse(await readFile(file, 'utf8')) as EntrustedProcess[];
+  } catch {
+    return [];
+  }
 }

@@ -3,7 +3,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, open, readFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -13,6 +13,8 @@ import { entrust, release } from './warden-client.js';
 const POLL_MS = 20;
 const LOG_TAIL_BYTES = 4_000;
 const LOG_TAIL_LINES = 12;
+/** A log that has grown beyond this is set aside, in place of the one before it. */
+const LOG_BYTES_MAX = 20 * 1024 * 1024;
 
 /** One process, told apart from every other that ever had or will have its number. */
 export interface ProcessIdentity {
@@ -81,6 +83,8 @@ export interface LaunchedProcess extends ProcessIdentity {
 export async function launch(options: LaunchOptions): Promise<LaunchedProcess> {
   const ending = options.ending ?? ORDINARY_ENDING;
   await mkdir(dirname(options.logFile), { recursive: true });
+  if ((await sizeOf(options.logFile)) > LOG_BYTES_MAX)
+    await rename(options.logFile, `${options.logFile}.old`);
   const log = await open(options.logFile, 'a', 0o600);
   const logStart = (await log.stat()).size;
   const child = spawn(options.command, options.arguments, {
@@ -200,6 +204,13 @@ function sendSignal(pid: number, signal: NodeJS.Signals): void {
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
   }
+}
+
+async function sizeOf(file: string): Promise<number> {
+  return await stat(file).then(
+    ({ size }) => size,
+    () => 0,
+  );
 }
 
 async function tailOf(file: string, start: number): Promise<string> {

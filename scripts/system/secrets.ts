@@ -1,9 +1,8 @@
 /** The secrets of a system: made once, kept in its data folder for its owner's eyes alone. */
 
-import { generateKeyPair, randomBytes, randomUUID } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 
 const KEY_ENCRYPTION_KEY_BYTES = 32;
 const PASSWORD_BYTES = 12;
@@ -60,7 +59,7 @@ export async function loadSecrets(dataDir: string): Promise<Secrets> {
   if (known !== undefined) {
     return { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, users: usersOf(known) };
   }
-  await writeWhole(keyEncryptionKeyFile, randomBytes(KEY_ENCRYPTION_KEY_BYTES).toString('base64url'));
+  await keepOrMake(keyEncryptionKeyFile, () => randomBytes(KEY_ENCRYPTION_KEY_BYTES).toString('base64url'));
   const clients = await Promise.all(
     (['inventory', 'payment'] as const).map(async (name) => makeClient(name, clientKeyFiles[name])),
   );
@@ -76,12 +75,19 @@ export async function loadSecrets(dataDir: string): Promise<Secrets> {
 }
 
 async function makeClient(name: ClientName, keyFile: string): Promise<object> {
-  const { privateKey, publicKey } = await promisify(generateKeyPair)('ed25519', {
-    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
-    publicKeyEncoding: { type: 'spki', format: 'pem' },
-  });
-  await writeWhole(keyFile, privateKey);
+  const key = await keepOrMake(keyFile, () =>
+    generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+  );
+  const publicKey = createPublicKey(key).export({ type: 'spki', format: 'pem' });
   return { client_id: name, public_key_pem: publicKey, ...CLIENT_RIGHTS[name] };
+}
+
+async function keepOrMake(file: string, make: () => string): Promise<string> {
+  const known = await readFile(file, 'utf8').catch(() => undefined);
+  if (known !== undefined) return known;
+  const made = make();
+  await writeWhole(file, made);
+  return made;
 }
 
 function usersOf(bootstrap: string): Secrets['users'] {

@@ -19,7 +19,15 @@ const SERVICES = ['auth', 'inventory', 'payment'] as const;
 /** V8's default young generation doubles the cost of half of all processes. */
 const NODE_ARGUMENTS = ['--max-semi-space-size=64', '--import', 'tsx'];
 /** What of our own environment the services see, when it is set. */
-const INHERITED_VARIABLES = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'NODE_EXTRA_CA_CERTS'];
+const INHERITED_VARIABLES = [
+  'PATH',
+  'HOME',
+  'TMPDIR',
+  'LANG',
+  'TZ',
+  'NODE_EXTRA_CA_CERTS',
+  'NODE_V8_COVERAGE',
+];
 
 /** Variables with our prefix that a start hands on to the services they are for. */
 export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
@@ -36,7 +44,7 @@ type Service = (typeof SERVICES)[number];
 export interface Progress {
   /** The part it is about, such as `PostgreSQL` or `auth`. */
   readonly part: string;
-  readonly state: 'starting' | 'waiting' | 'ready' | 'stopped' | 'note';
+  readonly state: 'starting' | 'ready' | 'note';
   /** More, in a few words; empty when there is nothing to add. */
   readonly detail: string;
   /** Milliseconds since the part was begun. */
@@ -56,7 +64,7 @@ export interface SystemOptions {
   readonly leaseMs?: number;
   /** Data of a test: nothing is synced to the disk. */
   readonly ephemeral?: boolean;
-  /** Gives the database server's `test` user and the like to whoever tests. */
+  /** Gives nats-server the user `test`, who may do anything. */
   readonly withTestUser?: boolean;
   /** Leaves the stock and the accounts empty. */
   readonly withoutDemo?: boolean;
@@ -74,7 +82,7 @@ export interface System {
   /** `undefined` when NATS_URL names a server that is not ours. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
   /** `undefined` when DATABASE_URL names a server that is not ours. */
-  readonly postgres: (Part & { url(database: string): string }) | undefined;
+  readonly postgres: (Part & { readonly clusterDir: string; url(database: string): string }) | undefined;
   readonly users: Readonly<Record<UserName, DemoUser>>;
   readonly accounts: DemoAccounts | undefined;
   readonly issuer: string;
@@ -98,7 +106,10 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const dataDir = await realpath(options.dataDir);
   const undo: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
-    for (const step of undo.splice(0).reverse()) await step();
+    const failures: unknown[] = [];
+    // One that fails to stop is no reason to leave the others running.
+    for (const step of undo.splice(0).reverse()) await step().catch((error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
   };
   try {
     const lock = await lockFolder(dataDir, 'The data');
@@ -154,7 +165,7 @@ async function startParts(starting: Starting): Promise<System> {
           },
           users: secrets.users,
           file: join(dataDir, 'demo.json'),
-          databases: given.database === undefined ? 'own' : new URL(given.database).host,
+          databases: given.database ? new URL(given.database).host : 'own',
         }),
       );
   return {
@@ -226,7 +237,7 @@ async function ownPostgres(
       },
     );
     const url = (database: string): string => server.url(database);
-    return { url, part: Object.assign(part, { url }) };
+    return { url, part: Object.assign(part, { url, clusterDir: server.clusterDir }) };
   });
 }
 

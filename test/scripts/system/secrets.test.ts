@@ -1,0 +1,81 @@
+/** The secrets of a data folder: made once, for its owner's eyes, and never written again. */
+
+import { createPrivateKey, createPublicKey } from 'node:crypto';
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { loadSecrets } from '../../../scripts/system/secrets.js';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+
+describe('the secrets of a data folder', () => {
+  let folder: TemporaryFolder;
+
+  beforeEach(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  afterEach(() => folder.remove());
+
+  it('are the same at every start, and others in another folder', async () => {
+    const first = await loadSecrets(join(folder.path, 'one'));
+    const contents = await contentsOf(first.folder);
+    expect(await loadSecrets(join(folder.path, 'one'))).to.deep.equal(first);
+    expect(await contentsOf(first.folder)).to.deep.equal(contents);
+    const other = await loadSecrets(join(folder.path, 'two'));
+    const passwords = [first, other].flatMap(({ users }) =>
+      Object.values(users).map(({ password }) => password),
+    );
+    expect(new Set(passwords).size).to.equal(6);
+  });
+
+  it('can be read by their owner alone', async () => {
+    const { folder: secrets } = await loadSecrets(folder.path);
+    expect((await stat(secrets)).mode & 0o777).to.equal(0o700);
+    for (const name of await readdir(secrets)) {
+      expect((await stat(join(secrets, name))).mode & 0o777).to.equal(0o600);
+    }
+  });
+
+  it('keep the key that data are encrypted with, even when other files are lost', async () => {
+    const {
+      folder: secrets,
+      keyEncryptionKeyFile,
+      clientKeyFiles,
+      bootstrapFile,
+    } = await loadSecrets(folder.path);
+    const before = await contentsOf(secrets);
+    await rm(bootstrapFile);
+    await loadSecrets(folder.path);
+    const after = await contentsOf(secrets);
+    for (const file of [keyEncryptionKeyFile, ...Object.values(clientKeyFiles)]) {
+      expect(after.get(file)).to.equal(before.get(file));
+    }
+  });
+
+  it('give each client the public half of its own key, and no right that it does not need', async () => {
+    const { bootstrapFile, clientKeyFiles } = await loadSecrets(folder.path);
+    const { clients } = JSON.parse(await readFile(bootstrapFile, 'utf8')) as {
+      clients: { client_id: 'inventory' | 'payment'; public_key_pem: string; scopes: string[] }[];
+    };
+    for (const { client_id: id, public_key_pem: publicKey } of clients) {
+      const key = createPrivateKey(await readFile(clientKeyFiles[id], 'utf8'));
+      expect(key.asymmetricKeyType).to.equal('ed25519');
+      expect(createPublicKey(publicKey).equals(createPublicKey(key))).to.equal(true);
+    }
+    const scopes = Object.fromEntries(clients.map(({ client_id: id, scopes: granted }) => [id, granted]));
+    expect(scopes).to.deep.equal({ inventory: ['auth.sync'], payment: ['auth.sync', 'auth.exchange'] });
+  });
+
+  it('hold a key-encryption key of 32 bytes', async () => {
+    const { keyEncryptionKeyFile } = await loadSecrets(folder.path);
+    const text = await readFile(keyEncryptionKeyFile, 'utf8');
+    expect(Buffer.from(text, 'base64url')).to.have.length(32);
+    expect(Buffer.from(text, 'base64url').toString('base64url')).to.equal(text);
+  });
+});
+
+async function contentsOf(folder: string): Promise<Map<string, string>> {
+  const paths = (await readdir(folder)).map((name) => join(folder, name));
+  return new Map(await Promise.all(paths.map(async (path) => [path, await readFile(path, 'utf8')] as const)));
+}

@@ -1,0 +1,105 @@
+/** Starting the system beside servers that somebody else runs, and choosing its ports. */
+
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import pg from 'pg';
+import type { Postgres } from '../../../scripts/system/postgres.js';
+import { startPostgres } from '../../../scripts/system/postgres.js';
+import { startSystem } from '../../../scripts/system/system.js';
+import { SystemError } from '../../../scripts/system/system-error.js';
+import { choosePorts } from '../../../scripts/system/system-ports.js';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { privateNats } from '../../support/nats.js';
+import { rejectionOf } from '../../support/rejection.js';
+
+const START_TIMEOUT_MS = 120_000;
+
+describe('the system beside given servers', function () {
+  this.timeout(START_TIMEOUT_MS);
+  let folder: TemporaryFolder;
+  let given: Postgres;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+    given = await startPostgres({ dataDir: join(folder.path, 'given'), port: 0, ephemeral: true });
+  });
+
+  after(async () => {
+    await given?.destroy();
+    await folder.remove();
+  });
+
+  it('uses what DATABASE_URL and NATS_URL name, starts none of its own, and leaves both running', async () => {
+    const nats = await privateNats();
+    const environment = { DATABASE_URL: given.url('postgres'), NATS_URL: nats.url('test') };
+    const system = await startSystem({ dataDir: join(folder.path, 'data'), ports: 'free', environment });
+    try {
+      expect(system.postgres).to.equal(undefined);
+      expect(system.nats).to.equal(undefined);
+      expect(system.accounts?.alice).to.match(/^[0-9a-f-]{36}$/);
+    } finally {
+      await system.stop();
+    }
+    expect(given.hasEnded()).to.equal(undefined);
+    const client = new pg.Client({ connectionString: given.url('postgres') });
+    await client.connect();
+    const { rows } = await client.query<{ datname: string }>(
+      "SELECT datname FROM pg_database WHERE datname LIKE 'portcullis%' ORDER BY datname",
+    );
+    await client.end();
+    expect(rows.map(({ datname }) => datname)).to.deep.equal([
+      'portcullis_auth',
+      'portcullis_inventory',
+      'portcullis_payment',
+    ]);
+    await (await nats.connect()).flush();
+    await nats.stop();
+  });
+
+  it('says that the server which DATABASE_URL names cannot be used', async () => {
+    const wrong = new URL(given.url('postgres'));
+    wrong.password = 'wrong';
+    for (const [url, said] of [
+      [wrong.href, /server that DATABASE_URL names cannot be used: .*password/],
+      ['here', /DATABASE_URL is not a URL/],
+    ] as const) {
+      const environment = { DATABASE_URL: url };
+      const error = await rejectionOf(
+        startSystem({ dataDir: join(folder.path, 'refused'), ports: 'free', environment }),
+      );
+      expect(error).to.be.instanceOf(SystemError);
+      expect(error.message).to.match(said).and.not.to.contain('wrong');
+    }
+  });
+});
+
+describe('the ports of the system', () => {
+  const nothing = { without: [] };
+
+  it('are never wanted by two parts', async () => {
+    const error = await rejectionOf(choosePorts('free', { auth: 20_001, payment: 20_001 }, nothing));
+    expect(error.message).to.match(/Port 20001 is wanted by auth and by payment.*--payment-port/);
+    const ops = await rejectionOf(choosePorts('free', { auth: 20_001, nats: 21_001 }, nothing));
+    expect(ops.message).to.match(/Port 21001 is wanted by auth and by nats-server.*--nats-port/);
+  });
+
+  it('leave room for the ops port', async () => {
+    const error = await rejectionOf(choosePorts('free', { auth: 65_000 }, nothing));
+    expect(error.message).to.match(/Port 66000 for auth \(--auth-port\) does not exist/);
+  });
+
+  it('are refused when the ops port is taken, with the flag that moves it', async () => {
+    const holder = createServer().listen(0, '127.0.0.1');
+    await once(holder, 'listening');
+    const address = holder.address();
+    const taken = typeof address === 'object' && address !== null ? address.port : 0;
+    const error = await rejectionOf(choosePorts('free', { inventory2: taken - 1_000 }, nothing));
+    holder.close();
+    expect(error.message).to.match(
+      new RegExp(`Port ${taken}, which inventory-2's ops HTTP.*--inventory-2-port`),
+    );
+  });
+});
