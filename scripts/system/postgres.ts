@@ -180,7 +180,14 @@ interface PostgresState {
 async function loadState(dataDir: string): Promise<PostgresState> {
   const file = join(dataDir, STATE_FILE);
   const known = await readFile(file, 'utf8').catch(() => undefined);
-  if (known !== undefined) return placedBelow(dataDir, JSON.parse(known) as PostgresState);
+  if (known !== undefined) {
+    const state = placedBelow(dataDir, JSON.parse(known) as PostgresState);
+    if (await exists(state.place)) return state;
+    throw new SystemError(
+      `PostgreSQL's data, which ${file} says are in ${state.place}, are not there. ` +
+        'Bring them back, or remove the data folder to begin with new ones.',
+    );
+  }
   const state: PostgresState = {
     password: randomBytes(24).toString('base64url'),
     place: await makePlace(dataDir, await postgresUser()),

@@ -68,15 +68,29 @@ export interface SystemOptions {
   readonly withTestUser?: boolean;
   /** Leaves the stock and the accounts empty. */
   readonly withoutDemo?: boolean;
+  /** Puts something of one's own between a service and what it depends on. */
+  readonly linkOf?: LinkOf;
+  /** Prepares a second process of auth, on this port; it is started by whoever wants it. */
+  readonly authReplicaPort?: number;
   /** Where DATABASE_URL, NATS_URL and what is handed on are read; nothing by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Aborts the start; what was started is stopped. */
   readonly signal?: AbortSignal;
 }
 
+/** Returns the address to use instead, or the one that was given. */
+export type LinkOf = (link: {
+  /** The process that connects, such as `inventory-1`. */
+  readonly from: string;
+  readonly to: 'auth' | 'nats-server';
+  readonly address: string;
+}) => string;
+
 /** A running system. */
 export interface System {
   readonly auth: Proc;
+  /** A second process of auth on the same database, not started yet, if one was asked for. */
+  readonly authReplica: Proc | undefined;
   readonly inventory: readonly [Proc, Proc];
   readonly payment: Proc;
   /** `undefined` when NATS_URL names a server that is not ours. */
@@ -293,6 +307,7 @@ function partOf(name: string, current: () => Postgres | Nats, start: () => Promi
 
 interface Services {
   readonly auth: Proc;
+  readonly authReplica: Proc | undefined;
   readonly inventory: readonly [Proc, Proc];
   readonly payment: Proc;
 }
@@ -307,13 +322,14 @@ function createServices(all: {
   broker: Broker;
 }): Services {
   const { options, dataDir, ports, registry, secrets, database, broker } = all;
+  const linkOf: LinkOf = options.linkOf ?? (({ address }) => address);
   const create = (name: string, service: Service, port: number, own: NodeJS.ProcessEnv): Proc => {
     const address = `127.0.0.1:${port}`;
     const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
     const environment = {
       ...handedOn(options, service),
       DATABASE_URL: database.url(databaseOf(service)),
-      NATS_URL: broker.url(service),
+      NATS_URL: linked(broker.url(service), (host) => linkOf({ from: name, to: 'nats-server', address: host })),
       PORTCULLIS_LISTEN: address,
       PORTCULLIS_OPS_LISTEN: opsAddress,
       PORTCULLIS_ISSUER: issuerOf(ports),
@@ -334,23 +350,27 @@ function createServices(all: {
       },
     });
   };
-  const client = (name: 'inventory' | 'payment'): NodeJS.ProcessEnv => ({
-    PORTCULLIS_AUTH_ADDRESS: `127.0.0.1:${ports.auth}`,
+  const client = (name: 'inventory' | 'payment', from: string = name): NodeJS.ProcessEnv => ({
+    PORTCULLIS_AUTH_ADDRESS: linkOf({ from, to: 'auth', address: `127.0.0.1:${ports.auth}` }),
     PORTCULLIS_CLIENT_ID: name,
     PORTCULLIS_CLIENT_KEY_FILE: secrets.clientKeyFiles[name],
   });
   const lease = options.leaseMs === undefined ? {} : { PORTCULLIS_LEASE_MS: String(options.leaseMs) };
   const inventory = [
-    create('inventory-1', 'inventory', ports.inventory1, client('inventory')),
-    create('inventory-2', 'inventory', ports.inventory2, client('inventory')),
+    create('inventory-1', 'inventory', ports.inventory1, client('inventory', 'inventory-1')),
+    create('inventory-2', 'inventory', ports.inventory2, client('inventory', 'inventory-2')),
   ] as const;
+  const auth = {
+    ...lease,
+    PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
+    PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
+  };
+  const { authReplicaPort } = options;
   return {
     inventory,
-    auth: create('auth', 'auth', ports.auth, {
-      ...lease,
-      PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
-      PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
-    }),
+    auth: create('auth', 'auth', ports.auth, auth),
+    authReplica:
+      authReplicaPort === undefined ? undefined : create('auth-replica', 'auth', authReplicaPort, auth),
     payment: create('payment', 'payment', ports.payment, {
       ...client('payment'),
       PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
@@ -363,6 +383,7 @@ async function startServices({ options, undo }: Starting, services: Services): P
   // Whoever asks another stops before the one that is asked.
   undo.push(
     () => services.auth.stop(),
+    async () => await services.authReplica?.stop(),
     async () => void (await Promise.all(services.inventory.map((instance) => instance.stop()))),
     () => services.payment.stop(),
   );
@@ -394,6 +415,13 @@ function handedOn({ environment = {} }: SystemOptions, service: Service): NodeJS
     .filter(([, services]) => services.includes(service))
     .map(([name]) => [name, environment[name]] as const);
   return Object.fromEntries([...inherited, ...ours].filter(([, value]) => value !== undefined));
+}
+
+/** The same URL with another host and port in it. */
+function linked(text: string, linkOf: (host: string) => string): string {
+  const url = new URL(text);
+  url.host = linkOf(url.host);
+  return url.href;
 }
 
 /** The address at which auth publishes its keys over HTTP. */

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -103,7 +103,6 @@ describe('PostgreSQL of our own', () => {
     const lines = (await readFile(file, 'utf8')).split('\n');
     await first.stop();
     const bystander = spawn('sleep', ['60'], { stdio: 'ignore' });
-    const { writeFile } = await import('node:fs/promises');
     await writeFile(file, [String(bystander.pid), ...lines.slice(1)].join('\n'));
     const server = await start('reused');
     expect(await query(server.url('postgres'), 'SELECT 1 AS one')).to.deep.equal([{ one: 1 }]);
@@ -121,6 +120,15 @@ describe('PostgreSQL of our own', () => {
     holder.close();
     expect(error).to.be.instanceOf(SystemError);
     expect(error.message).to.match(new RegExp(`Port ${port}.*PostgreSQL.*--postgres-port`));
+  });
+
+  it('does not begin anew in silence when its data are gone', async () => {
+    const server = await start('lost');
+    await server.stop();
+    await rm(join(folder.path, 'lost', 'postgres'), { recursive: true });
+    const error = await rejectionOf(start('lost'));
+    expect(error).to.be.instanceOf(SystemError);
+    expect(error.message).to.match(/lost\/postgres, are not there/);
   });
 
   it('takes its data along when it is destroyed', async () => {

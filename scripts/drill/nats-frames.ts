@@ -1,0 +1,55 @@
+/** As much of the NATS protocol as it takes to lose messages, and nothing but messages, on the way. */
+
+const LINE_END = Buffer.from('\r\n');
+/** The longest line that can begin a message; whatever is longer is not NATS. */
+const LINE_BYTES_MAX = 64 * 1024;
+
+/**
+ * Returns a function that is given everything that a NATS server sends on one connection, in pieces
+ * of any size, and gives it back; while `drop` holds, without the messages (`MSG`, `HMSG`).
+ *
+ * On a connection of another protocol it gives everything back as it was.
+ */
+export function dropMessages(): (chunk: Buffer, drop: boolean) => Buffer {
+  let line = Buffer.alloc(0);
+  let payloadLeft = 0;
+  let isDropping = false;
+  let isNats: boolean | undefined;
+
+  return (chunk, drop) => {
+    if (isNats === false) return chunk;
+    const kept: Buffer[] = [];
+    let rest = chunk;
+    while (rest.byteLength > 0) {
+      if (payloadLeft > 0) {
+        const part = rest.subarray(0, payloadLeft);
+        payloadLeft -= part.byteLength;
+        rest = rest.subarray(part.byteLength);
+        if (!isDropping) kept.push(part);
+        continue;
+      }
+      const before = line.byteLength;
+      line = Buffer.concat([line, rest]);
+      const end = line.indexOf(LINE_END);
+      isNats ??= line.byteLength < 5 ? undefined : line.subarray(0, 5).equals(Buffer.from('INFO '));
+      if (end === -1 && line.byteLength > LINE_BYTES_MAX) isNats = false;
+      if (isNats === false) return Buffer.concat([...kept, line]);
+      if (end === -1) return Buffer.concat(kept);
+      const whole = line.subarray(0, end + LINE_END.byteLength);
+      rest = rest.subarray(whole.byteLength - before);
+      line = Buffer.alloc(0);
+      const size = messageBytesOf(whole);
+      isDropping = size !== undefined && drop;
+      if (size !== undefined) payloadLeft = size + LINE_END.byteLength;
+      if (!isDropping) kept.push(whole);
+    }
+    return Buffer.concat(kept);
+  };
+}
+
+/** How long the payload is that follows this line; `undefined` when the line begins no message. */
+function messageBytesOf(line: Buffer): number | undefined {
+  const [verb, ...words] = line.toString('latin1').trim().split(/\s+/);
+  if (verb !== 'MSG' && verb !== 'HMSG') return undefined;
+  return Number(words.at(-1));
+}
