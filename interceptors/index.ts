@@ -2,6 +2,12 @@
 
 export { type AccessRule, readRules, type SchemaMetadata } from './access-rule.js';
 export { BROADCAST_SUBJECT, BROADCAST_TYPE } from './broadcasts.js';
+export {
+  BROKER_CONNECT_TIMEOUT_MS,
+  BROKER_PING_INTERVAL_MS,
+  BROKER_RECONNECT_WAIT_MS,
+  brokerConnection,
+} from './broker.js';
 export { type Clock, systemClock } from './clock.js';
 export { type ErrorCode, type FieldViolation, invalidField, ServiceError } from './errors.js';
 export { type GuardLog, QUESTIONS_PER_LEASE, type RevocationSource } from './feed-runner.js';

@@ -2,7 +2,7 @@
 
 import { type Entry, EntryKind } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import { IdTable } from './id-table.js';
-import type { TokenClaims } from './token-claims.js';
+import type { TokenClaims, TokenOrigin } from './token-claims.js';
 
 /** Length of an identifier in an entry, in bytes. */
 export const ID_BYTES = 16;
@@ -15,6 +15,18 @@ interface GenerationFloor {
   keepUntilMs: number;
 }
 
+/** A revocation of another issuer's user by time: whatever was issued up to the cut-off is revoked. */
+interface ForeignCutOff {
+  seconds: number;
+  keepUntilMs: number;
+}
+
+/** The kinds of entries that another issuer's tokens can be matched with. */
+export type ForeignKind =
+  | typeof EntryKind.ENTRY_KIND_TOKEN
+  | typeof EntryKind.ENTRY_KIND_SESSION
+  | typeof EntryKind.ENTRY_KIND_USER;
+
 /**
  * What has been revoked. Entries are added in any order and as often as they come; nothing is ever
  * evicted to make room, and only {@link dropUntil} takes entries out.
@@ -26,18 +38,24 @@ export class RevocationList {
   readonly #users = new Map<string, GenerationFloor>();
   readonly #clients = new Map<string, GenerationFloor>();
   readonly #keys = new Map<string, number>();
+  // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
+  readonly #foreignIds = new Map<string, number>();
+  readonly #foreignUsers = new Map<string, ForeignCutOff>();
 
   /** The number of entries held. */
   get size(): number {
-    return (
-      sizeOf(this.#tokens) + sizeOf(this.#sessions) + this.#users.size + this.#clients.size + this.#keys.size
-    );
+    const ids = sizeOf(this.#tokens) + sizeOf(this.#sessions) + this.#foreignIds.size;
+    return ids + this.#users.size + this.#clients.size + this.#keys.size + this.#foreignUsers.size;
   }
 
   /** Adds an entry of the log. Kinds that this version does not know are an error, never ignored. */
   add(entry: Entry): void {
     const keepUntilMs = entry.keepUntil?.getTime() ?? Number.NaN;
     if (!Number.isFinite(keepUntilMs)) throw new RangeError('a revocation entry has no keep_until');
+    if (entry.issuer !== '') {
+      this.#addForeign(entry, keepUntilMs);
+      return;
+    }
     switch (entry.kind) {
       case EntryKind.ENTRY_KIND_TOKEN:
       case EntryKind.ENTRY_KIND_SESSION:
@@ -103,7 +121,7 @@ export class RevocationList {
     for (const [clientId, generation] of claims.clients) {
       if (isBelow(this.#clients, clientId, generation)) return true;
     }
-    return this.#keys.has(claims.keyId);
+    return this.#keys.has(claims.keyId) || this.#revokesForeign(claims);
   }
 
   /**
@@ -119,12 +137,86 @@ export class RevocationList {
     for (const floors of [this.#users, this.#clients]) {
       for (const [key, floor] of floors) if (floor.keepUntilMs <= horizonMs) floors.delete(key);
     }
-    for (const [key, keepUntilMs] of this.#keys) if (keepUntilMs <= horizonMs) this.#keys.delete(key);
+    for (const keys of [this.#keys, this.#foreignIds]) {
+      for (const [key, keepUntilMs] of keys) if (keepUntilMs <= horizonMs) keys.delete(key);
+    }
+    for (const [key, cutOff] of this.#foreignUsers) {
+      if (cutOff.keepUntilMs <= horizonMs) this.#foreignUsers.delete(key);
+    }
   }
+
+  #addForeign(entry: Entry, keepUntilMs: number): void {
+    if (!isForeignKind(entry.kind)) {
+      throw new RangeError(`a revocation entry of another issuer is of kind ${entry.kind}`);
+    }
+    const key = foreignKey(entry.kind, entry.issuer, textOf(entry.key));
+    if (entry.kind !== EntryKind.ENTRY_KIND_USER) {
+      this.#foreignIds.set(key, Math.max(keepUntilMs, this.#foreignIds.get(key) ?? 0));
+      return;
+    }
+    const seconds = cutOffSecondsOf(entry);
+    const cutOff = this.#foreignUsers.get(key);
+    if (cutOff === undefined) {
+      this.#foreignUsers.set(key, { seconds, keepUntilMs });
+      return;
+    }
+    cutOff.seconds = Math.max(cutOff.seconds, seconds);
+    cutOff.keepUntilMs = Math.max(cutOff.keepUntilMs, keepUntilMs);
+  }
+
+  #revokesForeign(claims: TokenClaims): boolean {
+    if (this.#foreignIds.size === 0 && this.#foreignUsers.size === 0) return false;
+    for (const root of rootsOf(claims)) {
+      for (const [kind, key] of foreignKeysOf(root)) {
+        if (kind !== EntryKind.ENTRY_KIND_USER && this.#foreignIds.has(key)) return true;
+        const cutOff = kind === EntryKind.ENTRY_KIND_USER ? this.#foreignUsers.get(key) : undefined;
+        if (cutOff !== undefined && root.issuedAtSeconds <= cutOff.seconds) return true;
+      }
+    }
+    return false;
+  }
+}
+
+/**
+ * What entries of other issuers are matched with: the token itself, and the token of another issuer
+ * that it was derived from.
+ */
+function rootsOf(claims: TokenClaims): readonly TokenOrigin[] {
+  return claims.origin === undefined ? [claims] : [claims, claims.origin];
+}
+
+/** The keys under which entries of its issuer would revoke a token. */
+export function foreignKeysOf(root: TokenOrigin): readonly (readonly [kind: ForeignKind, key: string])[] {
+  const { issuer, tokenId, sessionId, subject } = root;
+  const token = foreignKey(EntryKind.ENTRY_KIND_TOKEN, issuer, tokenId);
+  const user = foreignKey(EntryKind.ENTRY_KIND_USER, issuer, subject);
+  const keys: (readonly [ForeignKind, string])[] = [
+    [EntryKind.ENTRY_KIND_TOKEN, token],
+    [EntryKind.ENTRY_KIND_USER, user],
+  ];
+  if (sessionId !== undefined) {
+    keys.push([EntryKind.ENTRY_KIND_SESSION, foreignKey(EntryKind.ENTRY_KIND_SESSION, issuer, sessionId)]);
+  }
+  return keys;
+}
+
+/** One text for a kind, an issuer and an identifier; no two triples have the same. */
+export function foreignKey(kind: ForeignKind, issuer: string, text: string): string {
+  return `${kind} ${issuer.length} ${issuer} ${text}`;
+}
+
+/** Whether another issuer's tokens can be matched with entries of this kind. */
+export function isForeignKind(kind: EntryKind): kind is ForeignKind {
+  return (
+    kind === EntryKind.ENTRY_KIND_TOKEN ||
+    kind === EntryKind.ENTRY_KIND_SESSION ||
+    kind === EntryKind.ENTRY_KIND_USER
+  );
 }
 
 /** Whether an entry revokes a token with these claims; what the list answers for many, this does for one. */
 export function isRevokedBy(claims: TokenClaims, entry: Entry): boolean {
+  if (entry.issuer !== '') return rootsOf(claims).some((root) => isForeignRevokedBy(root, entry));
   switch (entry.kind) {
     case EntryKind.ENTRY_KIND_TOKEN: {
       const id = uuidOf(entry.key);
@@ -149,6 +241,27 @@ export function isRevokedBy(claims: TokenClaims, entry: Entry): boolean {
     default:
       return false;
   }
+}
+
+function isForeignRevokedBy(root: TokenOrigin, entry: Entry): boolean {
+  if (root.issuer !== entry.issuer) return false;
+  const text = textOf(entry.key);
+  switch (entry.kind) {
+    case EntryKind.ENTRY_KIND_TOKEN:
+      return root.tokenId === text;
+    case EntryKind.ENTRY_KIND_SESSION:
+      return root.sessionId === text;
+    case EntryKind.ENTRY_KIND_USER:
+      return root.subject === text && root.issuedAtSeconds <= cutOffSecondsOf(entry);
+    default:
+      return false;
+  }
+}
+
+function cutOffSecondsOf(entry: Entry): number {
+  const seconds = Math.ceil((entry.cutOffTime?.getTime() ?? Number.NaN) / 1000);
+  if (!Number.isSafeInteger(seconds)) throw new RangeError('a revocation entry has no cut_off_time');
+  return seconds;
 }
 
 /** The canonical text of a UUID in 16 bytes. */

@@ -29,10 +29,21 @@ export interface TokenClaims extends Principal {
   readonly clients: readonly (readonly [clientId: string, generation: bigint])[];
   /** The `jti` of every token this one was derived from (`ancestors`). */
   readonly ancestors: readonly string[];
+  /** The token of another issuer at the root of an exchange (`origin`); undefined when it was ours. */
+  readonly origin: TokenOrigin | undefined;
   /** When the token was issued (`iat`), in seconds since the epoch. */
   readonly issuedAtSeconds: number;
   /** The key that signed the token (`kid`). */
   readonly keyId: string;
+}
+
+/** The token of another issuer that a token was derived from, as far as it can be revoked. */
+export interface TokenOrigin {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly sessionId: string | undefined;
+  readonly tokenId: string;
+  readonly issuedAtSeconds: number;
 }
 
 /** What a token must say to be taken here. */
@@ -81,6 +92,7 @@ export function readClaims(
   const generation = reader.has('gen') ? reader.count('gen') : undefined;
   const actors = reader.has('act') ? reader.actors('act') : [];
   const ancestors = reader.has('ancestors') ? reader.uuids('ancestors') : [];
+  const origin = reader.has('origin') ? reader.origin('origin') : undefined;
   if (reader.has('amr')) reader.texts('amr');
   const notBeforeSeconds = reader.has('nbf') ? reader.seconds('nbf') : issuedAtSeconds;
 
@@ -93,6 +105,14 @@ export function readClaims(
   // The revocation log keeps its entries this long and no longer: a token that outlived them
   // would come back to life.
   if (expiresAtSeconds - issuedAtSeconds > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return { fault: 'exp' };
+
+  if (origin !== undefined) {
+    // Only an exchange makes one, out of a token of another issuer.
+    if (actors.length === 0 || origin.issuer === issuer) return { fault: 'origin' };
+    // Revocations of the origin are kept no longer than it could live: what was derived from it must not outlive it.
+    const livesFor = expiresAtSeconds - origin.issuedAtSeconds;
+    if (livesFor > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return { fault: 'origin' };
+  }
 
   // A service's own token has no session; a user's always has one, with its generation.
   const isService = sessionId === undefined;
@@ -119,6 +139,7 @@ export function readClaims(
     generation,
     clients,
     ancestors,
+    origin,
     issuedAtSeconds,
     keyId,
   };
@@ -205,6 +226,22 @@ class ClaimReader {
       actor = act;
     }
     return actors;
+  }
+
+  origin(name: string): TokenOrigin | undefined {
+    const value = this.#value(name);
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      return this.#fail(name, undefined);
+    }
+    const reader = new ClaimReader(value as JsonObject);
+    const origin = {
+      issuer: reader.text('iss'),
+      subject: reader.text('sub'),
+      sessionId: reader.has('sid') ? reader.text('sid') : undefined,
+      tokenId: reader.text('jti'),
+      issuedAtSeconds: reader.seconds('iat'),
+    };
+    return reader.fault === undefined ? origin : this.#fail(name, undefined);
   }
 
   #value(name: string): JsonValue | undefined {

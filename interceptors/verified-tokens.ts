@@ -1,7 +1,7 @@
 /** The tokens this process has verified, so that each is verified once, and found by what revokes it. */
 
 import { type Entry, EntryKind } from '../proto/gen/portcullis/revocation/v1/revocation.js';
-import { isRevokedBy, textOf, uuidOf } from './revocation-list.js';
+import { foreignKey, foreignKeysOf, isForeignKind, isRevokedBy, textOf, uuidOf } from './revocation-list.js';
 import { CLOCK_SKEW_SECONDS, type TokenClaims } from './token-claims.js';
 
 /** How many verified tokens a process remembers. Those with live calls stay beyond it. */
@@ -75,6 +75,8 @@ export class VerifiedTokens {
   readonly #byTokenId: Index = new Map();
   readonly #bySession: Index = new Map();
   readonly #bySubject: Index = new Map();
+  // By what entries of another issuer name, for tokens that were derived from one of its.
+  readonly #byOrigin: Index = new Map();
   readonly #byExpiry = new Map<number, Set<VerifiedToken>>();
   readonly #max: number;
 
@@ -118,6 +120,7 @@ export class VerifiedTokens {
     for (const ancestor of claims.ancestors) insert(this.#byTokenId, ancestor, token);
     if (claims.sessionId !== undefined) insert(this.#bySession, claims.sessionId, token);
     insert(this.#bySubject, claims.subject, token);
+    for (const key of originKeysOf(token)) insert(this.#byOrigin, key, token);
     const expiring = this.#byExpiry.get(token.expiresAtMs);
     if (expiring === undefined) this.#byExpiry.set(token.expiresAtMs, new Set([token]));
     else expiring.add(token);
@@ -133,6 +136,7 @@ export class VerifiedTokens {
     for (const ancestor of claims.ancestors) erase(this.#byTokenId, ancestor, token);
     if (claims.sessionId !== undefined) erase(this.#bySession, claims.sessionId, token);
     erase(this.#bySubject, claims.subject, token);
+    for (const key of originKeysOf(token)) erase(this.#byOrigin, key, token);
     const expiring = this.#byExpiry.get(token.expiresAtMs);
     expiring?.delete(token);
     if (expiring?.size === 0) this.#byExpiry.delete(token.expiresAtMs);
@@ -161,6 +165,7 @@ export class VerifiedTokens {
   }
 
   #candidates(entry: Entry): Iterable<VerifiedToken> {
+    if (entry.issuer !== '') return this.#foreignCandidates(entry);
     switch (entry.kind) {
       case EntryKind.ENTRY_KIND_TOKEN:
         return lookUp(this.#byTokenId, uuidOf(entry.key));
@@ -173,6 +178,18 @@ export class VerifiedTokens {
         // than an index with a few huge sets.
         return this.#all;
     }
+  }
+
+  /** The issuer's own tokens by what they say themselves, and what was derived from them by its origin. */
+  #foreignCandidates({ kind, issuer, key }: Entry): Iterable<VerifiedToken> {
+    if (!isForeignKind(kind)) return [];
+    const text = textOf(key);
+    const index = {
+      [EntryKind.ENTRY_KIND_TOKEN]: this.#byTokenId,
+      [EntryKind.ENTRY_KIND_SESSION]: this.#bySession,
+      [EntryKind.ENTRY_KIND_USER]: this.#bySubject,
+    }[kind];
+    return new Set([...lookUp(index, text), ...lookUp(this.#byOrigin, foreignKey(kind, issuer, text))]);
   }
 
   #unbucket(token: VerifiedToken): void {
@@ -212,6 +229,10 @@ export class VerifiedTokens {
     }
     if (fallback !== undefined) this.remove(fallback);
   }
+}
+
+function originKeysOf({ claims }: VerifiedToken): readonly string[] {
+  return claims.origin === undefined ? [] : foreignKeysOf(claims.origin).map(([, key]) => key);
 }
 
 /** A small number from characters of the signature, which are as good as random. */

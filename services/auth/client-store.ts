@@ -46,6 +46,17 @@ export function createClientRows(sql: Sql): ClientRows {
     find: (clientId) => select(clientId, ''),
     lockShared: (clientId) => select(clientId, 'FOR SHARE'),
 
+    raiseGeneration: async (clientId) => {
+      // A row that many share is never free: each that waits for the row alone is overtaken by the next to share
+      // it. The lock on the table has a queue.
+      await sql.query('LOCK TABLE clients IN EXCLUSIVE MODE');
+      const { rows } = await sql.query<{ generation: bigint }>(
+        'UPDATE clients SET generation = generation + 1 WHERE client_id = $1 RETURNING generation',
+        [clientId],
+      );
+      return rows[0]?.generation;
+    },
+
     useAssertion: async ({ clientId, jtiHash, expireTime }) => {
       const { rowCount } = await sql.query(
         `INSERT INTO client_assertions (client_id, jti_hash, expire_time)

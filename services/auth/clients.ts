@@ -31,6 +31,11 @@ export interface ClientRows {
   /** The client; its row stays share-locked until the end of the transaction. */
   lockShared(clientId: string): Promise<Client | undefined>;
   /**
+   * Raises the client's generation and answers it; undefined when there is no such client. Whoever mints waits
+   * until the end of the transaction.
+   */
+  raiseGeneration(clientId: string): Promise<bigint | undefined>;
+  /**
    * Notes that an assertion was used; false when it had been used before. It is forgotten some time
    * after it has expired.
    */

@@ -60,6 +60,33 @@ export function createKeyRows(sql: Sql): KeyRows {
       return rows[0] && keyOf(rows[0]);
     },
 
+    retire: async (kid) => {
+      await lockAgainstMinting(sql);
+      const { rows } = await sql.query<{ purpose: KeyPurpose; state: KeyState }>(
+        `UPDATE signing_keys k SET state = 'retired', state_time = clock_timestamp()
+         FROM (SELECT kid, state FROM signing_keys WHERE ${OF_THIS_EPOCH} AND kid = $1) before
+         WHERE k.kid = before.kid RETURNING k.purpose, before.state`,
+        [kid],
+      );
+      return rows[0];
+    },
+
+    retireAll: async () => {
+      await lockAgainstMinting(sql);
+      await sql.query(
+        `UPDATE signing_keys SET state = 'retired', state_time = clock_timestamp()
+         WHERE ${OF_THIS_EPOCH} AND state <> 'retired'`,
+      );
+    },
+
+    promoteNext: async (purpose) => {
+      await sql.query(
+        `UPDATE signing_keys SET state = 'signing', state_time = clock_timestamp()
+         WHERE ${OF_THIS_EPOCH} AND purpose = $1 AND state = 'next'`,
+        [purpose],
+      );
+    },
+
     lockLive: async (kid) => {
       const { rowCount } = await sql.query(
         `SELECT FROM signing_keys WHERE ${OF_THIS_EPOCH} AND kid = $1 AND state <> 'retired' FOR SHARE`,
@@ -68,6 +95,14 @@ export function createKeyRows(sql: Sql): KeyRows {
       return rowCount > 0;
     },
   };
+}
+
+/**
+ * Waits for all that have shared a key, and makes the next ones wait. The key's row alone would not do: under load
+ * it is shared at every moment, and whoever waits for it is overtaken for ever. The lock on the table has a queue.
+ */
+async function lockAgainstMinting(sql: Sql): Promise<void> {
+  await sql.query('LOCK TABLE signing_keys IN EXCLUSIVE MODE');
 }
 
 /** What is published, as this transaction sees it. */

@@ -10,6 +10,7 @@ import {
   generateKeyPair,
   importPKCS8,
 } from 'jose';
+import { type Clock, systemClock } from '../../interceptors/clock.js';
 import { ServiceError } from '../../interceptors/errors.js';
 import { createNextRead } from './next-read.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
@@ -31,6 +32,9 @@ export const ACCESS_TOKEN_TYPE = 'at+jwt';
 
 /** `typ` of a broadcast. */
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';
+
+/** After this many milliseconds the key that signs broadcasts is read again. */
+export const BROADCAST_KEY_FRESH_MS = 1000;
 
 /** When to ask again while no key has been made yet, in milliseconds. */
 export const NO_KEY_RETRY_MS = 500;
@@ -77,6 +81,15 @@ export interface KeyRows {
   /** Every key that is not retired. */
   live(): Promise<KeyRow[]>;
   insert(key: KeyRow): Promise<void>;
+  /**
+   * Takes a key out of publication for good, and answers what it was before; undefined when there is no such key.
+   * Whoever mints waits until the end of the transaction.
+   */
+  retire(kid: string): Promise<{ readonly purpose: KeyPurpose; readonly state: KeyState } | undefined>;
+  /** Retires every key; whoever mints waits until the end of the transaction. */
+  retireAll(): Promise<void>;
+  /** Lets the purpose's next key sign, if there is one. */
+  promoteNext(purpose: KeyPurpose): Promise<void>;
   /** The key that signs; its row stays share-locked until the end of the transaction. */
   lockSigning(purpose: KeyPurpose): Promise<KeyRow | undefined>;
   /** Whether this key still verifies; its row stays share-locked until the end of the transaction. */
@@ -91,8 +104,12 @@ export interface PublicKeys {
 
 /** Signs broadcasts of revocations. */
 export interface BroadcastSigner {
-  /** A compact JWS over the payload, by the broadcast key that signs now. */
-  sign(payload: Uint8Array): Promise<string>;
+  /**
+   * A compact JWS over the payload, by the broadcast key that signs now.
+   *
+   * @param epoch - the epoch that the payload belongs to; whichever is known when absent
+   */
+  sign(payload: Uint8Array, epoch?: Uint8Array): Promise<string>;
 }
 
 /** The keys of this issuer. */
@@ -103,6 +120,10 @@ export interface Keys {
    * @throws UnusableKeyError naming the `kid`
    */
   open(): Promise<void>;
+  /** Makes the keys that have come to lack, because one was revoked or an epoch was opened. */
+  replenish(): Promise<void>;
+  /** A whole set of new keys, to be inserted by the caller. */
+  makeAll(): Promise<readonly KeyRow[]>;
   /**
    * Locks the key that signs access tokens now, so that it cannot be retired before the transaction
    * ends, and answers the function that signs claims with it.
@@ -132,15 +153,25 @@ export interface KeysDeps {
   readonly keyEncryptionKey: Buffer;
   /** For keys that are still to be made. */
   readonly algorithm: SigningAlgorithm;
+  readonly clock?: Clock;
+}
+
+/** The key that signs broadcasts, as it was last read. */
+interface Broadcasting {
+  readonly epoch: Buffer;
+  readonly key: KeyRow;
+  readonly readAtMs: number;
 }
 
 /** The keys in this database, opened with the given key-encryption key. */
-export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Keys {
+export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemClock }: KeysDeps): Keys {
   if (keyEncryptionKey.length !== KEY_ENCRYPTION_KEY_BYTES) {
     throw new TypeError(`the key-encryption key must have ${KEY_ENCRYPTION_KEY_BYTES} bytes`);
   }
   const opened = new Map<string, CryptoKey>();
-  let broadcastKey: KeyRow | undefined;
+  const making = { keyEncryptionKey, algorithm };
+  let broadcasting: Broadcasting | undefined;
+  let reloading: Promise<void> | undefined;
 
   const privateKeyOf = async (row: KeyRow): Promise<CryptoKey> => {
     const known = opened.get(row.kid);
@@ -154,18 +185,39 @@ export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Ke
     return await new CompactSign(payload).setProtectedHeader(header).sign(await privateKeyOf(row));
   };
 
+  const reload = async (): Promise<void> => {
+    const { epoch, rows } = await store.transaction(async ({ keys }) => ({
+      epoch: await keys.epoch(),
+      rows: await keys.live(),
+    }));
+    const key = rows.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
+    for (const kid of opened.keys()) if (!rows.some((row) => row.kid === kid)) opened.delete(kid);
+    broadcasting = key && { epoch, key, readAtMs: clock.monotonicMs() };
+  };
+  const reloadOnce = (): Promise<void> => {
+    reloading ??= reload().finally(() => {
+      reloading = undefined;
+    });
+    return reloading;
+  };
+  const replenish = async (): Promise<void> => {
+    const missing = await makeMissingKeys(await store.transaction((tx) => tx.keys.live()), making);
+    if (missing.length > 0) await store.transaction((tx) => insertStillMissing(tx, missing));
+    await reloadOnce();
+  };
+
   return {
     open: async () => {
-      let rows = await store.transaction((tx) => tx.keys.live());
       // Before any is made: keys under a wrong key-encryption key must not get among the others.
-      for (const row of rows) await privateKeyOf(row);
-      const missing = await makeMissingKeys(rows, { keyEncryptionKey, algorithm });
-      if (missing.length > 0) rows = await store.transaction((tx) => insertStillMissing(tx, missing));
-      for (const row of rows) await privateKeyOf(row);
-      broadcastKey = rows.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
+      for (const row of await store.transaction((tx) => tx.keys.live())) await privateKeyOf(row);
+      await replenish();
+      for (const row of await store.transaction((tx) => tx.keys.live())) await privateKeyOf(row);
     },
+    replenish,
+    makeAll: () => makeMissingKeys([], making),
     lockTokenSigner: async (tx) => {
-      const row = await tx.keys.lockSigning('token');
+      // A statement that waited until another key signs has looked for it before it waited.
+      const row = (await tx.keys.lockSigning('token')) ?? (await tx.keys.lockSigning('token'));
       if (row === undefined) {
         const retryAfterMs = NO_KEY_RETRY_MS;
         throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'there is no signing key yet', { retryAfterMs });
@@ -173,13 +225,35 @@ export function createKeys({ store, keyEncryptionKey, algorithm }: KeysDeps): Ke
       return (claims) => sign(row, ACCESS_TOKEN_TYPE, Buffer.from(JSON.stringify(claims), 'utf8'));
     },
     broadcastSigner: () => ({
-      sign: async (payload) => {
-        if (broadcastKey === undefined) throw new Error('no key signs broadcasts');
-        return await sign(broadcastKey, BROADCAST_TYPE, payload);
+      sign: async (payload, epoch) => {
+        if (broadcasting === undefined) throw new Error('no key signs broadcasts');
+        if (epoch !== undefined && !broadcasting.epoch.equals(epoch)) await reloadOnce();
+        const { key, epoch: known, readAtMs } = broadcasting;
+        if (epoch !== undefined && !known.equals(epoch)) throw new Error('the epoch of the entries is over');
+        // Another replica may have retired the key. Nobody waits for that: a broadcast that is not believed costs
+        // the next sync.
+        if (clock.monotonicMs() - readAtMs > BROADCAST_KEY_FRESH_MS) reloadOnce().catch(() => undefined);
+        return await sign(key, BROADCAST_TYPE, payload);
       },
     }),
     published: async (tx) => publish(await tx.keys.live()),
   };
+}
+
+/**
+ * Takes a key out of publication, and lets the next one sign in its place; false when there is no such key.
+ * Afterwards {@link Keys.replenish} is due.
+ */
+export async function retireKey(
+  keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>,
+  kid: string,
+): Promise<boolean> {
+  // Nobody makes keys meanwhile: one that is inserted as signing must not meet one that is promoted.
+  await keys.lockMaking();
+  const retired = await keys.retire(kid);
+  if (retired === undefined) return false;
+  if (retired.state === 'signing') await keys.promoteNext(retired.purpose);
+  return true;
 }
 
 /** Shares readings, because anybody may ask, and as often as they like. */

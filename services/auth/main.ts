@@ -20,9 +20,12 @@ import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import { applyBootstrap } from './bootstrap.js';
 import { type Config, parseConfig } from './config.js';
+import { createEpochs } from './epochs.js';
 import { createExchange } from './exchange.js';
 import { createAuthHandlers, createUserHandlers } from './handlers.js';
 import { startHousekeeping } from './housekeeping.js';
+import { createInstanceStore } from './instance-store.js';
+import { createInstances } from './instances.js';
 import { readPublishedKeys } from './key-store.js';
 import { createKeys, createPublicKeys, UnusableKeyError } from './keys.js';
 import { createPasswords } from './passwords.js';
@@ -60,8 +63,8 @@ async function main(config: Config): Promise<void> {
   let askNow = (): void => {};
   const onRevoked = (batch: LogBatch): void => {
     broadcaster?.publish(batch);
-    // Without a broker even this process would not learn of it before the next regular sync.
-    if (broadcaster?.state().connected !== true) askNow();
+    // This process need not wait for the broker, which may be away or frozen, to tell it what it has done itself.
+    askNow();
   };
   const parts = createParts(config, { database, log, onRevoked });
   const source = createRevocationSource(parts.revocations);
@@ -86,7 +89,7 @@ async function main(config: Config): Promise<void> {
     interceptors: [guard.interceptor],
     credentials: ServerCredentials.createInsecure(),
     addServices: (server) => {
-      const revocationHandlers = createRevocationHandlers({ revocations: parts.revocations, source });
+      const revocationHandlers = createRevocationHandlers({ ...parts, source });
       guard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(parts));
       guard.addService(server, UserServiceService, userMetadata, createUserHandlers(parts));
       guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
@@ -104,7 +107,12 @@ async function main(config: Config): Promise<void> {
   if (natsUrl === undefined) log.warn('without a broker revocations travel by sync alone');
   else broadcaster = createBroadcaster({ url: natsUrl, signer: parts.keys.broadcastSigner(), log });
 
-  const chores = { revocations: () => parts.revocations.purge(), accounts: () => clean(database) };
+  const chores = {
+    revocations: () => parts.revocations.purge(),
+    instances: () => parts.instances.forgetSilent(),
+    keys: () => parts.keys.replenish(),
+    accounts: () => clean(database),
+  };
   const housekeeping = startHousekeeping({ chores, log });
   const stopping = new AbortController();
   runUntilSignal({
@@ -116,6 +124,7 @@ async function main(config: Config): Promise<void> {
       await housekeeping.stop();
       await broadcaster?.close();
       await guard.close();
+      await parts.instances.close();
       await database.close();
     },
   });
@@ -141,6 +150,7 @@ function createParts(
   outside: { database: Database; log: Log; onRevoked: (batch: LogBatch) => void },
 ) {
   const { database, onRevoked } = outside;
+  const clock = systemClock;
   const store = createAuthStore({ database, onRevoked });
   const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
   const verifyToken = createTokenVerifier(issuer);
@@ -154,14 +164,30 @@ function createParts(
       'an instance has seen revocations that the database does not have: it was restored or lost transactions',
     );
   const { tokenIdOf } = exchange;
+  const instances = createInstances({ store: createInstanceStore(database), clock });
+  const onKeyRevoked = (): void =>
+    void keys
+      .replenish()
+      .catch((error: unknown) => outside.log.warn({ err: error }, 'no further key could be made yet'));
   return {
     store,
     keys,
+    instances,
+    epochs: createEpochs({ store, keys }),
     publicKeys: createPublicKeys(store),
     passwords,
     exchange,
     log,
-    revocations: createRevocations({ store, log, tokenIdOf, clock: systemClock, onLogChanged }),
+    revocations: createRevocations({
+      store,
+      log,
+      tokenIdOf,
+      clock,
+      issuer,
+      instances,
+      onKeyRevoked,
+      onLogChanged,
+    }),
     users: createUsers({
       store,
       passwords,
@@ -172,7 +198,7 @@ function createParts(
       passwords,
       tokens,
       throttle: createThrottle(),
-      clock: systemClock,
+      clock,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
     }),
     // Counted apart: a client with a wrong key must not keep the users behind the same address from logging in.

@@ -1,5 +1,6 @@
 /** Lets one read answer many requests, but only those that had arrived before it began. */
 
+import { systemTimers, type Timers } from '../../interceptors/clock.js';
 import { ServiceError } from '../../interceptors/errors.js';
 
 /** After this many milliseconds a read no longer keeps the next one from beginning. */
@@ -27,30 +28,33 @@ export interface NextRead<Request, Answer> {
  *
  * @param read - reads once for all of the requests; the function it returns answers one, or throws for it alone
  * @param patienceMs - how long a read keeps the next one from beginning
+ * @param timers - what measures that
  */
 export function createNextRead<Request, Answer>(
   read: (requests: readonly Request[]) => Promise<(request: Request) => Answer>,
   patienceMs: number = READ_PATIENCE_MS,
+  timers: Timers = systemTimers,
 ): NextRead<Request, Answer> {
   let waiting: Waiting<Request, Answer>[] = [];
   let underWay = 0;
-  let holding: NodeJS.Timeout | undefined;
+  let holding: symbol | undefined;
 
   const beginWhenPossible = (): void => {
     if (waiting.length === 0 || holding !== undefined || underWay >= READS_MAX) return;
     const served = waiting;
     waiting = [];
     underWay += 1;
-    const patience = setTimeout(() => release(patience), patienceMs);
-    holding = patience;
+    const held = Symbol('held');
+    holding = held;
+    const stop = timers.after(patienceMs, () => release(held));
     void serve(read, served).finally(() => {
+      stop();
       underWay -= 1;
-      release(patience);
+      release(held);
     });
   };
-  const release = (patience: NodeJS.Timeout): void => {
-    clearTimeout(patience);
-    if (holding === patience) holding = undefined;
+  const release = (held: symbol): void => {
+    if (holding === held) holding = undefined;
     beginWhenPossible();
   };
 

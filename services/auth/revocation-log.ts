@@ -35,7 +35,12 @@ export type EntryKind = 'TOKEN' | 'SESSION' | 'USER' | 'CLIENT' | 'KEY';
 /** What a new entry takes back; the log adds the rest. */
 export interface Revocation {
   readonly kind: EntryKind;
-  /** The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`. */
+  /** The other issuer whose token, session or user this is; empty for our own. */
+  readonly issuer: string;
+  /**
+   * The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`; always text when
+   * it is another issuer's.
+   */
   readonly key: Buffer;
   /** Tokens of a lower generation are revoked; 0 for kinds that know no generation. */
   readonly minGeneration: bigint;
@@ -46,6 +51,8 @@ export interface NewEntry extends Revocation {
   readonly reason: string;
   /** Who revoked: the subject of a caller, or the name of the part of auth that acted by itself. */
   readonly actor: string;
+  /** Whoever hears the broadcast is asked to say so at once. */
+  readonly acknowledge?: boolean;
 }
 
 /** An entry as it stands in the log. */
@@ -55,6 +62,10 @@ export interface LogEntry extends Revocation {
   readonly sequence: bigint;
   /** The entry is dropped only after this moment of database time. */
   readonly keepUntil: Date;
+  /** Of another issuer's user alone: what was issued up to this whole second is revoked. */
+  readonly cutOffTime: Date | undefined;
+  /** Only in a broadcast: its receiver is asked to say at once that it has the entry. */
+  readonly acknowledge: boolean;
 }
 
 /** The end of the log at one moment. */
@@ -81,8 +92,8 @@ export interface LogBatch {
   readonly entries: readonly LogEntry[];
 }
 
-/** What a transaction has written, and what bounds the time until all instances have it. */
-export interface Appended extends LogBatch {
+/** What bounds the time until all instances have what a transaction has written. */
+export interface LogLock {
   /** Database time at which the log was locked; the commit comes later. */
   readonly lockedTime: Date;
   /** The longest lease that an answer given now grants. */
@@ -90,6 +101,14 @@ export interface Appended extends LogBatch {
   /** When the leases of a greater length, granted before it was lowered, are over. */
   readonly olderLeasesEndBy: Date;
 }
+
+/** A log that was begun. */
+export interface OpenedLog extends LogLock {
+  readonly epoch: Buffer;
+}
+
+/** What a transaction has written. */
+export interface Appended extends LogBatch, LogLock {}
 
 /** An instance's question whether its list is up to date. */
 export interface SyncQuestion {
@@ -149,27 +168,40 @@ export type PullPart =
 
 /** Takes back the token with this `jti`, and every token derived from it. */
 export function tokenRevocation(tokenId: string): Revocation {
-  return { kind: 'TOKEN', key: bytesOfUuid('token_id', tokenId), minGeneration: 0n };
+  return ownRevocation('TOKEN', bytesOfUuid('token_id', tokenId));
 }
 
 /** Takes back every token of the session with this `sid`. */
 export function sessionRevocation(sessionId: string): Revocation {
-  return { kind: 'SESSION', key: bytesOfUuid('session_id', sessionId), minGeneration: 0n };
+  return ownRevocation('SESSION', bytesOfUuid('session_id', sessionId));
 }
 
 /** Takes back every token of a user of a generation below `minGeneration`. */
 export function userRevocation(userId: string, minGeneration: bigint): Revocation {
-  return { kind: 'USER', key: Buffer.from(userId, 'utf8'), minGeneration };
+  return ownRevocation('USER', Buffer.from(userId, 'utf8'), minGeneration);
 }
 
 /** Takes back every token whose chain names the client at a generation below `minGeneration`. */
 export function clientRevocation(clientId: string, minGeneration: bigint): Revocation {
-  return { kind: 'CLIENT', key: Buffer.from(clientId, 'utf8'), minGeneration };
+  return ownRevocation('CLIENT', Buffer.from(clientId, 'utf8'), minGeneration);
 }
 
 /** Takes back every token signed by the key with this `kid`. */
 export function keyRevocation(kid: string): Revocation {
-  return { kind: 'KEY', key: Buffer.from(kid, 'utf8'), minGeneration: 0n };
+  return ownRevocation('KEY', Buffer.from(kid, 'utf8'));
+}
+
+/** What another issuer has issued, in the words of its tokens. */
+export interface ForeignTarget {
+  readonly issuer: string;
+  readonly what: 'TOKEN' | 'SESSION' | 'USER';
+  /** Its `jti`, `sid` or `sub`. */
+  readonly id: string;
+}
+
+/** Takes back what another issuer has issued; of a user, what was issued before the revocation. */
+export function foreignRevocation({ issuer, what, id }: ForeignTarget): Revocation {
+  return { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
 }
 
 /** A new random epoch, entry id or instance id. */
@@ -203,10 +235,22 @@ export function enforcementBoundMs(leaseMs: number): number {
  * @param elapsedMs - from before the log was locked until the commit was known, so that the lock's time and
  *   this make a time not before the commit
  */
-export function enforcedEverywhereBy(appended: Appended, elapsedMs: number): Date {
-  const committedMs = appended.lockedTime.getTime() + Math.ceil(elapsedMs);
-  const boundMs = committedMs + enforcementBoundMs(appended.leaseMs);
-  return new Date(Math.max(boundMs, appended.olderLeasesEndBy.getTime()));
+export function enforcedEverywhereBy(lock: LogLock, elapsedMs: number): Date {
+  const committedMs = lock.lockedTime.getTime() + Math.ceil(elapsedMs);
+  const boundMs = committedMs + enforcementBoundMs(lock.leaseMs);
+  return new Date(Math.max(boundMs, lock.olderLeasesEndBy.getTime()));
+}
+
+/**
+ * Checks why something is done.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function checkReason(reason: string): void {
+  if ([...reason].length > REASON_CHARACTERS_MAX) {
+    throw invalidField('reason', `must have at most ${REASON_CHARACTERS_MAX} characters`);
+  }
+  if (reason.includes('\0')) throw invalidField('reason', 'must not contain NUL');
 }
 
 /**
@@ -295,6 +339,10 @@ export function* partsOf(live: LiveSet): Iterable<PullPart> {
     yield { part: 'entries', entries: live.entries.slice(start, start + PULL_ENTRIES_MAX) };
   }
   yield { part: 'end', end: { epoch: live.epoch, head: live.head, headEntryId: live.headEntryId } };
+}
+
+function ownRevocation(kind: EntryKind, key: Buffer, minGeneration = 0n): Revocation {
+  return { kind, issuer: '', key, minGeneration };
 }
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;

@@ -8,11 +8,19 @@ import type {
   LiveSet,
   LogBatch,
   LogEntry,
+  LogLock,
   LogState,
   NewEntry,
+  OpenedLog,
   PackedIds,
 } from './revocation-log.js';
-import { createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './revocation-log.js';
+import {
+  CLOCK_SKEW_SECONDS,
+  createId,
+  enforcementBoundMs,
+  ID_BYTES,
+  KEEP_SECONDS,
+} from './revocation-log.js';
 import type { LogReader, RevocationRows, RevocationStore } from './revocations.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
@@ -37,6 +45,14 @@ export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => 
       const appended = await append(sql, entries);
       onAppended({ epoch: appended.epoch, entries: appended.entries });
       return appended;
+    },
+
+    openEpoch: async ({ reason, actor }) => {
+      await boundLogLock(sql);
+      const opened = await openEpoch(sql, { reason, actor });
+      // There is nothing to broadcast yet, but whoever follows the log here can ask at once.
+      onAppended({ epoch: opened.epoch, entries: [] });
+      return opened;
     },
   };
 }
@@ -97,19 +113,24 @@ async function boundLogLock(sql: Sql): Promise<void> {
 const DURABLE_COMMIT = `set_config('synchronous_commit',
   CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`;
 
-interface AppendRow {
+interface LockRow {
   readonly epoch: Buffer;
-  readonly before: bigint;
   readonly lease_ms: number;
   readonly older_leases_end_by: Date;
   readonly locked_time: Date;
+}
+
+interface AppendRow extends LockRow {
+  readonly before: bigint;
   readonly keep_until: Date;
+  readonly cut_off_time: Date;
 }
 
 /**
  * One statement, so that the lock on the end of the log is held for one round trip and the commit. Times are read
  * after the lock is held: the transaction's own time may lie long before. `keep_until` is rounded up to a
- * millisecond because that is what the protocol's readers can represent.
+ * millisecond because that is what the protocol's readers can represent. What another issuer's clock, which may
+ * differ by the skew, has stamped before the lock lies not after the cut-off.
  */
 async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended> {
   const ids = entries.map(() => createId());
@@ -119,16 +140,18 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        RETURNING epoch, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
                  greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
      ), kept AS MATERIALIZED (
-       SELECT *, date_trunc('milliseconds', locked_time) + interval '1 ms' + make_interval(secs => $2) AS keep_until
+       SELECT *, date_trunc('milliseconds', locked_time) + interval '1 ms' + make_interval(secs => $2) AS keep_until,
+              to_timestamp(ceil(extract(epoch FROM locked_time) + $8)) AS cut_off_time
        FROM locked
      ), written AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, key, min_generation, keep_until, reason, actor)
-       SELECT epoch, before + ordinal, entry_id, kind, key, min_generation, keep_until, reason, actor
-       FROM kept, unnest($1::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
-         WITH ORDINALITY AS entry (entry_id, kind, key, min_generation, reason, actor, ordinal)
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+       SELECT epoch, before + ordinal, entry_id, kind, issuer, key, min_generation,
+              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END, keep_until, reason, actor
+       FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
+         WITH ORDINALITY AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, ordinal)
      )
-     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until FROM kept`,
+     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until, cut_off_time FROM kept`,
     [
       ids,
       KEEP_SECONDS,
@@ -137,19 +160,50 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       entries.map(({ minGeneration }) => minGeneration),
       entries.map(({ reason }) => reason),
       entries.map(({ actor }) => actor),
+      CLOCK_SKEW_SECONDS,
+      entries.map(({ issuer }) => issuer),
     ],
   );
   const row = theOnly(rows);
   return {
     epoch: row.epoch,
-    entries: entries.map(({ kind, key, minGeneration }, index) => ({
+    entries: entries.map(({ kind, issuer, key, minGeneration, acknowledge = false }, index) => ({
       entryId: ids[index] ?? Buffer.alloc(0),
       sequence: row.before + BigInt(index + 1),
       kind,
+      issuer,
       key,
       minGeneration,
       keepUntil: row.keep_until,
+      cutOffTime: issuer !== '' && kind === 'USER' ? row.cut_off_time : undefined,
+      acknowledge,
     })),
+    ...lockOf(row),
+  };
+}
+
+/** A new log in the place of the old one, whose entries stay until their time, as does the horizon. */
+async function openEpoch(
+  sql: Sql,
+  { reason, actor }: { readonly reason: string; readonly actor: string },
+): Promise<OpenedLog> {
+  const { rows } = await sql.query<LockRow>(
+    `WITH opened AS (
+       UPDATE log_state SET epoch = $1, seq = 0, entry_id = ''
+       RETURNING epoch, older_leases_end_by, greatest(lease_ms, older_lease_ms) AS lease_ms,
+                 clock_timestamp() AS locked_time
+     ), noted AS (
+       INSERT INTO epochs (epoch, open_time, reason, actor) SELECT epoch, locked_time, $2, $3 FROM opened
+     )
+     SELECT epoch, lease_ms, older_leases_end_by, locked_time FROM opened`,
+    [createId(), reason, actor],
+  );
+  const row = theOnly(rows);
+  return { epoch: row.epoch, ...lockOf(row) };
+}
+
+function lockOf(row: LockRow): LogLock {
+  return {
     lockedTime: row.locked_time,
     leaseMs: row.lease_ms,
     olderLeasesEndBy: row.older_leases_end_by,
@@ -203,15 +257,20 @@ function createLogReader(
   };
 }
 
-const ENTRY_COLUMNS = 'entry_id, seq, kind, key, min_generation, keep_until';
+const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, key, min_generation, keep_until, cut_off_time';
+
+/** Entries whose key is 16 bytes and says all. */
+const IS_PACKED = "kind IN ('TOKEN', 'SESSION') AND issuer = ''";
 
 interface EntryRow {
   readonly entry_id: Buffer;
   readonly seq: bigint;
   readonly kind: EntryKind;
+  readonly issuer: string;
   readonly key: Buffer;
   readonly min_generation: bigint;
   readonly keep_until: Date;
+  readonly cut_off_time: Date | null;
 }
 
 function entryOf(row: EntryRow): LogEntry {
@@ -219,9 +278,12 @@ function entryOf(row: EntryRow): LogEntry {
     entryId: row.entry_id,
     sequence: row.seq,
     kind: row.kind,
+    issuer: row.issuer,
     key: row.key,
     minGeneration: row.min_generation,
     keepUntil: row.keep_until,
+    cutOffTime: row.cut_off_time ?? undefined,
+    acknowledge: false,
   };
 }
 
@@ -248,7 +310,7 @@ async function readLive(sql: Sql): Promise<LiveSet> {
   }
   const others = await sql.query<EntryRow>(
     `SELECT ${ENTRY_COLUMNS} FROM revocation_entries
-     WHERE epoch = $1 AND kind NOT IN ('TOKEN', 'SESSION') ORDER BY seq`,
+     WHERE epoch = $1 AND NOT (${IS_PACKED}) ORDER BY seq`,
     [epoch],
   );
   return { epoch, head, headEntryId, packed, entries: others.rows.map(entryOf) };
@@ -260,7 +322,7 @@ async function readPacked(sql: Sql, epoch: Buffer, from: bigint): Promise<Packed
               AS keep_until,
             string_agg(key, ''::bytea) AS ids
      FROM revocation_entries
-     WHERE epoch = $1 AND seq > $2 AND seq <= $3 AND kind IN ('TOKEN', 'SESSION') GROUP BY 1, 2 ORDER BY 1, 2`,
+     WHERE epoch = $1 AND seq > $2 AND seq <= $3 AND ${IS_PACKED} GROUP BY 1, 2 ORDER BY 1, 2`,
     [epoch, from, from + LIVE_SLICE_ENTRIES],
   );
   return rows.map(packedOf);

@@ -1,17 +1,20 @@
 /** Taking tokens back, and telling every instance what has been taken back. */
 
-import type { Clock } from '../../interceptors/clock.js';
+import type { Clock, Timers } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
-import type { PublishedKeys } from './keys.js';
-import { createNextRead } from './next-read.js';
+import type { ClientRows } from './clients.js';
+import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
+import { type KeyRows, type PublishedKeys, retireKey } from './keys.js';
+import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 import type {
   Appended,
+  ForeignTarget,
   LiveSet,
   LogEntry,
-  LogHead,
   LogReading,
   LogState,
   NewEntry,
+  OpenedLog,
   PullPart,
   Revocation,
   SyncAnswer,
@@ -22,10 +25,13 @@ import {
   bytesOfUuid,
   checkInstance,
   checkQuestion,
+  checkReason,
+  clientRevocation,
   comparedPlaces,
   enforcedEverywhereBy,
+  foreignRevocation,
+  keyRevocation,
   partsOf,
-  REASON_CHARACTERS_MAX,
   sessionRevocation,
   tokenRevocation,
   userRevocation,
@@ -37,11 +43,11 @@ import type { UserRows } from './users.js';
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;
 
-/** Most instances whose last question is remembered; beyond it the one that has been silent longest is forgotten. */
-export const INSTANCES_MAX = 10_000;
-
 /** Most Pulls that are answered at once. */
 export const PULLS_MAX = 64;
+
+/** Longest name of a client or key, and longest issuer or identifier of another issuer, in characters. */
+export const NAME_CHARACTERS_MAX = 255;
 
 /** The revocation log, inside a transaction. */
 export interface RevocationRows {
@@ -52,6 +58,13 @@ export interface RevocationRows {
    * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
    */
   append(entries: readonly NewEntry[]): Promise<Appended>;
+  /**
+   * Begins a new log in the place of this one. It locks the end of the log until the transaction ends, so it
+   * comes after all other rows have been locked.
+   *
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
+   */
+  openEpoch(why: { readonly reason: string; readonly actor: string }): Promise<OpenedLog>;
 }
 
 /** Reads the log in one snapshot. */
@@ -85,7 +98,10 @@ export type Target =
   | { readonly kind: 'token'; readonly token: string }
   | { readonly kind: 'token-id'; readonly tokenId: string }
   | { readonly kind: 'session'; readonly sessionId: string }
-  | { readonly kind: 'user'; readonly userId: string };
+  | { readonly kind: 'user'; readonly userId: string }
+  | { readonly kind: 'client'; readonly clientId: string }
+  | { readonly kind: 'key'; readonly keyId: string }
+  | { readonly kind: 'foreign'; readonly foreign: ForeignTarget };
 
 /** What is known of a revocation once it is in the log. */
 export interface Receipt {
@@ -94,17 +110,20 @@ export interface Receipt {
   readonly enforcedEverywhereBy: Date;
 }
 
-/** An instance, as it last asked. */
-export interface InstanceRecord {
-  readonly service: string;
-  readonly instance: Buffer;
-  /** Monotonic time of this process at which its last question arrived. */
-  readonly askedAtMs: number;
-  /** What it had applied when it asked. */
-  readonly applied: bigint;
-  readonly epoch: Buffer;
-  /** The head that it was answered. */
-  readonly answered: bigint;
+/** What is known of a revocation once it has been waited for. */
+export interface RevokeReceipt extends Receipt {
+  /** The instances that had asked shortly before; empty when nothing was waited for. */
+  readonly instances: readonly InstanceReceipt[];
+}
+
+/** Who wants what taken back, why, and how long to wait. */
+export interface RevokeRequest {
+  readonly target: Target;
+  readonly reason: string;
+  readonly actor: string;
+  readonly wait?: Wait;
+  /** Ends the waiting, not the revocation. */
+  readonly signal?: AbortSignal;
 }
 
 /** The part of a transaction that revoking uses. */
@@ -114,6 +133,8 @@ export interface RevocationTransaction {
     /** The session, open or ended. */
     lockShared(sessionId: string): Promise<object | undefined>;
   };
+  readonly clients: Pick<ClientRows, 'raiseGeneration'>;
+  readonly keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>;
   readonly revocations: RevocationRows;
 }
 
@@ -127,6 +148,13 @@ export interface RevocationDeps {
    */
   readonly tokenIdOf: (token: string) => Promise<string>;
   readonly clock: Clock;
+  /** Those of this process unless told otherwise. */
+  readonly timers?: Timers;
+  /** This issuer (`iss`), which is nobody else's. */
+  readonly issuer: string;
+  readonly instances: Pick<Instances, 'heard' | 'answered' | 'waits' | 'wait'>;
+  /** Called after the commit when a key was taken out of publication, so that another one is made. */
+  readonly onKeyRevoked: () => void;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncQuestion) => void;
 }
@@ -136,10 +164,10 @@ export interface Revocations {
   /**
    * Takes something back. When it returns, the log has it, and no fault can lose it.
    *
-   * @throws ServiceError NOT_FOUND for an unknown session or user; FIELD_INVALID; DEPENDENCY_UNAVAILABLE, in which
-   *   case it may or may not be in the log
+   * @throws ServiceError NOT_FOUND for an unknown session, user, client or key; FIELD_INVALID; RATE_LIMITED when
+   *   too many wait; DEPENDENCY_UNAVAILABLE, in which case it may or may not be in the log
    */
-  revoke(request: { target: Target; reason: string; actor: string }): Promise<Receipt>;
+  revoke(request: RevokeRequest): Promise<RevokeReceipt>;
   /**
    * Answers an instance from a reading of the log that began after the question had arrived.
    *
@@ -154,21 +182,20 @@ export interface Revocations {
   pull(request: { service: string; instance: Buffer }): AsyncIterable<PullPart>;
   /** Drops all entries whose time has passed and answers how many. */
   purge(): Promise<number>;
-  /** The instances that have asked, the one that asked last at the end. */
-  instances(): readonly InstanceRecord[];
 }
 
 /** Makes the operations on the revocation log. */
 export function createRevocations(deps: RevocationDeps): Revocations {
-  const instances = new Map<string, InstanceRecord>();
-  const reads = createNextRead<SyncQuestion, SyncAnswer>(async (questions) => {
+  const readHead = async (questions: readonly SyncQuestion[]) => {
     const reading = await readFor(deps.log, questions);
-    return (question) => answerOf(reading, question);
-  });
-  const liveReads = createNextRead<undefined, LiveSet>(async () => {
+    return (question: SyncQuestion) => answerOf(reading, question);
+  };
+  const readLive = async () => {
     const live = await deps.log.readLive();
     return () => live;
-  });
+  };
+  const reads = createNextRead<SyncQuestion, SyncAnswer>(readHead, READ_PATIENCE_MS, deps.timers);
+  const liveReads = createNextRead<undefined, LiveSet>(readLive, READ_PATIENCE_MS, deps.timers);
   let pulls = 0;
 
   return {
@@ -177,11 +204,12 @@ export function createRevocations(deps: RevocationDeps): Revocations {
     sync: async (question) => {
       checkQuestion(question);
       const askedAtMs = deps.clock.monotonicMs();
+      deps.instances.heard(question);
       const answer = await reads.ask(question).catch((error: unknown) => {
         if (error instanceof ServiceError && error.code === 'LOG_CHANGED') deps.onLogChanged(question);
         throw error;
       });
-      remember(instances, question, { askedAtMs, answered: answer.head });
+      deps.instances.answered(question, askedAtMs, answer);
       return answer;
     },
 
@@ -206,37 +234,47 @@ export function createRevocations(deps: RevocationDeps): Revocations {
         if (now < PURGE_ENTRIES_MAX) return dropped;
       }
     },
-
-    instances: () => [...instances.values()],
   };
 }
 
-async function revoke(
-  deps: RevocationDeps,
-  request: { readonly target: Target; readonly reason: string; readonly actor: string },
-): Promise<Receipt> {
-  checkReason(request.reason);
+async function revoke(deps: RevocationDeps, request: RevokeRequest): Promise<RevokeReceipt> {
+  const { reason, actor, wait = 'NONE', signal = NEVER } = request;
+  checkReason(reason);
+  // Before anything is written: a caller who is turned away must know that nothing was revoked.
+  if (wait !== 'NONE' && deps.instances.waits() >= WAITS_MAX) {
+    throw new ServiceError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
+  }
   const target = await identify(deps, request.target);
-  const { reason, actor } = request;
   let startedMs = 0;
   const appended = await deps.store.transaction(async (tx) => {
     const revocation = await takeBack(tx, target);
     startedMs = deps.clock.monotonicMs();
-    return await tx.revocations.append([{ ...revocation, reason, actor }]);
+    return await tx.revocations.append([{ ...revocation, reason, actor, acknowledge: wait !== 'NONE' }]);
   });
+  const committedAtMs = deps.clock.monotonicMs();
+  if (target.kind === 'key') deps.onKeyRevoked();
   const [entry] = appended.entries;
   if (entry === undefined) throw new TypeError('the log has written no entry');
-  return {
-    sequence: entry.sequence,
-    enforcedEverywhereBy: enforcedEverywhereBy(appended, deps.clock.monotonicMs() - startedMs),
-  };
+  const elapsedMs = committedAtMs - startedMs;
+  const everywhereBy = enforcedEverywhereBy(appended, elapsedMs);
+  const receipt = { sequence: entry.sequence, enforcedEverywhereBy: everywhereBy };
+  if (wait === 'NONE') return { ...receipt, instances: [] };
+  const { epoch, leaseMs, lockedTime } = appended;
+  const boundAtMs = committedAtMs + everywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
+  const committed = { epoch, entry, committedAtMs, leaseMs, boundAtMs };
+  return { ...receipt, instances: await deps.instances.wait(committed, wait, signal) };
 }
+
+const NEVER = new AbortController().signal;
 
 /** What a target names, checked before a transaction begins. */
 type Identified =
   | { readonly kind: 'token'; readonly revocation: Revocation }
   | { readonly kind: 'session'; readonly sessionId: string; readonly revocation: Revocation }
-  | { readonly kind: 'user'; readonly userId: string };
+  | { readonly kind: 'user'; readonly userId: string }
+  | { readonly kind: 'client'; readonly clientId: string }
+  | { readonly kind: 'key'; readonly keyId: string }
+  | { readonly kind: 'foreign'; readonly revocation: Revocation };
 
 async function identify(deps: RevocationDeps, target: Target): Promise<Identified> {
   switch (target.kind) {
@@ -252,7 +290,28 @@ async function identify(deps: RevocationDeps, target: Target): Promise<Identifie
       bytesOfUuid('user_id', target.userId);
       // The entry's key is compared with `sub` byte by byte, so it must have the one spelling that tokens have.
       return { kind: 'user', userId: target.userId.toLowerCase() };
+    case 'client':
+      return { kind: 'client', clientId: checkName('client_id', target.clientId) };
+    case 'key':
+      return { kind: 'key', keyId: checkName('key_id', target.keyId) };
+    case 'foreign':
+      return { kind: 'foreign', revocation: checkForeign(deps.issuer, target.foreign) };
   }
+}
+
+function checkForeign(ownIssuer: string, target: ForeignTarget): Revocation {
+  checkName('foreign.issuer', target.issuer);
+  // Our own tokens are taken back by what we know of them, which two times within one second cannot confuse.
+  if (target.issuer === ownIssuer) throw invalidField('foreign.issuer', 'must be another issuer');
+  checkName('foreign.what', target.id);
+  return foreignRevocation(target);
+}
+
+function checkName(field: string, text: string): string {
+  if (text === '' || [...text].length > NAME_CHARACTERS_MAX || text.includes('\0') || !text.isWellFormed()) {
+    throw invalidField(field, `must have 1 to ${NAME_CHARACTERS_MAX} characters, none of them NUL`);
+  }
+  return text;
 }
 
 function tokenIdOf(deps: RevocationDeps, token: string): Promise<string> {
@@ -266,6 +325,7 @@ function tokenIdOf(deps: RevocationDeps, token: string): Promise<string> {
 async function takeBack(tx: RevocationTransaction, target: Identified): Promise<Revocation> {
   switch (target.kind) {
     case 'token':
+    case 'foreign':
       return target.revocation;
     case 'session': {
       const ended = await tx.sessions.end(target.sessionId, 'REVOKED');
@@ -281,14 +341,18 @@ async function takeBack(tx: RevocationTransaction, target: Identified): Promise<
       await tx.sessions.endAllOf(target.userId, 'USER_REVOKED');
       return userRevocation(target.userId, generation);
     }
+    case 'client': {
+      const generation = await tx.clients.raiseGeneration(target.clientId);
+      if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such client');
+      return clientRevocation(target.clientId, generation);
+    }
+    case 'key':
+      // In the same transaction: a key that is still published would be trusted by whoever forgets the entry.
+      if (!(await retireKey(tx.keys, target.keyId))) {
+        throw new ServiceError('NOT_FOUND', 'there is no such key');
+      }
+      return keyRevocation(target.keyId);
   }
-}
-
-function checkReason(reason: string): void {
-  if ([...reason].length > REASON_CHARACTERS_MAX) {
-    throw invalidField('reason', `must have at most ${REASON_CHARACTERS_MAX} characters`);
-  }
-  if (reason.includes('\0')) throw invalidField('reason', 'must not contain NUL');
 }
 
 function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Promise<LogReading> {
@@ -303,17 +367,4 @@ function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Prom
       entryIds: places.length === 0 ? new Map() : await reader.entryIdsAt(places),
     };
   });
-}
-
-function remember(
-  instances: Map<string, InstanceRecord>,
-  question: SyncQuestion,
-  answer: { readonly askedAtMs: number; readonly answered: LogHead['head'] },
-): void {
-  const key = question.instance.toString('hex');
-  instances.delete(key);
-  const { service, instance, applied, epoch } = question;
-  instances.set(key, { service, instance, applied, epoch, ...answer });
-  const [longestSilent] = instances.keys();
-  if (instances.size > INSTANCES_MAX && longestSilent !== undefined) instances.delete(longestSilent);
 }

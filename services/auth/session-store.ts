@@ -85,6 +85,14 @@ export function createSessionRows(sql: Sql): SessionRows {
       return rowCount;
     },
 
+    endEvery: async (why) => {
+      const { rowCount } = await sql.query(
+        'UPDATE sessions SET end_time = clock_timestamp(), end_reason = $1 WHERE end_time IS NULL',
+        [why],
+      );
+      return rowCount;
+    },
+
     listOpen: async (userId, request) => {
       const { limit, after } = pageOf(request, [cursorPatterns.integer, cursorPatterns.uuid]);
       const { rows } = await sql.query<SessionRow & { microseconds: bigint }>(

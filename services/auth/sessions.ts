@@ -38,7 +38,7 @@ export const OWN_ACTOR = 'auth';
 const REFRESH_TOKEN_PREFIX = 'pcr_';
 
 /** Why a session ended. */
-export type SessionEnd = 'LOGOUT' | 'REVOKED' | 'REFRESH_REUSED' | 'USER_REVOKED';
+export type SessionEnd = 'LOGOUT' | 'REVOKED' | 'REFRESH_REUSED' | 'USER_REVOKED' | 'EPOCH_ENDED';
 
 /** A session as the database has it. */
 export interface Session {
@@ -85,6 +85,8 @@ export interface SessionRows {
   end(sessionId: string, why: SessionEnd): Promise<boolean>;
   /** Closes every open session of the user and answers how many. */
   endAllOf(userId: string, why: SessionEnd): Promise<number>;
+  /** Closes every open session of all users and answers how many. */
+  endEvery(why: SessionEnd): Promise<number>;
   /** A page of the user's open sessions, newest first. */
   listOpen(userId: string, page: PageRequest): Promise<{ sessions: Session[]; nextPageToken: string }>;
   insertRefreshToken(token: { hash: Buffer; sessionId: string; expireTime: Date }): Promise<void>;

@@ -59,7 +59,7 @@ function createTransaction(
       anyRevoked: async (tokenIds) => {
         const keys = tokenIds.map((tokenId) => Buffer.from(tokenId.replaceAll('-', ''), 'hex'));
         const { rowCount } = await sql.query(
-          "SELECT FROM revocation_entries WHERE kind = 'TOKEN' AND key = ANY($1::bytea[]) LIMIT 1",
+          "SELECT FROM revocation_entries WHERE kind = 'TOKEN' AND issuer = '' AND key = ANY($1::bytea[]) LIMIT 1",
           [keys],
         );
         return rowCount > 0;

@@ -101,6 +101,7 @@ export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
     generation: 3n,
     clients: [['direct', 1n]],
     ancestors: [],
+    origin: undefined,
     issuedAtSeconds: NOW_SECONDS - 10,
     keyId: 'key-1',
     ...over,

@@ -5,7 +5,7 @@ import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
 import type { RevocationSource } from '../../interceptors/index.js';
 import {
   Broadcast,
-  type Entry,
+  Entry,
   EntryKind,
   type PullResponse,
   type SyncRequest,
@@ -108,6 +108,7 @@ export class TestIssuer {
   /** Writes an entry to the log. */
   revoke(kind: EntryKind, key: Uint8Array | string, minGeneration = 0n): Entry {
     const entry: Entry = {
+      ...Entry.fromPartial({}),
       entryId: randomBytes(16),
       sequence: BigInt(this.log.length + 1),
       kind,

@@ -3,7 +3,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectionOptions, NatsConnection } from 'nats';
 import { connect, Events } from 'nats';
-import { BROADCAST_SUBJECT } from '../../../interceptors/index.js';
+import {
+  BROADCAST_SUBJECT,
+  BROKER_RECONNECT_WAIT_MS,
+  brokerConnection,
+} from '../../../interceptors/index.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys.js';
 import type { LogBatch } from '../revocation-log.js';
@@ -14,15 +18,6 @@ export const BROADCAST_ENTRIES_MAX = 500;
 
 /** Most entries that wait to be signed and sent. */
 export const BACKLOG_ENTRIES_MAX = 10_000;
-
-/** How often the broker is asked whether it is there, in milliseconds. */
-export const PING_INTERVAL_MS = 1000;
-
-/** How long one attempt to connect may last, in milliseconds. */
-export const CONNECT_TIMEOUT_MS = 2000;
-
-/** The pause between two attempts to connect, in milliseconds. */
-export const RECONNECT_WAIT_MS = 100;
 
 /** How long closing waits for what has not been sent yet, in milliseconds. */
 export const CLOSE_PATIENCE_MS = 1000;
@@ -61,7 +56,7 @@ export function createBroadcaster(options: {
   readonly log: BroadcasterLog;
 }): Broadcaster {
   const { signer, log } = options;
-  const link = createLink(connectionOptions(options.url), log);
+  const link = createLink(brokerConnection(options.url, 'portcullis auth'), log);
   let backlog: LogBatch[] = [];
   let backlogEntries = 0;
   let sending: Promise<void> | undefined;
@@ -76,7 +71,7 @@ export function createBroadcaster(options: {
   };
   const send = async (message: Broadcast): Promise<void> => {
     try {
-      const payload = await signer.sign(Broadcast.encode(message).finish());
+      const payload = await signer.sign(Broadcast.encode(message).finish(), message.epoch);
       link.publish(payload);
       sent += 1;
     } catch (error) {
@@ -174,7 +169,7 @@ function createLink(connecting: ConnectionOptions, log: BroadcasterLog): Link {
         if (!told) log.warn({ err: error }, 'the broker cannot be reached; revocations travel by sync alone');
         told = true;
       }
-      await sleep(RECONNECT_WAIT_MS, undefined, { signal: closing.signal }).catch(() => undefined);
+      await sleep(BROKER_RECONNECT_WAIT_MS, undefined, { signal: closing.signal }).catch(() => undefined);
     }
   };
   void stayConnected();
@@ -202,26 +197,4 @@ function createLink(connecting: ConnectionOptions, log: BroadcasterLog): Link {
       await connection.close();
     },
   };
-}
-
-function connectionOptions(url: string): ConnectionOptions {
-  const addresses = url.split(',').map((address) => new URL(address.trim()));
-  const [first] = addresses;
-  return {
-    name: 'portcullis auth',
-    // The package does not read a user from an address.
-    servers: addresses.map(({ host }) => host),
-    ...(first !== undefined && first.username !== '' ? credentialsIn(first) : {}),
-    timeout: CONNECT_TIMEOUT_MS,
-    // By default a connection that silently died is noticed after minutes, and given up after ten attempts.
-    pingInterval: PING_INTERVAL_MS,
-    maxPingOut: 2,
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: RECONNECT_WAIT_MS,
-    ignoreAuthErrorAbort: true,
-  };
-}
-
-function credentialsIn(address: URL): Pick<ConnectionOptions, 'user' | 'pass'> {
-  return { user: decodeURIComponent(address.username), pass: decodeURIComponent(address.password) };
 }

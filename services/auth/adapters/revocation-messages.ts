@@ -18,7 +18,9 @@ export function entryMessageOf(entry: LogEntry): Entry {
     key: entry.key,
     minGeneration: entry.minGeneration,
     keepUntil: entry.keepUntil,
-    acknowledge: false,
+    acknowledge: entry.acknowledge,
+    issuer: entry.issuer,
+    cutOffTime: entry.cutOffTime,
   };
 }
 

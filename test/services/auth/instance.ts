@@ -5,7 +5,10 @@ import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import { type Clock, systemClock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
+import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
 import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
+import { createInstanceStore } from '../../../services/auth/instance-store.js';
+import { createInstances, type Instances } from '../../../services/auth/instances.js';
 import { readPublishedKeys } from '../../../services/auth/key-store.js';
 import { createKeys, createPublicKeys, type Keys, type PublicKeys } from '../../../services/auth/keys.js';
 import { createPasswords, type Passwords } from '../../../services/auth/passwords.js';
@@ -39,6 +42,8 @@ export interface AuthInstance {
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
   readonly revocations: Revocations;
+  readonly instances: Instances;
+  readonly epochs: Epochs;
   /** What was handed on to be broadcast. */
   readonly broadcast: LogBatch[];
   close(): Promise<void>;
@@ -74,6 +79,7 @@ export async function openAuth(
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
   const accounts = { store, tokens, passwords };
   const exchange = createExchange({ store, tokens });
+  const instances = createInstances({ store: createInstanceStore(database), clock });
   return {
     database,
     store,
@@ -90,10 +96,18 @@ export async function openAuth(
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: exchange.tokenIdOf,
       clock,
+      issuer: ISSUER,
+      instances,
+      onKeyRevoked: () => void keys.replenish(),
       onLogChanged: () => {},
     }),
+    instances,
+    epochs: createEpochs({ store, keys }),
     broadcast,
-    close: () => database.close(),
+    close: async () => {
+      await instances.close();
+      await database.close();
+    },
   };
 }
 

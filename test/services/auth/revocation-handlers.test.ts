@@ -78,7 +78,11 @@ describe('RevocationService', () => {
     const source = createRevocationSource(log.revocations);
     server.addService(
       RevocationServiceService,
-      createRevocationHandlers({ revocations: log.revocations, source }),
+      createRevocationHandlers({
+        ...log,
+        epochs: { open: () => Promise.reject(new TypeError('no epoch expected')) },
+        source,
+      }),
     );
     const port = await new Promise<number>((resolve, reject) =>
       server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>

@@ -29,7 +29,17 @@ const EPOCH = Buffer.alloc(16, 7);
 function entry(sequence: bigint): LogEntry {
   const entryId = Buffer.alloc(16);
   entryId.writeBigUInt64BE(sequence);
-  return { entryId, sequence, kind: 'TOKEN', key: entryId, minGeneration: 0n, keepUntil: new Date(0) };
+  return {
+    entryId,
+    sequence,
+    kind: 'TOKEN',
+    issuer: '',
+    key: entryId,
+    minGeneration: 0n,
+    keepUntil: new Date(0),
+    cutOffTime: undefined,
+    acknowledge: false,
+  };
 }
 
 function reading(head: bigint, from = 1n): LogReading {

@@ -2,6 +2,10 @@
 
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '../../../interceptors/clock.js';
+import { createClientRows } from '../../../services/auth/client-store.js';
+import { createInstanceStore } from '../../../services/auth/instance-store.js';
+import { createInstances, type Instances } from '../../../services/auth/instances.js';
+import { createKeyRows } from '../../../services/auth/key-store.js';
 import type { PublishedKeys } from '../../../services/auth/keys.js';
 import type { LogBatch, SyncAnswer, SyncQuestion } from '../../../services/auth/revocation-log.js';
 import { createRevocationRows, createRevocationStore } from '../../../services/auth/revocation-store.js';
@@ -26,6 +30,7 @@ export interface TestLog {
   readonly database: Database;
   readonly store: RevocationStore;
   readonly revocations: Revocations;
+  readonly instances: Instances;
   /** How often the log was read for questions. */
   reads(): number;
   /** What was committed, in the order in which it would be broadcast. */
@@ -101,9 +106,13 @@ function compose(parts: {
       return store.read(work);
     },
   };
+  const instances = createInstances({ store: createInstanceStore(database), clock: systemClock });
   const revocations = createRevocations({
     store: { transaction },
     log: countingStore,
+    issuer: 'https://auth.test',
+    instances,
+    onKeyRevoked: () => undefined,
     tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),
     clock: systemClock,
     onLogChanged: (asked) => alarms.push(asked),
@@ -114,6 +123,7 @@ function compose(parts: {
     database,
     store,
     revocations,
+    instances,
     reads: () => reads,
     broadcast,
     alarms,
@@ -125,6 +135,7 @@ function compose(parts: {
       revocations.revoke({ target: { kind: 'token-id', tokenId }, reason: 'a test', actor: 'olga' }),
     age: (byMs, where = 'true') => age(database, byMs, where),
     close: async () => {
+      await instances.close();
       await database.close();
       await fresh.drop();
     },
@@ -150,6 +161,8 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
     return rowCount;
   };
   return {
+    clients: createClientRows(sql),
+    keys: createKeyRows(sql),
     users: {
       raiseGeneration: async (userId) => {
         const { rows } = await sql.query<{ generation: bigint }>(

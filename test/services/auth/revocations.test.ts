@@ -4,9 +4,11 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import pg from 'pg';
 import { ServiceError } from '../../../interceptors/errors.js';
+import { INSTANCES_MAX } from '../../../services/auth/instances.js';
 import {
   clientRevocation,
   enforcementBoundMs,
+  foreignRevocation,
   KEEP_SECONDS,
   keyRevocation,
   type LogEntry,
@@ -20,7 +22,6 @@ import {
   userRevocation,
 } from '../../../services/auth/revocation-log.js';
 import { createRevocationRows, LIVE_SLICE_ENTRIES } from '../../../services/auth/revocation-store.js';
-import { INSTANCES_MAX } from '../../../services/auth/revocations.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
 /** The code of the ServiceError that a promise is rejected with. */
@@ -265,7 +266,7 @@ describe('the log', () => {
     ]);
   });
 
-  it('takes all five kinds, several in one transaction, and hands them out as they were written', async () => {
+  it('takes all kinds, of this issuer and of others, several in one transaction, and hands them out as they were written', async () => {
     const id = randomUUID();
     const revocations = [
       tokenRevocation(id),
@@ -273,6 +274,9 @@ describe('the log', () => {
       userRevocation('alice', 3n),
       clientRevocation('payment', 2n ** 62n),
       keyRevocation('kid-1'),
+      foreignRevocation({ issuer: 'https://other.test', what: 'TOKEN', id: 'any text' }),
+      foreignRevocation({ issuer: 'https://other.test', what: 'SESSION', id: 's' }),
+      foreignRevocation({ issuer: 'https://other.test', what: 'USER', id: 'älice' }),
     ];
     await append(
       log,
@@ -280,9 +284,9 @@ describe('the log', () => {
     );
     const epoch = (await log.revocations.sync(question())).epoch;
     const { entries } = await log.revocations.sync(question({ epoch }));
-    expect(entries.map(({ kind, key, minGeneration }) => ({ kind, key, minGeneration }))).to.deep.equal(
-      revocations,
-    );
+    expect(
+      entries.map(({ kind, issuer, key, minGeneration }) => ({ kind, issuer, key, minGeneration })),
+    ).to.deep.equal(revocations);
     expect(entries).to.deep.equal(log.broadcast[0]?.entries);
   });
 
@@ -452,7 +456,7 @@ describe('a sync', () => {
     );
     await Promise.all(asked);
     expect(log.reads()).to.equal(2);
-    expect(log.revocations.instances()).to.have.length(200);
+    expect(log.instances.asked()).to.have.length(200);
   });
 
   it('commits a write, and answers nothing where that is refused, as it is on a standby', async () => {
@@ -481,7 +485,7 @@ describe('a sync', () => {
       );
       await Promise.all(asked);
     }
-    const instances = log.revocations.instances();
+    const instances = log.instances.asked();
     expect(instances).to.have.length(INSTANCES_MAX);
     expect(instances[0]?.instance.readUInt32BE()).to.equal(1);
     expect(instances.at(-1)).to.deep.include({ service: 'inventory', applied: 0n, answered: 0n });

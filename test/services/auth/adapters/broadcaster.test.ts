@@ -15,6 +15,8 @@ import {
   createBroadcaster,
 } from '../../../../services/auth/adapters/broadcaster.js';
 import { entryMessageOf } from '../../../../services/auth/adapters/revocation-messages.js';
+import { createInstanceStore } from '../../../../services/auth/instance-store.js';
+import { createInstances } from '../../../../services/auth/instances.js';
 import { readPublishedKeys } from '../../../../services/auth/key-store.js';
 import { type BroadcastSigner, createKeys } from '../../../../services/auth/keys.js';
 import { createId, type LogBatch, tokenRevocation } from '../../../../services/auth/revocation-log.js';
@@ -50,6 +52,8 @@ function batch(count: number): LogBatch {
     entryId: createId(),
     sequence: BigInt(index + 1),
     keepUntil: new Date(1_000_000),
+    cutOffTime: undefined,
+    acknowledge: false,
   }));
   return { epoch: Buffer.alloc(16, 1), entries };
 }
@@ -87,6 +91,9 @@ describe('a broadcast', () => {
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: () => Promise.reject(new TypeError('no token expected')),
       clock: systemClock,
+      issuer: 'https://auth.test',
+      instances: createInstances({ store: createInstanceStore(database), clock: systemClock }),
+      onKeyRevoked: () => undefined,
       onLogChanged: () => undefined,
     });
     ({ connection: listener, heard } = await listen(nats));

@@ -116,6 +116,17 @@ export const RevokeWait = {
   REVOKE_WAIT_UNSPECIFIED: 0,
   /** REVOKE_WAIT_NONE - Until the entry is in the log. */
   REVOKE_WAIT_NONE: 1,
+  /**
+   * REVOKE_WAIT_KNOWN_INSTANCES - Until every instance that has asked within the length of a lease has the
+   * entry in its list, or has been silent for so long that it trusts its list no
+   * longer.
+   */
+  REVOKE_WAIT_KNOWN_INSTANCES: 2,
+  /**
+   * REVOKE_WAIT_EVERYWHERE - Until `enforced_everywhere_by`: from then on no instance, known or not,
+   * admits what was revoked.
+   */
+  REVOKE_WAIT_EVERYWHERE: 3,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -124,6 +135,8 @@ export type RevokeWait = typeof RevokeWait[keyof typeof RevokeWait];
 export namespace RevokeWait {
   export type REVOKE_WAIT_UNSPECIFIED = typeof RevokeWait.REVOKE_WAIT_UNSPECIFIED;
   export type REVOKE_WAIT_NONE = typeof RevokeWait.REVOKE_WAIT_NONE;
+  export type REVOKE_WAIT_KNOWN_INSTANCES = typeof RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES;
+  export type REVOKE_WAIT_EVERYWHERE = typeof RevokeWait.REVOKE_WAIT_EVERYWHERE;
   export type UNRECOGNIZED = typeof RevokeWait.UNRECOGNIZED;
 }
 
@@ -135,6 +148,12 @@ export function revokeWaitFromJSON(object: any): RevokeWait {
     case 1:
     case "REVOKE_WAIT_NONE":
       return RevokeWait.REVOKE_WAIT_NONE;
+    case 2:
+    case "REVOKE_WAIT_KNOWN_INSTANCES":
+      return RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES;
+    case 3:
+    case "REVOKE_WAIT_EVERYWHERE":
+      return RevokeWait.REVOKE_WAIT_EVERYWHERE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -148,7 +167,74 @@ export function revokeWaitToJSON(object: RevokeWait): string {
       return "REVOKE_WAIT_UNSPECIFIED";
     case RevokeWait.REVOKE_WAIT_NONE:
       return "REVOKE_WAIT_NONE";
+    case RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES:
+      return "REVOKE_WAIT_KNOWN_INSTANCES";
+    case RevokeWait.REVOKE_WAIT_EVERYWHERE:
+      return "REVOKE_WAIT_EVERYWHERE";
     case RevokeWait.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+/** Whether an instance enforces a revocation. */
+export const EnforcementState = {
+  /** ENFORCEMENT_STATE_UNSPECIFIED - Not a state; never sent. */
+  ENFORCEMENT_STATE_UNSPECIFIED: 0,
+  /** ENFORCEMENT_STATE_ENFORCED - The instance has said that the entry is in its list. */
+  ENFORCEMENT_STATE_ENFORCED: 1,
+  /** ENFORCEMENT_STATE_PENDING - The instance has asked since the commit, and has not said so yet. */
+  ENFORCEMENT_STATE_PENDING: 2,
+  /**
+   * ENFORCEMENT_STATE_UNKNOWN - The instance has been silent since the commit. Once its lease is over, it
+   * refuses all calls but those that say `on_stale: ON_STALE_ALLOW`.
+   */
+  ENFORCEMENT_STATE_UNKNOWN: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type EnforcementState = typeof EnforcementState[keyof typeof EnforcementState];
+
+export namespace EnforcementState {
+  export type ENFORCEMENT_STATE_UNSPECIFIED = typeof EnforcementState.ENFORCEMENT_STATE_UNSPECIFIED;
+  export type ENFORCEMENT_STATE_ENFORCED = typeof EnforcementState.ENFORCEMENT_STATE_ENFORCED;
+  export type ENFORCEMENT_STATE_PENDING = typeof EnforcementState.ENFORCEMENT_STATE_PENDING;
+  export type ENFORCEMENT_STATE_UNKNOWN = typeof EnforcementState.ENFORCEMENT_STATE_UNKNOWN;
+  export type UNRECOGNIZED = typeof EnforcementState.UNRECOGNIZED;
+}
+
+export function enforcementStateFromJSON(object: any): EnforcementState {
+  switch (object) {
+    case 0:
+    case "ENFORCEMENT_STATE_UNSPECIFIED":
+      return EnforcementState.ENFORCEMENT_STATE_UNSPECIFIED;
+    case 1:
+    case "ENFORCEMENT_STATE_ENFORCED":
+      return EnforcementState.ENFORCEMENT_STATE_ENFORCED;
+    case 2:
+    case "ENFORCEMENT_STATE_PENDING":
+      return EnforcementState.ENFORCEMENT_STATE_PENDING;
+    case 3:
+    case "ENFORCEMENT_STATE_UNKNOWN":
+      return EnforcementState.ENFORCEMENT_STATE_UNKNOWN;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return EnforcementState.UNRECOGNIZED;
+  }
+}
+
+export function enforcementStateToJSON(object: EnforcementState): string {
+  switch (object) {
+    case EnforcementState.ENFORCEMENT_STATE_UNSPECIFIED:
+      return "ENFORCEMENT_STATE_UNSPECIFIED";
+    case EnforcementState.ENFORCEMENT_STATE_ENFORCED:
+      return "ENFORCEMENT_STATE_ENFORCED";
+    case EnforcementState.ENFORCEMENT_STATE_PENDING:
+      return "ENFORCEMENT_STATE_PENDING";
+    case EnforcementState.ENFORCEMENT_STATE_UNKNOWN:
+      return "ENFORCEMENT_STATE_UNKNOWN";
+    case EnforcementState.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
   }
@@ -162,7 +248,10 @@ export interface Entry {
   sequence: bigint;
   /** What is taken back. */
   kind: EntryKind;
-  /** The `jti` or `sid` (16 bytes) or the UTF-8 text of `sub`, `client_id` or `kid`. */
+  /**
+   * The `jti` or `sid` (16 bytes) or the UTF-8 text of `sub`, `client_id` or `kid`.
+   * With an `issuer`, the UTF-8 text of that issuer's `jti`, `sid` or `sub`.
+   */
   key: Buffer;
   /** Tokens of a lower generation are revoked; used by USER and CLIENT alone. */
   minGeneration: bigint;
@@ -175,6 +264,16 @@ export interface Entry {
    * name it.
    */
   acknowledge: boolean;
+  /**
+   * The other issuer (`iss`) whose TOKEN, SESSION or USER is taken back; empty
+   * for our own. Tokens of ours that were derived from that issuer's are hit too.
+   */
+  issuer: string;
+  /**
+   * With an `issuer` and USER: tokens issued (`iat`) up to this moment, a whole
+   * second, are revoked. Of several entries for one user the latest counts.
+   */
+  cutOffTime: Date | undefined;
 }
 
 /**
@@ -204,6 +303,21 @@ export interface RevokeRequest {
     | //
     /** A user: all sessions end, all tokens die. */
     { $case: "userId"; value: string }
+    | //
+    /**
+     * A client: all tokens in whose chain it takes part die, and its sessions
+     * get no further ones. It can authenticate itself anew.
+     */
+    { $case: "clientId"; value: string }
+    | //
+    /**
+     * The `kid` of a signing key: it leaves publication, the next key signs, and
+     * all tokens that it has signed die.
+     */
+    { $case: "keyId"; value: string }
+    | //
+    /** What another issuer has issued. It need not be known to auth. */
+    { $case: "foreign"; value: ForeignTarget }
     | undefined;
   /** Why, for the log and the audit record; at most 200 characters. */
   reason: string;
@@ -211,12 +325,55 @@ export interface RevokeRequest {
   wait: RevokeWait;
 }
 
+/** What another issuer has issued, in the words of that issuer's tokens. */
+export interface ForeignTarget {
+  /** The issuer (`iss`), to the letter; not this one. */
+  issuer: string;
+  /** What to take back. */
+  what:
+    | //
+    /** One token (`jti`) and every token derived from it. */
+    { $case: "tokenId"; value: string }
+    | //
+    /** All tokens of one session (`sid`), and what was derived from them. */
+    { $case: "sessionId"; value: string }
+    | //
+    /**
+     * All tokens of a user (`sub`) issued up to now, and what was derived from
+     * them. Later ones are good.
+     */
+    { $case: "subject"; value: string }
+    | undefined;
+}
+
 /** The receipt of a revocation. */
 export interface RevokeResponse {
   /** Position of the entry in the revocation log. */
   sequence: bigint;
   /** From this moment on no instance admits what was revoked, whatever fails. */
-  enforcedEverywhereBy: Date | undefined;
+  enforcedEverywhereBy:
+    | Date
+    | undefined;
+  /**
+   * What was heard of each instance that is known; empty when the call did not
+   * wait.
+   */
+  instances: InstanceReceipt[];
+}
+
+/** What is known of a revocation at one instance. */
+export interface InstanceReceipt {
+  /** The service the instance belongs to, by its audience. */
+  service: string;
+  /** Identifier of the instance, 16 bytes. */
+  instance: Buffer;
+  /** Whether the instance has the entry. */
+  state: EnforcementState;
+  /**
+   * With ENFORCED: how long after the commit auth knew it, in milliseconds. It
+   * holds the way of the broadcast there and of the acknowledgement back.
+   */
+  milliseconds: number;
 }
 
 /** An instance's question whether its list is up to date. */
@@ -321,6 +478,72 @@ export interface PullEnd {
   entryId: Buffer;
 }
 
+/** Asks for the instances that follow the log. */
+export interface ListInstancesRequest {
+  /** At most this many; 0 for 50, at most 200. */
+  pageSize: number;
+  /** `next_page_token` of the page before; empty for the first page. */
+  pageToken: string;
+}
+
+/** A page of instances, by service and identifier. */
+export interface ListInstancesResponse {
+  /** The instances. */
+  instances: Instance[];
+  /** Asks for the next page; empty when there is none. */
+  nextPageToken: string;
+}
+
+/** An instance, as auth knows it from its questions. */
+export interface Instance {
+  /** The service it belongs to, by its audience. */
+  service: string;
+  /** Its identifier, made anew by every process, 16 bytes. */
+  instance: Buffer;
+  /** How long ago its last question arrived. */
+  lastSyncAge:
+    | Duration
+    | undefined;
+  /** Everything up to this sequence was in its list when it asked. */
+  applied: bigint;
+  /**
+   * How many entries the log has beyond that now; all, when the instance follows
+   * another epoch.
+   */
+  lag: bigint;
+  /**
+   * For how long it may trust its list without another answer; zero when no
+   * longer. Counted from the question's arrival, so the instance itself may stop
+   * a little earlier.
+   */
+  leaseLeft:
+    | Duration
+    | undefined;
+  /** It follows the current epoch of the log. */
+  currentEpoch: boolean;
+}
+
+/** Asks to begin the log anew. */
+export interface OpenEpochRequest {
+  /** Why, for the log and the audit record; at most 200 characters. */
+  reason: string;
+  /** Makes a repetition harmless; required. */
+  requestId: string;
+}
+
+/** What was begun. */
+export interface OpenEpochResponse {
+  /** The new epoch, 16 bytes. */
+  epoch: Buffer;
+  /** How many sessions were ended. */
+  endedSessions: bigint;
+  /**
+   * From this moment on no instance admits a token of an earlier epoch, whatever
+   * fails.
+   */
+  enforcedEverywhereBy: Date | undefined;
+}
+
 function createBaseEntry(): Entry {
   return {
     entryId: Buffer.alloc(0),
@@ -330,6 +553,8 @@ function createBaseEntry(): Entry {
     minGeneration: 0n,
     keepUntil: undefined,
     acknowledge: false,
+    issuer: "",
+    cutOffTime: undefined,
   };
 }
 
@@ -361,6 +586,12 @@ export const Entry: MessageFns<Entry> = {
     }
     if (message.acknowledge !== false) {
       writer.uint32(56).bool(message.acknowledge);
+    }
+    if (message.issuer !== "") {
+      writer.uint32(66).string(message.issuer);
+    }
+    if (message.cutOffTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.cutOffTime), writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -434,6 +665,22 @@ export const Entry: MessageFns<Entry> = {
             message.acknowledge = reader.bool();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.cutOffTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -467,6 +714,12 @@ export const Entry: MessageFns<Entry> = {
         ? fromJsonTimestamp(object.keep_until)
         : undefined,
       acknowledge: isSet(object.acknowledge) ? globalThis.Boolean(object.acknowledge) : false,
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
+      cutOffTime: isSet(object.cutOffTime)
+        ? fromJsonTimestamp(object.cutOffTime)
+        : isSet(object.cut_off_time)
+        ? fromJsonTimestamp(object.cut_off_time)
+        : undefined,
     };
   },
 
@@ -493,6 +746,12 @@ export const Entry: MessageFns<Entry> = {
     if (message.acknowledge !== false) {
       obj.acknowledge = message.acknowledge;
     }
+    if (message.issuer !== "") {
+      obj.issuer = message.issuer;
+    }
+    if (message.cutOffTime !== undefined) {
+      obj.cutOffTime = message.cutOffTime.toISOString();
+    }
     return obj;
   },
 
@@ -510,6 +769,8 @@ export const Entry: MessageFns<Entry> = {
       : 0n;
     message.keepUntil = object.keepUntil ?? undefined;
     message.acknowledge = object.acknowledge ?? false;
+    message.issuer = object.issuer ?? "";
+    message.cutOffTime = object.cutOffTime ?? undefined;
     return message;
   },
 };
@@ -618,6 +879,15 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
       case "userId":
         writer.uint32(34).string(message.target.value);
         break;
+      case "clientId":
+        writer.uint32(58).string(message.target.value);
+        break;
+      case "keyId":
+        writer.uint32(66).string(message.target.value);
+        break;
+      case "foreign":
+        ForeignTarget.encode(message.target.value, writer.uint32(74).fork()).join();
+        break;
     }
     if (message.reason !== "") {
       writer.uint32(42).string(message.reason);
@@ -673,6 +943,30 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
             message.target = { $case: "userId", value: reader.string() };
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.target = { $case: "clientId", value: reader.string() };
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.target = { $case: "keyId", value: reader.string() };
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.target = { $case: "foreign", value: ForeignTarget.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 5: {
             if (tag !== 42) {
               break;
@@ -717,6 +1011,16 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
         ? { $case: "userId", value: globalThis.String(object.userId) }
         : isSet(object.user_id)
         ? { $case: "userId", value: globalThis.String(object.user_id) }
+        : isSet(object.clientId)
+        ? { $case: "clientId", value: globalThis.String(object.clientId) }
+        : isSet(object.client_id)
+        ? { $case: "clientId", value: globalThis.String(object.client_id) }
+        : isSet(object.keyId)
+        ? { $case: "keyId", value: globalThis.String(object.keyId) }
+        : isSet(object.key_id)
+        ? { $case: "keyId", value: globalThis.String(object.key_id) }
+        : isSet(object.foreign)
+        ? { $case: "foreign", value: ForeignTarget.fromJSON(object.foreign) }
         : undefined,
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       wait: isSet(object.wait) ? revokeWaitFromJSON(object.wait) : 0,
@@ -733,6 +1037,12 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
       obj.sessionId = message.target.value;
     } else if (message.target?.$case === "userId") {
       obj.userId = message.target.value;
+    } else if (message.target?.$case === "clientId") {
+      obj.clientId = message.target.value;
+    } else if (message.target?.$case === "keyId") {
+      obj.keyId = message.target.value;
+    } else if (message.target?.$case === "foreign") {
+      obj.foreign = ForeignTarget.toJSON(message.target.value);
     }
     if (message.reason !== "") {
       obj.reason = message.reason;
@@ -773,6 +1083,24 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
         }
         break;
       }
+      case "clientId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "clientId", value: object.target.value };
+        }
+        break;
+      }
+      case "keyId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "keyId", value: object.target.value };
+        }
+        break;
+      }
+      case "foreign": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "foreign", value: ForeignTarget.fromPartial(object.target.value) };
+        }
+        break;
+      }
     }
     message.reason = object.reason ?? "";
     message.wait = object.wait ?? 0;
@@ -780,8 +1108,150 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
   },
 };
 
+function createBaseForeignTarget(): ForeignTarget {
+  return { issuer: "", what: undefined };
+}
+
+export const ForeignTarget: MessageFns<ForeignTarget> = {
+  encode(message: ForeignTarget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.issuer !== "") {
+      writer.uint32(10).string(message.issuer);
+    }
+    switch (message.what?.$case) {
+      case "tokenId":
+        writer.uint32(18).string(message.what.value);
+        break;
+      case "sessionId":
+        writer.uint32(26).string(message.what.value);
+        break;
+      case "subject":
+        writer.uint32(34).string(message.what.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForeignTarget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForeignTarget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.what = { $case: "tokenId", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.what = { $case: "sessionId", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.what = { $case: "subject", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForeignTarget {
+    return {
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
+      what: isSet(object.tokenId)
+        ? { $case: "tokenId", value: globalThis.String(object.tokenId) }
+        : isSet(object.token_id)
+        ? { $case: "tokenId", value: globalThis.String(object.token_id) }
+        : isSet(object.sessionId)
+        ? { $case: "sessionId", value: globalThis.String(object.sessionId) }
+        : isSet(object.session_id)
+        ? { $case: "sessionId", value: globalThis.String(object.session_id) }
+        : isSet(object.subject)
+        ? { $case: "subject", value: globalThis.String(object.subject) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: ForeignTarget): unknown {
+    const obj: any = {};
+    if (message.issuer !== "") {
+      obj.issuer = message.issuer;
+    }
+    if (message.what?.$case === "tokenId") {
+      obj.tokenId = message.what.value;
+    } else if (message.what?.$case === "sessionId") {
+      obj.sessionId = message.what.value;
+    } else if (message.what?.$case === "subject") {
+      obj.subject = message.what.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ForeignTarget>, I>>(base?: I): ForeignTarget {
+    return ForeignTarget.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ForeignTarget>, I>>(object: I): ForeignTarget {
+    const message = createBaseForeignTarget();
+    message.issuer = object.issuer ?? "";
+    switch (object.what?.$case) {
+      case "tokenId": {
+        if (object.what?.value !== undefined && object.what?.value !== null) {
+          message.what = { $case: "tokenId", value: object.what.value };
+        }
+        break;
+      }
+      case "sessionId": {
+        if (object.what?.value !== undefined && object.what?.value !== null) {
+          message.what = { $case: "sessionId", value: object.what.value };
+        }
+        break;
+      }
+      case "subject": {
+        if (object.what?.value !== undefined && object.what?.value !== null) {
+          message.what = { $case: "subject", value: object.what.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
 function createBaseRevokeResponse(): RevokeResponse {
-  return { sequence: 0n, enforcedEverywhereBy: undefined };
+  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
 }
 
 export const RevokeResponse: MessageFns<RevokeResponse> = {
@@ -794,6 +1264,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     }
     if (message.enforcedEverywhereBy !== undefined) {
       Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(18).fork()).join();
+    }
+    for (const v of message.instances) {
+      InstanceReceipt.encode(v!, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -827,6 +1300,14 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
             message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.instances.push(InstanceReceipt.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -847,6 +1328,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
         : isSet(object.enforced_everywhere_by)
         ? fromJsonTimestamp(object.enforced_everywhere_by)
         : undefined,
+      instances: globalThis.Array.isArray(object?.instances)
+        ? object.instances.map((e: any) => InstanceReceipt.fromJSON(e))
+        : [],
     };
   },
 
@@ -858,6 +1342,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     if (message.enforcedEverywhereBy !== undefined) {
       obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
     }
+    if (message.instances?.length) {
+      obj.instances = message.instances.map((e) => InstanceReceipt.toJSON(e));
+    }
     return obj;
   },
 
@@ -868,6 +1355,124 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     const message = createBaseRevokeResponse();
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    message.instances = object.instances?.map((e) => InstanceReceipt.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseInstanceReceipt(): InstanceReceipt {
+  return { service: "", instance: Buffer.alloc(0), state: 0, milliseconds: 0 };
+}
+
+export const InstanceReceipt: MessageFns<InstanceReceipt> = {
+  encode(message: InstanceReceipt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.instance.length !== 0) {
+      writer.uint32(18).bytes(message.instance);
+    }
+    if (message.state !== 0) {
+      writer.uint32(24).int32(message.state);
+    }
+    if (message.milliseconds !== 0) {
+      writer.uint32(32).uint32(message.milliseconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InstanceReceipt {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInstanceReceipt();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.instance = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.milliseconds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InstanceReceipt {
+    return {
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      instance: isSet(object.instance) ? Buffer.from(bytesFromBase64(object.instance)) : Buffer.alloc(0),
+      state: isSet(object.state) ? enforcementStateFromJSON(object.state) : 0,
+      milliseconds: isSet(object.milliseconds) ? globalThis.Number(object.milliseconds) : 0,
+    };
+  },
+
+  toJSON(message: InstanceReceipt): unknown {
+    const obj: any = {};
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.instance.length !== 0) {
+      obj.instance = base64FromBytes(message.instance);
+    }
+    if (message.state !== 0) {
+      obj.state = enforcementStateToJSON(message.state);
+    }
+    if (message.milliseconds !== 0) {
+      obj.milliseconds = Math.round(message.milliseconds);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<InstanceReceipt>, I>>(base?: I): InstanceReceipt {
+    return InstanceReceipt.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<InstanceReceipt>, I>>(object: I): InstanceReceipt {
+    const message = createBaseInstanceReceipt();
+    message.service = object.service ?? "";
+    message.instance = object.instance ?? Buffer.alloc(0);
+    message.state = object.state ?? 0;
+    message.milliseconds = object.milliseconds ?? 0;
     return message;
   },
 };
@@ -1775,13 +2380,596 @@ export const PullEnd: MessageFns<PullEnd> = {
   },
 };
 
+function createBaseListInstancesRequest(): ListInstancesRequest {
+  return { pageSize: 0, pageToken: "" };
+}
+
+export const ListInstancesRequest: MessageFns<ListInstancesRequest> = {
+  encode(message: ListInstancesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pageSize !== 0) {
+      writer.uint32(8).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(18).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListInstancesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListInstancesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListInstancesRequest {
+    return {
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListInstancesRequest): unknown {
+    const obj: any = {};
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListInstancesRequest>, I>>(base?: I): ListInstancesRequest {
+    return ListInstancesRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListInstancesRequest>, I>>(object: I): ListInstancesRequest {
+    const message = createBaseListInstancesRequest();
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListInstancesResponse(): ListInstancesResponse {
+  return { instances: [], nextPageToken: "" };
+}
+
+export const ListInstancesResponse: MessageFns<ListInstancesResponse> = {
+  encode(message: ListInstancesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.instances) {
+      Instance.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListInstancesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListInstancesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.instances.push(Instance.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListInstancesResponse {
+    return {
+      instances: globalThis.Array.isArray(object?.instances)
+        ? object.instances.map((e: any) => Instance.fromJSON(e))
+        : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListInstancesResponse): unknown {
+    const obj: any = {};
+    if (message.instances?.length) {
+      obj.instances = message.instances.map((e) => Instance.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListInstancesResponse>, I>>(base?: I): ListInstancesResponse {
+    return ListInstancesResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListInstancesResponse>, I>>(object: I): ListInstancesResponse {
+    const message = createBaseListInstancesResponse();
+    message.instances = object.instances?.map((e) => Instance.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseInstance(): Instance {
+  return {
+    service: "",
+    instance: Buffer.alloc(0),
+    lastSyncAge: undefined,
+    applied: 0n,
+    lag: 0n,
+    leaseLeft: undefined,
+    currentEpoch: false,
+  };
+}
+
+export const Instance: MessageFns<Instance> = {
+  encode(message: Instance, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.instance.length !== 0) {
+      writer.uint32(18).bytes(message.instance);
+    }
+    if (message.lastSyncAge !== undefined) {
+      Duration.encode(message.lastSyncAge, writer.uint32(26).fork()).join();
+    }
+    if (message.applied !== 0n) {
+      if (BigInt.asUintN(64, message.applied) !== message.applied) {
+        throw new globalThis.Error("value provided for field message.applied of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.applied);
+    }
+    if (message.lag !== 0n) {
+      if (BigInt.asUintN(64, message.lag) !== message.lag) {
+        throw new globalThis.Error("value provided for field message.lag of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.lag);
+    }
+    if (message.leaseLeft !== undefined) {
+      Duration.encode(message.leaseLeft, writer.uint32(50).fork()).join();
+    }
+    if (message.currentEpoch !== false) {
+      writer.uint32(56).bool(message.currentEpoch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Instance {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInstance();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.instance = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lastSyncAge = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.applied = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.lag = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.leaseLeft = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.currentEpoch = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Instance {
+    return {
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      instance: isSet(object.instance) ? Buffer.from(bytesFromBase64(object.instance)) : Buffer.alloc(0),
+      lastSyncAge: isSet(object.lastSyncAge)
+        ? Duration.fromJSON(object.lastSyncAge)
+        : isSet(object.last_sync_age)
+        ? Duration.fromJSON(object.last_sync_age)
+        : undefined,
+      applied: isSet(object.applied) ? BigInt(object.applied) : 0n,
+      lag: isSet(object.lag) ? BigInt(object.lag) : 0n,
+      leaseLeft: isSet(object.leaseLeft)
+        ? Duration.fromJSON(object.leaseLeft)
+        : isSet(object.lease_left)
+        ? Duration.fromJSON(object.lease_left)
+        : undefined,
+      currentEpoch: isSet(object.currentEpoch)
+        ? globalThis.Boolean(object.currentEpoch)
+        : isSet(object.current_epoch)
+        ? globalThis.Boolean(object.current_epoch)
+        : false,
+    };
+  },
+
+  toJSON(message: Instance): unknown {
+    const obj: any = {};
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.instance.length !== 0) {
+      obj.instance = base64FromBytes(message.instance);
+    }
+    if (message.lastSyncAge !== undefined) {
+      obj.lastSyncAge = Duration.toJSON(message.lastSyncAge);
+    }
+    if (message.applied !== 0n) {
+      obj.applied = message.applied.toString();
+    }
+    if (message.lag !== 0n) {
+      obj.lag = message.lag.toString();
+    }
+    if (message.leaseLeft !== undefined) {
+      obj.leaseLeft = Duration.toJSON(message.leaseLeft);
+    }
+    if (message.currentEpoch !== false) {
+      obj.currentEpoch = message.currentEpoch;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Instance>, I>>(base?: I): Instance {
+    return Instance.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Instance>, I>>(object: I): Instance {
+    const message = createBaseInstance();
+    message.service = object.service ?? "";
+    message.instance = object.instance ?? Buffer.alloc(0);
+    message.lastSyncAge = (object.lastSyncAge !== undefined && object.lastSyncAge !== null)
+      ? Duration.fromPartial(object.lastSyncAge)
+      : undefined;
+    message.applied = (object.applied !== undefined && object.applied !== null) ? BigInt(object.applied) : 0n;
+    message.lag = (object.lag !== undefined && object.lag !== null) ? BigInt(object.lag) : 0n;
+    message.leaseLeft = (object.leaseLeft !== undefined && object.leaseLeft !== null)
+      ? Duration.fromPartial(object.leaseLeft)
+      : undefined;
+    message.currentEpoch = object.currentEpoch ?? false;
+    return message;
+  },
+};
+
+function createBaseOpenEpochRequest(): OpenEpochRequest {
+  return { reason: "", requestId: "" };
+}
+
+export const OpenEpochRequest: MessageFns<OpenEpochRequest> = {
+  encode(message: OpenEpochRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reason !== "") {
+      writer.uint32(10).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OpenEpochRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOpenEpochRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): OpenEpochRequest {
+    return {
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: OpenEpochRequest): unknown {
+    const obj: any = {};
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<OpenEpochRequest>, I>>(base?: I): OpenEpochRequest {
+    return OpenEpochRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<OpenEpochRequest>, I>>(object: I): OpenEpochRequest {
+    const message = createBaseOpenEpochRequest();
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseOpenEpochResponse(): OpenEpochResponse {
+  return { epoch: Buffer.alloc(0), endedSessions: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const OpenEpochResponse: MessageFns<OpenEpochResponse> = {
+  encode(message: OpenEpochResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.epoch.length !== 0) {
+      writer.uint32(10).bytes(message.epoch);
+    }
+    if (message.endedSessions !== 0n) {
+      if (BigInt.asUintN(64, message.endedSessions) !== message.endedSessions) {
+        throw new globalThis.Error("value provided for field message.endedSessions of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.endedSessions);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OpenEpochResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOpenEpochResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.epoch = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.endedSessions = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): OpenEpochResponse {
+    return {
+      epoch: isSet(object.epoch) ? Buffer.from(bytesFromBase64(object.epoch)) : Buffer.alloc(0),
+      endedSessions: isSet(object.endedSessions)
+        ? BigInt(object.endedSessions)
+        : isSet(object.ended_sessions)
+        ? BigInt(object.ended_sessions)
+        : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: OpenEpochResponse): unknown {
+    const obj: any = {};
+    if (message.epoch.length !== 0) {
+      obj.epoch = base64FromBytes(message.epoch);
+    }
+    if (message.endedSessions !== 0n) {
+      obj.endedSessions = message.endedSessions.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<OpenEpochResponse>, I>>(base?: I): OpenEpochResponse {
+    return OpenEpochResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<OpenEpochResponse>, I>>(object: I): OpenEpochResponse {
+    const message = createBaseOpenEpochResponse();
+    message.epoch = object.epoch ?? Buffer.alloc(0);
+    message.endedSessions = (object.endedSessions !== undefined && object.endedSessions !== null)
+      ? BigInt(object.endedSessions)
+      : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
 /** Takes tokens back, and tells every instance what has been taken back. */
 export type RevocationServiceService = typeof RevocationServiceService;
 export const RevocationServiceService = {
   /**
-   * Revokes a token, a session or all sessions of a user. Once it has returned
-   * OK, the revocation is in the log and no fault can lose it; the receipt says
-   * when every instance enforces it at the latest.
+   * Revokes a token, a session, a user, a client, a signing key, or what another
+   * issuer has issued. Once it has returned OK, the revocation is in the log and
+   * no fault can lose it; the receipt says when every instance enforces it at
+   * the latest. A caller who gives up waiting has revoked all the same.
    */
   revoke: {
     path: "/portcullis.revocation.v1.RevocationService/Revoke" as const,
@@ -1816,13 +3004,42 @@ export const RevocationServiceService = {
     responseSerialize: (value: PullResponse): Buffer => Buffer.from(PullResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PullResponse => PullResponse.decode(value),
   },
+  /**
+   * Lists the instances that have asked within the last minutes, those that
+   * have fallen silent among them.
+   */
+  listInstances: {
+    path: "/portcullis.revocation.v1.RevocationService/ListInstances" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListInstancesRequest): Buffer => Buffer.from(ListInstancesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListInstancesRequest => ListInstancesRequest.decode(value),
+    responseSerialize: (value: ListInstancesResponse): Buffer =>
+      Buffer.from(ListInstancesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListInstancesResponse => ListInstancesResponse.decode(value),
+  },
+  /**
+   * Begins the log anew: every signing key is retired for new ones, every session
+   * ends, and all tokens issued so far are refused. It must be called after the
+   * database was restored, and whenever an instance was answered LOG_CHANGED.
+   */
+  openEpoch: {
+    path: "/portcullis.revocation.v1.RevocationService/OpenEpoch" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: OpenEpochRequest): Buffer => Buffer.from(OpenEpochRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): OpenEpochRequest => OpenEpochRequest.decode(value),
+    responseSerialize: (value: OpenEpochResponse): Buffer => Buffer.from(OpenEpochResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): OpenEpochResponse => OpenEpochResponse.decode(value),
+  },
 } as const;
 
 export interface RevocationServiceServer extends UntypedServiceImplementation {
   /**
-   * Revokes a token, a session or all sessions of a user. Once it has returned
-   * OK, the revocation is in the log and no fault can lose it; the receipt says
-   * when every instance enforces it at the latest.
+   * Revokes a token, a session, a user, a client, a signing key, or what another
+   * issuer has issued. Once it has returned OK, the revocation is in the log and
+   * no fault can lose it; the receipt says when every instance enforces it at
+   * the latest. A caller who gives up waiting has revoked all the same.
    */
   revoke: handleUnaryCall<RevokeRequest, RevokeResponse>;
   /**
@@ -1833,13 +3050,25 @@ export interface RevocationServiceServer extends UntypedServiceImplementation {
   sync: handleUnaryCall<SyncRequest, SyncResponse>;
   /** Streams the whole live revocation list, for a cold start or a large gap. */
   pull: handleServerStreamingCall<PullRequest, PullResponse>;
+  /**
+   * Lists the instances that have asked within the last minutes, those that
+   * have fallen silent among them.
+   */
+  listInstances: handleUnaryCall<ListInstancesRequest, ListInstancesResponse>;
+  /**
+   * Begins the log anew: every signing key is retired for new ones, every session
+   * ends, and all tokens issued so far are refused. It must be called after the
+   * database was restored, and whenever an instance was answered LOG_CHANGED.
+   */
+  openEpoch: handleUnaryCall<OpenEpochRequest, OpenEpochResponse>;
 }
 
 export interface RevocationServiceClient extends Client {
   /**
-   * Revokes a token, a session or all sessions of a user. Once it has returned
-   * OK, the revocation is in the log and no fault can lose it; the receipt says
-   * when every instance enforces it at the latest.
+   * Revokes a token, a session, a user, a client, a signing key, or what another
+   * issuer has issued. Once it has returned OK, the revocation is in the log and
+   * no fault can lose it; the receipt says when every instance enforces it at
+   * the latest. A caller who gives up waiting has revoked all the same.
    */
   revoke(
     request: RevokeRequest,
@@ -1876,6 +3105,45 @@ export interface RevocationServiceClient extends Client {
   /** Streams the whole live revocation list, for a cold start or a large gap. */
   pull(request: PullRequest, options?: Partial<CallOptions>): ClientReadableStream<PullResponse>;
   pull(request: PullRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<PullResponse>;
+  /**
+   * Lists the instances that have asked within the last minutes, those that
+   * have fallen silent among them.
+   */
+  listInstances(
+    request: ListInstancesRequest,
+    callback: (error: ServiceError | null, response: ListInstancesResponse) => void,
+  ): ClientUnaryCall;
+  listInstances(
+    request: ListInstancesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListInstancesResponse) => void,
+  ): ClientUnaryCall;
+  listInstances(
+    request: ListInstancesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListInstancesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Begins the log anew: every signing key is retired for new ones, every session
+   * ends, and all tokens issued so far are refused. It must be called after the
+   * database was restored, and whenever an instance was answered LOG_CHANGED.
+   */
+  openEpoch(
+    request: OpenEpochRequest,
+    callback: (error: ServiceError | null, response: OpenEpochResponse) => void,
+  ): ClientUnaryCall;
+  openEpoch(
+    request: OpenEpochRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: OpenEpochResponse) => void,
+  ): ClientUnaryCall;
+  openEpoch(
+    request: OpenEpochRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: OpenEpochResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const RevocationServiceClient = makeGenericClientConstructor(
@@ -1914,10 +3182,13 @@ export const protoMetadata: ProtoMetadata = {
   references: {
     ".portcullis.revocation.v1.EntryKind": EntryKind,
     ".portcullis.revocation.v1.RevokeWait": RevokeWait,
+    ".portcullis.revocation.v1.EnforcementState": EnforcementState,
     ".portcullis.revocation.v1.Entry": Entry,
     ".portcullis.revocation.v1.Broadcast": Broadcast,
     ".portcullis.revocation.v1.RevokeRequest": RevokeRequest,
+    ".portcullis.revocation.v1.ForeignTarget": ForeignTarget,
     ".portcullis.revocation.v1.RevokeResponse": RevokeResponse,
+    ".portcullis.revocation.v1.InstanceReceipt": InstanceReceipt,
     ".portcullis.revocation.v1.SyncRequest": SyncRequest,
     ".portcullis.revocation.v1.SyncResponse": SyncResponse,
     ".portcullis.revocation.v1.PullRequest": PullRequest,
@@ -1925,6 +3196,11 @@ export const protoMetadata: ProtoMetadata = {
     ".portcullis.revocation.v1.PackedIds": PackedIds,
     ".portcullis.revocation.v1.EntryList": EntryList,
     ".portcullis.revocation.v1.PullEnd": PullEnd,
+    ".portcullis.revocation.v1.ListInstancesRequest": ListInstancesRequest,
+    ".portcullis.revocation.v1.ListInstancesResponse": ListInstancesResponse,
+    ".portcullis.revocation.v1.Instance": Instance,
+    ".portcullis.revocation.v1.OpenEpochRequest": OpenEpochRequest,
+    ".portcullis.revocation.v1.OpenEpochResponse": OpenEpochResponse,
     ".portcullis.revocation.v1.RevocationService": RevocationServiceClient,
   },
   dependencies: [protoMetadata1, protoMetadata2, protoMetadata3, protoMetadata4],
@@ -1935,6 +3211,8 @@ export const protoMetadata: ProtoMetadata = {
           "Revoke": { "rule": Rule.decode(Buffer.from("EgthdXRoLnJldm9rZQ==", "base64")) },
           "Sync": { "rule": Rule.decode(Buffer.from("EglhdXRoLnN5bmMgAg==", "base64")) },
           "Pull": { "rule": Rule.decode(Buffer.from("EglhdXRoLnN5bmMgAg==", "base64")) },
+          "ListInstances": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "OpenEpoch": { "rule": Rule.decode(Buffer.from("EgthdXRoLnJldm9rZRoFYWRtaW4=", "base64")) },
         },
       },
     },
