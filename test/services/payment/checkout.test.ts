@@ -271,6 +271,8 @@ describe('checkout', () => {
           reserved: 0n,
           states: ['CAPTURED'],
         });
+        // It was the same request each time, so inventory itself knew its answer.
+        expect(scenery.warehouse.asked).to.not.include('find');
       });
     }
 

@@ -191,9 +191,9 @@ describe('PaymentService', () => {
     );
     warehouse.trouble = async (method, moment) => {
       if (method !== 'reserve' || moment !== 'after') return;
-      issuer.revokeSession(sid);
+      const { sequence } = issuer.revokeSession(sid);
       guard.askNow();
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await until(async () => guard.state().applied >= sequence);
     };
     const order = { accountId, lines: [{ sku: 'LAMP', quantity: 2n }], requestId: 'revoked' };
     const refusal = await refusalOf(call(client.checkout, order, token));
@@ -203,10 +203,19 @@ describe('PaymentService', () => {
     // The caller was cut off at once; the goods are given back behind its back.
     const page = { pageSize: 0, pageToken: '' };
     const reasonOf = async () => (await call(client.listPayments, page, fresher)).payments[0]?.failureReason;
-    while ((await reasonOf()) === '') await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(async () => (await reasonOf()) !== '');
     expect(await reasonOf()).to.equal('TOKEN_REVOKED');
     const { account: now } = await call(client.getAccount, { accountId }, fresher);
     expect(now).to.deep.include({ balance: amount, held: { minorUnits: 0n, currencyCode: 'EUR' } });
     expect(warehouse.item('LAMP').reserved).to.equal(0n);
   });
 });
+
+/** Waits for something that happens by itself, but not for ever. */
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 500; tries++) {
+    if (await holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error('what was waited for did not happen');
+}

@@ -6,7 +6,17 @@ import { openDatabase, violatedConstraint } from '../../../services/common/datab
 import { createStore } from '../../../services/payment/store.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { rejectionOf } from '../../support/rejection.js';
-import { accountWith, breachesIn, type Instance, olga, openInstance, silentLog } from './instance.js';
+import {
+  accountWith,
+  breachesIn,
+  buyerOf,
+  codeOf,
+  type Instance,
+  olga,
+  openInstance,
+  silentLog,
+} from './instance.js';
+import { failing, Warehouse } from './warehouse.js';
 
 describe('the ledger of payment', () => {
   let fresh: FreshDatabase;
@@ -17,6 +27,7 @@ describe('the ledger of payment', () => {
     fresh = await freshDatabase();
     instance = await openInstance(fresh.url);
     ({ accountId: account } = await accountWith(instance, 'owner', 1_000n));
+    await leaveHold(instance, account);
   });
   after(async () => {
     await instance.close();
@@ -40,6 +51,10 @@ describe('the ledger of payment', () => {
       'TRUNCATE transfers CASCADE',
       'DELETE FROM accounts',
       'TRUNCATE accounts CASCADE',
+      'DELETE FROM payments',
+      'TRUNCATE payments CASCADE',
+      'UPDATE holds SET amount = amount + 1',
+      'TRUNCATE holds',
     ]) {
       it(`refuses ${statement}`, async () => {
         expect(await refusalOf(statement)).to.match(/is refused|accounts change through/);
@@ -152,7 +167,7 @@ describe('the ledger of payment', () => {
         `INSERT INTO transfers (kind, actor_id) VALUES ('DEPOSIT', 'x') RETURNING transfer_id`,
       );
       await sql.query(
-        `INSERT INTO entries (transfer_id, account_id, currency_code, amount) VALUES ($1, $2, 'EUR', -1001)`,
+        `INSERT INTO entries (transfer_id, account_id, currency_code, amount) VALUES ($1, $2, 'EUR', -1000)`,
         [rows[0]?.transfer_id, account],
       );
     });
@@ -192,3 +207,13 @@ describe('the ledger of payment', () => {
     await database.close();
   });
 });
+
+/** A purchase whose end is not known yet, so that there is a payment and something held. */
+async function leaveHold({ checkout }: Instance, accountId: string): Promise<void> {
+  const warehouse = new Warehouse();
+  warehouse.stock('LAMP', { minorUnits: 10n, currencyCode: 'EUR' });
+  warehouse.trouble = failing('commit', 'before');
+  const order = { accountId, lines: [{ sku: 'LAMP', quantity: 1n }], requestId: 'buy' };
+  const buying = checkout.checkout(order, buyerOf('owner', warehouse.for('owner')));
+  if ((await codeOf(buying)) !== 'DEPENDENCY_UNAVAILABLE') throw new Error('the purchase should be open');
+}

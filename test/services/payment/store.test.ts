@@ -1,0 +1,119 @@
+/** Claims on payments: one worker at a time, and no step out of turn. */
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import type { NewPayment, Saga, Step } from '../../../services/payment/checkout.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { accountWith, callerOf, codeOf, type Instance, openInstance } from './instance.js';
+
+const LONG_MS = 60_000;
+
+describe('the store of payment', () => {
+  let fresh: FreshDatabase;
+  let instance: Instance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    instance = await openInstance(fresh.url);
+  });
+  after(async () => {
+    await instance.close();
+    await fresh.drop();
+  });
+
+  async function begin(leaseMs = LONG_MS): Promise<Saga> {
+    const caller = callerOf(randomUUID());
+    const { accountId } = await accountWith(instance, caller.subject, 1_000n);
+    const payment: NewPayment = {
+      accountId,
+      lines: [{ sku: 'LAMP', quantity: 1n }],
+      requestId: 'buy',
+      payloadHash: '00',
+      worker: randomUUID(),
+      caller,
+    };
+    const begun = await instance.store.begin(payment, leaseMs);
+    if (begun?.isNew !== true) throw new Error('a new payment was expected');
+    return begun.saga;
+  }
+
+  const advance = (saga: Saga, from: readonly Step[], step: Step) =>
+    instance.store.advance(saga, from, LONG_MS, async () => ({ step, reservationId: 'r', amount: 1n }));
+
+  it('gives a payment to nobody else while its claim lasts', async () => {
+    const { paymentId } = await begin();
+    expect(await instance.store.claim(paymentId, randomUUID(), LONG_MS)).to.equal(undefined);
+    const abandoned = await instance.store.claimAbandoned([], 100, LONG_MS);
+    expect(abandoned.map((saga) => saga.paymentId)).to.not.include(paymentId);
+  });
+
+  it('gives it to one of many who come when the claim is over', async () => {
+    const { paymentId } = await begin(0);
+    const claims = Array.from({ length: 10 }, () => instance.store.claim(paymentId, randomUUID(), LONG_MS));
+    expect((await Promise.all(claims)).filter((claim) => claim !== undefined)).to.have.lengthOf(1);
+  });
+
+  it('gives each abandoned payment to one of two instances', async () => {
+    const ids = await Promise.all(Array.from({ length: 6 }, async () => (await begin(0)).paymentId));
+    const halves = await Promise.all([1, 2].map(() => instance.store.claimAbandoned([], 100, LONG_MS)));
+    const claimed = halves.flat().map(({ paymentId }) => paymentId);
+    expect(claimed.filter((id) => ids.includes(id)).sort()).to.deep.equal([...ids].sort());
+  });
+
+  it('takes no step from a worker whose claim went to another', async () => {
+    const first = await begin(0);
+    const second = await instance.store.claim(first.paymentId, randomUUID(), LONG_MS);
+    if (second === undefined) throw new Error('the claim was over');
+    expect(await codeOf(advance(first, ['reserving'], 'reserved'))).to.equal('REQUEST_IN_PROGRESS');
+    await instance.store.giveUp(first);
+    expect(await instance.store.claim(first.paymentId, randomUUID(), LONG_MS)).to.equal(undefined);
+    expect((await advance(second, ['reserving'], 'reserved')).step).to.equal('reserved');
+  });
+
+  it('takes no step out of turn', async () => {
+    const saga = await begin();
+    expect(await codeOf(advance(saga, ['reserved', 'held'], 'held'))).to.equal('REQUEST_IN_PROGRESS');
+    const reserved = await advance(saga, ['reserving'], 'reserved');
+    expect(await codeOf(advance(reserved, ['reserving'], 'reserved'))).to.equal('REQUEST_IN_PROGRESS');
+  });
+
+  it('renews the claim with each step', async () => {
+    const saga = await begin(0);
+    await advance(saga, ['reserving'], 'reserved');
+    expect(await instance.store.claim(saga.paymentId, randomUUID(), LONG_MS)).to.equal(undefined);
+  });
+
+  it('leaves payments at committing to those who can settle them', async () => {
+    const saga = await begin();
+    const { clientId, sessionId, tokenId } = callerOf(saga.userId);
+    const held = await instance.store.advance(saga, ['reserving'], LONG_MS, async (books) => {
+      await books.hold(saga.paymentId, saga.accountId, 1n);
+      return { step: 'held', reservationId: 'r', amount: 1n };
+    });
+    const allowedBy = { subject: saga.userId, clientId, sessionId, tokenId };
+    const committing = await instance.store.advance(held, ['held'], 0, async () => ({
+      step: 'committing',
+      allowedBy,
+    }));
+    const ids = async (settleable: readonly string[]) => {
+      const claimed = await instance.store.claimAbandoned(settleable, 100, LONG_MS);
+      return claimed.map(({ paymentId }) => paymentId);
+    };
+    expect(await ids([randomUUID()])).to.not.include(committing.paymentId);
+    expect(await ids([committing.paymentId])).to.include(committing.paymentId);
+  });
+
+  it('notes on whose word a payment was decided, and when', async () => {
+    const saga = await begin();
+    const decider = { subject: saga.userId, clientId: 'app', sessionId: undefined, tokenId: randomUUID() };
+    await instance.store.advance(saga, ['reserving'], LONG_MS, async (books) => {
+      await books.hold(saga.paymentId, saga.accountId, 1n);
+      return { step: 'committing', reservationId: 'r', amount: 1n, allowedBy: decider };
+    });
+    const { rows } = await instance.database.query<Record<string, unknown>>(
+      'SELECT client_id, session_id, token_id, allowed_time FROM payments WHERE payment_id = $1',
+      [saga.paymentId],
+    );
+    expect(rows[0]).to.deep.include({ client_id: 'app', session_id: null, token_id: decider.tokenId });
+    expect(rows[0]?.['allowed_time']).to.be.instanceOf(Date);
+  });
+});
