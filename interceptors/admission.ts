@@ -6,7 +6,7 @@ import type { Clock } from './clock.js';
 import { parseCompactToken } from './compact-token.js';
 import { ServiceError } from './errors.js';
 import type { Feed } from './feed.js';
-import { KeyRing } from './key-ring.js';
+import { KeyRing, type VerificationKeys } from './key-ring.js';
 import { type Admission, refusal } from './live-call.js';
 import { parseJsonObject } from './strict-json.js';
 import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from './token-claims.js';
@@ -30,7 +30,7 @@ export class Admissions {
   readonly #onTokenInvalid: (fault: string) => void;
   readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError>>();
   readonly #waitingByPeer = new Map<string, number>();
-  #keys = KeyRing.EMPTY;
+  #keys: VerificationKeys = KeyRing.EMPTY;
 
   constructor(options: {
     issuer: string;
@@ -47,7 +47,7 @@ export class Admissions {
   }
 
   /** Puts another key set in place. */
-  useKeys(keys: KeyRing): void {
+  useKeys(keys: VerificationKeys): void {
     this.#keys = keys;
   }
 

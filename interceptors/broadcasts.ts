@@ -3,8 +3,9 @@
 import { connect, type NatsConnection } from 'nats';
 import { Broadcast } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../proto/gen/portcullis/token/v1/token.js';
+import { BROKER_PING_INTERVAL_MS, brokerConnection } from './broker.js';
 import { parseCompactToken } from './compact-token.js';
-import { KeyRing } from './key-ring.js';
+import { type ImportKeys, KeyRing, type VerificationKeys } from './key-ring.js';
 
 /** The subject on which revocations are broadcast. */
 export const BROADCAST_SUBJECT = 'portcullis.v1.revocations';
@@ -15,27 +16,26 @@ export const BROADCAST_TYPE = 'portcullis-revocations+jws';
 /** The longest broadcast looked at, in bytes. */
 export const BROADCAST_BYTES_MAX = 1024 * 1024;
 
-/** How often the broker is asked whether it is still there, in milliseconds. */
-const PING_INTERVAL_MS = 1000;
-
-/** How long to wait before connecting to the broker again, in milliseconds. */
-const RECONNECT_WAIT_MS = 100;
-
 /** Keys that sign broadcasts, ready for use. */
 export interface BroadcastKeys {
   readonly text: string;
-  readonly ring: KeyRing;
+  readonly ring: VerificationKeys;
 }
 
 /** Opens and verifies broadcasts. */
 export class BroadcastReader {
+  readonly #import: ImportKeys;
   #keys: BroadcastKeys = { text: '', ring: KeyRing.EMPTY };
+
+  constructor(importKeys: ImportKeys = KeyRing.import) {
+    this.#import = importKeys;
+  }
 
   /** Imports keys; none if they are the ones in place. */
   async importKeys(keys: readonly PublicKey[]): Promise<BroadcastKeys> {
     const inPlace = this.#keys;
     const text = keys.map((key) => `${key.kid} ${key.algorithm} ${key.jwk}`).join('\n');
-    return text === inPlace.text ? inPlace : { text, ring: await KeyRing.import(keys) };
+    return text === inPlace.text ? inPlace : { text, ring: await this.#import(keys) };
   }
 
   /** Puts the keys in place that sign broadcasts; they come from the issuer alone, never from the broker. */
@@ -78,24 +78,11 @@ export function subscribeToBroadcasts(options: {
   onConnected: () => void;
   onDisconnected: (why: string) => void;
 }): Subscription {
-  const url = new URL(options.url);
   let connection: NatsConnection | undefined;
   let closed = false;
 
   const run = async (): Promise<void> => {
-    connection = await connect({
-      servers: url.host,
-      name: options.name,
-      ...(url.username === ''
-        ? {}
-        : { user: decodeURIComponent(url.username), pass: decodeURIComponent(url.password) }),
-      // The client's own defaults ping every two minutes and give up after ten attempts.
-      waitOnFirstConnect: true,
-      maxReconnectAttempts: -1,
-      reconnectTimeWait: RECONNECT_WAIT_MS,
-      pingInterval: PING_INTERVAL_MS,
-      maxPingOut: 2,
-    });
+    connection = await connect({ ...brokerConnection(options.url, options.name), waitOnFirstConnect: true });
     if (closed) return connection.close();
     const subscription = connection.subscribe(BROADCAST_SUBJECT, {
       callback: (error, message) => {
@@ -121,7 +108,7 @@ export function subscribeToBroadcasts(options: {
       } catch (error) {
         options.onDisconnected(error instanceof Error ? error.message : 'the broker refuses');
       }
-      if (!closed) await new Promise((resolve) => setTimeout(resolve, PING_INTERVAL_MS).unref());
+      if (!closed) await new Promise((resolve) => setTimeout(resolve, BROKER_PING_INTERVAL_MS).unref());
     }
   };
   void forever();

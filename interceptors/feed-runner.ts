@@ -1,6 +1,5 @@
 /** Runs the feed: asks the issuer regularly and when a broadcast says so, and watches the lease. */
 
-import { randomInt } from 'node:crypto';
 import type {
   PullRequest,
   PullResponse,
@@ -8,9 +7,10 @@ import type {
   SyncResponse,
 } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import { BroadcastReader, type Subscription, subscribeToBroadcasts } from './broadcasts.js';
-import type { Clock } from './clock.js';
+import { type Clock, systemTimers, type Timers } from './clock.js';
+import { ServiceError } from './errors.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
-import { KeyRing } from './key-ring.js';
+import { type ImportKeys, KeyRing, type VerificationKeys } from './key-ring.js';
 import { errorOf } from './status.js';
 
 /** The issuer, as a feed asks it: over gRPC, or straight in the issuer's own process. */
@@ -45,13 +45,18 @@ const QUESTIONS_OPEN_MAX = QUESTIONS_PER_LEASE + 3;
 /** How long a whole list may take to arrive, in milliseconds. */
 const PULL_TIMEOUT_MS = 60_000;
 
+const NOTHING_TO_STOP = (): void => {};
+
 export class FeedRunner {
   readonly #options: FeedRunnerOptions;
-  readonly #reader = new BroadcastReader();
-  readonly #closing = new AbortController();
+  readonly #timers: Timers;
+  readonly #importKeys: ImportKeys;
+  readonly #reader: BroadcastReader;
+  readonly #underWay = new Set<AbortController>();
   #subscription: Subscription | undefined;
-  #tick: NodeJS.Timeout | undefined;
-  #leaseEnd: NodeJS.Timeout | undefined;
+  #closed = false;
+  #stopTick = NOTHING_TO_STOP;
+  #stopLeaseEnd = NOTHING_TO_STOP;
   #open = 0;
   #askingNow = false;
   #askAgain = false;
@@ -61,6 +66,9 @@ export class FeedRunner {
 
   constructor(options: FeedRunnerOptions) {
     this.#options = options;
+    this.#timers = options.timers ?? systemTimers;
+    this.#importKeys = options.importKeys ?? KeyRing.import;
+    this.#reader = new BroadcastReader(this.#importKeys);
   }
 
   /** What keeps the list from being trusted, in one phrase; empty when nothing does. */
@@ -72,7 +80,8 @@ export class FeedRunner {
   start(): void {
     const { nats, feed } = this.#options;
     if (nats !== undefined) {
-      this.#subscription = subscribeToBroadcasts({
+      const subscribe = this.#options.subscribe ?? subscribeToBroadcasts;
+      this.#subscription = subscribe({
         url: nats.url,
         name: nats.name,
         onMessage: (bytes) => void this.#hear(bytes),
@@ -110,9 +119,10 @@ export class FeedRunner {
   }
 
   async close(): Promise<void> {
-    this.#closing.abort();
-    clearTimeout(this.#tick);
-    clearTimeout(this.#leaseEnd);
+    this.#closed = true;
+    for (const controller of this.#underWay) controller.abort();
+    this.#stopTick();
+    this.#stopLeaseEnd();
     await this.#subscription?.close();
     this.#options.source.close?.();
   }
@@ -121,15 +131,11 @@ export class FeedRunner {
     const lengthMs = this.#options.feed.leaseLengthMs;
     const intervalMs = lengthMs > 0 ? lengthMs / QUESTIONS_PER_LEASE : FIRST_INTERVAL_MS;
     // A little early and a little uneven, so that instances started together do not ask together.
-    const waitMs = Math.max(
-      1,
-      Math.floor(intervalMs * 0.9) + randomInt(Math.max(1, Math.floor(intervalMs * 0.1))),
-    );
-    this.#tick = setTimeout(() => {
+    const random = this.#options.random ?? Math.random;
+    this.#stopTick = this.#timers.after(Math.max(1, intervalMs * (0.9 + 0.1 * random())), () => {
       this.#schedule();
       void this.#ask();
-    }, waitMs);
-    this.#tick.unref();
+    });
   }
 
   #now(): Moment {
@@ -139,16 +145,18 @@ export class FeedRunner {
 
   /** Asks once and takes the answer. Never rejects. */
   async #ask(): Promise<void> {
-    if (this.#open >= QUESTIONS_OPEN_MAX || this.#closing.signal.aborted) return;
+    if (this.#open >= QUESTIONS_OPEN_MAX || this.#closed) return;
     const { feed, source } = this.#options;
     const ticket = feed.ask(this.#now());
     const timeoutMs = feed.leaseLengthMs > 0 ? feed.leaseLengthMs : FIRST_TIMEOUT_MS;
     this.#open += 1;
     try {
-      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(timeoutMs)]);
-      await this.#take(ticket, await source.sync(ticket.request, signal));
+      await this.#take(
+        ticket,
+        await this.#within(timeoutMs, (signal) => source.sync(ticket.request, signal)),
+      );
     } catch (error) {
-      if (!this.#closing.signal.aborted) this.#failed(error);
+      if (!this.#closed) this.#failed(error);
     } finally {
       this.#open -= 1;
     }
@@ -157,9 +165,9 @@ export class FeedRunner {
   async #take(ticket: SyncTicket, answer: SyncResponse): Promise<void> {
     const { feed, onKeys } = this.#options;
     // Keys are imported before the answer is taken, because a lease needs them in place.
-    const keys = answer.keySet === undefined ? undefined : await KeyRing.import(answer.keySet.keys);
+    const keys = answer.keySet === undefined ? undefined : await this.#importKeys(answer.keySet.keys);
     const broadcastKeys = await this.#reader.importKeys(answer.broadcastKeys);
-    if (this.#closing.signal.aborted) return;
+    if (this.#closed) return;
     const outcome = feed.take(ticket, answer, () => {
       if (keys !== undefined) onKeys(keys);
     });
@@ -188,13 +196,12 @@ export class FeedRunner {
   }
 
   #lookAtLeaseIn(leftMs: number): void {
-    clearTimeout(this.#leaseEnd);
-    this.#leaseEnd = setTimeout(() => this.#lookAtLease(), Math.max(1, Math.ceil(leftMs)));
-    this.#leaseEnd.unref();
+    this.#stopLeaseEnd();
+    this.#stopLeaseEnd = this.#timers.after(Math.max(1, Math.ceil(leftMs)), () => this.#lookAtLease());
   }
 
   #lookAtLease(): void {
-    if (!this.#current || this.#closing.signal.aborted) return;
+    if (!this.#current || this.#closed) return;
     const { feed, clock } = this.#options;
     const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
     if (leftMs > 0) {
@@ -211,22 +218,37 @@ export class FeedRunner {
   }
 
   async #pull(): Promise<void> {
-    if (this.#pulling || this.#closing.signal.aborted) return;
+    if (this.#pulling || this.#closed) return;
     this.#pulling = true;
     const { feed, source, service, instance } = this.#options;
     try {
-      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(PULL_TIMEOUT_MS)]);
       feed.beginPull();
       let isWhole = false;
-      for await (const part of source.pull({ service, instance: Buffer.from(instance) }, signal)) {
-        isWhole = feed.takePart(part);
-      }
+      await this.#within(PULL_TIMEOUT_MS, async (signal) => {
+        for await (const part of source.pull({ service, instance: Buffer.from(instance) }, signal)) {
+          isWhole = feed.takePart(part);
+        }
+      });
       if (isWhole) this.askNow();
     } catch (error) {
-      if (!this.#closing.signal.aborted) this.#failed(error);
+      if (!this.#closed) this.#failed(error);
     } finally {
       feed.abandonPull();
       this.#pulling = false;
+    }
+  }
+
+  /** Gives the work a signal, which is aborted when it takes too long, and when the runner is closed. */
+  async #within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const controller = new AbortController();
+    const late = (): void => controller.abort(new DOMException(`no answer within ${ms} ms`, 'TimeoutError'));
+    const stop = this.#timers.after(ms, late);
+    this.#underWay.add(controller);
+    try {
+      return await work(controller.signal);
+    } finally {
+      stop();
+      this.#underWay.delete(controller);
     }
   }
 
@@ -248,7 +270,9 @@ export class FeedRunner {
   }
 
   #failed(error: unknown): void {
-    const { reason, message } = errorOf(error);
+    // The issuer's own process is answered without gRPC, so the error comes as it was thrown.
+    const { reason, message } =
+      error instanceof ServiceError ? { reason: error.code, message: error.message } : errorOf(error);
     const problem =
       reason === 'LOG_CHANGED'
         ? 'the revocation log is not the one that this process followed: an operator must open a new epoch'
@@ -269,9 +293,17 @@ export interface FeedRunnerOptions {
   readonly instance: Uint8Array;
   readonly nats: { readonly url: string; readonly name: string } | undefined;
   readonly clock: Clock;
+  /** Those of this process unless told otherwise. */
+  readonly timers?: Timers;
+  /** A number from 0, included, to 1, excluded; it only spreads questions over time. */
+  readonly random?: () => number;
+  /** How the broker is listened to, unless told otherwise through NATS. */
+  readonly subscribe?: typeof subscribeToBroadcasts;
+  /** How public keys are made ready for use, unless told otherwise by jose. */
+  readonly importKeys?: ImportKeys;
   readonly log: GuardLog;
   /** Another key set is to be put in place. */
-  readonly onKeys: (keys: KeyRing) => void;
+  readonly onKeys: (keys: VerificationKeys) => void;
   /** The list may be trusted again, or no longer. */
   readonly onCurrentChange: (isCurrent: boolean) => void;
   /** A message on the broker was not signed by a key in place, or not a broadcast at all. */

@@ -9,21 +9,16 @@ import type {
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
-import { Admissions } from './admission.js';
 import type { ClientKey } from './client-key.js';
-import { type Clock, systemClock } from './clock.js';
+import { type Clock, systemClock, systemTimers } from './clock.js';
+import { Enforcement } from './enforcement.js';
 import { type ErrorCode, ServiceError } from './errors.js';
 import { Feed } from './feed.js';
 import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
-import type { KeyRing } from './key-ring.js';
 import { type CallGuard, GuardedCall } from './live-call.js';
 import { createRemoteSource } from './remote-source.js';
 import { ID_BYTES } from './revocation-list.js';
 import type { TokenClaims } from './token-claims.js';
-import type { LiveCall, VerifiedToken } from './verified-tokens.js';
-
-/** For how long live calls are cut before other calls have their turn, in milliseconds. */
-const CUT_SLICE_MS = 2;
 
 /** How often expired tokens are looked for, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 250;
@@ -141,7 +136,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly interceptor: ServerInterceptor;
   readonly ready: Promise<void>;
   readonly #rules = new Map<string, AccessRule>();
-  readonly #admissions: Admissions;
+  readonly #enforcement: Enforcement;
   readonly #feed: Feed;
   readonly #runner: FeedRunner;
   readonly #log: GuardLog;
@@ -149,7 +144,6 @@ class ServerGuard implements Guard, CallGuard {
   readonly #observer: GuardObserver;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
-  readonly #cutQueue: LiveCall[] = [];
   #invalidLines = 0;
   #invalidSecond = 0;
 
@@ -158,22 +152,17 @@ class ServerGuard implements Guard, CallGuard {
     this.#log = options.log ?? SILENT_LOG;
     this.#observer = options.observer ?? {};
     const instance = randomBytes(ID_BYTES);
-    this.#feed = new Feed({
-      service: options.audience,
-      instance,
-      listener: {
-        entryAdded: (entry) => this.#revoke(this.#admissions.tokens.hitBy(entry)),
-        listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
-        epochChanged: () => this.#revokeWhere(() => true),
-      },
-    });
-    this.#admissions = new Admissions({
+    this.#enforcement = new Enforcement({
       issuer: options.issuer,
       audience: options.audience,
       clock: this.#clock,
-      feed: this.#feed,
+      timers: systemTimers,
+      createFeed: (listener) => new Feed({ service: options.audience, instance, listener }),
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
+      onCutFailed: (error) =>
+        this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut'),
     });
+    this.#feed = this.#enforcement.feed;
     let resolveReady: () => void = () => {};
     this.ready = new Promise((resolve) => {
       resolveReady = resolve;
@@ -186,17 +175,17 @@ class ServerGuard implements Guard, CallGuard {
       nats: options.nats && { url: options.nats.url, name: `portcullis ${options.audience}` },
       clock: this.#clock,
       log: this.#log,
-      onKeys: (keys) => this.#useKeys(keys),
+      onKeys: (keys) => this.#enforcement.useKeys(keys),
       onCurrentChange: (isCurrent) => {
         if (isCurrent) resolveReady();
-        else this.#recheckAll();
+        else this.#enforcement.recheckAll();
         for (const listener of this.#listeners) listener();
       },
       onForgery: () => this.#observer.broadcastForged?.(),
     });
     for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
     this.interceptor = (method, call) => new GuardedCall(method.path, call, this);
-    this.#expiryTimer = setInterval(() => this.#dropExpired(), EXPIRY_INTERVAL_MS);
+    this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#runner.start();
   }
@@ -224,7 +213,7 @@ class ServerGuard implements Guard, CallGuard {
       leaseMs: Math.max(0, leaseMs),
       entries: this.#feed.list.size,
       applied: this.#feed.applied,
-      tokens: this.#admissions.tokens.size,
+      tokens: this.#enforcement.admissions.tokens.size,
       missing: this.#runner.missing,
     };
   }
@@ -237,7 +226,7 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   async authenticateToken(token: string, audience?: string): Promise<TokenClaims> {
-    const result = await this.#admissions.examine(token, audience);
+    const result = await this.#enforcement.admissions.examine(token, audience);
     if (result instanceof ServiceError) throw result;
     return result;
   }
@@ -260,13 +249,14 @@ class ServerGuard implements Guard, CallGuard {
       this.#log.error({ event: 'method_without_rule', path }, 'a method was called that has no access rule');
       return { kind: 'refused', error: new ServiceError('NOT_FOUND', 'no such method') };
     }
-    return this.#admissions.decide(rule, metadata, peer);
+    return this.#enforcement.admissions.decide(rule, metadata, peer);
   };
 
   objectionTo: CallGuard['objectionTo'] = (token, allowStale) =>
-    this.#admissions.objectionTo(token, allowStale);
+    this.#enforcement.admissions.objectionTo(token, allowStale);
 
-  reliableMs: CallGuard['reliableMs'] = (token, allowStale) => this.#admissions.reliableMs(token, allowStale);
+  reliableMs: CallGuard['reliableMs'] = (token, allowStale) =>
+    this.#enforcement.admissions.reliableMs(token, allowStale);
 
   handlerFailed: CallGuard['handlerFailed'] = (path, error) => {
     this.#log.error({ event: 'handler_failed', path, err: error }, 'a handler failed');
@@ -275,62 +265,6 @@ class ServerGuard implements Guard, CallGuard {
   decided: CallGuard['decided'] = (path, outcome) => {
     this.#observer.decided?.(path, outcome);
   };
-
-  // What revocations do.
-
-  #useKeys(keys: KeyRing): void {
-    this.#admissions.useKeys(keys);
-    // What a key that has left signed is flagged at once: it may have left because it leaked.
-    this.#revokeWhere((token) => !keys.has(token.claims.keyId));
-  }
-
-  #revokeWhere(isHit: (token: VerifiedToken) => boolean): void {
-    const hit: VerifiedToken[] = [];
-    for (const token of this.#admissions.tokens.all()) if (isHit(token)) hit.push(token);
-    this.#revoke(hit);
-  }
-
-  #revoke(tokens: readonly VerifiedToken[]): void {
-    for (const token of tokens) {
-      // The flag first, for all: from here on no message passes, however long the cutting takes.
-      token.revoked = true;
-    }
-    for (const token of tokens) this.#cut(token.liveCalls());
-  }
-
-  #recheckAll(): void {
-    for (const token of this.#admissions.tokens.all()) this.#cut(token.liveCalls());
-  }
-
-  #dropExpired(): void {
-    const untilMs = Math.max(this.#clock.wallMs(), this.#feed.horizonMs);
-    for (const token of this.#admissions.tokens.dropExpired(untilMs)) this.#cut(token.liveCalls());
-  }
-
-  #cut(calls: readonly LiveCall[]): void {
-    if (calls.length === 0) return;
-    const wasIdle = this.#cutQueue.length === 0;
-    for (const call of calls) this.#cutQueue.push(call);
-    if (wasIdle) this.#cutSlice();
-  }
-
-  /** Cuts for a while, then lets other calls have their turn. */
-  #cutSlice(): void {
-    const untilMs = this.#clock.monotonicMs() + CUT_SLICE_MS;
-    let cut = 0;
-    while (cut < this.#cutQueue.length && this.#clock.monotonicMs() < untilMs) {
-      const call = this.#cutQueue[cut];
-      cut += 1;
-      try {
-        call?.recheck();
-      } catch (error) {
-        // What a handler does when its call is cancelled may throw; the other calls are cut all the same.
-        this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut');
-      }
-    }
-    this.#cutQueue.splice(0, cut);
-    if (this.#cutQueue.length > 0) setImmediate(() => this.#cutSlice());
-  }
 
   #tokenInvalid(fault: string): void {
     this.#observer.tokenInvalid?.(fault);

@@ -10,6 +10,18 @@ export const SIGNATURE_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as cons
 /** How many keys one set may hold. */
 export const KEYS_MAX = 32;
 
+/** Keys that verify signatures, as those see them who use them. */
+export interface VerificationKeys {
+  has(keyId: string): boolean;
+  /** The identifiers of all keys. */
+  keyIds(): Iterable<string>;
+  /** Whether one of these keys made the signature. Never rejects. */
+  verify(token: CompactToken): Promise<boolean>;
+}
+
+/** Makes a set of public keys ready for use. Rejects when one of them is not what it says. */
+export type ImportKeys = (keys: readonly PublicKey[]) => Promise<VerificationKeys>;
+
 /** A public key, ready for use. */
 export interface VerificationKey {
   readonly keyId: string;
@@ -18,7 +30,7 @@ export interface VerificationKey {
 }
 
 /** The keys of one purpose, by `kid`. Immutable: a new set is a new ring. */
-export class KeyRing {
+export class KeyRing implements VerificationKeys {
   readonly #keys: ReadonlyMap<string, VerificationKey>;
 
   private constructor(keys: ReadonlyMap<string, VerificationKey>) {

@@ -1,0 +1,102 @@
+/** What revocations do in a process: they flag the verified tokens they hit, and cut the calls that hang on them. */
+
+import { Admissions } from './admission.js';
+import type { Clock, Timers } from './clock.js';
+import type { Feed, FeedListener } from './feed.js';
+import type { VerificationKeys } from './key-ring.js';
+import type { LiveCall, VerifiedToken } from './verified-tokens.js';
+
+/** For how long live calls are cut before other calls have their turn, in milliseconds. */
+const CUT_SLICE_MS = 2;
+
+/** What an {@link Enforcement} needs. */
+export interface EnforcementOptions {
+  readonly issuer: string;
+  readonly audience: string;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  /** Makes the feed that tells this listener what it hears. */
+  readonly createFeed: (listener: FeedListener) => Feed;
+  /** A token was found bad, and why. */
+  readonly onTokenInvalid: (fault: string) => void;
+  /** Cutting a call threw: a handler did, when it was told that its caller has gone. */
+  readonly onCutFailed: (error: unknown) => void;
+}
+
+/** The feed, the tokens that it flags and the calls that it cuts; without wire and without questions. */
+export class Enforcement {
+  readonly feed: Feed;
+  readonly admissions: Admissions;
+  readonly #clock: Clock;
+  readonly #timers: Timers;
+  readonly #onCutFailed: (error: unknown) => void;
+  readonly #cutQueue: LiveCall[] = [];
+
+  constructor(options: EnforcementOptions) {
+    this.#clock = options.clock;
+    this.#timers = options.timers;
+    this.#onCutFailed = options.onCutFailed;
+    this.feed = options.createFeed({
+      entryAdded: (entry) => this.#revoke(this.admissions.tokens.hitBy(entry)),
+      listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
+      epochChanged: () => this.#revokeWhere(() => true),
+    });
+    this.admissions = new Admissions({ ...options, feed: this.feed });
+  }
+
+  /** Puts another key set in place. What a key that has left signed is flagged at once: it may have leaked. */
+  useKeys(keys: VerificationKeys): void {
+    this.admissions.useKeys(keys);
+    this.#revokeWhere((token) => !keys.has(token.claims.keyId));
+  }
+
+  /** Lets every live call look whether it may still go on. */
+  recheckAll(): void {
+    for (const token of this.admissions.tokens.all()) this.#cut(token.liveCalls());
+  }
+
+  /** Forgets the tokens that have expired, and cuts their calls. */
+  dropExpired(): void {
+    const untilMs = Math.max(this.#clock.wallMs(), this.feed.horizonMs);
+    for (const token of this.admissions.tokens.dropExpired(untilMs)) this.#cut(token.liveCalls());
+  }
+
+  #revokeWhere(isHit: (token: VerifiedToken) => boolean): void {
+    const hit: VerifiedToken[] = [];
+    for (const token of this.admissions.tokens.all()) if (isHit(token)) hit.push(token);
+    this.#revoke(hit);
+  }
+
+  #revoke(tokens: readonly VerifiedToken[]): void {
+    for (const token of tokens) {
+      // The flag first, for all: from here on no message passes, however long the cutting takes.
+      token.revoked = true;
+    }
+    for (const token of tokens) this.#cut(token.liveCalls());
+  }
+
+  #cut(calls: readonly LiveCall[]): void {
+    if (calls.length === 0) return;
+    const wasIdle = this.#cutQueue.length === 0;
+    for (const call of calls) this.#cutQueue.push(call);
+    if (wasIdle) this.#cutSlice();
+  }
+
+  /** Cuts for a while, then lets other calls have their turn. */
+  #cutSlice(): void {
+    const untilMs = this.#clock.monotonicMs() + CUT_SLICE_MS;
+    let cut = 0;
+    while (cut < this.#cutQueue.length && this.#clock.monotonicMs() < untilMs) {
+      const call = this.#cutQueue[cut];
+      cut += 1;
+      try {
+        call?.recheck();
+      } catch (error) {
+        // The other calls are cut all the same.
+        this.#onCutFailed(error);
+      }
+    }
+    this.#cutQueue.splice(0, cut);
+    if (this.#cutQueue.length > 0) this.#timers.soon(() => this.#cutSlice());
+  }
+}
