@@ -161,6 +161,16 @@ describe('the ledger of payment', () => {
     });
   });
 
+  it('takes the money of one payment once', async () => {
+    const twice = instance.database.transaction(async (sql) => {
+      const insert = `INSERT INTO transfers (kind, payment_id, actor_id)
+        SELECT 'CAPTURE', payment_id, 'x' FROM payments`;
+      await sql.query(insert);
+      await sql.query(insert);
+    });
+    expect(violatedConstraint(await rejectionOf(twice))).to.equal('transfers_one_capture_per_payment');
+  });
+
   it('lets no account go below zero, and hold no more than there is', async () => {
     const overdraw = instance.database.transaction(async (sql) => {
       const { rows } = await sql.query<{ transfer_id: string }>(

@@ -36,6 +36,32 @@ describe('the store of payment', () => {
     return begun.saga;
   }
 
+  it('begins one payment for a request that comes many times at once', async () => {
+    const caller = callerOf(randomUUID());
+    const { accountId } = await accountWith(instance, caller.subject, 0n);
+    // With all connections open beforehand, the transactions really run side by side.
+    await Promise.all(Array.from({ length: 10 }, () => instance.database.query('SELECT pg_sleep(0.1)')));
+    for (let round = 0; round < 5; round++) {
+      const begun = await Promise.all(
+        Array.from({ length: 10 }, () =>
+          instance.store.begin(
+            {
+              accountId,
+              lines: [{ sku: 'LAMP', quantity: 1n }],
+              requestId: `round ${round}`,
+              payloadHash: '00',
+              worker: randomUUID(),
+              caller,
+            },
+            LONG_MS,
+          ),
+        ),
+      );
+      expect(begun.filter((one) => one?.isNew === true)).to.have.lengthOf(1);
+      expect(new Set(begun.map((one) => one?.saga.paymentId)).size).to.equal(1);
+    }
+  });
+
   const advance = (saga: Saga, from: readonly Step[], step: Step) =>
     instance.store.advance(saga, from, LONG_MS, async () => ({ step, reservationId: 'r', amount: 1n }));
 
