@@ -3,7 +3,7 @@
 import { connect, type NatsConnection } from 'nats';
 import { Broadcast } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../proto/gen/portcullis/token/v1/token.js';
-import { BROKER_PING_INTERVAL_MS, brokerConnection } from './broker.js';
+import { BROKER_RECONNECT_WAIT_MS, brokerConnection } from './broker.js';
 import { parseCompactToken } from './compact-token.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from './key-ring.js';
 
@@ -65,8 +65,7 @@ export interface Subscription {
 /**
  * Subscribes to broadcasts.
  *
- * The broker may be missing for as long as it likes: this keeps trying. Nobody waits for it, because
- * nothing depends on it but speed.
+ * The broker may be missing for as long as it likes: this keeps trying.
  *
  * @param options.onMessage - called with every message, as it came
  * @param options.onConnected - called after every connection to the broker
@@ -80,15 +79,19 @@ export function subscribeToBroadcasts(options: {
 }): Subscription {
   let connection: NatsConnection | undefined;
   let closed = false;
+  let told = false;
 
   const run = async (): Promise<void> => {
-    connection = await connect({ ...brokerConnection(options.url, options.name), waitOnFirstConnect: true });
+    connection = await connect(brokerConnection(options.url, options.name));
     if (closed) return connection.close();
     const subscription = connection.subscribe(BROADCAST_SUBJECT, {
       callback: (error, message) => {
         if (error === null) options.onMessage(message.data);
       },
     });
+    // What is broadcast before the broker knows of the subscription would be missed.
+    await connection.flush();
+    told = false;
     options.onConnected();
     void watch(connection);
     await subscription.closed;
@@ -106,9 +109,11 @@ export function subscribeToBroadcasts(options: {
       try {
         await run();
       } catch (error) {
-        options.onDisconnected(error instanceof Error ? error.message : 'the broker refuses');
+        // Told once, not with every attempt.
+        if (!told && !closed) options.onDisconnected(whyOf(error));
+        told = true;
       }
-      if (!closed) await new Promise((resolve) => setTimeout(resolve, BROKER_PING_INTERVAL_MS).unref());
+      if (!closed) await new Promise((resolve) => setTimeout(resolve, BROKER_RECONNECT_WAIT_MS).unref());
     }
   };
   void forever();
@@ -119,4 +124,8 @@ export function subscribeToBroadcasts(options: {
       await connection?.close();
     },
   };
+}
+
+function whyOf(error: unknown): string {
+  return error instanceof Error ? error.message : 'the broker refuses';
 }

@@ -58,6 +58,8 @@ export class FeedRunner {
   #stopTick = NOTHING_TO_STOP;
   #stopLeaseEnd = NOTHING_TO_STOP;
   #open = 0;
+  /** Questions are being asked. */
+  #asking = false;
   #askingNow = false;
   #askAgain = false;
   #pulling = false;
@@ -74,6 +76,7 @@ export class FeedRunner {
   /** What keeps the list from being trusted, in one phrase; empty when nothing does. */
   get missing(): string {
     if (this.isCurrent()) return '';
+    if (!this.#asking) return 'revocations: the broker has not been reached yet';
     return `revocations: ${this.#problem === '' ? 'the issuer has not answered yet' : this.#problem}`;
   }
 
@@ -89,11 +92,21 @@ export class FeedRunner {
           this.#options.log.info({ event: 'broker_connected' }, 'revocations arrive by broadcast');
           // What was broadcast while the broker was away is asked for.
           if (feed.hydrated) this.askNow();
+          this.#beginAsking();
         },
         onDisconnected: (why) =>
           this.#options.log.warn({ event: 'broker_lost', why }, 'revocations arrive by syncs alone'),
       });
+      // A broker that was never reached is most likely a wrong address, and is to be found now
+      // instead of in the first incident. Once it was reached, nothing waits for it any more.
+      if (nats.awaited) return;
     }
+    this.#beginAsking();
+  }
+
+  #beginAsking(): void {
+    if (this.#asking || this.#closed) return;
+    this.#asking = true;
     this.#schedule();
     void this.#ask();
   }
@@ -105,6 +118,7 @@ export class FeedRunner {
 
   /** Asks at once; while such a question is open, asks once more after it. */
   askNow(): void {
+    if (!this.#asking) return;
     if (this.#askingNow) {
       this.#askAgain = true;
       return;
@@ -291,7 +305,8 @@ export interface FeedRunnerOptions {
   readonly source: RevocationSource;
   readonly service: string;
   readonly instance: Uint8Array;
-  readonly nats: { readonly url: string; readonly name: string } | undefined;
+  /** `awaited`: nothing is asked, and nobody admitted, before the broker was reached for the first time. */
+  readonly nats: { readonly url: string; readonly name: string; readonly awaited: boolean } | undefined;
   readonly clock: Clock;
   /** Those of this process unless told otherwise. */
   readonly timers?: Timers;

@@ -172,7 +172,12 @@ class ServerGuard implements Guard, CallGuard {
       source,
       service: options.audience,
       instance,
-      nats: options.nats && { url: options.nats.url, name: `portcullis ${options.audience}` },
+      nats: options.nats && {
+        url: options.nats.url,
+        name: `portcullis ${options.audience}`,
+        // The issuer itself waits for nobody: without its answers no other process could start.
+        awaited: !('source' in options.auth),
+      },
       clock: this.#clock,
       log: this.#log,
       onKeys: (keys) => this.#enforcement.useKeys(keys),

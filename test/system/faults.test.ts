@@ -88,20 +88,32 @@ describe('a system with a part missing', function () {
     );
   });
 
-  it('revokes through syncs alone while the broker is missing from the start', async () => {
+  it('admits nobody while the broker is missing from the start, says what is missing, and goes on by itself', async () => {
     const [one] = clients.inventory;
     const [instance] = system.inventory;
-    await system.nats?.stop();
+    const { accessToken: token } = await clients.logIn('alice');
+    const call = (): Promise<string> => outcomeOf(ask(one.listItems.bind(one), PAGE, { token }));
     await instance.stop();
+    await system.nats?.stop();
     await instance.launch();
+    await eventually(async () => expect((await instance.readiness())?.text).to.contain('broker'));
+    expect((await instance.readiness())?.ready).to.equal(false);
+    expect(await call()).to.equal('UNAVAILABLE REVOCATION_STATE_STALE');
+    expect(await readFile(instance.logFile, 'utf8')).to.contain('broker_lost');
+    await system.nats?.restart();
     await instance.ready();
+    await eventually(async () => expect(await call()).to.equal('OK'));
+  });
+
+  it('revokes through syncs alone while the broker is gone', async () => {
+    const [one] = clients.inventory;
     const { accessToken: token, session } = await clients.logIn('alice');
     const call = (): Promise<string> => outcomeOf(ask(one.listItems.bind(one), PAGE, { token }));
+    await system.nats?.stop();
     await eventually(async () => expect(await call()).to.equal('OK'));
     const revoke = { sessionId: session?.sessionId ?? '' };
     await ask(clients.auth.revokeSession.bind(clients.auth), revoke, { token });
     await eventually(async () => expect(await call()).to.equal('UNAUTHENTICATED TOKEN_REVOKED'));
-    expect(await readFile(instance.logFile, 'utf8')).to.contain('broker_lost');
     await system.nats?.restart();
   });
 
