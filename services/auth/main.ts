@@ -1,5 +1,6 @@
 /** Auth as a process: the one place where its parts are put together. */
 
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
@@ -12,7 +13,7 @@ import {
 import { type Database, openDatabase } from '../common/database.js';
 import { ConfigurationError } from '../common/env.js';
 import { hostMethods, startHost } from '../common/host.js';
-import { createLog, type Log } from '../common/log.js';
+import { createLog, flushLog, type Log } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
@@ -51,13 +52,23 @@ const SERVICE_NAMES = [
 /** The pause between two attempts to prepare the database, in milliseconds. */
 const PREPARE_RETRY_MS = 250;
 
-await runMain(() => main(parseConfig(process.env)));
+/** Begins the revocation log anew and ends, instead of serving; what follows it is the reason. */
+const OPEN_EPOCH = 'open-epoch';
 
-async function main(config: Config): Promise<void> {
+const MIGRATIONS = new URL('./migrations/', import.meta.url);
+
+await runMain(async () => {
+  const [command, ...words] = process.argv.slice(2);
+  const config = parseConfig(process.env);
+  if (command === undefined) return serve(config);
+  if (command === OPEN_EPOCH) return openEpoch(config, words.join(' '));
+  return exitWith(`unknown command ${command}; without one auth serves, and ${OPEN_EPOCH} is the only other`);
+});
+
+async function serve(config: Config): Promise<void> {
   const { issuer, natsUrl } = config;
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
-  const migrations = new URL('./migrations/', import.meta.url);
-  const database = openDatabase({ url: config.databaseUrl, migrations, log });
+  const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
 
   let broadcaster: Broadcaster | undefined;
   let askNow = (): void => {};
@@ -141,6 +152,28 @@ async function main(config: Config): Promise<void> {
     guard.askNow();
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(explain(error));
+  }
+}
+
+/**
+ * For operators whose own tokens no longer count, because the log is not the one that auth has followed. Whoever can
+ * run this has the database and the key that encrypts its keys, so it asks for no further proof.
+ */
+async function openEpoch(config: Config, reason: string): Promise<void> {
+  const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
+  const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
+  const { keys, epochs } = createParts(config, { database, log, onRevoked: () => undefined });
+  try {
+    await database.ready(new AbortController().signal);
+    // Keys that do not open tell that this is not the database's key-encryption key.
+    await keys.open();
+    const opened = await epochs.open({ reason, actor: 'operator', requestId: randomUUID() });
+    log.warn({ ...opened, epoch: opened.epoch.toString('hex') }, 'an epoch was opened');
+    await flushLog(log);
+  } catch (error) {
+    throw explain(error);
+  } finally {
+    await database.close();
   }
 }
 

@@ -89,6 +89,8 @@ export function createBroadcaster(options: {
 
   return {
     publish: (batch) => {
+      // An epoch that was opened has nothing to tell yet.
+      if (batch.entries.length === 0) return;
       if (!link.connected() || backlogEntries + batch.entries.length > BACKLOG_ENTRIES_MAX) {
         dropped += batch.entries.length;
         return;

@@ -57,7 +57,14 @@ export function newKeyEncryptionKey(): Buffer {
 /** Opens a replica; its keys are made unless told otherwise. */
 export async function openAuth(
   url: string,
-  options: { keyEncryptionKey?: Buffer; accessTokenSeconds?: number; clock?: Clock; openKeys?: boolean } = {},
+  options: {
+    keyEncryptionKey?: Buffer;
+    accessTokenSeconds?: number;
+    clock?: Clock;
+    openKeys?: boolean;
+    onRevoked?: (batch: LogBatch) => void;
+    onLogChanged?: () => void;
+  } = {},
 ): Promise<AuthInstance> {
   const { keyEncryptionKey = newKeyEncryptionKey(), accessTokenSeconds = 300, clock = systemClock } = options;
   const log = createLog({ service: 'auth', level: 'silent' });
@@ -65,7 +72,11 @@ export async function openAuth(
   const database = openDatabase({ url, migrations, log });
   await database.ready(AbortSignal.timeout(10_000));
   const broadcast: LogBatch[] = [];
-  const store = createAuthStore({ database, onRevoked: (batch) => broadcast.push(batch) });
+  const onRevoked = (batch: LogBatch): void => {
+    broadcast.push(batch);
+    options.onRevoked?.(batch);
+  };
+  const store = createAuthStore({ database, onRevoked });
   const keys = createKeys({ store, keyEncryptionKey, algorithm: 'EdDSA' });
   if (options.openKeys !== false) await keys.open();
   const tokens = createTokens({
@@ -99,7 +110,7 @@ export async function openAuth(
       issuer: ISSUER,
       instances,
       onKeyRevoked: () => void keys.replenish(),
-      onLogChanged: () => {},
+      onLogChanged: () => options.onLogChanged?.(),
     }),
     instances,
     epochs: createEpochs({ store, keys }),

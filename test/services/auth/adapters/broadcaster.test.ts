@@ -229,6 +229,14 @@ describe('a broadcaster', () => {
     await connection.close();
   });
 
+  it('sends nothing for a batch without entries, and goes on', async () => {
+    const opened = open(plain);
+    await until(() => opened.state().connected);
+    opened.publish(batch(0));
+    opened.publish(batch(1));
+    await until(() => opened.state().sent === 1);
+  });
+
   it('drops and counts what it is given before it is connected', () => {
     const opened = open(plain, 'nats://127.0.0.1:1');
     opened.publish(batch(3));

@@ -2969,7 +2969,9 @@ export const RevocationServiceService = {
    * Revokes a token, a session, a user, a client, a signing key, or what another
    * issuer has issued. Once it has returned OK, the revocation is in the log and
    * no fault can lose it; the receipt says when every instance enforces it at
-   * the latest. A caller who gives up waiting has revoked all the same.
+   * the latest. A caller who gives up waiting has revoked all the same. One who
+   * waits for the end of the own token is cut with TOKEN_REVOKED instead of
+   * being answered: by then the revocation bites.
    */
   revoke: {
     path: "/portcullis.revocation.v1.RevocationService/Revoke" as const,
@@ -3039,7 +3041,9 @@ export interface RevocationServiceServer extends UntypedServiceImplementation {
    * Revokes a token, a session, a user, a client, a signing key, or what another
    * issuer has issued. Once it has returned OK, the revocation is in the log and
    * no fault can lose it; the receipt says when every instance enforces it at
-   * the latest. A caller who gives up waiting has revoked all the same.
+   * the latest. A caller who gives up waiting has revoked all the same. One who
+   * waits for the end of the own token is cut with TOKEN_REVOKED instead of
+   * being answered: by then the revocation bites.
    */
   revoke: handleUnaryCall<RevokeRequest, RevokeResponse>;
   /**
@@ -3068,7 +3072,9 @@ export interface RevocationServiceClient extends Client {
    * Revokes a token, a session, a user, a client, a signing key, or what another
    * issuer has issued. Once it has returned OK, the revocation is in the log and
    * no fault can lose it; the receipt says when every instance enforces it at
-   * the latest. A caller who gives up waiting has revoked all the same.
+   * the latest. A caller who gives up waiting has revoked all the same. One who
+   * waits for the end of the own token is cut with TOKEN_REVOKED instead of
+   * being answered: by then the revocation bites.
    */
   revoke(
     request: RevokeRequest,

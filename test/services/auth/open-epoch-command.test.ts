@@ -1,0 +1,74 @@
+/** The command with which an operator opens an epoch whose own token no longer counts. */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { expect } from 'chai';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { type AuthInstance, addUser, logIn, newKeyEncryptionKey, openAuth } from './instance.js';
+
+describe('the command open-epoch', function () {
+  this.timeout(30_000);
+  const keyEncryptionKey = newKeyEncryptionKey();
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  beforeEach(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { keyEncryptionKey });
+  });
+  afterEach(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  async function run(words: readonly string[], key = keyEncryptionKey) {
+    const env = {
+      PATH: process.env['PATH'] ?? '',
+      DATABASE_URL: fresh.url,
+      PORTCULLIS_LISTEN: '127.0.0.1:0',
+      PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
+      PORTCULLIS_ISSUER: 'https://auth.example',
+      PORTCULLIS_KEY_ENCRYPTION_KEY: key.toString('base64url'),
+    };
+    const child = spawn(process.execPath, ['--import', 'tsx', 'services/auth/main.ts', ...words], { env });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (text: Buffer) => {
+        output += text.toString();
+      });
+    }
+    const [code] = (await once(child, 'close')) as [number | null];
+    return { code, output };
+  }
+
+  it('ends every session, makes new keys, says so, and exits with 0', async () => {
+    const user = await addUser(auth);
+    await logIn(auth, user);
+    const before = await auth.publicKeys.read();
+    const { code, output } = await run(['open-epoch', 'restored', 'from', 'backup']);
+    expect(code, output).to.equal(0);
+    const after = await auth.publicKeys.read();
+    expect(after.epoch).to.not.deep.equal(before.epoch);
+    expect(after.keySet.version).to.not.deep.equal(before.keySet.version);
+    expect(output)
+      .to.contain(`"epoch":"${after.epoch.toString('hex')}"`)
+      .and.contain('"endedSessions":1');
+    const { rows } = await auth.database.query<{ reason: string; actor: string }>(
+      'SELECT reason, actor FROM epochs',
+    );
+    expect(rows).to.deep.equal([{ reason: 'restored from backup', actor: 'operator' }]);
+    // The replica that was running signs with the new keys.
+    expect((await logIn(auth, user)).access.token).to.be.a('string');
+  });
+
+  it('changes nothing with another key-encryption key, or another command', async () => {
+    const before = await auth.publicKeys.read();
+    const wrongKey = await run(['open-epoch'], newKeyEncryptionKey());
+    expect(wrongKey.code).to.equal(1);
+    expect(wrongKey.output).to.contain('PORTCULLIS_KEY_ENCRYPTION_KEY');
+    const wrongWord = await run(['open-epock']);
+    expect(wrongWord.code).to.equal(1);
+    expect(wrongWord.output).to.contain('unknown command open-epock');
+    expect(await auth.publicKeys.read()).to.deep.equal(before);
+  });
+});
