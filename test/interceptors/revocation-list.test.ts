@@ -5,7 +5,16 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { isRevokedBy, RevocationList, uuidOf } from '../../interceptors/revocation-list.js';
 import { type Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { bytesOf, claims, entry, KEEP_UNTIL_MS, tokenEntry } from './tokens-support.js';
+import {
+  bytesOf,
+  claims,
+  entry,
+  foreignEntry,
+  ISSUER,
+  KEEP_UNTIL_MS,
+  NOW_SECONDS,
+  tokenEntry,
+} from './tokens-support.js';
 
 const MINUTE_MS = 60_000;
 const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY } =
@@ -18,7 +27,9 @@ const NAMES = ['alice', 'bob', 'payment', 'key-1', ''];
 const anyUuid = fc.constantFrom(...UUIDS);
 const anyName = fc.constantFrom(...NAMES);
 const anyGeneration = fc.bigInt(0n, 4n);
-const anyEntry: fc.Arbitrary<Entry> = fc
+const anyIssuer = fc.constantFrom(ISSUER, 'https://other.example');
+const anySeconds = fc.integer({ min: NOW_SECONDS - 2, max: NOW_SECONDS + 2 });
+const anyOwnEntry: fc.Arbitrary<Entry> = fc
   .record({
     kind: fc.constantFrom(
       ENTRY_KIND_TOKEN,
@@ -38,6 +49,27 @@ const anyEntry: fc.Arbitrary<Entry> = fc
       keepUntil: new Date(KEEP_UNTIL_MS + minutes * MINUTE_MS),
     }),
   );
+const anyForeignEntry = fc
+  .tuple(
+    fc.constantFrom(ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER),
+    anyIssuer,
+    fc.oneof(anyUuid, anyName),
+    anySeconds,
+    fc.nat(10),
+  )
+  .map(([kind, issuer, text, seconds, minutes]) =>
+    foreignEntry(kind, issuer, text, seconds, {
+      keepUntil: new Date(KEEP_UNTIL_MS + minutes * MINUTE_MS),
+    }),
+  );
+const anyEntry = fc.oneof({ weight: 3, arbitrary: anyOwnEntry }, { weight: 1, arbitrary: anyForeignEntry });
+const anyOrigin = fc.record({
+  issuer: anyIssuer,
+  subject: anyName,
+  sessionId: fc.option(fc.oneof(anyUuid, anyName), { nil: undefined }),
+  tokenId: fc.oneof(anyUuid, anyName),
+  issuedAtSeconds: anySeconds,
+});
 const anyClaims = fc
   .record({
     tokenId: anyUuid,
@@ -46,14 +78,24 @@ const anyClaims = fc
     keyId: anyName,
     generation: fc.option(anyGeneration, { nil: undefined }),
     ancestors: fc.array(anyUuid, { maxLength: 2 }),
+    issuedAtSeconds: anySeconds,
+    origin: fc.option(anyOrigin, { nil: undefined }),
     clients: fc.array(fc.tuple(anyName, anyGeneration), { maxLength: 2 }),
   })
   .map(claims);
 
 /** Whether one of the entries revokes the token: the definition, with nothing clever in it. */
 function isRevoked(entries: readonly Entry[], token: ReturnType<typeof claims>): boolean {
-  return entries.some(({ kind, key, minGeneration }) => {
+  return entries.some(({ kind, key, minGeneration, issuer, cutOffTime }) => {
     const text = Buffer.from(key).toString();
+    if (issuer !== '') {
+      return [token, token.origin].some((root) => {
+        if (root?.issuer !== issuer) return false;
+        if (kind === ENTRY_KIND_TOKEN) return root.tokenId === text;
+        if (kind === ENTRY_KIND_SESSION) return root.sessionId === text;
+        return root.subject === text && root.issuedAtSeconds * 1000 <= (cutOffTime?.getTime() ?? 0);
+      });
+    }
     switch (kind) {
       case ENTRY_KIND_TOKEN:
         return [token.tokenId, ...token.ancestors].some((id) => bytesOf(id).equals(key));
@@ -230,6 +272,38 @@ describe('a revocation list', () => {
       expect(() => list.add(entry(ENTRY_KIND_TOKEN, Buffer.alloc(length, 1)))).to.throw(RangeError);
     }
     expect(list.size).to.equal(0);
+  });
+
+  it('refuses entries against another issuer that it cannot match with its tokens', () => {
+    const list = new RevocationList();
+    const other = 'https://other.example';
+    for (const kind of [ENTRY_KIND_CLIENT, ENTRY_KIND_KEY, 0 as EntryKind]) {
+      expect(() => list.add(foreignEntry(kind, other, 'x')), `kind ${kind}`).to.throw(RangeError);
+    }
+    const endless = foreignEntry(ENTRY_KIND_USER, other, 'x', NOW_SECONDS, { cutOffTime: undefined });
+    expect(() => list.add(endless)).to.throw(RangeError);
+    expect(list.size).to.equal(0);
+  });
+
+  it('rounds the cut-off of another issuer up, so that no token of its second slips through', () => {
+    const cutOffTime = new Date(NOW_SECONDS * 1000 - 999);
+    const list = listOf([foreignEntry(ENTRY_KIND_USER, ISSUER, 'alice', 0, { cutOffTime })]);
+    const issuedAt = (issuedAtSeconds: number) => list.revokes(claims({ subject: 'alice', issuedAtSeconds }));
+    expect([issuedAt(NOW_SECONDS), issuedAt(NOW_SECONDS + 1)]).to.deep.equal([true, false]);
+  });
+
+  it('combines cut-offs by their maximum', () => {
+    const cutOffs = [NOW_SECONDS, NOW_SECONDS + 9, NOW_SECONDS + 3];
+    const list = listOf(cutOffs.map((at) => foreignEntry(ENTRY_KIND_USER, ISSUER, 'alice', at)));
+    const issuedAt = (issuedAtSeconds: number) => list.revokes(claims({ subject: 'alice', issuedAtSeconds }));
+    expect([issuedAt(NOW_SECONDS + 9), issuedAt(NOW_SECONDS + 10)]).to.deep.equal([true, false]);
+  });
+
+  it('tells apart issuers and identifiers that run together alike', () => {
+    const list = listOf([foreignEntry(ENTRY_KIND_TOKEN, 'https://a.example', 'b c')]);
+    const from = (issuer: string, tokenId: string) => list.revokes(claims({ issuer, tokenId }));
+    expect(from('https://a.example', 'b c')).to.equal(true);
+    expect(from('https://a.example b', 'c')).to.equal(false);
   });
 
   it('still holds the first of a hundred thousand entries', () => {

@@ -68,6 +68,7 @@ describe('the claims of a token', () => {
       ancestors: [],
       issuedAtSeconds: NOW_SECONDS - 10,
       keyId: 'key-1',
+      origin: undefined,
     });
   });
 
@@ -295,6 +296,52 @@ describe('the claims of a token', () => {
   it('are refused when somebody acts for a user and no ancestor is named', () => {
     expect(without('ancestors', exchangedPayload())).to.deep.equal({ fault: 'ancestors' });
     expect(faultWith('ancestors', [], exchangedPayload())).to.deep.equal({ fault: 'ancestors' });
+  });
+
+  describe('of a token that another issuer is at the root of', () => {
+    const origin = (over: Record<string, unknown> = {}) => ({
+      iss: 'https://other.example',
+      sub: 'alice',
+      sid: 'any text',
+      jti: 'any other text',
+      iat: NOW_SECONDS - 20,
+      ...over,
+    });
+    const withOrigin = (value: unknown) => faultWith('origin', value, exchangedPayload());
+
+    it('say what it was', () => {
+      expect(withOrigin(origin())).to.have.deep.property('origin', {
+        issuer: 'https://other.example',
+        subject: 'alice',
+        sessionId: 'any text',
+        tokenId: 'any other text',
+        issuedAtSeconds: NOW_SECONDS - 20,
+      });
+    });
+
+    it('are refused when it cannot be named by what would revoke it', () => {
+      for (const claim of ['iss', 'sub', 'jti', 'iat']) {
+        const { [claim]: _, ...rest }: Record<string, unknown> = origin();
+        expect(withOrigin(rest), claim).to.deep.equal({ fault: 'origin' });
+        for (const value of [null, '', [], {}, true]) {
+          expect(withOrigin(origin({ [claim]: value })), claim).to.deep.equal({ fault: 'origin' });
+        }
+      }
+      for (const value of [null, 'alice', [origin()], [], origin({ sid: '' }), origin({ sid: 1 })]) {
+        expect(withOrigin(value)).to.deep.equal({ fault: 'origin' });
+      }
+    });
+
+    it('are refused when it is ours, or when nobody acts', () => {
+      expect(withOrigin(origin({ iss: ISSUER }))).to.deep.equal({ fault: 'origin' });
+      expect(faultWith('origin', origin())).to.deep.equal({ fault: 'origin' });
+    });
+
+    it('are refused when they outlive what revocations of it are kept for', () => {
+      const earliest = NOW_SECONDS + 290 - ACCESS_TOKEN_LIFETIME_MAX_SECONDS;
+      expect(withOrigin(origin({ iat: earliest }))).to.not.have.property('fault');
+      expect(withOrigin(origin({ iat: earliest - 1 }))).to.deep.equal({ fault: 'origin' });
+    });
   });
 
   it('are refused with the nil UUID, which no list can hold', () => {

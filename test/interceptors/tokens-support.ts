@@ -138,6 +138,17 @@ export function entry(kind: EntryKind, key: string | Uint8Array, over: Partial<E
   };
 }
 
+/** An entry against what another issuer has issued. */
+export function foreignEntry(
+  kind: EntryKind,
+  issuer: string,
+  text: string,
+  cutOffSeconds = NOW_SECONDS,
+  over: Partial<Entry> = {},
+): Entry {
+  return entry(kind, text, { issuer, cutOffTime: new Date(cutOffSeconds * 1000), ...over });
+}
+
 /** An entry that revokes one token. */
 export function tokenEntry(tokenId: string, over: Partial<Entry> = {}): Entry {
   return entry(EntryKind.ENTRY_KIND_TOKEN, bytesOf(tokenId), over);

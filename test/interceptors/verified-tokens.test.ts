@@ -7,8 +7,17 @@ import { isRevokedBy } from '../../interceptors/revocation-list.js';
 import type { LiveCall } from '../../interceptors/verified-tokens.js';
 import { type VerifiedToken, VerifiedTokens } from '../../interceptors/verified-tokens.js';
 import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { bytesOf, entry, NOW_SECONDS, tokenEntry, verifiedToken } from './tokens-support.js';
+import {
+  bytesOf,
+  entry,
+  foreignEntry,
+  ISSUER,
+  NOW_SECONDS,
+  tokenEntry,
+  verifiedToken,
+} from './tokens-support.js';
 
+const OTHER_ISSUER = 'https://other.example';
 const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY } =
   EntryKind;
 
@@ -91,21 +100,43 @@ describe('verified tokens', () => {
       generation: fc.option(fc.bigInt(0n, 3n), { nil: undefined }),
       ancestors: fc.array(anyUuid, { maxLength: 3 }),
       clients: fc.array(fc.tuple(anyName, fc.bigInt(0n, 3n)), { maxLength: 2 }),
+      origin: fc.option(
+        fc.record({
+          issuer: fc.constantFrom(ISSUER, OTHER_ISSUER),
+          subject: anyName,
+          sessionId: fc.option(anyUuid, { nil: undefined }),
+          tokenId: anyUuid,
+          issuedAtSeconds: fc.constantFrom(NOW_SECONDS - 20, NOW_SECONDS),
+        }),
+        { nil: undefined },
+      ),
     });
     const anyEntry = fc.oneof(
-      fc.tuple(fc.constantFrom(ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION), anyUuid.map(bytesOf), fc.constant(0n)),
-      fc.tuple(
-        fc.constantFrom(ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY),
-        anyName,
-        fc.bigInt(0n, 4n),
-      ),
+      fc
+        .tuple(fc.constantFrom(ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION), anyUuid)
+        .map(([kind, id]) => entry(kind, bytesOf(id))),
+      fc
+        .tuple(
+          fc.constantFrom(ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY),
+          anyName,
+          fc.bigInt(0n, 4n),
+        )
+        .map(([kind, name, minGeneration]) => entry(kind, name, { minGeneration })),
+      fc
+        .tuple(
+          fc.constantFrom(ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER),
+          fc.constantFrom(ISSUER, OTHER_ISSUER),
+          fc.oneof(anyUuid, anyName),
+          fc.constantFrom(NOW_SECONDS - 21, NOW_SECONDS - 10, NOW_SECONDS),
+        )
+        .map((parts) => foreignEntry(...parts)),
     );
     fc.assert(
       fc.property(
         fc.array(anyToken, { maxLength: 8 }),
         fc.array(fc.boolean()),
         anyEntry,
-        (all, gone, [kind, key, minGeneration]) => {
+        (all, gone, one) => {
           const tokens = new VerifiedTokens();
           const held = all.map((claims) => verifiedToken(claims));
           for (const token of held) tokens.add(token);
@@ -113,7 +144,6 @@ describe('verified tokens', () => {
             if (gone[index] === true) tokens.remove(token);
             return gone[index] !== true;
           });
-          const one = entry(kind, key, { minGeneration });
           const expected = present.filter((token) => isRevokedBy(token.claims, one));
           expect(tokens.hitBy(one)).to.have.members(expected);
         },
