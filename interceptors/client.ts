@@ -2,7 +2,8 @@
 
 export { authenticate } from './authenticate.js';
 export type { ClientKey } from './client-key.js';
-export { CHANNEL_OPTIONS } from './issuer-client.js';
+export { CHANNEL_OPTIONS, channelOptionsFor } from './issuer-client.js';
+export type { Channel, Plaintext } from './plaintext.js';
 export {
   createExchange,
   createServiceTokenSource,

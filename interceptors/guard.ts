@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import type {
   ChannelCredentials,
+  Metadata,
   Server,
   ServerInterceptor,
   ServiceDefinition,
@@ -15,7 +16,8 @@ import { Enforcement } from './enforcement.js';
 import { type ErrorCode, ServiceError } from './errors.js';
 import { Feed } from './feed.js';
 import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
-import { type CallGuard, GuardedCall } from './live-call.js';
+import { type CallGuard, GuardedCall, refusal } from './live-call.js';
+import type { Plaintext } from './plaintext.js';
 import { createRemoteSource } from './remote-source.js';
 import { ID_BYTES } from './revocation-list.js';
 import type { TokenClaims } from './token-claims.js';
@@ -37,7 +39,7 @@ export interface GuardOptions {
     | {
         /** Where the issuer listens, as a grpc-js target. */
         readonly address: string;
-        /** How the issuer is known: TLS with its CA; plaintext on loopback alone. */
+        /** How the issuer is known: TLS with its CA; plaintext on loopback alone, unless `plaintext` allows it. */
         readonly credentials: ChannelCredentials;
         /** The client that this service is at the issuer. */
         readonly clientId: string;
@@ -47,6 +49,11 @@ export interface GuardOptions {
     | { readonly source: RevocationSource };
   /** The broker, with user and password in the URL if it wants them. Without it revocations arrive by syncs alone. */
   readonly nats?: { readonly url: string } | undefined;
+  /**
+   * Where access tokens may travel in plaintext, to this server and from it to the issuer: on loopback alone by
+   * default. A token that arrives otherwise is refused with TLS_REQUIRED, unlooked at.
+   */
+  readonly plaintext?: Plaintext | undefined;
   /** Methods without a rule that anyone may call, by full path: health checks, say. */
   readonly publicMethods?: Iterable<string>;
   readonly clock?: Clock;
@@ -128,7 +135,7 @@ export async function createGuard(options: GuardOptions): Promise<Guard> {
   const source =
     'source' in options.auth
       ? options.auth.source
-      : await createRemoteSource({ ...options.auth, issuer: options.issuer });
+      : await createRemoteSource({ ...options.auth, issuer: options.issuer, plaintext: options.plaintext });
   return new ServerGuard(options, source);
 }
 
@@ -142,6 +149,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly #log: GuardLog;
   readonly #clock: Clock;
   readonly #observer: GuardObserver;
+  readonly #allowsPlaintext: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
   #invalidLines = 0;
@@ -151,6 +159,7 @@ class ServerGuard implements Guard, CallGuard {
     this.#clock = options.clock ?? systemClock;
     this.#log = options.log ?? SILENT_LOG;
     this.#observer = options.observer ?? {};
+    this.#allowsPlaintext = options.plaintext === 'allow';
     const instance = randomBytes(ID_BYTES);
     this.#enforcement = new Enforcement({
       issuer: options.issuer,
@@ -247,12 +256,17 @@ class ServerGuard implements Guard, CallGuard {
 
   // What a guarded call asks.
 
-  admit: CallGuard['admit'] = (path, metadata, peer) => {
+  admit: CallGuard['admit'] = (path, metadata, peer, connection) => {
     const rule = this.#rules.get(path);
     // A method that nobody added through the guard has no rule: it is closed, not open.
     if (rule === undefined) {
       this.#log.error({ event: 'method_without_rule', path }, 'a method was called that has no access rule');
       return { kind: 'refused', error: new ServiceError('NOT_FOUND', 'no such method') };
+    }
+    if (!rule.isPublic && !this.#allowsPlaintext && !connection.isPrivate() && hasBearer(metadata)) {
+      // Others on the way may have it by now; its caller is to notice, and to stop.
+      this.#tokenInvalid('plaintext');
+      return { kind: 'refused', error: refusal('TLS_REQUIRED') };
     }
     return this.#enforcement.admissions.decide(rule, metadata, peer);
   };
@@ -284,4 +298,8 @@ class ServerGuard implements Guard, CallGuard {
       this.#log.warn({ event: 'token_invalid', fault }, 'a token was refused');
     }
   }
+}
+
+function hasBearer(metadata: Metadata): boolean {
+  return metadata.get('authorization').length > 0;
 }

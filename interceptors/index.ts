@@ -13,6 +13,7 @@ export { type ErrorCode, type FieldViolation, invalidField, ServiceError } from 
 export { type GuardLog, QUESTIONS_PER_LEASE, type RevocationSource } from './feed-runner.js';
 export { createGuard, type Guard, type GuardObserver, type GuardOptions, type GuardState } from './guard.js';
 export { bidi, clientStream, serverStream, unary } from './handler-adapters.js';
+export type { Plaintext } from './plaintext.js';
 export { bearerOf, type Principal, principalOf, signalOf, stillAllowed } from './principal.js';
 export { type CallStatus, statusOf } from './status.js';
 export {

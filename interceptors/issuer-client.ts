@@ -2,7 +2,7 @@
 
 import {
   type CallOptions,
-  type ChannelCredentials,
+  type ChannelOptions,
   Client,
   type ServiceError as GrpcError,
   Metadata,
@@ -14,6 +14,7 @@ import {
   IssueServiceTokenResponse,
 } from '../proto/gen/portcullis/token/v1/token.js';
 import type { Clock } from './clock.js';
+import { type Channel, demandPrivateChannel } from './plaintext.js';
 import type { FetchedToken } from './token-source.js';
 
 // The issuer's service is no package of this library: its messages are, and its paths stand here.
@@ -37,14 +38,27 @@ export const CHANNEL_OPTIONS = {
   'grpc.use_local_subchannel_pool': 1,
 } as const;
 
+/**
+ * Options of a channel on which access tokens will travel.
+ *
+ * @throws TypeError when it is not private, see {@link demandPrivateChannel}
+ */
+export function channelOptionsFor(channel: Channel): ChannelOptions {
+  demandPrivateChannel(channel);
+  // A proxy that the environment names would take even what is addressed to this machine to another one.
+  return channel.credentials._isSecure()
+    ? CHANNEL_OPTIONS
+    : { ...CHANNEL_OPTIONS, 'grpc.enable_http_proxy': 0 };
+}
+
 /** A connection to an issuer. */
 export class IssuerClient {
   readonly #client: Client;
   readonly #clock: Clock;
 
-  constructor(address: string, credentials: ChannelCredentials, clock: Clock) {
+  constructor(channel: Channel, clock: Clock) {
     this.#clock = clock;
-    this.#client = new Client(address, credentials, CHANNEL_OPTIONS);
+    this.#client = new Client(channel.address, channel.credentials, channelOptionsFor(channel));
   }
 
   /** Gets a token for the client that the assertion names. */

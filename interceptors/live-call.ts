@@ -6,6 +6,7 @@
 
 import { type Metadata, ServerInterceptingCall, type ServerInterceptingCallInterface } from '@grpc/grpc-js';
 import { type ErrorCode, ServiceError } from './errors.js';
+import { type Connection, connectionOf } from './plaintext.js';
 import { attachState, type CallState, type Principal } from './principal.js';
 import { statusOf } from './status.js';
 import type { CutReason, LiveCall, VerifiedToken } from './verified-tokens.js';
@@ -26,7 +27,12 @@ export interface CallGuard {
    * Decides a call on its metadata. Synchronous when the token is known, or nothing needs to be
    * verified; a promise only while a new token's signature is verified.
    */
-  admit(path: string, metadata: Metadata, peer: () => string): Admission | Promise<Admission>;
+  admit(
+    path: string,
+    metadata: Metadata,
+    peer: () => string,
+    connection: Connection,
+  ): Admission | Promise<Admission>;
   /** Why an admitted call may not go on; undefined when it may. */
   objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined;
   /** For how many milliseconds an admitted call may be relied on. */
@@ -49,6 +55,7 @@ export const SENTENCES = {
   TOKEN_INVALID: 'the access token is not valid',
   TOKEN_EXPIRED: 'the access token has expired',
   TOKEN_REVOKED: 'the access token has been revoked',
+  TLS_REQUIRED: 'access tokens are accepted over TLS alone',
   REVOCATION_STATE_STALE: 'revocations cannot be known at this moment',
   RATE_LIMITED: 'too many new tokens at once',
 } as const satisfies Partial<Record<ErrorCode, string>>;
@@ -153,7 +160,8 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
   }
 
   #receiveMetadata(metadata: Metadata, listener: InterceptingServerListener): void {
-    const admission = this.#guard.admit(this.path, metadata, () => this.#inner.getPeer());
+    const peer = (): string => this.#inner.getPeer();
+    const admission = this.#guard.admit(this.path, metadata, peer, connectionOf(this.#inner));
     if (!(admission instanceof Promise)) {
       this.#conclude(admission, metadata, listener);
       return;

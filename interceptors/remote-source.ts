@@ -16,7 +16,8 @@ import {
 import { authenticate } from './authenticate.js';
 import type { ClientKey } from './client-key.js';
 import type { RevocationSource } from './feed-runner.js';
-import { CHANNEL_OPTIONS } from './issuer-client.js';
+import { channelOptionsFor } from './issuer-client.js';
+import type { Plaintext } from './plaintext.js';
 import { createServiceTokenSource } from './service-tokens.js';
 
 /** The scope with which an instance asks. */
@@ -28,9 +29,14 @@ export async function createRemoteSource(options: {
   clientId: string;
   clientKey: ClientKey;
   issuer: string;
+  plaintext?: Plaintext | undefined;
 }): Promise<RevocationSource> {
   const tokens = createServiceTokenSource({ ...options, scopes: [SYNC_SCOPE] });
-  const client = new RevocationServiceClient(options.address, options.credentials, CHANNEL_OPTIONS);
+  const client = new RevocationServiceClient(
+    options.address,
+    options.credentials,
+    channelOptionsFor(options),
+  );
   const interceptors = [authenticate(tokens)];
 
   return {

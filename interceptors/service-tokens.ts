@@ -5,6 +5,7 @@ import { authenticate } from './authenticate.js';
 import { type ClientKey, createAssertionSigner } from './client-key.js';
 import { type Clock, systemClock } from './clock.js';
 import { IssuerClient } from './issuer-client.js';
+import type { Plaintext } from './plaintext.js';
 import { type AnyCall, bearerOf, principalOf } from './principal.js';
 import { createTokenSource, type TokenSource } from './token-source.js';
 
@@ -12,7 +13,9 @@ import { createTokenSource, type TokenSource } from './token-source.js';
 export interface ServiceIdentity {
   /** Where the issuer listens, as a grpc-js target. */
   readonly address: string;
+  /** TLS that knows the issuer; plaintext on loopback alone, unless `plaintext` allows it. */
   readonly credentials: ChannelCredentials;
+  readonly plaintext?: Plaintext | undefined;
   readonly clientId: string;
   /** Private key of the client. */
   readonly clientKey: ClientKey;
@@ -31,13 +34,13 @@ export interface ServiceTokenSource extends TokenSource {
  *
  * @param options.audiences - the services the token is for; all that the client may reach when absent
  * @param options.scopes - the scopes wanted; all that the client may have when absent
- * @throws Error when the client key cannot be used
+ * @throws Error when the client key cannot be used, TypeError when tokens would leave this machine in plaintext
  */
 export function createServiceTokenSource(
   options: ServiceIdentity & { readonly audiences?: readonly string[]; readonly scopes?: readonly string[] },
 ): ServiceTokenSource {
   const clock = options.clock ?? systemClock;
-  const client = new IssuerClient(options.address, options.credentials, clock);
+  const client = new IssuerClient(options, clock);
   const sign = createAssertionSigner({ ...options, clock });
   const source = createTokenSource(
     async () =>
@@ -65,10 +68,14 @@ export interface Exchange {
   close(): void;
 }
 
-/** Acts for callers, as the service that `options` names. */
+/**
+ * Acts for callers, as the service that `options` names.
+ *
+ * @throws TypeError when tokens would leave this machine in plaintext
+ */
 export function createExchange(options: ServiceIdentity): Exchange {
   const clock = options.clock ?? systemClock;
-  const client = new IssuerClient(options.address, options.credentials, clock);
+  const client = new IssuerClient(options, clock);
   const own = createServiceTokenSource({ ...options, scopes: ['auth.exchange'] });
   // In order of insertion, so that the oldest goes first when there are too many.
   const kept = new Map<string, { source: TokenSource; expiresAtMs: number }>();

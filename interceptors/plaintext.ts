@@ -1,0 +1,87 @@
+/** Where tokens may travel in plaintext: nowhere but inside one machine, unless somebody says otherwise. */
+
+import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+
+/** Where tokens may travel without TLS: on loopback alone, or wherever the operator is sure of the network. */
+export type Plaintext = 'loopback' | 'allow';
+
+/** A channel that is to be opened. */
+export interface Channel {
+  /** A grpc-js target. */
+  readonly address: string;
+  readonly credentials: ChannelCredentials;
+  readonly plaintext?: Plaintext | undefined;
+}
+
+/**
+ * Demands that a channel on which tokens will travel is private. Whoever listens on the way could use them, and
+ * whoever answers in the place of the issuer could hand out keys of its own.
+ *
+ * @throws TypeError when the channel is plaintext, leaves the machine, and `plaintext` does not allow it
+ */
+export function demandPrivateChannel(channel: Channel): void {
+  const { address, credentials, plaintext = 'loopback' } = channel;
+  if (plaintext === 'allow' || credentials._isSecure() || staysHere(address)) return;
+  throw new TypeError(
+    `no access token is sent to ${address} in plaintext: give TLS credentials, or plaintext: 'allow' for a network that nobody else can read`,
+  );
+}
+
+/** What is known of the connection under a call. */
+export interface Connection {
+  /** Nobody outside this machine can read it. */
+  isPrivate(): boolean;
+}
+
+/**
+ * The connection under a call. grpc-js offers no way to ask whether it is encrypted (`getAuthContext` is empty unless
+ * the peer showed a certificate), hence the look behind its private names, which a test pins. Should they ever
+ * change, the connection counts as plaintext.
+ */
+export function connectionOf(call: ServerInterceptingCallInterface): Connection {
+  return { isPrivate: () => isPrivateSession(sessionOf(call)) };
+}
+
+/** The HTTP/2 session, as far as it matters here. */
+interface Session {
+  readonly encrypted?: boolean;
+  readonly socket?: { readonly remoteAddress?: string };
+}
+
+const verdicts = new WeakMap<Session, boolean>();
+
+function isPrivateSession(session: Session | undefined): boolean {
+  if (session === undefined) return false;
+  const known = verdicts.get(session);
+  if (known !== undefined) return known;
+  const verdict = session.encrypted === true || isLoopbackHost(session.socket?.remoteAddress ?? '');
+  verdicts.set(session, verdict);
+  return verdict;
+}
+
+function sessionOf(call: ServerInterceptingCallInterface): Session | undefined {
+  let layer: unknown = call;
+  for (let depth = 0; depth < 16 && typeof layer === 'object' && layer !== null; depth += 1) {
+    const { stream, nextCall } = layer as { stream?: { session?: Session }; nextCall?: unknown };
+    if (stream !== undefined) return stream.session;
+    layer = nextCall;
+  }
+  return undefined;
+}
+
+/** Whether every address that a target names is on this machine. */
+function staysHere(target: string): boolean {
+  if (/^unix(-abstract)?:/.test(target)) return true;
+  const addresses = target.replace(/^(dns|ipv4|ipv6):(\/\/[^/]*\/)?/, '').split(',');
+  return addresses.every((address) => isLoopbackHost(hostIn(address.trim())));
+}
+
+function hostIn(address: string): string {
+  const [, bracketed, plain] = /^(?:\[([^\]]+)\]|([^:]+))(?::\d+)?$/.exec(address) ?? [];
+  return bracketed ?? plain ?? address;
+}
+
+function isLoopbackHost(host: string): boolean {
+  const name = host.toLowerCase().replace(/^::ffff:/, '');
+  return name === 'localhost' || name === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
+}
