@@ -25,18 +25,23 @@ export interface Link {
   set(mode: LinkMode): void;
   /** Ends all connections with a reset, as a firewall does that has forgotten them. */
   reset(): void;
-  /** Leads new connections to another port. */
-  aim(port: number): void;
+  /** Leads new connections to the first of these ports at which somebody listens. */
+  aim(ports: readonly number[]): void;
   close(): Promise<void>;
 }
 
 /** Opens a link from a free port of 127.0.0.1 to a port of it; nobody needs to listen there yet. */
 export async function openLink(targetPort: number): Promise<Link> {
   let mode: LinkMode = { kind: 'pass' };
-  let target = targetPort;
+  let targets: readonly number[] = [targetPort];
   const pairs = new Set<Pair>();
   const server = createServer((near) => {
-    const pair = createPair({ near, target: () => target, mode: () => mode, gone: () => pairs.delete(pair) });
+    const pair = createPair({
+      near,
+      targets: () => targets,
+      mode: () => mode,
+      gone: () => pairs.delete(pair),
+    });
     pairs.add(pair);
   });
   await new Promise<void>((resolve, reject) => {
@@ -54,7 +59,7 @@ export async function openLink(targetPort: number): Promise<Link> {
       for (const pair of pairs) pair.destroy();
     },
     aim(next) {
-      target = next;
+      targets = next;
     },
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
@@ -71,7 +76,7 @@ interface Pair {
 
 function createPair(options: {
   near: Socket;
-  target: () => number;
+  targets: () => readonly number[];
   mode: () => LinkMode;
   gone: () => void;
 }): Pair {
@@ -89,14 +94,23 @@ function createPair(options: {
   // A connection that is made while the link is cut leads nowhere until it is whole again.
   const lead = (): void => {
     if (far !== undefined || mode().kind === 'cut' || near.destroyed) return;
-    far = connect(options.target(), HOST);
-    far.setNoDelay(true);
-    directions = [
-      createDirection(near, far, mode, ({ thereMs }) => thereMs, false),
-      createDirection(far, near, mode, ({ backMs }) => backMs, true),
-    ];
-    far.on('error', () => undefined);
-    far.on('close', ended);
+    leadTo(options.targets());
+  };
+  const leadTo = ([port = 0, ...others]: readonly number[]): void => {
+    const socket = connect(port, HOST);
+    far = socket;
+    socket.setNoDelay(true);
+    socket.on('error', () => undefined);
+    socket.once('connect', () => {
+      directions = [
+        createDirection(near, socket, mode, ({ thereMs }) => thereMs, false),
+        createDirection(socket, near, mode, ({ backMs }) => backMs, true),
+      ];
+    });
+    socket.on('close', () => {
+      if (directions.length === 0 && others.length > 0 && !near.destroyed) leadTo(others);
+      else ended();
+    });
   };
   // While the link is cut, neither side learns that the other has gone.
   const ended = (): void => {

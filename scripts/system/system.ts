@@ -323,13 +323,18 @@ function createServices(all: {
 }): Services {
   const { options, dataDir, ports, registry, secrets, database, broker } = all;
   const linkOf: LinkOf = options.linkOf ?? (({ address }) => address);
+  // A server that was given may have several addresses; links lead to our own, which has one.
+  const brokerOf = (name: string, service: Service): string =>
+    options.linkOf === undefined
+      ? broker.url(service)
+      : linked(broker.url(service), (host) => linkOf({ from: name, to: 'nats-server', address: host }));
   const create = (name: string, service: Service, port: number, own: NodeJS.ProcessEnv): Proc => {
     const address = `127.0.0.1:${port}`;
     const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
     const environment = {
       ...handedOn(options, service),
       DATABASE_URL: database.url(databaseOf(service)),
-      NATS_URL: linked(broker.url(service), (host) => linkOf({ from: name, to: 'nats-server', address: host })),
+      NATS_URL: brokerOf(name, service),
       PORTCULLIS_LISTEN: address,
       PORTCULLIS_OPS_LISTEN: opsAddress,
       PORTCULLIS_ISSUER: issuerOf(ports),

@@ -1,0 +1,155 @@
+/** What the drill says: on the way, at the end, and to machines. */
+
+import type { CalmFigures } from './calm.js';
+import type { Ledger, RoundFigures } from './ledger.js';
+
+const BAR_WIDTH = 30;
+const VIOLATIONS_SHOWN_MAX = 20;
+
+/** All figures of a drill. */
+export interface Figures {
+  readonly drill: string;
+  readonly seed: number;
+  readonly lease_ms: number;
+  readonly bound_ms: number;
+  readonly rounds: number;
+  readonly revocations: number;
+  readonly checks: number;
+  readonly violations: number;
+  readonly violations_by_kind: Readonly<Record<string, number>>;
+  readonly max_late_ms: number;
+  readonly revoke_to_refused_ms: CalmFigures;
+  readonly revoke_to_refused_under_load_ms: CalmFigures;
+  /** The worst round of each fault: how long the worst instance served no good token. */
+  readonly unavailable_ms: Readonly<Record<string, number>>;
+  /** The worst round of each fault: from healing until everything was served again. */
+  readonly back_after_ms: Readonly<Record<string, number>>;
+  /** How long the drill itself was kept from looking at its clock, at worst; it measures no better than that. */
+  readonly drill_delay_ms_max: number;
+  readonly seconds: number;
+  readonly faults: Readonly<Record<string, number>>;
+  readonly violation_details: Ledger['violations'];
+}
+
+/** Shows how far the drill has come: as a bar on a terminal, as lines elsewhere. */
+export function createProgress(out: NodeJS.WriteStream): {
+  show(done: number, of: number, text: string): void;
+  end(): void;
+} {
+  let last = '';
+  return {
+    show(done, of, text) {
+      if (!out.isTTY) {
+        const line = `${String(done).padStart(String(of).length)}/${of}  ${text}`;
+        if (line !== last) out.write(`${line}\n`);
+        last = line;
+        return;
+      }
+      const filled = Math.round((done / Math.max(1, of)) * BAR_WIDTH);
+      const bar = `${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)}`;
+      out.write(`\r\u001b[2K${bar} ${done}/${of}  ${text}`.slice(0, Math.max(BAR_WIDTH, out.columns) + 8));
+    },
+    end() {
+      if (out.isTTY) out.write('\r\u001b[2K');
+    },
+  };
+}
+
+/** The rounds, summed up by fault. */
+export function summaryOf(rounds: readonly RoundFigures[]): string {
+  const header = [
+    'fault',
+    'rounds',
+    'revocations',
+    'checks',
+    'violations',
+    'latest ms',
+    'unavailable ms',
+    'back ms',
+  ];
+  const rows = [...byFault(rounds)].map(([fault, all]) => rowOf(fault, all));
+  return table([header, ...rows, rowOf('all', rounds)]);
+}
+
+function rowOf(name: string, all: readonly RoundFigures[]): string[] {
+  return [
+    name,
+    String(all.length),
+    String(sum(all, ({ revocations }) => revocations)),
+    String(sum(all, ({ checks }) => checks)),
+    String(sum(all, ({ violations }) => violations)),
+    worst(all, ({ maxLateMs }) => maxLateMs).toFixed(0),
+    worst(all, ({ unavailableMs }) => unavailableMs).toFixed(0),
+    worst(all, ({ backAfterMs }) => backAfterMs).toFixed(0),
+  ];
+}
+
+/** The first violations, one a line. */
+export function violationsOf({ violations }: Ledger): string {
+  const shown = violations
+    .slice(0, VIOLATIONS_SHOWN_MAX)
+    .map(({ kind, round, fault, detail }) => `${kind} in round ${round} (${fault}): ${detail}`);
+  const left = violations.length - shown.length;
+  return [...shown, ...(left > 0 ? [`… and ${left} more`] : [])].join('\n');
+}
+
+/** The figures of all rounds. */
+export function figuresOf(
+  ledger: Ledger,
+  rest: Pick<
+    Figures,
+    | 'drill'
+    | 'seed'
+    | 'lease_ms'
+    | 'revoke_to_refused_ms'
+    | 'revoke_to_refused_under_load_ms'
+    | 'drill_delay_ms_max'
+    | 'seconds'
+  >,
+): Figures {
+  const { rounds } = ledger;
+  const faults = byFault(rounds);
+  const perFault = (value: (all: readonly RoundFigures[]) => number): Record<string, number> =>
+    Object.fromEntries([...faults].map(([fault, all]) => [fault, Math.round(value(all))]));
+  return {
+    ...rest,
+    bound_ms: ledger.boundMs,
+    rounds: rounds.length,
+    revocations: sum(rounds, ({ revocations }) => revocations),
+    checks: sum(rounds, ({ checks }) => checks),
+    violations: sum(rounds, ({ violations }) => violations),
+    violations_by_kind: Object.fromEntries(ledger.counts),
+    max_late_ms: Math.round(worst(rounds, ({ maxLateMs }) => maxLateMs)),
+    unavailable_ms: perFault((all) => worst(all, ({ unavailableMs }) => unavailableMs)),
+    back_after_ms: perFault((all) => worst(all, ({ backAfterMs }) => backAfterMs)),
+    faults: perFault((all) => all.length),
+    violation_details: ledger.violations,
+  };
+}
+
+function byFault(rounds: readonly RoundFigures[]): Map<string, RoundFigures[]> {
+  const groups = new Map<string, RoundFigures[]>();
+  for (const round of rounds) groups.set(round.fault, [...(groups.get(round.fault) ?? []), round]);
+  return groups;
+}
+
+function sum(all: readonly RoundFigures[], value: (figures: RoundFigures) => number): number {
+  return all.reduce((total, figures) => total + value(figures), 0);
+}
+
+function worst(all: readonly RoundFigures[], value: (figures: RoundFigures) => number): number {
+  return Math.max(0, ...all.map(value));
+}
+
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) =>
+          column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+        )
+        .join('  '),
+    )
+    .join('\n');
+}

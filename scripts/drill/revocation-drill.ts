@@ -1,0 +1,168 @@
+/** The drill of revocations: real processes, real servers, faults, and nobody revoked who is served beyond the bound. */
+
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { buildArena } from './arena.js';
+import { connectTo, questionsOf, streamKindsOf } from './calls.js';
+import { type CalmFigures, measureCalm } from './calm.js';
+import { CUSTOMERS_PER_ROUND, gatherCast, Revoker } from './cast.js';
+import { FAULTS, type Fault } from './faults.js';
+import { admitIntruder } from './forgeries.js';
+import { Ledger } from './ledger.js';
+import { Load } from './load.js';
+import { nowMs } from './moment.js';
+import { createRandom, type Random } from './random.js';
+import { createProgress, type Figures, figuresOf, summaryOf, violationsOf } from './report.js';
+import { type Rounds, runRound } from './rounds.js';
+
+/** How long an instance may trust its list, in milliseconds. */
+export const LEASE_MS = 1_500;
+
+/** After this many milliseconds a revocation must hold everywhere: the lease, and a little for clocks and timers. */
+export const BOUND_MS = LEASE_MS + 100;
+
+const CALM_TIMES_MAX = 60;
+const CALM_TIMES_PER_ROUND = 4;
+const DELAY_RESOLUTION_MS = 5;
+const NANOSECONDS_PER_MILLISECOND = 1e6;
+
+/** How to drill. */
+export interface DrillOptions {
+  readonly rounds: number;
+  readonly seed: number;
+  /** Only faults whose names hold this text. */
+  readonly faults: string;
+  readonly signal: AbortSignal;
+}
+
+/** Drills, and prints how it goes. */
+export async function drillRevocation({
+  rounds: count,
+  seed,
+  faults,
+  signal,
+}: DrillOptions): Promise<Figures> {
+  const startedMs = nowMs();
+  const random = createRandom(seed);
+  const progress = createProgress(process.stdout);
+  const plan = planOf(random, count, faults);
+  progress.show(0, count, 'starting the system');
+  const arena = await buildArena({
+    leaseMs: LEASE_MS,
+    customers: CUSTOMERS_PER_ROUND,
+    signal,
+    onProgress: ({ part, state, detail }) => {
+      if (state !== 'starting') progress.show(0, count, `${part} ${detail}`.trim());
+    },
+  });
+  const delay = monitorEventLoopDelay({ resolution: DELAY_RESOLUTION_MS });
+  const clients = connectTo(arena);
+  const ledger = new Ledger(BOUND_MS);
+  const revoker = new Revoker({ arena, clients, ledger });
+  const intruder = await admitIntruder(arena, random);
+  try {
+    const times = Math.min(CALM_TIMES_MAX, CALM_TIMES_PER_ROUND * count);
+    progress.show(0, count, 'nothing is broken and nobody calls');
+    const quiet = await measureCalm({ arena, clients, revoker, times, signal });
+    progress.show(0, count, 'nothing is broken, under load');
+    const loaded = await measureUnderLoad({ arena, clients, ledger, revoker, random, times, signal });
+    delay.enable();
+    const rounds: Rounds = {
+      arena,
+      clients,
+      ledger,
+      revoker,
+      intruder,
+      random,
+      leaseMs: LEASE_MS,
+      signal,
+      remembered: [],
+      turns: new Map(),
+    };
+    for (const [index, fault] of plan.entries()) {
+      if (signal.aborted) break;
+      progress.show(index, count, fault.name);
+      const { revocations, checks, violations, maxLateMs, unavailableMs } = await runRound(
+        rounds,
+        index + 1,
+        fault,
+      );
+      progress.show(
+        index + 1,
+        count,
+        `${fault.name}: ${revocations} revocations, ${checks} checks, ${violations} violations, latest ${maxLateMs.toFixed(0)} ms, unavailable ${unavailableMs.toFixed(0)} ms`,
+      );
+    }
+    progress.end();
+    const figures = figuresOf(ledger, {
+      drill: 'revocation',
+      seed,
+      lease_ms: LEASE_MS,
+      revoke_to_refused_ms: quiet,
+      revoke_to_refused_under_load_ms: loaded,
+      drill_delay_ms_max: Math.round(delay.max / NANOSECONDS_PER_MILLISECOND),
+      seconds: Math.round((nowMs() - startedMs) / 1_000),
+    });
+    print(figures, ledger);
+    return figures;
+  } finally {
+    delay.disable();
+    await intruder.close();
+    clients.close();
+    await arena.stop();
+  }
+}
+
+/** Every fault in an order of chance, and again, so that in the end all have struck about equally often. */
+function planOf(random: Random, count: number, wanted: string): Fault[] {
+  const faults = FAULTS.filter(({ name }) => name.includes(wanted));
+  if (faults.length === 0) throw new Error(`no fault has ${wanted} in its name`);
+  const plan: Fault[] = [];
+  while (plan.length < count) plan.push(...random.shuffle(faults));
+  return plan.slice(0, count);
+}
+
+async function measureUnderLoad(
+  options: Parameters<typeof measureCalm>[0] & {
+    ledger: Ledger;
+    random: Random;
+  },
+): Promise<CalmFigures> {
+  const { arena, clients, ledger, random } = options;
+  ledger.beginRound(0, 'none', false);
+  ledger.rounds.pop();
+  const { players } = await gatherCast({ arena, clients, random, round: 0 });
+  const load = new Load({
+    ledger,
+    clients,
+    questions: questionsOf(clients),
+    kinds: streamKindsOf(clients, () => undefined),
+    players,
+  });
+  load.start();
+  try {
+    return await measureCalm(options);
+  } finally {
+    await load.stop();
+  }
+}
+
+function print(figures: Figures, ledger: Ledger): void {
+  const { revoke_to_refused_ms: quiet, revoke_to_refused_under_load_ms: loaded } = figures;
+  console.log(`\n${summaryOf(ledger.rounds)}\n`);
+  for (const [name, { p50, p99, max, instances }] of [
+    ['quiet', quiet],
+    ['under load', loaded],
+  ] as const) {
+    console.log(`revoke returned → refused, ${name}: p50 ${p50} ms, p99 ${p99} ms, max ${max} ms`);
+    for (const [instance, at] of Object.entries(instances)) {
+      console.log(`  ${instance}: p50 ${at.p50} ms, p99 ${at.p99} ms, max ${at.max} ms`);
+    }
+  }
+  console.log(
+    `\n${figures.rounds} rounds in ${figures.seconds} s, ${figures.revocations} revocations, ${figures.checks} checks; ` +
+      `a revoked token was last admitted ${figures.max_late_ms} ms after Revoke had returned (bound ${figures.bound_ms} ms); ` +
+      `the drill itself was late by ${figures.drill_delay_ms_max} ms at worst`,
+  );
+  if (figures.violations === 0) console.log('No violation.');
+  else console.error(`${figures.violations} violations:\n${violationsOf(ledger)}`);
+}

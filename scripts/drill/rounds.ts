@@ -1,0 +1,220 @@
+/** One round after another: a fault strikes while tokens are taken back, and everything is watched. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ask } from '../system/calls.js';
+import { type Arena, INSTANCES } from './arena.js';
+import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
+import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './cast.js';
+import type { Fault } from './faults.js';
+import type { Intruder } from './forgeries.js';
+import type { Ledger, RoundFigures } from './ledger.js';
+import { Load, type Player } from './load.js';
+import { nowMs } from './moment.js';
+import type { Random } from './random.js';
+
+/** Everything must be served again so soon after a fault was healed, in milliseconds. */
+export const BACK_WITHIN_MS = 10_000;
+
+const WARM_UP_MS = 300;
+const AFTERMATH_MS = 250;
+const MOVE_INTERVAL_MS = 150;
+const MOVES_REMEMBERED = 2_000;
+const SWEEP_TIMEOUT_MS = 2_000;
+const SWEEP_ATTEMPTS_MAX = 5;
+const SWEEP_PAUSE_MS = 200;
+/** Tokens of earlier rounds are asked about again while they have not expired. */
+const REMEMBERED_PLAYERS = 24;
+const REMEMBERED_FOR_MS = 240_000;
+/** Every so many rounds the key itself is taken back. */
+const KEY_EVERY_ROUNDS = 5;
+
+/** What all rounds share. */
+export interface Rounds {
+  readonly arena: Arena;
+  readonly clients: Clients;
+  readonly ledger: Ledger;
+  readonly revoker: Revoker;
+  readonly intruder: Intruder;
+  readonly random: Random;
+  readonly leaseMs: number;
+  readonly signal: AbortSignal;
+  /** Revoked tokens of earlier rounds, with the moment from which they may have expired. */
+  readonly remembered: { readonly player: Player; readonly untilMs: number }[];
+  readonly turns: Map<string, number>;
+}
+
+/** Runs one round. */
+export async function runRound(rounds: Rounds, round: number, fault: Fault): Promise<RoundFigures> {
+  const { arena, clients, ledger, random, revoker } = rounds;
+  const figures = ledger.beginRound(round, fault.name, fault.mayLoseService);
+  await revoker.prepare();
+  const cast = await gatherCast({ arena, clients, random, round });
+  const mover = moveStock(rounds);
+  const load = new Load({
+    ledger,
+    clients,
+    questions: questionsOf(clients),
+    kinds: streamKindsOf(clients, mover.movedAt),
+    players: cast.players,
+  });
+  load.start();
+  try {
+    await sleep(WARM_UP_MS);
+    await strike({ rounds, fault, cast, load, figures });
+    await sweep(rounds, load, cast);
+    if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, cast);
+    await load.hearWitness();
+    const open = load.leftOpen();
+    if (open.length > 0) ledger.report('STREAM_LEFT_OPEN', open.join(', '));
+  } finally {
+    await mover.stop();
+    await load.stop();
+    ledger.endRound();
+  }
+  remember(rounds, cast);
+  return figures;
+}
+
+async function strike(acting: {
+  rounds: Rounds;
+  fault: Fault;
+  cast: Cast;
+  load: Load;
+  figures: RoundFigures;
+}): Promise<void> {
+  const { rounds, fault, cast, load, figures } = acting;
+  const { arena, clients, intruder, ledger, leaseMs, random, revoker, turns } = rounds;
+  const waiting = [...cast.revocations];
+  const done: Promise<void>[] = [];
+  let deadlineMs = Number.POSITIVE_INFINITY;
+  const insist = async (revocation: Revocation): Promise<void> => {
+    // The deadline moves while this waits, so it is looked at again and again.
+    while (!(await revoker.untilDone(revocation, nowMs()))) {
+      if (nowMs() > deadlineMs) {
+        return ledger.report('NOT_BACK', `the ${revocation.name} could not be revoked`);
+      }
+      await sleep(SWEEP_PAUSE_MS / 2);
+    }
+  };
+  const revokeNext = (): void => {
+    const next = waiting.shift();
+    if (next !== undefined) done.push(insist(next));
+  };
+
+  revokeNext();
+  if (random.next() < 0.5) await sleep(random.between(0, WARM_UP_MS));
+  const turn = turns.get(fault.name) ?? 0;
+  turns.set(fault.name, turn + 1);
+  const heal = await fault.strike({
+    arena,
+    clients,
+    load,
+    intruder,
+    random,
+    leaseMs,
+    turn,
+    targets: cast.good,
+    async revokeOne() {
+      const next = waiting.shift();
+      if (next === undefined) return;
+      if (!(await revoker.once(next))) done.push(insist(next));
+    },
+  });
+  const [min, max] = fault.lasts;
+  const lastsMs = leaseMs * (min + random.next() * (max - min));
+  revokeNext();
+  revokeNext();
+  await sleep(lastsMs / 2);
+  revokeNext();
+  await sleep(lastsMs / 2);
+  const healedMs = nowMs();
+  deadlineMs = healedMs + BACK_WITHIN_MS;
+  load.countAnew();
+  await heal();
+  for (let left = waiting.length; left > 0; left -= 1) revokeNext();
+  const missing = await load.untilServed(deadlineMs);
+  for (const instance of missing) ledger.report('NOT_BACK', `${instance} does not serve good tokens`);
+  figures.backAfterMs = Math.max(0, load.servedSinceMs() - healedMs);
+  await Promise.all(done);
+  // Whatever was revoked last must hold by now, broken or not.
+  await sleep(ledger.boundMs + AFTERMATH_MS);
+}
+
+/** Everything is whole and the bound has passed: every instance must refuse every revoked token now. */
+async function sweep({ ledger, remembered }: Rounds, load: Load, cast: Cast): Promise<void> {
+  const now = nowMs();
+  const earlier = remembered.filter(({ untilMs }) => untilMs > now).map(({ player }) => player);
+  const revoked = [...cast.players, ...earlier].filter(({ revokedMs }) => revokedMs !== undefined);
+  for (const player of revoked) {
+    for (let attempt = 1; ; attempt += 1) {
+      const answers = await load.askEverything(player, SWEEP_TIMEOUT_MS);
+      const kept = answers.filter(({ outcome }) => outcome.kind !== 'refused');
+      if (kept.length === 0) break;
+      if (attempt < SWEEP_ATTEMPTS_MAX && kept.every(({ outcome }) => outcome.kind !== 'admitted')) {
+        await sleep(SWEEP_PAUSE_MS);
+        continue;
+      }
+      const where = kept.map(
+        ({ question, outcome }) => `${question.method} on ${question.instance}: ${outcome.kind}`,
+      );
+      ledger.report('REVOCATION_LOST', `${player.name}: ${where.join(', ')}`);
+      break;
+    }
+  }
+}
+
+/** Takes the signing key back: every token dies, and whoever logs in again is served again. */
+async function revokeKey(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
+  const { arena, clients, ledger, revoker } = rounds;
+  const deadlineMs = nowMs() + BACK_WITHIN_MS;
+  if (!(await revoker.untilDone(cast.keyRevocation, deadlineMs))) {
+    return ledger.report('NOT_BACK', 'the key could not be revoked');
+  }
+  await sleep(ledger.boundMs + AFTERMATH_MS);
+  await revoker.prepare();
+  const { player } = await logInAs(clients, arena.customers[0], 'user of the next key');
+  const missing = new Set<string>(INSTANCES);
+  while (missing.size > 0 && nowMs() < deadlineMs) {
+    for (const { question, outcome } of await load.askEverything(player, SWEEP_TIMEOUT_MS)) {
+      if (outcome.kind === 'admitted') missing.delete(question.instance);
+    }
+  }
+  if (missing.size > 0) ledger.report('NOT_BACK', `${[...missing].join(', ')} do not know the next key`);
+  await sweep(rounds, load, cast);
+}
+
+function remember({ remembered }: Rounds, cast: Cast): void {
+  const untilMs = nowMs() + REMEMBERED_FOR_MS;
+  for (const player of cast.players) {
+    if (player.revokedMs !== undefined) remembered.push({ player, untilMs });
+  }
+  remembered.splice(0, Math.max(0, remembered.length - REMEMBERED_PLAYERS));
+}
+
+/** Moves one item's stock all the time, so that there is something to watch, and remembers when it asked for what. */
+function moveStock({ clients, revoker }: Rounds): {
+  movedAt: (onHand: bigint) => number | undefined;
+  stop: () => Promise<void>;
+} {
+  const moments = new Map<bigint, number>();
+  let isStopped = false;
+  const moving = (async () => {
+    for (let turn = 0; !isStopped; turn += 1) {
+      const client = clients.inventory[turn % 2 === 0 ? 0 : 1];
+      const sentMs = nowMs();
+      const request = { sku: MOVING_SKU, delta: 1n, reason: 'drill', requestId: crypto.randomUUID() };
+      const options = { token: await revoker.token(), timeoutMs: 1_000 };
+      const moved = await ask(client.adjustStock.bind(client), request, options).catch(() => undefined);
+      if (moved?.item !== undefined) moments.set(moved.item.onHand, sentMs);
+      if (moments.size > MOVES_REMEMBERED) moments.clear();
+      await sleep(MOVE_INTERVAL_MS);
+    }
+  })();
+  return {
+    movedAt: (onHand) => moments.get(onHand),
+    async stop() {
+      isStopped = true;
+      await moving;
+    },
+  };
+}
