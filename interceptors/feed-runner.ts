@@ -11,6 +11,7 @@ import { type Clock, systemTimers, type Timers } from './clock.js';
 import { ServiceError } from './errors.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from './key-ring.js';
+import { ListFullError } from './revocation-list.js';
 import { errorOf } from './status.js';
 
 /** The issuer, as a feed asks it: over gRPC, or straight in the issuer's own process. */
@@ -287,10 +288,7 @@ export class FeedRunner {
     // The issuer's own process is answered without gRPC, so the error comes as it was thrown.
     const { reason, message } =
       error instanceof ServiceError ? { reason: error.code, message: error.message } : errorOf(error);
-    const problem =
-      reason === 'LOG_CHANGED'
-        ? 'the revocation log is not the one that this process followed: an operator must open a new epoch'
-        : `the issuer does not answer (${message === '' ? String(error) : message})`;
+    const problem = problemOf(error, reason, message);
     if (problem !== this.#problem) {
       this.#problem = problem;
       this.#options.log.warn({ event: 'sync_failed', reason, problem }, 'a sync failed');
@@ -323,4 +321,12 @@ export interface FeedRunnerOptions {
   readonly onCurrentChange: (isCurrent: boolean) => void;
   /** A message on the broker was not signed by a key in place, or not a broadcast at all. */
   readonly onForgery: () => void;
+}
+
+function problemOf(error: unknown, reason: string, message: string): string {
+  if (error instanceof ListFullError) return error.message;
+  if (reason === 'LOG_CHANGED') {
+    return 'the revocation log is not the one that this process followed: an operator must open a new epoch';
+  }
+  return `the issuer does not answer (${message === '' ? String(error) : message})`;
 }

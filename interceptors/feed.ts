@@ -50,7 +50,8 @@ export class Feed {
   readonly #service: string;
   readonly #instance: Uint8Array;
   readonly #listener: FeedListener;
-  #list = new RevocationList();
+  readonly #listEntriesMax: number | undefined;
+  #list: RevocationList;
   #staged: PullResponse[] | undefined;
   #epoch = new Uint8Array(0);
   #applied = 0n;
@@ -67,8 +68,16 @@ export class Feed {
   /**
    * @param options.service - audience of the service that this instance belongs to
    * @param options.instance - 16 random bytes, made anew by every process
+   * @param options.listEntriesMax - how many entries the list may hold; beyond it no lease is granted
    */
-  constructor(options: { service: string; instance: Uint8Array; listener: FeedListener }) {
+  constructor(options: {
+    service: string;
+    instance: Uint8Array;
+    listener: FeedListener;
+    listEntriesMax?: number | undefined;
+  }) {
+    this.#listEntriesMax = options.listEntriesMax;
+    this.#list = new RevocationList(options.listEntriesMax);
     this.#service = options.service;
     this.#instance = options.instance;
     this.#listener = options.listener;
@@ -142,11 +151,12 @@ export class Feed {
       if (!isLatest) return 'outdated';
       this.#beginEpoch(answer.epoch);
     }
+    // First, so that a full list gets room again. The horizon only grows, whichever answer tells it.
+    this.#horizonMs = Math.max(this.#horizonMs, answer.horizon?.getTime() ?? 0);
+    this.#list.dropUntil(this.#horizonMs);
     for (const entry of answer.entries) this.#insert(entry);
     if (!isLatest) return 'outdated';
     this.#lastTakenMonotonicMs = ticket.askedAt.monotonicMs;
-    this.#horizonMs = Math.max(this.#horizonMs, answer.horizon?.getTime() ?? 0);
-    this.#list.dropUntil(this.#horizonMs);
     if (answer.keySet !== undefined) {
       installKeys();
       this.#keySetVersion = Uint8Array.from(answer.keySet.version);
@@ -236,7 +246,7 @@ export class Feed {
     this.#keySetVersion = new Uint8Array(0);
     this.#unacknowledged.clear();
     this.#staged = undefined;
-    this.#list = new RevocationList();
+    this.#list = new RevocationList(this.#listEntriesMax);
     this.#listener.epochChanged();
   }
 

@@ -7,6 +7,17 @@ import type { TokenClaims, TokenOrigin } from './token-claims.js';
 /** Length of an identifier in an entry, in bytes. */
 export const ID_BYTES = 16;
 
+/** How many entries a list holds unless told otherwise: some 500 MB of identifiers. */
+export const LIST_ENTRIES_MAX = 20_000_000;
+
+/** The list is full. Nothing was forgotten for it; whoever holds the list must stop to trust it. */
+export class ListFullError extends Error {
+  constructor(max: number) {
+    super(`the revocation list is full: it holds ${max} entries`);
+    this.name = 'ListFullError';
+  }
+}
+
 const MINUTE_MS = 60_000;
 
 /** A revocation by generation: everything below the minimum is revoked. */
@@ -41,6 +52,12 @@ export class RevocationList {
   // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
   readonly #foreignIds = new Map<string, number>();
   readonly #foreignUsers = new Map<string, ForeignCutOff>();
+  readonly #max: number;
+
+  /** @param max - how many entries it may hold */
+  constructor(max: number = LIST_ENTRIES_MAX) {
+    this.#max = max;
+  }
 
   /** The number of entries held. */
   get size(): number {
@@ -48,8 +65,13 @@ export class RevocationList {
     return ids + this.#users.size + this.#clients.size + this.#keys.size + this.#foreignUsers.size;
   }
 
-  /** Adds an entry of the log. Kinds that this version does not know are an error, never ignored. */
+  /**
+   * Adds an entry of the log. Kinds that this version does not know are an error, never ignored.
+   *
+   * @throws ListFullError when there is no room, RangeError when the entry cannot be understood
+   */
   add(entry: Entry): void {
+    this.#makeSureOfRoom();
     const keepUntilMs = entry.keepUntil?.getTime() ?? Number.NaN;
     if (!Number.isFinite(keepUntilMs)) throw new RangeError('a revocation entry has no keep_until');
     if (entry.issuer !== '') {
@@ -80,11 +102,16 @@ export class RevocationList {
     }
   }
 
-  /** Adds many identifiers of one kind, 16 bytes each, one after another. */
+  /**
+   * Adds many identifiers of one kind, 16 bytes each, one after another.
+   *
+   * @throws ListFullError when there is no room, RangeError when they cannot be understood
+   */
   addIds(kind: EntryKind, ids: Uint8Array, keepUntilMs: number): void {
     if (ids.byteLength === 0 || ids.byteLength % ID_BYTES !== 0) {
       throw new RangeError(`revoked identifiers take ${ids.byteLength} bytes, not a multiple of ${ID_BYTES}`);
     }
+    this.#makeSureOfRoom(ids.byteLength / ID_BYTES);
     const minute = Math.ceil(keepUntilMs / MINUTE_MS);
     if (!Number.isSafeInteger(minute)) throw new RangeError('revoked identifiers have no keep_until');
     const tables = this.#tablesOf(kind);
@@ -97,6 +124,11 @@ export class RevocationList {
     for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
       table.add(view.getUint32(at), view.getUint32(at + 4), view.getUint32(at + 8), view.getUint32(at + 12));
     }
+  }
+
+  /** Entries that are known already count as well: near its end the list errs on the safe side. */
+  #makeSureOfRoom(more = 1): void {
+    if (this.size + more > this.#max) throw new ListFullError(this.#max);
   }
 
   #tablesOf(kind: EntryKind): Map<number, IdTable> {

@@ -466,6 +466,26 @@ describe('guard', () => {
     });
   });
 
+  it('refuses to serve when its list is full, instead of forgetting, and says so', async () => {
+    const small = await TestIssuer.create();
+    small.leaseMs = 300;
+    const full = await startEcho(small, { listEntriesMax: 3 });
+    try {
+      await full.guard.ready;
+      const token = await small.token();
+      expect(await call(full.client, 'Unary', bearer(token))).to.include({ code: status.OK });
+      for (let count = 0; count < 4; count += 1) small.revokeSession(randomUUID());
+      await until(() => !full.guard.state().current, 'the lease is over');
+      expect(full.guard.state().missing).to.contain('the revocation list is full');
+      expect(await call(full.client, 'Unary', bearer(token))).to.include({
+        code: status.UNAVAILABLE,
+        reason: 'REVOCATION_STATE_STALE',
+      });
+    } finally {
+      await full.stop();
+    }
+  });
+
   it('drops everything when the log begins anew, and goes on with the new one', async () => {
     const token = await issuer.token();
     const live = await openServerStream(echo, token);
