@@ -106,7 +106,10 @@ export interface Buyer extends Caller {
 
 /** Times of the saga. */
 export interface CheckoutTimes {
-  /** How long a claim lasts: longer than the longest step, shorter than anybody wants to wait after a crash. */
+  /**
+   * How long a claim lasts: longer than a step takes, shorter than a buyer wants to wait after a crash. A worker that
+   * is slower than that does no harm, because its claim is checked with every step.
+   */
   readonly leaseMs: number;
   /** How long the goods stay set aside: longer than the saga takes. */
   readonly reservationTtlSeconds: number;
@@ -120,11 +123,11 @@ export interface CheckoutTimes {
 
 /** Times that suit production. */
 export const defaultCheckoutTimes: CheckoutTimes = {
-  leaseMs: 20_000,
+  leaseMs: 10_000,
   reservationTtlSeconds: 60,
   attempts: 4,
   backoffMs: 100,
-  patienceMs: 6_000,
+  patienceMs: 4_000,
 };
 
 /** Abandoned payments taken up in one go. */
