@@ -151,9 +151,11 @@ export class Feed {
       if (!isLatest) return 'outdated';
       this.#beginEpoch(answer.epoch);
     }
-    // First, so that a full list gets room again. The horizon only grows, whichever answer tells it.
-    this.#horizonMs = Math.max(this.#horizonMs, answer.horizon?.getTime() ?? 0);
-    this.#list.dropUntil(this.#horizonMs);
+    if (isLatest) {
+      // Before the entries, so that a full list gets room again.
+      this.#horizonMs = Math.max(this.#horizonMs, answer.horizon?.getTime() ?? 0);
+      this.#list.dropUntil(this.#horizonMs);
+    }
     for (const entry of answer.entries) this.#insert(entry);
     if (!isLatest) return 'outdated';
     this.#lastTakenMonotonicMs = ticket.askedAt.monotonicMs;
