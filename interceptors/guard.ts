@@ -54,6 +54,11 @@ export interface GuardOptions {
    * default. A token that arrives otherwise is refused with TLS_REQUIRED, unlooked at.
    */
   readonly plaintext?: Plaintext | undefined;
+  /**
+   * How many revocations this process may hold; some 20 million unless told otherwise. Nothing is
+   * ever forgotten to make room: a process whose list is full answers UNAVAILABLE.
+   */
+  readonly listEntriesMax?: number | undefined;
   /** Methods without a rule that anyone may call, by full path: health checks, say. */
   readonly publicMethods?: Iterable<string>;
   readonly clock?: Clock;
@@ -166,7 +171,13 @@ class ServerGuard implements Guard, CallGuard {
       audience: options.audience,
       clock: this.#clock,
       timers: systemTimers,
-      createFeed: (listener) => new Feed({ service: options.audience, instance, listener }),
+      createFeed: (listener) =>
+        new Feed({
+          service: options.audience,
+          instance,
+          listener,
+          listEntriesMax: options.listEntriesMax,
+        }),
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
       onCutFailed: (error) =>
         this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut'),
