@@ -183,15 +183,17 @@ export function createInstances(deps: {
       for (const record of records.values()) watch.answered(record);
       watches.add(watch);
       try {
+        let complete = false;
         for (;;) {
           const withinMs = watch.horizonMs();
-          // Without the database what was heard here still counts.
-          const heard = await elsewhere.ask(withinMs).catch(() => []);
+          const heard = await elsewhere.ask(withinMs).catch(() => undefined);
+          // Until the database has answered, nobody knows which instances the other replicas know.
+          if (heard !== undefined) complete = true;
           const nowMs = clock.monotonicMs();
-          for (const record of heard) {
+          for (const record of heard ?? []) {
             watch.answered({ ...record, answered: 0n, askedAtMs: nowMs - record.ageMs, leaseEndMs: 0 });
           }
-          if (signal.aborted || watch.isDone(wait)) return watch.receipts();
+          if (signal.aborted || watch.isDone(complete ? wait : 'EVERYWHERE')) return watch.receipts();
           await watch.pause(wait, signal);
         }
       } finally {
