@@ -3,7 +3,7 @@
 import { connect, type NatsConnection } from 'nats';
 import { Broadcast } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../proto/gen/portcullis/token/v1/token.js';
-import { BROKER_RECONNECT_WAIT_MS, brokerConnection } from './broker.js';
+import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from './broker.js';
 import { parseCompactToken } from './compact-token.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from './key-ring.js';
 
@@ -73,6 +73,7 @@ export interface Subscription {
 export function subscribeToBroadcasts(options: {
   url: string;
   name: string;
+  files?: BrokerFiles | undefined;
   onMessage: (bytes: Uint8Array) => void;
   onConnected: () => void;
   onDisconnected: (why: string) => void;
@@ -82,7 +83,7 @@ export function subscribeToBroadcasts(options: {
   let told = false;
 
   const run = async (): Promise<void> => {
-    connection = await connect(brokerConnection(options.url, options.name));
+    connection = await connect(brokerConnection(options.url, options.name, options.files));
     if (closed) return connection.close();
     const subscription = connection.subscribe(BROADCAST_SUBJECT, {
       callback: (error, message) => {

@@ -11,14 +11,24 @@ export const BROKER_CONNECT_TIMEOUT_MS = 2000;
 /** The pause between two attempts to connect, in milliseconds. */
 export const BROKER_RECONNECT_WAIT_MS = 100;
 
+/** Files of a TLS connection to the broker. They are read with every attempt to connect, so new ones count at once. */
+export interface BrokerFiles {
+  /** The authorities that the broker's certificate must come from; those of the system when absent. */
+  readonly caFile?: string;
+  /** The certificate to show, and its key. */
+  readonly certFile?: string;
+  readonly keyFile?: string;
+}
+
 /**
  * Options for a connection that comes back by itself, however long the broker is away.
  *
  * @param url - addresses, separated by commas; the first may carry a user and a password. One with
  *   `tls:` makes all of them use TLS
+ * @param files - certificates for TLS
  * @param name - what the broker calls the connection in its own reports
  */
-export function brokerConnection(url: string, name: string): ConnectionOptions {
+export function brokerConnection(url: string, name: string, files: BrokerFiles = {}): ConnectionOptions {
   const addresses = url.split(',').map((address) => new URL(address.trim()));
   const { username = '', password = '' } = addresses[0] ?? {};
   return {
@@ -26,7 +36,7 @@ export function brokerConnection(url: string, name: string): ConnectionOptions {
     // The package does not read a user from an address.
     servers: addresses.map(({ host }) => host),
     ...(username === '' ? {} : { user: decodeURIComponent(username), pass: decodeURIComponent(password) }),
-    ...(addresses.some(({ protocol }) => protocol === 'tls:') ? { tls: {} } : {}),
+    ...(addresses.some(({ protocol }) => protocol === 'tls:') ? { tls: { ...files } } : {}),
     timeout: BROKER_CONNECT_TIMEOUT_MS,
     // By default a connection that silently died is noticed after minutes, and given up after ten attempts.
     pingInterval: BROKER_PING_INTERVAL_MS,

@@ -7,6 +7,7 @@ import type {
   SyncResponse,
 } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import { BroadcastReader, type Subscription, subscribeToBroadcasts } from './broadcasts.js';
+import type { BrokerFiles } from './broker.js';
 import { type Clock, systemTimers, type Timers } from './clock.js';
 import { ServiceError } from './errors.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
@@ -88,6 +89,7 @@ export class FeedRunner {
       this.#subscription = subscribe({
         url: nats.url,
         name: nats.name,
+        files: nats.files,
         onMessage: (bytes) => void this.#hear(bytes),
         onConnected: () => {
           this.#options.log.info({ event: 'broker_connected' }, 'revocations arrive by broadcast');
@@ -304,7 +306,14 @@ export interface FeedRunnerOptions {
   readonly service: string;
   readonly instance: Uint8Array;
   /** `awaited`: nothing is asked, and nobody admitted, before the broker was reached for the first time. */
-  readonly nats: { readonly url: string; readonly name: string; readonly awaited: boolean } | undefined;
+  readonly nats:
+    | {
+        readonly url: string;
+        readonly name: string;
+        readonly awaited: boolean;
+        readonly files?: BrokerFiles | undefined;
+      }
+    | undefined;
   readonly clock: Clock;
   /** Those of this process unless told otherwise. */
   readonly timers?: Timers;

@@ -10,6 +10,7 @@ import type {
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
+import type { BrokerFiles } from './broker.js';
 import type { ClientKey } from './client-key.js';
 import { type Clock, systemClock, systemTimers } from './clock.js';
 import { Enforcement } from './enforcement.js';
@@ -47,8 +48,11 @@ export interface GuardOptions {
         readonly clientKey: ClientKey;
       }
     | { readonly source: RevocationSource };
-  /** The broker, with user and password in the URL if it wants them. Without it revocations arrive by syncs alone. */
-  readonly nats?: { readonly url: string } | undefined;
+  /**
+   * The broker, with user and password in the URL if it wants them, and certificates where the URL begins with
+   * `tls:`. Without a broker revocations arrive by syncs alone.
+   */
+  readonly nats?: { readonly url: string; readonly files?: BrokerFiles | undefined } | undefined;
   /**
    * Where access tokens may travel in plaintext, to this server and from it to the issuer: on loopback alone by
    * default. A token that arrives otherwise is refused with TLS_REQUIRED, unlooked at.
@@ -194,6 +198,7 @@ class ServerGuard implements Guard, CallGuard {
       instance,
       nats: options.nats && {
         url: options.nats.url,
+        files: options.nats.files,
         name: `portcullis ${options.audience}`,
         // The issuer itself waits for nobody: without its answers no other process could start.
         awaited: !('source' in options.auth),

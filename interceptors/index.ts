@@ -6,6 +6,7 @@ export {
   BROKER_CONNECT_TIMEOUT_MS,
   BROKER_PING_INTERVAL_MS,
   BROKER_RECONNECT_WAIT_MS,
+  type BrokerFiles,
   brokerConnection,
 } from './broker.js';
 export { type Clock, systemClock } from './clock.js';

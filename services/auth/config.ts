@@ -18,6 +18,8 @@ import {
   url,
   withDefault,
 } from '../common/env.js';
+import type { TlsSettings } from '../common/tls.js';
+import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
 import type { Bootstrap } from './bootstrap.js';
 import { parseClientKey } from './clients.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
@@ -54,6 +56,7 @@ export interface Config {
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly bootstrap: Bootstrap;
+  readonly tls: TlsSettings;
 }
 
 /**
@@ -62,14 +65,15 @@ export interface Config {
  * @throws ConfigurationError with every fault, each by its variable
  */
 export function parseConfig(env: NodeJS.ProcessEnv): Config {
-  const faults: ConfigurationFault[] = [];
   let bootstrap: Bootstrap = { users: [], clients: [] };
   const values = parseEnvironment(VARIABLES, env, (found) => {
+    const faults: readonly ConfigurationFault[] = tlsFaults(found);
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
     const parsed = parseBootstrap(text);
     if ('faults' in parsed) {
-      return parsed.faults.map((problem) => ({ variable: 'PORTCULLIS_BOOTSTRAP_FILE', problem }));
+      const variable = 'PORTCULLIS_BOOTSTRAP_FILE';
+      return [...parsed.faults.map((problem) => ({ variable, problem })), ...faults];
     }
     bootstrap = parsed;
     return faults;
@@ -88,6 +92,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     bootstrap,
+    tls: tlsSettingsOf(values),
   });
 }
 
@@ -108,6 +113,7 @@ const VARIABLES = {
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
+  ...TLS_VARIABLES,
 };
 
 /** The shortest secret of a client, in characters. */

@@ -2,7 +2,6 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ServerCredentials } from '@grpc/grpc-js';
 import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
@@ -15,6 +14,7 @@ import { ConfigurationError } from '../common/env.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog, flushLog, type Log } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
+import { openTls } from '../common/tls.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
@@ -68,6 +68,7 @@ await runMain(async () => {
 async function serve(config: Config): Promise<void> {
   const { issuer, natsUrl } = config;
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
+  const tls = openTls(config.tls, { log });
   const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
 
   let broadcaster: Broadcaster | undefined;
@@ -83,7 +84,8 @@ async function serve(config: Config): Promise<void> {
     issuer,
     audience: OWN_AUDIENCE,
     auth: { source },
-    nats: natsUrl === undefined ? undefined : { url: natsUrl },
+    nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
+    plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     log,
   });
@@ -98,7 +100,7 @@ async function serve(config: Config): Promise<void> {
     reflection: config.reflection,
     drainMs: config.drainMs,
     interceptors: [guard.interceptor],
-    credentials: ServerCredentials.createInsecure(),
+    tls: tls.listener,
     addServices: (server) => {
       const revocationHandlers = createRevocationHandlers({ ...parts, source });
       guard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(parts));
@@ -116,7 +118,13 @@ async function serve(config: Config): Promise<void> {
   guard.onStateChange(host.readinessChanged);
   database.onStateChange(host.readinessChanged);
   if (natsUrl === undefined) log.warn('without a broker revocations travel by sync alone');
-  else broadcaster = createBroadcaster({ url: natsUrl, signer: parts.keys.broadcastSigner(), log });
+  else
+    broadcaster = createBroadcaster({
+      url: natsUrl,
+      files: tls.broker,
+      signer: parts.keys.broadcastSigner(),
+      log,
+    });
 
   const chores = {
     revocations: () => parts.revocations.purge(),
@@ -129,6 +137,7 @@ async function serve(config: Config): Promise<void> {
   runUntilSignal({
     log,
     drainMs: config.drainMs,
+    reload: tls.reload,
     stop: async () => {
       stopping.abort();
       await host.stop();
@@ -137,6 +146,7 @@ async function serve(config: Config): Promise<void> {
       await guard.close();
       await parts.instances.close();
       await database.close();
+      tls.close();
     },
   });
 

@@ -1,8 +1,8 @@
 /** The outside of a service: its gRPC server with health and reflection, its ops port, readiness and drain. */
 import { lookup } from 'node:dns/promises';
 import { createServer, isIP } from 'node:net';
-import type { ServerCredentials, ServerInterceptor, ServerOptions } from '@grpc/grpc-js';
-import { Server } from '@grpc/grpc-js';
+import type { ServerInterceptor, ServerOptions } from '@grpc/grpc-js';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { Clock } from '../../interceptors/index.js';
 import { systemClock } from '../../interceptors/index.js';
@@ -14,6 +14,7 @@ import { observeCalls } from './metrics.js';
 import type { Ops, OpsRoute } from './ops.js';
 import { startOps } from './ops.js';
 import { addReflection, REFLECTION_METHODS, REFLECTION_SERVICES, readDescriptorImage } from './reflection.js';
+import type { ListenerTls } from './tls.js';
 
 /** The largest message that is received or sent. */
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
@@ -23,6 +24,8 @@ export const STREAMS_PER_CONNECTION_MAX = 1_000;
 export const KEEPALIVE_INTERVAL_MS = 30_000;
 /** A connection that does not answer for so long is closed. */
 export const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** After so long the peer of a TLS connection is asked to make a new one: by the certificates that count by then. */
+export const TLS_CONNECTION_AGE_MAX_MS = 60 * 60 * 1000;
 /** How often readiness is looked at, should nobody have told of a change. */
 export const READINESS_POLL_MS = 500;
 
@@ -44,7 +47,8 @@ export interface HostOptions {
   readonly drainMs: number;
   /** The first is outermost. */
   readonly interceptors: readonly ServerInterceptor[];
-  readonly credentials: ServerCredentials;
+  /** The certificates of both ports; plaintext when undefined. */
+  readonly tls?: ListenerTls | undefined;
   /** Adds the service's own methods. */
   readonly addServices: (server: Server) => void;
   /** Full names of the services added, such as `inventory.v1.InventoryService`. */
@@ -101,7 +105,8 @@ export async function startHost(options: HostOptions): Promise<Host> {
   try {
     const { host, port } = await demandFree(options.opsListen, variables.opsListen);
     const { routes = {} } = options;
-    ops = await startOps({ host, port, registry, missing: readiness.missing, routes, log });
+    const tls = options.tls?.watch;
+    ops = await startOps({ host, port, registry, missing: readiness.missing, routes, log, tls });
     opsAddress = joinHostPort(host, ops.port);
   } catch (error) {
     server.forceShutdown();
@@ -109,7 +114,7 @@ export async function startHost(options: HostOptions): Promise<Host> {
   }
   readiness.update();
   const poll = setInterval(readiness.update, READINESS_POLL_MS).unref();
-  log.info({ address, opsAddress }, 'listening');
+  log.info({ address, opsAddress, tls: options.tls !== undefined }, 'listening');
 
   async function stopOnce(): Promise<void> {
     clearInterval(poll);
@@ -139,6 +144,7 @@ function createServerFor(
     // The observer is outermost, so that it counts what the others refuse.
     interceptors: [observeCalls(observer), ...options.interceptors],
     ...SERVER_LIMITS,
+    ...(options.tls === undefined ? {} : TLS_SERVER_LIMITS),
   });
   options.addServices(server);
   health.addTo(server);
@@ -156,6 +162,8 @@ const SERVER_LIMITS: ServerOptions = {
   'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL_MS,
   'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
 };
+
+const TLS_SERVER_LIMITS: ServerOptions = { 'grpc.max_connection_age_ms': TLS_CONNECTION_AGE_MAX_MS };
 
 function registerProcessMetrics(registry: Registry, service: string): void {
   collectDefaultMetrics({ register: registry });
@@ -211,7 +219,8 @@ async function drain(server: Server, drainMs: number, log: Log): Promise<void> {
 async function bind(server: Server, options: HostOptions, variable: string): Promise<string> {
   const { host } = await demandFree(options.listen, variable);
   return new Promise((resolve, reject) => {
-    server.bindAsync(options.listen, options.credentials, (error, port) => {
+    const credentials = options.tls?.credentials ?? ServerCredentials.createInsecure();
+    server.bindAsync(options.listen, credentials, (error, port) => {
       if (error === null) resolve(joinHostPort(host, port));
       else reject(listenError(options.listen, variable, error));
     });

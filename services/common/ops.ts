@@ -1,9 +1,18 @@
 /** The HTTP port for operators: `/livez`, `/readyz`, `/metrics`, and what a service adds. */
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import { createServer } from 'node:http';
+import type {
+  Server as HttpServer,
+  IncomingHttpHeaders,
+  IncomingMessage,
+  RequestListener,
+  ServerOptions,
+  ServerResponse,
+} from 'node:http';
+import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
 import type { Log } from './log.js';
+import type { TlsWatch } from './tls-files.js';
 
 /** How long a caller may take to send its request. */
 export const OPS_REQUEST_TIMEOUT_MS = 5_000;
@@ -53,6 +62,8 @@ export interface OpsOptions {
   /** Further routes by path. */
   readonly routes: Readonly<Record<string, OpsRoute>>;
   readonly log: Log;
+  /** HTTPS with these certificates; HTTP when undefined. */
+  readonly tls?: TlsWatch | undefined;
 }
 
 /** Opens the port. Rejects with the error of `listen`. */
@@ -64,7 +75,7 @@ export async function startOps(options: OpsOptions): Promise<Ops> {
     connectionsCheckingInterval: OPS_REQUEST_TIMEOUT_MS,
     maxHeaderSize: OPS_HEADER_BYTES_MAX,
   };
-  const server = createServer(settings, (request, response) => {
+  const server = createServerFor(options.tls, settings, (request, response) => {
     void respond(routes, options.log, request, response);
   });
   server.maxConnections = OPS_CONNECTIONS_MAX;
@@ -81,6 +92,27 @@ export async function startOps(options: OpsOptions): Promise<Ops> {
         server.closeAllConnections();
       }),
   };
+}
+
+/**
+ * Callers are not asked for certificates: what probes a process has none, and what is told here is not secret from
+ * whoever reaches the port.
+ */
+function createServerFor(
+  tls: TlsWatch | undefined,
+  settings: ServerOptions,
+  listener: RequestListener,
+): HttpServer | HttpsServer {
+  if (tls === undefined) return createHttpServer(settings, listener);
+  const server = createHttpsServer(
+    { ...settings, ...tls.current(), handshakeTimeout: OPS_REQUEST_TIMEOUT_MS },
+    listener,
+  );
+  server.once(
+    'close',
+    tls.onChange((next) => server.setSecureContext(next)),
+  );
+  return server;
 }
 
 function standardRoutes({ registry, missing }: OpsOptions): Record<string, OpsRoute> {

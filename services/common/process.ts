@@ -30,10 +30,18 @@ export function exitWith(error: unknown): never {
  * Stops the service on SIGTERM and SIGINT, with code 0, and on an error that nobody caught, with code 1. A second
  * signal, or a stop that takes longer than the drain and a grace, ends the process at once with code 1.
  */
-export function runUntilSignal(options: { log: Log; drainMs: number; stop: () => Promise<void> }): void {
-  const { log, drainMs, stop } = options;
+export function runUntilSignal(options: {
+  log: Log;
+  drainMs: number;
+  stop: () => Promise<void>;
+  /** What SIGHUP does; it stops the service, too, when absent. */
+  reload?: () => Promise<void>;
+}): void {
+  const { log, drainMs, stop, reload } = options;
+  if (reload !== undefined) process.on('SIGHUP', () => void reload());
   const logger = { error: (message?: unknown) => log.error({ err: message }, 'while stopping') };
-  closeWithGrace({ delay: drainMs + STOP_GRACE_MS, logger }, async ({ signal, err }) => {
+  const skip: 'SIGHUP'[] = reload === undefined ? [] : ['SIGHUP'];
+  closeWithGrace({ delay: drainMs + STOP_GRACE_MS, logger, skip }, async ({ signal, err }) => {
     if (err !== undefined) log.fatal({ err }, 'stopping because of an error that nobody caught');
     else log.info({ signal }, 'stopping');
     await stop();

@@ -5,7 +5,6 @@ import {
   type ConfigurationFault,
   fileContents,
   hostPort,
-  isLoopback,
   type LogLevel,
   logLevel,
   onOff,
@@ -17,6 +16,8 @@ import {
   url,
   withDefault,
 } from '../common/env.js';
+import type { TlsSettings } from '../common/tls.js';
+import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
 
 /** Everything that can be configured. */
 export interface Config {
@@ -26,13 +27,14 @@ export interface Config {
   readonly opsListen: string;
   readonly issuer: string;
   readonly authAddress: string;
-  /** The certificate authority that auth is known by, as PEM; plaintext on loopback when undefined. */
-  readonly authCa: string | undefined;
+  /** File with the certificate authority that auth is known by; plaintext when undefined. */
+  readonly authCaFile: string | undefined;
   readonly clientId: string;
   readonly clientKey: KeyObject;
   readonly logLevel: LogLevel;
   readonly reflection: boolean;
   readonly drainMs: number;
+  readonly tls: TlsSettings;
 }
 
 const VARIABLES = {
@@ -42,12 +44,13 @@ const VARIABLES = {
   PORTCULLIS_OPS_LISTEN: withDefault(hostPort(), '127.0.0.1:51052'),
   PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
   PORTCULLIS_AUTH_ADDRESS: hostPort(),
-  PORTCULLIS_AUTH_CA: optional(fileContents()),
+  PORTCULLIS_AUTH_CA: optional(text()),
   PORTCULLIS_CLIENT_ID: text(),
   PORTCULLIS_CLIENT_KEY_FILE: fileContents(),
   PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
   PORTCULLIS_REFLECTION: withDefault(onOff(), false),
   PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), 10),
+  ...TLS_VARIABLES,
 };
 
 /**
@@ -65,13 +68,13 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       const problem = 'must name a file with a private key in PKCS #8 PEM';
       faults.push({ variable: 'PORTCULLIS_CLIENT_KEY_FILE', problem });
     }
-    const address = good.PORTCULLIS_AUTH_ADDRESS;
-    if (address !== undefined && good.PORTCULLIS_AUTH_CA === undefined && !isLoopback(address)) {
-      // Without a CA anyone on the way could pose as auth and hand out keys of its own.
-      const problem = 'is required unless PORTCULLIS_AUTH_ADDRESS is on this machine';
-      faults.push({ variable: 'PORTCULLIS_AUTH_CA', problem });
-    }
-    return faults;
+    const auth = {
+      caVariable: 'PORTCULLIS_AUTH_CA',
+      caFile: good.PORTCULLIS_AUTH_CA,
+      addressVariable: 'PORTCULLIS_AUTH_ADDRESS',
+      addresses: [good.PORTCULLIS_AUTH_ADDRESS ?? []].flat(),
+    };
+    return [...faults, ...tlsFaults(good, [auth])];
   });
   if (clientKey === undefined) throw new TypeError('the configuration passed without a client key');
   return Object.freeze({
@@ -81,12 +84,13 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     opsListen: values.PORTCULLIS_OPS_LISTEN,
     issuer: values.PORTCULLIS_ISSUER,
     authAddress: values.PORTCULLIS_AUTH_ADDRESS,
-    authCa: values.PORTCULLIS_AUTH_CA,
+    authCaFile: values.PORTCULLIS_AUTH_CA,
     clientId: values.PORTCULLIS_CLIENT_ID,
     clientKey,
     logLevel: values.PORTCULLIS_LOG_LEVEL,
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    tls: tlsSettingsOf(values),
   });
 }
 

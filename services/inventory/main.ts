@@ -1,12 +1,12 @@
 /** Inventory as a process: the one place where its parts are put together. */
 
-import { credentials, ServerCredentials } from '@grpc/grpc-js';
 import { createGuard, systemClock } from '../../interceptors/index.js';
 import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { openDatabase } from '../common/database.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
+import { openTls } from '../common/tls.js';
 import { createChangeFeed } from './change-feed.js';
 import { type Config, parseConfig } from './config.js';
 import { createHandlers } from './handlers.js';
@@ -20,6 +20,7 @@ await runMain(() => main(parseConfig(process.env)));
 
 async function main(config: Config): Promise<void> {
   const log = createLog({ service: SERVICE, level: config.logLevel });
+  const tls = openTls(config.tls, { log });
   const migrations = new URL('./migrations/', import.meta.url);
   const database = openDatabase({ url: config.databaseUrl, migrations, log });
   const store = createStore({ database, log });
@@ -29,11 +30,12 @@ async function main(config: Config): Promise<void> {
     audience: SERVICE,
     auth: {
       address: config.authAddress,
-      credentials: credentialsOf(config),
+      credentials: tls.credentialsFor(config.authCaFile),
       clientId: config.clientId,
       clientKey: config.clientKey,
     },
-    nats: { url: config.natsUrl },
+    nats: { url: config.natsUrl, files: tls.broker },
+    plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     log,
   });
@@ -45,7 +47,7 @@ async function main(config: Config): Promise<void> {
     reflection: config.reflection,
     drainMs: config.drainMs,
     interceptors: [guard.interceptor],
-    credentials: ServerCredentials.createInsecure(),
+    tls: tls.listener,
     addServices: (server) => {
       guard.addService(server, InventoryServiceService, protoMetadata, createHandlers({ store, feed }));
     },
@@ -60,6 +62,7 @@ async function main(config: Config): Promise<void> {
   runUntilSignal({
     log,
     drainMs: config.drainMs,
+    reload: tls.reload,
     stop: async () => {
       stopping.abort();
       // Watchers would use up the whole drain time: they are told to go elsewhere, and resume there.
@@ -68,6 +71,7 @@ async function main(config: Config): Promise<void> {
       await sweeper?.stop();
       await guard.close();
       await database.close();
+      tls.close();
     },
   });
 
@@ -78,8 +82,4 @@ async function main(config: Config): Promise<void> {
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(error);
   }
-}
-
-function credentialsOf({ authCa }: Config) {
-  return authCa === undefined ? credentials.createInsecure() : credentials.createSsl(Buffer.from(authCa));
 }

@@ -1,12 +1,10 @@
 /** The configuration of payment, from environment variables. */
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import {
-  type ConfigurationFault,
   type EnvironmentValues,
   fileContents,
   hostPort,
   hostPorts,
-  isLoopback,
   type LogLevel,
   logLevel,
   onOff,
@@ -18,6 +16,8 @@ import {
   url,
   withDefault,
 } from '../common/env.js';
+import type { TlsSettings } from '../common/tls.js';
+import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
 
 /** Everything that can be configured. */
 export interface Config {
@@ -27,17 +27,18 @@ export interface Config {
   readonly opsListen: string;
   readonly issuer: string;
   readonly authAddress: string;
-  /** The certificate authority that auth is known by, as PEM; plaintext on loopback when undefined. */
-  readonly authCa: string | undefined;
+  /** File with the certificate authority that auth is known by; plaintext when undefined. */
+  readonly authCaFile: string | undefined;
   readonly clientId: string;
   readonly clientKey: KeyObject;
   /** The instances of inventory. */
   readonly inventoryAddresses: readonly string[];
-  /** The certificate authority that inventory is known by, as PEM; plaintext on loopback when undefined. */
-  readonly inventoryCa: string | undefined;
+  /** File with the certificate authority that inventory is known by; plaintext when undefined. */
+  readonly inventoryCaFile: string | undefined;
   readonly logLevel: LogLevel;
   readonly reflection: boolean;
   readonly drainMs: number;
+  readonly tls: TlsSettings;
 }
 
 const VARIABLES = {
@@ -47,14 +48,15 @@ const VARIABLES = {
   PORTCULLIS_OPS_LISTEN: withDefault(hostPort(), '127.0.0.1:51053'),
   PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
   PORTCULLIS_AUTH_ADDRESS: hostPort(),
-  PORTCULLIS_AUTH_CA: optional(fileContents()),
+  PORTCULLIS_AUTH_CA: optional(text()),
   PORTCULLIS_CLIENT_ID: text(),
   PORTCULLIS_CLIENT_KEY_FILE: fileContents(),
   PORTCULLIS_INVENTORY_ADDRESS: hostPorts(),
-  PORTCULLIS_INVENTORY_CA: optional(fileContents()),
+  PORTCULLIS_INVENTORY_CA: optional(text()),
   PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
   PORTCULLIS_REFLECTION: withDefault(onOff(), false),
   PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), 10),
+  ...TLS_VARIABLES,
 };
 
 /**
@@ -67,9 +69,10 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   const values = parseEnvironment(VARIABLES, env, (good) => {
     const pem = good.PORTCULLIS_CLIENT_KEY_FILE;
     clientKey = pem === undefined ? undefined : parsePrivateKey(pem);
-    if (pem === undefined || clientKey !== undefined) return plaintextFaults(good);
+    const faults = tlsFaults(good, peersOf(good));
+    if (pem === undefined || clientKey !== undefined) return faults;
     const problem = 'must name a file with a private key in PKCS #8 PEM';
-    return [{ variable: 'PORTCULLIS_CLIENT_KEY_FILE', problem }, ...plaintextFaults(good)];
+    return [{ variable: 'PORTCULLIS_CLIENT_KEY_FILE', problem }, ...faults];
   });
   if (clientKey === undefined) throw new TypeError('the configuration passed without a client key');
   return Object.freeze({
@@ -79,29 +82,29 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     opsListen: values.PORTCULLIS_OPS_LISTEN,
     issuer: values.PORTCULLIS_ISSUER,
     authAddress: values.PORTCULLIS_AUTH_ADDRESS,
-    authCa: values.PORTCULLIS_AUTH_CA,
+    authCaFile: values.PORTCULLIS_AUTH_CA,
     clientId: values.PORTCULLIS_CLIENT_ID,
     clientKey,
     inventoryAddresses: values.PORTCULLIS_INVENTORY_ADDRESS,
-    inventoryCa: values.PORTCULLIS_INVENTORY_CA,
+    inventoryCaFile: values.PORTCULLIS_INVENTORY_CA,
     logLevel: values.PORTCULLIS_LOG_LEVEL,
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1_000,
+    tls: tlsSettingsOf(values),
   });
 }
 
-/** In plaintext anyone on the way could pose as auth, or take the tokens that are sent to inventory. */
-function plaintextFaults(good: Partial<EnvironmentValues<typeof VARIABLES>>): readonly ConfigurationFault[] {
+function peersOf(good: Partial<EnvironmentValues<typeof VARIABLES>>): TlsPeer[] {
   const peers = [
-    { name: 'AUTH', addresses: good.PORTCULLIS_AUTH_ADDRESS, ca: good.PORTCULLIS_AUTH_CA },
-    { name: 'INVENTORY', addresses: good.PORTCULLIS_INVENTORY_ADDRESS, ca: good.PORTCULLIS_INVENTORY_CA },
+    { name: 'AUTH', caFile: good.PORTCULLIS_AUTH_CA, addresses: good.PORTCULLIS_AUTH_ADDRESS },
+    { name: 'INVENTORY', caFile: good.PORTCULLIS_INVENTORY_CA, addresses: good.PORTCULLIS_INVENTORY_ADDRESS },
   ];
-  return peers
-    .filter(({ addresses = [], ca }) => ca === undefined && ![addresses].flat().every(isLoopback))
-    .map(({ name }) => ({
-      variable: `PORTCULLIS_${name}_CA`,
-      problem: `is required unless PORTCULLIS_${name}_ADDRESS is on this machine`,
-    }));
+  return peers.map(({ name, caFile, addresses = [] }) => ({
+    caVariable: `PORTCULLIS_${name}_CA`,
+    caFile,
+    addressVariable: `PORTCULLIS_${name}_ADDRESS`,
+    addresses: [addresses].flat(),
+  }));
 }
 
 function parsePrivateKey(pem: string): KeyObject | undefined {

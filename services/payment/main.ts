@@ -1,5 +1,4 @@
 /** Payment as a process: the one place where its parts are put together. */
-import { credentials, ServerCredentials } from '@grpc/grpc-js';
 import { createExchange } from '../../interceptors/client.js';
 import { createGuard, systemClock } from '../../interceptors/index.js';
 import { PaymentServiceService, protoMetadata } from '../../proto/gen/payment/v1/payment_service.js';
@@ -7,6 +6,7 @@ import { openDatabase } from '../common/database.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
+import { openTls } from '../common/tls.js';
 import { createAccounts } from './accounts.js';
 import { connectInventory } from './adapters/inventory.js';
 import { createCheckout } from './checkout.js';
@@ -23,12 +23,14 @@ await runMain(() => main(parseConfig(process.env)));
 
 async function main(config: Config): Promise<void> {
   const log = createLog({ service: SERVICE, level: config.logLevel });
+  const tls = openTls(config.tls, { log });
   const migrations = new URL('./migrations/', import.meta.url);
   const database = openDatabase({ url: config.databaseUrl, migrations, log });
   const store = createStore(database);
   const identity = {
     address: config.authAddress,
-    credentials: credentialsFor(config.authCa),
+    credentials: tls.credentialsFor(config.authCaFile),
+    plaintext: config.tls.plaintext,
     clientId: config.clientId,
     clientKey: config.clientKey,
     issuer: config.issuer,
@@ -36,7 +38,8 @@ async function main(config: Config): Promise<void> {
   const exchange = createExchange(identity);
   const inventory = connectInventory({
     addresses: config.inventoryAddresses,
-    credentials: credentialsFor(config.inventoryCa),
+    credentials: tls.credentialsFor(config.inventoryCaFile),
+    plaintext: config.tls.plaintext,
     exchange,
     clock: systemClock,
   });
@@ -48,7 +51,8 @@ async function main(config: Config): Promise<void> {
     issuer: config.issuer,
     audience: SERVICE,
     auth: identity,
-    nats: { url: config.natsUrl },
+    nats: { url: config.natsUrl, files: tls.broker },
+    plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     log,
   });
@@ -60,7 +64,7 @@ async function main(config: Config): Promise<void> {
     reflection: config.reflection,
     drainMs: config.drainMs,
     interceptors: [guard.interceptor],
-    credentials: ServerCredentials.createInsecure(),
+    tls: tls.listener,
     addServices: (server) => guard.addService(server, PaymentServiceService, protoMetadata, handlers),
     serviceNames: [SERVICE_NAME],
     readiness: { database: database.missing, revocations: () => guard.state().missing },
@@ -73,6 +77,7 @@ async function main(config: Config): Promise<void> {
   runUntilSignal({
     log,
     drainMs: config.drainMs,
+    reload: tls.reload,
     stop: async () => {
       stopping.abort();
       await host.stop();
@@ -81,6 +86,7 @@ async function main(config: Config): Promise<void> {
       exchange.close();
       await guard.close();
       await database.close();
+      tls.close();
     },
   });
 
@@ -90,8 +96,4 @@ async function main(config: Config): Promise<void> {
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(error);
   }
-}
-
-function credentialsFor(ca: string | undefined) {
-  return ca === undefined ? credentials.createInsecure() : credentials.createSsl(Buffer.from(ca));
 }

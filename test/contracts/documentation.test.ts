@@ -64,7 +64,9 @@ describe('the documentation', () => {
 
 /** The variables in a service's configuration: the keys that stand in capitals before a colon. */
 async function variablesOf(service: string): Promise<string[]> {
-  const source = await read(join('services', service, 'config.ts'));
+  const own = await read(join('services', service, 'config.ts'));
+  expect(own, service).to.include('...TLS_VARIABLES');
+  const source = `${own}\n${await read('services/common/tls-config.ts')}`;
   const keys = [...source.matchAll(/^ {2}([A-Z][A-Z_]+): /gm)].map(([, name]) => name ?? '');
   expect(keys, service).to.include('DATABASE_URL');
   return keys;

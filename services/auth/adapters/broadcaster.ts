@@ -6,6 +6,7 @@ import { connect, Events } from 'nats';
 import {
   BROADCAST_SUBJECT,
   BROKER_RECONNECT_WAIT_MS,
+  type BrokerFiles,
   brokerConnection,
 } from '../../../interceptors/index.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -52,11 +53,13 @@ export interface BroadcasterLog {
 export function createBroadcaster(options: {
   /** Addresses of the broker, separated by commas; the first may carry a user and a password. */
   readonly url: string;
+  /** Certificates for TLS. */
+  readonly files?: BrokerFiles | undefined;
   readonly signer: BroadcastSigner;
   readonly log: BroadcasterLog;
 }): Broadcaster {
   const { signer, log } = options;
-  const link = createLink(brokerConnection(options.url, 'portcullis auth'), log);
+  const link = createLink(brokerConnection(options.url, 'portcullis auth', options.files), log);
   let backlog: LogBatch[] = [];
   let backlogEntries = 0;
   let sending: Promise<void> | undefined;

@@ -1,7 +1,13 @@
 /** Inventory by gRPC, on behalf of the user whose call is served. */
 import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
 import { connectivityState, Metadata } from '@grpc/grpc-js';
-import { authenticate, CHANNEL_OPTIONS, type Exchange, errorOf } from '../../../interceptors/client.js';
+import {
+  authenticate,
+  channelOptionsFor,
+  type Exchange,
+  errorOf,
+  type Plaintext,
+} from '../../../interceptors/client.js';
 import type { Clock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError, signalOf } from '../../../interceptors/index.js';
 import {
@@ -32,16 +38,27 @@ export interface InventoryConnectionOptions {
   /** The instances; calls take turns among those that answer. */
   readonly addresses: readonly string[];
   readonly credentials: ChannelCredentials;
+  /** Where users' tokens may travel without TLS. */
+  readonly plaintext?: Plaintext;
   /** Trades the user's token for a narrower one: the one that came with the call goes nowhere else. */
   readonly exchange: Exchange;
   readonly clock: Clock;
 }
 
-/** Connects to the instances of inventory when the first call is made. */
+/**
+ * Connects to the instances of inventory when the first call is made.
+ *
+ * @throws TypeError when users' tokens would leave this machine in plaintext
+ */
 export function connectInventory(options: InventoryConnectionOptions): InventoryConnection {
-  const { addresses, credentials, exchange, clock } = options;
+  const { addresses, credentials, plaintext, exchange, clock } = options;
   const clients = addresses.map(
-    (address) => new InventoryServiceClient(address, credentials, CHANNEL_OPTIONS),
+    (address) =>
+      new InventoryServiceClient(
+        address,
+        credentials,
+        channelOptionsFor({ address, credentials, plaintext }),
+      ),
   );
   const nextClient = createRotation(clients);
 

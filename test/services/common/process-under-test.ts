@@ -1,7 +1,6 @@
 /** A small service as a process of its own: `process-under-test.ts LISTEN OPS_LISTEN [FAULT]`. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ServerCredentials } from '@grpc/grpc-js';
 import { hostPort, parseEnvironment } from '../../../services/common/env.js';
 import { startHost } from '../../../services/common/host.js';
 import { createLog } from '../../../services/common/log.js';
@@ -21,7 +20,6 @@ await runMain(async () => {
     reflection: false,
     drainMs: 1_000,
     interceptors: [],
-    credentials: ServerCredentials.createInsecure(),
     addServices: () => {},
     serviceNames: [],
     readiness: {},

@@ -1,12 +1,6 @@
 /** A host on free ports for tests, with one small service of all four kinds of call. */
 
-import {
-  type ChannelOptions,
-  Client,
-  credentials,
-  ServerCredentials,
-  type ServiceDefinition,
-} from '@grpc/grpc-js';
+import { type ChannelOptions, Client, credentials, type ServiceDefinition } from '@grpc/grpc-js';
 import { bidi, clientStream, serverStream, unary } from '../../../interceptors/index.js';
 import { type Host, type HostOptions, startHost } from '../../../services/common/host.js';
 import { createLog, type Log } from '../../../services/common/log.js';
@@ -66,7 +60,6 @@ export async function runHost(options: Partial<HostOptions> = {}): Promise<Runni
     reflection: true,
     drainMs: 200,
     interceptors: [],
-    credentials: ServerCredentials.createInsecure(),
     addServices: (server) => server.addService(EchoService, echoHandlers(echo)),
     serviceNames: [ECHO_SERVICE],
     readiness: {},

@@ -46,7 +46,7 @@ describe('inventory configuration', () => {
       reflection: false,
       drainMs: 10_000,
       logLevel: 'info',
-      authCa: undefined,
+      authCaFile: undefined,
     });
     expect(config.clientKey.asymmetricKeyType).to.equal('ed25519');
     expect(Object.isFrozen(config)).to.equal(true);
@@ -67,8 +67,9 @@ describe('inventory configuration', () => {
   it('does not talk in plaintext to an auth elsewhere', () => {
     const elsewhere = { ...good, PORTCULLIS_AUTH_ADDRESS: 'auth.example:443' };
     expect(faultsOf(elsewhere)).to.deep.equal(['PORTCULLIS_AUTH_CA']);
-    const ca = join(folder, 'public.pem');
-    expect(parseConfig({ ...elsewhere, PORTCULLIS_AUTH_CA: ca }).authCa).to.equal('not a key');
+    const noAuthority = { ...elsewhere, PORTCULLIS_AUTH_CA: join(folder, 'public.pem') };
+    expect(faultsOf(noAuthority)).to.deep.equal(['PORTCULLIS_AUTH_CA']);
+    expect(parseConfig({ ...elsewhere, PORTCULLIS_PLAINTEXT: 'allow' }).tls.plaintext).to.equal('allow');
   });
 
   it('refuses a client key that is none, and unknown variables', () => {
