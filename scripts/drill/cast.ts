@@ -202,7 +202,7 @@ async function delegateOf(
   subject: LoggedIn,
   name: string,
 ): Promise<Player> {
-  const source = await createServiceTokenSource({
+  const source = createServiceTokenSource({
     address: processes.auth.address,
     credentials: credentials.createInsecure(),
     clientId: 'payment',

@@ -15,6 +15,8 @@ import type { Random } from './random.js';
 const POLL_MS = 2;
 const FROZEN_WITHIN_MS = 1_000;
 const PULSE_MS = 200;
+/** So late that it never comes: the fault is healed long before. */
+const NEVER_MS = 600_000;
 /** The only file of nats-server's folder that survives a wipe: without it the services' passwords would change. */
 const NATS_PASSWORDS_FILE = 'nats.json';
 
@@ -118,6 +120,25 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
+    name: 'old answers of auth, then none',
+    mayLoseService: true,
+    lasts: [1.5, 2.5],
+    async strike(striking) {
+      const { leaseMs, random } = striking;
+      // The last answers come in time and are old: a lease that counted from them would last too long.
+      const backMs = leaseMs * (0.6 + 0.3 * random.next());
+      const healBroker = setLinks(striking, 'broker', { kind: 'mute' });
+      setLinks(striking, 'auth', { kind: 'slow', thereMs: 0, backMs });
+      await sleep(leaseMs / 3);
+      const healAuth = setLinks(striking, 'auth', { kind: 'slow', thereMs: NEVER_MS, backMs });
+      return async () => {
+        for (const link of striking.arena.links.auth.values()) link.reset();
+        healAuth();
+        healBroker();
+      };
+    },
+  },
+  {
     name: 'broadcasts dropped',
     mayLoseService: false,
     lasts: [1, 2],
@@ -210,21 +231,16 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'forged broadcasts',
+    name: 'forged and replayed broadcasts',
     mayLoseService: false,
     lasts: [0.5, 1],
     async strike({ intruder, targets }) {
       await intruder.forge(targets);
-      return async () => void (await intruder.forge(targets));
-    },
-  },
-  {
-    name: 'replayed broadcasts',
-    mayLoseService: false,
-    lasts: [0.5, 1],
-    async strike({ intruder }) {
       await intruder.replay();
-      return async () => void (await intruder.replay());
+      return async () => {
+        await intruder.replay();
+        await intruder.forge(targets);
+      };
     },
   },
   {

@@ -22,6 +22,8 @@ const OPEN_QUESTIONS_MAX = 96;
 const QUESTION_TIMEOUT_MS = 8_000;
 const STREAM_SEND_INTERVAL_MS = 100;
 const REOPEN_AFTER_MS = 150;
+/** A stream that is opened with a revoked token has ended by then, also on a machine with too much to do. */
+const STREAM_ENDS_WITHIN_MS = 3_000;
 /** How many good answers in a row make an instance count as back. */
 const GOOD_ANSWERS = 3;
 
@@ -105,10 +107,14 @@ export class Load {
     this.#good.clear();
   }
 
-  /** The streams that are open although their token has been revoked. */
-  leftOpen(): string[] {
-    return [...this.#streams]
-      .filter(({ player }) => player.revokedMs !== undefined)
+  /** The streams that stay open although their token has been revoked; one that has just been opened may end first. */
+  async leftOpen(): Promise<string[]> {
+    const suspects = [...this.#streams].filter(({ player }) => player.revokedMs !== undefined);
+    const isOpen = (live: LiveStream): boolean => this.#streams.has(live);
+    const deadlineMs = nowMs() + STREAM_ENDS_WITHIN_MS;
+    while (suspects.some(isOpen) && nowMs() < deadlineMs) await sleep(ASK_INTERVAL_MS);
+    return suspects
+      .filter(isOpen)
       .map(({ kind, player }) => `${kind.method} on ${kind.instance} with ${player.name}`);
   }
 

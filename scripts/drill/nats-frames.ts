@@ -1,5 +1,6 @@
 /** As much of the NATS protocol as it takes to lose messages, and nothing but messages, on the way. */
 
+const GREETING = 'INFO ';
 const LINE_END = Buffer.from('\r\n');
 /** The longest line that can begin a message; whatever is longer is not NATS. */
 const LINE_BYTES_MAX = 64 * 1024;
@@ -31,7 +32,7 @@ export function dropMessages(): (chunk: Buffer, drop: boolean) => Buffer {
       const before = line.byteLength;
       line = Buffer.concat([line, rest]);
       const end = line.indexOf(LINE_END);
-      isNats ??= line.byteLength < 5 ? undefined : line.subarray(0, 5).equals(Buffer.from('INFO '));
+      isNats ??= beginsLikeNats(line);
       if (end === -1 && line.byteLength > LINE_BYTES_MAX) isNats = false;
       if (isNats === false) return Buffer.concat([...kept, line]);
       if (end === -1) return Buffer.concat(kept);
@@ -45,6 +46,13 @@ export function dropMessages(): (chunk: Buffer, drop: boolean) => Buffer {
     }
     return Buffer.concat(kept);
   };
+}
+
+/** Whether this is what a NATS server says first; `undefined` while there is too little of it to tell. */
+function beginsLikeNats(line: Buffer): boolean | undefined {
+  const begin = line.toString('latin1', 0, GREETING.length);
+  if (!GREETING.startsWith(begin)) return false;
+  return begin.length < GREETING.length ? undefined : true;
 }
 
 /** How long the payload is that follows this line; `undefined` when the line begins no message. */

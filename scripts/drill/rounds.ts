@@ -64,7 +64,7 @@ export async function runRound(rounds: Rounds, round: number, fault: Fault): Pro
     await sweep(rounds, load, cast);
     if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, cast);
     await load.hearWitness();
-    const open = load.leftOpen();
+    const open = await load.leftOpen();
     if (open.length > 0) ledger.report('STREAM_LEFT_OPEN', open.join(', '));
   } finally {
     await mover.stop();
