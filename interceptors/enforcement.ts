@@ -6,8 +6,8 @@ import type { Feed, FeedListener } from './feed.js';
 import type { VerificationKeys } from './key-ring.js';
 import type { LiveCall, VerifiedToken } from './verified-tokens.js';
 
-/** For how long live calls are cut before other calls have their turn, in milliseconds. */
-const CUT_SLICE_MS = 2;
+/** For how long live calls are cut before other calls have their turn, in milliseconds; then as long a pause. */
+const CUT_SLICE_MS = 1;
 
 /** What an {@link Enforcement} needs. */
 export interface EnforcementOptions {
@@ -97,6 +97,6 @@ export class Enforcement {
       }
     }
     this.#cutQueue.splice(0, cut);
-    if (this.#cutQueue.length > 0) this.#timers.soon(() => this.#cutSlice());
+    if (this.#cutQueue.length > 0) this.#timers.after(1, () => this.#cutSlice());
   }
 }
