@@ -36,6 +36,9 @@ export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> =
   PORTCULLIS_ACCESS_TOKEN_SECONDS: ['auth'],
   PORTCULLIS_LEASE_MS: ['auth'],
   PORTCULLIS_SIGNING_ALGORITHM: ['auth'],
+  PORTCULLIS_LOGIN_FAILURES_PER_NAME: ['auth'],
+  PORTCULLIS_LOGIN_FAILURES_PER_PEER: ['auth'],
+  PORTCULLIS_LOGIN_WINDOW_SECONDS: ['auth'],
 };
 
 type Service = (typeof SERVICES)[number];

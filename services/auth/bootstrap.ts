@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import type { Passwords } from './passwords.js';
 import type { Role } from './roles.js';
 import type { AuthStore } from './transaction.js';
+import { skeletonOf } from './usernames.js';
 
 /** What must exist from the start; the text of secrets is in here. */
 export interface Bootstrap {
@@ -44,7 +45,13 @@ export async function applyBootstrap(
     if (await store.transaction((tx) => tx.users.hasName(username))) continue;
     const passwordHash = await passwords.hash(password);
     const user = await store.transaction((tx) =>
-      tx.users.insert({ userId: randomUUID(), username, passwordHash, roles }),
+      tx.users.insert({
+        userId: randomUUID(),
+        username,
+        nameSkeleton: skeletonOf(username),
+        passwordHash,
+        roles,
+      }),
     );
     if (user !== undefined) created.users += 1;
   }

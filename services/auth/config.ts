@@ -16,6 +16,7 @@ import {
   seconds,
   secret,
   url,
+  wholeNumber,
   withDefault,
 } from '../common/env.js';
 import type { TlsSettings } from '../common/tls.js';
@@ -26,8 +27,14 @@ import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } f
 import { PASSWORD_LENGTH_MAX, passwordFault } from './passwords.js';
 import { ROLES } from './roles.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
+import {
+  FAILURES_PER_NAME_DEFAULT,
+  FAILURES_PER_PEER_DEFAULT,
+  type ThrottleLimits,
+  WINDOW_SECONDS_DEFAULT,
+} from './throttle.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens.js';
-import { parseUsername } from './users.js';
+import { parseUsername, USERNAME_RULE } from './usernames.js';
 
 /** The shortest lease that can be kept up, in milliseconds. */
 export const LEASE_MS_MIN = 100;
@@ -40,6 +47,9 @@ export const LEASE_MS_DEFAULT = 5000;
 
 /** How long calls may take to end when the process is told to stop, unless configured otherwise, in seconds. */
 export const DRAIN_SECONDS_DEFAULT = 10;
+
+/** The highest limit of failed logins that can be set. */
+export const LOGIN_FAILURES_MAX = 1_000_000_000;
 
 /** What auth is told from outside. */
 export interface Config {
@@ -55,6 +65,7 @@ export interface Config {
   readonly signingAlgorithm: SigningAlgorithm;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  readonly loginLimits: ThrottleLimits;
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
 }
@@ -91,6 +102,11 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
+    loginLimits: {
+      failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
+      failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
+      windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
+    },
     bootstrap,
     tls: tlsSettingsOf(values),
   });
@@ -112,6 +128,15 @@ const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_LOGIN_FAILURES_PER_NAME: withDefault(
+    wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),
+    FAILURES_PER_NAME_DEFAULT,
+  ),
+  PORTCULLIS_LOGIN_FAILURES_PER_PEER: withDefault(
+    wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),
+    FAILURES_PER_PEER_DEFAULT,
+  ),
+  PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
   ...TLS_VARIABLES,
 };
@@ -125,7 +150,7 @@ const userSchema = z.strictObject({
   username: z.string().transform((text, context) => {
     const username = parseUsername(text);
     if (username !== undefined) return username;
-    context.addIssue('must have 3 to 64 characters out of a-z, 0-9, dot, underscore and hyphen');
+    context.addIssue(USERNAME_RULE);
     return z.NEVER;
   }),
   password: z.string().superRefine((password, context) => {

@@ -7,8 +7,13 @@ import type {
   IntrospectResponse,
   Session as SessionMessage,
 } from '../../proto/gen/auth/v1/auth_service.js';
-import type { User as UserMessage, UserServiceServer } from '../../proto/gen/auth/v1/user_service.js';
+import {
+  type User as UserMessage,
+  type UserServiceServer,
+  UserState,
+} from '../../proto/gen/auth/v1/user_service.js';
 import type { IssueServiceTokenRequest } from '../../proto/gen/portcullis/token/v1/token.js';
+import type { AccountChanges } from './account-changes.js';
 import type { Exchange } from './exchange.js';
 import type { PublicKeys } from './keys.js';
 import type { ClientCredential, ServiceTokens } from './service-tokens.js';
@@ -19,6 +24,7 @@ import type { User, Users } from './users.js';
 /** What the handlers of AuthService use. */
 export interface AuthHandlersDeps {
   readonly sessions: Sessions;
+  readonly accountChanges: AccountChanges;
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
   readonly publicKeys: PublicKeys;
@@ -26,7 +32,7 @@ export interface AuthHandlersDeps {
 
 /** Makes the handlers of AuthService. */
 export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
-  const { sessions, serviceTokens, exchange, publicKeys } = deps;
+  const { sessions, accountChanges, serviceTokens, exchange, publicKeys } = deps;
   return {
     login: unary(async (request, call) => {
       const { session, ...pair } = await sessions.login({ ...request, peer: call.getPeer() });
@@ -37,6 +43,13 @@ export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
       await sessions.logout(callerOf(call));
       return {};
     }),
+    changePassword: unary((request, call) =>
+      accountChanges.changePassword({
+        ...request,
+        userId: principalOf(call).subject,
+        peer: call.getPeer(),
+      }),
+    ),
     listSessions: unary(async (request, call) => {
       const caller = callerOf(call);
       const { sessions: page, nextPageToken } = await sessions.list(caller, request);
@@ -68,8 +81,15 @@ export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
   };
 }
 
+/** What the handlers of UserService use. */
+export interface UserHandlersDeps {
+  readonly users: Users;
+  readonly accountChanges: AccountChanges;
+  readonly sessions: Sessions;
+}
+
 /** Makes the handlers of UserService. */
-export function createUserHandlers({ users }: { readonly users: Users }): UserServiceServer {
+export function createUserHandlers({ users, accountChanges, sessions }: UserHandlersDeps): UserServiceServer {
   return {
     createUser: unary(async (request, call) => {
       const user = await users.create({ ...request, actor: principalOf(call).subject });
@@ -79,6 +99,22 @@ export function createUserHandlers({ users }: { readonly users: Users }): UserSe
     listUsers: unary(async (request) => {
       const { users: page, nextPageToken } = await users.list(request);
       return { users: page.map(userMessageOf), nextPageToken };
+    }),
+    setUserRoles: unary(async (request, call) => {
+      const changed = await accountChanges.setRoles({ ...request, actor: principalOf(call).subject });
+      return { ...changed, user: userMessageOf(changed.user) };
+    }),
+    disableUser: unary(async (request, call) => {
+      const changed = await accountChanges.disable({ ...request, actor: principalOf(call).subject });
+      return { ...changed, user: userMessageOf(changed.user) };
+    }),
+    enableUser: unary(async (request, call) => {
+      const user = await accountChanges.enable({ ...request, actor: principalOf(call).subject });
+      return { user: userMessageOf(user) };
+    }),
+    listUserSessions: unary(async (request) => {
+      const { sessions: page, nextPageToken } = await sessions.listOf(request.userId, request);
+      return { sessions: page.map((session) => sessionMessageOf(session, undefined)), nextPageToken };
     }),
   };
 }
@@ -114,8 +150,9 @@ function sessionMessageOf(session: Session, currentSessionId: string | undefined
   return { sessionId, clientId, deviceName, createTime, lastUseTime, expireTime, current };
 }
 
-function userMessageOf({ userId, username, roles, createTime }: User): UserMessage {
-  return { userId, username, roles: [...roles], createTime };
+function userMessageOf({ userId, username, roles, createTime, disabled }: User): UserMessage {
+  const state = disabled ? UserState.USER_STATE_DISABLED : UserState.USER_STATE_ACTIVE;
+  return { userId, username, roles: [...roles], createTime, state };
 }
 
 function introspectionOf(token: VerifiedToken | undefined): IntrospectResponse {

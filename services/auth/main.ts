@@ -15,6 +15,7 @@ import { hostMethods, startHost } from '../common/host.js';
 import { createLog, flushLog, type Log } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
 import { openTls } from '../common/tls.js';
+import { createAccountChanges } from './account-changes.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
@@ -40,6 +41,7 @@ import { createServiceTokens } from './service-tokens.js';
 import { createSessions } from './sessions.js';
 import { clean, createAuthStore } from './store.js';
 import { createThrottle } from './throttle.js';
+import { createAttemptCounters } from './throttle-store.js';
 import { createTokens } from './tokens.js';
 import { createUsers } from './users.js';
 
@@ -189,7 +191,7 @@ async function openEpoch(config: Config, reason: string): Promise<void> {
 
 /** The domain, put together. */
 function createParts(
-  { issuer, keyEncryptionKey, signingAlgorithm, accessTokenSeconds }: Config,
+  { issuer, keyEncryptionKey, signingAlgorithm, accessTokenSeconds, loginLimits }: Config,
   outside: { database: Database; log: Log; onRevoked: (batch: LogBatch) => void },
 ) {
   const { database, onRevoked } = outside;
@@ -206,6 +208,13 @@ function createParts(
       { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
       'an instance has seen revocations that the database does not have: it was restored or lost transactions',
     );
+  const guesses = {
+    counters: createAttemptCounters(database),
+    clock,
+    limits: loginLimits,
+    key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+  };
+  const throttle = createThrottle({ ...guesses, purpose: 'login' });
   const { tokenIdOf } = exchange;
   const instances = createInstances({ store: createInstanceStore(database), clock });
   const onKeyRevoked = (): void =>
@@ -240,12 +249,19 @@ function createParts(
       store,
       passwords,
       tokens,
-      throttle: createThrottle(),
+      throttle,
       clock,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
     }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
     // Counted apart: a client with a wrong key must not keep the users behind the same address from logging in.
-    serviceTokens: createServiceTokens({ store, passwords, tokens, throttle: createThrottle(), issuer }),
+    serviceTokens: createServiceTokens({
+      store,
+      passwords,
+      tokens,
+      throttle: createThrottle({ ...guesses, purpose: 'client' }),
+      issuer,
+    }),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import type { Sql } from '../common/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
-import { SESSION_KEPT_DAYS, type Session, type SessionRows } from './sessions.js';
+import { SESSION_KEPT_DAYS, type Session, type SessionEnd, type SessionRows } from './sessions.js';
 
 interface SessionRow {
   readonly session_id: string;
@@ -83,6 +83,21 @@ export function createSessionRows(sql: Sql): SessionRows {
         [userId, why],
       );
       return rowCount;
+    },
+
+    restamp: async (userId, { from, to, scopes, audiences }) => {
+      await sql.query(
+        `UPDATE sessions SET generation = $3,
+           scopes = ARRAY(SELECT s FROM unnest(scopes) WITH ORDINALITY AS t (s, n) WHERE s = ANY($4) ORDER BY n),
+           audiences = ARRAY(SELECT a FROM unnest(audiences) WITH ORDINALITY AS t (a, n) WHERE a = ANY($5) ORDER BY n)
+         WHERE user_id = $1 AND generation = $2 AND end_time IS NULL`,
+        [userId, from, to, scopes, audiences],
+      );
+      await sql.query(
+        `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
+         WHERE user_id = $1 AND end_time IS NULL AND (generation <> $3 OR audiences = '{}')`,
+        [userId, 'ROLES_CHANGED' satisfies SessionEnd, to],
+      );
     },
 
     endEvery: async (why) => {

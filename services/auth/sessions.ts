@@ -11,7 +11,8 @@ import { isUuid, parseRequestId, parseWords } from './text-checks.js';
 import type { Throttle } from './throttle.js';
 import type { MintedToken, Tokens } from './tokens.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
-import { type PageRequest, parseUsername, type UserState } from './users.js';
+import { parseUsername } from './usernames.js';
+import type { PageRequest, UserState } from './users.js';
 
 /** How long a session lasts, however often it is refreshed, in seconds (30 days). */
 export const SESSION_SECONDS_MAX = 30 * 24 * 3600;
@@ -38,7 +39,15 @@ export const OWN_ACTOR = 'auth';
 const REFRESH_TOKEN_PREFIX = 'pcr_';
 
 /** Why a session ended. */
-export type SessionEnd = 'LOGOUT' | 'REVOKED' | 'REFRESH_REUSED' | 'USER_REVOKED' | 'EPOCH_ENDED';
+export type SessionEnd =
+  | 'LOGOUT'
+  | 'REVOKED'
+  | 'REFRESH_REUSED'
+  | 'USER_REVOKED'
+  | 'EPOCH_ENDED'
+  | 'PASSWORD_CHANGED'
+  | 'USER_DISABLED'
+  | 'ROLES_CHANGED';
 
 /** A session as the database has it. */
 export interface Session {
@@ -85,6 +94,14 @@ export interface SessionRows {
   end(sessionId: string, why: SessionEnd): Promise<boolean>;
   /** Closes every open session of the user and answers how many. */
   endAllOf(userId: string, why: SessionEnd): Promise<number>;
+  /**
+   * Lifts the user's open sessions from one generation to the next, so that they get tokens again, and narrows what
+   * they may ask for. Closes those that have nobody left to ask, and those of an older generation.
+   */
+  restamp(
+    userId: string,
+    change: { from: bigint; to: bigint; scopes: readonly string[]; audiences: readonly string[] },
+  ): Promise<void>;
   /** Closes every open session of all users and answers how many. */
   endEvery(why: SessionEnd): Promise<number>;
   /** A page of the user's open sessions, newest first. */
@@ -145,6 +162,8 @@ export interface Sessions {
   logout(caller: SessionCaller): Promise<void>;
   /** The caller's open sessions, newest first. Throws FIELD_INVALID. */
   list(caller: SessionCaller, page: PageRequest): Promise<{ sessions: Session[]; nextPageToken: string }>;
+  /** The open sessions of anybody, newest first. Throws NOT_FOUND, FIELD_INVALID. */
+  listOf(userId: string, page: PageRequest): Promise<{ sessions: Session[]; nextPageToken: string }>;
   /** Ends one of the caller's sessions. Throws NOT_FOUND when the caller has no such open session. */
   revoke(caller: SessionCaller, sessionId: string): Promise<Receipt>;
 }
@@ -173,6 +192,12 @@ export function createSessions(deps: SessionsDeps): Sessions {
       });
     },
     list: ({ userId }, page) => deps.store.transaction((tx) => tx.sessions.listOpen(userId, page)),
+    listOf: (userId, page) =>
+      deps.store.transaction(async (tx) => {
+        const user = isUuid(userId) ? await tx.users.find(userId) : undefined;
+        if (user === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
+        return await tx.sessions.listOpen(userId, page);
+      }),
     revoke: (caller, sessionId) => revokeOwn(deps, caller, sessionId),
   };
 }
@@ -201,7 +226,10 @@ async function login(
     // The password was compared before the lock: what was revoked or changed since then counts.
     const changed =
       user?.generation !== credentials.generation || user.passwordVersion !== credentials.passwordVersion;
-    return changed ? undefined : await openSession(deps, tx, user, wanted);
+    if (changed || user.disabled) return undefined;
+    const { networkKey } = counted;
+    if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId: user.userId });
+    return await openSession(deps, tx, user, wanted);
   });
   if (opened === undefined) throw loginFailed();
   await counted.succeeded();
@@ -298,7 +326,7 @@ async function rotate(
   if (found === undefined) return undefined;
   const user = await tx.users.lockShared(found.userId);
   const session = await tx.sessions.lock(found.sessionId);
-  if (user === undefined || !session?.open) return undefined;
+  if (user === undefined || user.disabled || !session?.open) return undefined;
   const client = await tx.clients.lockShared(session.clientId);
   // A session that began before its user or client was revoked gets no token of today's generation.
   if (session.generation !== user.generation || session.clientGeneration !== client?.generation) {
@@ -402,7 +430,7 @@ function hashOf(refreshToken: string): Buffer {
 
 // --- Both
 
-/** Roles may have been taken since the login, never added: the session's scopes only shrink. */
+/** Roles may have been taken since the login, never added: what the session may ask for only shrinks. */
 function mintFor(
   deps: SessionsDeps,
   tx: AuthTransaction,
@@ -410,10 +438,11 @@ function mintFor(
   user: UserState,
 ): Promise<MintedToken> {
   const given = scopesOfRoles(user.roles);
+  const reachable = audiencesOfScopes(given);
   return deps.tokens.mint(tx, {
     subject: user.userId,
     clientId: session.clientId,
-    audiences: session.audiences,
+    audiences: session.audiences.filter((audience) => reachable.includes(audience)),
     scopes: session.scopes.filter((scope) => given.includes(scope)),
     roles: user.roles,
     clients: [[session.clientId, session.clientGeneration]],

@@ -7,6 +7,7 @@ import { createKeyRows } from './key-store.js';
 import type { LogBatch } from './revocation-log.js';
 import { createRevocationRows } from './revocation-store.js';
 import { createSessionRows } from './session-store.js';
+import { createLoginNetworkRows, dropOldAttempts } from './throttle-store.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
 import { createUserRows } from './user-store.js';
 
@@ -36,11 +37,12 @@ export function createAuthStore({ database, onRevoked }: AuthStoreDeps): AuthSto
   };
 }
 
-/** Drops what nobody will ask about any more: old sessions, expired assertions, answers to old requests. */
+/** Drops what nobody will ask about any more: old sessions, expired assertions, old counts, answers to old requests. */
 export async function clean(database: Database): Promise<void> {
   await database.transaction(async (sql) => {
     await createClientRows(sql).dropExpiredAssertions(CLEANING_ROWS_MAX);
     await createSessionRows(sql).dropOld(CLEANING_ROWS_MAX);
+    await dropOldAttempts(sql, CLEANING_ROWS_MAX);
     await forgetRequests(sql);
   });
 }
@@ -66,6 +68,7 @@ function createTransaction(
       },
     },
     revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),
+    loginNetworks: createLoginNetworkRows(sql),
     databaseTime: async () => {
       const { rows } = await sql.query<{ now: Date }>('SELECT clock_timestamp() AS now');
       const [row] = rows;

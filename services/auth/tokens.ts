@@ -155,7 +155,8 @@ export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise
 async function isSessionLive(tx: AuthTransaction, token: VerifiedToken, sessionId: string): Promise<boolean> {
   const { subject, generation } = token;
   const user = await tx.users.lockShared(subject);
-  if (user === undefined || generation === undefined || generation < user.generation) return false;
+  if (user === undefined || user.disabled) return false;
+  if (generation === undefined || generation < user.generation) return false;
   const session = await tx.sessions.lockShared(sessionId);
   return session !== undefined && session.userId === subject && session.open;
 }

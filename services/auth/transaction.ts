@@ -4,6 +4,7 @@ import type { ClientRows } from './clients.js';
 import type { KeyRows } from './keys.js';
 import type { RevocationRows } from './revocations.js';
 import type { SessionRows } from './sessions.js';
+import type { LoginNetworkRows } from './throttle.js';
 import type { TokenRows } from './tokens.js';
 import type { UserRows } from './users.js';
 
@@ -18,6 +19,7 @@ export interface AuthTransaction {
   readonly keys: KeyRows;
   readonly tokens: TokenRows;
   readonly revocations: RevocationRows;
+  readonly loginNetworks: LoginNetworkRows;
   /** Database time (`clock_timestamp()`), never the time at which the transaction began. */
   databaseTime(): Promise<Date>;
   /**

@@ -8,6 +8,7 @@ import type { Role } from './roles.js';
 import { isRole, ROLES } from './roles.js';
 import { isUuid, LIST_LENGTH_MAX, parseRequestId } from './text-checks.js';
 import type { AuthStore } from './transaction.js';
+import { parseUsername, skeletonOf, USERNAME_RULE } from './usernames.js';
 
 /** A user, as administrators see it. */
 export interface User {
@@ -15,11 +16,14 @@ export interface User {
   readonly username: string;
   readonly roles: readonly Role[];
   readonly createTime: Date;
+  /** May not log in. */
+  readonly disabled: boolean;
 }
 
 /** What a login compares with. */
 export interface UserCredentials {
   readonly userId: string;
+  readonly username: string;
   readonly passwordHash: string;
   readonly passwordVersion: bigint;
   readonly generation: bigint;
@@ -31,6 +35,7 @@ export interface UserState {
   readonly generation: bigint;
   readonly passwordVersion: bigint;
   readonly roles: readonly Role[];
+  readonly disabled: boolean;
 }
 
 /** A page of a list, asked for. */
@@ -41,10 +46,11 @@ export interface PageRequest {
 
 /** The user's rows, inside a transaction. */
 export interface UserRows {
-  /** Creates the user; undefined when the name is taken. */
+  /** Creates the user; undefined when the name is taken, or one that looks like it. */
   insert(user: {
     userId: string;
     username: string;
+    nameSkeleton: string;
     passwordHash: string;
     roles: readonly Role[];
   }): Promise<User | undefined>;
@@ -54,10 +60,24 @@ export interface UserRows {
   hasName(username: string): Promise<boolean>;
   /** What a login with this name compares with; takes no lock. */
   credentialsOf(username: string): Promise<UserCredentials | undefined>;
+  /** What the user's present password is compared with; takes no lock. */
+  credentialsOfId(userId: string): Promise<UserCredentials | undefined>;
   /** The user's present state; the row stays share-locked until the end of the transaction. */
   lockShared(userId: string): Promise<UserState | undefined>;
   /** Raises the generation by one and answers the new one; undefined when there is no such user. */
   raiseGeneration(userId: string): Promise<bigint | undefined>;
+  /**
+   * Sets the password and raises the generation, if both versions are still the given ones and the user is not
+   * disabled; answers the new generation, else undefined.
+   */
+  changePassword(
+    from: Pick<UserCredentials, 'userId' | 'passwordVersion' | 'generation'>,
+    passwordHash: string,
+  ): Promise<bigint | undefined>;
+  /** Gives the user these roles and no others. The user's row is locked. */
+  setRoles(userId: string, roles: readonly Role[]): Promise<void>;
+  /** Disables or enables; false when there is no such user. Locks the user's row. */
+  setDisabled(userId: string, disabled: boolean): Promise<boolean>;
 }
 
 /** What administrators do with users. */
@@ -103,8 +123,16 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
       const payload = JSON.stringify([username, roles, fingerprint(request.password)]);
       return await store.transaction((tx) =>
         tx.once({ subject: request.actor, method: 'CreateUser', requestId, payload }, async () => {
-          const user = await tx.users.insert({ userId: randomUUID(), username, passwordHash, roles });
-          if (user === undefined) throw new ServiceError('ALREADY_EXISTS', 'this username is taken');
+          const user = await tx.users.insert({
+            userId: randomUUID(),
+            username,
+            nameSkeleton: skeletonOf(username),
+            passwordHash,
+            roles,
+          });
+          if (user === undefined) {
+            throw new ServiceError('ALREADY_EXISTS', 'this username is taken, or one that looks like it');
+          }
           return user;
         }),
       );
@@ -118,17 +146,12 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
   };
 }
 
-const USERNAME_RULE = 'must have 3 to 64 characters out of a to z, 0 to 9, dot, underscore and hyphen';
-
 /**
- * The name in its one spelling, or undefined when it cannot be one. The letters are checked before
- * they are lowered: the Kelvin sign would become a plain k, and two names one user.
+ * The roles of a request, each once, in one order.
+ *
+ * @throws ServiceError FIELD_INVALID
  */
-export function parseUsername(text: string): string | undefined {
-  return /^[A-Za-z0-9._-]{3,64}$/.test(text) ? text.toLowerCase() : undefined;
-}
-
-function parseRoles(texts: readonly string[]): readonly Role[] {
+export function parseRoles(texts: readonly string[]): readonly Role[] {
   if (texts.length > LIST_LENGTH_MAX)
     throw invalidField('roles', `must have at most ${LIST_LENGTH_MAX} members`);
   const roles = texts.map((text, index) => {

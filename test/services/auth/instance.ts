@@ -4,6 +4,7 @@ import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'no
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import { type Clock, systemClock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { type AccountChanges, createAccountChanges } from '../../../services/auth/account-changes.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
 import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
 import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
@@ -20,7 +21,8 @@ import { createFingerprint, deriveSecret } from '../../../services/auth/secrets.
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/service-tokens.js';
 import { createSessions, type LoginAttempt, type Sessions } from '../../../services/auth/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
-import { createThrottle } from '../../../services/auth/throttle.js';
+import { createThrottle, type Throttle, type ThrottleLimits } from '../../../services/auth/throttle.js';
+import { createAttemptCounters } from '../../../services/auth/throttle-store.js';
 import { createTokens, type Tokens } from '../../../services/auth/tokens.js';
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { createUsers, type User, type Users } from '../../../services/auth/users.js';
@@ -39,6 +41,9 @@ export interface AuthInstance {
   readonly tokens: Tokens;
   readonly users: Users;
   readonly sessions: Sessions;
+  readonly accountChanges: AccountChanges;
+  /** That of the logins. */
+  readonly throttle: Throttle;
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
   readonly revocations: Revocations;
@@ -62,6 +67,7 @@ export async function openAuth(
     accessTokenSeconds?: number;
     clock?: Clock;
     openKeys?: boolean;
+    limits?: Partial<ThrottleLimits>;
     onRevoked?: (batch: LogBatch) => void;
     onLogChanged?: () => void;
   } = {},
@@ -89,6 +95,14 @@ export async function openAuth(
   const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
   const accounts = { store, tokens, passwords };
+  const guesses = {
+    counters: createAttemptCounters(database),
+    clock,
+    // Nobody but the tests of the limits is to meet one: all share one peer.
+    limits: { failuresPerName: 1000, failuresPerPeer: 100_000, windowSeconds: 300, ...options.limits },
+    key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+  };
+  const throttle = createThrottle({ ...guesses, purpose: 'login' });
   const exchange = createExchange({ store, tokens });
   const instances = createInstances({ store: createInstanceStore(database), clock });
   return {
@@ -99,8 +113,14 @@ export async function openAuth(
     passwords,
     tokens,
     users: createUsers({ store, passwords, fingerprint }),
-    sessions: createSessions({ ...accounts, throttle: createThrottle(), clock, refreshKey }),
-    serviceTokens: createServiceTokens({ ...accounts, throttle: createThrottle(), issuer: ISSUER }),
+    throttle,
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
+    sessions: createSessions({ ...accounts, throttle, clock, refreshKey }),
+    serviceTokens: createServiceTokens({
+      ...accounts,
+      throttle: createThrottle({ ...guesses, purpose: 'client' }),
+      issuer: ISSUER,
+    }),
     exchange,
     revocations: createRevocations({
       store,

@@ -18,14 +18,67 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
-import { protoMetadata as protoMetadata2, Rule } from "../../portcullis/access/v1/access.js";
+import { protoMetadata as protoMetadata2, Timestamp } from "../../google/protobuf/timestamp.js";
+import { protoMetadata as protoMetadata3, Rule } from "../../portcullis/access/v1/access.js";
+import { protoMetadata as protoMetadata1, Session } from "./auth_service.js";
 
 export const protobufPackage = "auth.v1";
 
 export const protobufFileName = "auth/v1/user_service.proto";
 
 /** The users of the system. */
+
+/** Whether a user may log in. */
+export const UserState = {
+  /** USER_STATE_UNSPECIFIED - Not told. */
+  USER_STATE_UNSPECIFIED: 0,
+  /** USER_STATE_ACTIVE - The user may log in. */
+  USER_STATE_ACTIVE: 1,
+  /** USER_STATE_DISABLED - The user may not log in. */
+  USER_STATE_DISABLED: 2,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type UserState = typeof UserState[keyof typeof UserState];
+
+export namespace UserState {
+  export type USER_STATE_UNSPECIFIED = typeof UserState.USER_STATE_UNSPECIFIED;
+  export type USER_STATE_ACTIVE = typeof UserState.USER_STATE_ACTIVE;
+  export type USER_STATE_DISABLED = typeof UserState.USER_STATE_DISABLED;
+  export type UNRECOGNIZED = typeof UserState.UNRECOGNIZED;
+}
+
+export function userStateFromJSON(object: any): UserState {
+  switch (object) {
+    case 0:
+    case "USER_STATE_UNSPECIFIED":
+      return UserState.USER_STATE_UNSPECIFIED;
+    case 1:
+    case "USER_STATE_ACTIVE":
+      return UserState.USER_STATE_ACTIVE;
+    case 2:
+    case "USER_STATE_DISABLED":
+      return UserState.USER_STATE_DISABLED;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return UserState.UNRECOGNIZED;
+  }
+}
+
+export function userStateToJSON(object: UserState): string {
+  switch (object) {
+    case UserState.USER_STATE_UNSPECIFIED:
+      return "USER_STATE_UNSPECIFIED";
+    case UserState.USER_STATE_ACTIVE:
+      return "USER_STATE_ACTIVE";
+    case UserState.USER_STATE_DISABLED:
+      return "USER_STATE_DISABLED";
+    case UserState.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
 
 /** Somebody who can log in. */
 export interface User {
@@ -36,12 +89,19 @@ export interface User {
   /** What the user may do: customer, operator, security, admin. */
   roles: string[];
   /** When the user was created. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
+  /** Whether the user may log in. */
+  state: UserState;
 }
 
 /** Asks to create a user. */
 export interface CreateUserRequest {
-  /** The name with which the user logs in; 3 to 64 characters. */
+  /**
+   * The name with which the user logs in; 3 to 64 letters of one alphabet
+   * (Latin, Greek or Cyrillic), digits, dots, underscores and hyphens.
+   */
   username: string;
   /** The first password; 8 to 256 characters. */
   password: string;
@@ -85,8 +145,91 @@ export interface ListUsersResponse {
   nextPageToken: string;
 }
 
+/** Asks to give a user other roles. */
+export interface SetUserRolesRequest {
+  /** The user's identifier. */
+  userId: string;
+  /** All the roles the user shall have. */
+  roles: string[];
+  /**
+   * A UUID made by the caller; a retry with the same one is the same request, so
+   * that it cannot undo what somebody else did since. May be empty.
+   */
+  requestId: string;
+}
+
+/** The roles were set. */
+export interface SetUserRolesResponse {
+  /** The user. */
+  user:
+    | User
+    | undefined;
+  /** Position of the revocation in the log. */
+  sequence: bigint;
+  /** From this moment on no instance admits a token of before. */
+  enforcedEverywhereBy: Date | undefined;
+}
+
+/** Asks to keep a user from logging in. */
+export interface DisableUserRequest {
+  /** The user's identifier. */
+  userId: string;
+  /**
+   * A UUID made by the caller; a retry with the same one is the same request, so
+   * that it cannot undo what somebody else did since. May be empty.
+   */
+  requestId: string;
+}
+
+/** The user is disabled. */
+export interface DisableUserResponse {
+  /** The user. */
+  user:
+    | User
+    | undefined;
+  /** Position of the revocation in the log. */
+  sequence: bigint;
+  /** From this moment on no instance admits a token of before. */
+  enforcedEverywhereBy: Date | undefined;
+}
+
+/** Asks to let a disabled user log in again. */
+export interface EnableUserRequest {
+  /** The user's identifier. */
+  userId: string;
+  /**
+   * A UUID made by the caller; a retry with the same one is the same request, so
+   * that it cannot undo what somebody else did since. May be empty.
+   */
+  requestId: string;
+}
+
+/** The user may log in. */
+export interface EnableUserResponse {
+  /** The user. */
+  user: User | undefined;
+}
+
+/** Asks for the open sessions of a user. */
+export interface ListUserSessionsRequest {
+  /** The user's identifier. */
+  userId: string;
+  /** At most this many; 50 when 0, 200 at most. */
+  pageSize: number;
+  /** The `next_page_token` of the page before. */
+  pageToken: string;
+}
+
+/** A page of sessions, newest first. */
+export interface ListUserSessionsResponse {
+  /** The sessions; none of them is `current`. */
+  sessions: Session[];
+  /** Sent as `page_token`, it fetches the next page; empty after the last. */
+  nextPageToken: string;
+}
+
 function createBaseUser(): User {
-  return { userId: "", username: "", roles: [], createTime: undefined };
+  return { userId: "", username: "", roles: [], createTime: undefined, state: 0 };
 }
 
 export const User: MessageFns<User> = {
@@ -102,6 +245,9 @@ export const User: MessageFns<User> = {
     }
     if (message.createTime !== undefined) {
       Timestamp.encode(toTimestamp(message.createTime), writer.uint32(34).fork()).join();
+    }
+    if (message.state !== 0) {
+      writer.uint32(40).int32(message.state);
     }
     return writer;
   },
@@ -151,6 +297,14 @@ export const User: MessageFns<User> = {
             message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -177,6 +331,7 @@ export const User: MessageFns<User> = {
         : isSet(object.create_time)
         ? fromJsonTimestamp(object.create_time)
         : undefined,
+      state: isSet(object.state) ? userStateFromJSON(object.state) : 0,
     };
   },
 
@@ -194,6 +349,9 @@ export const User: MessageFns<User> = {
     if (message.createTime !== undefined) {
       obj.createTime = message.createTime.toISOString();
     }
+    if (message.state !== 0) {
+      obj.state = userStateToJSON(message.state);
+    }
     return obj;
   },
 
@@ -206,6 +364,7 @@ export const User: MessageFns<User> = {
     message.username = object.username ?? "";
     message.roles = object.roles?.map((e) => e) || [];
     message.createTime = object.createTime ?? undefined;
+    message.state = object.state ?? 0;
     return message;
   },
 };
@@ -720,6 +879,786 @@ export const ListUsersResponse: MessageFns<ListUsersResponse> = {
   },
 };
 
+function createBaseSetUserRolesRequest(): SetUserRolesRequest {
+  return { userId: "", roles: [], requestId: "" };
+}
+
+export const SetUserRolesRequest: MessageFns<SetUserRolesRequest> = {
+  encode(message: SetUserRolesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    for (const v of message.roles) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(26).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetUserRolesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetUserRolesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.roles.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetUserRolesRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => globalThis.String(e)) : [],
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: SetUserRolesRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.roles?.length) {
+      obj.roles = message.roles;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SetUserRolesRequest>, I>>(base?: I): SetUserRolesRequest {
+    return SetUserRolesRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetUserRolesRequest>, I>>(object: I): SetUserRolesRequest {
+    const message = createBaseSetUserRolesRequest();
+    message.userId = object.userId ?? "";
+    message.roles = object.roles?.map((e) => e) || [];
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseSetUserRolesResponse(): SetUserRolesResponse {
+  return { user: undefined, sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const SetUserRolesResponse: MessageFns<SetUserRolesResponse> = {
+  encode(message: SetUserRolesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.user !== undefined) {
+      User.encode(message.user, writer.uint32(10).fork()).join();
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetUserRolesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetUserRolesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.user = User.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetUserRolesResponse {
+    return {
+      user: isSet(object.user) ? User.fromJSON(object.user) : undefined,
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: SetUserRolesResponse): unknown {
+    const obj: any = {};
+    if (message.user !== undefined) {
+      obj.user = User.toJSON(message.user);
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SetUserRolesResponse>, I>>(base?: I): SetUserRolesResponse {
+    return SetUserRolesResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetUserRolesResponse>, I>>(object: I): SetUserRolesResponse {
+    const message = createBaseSetUserRolesResponse();
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
+function createBaseDisableUserRequest(): DisableUserRequest {
+  return { userId: "", requestId: "" };
+}
+
+export const DisableUserRequest: MessageFns<DisableUserRequest> = {
+  encode(message: DisableUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DisableUserRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDisableUserRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DisableUserRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: DisableUserRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DisableUserRequest>, I>>(base?: I): DisableUserRequest {
+    return DisableUserRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DisableUserRequest>, I>>(object: I): DisableUserRequest {
+    const message = createBaseDisableUserRequest();
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseDisableUserResponse(): DisableUserResponse {
+  return { user: undefined, sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const DisableUserResponse: MessageFns<DisableUserResponse> = {
+  encode(message: DisableUserResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.user !== undefined) {
+      User.encode(message.user, writer.uint32(10).fork()).join();
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DisableUserResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDisableUserResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.user = User.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DisableUserResponse {
+    return {
+      user: isSet(object.user) ? User.fromJSON(object.user) : undefined,
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: DisableUserResponse): unknown {
+    const obj: any = {};
+    if (message.user !== undefined) {
+      obj.user = User.toJSON(message.user);
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DisableUserResponse>, I>>(base?: I): DisableUserResponse {
+    return DisableUserResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DisableUserResponse>, I>>(object: I): DisableUserResponse {
+    const message = createBaseDisableUserResponse();
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
+function createBaseEnableUserRequest(): EnableUserRequest {
+  return { userId: "", requestId: "" };
+}
+
+export const EnableUserRequest: MessageFns<EnableUserRequest> = {
+  encode(message: EnableUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EnableUserRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEnableUserRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EnableUserRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: EnableUserRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EnableUserRequest>, I>>(base?: I): EnableUserRequest {
+    return EnableUserRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EnableUserRequest>, I>>(object: I): EnableUserRequest {
+    const message = createBaseEnableUserRequest();
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseEnableUserResponse(): EnableUserResponse {
+  return { user: undefined };
+}
+
+export const EnableUserResponse: MessageFns<EnableUserResponse> = {
+  encode(message: EnableUserResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.user !== undefined) {
+      User.encode(message.user, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EnableUserResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEnableUserResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.user = User.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EnableUserResponse {
+    return { user: isSet(object.user) ? User.fromJSON(object.user) : undefined };
+  },
+
+  toJSON(message: EnableUserResponse): unknown {
+    const obj: any = {};
+    if (message.user !== undefined) {
+      obj.user = User.toJSON(message.user);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EnableUserResponse>, I>>(base?: I): EnableUserResponse {
+    return EnableUserResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EnableUserResponse>, I>>(object: I): EnableUserResponse {
+    const message = createBaseEnableUserResponse();
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
+    return message;
+  },
+};
+
+function createBaseListUserSessionsRequest(): ListUserSessionsRequest {
+  return { userId: "", pageSize: 0, pageToken: "" };
+}
+
+export const ListUserSessionsRequest: MessageFns<ListUserSessionsRequest> = {
+  encode(message: ListUserSessionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(16).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(26).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListUserSessionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListUserSessionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListUserSessionsRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListUserSessionsRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListUserSessionsRequest>, I>>(base?: I): ListUserSessionsRequest {
+    return ListUserSessionsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListUserSessionsRequest>, I>>(object: I): ListUserSessionsRequest {
+    const message = createBaseListUserSessionsRequest();
+    message.userId = object.userId ?? "";
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListUserSessionsResponse(): ListUserSessionsResponse {
+  return { sessions: [], nextPageToken: "" };
+}
+
+export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
+  encode(message: ListUserSessionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.sessions) {
+      Session.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListUserSessionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListUserSessionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessions.push(Session.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListUserSessionsResponse {
+    return {
+      sessions: globalThis.Array.isArray(object?.sessions) ? object.sessions.map((e: any) => Session.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListUserSessionsResponse): unknown {
+    const obj: any = {};
+    if (message.sessions?.length) {
+      obj.sessions = message.sessions.map((e) => Session.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListUserSessionsResponse>, I>>(base?: I): ListUserSessionsResponse {
+    return ListUserSessionsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListUserSessionsResponse>, I>>(object: I): ListUserSessionsResponse {
+    const message = createBaseListUserSessionsResponse();
+    message.sessions = object.sessions?.map((e) => Session.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 /** Keeps the users. */
 export type UserServiceService = typeof UserServiceService;
 export const UserServiceService = {
@@ -753,6 +1692,53 @@ export const UserServiceService = {
     responseSerialize: (value: ListUsersResponse): Buffer => Buffer.from(ListUsersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListUsersResponse => ListUsersResponse.decode(value),
   },
+  /**
+   * Gives a user these roles and no others. Every token of before ends; the
+   * user's sessions go on, and a refresh gets tokens with the new roles. What a
+   * session may do only shrinks: new scopes need a new login.
+   */
+  setUserRoles: {
+    path: "/auth.v1.UserService/SetUserRoles" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetUserRolesRequest): Buffer => Buffer.from(SetUserRolesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetUserRolesRequest => SetUserRolesRequest.decode(value),
+    responseSerialize: (value: SetUserRolesResponse): Buffer =>
+      Buffer.from(SetUserRolesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetUserRolesResponse => SetUserRolesResponse.decode(value),
+  },
+  /** Keeps a user from logging in, and ends every token and session of the user. */
+  disableUser: {
+    path: "/auth.v1.UserService/DisableUser" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DisableUserRequest): Buffer => Buffer.from(DisableUserRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DisableUserRequest => DisableUserRequest.decode(value),
+    responseSerialize: (value: DisableUserResponse): Buffer => Buffer.from(DisableUserResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DisableUserResponse => DisableUserResponse.decode(value),
+  },
+  /** Lets a disabled user log in again. What was ended stays ended. */
+  enableUser: {
+    path: "/auth.v1.UserService/EnableUser" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: EnableUserRequest): Buffer => Buffer.from(EnableUserRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): EnableUserRequest => EnableUserRequest.decode(value),
+    responseSerialize: (value: EnableUserResponse): Buffer => Buffer.from(EnableUserResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): EnableUserResponse => EnableUserResponse.decode(value),
+  },
+  /** Lists the open sessions of a user. */
+  listUserSessions: {
+    path: "/auth.v1.UserService/ListUserSessions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListUserSessionsRequest): Buffer =>
+      Buffer.from(ListUserSessionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListUserSessionsRequest => ListUserSessionsRequest.decode(value),
+    responseSerialize: (value: ListUserSessionsResponse): Buffer =>
+      Buffer.from(ListUserSessionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListUserSessionsResponse => ListUserSessionsResponse.decode(value),
+  },
 } as const;
 
 export interface UserServiceServer extends UntypedServiceImplementation {
@@ -762,6 +1748,18 @@ export interface UserServiceServer extends UntypedServiceImplementation {
   getUser: handleUnaryCall<GetUserRequest, GetUserResponse>;
   /** Lists the users by name. */
   listUsers: handleUnaryCall<ListUsersRequest, ListUsersResponse>;
+  /**
+   * Gives a user these roles and no others. Every token of before ends; the
+   * user's sessions go on, and a refresh gets tokens with the new roles. What a
+   * session may do only shrinks: new scopes need a new login.
+   */
+  setUserRoles: handleUnaryCall<SetUserRolesRequest, SetUserRolesResponse>;
+  /** Keeps a user from logging in, and ends every token and session of the user. */
+  disableUser: handleUnaryCall<DisableUserRequest, DisableUserResponse>;
+  /** Lets a disabled user log in again. What was ended stays ended. */
+  enableUser: handleUnaryCall<EnableUserRequest, EnableUserResponse>;
+  /** Lists the open sessions of a user. */
+  listUserSessions: handleUnaryCall<ListUserSessionsRequest, ListUserSessionsResponse>;
 }
 
 export interface UserServiceClient extends Client {
@@ -813,6 +1811,74 @@ export interface UserServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListUsersResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Gives a user these roles and no others. Every token of before ends; the
+   * user's sessions go on, and a refresh gets tokens with the new roles. What a
+   * session may do only shrinks: new scopes need a new login.
+   */
+  setUserRoles(
+    request: SetUserRolesRequest,
+    callback: (error: ServiceError | null, response: SetUserRolesResponse) => void,
+  ): ClientUnaryCall;
+  setUserRoles(
+    request: SetUserRolesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetUserRolesResponse) => void,
+  ): ClientUnaryCall;
+  setUserRoles(
+    request: SetUserRolesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetUserRolesResponse) => void,
+  ): ClientUnaryCall;
+  /** Keeps a user from logging in, and ends every token and session of the user. */
+  disableUser(
+    request: DisableUserRequest,
+    callback: (error: ServiceError | null, response: DisableUserResponse) => void,
+  ): ClientUnaryCall;
+  disableUser(
+    request: DisableUserRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DisableUserResponse) => void,
+  ): ClientUnaryCall;
+  disableUser(
+    request: DisableUserRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DisableUserResponse) => void,
+  ): ClientUnaryCall;
+  /** Lets a disabled user log in again. What was ended stays ended. */
+  enableUser(
+    request: EnableUserRequest,
+    callback: (error: ServiceError | null, response: EnableUserResponse) => void,
+  ): ClientUnaryCall;
+  enableUser(
+    request: EnableUserRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: EnableUserResponse) => void,
+  ): ClientUnaryCall;
+  enableUser(
+    request: EnableUserRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: EnableUserResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the open sessions of a user. */
+  listUserSessions(
+    request: ListUserSessionsRequest,
+    callback: (error: ServiceError | null, response: ListUserSessionsResponse) => void,
+  ): ClientUnaryCall;
+  listUserSessions(
+    request: ListUserSessionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListUserSessionsResponse) => void,
+  ): ClientUnaryCall;
+  listUserSessions(
+    request: ListUserSessionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListUserSessionsResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const UserServiceClient = makeGenericClientConstructor(UserServiceService, "auth.v1.UserService") as unknown as {
@@ -846,6 +1912,7 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
+    ".auth.v1.UserState": UserState,
     ".auth.v1.User": User,
     ".auth.v1.CreateUserRequest": CreateUserRequest,
     ".auth.v1.CreateUserResponse": CreateUserResponse,
@@ -853,9 +1920,17 @@ export const protoMetadata: ProtoMetadata = {
     ".auth.v1.GetUserResponse": GetUserResponse,
     ".auth.v1.ListUsersRequest": ListUsersRequest,
     ".auth.v1.ListUsersResponse": ListUsersResponse,
+    ".auth.v1.SetUserRolesRequest": SetUserRolesRequest,
+    ".auth.v1.SetUserRolesResponse": SetUserRolesResponse,
+    ".auth.v1.DisableUserRequest": DisableUserRequest,
+    ".auth.v1.DisableUserResponse": DisableUserResponse,
+    ".auth.v1.EnableUserRequest": EnableUserRequest,
+    ".auth.v1.EnableUserResponse": EnableUserResponse,
+    ".auth.v1.ListUserSessionsRequest": ListUserSessionsRequest,
+    ".auth.v1.ListUserSessionsResponse": ListUserSessionsResponse,
     ".auth.v1.UserService": UserServiceClient,
   },
-  dependencies: [protoMetadata1, protoMetadata2],
+  dependencies: [protoMetadata1, protoMetadata2, protoMetadata3],
   options: {
     services: {
       "UserService": {
@@ -863,6 +1938,10 @@ export const protoMetadata: ProtoMetadata = {
           "CreateUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
           "GetUser": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
           "ListUsers": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
+          "SetUserRoles": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "DisableUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "EnableUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "ListUserSessions": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
         },
       },
     },

@@ -1,0 +1,201 @@
+/** What takes effect on somebody who may be logged in: another password, other roles, being disabled. */
+
+import type { Clock } from '../../interceptors/clock.js';
+import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { type Passwords, passwordFault } from './passwords.js';
+import { type Appended, enforcedEverywhereBy, userRevocation } from './revocation-log.js';
+import type { Receipt } from './revocations.js';
+import { audiencesOfScopes, scopesOfRoles } from './roles.js';
+import { isUuid, parseRequestId } from './text-checks.js';
+import type { Throttle } from './throttle.js';
+import type { AuthStore, AuthTransaction } from './transaction.js';
+import { parseRoles, type User } from './users.js';
+
+/** An administrator's request about one user. */
+export interface AccountRequest {
+  readonly actor: string;
+  readonly userId: string;
+  /** With one, a request that comes again does nothing and gets the first answer. */
+  readonly requestId: string;
+}
+
+/** A user that was changed, and when every instance has heard of it. */
+export interface ChangedUser extends Receipt {
+  readonly user: User;
+}
+
+/** Changes of accounts. Each raises the user's generation, and writes it to the log in the same transaction. */
+export interface AccountChanges {
+  /**
+   * Changes a user's own password and ends every session. A wrong old password counts as a failed login.
+   *
+   * @throws ServiceError FIELD_INVALID; LOGIN_FAILED when the old password is wrong; RATE_LIMITED
+   */
+  changePassword(request: {
+    userId: string;
+    oldPassword: string;
+    newPassword: string;
+    /** The address the request came from. */
+    peer: string;
+  }): Promise<Receipt>;
+  /**
+   * Gives a user these roles and no others. Sessions go on, with no more scopes than they had.
+   *
+   * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
+   */
+  setRoles(request: AccountRequest & { readonly roles: readonly string[] }): Promise<ChangedUser>;
+  /**
+   * Keeps a user from logging in and ends every session.
+   *
+   * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
+   */
+  disable(request: AccountRequest): Promise<ChangedUser>;
+  /**
+   * Lets a user log in again. It revokes nothing, so the log has nothing of it.
+   *
+   * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
+   */
+  enable(request: AccountRequest): Promise<User>;
+}
+
+/** What {@link createAccountChanges} needs. */
+export interface AccountChangesDeps {
+  readonly store: AuthStore;
+  readonly passwords: Passwords;
+  /** That of the logins: a stolen token must not give a thief guesses of its own. */
+  readonly throttle: Throttle;
+  readonly clock: Clock;
+}
+
+/** The changes of accounts of this database. */
+export function createAccountChanges(deps: AccountChangesDeps): AccountChanges {
+  return {
+    changePassword: (request) => changePassword(deps, request),
+    setRoles: async (request) => {
+      const roles = parseRoles(request.roles);
+      return await change(deps, 'SetUserRoles', request, [roles], async (tx, userId, generation) => {
+        const scopes = scopesOfRoles(roles);
+        await tx.users.setRoles(userId, roles);
+        await tx.sessions.restamp(userId, {
+          from: generation - 1n,
+          to: generation,
+          scopes,
+          audiences: audiencesOfScopes(scopes),
+        });
+        return 'roles changed';
+      });
+    },
+    disable: (request) =>
+      change(deps, 'DisableUser', request, [], async (tx, userId) => {
+        await tx.users.setDisabled(userId, true);
+        await tx.sessions.endAllOf(userId, 'USER_DISABLED');
+        return 'user disabled';
+      }),
+    enable: (request) => enable(deps, request),
+  };
+}
+
+async function changePassword(
+  { store, passwords, throttle, clock }: AccountChangesDeps,
+  request: { userId: string; oldPassword: string; newPassword: string; peer: string },
+): Promise<Receipt> {
+  const { userId } = request;
+  const fault = passwordFault(request.newPassword);
+  if (fault !== undefined) throw invalidField('new_password', fault);
+  const credentials = isUuid(userId)
+    ? await store.transaction((tx) => tx.users.credentialsOfId(userId))
+    : undefined;
+  if (credentials === undefined) throw oldPasswordWrong();
+  const counted = await throttle.attempt(credentials.username, request.peer);
+  if (!(await passwords.verify(credentials.passwordHash, request.oldPassword))) throw oldPasswordWrong();
+  const passwordHash = await passwords.hash(request.newPassword);
+  let startedMs = 0;
+  const appended = await store.transaction(async (tx) => {
+    // The password was compared without a lock: what was revoked or changed since then counts.
+    const generation = await tx.users.changePassword(credentials, passwordHash);
+    if (generation === undefined) return undefined;
+    await tx.sessions.endAllOf(userId, 'PASSWORD_CHANGED');
+    await tx.loginNetworks.forgetAllOf(userId);
+    const { networkKey } = counted;
+    if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId });
+    startedMs = clock.monotonicMs();
+    return await append(tx, { userId, generation, reason: 'password changed', actor: userId });
+  });
+  if (appended === undefined) throw oldPasswordWrong();
+  await counted.succeeded();
+  return receiptOf(appended, clock.monotonicMs() - startedMs);
+}
+
+/** One administrator's change that kills every token of before. `work` answers the reason for the log. */
+async function change(
+  { store, clock }: AccountChangesDeps,
+  method: string,
+  request: AccountRequest,
+  rest: readonly unknown[],
+  work: (tx: AuthTransaction, userId: string, generation: bigint) => Promise<string>,
+): Promise<ChangedUser> {
+  const { actor, userId } = request;
+  const identity = { subject: actor, method, requestId: parseRequestId(request.requestId) };
+  checkUserId(userId);
+  let fresh: { appended: Appended; startedMs: number } | undefined;
+  const answer = await store.transaction((tx) => {
+    fresh = undefined;
+    return tx.once({ ...identity, payload: JSON.stringify([userId, ...rest]) }, async () => {
+      // The user's row first, as everywhere; whoever mints for the user waits from here on, or is waited for.
+      const generation = await tx.users.raiseGeneration(userId);
+      if (generation === undefined) throw noSuchUser();
+      const reason = await work(tx, userId, generation);
+      const user = await tx.users.find(userId);
+      if (user === undefined) throw noSuchUser();
+      const startedMs = clock.monotonicMs();
+      const appended = await append(tx, { userId, generation, reason, actor });
+      fresh = { appended, startedMs };
+      // The answer is kept with the request, so it is made before the commit.
+      return { user, ...receiptOf(appended, COMMIT_MS_MAX + clock.monotonicMs() - startedMs) };
+    });
+  });
+  if (fresh === undefined) return answer;
+  return { ...answer, ...receiptOf(fresh.appended, clock.monotonicMs() - fresh.startedMs) };
+}
+
+/** How long a commit may take, in milliseconds, for an answer that is written before it. */
+const COMMIT_MS_MAX = 1000;
+
+async function enable({ store }: AccountChangesDeps, request: AccountRequest): Promise<User> {
+  const { actor, userId } = request;
+  const requestId = parseRequestId(request.requestId);
+  checkUserId(userId);
+  return await store.transaction((tx) =>
+    tx.once({ subject: actor, method: 'EnableUser', requestId, payload: userId }, async () => {
+      await tx.users.setDisabled(userId, false);
+      const user = await tx.users.find(userId);
+      if (user === undefined) throw noSuchUser();
+      return user;
+    }),
+  );
+}
+
+function append(
+  tx: AuthTransaction,
+  { userId, generation, ...by }: { userId: string; generation: bigint; reason: string; actor: string },
+): Promise<Appended> {
+  return tx.revocations.append([{ ...userRevocation(userId, generation), ...by }]);
+}
+
+function receiptOf(appended: Appended, elapsedMs: number): Receipt {
+  const [entry] = appended.entries;
+  if (entry === undefined) throw new TypeError('the log has written no entry');
+  return { sequence: entry.sequence, enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs) };
+}
+
+function checkUserId(userId: string): void {
+  if (!isUuid(userId)) throw noSuchUser();
+}
+
+function noSuchUser(): ServiceError {
+  return new ServiceError('NOT_FOUND', 'there is no such user');
+}
+
+function oldPasswordWrong(): ServiceError {
+  return new ServiceError('LOGIN_FAILED', 'the old password is wrong');
+}
