@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { Figures } from './drill/report.js';
 import { type DrillOptions, drillRevocation } from './drill/revocation-drill.js';
+import { SystemError } from './system/system-error.js';
 
 const SEED_MAX = 2 ** 31;
 const ROUNDS_DEFAULT = 16;
@@ -31,7 +32,13 @@ const flags = program.opts<{ rounds: number; only?: string; faults: string; seed
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
 
-process.exitCode = await main();
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.exitCode = 1;
+  if (interrupted.signal.aborted) console.error('\nInterrupted.');
+  else console.error(error instanceof SystemError ? error.message : error);
+}
 
 async function main(): Promise<number> {
   const seed = flags.seed ?? randomInt(SEED_MAX);
@@ -52,8 +59,7 @@ async function main(): Promise<number> {
   const told = all.length === 1 ? all[0] : Object.fromEntries(all.map((figures) => [figures.drill, figures]));
   if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(told, null, 2)}\n`);
   console.log(`seed ${seed}`);
-  if (interrupted.signal.aborted) console.error('Interrupted.');
-  return violations === 0 && !interrupted.signal.aborted ? 0 : 1;
+  return violations === 0 ? 0 : 1;
 }
 
 function choice(text: string): string {

@@ -15,6 +15,7 @@ import type { Random } from './random.js';
 const POLL_MS = 2;
 const FROZEN_WITHIN_MS = 1_000;
 const PULSE_MS = 200;
+const PULSES_MAX = 100;
 /** So late that it never comes: the fault is healed long before. */
 const NEVER_MS = 600_000;
 /** The only file of nats-server's folder that survives a wipe: without it the services' passwords would change. */
@@ -217,7 +218,7 @@ export const FAULTS: readonly Fault[] = [
       const proc = arena.processes[instance];
       let isOver = false;
       const pulsing = (async () => {
-        while (!isOver) {
+        for (let pulse = 0; !isOver && pulse < PULSES_MAX; pulse += 1) {
           proc.kill('SIGSTOP');
           await sleep(PULSE_MS);
           proc.kill('SIGCONT');

@@ -169,7 +169,12 @@ export class Load {
 
   #askWithOneOf(question: Question, revoked: boolean): void {
     const { instance, callers } = question;
-    if (!revoked && this.revokedFirst.has(instance)) return;
+    if (!revoked && this.revokedFirst.has(instance)) {
+      // Whoever holds back is not served either.
+      const now = nowMs();
+      if (question.allowStale !== true) this.#ledger.serve(instance, now, now, { kind: 'unanswered' });
+      return;
+    }
     if ((this.#open.get(instance) ?? 0) >= OPEN_QUESTIONS_MAX) return;
     const players = this.#players.filter(
       ({ kind, revokeSentMs }) => callers.includes(kind) && (revokeSentMs !== undefined) === revoked,

@@ -26,6 +26,8 @@ export interface Figures {
   readonly back_after_ms: Readonly<Record<string, number>>;
   /** How long the drill itself was kept from looking at its clock, at worst; it measures no better than that. */
   readonly drill_delay_ms_max: number;
+  /** How many processes wanted to run when it began, to judge the latencies by. */
+  readonly load_average: number;
   readonly seconds: number;
   readonly faults: Readonly<Record<string, number>>;
   readonly violation_details: Ledger['violations'];
@@ -104,6 +106,7 @@ export function figuresOf(
     | 'revoke_to_refused_ms'
     | 'revoke_to_refused_under_load_ms'
     | 'drill_delay_ms_max'
+    | 'load_average'
     | 'seconds'
   >,
 ): Figures {

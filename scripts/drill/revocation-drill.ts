@@ -1,5 +1,6 @@
 /** The drill of revocations: real processes, real servers, faults, and nobody revoked who is served beyond the bound. */
 
+import { loadavg } from 'node:os';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { buildArena } from './arena.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
@@ -42,6 +43,7 @@ export async function drillRevocation({
   signal,
 }: DrillOptions): Promise<Figures> {
   const startedMs = nowMs();
+  const [busy = 0] = loadavg();
   const random = createRandom(seed);
   const progress = createProgress(process.stdout);
   const plan = planOf(random, count, faults);
@@ -79,7 +81,7 @@ export async function drillRevocation({
       turns: new Map(),
     };
     for (const [index, fault] of plan.entries()) {
-      if (signal.aborted) break;
+      signal.throwIfAborted();
       progress.show(index, count, fault.name);
       const { revocations, checks, violations, maxLateMs, unavailableMs } = await runRound(
         rounds,
@@ -100,6 +102,7 @@ export async function drillRevocation({
       revoke_to_refused_ms: quiet,
       revoke_to_refused_under_load_ms: loaded,
       drill_delay_ms_max: Math.round(delay.max / NANOSECONDS_PER_MILLISECOND),
+      load_average: busy,
       seconds: Math.round((nowMs() - startedMs) / 1_000),
     });
     print(figures, ledger);
@@ -158,6 +161,7 @@ function print(figures: Figures, ledger: Ledger): void {
       console.log(`  ${instance}: p50 ${at.p50} ms, p99 ${at.p99} ms, max ${at.max} ms`);
     }
   }
+  console.log(`when the drill began, ${figures.load_average.toFixed(1)} processes wanted to run`);
   console.log(
     `\n${figures.rounds} rounds in ${figures.seconds} s, ${figures.revocations} revocations, ${figures.checks} checks; ` +
       `a revoked token was last admitted ${figures.max_late_ms} ms after Revoke had returned (bound ${figures.bound_ms} ms); ` +

@@ -16,6 +16,8 @@ import type { Random } from './random.js';
 export const BACK_WITHIN_MS = 10_000;
 
 const WARM_UP_MS = 300;
+/** Longer than any fault lasts. */
+const STRIKE_MS_MAX = 60_000;
 const AFTERMATH_MS = 250;
 const MOVE_INTERVAL_MS = 150;
 const MOVES_REMEMBERED = 2_000;
@@ -43,10 +45,22 @@ export interface Rounds {
   readonly turns: Map<string, number>;
 }
 
-/** Runs one round. */
+/** Runs one round. Rejects when it was interrupted, and only then. */
 export async function runRound(rounds: Rounds, round: number, fault: Fault): Promise<RoundFigures> {
-  const { arena, clients, ledger, random, revoker } = rounds;
+  const { ledger, signal } = rounds;
   const figures = ledger.beginRound(round, fault.name, fault.mayLoseService);
+  try {
+    await play(rounds, round, fault, figures);
+  } catch (error) {
+    signal.throwIfAborted();
+    ledger.report('NOT_BACK', `the round ended early: ${error instanceof Error ? error.message : error}`);
+  }
+  ledger.endRound();
+  return figures;
+}
+
+async function play(rounds: Rounds, round: number, fault: Fault, figures: RoundFigures): Promise<void> {
+  const { arena, clients, ledger, random, revoker, signal } = rounds;
   await revoker.prepare();
   const cast = await gatherCast({ arena, clients, random, round });
   const mover = moveStock(rounds);
@@ -59,7 +73,7 @@ export async function runRound(rounds: Rounds, round: number, fault: Fault): Pro
   });
   load.start();
   try {
-    await sleep(WARM_UP_MS);
+    await sleep(WARM_UP_MS, undefined, { signal });
     await strike({ rounds, fault, cast, load, figures });
     await sweep(rounds, load, cast);
     if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, cast);
@@ -69,10 +83,8 @@ export async function runRound(rounds: Rounds, round: number, fault: Fault): Pro
   } finally {
     await mover.stop();
     await load.stop();
-    ledger.endRound();
   }
   remember(rounds, cast);
-  return figures;
 }
 
 async function strike(acting: {
@@ -83,13 +95,14 @@ async function strike(acting: {
   figures: RoundFigures;
 }): Promise<void> {
   const { rounds, fault, cast, load, figures } = acting;
-  const { arena, clients, intruder, ledger, leaseMs, random, revoker, turns } = rounds;
+  const { arena, clients, intruder, ledger, leaseMs, random, revoker, signal, turns } = rounds;
   const waiting = [...cast.revocations];
   const done: Promise<void>[] = [];
-  let deadlineMs = Number.POSITIVE_INFINITY;
+  let deadlineMs = nowMs() + STRIKE_MS_MAX;
   const insist = async (revocation: Revocation): Promise<void> => {
     // The deadline moves while this waits, so it is looked at again and again.
-    while (!(await revoker.untilDone(revocation, nowMs()))) {
+    while (!(await revoker.once(revocation))) {
+      if (signal.aborted) return;
       if (nowMs() > deadlineMs) {
         return ledger.report('NOT_BACK', `the ${revocation.name} could not be revoked`);
       }
@@ -102,7 +115,7 @@ async function strike(acting: {
   };
 
   revokeNext();
-  if (random.next() < 0.5) await sleep(random.between(0, WARM_UP_MS));
+  if (random.next() < 0.5) await sleep(random.between(0, WARM_UP_MS), undefined, { signal });
   const turn = turns.get(fault.name) ?? 0;
   turns.set(fault.name, turn + 1);
   const heal = await fault.strike({
@@ -124,9 +137,9 @@ async function strike(acting: {
   const lastsMs = leaseMs * (min + random.next() * (max - min));
   revokeNext();
   revokeNext();
-  await sleep(lastsMs / 2);
+  await sleep(lastsMs / 2, undefined, { signal });
   revokeNext();
-  await sleep(lastsMs / 2);
+  await sleep(lastsMs / 2, undefined, { signal });
   const healedMs = nowMs();
   deadlineMs = healedMs + BACK_WITHIN_MS;
   load.countAnew();
@@ -137,7 +150,7 @@ async function strike(acting: {
   figures.backAfterMs = Math.max(0, load.servedSinceMs() - healedMs);
   await Promise.all(done);
   // Whatever was revoked last must hold by now, broken or not.
-  await sleep(ledger.boundMs + AFTERMATH_MS);
+  await sleep(ledger.boundMs + AFTERMATH_MS, undefined, { signal });
 }
 
 /** Everything is whole and the bound has passed: every instance must refuse every revoked token now. */
