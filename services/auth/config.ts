@@ -23,6 +23,7 @@ import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
 import type { Bootstrap } from './bootstrap.js';
 import { parseClientKey } from './clients.js';
+import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
 import { PASSWORD_LENGTH_MAX, passwordFault } from './passwords.js';
 import { ROLES } from './roles.js';
@@ -51,6 +52,9 @@ export const DRAIN_SECONDS_DEFAULT = 10;
 /** The highest limit of failed logins that can be set. */
 export const LOGIN_FAILURES_MAX = 1_000_000_000;
 
+/** The longest time between two rotations of a signing key, in days. */
+export const KEY_ROTATION_DAYS_MAX = 366;
+
 /** What auth is told from outside. */
 export interface Config {
   readonly databaseUrl: string;
@@ -63,6 +67,7 @@ export interface Config {
   readonly drainMs: number;
   readonly keyEncryptionKey: Buffer;
   readonly signingAlgorithm: SigningAlgorithm;
+  readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly loginLimits: ThrottleLimits;
@@ -100,6 +105,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
     keyEncryptionKey: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
+    keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     loginLimits: {
@@ -123,6 +129,10 @@ const VARIABLES = {
   PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), DRAIN_SECONDS_DEFAULT),
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
   PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNING_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
+    wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
+    KEY_ROTATION_DAYS_DEFAULT,
+  ),
   PORTCULLIS_ACCESS_TOKEN_SECONDS: withDefault(
     seconds({ min: 10, max: ACCESS_TOKEN_SECONDS_MAX }),
     ACCESS_TOKEN_SECONDS_DEFAULT,

@@ -12,6 +12,7 @@ import {
 } from 'jose';
 import { type Clock, systemClock } from '../../interceptors/clock.js';
 import { ServiceError } from '../../interceptors/errors.js';
+import type { KeyLifeRows } from './key-life.js';
 import { createNextRead } from './next-read.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
 
@@ -64,7 +65,7 @@ export interface PublishedKeys {
   readonly broadcastKeys: readonly PublishedKey[];
 }
 
-/** A key as the database has it. */
+/** A key that is not retired, as the database has it. */
 export interface KeyRow extends PublishedKey {
   readonly purpose: KeyPurpose;
   readonly state: KeyState;
@@ -73,7 +74,7 @@ export interface KeyRow extends PublishedKey {
 }
 
 /** The keys' rows, inside a transaction. Only keys of the log's current epoch are seen. */
-export interface KeyRows {
+export interface KeyRows extends KeyLifeRows {
   /** The current epoch of the revocation log, to which all these keys belong. */
   epoch(): Promise<Buffer>;
   /** Waits until no other replica makes keys; held until the end of the transaction. */
@@ -82,11 +83,11 @@ export interface KeyRows {
   live(): Promise<KeyRow[]>;
   insert(key: KeyRow): Promise<void>;
   /**
-   * Takes a key out of publication for good, and answers what it was before; undefined when there is no such key.
-   * Whoever mints waits until the end of the transaction.
+   * Takes a key out of publication for good, erases its private half, and answers what it was before; undefined
+   * when there is no such key. Whoever mints waits until the end of the transaction.
    */
   retire(kid: string): Promise<{ readonly purpose: KeyPurpose; readonly state: KeyState } | undefined>;
-  /** Retires every key; whoever mints waits until the end of the transaction. */
+  /** Retires every key and erases the private halves; whoever mints waits until the end of the transaction. */
   retireAll(): Promise<void>;
   /** Lets the purpose's next key sign, if there is one. */
   promoteNext(purpose: KeyPurpose): Promise<void>;
@@ -115,12 +116,13 @@ export interface BroadcastSigner {
 /** The keys of this issuer. */
 export interface Keys {
   /**
-   * Makes the keys where there are none, and proves that every key can be used.
+   * Makes the keys where there are none, and proves that every key can be used. A next key of another algorithm
+   * than the configured one makes way for one of that algorithm, which then signs from the next rotation on.
    *
    * @throws UnusableKeyError naming the `kid`
    */
   open(): Promise<void>;
-  /** Makes the keys that have come to lack, because one was revoked or an epoch was opened. */
+  /** Makes the keys that have come to lack, because one was promoted or revoked or an epoch was opened. */
   replenish(): Promise<void>;
   /** A whole set of new keys, to be inserted by the caller. */
   makeAll(): Promise<readonly KeyRow[]>;
@@ -203,7 +205,24 @@ export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemC
   const replenish = async (): Promise<void> => {
     const missing = await makeMissingKeys(await store.transaction((tx) => tx.keys.live()), making);
     if (missing.length > 0) await store.transaction((tx) => insertStillMissing(tx, missing));
+    // In a transaction of its own: only what has been committed is known to be published.
+    await store.transaction((tx) => tx.keys.markPublished());
     await reloadOnce();
+  };
+  const adoptAlgorithm = async (): Promise<void> => {
+    const isOutdated = (row: KeyRow): boolean =>
+      row.purpose === 'token' && row.state === 'next' && row.algorithm !== algorithm;
+    const outdated = (await store.transaction((tx) => tx.keys.live())).find(isOutdated);
+    if (outdated === undefined) return;
+    const made = await makeKey('token', 'next', algorithm, keyEncryptionKey);
+    await store.transaction(async (tx) => {
+      await tx.keys.lockMaking();
+      // It may have begun to sign meanwhile, or another replica may have been faster.
+      if (!(await tx.keys.live()).some((row) => row.kid === outdated.kid && isOutdated(row))) return;
+      await tx.keys.retire(outdated.kid);
+      await tx.keys.insert(made);
+    });
+    await replenish();
   };
 
   return {
@@ -211,13 +230,13 @@ export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemC
       // Before any is made: keys under a wrong key-encryption key must not get among the others.
       for (const row of await store.transaction((tx) => tx.keys.live())) await privateKeyOf(row);
       await replenish();
+      await adoptAlgorithm();
       for (const row of await store.transaction((tx) => tx.keys.live())) await privateKeyOf(row);
     },
     replenish,
     makeAll: () => makeMissingKeys([], making),
     lockTokenSigner: async (tx) => {
-      // A statement that waited until another key signs has looked for it before it waited.
-      const row = (await tx.keys.lockSigning('token')) ?? (await tx.keys.lockSigning('token'));
+      const row = await tx.keys.lockSigning('token');
       if (row === undefined) {
         const retryAfterMs = NO_KEY_RETRY_MS;
         throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'there is no signing key yet', { retryAfterMs });

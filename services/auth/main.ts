@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
+import { KeyServiceService, protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import {
   RevocationServiceService,
@@ -28,6 +29,8 @@ import { createAuthHandlers, createUserHandlers } from './handlers.js';
 import { startHousekeeping } from './housekeeping.js';
 import { createInstanceStore } from './instance-store.js';
 import { createInstances } from './instances.js';
+import { createKeyHandlers } from './key-handlers.js';
+import { createKeyLife, type Rotation } from './key-life.js';
 import { readPublishedKeys } from './key-store.js';
 import { createKeys, createPublicKeys, UnusableKeyError } from './keys.js';
 import { createPasswords } from './passwords.js';
@@ -47,6 +50,7 @@ import { createUsers } from './users.js';
 
 const SERVICE_NAMES = [
   'auth.v1.AuthService',
+  'auth.v1.KeyService',
   'auth.v1.UserService',
   'portcullis.revocation.v1.RevocationService',
 ];
@@ -107,6 +111,7 @@ async function serve(config: Config): Promise<void> {
       const revocationHandlers = createRevocationHandlers({ ...parts, source });
       guard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(parts));
       guard.addService(server, UserServiceService, userMetadata, createUserHandlers(parts));
+      guard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(parts));
       guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
     },
     serviceNames: SERVICE_NAMES,
@@ -131,7 +136,7 @@ async function serve(config: Config): Promise<void> {
   const chores = {
     revocations: () => parts.revocations.purge(),
     instances: () => parts.instances.forgetSilent(),
-    keys: () => parts.keys.replenish(),
+    keys: () => parts.keyLife.tend(),
     accounts: () => clean(database),
   };
   const housekeeping = startHousekeeping({ chores, log });
@@ -191,9 +196,10 @@ async function openEpoch(config: Config, reason: string): Promise<void> {
 
 /** The domain, put together. */
 function createParts(
-  { issuer, keyEncryptionKey, signingAlgorithm, accessTokenSeconds, loginLimits }: Config,
+  config: Config,
   outside: { database: Database; log: Log; onRevoked: (batch: LogBatch) => void },
 ) {
+  const { issuer, keyEncryptionKey, signingAlgorithm, accessTokenSeconds, loginLimits } = config;
   const { database, onRevoked } = outside;
   const clock = systemClock;
   const store = createAuthStore({ database, onRevoked });
@@ -217,13 +223,31 @@ function createParts(
   const throttle = createThrottle({ ...guesses, purpose: 'login' });
   const { tokenIdOf } = exchange;
   const instances = createInstances({ store: createInstanceStore(database), clock });
-  const onKeyRevoked = (): void =>
+  const replenishSoon = (): void =>
     void keys
       .replenish()
       .catch((error: unknown) => outside.log.warn({ err: error }, 'no further key could be made yet'));
+  const onRotated = ({ signingKey, formerKey, revocation }: Rotation): void =>
+    outside.log.warn(
+      {
+        event: 'key_rotated',
+        purpose: signingKey.purpose,
+        kid: signingKey.kid,
+        formerKid: formerKey.kid,
+        emergency: revocation !== undefined,
+      },
+      'another key signs',
+    );
   return {
     store,
     keys,
+    keyLife: createKeyLife({
+      store,
+      keys,
+      rotationDays: config.keyRotationDays,
+      onRotated,
+      onNextMissing: replenishSoon,
+    }),
     instances,
     epochs: createEpochs({ store, keys }),
     publicKeys: createPublicKeys(store),
@@ -237,7 +261,7 @@ function createParts(
       clock,
       issuer,
       instances,
-      onKeyRevoked,
+      onKeyRevoked: replenishSoon,
       onLogChanged,
     }),
     users: createUsers({

@@ -249,7 +249,9 @@ async function revoke(deps: RevocationDeps, request: RevokeRequest): Promise<Rev
   const appended = await deps.store.transaction(async (tx) => {
     const revocation = await takeBack(tx, target);
     startedMs = deps.clock.monotonicMs();
-    return await tx.revocations.append([{ ...revocation, reason, actor, acknowledge: wait !== 'NONE' }]);
+    // Who hears that a key is revoked asks at once, and so learns which key signs in its place.
+    const acknowledge = wait !== 'NONE' || target.kind === 'key';
+    return await tx.revocations.append([{ ...revocation, reason, actor, acknowledge }]);
   });
   const committedAtMs = deps.clock.monotonicMs();
   if (target.kind === 'key') deps.onKeyRevoked();
@@ -322,6 +324,20 @@ function tokenIdOf(deps: RevocationDeps, token: string): Promise<string> {
   });
 }
 
+/**
+ * Retires a key in this transaction, lets the next one sign, and answers what is to be written to the log: a key
+ * that is still published would be trusted by whoever forgets the entry.
+ *
+ * @throws ServiceError NOT_FOUND
+ */
+export async function takeBackKey(
+  tx: Pick<RevocationTransaction, 'keys'>,
+  keyId: string,
+): Promise<Revocation> {
+  if (await retireKey(tx.keys, keyId)) return keyRevocation(keyId);
+  throw new ServiceError('NOT_FOUND', 'there is no such key');
+}
+
 async function takeBack(tx: RevocationTransaction, target: Identified): Promise<Revocation> {
   switch (target.kind) {
     case 'token':
@@ -347,11 +363,7 @@ async function takeBack(tx: RevocationTransaction, target: Identified): Promise<
       return clientRevocation(target.clientId, generation);
     }
     case 'key':
-      // In the same transaction: a key that is still published would be trusted by whoever forgets the entry.
-      if (!(await retireKey(tx.keys, target.keyId))) {
-        throw new ServiceError('NOT_FOUND', 'there is no such key');
-      }
-      return keyRevocation(target.keyId);
+      return await takeBackKey(tx, target.keyId);
   }
 }
 

@@ -33,7 +33,10 @@ export interface OpsAnswer {
   readonly status: number;
   readonly contentType: string;
   readonly body: string;
-  /** Further headers, such as `cache-control`; `no-store` is the default. */
+  /**
+   * Further headers, such as `cache-control`; `no-store` is the default. With an `etag`, a caller who names it is
+   * answered 304.
+   */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
@@ -142,6 +145,11 @@ async function respond(
   // A caller that goes away while it is being answered is no fault of ours.
   response.on('error', () => {});
   const { status, contentType, body, headers } = await answerTo(routes, log, request);
+  if (status === 200 && isKnownTo(request, headers?.['etag'])) {
+    response.writeHead(304, { 'cache-control': 'no-store', ...headers });
+    response.end();
+    return;
+  }
   const bytes = Buffer.from(body, 'utf8');
   response.writeHead(status, {
     'content-type': contentType,
@@ -151,6 +159,14 @@ async function respond(
     ...headers,
   });
   response.end(request.method === 'HEAD' ? undefined : bytes);
+}
+
+/** Whether the caller holds what would be sent: an answer whose route gave it an entity tag (RFC 9110 §13.1.2). */
+function isKnownTo(request: IncomingMessage, tag: string | undefined): boolean {
+  const condition = request.headers['if-none-match'];
+  if (tag === undefined || condition === undefined) return false;
+  const known = condition.split(',').map((one) => one.trim().replace(/^W\//, ''));
+  return known.includes(tag) || condition.trim() === '*';
 }
 
 async function answerTo(

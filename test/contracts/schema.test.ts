@@ -9,7 +9,7 @@ const FLOATING = [ScalarType.DOUBLE, ScalarType.FLOAT];
 
 /** Methods that create something or move stock or money; reading, ending and proving need no request_id. */
 const REPEATABLE_VERBS =
-  /^(Create|Open|Adjust|Reserve|Commit|Release[A-Z]|Deposit|Checkout|Refund|Cancel|Refresh)/;
+  /^(Create|Open|Adjust|Reserve|Commit|Release[A-Z]|Deposit|Checkout|Refund|Cancel|Refresh|Rotate)/;
 
 /** Methods whose answer is one whole of a bounded size: what an instance has missed, and a receipt. */
 const UNPAGED = [

@@ -10,6 +10,11 @@ import {
   protoMetadata as authMetadata,
 } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
+  KeyServiceClient,
+  KeyServiceService,
+  protoMetadata as keyMetadata,
+} from '../../../proto/gen/auth/v1/key_service.js';
+import {
   RevocationServiceClient,
   RevocationServiceService,
   type RevokeRequest,
@@ -21,6 +26,7 @@ import { ask } from '../../../scripts/system/calls.js';
 import { type Broadcaster, createBroadcaster } from '../../../services/auth/adapters/broadcaster.js';
 import { createRevocationSource } from '../../../services/auth/adapters/revocation-source.js';
 import { createAuthHandlers } from '../../../services/auth/handlers.js';
+import { createKeyHandlers } from '../../../services/auth/key-handlers.js';
 import { createRevocationHandlers } from '../../../services/auth/revocation-handlers.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -43,6 +49,7 @@ export interface Replica extends AuthInstance {
   readonly guard: Guard;
   readonly auth: AuthServiceClient;
   readonly revocationService: RevocationServiceClient;
+  readonly keyService: KeyServiceClient;
   /** How often an instance was told that the log has changed. */
   alarms(): number;
 }
@@ -162,6 +169,7 @@ export async function startReplica(
   }
   const server = new Server({ interceptors: [ownGuard.interceptor] });
   ownGuard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(auth));
+  ownGuard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(auth));
   const handlers = createRevocationHandlers({ ...auth, source });
   ownGuard.addService(server, RevocationServiceService, revocationMetadata, handlers);
   const port = await new Promise<number>((resolve, reject) =>
@@ -173,6 +181,7 @@ export async function startReplica(
   const clients = {
     auth: new AuthServiceClient(address, credentials.createInsecure()),
     revocationService: new RevocationServiceClient(address, credentials.createInsecure()),
+    keyService: new KeyServiceClient(address, credentials.createInsecure()),
   };
   const started = broadcaster;
   if (started !== undefined) await until(() => started.state().connected);

@@ -10,8 +10,15 @@ import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
 import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
 import { createInstanceStore } from '../../../services/auth/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/instances.js';
+import { createKeyLife, type KeyLife, type Rotation } from '../../../services/auth/key-life.js';
 import { readPublishedKeys } from '../../../services/auth/key-store.js';
-import { createKeys, createPublicKeys, type Keys, type PublicKeys } from '../../../services/auth/keys.js';
+import {
+  createKeys,
+  createPublicKeys,
+  type Keys,
+  type PublicKeys,
+  type SigningAlgorithm,
+} from '../../../services/auth/keys.js';
 import { createPasswords, type Passwords } from '../../../services/auth/passwords.js';
 import type { LogBatch } from '../../../services/auth/revocation-log.js';
 import { createRevocationStore } from '../../../services/auth/revocation-store.js';
@@ -36,6 +43,9 @@ export interface AuthInstance {
   readonly database: Database;
   readonly store: AuthStore;
   readonly keys: Keys;
+  readonly keyLife: KeyLife;
+  /** The rotations of this replica. */
+  readonly rotations: Rotation[];
   readonly publicKeys: PublicKeys;
   readonly passwords: Passwords;
   readonly tokens: Tokens;
@@ -65,6 +75,7 @@ export async function openAuth(
   options: {
     keyEncryptionKey?: Buffer;
     accessTokenSeconds?: number;
+    algorithm?: SigningAlgorithm;
     clock?: Clock;
     openKeys?: boolean;
     limits?: Partial<ThrottleLimits>;
@@ -83,7 +94,8 @@ export async function openAuth(
     options.onRevoked?.(batch);
   };
   const store = createAuthStore({ database, onRevoked });
-  const keys = createKeys({ store, keyEncryptionKey, algorithm: 'EdDSA' });
+  const keys = createKeys({ store, keyEncryptionKey, algorithm: options.algorithm ?? 'EdDSA' });
+  const rotations: Rotation[] = [];
   if (options.openKeys !== false) await keys.open();
   const tokens = createTokens({
     issuer: ISSUER,
@@ -109,6 +121,14 @@ export async function openAuth(
     database,
     store,
     keys,
+    keyLife: createKeyLife({
+      store,
+      keys,
+      rotationDays: 30,
+      onRotated: (rotation) => rotations.push(rotation),
+      onNextMissing: () => void keys.replenish(),
+    }),
+    rotations,
     publicKeys: createPublicKeys(store),
     passwords,
     tokens,

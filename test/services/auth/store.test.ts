@@ -115,7 +115,7 @@ describe('the store of auth', () => {
       {
         name: 'the key that signed the parent',
         lock: (tx, { kid }) => tx.keys.lockLive(kid),
-        revoke: 'UPDATE signing_keys SET state_time = now() WHERE kid = $1',
+        revoke: 'UPDATE signing_keys SET publish_time = now() WHERE kid = $1',
         id: 'kid',
       },
     ];
