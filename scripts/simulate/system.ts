@@ -1,0 +1,226 @@
+/** The whole system of one run: the database, the broker, replicas of auth, instances, and the operator who minds them. */
+
+import type { Reachable } from './instance.js';
+import { Instance } from './instance.js';
+import { keyRow, seedTables, userRow } from './auth-rows.js';
+import { Broker } from './broker.js';
+import { Cluster, type Node, type Tables } from './database.js';
+import { type AuthService, startReplica } from './replica.js';
+import { MachineClock, Process } from './time.js';
+import { START_MS, type World } from './world.js';
+
+/** How often the operator tries again, in milliseconds. */
+const OPERATOR_RETRY_MS = 500;
+
+/** A replica of auth, through all its processes. */
+export class Replica implements Reachable {
+  process: Process;
+  service: AuthService;
+  /** The server of the database that it takes for the primary. */
+  node: Node;
+  readonly #system: System;
+
+  constructor(system: System, name: string) {
+    this.#system = system;
+    this.node = system.cluster.primary;
+    const { scheduler, random } = system.world;
+    const clock = new MachineClock(scheduler, { rate: random.between(0.99, 1.01), wallMs: START_MS, monotonicMs: 0 });
+    this.process = new Process(scheduler, name, clock);
+    this.service = this.#start();
+  }
+
+  crash(): void {
+    this.process.kill();
+  }
+
+  /** A new process in the place of the one that crashed. */
+  restart(): void {
+    const { name, clock } = this.process;
+    this.process = new Process(this.#system.world.scheduler, name, clock);
+    this.node = this.#system.cluster.primary;
+    this.service = this.#start();
+  }
+
+  #start(): AuthService {
+    const { world, cluster, broker } = this.#system;
+    return startReplica({
+      world,
+      cluster,
+      broker,
+      process: this.process,
+      node: () => this.node,
+      onLogChanged: () => this.#system.logChanged(),
+    });
+  }
+}
+
+/** A machine on which an instance runs, through all its processes. */
+export class Host {
+  instance: Instance;
+  /** A machine sleeps or has its wall clock set, but not both: nothing is promised for the two together. */
+  readonly sleeps: boolean;
+  readonly #system: System;
+  readonly #name: string;
+  readonly #clock: MachineClock;
+  readonly #offsetMs: number;
+
+  constructor(system: System, name: string) {
+    const { scheduler, random } = system.world;
+    this.#system = system;
+    this.#name = name;
+    this.#offsetMs = random.between(-1500, 1500);
+    this.sleeps = random.chance(0.4);
+    this.#clock = new MachineClock(scheduler, {
+      rate: random.chance(0.3) ? 0.99 : random.between(0.99, 1.01),
+      wallMs: START_MS + this.#offsetMs,
+      monotonicMs: random.between(0, 1e6),
+    });
+    this.instance = this.#start();
+  }
+
+  get clock(): MachineClock {
+    return this.#clock;
+  }
+
+  restart(): void {
+    this.instance.process.kill();
+    this.instance = this.#start();
+  }
+
+  /** What a time service does in the end. */
+  correctClock(): void {
+    this.#clock.step(START_MS + this.#system.world.scheduler.nowMs - this.#clock.wallMs());
+  }
+
+  #start(): Instance {
+    const { world, broker } = this.#system;
+    const process = new Process(world.scheduler, this.#name, this.#clock);
+    return new Instance({
+      world,
+      process,
+      broker,
+      replicas: () => this.#system.replicas,
+      verifyMs: () => world.random.around(this.#system.verifyMs),
+      onEntry: ({ entryId }) => this.#system.entryArrived(process.name, entryId.toString('hex')),
+    });
+  }
+}
+
+/** The system, as faults and callers reach it. */
+export class System {
+  readonly world: World;
+  readonly cluster: Cluster;
+  readonly broker: Broker;
+  readonly replicas: readonly Replica[];
+  readonly hosts: readonly Host[];
+  readonly userIds: readonly string[];
+  /** How long a signature takes to be verified, in milliseconds, about. */
+  verifyMs = 0.3;
+  #databaseStepMs = 0;
+  #saved: { readonly tables: Tables; readonly atMs: number } | undefined;
+  #epochs = 0;
+  #epochDue = false;
+
+  constructor(world: World) {
+    const { scheduler, network, random, settings } = world;
+    this.world = world;
+    this.cluster = new Cluster(scheduler, network, random, START_MS);
+    this.broker = new Broker(scheduler, network);
+    this.userIds = [random.uuid(), random.uuid(), random.uuid()];
+    seedTables(world, this.cluster, {
+      users: this.userIds.map((userId, index) => userRow(userId, `user-${index + 1}`)),
+      keys: (['token', 'broadcast'] as const).flatMap((purpose) => [
+        keyRow(`key-${purpose}-1`, purpose, 'signing'),
+        keyRow(`key-${purpose}-2`, purpose, 'next'),
+      ]),
+    });
+    const replicas = Array.from({ length: settings.replicas }, (_, index) => new Replica(this, `auth-${index + 1}`));
+    this.replicas = replicas;
+    this.hosts = Array.from({ length: settings.instances }, (_, index) => new Host(this, `inventory-${index + 1}`));
+  }
+
+  /** A replica that runs, if there is one. */
+  anyReplica(): Replica | undefined {
+    const running = this.replicas.filter(({ process }) => process.isRunning);
+    return running.length === 0 ? undefined : this.world.random.pick(running);
+  }
+
+  stepDatabaseClock(ms: number): void {
+    this.#databaseStepMs += ms;
+    this.cluster.stepClocks(ms);
+  }
+
+  get databaseStepMs(): number {
+    return this.#databaseStepMs;
+  }
+
+  /** Keeps the database's present state, as a backup does. */
+  save(): void {
+    this.#saved = { tables: this.cluster.standby.copy(), atMs: this.world.scheduler.nowMs };
+  }
+
+  /** Puts the database back to what was saved. @returns whether anything was */
+  restore(): boolean {
+    const saved = this.#saved;
+    if (saved === undefined) return false;
+    const { scheduler, truth } = this.world;
+    this.cluster.restore(saved.tables);
+    truth.restored(saved.atMs);
+    this.world.tell('database', () => `is as it was at ${Math.round(saved.atMs)} ms`);
+    for (const replica of this.replicas) {
+      scheduler.after(this.world.random.between(0, 300), () => {
+        replica.node = this.cluster.primary;
+      });
+    }
+    this.#epochDue = true;
+    return true;
+  }
+
+  failOver(slowestMs: number): void {
+    this.cluster.failOver();
+    this.world.tell('database', () => 'the standby is promoted');
+    for (const replica of this.replicas) {
+      this.world.scheduler.after(this.world.random.next() * slowestMs, () => {
+        replica.node = this.cluster.primary;
+      });
+    }
+  }
+
+  /** After a restore an epoch must be opened, sooner or later. */
+  openEpochIfDue(): void {
+    if (!this.#epochDue) return;
+    this.#epochDue = false;
+    this.#epochs += 1;
+    this.#openEpoch(`epoch-${this.#epochs}`);
+  }
+
+  /** An instance was told that the log is not the one that it has followed. */
+  logChanged(): void {
+    const { truth, violations, scheduler } = this.world;
+    if (truth.restoredAtMs !== undefined) return;
+    violations.push({ oracle: 'liveness', atMs: scheduler.nowMs, what: 'an instance was told LOG_CHANGED, and nothing was lost' });
+  }
+
+  entryArrived(host: string, entryId: string): void {
+    this.onEntryArrived(host, entryId);
+  }
+
+  /** Set by whoever measures. */
+  onEntryArrived: (host: string, entryId: string) => void = () => {};
+
+  #openEpoch(reason: string): void {
+    const { scheduler, truth } = this.world;
+    const again = (): void => void scheduler.after(OPERATOR_RETRY_MS, () => this.#openEpoch(reason));
+    const replica = this.anyReplica();
+    if (replica === undefined) {
+      again();
+      return;
+    }
+    replica.process.run(() => {
+      replica.service.epochs.open({ reason, actor: 'operator', requestId: reason }).then(() => {
+        truth.confirmed(reason);
+        this.world.tell('operator', () => `${reason} is open`);
+      }, again);
+    });
+  }
+}
