@@ -101,7 +101,7 @@ export function watchTlsFiles(options: {
   const listeners = new Set<(next: SecureContextOptions) => void>();
   let used = readTlsFiles(files, clock);
   let refused = '';
-  let looking: Promise<void> | undefined;
+  let looking = Promise.resolve();
 
   const look = async (): Promise<void> => {
     try {
@@ -128,10 +128,9 @@ export function watchTlsFiles(options: {
       );
     }
   };
+  // One after the other: a look that has begun may have read what has changed since.
   const reload = (): Promise<void> => {
-    looking ??= look().finally(() => {
-      looking = undefined;
-    });
+    looking = looking.then(look);
     return looking;
   };
   const timer = setInterval(() => void reload(), pollMs).unref();
