@@ -49,6 +49,7 @@ describe('the configuration of auth', () => {
       signingAlgorithm: 'EdDSA',
       accessTokenSeconds: 300,
       leaseMs: 5000,
+      loginLimits: { failuresPerName: 20, failuresPerPeer: 300, windowSeconds: 300 },
       reflection: false,
       bootstrap: { users: [], clients: [] },
     });
@@ -63,6 +64,9 @@ describe('the configuration of auth', () => {
       PORTCULLIS_ACCESS_TOKEN_SECONDS: '3601',
       PORTCULLIS_KEY_ENCRYPTION_KEY: Buffer.alloc(31).toString('base64url'),
       PORTCULLIS_LEASE_MS: '0',
+      PORTCULLIS_LOGIN_FAILURES_PER_NAME: '0',
+      PORTCULLIS_LOGIN_FAILURES_PER_PEER: 'many',
+      PORTCULLIS_LOGIN_WINDOW_SECONDS: '86401',
       PORTCULLIS_SIGNING_ALGORITHM: 'HS256',
       PORTCULLIS_TYPO: '1',
     };

@@ -12,7 +12,7 @@ import { expect } from 'chai';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import { errorOf, type ReceivedError } from '../../../interceptors/client.js';
 import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
-import { UserServiceClient } from '../../../proto/gen/auth/v1/user_service.js';
+import { UserServiceClient, UserState } from '../../../proto/gen/auth/v1/user_service.js';
 import {
   RevocationServiceClient,
   RevokeWait,
@@ -221,6 +221,60 @@ describe('auth main', function () {
       expect((await refusal(ask(users.getUser.bind(users), { userId: 'x' }, { token }))).code).to.equal(
         status.NOT_FOUND,
       );
+    });
+
+    it('what is changed under a user who is logged in', async () => {
+      const { accessToken: token } = await logIn();
+      const username = 'changing';
+      const request = { username, password: 'long enough', roles: ['customer'], requestId: randomUUID() };
+      const { user } = await ask(users.createUser.bind(users), request, { token });
+      expect(user?.state).to.equal(UserState.USER_STATE_ACTIVE);
+      const userId = user?.userId ?? '';
+      const first = await logIn({ username, password: 'long enough' });
+      const isRefused = (login: { accessToken: string }) =>
+        becomes(async () => {
+          const page = { pageSize: 0, pageToken: '' };
+          const call = ask(auth.listSessions.bind(auth), page, { token: login.accessToken });
+          return (await reasonOf(call)) === 'TOKEN_REVOKED';
+        });
+
+      const roles = { userId, roles: ['customer', 'security'], requestId: randomUUID() };
+      const restamped = await ask(users.setUserRoles.bind(users), roles, { token });
+      expect(restamped.user?.roles).to.deep.equal(['customer', 'security']);
+      await isRefused(first);
+      const second = await ask(auth.refresh.bind(auth), {
+        refreshToken: first.refreshToken,
+        requestId: randomUUID(),
+      });
+
+      const page = { userId, pageSize: 0, pageToken: '' };
+      const { sessions } = await ask(users.listUserSessions.bind(users), page, { token });
+      expect(sessions).to.have.length(1);
+      expect(sessions[0]).to.include({ deviceName: 'test', current: false });
+      expect(sessions[0]?.lastUseTime?.getTime()).to.be.above(sessions[0]?.createTime?.getTime() ?? 0);
+
+      const passwords = { oldPassword: 'wrong password', newPassword: 'longer than enough' };
+      const wrong = ask(auth.changePassword.bind(auth), passwords, { token: second.accessToken });
+      expect((await refusal(wrong)).reason).to.equal('LOGIN_FAILED');
+      const right = { ...passwords, oldPassword: 'long enough' };
+      const receipt = await ask(auth.changePassword.bind(auth), right, { token: second.accessToken });
+      expect(receipt.sequence > restamped.sequence).to.equal(true);
+      expect(receipt.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 5000);
+      await isRefused(second);
+      const third = await logIn({ username, password: 'longer than enough' });
+
+      const account = { userId, requestId: randomUUID() };
+      const disabled = await ask(users.disableUser.bind(users), account, { token });
+      expect(disabled.user?.state).to.equal(UserState.USER_STATE_DISABLED);
+      await isRefused(third);
+      const refused = await refusal(logIn({ username, password: 'longer than enough' }));
+      expect([refused.reason, refused.message]).to.deep.equal([
+        'LOGIN_FAILED',
+        'username or password is wrong',
+      ]);
+      const enabled = await ask(users.enableUser.bind(users), account, { token });
+      expect(enabled.user?.state).to.equal(UserState.USER_STATE_ACTIVE);
+      await logIn({ username, password: 'longer than enough' });
     });
 
     it('an exchange for a service and introspection, each to whom it may', async () => {

@@ -1,0 +1,65 @@
+/** Tests of migrating a database of auth that holds accounts already. */
+
+import { randomUUID } from 'node:crypto';
+import { cp, mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { expect } from 'chai';
+import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { skeletonOf } from '../../../services/auth/usernames.js';
+import { type Database, openDatabase } from '../../../services/common/database.js';
+import { createLog } from '../../../services/common/log.js';
+import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+
+const MIGRATIONS = fileURLToPath(new URL('../../../services/auth/migrations', import.meta.url));
+
+describe('migrating auth', () => {
+  let folder: TemporaryFolder;
+  let fresh: FreshDatabase;
+
+  beforeEach(async () => {
+    folder = await makeTemporaryFolder();
+    fresh = await freshDatabase();
+  });
+  afterEach(async () => {
+    await fresh.drop();
+    await folder.remove();
+  });
+
+  /** The database as a program knew it that had migrations up to this number. */
+  const openAt = async (last: string): Promise<Database> => {
+    const path = join(folder.path, last);
+    await mkdir(path);
+    await cp(MIGRATIONS, path, { recursive: true });
+    for (const name of await readdir(path)) if (name.slice(0, 4) > last) await rm(join(path, name));
+    const log = createLog({ service: 'auth', level: 'silent' });
+    const database = openDatabase({ url: fresh.url, migrations: pathToFileURL(`${path}/`), log });
+    await database.ready(AbortSignal.timeout(10_000));
+    return database;
+  };
+
+  it('gives the names of before the skeletons that new names get, and keeps twins apart', async () => {
+    const names = ['alice', 'm.w-1_0', 'www.mm', 'paypal', 'paypa1', 'modern', 'rnodern'];
+    const before = await openAt('0004');
+    for (const name of names) {
+      await before.query('INSERT INTO users (user_id, username, password_hash) VALUES ($1, $2, $3)', [
+        randomUUID(),
+        name,
+        'x',
+      ]);
+    }
+    await before.close();
+    const after = await openAt('9999');
+    const { rows } = await after.query<{ username: string; name_skeleton: string }>(
+      'SELECT username, name_skeleton FROM users',
+    );
+    await after.close();
+    const twins = ['paypa1', 'rnodern'];
+    for (const { username, name_skeleton: skeleton } of rows) {
+      const expected = skeletonOf(username);
+      if (twins.includes(username)) expect(skeleton).to.match(new RegExp(`^${expected} [0-9a-f-]{36}$`));
+      else expect(skeleton).to.equal(expected);
+    }
+    expect(rows).to.have.length(names.length);
+  });
+});
