@@ -1,6 +1,7 @@
 /** A guarded server with one method of each kind, and rules to try; over real sockets. */
 
 import {
+  type ChannelCredentials,
   Client,
   credentials,
   Metadata,
@@ -155,7 +156,25 @@ export interface Echo {
   stop(): Promise<void>;
 }
 
-export async function startEcho(issuer: TestIssuer, options: Partial<GuardOptions> = {}): Promise<Echo> {
+/** Where an echo server listens, and how it is reached. */
+export interface EchoListener {
+  /** What is bound; `unix:` and a path, or a host for which a free port is taken. */
+  readonly bind: string;
+  readonly server: ServerCredentials;
+  readonly client: ChannelCredentials;
+}
+
+const PLAIN_ON_LOOPBACK: EchoListener = {
+  bind: '127.0.0.1:0',
+  server: ServerCredentials.createInsecure(),
+  client: credentials.createInsecure(),
+};
+
+export async function startEcho(
+  issuer: TestIssuer,
+  options: Partial<GuardOptions> = {},
+  listener: EchoListener = PLAIN_ON_LOOPBACK,
+): Promise<Echo> {
   const guard = await createGuard({
     issuer: ISSUER,
     audience: AUDIENCE,
@@ -166,11 +185,12 @@ export async function startEcho(issuer: TestIssuer, options: Partial<GuardOption
   const trace = new Trace();
   guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+    server.bindAsync(listener.bind, listener.server, (error, bound) =>
       error === null ? resolve(bound) : reject(error),
     );
   });
-  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  const address = listener.bind.replace(/:0$/, `:${port}`);
+  const client = new Client(address, listener.client);
   return {
     guard,
     client,
