@@ -47,6 +47,9 @@ const QUESTIONS_OPEN_MAX = QUESTIONS_PER_LEASE + 3;
 /** How long a whole list may take to arrive, in milliseconds. */
 const PULL_TIMEOUT_MS = 60_000;
 
+/** How many broadcasts may be verified at once. */
+export const BROADCASTS_UNDER_WAY_MAX = 32;
+
 const NOTHING_TO_STOP = (): void => {};
 
 export class FeedRunner {
@@ -60,6 +63,8 @@ export class FeedRunner {
   #stopTick = NOTHING_TO_STOP;
   #stopLeaseEnd = NOTHING_TO_STOP;
   #open = 0;
+  #hearing = 0;
+  #hasLeftOut = false;
   /** Questions are being asked. */
   #asking = false;
   #askingNow = false;
@@ -272,6 +277,13 @@ export class FeedRunner {
   /** Never rejects: a message that cannot be read is counted and forgotten. */
   async #hear(bytes: Uint8Array): Promise<void> {
     const { feed, log, onForgery } = this.#options;
+    if (this.#hearing >= BROADCASTS_UNDER_WAY_MAX) {
+      // Whoever floods the broker, with replayed messages say, must not take the time that questions
+      // and calls need: the lease would run out. What is left out is asked for.
+      this.#hasLeftOut = true;
+      return;
+    }
+    this.#hearing += 1;
     try {
       const broadcast = await this.#reader.read(bytes);
       if (broadcast === undefined) {
@@ -283,6 +295,12 @@ export class FeedRunner {
     } catch (error) {
       log.error({ event: 'broadcast_unusable', err: error }, 'a broadcast could not be taken');
       this.askNow();
+    } finally {
+      this.#hearing -= 1;
+      if (this.#hearing === 0 && this.#hasLeftOut) {
+        this.#hasLeftOut = false;
+        if (feed.hydrated) this.askNow();
+      }
     }
   }
 

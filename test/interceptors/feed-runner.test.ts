@@ -1,16 +1,22 @@
 /** The feed at work: when it asks, what it does with answers, and what it says when there are none. */
 
 import { expect } from 'chai';
+import { BROADCAST_TYPE } from '../../interceptors/broadcasts.js';
 import { ServiceError } from '../../interceptors/errors.js';
 import { Feed } from '../../interceptors/feed.js';
-import { FeedRunner, type RevocationSource } from '../../interceptors/feed-runner.js';
+import {
+  BROADCASTS_UNDER_WAY_MAX,
+  FeedRunner,
+  type RevocationSource,
+} from '../../interceptors/feed-runner.js';
 import { statusOf } from '../../interceptors/status.js';
-import type {
-  PullResponse,
-  SyncRequest,
-  SyncResponse,
+import {
+  Broadcast,
+  type PullResponse,
+  type SyncRequest,
+  type SyncResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { answer, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
+import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 import { SetClock, TestKey, tokenEntry } from './tokens-support.js';
 
 /** A question, open until the test answers it. */
@@ -365,6 +371,45 @@ describe('a feed runner', () => {
       await settled();
     }
     expect(source.pulls).to.have.length(1);
+  });
+
+  it('verifies a bounded number of broadcasts at once, and asks for what it left out', async () => {
+    await runner.close();
+    const key = new TestKey('EdDSA');
+    const message = broadcast([tokenEntry('11111111-1111-4111-8111-111111111111', { sequence: 1n })]);
+    const replayed = Buffer.from(await key.sign(Broadcast.encode(message).finish(), { typ: BROADCAST_TYPE }));
+    let taken = 0;
+    let hear: (bytes: Uint8Array) => void = () => {};
+    source = new HeldSource(clock);
+    feed = new Feed({
+      service: 'inventory',
+      instance: Buffer.alloc(16, 1),
+      listener: { entryAdded: () => (taken += 1), listFilled: () => {}, epochChanged: () => {} },
+    });
+    runner = new FeedRunner({
+      feed,
+      source,
+      service: 'inventory',
+      instance: Buffer.alloc(16, 1),
+      nats: { url: '', name: '', awaited: false },
+      subscribe: ({ onMessage }) => {
+        hear = onMessage;
+        return { close: async () => {} };
+      },
+      clock,
+      log: { info: () => {}, warn: () => {}, error: () => {} },
+      onKeys: () => {},
+      onCurrentChange: () => {},
+      onForgery: () => {},
+    });
+    runner.start();
+    await hydrate({ broadcastKeys: [key.published] });
+    const asked = source.questions.length;
+    for (let sent = 0; sent < 10 * BROADCASTS_UNDER_WAY_MAX; sent += 1) hear(replayed);
+    await source.question(asked);
+    expect(taken).to.equal(BROADCASTS_UNDER_WAY_MAX);
+    hear(replayed);
+    await until(() => taken > BROADCASTS_UNDER_WAY_MAX);
   });
 
   it('stops asking, and gives up what is open, when it is closed', async () => {
