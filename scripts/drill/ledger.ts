@@ -103,10 +103,18 @@ export class Ledger {
   #services = new Map<string, Service[]>();
   #round: RoundFigures = newRound(0, 'none');
   #mayLoseService = true;
+  readonly #stoodStill: (atMs: number) => boolean;
 
-  /** @param boundMs - after this many milliseconds a revocation must hold everywhere */
-  constructor(boundMs: number) {
+  /** Answers that a list was stale, of which the machine was the cause and not the fault. */
+  starved = 0;
+
+  /**
+   * @param boundMs - after this many milliseconds a revocation must hold everywhere
+   * @param stoodStill - whether the machine let nobody run for a while, shortly before that moment
+   */
+  constructor(boundMs: number, stoodStill: (atMs: number) => boolean = () => false) {
     this.boundMs = boundMs;
+    this.#stoodStill = stoodStill;
   }
 
   /** Begins a round. @param mayLoseService - whether instances may come to distrust their lists */
@@ -169,7 +177,10 @@ export class Ledger {
       this.report(kind, `${describe(seen)} was answered ${outcome.reason}`);
     }
     if (outcome.kind !== 'unavailable' || outcome.reason !== 'REVOCATION_STATE_STALE') return;
-    if (!this.#mayLoseService) this.report('SERVICE_LOST', `${describe(seen)} was refused as stale`);
+    if (this.#mayLoseService) return;
+    // Without processor time no list can be kept up to date: that says nothing about the fault.
+    if (this.#stoodStill(seen.endedMs)) this.starved += 1;
+    else this.report('SERVICE_LOST', `${describe(seen)} was refused as stale`);
   }
 
   #judgeRevoked(seen: Observation, revokedMs: number): void {

@@ -1,7 +1,6 @@
 /** The drill of revocations: real processes, real servers, faults, and nobody revoked who is served beyond the bound. */
 
 import { loadavg } from 'node:os';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { buildArena } from './arena.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
 import { type CalmFigures, measureCalm } from './calm.js';
@@ -14,6 +13,7 @@ import { nowMs } from './moment.js';
 import { createRandom, type Random } from './random.js';
 import { createProgress, type Figures, figuresOf, summaryOf, violationsOf } from './report.js';
 import { type Rounds, runRound } from './rounds.js';
+import { noticeStandstills } from './standstill.js';
 
 /** How long an instance may trust its list, in milliseconds. */
 export const LEASE_MS = 1_500;
@@ -23,8 +23,8 @@ export const BOUND_MS = LEASE_MS + 100;
 
 const CALM_TIMES_MAX = 60;
 const CALM_TIMES_PER_ROUND = 4;
-const DELAY_RESOLUTION_MS = 5;
-const NANOSECONDS_PER_MILLISECOND = 1e6;
+/** Who does not run for half a lease may be without one a little later. */
+const STANDSTILL_MS = LEASE_MS / 2;
 
 /** How to drill. */
 export interface DrillOptions {
@@ -56,9 +56,9 @@ export async function drillRevocation({
       if (state !== 'starting') progress.show(0, count, `${part} ${detail}`.trim());
     },
   });
-  const delay = monitorEventLoopDelay({ resolution: DELAY_RESOLUTION_MS });
+  const standstills = noticeStandstills(STANDSTILL_MS, 2 * LEASE_MS);
   const clients = connectTo(arena);
-  const ledger = new Ledger(BOUND_MS);
+  const ledger = new Ledger(BOUND_MS, standstills.wereBefore);
   const revoker = new Revoker({ arena, clients, ledger });
   const intruder = await admitIntruder(arena, random);
   try {
@@ -67,7 +67,6 @@ export async function drillRevocation({
     const quiet = await measureCalm({ arena, clients, revoker, times, signal });
     progress.show(0, count, 'nothing is broken, under load');
     const loaded = await measureUnderLoad({ arena, clients, ledger, revoker, random, times, signal });
-    delay.enable();
     const rounds: Rounds = {
       arena,
       clients,
@@ -101,14 +100,14 @@ export async function drillRevocation({
       lease_ms: LEASE_MS,
       revoke_to_refused_ms: quiet,
       revoke_to_refused_under_load_ms: loaded,
-      drill_delay_ms_max: Math.round(delay.max / NANOSECONDS_PER_MILLISECOND),
+      drill_delay_ms_max: Math.round(standstills.worstMs()),
       load_average: busy,
       seconds: Math.round((nowMs() - startedMs) / 1_000),
     });
     print(figures, ledger);
     return figures;
   } finally {
-    delay.disable();
+    standstills.stop();
     await intruder.close();
     clients.close();
     await arena.stop();
@@ -167,6 +166,11 @@ function print(figures: Figures, ledger: Ledger): void {
       `a revoked token was last admitted ${figures.max_late_ms} ms after Revoke had returned (bound ${figures.bound_ms} ms); ` +
       `the drill itself was late by ${figures.drill_delay_ms_max} ms at worst`,
   );
+  if (figures.starved > 0) {
+    console.log(
+      `the machine stood still at times: ${figures.starved} calls were refused as stale without a fault`,
+    );
+  }
   if (figures.violations === 0) console.log('No violation.');
   else console.error(`${figures.violations} violations:\n${violationsOf(ledger)}`);
 }
