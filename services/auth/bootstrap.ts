@@ -29,12 +29,12 @@ export interface BootstrapClient {
   readonly exchangeAudiences: readonly string[];
 }
 
-/** Creates what is absent. Several replicas may do so at once. */
+/** Creates what is absent, and names the users who cannot be: others have names that look alike. Several replicas may do so at once. */
 export async function applyBootstrap(
   bootstrap: Bootstrap,
   { store, passwords }: { readonly store: AuthStore; readonly passwords: Passwords },
-): Promise<{ readonly users: number; readonly clients: number }> {
-  const created = { users: 0, clients: 0 };
+): Promise<{ readonly users: number; readonly clients: number; readonly lookAlikes: readonly string[] }> {
+  const created = { users: 0, clients: 0, lookAlikes: [] as string[] };
   for (const { secret, ...client } of bootstrap.clients) {
     if (await store.transaction((tx) => tx.clients.find(client.clientId))) continue;
     const secretHash = secret === undefined ? undefined : await passwords.hash(secret);
@@ -54,6 +54,8 @@ export async function applyBootstrap(
       }),
     );
     if (user !== undefined) created.users += 1;
+    else if (!(await store.transaction((tx) => tx.users.hasName(username))))
+      created.lookAlikes.push(username);
   }
   return created;
 }

@@ -163,6 +163,9 @@ async function serve(config: Config): Promise<void> {
       await parts.log.setLeaseMs(config.leaseMs);
       const created = await applyBootstrap(config.bootstrap, parts);
       if (created.users + created.clients > 0) log.info(created, 'created what the bootstrap file names');
+      if (created.lookAlikes.length > 0) {
+        log.warn(created, 'users of the bootstrap file have names that look like those of others');
+      }
     });
     unprepared = '';
     host.readinessChanged();

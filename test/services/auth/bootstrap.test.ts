@@ -55,7 +55,9 @@ describe('bootstrap', () => {
       users: [{ ...user, password: 'second password', roles: ['operator'] }],
       clients: [{ ...client, scopes: ['auth.introspect'] }],
     };
-    expect(await applyBootstrap(changed, auth)).to.deep.equal({ users: 0, clients: 0 });
+    expect(await applyBootstrap(changed, auth)).to.deep.equal({ users: 0, clients: 0, lookAlikes: [] });
+    const twin = { ...changed, users: [{ ...user, username: '0lga' }] };
+    expect(await applyBootstrap(twin, auth)).to.deep.equal({ users: 0, clients: 0, lookAlikes: ['0lga'] });
     await auth.sessions.login(attemptOf('olga', 'first password'));
     expect(await codeOf(auth.sessions.login(attemptOf('olga', 'second password')))).to.equal('LOGIN_FAILED');
     const found = await auth.store.transaction((tx) => tx.clients.find('legacy'));
