@@ -274,13 +274,13 @@ function createWatch(committed: Committed, { clock, timers }: { clock: Clock; ti
       const isBefore = record.askedAtMs <= committedAtMs;
       let one = watched.get(key);
       if (one === undefined) {
-        // Whoever asks for the first time after the commit gets the entry before its first lease.
-        if (!isBefore || record.askedAtMs + boundMs <= committedAtMs) return;
+        if (isBefore && record.askedAtMs + boundMs <= committedAtMs) return;
         const { service, instance } = record;
         one = {
           service,
           instance,
-          askedBeforeMs: record.askedAtMs,
+          // When only a later question is known, an earlier one may have been written over by it.
+          askedBeforeMs: isBefore ? record.askedAtMs : committedAtMs,
           askedSince: false,
           enforcedAtMs: undefined,
         };

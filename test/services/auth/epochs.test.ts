@@ -73,6 +73,10 @@ describe('an epoch', function () {
   it('is broadcast in by either replica: the log begins with 1, and all acknowledge at once', async () => {
     await open();
     await allCurrent();
+    // So long that what comes with a regular question does not come soon.
+    await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = 10000');
+    for (const guard of cluster.guards()) guard.askNow();
+    await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
     for (const [index, replica] of cluster.replicas.entries()) {
       const startedMs = performance.now();
       const { sequence, instances } = await cluster.revoke(
@@ -84,7 +88,7 @@ describe('an epoch', function () {
       const states = new Set(instances.map(({ state }) => state));
       expect(states).to.deep.equal(new Set([EnforcementState.ENFORCEMENT_STATE_ENFORCED]));
       expect(instances.length).to.be.at.least(4);
-      expect(performance.now() - startedMs).to.be.below(300);
+      expect(performance.now() - startedMs).to.be.below(1000);
     }
   });
 

@@ -15,6 +15,9 @@ import { addUser, claimsOf, codeOf, type TestUser } from './instance.js';
 const { ENFORCEMENT_STATE_ENFORCED, ENFORCEMENT_STATE_UNKNOWN } = EnforcementState;
 const LEASE_MS = 1500;
 
+/** So long that what comes with a regular question does not come soon. */
+const LONG_LEASE_MS = 10_000;
+
 function statesOf(instances: readonly InstanceReceipt[]): string[] {
   return instances.map(({ service, state }) => `${service} ${state}`).sort();
 }
@@ -29,8 +32,8 @@ describe('a receipt', function () {
   let cluster: Cluster;
   let alice: TestUser;
 
-  const start = async (withBroker = true): Promise<void> => {
-    cluster = await startCluster({ leaseMs: LEASE_MS, ...(withBroker && { nats }) });
+  const start = async ({ withBroker = true, leaseMs = LEASE_MS } = {}): Promise<void> => {
+    cluster = await startCluster({ leaseMs, ...(withBroker && { nats }) });
     alice = await addUser(cluster.replicas[0]);
     await until(async () => (await known()).length === 4);
   };
@@ -53,7 +56,7 @@ describe('a receipt', function () {
   });
 
   it('of known instances comes once each has the entry, whichever replica it asks', async () => {
-    await start();
+    await start({ leaseMs: LONG_LEASE_MS });
     for (const replica of cluster.replicas) {
       const token = await cluster.token(alice, replica);
       for (const guard of cluster.guards()) expect(await verdictOf(guard, token)).to.equal('OK');
@@ -65,14 +68,14 @@ describe('a receipt', function () {
       }
       expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
       // Acknowledged at once, not with the next regular question.
-      expect(tookMs).to.be.below(LEASE_MS / 5);
+      expect(tookMs).to.be.below(LONG_LEASE_MS / 10);
       for (const { milliseconds } of instances) expect(milliseconds).to.be.within(1, tookMs);
       expect(new Set(instances.map(({ instance }) => instance.toString('hex')))).to.have.property('size', 4);
     }
   });
 
   it('of known instances comes without a broker too, with their second question', async () => {
-    await start(false);
+    await start({ withBroker: false });
     const startedMs = performance.now();
     const { instances } = await revokeUser(RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
     expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
@@ -150,15 +153,16 @@ describe('a receipt', function () {
     expect(rows).to.deep.equal([{ seq: BigInt(WAITS_MAX) }]);
   });
 
-  it('knows of what auth itself enforces without any broker in milliseconds', async () => {
-    await start(false);
-    const token = await cluster.token(alice);
+  it('is true of auth itself at once, without any broker', async () => {
+    await start({ withBroker: false, leaseMs: LONG_LEASE_MS });
     const [replica] = cluster.replicas;
-    expect(await verdictOf(replica.guard, token)).to.equal('OK');
-    const { sid } = claimsOf(token);
-    await cluster.revoke({ $case: 'sessionId', value: String(sid) });
-    const startedMs = performance.now();
-    await until(async () => (await verdictOf(replica.guard, token)) === 'TOKEN_REVOKED');
-    expect(performance.now() - startedMs).to.be.below(LEASE_MS / 10);
+    for (let round = 0; round < 3; round += 1) {
+      const token = await cluster.token(alice);
+      expect(await verdictOf(replica.guard, token)).to.equal('OK');
+      await cluster.revoke({ $case: 'sessionId', value: String(claimsOf(token)['sid']) });
+      const startedMs = performance.now();
+      await until(async () => (await verdictOf(replica.guard, token)) === 'TOKEN_REVOKED');
+      expect(performance.now() - startedMs).to.be.below(LONG_LEASE_MS / 20);
+    }
   });
 });
