@@ -1,7 +1,8 @@
 /** The feed at work: when it asks, what it does with answers, and what it says when there are none. */
 
+import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { BROADCAST_TYPE } from '../../interceptors/broadcasts.js';
+import { BROADCAST_TYPE, type subscribeToBroadcasts } from '../../interceptors/broadcasts.js';
 import { ServiceError } from '../../interceptors/errors.js';
 import { Feed } from '../../interceptors/feed.js';
 import {
@@ -12,6 +13,8 @@ import {
 import { statusOf } from '../../interceptors/status.js';
 import {
   Broadcast,
+  type Entry,
+  type EntryKind,
   type PullResponse,
   type SyncRequest,
   type SyncResponse,
@@ -140,6 +143,16 @@ describe('a feed runner', () => {
   let runner: FeedRunner;
   let events: string[];
   let logged: string[];
+  let broker: Parameters<typeof subscribeToBroadcasts>[0];
+
+  /** Broadcasts entries, signed with a key. */
+  async function hear(signer: TestKey, ...entries: Entry[]): Promise<void> {
+    const bytes = Broadcast.encode(broadcast(entries)).finish();
+    broker.onMessage(Buffer.from(await signer.sign(bytes, { typ: BROADCAST_TYPE })));
+    // Signatures are verified on another thread.
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    await settled();
+  }
 
   beforeEach(() => {
     clock = new SetClock();
@@ -158,7 +171,11 @@ describe('a feed runner', () => {
       source,
       service: 'inventory',
       instance,
-      nats: undefined,
+      nats: { url: 'nats://broker.example', name: 'test', awaited: false },
+      subscribe: (subscription) => {
+        broker = subscription;
+        return { close: async () => {} };
+      },
       clock,
       log: { info: note, warn: note, error: note },
       onKeys: (keys) => events.push(`keys ${[...keys.keyIds()].length}`),
@@ -410,6 +427,73 @@ describe('a feed runner', () => {
     expect(taken).to.equal(BROADCASTS_UNDER_WAY_MAX);
     hear(replayed);
     await until(() => taken > BROADCASTS_UNDER_WAY_MAX);
+  });
+
+  describe('with a broker', () => {
+    const key = new TestKey('EdDSA');
+    const entryOf = (over: Partial<Entry> = {}) => tokenEntry(randomUUID(), { sequence: 1n, ...over });
+
+    it('takes what a broadcast key signed, and asks nothing for that', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(key, entryOf());
+      expect([feed.list.size, feed.applied, source.questions.length]).to.deep.equal([1, 0n, 2]);
+    });
+
+    it('asks at once when something is missing, or an acknowledgement is asked for', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(key, entryOf({ sequence: 3n }));
+      (await source.question(2)).answer(answer({ head: 3n, broadcastKeys: [key.published] }));
+      await settled();
+      const one = entryOf({ sequence: 4n, acknowledge: true });
+      await hear(key, one);
+      expect((await source.question(3)).request.seen).to.deep.equal([one.entryId]);
+    });
+
+    it('takes nothing that another key signed, and tells of it', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(new TestKey('EdDSA', key.published.kid), entryOf());
+      broker.onMessage(Buffer.from('nonsense'));
+      await settled();
+      expect(feed.list.size).to.equal(0);
+      expect(events).to.deep.equal(['forgery', 'forgery']);
+    });
+
+    it('tells of no forgery before it knows any key', async () => {
+      await hear(key, entryOf());
+      expect(events).to.deep.equal([]);
+    });
+
+    it('asks at once when an entry in a broadcast cannot be understood', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(key, entryOf({ kind: 99 as EntryKind }));
+      expect(source.questions).to.have.length(3);
+      expect(logged).to.include('broadcast_unusable');
+    });
+
+    it('asks at once when the broker is back: what was broadcast meanwhile is missing', async () => {
+      broker.onConnected();
+      await settled();
+      expect(source.questions).to.have.length(1);
+      await hydrate();
+      broker.onDisconnected('gone');
+      broker.onConnected();
+      await settled();
+      expect(source.questions).to.have.length(3);
+    });
+
+    it('is not led back to a broadcast key that has left, by an answer that was overtaken', async () => {
+      await hydrate({ leaseLength: { seconds: 0n, nanos: 500_000_000 }, broadcastKeys: [key.published] });
+      const [slow, quick] = [await source.question(2), await source.question(3)];
+      const next = new TestKey('EdDSA');
+      quick.answer(answer({ broadcastKeys: [next.published] }));
+      await settled();
+      slow.answer(answer({ broadcastKeys: [key.published] }));
+      await settled();
+      await hear(key, entryOf());
+      expect(feed.list.size).to.equal(0);
+      await hear(next, entryOf());
+      expect(feed.list.size).to.equal(1);
+    });
   });
 
   it('stops asking, and gives up what is open, when it is closed', async () => {

@@ -41,12 +41,12 @@ const anyOwnEntry: fc.Arbitrary<Entry> = fc
     uuid: anyUuid,
     name: anyName,
     minGeneration: anyGeneration,
-    minutes: fc.nat(10),
+    afterMs: fc.nat(10 * MINUTE_MS),
   })
-  .map(({ kind, uuid, name, minGeneration, minutes }) =>
+  .map(({ kind, uuid, name, minGeneration, afterMs }) =>
     entry(kind, kind === ENTRY_KIND_TOKEN || kind === ENTRY_KIND_SESSION ? bytesOf(uuid) : name, {
       minGeneration,
-      keepUntil: new Date(KEEP_UNTIL_MS + minutes * MINUTE_MS),
+      keepUntil: new Date(KEEP_UNTIL_MS + afterMs),
     }),
   );
 const anyForeignEntry = fc
@@ -55,11 +55,11 @@ const anyForeignEntry = fc
     anyIssuer,
     fc.oneof(anyUuid, anyName),
     anySeconds,
-    fc.nat(10),
+    fc.nat(10 * MINUTE_MS),
   )
-  .map(([kind, issuer, text, seconds, minutes]) =>
+  .map(([kind, issuer, text, seconds, afterMs]) =>
     foreignEntry(kind, issuer, text, seconds, {
-      keepUntil: new Date(KEEP_UNTIL_MS + minutes * MINUTE_MS),
+      keepUntil: new Date(KEEP_UNTIL_MS + afterMs),
     }),
   );
 const anyEntry = fc.oneof({ weight: 3, arbitrary: anyOwnEntry }, { weight: 1, arbitrary: anyForeignEntry });
