@@ -90,6 +90,8 @@ export interface GuardState {
   readonly leaseMs: number;
   /** Entries in the revocation list. */
   readonly entries: number;
+  /** Entries at which the list is full and the process stops serving. */
+  readonly entriesMax: number;
   /** Everything up to this sequence of the log is in the list. */
   readonly applied: bigint;
   /** Verified tokens remembered. */
@@ -242,6 +244,7 @@ class ServerGuard implements Guard, CallGuard {
       current: leaseMs > 0,
       leaseMs: Math.max(0, leaseMs),
       entries: this.#feed.list.size,
+      entriesMax: this.#feed.list.max,
       applied: this.#feed.applied,
       tokens: this.#enforcement.admissions.tokens.size,
       missing: this.#runner.missing,

@@ -52,11 +52,11 @@ export class RevocationList {
   // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
   readonly #foreignIds = new Map<string, number>();
   readonly #foreignUsers = new Map<string, ForeignCutOff>();
-  readonly #max: number;
+  /** How many entries it may hold. */
+  readonly max: number;
 
-  /** @param max - how many entries it may hold */
   constructor(max: number = LIST_ENTRIES_MAX) {
-    this.#max = max;
+    this.max = max;
   }
 
   /** The number of entries held. */
@@ -128,7 +128,7 @@ export class RevocationList {
 
   /** Entries that are known already count as well: near its end the list errs on the safe side. */
   #makeSureOfRoom(more = 1): void {
-    if (this.size + more > this.#max) throw new ListFullError(this.#max);
+    if (this.size + more > this.max) throw new ListFullError(this.max);
   }
 
   #tablesOf(kind: EntryKind): Map<number, IdTable> {

@@ -12,6 +12,7 @@ import {
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { type Database, openDatabase } from '../common/database.js';
 import { ConfigurationError } from '../common/env.js';
+import { createGuardMetrics } from '../common/guard-metrics.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog, flushLog, type Log } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
@@ -86,6 +87,7 @@ async function serve(config: Config): Promise<void> {
   };
   const parts = createParts(config, { database, log, onRevoked });
   const source = createRevocationSource(parts.revocations);
+  const metrics = createGuardMetrics();
   const guard = await createGuard({
     issuer,
     audience: OWN_AUDIENCE,
@@ -94,7 +96,9 @@ async function serve(config: Config): Promise<void> {
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     log,
+    observer: metrics.observer,
   });
+  metrics.attach(guard);
   askNow = guard.askNow.bind(guard);
 
   let unprepared = 'keys and first accounts are not prepared yet';
@@ -103,6 +107,7 @@ async function serve(config: Config): Promise<void> {
     listen: config.listen,
     opsListen: config.opsListen,
     log,
+    registry: metrics.registry,
     reflection: config.reflection,
     drainMs: config.drainMs,
     interceptors: [guard.interceptor],

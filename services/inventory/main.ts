@@ -3,6 +3,7 @@
 import { createGuard, systemClock } from '../../interceptors/index.js';
 import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { openDatabase } from '../common/database.js';
+import { createGuardMetrics } from '../common/guard-metrics.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
@@ -25,6 +26,7 @@ async function main(config: Config): Promise<void> {
   const database = openDatabase({ url: config.databaseUrl, migrations, log });
   const store = createStore({ database, log });
   const feed = createChangeFeed({ store, clock: systemClock, log });
+  const metrics = createGuardMetrics();
   const guard = await createGuard({
     issuer: config.issuer,
     audience: SERVICE,
@@ -38,12 +40,15 @@ async function main(config: Config): Promise<void> {
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     log,
+    observer: metrics.observer,
   });
+  metrics.attach(guard);
   const host = await startHost({
     service: SERVICE,
     listen: config.listen,
     opsListen: config.opsListen,
     log,
+    registry: metrics.registry,
     reflection: config.reflection,
     drainMs: config.drainMs,
     interceptors: [guard.interceptor],

@@ -3,6 +3,7 @@ import { createExchange } from '../../interceptors/client.js';
 import { createGuard, systemClock } from '../../interceptors/index.js';
 import { PaymentServiceService, protoMetadata } from '../../proto/gen/payment/v1/payment_service.js';
 import { openDatabase } from '../common/database.js';
+import { createGuardMetrics } from '../common/guard-metrics.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
@@ -47,6 +48,7 @@ async function main(config: Config): Promise<void> {
   const payments = createPayments({ store });
   const checkout = createCheckout({ store, clock: systemClock, log });
   const handlers = createHandlers({ accounts, payments, checkout, inventoryFor: inventory.forCall });
+  const metrics = createGuardMetrics();
   const guard = await createGuard({
     issuer: config.issuer,
     audience: SERVICE,
@@ -55,12 +57,15 @@ async function main(config: Config): Promise<void> {
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     log,
+    observer: metrics.observer,
   });
+  metrics.attach(guard);
   const host = await startHost({
     service: SERVICE,
     listen: config.listen,
     opsListen: config.opsListen,
     log,
+    registry: metrics.registry,
     reflection: config.reflection,
     drainMs: config.drainMs,
     interceptors: [guard.interceptor],
