@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, credentials, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
+import pg from 'pg';
 import { errorOf, type ReceivedError } from '../../../interceptors/client.js';
 import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient, UserState } from '../../../proto/gen/auth/v1/user_service.js';
@@ -57,6 +58,8 @@ describe('auth main', function () {
     await folder.remove();
     await fresh.drop();
   });
+
+  const query = <Row extends object>(sql: string) => queryOn<Row>(fresh.url, sql);
 
   /** Starts auth; without a broker, because nothing depends on one. */
   function start(change: Record<string, string> = {}) {
@@ -385,6 +388,42 @@ describe('auth main', function () {
     expect(running.output()).to.not.contain('"msg":"ready"');
   });
 
+  it('refuses to start with a key whose row was tampered with, names it, loses nothing, and starts once it is mended', async () => {
+    const { rows } = await query<{ kid: string; sealed: string }>(
+      `SELECT kid, encode(sealed_private_key, 'hex') AS sealed FROM signing_keys
+       WHERE purpose = 'token' AND state = 'signing'`,
+    );
+    const [{ kid, sealed }] = rows as [{ kid: string; sealed: string }];
+    const state = () => query('SELECT * FROM signing_keys ORDER BY kid');
+    await query(
+      `UPDATE signing_keys SET sealed_private_key = set_bit(sealed_private_key, 400,
+         1 - get_bit(sealed_private_key, 400)) WHERE kid = '${kid}'`,
+    );
+    const before = (await state()).rows;
+    const refusing = start();
+    expect(await refusing.exited).to.equal(1);
+    expect(refusing.output()).to.contain(`signing key ${kid} cannot be used`);
+    expect(refusing.output()).to.not.contain('"msg":"ready"');
+    expect((await state()).rows).to.deep.equal(before);
+    await query(
+      `UPDATE signing_keys SET sealed_private_key = decode('${sealed}', 'hex') WHERE kid = '${kid}'`,
+    );
+    const mended = start();
+    await mended.ready();
+    mended.child.kill('SIGTERM');
+    expect(await mended.exited).to.equal(0);
+  });
+
+  it('refuses to start without the file of the key-encryption key, naming the variable', async () => {
+    const running = start({
+      PORTCULLIS_KEY_ENCRYPTION_KEY: '',
+      PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: join(folder.path, 'not-there'),
+    });
+    expect(await running.exited).to.equal(1);
+    expect(running.output()).to.contain('PORTCULLIS_KEY_ENCRYPTION_KEY_FILE');
+    expect(running.output()).to.not.contain('listening');
+  });
+
   it('tells every fault of its configuration at once', async () => {
     const running = start({ DATABASE_URL: '', PORTCULLIS_KEY_ENCRYPTION_KEY: 'short', PORTCULLIS_OOPS: '1' });
     expect(await running.exited).to.equal(1);
@@ -418,6 +457,16 @@ describe('auth main', function () {
     expect(await running.exited).to.equal(0);
   });
 });
+
+async function queryOn<Row extends object>(url: string, sql: string): Promise<{ rows: Row[] }> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return await client.query<Row>(sql);
+  } finally {
+    await client.end();
+  }
+}
 
 /** Why a call was refused; empty when it was not. */
 function reasonOf(call: Promise<unknown>): Promise<string> {
