@@ -2,8 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
-import type { ServiceError } from '@grpc/grpc-js';
-import { credentials, status } from '@grpc/grpc-js';
+import type { ChannelCredentials, ServiceError } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
@@ -29,6 +29,8 @@ export type DemoAccounts = Readonly<Record<AccountHolder, string>>;
 /** Where the services are, who may log in, and which data they keep. */
 export interface DemoOptions {
   readonly addresses: { readonly auth: string; readonly inventory: string; readonly payment: string };
+  /** How they are reached. */
+  readonly credentials: ChannelCredentials;
   readonly users: Readonly<Record<UserName, DemoUser>>;
   /** Remembers what has been done. */
   readonly file: string;
@@ -62,8 +64,8 @@ async function recordedDemo({ file, databases }: DemoOptions): Promise<DemoAccou
   return record.databases === databases ? record.accounts : undefined;
 }
 
-async function logIn({ addresses, users }: DemoOptions, name: UserName): Promise<string> {
-  const client = new AuthServiceClient(addresses.auth, credentials.createInsecure());
+async function logIn({ addresses, credentials, users }: DemoOptions, name: UserName): Promise<string> {
+  const client = new AuthServiceClient(addresses.auth, credentials);
   try {
     const { username, password } = users[name];
     const request = { username, password, audiences: [], scopes: [], deviceName: 'demo' };
@@ -73,8 +75,8 @@ async function logIn({ addresses, users }: DemoOptions, name: UserName): Promise
   }
 }
 
-async function makeItems({ addresses }: DemoOptions, token: string): Promise<void> {
-  const client = new InventoryServiceClient(addresses.inventory, credentials.createInsecure());
+async function makeItems({ addresses, credentials }: DemoOptions, token: string): Promise<void> {
+  const client = new InventoryServiceClient(addresses.inventory, credentials);
   try {
     for (const { sku, name, minorUnits, onHand } of ITEMS) {
       const unitPrice = { minorUnits, currencyCode: CURRENCY };
@@ -87,7 +89,7 @@ async function makeItems({ addresses }: DemoOptions, token: string): Promise<voi
 }
 
 async function makeAccount(options: DemoOptions, operator: string, holder: AccountHolder): Promise<string> {
-  const client = new PaymentServiceClient(options.addresses.payment, credentials.createInsecure());
+  const client = new PaymentServiceClient(options.addresses.payment, options.credentials);
   try {
     const token = await logIn(options, holder);
     const request = { currencyCode: CURRENCY, requestId: 'demo-account' };

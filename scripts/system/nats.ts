@@ -27,6 +27,13 @@ export const NATS_USERS = ['auth', 'inventory', 'payment', 'test'] as const;
 /** The name of one of {@link NATS_USERS}. */
 export type NatsUser = (typeof NATS_USERS)[number];
 
+/** Certificates of a system, as files: one for all processes, and the authority that it comes from. */
+export interface TlsPaths {
+  readonly caFile: string;
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
 /** How to run nats-server. */
 export interface NatsOptions {
   /** Where its configuration, its passwords and its log are kept; made when absent. */
@@ -37,6 +44,8 @@ export interface NatsOptions {
   readonly withTestUser?: boolean;
   /** The flag or variable that moves the port, for the message when it is taken. */
   readonly portFlag?: string;
+  /** Speaks TLS alone, and demands certificates of the authority from its clients. */
+  readonly tls?: TlsPaths | undefined;
   /** Remembers the process across a crash of ours. */
   readonly registry?: ProcessRegistry | undefined;
   /** Where NATS_SERVER_BIN and PATH are looked up; our own environment by default. */
@@ -85,7 +94,9 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
   const passwords = await loadPasswords(join(dataDir, STATE_FILE));
   const configurationFile = join(dataDir, CONFIGURATION_FILE);
   const users = NATS_USERS.filter((user) => user !== 'test' || options.withTestUser === true);
-  await writeFile(configurationFile, configuration(port, users, passwords), { mode: 0o600 });
+  await writeFile(configurationFile, configuration({ port, users, passwords, tls: options.tls }), {
+    mode: 0o600,
+  });
   const server = await launch({
     name: 'nats-server',
     command,
@@ -100,7 +111,8 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
     port,
     pid: server.pid,
     logFile: server.logFile,
-    url: (user) => `nats://${user}:${passwords[user]}@127.0.0.1:${port}`,
+    url: (user) =>
+      `${options.tls === undefined ? 'nats' : 'tls'}://${user}:${passwords[user]}@127.0.0.1:${port}`,
     kill: (signal) => server.kill(signal),
     ended: server.ended,
     hasEnded: () => server.hasEnded(),
@@ -129,7 +141,13 @@ function rightsOf(user: NatsUser): { publish: string[]; subscribe: string[] } {
 }
 
 /** nats-server reads JSON as well as its own notation. */
-function configuration(port: number, users: readonly NatsUser[], passwords: Passwords): string {
+function configuration(settings: {
+  port: number;
+  users: readonly NatsUser[];
+  passwords: Passwords;
+  tls: TlsPaths | undefined;
+}): string {
+  const { port, users, passwords, tls } = settings;
   return JSON.stringify(
     {
       host: '127.0.0.1',
@@ -137,6 +155,9 @@ function configuration(port: number, users: readonly NatsUser[], passwords: Pass
       // A peer that froze is noticed within seconds.
       ping_interval: '1s',
       ping_max: 3,
+      ...(tls === undefined
+        ? {}
+        : { tls: { cert_file: tls.certFile, key_file: tls.keyFile, ca_file: tls.caFile, verify: true } }),
       authorization: {
         users: users.map((user) => ({ user, password: passwords[user], permissions: rightsOf(user) })),
       },

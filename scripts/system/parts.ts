@@ -1,6 +1,8 @@
 /** The parts of a running system: each can be stopped, killed and started again under the same address. */
 
-import { request } from 'node:http';
+import { readFile } from 'node:fs/promises';
+import { type ClientRequest, type IncomingMessage, request } from 'node:http';
+import { request as requestHttps } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type LaunchedProcess, type LaunchOptions, launch } from './processes.js';
 import { SystemError } from './system-error.js';
@@ -52,12 +54,14 @@ export interface ReadyOptions {
 export interface ProcOptions {
   readonly address: string;
   readonly opsAddress: string;
+  /** The authority that its ops port is known by; HTTP when undefined. */
+  readonly caFile?: string | undefined;
   readonly launch: LaunchOptions;
 }
 
 /** Prepares a service; nothing is started before `launch`. */
 export function createProc(options: ProcOptions): Proc {
-  const { address, opsAddress } = options;
+  const { address, opsAddress, caFile } = options;
   const { name, logFile } = options.launch;
   let running: LaunchedProcess | undefined;
   const proc: Proc = {
@@ -84,7 +88,7 @@ export function createProc(options: ProcOptions): Proc {
       await proc.launch();
       await proc.ready();
     },
-    readiness: () => probe(`http://${opsAddress}/readyz`),
+    readiness: () => probe(opsAddress, caFile),
   };
   return proc;
 }
@@ -117,9 +121,18 @@ async function failure(proc: Proc, process: LaunchedProcess, what: string): Prom
   );
 }
 
-async function probe(url: string): Promise<{ ready: boolean; text: string } | undefined> {
+async function probe(
+  opsAddress: string,
+  caFile: string | undefined,
+): Promise<{ ready: boolean; text: string } | undefined> {
+  const options = { agent: false, timeout: PROBE_TIMEOUT_MS } as const;
+  const ca = caFile === undefined ? undefined : await readFile(caFile);
+  const ask = (answered: (response: IncomingMessage) => void): ClientRequest =>
+    ca === undefined
+      ? request(`http://${opsAddress}/readyz`, options, answered)
+      : requestHttps(`https://${opsAddress}/readyz`, { ...options, ca }, answered);
   return await new Promise((resolve) => {
-    const asking = request(url, { agent: false, timeout: PROBE_TIMEOUT_MS }, (response) => {
+    const asking = ask((response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', () => resolve(undefined));

@@ -1,11 +1,12 @@
 /** The whole system as processes: started in order, recovered after a crash, and stopped without a trace. */
 
-import { mkdir, realpath } from 'node:fs/promises';
+import { mkdir, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { type DemoAccounts, makeDemo } from './demo.js';
 import { lockFolder } from './folder-lock.js';
-import { type Nats, type NatsUser, startNats } from './nats.js';
+import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { createProc, type Part, type Proc } from './parts.js';
 import { ensureDatabase, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
@@ -72,6 +73,8 @@ export interface SystemOptions {
   readonly withTestUser?: boolean;
   /** Leaves the stock and the accounts empty. */
   readonly withoutDemo?: boolean;
+  /** Has everything but the database speak TLS, and demand certificates of each other. */
+  readonly tls?: TlsPaths;
   /** Puts something of one's own between a service and what it depends on. */
   readonly linkOf?: LinkOf;
   /** Prepares a second process of auth, on this port; it is started by whoever wants it. */
@@ -104,6 +107,8 @@ export interface System {
   readonly users: Readonly<Record<UserName, DemoUser>>;
   readonly accounts: DemoAccounts | undefined;
   readonly issuer: string;
+  /** How the services are reached: plaintext, or with the certificates that were given. */
+  readonly credentials: ChannelCredentials;
   readonly dataDir: string;
   readonly secrets: Secrets;
   /** Stops everything that was started, in order, and gives the data folder back. */
@@ -172,6 +177,7 @@ async function startParts(starting: Starting): Promise<System> {
   options.signal?.throwIfAborted();
   const services = createServices({ options, dataDir, ports, registry, secrets, database, broker });
   await startServices(starting, services);
+  const channels = await channelCredentials(options.tls);
   const accounts = options.withoutDemo
     ? undefined
     : await timed(options, 'demo', 'items and accounts', () =>
@@ -181,6 +187,7 @@ async function startParts(starting: Starting): Promise<System> {
             inventory: services.inventory[0].address,
             payment: services.payment.address,
           },
+          credentials: channels,
           users: secrets.users,
           file: join(dataDir, 'demo.json'),
           databases: given.database ? new URL(given.database).host : 'own',
@@ -192,7 +199,8 @@ async function startParts(starting: Starting): Promise<System> {
     postgres: database.part,
     users: secrets.users,
     accounts,
-    issuer: issuerOf(ports),
+    issuer: issuerOf(ports, options.tls),
+    credentials: channels,
     dataDir,
     secrets,
     stop: starting.stop,
@@ -270,6 +278,7 @@ async function ownNats(
       port: ports.nats,
       portFlag: '--nats-port',
       withTestUser: options.withTestUser ?? false,
+      tls: options.tls,
       registry,
       environment: { ...process.env, ...options.environment },
       onFetch: () => note(options, 'nats-server is not installed; it is fetched once, which takes a while'),
@@ -341,13 +350,15 @@ function createServices(all: {
       NATS_URL: brokerOf(name, service),
       PORTCULLIS_LISTEN: address,
       PORTCULLIS_OPS_LISTEN: opsAddress,
-      PORTCULLIS_ISSUER: issuerOf(ports),
+      PORTCULLIS_ISSUER: issuerOf(ports, options.tls),
       PORTCULLIS_REFLECTION: 'on',
+      ...(options.tls === undefined ? {} : tlsVariables(options.tls)),
       ...own,
     };
     return createProc({
       address,
       opsAddress,
+      caFile: options.tls?.caFile,
       launch: {
         name,
         command: process.execPath,
@@ -361,6 +372,7 @@ function createServices(all: {
   };
   const client = (name: 'inventory' | 'payment', from: string = name): NodeJS.ProcessEnv => ({
     PORTCULLIS_AUTH_ADDRESS: linkOf({ from, to: 'auth', address: `127.0.0.1:${ports.auth}` }),
+    ...(options.tls === undefined ? {} : { PORTCULLIS_AUTH_CA: options.tls.caFile }),
     PORTCULLIS_CLIENT_ID: name,
     PORTCULLIS_CLIENT_KEY_FILE: secrets.clientKeyFiles[name],
   });
@@ -383,6 +395,7 @@ function createServices(all: {
     payment: create('payment', 'payment', ports.payment, {
       ...client('payment'),
       PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
+      ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
     }),
   };
 }
@@ -434,8 +447,28 @@ function linked(text: string, linkOf: (host: string) => string): string {
 }
 
 /** The address at which auth publishes its keys over HTTP. */
-function issuerOf(ports: SystemPorts): string {
-  return `http://127.0.0.1:${ports.auth + ports.opsOffset}`;
+function issuerOf(ports: SystemPorts, tls: TlsPaths | undefined): string {
+  return `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${ports.auth + ports.opsOffset}`;
+}
+
+function tlsVariables({ caFile, certFile, keyFile }: TlsPaths): NodeJS.ProcessEnv {
+  return {
+    PORTCULLIS_TLS_CERT_FILE: certFile,
+    PORTCULLIS_TLS_KEY_FILE: keyFile,
+    PORTCULLIS_TLS_CLIENT_AUTH: 'required',
+    PORTCULLIS_TLS_CLIENT_CA_FILE: caFile,
+    PORTCULLIS_TLS_CLIENT_CERT_FILE: certFile,
+    PORTCULLIS_TLS_CLIENT_KEY_FILE: keyFile,
+    PORTCULLIS_NATS_CA: caFile,
+  };
+}
+
+async function channelCredentials(tls: TlsPaths | undefined): Promise<ChannelCredentials> {
+  if (tls === undefined) return credentials.createInsecure();
+  const [ca, key, cert] = await Promise.all(
+    [tls.caFile, tls.keyFile, tls.certFile].map((file) => readFile(file)),
+  );
+  return credentials.createSsl(ca, key, cert);
 }
 
 async function timed<T>(

@@ -1,7 +1,7 @@
 /** A whole system for tests: one that several suites share, and clients for it. */
 
 import type { ClientReadableStream } from '@grpc/grpc-js';
-import { credentials, status } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { errorOf } from '../../interceptors/client.js';
 import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
@@ -10,7 +10,7 @@ import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service
 import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../scripts/system/calls.js';
 import type { UserName } from '../../scripts/system/secrets.js';
-import type { System } from '../../scripts/system/system.js';
+import type { System, SystemOptions } from '../../scripts/system/system.js';
 import { startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
@@ -43,13 +43,14 @@ export async function sharedSystem(): Promise<TestSystem> {
 }
 
 /** A system of one suite's own, which may be broken. */
-export async function startTestSystem(): Promise<TestSystem> {
+export async function startTestSystem(more: Pick<SystemOptions, 'tls'> = {}): Promise<TestSystem> {
   const folder = await makeTemporaryFolder();
   const system = await startSystem({
     dataDir: folder.path,
     ports: 'free',
     ephemeral: true,
     leaseMs: LEASE_MS,
+    ...more,
   });
   return {
     ...system,
@@ -69,15 +70,15 @@ export async function stopSharedSystem(): Promise<void> {
 
 /** Connects to every service of a system. */
 export function clientsOf(system: System): SystemClients {
-  const insecure = credentials.createInsecure();
+  const { credentials } = system;
   const [one, two] = system.inventory;
-  const auth = new AuthServiceClient(system.auth.address, insecure);
-  const revocation = new RevocationServiceClient(system.auth.address, insecure);
+  const auth = new AuthServiceClient(system.auth.address, credentials);
+  const revocation = new RevocationServiceClient(system.auth.address, credentials);
   const inventory = [
-    new InventoryServiceClient(one.address, insecure),
-    new InventoryServiceClient(two.address, insecure),
+    new InventoryServiceClient(one.address, credentials),
+    new InventoryServiceClient(two.address, credentials),
   ] as const;
-  const payment = new PaymentServiceClient(system.payment.address, insecure);
+  const payment = new PaymentServiceClient(system.payment.address, credentials);
   return {
     auth,
     revocation,

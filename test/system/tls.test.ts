@@ -1,0 +1,132 @@
+/** The whole system over TLS, with certificates on both sides of every connection. */
+
+import { randomUUID } from 'node:crypto';
+import { copyFile, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connect as connectTls } from 'node:tls';
+import { credentials } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
+import { ask } from '../../scripts/system/calls.js';
+import type { Proc } from '../../scripts/system/parts.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { type Authority, createAuthority, type Identity } from '../support/certificates.js';
+import {
+  clientsOf,
+  LEASE_MS,
+  outcomeOf,
+  type SystemClients,
+  startTestSystem,
+  type TestSystem,
+} from '../support/system.js';
+
+const START_TIMEOUT_MS = 120_000;
+const CHANGE_TIMEOUT_MS = 5_000;
+const SKU = 'MUG-03';
+
+describe('the system over TLS', () => {
+  let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
+  let authority: Authority;
+  let files: Identity;
+  let system: TestSystem;
+  let clients: SystemClients;
+
+  before(async function () {
+    this.timeout(START_TIMEOUT_MS);
+    folder = await makeTemporaryFolder();
+    authority = await createAuthority(folder.path);
+    files = { certFile: join(folder.path, 'tls.crt'), keyFile: join(folder.path, 'tls.key') };
+    await put(await authority.issue());
+    system = await startTestSystem({ tls: { ...files, caFile: authority.certFile } });
+    clients = clientsOf(system);
+  });
+  after(async function () {
+    this.timeout(START_TIMEOUT_MS);
+    clients?.close();
+    await system?.remove();
+    await folder?.remove();
+  });
+
+  async function put(identity: Identity): Promise<void> {
+    for (const file of ['certFile', 'keyFile'] as const) {
+      await copyFile(identity[file], `${files[file]}.draft`);
+      await rename(`${files[file]}.draft`, files[file]);
+    }
+  }
+
+  async function buy(token: string): Promise<PaymentState | undefined> {
+    const { payment } = clients;
+    const request = {
+      accountId: system.accounts?.alice ?? '',
+      lines: [{ sku: SKU, quantity: 1n }],
+      requestId: randomUUID(),
+    };
+    const answer = await ask(payment.checkout.bind(payment), request, { token });
+    return answer.payment?.state;
+  }
+
+  it('does its main job, and a revocation reaches every instance', async () => {
+    const { accessToken: token } = await clients.logIn('alice');
+    expect(await buy(token)).to.equal(PaymentState.PAYMENT_STATE_CAPTURED);
+    await ask(clients.auth.logout.bind(clients.auth), {}, { token });
+    await sleep(LEASE_MS);
+    for (const instance of clients.inventory) {
+      const answer = ask(instance.getItem.bind(instance), { sku: SKU }, { token });
+      expect(await outcomeOf(answer)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    }
+    expect(await outcomeOf(buy(token))).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    // Inventory and payment serve only when they have reached the broker.
+    expect(system.nats?.url('inventory')).to.match(/^tls:/);
+  });
+
+  it('serves nobody in plaintext, or without a certificate', async () => {
+    const [one] = system.inventory;
+    const { accessToken: token } = await clients.logIn('alice');
+    for (const creds of [credentials.createInsecure(), credentials.createSsl()]) {
+      const client = new InventoryServiceClient(one.address, creds);
+      const answer = ask(client.getItem.bind(client), { sku: SKU }, { token });
+      expect(await outcomeOf(answer)).to.equal('UNAVAILABLE');
+      client.close();
+    }
+  });
+
+  it('takes new certificates on SIGHUP, and goes on', async function () {
+    this.timeout(START_TIMEOUT_MS);
+    const { accessToken: token } = await clients.logIn('alice');
+    const all = [system.auth, ...system.inventory, system.payment];
+    const before = new Set(await Promise.all(all.map(serialOf)));
+    expect(before.size).to.equal(1);
+    await put(await authority.issue());
+    for (const proc of all) proc.kill('SIGHUP');
+    const deadline = performance.now() + CHANGE_TIMEOUT_MS;
+    const isNew = async (proc: Proc): Promise<boolean> => !before.has(await serialOf(proc));
+    while (!(await Promise.all(all.map(isNew))).every(Boolean)) {
+      if (performance.now() > deadline) throw new Error('the old certificate is still in use');
+      await sleep(20);
+    }
+    expect(all.every((proc) => proc.isRunning())).to.equal(true);
+    expect(await buy(token)).to.equal(PaymentState.PAYMENT_STATE_CAPTURED);
+    // Those who ask it must connect again, with what is in use now.
+    await system.inventory[0].restart();
+    await system.auth.restart();
+    await Promise.all(all.map((proc) => proc.ready()));
+    expect(await buy((await clients.logIn('alice')).accessToken)).to.equal(
+      PaymentState.PAYMENT_STATE_CAPTURED,
+    );
+  });
+});
+
+/** The number of the certificate that the ops port shows. */
+function serialOf(proc: Proc): Promise<string> {
+  const [host, port] = proc.opsAddress.split(':');
+  return new Promise((resolve, reject) => {
+    // Whose it is does not matter here, but which.
+    const socket = connectTls({ host, port: Number(port), rejectUnauthorized: false }, () => {
+      resolve(socket.getPeerCertificate().serialNumber);
+      socket.destroy();
+    });
+    socket.on('error', reject);
+  });
+}
