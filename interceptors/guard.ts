@@ -20,6 +20,7 @@ import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.
 import { type CallGuard, GuardedCall, refusal } from './live-call.js';
 import type { Plaintext } from './plaintext.js';
 import { createRemoteSource } from './remote-source.js';
+import { exposeRepeatedCredentials } from './repeated-credentials.js';
 import { ID_BYTES } from './revocation-list.js';
 import type { TokenClaims } from './token-claims.js';
 
@@ -234,6 +235,7 @@ class ServerGuard implements Guard, CallGuard {
       throw new TypeError(`no handler for ${missing.map(([, method]) => method.path).join(', ')}`);
     }
     for (const [path, rule] of rules) this.#rules.set(path, rule);
+    exposeRepeatedCredentials(server);
     server.addService(definition, handlers);
   }
 
