@@ -1,32 +1,64 @@
-/** How the address of a broker is read. */
+/** The connection to the broker over TLS, against a real nats-server. */
 
 import { expect } from 'chai';
-import { brokerConnection } from '../../interceptors/index.js';
+import { connect, type NatsConnection } from 'nats';
+import { type BrokerFiles, brokerConnection } from '../../interceptors/index.js';
+import { type Nats, startNats } from '../../scripts/system/nats.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { type Authority, createAuthority } from '../support/certificates.js';
+import { rejectionOf } from '../support/rejection.js';
 
-describe('the connection to the broker', () => {
-  it('is made to every address in the list, with the user and password of the first', () => {
-    const options = brokerConnection('nats://us%40er:p%2Fw@one:4222, nats://two:4223', 'test');
-    expect(options).to.deep.include({ servers: ['one:4222', 'two:4223'], user: 'us@er', pass: 'p/w' });
-    expect(options).to.not.have.property('tls');
+const SETUP_TIMEOUT_MS = 120_000;
+
+describe('a broker', () => {
+  let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
+  let authority: Authority;
+  let files: Required<BrokerFiles>;
+  let secure: Nats;
+  let plain: Nats;
+
+  before(async function () {
+    this.timeout(SETUP_TIMEOUT_MS);
+    folder = await makeTemporaryFolder();
+    authority = await createAuthority(folder.path);
+    files = { caFile: authority.certFile, ...(await authority.issue()) };
+    secure = await startNats({ dataDir: `${folder.path}/secure`, port: 0, tls: files });
+    plain = await startNats({ dataDir: `${folder.path}/plain`, port: 0 });
+  });
+  after(async () => {
+    await secure?.stop();
+    await plain?.stop();
+    await folder?.remove();
   });
 
-  it('names no user when the address has none', () => {
-    expect(brokerConnection('nats://one:4222', 'test')).to.not.have.any.keys('user', 'pass');
+  /** One attempt, where a service would try for ever. */
+  async function attempt(url: string, given: BrokerFiles): Promise<NatsConnection> {
+    return await connect({ ...brokerConnection(url, 'test', given), reconnect: false });
+  }
+
+  it('is believed by its certificate, and shown ours', async () => {
+    const url = secure.url('inventory');
+    expect(url).to.match(/^tls:/);
+    const connection = await attempt(url, files);
+    expect(connection.info).to.include({ tls_required: true });
+    await connection.close();
   });
 
-  it('uses TLS when an address says so', () => {
-    expect(brokerConnection('tls://one:4222', 'test')).to.deep.include({ servers: ['one:4222'], tls: {} });
+  it('is not believed with a certificate of a stranger, nor served without one of ours', async function () {
+    this.timeout(SETUP_TIMEOUT_MS);
+    const stranger = await createAuthority(folder.path);
+    const url = secure.url('inventory');
+    const { caFile, certFile, keyFile } = files;
+    expect(
+      await rejectionOf(attempt(url, { caFile: stranger.certFile, certFile, keyFile })),
+    ).to.be.instanceOf(Error);
+    expect(await rejectionOf(attempt(url, { certFile, keyFile }))).to.be.instanceOf(Error);
+    expect(await rejectionOf(attempt(url, { caFile }))).to.be.instanceOf(Error);
   });
 
-  it('is made again for ever, and a dead one is noticed within seconds', () => {
-    const { maxReconnectAttempts, pingInterval, maxPingOut, ignoreAuthErrorAbort } = brokerConnection(
-      'nats://one:4222',
-      'test',
-    );
-    expect({ maxReconnectAttempts, ignoreAuthErrorAbort }).to.deep.equal({
-      maxReconnectAttempts: -1,
-      ignoreAuthErrorAbort: true,
-    });
-    expect((pingInterval ?? Number.NaN) * (maxPingOut ?? Number.NaN)).to.be.at.most(2000);
+  it('that says it has no TLS gets no password from whoever asked for TLS', async () => {
+    const url = plain.url('inventory').replace('nats:', 'tls:');
+    expect(await rejectionOf(attempt(url, files))).to.have.property('code', 'SERVER_OPT_NA');
+    expect(await rejectionOf(attempt(url, {}))).to.have.property('code', 'SERVER_OPT_NA');
   });
 });
