@@ -451,7 +451,8 @@ describe('enforcement', () => {
       const calls = Array.from({ length: 10 }, () => liveCall(token, () => clock.pass(1)));
       const count = () => calls.filter(({ cuts }) => cuts.length > 0).length;
       feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
-      expect(count()).to.equal(2);
+      expect(count()).to.be.within(1, 9);
+      expect(later).to.have.length(1);
       for (let turn = 0; turn < 10; turn += 1) later.shift()?.();
       expect(count()).to.equal(10);
       expect(later).to.deep.equal([]);
