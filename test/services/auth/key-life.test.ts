@@ -51,6 +51,9 @@ import {
 /** How often the key is rotated under load; more with `KEY_ROTATIONS=20`. */
 const ROTATIONS = Number(process.env['KEY_ROTATIONS'] ?? 3);
 
+/** The lease under load, in milliseconds. */
+const LOAD_LEASE_MS = 4000;
+
 const DAY_MS = 86_400_000;
 
 const kidOf = (token: string): string => String(decodeProtectedHeader(token).kid);
@@ -193,7 +196,20 @@ describe('the life of keys', function () {
       (await keysOf()).filter(({ state, publishTime }) => state === KeyState.KEY_STATE_NEXT && publishTime)
         .length === 2;
 
+    /** From here on regular questions come every two seconds only, so that it is a broadcast that tells. */
+    const askSeldom = async (): Promise<void> => {
+      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = 10000');
+      for (const guard of cluster.guards()) guard.askNow();
+      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
+    };
+    /** Sooner than all would have asked by themselves. */
+    const SOON_MS = 1500;
+
     it('refuses nobody while the key is rotated under load, time and again', async () => {
+      // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
+      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LOAD_LEASE_MS]);
+      for (const guard of cluster.guards()) guard.askNow();
+      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LOAD_LEASE_MS / 2));
       const refusals: string[] = [];
       const kids = new Set<string>();
       const former: string[] = [];
@@ -278,6 +294,7 @@ describe('the life of keys', function () {
 
     it('in an emergency refuses the old key at once on every instance: known tokens, new ones and streams', async () => {
       const [first, second] = cluster.replicas;
+      await askSeldom();
       await until(hasNext);
       const known = await mint(first);
       const fresh = [await mint(first), await mint(second)];
@@ -289,17 +306,16 @@ describe('the life of keys', function () {
       const answeredMs = performance.now();
       expect(answer.formerKey).to.include({ kid: kidOf(known), state: KeyState.KEY_STATE_RETIRED });
       expect(answer.sequence).to.equal(1n);
-      expect(answer.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 4000);
+      expect(answer.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 13_000);
       await until(async () => {
         const answers = await Promise.all(services.map((service) => service.call(known)));
         return answers.every((one) => one !== 'OK');
       });
-      // The broadcast brought it: the next regular question comes later than that.
-      expect(performance.now() - answeredMs).to.be.below(250);
+      expect(performance.now() - answeredMs).to.be.below(SOON_MS);
       for (const { ended } of streams) {
         const { reason, atMs } = await ended;
         expect(reason).to.equal('TOKEN_REVOKED');
-        expect(atMs - answeredMs).to.be.below(250);
+        expect(atMs - answeredMs).to.be.below(SOON_MS);
       }
       for (const token of [known, ...fresh]) {
         for (const service of services) {
@@ -335,10 +351,7 @@ describe('the life of keys', function () {
 
     it('in an emergency brings a key that hardly anybody knows yet to all at once', async () => {
       const [first, second] = cluster.replicas;
-      // Regular questions come every two seconds only, so that it is the broadcast that tells.
-      await first.database.query('UPDATE log_state SET lease_ms = 10000');
-      for (const guard of cluster.guards()) guard.askNow();
-      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
+      await askSeldom();
       await until(hasNext);
       await rotate({ emergency: true }, first);
       await until(hasNext);
@@ -349,7 +362,7 @@ describe('the life of keys', function () {
         const answers = await Promise.all(services.map((service) => service.call(token)));
         return answers.every((answer) => answer === 'OK');
       });
-      expect(performance.now() - startedMs).to.be.below(500);
+      expect(performance.now() - startedMs).to.be.below(SOON_MS);
     });
 
     it('rotates the keys of broadcasts too, and no instance takes a broadcast for forged', async () => {
@@ -361,9 +374,7 @@ describe('the life of keys', function () {
       expect([signingKey?.kid, formerKey?.kid]).to.have.members(before);
       await until(async () => (await kids()).length === 3);
       // Other replicas may sign with the former key for a moment longer; it is believed, and then the new one is.
-      await first().database.query('UPDATE log_state SET lease_ms = 10000');
-      for (const guard of cluster.guards()) guard.askNow();
-      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
+      await askSeldom();
       for (const replica of cluster.replicas) {
         for (let round = 0; round < 3; round += 1) {
           const token = await mint(replica);
@@ -375,7 +386,7 @@ describe('the life of keys', function () {
             actor: 'test',
             wait: 'KNOWN_INSTANCES',
           });
-          expect(performance.now() - startedMs).to.be.below(1000);
+          expect(performance.now() - startedMs).to.be.below(SOON_MS);
         }
         await sleep(1100);
       }
