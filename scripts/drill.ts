@@ -59,7 +59,8 @@ async function main(): Promise<number> {
   const told = all.length === 1 ? all[0] : Object.fromEntries(all.map((figures) => [figures.drill, figures]));
   if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(told, null, 2)}\n`);
   console.log(`seed ${seed}`);
-  return violations === 0 ? 0 : 1;
+  if (interrupted.signal.aborted) console.error('Interrupted.');
+  return violations === 0 && !interrupted.signal.aborted ? 0 : 1;
 }
 
 function choice(text: string): string {

@@ -103,18 +103,18 @@ export class Ledger {
   #services = new Map<string, Service[]>();
   #round: RoundFigures = newRound(0, 'none');
   #mayLoseService = true;
-  readonly #stoodStill: (atMs: number) => boolean;
+  readonly #wasStarved: (instance: string, atMs: number) => boolean;
 
-  /** Answers that a list was stale, of which the machine was the cause and not the fault. */
+  /** Calls refused as stale by an instance that had no processor, of which no fault was the cause. */
   starved = 0;
 
   /**
    * @param boundMs - after this many milliseconds a revocation must hold everywhere
-   * @param stoodStill - whether the machine let nobody run for a while, shortly before that moment
+   * @param wasStarved - whether an instance had to wait for a processor too long, shortly before that moment
    */
-  constructor(boundMs: number, stoodStill: (atMs: number) => boolean = () => false) {
+  constructor(boundMs: number, wasStarved: (instance: string, atMs: number) => boolean = () => false) {
     this.boundMs = boundMs;
-    this.#stoodStill = stoodStill;
+    this.#wasStarved = wasStarved;
   }
 
   /** Begins a round. @param mayLoseService - whether instances may come to distrust their lists */
@@ -179,7 +179,7 @@ export class Ledger {
     if (outcome.kind !== 'unavailable' || outcome.reason !== 'REVOCATION_STATE_STALE') return;
     if (this.#mayLoseService) return;
     // Without processor time no list can be kept up to date: that says nothing about the fault.
-    if (this.#stoodStill(seen.endedMs)) this.starved += 1;
+    if (this.#wasStarved(seen.instance, seen.endedMs)) this.starved += 1;
     else this.report('SERVICE_LOST', `${describe(seen)} was refused as stale`);
   }
 

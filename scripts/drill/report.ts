@@ -26,7 +26,7 @@ export interface Figures {
   readonly back_after_ms: Readonly<Record<string, number>>;
   /** How long the drill itself was kept from looking at its clock, at worst; it measures no better than that. */
   readonly drill_delay_ms_max: number;
-  /** Calls refused as stale because the machine itself stood still; no violations, as no fault was the cause. */
+  /** Calls refused as stale by instances that had to wait for a processor; no fault was the cause. */
   readonly starved: number;
   /** How many processes wanted to run when it began, to judge the latencies by. */
   readonly load_average: number;

@@ -1,7 +1,7 @@
 /** The drill of revocations: real processes, real servers, faults, and nobody revoked who is served beyond the bound. */
 
 import { loadavg } from 'node:os';
-import { buildArena } from './arena.js';
+import { buildArena, INSTANCES } from './arena.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
 import { type CalmFigures, measureCalm } from './calm.js';
 import { CUSTOMERS_PER_ROUND, gatherCast, Revoker } from './cast.js';
@@ -13,7 +13,7 @@ import { nowMs } from './moment.js';
 import { createRandom, type Random } from './random.js';
 import { createProgress, type Figures, figuresOf, summaryOf, violationsOf } from './report.js';
 import { type Rounds, runRound } from './rounds.js';
-import { noticeStandstills } from './standstill.js';
+import { watchStarvation } from './starvation.js';
 
 /** How long an instance may trust its list, in milliseconds. */
 export const LEASE_MS = 1_500;
@@ -23,8 +23,8 @@ export const BOUND_MS = LEASE_MS + 100;
 
 const CALM_TIMES_MAX = 60;
 const CALM_TIMES_PER_ROUND = 4;
-/** Who does not run for half a lease may be without one a little later. */
-const STANDSTILL_MS = LEASE_MS / 2;
+/** Who waits for a processor for half of a lease, within two of them, may be without one. */
+const STARVED_MS = LEASE_MS / 2;
 
 /** How to drill. */
 export interface DrillOptions {
@@ -56,9 +56,11 @@ export async function drillRevocation({
       if (state !== 'starting') progress.show(0, count, `${part} ${detail}`.trim());
     },
   });
-  const standstills = noticeStandstills(STANDSTILL_MS, 2 * LEASE_MS);
+  const starvation = watchStarvation(arena, { withinMs: 2 * LEASE_MS, muchMs: STARVED_MS });
   const clients = connectTo(arena);
-  const ledger = new Ledger(BOUND_MS, standstills.wereBefore);
+  const ledger = new Ledger(BOUND_MS, (instance, atMs) =>
+    INSTANCES.some((name) => name === instance && starvation.isCause(name, atMs)),
+  );
   const revoker = new Revoker({ arena, clients, ledger });
   const intruder = await admitIntruder(arena, random);
   try {
@@ -73,6 +75,7 @@ export async function drillRevocation({
       ledger,
       revoker,
       intruder,
+      starvation,
       random,
       leaseMs: LEASE_MS,
       signal,
@@ -80,7 +83,7 @@ export async function drillRevocation({
       turns: new Map(),
     };
     for (const [index, fault] of plan.entries()) {
-      signal.throwIfAborted();
+      if (signal.aborted) break;
       progress.show(index, count, fault.name);
       const { revocations, checks, violations, maxLateMs, unavailableMs } = await runRound(
         rounds,
@@ -100,14 +103,14 @@ export async function drillRevocation({
       lease_ms: LEASE_MS,
       revoke_to_refused_ms: quiet,
       revoke_to_refused_under_load_ms: loaded,
-      drill_delay_ms_max: Math.round(standstills.worstMs()),
+      drill_delay_ms_max: Math.round(starvation.worstDelayMs()),
       load_average: busy,
       seconds: Math.round((nowMs() - startedMs) / 1_000),
     });
     print(figures, ledger);
     return figures;
   } finally {
-    standstills.stop();
+    starvation.stop();
     await intruder.close();
     clients.close();
     await arena.stop();
@@ -168,7 +171,7 @@ function print(figures: Figures, ledger: Ledger): void {
   );
   if (figures.starved > 0) {
     console.log(
-      `the machine stood still at times: ${figures.starved} calls were refused as stale without a fault`,
+      `${figures.starved} calls were refused as stale because instances had to wait for a processor`,
     );
   }
   if (figures.violations === 0) console.log('No violation.');

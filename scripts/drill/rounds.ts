@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ask } from '../system/calls.js';
-import { type Arena, INSTANCES } from './arena.js';
+import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
 import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './cast.js';
 import type { Fault } from './faults.js';
@@ -11,14 +11,20 @@ import type { Ledger, RoundFigures } from './ledger.js';
 import { Load, type Player } from './load.js';
 import { nowMs } from './moment.js';
 import type { Random } from './random.js';
+import type { Starvation } from './starvation.js';
 
-/** Everything must be served again so soon after a fault was healed, in milliseconds. */
+/**
+ * Everything must be served again so soon after a fault was healed, in milliseconds; the time for
+ * which the processes had to wait for a processor does not count.
+ */
 export const BACK_WITHIN_MS = 10_000;
 
 const WARM_UP_MS = 300;
 /** Longer than any fault lasts. */
 const STRIKE_MS_MAX = 60_000;
 const AFTERMATH_MS = 250;
+/** However little the processes run, nobody waits longer than that. */
+const PATIENCE_MS_MAX = 90_000;
 const MOVE_INTERVAL_MS = 150;
 const MOVES_REMEMBERED = 2_000;
 const SWEEP_TIMEOUT_MS = 2_000;
@@ -37,6 +43,7 @@ export interface Rounds {
   readonly ledger: Ledger;
   readonly revoker: Revoker;
   readonly intruder: Intruder;
+  readonly starvation: Starvation;
   readonly random: Random;
   readonly leaseMs: number;
   readonly signal: AbortSignal;
@@ -45,15 +52,15 @@ export interface Rounds {
   readonly turns: Map<string, number>;
 }
 
-/** Runs one round. Rejects when it was interrupted, and only then. */
+/** Runs one round; an interrupted one ends early. Never rejects. */
 export async function runRound(rounds: Rounds, round: number, fault: Fault): Promise<RoundFigures> {
   const { ledger, signal } = rounds;
   const figures = ledger.beginRound(round, fault.name, fault.mayLoseService);
   try {
     await play(rounds, round, fault, figures);
   } catch (error) {
-    signal.throwIfAborted();
-    ledger.report('NOT_BACK', `the round ended early: ${error instanceof Error ? error.message : error}`);
+    if (!signal.aborted)
+      ledger.report('NOT_BACK', `the round ended early: ${error instanceof Error ? error.message : error}`);
   }
   ledger.endRound();
   return figures;
@@ -98,12 +105,13 @@ async function strike(acting: {
   const { arena, clients, intruder, ledger, leaseMs, random, revoker, signal, turns } = rounds;
   const waiting = [...cast.revocations];
   const done: Promise<void>[] = [];
-  let deadlineMs = nowMs() + STRIKE_MS_MAX;
+  const { starvation } = rounds;
+  let isLate = lateAfter(starvation, STRIKE_MS_MAX);
   const insist = async (revocation: Revocation): Promise<void> => {
-    // The deadline moves while this waits, so it is looked at again and again.
+    // What counts as late changes with the healing, so it is asked again and again.
     while (!(await revoker.once(revocation))) {
       if (signal.aborted) return;
-      if (nowMs() > deadlineMs) {
+      if (isLate('auth')) {
         return ledger.report('NOT_BACK', `the ${revocation.name} could not be revoked`);
       }
       await sleep(SWEEP_PAUSE_MS / 2);
@@ -141,11 +149,11 @@ async function strike(acting: {
   revokeNext();
   await sleep(lastsMs / 2, undefined, { signal });
   const healedMs = nowMs();
-  deadlineMs = healedMs + BACK_WITHIN_MS;
+  isLate = lateAfter(starvation, BACK_WITHIN_MS);
   load.countAnew();
   await heal();
   for (let left = waiting.length; left > 0; left -= 1) revokeNext();
-  const missing = await load.untilServed(deadlineMs);
+  const missing = await load.untilServed(isLate);
   for (const instance of missing) ledger.report('NOT_BACK', `${instance} does not serve good tokens`);
   figures.backAfterMs = Math.max(0, load.servedSinceMs() - healedMs);
   await Promise.all(done);
@@ -179,21 +187,32 @@ async function sweep({ ledger, remembered }: Rounds, load: Load, cast: Cast): Pr
 /** Takes the signing key back: every token dies, and whoever logs in again is served again. */
 async function revokeKey(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
   const { arena, clients, ledger, revoker } = rounds;
-  const deadlineMs = nowMs() + BACK_WITHIN_MS;
-  if (!(await revoker.untilDone(cast.keyRevocation, deadlineMs))) {
+  const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  if (!(await revoker.untilDone(cast.keyRevocation, () => isLate('auth')))) {
     return ledger.report('NOT_BACK', 'the key could not be revoked');
   }
   await sleep(ledger.boundMs + AFTERMATH_MS);
   await revoker.prepare();
   const { player } = await logInAs(clients, arena.customers[0], 'user of the next key');
-  const missing = new Set<string>(INSTANCES);
-  while (missing.size > 0 && nowMs() < deadlineMs) {
+  const missing = new Set<InstanceName>(INSTANCES);
+  while (missing.size > 0 && ![...missing].some(isLate)) {
     for (const { question, outcome } of await load.askEverything(player, SWEEP_TIMEOUT_MS)) {
       if (outcome.kind === 'admitted') missing.delete(question.instance);
     }
   }
   if (missing.size > 0) ledger.report('NOT_BACK', `${[...missing].join(', ')} do not know the next key`);
   await sweep(rounds, load, cast);
+}
+
+/** Tells whether so much time has passed for an instance since now, the time not counted in which it had no processor. */
+function lateAfter(starvation: Starvation, patienceMs: number): (instance: InstanceName) => boolean {
+  const sinceMs = nowMs();
+  const before = new Map(INSTANCES.map((name) => [name, starvation.waitedMs(name)]));
+  return (instance) => {
+    const passedMs = nowMs() - sinceMs;
+    const waitedMs = starvation.waitedMs(instance) - (before.get(instance) ?? 0);
+    return passedMs > PATIENCE_MS_MAX || passedMs - waitedMs > patienceMs;
+  };
 }
 
 function remember({ remembered }: Rounds, cast: Cast): void {

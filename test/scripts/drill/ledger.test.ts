@@ -82,12 +82,13 @@ describe('the ledger of the drill', () => {
     expect(judge(20, STALE)).to.deep.equal(['SERVICE_LOST']);
   });
 
-  it('blames no fault when the machine itself stood still, and counts that', () => {
-    ledger = new Ledger(BOUND_MS, (atMs) => atMs < 100);
+  it('blames no fault when the instance had no processor, and counts that', () => {
+    ledger = new Ledger(BOUND_MS, (instance, atMs) => instance === 'one' && atMs < 100);
     ledger.beginRound(1, 'a fault of the broker', false);
     expect(judge(10, STALE)).to.deep.equal([]);
     expect(ledger.starved).to.equal(1);
-    expect(judge(200, STALE)).to.deep.equal(['SERVICE_LOST']);
+    judge(20, STALE, { instance: 'two' });
+    expect(judge(200, STALE)).to.deep.equal(['SERVICE_LOST', 'SERVICE_LOST']);
   });
 
   it('takes no other refusal than UNAUTHENTICATED and UNAVAILABLE', () => {
