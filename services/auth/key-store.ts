@@ -232,7 +232,9 @@ async function readOutlook(sql: Sql, purpose: KeyPurpose): Promise<RotationOutlo
 
 /**
  * Waits for all that have shared a key, and makes the next ones wait. The key's row alone would not do: under load
- * it is shared at every moment, and whoever waits for it is overtaken for ever. The lock on the table has a queue.
+ * it is shared at every moment, and whoever waits for it is overtaken for ever; and whoever waits to share it finds
+ * it retired, instead of the one that signs by then. The lock on the table has a queue, and a statement looks at no
+ * row before it has it.
  */
 async function lockAgainstMinting(sql: Sql): Promise<void> {
   await sql.query('LOCK TABLE signing_keys IN EXCLUSIVE MODE');

@@ -10,7 +10,7 @@ import { type Cluster, newRequestId, startCluster, until, verdictOf } from './cl
 import { addUser, codeOf, logIn, type TestUser } from './instance.js';
 
 describe('an epoch', function () {
-  this.timeout(30_000);
+  this.timeout(60_000);
   let nats: PrivateNats;
   let cluster: Cluster;
   let alice: TestUser;

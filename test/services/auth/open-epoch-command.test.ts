@@ -7,7 +7,7 @@ import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { type AuthInstance, addUser, logIn, newKeyEncryptionKey, openAuth } from './instance.js';
 
 describe('the command open-epoch', function () {
-  this.timeout(30_000);
+  this.timeout(60_000);
   const keyEncryptionKey = newKeyEncryptionKey();
   let fresh: FreshDatabase;
   let auth: AuthInstance;

@@ -27,7 +27,7 @@ const ALL_ENFORCED = ['auth', 'auth', 'inventory', 'payment'].map(
 );
 
 describe('a receipt', function () {
-  this.timeout(30_000);
+  this.timeout(60_000);
   let nats: PrivateNats;
   let cluster: Cluster;
   let alice: TestUser;

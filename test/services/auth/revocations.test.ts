@@ -175,7 +175,10 @@ describe('revoking', () => {
     expect(enforcedEverywhereBy.getTime() - Date.now()).to.be.within(4500, enforcementBoundMs(5000));
     await log.database.query('UPDATE log_state SET older_leases_end_by = clock_timestamp()');
     const next = await revoke({ kind: 'token-id', tokenId: randomUUID() });
-    expect(next.enforcedEverywhereBy.getTime() - Date.now()).to.be.within(1300, enforcementBoundMs(1500) + 5);
+    expect(next.enforcedEverywhereBy.getTime() - Date.now()).to.be.within(
+      1300,
+      enforcementBoundMs(1500) + 500,
+    );
   });
 
   it('keeps each entry as long as a token may live, plus skew and a step of the clock', async () => {
@@ -508,9 +511,18 @@ describe('a pull', () => {
   it('packs identifiers by kind and minute, the minute rounded up, and lists the rest', async () => {
     const [token, session] = [tokenRevocation(randomUUID()), sessionRevocation(randomUUID())];
     const user = userRevocation('alice', 2n);
+    const foreign = foreignRevocation({
+      issuer: 'https://other.test',
+      what: 'TOKEN',
+      id: 'of 16 characters',
+    });
     await append(
       log,
-      [token, session, user, token].map((revocation) => ({ ...revocation, reason: '', actor: 'test' })),
+      [token, session, user, token, foreign].map((revocation) => ({
+        ...revocation,
+        reason: '',
+        actor: 'test',
+      })),
     );
     const { packed, entries, end } = await pull(log);
     const written = log.broadcast[0]?.entries ?? [];
@@ -519,8 +531,8 @@ describe('a pull', () => {
       { kind: 'SESSION', keepUntil, ids: session.key },
       { kind: 'TOKEN', keepUntil, ids: Buffer.concat([token.key, token.key]) },
     ]);
-    expect(entries).to.deep.equal([written[2]]);
-    expect(end).to.deep.include({ head: 4n, headEntryId: written[3]?.entryId });
+    expect(entries).to.deep.equal([written[2], written[4]]);
+    expect(end).to.deep.include({ head: 5n, headEntryId: written[4]?.entryId });
   });
 
   it('leaves a moment that is a whole minute as it is', async () => {
