@@ -108,7 +108,13 @@ describe('enforcement', () => {
       issuer: ISSUER,
       audience: AUDIENCE,
       clock,
-      timers: { after: () => () => {}, soon: (work) => later.push(work) },
+      timers: {
+        after: (_, work) => {
+          later.push(work);
+          return () => {};
+        },
+        soon: (work) => later.push(work),
+      },
       createFeed: (listener) => new Feed({ service: AUDIENCE, instance: Buffer.alloc(16, 1), listener }),
       onTokenInvalid: (fault) => faults.push(fault),
       onCutFailed: (error) => cutFailures.push(error),

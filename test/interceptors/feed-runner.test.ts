@@ -20,7 +20,7 @@ import {
   type SyncResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
-import { SetClock, TestKey, tokenEntry } from './tokens-support.js';
+import { SetClock, SetTimers, TestKey, tokenEntry } from './tokens-support.js';
 
 /** A question, open until the test answers it. */
 interface Question {
@@ -139,23 +139,25 @@ describe('a feed runner', () => {
   const keySet = { version: Buffer.alloc(32, 1), keys: [published] };
   let source: HeldSource;
   let clock: SetClock;
+  let timers: SetTimers;
   let feed: Feed;
   let runner: FeedRunner;
   let events: string[];
   let logged: string[];
   let broker: Parameters<typeof subscribeToBroadcasts>[0];
 
-  /** Broadcasts entries, signed with a key. */
-  async function hear(signer: TestKey, ...entries: Entry[]): Promise<void> {
-    const bytes = Broadcast.encode(broadcast(entries)).finish();
+  /** Broadcasts an entry, signed with a key, and waits for what comes of it. */
+  async function hear(signer: TestKey, entry: Entry, isDone: () => boolean = () => true): Promise<void> {
+    const bytes = Broadcast.encode(broadcast([entry])).finish();
     broker.onMessage(Buffer.from(await signer.sign(bytes, { typ: BROADCAST_TYPE })));
     // Signatures are verified on another thread.
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(isDone);
     await settled();
   }
 
   beforeEach(() => {
     clock = new SetClock();
+    timers = new SetTimers();
     source = new HeldSource(clock);
     events = [];
     logged = [];
@@ -177,6 +179,7 @@ describe('a feed runner', () => {
         return { close: async () => {} };
       },
       clock,
+      timers,
       log: { info: note, warn: note, error: note },
       onKeys: (keys) => events.push(`keys ${[...keys.keyIds()].length}`),
       onCurrentChange: (isCurrent) => events.push(isCurrent ? 'current' : 'stale'),
@@ -236,14 +239,19 @@ describe('a feed runner', () => {
   it('asks regularly, several times within a lease, without waiting for answers', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 250_000_000 } });
     const before = source.questions.length;
-    await until(() => source.questions.length >= before + 3);
+    timers.pass(200 + 3 * 50);
+    expect(source.questions.length).to.be.within(before + 4, before + 5);
     expect(source.questions.slice(before).every(({ signal }) => !signal.aborted)).to.equal(true);
   });
 
   it('gives up a question that is not answered within a lease', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 100_000_000 } });
+    runner.askNow();
     const question = await source.question(2);
-    await until(() => question.signal.aborted);
+    timers.pass(99);
+    expect(question.signal.aborted).to.equal(false);
+    timers.pass(1);
+    expect(question.signal.aborted).to.equal(true);
   });
 
   it('has one urgent question open at a time, and asks once more when it was asked to meanwhile', async () => {
@@ -286,6 +294,8 @@ describe('a feed runner', () => {
   it('says which failure it is, once for each kind of it', async () => {
     for (let number = 0; number < 3; number += 1) {
       (await source.question(number)).fail(new Error('no route'));
+      await settled();
+      runner.askNow();
     }
     await settled();
     expect(runner.missing).to.equal('revocations: the issuer does not answer (Error: no route)');
@@ -314,18 +324,20 @@ describe('a feed runner', () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 300_000_000 } });
     clock.pass(300);
-    await until(() => events.includes('stale'));
+    timers.pass(300);
+    expect(events).to.deep.equal(['stale']);
     expect(logged).to.include('revocations_stale');
   });
 
   it('looks again when its timer was early, as timers are', async () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
-    // The timer runs in real time, the clock of the lease hardly moves: every look is too early.
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    // The timer goes off, and the clock of the lease stands still: the look is too early.
+    timers.pass(50);
     expect(events).to.deep.equal([]);
     clock.pass(50);
-    await until(() => events.includes('stale'));
+    timers.pass(50);
+    expect(events).to.deep.equal(['stale']);
   });
 
   it('tells once that the list is stale, and again only after it was current', async () => {
@@ -362,6 +374,7 @@ describe('a feed runner', () => {
     await settled();
     expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     expect(runner.missing).to.include('cut off');
+    runner.askNow();
     (await source.question(1)).answer(answer({ pull: true }));
     const again = await source.pullNumber(1);
     again.send(endOfPull(2n));
@@ -414,6 +427,7 @@ describe('a feed runner', () => {
         return { close: async () => {} };
       },
       clock,
+      timers,
       log: { info: () => {}, warn: () => {}, error: () => {} },
       onKeys: () => {},
       onCurrentChange: () => {},
@@ -435,7 +449,7 @@ describe('a feed runner', () => {
 
     it('takes what a broadcast key signed, and asks nothing for that', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(key, entryOf());
+      await hear(key, entryOf(), () => feed.list.size > 0);
       expect([feed.list.size, feed.applied, source.questions.length]).to.deep.equal([1, 0n, 2]);
     });
 
@@ -451,7 +465,7 @@ describe('a feed runner', () => {
 
     it('takes nothing that another key signed, and tells of it', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(new TestKey('EdDSA', key.published.kid), entryOf());
+      await hear(new TestKey('EdDSA', key.published.kid), entryOf(), () => events.length > 0);
       broker.onMessage(Buffer.from('nonsense'));
       await settled();
       expect(feed.list.size).to.equal(0);
@@ -465,7 +479,7 @@ describe('a feed runner', () => {
 
     it('asks at once when an entry in a broadcast cannot be understood', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(key, entryOf({ kind: 99 as EntryKind }));
+      await hear(key, entryOf({ kind: 99 as EntryKind }), () => logged.includes('broadcast_unusable'));
       expect(source.questions).to.have.length(3);
       expect(logged).to.include('broadcast_unusable');
     });
@@ -483,15 +497,17 @@ describe('a feed runner', () => {
 
     it('is not led back to a broadcast key that has left, by an answer that was overtaken', async () => {
       await hydrate({ leaseLength: { seconds: 0n, nanos: 500_000_000 }, broadcastKeys: [key.published] });
+      timers.pass(200);
+      timers.pass(100);
       const [slow, quick] = [await source.question(2), await source.question(3)];
       const next = new TestKey('EdDSA');
       quick.answer(answer({ broadcastKeys: [next.published] }));
       await settled();
       slow.answer(answer({ broadcastKeys: [key.published] }));
       await settled();
-      await hear(key, entryOf());
+      await hear(key, entryOf(), () => events.includes('forgery'));
       expect(feed.list.size).to.equal(0);
-      await hear(next, entryOf());
+      await hear(next, entryOf(), () => feed.list.size > 0);
       expect(feed.list.size).to.equal(1);
     });
   });
@@ -504,7 +520,7 @@ describe('a feed runner', () => {
     await runner.close();
     expect(source.questions.at(-1)?.signal.aborted).to.equal(true);
     runner.askNow();
-    await new Promise((resolve) => setTimeout(resolve, 80));
+    timers.pass(1000);
     expect(source.questions).to.have.length(asked);
     expect(logged).to.not.include('sync_failed');
   });

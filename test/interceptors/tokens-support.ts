@@ -2,7 +2,7 @@
 
 import { createHmac, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign } from 'jose';
-import type { Clock } from '../../interceptors/clock.js';
+import type { Clock, Timers } from '../../interceptors/clock.js';
 import type { TokenClaims } from '../../interceptors/token-claims.js';
 import { VerifiedToken } from '../../interceptors/verified-tokens.js';
 import { Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -29,6 +29,37 @@ export class SetClock implements Clock {
   pass(ms: number): void {
     this.wall += ms;
     this.monotonic += ms;
+  }
+}
+
+/** Timers that go off when a test says so. */
+export class SetTimers implements Timers {
+  #nowMs = 0;
+  readonly #waiting = new Set<{ readonly atMs: number; readonly work: () => void }>();
+
+  after(ms: number, work: () => void): () => void {
+    const timer = { atMs: this.#nowMs + ms, work };
+    this.#waiting.add(timer);
+    return () => {
+      this.#waiting.delete(timer);
+    };
+  }
+
+  soon(work: () => void): void {
+    setImmediate(work);
+  }
+
+  /** Lets every timer go off that is due within so many milliseconds, one after another. */
+  pass(ms: number): void {
+    const untilMs = this.#nowMs + ms;
+    for (;;) {
+      const [next] = [...this.#waiting].sort((one, other) => one.atMs - other.atMs);
+      if (next === undefined || next.atMs > untilMs) break;
+      this.#nowMs = next.atMs;
+      this.#waiting.delete(next);
+      next.work();
+    }
+    this.#nowMs = untilMs;
   }
 }
 
