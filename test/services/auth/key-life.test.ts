@@ -239,16 +239,19 @@ describe('the life of keys', function () {
       void stream.ended.then(() => {
         cut = true;
       });
-      for (let round = 0; round < ROTATIONS; round += 1) {
-        const replica = cluster.replicas[round % 2 === 0 ? 0 : 1];
-        const { signingKey, formerKey, sequence } = await rotateInDueTime({}, replica);
-        expect(sequence).to.equal(0n);
-        expect(signingKey?.state).to.equal(KeyState.KEY_STATE_SIGNING);
-        expect(formerKey?.state).to.equal(KeyState.KEY_STATE_VERIFY_ONLY);
-        await until(() => kids.has(signingKey?.kid ?? ''));
+      try {
+        for (let round = 0; round < ROTATIONS; round += 1) {
+          const replica = cluster.replicas[round % 2 === 0 ? 0 : 1];
+          const { signingKey, formerKey, sequence } = await rotateInDueTime({}, replica);
+          expect(sequence).to.equal(0n);
+          expect(signingKey?.state).to.equal(KeyState.KEY_STATE_SIGNING);
+          expect(formerKey?.state).to.equal(KeyState.KEY_STATE_VERIFY_ONLY);
+          await until(() => kids.has(signingKey?.kid ?? ''));
+        }
+      } finally {
+        running = false;
+        await Promise.all(load);
       }
-      running = false;
-      await Promise.all(load);
       expect(refusals).to.deep.equal([]);
       expect(kids.size).to.equal(ROTATIONS + 1);
       expect(calls).to.be.above(ROTATIONS * 20);
