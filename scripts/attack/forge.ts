@@ -1,0 +1,81 @@
+/** Tokens put together piece by piece, so that each piece can be wrong by itself. */
+
+import type { KeyObject } from 'node:crypto';
+import { signatureOf } from './stolen-keys.js';
+
+/** What a real token says. */
+export type Claims = Readonly<Record<string, unknown>>;
+
+/** A token in its three segments. */
+export interface Segments {
+  readonly header: string;
+  readonly payload: string;
+  readonly signature: string;
+}
+
+/** Members whose value is JSON text that no JavaScript value would be written as, such as `1e400`. */
+export type RawMembers = Readonly<Record<string, string>>;
+
+/** The canonical base64url of a text or of bytes. */
+export function encode(content: string | Uint8Array): string {
+  const bytes = typeof content === 'string' ? Buffer.from(content, 'utf8') : Buffer.from(content);
+  return bytes.toString('base64url');
+}
+
+/** The three segments of a token. */
+export function segmentsOf(token: string): Segments {
+  const [header = '', payload = '', signature = ''] = token.split('.');
+  return { header, payload, signature };
+}
+
+/** What a token says, without asking whether it is true. */
+export function claimsIn(token: string): Claims {
+  return JSON.parse(Buffer.from(segmentsOf(token).payload, 'base64url').toString('utf8')) as Claims;
+}
+
+/** JSON text of an object; members given as raw text stand in it as they are. */
+export function jsonText(members: Claims, raw: RawMembers = {}): string {
+  const kept = Object.entries(members)
+    .filter(([name, value]) => value !== undefined && !Object.hasOwn(raw, name))
+    .map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`);
+  const others = Object.entries(raw).map(([name, text]) => `${JSON.stringify(name)}:${text}`);
+  return `{${[...kept, ...others].join(',')}}`;
+}
+
+/** A token over two segments as they are, canonical or not, with a good signature. */
+export function sealed(headerSegment: string, payloadSegment: string, key: KeyObject): string {
+  const signed = `${headerSegment}.${payloadSegment}`;
+  return `${signed}.${signatureOf(signed, key).toString('base64url')}`;
+}
+
+/** Makes tokens with one key, starting from a header and claims that would be accepted. */
+export interface Forge {
+  readonly header: Claims;
+  readonly claims: Claims;
+  readonly key: KeyObject;
+  /** With changed claims; a claim that is `undefined` is left out. */
+  withClaims(changes: Claims, raw?: RawMembers): string;
+  /** With a changed header; a member that is `undefined` is left out. */
+  withHeader(changes: Claims, raw?: RawMembers): string;
+  /** With this text, or these bytes, for a payload. */
+  withPayload(content: string | Uint8Array): string;
+  /** With this text for a header. */
+  withHeaderText(content: string | Uint8Array): string;
+}
+
+/** Opens a forge. */
+export function createForge(key: KeyObject, header: Claims, claims: Claims): Forge {
+  const headerSegment = encode(jsonText(header));
+  const payloadSegment = encode(jsonText(claims));
+  return {
+    key,
+    header,
+    claims,
+    withClaims: (changes, raw) =>
+      sealed(headerSegment, encode(jsonText({ ...claims, ...changes }, raw)), key),
+    withHeader: (changes, raw) =>
+      sealed(encode(jsonText({ ...header, ...changes }, raw)), payloadSegment, key),
+    withPayload: (content) => sealed(headerSegment, encode(content), key),
+    withHeaderText: (content) => sealed(encode(content), payloadSegment, key),
+  };
+}

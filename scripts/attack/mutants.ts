@@ -1,0 +1,181 @@
+/** Mutants of a real token: every one there is within a few edits, and as many more as are asked for. */
+
+import type { Random } from '../drill/random.js';
+import { segmentsOf } from './forge.js';
+
+/** A header value that is nearly a good one. */
+export interface Mutant {
+  readonly className: string;
+  readonly what: string;
+  /** The value of `authorization`; each character is one byte. */
+  readonly value: string;
+}
+
+/** Mutants that can be counted, of one kind. */
+interface Family {
+  readonly className: string;
+  readonly size: number;
+  at(index: number): { readonly what: string; readonly value: string };
+}
+
+const SCHEME = 'Bearer ';
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+/** What is put into a token: its own alphabet, and what parsers stumble over. */
+const PIECES = [...`${ALPHABET}.=+/ ,;:%"{}~\0\t\n\r\x7f\x80\xa0\xff`];
+const EDITS_MAX = 12;
+
+/**
+ * So many mutants: each family whole when there is room for all of them, else an equal part of each; the
+ * rest are made of several edits at random.
+ *
+ * @param good - a token that is accepted
+ * @param other - another user's, from which pieces are taken
+ */
+export function* mutantsOf(
+  good: string,
+  other: string,
+  options: { readonly count: number; readonly random: Random },
+): Generator<Mutant> {
+  const { count, random } = options;
+  const families = familiesOf(good);
+  const whole = families.reduce((sum, { size }) => sum + size, 0);
+  const part = Math.min(1, count / whole);
+  let made = 0;
+  for (const family of families) {
+    const wanted = Math.floor(family.size * part);
+    // A start of its own for each family, so that a short run does not see the same positions always.
+    const start = random.between(0, Math.max(0, family.size - 1));
+    for (let index = 0; index < wanted && made < count; index += 1) {
+      const mutant = family.at((start + Math.floor(index / part)) % family.size);
+      made += 1;
+      yield { className: family.className, ...mutant };
+    }
+  }
+  while (made < count) {
+    const value = SCHEME + editedAtRandom(good, other, random);
+    if (value === SCHEME + good) continue;
+    made += 1;
+    yield { className: 'mutants: several edits at random', what: value.slice(0, 40), value };
+  }
+}
+
+function familiesOf(good: string): Family[] {
+  const value = SCHEME + good;
+  const pieces = PIECES.length;
+  return [
+    {
+      className: 'mutants: every bit flipped',
+      size: value.length * 8,
+      at: (index) => {
+        const [at, bit] = [index >> 3, index & 7];
+        const flipped = String.fromCharCode(value.charCodeAt(at) ^ (1 << bit));
+        return { what: `bit ${bit} of character ${at}`, value: replaced(value, at, 1, flipped) };
+      },
+    },
+    {
+      className: 'mutants: every truncation',
+      size: 2 * value.length - 1,
+      at: (index) =>
+        index < value.length
+          ? { what: `the first ${index} characters`, value: value.slice(0, index) }
+          : {
+              what: `without the first ${index - value.length + 1} characters`,
+              value: value.slice(index - value.length + 1),
+            },
+    },
+    {
+      className: 'mutants: every deletion',
+      size: 4 * (value.length - 4),
+      at: (index) => {
+        const [at, length] = [index >> 2, (index & 3) + 1];
+        return { what: `without ${length} characters at ${at}`, value: shortened(value, at, length) };
+      },
+    },
+    {
+      className: 'mutants: every insertion',
+      size: (value.length + 1) * pieces,
+      at: (index) => {
+        const at = Math.floor(index / pieces);
+        const piece = PIECES[index % pieces] ?? 'A';
+        return { what: `${JSON.stringify(piece)} at ${at}`, value: replaced(value, at, 0, piece) };
+      },
+    },
+    {
+      className: 'mutants: every substitution',
+      size: value.length * pieces,
+      at: (index) => {
+        const at = Math.floor(index / pieces);
+        const piece = PIECES[index % pieces] ?? 'A';
+        const other = piece === value.charAt(at) ? '!' : piece;
+        return { what: `${JSON.stringify(other)} for character ${at}`, value: replaced(value, at, 1, other) };
+      },
+    },
+    decodedBits(good),
+  ];
+}
+
+/** Flips a bit of what the segments encode, and encodes it canonically again. */
+function decodedBits(good: string): Family {
+  const { header, payload, signature } = segmentsOf(good);
+  const segments = [header, payload, signature].map((segment) => Buffer.from(segment, 'base64url'));
+  const size = segments.reduce((sum, { length }) => sum + 8 * length, 0);
+  return {
+    className: 'mutants: every bit of header, claims and signature',
+    size,
+    at: (index) => {
+      let rest = index;
+      const changed = segments.map((segment) => {
+        const bits = 8 * segment.length;
+        const mine = rest >= 0 && rest < bits;
+        const bytes = Buffer.from(segment);
+        if (mine) bytes.writeUInt8(bytes.readUInt8(rest >> 3) ^ (1 << (rest & 7)), rest >> 3);
+        rest -= bits;
+        return bytes.toString('base64url');
+      });
+      return { what: `bit ${index} of what is encoded`, value: SCHEME + changed.join('.') };
+    },
+  };
+}
+
+/** Deleting one of two equal neighbours is the same mutant twice, which does no harm; it is never the original. */
+function shortened(value: string, at: number, length: number): string {
+  return value.slice(0, at) + value.slice(at + length);
+}
+
+function replaced(value: string, at: number, length: number, piece: string): string {
+  return value.slice(0, at) + piece + value.slice(at + length);
+}
+
+function editedAtRandom(good: string, other: string, random: Random): string {
+  let text = good;
+  for (let left = random.between(1, EDITS_MAX); left > 0; left -= 1) text = edited(text, other, random);
+  return text;
+}
+
+function edited(text: string, other: string, random: Random): string {
+  const at = random.between(0, text.length);
+  const length = random.between(1, 16);
+  switch (random.between(0, 6)) {
+    case 0:
+      return replaced(text, at, 0, random.pick(PIECES));
+    case 1:
+      return replaced(text, at, 1, random.pick(PIECES));
+    case 2:
+      return shortened(text, at, length);
+    case 3:
+      return replaced(text, at, 0, text.slice(at, at + length));
+    case 4:
+      return replaced(text, at, length, other.slice(at, at + length));
+    case 5:
+      return exchangedSegments(text, other, random);
+    default:
+      return replaced(text, at, length, [...text.slice(at, at + length)].reverse().join(''));
+  }
+}
+
+function exchangedSegments(text: string, other: string, random: Random): string {
+  const [mine, theirs] = [text.split('.'), other.split('.')];
+  const at = random.between(0, Math.max(0, mine.length - 1));
+  mine[at] = random.next() < 0.5 ? (theirs[at] ?? '') : (mine[random.between(0, mine.length - 1)] ?? '');
+  return mine.join('.');
+}
