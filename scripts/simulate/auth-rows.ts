@@ -557,10 +557,11 @@ async function dropExpired(world: World, transaction: Transaction, limit: number
 
 /** What the replicas tell each other of the instances. */
 export function createInstanceStore(connection: Connection): InstanceStore {
-  const { cluster, process, node } = connection;
+  const { world, cluster, process, node } = connection;
   return onlyThese<InstanceStore>({
-    share: (replica, records) =>
-      cluster.transaction(process, node(), (transaction) =>
+    share: async (replica, records) => {
+      if (!world.settings.waits) return;
+      await cluster.transaction(process, node(), (transaction) =>
         transaction.statement(() => {
           const atMs = timeOf(transaction).getTime();
           for (const record of records) {
@@ -568,7 +569,8 @@ export function createInstanceStore(connection: Connection): InstanceStore {
             transaction.put('instances', key, { replica, record, atMs });
           }
         }),
-      ),
+      );
+    },
     heardElsewhere: (replica, withinMs) =>
       cluster.uncommitted(process, node(), (transaction) =>
         transaction.statement(() => {

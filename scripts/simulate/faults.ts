@@ -55,54 +55,47 @@ const FAULTS: { readonly [name: string]: Fault } = {
     };
   },
   partition: ({ links, block }) => block(links()),
-  isolation: ({ system, host, block }) => {
-    const { name } = host().instance.process;
-    const { network } = system.world;
-    const others = ['broker', ...system.replicas.map(({ process }) => process.name)];
-    return block(others.flatMap((other) => [network.link(name, other), network.link(other, name)]));
-  },
-  'slow-answers-then-isolation': ({ system, host, random, leaseMs, block, later }) => {
-    const { name } = host().instance.process;
-    const { network } = system.world;
-    const ways = system.replicas.map(({ process }) => network.link(process.name, name));
+  isolation: ({ system, host, block }) => block(waysOf(system, host().instance.process.name, 'both')),
+  'slow-answers-then-isolation': ({ system, host, random, leaseMs, block, later, provoke }) => {
+    const struck = host().instance.process;
+    const ways = system.replicas.map(({ process }) => system.world.network.link(process.name, struck.name));
     for (const { weather } of ways) {
       weather.slowProbability = 1;
       weather.slowMs = leaseMs * random.between(0.3, 1.1);
     }
-    const others = ['broker', ...system.replicas.map(({ process }) => process.name)];
-    let open = (): void => {};
+    let open: (() => void) | undefined = () => {};
+    const atMs = random.next() * leaseMs;
+    later(atMs - random.next() * 300, provoke);
     // What is on its way already still arrives; nothing that is sent later does.
-    later(random.next() * leaseMs, () => {
-      open = block(
-        others.flatMap((other) => [network.link(name, other), network.link(other, name)]),
-        'lose',
-      );
+    later(atMs, () => {
+      if (open !== undefined) open = block(waysOf(system, struck.name, 'both'), 'lose');
     });
     return () => {
       for (const { weather } of ways) weather.slowProbability = 0;
-      open();
+      open?.();
+      open = undefined;
     };
   },
-  'slow-database-then-isolation': ({ system, host, random, leaseMs, block, later }) => {
+  'slow-database-then-isolation': ({ system, host, random, leaseMs, block, later, provoke }) => {
     const { network } = system.world;
-    const ways = system.replicas.map(({ process }) => network.link('database', process.name));
-    for (const { weather } of ways) {
-      weather.slowProbability = random.between(0.5, 1);
-      weather.slowMs = Math.min(1800, leaseMs * random.between(0.1, 0.6));
-    }
-    const { name } = host().instance.process;
-    let open = (): void => {};
-    later(random.next() * leaseMs, () => {
-      open = block(
-        ['broker', ...system.replicas.map(({ process }) => process.name)].map((other) => network.link(name, other)),
-        'lose',
-      );
-      network.link('broker', name).weather.lossProbability = 1;
+    const struck = host().instance;
+    const way = network.link('database', struck.connectedTo.process.name);
+    way.weather.slowProbability = 1;
+    way.weather.slowMs = Math.min(1800, leaseMs * random.between(0.1, 0.6));
+    let open: (() => void) | undefined = () => {};
+    const atMs = random.next() * leaseMs;
+    later(atMs, provoke);
+    const fromBroker = network.link('broker', struck.process.name);
+    fromBroker.weather.blocked = 'lose';
+    // Questions that were asked before are still answered.
+    later(atMs + random.between(100, 900), () => {
+      if (open !== undefined) open = block(waysOf(system, struck.process.name, 'there'), 'lose');
     });
     return () => {
-      for (const { weather } of ways) weather.slowProbability = 0;
-      network.link('broker', name).weather.lossProbability = 0;
-      open();
+      way.weather.slowProbability = 0;
+      fromBroker.open();
+      open?.();
+      open = undefined;
     };
   },
   'silent-broker': ({ system }) => system.broker.fallSilent(),
@@ -185,11 +178,38 @@ const FAULTS: { readonly [name: string]: Fault } = {
     system.failOver(random.between(0, 4 * leaseMs));
     return () => {};
   },
+  'failover-unheard': ({ system, random, leaseMs, later, provoke }) => {
+    system.failOver(random.between(2 * leaseMs, 5 * leaseMs));
+    for (let count = 0; count < 2; count += 1) later(random.next() * leaseMs, provoke);
+    return system.broker.fallSilent();
+  },
   restore: ({ system, random, leaseMs, later }) => {
     if (!system.restore()) return undefined;
     // The operator takes his time.
     later(random.next() * 8 * leaseMs, () => system.openEpochIfDue());
     return () => {};
+  },
+  'restore-unheard': ({ system, random, leaseMs, later, provoke }) => {
+    if (!system.restore()) return undefined;
+    for (let count = 0; count < 4; count += 1) later(random.next() * leaseMs, provoke);
+    later((2 + random.next() * 8) * leaseMs, () => system.openEpochIfDue());
+    return system.broker.fallSilent();
+  },
+  'restore-and-replay': ({ system, random, leaseMs, later }) => {
+    if (!system.restore()) return undefined;
+    const { broker } = system;
+    const old = broker.history.slice(-12);
+    system.verifyMs = 100;
+    later(random.next() * leaseMs, () => {
+      system.openEpochIfDue();
+      // Verified while the new epoch arrives.
+      for (let count = 0; count < 40 && old.length > 0; count += 1) {
+        later(random.next() * (leaseMs / 5 + 200), () => broker.forward(random.pick(old)));
+      }
+    });
+    return () => {
+      system.verifyMs = 0.3;
+    };
   },
   'lease-change': ({ system, random }) => {
     const replica = system.anyReplica();
@@ -217,12 +237,15 @@ const FAULT_SHARE = 0.3;
 export class Faults {
   readonly system: System;
   readonly leaseMs: number;
+  readonly provoke: () => void;
   readonly #world: World;
   readonly #enabled: readonly string[];
   readonly #active = new Set<() => void>();
 
-  constructor(system: System) {
+  /** @param provoke - makes somebody revoke something now */
+  constructor(system: System, provoke: () => void) {
     this.system = system;
+    this.provoke = provoke;
     this.#world = system.world;
     this.leaseMs = this.#world.settings.leaseMs;
     this.#enabled = Object.keys(FAULTS).filter(() => this.random.chance(FAULT_SHARE));
@@ -306,6 +329,16 @@ export class Faults {
       for (const link of links) link.open();
     };
   };
+}
+
+/** The ways between an instance and everybody else: those that lead there, or both. */
+function waysOf(system: System, instance: string, which: 'there' | 'both'): Link[] {
+  const { network } = system.world;
+  const others = ['broker', ...system.replicas.map(({ process }) => process.name)];
+  return others.flatMap((other) => [
+    network.link(instance, other),
+    ...(which === 'both' ? [network.link(other, instance)] : []),
+  ]);
 }
 
 /** What somebody sends who can reach the broker and has no key: well made in all but the signature. */

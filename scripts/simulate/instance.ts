@@ -67,6 +67,7 @@ export class Instance {
   readonly #enforcement: Enforcement;
   readonly #runner: FeedRunner;
   #refusingSinceMs: number | undefined;
+  #connectedTo = 0;
 
   constructor(options: InstanceOptions) {
     const { world, process, broker } = options;
@@ -193,12 +194,28 @@ export class Instance {
     this.#refusingSinceMs = undefined;
   }
 
+  /** The replica that the connection leads to. It stays the same until it fails, and seldom changes otherwise. */
+  get connectedTo(): Reachable {
+    const replicas = this.#options.replicas();
+    const replica = replicas[this.#connectedTo % replicas.length];
+    if (replica === undefined) throw new RangeError('there is no replica');
+    return replica;
+  }
+
   #source(): RevocationSource {
-    const { world, process, replicas } = this.#options;
+    const { world, process } = this.#options;
+    this.#connectedTo = world.random.whole(0, 5);
     return {
       sync: async (request, signal) => {
-        const { process: auth, service } = world.random.pick(replicas());
-        return await world.network.call(process, auth, () => service.sync(request), { signal });
+        if (world.random.chance(0.03)) this.#connectedTo += 1;
+        const connectedTo = this.#connectedTo;
+        const { process: auth, service } = this.connectedTo;
+        try {
+          return await world.network.call(process, auth, () => service.sync(request), { signal });
+        } catch (error) {
+          if (this.#connectedTo === connectedTo) this.#connectedTo += 1;
+          throw error;
+        }
       },
       pull: (request, signal) => this.#pull(request, signal),
     };
@@ -206,8 +223,8 @@ export class Instance {
 
   /** The parts of a stream arrive in order, and one that is lost breaks it. */
   async *#pull(request: PullRequest, signal: AbortSignal): AsyncGenerator<PullResponse> {
-    const { world, process, replicas } = this.#options;
-    const { process: auth, service } = world.random.pick(replicas());
+    const { world, process } = this.#options;
+    const { process: auth, service } = this.connectedTo;
     const parts = service.pull(request)[Symbol.asyncIterator]();
     try {
       for (;;) {

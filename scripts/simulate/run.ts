@@ -49,11 +49,11 @@ export function runSeed(seed: number, options: { without?: GuardName | undefined
   };
   world.tell('run', () => JSON.stringify({ seed, ...settings }));
   const system = new System(world);
-  const faults = new Faults(system);
   const workload = new Workload(system, () => {
     // Faults like the company of revocations.
-    if (random.chance(0.5)) scheduler.after(random.around(100), () => faults.strike());
+    if (random.chance(0.4)) scheduler.after(random.around(100), () => faults.strike());
   });
+  const faults = new Faults(system, () => workload.revokeSomething());
   measureSpread(system);
   workload.start();
   faults.start();
@@ -74,6 +74,7 @@ function settingsOf(random: Random): Settings {
     keepSeconds: accessTokenSeconds + CLOCK_SKEW_SECONDS + DATABASE_STEP_MS / 1000,
     replicas: random.pick([1, 2, 2, 3]),
     instances: random.pick([1, 2, 2, 3]),
+    waits: random.chance(0.15),
     activeMs: leaseMs * random.between(6, 14),
   };
 }
@@ -109,6 +110,7 @@ function checkRecovery(system: System, workload: Workload): void {
           instance.call(token as TokenTruth, {
             told: (outcome, call) => {
               call?.end();
+              world.tell(instance.process.name, () => `after the healing answers ${outcome}`);
               if (outcome === 'ADMITTED') served.add(instance.process.name);
             },
           }),

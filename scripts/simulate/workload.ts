@@ -46,7 +46,7 @@ export class Workload {
     });
     this.#repeat(activeMs / 24, () => this.#act());
     this.#repeat(activeMs / 90, () => this.#call(this.#pickToken(), this.#pickHost()));
-    this.#repeat(Math.max(activeMs / 8, leaseMs / 2), () => this.#revokeSomething());
+    this.#repeat(Math.max(activeMs / 8, leaseMs / 2), () => this.revokeSomething());
     this.#repeat(settings.accessTokenSeconds * 500, () => this.#renewServiceToken());
   }
 
@@ -229,7 +229,8 @@ export class Workload {
 
   // --- Revocations
 
-  #revokeSomething(): void {
+  /** Somebody revokes something of what there is. */
+  revokeSomething(): void {
     const random = this.#random;
     if (this.#logins.length === 0 || this.#tokens.length === 0) return;
     const login = this.#recent(this.#logins);

@@ -15,6 +15,8 @@ export interface Settings {
   readonly keepSeconds: number;
   readonly replicas: number;
   readonly instances: number;
+  /** Some revocations wait for instances; it takes the replicas telling each other of them all the time. */
+  readonly waits: boolean;
   /** Faults strike and clients call until then; afterwards everything heals. */
   readonly activeMs: number;
 }

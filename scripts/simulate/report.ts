@@ -1,0 +1,165 @@
+/** What the simulation says: on the way, at the end, and to machines. */
+
+import type { RunResult } from './run.js';
+import type { Violation } from './world.js';
+
+const BAR_WIDTH = 30;
+
+/** How often a line is written where there is no terminal, in milliseconds. */
+const LINE_INTERVAL_MS = 5000;
+
+/** How often a bar is drawn, in milliseconds. */
+const BAR_INTERVAL_MS = 200;
+
+/** Some runs, summed up. It can be sent from one thread to another. */
+export interface Tally {
+  seeds: number;
+  revocations: number;
+  checks: number;
+  maxLateMs: number;
+  readonly violations: { readonly seed: number; readonly first: Violation }[];
+  readonly revokeToRefusedMs: number[];
+  readonly unavailableMs: number[];
+  readonly recoveryMs: number[];
+  readonly faults: { [name: string]: number };
+}
+
+/** The smallest, and what half, and nearly all, and all of the values reach. */
+export interface Spread {
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** The figures for machines. */
+export interface Figures {
+  readonly seeds: number;
+  readonly first_seed: number;
+  readonly without: string | null;
+  readonly revocations: number;
+  readonly checks: number;
+  readonly violations: number;
+  readonly violating_seeds: readonly number[];
+  /** Latest admission of something revoked, after Revoke had returned; within the bound unless it is a violation. */
+  readonly max_late_ms: number;
+  readonly revoke_to_refused_ms: Spread;
+  /** How long an instance refused for want of a lease, while faults struck. */
+  readonly unavailable_ms: Spread;
+  /** From the healing of all faults until every instance served again. */
+  readonly recovery_ms: Spread;
+  readonly seconds: number;
+  readonly seeds_per_second: number;
+  readonly faults: { readonly [name: string]: number };
+}
+
+export function createTally(): Tally {
+  return {
+    seeds: 0,
+    revocations: 0,
+    checks: 0,
+    maxLateMs: 0,
+    violations: [],
+    revokeToRefusedMs: [],
+    unavailableMs: [],
+    recoveryMs: [],
+    faults: {},
+  };
+}
+
+/** Adds one run. */
+export function addRun(tally: Tally, { seed, violations, measures }: RunResult): void {
+  const [first] = violations;
+  tally.seeds += 1;
+  tally.revocations += measures.revocations;
+  tally.checks += measures.checks;
+  tally.maxLateMs = Math.max(tally.maxLateMs, measures.maxLateMs);
+  if (first !== undefined) tally.violations.push({ seed, first });
+  tally.revokeToRefusedMs.push(...measures.revokeToRefusedMs);
+  tally.unavailableMs.push(...measures.unavailableMs);
+  tally.recoveryMs.push(...measures.recoveryMs);
+  for (const [name, count] of measures.faults) tally.faults[name] = (tally.faults[name] ?? 0) + count;
+}
+
+/** Adds other runs. */
+export function addTally(tally: Tally, other: Tally): void {
+  tally.seeds += other.seeds;
+  tally.revocations += other.revocations;
+  tally.checks += other.checks;
+  tally.maxLateMs = Math.max(tally.maxLateMs, other.maxLateMs);
+  tally.violations.push(...other.violations);
+  tally.revokeToRefusedMs.push(...other.revokeToRefusedMs);
+  tally.unavailableMs.push(...other.unavailableMs);
+  tally.recoveryMs.push(...other.recoveryMs);
+  for (const [name, count] of Object.entries(other.faults)) tally.faults[name] = (tally.faults[name] ?? 0) + count;
+}
+
+export function figuresOf(
+  tally: Tally,
+  run: { readonly firstSeed: number; readonly without: string | undefined; readonly seconds: number },
+): Figures {
+  return {
+    seeds: tally.seeds,
+    first_seed: run.firstSeed,
+    without: run.without ?? null,
+    revocations: tally.revocations,
+    checks: tally.checks,
+    violations: tally.violations.length,
+    violating_seeds: tally.violations.map(({ seed }) => seed).sort((a, b) => a - b),
+    max_late_ms: round(tally.maxLateMs),
+    revoke_to_refused_ms: spreadOf(tally.revokeToRefusedMs),
+    unavailable_ms: spreadOf(tally.unavailableMs),
+    recovery_ms: spreadOf(tally.recoveryMs),
+    seconds: round(run.seconds),
+    seeds_per_second: round(tally.seeds / run.seconds),
+    faults: Object.fromEntries(Object.entries(tally.faults).sort(([a], [b]) => (a < b ? -1 : 1))),
+  };
+}
+
+/** The figures for people. */
+export function summaryOf(figures: Figures): string {
+  const spread = ({ p50, p99, max }: Spread): string => `p50 ${p50}  p99 ${p99}  max ${max} ms`;
+  const rows: [string, string][] = [
+    ['schedules', `${figures.seeds} in ${figures.seconds} s, ${figures.seeds_per_second} a second`],
+    ['revocations', String(figures.revocations)],
+    ['checks', String(figures.checks)],
+    ['violations', String(figures.violations)],
+    ['latest admission', `${figures.max_late_ms} ms after Revoke had returned`],
+    ['revoked to refused', spread(figures.revoke_to_refused_ms)],
+    ['unavailable', spread(figures.unavailable_ms)],
+    ['back after healing', spread(figures.recovery_ms)],
+    ['faults', Object.entries(figures.faults).map(([name, count]) => `${name} ${count}`).join(', ')],
+  ];
+  return rows.map(([name, value]) => `${name.padEnd(20)}${value}`).join('\n');
+}
+
+/** Shows how far it has come: a bar on a terminal, a line every few seconds elsewhere. */
+export function createProgress(out: NodeJS.WriteStream): { show(done: number, of: number, found: number): void; end(): void } {
+  let lastMs = performance.now();
+  return {
+    show: (done, of, found) => {
+      const nowMs = performance.now();
+      if (nowMs - lastMs < (out.isTTY ? BAR_INTERVAL_MS : LINE_INTERVAL_MS)) return;
+      lastMs = nowMs;
+      const text = `${done}/${of} schedules, ${found} with violations`;
+      if (!out.isTTY) {
+        out.write(`${text}\n`);
+        return;
+      }
+      const filled = Math.round((done / Math.max(1, of)) * BAR_WIDTH);
+      out.write(`\r\u001b[2K${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)} ${text}`);
+    },
+    end: () => {
+      if (out.isTTY) out.write('\r\u001b[2K');
+    },
+  };
+}
+
+function spreadOf(values: readonly number[]): Spread {
+  const sorted = Float64Array.from(values).sort();
+  const at = (share: number): number => round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0);
+  return { p50: at(0.5), p99: at(0.99), max: at(1) };
+}
+
+function round(value: number): number {
+  return Math.round(value * 10) / 10;
+}
