@@ -109,7 +109,10 @@ export class Admissions {
     if (token === undefined) return this.#invalid('form');
     // Without keys nothing can be said of any token: the process has not yet heard from its issuer.
     if (this.#keys === KeyRing.EMPTY) return refusal('REVOCATION_STATE_STALE');
-    if (!this.#keys.has(token.keyId)) return this.#invalid('kid');
+    // A process that is cut off may have missed the key: then it cannot say that the token is bad.
+    if (!this.#keys.has(token.keyId)) {
+      return this.#isCurrent() ? this.#invalid('kid') : refusal('REVOCATION_STATE_STALE');
+    }
     const waiting = this.#waitingByPeer.get(peer) ?? 0;
     if (this.#underWay.size >= VERIFICATIONS_MAX || waiting >= VERIFICATIONS_PER_PEER_MAX) {
       return refusal('RATE_LIMITED');
@@ -141,6 +144,10 @@ export class Admissions {
     if ('fault' in claims) return refusal('TOKEN_INVALID');
     const objection = this.objectionTo(new VerifiedToken(text, claims), true);
     return objection === undefined ? claims : refusal(objection);
+  }
+
+  #isCurrent(): boolean {
+    return this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs()) > 0;
   }
 
   #meet(text: string, rule: AccessRule, peer: () => string): Admission | Promise<Admission> {

@@ -29,7 +29,7 @@ export interface SyncTicket {
 
 /** What the rest of the process is told, in the same turn in which it happens. */
 export interface FeedListener {
-  /** An entry is in the list. */
+  /** An entry has come, and is in the list by the end of this turn. */
   entryAdded(entry: Entry): void;
   /** Many entries are in the list; whatever was verified must be looked up in it again. */
   listFilled(list: RevocationList): void;
@@ -261,8 +261,9 @@ export class Feed {
 
   /** Every entry is inserted, known or not. */
   #insert(entry: Entry): void {
-    this.#list.add(entry);
+    // Told first: what is verified already is flagged even by an entry for which the list has no room.
     this.#listener.entryAdded(entry);
+    this.#list.add(entry);
   }
 
   #insertPart(part: PullResponse['part']): void {

@@ -19,9 +19,11 @@ import { Feed } from './feed.js';
 import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
 import { type CallGuard, GuardedCall, refusal } from './live-call.js';
 import type { Plaintext } from './plaintext.js';
+import { type AnyCall, stateOf } from './principal.js';
 import { createRemoteSource } from './remote-source.js';
 import { exposeRepeatedCredentials } from './repeated-credentials.js';
 import { ID_BYTES } from './revocation-list.js';
+import { type CallStatus, statusOf } from './status.js';
 import type { TokenClaims } from './token-claims.js';
 
 /** How often expired tokens are looked for, in milliseconds. */
@@ -236,7 +238,7 @@ class ServerGuard implements Guard, CallGuard {
     }
     for (const [path, rule] of rules) this.#rules.set(path, rule);
     exposeRepeatedCredentials(server);
-    server.addService(definition, handlers);
+    server.addService(definition, onlyGuarded(definition, handlers));
   }
 
   state(): GuardState {
@@ -323,4 +325,32 @@ class ServerGuard implements Guard, CallGuard {
 
 function hasBearer(metadata: Metadata): boolean {
   return metadata.get('authorization').length > 0;
+}
+
+interface UnguardedCall extends AnyCall {
+  emit(event: 'error', error: CallStatus): boolean;
+}
+
+/**
+ * Handlers that answer only calls which a guard has decided: a server that was made without the guard's
+ * interceptor is closed, not open.
+ */
+function onlyGuarded(
+  definition: ServiceDefinition,
+  handlers: UntypedServiceImplementation,
+): UntypedServiceImplementation {
+  const guarded: UntypedServiceImplementation = {};
+  for (const [name, { path, responseStream }] of Object.entries(definition)) {
+    const handle = handlers[name] as (call: UnguardedCall, callback?: (error: CallStatus) => void) => void;
+    guarded[name] = (call: UnguardedCall, callback?: (error: CallStatus) => void) => {
+      if (stateOf(call) !== undefined) {
+        handle(call, callback);
+        return;
+      }
+      const status = statusOf(new TypeError(`${path} was called without a guard`));
+      if (responseStream) call.emit('error', status);
+      else callback?.(status);
+    };
+  }
+  return guarded;
 }

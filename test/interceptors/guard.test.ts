@@ -2,12 +2,14 @@
 
 import { randomUUID } from 'node:crypto';
 import {
-  type Client,
+  Client,
   type ClientDuplexStream,
   type ClientReadableStream,
+  credentials,
   type ServiceError as GrpcError,
   Metadata,
   Server,
+  ServerCredentials,
   status,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -151,6 +153,30 @@ describe('guard', () => {
         TypeError,
         '/test.v1.EchoService/Unary',
       );
+    });
+
+    it('answers no call on a server that was made without its interceptor', async () => {
+      const server = new Server();
+      const trace = new Trace();
+      echo.guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+      const port = await new Promise<number>((resolve, reject) => {
+        server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+          error === null ? resolve(bound) : reject(error),
+        );
+      });
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+      try {
+        const metadata = bearer(await issuer.token());
+        expect(await call(client, 'Unary', metadata)).to.include({ code: status.INTERNAL });
+        expect(await call(client, 'Public', metadata)).to.include({ code: status.INTERNAL });
+        expect(
+          (await openServerStream({ ...echo, client }, await issuer.token()).then(({ end }) => end)).code,
+        ).to.equal(status.INTERNAL);
+        expect(trace.started).to.equal(0);
+      } finally {
+        client.close();
+        server.forceShutdown();
+      }
     });
 
     it('answers nothing but public methods before the list has been complete', async () => {
@@ -459,6 +485,12 @@ describe('guard', () => {
       expect(allowed.stream.destroyed).to.equal(false);
       expect(echo.guard.state()).to.include({ ready: true, current: false });
       expect(echo.guard.state().missing).to.contain('revocations');
+      // It may have missed a new key: what it cannot know it must not call bad.
+      const [key] = issuer.keys;
+      issuer.keys = [await createTestKey(), ...issuer.keys];
+      const unknown = bearer(await issuer.token());
+      expect(await call(echo.client, 'Unary', unknown)).to.include({ code: status.UNAVAILABLE });
+      issuer.keys = key === undefined ? [] : [key];
       issuer.answers = true;
       await until(() => echo.guard.state().current, 'the list is current again');
       expect(await call(echo.client, 'Unary', bearer(token))).to.include({ code: status.OK });
