@@ -25,8 +25,8 @@ const REFRESH = '/auth.v1.AuthService/Refresh';
 const ISSUE = '/auth.v1.AuthService/IssueServiceToken';
 const AT_ONCE = 50;
 const REFRESH_MUTANTS = 400;
-/** Samples of each kind when times are compared; few, because each one counts as a guess. */
-const TIMING_SAMPLES = 12;
+/** Samples of each kind when times are compared; fewer than guesses at one name are answered. */
+const TIMING_SAMPLES = 30;
 /** The medians of known and unknown names differ by at most this factor. */
 export const TIMING_RATIO_MAX = 1.5;
 /** So many guesses at one name are answered at most before they are limited. */
