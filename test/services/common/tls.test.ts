@@ -363,6 +363,8 @@ describe('TLS', function () {
         lines.length = 0;
         await spoil();
         await becomes(async () => lines.some((line) => line.level === 'error' && why.test(line.why)));
+        // Several looks later it has still been said once.
+        await sleep(5 * POLL_MS);
         expect(
           lines.filter((line) => line.level === 'error' && why.test(line.why)),
           name,
