@@ -303,6 +303,8 @@ function keyRows(transaction: Transaction): AuthTransaction['keys'] {
         await transaction.lock('keys', 'exclusive');
         for (const key of live()) change(key, 'retired');
       }),
+    // When a key was published matters to rotation by schedule alone, which is not simulated.
+    markPublished: () => transaction.statement(() => undefined),
     promoteNext: (purpose) =>
       transaction.statement(() => {
         for (const key of live()) if (key.purpose === purpose && key.state === 'next') change(key, 'signing');
