@@ -325,6 +325,15 @@ describe('sessions', () => {
       expect(claims['roles']).to.deep.equal(['customer', 'security']);
     });
 
+    it('asks for no service that the roles no longer reach', async () => {
+      const user = await addUser(auth, ['customer', 'security']);
+      const { refreshToken } = await logIn(auth, user);
+      await auth.database.query("DELETE FROM user_roles WHERE user_id = $1 AND role = 'customer'", [
+        user.userId,
+      ]);
+      expect(claimsOf((await refresh(refreshToken)).access.token).aud).to.deep.equal(['auth']);
+    });
+
     it('refuses a token that waited too long, and a session that lasted too long', async () => {
       const idle = await logIn(auth, await addUser(auth));
       await auth.database.query(

@@ -1,6 +1,7 @@
 /** Tests of the limits on guessing, against PostgreSQL, with two replicas. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { systemClock } from '../../../interceptors/clock.js';
 import { clean } from '../../../services/auth/store.js';
@@ -115,6 +116,20 @@ describe('the throttle', () => {
     await endWindows();
     for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
     expect(await codeOf(throttle.attempt(name, newPeer()))).to.equal('RATE_LIMITED');
+  });
+
+  it('ends a window where its first attempt has put the end, however many follow', async () => {
+    const counters = createAttemptCounters(auth.database);
+    const counter = randomBytes(32);
+    const endTimes: number[] = [];
+    for (let count = 0; count < 3; count += 1) {
+      const taken = await counters.take(counter, 3, 300);
+      if (taken.admitted) endTimes.push(taken.endTime.getTime());
+      await sleep(5);
+    }
+    expect(endTimes).to.have.length(3);
+    expect(new Set(endTimes).size).to.equal(1);
+    expect((await counters.take(counter, 3, 300)).admitted).to.equal(false);
   });
 
   it('repeats a refusal for a moment without asking the database', async () => {

@@ -61,7 +61,7 @@ describe('user names', () => {
     for (const text of ['x'.repeat(1_000_000), 'e\u0301'.repeat(1_000_000), '\uFFFD'.repeat(1_000_000)]) {
       expect(parseUsername(text)).to.equal(undefined);
     }
-    expect(performance.now() - startedMs).to.be.below(50);
+    expect(performance.now() - startedMs).to.be.below(500);
   });
 
   it('look alike when people take one for the other', () => {
