@@ -288,7 +288,9 @@ function createWatch(committed: Committed, { clock, timers }: { clock: Clock; ti
       }
       if (isBefore) one.askedBeforeMs = Math.max(one.askedBeforeMs, record.askedAtMs);
       else one.askedSince = true;
-      const hasApplied = record.epoch.equals(committed.epoch) && record.applied >= entry.sequence;
+      // Whoever asked before the commit and had a place beyond it spoke of another log: the database was restored.
+      const sameLog = !isBefore && record.epoch.equals(committed.epoch);
+      const hasApplied = sameLog && record.applied >= entry.sequence;
       if (hasApplied || hasEntry(record)) enforced(one);
     },
     horizonMs: () => boundMs + committed.leaseMs / SHARES_PER_LEASE + (clock.monotonicMs() - committedAtMs),
