@@ -71,7 +71,9 @@ async function fireCatalogue(range: Range, tokens: readonly BadToken[]): Promise
     range.targets.flatMap((target) => {
       const token = typeof bad.token === 'string' ? bad.token : bad.token(target.audience);
       const value = `Bearer ${token}`;
-      const path = target.guarded[index % target.guarded.length]?.path ?? target.path;
+      // Whoever got into Logout would end the session that the others are made from.
+      const others = target.guarded.filter(({ path }) => !path.endsWith('/Logout'));
+      const path = others[index % others.length]?.path ?? target.path;
       return [
         { target, value, path: target.path },
         { target, value, path },

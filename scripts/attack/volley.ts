@@ -52,7 +52,7 @@ export function judge(
   expected: readonly string[],
 ): void {
   const { board } = range;
-  if (answer.kind === 'silent') board.crashed(className, `${what}: no answer`);
+  if (answer.kind === 'silent') judgeSilent(range, className, what, answer);
   else if (answer.kind === 'answered' && expected.includes(answer.fields)) board.refused(className);
   else if (answer.kind !== 'answered') board.differs(className, `${what}: ${answer.kind} ${answer.fields}`);
   else if (answer.status === UNAUTHENTICATED) board.differs(className, `${what}: ${answer.fields}`);
@@ -62,10 +62,16 @@ export function judge(
 /** What must not be served, however it is refused. */
 export function judgeNotServed(range: Range, className: string, what: string, answer: Answer): void {
   const { board } = range;
-  if (answer.kind === 'silent') board.crashed(className, `${what}: no answer`);
+  if (answer.kind === 'silent') judgeSilent(range, className, what, answer);
   else if (answer.status === OK || answer.body.length > 0)
     board.accepted(className, `${what}: ${answer.fields}`);
   else board.refused(className);
+}
+
+/** A stream that has been opened says something and does not end. */
+function judgeSilent(range: Range, className: string, what: string, answer: Answer): void {
+  if (answer.fields === '') range.board.crashed(className, `${what}: no answer`);
+  else range.board.accepted(className, `${what}: a stream that goes on, ${answer.fields}`);
 }
 
 /** HTTP/2 takes a value with control characters, Latin-1 or spaces at its ends for no header at all. */
