@@ -52,7 +52,11 @@ export interface Connection {
 }
 
 /** The first rows: an epoch, its keys, who may log in, and who may act for others. */
-export function seedTables(world: World, cluster: Cluster, rows: { users: readonly UserRow[]; keys: readonly KeyRow[] }): void {
+export function seedTables(
+  world: World,
+  cluster: Cluster,
+  rows: { users: readonly UserRow[]; keys: readonly KeyRow[] },
+): void {
   const epoch = world.random.bytes(16);
   const log: LogRow = {
     epoch,
@@ -85,6 +89,9 @@ function clientRow(clientId: string): Client {
     exchangeAudiences: ['inventory'],
   };
 }
+
+/** The transactions in which a user's sessions were given the user's new generation. */
+const restamped = new WeakSet<Transaction>();
 
 const transactions = new WeakMap<AuthTransaction, Transaction>();
 
@@ -129,7 +136,9 @@ function createTransaction(
       anyRevoked: (tokenIds) =>
         transaction.statement(() => {
           const keys = new Set(tokenIds.map((tokenId) => tokenId.replaceAll('-', '')));
-          return entriesOf(transaction).some(({ kind, key }) => kind === 'TOKEN' && keys.has(key.toString('hex')));
+          return entriesOf(transaction).some(
+            ({ kind, key }) => kind === 'TOKEN' && keys.has(key.toString('hex')),
+          );
         }),
     },
     revocations: {
@@ -170,7 +179,8 @@ function entriesOf(transaction: Transaction): EntryRow[] {
 }
 
 function userRows(transaction: Transaction): AuthTransaction['users'] {
-  const find = (userId: string): UserRow | undefined => transaction.get('users', userId) as UserRow | undefined;
+  const find = (userId: string): UserRow | undefined =>
+    transaction.get('users', userId) as UserRow | undefined;
   return onlyThese<AuthTransaction['users']>({
     credentialsOf: (username) =>
       transaction.statement(() => {
@@ -179,6 +189,16 @@ function userRows(transaction: Transaction): AuthTransaction['users'] {
           if (user.username === username) return { ...user, passwordHash: username };
         }
         return undefined;
+      }),
+    find: (userId) =>
+      transaction.statement(() => {
+        const user = find(userId);
+        return user && { ...user, createTime: timeOf(transaction) };
+      }),
+    setRoles: (userId, roles) =>
+      transaction.statement(() => {
+        const user = find(userId);
+        if (user !== undefined) transaction.put('users', userId, { ...user, roles });
       }),
     lockShared: (userId) =>
       transaction.statement(async () => {
@@ -237,6 +257,26 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
     endAllOf: (userId) => endThose((row) => row.userId === userId && !row.ended),
     endEvery: () => endThose((row) => !row.ended),
+    restamp: (userId, { from, to, scopes, audiences }) =>
+      transaction.statement(async () => {
+        restamped.add(transaction);
+        for (const [sessionId, row] of [...transaction.all('sessions')]) {
+          if ((row as SessionRow).userId !== userId) continue;
+          await transaction.lock(`session ${sessionId}`, 'exclusive');
+          const session = transaction.get('sessions', sessionId) as SessionRow | undefined;
+          if (session === undefined || session.ended) continue;
+          const kept = {
+            scopes: session.scopes.filter((scope) => scopes.includes(scope)),
+            audiences: session.audiences.filter((audience) => audiences.includes(audience)),
+          };
+          const goesOn = session.generation === from && kept.audiences.length > 0;
+          transaction.put('sessions', sessionId, {
+            ...session,
+            ...kept,
+            ...(goesOn ? { generation: to } : { ended: true }),
+          });
+        }
+      }),
     insertRefreshToken: ({ hash, sessionId, expireTime }) =>
       transaction.statement(() => {
         const { userId } = transaction.get('sessions', sessionId) as SessionRow;
@@ -251,7 +291,9 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
         transaction.put('refresh', hash.toString('hex'), fresh);
       }),
     findRefreshToken: (hash) =>
-      transaction.statement(() => transaction.get('refresh', hash.toString('hex')) as RefreshTokenRow | undefined),
+      transaction.statement(
+        () => transaction.get('refresh', hash.toString('hex')) as RefreshTokenRow | undefined,
+      ),
     markUsed: ({ hash, requestId, successorHash }) =>
       transaction.statement(() => {
         const key = hash.toString('hex');
@@ -262,7 +304,8 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
 }
 
 function clientRows(transaction: Transaction): AuthTransaction['clients'] {
-  const find = (clientId: string): Client | undefined => transaction.get('clients', clientId) as Client | undefined;
+  const find = (clientId: string): Client | undefined =>
+    transaction.get('clients', clientId) as Client | undefined;
   return onlyThese<AuthTransaction['clients']>({
     find: (clientId) => transaction.statement(() => find(clientId)),
     lockShared: (clientId) =>
@@ -283,13 +326,16 @@ function clientRows(transaction: Transaction): AuthTransaction['clients'] {
 
 function keyRows(transaction: Transaction): AuthTransaction['keys'] {
   const live = (): StoredKey[] => liveKeys(transaction.all('keys'), logOf(transaction).epoch);
-  const change = (key: StoredKey, state: KeyRow['state']): void => transaction.put('keys', key.kid, { ...key, state });
+  const change = (key: StoredKey, state: KeyRow['state']): void =>
+    transaction.put('keys', key.kid, { ...key, state });
   return onlyThese<AuthTransaction['keys']>({
     epoch: () => transaction.statement(() => logOf(transaction).epoch),
     lockMaking: () => transaction.statement(() => transaction.lock('making keys', 'exclusive')),
     live: () => transaction.statement(live),
     insert: (key) =>
-      transaction.statement(() => transaction.put('keys', key.kid, { ...key, epoch: logOf(transaction).epoch })),
+      transaction.statement(() =>
+        transaction.put('keys', key.kid, { ...key, epoch: logOf(transaction).epoch }),
+      ),
     retire: (kid) =>
       transaction.statement(async () => {
         await transaction.lock('keys', 'exclusive');
@@ -339,7 +385,11 @@ function lockOf(log: LogRow, nowMs: number): LogLock {
   };
 }
 
-async function append(world: World, transaction: Transaction, entries: readonly NewEntry[]): Promise<Appended> {
+async function append(
+  world: World,
+  transaction: Transaction,
+  entries: readonly NewEntry[],
+): Promise<Appended> {
   await transaction.lock(LOG, 'exclusive');
   const log = logOf(transaction);
   const nowMs = timeOf(transaction).getTime();
@@ -359,7 +409,8 @@ async function append(world: World, transaction: Transaction, entries: readonly 
       acknowledge: entry.acknowledge ?? false,
     }),
   );
-  for (const entry of written) transaction.put('entries', `${log.epoch.toString('hex')} ${entry.sequence}`, entry);
+  for (const entry of written)
+    transaction.put('entries', `${log.epoch.toString('hex')} ${entry.sequence}`, entry);
   const last = written.at(-1);
   if (last === undefined) throw new TypeError('nothing to append');
   transaction.put(LOG, LOG, { ...log, head: last.sequence, headEntryId: last.entryId });
@@ -369,15 +420,16 @@ async function append(world: World, transaction: Transaction, entries: readonly 
     const olderLeasesEndMs = log.olderLeasesEndTrueMs;
     for (const [index, entry] of entries.entries()) {
       const entryId = written[index]?.entryId.toString('hex') ?? '';
-      world.truth.revoked(entry, { label: entry.reason, entryId, leaseMs, olderLeasesEndMs });
-      world.tell('log', () => `${entry.reason} is durable: ${entry.kind} ${nameOf(entry)} at ${last.sequence}`);
+      const sessionsGoOn = restamped.has(transaction);
+      // Whoever acts in a run gives every act a name of its own, by which it is found again.
+      world.truth.revoked(entry, { label: entry.actor, entryId, leaseMs, olderLeasesEndMs, sessionsGoOn });
+      world.tell(
+        'log',
+        () => `${entry.actor} is durable: ${world.truth.describe(entry)} at ${last.sequence}`,
+      );
     }
   });
   return { epoch: log.epoch, entries: written, ...lock };
-}
-
-function nameOf({ kind, issuer, key }: NewEntry): string {
-  return kind === 'TOKEN' || (kind === 'SESSION' && issuer === '') ? key.toString('hex').slice(0, 8) : key.toString();
 }
 
 /** Without generations a cut-off would be a time: everything issued up to this second. */
@@ -440,7 +492,11 @@ export function createLogStore(connection: Connection): RevocationStore {
           await transaction.lock(LOG, 'exclusive');
           const log = logOf(transaction);
           const longest = Math.max(log.leaseMs, log.olderLeaseMs ?? 0, leaseMs);
-          transaction.put(LOG, LOG, { ...log, leaseMs, olderLeaseMs: longest === leaseMs ? undefined : longest });
+          transaction.put(LOG, LOG, {
+            ...log,
+            leaseMs,
+            olderLeaseMs: longest === leaseMs ? undefined : longest,
+          });
           transaction.onDurable(() => world.truth.leaseChanged(leaseMs));
         }),
       );
@@ -508,7 +564,8 @@ function readerOf({ state, entries, keys }: LogView): LogReader {
     entriesAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
     entryIdsAt: async (sequences) => {
       const ids = new Map<bigint, Buffer>();
-      for (const { sequence, entryId } of entries) if (sequences.includes(sequence)) ids.set(sequence, entryId);
+      for (const { sequence, entryId } of entries)
+        if (sequences.includes(sequence)) ids.set(sequence, entryId);
       return ids;
     },
     publishedKeys: async () => keys,

@@ -23,7 +23,11 @@ export class Broker {
   constructor(scheduler: Scheduler, network: Network) {
     this.#scheduler = scheduler;
     this.#network = network;
-    this.process = new Process(scheduler, 'broker', new MachineClock(scheduler, { rate: 1, wallMs: 0, monotonicMs: 0 }));
+    this.process = new Process(
+      scheduler,
+      'broker',
+      new MachineClock(scheduler, { rate: 1, wallMs: 0, monotonicMs: 0 }),
+    );
   }
 
   /** Everything that was ever published. */

@@ -120,7 +120,8 @@ export class Node {
       });
       // Whoever holds the lock in silence for too long loses it.
       for (const holder of lock.holders.keys()) {
-        if (holder !== transaction) this.#scheduler.at(holder.silentSinceMs + LOCK_MS_MAX, () => holder.abortIfSilent());
+        if (holder !== transaction)
+          this.#scheduler.at(holder.silentSinceMs + LOCK_MS_MAX, () => holder.abortIfSilent());
       }
       const grant = (): void => {
         stop();
@@ -239,7 +240,9 @@ export class Transaction {
   /** Ends the transaction from the client's side; nobody waits for it. */
   rollback(): void {
     if (this.#client.isDead) return;
-    this.#cluster.network.link(this.#client.name, this.node.process.name).send(this.node.process, () => this.abort());
+    this.#cluster.network
+      .link(this.#client.name, this.node.process.name)
+      .send(this.node.process, () => this.abort());
   }
 
   abort(): void {
@@ -285,7 +288,11 @@ export class Cluster {
   }
 
   /** Runs work in a transaction at a node that the client takes for the primary, and commits it. */
-  async transaction<T>(client: Process, node: Node, work: (transaction: Transaction) => Promise<T>): Promise<T> {
+  async transaction<T>(
+    client: Process,
+    node: Node,
+    work: (transaction: Transaction) => Promise<T>,
+  ): Promise<T> {
     const transaction = new Transaction(this, this.#scheduler, client, node);
     let result: T;
     try {
@@ -299,7 +306,11 @@ export class Cluster {
   }
 
   /** Runs work that only reads in a transaction, and lets go of it without a commit. */
-  async uncommitted<T>(client: Process, node: Node, work: (transaction: Transaction) => Promise<T>): Promise<T> {
+  async uncommitted<T>(
+    client: Process,
+    node: Node,
+    work: (transaction: Transaction) => Promise<T>,
+  ): Promise<T> {
     const transaction = new Transaction(this, this.#scheduler, client, node);
     try {
       return await work(transaction);

@@ -1,10 +1,10 @@
 /** What goes wrong, and when: a random choice of faults for each run, each of them striking several times. */
 
-import type { Link } from './network.js';
-import { BROADCAST_TYPE } from '../../services/auth/keys.js';
-import { entryMessageOf } from '../../services/auth/adapters/revocation-messages.js';
 import { Broadcast } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { entryMessageOf } from '../../services/auth/adapters/revocation-messages.js';
+import { BROADCAST_TYPE } from '../../services/auth/keys.js';
 import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation-log.js';
+import type { Link } from './network.js';
 import type { Random } from './random.js';
 import type { Host, System } from './system.js';
 import type { World } from './world.js';
@@ -41,7 +41,9 @@ const FAULTS: { readonly [name: string]: Fault } = {
     };
   },
   repetition: ({ system, random }) => {
-    const struck = system.hosts.map(({ instance }) => system.world.network.link('broker', instance.process.name));
+    const struck = system.hosts.map(({ instance }) =>
+      system.world.network.link('broker', instance.process.name),
+    );
     for (const { weather } of struck) {
       weather.repeatProbability = random.between(0.2, 1);
       weather.slowProbability = 0.7;
@@ -323,7 +325,10 @@ export class Faults {
     return random.pick([[there], [back], [there, back]]);
   };
 
-  readonly block = (links: readonly Link[], how: 'lose' | 'hold' = this.random.pick(['lose', 'hold'])): (() => void) => {
+  readonly block = (
+    links: readonly Link[],
+    how: 'lose' | 'hold' = this.random.pick(['lose', 'hold']),
+  ): (() => void) => {
     for (const { weather } of links) weather.blocked = how;
     return () => {
       for (const link of links) link.open();
@@ -351,7 +356,9 @@ function forgedBroadcast(system: System): string | undefined {
   const session = token.session;
   const kind = random.pick([
     tokenRevocation(token.tokenId),
-    ...(session === undefined ? [] : [sessionRevocation(session.sessionId), userRevocation(session.userId, 1000n)]),
+    ...(session === undefined
+      ? []
+      : [sessionRevocation(session.sessionId), userRevocation(session.userId, 1000n)]),
   ]);
   const entry = entryMessageOf({
     ...kind,
@@ -362,7 +369,11 @@ function forgedBroadcast(system: System): string | undefined {
     acknowledge: false,
   });
   const payload = Broadcast.encode({ epoch: Buffer.from(truth.epoch, 'hex'), entries: [entry] }).finish();
-  const keys = [...cluster.primary.tables.all('keys').values()] as { kid: string; purpose: string; state: string }[];
+  const keys = [...cluster.primary.tables.all('keys').values()] as {
+    kid: string;
+    purpose: string;
+    state: string;
+  }[];
   const key = keys.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
   return key && signatures.forge(key.kid, BROADCAST_TYPE, payload);
 }

@@ -3,14 +3,18 @@
 import { Metadata } from '@grpc/grpc-js';
 import type { AccessRule } from '../../interceptors/access-rule.js';
 import { BROADCAST_BYTES_MAX, BROADCAST_TYPE } from '../../interceptors/broadcasts.js';
+import { type CompactToken, parseCompactToken } from '../../interceptors/compact-token.js';
 import { Enforcement } from '../../interceptors/enforcement.js';
 import { FeedRunner, type RevocationSource } from '../../interceptors/feed-runner.js';
-import { type CompactToken, parseCompactToken } from '../../interceptors/compact-token.js';
-import { readClaims } from '../../interceptors/token-claims.js';
-import { parseJsonObject } from '../../interceptors/strict-json.js';
 import type { Admission } from '../../interceptors/live-call.js';
+import { parseJsonObject } from '../../interceptors/strict-json.js';
+import { readClaims } from '../../interceptors/token-claims.js';
 import type { LiveCall, VerifiedToken } from '../../interceptors/verified-tokens.js';
-import type { Entry, PullRequest, PullResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type {
+  Entry,
+  PullRequest,
+  PullResponse,
+} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Broker } from './broker.js';
 import type { AuthService } from './replica.js';
 import { createFeed, OnceCheckedFeed, type WatchedFeed } from './rules.js';
@@ -66,6 +70,10 @@ export class Instance {
   readonly #feed: WatchedFeed;
   readonly #enforcement: Enforcement;
   readonly #runner: FeedRunner;
+  /** Its random identifier, by which auth knows it. */
+  readonly id: Buffer;
+  /** What it must refuse because it has said that it knows the revocation. */
+  readonly acknowledged = new Map<TokenTruth, string>();
   #refusingSinceMs: number | undefined;
   #connectedTo = 0;
 
@@ -76,6 +84,7 @@ export class Instance {
     this.process = process;
     const { clock } = process;
     const instance = world.random.bytes(16);
+    this.id = instance;
     const now = () => ({ monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() });
     let feed: WatchedFeed | undefined;
     this.#enforcement = new Enforcement({
@@ -88,7 +97,11 @@ export class Instance {
           listener.entryAdded(entry);
           options.onEntry(entry);
         };
-        feed = createFeed({ service: AUDIENCE, instance, listener: { ...listener, entryAdded } }, world.without, now);
+        feed = createFeed(
+          { service: AUDIENCE, instance, listener: { ...listener, entryAdded } },
+          world.without,
+          now,
+        );
         return feed;
       },
       onTokenInvalid: () => {},
@@ -133,7 +146,10 @@ export class Instance {
   }
 
   /** A call with the token arrives. The outcome is told when there is one. */
-  call(token: TokenTruth, options: { allowStale?: boolean; told?: (outcome: Outcome, call?: Call) => void } = {}): void {
+  call(
+    token: TokenTruth,
+    options: { allowStale?: boolean; told?: (outcome: Outcome, call?: Call) => void } = {},
+  ): void {
     const { allowStale = false, told = () => {} } = options;
     token.metadata ??= metadataOf(token.text);
     const rule = allowStale ? STALE_RULE : RULE;
@@ -153,7 +169,11 @@ export class Instance {
   }
 
   /** Whether an admitted call may go on; when a message passes because of that, the oracles look at it. */
-  mayGoOn(token: TokenTruth, verified: VerifiedToken, options: { allowStale: boolean; isMessage: boolean }): boolean {
+  mayGoOn(
+    token: TokenTruth,
+    verified: VerifiedToken,
+    options: { allowStale: boolean; isMessage: boolean },
+  ): boolean {
     const { allowStale, isMessage } = options;
     const objection = this.#enforcement.admissions.objectionTo(verified, allowStale);
     if (objection !== undefined) this.#refused(token, objection);
@@ -164,6 +184,11 @@ export class Instance {
   #admitted(token: TokenTruth, what: string, allowStale: boolean): void {
     const { measures, truth, violations, scheduler } = this.#world;
     if (!allowStale) this.#serves();
+    const acknowledged = this.acknowledged.get(token);
+    if (acknowledged !== undefined) {
+      const told = `${this.process.name} let pass ${what} with ${token.label}, although it had acknowledged ${acknowledged}`;
+      violations.push({ oracle: 'late', atMs: scheduler.nowMs, what: told });
+    }
     const { overdueMs, sinceConfirmedMs, by } = truth.lateness(token);
     if (allowStale || sinceConfirmedMs < 0) return;
     measures.maxLateMs = Math.max(measures.maxLateMs, sinceConfirmedMs);
@@ -239,7 +264,8 @@ export class Instance {
 
   #verify(token: CompactToken): Promise<boolean> {
     const { world, process, verifyMs } = this.#options;
-    if (this.#feed instanceof OnceCheckedFeed) noteBeginning(this.#feed, token, process.clock.wallMs() / 1000);
+    if (this.#feed instanceof OnceCheckedFeed)
+      noteBeginning(this.#feed, token, process.clock.wallMs() / 1000);
     const isGood = world.signatures.isSigned(token) || (world.without === 'signature' && isBroadcast(token));
     return new Promise((resolve) => process.after(verifyMs(), () => resolve(isGood)));
   }
@@ -258,7 +284,8 @@ function isBroadcast(token: CompactToken): boolean {
 
 function noteBeginning(feed: OnceCheckedFeed, token: CompactToken, nowSeconds: number): void {
   const payload = parseJsonObject(token.payload);
-  const claims = payload && readClaims(payload, token.keyId, { issuer: ISSUER, audience: undefined, nowSeconds });
+  const claims =
+    payload && readClaims(payload, token.keyId, { issuer: ISSUER, audience: undefined, nowSeconds });
   if (claims !== undefined && !('fault' in claims)) feed.verificationBegins(claims);
 }
 

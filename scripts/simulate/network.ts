@@ -66,7 +66,8 @@ export class Link {
 
   #deliver(receiver: Process, arrive: () => void): void {
     const { delayMs, slowProbability, slowMs } = this.weather;
-    const slow = slowProbability > 0 && this.#random.chance(slowProbability) ? this.#random.next() * slowMs : 0;
+    const slow =
+      slowProbability > 0 && this.#random.chance(slowProbability) ? this.#random.next() * slowMs : 0;
     this.#scheduler.after(delayMs * (0.5 + this.#random.next()) + slow, () => receiver.run(arrive));
   }
 }

@@ -1,20 +1,45 @@
 /** One replica of auth: the domain code of production over the simulated database, network and clocks. */
 
-import { Broadcast, type PullResponse, type SyncRequest, type SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { parseCompactToken } from '../../interceptors/compact-token.js';
 import { parseJsonObject } from '../../interceptors/strict-json.js';
 import { readClaims } from '../../interceptors/token-claims.js';
-import { entryMessageOf, pullResponseOf, questionOf, syncResponseOf } from '../../services/auth/adapters/revocation-messages.js';
+import {
+  Broadcast,
+  type PullResponse,
+  type SyncRequest,
+  type SyncResponse,
+} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { type AccountChanges, createAccountChanges } from '../../services/auth/account-changes.js';
+import {
+  entryMessageOf,
+  pullResponseOf,
+  questionOf,
+  syncResponseOf,
+} from '../../services/auth/adapters/revocation-messages.js';
 import { createEpochs, type Epochs } from '../../services/auth/epochs.js';
 import { createExchange, type Exchange } from '../../services/auth/exchange.js';
 import { createInstances } from '../../services/auth/instances.js';
-import { ACCESS_TOKEN_TYPE, BROADCAST_TYPE, type KeyRow, type Keys, publish } from '../../services/auth/keys.js';
+import {
+  ACCESS_TOKEN_TYPE,
+  BROADCAST_TYPE,
+  type KeyRow,
+  type Keys,
+  publish,
+} from '../../services/auth/keys.js';
+import type { Passwords } from '../../services/auth/passwords.js';
 import type { LogBatch } from '../../services/auth/revocation-log.js';
 import { createRevocations, type Revocations } from '../../services/auth/revocations.js';
 import { createSessions, type Sessions } from '../../services/auth/sessions.js';
 import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens.js';
 import type { AuthStore } from '../../services/auth/transaction.js';
-import { createInstanceStore, createLogStore, createStore, keyRow, transactionBehind, type Connection } from './auth-rows.js';
+import {
+  type Connection,
+  createInstanceStore,
+  createLogStore,
+  createStore,
+  keyRow,
+  transactionBehind,
+} from './auth-rows.js';
 import type { Broker } from './broker.js';
 import type { Cluster, Node } from './database.js';
 import type { Process } from './time.js';
@@ -30,6 +55,7 @@ export interface AuthService {
   readonly exchange: Exchange;
   readonly revocations: Revocations;
   readonly epochs: Epochs;
+  readonly accountChanges: AccountChanges;
   /** Sets how long leases are. */
   setLeaseMs(leaseMs: number): Promise<void>;
   /** A token of the service that acts for users. */
@@ -50,7 +76,14 @@ export interface ReplicaOptions {
 }
 
 /** Starts a process of auth. */
-export function startReplica({ world, cluster, broker, process, node, onLogChanged }: ReplicaOptions): AuthService {
+export function startReplica({
+  world,
+  cluster,
+  broker,
+  process,
+  node,
+  onLogChanged,
+}: ReplicaOptions): AuthService {
   const connection: Connection = { world, cluster, process, node };
   const onRevoked = (batch: LogBatch): void => broadcast(world, cluster, broker, process, batch);
   const store = createStore(connection, onRevoked);
@@ -58,7 +91,12 @@ export function startReplica({ world, cluster, broker, process, node, onLogChang
   const keys = createListedKeys(world, store);
   const { clock } = process;
   const accessTokenSeconds = world.settings.accessTokenSeconds;
-  const tokens = createTokens({ issuer: ISSUER, accessTokenSeconds, keys, verifyToken: createVerifier(world) });
+  const tokens = createTokens({
+    issuer: ISSUER,
+    accessTokenSeconds,
+    keys,
+    verifyToken: createVerifier(world),
+  });
   const exchange = createExchange({ store, tokens });
   const revocations = createRevocations({
     store,
@@ -71,14 +109,20 @@ export function startReplica({ world, cluster, broker, process, node, onLogChang
     onKeyRevoked: () => void keys.replenish().catch(() => undefined),
     onLogChanged,
   });
+  const passwords: Passwords = {
+    hash: (password) => Promise.resolve(password),
+    verify: (hash, password) =>
+      new Promise((resolve) =>
+        process.after(PASSWORD_MS * world.random.next(), () => resolve(hash === password)),
+      ),
+  };
+  const throttle = {
+    attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }),
+  };
   const sessions = createSessions({
     store,
-    passwords: {
-      hash: (password) => Promise.resolve(password),
-      verify: (hash, password) =>
-        new Promise((resolve) => process.after(PASSWORD_MS * world.random.next(), () => resolve(hash === password))),
-    },
-    throttle: { attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }) },
+    passwords,
+    throttle,
     tokens,
     clock,
     refreshKey: Buffer.alloc(32, 7),
@@ -89,6 +133,7 @@ export function startReplica({ world, cluster, broker, process, node, onLogChang
     exchange,
     revocations,
     epochs: createEpochs({ store, keys, clock }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
     issueServiceToken: () =>
       store.transaction(async (tx) => {
@@ -96,7 +141,14 @@ export function startReplica({ world, cluster, broker, process, node, onLogChang
         if (client === undefined) throw new Error('the acting client is gone');
         const clients = [[ACTING_CLIENT, client.generation]] as const;
         const { audiences, scopes } = client;
-        return await tokens.mint(tx, { subject: ACTING_CLIENT, clientId: ACTING_CLIENT, audiences, scopes, roles: [], clients });
+        return await tokens.mint(tx, {
+          subject: ACTING_CLIENT,
+          clientId: ACTING_CLIENT,
+          audiences,
+          scopes,
+          roles: [],
+          clients,
+        });
       }),
     sync: async (request) => syncResponseOf(await revocations.sync(questionOf(request))),
     pull: async function* (request) {
@@ -122,7 +174,10 @@ function broadcast(world: World, cluster: Cluster, broker: Broker, process: Proc
       return purpose === 'broadcast' && state === 'signing' && ofEpoch.toString('hex') === epoch;
     }) as KeyRow | undefined;
     if (key === undefined) return;
-    const payload = Broadcast.encode({ epoch: batch.epoch, entries: batch.entries.map(entryMessageOf) }).finish();
+    const payload = Broadcast.encode({
+      epoch: batch.epoch,
+      entries: batch.entries.map(entryMessageOf),
+    }).finish();
     broker.publish(process, world.signatures.sign(key.kid, BROADCAST_TYPE, payload));
   });
 }

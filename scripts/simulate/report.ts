@@ -90,7 +90,8 @@ export function addTally(tally: Tally, other: Tally): void {
   tally.revokeToRefusedMs.push(...other.revokeToRefusedMs);
   tally.unavailableMs.push(...other.unavailableMs);
   tally.recoveryMs.push(...other.recoveryMs);
-  for (const [name, count] of Object.entries(other.faults)) tally.faults[name] = (tally.faults[name] ?? 0) + count;
+  for (const [name, count] of Object.entries(other.faults))
+    tally.faults[name] = (tally.faults[name] ?? 0) + count;
 }
 
 export function figuresOf(
@@ -127,13 +128,21 @@ export function summaryOf(figures: Figures): string {
     ['revoked to refused', spread(figures.revoke_to_refused_ms)],
     ['unavailable', spread(figures.unavailable_ms)],
     ['back after healing', spread(figures.recovery_ms)],
-    ['faults', Object.entries(figures.faults).map(([name, count]) => `${name} ${count}`).join(', ')],
+    [
+      'faults',
+      Object.entries(figures.faults)
+        .map(([name, count]) => `${name} ${count}`)
+        .join(', '),
+    ],
   ];
   return rows.map(([name, value]) => `${name.padEnd(20)}${value}`).join('\n');
 }
 
 /** Shows how far it has come: a bar on a terminal, a line every few seconds elsewhere. */
-export function createProgress(out: NodeJS.WriteStream): { show(done: number, of: number, found: number): void; end(): void } {
+export function createProgress(out: NodeJS.WriteStream): {
+  show(done: number, of: number, found: number): void;
+  end(): void;
+} {
   let lastMs = performance.now();
   return {
     show: (done, of, found) => {
@@ -156,7 +165,8 @@ export function createProgress(out: NodeJS.WriteStream): { show(done: number, of
 
 function spreadOf(values: readonly number[]): Spread {
   const sorted = Float64Array.from(values).sort();
-  const at = (share: number): number => round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0);
+  const at = (share: number): number =>
+    round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0);
   return { p50: at(0.5), p99: at(0.99), max: at(1) };
 }
 

@@ -3,7 +3,7 @@
  * switches: what is left out here is taken from the code by overriding it, or by changing what it is told.
  */
 
-import { Feed, type AnswerOutcome, type Moment, type SyncTicket } from '../../interceptors/feed.js';
+import { type AnswerOutcome, Feed, type Moment, type SyncTicket } from '../../interceptors/feed.js';
 import { RevocationList } from '../../interceptors/revocation-list.js';
 import type { TokenClaims } from '../../interceptors/token-claims.js';
 import type { Broadcast, SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -63,7 +63,11 @@ export class WatchedFeed extends Feed {
 }
 
 /** Makes the feed of an instance, with a guard left out if it is the feed's. */
-export function createFeed(options: FeedOptions, without: GuardName | undefined, now: () => Moment): WatchedFeed {
+export function createFeed(
+  options: FeedOptions,
+  without: GuardName | undefined,
+  now: () => Moment,
+): WatchedFeed {
   switch (without) {
     case 'lease':
       return new LeaselessFeed(options);
@@ -110,7 +114,8 @@ abstract class BoastfulFeed extends WatchedFeed {
   override ask(askedAt: Moment): SyncTicket {
     const ticket = super.ask(askedAt);
     const boast = this.#boast;
-    if (boast === undefined || !boast.epoch.equals(ticket.request.epoch) || boast.applied <= this.applied) return ticket;
+    if (boast === undefined || !boast.epoch.equals(ticket.request.epoch) || boast.applied <= this.applied)
+      return ticket;
     return { ...ticket, request: { ...ticket.request, ...boast } };
   }
 

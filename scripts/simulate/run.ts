@@ -1,5 +1,6 @@
 /** One run: a system, its callers and its faults from one seed, to the end and past the healing of everything. */
 
+import { CLOCK_SKEW_SECONDS } from '../../services/auth/revocation-log.js';
 import { DATABASE_STEP_MS, Faults } from './faults.js';
 import { Network } from './network.js';
 import { Random } from './random.js';
@@ -7,10 +8,9 @@ import type { GuardName } from './rules.js';
 import { Signatures } from './signatures.js';
 import { System } from './system.js';
 import { demandSettling, Scheduler } from './time.js';
-import { Truth, type TokenTruth } from './truth.js';
+import { type TokenTruth, Truth } from './truth.js';
 import { Workload } from './workload.js';
 import { createMeasures, type Measures, type Settings, type Violation, type World } from './world.js';
-import { CLOCK_SKEW_SECONDS } from '../../services/auth/revocation-log.js';
 
 /** How long after the healing everything must serve again, at the latest, in milliseconds and in leases. */
 const RECOVERY_MS_MAX = 12_000;
@@ -26,7 +26,10 @@ export interface RunResult {
 }
 
 /** Runs one seed. Equal seeds run alike, with a trace or without. */
-export function runSeed(seed: number, options: { without?: GuardName | undefined; trace?: boolean } = {}): RunResult {
+export function runSeed(
+  seed: number,
+  options: { without?: GuardName | undefined; trace?: boolean } = {},
+): RunResult {
   demandSettling();
   const { without, trace: isTraced = false } = options;
   const random = new Random(seed);
@@ -44,7 +47,8 @@ export function runSeed(seed: number, options: { without?: GuardName | undefined
     measures: createMeasures(),
     violations: [],
     tell: isTraced
-      ? (actor, what) => void trace.push(`${scheduler.nowMs.toFixed(1).padStart(9)}  ${actor.padEnd(12)} ${what()}`)
+      ? (actor, what) =>
+          void trace.push(`${scheduler.nowMs.toFixed(1).padStart(9)}  ${actor.padEnd(12)} ${what()}`)
       : () => {},
   };
   world.tell('run', () => JSON.stringify({ seed, ...settings }));
@@ -62,6 +66,19 @@ export function runSeed(seed: number, options: { without?: GuardName | undefined
   faults.heal();
   checkRecovery(system, workload);
   return { seed, violations: world.violations, measures: world.measures, trace };
+}
+
+/** Runs one seed as {@link runSeed} does, for callers who are within a promise. */
+export function runSeedSoon(...run: Parameters<typeof runSeed>): Promise<RunResult> {
+  return new Promise((resolve, reject) => {
+    setImmediate(() => {
+      try {
+        resolve(runSeed(...run));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
 }
 
 function settingsOf(random: Random): Settings {
@@ -89,8 +106,10 @@ function measureSpread(system: System): void {
     seen.add(key);
     const revocation = world.truth.byEntry(label);
     if (revocation === undefined) return;
-    const { confirmedAtMs } = revocation;
-    world.measures.revokeToRefusedMs.push(confirmedAtMs === undefined ? 0 : world.scheduler.nowMs - confirmedAtMs);
+    const { confirmedAtMs, boundMs } = revocation;
+    const sinceMs = confirmedAtMs === undefined ? 0 : world.scheduler.nowMs - confirmedAtMs;
+    // An instance that did not have it by then has refused everything since.
+    world.measures.revokeToRefusedMs.push(Math.min(sinceMs, boundMs));
   };
 }
 
@@ -123,7 +142,9 @@ function checkRecovery(system: System, workload: Workload): void {
   }
   if (served.size === system.hosts.length) measures.recoveryMs.push(scheduler.nowMs - healedAtMs);
   else {
-    const missing = system.hosts.map(({ instance }) => instance.process.name).filter((name) => !served.has(name));
+    const missing = system.hosts
+      .map(({ instance }) => instance.process.name)
+      .filter((name) => !served.has(name));
     const what = `${missing.join(', ')} still did not serve ${Math.round(scheduler.nowMs - healedAtMs)} ms after everything had healed`;
     violations.push({ oracle: 'liveness', atMs: scheduler.nowMs, what });
   }

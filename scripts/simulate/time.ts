@@ -111,7 +111,8 @@ export function demandSettling(): void {
     settled = true;
   });
   settlePromises();
-  if (!settled) throw new TypeError('a simulation must be started from a timer or an event, not after an await');
+  if (!settled)
+    throw new TypeError('a simulation must be started from a timer or an event, not after an await');
 }
 
 /** The two clocks of one machine: one oscillator, a wall clock that may be set, a sleep that stops one of them. */

@@ -13,7 +13,7 @@ export interface RevocationTruth {
   readonly kind: Revocation['kind'] | 'EPOCH';
   readonly durableAtMs: number;
   /** From Revoke's return until nobody may admit what it hits any longer. */
-  readonly boundMs: number;
+  boundMs: number;
   /** Leases of a greater length, from before it was lowered, end by this moment. */
   readonly olderLeasesEndMs: number;
   /** When Revoke returned OK; undefined as long as it has not. */
@@ -24,6 +24,7 @@ export interface RevocationTruth {
 
 /** A login. */
 export interface SessionTruth {
+  readonly label: string;
   readonly sessionId: string;
   readonly userId: string;
   readonly openedAtMs: number;
@@ -105,7 +106,15 @@ export class Truth {
     const { sessionId, userId, clientId } = session;
     const link = { clientId, revocations: [] };
     const openedAtMs = this.#nowMs();
-    this.#sessions.set(sessionId, { sessionId, userId, openedAtMs, revocations: [], lostAtMs: undefined, link });
+    this.#sessions.set(sessionId, {
+      label: `session-${this.#sessions.size + 1}`,
+      sessionId,
+      userId,
+      openedAtMs,
+      revocations: [],
+      lostAtMs: undefined,
+      link,
+    });
   }
 
   tokenIssued(claims: IssuedClaims, text: string, keyId: string): void {
@@ -113,7 +122,8 @@ export class Truth {
     const parents = (claims.ancestors ?? []).flatMap((id) => this.#tokens.get(id) ?? []);
     const inherited = parents.at(-1)?.links ?? (session === undefined ? [] : [session.link]);
     // Whoever exchanges takes part from now on; in a token from a login the session's client did so before.
-    const own = parents.length > 0 || session === undefined ? [{ clientId: claims.client_id, revocations: [] }] : [];
+    const own =
+      parents.length > 0 || session === undefined ? [{ clientId: claims.client_id, revocations: [] }] : [];
     const token: TokenTruth = {
       label: `token-${this.#tokens.size + 1}`,
       text,
@@ -144,7 +154,14 @@ export class Truth {
   /** An entry was committed. */
   revoked(
     entry: Revocation,
-    known: { label: string; entryId: string; leaseMs: number; olderLeasesEndMs: number },
+    known: {
+      label: string;
+      entryId: string;
+      leaseMs: number;
+      olderLeasesEndMs: number;
+      /** The user's sessions go on and get new tokens; the old ones die all the same. */
+      sessionsGoOn: boolean;
+    },
   ): void {
     const revocation = this.#note(entry.kind, known);
     this.#byEntry.set(known.entryId, revocation);
@@ -159,6 +176,12 @@ export class Truth {
         this.#sessions.get(uuidText(entry.key))?.revocations.push(revocation);
         return;
       case 'USER':
+        if (known.sessionsGoOn) {
+          for (const token of this.#tokens.values()) {
+            if (token.session?.userId === text) token.revocations.push(revocation);
+          }
+          return;
+        }
         for (const session of this.#sessions.values()) {
           if (session.userId === text) session.revocations.push(revocation);
         }
@@ -167,7 +190,8 @@ export class Truth {
         for (const link of this.#links()) if (link.clientId === text) link.revocations.push(revocation);
         return;
       case 'KEY':
-        for (const token of this.#tokens.values()) if (token.keyId === text) token.revocations.push(revocation);
+        for (const token of this.#tokens.values())
+          if (token.keyId === text) token.revocations.push(revocation);
         return;
     }
   }
@@ -180,11 +204,28 @@ export class Truth {
     this.epochOpenedAtMs = this.#nowMs();
   }
 
-  /** Revoke has returned OK. */
-  confirmed(label: string): void {
+  /** What an entry takes back, in words that are the same in every run of a seed. */
+  describe({ kind, issuer, key }: Revocation): string {
+    const id =
+      issuer === '' && (kind === 'TOKEN' || kind === 'SESSION') ? uuidText(key) : key.toString('utf8');
+    const name = this.#tokens.get(id)?.label ?? this.#sessions.get(id)?.label ?? id;
+    return issuer === '' ? `${kind} ${name}` : `${kind} of another issuer`;
+  }
+
+  /** Revoke has returned OK; when it has waited for that, nobody may admit anything from now on. */
+  confirmed(label: string, isEverywhere = false): void {
     const revocation = this.#revocations.get(label);
     if (revocation === undefined) throw new Error(`${label} was confirmed but never committed`);
     revocation.confirmedAtMs = this.#nowMs();
+    if (isEverywhere) revocation.boundMs = 0;
+  }
+
+  /** Whether this is among what takes the token back, and the promise speaks of it. */
+  isHitBy(token: TokenTruth, label: string): boolean {
+    for (const revocation of this.revocationsOf(token)) {
+      if (revocation.label === label && counts(revocation, token)) return true;
+    }
+    return false;
   }
 
   /** The database is as it was at an earlier moment; what was committed since is lost. */
@@ -216,7 +257,11 @@ export class Truth {
   }
 
   /** Since when nobody may admit the token; infinity when somebody still may. And how late it is now. */
-  lateness(token: TokenTruth): { readonly sinceConfirmedMs: number; readonly overdueMs: number; readonly by: string } {
+  lateness(token: TokenTruth): {
+    readonly sinceConfirmedMs: number;
+    readonly overdueMs: number;
+    readonly by: string;
+  } {
     const nowMs = this.#nowMs();
     let worst = { sinceConfirmedMs: Number.NEGATIVE_INFINITY, overdueMs: Number.NEGATIVE_INFINITY, by: '' };
     for (const revocation of this.revocationsOf(token)) {
@@ -224,7 +269,8 @@ export class Truth {
       const { confirmedAtMs = nowMs, boundMs, olderLeasesEndMs, label } = revocation;
       const dueMs = Math.max(confirmedAtMs + boundMs, olderLeasesEndMs);
       const overdueMs = nowMs - dueMs;
-      if (overdueMs > worst.overdueMs) worst = { sinceConfirmedMs: nowMs - confirmedAtMs, overdueMs, by: label };
+      if (overdueMs > worst.overdueMs)
+        worst = { sinceConfirmedMs: nowMs - confirmedAtMs, overdueMs, by: label };
     }
     return worst;
   }

@@ -1,11 +1,12 @@
 /** What users, services and operators do, at random moments: log in, refresh, exchange, revoke, and above all call. */
 
+import type { InstanceReceipt } from '../../services/auth/instances.js';
+import type { Target } from '../../services/auth/revocations.js';
+import type { TokenPair } from '../../services/auth/sessions.js';
 import type { Call } from './instance.js';
 import type { Host, Replica, System } from './system.js';
 import type { TokenTruth } from './truth.js';
 import { AUDIENCE } from './world.js';
-import type { Target } from '../../services/auth/revocations.js';
-import type { TokenPair } from '../../services/auth/sessions.js';
 
 /** A login that goes on by refreshing. */
 interface Login {
@@ -18,7 +19,7 @@ interface Login {
 /** Called when somebody is about to revoke: faults like to strike then. */
 export type OnRevoke = () => void;
 
-const ACTIONS = ['login', 'refresh', 'exchange', 'stream', 'relogin'] as const;
+const ACTIONS = ['login', 'refresh', 'exchange', 'stream', 'relogin', 'roles'] as const;
 
 /** The callers of one run. */
 export class Workload {
@@ -87,6 +88,9 @@ export class Workload {
       case 'exchange':
         if (this.#tokens.length > 0) this.#exchange(this.#recent(this.#tokens));
         return;
+      case 'roles':
+        if (this.#random.chance(0.4)) this.#changeRoles();
+        return;
       case 'stream':
         if (this.#tokens.length > 0) this.#stream(this.#recent(this.#tokens), this.#pickHost());
         return;
@@ -104,7 +108,14 @@ export class Workload {
     const userId = this.#system.userIds[userIndex] ?? '';
     const name = `user-${userIndex + 1}`;
     this.#atReplica(async ({ service }) => {
-      const attempt = { username: name, password: name, audiences: [], scopes: [], deviceName: '', peer: 'peer' };
+      const attempt = {
+        username: name,
+        password: name,
+        audiences: [],
+        scopes: [],
+        deviceName: '',
+        peer: 'peer',
+      };
       const { session, ...pair } = await service.sessions.login(attempt);
       const token = this.#obtained(pair);
       this.#logins.push({ userId, sessionId: session.sessionId, refreshToken: pair.refreshToken, token });
@@ -120,7 +131,10 @@ export class Workload {
       const pair = await service.sessions.refresh({ refreshToken: login.refreshToken, requestId });
       login.refreshToken = pair.refreshToken;
       const token = this.#obtained(pair);
-      this.#world.tell('a user', () => `has refreshed the session of ${login.token.label}, and has ${token.label}`);
+      this.#world.tell(
+        'a user',
+        () => `has refreshed the session of ${login.token.label}, and has ${token.label}`,
+      );
       if (this.#world.truth.revocationsOf(token).next().done !== true) this.#watch(token);
     });
   }
@@ -179,7 +193,10 @@ export class Workload {
       instance.call(token, {
         allowStale,
         told: (outcome, call) => {
-          this.#world.tell(instance.process.name, () => `${token.label} is answered ${outcome} (applied ${instance.applied})`);
+          this.#world.tell(
+            instance.process.name,
+            () => `${token.label} is answered ${outcome} (applied ${instance.applied})`,
+          );
           call?.end();
         },
       }),
@@ -254,18 +271,25 @@ export class Workload {
           this.#login((fresh) => this.#presentEverywhere(fresh), index),
         );
       }
-      if (this.#random.chance(0.5)) this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
+      if (this.#random.chance(0.5))
+        this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
     });
   }
 
   #revokeClient(): void {
     const clientId = this.#random.chance(0.6) ? 'direct' : 'payment';
-    const hit = this.#tokens.filter(({ links }) => links.some((link) => link.clientId === clientId)).slice(-2);
+    const hit = this.#tokens
+      .filter(({ links }) => links.some((link) => link.clientId === clientId))
+      .slice(-2);
     this.#revoke({ kind: 'client', clientId }, hit, () => {
       if (clientId !== 'direct') this.#renewServiceToken();
-      else for (const login of this.#logins.slice(-2)) this.#scheduler.after(this.#random.around(300), () => this.#refresh(login));
+      else
+        for (const login of this.#logins.slice(-2))
+          this.#scheduler.after(this.#random.around(300), () => this.#refresh(login));
       if (this.#random.chance(0.6)) {
-        this.#scheduler.after(this.#random.around(200), () => this.#login((fresh) => this.#presentEverywhere(fresh)));
+        this.#scheduler.after(this.#random.around(200), () =>
+          this.#login((fresh) => this.#presentEverywhere(fresh)),
+        );
       }
     });
   }
@@ -284,6 +308,27 @@ export class Workload {
     }
   }
 
+  /** Other roles: the user's tokens die, the sessions go on. */
+  #changeRoles(): void {
+    if (this.#logins.length === 0) return;
+    const login = this.#recent(this.#logins);
+    this.#revocations += 1;
+    const label = `revocation-${this.#revocations}`;
+    const roles = [this.#random.pick(['customer', 'operator'])];
+    this.#suspects.push(login.token);
+    this.#atReplica(async ({ service }) => {
+      await service.accountChanges.setRoles({ actor: label, userId: login.userId, requestId: label, roles });
+      this.#world.truth.confirmed(label);
+      this.#world.measures.revocations += 1;
+      this.#world.tell(
+        'admin',
+        () => `${label} has returned OK: other roles for the user of ${login.token.label}`,
+      );
+      this.#watch(login.token);
+      this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
+    });
+  }
+
   /** @param then - done once Revoke has returned OK */
   #revoke(target: Target, hit: readonly TokenTruth[], then: () => void = () => {}): void {
     this.#revocations += 1;
@@ -295,15 +340,33 @@ export class Workload {
         this.#scheduler.after(this.#random.next() * 12, () => this.#call(token, this.#pickHost()));
       }
     }
+    const wait = this.#world.settings.waits
+      ? this.#random.pick(['KNOWN_INSTANCES', 'EVERYWHERE', 'NONE'] as const)
+      : 'NONE';
     this.#onRevoke();
     this.#atReplica(async ({ process, service }) => {
-      this.#world.tell(process.name, () => `begins ${label}: ${target.kind} ${hit.map((token) => token.label).join(' ')}`);
-      await service.revocations.revoke({ target, reason: label, actor: 'security' });
-      this.#world.truth.confirmed(label);
+      this.#world.tell(
+        process.name,
+        () => `begins ${label}: ${target.kind} ${hit.map((token) => token.label).join(' ')}`,
+      );
+      const receipt = await service.revocations.revoke({ target, reason: '', actor: label, wait });
+      this.#world.truth.confirmed(label, wait === 'EVERYWHERE');
+      this.#noteReceipts(receipt.instances, label, hit);
       this.#world.measures.revocations += 1;
       this.#world.tell(process.name, () => `${label} has returned OK`);
       for (const token of hit) this.#watch(token);
       then();
     });
+  }
+
+  /** An instance that has said that it knows a revocation must act on it from then on. */
+  #noteReceipts(receipts: readonly InstanceReceipt[], label: string, hit: readonly TokenTruth[]): void {
+    for (const { instance: id, state } of receipts) {
+      if (state !== 'ENFORCED') continue;
+      const host = this.#system.hosts.find(({ instance }) => instance.id.equals(id));
+      for (const token of hit) {
+        if (this.#world.truth.isHitBy(token, label)) host?.instance.acknowledged.set(token, label);
+      }
+    }
   }
 }
