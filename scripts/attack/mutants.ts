@@ -29,7 +29,7 @@ const EDITS_MAX = 12;
  * rest are made of several edits at random.
  *
  * @param good - a token that is accepted
- * @param other - another user's, from which pieces are taken
+ * @param other - another user's, from which pieces are taken; it is never made again
  */
 export function* mutantsOf(
   good: string,
@@ -52,10 +52,11 @@ export function* mutantsOf(
     }
   }
   while (made < count) {
-    const value = SCHEME + editedAtRandom(good, other, random);
-    if (value === SCHEME + good) continue;
+    const text = editedAtRandom(good, other, random);
+    // Claims and signature of the other one, put together again, are no mutant but that token.
+    if (text === good || text === other) continue;
     made += 1;
-    yield { className: 'mutants: several edits at random', what: value.slice(0, 40), value };
+    yield { className: 'mutants: several edits at random', what: text, value: SCHEME + text };
   }
 }
 
