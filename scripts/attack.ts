@@ -18,6 +18,7 @@ const ACCESS_TOKEN_SECONDS = 3600;
 /** Long, so that a busy machine is not taken for a stale list: revocations are not what is tried here. */
 const LEASE_MS = 20_000;
 const FINDINGS_SHOWN_MAX = 20;
+const BAR_WIDTH = 30;
 /** Raised, because everything comes from one network; the limit for a name is what the last class runs into. */
 const LOGIN_LIMITS = {
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: '50',
@@ -142,8 +143,6 @@ function figuresOf(
     findings: board.findings,
   };
 }
-
-const BAR_WIDTH = 30;
 
 /** A bar that redraws itself for people; a line for each class for everybody else. */
 function createProgress(board: Scoreboard): (what: string, done: number, of: number) => void {
