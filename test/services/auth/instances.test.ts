@@ -149,6 +149,8 @@ describe('waiting for instances', () => {
     replica.ask(2);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed);
+    // After the commit: what was said in the same moment may be of before.
+    replica.nowMs += 1;
     replica.ask(2, { applied: 9n });
     replica.nowMs = 1_000_000 + enforcementBoundMs(LEASE_MS) - 1;
     await sleep(10);
@@ -193,6 +195,8 @@ describe('waiting for instances', () => {
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed);
     replica.databaseIsAway = true;
+    // After the commit: what was said in the same moment may be of before.
+    replica.nowMs += 1;
     replica.ask(1, { applied: 9n });
     await sleep(10);
     expect(outcome.states).to.equal(undefined);
@@ -216,6 +220,8 @@ describe('waiting for instances', () => {
     replica.ask(1);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed, 'EVERYWHERE');
+    // After the commit: what was said in the same moment may be of before.
+    replica.nowMs += 1;
     replica.ask(1, { applied: 9n });
     replica.nowMs = committed.boundAtMs - 1;
     await sleep(10);

@@ -187,10 +187,10 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
 
 async function addUser(sql: Sql): Promise<string> {
   const userId = randomUUID();
-  await sql.query("INSERT INTO users (user_id, username, password_hash) VALUES ($1, $2, '')", [
-    userId,
-    `user-${userId.slice(0, 8)}`,
-  ]);
+  await sql.query(
+    "INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, $2, $2, '')",
+    [userId, `user-${userId.slice(0, 8)}`],
+  );
   return userId;
 }
 
