@@ -26,8 +26,6 @@ import { AUDIENCE, ISSUER, type World } from './world.js';
 /** How often expired tokens are looked for, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 1000;
 
-const SILENT = { info: () => {}, warn: () => {}, error: () => {} };
-
 const RULE: AccessRule = {
   isPublic: false,
   scopes: [],
@@ -125,7 +123,11 @@ export class Instance {
         return { close: () => Promise.resolve(stop()) };
       },
       importKeys: (keys) => Promise.resolve(new ListedKeys(keys, (token) => this.#verify(token))),
-      log: SILENT,
+      log: {
+        info: () => {},
+        warn: (fields, message) => world.tell(process.name, () => `${message}: ${JSON.stringify(fields)}`),
+        error: () => {},
+      },
       onKeys: (keys) => this.#enforcement.useKeys(keys),
       onCurrentChange: (isCurrent) => {
         world.tell(process.name, () => (isCurrent ? 'is current' : 'is stale'));
@@ -185,7 +187,7 @@ export class Instance {
     const { measures, truth, violations, scheduler } = this.#world;
     if (!allowStale) this.#serves();
     const acknowledged = this.acknowledged.get(token);
-    if (acknowledged !== undefined) {
+    if (acknowledged !== undefined && truth.isHitBy(token, acknowledged)) {
       const told = `${this.process.name} let pass ${what} with ${token.label}, although it had acknowledged ${acknowledged}`;
       violations.push({ oracle: 'late', atMs: scheduler.nowMs, what: told });
     }

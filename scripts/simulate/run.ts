@@ -131,6 +131,7 @@ function checkRecovery(system: System, workload: Workload): void {
               call?.end();
               world.tell(instance.process.name, () => `after the healing answers ${outcome}`);
               if (outcome === 'ADMITTED') served.add(instance.process.name);
+              if (outcome === 'TOKEN_EXPIRED') token = undefined;
             },
           }),
         );

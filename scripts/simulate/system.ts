@@ -10,7 +10,7 @@ import { MachineClock, Process } from './time.js';
 import { START_MS, type World } from './world.js';
 
 /** How often the operator tries again, in milliseconds. */
-const OPERATOR_RETRY_MS = 500;
+const OPERATOR_RETRY_MS = 2000;
 
 /** A replica of auth, through all its processes. */
 export class Replica implements Reachable {
@@ -221,17 +221,21 @@ export class System {
 
   #openEpoch(reason: string): void {
     const { scheduler, truth } = this.world;
-    const again = (): void => void scheduler.after(OPERATOR_RETRY_MS, () => this.#openEpoch(reason));
+    let isOpen = false;
+    // Whatever became of the request, a repetition does no harm.
+    scheduler.after(OPERATOR_RETRY_MS, () => {
+      if (!isOpen) this.#openEpoch(reason);
+    });
     const replica = this.anyReplica();
-    if (replica === undefined) {
-      again();
-      return;
-    }
-    replica.process.run(() => {
-      replica.service.epochs.open({ reason, actor: 'operator', requestId: reason }).then(() => {
-        truth.confirmed(reason);
-        this.world.tell('operator', () => `${reason} is open`);
-      }, again);
+    replica?.process.run(() => {
+      replica.service.epochs.open({ reason, actor: 'operator', requestId: reason }).then(
+        () => {
+          isOpen = true;
+          truth.confirmed(reason);
+          this.world.tell('operator', () => `${reason} is open`);
+        },
+        () => undefined,
+      );
     });
   }
 }
