@@ -108,6 +108,7 @@ async function changePassword(
   if (credentials === undefined) throw oldPasswordWrong();
   const counted = await throttle.attempt(credentials.username, request.peer);
   if (!(await passwords.verify(credentials.passwordHash, request.oldPassword))) throw oldPasswordWrong();
+  await counted.succeeded();
   const passwordHash = await passwords.hash(request.newPassword);
   let startedMs = 0;
   const appended = await store.transaction(async (tx) => {
@@ -122,7 +123,7 @@ async function changePassword(
     return await append(tx, { userId, generation, reason: 'password changed', actor: userId });
   });
   if (appended === undefined) throw oldPasswordWrong();
-  await counted.succeeded();
+  // Nothing is waited for between the commit and the answer: it revokes the token of this very call.
   return receiptOf(appended, clock.monotonicMs() - startedMs);
 }
 
