@@ -74,7 +74,7 @@ export class Link {
 
 /** All ways there are, made when they are first used. */
 export class Network {
-  readonly #links = new Map<string, Link>();
+  readonly #links = new Map<string, Map<string, Link>>();
   readonly #scheduler: Scheduler;
   readonly #random: Random;
 
@@ -85,11 +85,15 @@ export class Network {
 
   /** The way between two places, by the names of what stands there. */
   link(from: string, to: string): Link {
-    const key = `${from}>${to}`;
-    let link = this.#links.get(key);
+    let links = this.#links.get(from);
+    if (links === undefined) {
+      links = new Map();
+      this.#links.set(from, links);
+    }
+    let link = links.get(to);
     if (link === undefined) {
       link = new Link(this.#scheduler, this.#random, this.#random.between(0.2, 4));
-      this.#links.set(key, link);
+      links.set(to, link);
     }
     return link;
   }

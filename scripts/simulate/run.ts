@@ -91,8 +91,8 @@ function settingsOf(random: Random): Settings {
     keepSeconds: accessTokenSeconds + CLOCK_SKEW_SECONDS + DATABASE_STEP_MS / 1000,
     replicas: random.pick([1, 2, 2, 3]),
     instances: random.pick([1, 2, 2, 3]),
-    waits: random.chance(0.15),
-    activeMs: leaseMs * random.between(6, 14),
+    waits: random.chance(0.1),
+    activeMs: leaseMs * random.between(5, 10),
   };
 }
 

@@ -349,7 +349,13 @@ export class Workload {
         process.name,
         () => `begins ${label}: ${target.kind} ${hit.map((token) => token.label).join(' ')}`,
       );
-      const receipt = await service.revocations.revoke({ target, reason: '', actor: label, wait });
+      const receipt = await service.revocations.revoke({
+        target,
+        reason: '',
+        actor: label,
+        wait,
+        signal: new AbortController().signal,
+      });
       this.#world.truth.confirmed(label, wait === 'EVERYWHERE');
       this.#noteReceipts(receipt.instances, label, hit);
       this.#world.measures.revocations += 1;
