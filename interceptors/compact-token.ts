@@ -15,6 +15,9 @@ export interface CompactToken {
   readonly algorithm: string;
   readonly keyId: string;
   readonly payload: Uint8Array;
+  /** What the signature is over: the text of header and payload (RFC 7515 §5.1). */
+  readonly signed: Buffer;
+  readonly signature: Buffer;
 }
 
 const SEGMENT = /^[A-Za-z0-9_-]+$/;
@@ -45,8 +48,10 @@ export function parseCompactToken(
   if (typeof alg !== 'string' || typeof kid !== 'string') return undefined;
   if (kid.length === 0 || kid.length > KID_LENGTH_MAX) return undefined;
   const payload = decodeSegment(payloadText);
-  if (payload === undefined || decodeSegment(signatureText) === undefined) return undefined;
-  return { text, algorithm: alg, keyId: kid, payload };
+  const signature = decodeSegment(signatureText);
+  if (payload === undefined || signature === undefined) return undefined;
+  const signed = Buffer.from(text.slice(0, -signatureText.length - 1), 'latin1');
+  return { text, algorithm: alg, keyId: kid, payload, signed, signature };
 }
 
 function parseHeader(segment: string): Record<string, unknown> | undefined {
@@ -60,7 +65,7 @@ function parseHeader(segment: string): Record<string, unknown> | undefined {
  * no spare bits. Otherwise one signature would have many spellings, and a refused token would come
  * back under another one.
  */
-function decodeSegment(segment: string): Uint8Array | undefined {
+function decodeSegment(segment: string): Buffer | undefined {
   if (!SEGMENT.test(segment)) return undefined;
   const bytes = Buffer.from(segment, 'base64url');
   return bytes.toString('base64url') === segment ? bytes : undefined;

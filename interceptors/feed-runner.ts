@@ -1,6 +1,7 @@
 /** Runs the feed: asks the issuer regularly and when a broadcast says so, and watches the lease. */
 
 import type {
+  Broadcast,
   PullRequest,
   PullResponse,
   SyncRequest,
@@ -21,6 +22,11 @@ export interface RevocationSource {
   sync(request: SyncRequest, signal: AbortSignal): Promise<SyncResponse>;
   /** Streams the whole live list. */
   pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullResponse>;
+  /**
+   * Tells of what this very process has written to the log, as soon as it is committed. Absent where the
+   * issuer is another process: from there nothing is believed that is not signed.
+   */
+  follow?(onWritten: (written: Broadcast) => void): void;
   /** Lets go of what it holds open. */
   close?(): void;
 }
@@ -88,7 +94,11 @@ export class FeedRunner {
   }
 
   start(): void {
-    const { nats, feed } = this.#options;
+    const { nats, feed, source } = this.#options;
+    source.follow?.((written) => {
+      const { taken, askNow } = feed.hear(written);
+      if (!taken || askNow) this.askNow();
+    });
     if (nats !== undefined) {
       const subscribe = this.#options.subscribe ?? subscribeToBroadcasts;
       this.#subscription = subscribe({

@@ -79,14 +79,16 @@ async function serve(config: Config): Promise<void> {
   const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
 
   let broadcaster: Broadcaster | undefined;
-  let askNow = (): void => {};
+  // This process need not wait for the broker, which may be away or frozen, to tell it what it has done itself.
+  let follower = (_: LogBatch): void => {};
   const onRevoked = (batch: LogBatch): void => {
     broadcaster?.publish(batch);
-    // This process need not wait for the broker, which may be away or frozen, to tell it what it has done itself.
-    askNow();
+    follower(batch);
   };
   const parts = createParts(config, { database, log, onRevoked });
-  const source = createRevocationSource(parts.revocations);
+  const source = createRevocationSource(parts.revocations, (onWritten) => {
+    follower = onWritten;
+  });
   const metrics = createGuardMetrics();
   const guard = await createGuard({
     issuer,
@@ -99,7 +101,6 @@ async function serve(config: Config): Promise<void> {
     observer: metrics.observer,
   });
   metrics.attach(guard);
-  askNow = guard.askNow.bind(guard);
 
   let unprepared = 'keys and first accounts are not prepared yet';
   const host = await startHost({

@@ -41,7 +41,6 @@ export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => 
   return {
     append: async (entries) => {
       if (entries.length === 0) throw new TypeError('nothing to append');
-      await boundLogLock(sql);
       const appended = await append(sql, entries);
       onAppended({ epoch: appended.epoch, entries: appended.entries });
       return appended;
@@ -131,12 +130,19 @@ interface AppendRow extends LockRow {
  * after the lock is held: the transaction's own time may lie long before. `keep_until` is rounded up to a
  * millisecond because that is what the protocol's readers can represent. What another issuer's clock, which may
  * differ by the skew, has stamped before the lock lies not after the cut-off.
+ *
+ * The bounds of {@link boundLogLock} are set on the way: the row that is to be locked is found only after them, because
+ * it is joined with them.
  */
 async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended> {
   const ids = entries.map(() => createId());
   const { rows } = await sql.query<AppendRow>(
-    `WITH locked AS (
+    `WITH bound AS MATERIALIZED (
+       SELECT set_config('lock_timeout', $10, true) || set_config('idle_in_transaction_session_timeout', $10, true)
+              || ${DURABLE_COMMIT} AS settings
+     ), locked AS (
        UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])]
+       FROM bound WHERE bound.settings <> ''
        RETURNING epoch, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
                  greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
      ), kept AS MATERIALIZED (
@@ -162,6 +168,7 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       entries.map(({ actor }) => actor),
       CLOCK_SKEW_SECONDS,
       entries.map(({ issuer }) => issuer),
+      `${LOG_LOCK_MS_MAX}ms`,
     ],
   );
   const row = theOnly(rows);

@@ -68,6 +68,15 @@ export function isTooSlow(error: unknown): boolean {
   return TOO_SLOW_STATES.has(errorCodeOf(error) ?? '');
 }
 
+/**
+ * Whether a statement that was prepared earlier is of no more use: a migration changed what it returns, or somebody
+ * between us and the server gave us another session. A new connection prepares it anew.
+ */
+export function isPlanOutdated(error: unknown): boolean {
+  const code = errorCodeOf(error);
+  return code === '26000' || (code === '0A000' && /cached plan/.test((error as Error).message));
+}
+
 /** What is missing, in one phrase for the log and for `/readyz`. */
 export function describeMissing(error: unknown): string {
   const code = errorCodeOf(error);

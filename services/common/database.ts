@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { ServiceError } from '../../interceptors/index.js';
-import { describeMissing, errorCodeOf, isAway, isTooSlow } from './database-errors.js';
+import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './database-errors.js';
 import type { Subscription } from './database-listen.js';
 import { listenTo } from './database-listen.js';
 import type { Log } from './log.js';
@@ -25,6 +25,9 @@ export const IDLE_IN_TRANSACTION_TIMEOUT_MS = 1_000;
 export const TRANSACTION_ATTEMPTS_MAX = 12;
 /** The longest pause between two attempts. */
 export const TRANSACTION_BACKOFF_MS_MAX = 200;
+
+/** How many different statements a connection keeps prepared; whatever comes after them is planned each time. */
+export const PREPARED_STATEMENTS_MAX = 256;
 
 /** Beyond the server's own limit a silent server is given up, and the connection with it. */
 const ANSWER_TIMEOUT_MS = STATEMENT_TIMEOUT_MS + 1_000;
@@ -128,13 +131,10 @@ export function openDatabase(options: DatabaseOptions): Database {
     }
   }
 
-  async function transaction<T>(
-    work: (sql: Sql) => Promise<T>,
-    transactionOptions: TransactionOptions = {},
-  ): Promise<T> {
+  async function untilItWins<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await useConnection((connection) => runTransaction(connection, work, transactionOptions));
+        return await useConnection(work);
       } catch (error) {
         if (!lostAgainstAnother(error)) throw error;
         if (attempt === TRANSACTION_ATTEMPTS_MAX) throw unavailable('too many transactions at once', error);
@@ -171,8 +171,9 @@ export function openDatabase(options: DatabaseOptions): Database {
 
   return {
     query: <Row extends object>(text: string, values?: readonly unknown[]) =>
-      useConnection((connection) => runQuery<Row>(connection, text, values)),
-    transaction,
+      untilItWins((connection) => runQuery<Row>(connection, text, values)),
+    transaction: (work, transactionOptions = {}) =>
+      untilItWins((connection) => runTransaction(connection, work, transactionOptions)),
     listen,
     ready,
     missing: watch.missing,
@@ -285,9 +286,25 @@ async function runQuery<Row extends object>(
   text: string,
   values: readonly unknown[] = [],
 ): Promise<{ rows: Row[]; rowCount: number }> {
-  const query = { text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
+  const query = { ...preparedAs(text, values), text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
   const { rows, rowCount } = await guarded(connection, () => connection.client.query<Row>(query));
   return { rows, rowCount: rowCount ?? 0 };
+}
+
+const statementNames = new Map<string, string>();
+
+/**
+ * Names a statement, so that a connection has the server parse and plan it once: for the statement that writes to
+ * the revocation log that is most of its time. What has no parameters is not named: it may be several statements.
+ */
+function preparedAs(text: string, values: readonly unknown[]): { name?: string } {
+  if (values.length === 0) return {};
+  const known = statementNames.get(text);
+  if (known !== undefined) return { name: known };
+  if (statementNames.size >= PREPARED_STATEMENTS_MAX) return {};
+  const name = `portcullis_${statementNames.size + 1}`;
+  statementNames.set(text, name);
+  return { name };
 }
 
 /** Tells apart an error of the statement, which is passed on, from a database that is away or too slow. */
@@ -300,6 +317,7 @@ async function guarded<T>(connection: Connection, work: () => Promise<T>): Promi
       throw unavailable('the database does not answer', error);
     }
     if (isTooSlow(error)) throw unavailable('the database took too long', error);
+    if (isPlanOutdated(error)) connection.broken = true;
     throw error;
   }
 }
@@ -364,7 +382,7 @@ async function probe(options: DatabaseOptions): Promise<void> {
 
 function lostAgainstAnother(error: unknown): boolean {
   const code = errorCodeOf(error);
-  return code === '40001' || code === '40P01';
+  return code === '40001' || code === '40P01' || isPlanOutdated(error);
 }
 
 function unavailable(message: string, cause?: unknown): ServiceError {

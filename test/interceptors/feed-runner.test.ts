@@ -44,6 +44,8 @@ class HeldSource implements RevocationSource {
   readonly pulls: Pull[] = [];
   /** Says nothing even when it is told to give up, so that questions never fail. */
   isDeaf = false;
+  /** Tells of what was written in this process. */
+  written: (broadcast: Broadcast) => void = () => {};
   readonly #clock: SetClock;
   #waiting: (() => void)[] = [];
 
@@ -61,6 +63,10 @@ class HeldSource implements RevocationSource {
       });
       this.#wake();
     });
+  }
+
+  follow(onWritten: (written: Broadcast) => void): void {
+    this.written = onWritten;
   }
 
   async *pull(_request: unknown, signal: AbortSignal): AsyncGenerator<PullResponse> {
@@ -225,6 +231,26 @@ describe('a feed runner', () => {
     question.answer(answer());
     await settled();
     expect(feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs())).to.equal(LEASE_MS - 3001);
+  });
+
+  it('takes what its own process has written at once, and asks only when that is due', async () => {
+    await hydrate();
+    source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n })]));
+    expect([feed.list.size, feed.applied]).to.deep.equal([1, 0n]);
+    await settled();
+    expect(source.questions).to.have.length(2);
+
+    // Somebody else has written the second entry.
+    source.written(broadcast([tokenEntry(randomUUID(), { sequence: 3n })]));
+    expect(feed.list.size).to.equal(2);
+    expect((await source.question(2)).request.applied).to.equal(0n);
+  });
+
+  it('asks at once when its own process has opened an epoch', async () => {
+    await hydrate();
+    source.written({ epoch: OTHER_EPOCH, entries: [] });
+    await source.question(2);
+    expect(runner.isCurrent()).to.equal(true);
   });
 
   it('is not current on a key set that cannot be imported', async () => {

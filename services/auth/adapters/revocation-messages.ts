@@ -1,13 +1,14 @@
 /** Revocations as messages: the protocol's types on one side, the domain's on the other. */
 
 import type {
+  Broadcast,
   Entry,
   PullResponse,
   SyncRequest,
   SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EntryKind as EntryKindMessage } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import type { EntryKind, LogEntry, PullPart, SyncAnswer, SyncQuestion } from '../revocation-log.js';
+import type { EntryKind, LogBatch, LogEntry, PullPart, SyncAnswer, SyncQuestion } from '../revocation-log.js';
 
 /** An entry of the log, as it is sent. */
 export function entryMessageOf(entry: LogEntry): Entry {
@@ -22,6 +23,11 @@ export function entryMessageOf(entry: LogEntry): Entry {
     issuer: entry.issuer,
     cutOffTime: entry.cutOffTime,
   };
+}
+
+/** What was written in one transaction, as one message. */
+export function broadcastOf({ epoch, entries }: LogBatch): Broadcast {
+  return { epoch, entries: entries.map(entryMessageOf) };
 }
 
 /** What an instance asks. */

@@ -1,12 +1,22 @@
 /** Where questions about the revocation log are answered, as messages: for auth's own list and for the handlers. */
 
 import type { RevocationSource } from '../../../interceptors/index.js';
+import type { LogBatch } from '../revocation-log.js';
 import type { Revocations } from '../revocations.js';
-import { pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
+import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
 
-/** Answers straight from auth's own database; a signal that is aborted ends the waiting, not the read. */
-export function createRevocationSource(revocations: Pick<Revocations, 'sync' | 'pull'>): RevocationSource {
+/**
+ * Answers straight from auth's own database; a signal that is aborted ends the waiting, not the read.
+ *
+ * @param follow - called once with whoever is to hear what this process writes to the log
+ */
+export function createRevocationSource(
+  revocations: Pick<Revocations, 'sync' | 'pull'>,
+  follow: (onWritten: (batch: LogBatch) => void) => void = () => {},
+): RevocationSource {
   return {
+    follow: (onWritten) => follow((batch) => onWritten(broadcastOf(batch))),
+
     sync: async (request, signal) =>
       syncResponseOf(await unlessAborted(revocations.sync(questionOf(request)), signal)),
 

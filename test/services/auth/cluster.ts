@@ -28,6 +28,7 @@ import { createRevocationSource } from '../../../services/auth/adapters/revocati
 import { createAuthHandlers } from '../../../services/auth/handlers.js';
 import { createKeyHandlers } from '../../../services/auth/key-handlers.js';
 import { createRevocationHandlers } from '../../../services/auth/revocation-handlers.js';
+import type { LogBatch } from '../../../services/auth/revocation-log.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
@@ -143,26 +144,27 @@ export async function startReplica(
   options: { keyEncryptionKey: Buffer; nats?: PrivateNats | undefined },
 ): Promise<Replica> {
   let broadcaster: Broadcaster | undefined;
-  let guard: Guard | undefined;
+  let follower = (_: LogBatch): void => {};
   let alarms = 0;
   const auth = await openAuth(url, {
     keyEncryptionKey: options.keyEncryptionKey,
     onRevoked: (batch) => {
       broadcaster?.publish(batch);
-      guard?.askNow();
+      follower(batch);
     },
     onLogChanged: () => {
       alarms += 1;
     },
   });
-  const source = createRevocationSource(auth.revocations);
+  const source = createRevocationSource(auth.revocations, (onWritten) => {
+    follower = onWritten;
+  });
   const ownGuard = await createGuard({
     issuer: ISSUER,
     audience: 'auth',
     auth: { source },
     nats: options.nats && { url: options.nats.url('auth') },
   });
-  guard = ownGuard;
   if (options.nats !== undefined) {
     const signer = auth.keys.broadcastSigner();
     broadcaster = createBroadcaster({ url: options.nats.url('auth'), signer, log: quietLog });

@@ -21,7 +21,12 @@ import {
   tokenRevocation,
   userRevocation,
 } from '../../../services/auth/revocation-log.js';
-import { createRevocationRows, LIVE_SLICE_ENTRIES } from '../../../services/auth/revocation-store.js';
+import {
+  createRevocationRows,
+  LIVE_SLICE_ENTRIES,
+  LOG_LOCK_MS_MAX,
+} from '../../../services/auth/revocation-store.js';
+import { rejectionOf } from '../../support/rejection.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
 /** The code of the ServiceError that a promise is rejected with. */
@@ -322,6 +327,27 @@ describe('the log', () => {
     await createRevocationRows(sql, () => undefined).append(tokenEntries(1));
     expect(await setting()).to.deep.equal({ synchronous_commit: 'on' });
     await relaxed.end();
+  });
+
+  it('waits no longer for the end of the log, nor leaves it locked longer, than its own limit allows', async () => {
+    const holder = new pg.Client({ connectionString: log.url });
+    await holder.connect();
+    await holder.query('BEGIN');
+    await holder.query('SELECT FROM log_state FOR UPDATE');
+    const startedMs = performance.now();
+    const appending = log.database.transaction(async (sql) => {
+      await sql.query("SET LOCAL lock_timeout = '4s'");
+      await createRevocationRows(sql, () => {}).append(tokenEntries(1));
+    });
+    expect(await rejectionOf(appending)).to.have.property('code', 'DEPENDENCY_UNAVAILABLE');
+    expect(performance.now() - startedMs).to.be.within(LOG_LOCK_MS_MAX - 50, 3 * LOG_LOCK_MS_MAX);
+    await holder.end();
+    await log.database.transaction(async (sql) => {
+      await sql.query("SET LOCAL idle_in_transaction_session_timeout = '30s'");
+      await createRevocationRows(sql, () => {}).append(tokenEntries(1));
+      const { rows } = await sql.query('SHOW idle_in_transaction_session_timeout');
+      expect(rows).to.deep.equal([{ idle_in_transaction_session_timeout: '1s' }]);
+    });
   });
 
   it('reads the clock after the lock, so that waiting for it shortens nothing', async () => {

@@ -225,6 +225,37 @@ describe('database', () => {
     });
   });
 
+  describe('a prepared statement', () => {
+    const all = 'SELECT * FROM counters WHERE value >= $1 ORDER BY name';
+
+    it('is planned once for a connection, whatever it is given', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      for (let value = 0; value < 3; value++) await single.query(all, [value]);
+      const prepared = 'SELECT count(*) FROM pg_prepared_statements WHERE statement = $1';
+      expect((await single.query(prepared, [all])).rows).to.deep.equal([{ count: 1n }]);
+    });
+
+    it('is prepared anew when a migration has changed what it returns', async () => {
+      await database.query(all, [0]);
+      await database.transaction((sql) => sql.query(all, [0]));
+      await database.query('ALTER TABLE counters ADD COLUMN note text');
+      const { rows } = await database.query(all, [0]);
+      expect(rows[0]).to.deep.equal({ name: 'a', value: 0n, note: null });
+      await database.query('ALTER TABLE counters DROP COLUMN note');
+      const inTransaction = await database.transaction((sql) => sql.query(all, [0]));
+      expect(inTransaction.rows[0]).to.deep.equal({ name: 'a', value: 0n });
+    });
+
+    it('is prepared anew when the session was given to others meanwhile', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      await single.query(all, [0]);
+      await single.query('DEALLOCATE ALL');
+      expect((await single.query(all, [0])).rowCount).to.equal(2);
+    });
+  });
+
   describe('limits', () => {
     it('a lock that is not free in time is DEPENDENCY_UNAVAILABLE, and the waiter goes on', async () => {
       const holder = new pg.Client(url);
