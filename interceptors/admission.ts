@@ -23,6 +23,8 @@ const SCHEME = 'Bearer ';
 /** Decides calls. Knows the tokens, the keys and the rules; knows nothing of how calls are held or cut. */
 export class Admissions {
   readonly tokens = new VerifiedTokens();
+  /** How many calls have shown a credential so far. */
+  decisions = 0;
   readonly #issuer: string;
   readonly #audience: string;
   readonly #clock: Clock;
@@ -69,6 +71,7 @@ export class Admissions {
       this.#onTokenInvalid('authorization');
       return refused('TOKEN_INVALID');
     }
+    this.decisions += 1;
     const text = value.slice(SCHEME.length);
     const known = this.tokens.find(text);
     if (known !== undefined) return this.#judge(known, rule);

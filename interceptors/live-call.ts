@@ -8,7 +8,7 @@ import { type Metadata, ServerInterceptingCall, type ServerInterceptingCallInter
 import { type ErrorCode, ServiceError } from './errors.js';
 import { type Connection, connectionOf } from './plaintext.js';
 import { attachState, type CallState, type Principal } from './principal.js';
-import { statusOf } from './status.js';
+import { type CallStatus, statusOf } from './status.js';
 import type { CutReason, LiveCall, VerifiedToken } from './verified-tokens.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in ms. */
@@ -69,6 +69,16 @@ export function refusal(code: keyof typeof SENTENCES): ServiceError {
   return new ServiceError(code, SENTENCES[code], retry ? { retryAfterMs: STALE_RETRY_MS } : {});
 }
 
+/** What a cut call ends with. Made once: thousands of calls may be cut at a time, and what they are sent is the same. */
+const CUT_STATUSES: Readonly<Record<CutReason, CallStatus>> = {
+  TOKEN_EXPIRED: statusOf(refusal('TOKEN_EXPIRED')),
+  TOKEN_REVOKED: statusOf(refusal('TOKEN_REVOKED')),
+  REVOCATION_STATE_STALE: statusOf(refusal('REVOCATION_STATE_STALE')),
+};
+
+/** Why a handler's signal is aborted, always the same, because an error of its own for each call costs more than the rest. */
+const CALL_ENDED = new DOMException('the call has ended', 'AbortError');
+
 /**
  * Stands between grpc-js and the handler. It overrides every step of the call instead of passing
  * interceptors' callbacks along, because the callbacks of an asynchronous step can park a status
@@ -87,6 +97,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
   #closed = false;
   #finished = false;
   #abort: AbortController | undefined;
+  #grace: NodeJS.Timeout | undefined;
 
   constructor(path: string, inner: ServerInterceptingCallInterface, guard: CallGuard) {
     super(inner);
@@ -105,7 +116,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
 
   get signal(): AbortSignal {
     this.#abort ??= new AbortController();
-    if (this.#closed || this.#finished) this.#abort.abort();
+    if (this.#closed || this.#finished) this.#abort.abort(CALL_ENDED);
     return this.#abort.signal;
   }
 
@@ -154,7 +165,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
 
   #cut(reason: CutReason): void {
     this.#guard.decided(this.path, reason);
-    this.#close(refusal(reason));
+    this.#close(CUT_STATUSES[reason]);
     // The handler is told as if the peer had gone: there is nobody left to answer.
     this.#listener?.onCancel();
   }
@@ -170,7 +181,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
       (decision) => this.#conclude(decision, metadata, listener),
       (error: unknown) => {
         this.#guard.handlerFailed(this.path, error);
-        this.#close(error);
+        this.#close(statusOf(error));
       },
     );
   }
@@ -179,7 +190,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     if (this.#closed || this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.decided(this.path, admission.error.code);
-      this.#close(admission.error);
+      this.#close(statusOf(admission.error));
       return;
     }
     if (admission.kind === 'admitted') {
@@ -208,21 +219,22 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
    * status would make grpc-js swallow the trailers. Then the status, on the inner call. A peer that
    * does not read keeps even that from leaving, so after a grace its stream is reset.
    */
-  #close(error: unknown): void {
+  #close(status: CallStatus): void {
     this.#closed = true;
-    this.#abort?.abort();
-    this.#inner.sendStatus(statusOf(error));
-    const timer = setTimeout(() => {
-      if (!this.#finished) resetStream(this.#inner);
-    }, CUT_GRACE_MS);
-    timer.unref();
+    this.#abort?.abort(CALL_ENDED);
+    this.#inner.sendStatus(status);
+    if (this.#finished) return;
+    this.#grace = setTimeout(() => resetStream(this.#inner), CUT_GRACE_MS);
+    this.#grace.unref();
   }
 
   #finish(): void {
     if (this.#finished) return;
     this.#finished = true;
+    // Thousands of calls that are cut at once would otherwise all be kept for the length of the grace.
+    clearTimeout(this.#grace);
     this.#token?.unlink(this);
-    this.#abort?.abort();
+    this.#abort?.abort(CALL_ENDED);
     // A call that was cut has told its handler already.
     if (!this.#closed) this.#listener?.onCancel();
   }

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import type { AccessRule } from '../../interceptors/access-rule.js';
 import { VERIFICATIONS_MAX, VERIFICATIONS_PER_PEER_MAX } from '../../interceptors/admission.js';
 import type { CompactToken } from '../../interceptors/compact-token.js';
-import { Enforcement } from '../../interceptors/enforcement.js';
+import { CUT_SLICE_CALLS, Enforcement } from '../../interceptors/enforcement.js';
 import { ServiceError } from '../../interceptors/errors.js';
 import { Feed } from '../../interceptors/feed.js';
 import type { VerificationKeys } from '../../interceptors/key-ring.js';
@@ -97,6 +97,8 @@ describe('enforcement', () => {
   let faults: string[];
   let cutFailures: unknown[];
   let later: (() => void)[];
+  /** How many of the works that were put off were to wait for a time, instead of for their turn. */
+  let paused: number;
 
   beforeEach(() => {
     clock = new SetClock();
@@ -104,6 +106,7 @@ describe('enforcement', () => {
     faults = [];
     cutFailures = [];
     later = [];
+    paused = 0;
     enforcement = new Enforcement({
       issuer: ISSUER,
       audience: AUDIENCE,
@@ -111,6 +114,7 @@ describe('enforcement', () => {
       timers: {
         after: (_, work) => {
           later.push(work);
+          paused += 1;
           return () => {};
         },
         soon: (work) => later.push(work),
@@ -452,15 +456,32 @@ describe('enforcement', () => {
       expect(flags).to.deep.equal([true, true, true]);
     });
 
-    it('lets others have their turn while it cuts many', async () => {
+    const cutMany = async (ms: number) => {
       const token = await admitted(tokenText());
-      const calls = Array.from({ length: 10 }, () => liveCall(token, () => clock.pass(1)));
-      const count = () => calls.filter(({ cuts }) => cuts.length > 0).length;
+      const calls = Array.from({ length: 4 * CUT_SLICE_CALLS }, () => liveCall(token, () => clock.pass(ms)));
       feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
-      expect(count()).to.be.within(1, 9);
-      expect(later).to.have.length(1);
-      for (let turn = 0; turn < 10; turn += 1) later.shift()?.();
-      expect(count()).to.equal(10);
+      return () => calls.filter(({ cuts }) => cuts.length > 0).length;
+    };
+
+    it('lets others have their turn after a few cuts, and pauses only when there are others', async () => {
+      const count = await cutMany(0);
+      // The call that was cut had been admitted shortly before: there are others.
+      expect([count(), later.length, paused]).to.deep.equal([CUT_SLICE_CALLS, 1, 1]);
+      later.shift()?.();
+      expect([count(), later.length, paused]).to.deep.equal([2 * CUT_SLICE_CALLS, 1, 1]);
+      await admitted(tokenText({ sub: 'user-2' }));
+      later.shift()?.();
+      expect([count(), later.length, paused]).to.deep.equal([3 * CUT_SLICE_CALLS, 1, 2]);
+      later.shift()?.();
+      expect([count(), later.length, paused]).to.deep.equal([4 * CUT_SLICE_CALLS, 0, 2]);
+    });
+
+    it('cuts one at a time when handlers take long to hear of it', async () => {
+      const count = await cutMany(1);
+      for (let done = 1; done <= 4 * CUT_SLICE_CALLS; done += 1) {
+        expect(count()).to.equal(done);
+        later.shift()?.();
+      }
       expect(later).to.deep.equal([]);
     });
 
