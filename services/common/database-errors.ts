@@ -33,6 +33,20 @@ const AWAY_NETWORK = new Set([
   'ETIMEDOUT',
 ]);
 
+/** Codes by which Node says that the server's certificate is not believed: an operator has to act, and may. */
+const NOT_TRUSTED = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'CERT_SIGNATURE_FAILURE',
+  'CERT_UNTRUSTED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
+
 /** Errors to which `pg` gives no code. */
 const AWAY_MESSAGE =
   /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout expired|timeout exceeded when trying to connect|Query read timeout)/;
@@ -43,7 +57,9 @@ const SQLSTATE = /^[0-9A-Z]{5}$/;
 export function errorCodeOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   if ('code' in error && typeof error.code === 'string') {
-    return SQLSTATE.test(error.code) || AWAY_NETWORK.has(error.code) ? error.code : errorCodeOf(error.cause);
+    const { code } = error;
+    const isKnown = SQLSTATE.test(code) || AWAY_NETWORK.has(code) || NOT_TRUSTED.has(code);
+    return isKnown ? code : errorCodeOf(error.cause);
   }
   if (error instanceof AggregateError) return errorCodeOf(error.errors[0]);
   return errorCodeOf(error.cause);
@@ -59,7 +75,10 @@ export function violatedConstraint(error: unknown): string | undefined {
 /** Whether it is the database or the way to it that fails, so that the connection is of no more use. */
 export function isAway(error: unknown): boolean {
   const code = errorCodeOf(error);
-  if (code !== undefined) return code.startsWith('08') || AWAY_STATES.has(code) || AWAY_NETWORK.has(code);
+  if (code !== undefined) {
+    const isAwayCode = AWAY_STATES.has(code) || AWAY_NETWORK.has(code) || NOT_TRUSTED.has(code);
+    return isAwayCode || code.startsWith('08');
+  }
   return error instanceof Error && AWAY_MESSAGE.test(error.message);
 }
 
@@ -85,6 +104,8 @@ export function describeMissing(error: unknown): string {
   if (code === '57P03') return 'the database is starting up or shutting down';
   if (code === '53300') return 'the database has no connection left';
   if (code === '25006') return 'the database is read-only';
+  if (code !== undefined && NOT_TRUSTED.has(code))
+    return `the database's certificate is not trusted (${code})`;
   if (code !== undefined) return `the database does not answer (${code})`;
   return `the database does not answer (${error instanceof Error ? error.message : 'unknown error'})`;
 }
