@@ -88,8 +88,9 @@ export class Host {
     this.instance = this.#start();
   }
 
-  /** What a time service does in the end. */
+  /** What a time service does in the end. Not on a machine that may have slept until now: that would be both at once. */
   correctClock(): void {
+    if (this.sleeps) return;
     this.#clock.step(START_MS + this.#system.world.scheduler.nowMs - this.#clock.wallMs());
   }
 
