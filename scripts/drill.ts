@@ -10,6 +10,8 @@ import { SystemError } from './system/system-error.js';
 const SEED_MAX = 2 ** 31;
 const ROUNDS_DEFAULT = 16;
 const ROUNDS_MAX = 10_000;
+/** Tokens live for five minutes, and every round judges its own. */
+const FAULT_SECONDS_MAX = 120;
 
 /** Every drill by name. */
 const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures>>> = {
@@ -25,10 +27,18 @@ const program = new Command('npm run drill --')
       .argParser((text) => choice(text.toLowerCase())),
   )
   .option('--faults <text>', 'only faults with this text in their names', '')
+  .option('--fault-seconds <n>', 'how long each fault lasts', wholeNumber(1, FAULT_SECONDS_MAX))
   .option('--seed <n>', 'chooses the same faults in the same order again', wholeNumber(0, SEED_MAX))
   .option('--json <file>', 'where to write the figures')
   .parse();
-const flags = program.opts<{ rounds: number; only?: string; faults: string; seed?: number; json?: string }>();
+const flags = program.opts<{
+  rounds: number;
+  only?: string;
+  faults: string;
+  faultSeconds?: number;
+  seed?: number;
+  json?: string;
+}>();
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
 
@@ -51,6 +61,7 @@ async function main(): Promise<number> {
       rounds: flags.rounds,
       seed,
       faults: flags.faults,
+      faultSeconds: flags.faultSeconds,
       signal: interrupted.signal,
     });
     all.push(figures);

@@ -32,6 +32,8 @@ export interface DrillOptions {
   readonly seed: number;
   /** Only faults whose names hold this text. */
   readonly faults: string;
+  /** How long every fault lasts, in seconds; each as long as suits it when undefined. */
+  readonly faultSeconds: number | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -40,6 +42,7 @@ export async function drillRevocation({
   rounds: count,
   seed,
   faults,
+  faultSeconds,
   signal,
 }: DrillOptions): Promise<Figures> {
   const startedMs = nowMs();
@@ -78,6 +81,7 @@ export async function drillRevocation({
       starvation,
       random,
       leaseMs: LEASE_MS,
+      faultMs: faultSeconds === undefined ? undefined : faultSeconds * 1000,
       signal,
       remembered: [],
       turns: new Map(),

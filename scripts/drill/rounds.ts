@@ -46,6 +46,8 @@ export interface Rounds {
   readonly starvation: Starvation;
   readonly random: Random;
   readonly leaseMs: number;
+  /** How long every fault lasts; each as long as suits it when undefined. */
+  readonly faultMs: number | undefined;
   readonly signal: AbortSignal;
   /** Revoked tokens of earlier rounds, with the moment from which they may have expired. */
   readonly remembered: { readonly player: Player; readonly untilMs: number }[];
@@ -142,7 +144,7 @@ async function strike(acting: {
     },
   });
   const [min, max] = fault.lasts;
-  const lastsMs = leaseMs * (min + random.next() * (max - min));
+  const lastsMs = rounds.faultMs ?? leaseMs * (min + random.next() * (max - min));
   revokeNext();
   revokeNext();
   await sleep(lastsMs / 2, undefined, { signal });
