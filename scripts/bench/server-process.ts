@@ -1,0 +1,85 @@
+/** The server that is measured: one process with a server for each arm, so that all of them share one heap and one V8. */
+
+import { Client, credentials, Server, ServerCredentials } from '@grpc/grpc-js';
+import { type Arm, type ArmName, createArm } from './arms.js';
+import { BenchIssuer } from './issuer.js';
+import { answerCommands } from './worker.js';
+
+/** What a server process is to serve. */
+export interface Serving {
+  readonly arms: readonly ArmName[];
+  readonly algorithm: string;
+  readonly secret: string;
+  readonly redisUrl?: string;
+  /** Where the process listens that is asked about every token. */
+  readonly introspectionPort?: number;
+}
+
+/** Processor time and memory of the process. */
+export interface Usage {
+  readonly cpuMicroseconds: number;
+  readonly heapBytes: number;
+  readonly residentBytes: number;
+}
+
+const arms = new Map<ArmName, Arm>();
+let issuer: BenchIssuer | undefined;
+
+const commands = {
+  /** Opens a port for each arm. */
+  serve: async (serving: Serving): Promise<Partial<Record<ArmName, number>>> => {
+    issuer = await BenchIssuer.create(serving.algorithm);
+    const material = {
+      issuer,
+      secret: serving.secret,
+      ...(serving.redisUrl !== undefined && { redis: await connectToRedis(serving.redisUrl) }),
+      ...(serving.introspectionPort !== undefined && {
+        introspector: new Client(`127.0.0.1:${serving.introspectionPort}`, credentials.createInsecure()),
+      }),
+    };
+    const ports: Partial<Record<ArmName, number>> = {};
+    for (const name of serving.arms) {
+      const arm = await createArm(name, material);
+      arms.set(name, arm);
+      ports[name] = await open(arm);
+    }
+    return ports;
+  },
+
+  /** New tokens of the issuer whose keys the arms know. */
+  tokens: async (count: number): Promise<string[]> => (await issuer?.tokens(count)) ?? [],
+
+  usage: (): Usage => {
+    const { user, system } = process.cpuUsage();
+    const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage();
+    return {
+      cpuMicroseconds: user + system,
+      heapBytes: heapUsed + external + arrayBuffers,
+      residentBytes: rss,
+    };
+  },
+
+  collectGarbage: (): void => {
+    globalThis.gc?.();
+  },
+};
+
+export type ServerCommands = typeof commands;
+
+function open({ interceptors, addTo }: Arm): Promise<number> {
+  const server = new Server({ interceptors: [...interceptors] });
+  addTo(server);
+  return new Promise((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) =>
+      error === null ? resolve(port) : reject(error),
+    );
+  });
+}
+
+/** Loaded only where it is used. */
+async function connectToRedis(url: string): Promise<{ get(key: string): Promise<string | null> }> {
+  const { Redis } = await import('ioredis');
+  return new Redis(url);
+}
+
+answerCommands(commands);
