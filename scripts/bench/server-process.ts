@@ -1,5 +1,6 @@
 /** The server that is measured: one process with a server for each arm, so that all of them share one heap and one V8. */
 
+import { type Profiler, Session } from 'node:inspector/promises';
 import { Client, credentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { type Arm, type ArmName, createArm } from './arms.js';
 import { BenchIssuer } from './issuer.js';
@@ -22,6 +23,9 @@ export interface Usage {
   readonly residentBytes: number;
 }
 
+const PROFILE_INTERVAL_US = 200;
+
+const inspector = new Session();
 const arms = new Map<ArmName, Arm>();
 let issuer: BenchIssuer | undefined;
 
@@ -57,6 +61,20 @@ const commands = {
       heapBytes: heapUsed + external + arrayBuffers,
       residentBytes: rss,
     };
+  },
+
+  /** Begins to note, many times a second, what the process is doing. */
+  startProfile: async (): Promise<void> => {
+    inspector.connect();
+    await inspector.post('Profiler.enable');
+    await inspector.post('Profiler.setSamplingInterval', { interval: PROFILE_INTERVAL_US });
+    await inspector.post('Profiler.start');
+  },
+
+  stopProfile: async (): Promise<Profiler.Profile> => {
+    const { profile } = await inspector.post('Profiler.stop');
+    inspector.disconnect();
+    return profile;
   },
 
   collectGarbage: (): void => {
