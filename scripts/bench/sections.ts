@@ -1,6 +1,10 @@
 /** The sections of the bench, in the order in which they are run. */
 
+import { cold } from './cold.js';
+import { list } from './list.js';
+import { peers } from './peers.js';
 import type { Section } from './section.js';
+import { storm } from './storm.js';
 import { warm } from './warm.js';
 
-export const SECTIONS: readonly Section[] = [warm];
+export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, list];
