@@ -24,6 +24,10 @@ export class Connection {
   listener: CallListener | undefined;
   /** Calls that have not ended. */
   open = 0;
+  /** Frames with messages that have come. */
+  messages = 0;
+  /** When the last call ended, on the clock of the process. */
+  lastEndMs = 0;
   readonly #socket: Socket;
   #nextStream = 3;
   #rest: Buffer | undefined;
@@ -119,6 +123,7 @@ export class Connection {
     const stream = bytes.readUInt32BE(at + 5);
     switch (type) {
       case TYPE.data:
+        this.messages += 1;
         this.#answered[(stream >> 1) & (STREAMS_OPEN_MAX - 1)] = 1;
         if ((flags & FLAG_END_STREAM) !== 0) this.#end(stream);
         return;
@@ -148,7 +153,8 @@ export class Connection {
   #end(stream: number): void {
     this.open -= 1;
     const slot = (stream >> 1) & (STREAMS_OPEN_MAX - 1);
-    const ms = performance.now() - (this.#sentAt[slot] ?? 0);
+    this.lastEndMs = performance.now();
+    const ms = this.lastEndMs - (this.#sentAt[slot] ?? 0);
     this.listener?.ended(this, this.#answered[slot] === 1, ms, stream);
   }
 }

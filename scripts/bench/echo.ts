@@ -1,7 +1,6 @@
 /** The service that is measured: it answers with what it was sent, so that nearly all of a call is the way there. */
 
-import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
-import { serverStream, signalOf } from '../../interceptors/index.js';
+import type { ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 
 export const ECHO_AUDIENCE = 'echo';
@@ -39,12 +38,8 @@ export const ECHO_SCHEMA = {
 export const ECHO_HANDLERS: UntypedServiceImplementation = {
   Unary: (call: { request: Buffer }, callback: (error: null, response: Buffer) => void) =>
     callback(null, call.request),
-  Stream: serverStream<Buffer, Buffer>(async function* (request, call) {
-    yield request;
-    const signal = signalOf(call);
-    if (signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-  }),
+  Stream: (call: ServerWritableStream<Buffer, Buffer>) => {
+    call.write(call.request);
+    call.once('cancelled', () => call.end());
+  },
 };

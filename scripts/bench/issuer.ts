@@ -2,15 +2,20 @@
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
-import type { RevocationSource } from '../../interceptors/index.js';
-import { Entry, EntryKind, type PullResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { BROADCAST_TYPE, type RevocationSource } from '../../interceptors/index.js';
+import {
+  Broadcast,
+  Entry,
+  EntryKind,
+  type PullResponse,
+} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 import { ECHO_AUDIENCE } from './echo.js';
 
 export const BENCH_ISSUER = 'https://issuer.bench.invalid';
 export const ID_BYTES = 16;
 
-/** How long a guard may trust its list, in milliseconds: long, so that questions are no part of what is measured. */
+/** How long a guard may trust its list unless told otherwise: long, so that questions are no part of what is measured. */
 const LEASE_MS = 60_000;
 const TOKEN_SECONDS = 3600;
 const KEEP_MS = 3_665_000;
@@ -19,21 +24,22 @@ const IDS_PER_PART = 8192;
 /** An issuer with one key. */
 export class BenchIssuer {
   readonly published: PublicKey;
+  leaseMs = LEASE_MS;
   /** What has been taken back with a packed Pull: token identifiers, 16 bytes each. */
   packed: Buffer = Buffer.alloc(0);
   readonly #privateKey: CryptoKey;
+  readonly #broadcastKey: { readonly published: PublicKey; readonly privateKey: CryptoKey };
   readonly #epoch = randomBytes(ID_BYTES);
   readonly #log: Entry[] = [];
 
-  private constructor(published: PublicKey, privateKey: CryptoKey) {
-    this.published = published;
-    this.#privateKey = privateKey;
+  private constructor(key: IssuerKey, broadcastKey: IssuerKey) {
+    this.published = key.published;
+    this.#privateKey = key.privateKey;
+    this.#broadcastKey = broadcastKey;
   }
 
   static async create(algorithm = 'EdDSA'): Promise<BenchIssuer> {
-    const { publicKey, privateKey } = await generateKeyPair(algorithm, { extractable: true });
-    const kid = randomBytes(ID_BYTES).toString('base64url');
-    return new BenchIssuer({ kid, algorithm, jwk: JSON.stringify(await exportJWK(publicKey)) }, privateKey);
+    return new BenchIssuer(await createKey(algorithm), await createKey('EdDSA'));
   }
 
   /** Claims of a user, as Login makes them. */
@@ -76,15 +82,26 @@ export class BenchIssuer {
   }
 
   /** Writes an entry to the log; whoever asks has it in the answer. */
-  revoke(kind: EntryKind, key: Uint8Array): void {
-    this.#log.push({
+  revoke(kind: EntryKind, key: Uint8Array, minGeneration = 0n): Entry {
+    const entry: Entry = {
       ...Entry.fromPartial({}),
       entryId: randomBytes(ID_BYTES),
       sequence: BigInt(this.#log.length + 1),
       kind,
       key: Buffer.from(key),
+      minGeneration,
       keepUntil: new Date(Date.now() + KEEP_MS),
-    });
+    };
+    this.#log.push(entry);
+    return entry;
+  }
+
+  /** Entries as they travel on the broker. */
+  async broadcast(entries: Entry[]): Promise<string> {
+    const { published, privateKey } = this.#broadcastKey;
+    return await new CompactSign(Broadcast.encode({ epoch: this.#epoch, entries }).finish())
+      .setProtectedHeader({ alg: published.algorithm, kid: published.kid, typ: BROADCAST_TYPE })
+      .sign(privateKey);
   }
 
   /** Answers a guard in this process. */
@@ -100,9 +117,9 @@ export class BenchIssuer {
         entries: isOther ? [] : this.#log.filter(({ sequence }) => sequence > request.applied),
         pull: isOther,
         keySet: isKnown ? undefined : { version, keys: [this.published] },
-        broadcastKeys: [],
+        broadcastKeys: [this.#broadcastKey.published],
         horizon: new Date(0),
-        leaseLength: { seconds: BigInt(LEASE_MS / 1000), nanos: 0 },
+        leaseLength: { seconds: BigInt(this.leaseMs / 1000), nanos: 0 },
       };
     },
     pull: () => this.#pull(),
@@ -131,4 +148,15 @@ export class BenchIssuer {
       },
     };
   }
+}
+
+interface IssuerKey {
+  readonly published: PublicKey;
+  readonly privateKey: CryptoKey;
+}
+
+async function createKey(algorithm: string): Promise<IssuerKey> {
+  const { publicKey, privateKey } = await generateKeyPair(algorithm, { extractable: true });
+  const kid = randomBytes(ID_BYTES).toString('base64url');
+  return { published: { kid, algorithm, jwk: JSON.stringify(await exportJWK(publicKey)) }, privateKey };
 }

@@ -1,6 +1,6 @@
 /** The load generator: a process that sends prepared calls as fast as they are answered, or at a steady rate. */
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { Connection } from './connection.js';
 import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-calls.js';
 import { quantile } from './statistics.js';
@@ -49,7 +49,17 @@ export interface FlowResult {
   readonly p99Ms: number;
 }
 
+/** Streams to open. */
+export interface Streams {
+  readonly connections: string;
+  readonly calls: string;
+  readonly count: number;
+}
+
 const STALL_MS = 20_000;
+/** How many streams are opened without waiting for the first ones. */
+const STREAMS_UNANSWERED_MAX = 200;
+const POLL_MS = 1;
 
 const prepared = new Map<string, PreparedCalls>();
 const opened = new Map<string, Connection[]>();
@@ -71,6 +81,31 @@ const commands = {
     for (let index = 0; index < connections; index += 1)
       all.push(await Connection.connect(port, found(calls)));
     opened.set(name, all);
+  },
+
+  /** Opens streams that stay open, and waits until each has brought its first message. */
+  openStreams: async ({ connections, calls, count }: Streams): Promise<void> => {
+    const all = opened.get(connections) ?? [];
+    const { calls: some } = found(calls);
+    const before = sum(all, ({ messages }) => messages);
+    for (let sent = 0; sent < count; ) {
+      for (const connection of all) {
+        const call = some[sent % some.length];
+        if (sent === count || call === undefined) break;
+        connection.send(call);
+        connection.flush();
+        sent += 1;
+      }
+      await until(() => sum(all, ({ messages }) => messages) - before >= sent - STREAMS_UNANSWERED_MAX);
+    }
+    await until(() => sum(all, ({ messages }) => messages) - before >= count);
+  },
+
+  /** Waits until no stream is open. @returns when the last one ended, on the clock of the machine */
+  untilEnded: async (name: string): Promise<number> => {
+    const all = opened.get(name) ?? [];
+    await until(() => sum(all, ({ open }) => open) === 0);
+    return performance.timeOrigin + Math.max(...all.map(({ lastEndMs }) => lastEndMs));
   },
 
   close: (name: string): void => {
@@ -95,6 +130,18 @@ function found(calls: string): PreparedCalls {
   const known = prepared.get(calls);
   if (known === undefined) throw new TypeError(`no calls are prepared as ${calls}`);
   return known;
+}
+
+async function until(isDone: () => boolean): Promise<void> {
+  const deadlineMs = performance.now() + STALL_MS;
+  while (!isDone()) {
+    if (performance.now() > deadlineMs) throw new Error('streams did not open or end in time');
+    await sleep(POLL_MS);
+  }
+}
+
+function sum(all: readonly Connection[], value: (connection: Connection) => number): number {
+  return all.reduce((total, connection) => total + value(connection), 0);
 }
 
 class RunningFlow {

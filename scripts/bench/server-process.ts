@@ -1,9 +1,11 @@
 /** The server that is measured: one process with a server for each arm, so that all of them share one heap and one V8. */
 
+import { randomBytes, randomUUID } from 'node:crypto';
 import { type Profiler, Session } from 'node:inspector/promises';
 import { Client, credentials, Server, ServerCredentials } from '@grpc/grpc-js';
+import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { type Arm, type ArmName, createArm } from './arms.js';
-import { BenchIssuer } from './issuer.js';
+import { BenchIssuer, ID_BYTES } from './issuer.js';
 import { answerCommands } from './worker.js';
 
 /** What a server process is to serve. */
@@ -14,6 +16,8 @@ export interface Serving {
   readonly redisUrl?: string;
   /** Where the process listens that is asked about every token. */
   readonly introspectionPort?: number;
+  /** How many tokens, none of those that are sent, have been taken back already. */
+  readonly revoked?: number;
 }
 
 /** Processor time and memory of the process. */
@@ -33,6 +37,7 @@ const commands = {
   /** Opens a port for each arm. */
   serve: async (serving: Serving): Promise<Partial<Record<ArmName, number>>> => {
     issuer = await BenchIssuer.create(serving.algorithm);
+    issuer.packed = randomBytes((serving.revoked ?? 0) * ID_BYTES);
     const material = {
       issuer,
       secret: serving.secret,
@@ -52,6 +57,23 @@ const commands = {
 
   /** New tokens of the issuer whose keys the arms know. */
   tokens: async (count: number): Promise<string[]> => (await issuer?.tokens(count)) ?? [],
+
+  /** New tokens of one user, and a way to take them back together. */
+  tokensOfOneUser: async (
+    count: number,
+  ): Promise<{ readonly user: string; readonly tokens: readonly string[] }> => {
+    const user = randomUUID();
+    const tokens = Array.from({ length: count }, async () => (await issuer?.token({ sub: user })) ?? '');
+    return { user, tokens: await Promise.all(tokens) };
+  },
+
+  /** Takes a user's tokens back; the guard learns of it at once. @returns when it began, on the clock of the machine */
+  revokeUser: (user: string): number => {
+    const startedMs = performance.timeOrigin + performance.now();
+    issuer?.revoke(EntryKind.ENTRY_KIND_USER, Buffer.from(user), 2n);
+    arms.get('guard')?.guard?.askNow();
+    return startedMs;
+  },
 
   usage: (): Usage => {
     const { user, system } = process.cpuUsage();
