@@ -20,6 +20,12 @@ export const VERIFICATIONS_PER_PEER_MAX = 256;
 
 const SCHEME = 'Bearer ';
 
+/** Whoever calls, as far as it is asked for when a token is new. */
+interface Peer {
+  /** Its address. */
+  getPeer(): string;
+}
+
 /** Decides calls. Knows the tokens, the keys and the rules; knows nothing of how calls are held or cut. */
 export class Admissions {
   readonly tokens = new VerifiedTokens();
@@ -62,7 +68,7 @@ export class Admissions {
    * Decides a call. Claims are remembered, verdicts never: revocation, expiry, lease and rule are
    * looked at on every call. With a known token nothing here is asynchronous.
    */
-  decide(rule: AccessRule, metadata: Metadata, peer: () => string): Admission | Promise<Admission> {
+  decide(rule: AccessRule, metadata: Metadata, call: Peer): Admission | Promise<Admission> {
     if (rule.isPublic) return { kind: 'public' };
     const values = metadata.get('authorization');
     const value = values[0];
@@ -75,7 +81,7 @@ export class Admissions {
     const text = value.slice(SCHEME.length);
     const known = this.tokens.find(text);
     if (known !== undefined) return this.#judge(known, rule);
-    return this.#meet(text, rule, peer);
+    return this.#meet(text, rule, call);
   }
 
   /** Why a token that was admitted no longer counts. */
@@ -153,8 +159,8 @@ export class Admissions {
     return this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs()) > 0;
   }
 
-  #meet(text: string, rule: AccessRule, peer: () => string): Admission | Promise<Admission> {
-    const verified = this.verified(text, peer());
+  #meet(text: string, rule: AccessRule, call: Peer): Admission | Promise<Admission> {
+    const verified = this.verified(text, call.getPeer());
     if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
     if (verified instanceof VerifiedToken) return this.#judge(verified, rule);
     // Everybody who waited for the same verification is judged after it: it may have been revoked

@@ -5,6 +5,7 @@ import type {
   ChannelCredentials,
   Metadata,
   Server,
+  ServerInterceptingCallInterface,
   ServerInterceptor,
   ServiceDefinition,
   UntypedServiceImplementation,
@@ -17,14 +18,15 @@ import { Enforcement } from './enforcement.js';
 import { type ErrorCode, ServiceError } from './errors.js';
 import { Feed } from './feed.js';
 import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
-import { type CallGuard, GuardedCall, refusal } from './live-call.js';
-import type { Plaintext } from './plaintext.js';
+import { type Admission, type CallGuard, guardCall, refusal } from './live-call.js';
+import { isPrivateConnection, type Plaintext } from './plaintext.js';
 import { type AnyCall, stateOf } from './principal.js';
 import { createRemoteSource } from './remote-source.js';
 import { exposeRepeatedCredentials } from './repeated-credentials.js';
 import { ID_BYTES } from './revocation-list.js';
 import { type CallStatus, statusOf } from './status.js';
 import type { TokenClaims } from './token-claims.js';
+import type { CutReason, VerifiedToken } from './verified-tokens.js';
 
 /** How often expired tokens are looked for, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 250;
@@ -219,7 +221,7 @@ class ServerGuard implements Guard, CallGuard {
       onForgery: () => this.#observer.broadcastForged?.(),
     });
     for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
-    this.interceptor = (method, call) => new GuardedCall(method.path, call, this);
+    this.interceptor = (method, call) => guardCall(method.path, call, this);
     this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#runner.start();
@@ -279,34 +281,40 @@ class ServerGuard implements Guard, CallGuard {
 
   // What a guarded call asks.
 
-  admit: CallGuard['admit'] = (path, metadata, peer, connection) => {
+  admit(
+    path: string,
+    metadata: Metadata,
+    call: ServerInterceptingCallInterface,
+  ): Admission | Promise<Admission> {
     const rule = this.#rules.get(path);
     // A method that nobody added through the guard has no rule: it is closed, not open.
     if (rule === undefined) {
       this.#log.error({ event: 'method_without_rule', path }, 'a method was called that has no access rule');
       return { kind: 'refused', error: new ServiceError('NOT_FOUND', 'no such method') };
     }
-    if (!rule.isPublic && !this.#allowsPlaintext && !connection.isPrivate() && hasBearer(metadata)) {
+    if (!rule.isPublic && !this.#allowsPlaintext && !isPrivateConnection(call) && hasBearer(metadata)) {
       // Others on the way may have it by now; its caller is to notice, and to stop.
       this.#tokenInvalid('plaintext');
       return { kind: 'refused', error: refusal('TLS_REQUIRED') };
     }
-    return this.#enforcement.admissions.decide(rule, metadata, peer);
-  };
+    return this.#enforcement.admissions.decide(rule, metadata, call);
+  }
 
-  objectionTo: CallGuard['objectionTo'] = (token, allowStale) =>
-    this.#enforcement.admissions.objectionTo(token, allowStale);
+  objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined {
+    return this.#enforcement.admissions.objectionTo(token, allowStale);
+  }
 
-  reliableMs: CallGuard['reliableMs'] = (token, allowStale) =>
-    this.#enforcement.admissions.reliableMs(token, allowStale);
+  reliableMs(token: VerifiedToken, allowStale: boolean): number {
+    return this.#enforcement.admissions.reliableMs(token, allowStale);
+  }
 
-  handlerFailed: CallGuard['handlerFailed'] = (path, error) => {
+  handlerFailed(path: string, error: unknown): void {
     this.#log.error({ event: 'handler_failed', path, err: error }, 'a handler failed');
-  };
+  }
 
-  decided: CallGuard['decided'] = (path, outcome) => {
+  decided(path: string, outcome: 'ADMITTED' | ErrorCode): void {
     this.#observer.decided?.(path, outcome);
-  };
+  }
 
   #tokenInvalid(fault: string): void {
     this.#observer.tokenInvalid?.(fault);

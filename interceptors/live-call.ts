@@ -4,9 +4,8 @@
  * grpc-js ends a call stands in this file.
  */
 
-import { type Metadata, ServerInterceptingCall, type ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type { Metadata, ServerInterceptingCall, ServerInterceptingCallInterface } from '@grpc/grpc-js';
 import { type ErrorCode, ServiceError } from './errors.js';
-import { type Connection, connectionOf } from './plaintext.js';
 import { attachState, type CallState, type Principal } from './principal.js';
 import { type CallStatus, statusOf } from './status.js';
 import type { CutReason, LiveCall, VerifiedToken } from './verified-tokens.js';
@@ -30,8 +29,7 @@ export interface CallGuard {
   admit(
     path: string,
     metadata: Metadata,
-    peer: () => string,
-    connection: Connection,
+    call: ServerInterceptingCallInterface,
   ): Admission | Promise<Admission>;
   /** Why an admitted call may not go on; undefined when it may. */
   objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined;
@@ -79,16 +77,34 @@ const CUT_STATUSES: Readonly<Record<CutReason, CallStatus>> = {
 /** Why a handler's signal is aborted, always the same, because an error of its own for each call costs more than the rest. */
 const CALL_ENDED = new DOMException('the call has ended', 'AbortError');
 
+/** Puts a guard between a call and its handler. */
+export function guardCall(
+  path: string,
+  call: ServerInterceptingCallInterface,
+  guard: CallGuard,
+): ServerInterceptingCall {
+  const guarded: ServerInterceptingCallInterface = new GuardedCall(path, call, guard);
+  // grpc-js asks for its own class and uses what this has, no more.
+  return guarded as ServerInterceptingCall;
+}
+
 /**
- * Stands between grpc-js and the handler. It overrides every step of the call instead of passing
+ * Stands between grpc-js and the handler. It takes every step of the call itself instead of passing
  * interceptors' callbacks along, because the callbacks of an asynchronous step can park a status
  * for ever.
+ *
+ * One is made for every call, and what a call leaves behind is a good part of what it costs: so this
+ * is no subclass of grpc-js's own class, whose fields it would not use, and it listens to the call
+ * below in person instead of through closures.
  */
-export class GuardedCall extends ServerInterceptingCall implements LiveCall, CallState {
+class GuardedCall
+  implements ServerInterceptingCallInterface, LiveCall, CallState, InterceptingServerListener
+{
   readonly path: string;
   previousLive: LiveCall | undefined;
   nextLive: LiveCall | undefined;
-  readonly #inner: ServerInterceptingCallInterface;
+  /** The call below; whoever looks for the connection under a call follows this name, as in grpc-js. */
+  readonly nextCall: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
   #listener: InterceptingServerListener | undefined;
   #token: VerifiedToken | undefined;
@@ -100,9 +116,8 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
   #grace: NodeJS.Timeout | undefined;
 
   constructor(path: string, inner: ServerInterceptingCallInterface, guard: CallGuard) {
-    super(inner);
     this.path = path;
-    this.#inner = inner;
+    this.nextCall = inner;
     this.#guard = guard;
   }
 
@@ -132,31 +147,69 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     this.#guard.handlerFailed(this.path, error);
   }
 
-  override start(listener: InterceptingServerListener): void {
+  start(listener: InterceptingServerListener): void {
     this.#listener = listener;
-    this.#inner.start({
-      onReceiveMetadata: (metadata) => this.#receiveMetadata(metadata, listener),
-      onReceiveMessage: (message) => {
-        if (this.#passes()) listener.onReceiveMessage(message);
-      },
-      onReceiveHalfClose: () => {
-        if (this.#passes()) listener.onReceiveHalfClose();
-      },
-      onCancel: () => this.#finish(),
-    });
+    this.nextCall.start(this);
   }
 
-  override sendMetadata(metadata: Metadata): void {
-    if (this.#passes()) this.#inner.sendMetadata(metadata);
+  onReceiveMetadata(metadata: Metadata): void {
+    const admission = this.#guard.admit(this.path, metadata, this.nextCall);
+    if (admission instanceof Promise) this.#await(admission, metadata);
+    else this.#conclude(admission, metadata);
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: grpc-js declares messages so.
-  override sendMessage(message: any, callback: () => void): void {
-    if (this.#passes()) this.#inner.sendMessage(message, callback);
+  onReceiveMessage(message: any): void {
+    if (this.#passes()) this.#listener?.onReceiveMessage(message);
   }
 
-  override sendStatus(status: PartialStatusObject): void {
-    if (this.#passes()) this.#inner.sendStatus(status);
+  onReceiveHalfClose(): void {
+    if (this.#passes()) this.#listener?.onReceiveHalfClose();
+  }
+
+  onCancel(): void {
+    this.#finish();
+  }
+
+  sendMetadata(metadata: Metadata): void {
+    if (this.#passes()) this.nextCall.sendMetadata(metadata);
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: grpc-js declares messages so.
+  sendMessage(message: any, callback: () => void): void {
+    if (this.#passes()) this.nextCall.sendMessage(message, callback);
+  }
+
+  sendStatus(status: PartialStatusObject): void {
+    if (this.#passes()) this.nextCall.sendStatus(status);
+  }
+
+  startRead(): void {
+    this.nextCall.startRead();
+  }
+
+  getPeer(): string {
+    return this.nextCall.getPeer();
+  }
+
+  getDeadline(): ReturnType<ServerInterceptingCallInterface['getDeadline']> {
+    return this.nextCall.getDeadline();
+  }
+
+  getHost(): string {
+    return this.nextCall.getHost();
+  }
+
+  getAuthContext(): ReturnType<ServerInterceptingCallInterface['getAuthContext']> {
+    return this.nextCall.getAuthContext();
+  }
+
+  getConnectionInfo(): ReturnType<ServerInterceptingCallInterface['getConnectionInfo']> {
+    return this.nextCall.getConnectionInfo();
+  }
+
+  getMetricsRecorder(): ReturnType<ServerInterceptingCallInterface['getMetricsRecorder']> {
+    return this.nextCall.getMetricsRecorder();
   }
 
   recheck(): void {
@@ -170,15 +223,9 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     this.#listener?.onCancel();
   }
 
-  #receiveMetadata(metadata: Metadata, listener: InterceptingServerListener): void {
-    const peer = (): string => this.#inner.getPeer();
-    const admission = this.#guard.admit(this.path, metadata, peer, connectionOf(this.#inner));
-    if (!(admission instanceof Promise)) {
-      this.#conclude(admission, metadata, listener);
-      return;
-    }
+  #await(admission: Promise<Admission>, metadata: Metadata): void {
     admission.then(
-      (decision) => this.#conclude(decision, metadata, listener),
+      (decision) => this.#conclude(decision, metadata),
       (error: unknown) => {
         this.#guard.handlerFailed(this.path, error);
         this.#close(statusOf(error));
@@ -186,7 +233,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     );
   }
 
-  #conclude(admission: Admission, metadata: Metadata, listener: InterceptingServerListener): void {
+  #conclude(admission: Admission, metadata: Metadata): void {
     if (this.#closed || this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.decided(this.path, admission.error.code);
@@ -200,7 +247,7 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     }
     this.#guard.decided(this.path, 'ADMITTED');
     attachState(metadata, this);
-    listener.onReceiveMetadata(metadata);
+    this.#listener?.onReceiveMetadata(metadata);
   }
 
   /** The check that every message repeats; a call that fails it is cut on the spot. */
@@ -222,9 +269,9 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
   #close(status: CallStatus): void {
     this.#closed = true;
     this.#abort?.abort(CALL_ENDED);
-    this.#inner.sendStatus(status);
+    this.nextCall.sendStatus(status);
     if (this.#finished) return;
-    this.#grace = setTimeout(() => resetStream(this.#inner), CUT_GRACE_MS);
+    this.#grace = setTimeout(() => resetStream(this.nextCall), CUT_GRACE_MS);
     this.#grace.unref();
   }
 
@@ -237,6 +284,8 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     this.#abort?.abort(CALL_ENDED);
     // A call that was cut has told its handler already.
     if (!this.#closed) this.#listener?.onCancel();
+    // Nothing passes any longer; what hangs on the handler's side need not live as long as this does.
+    this.#listener = undefined;
   }
 }
 

@@ -27,19 +27,13 @@ export function demandPrivateChannel(channel: Channel): void {
   );
 }
 
-/** What is known of the connection under a call. */
-export interface Connection {
-  /** Nobody outside this machine can read it. */
-  isPrivate(): boolean;
-}
-
 /**
- * The connection under a call. grpc-js offers no way to ask whether it is encrypted (`getAuthContext` is empty unless
- * the peer showed a certificate), hence the look behind its private names, which a test pins. Should they ever
- * change, the connection counts as plaintext.
+ * Whether nobody outside this machine can read the connection under a call. grpc-js offers no way to ask whether it is
+ * encrypted (`getAuthContext` is empty unless the peer showed a certificate), hence the look behind its private names,
+ * which a test pins. Should they ever change, the connection counts as plaintext.
  */
-export function connectionOf(call: ServerInterceptingCallInterface): Connection {
-  return { isPrivate: () => isPrivateSession(sessionOf(call)) };
+export function isPrivateConnection(call: ServerInterceptingCallInterface): boolean {
+  return isPrivateSession(sessionOf(call));
 }
 
 /** The HTTP/2 session, as far as it matters here. */

@@ -47,17 +47,22 @@ export interface CallState {
   reportFailure(error: unknown): void;
 }
 
-// Opaque data of a Metadata object never leaves the process, and no peer can set it.
-const STATE_KEY = 'portcullis.call';
+// A symbol is no metadata: it never leaves the process, no peer can set it, and a clone does not have it. Opaque data
+// (`setOpaque`) would be all that too, for the price of a Map on every call.
+const STATE = Symbol('portcullis.call');
+
+interface Guarded extends Metadata {
+  [STATE]?: CallState;
+}
 
 /** Hangs the state on the metadata that the handler will see. */
 export function attachState(metadata: Metadata, state: CallState): void {
-  metadata.setOpaque(STATE_KEY, state);
+  (metadata as Guarded)[STATE] = state;
 }
 
 /** The state of a call; undefined when no guard saw it. */
 export function stateOf(call: AnyCall): CallState | undefined {
-  return call.metadata.getOpaque(STATE_KEY) as CallState | undefined;
+  return (call.metadata as Guarded)[STATE];
 }
 
 /**

@@ -43,17 +43,20 @@ type StreamListener = (
 
 function watch(http2Server: unknown): void {
   (http2Server as EmitsStreams).prependListener('stream', (_stream, headers, _flags, rawHeaders = []) => {
-    const values = valuesOf(rawHeaders);
+    const first = nextValueAt(rawHeaders, 0);
+    const second = first < 0 ? -1 : nextValueAt(rawHeaders, first + 1);
+    if (second < 0) return;
+    const values: string[] = [];
+    for (let at = first; at >= 0; at = nextValueAt(rawHeaders, at + 1)) values.push(rawHeaders[at] ?? '');
     // grpc-js reads the same object right afterwards.
-    if (values.length > 1) headers[HEADER] = values.join(', ');
+    headers[HEADER] = values.join(', ');
   });
 }
 
-/** Raw headers are names and values in turn. */
-function valuesOf(rawHeaders: readonly string[]): string[] {
-  const values: string[] = [];
-  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
-    if (rawHeaders[index] === HEADER) values.push(rawHeaders[index + 1] ?? '');
+/** Where the next value of the header stands, or -1. Raw headers are names and values in turn; this is asked of every call. */
+function nextValueAt(rawHeaders: readonly string[], from: number): number {
+  for (let index = from; index + 1 < rawHeaders.length; index += 2) {
+    if (rawHeaders[index] === HEADER) return index + 1;
   }
-  return values;
+  return -1;
 }

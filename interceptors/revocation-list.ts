@@ -52,6 +52,8 @@ export class RevocationList {
   // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
   readonly #foreignIds = new Map<string, number>();
   readonly #foreignUsers = new Map<string, ForeignCutOff>();
+  /** How many identifiers are in the tables, counted along: there are more than a hundred tables. */
+  #packed = 0;
   /** How many entries it may hold. */
   readonly max: number;
 
@@ -59,9 +61,18 @@ export class RevocationList {
     this.max = max;
   }
 
+  /** Memory that identifiers take, in bytes; entries of other kinds are few and not counted. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const tables of [this.#tokens, this.#sessions]) {
+      for (const table of tables.values()) bytes += table.bytes;
+    }
+    return bytes;
+  }
+
   /** The number of entries held. */
   get size(): number {
-    const ids = sizeOf(this.#tokens) + sizeOf(this.#sessions) + this.#foreignIds.size;
+    const ids = this.#packed + this.#foreignIds.size;
     return ids + this.#users.size + this.#clients.size + this.#keys.size + this.#foreignUsers.size;
   }
 
@@ -122,7 +133,13 @@ export class RevocationList {
     }
     const view = new DataView(ids.buffer, ids.byteOffset, ids.byteLength);
     for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
-      table.add(view.getUint32(at), view.getUint32(at + 4), view.getUint32(at + 8), view.getUint32(at + 12));
+      const isNew = table.add(
+        view.getUint32(at),
+        view.getUint32(at + 4),
+        view.getUint32(at + 8),
+        view.getUint32(at + 12),
+      );
+      if (isNew) this.#packed += 1;
     }
   }
 
@@ -164,7 +181,11 @@ export class RevocationList {
    */
   dropUntil(horizonMs: number): void {
     for (const tables of [this.#tokens, this.#sessions]) {
-      for (const minute of tables.keys()) if (minute * MINUTE_MS <= horizonMs) tables.delete(minute);
+      for (const [minute, table] of tables) {
+        if (minute * MINUTE_MS > horizonMs) continue;
+        tables.delete(minute);
+        this.#packed -= table.size;
+      }
     }
     for (const floors of [this.#users, this.#clients]) {
       for (const [key, floor] of floors) if (floor.keepUntilMs <= horizonMs) floors.delete(key);
@@ -335,10 +356,4 @@ function raise(
 function isBelow(floors: ReadonlyMap<string, GenerationFloor>, key: string, generation: bigint): boolean {
   const floor = floors.get(key);
   return floor !== undefined && generation < floor.minGeneration;
-}
-
-function sizeOf(tables: ReadonlyMap<number, IdTable>): number {
-  let size = 0;
-  for (const table of tables.values()) size += table.size;
-  return size;
 }

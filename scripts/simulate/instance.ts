@@ -155,7 +155,7 @@ export class Instance {
     const { allowStale = false, told = () => {} } = options;
     token.metadata ??= metadataOf(token.text);
     const rule = allowStale ? STALE_RULE : RULE;
-    const decision = this.#enforcement.admissions.decide(rule, token.metadata, () => 'peer');
+    const decision = this.#enforcement.admissions.decide(rule, token.metadata, { getPeer: () => 'peer' });
     const decided = (admission: Admission): void => {
       this.#world.measures.checks += 1;
       if (admission.kind === 'refused') {

@@ -144,7 +144,7 @@ describe('enforcement', () => {
   }
 
   function decide(text: string, rule = REFUSE, peer = 'peer') {
-    return enforcement.admissions.decide(rule, bearer(text), () => peer);
+    return enforcement.admissions.decide(rule, bearer(text), { getPeer: () => peer });
   }
 
   async function decided(text: string, rule = REFUSE, peer = 'peer'): Promise<string> {
@@ -421,7 +421,9 @@ describe('enforcement', () => {
 
     it('lets public methods be called', () => {
       expect(
-        enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), () => 'peer'),
+        enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), {
+          getPeer: () => 'peer',
+        }),
       ).to.deep.equal({
         kind: 'public',
       });
@@ -563,7 +565,7 @@ describe('enforcement', () => {
       for (const value of values) {
         const metadata = new Metadata();
         metadata.set('authorization', value);
-        const admission = await enforcement.admissions.decide(REFUSE, metadata, () => 'peer');
+        const admission = await enforcement.admissions.decide(REFUSE, metadata, { getPeer: () => 'peer' });
         expect(admission, value.slice(0, 20)).to.have.deep.property('error', refusal('TOKEN_INVALID'));
       }
       expect(keys.verified).to.equal(0);
@@ -571,7 +573,7 @@ describe('enforcement', () => {
 
     it('refuses two good ones at once', () => {
       const text = tokenText();
-      const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), () => 'peer');
+      const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), { getPeer: () => 'peer' });
       expect(admission).to.have.deep.property('error', refusal('TOKEN_INVALID'));
     });
 
@@ -586,7 +588,7 @@ describe('enforcement', () => {
       ]) {
         metadata.set(key, `Bearer ${tokenText()}`);
       }
-      const admission = enforcement.admissions.decide(REFUSE, metadata, () => 'peer');
+      const admission = enforcement.admissions.decide(REFUSE, metadata, { getPeer: () => 'peer' });
       expect(admission).to.have.deep.property('error', refusal('TOKEN_MISSING'));
     });
   });

@@ -1,0 +1,141 @@
+/** A process that meets new tokens: through the guard's own way, through jose, and through `node:crypto` alone. */
+
+import { createPublicKey, randomBytes, verify } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Metadata } from '@grpc/grpc-js';
+import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
+import { readRules } from '../../interceptors/access-rule.js';
+import { systemClock, systemTimers } from '../../interceptors/clock.js';
+import { Enforcement } from '../../interceptors/enforcement.js';
+import { Feed } from '../../interceptors/feed.js';
+import { FeedRunner } from '../../interceptors/feed-runner.js';
+import { ECHO, ECHO_AUDIENCE, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
+import { BENCH_ISSUER, BenchIssuer, ID_BYTES } from './issuer.js';
+import { shuffled } from './statistics.js';
+import { answerCommands } from './worker.js';
+
+/** The ways to verify a token. */
+export const WAYS = ['guard', 'jose', 'node-crypto'] as const;
+export type Way = (typeof WAYS)[number];
+
+/** What one way needed for some tokens, one after another or many at once. */
+export interface ColdTurn {
+  readonly cpuMicroseconds: number;
+  readonly wallMicroseconds: number;
+}
+
+/** All rounds. */
+export type ColdRounds = readonly Readonly<Record<Way, Readonly<Record<'one' | 'many', ColdTurn>>>>[];
+
+const IN_FLIGHT = 64;
+
+type Verify = (token: string) => Promise<unknown> | undefined;
+
+const commands = {
+  measure: async (how: { algorithm: string; tokens: number; rounds: number }): Promise<ColdRounds> => {
+    const issuer = await BenchIssuer.create(how.algorithm);
+    const ways = await createWays(issuer);
+    const rounds: Record<Way, Record<'one' | 'many', ColdTurn>>[] = [];
+    // The first rounds teach V8, and are forgotten.
+    for (let round = -2; round < how.rounds; round += 1) {
+      const figures: Partial<Record<Way, Record<'one' | 'many', ColdTurn>>> = {};
+      for (const way of shuffled(WAYS)) {
+        const one = await turn(ways[way], await issuer.tokens(how.tokens), 1);
+        const many = await turn(ways[way], await issuer.tokens(how.tokens), IN_FLIGHT);
+        figures[way] = { one, many };
+      }
+      if (round >= 0) rounds.push(figures as Record<Way, Record<'one' | 'many', ColdTurn>>);
+    }
+    await ways.close();
+    return rounds;
+  },
+};
+
+export type ColdCommands = typeof commands;
+
+async function turn(check: Verify, tokens: readonly string[], inFlight: number): Promise<ColdTurn> {
+  await sleep(0);
+  const cpu = process.cpuUsage();
+  const startedMs = performance.now();
+  let next = 0;
+  const work = async (): Promise<void> => {
+    while (next < tokens.length) {
+      const token = tokens[next] ?? '';
+      next += 1;
+      await check(token);
+    }
+  };
+  await Promise.all(Array.from({ length: inFlight }, work));
+  const { user, system } = process.cpuUsage(cpu);
+  return {
+    cpuMicroseconds: (user + system) / tokens.length,
+    wallMicroseconds: ((performance.now() - startedMs) * 1000) / tokens.length,
+  };
+}
+
+async function createWays(issuer: BenchIssuer): Promise<Record<Way, Verify> & { close(): Promise<void> }> {
+  const { algorithm } = issuer.published;
+  const jwk = JSON.parse(issuer.published.jwk) as JWK;
+  const joseKey = (await importJWK(jwk, algorithm)) as CryptoKey;
+  const key = createPublicKey({ key: { ...jwk }, format: 'jwk' });
+  const options = { issuer: BENCH_ISSUER, audience: ECHO_AUDIENCE, algorithms: [algorithm], typ: 'at+jwt' };
+  const { decide, close } = await createDecider(issuer);
+  return {
+    close,
+    guard: decide,
+    jose: (token) => jwtVerify(token, joseKey, options),
+    'node-crypto': (token) => {
+      const end = token.lastIndexOf('.');
+      const signature = Buffer.from(token.slice(end + 1), 'base64url');
+      const signed = Buffer.from(token.slice(0, end));
+      const digest = algorithm === 'EdDSA' ? null : 'sha256';
+      const encoded = algorithm === 'ES256' ? ({ key, dsaEncoding: 'ieee-p1363' } as const) : { key };
+      if (!verify(digest, signed, encoded, signature)) throw new Error('a good token was refused');
+      return undefined;
+    },
+  };
+}
+
+/** The decision as an interceptor asks for it, on a list that is current. */
+async function createDecider(issuer: BenchIssuer): Promise<{ decide: Verify; close(): Promise<void> }> {
+  const instance = randomBytes(ID_BYTES);
+  const enforcement = new Enforcement({
+    issuer: BENCH_ISSUER,
+    audience: ECHO_AUDIENCE,
+    clock: systemClock,
+    timers: systemTimers,
+    createFeed: (listener) => new Feed({ service: ECHO_AUDIENCE, instance, listener }),
+    onTokenInvalid: (fault) => {
+      throw new Error(`a good token was refused: ${fault}`);
+    },
+    onCutFailed: () => {},
+  });
+  const runner = new FeedRunner({
+    feed: enforcement.feed,
+    source: issuer.source,
+    service: ECHO_AUDIENCE,
+    instance,
+    nats: undefined,
+    clock: systemClock,
+    log: { info: () => {}, warn: () => {}, error: () => {} },
+    onKeys: (keys) => enforcement.useKeys(keys),
+    onCurrentChange: () => {},
+    onForgery: () => {},
+  });
+  runner.start();
+  while (!runner.isCurrent()) await sleep(5);
+  const rule = readRules(ECHO, ECHO_SCHEMA).get(UNARY_PATH);
+  if (rule === undefined) throw new TypeError('the method has no rule');
+  const peer = { getPeer: () => '127.0.0.1:1' };
+  return {
+    close: () => runner.close(),
+    decide: async (token) => {
+      const metadata = new Metadata();
+      metadata.set('authorization', `Bearer ${token}`);
+      const { kind } = await enforcement.admissions.decide(rule, metadata, peer);
+      if (kind !== 'admitted') throw new Error('a good token was not admitted');
+    },
+  };
+}
+
+answerCommands(commands);

@@ -1,0 +1,45 @@
+/** The service that is measured: it answers with what it was sent, so that nearly all of a call is the way there. */
+
+import type { ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
+
+export const ECHO_AUDIENCE = 'echo';
+export const UNARY_PATH = '/bench.v1.EchoService/Unary';
+export const STREAM_PATH = '/bench.v1.EchoService/Stream';
+
+const identity = (bytes: Buffer): Buffer => bytes;
+const serialization = {
+  requestSerialize: identity,
+  requestDeserialize: identity,
+  responseSerialize: identity,
+  responseDeserialize: identity,
+};
+
+export const ECHO: ServiceDefinition = {
+  Unary: { path: UNARY_PATH, requestStream: false, responseStream: false, ...serialization },
+  Stream: { path: STREAM_PATH, requestStream: false, responseStream: true, ...serialization },
+};
+
+const RULE: Rule = {
+  public: false,
+  scopes: ['echo.call'],
+  roles: [],
+  caller: Caller.CALLER_UNSPECIFIED,
+  maxAuthAge: undefined,
+  onStale: OnStale.ON_STALE_REFUSE,
+};
+
+/** The rules, as the generated code would hold them. */
+export const ECHO_SCHEMA = {
+  options: { services: { EchoService: { methods: { Unary: { rule: RULE }, Stream: { rule: RULE } } } } },
+};
+
+/** Handlers without any adapter around them: the same in every arm, whatever guards it. */
+export const ECHO_HANDLERS: UntypedServiceImplementation = {
+  Unary: (call: { request: Buffer }, callback: (error: null, response: Buffer) => void) =>
+    callback(null, call.request),
+  Stream: (call: ServerWritableStream<Buffer, Buffer>) => {
+    call.write(call.request);
+    call.once('cancelled', () => call.end());
+  },
+};

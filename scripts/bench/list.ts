@@ -1,0 +1,100 @@
+/** Section `list`: what the revocation list costs, beside a Set and a Map of strings. */
+
+import type { Holder, HolderFigures, ListCommands } from './list-process.js';
+import { atMost, type BenchContext, type Findings, type Goal, rounded, type Section } from './section.js';
+import { startWorker } from './worker.js';
+
+const SIZES = [100_000, 1_000_000, 10_000_000];
+const SIZES_SHORT = [100_000];
+const HEAP_MEBIBYTES = 6000;
+
+const BYTES_MAX = 26;
+const PURGE_MS_MAX = 1;
+const PAUSE_MS_MAX = 10;
+
+export const list: Section = {
+  name: 'list',
+  title: 'the revocation list in memory, beside a Set and a Map of strings',
+  run: measureList,
+};
+
+async function measureList(context: BenchContext): Promise<Findings> {
+  const rows: string[][] = [];
+  const figures: Record<string, unknown> = {};
+  const goals: Goal[] = [];
+  for (const entries of context.isShort ? SIZES_SHORT : SIZES) {
+    const own: Record<string, unknown> = {};
+    for (const holder of ['list', 'set', 'map', 'nothing'] as const) {
+      context.signal.throwIfAborted();
+      context.progress(`${holder} of ${entries}`);
+      const measured = await measure(context, holder, entries);
+      rows.push(rowOf(holder, entries, measured));
+      const told = figuresOf(measured);
+      Object.assign(own, holder === 'list' ? told : { [holder]: told });
+      if (holder === 'list') {
+        const size = entries.toLocaleString('en-US');
+        goals.push(
+          atMost(`bytes an entry at ${size}`, measured.bytesPerEntry, BYTES_MAX),
+          atMost(`dropping a minute at ${size}`, measured.purgeMs, PURGE_MS_MAX, ' ms'),
+          atMost(`longest pause at ${size}`, measured.longestPauseMs, PAUSE_MS_MAX, ' ms'),
+        );
+      }
+    }
+    figures[String(entries)] = own;
+  }
+  return {
+    figures,
+    goals,
+    tables: [
+      {
+        title: 'entries of 60 minutes, put in one by one',
+        rows: [
+          [
+            '',
+            'entries',
+            'bytes an entry',
+            'look-up ns',
+            'insert ns',
+            'longest pause ms',
+            'drop a minute ms',
+          ],
+          ...rows,
+        ],
+      },
+    ],
+  };
+}
+
+/** Each in a process of its own: what one leaves behind is no part of the next. */
+async function measure(context: BenchContext, holder: Holder, entries: number): Promise<HolderFigures> {
+  const worker = startWorker<ListCommands>({
+    file: 'list-process.ts',
+    core: context.cores.server,
+    nodeArguments: ['--expose-gc', `--max-old-space-size=${HEAP_MEBIBYTES}`],
+  });
+  try {
+    return await worker.call('measure', { holder, entries });
+  } finally {
+    await worker.stop();
+  }
+}
+
+function figuresOf(measured: HolderFigures): Record<string, number> {
+  return {
+    bytes_per_entry: measured.bytesPerEntry,
+    lookup_ns: measured.lookupNs,
+    insert_ns: measured.insertNs,
+    longest_pause_ms: measured.longestPauseMs,
+    purge_ms: measured.purgeMs,
+  };
+}
+
+function rowOf(holder: Holder, entries: number, measured: HolderFigures): string[] {
+  const { bytesPerEntry, lookupNs, insertNs, longestPauseMs, purgeMs } = measured;
+  return [
+    holder,
+    entries.toLocaleString('en-US'),
+    ...[bytesPerEntry, lookupNs, insertNs, longestPauseMs].map(rounded),
+    holder === 'set' || holder === 'nothing' ? '–' : rounded(purgeMs),
+  ];
+}

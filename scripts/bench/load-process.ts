@@ -1,0 +1,264 @@
+/** The load generator: a process that sends prepared calls as fast as they are answered, or at a steady rate. */
+
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { Connection } from './connection.js';
+import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-calls.js';
+import { quantile } from './statistics.js';
+import { answerCommands } from './worker.js';
+
+/** Calls to prepare under a name. */
+export interface Preparation {
+  readonly name: string;
+  readonly path: string;
+  readonly tokens: readonly string[];
+  /** The request; undefined for streams that stay open. */
+  readonly message: Uint8Array | undefined;
+}
+
+/** Connections to open under a name. */
+export interface Opening {
+  readonly name: string;
+  readonly port: number;
+  /** The calls that they will make; the first is made at once. */
+  readonly calls: string;
+  readonly connections: number;
+}
+
+/** Calls to make on some connections. */
+export interface Flow {
+  readonly connections: string;
+  readonly calls: string;
+  /** How many calls to make, or for how long. */
+  readonly until: { readonly calls: number } | { readonly seconds: number };
+  /** How many are under way at one time. */
+  readonly inFlight: number;
+  /** At a steady rate, so many a second, instead of as fast as they are answered. */
+  readonly perSecond?: number;
+  /** Each prepared call is made once, in order, and the flow ends with the last of them. */
+  readonly once?: boolean;
+}
+
+/** What became of a flow. */
+export interface FlowResult {
+  /** Calls that ended. */
+  readonly calls: number;
+  /** Those without a response. */
+  readonly refused: number;
+  readonly seconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+/** Streams to open. */
+export interface Streams {
+  readonly connections: string;
+  readonly calls: string;
+  readonly count: number;
+}
+
+const STALL_MS = 20_000;
+/** How many streams are opened without waiting for the first ones. */
+const STREAMS_UNANSWERED_MAX = 200;
+const POLL_MS = 1;
+
+const prepared = new Map<string, PreparedCalls>();
+const opened = new Map<string, Connection[]>();
+
+const commands = {
+  prepare: async ({ name, path, tokens, message }: Preparation): Promise<void> => {
+    prepared.set(
+      name,
+      await prepareCalls({
+        path,
+        tokens,
+        message: message === undefined ? undefined : Buffer.from(message),
+      }),
+    );
+  },
+
+  open: async ({ name, port, calls, connections }: Opening): Promise<void> => {
+    const all: Connection[] = [];
+    for (let index = 0; index < connections; index += 1)
+      all.push(await Connection.connect(port, found(calls)));
+    opened.set(name, all);
+  },
+
+  /** Opens streams that stay open, and waits until each has brought its first message. */
+  openStreams: async ({ connections, calls, count }: Streams): Promise<void> => {
+    const all = opened.get(connections) ?? [];
+    const { calls: some } = found(calls);
+    const before = sum(all, ({ messages }) => messages);
+    for (let sent = 0; sent < count; ) {
+      for (const connection of all) {
+        const call = some[sent % some.length];
+        if (sent === count || call === undefined) break;
+        connection.send(call);
+        connection.flush();
+        sent += 1;
+      }
+      await until(() => sum(all, ({ messages }) => messages) - before >= sent - STREAMS_UNANSWERED_MAX);
+    }
+    await until(() => sum(all, ({ messages }) => messages) - before >= count);
+  },
+
+  /** Waits until no stream is open. @returns when the last one ended, on the clock of the machine */
+  untilEnded: async (name: string): Promise<number> => {
+    const all = opened.get(name) ?? [];
+    await until(() => sum(all, ({ open }) => open) === 0);
+    return performance.timeOrigin + Math.max(...all.map(({ lastEndMs }) => lastEndMs));
+  },
+
+  close: (name: string): void => {
+    for (const connection of opened.get(name) ?? []) connection.close();
+    opened.delete(name);
+    prepared.delete(name);
+  },
+
+  /** Runs some flows at one time; it ends when the first of them has ended, and the others stop then. */
+  run: async (flows: readonly Flow[]): Promise<FlowResult[]> => {
+    const running = flows.map((flow) => new RunningFlow(flow));
+    await Promise.race(running.map((flow) => flow.ended));
+    for (const flow of running) flow.stop();
+    await Promise.all(running.map((flow) => flow.ended));
+    return running.map((flow) => flow.result());
+  },
+};
+
+export type LoadCommands = typeof commands;
+
+function found(calls: string): PreparedCalls {
+  const known = prepared.get(calls);
+  if (known === undefined) throw new TypeError(`no calls are prepared as ${calls}`);
+  return known;
+}
+
+async function until(isDone: () => boolean): Promise<void> {
+  const deadlineMs = performance.now() + STALL_MS;
+  while (!isDone()) {
+    if (performance.now() > deadlineMs) throw new Error('streams did not open or end in time');
+    await sleep(POLL_MS);
+  }
+}
+
+function sum(all: readonly Connection[], value: (connection: Connection) => number): number {
+  return all.reduce((total, connection) => total + value(connection), 0);
+}
+
+class RunningFlow {
+  readonly ended: Promise<void>;
+  readonly #flow: Flow;
+  readonly #connections: readonly Connection[];
+  readonly #calls: readonly PreparedCall[];
+  readonly #latencies: number[] = [];
+  readonly #startedMs = performance.now();
+  #endedMs = 0;
+  #sent = 0;
+  #done = 0;
+  #refused = 0;
+  #stopping = false;
+  #finish: () => void = () => {};
+
+  constructor(flow: Flow) {
+    this.#flow = flow;
+    this.#connections = opened.get(flow.connections) ?? [];
+    this.#calls = found(flow.calls).calls;
+    const finished = new Promise<void>((resolve) => {
+      this.#finish = resolve;
+    });
+    const listener = {
+      ended: (connection: Connection, answered: boolean, ms: number) => this.#one(connection, answered, ms),
+    };
+    for (const connection of this.#connections) connection.listener = listener;
+    this.ended = this.#guardedAgainstStalling(finished);
+    if (flow.perSecond === undefined) this.#fill();
+    else void this.#pace(flow.perSecond);
+  }
+
+  stop(): void {
+    this.#stopping = true;
+    this.#lookForEnd();
+  }
+
+  result(): FlowResult {
+    return {
+      calls: this.#done,
+      refused: this.#refused,
+      seconds: (this.#endedMs - this.#startedMs) / 1000,
+      p50Ms: quantile(this.#latencies, 0.5),
+      p99Ms: quantile(this.#latencies, 0.99),
+    };
+  }
+
+  #fill(): void {
+    const share = Math.max(1, Math.floor(this.#flow.inFlight / this.#connections.length));
+    for (const connection of this.#connections) {
+      for (let index = 0; index < share && this.#mayStillSend(); index += 1) this.#send(connection);
+      connection.flush();
+    }
+  }
+
+  async #pace(perSecond: number): Promise<void> {
+    let turn = 0;
+    while (this.#mayStillSend()) {
+      const due = ((performance.now() - this.#startedMs) / 1000) * perSecond;
+      while (this.#sent < due && this.#sent - this.#done < this.#flow.inFlight && this.#mayStillSend()) {
+        const connection = this.#connections[turn % this.#connections.length];
+        turn += 1;
+        if (connection === undefined) return;
+        this.#send(connection);
+        connection.flush();
+      }
+      await nextTurn();
+    }
+    this.#lookForEnd();
+  }
+
+  #mayStillSend(): boolean {
+    const { until, once } = this.#flow;
+    if (this.#stopping) return false;
+    if (once === true && this.#sent >= this.#calls.length) return false;
+    return 'calls' in until
+      ? this.#sent < until.calls
+      : performance.now() - this.#startedMs < until.seconds * 1000;
+  }
+
+  #send(connection: Connection): void {
+    const call = this.#calls[this.#sent % this.#calls.length];
+    if (call === undefined) return;
+    this.#sent += 1;
+    connection.send(call);
+  }
+
+  #one(connection: Connection, answered: boolean, ms: number): void {
+    this.#done += 1;
+    if (!answered) this.#refused += 1;
+    this.#latencies.push(ms);
+    if (this.#flow.perSecond === undefined && this.#mayStillSend()) this.#send(connection);
+    else this.#lookForEnd();
+  }
+
+  #lookForEnd(): void {
+    if (this.#mayStillSend() || this.#done < this.#sent) return;
+    if (this.#endedMs === 0) this.#endedMs = performance.now();
+    this.#finish();
+  }
+
+  async #guardedAgainstStalling(finished: Promise<void>): Promise<void> {
+    let seen = -1;
+    let stalled: () => void = () => {};
+    const stall = new Promise<never>((_, reject) => {
+      stalled = () => reject(new Error('no call has been answered for a while'));
+    });
+    const look = setInterval(() => {
+      if (seen === this.#done) stalled();
+      seen = this.#done;
+    }, STALL_MS);
+    try {
+      await Promise.race([finished, stall]);
+    } finally {
+      clearInterval(look);
+    }
+  }
+}
+
+answerCommands(commands);

@@ -1,0 +1,95 @@
+/** What a section of the bench is: something measured, with figures for machines, tables for people, and goals. */
+
+import type { Cores } from './worker.js';
+
+/** One part of the bench. A new one is written in a file of its own and listed in `sections.ts`. */
+export interface Section {
+  /** By which it is chosen, and under which its figures stand in the JSON. */
+  readonly name: string;
+  /** What it measures, in one line. */
+  readonly title: string;
+  run(context: BenchContext): Promise<Findings>;
+}
+
+/** What every section is given. */
+export interface BenchContext {
+  /** Measure for seconds instead of minutes: enough to see a regression, not to quote a figure. */
+  readonly isShort: boolean;
+  /** Where servers and load generators run. */
+  readonly cores: Cores;
+  /** Aborted when the bench is to end; everything that was started must then be stopped. */
+  readonly signal: AbortSignal;
+  /** Says what is going on. */
+  progress(text: string): void;
+}
+
+/** What a section has found. */
+export interface Findings {
+  /** For machines: keys in snake_case, units last. */
+  readonly figures: Readonly<Record<string, unknown>>;
+  readonly tables: readonly Table[];
+  readonly goals: readonly Goal[];
+  /** Sentences that belong to the figures: what was left out, say. */
+  readonly notes?: readonly string[];
+}
+
+/** A table for people: the head first; the first column is text, the others are numbers. */
+export interface Table {
+  readonly title: string;
+  readonly rows: readonly (readonly string[])[];
+}
+
+/** Something that a figure should reach. */
+export interface Goal {
+  readonly name: string;
+  readonly wanted: string;
+  readonly got: string;
+  readonly isReached: boolean;
+}
+
+/** A goal that asks for at most so much. */
+export function atMost(name: string, got: number, limit: number, unit = ''): Goal {
+  return {
+    name,
+    wanted: `≤ ${limit}${unit}`,
+    got: `${rounded(got)}${unit}`,
+    isReached: got <= limit,
+  };
+}
+
+/** A goal that asks for at least so much. */
+export function atLeast(name: string, got: number, limit: number, unit = ''): Goal {
+  return {
+    name,
+    wanted: `≥ ${limit}${unit}`,
+    got: `${rounded(got)}${unit}`,
+    isReached: got >= limit,
+  };
+}
+
+/** A number with as many digits as say something. */
+export function rounded(value: number): string {
+  if (!Number.isFinite(value)) return '–';
+  const size = Math.abs(value);
+  if (size >= 10_000) return Math.round(value).toLocaleString('en-US');
+  if (size >= 100) return value.toFixed(0);
+  if (size >= 10) return value.toFixed(1);
+  return value.toFixed(size >= 1 ? 2 : 3);
+}
+
+/** The table as text; or as Markdown, for the documentation. */
+export function textOf({ title, rows }: Table, markdown = false): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  const lineOf = (row: readonly string[]): string => {
+    const cells = row.map((cell, column) =>
+      column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+    );
+    return markdown ? `| ${cells.join(' | ')} |` : cells.join('  ').trimEnd();
+  };
+  const [head = [], ...body] = rows;
+  if (!markdown) return [title, ...rows.map((row) => `  ${lineOf(row)}`)].join('\n');
+  const rule = widths.map((width, column) =>
+    column === 0 ? '-'.repeat(width) : `${'-'.repeat(Math.max(1, width - 1))}:`,
+  );
+  return [title, '', lineOf(head), `| ${rule.join(' | ')} |`, ...body.map(lineOf)].join('\n');
+}

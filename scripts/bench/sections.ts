@@ -1,0 +1,13 @@
+/** The sections of the bench, in the order in which they are run. */
+
+import { cold } from './cold.js';
+import { hydrate } from './hydrate.js';
+import { list } from './list.js';
+import { live } from './live.js';
+import { peers } from './peers.js';
+import { scale } from './scale.js';
+import type { Section } from './section.js';
+import { storm } from './storm.js';
+import { warm } from './warm.js';
+
+export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, list, hydrate, live, scale];

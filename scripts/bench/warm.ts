@@ -1,0 +1,82 @@
+/** Section `warm`: what the guard costs on a call whose token it knows. */
+
+import { atLeast, atMost, type BenchContext, type Findings, rounded, type Section } from './section.js';
+import { type ArmFigures, compare, openBench } from './side-by-side.js';
+import type { Spread } from './statistics.js';
+
+const ARMS = ['bare', 'bare-again', 'guard', 'naive-cache'] as const;
+const KNOWN_TOKENS = 1000;
+const CPU_RATIO_MAX = 1.06;
+const THROUGHPUT_RATIO_MIN = 0.94;
+
+export const warm: Section = {
+  name: 'warm',
+  title: 'a call whose token is known, against a server that looks at no token',
+  run: measureWarm,
+};
+
+async function measureWarm(context: BenchContext): Promise<Findings> {
+  const bench = await openBench(context, { arms: ARMS, algorithm: 'EdDSA' });
+  try {
+    const tokens = await bench.server.call('tokens', KNOWN_TOKENS);
+    const rounds = context.isShort ? 12 : 60;
+    const all = await compare(context, bench, {
+      arms: ARMS,
+      tokens: () => tokens,
+      rounds,
+      callsPerTurn: () => (context.isShort ? 6_000 : 12_000),
+    });
+    const [bare, again, guard, naive] = ARMS.map((arm) => all.get(arm)) as [
+      ArmFigures,
+      ArmFigures,
+      ArmFigures,
+      ArmFigures,
+    ];
+    return {
+      figures: {
+        cpu_ratio: guard.cpuRatio.median,
+        cpu_ratio_quartiles: [guard.cpuRatio.lower, guard.cpuRatio.upper],
+        throughput_ratio: guard.throughputRatio.median,
+        throughput_ratio_quartiles: [guard.throughputRatio.lower, guard.throughputRatio.upper],
+        aa_cpu_ratio: again.cpuRatio.median,
+        aa_cpu_ratio_quartiles: [again.cpuRatio.lower, again.cpuRatio.upper],
+        aa_throughput_ratio: again.throughputRatio.median,
+        naive_cache_cpu_ratio: naive.cpuRatio.median,
+        naive_cache_cpu_ratio_quartiles: [naive.cpuRatio.lower, naive.cpuRatio.upper],
+        cpu_us_bare: bare.cpuMicroseconds.median,
+        cpu_us_guard: guard.cpuMicroseconds.median,
+        per_second_bare: bare.perSecond.median,
+        rounds,
+      },
+      tables: [
+        { title: `${rounds} rounds, ${KNOWN_TOKENS} known tokens`, rows: [HEAD, ...[...all].map(rowOf)] },
+      ],
+      goals: [
+        atMost('CPU a call, known token', guard.cpuRatio.median, CPU_RATIO_MAX, ' ×'),
+        atLeast('calls a second, known token', guard.throughputRatio.median, THROUGHPUT_RATIO_MIN, ' ×'),
+      ],
+    };
+  } finally {
+    await bench.stop();
+  }
+}
+
+/** The head of a table of arms. */
+export const HEAD = ['', 'CPU µs a call', 'CPU ×', 'quartiles', 'calls/s', 'calls/s ×', 'quartiles'];
+
+/** A row of a table of arms. */
+export function rowOf([arm, figures]: readonly [string, ArmFigures]): string[] {
+  return [
+    arm,
+    rounded(figures.cpuMicroseconds.median),
+    figures.cpuRatio.median.toFixed(3),
+    quartilesOf(figures.cpuRatio),
+    rounded(figures.perSecond.median),
+    figures.throughputRatio.median.toFixed(3),
+    quartilesOf(figures.throughputRatio),
+  ];
+}
+
+function quartilesOf({ lower, upper }: Spread): string {
+  return `${lower.toFixed(3)}–${upper.toFixed(3)}`;
+}
