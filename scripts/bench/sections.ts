@@ -5,9 +5,10 @@ import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
 import { peers } from './peers.js';
+import { revoke } from './revoke.js';
 import { scale } from './scale.js';
 import type { Section } from './section.js';
 import { storm } from './storm.js';
 import { warm } from './warm.js';
 
-export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, list, hydrate, live, scale];
+export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, revoke, list, hydrate, live, scale];
