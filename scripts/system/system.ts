@@ -8,7 +8,7 @@ import { type DemoAccounts, makeDemo } from './demo.js';
 import { lockFolder } from './folder-lock.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { createProc, type Part, type Proc } from './parts.js';
-import { ensureDatabase, type Postgres, startPostgres } from './postgres.js';
+import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
 import type { ProcessRegistry } from './processes.js';
 import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
@@ -167,7 +167,9 @@ async function startParts(starting: Starting): Promise<System> {
   const secrets = await loadSecrets(dataDir);
   options.signal?.throwIfAborted();
   const servers = await Promise.allSettled([
-    given.database ? useDatabase(given.database) : ownPostgres(starting, ports, registry),
+    given.database
+      ? useDatabase(given.database, secrets)
+      : ownPostgres(starting, { ports, registry, secrets }),
     given.nats ? { url: () => given.nats ?? '', part: undefined } : ownNats(starting, ports, registry),
   ]);
   const [database, broker] = servers.map((outcome) => {
@@ -222,7 +224,10 @@ function databaseOf(service: Service): string {
   return `portcullis_${service}`;
 }
 
-async function useDatabase(given: string): Promise<DatabaseServer> {
+/** The role with which payment works, which can change nothing that is written in its books. */
+const PAYMENT_ROLE = 'portcullis_payment';
+
+async function useDatabase(given: string, secrets: Secrets): Promise<DatabaseServer> {
   if (!URL.canParse(given)) throw new SystemError('DATABASE_URL is not a URL.');
   for (const service of SERVICES) {
     await ensureDatabase(given, databaseOf(service)).catch((cause: unknown) => {
@@ -230,6 +235,10 @@ async function useDatabase(given: string): Promise<DatabaseServer> {
       throw new SystemError(`The server that DATABASE_URL names cannot be used: ${reason}.`, { cause });
     });
   }
+  await ensureRole(given, PAYMENT_ROLE, secrets.paymentDatabasePassword).catch((cause: unknown) => {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SystemError(`The server that DATABASE_URL names lets no role be made: ${reason}.`, { cause });
+  });
   const url = (database: string): string => {
     const changed = new URL(given);
     changed.pathname = `/${database}`;
@@ -240,8 +249,7 @@ async function useDatabase(given: string): Promise<DatabaseServer> {
 
 async function ownPostgres(
   { options, dataDir, undo }: Starting,
-  ports: SystemPorts,
-  registry: ProcessRegistry,
+  { ports, registry, secrets }: { ports: SystemPorts; registry: ProcessRegistry; secrets: Secrets },
 ): Promise<DatabaseServer> {
   const start = (): Promise<Postgres> =>
     startPostgres({
@@ -255,6 +263,7 @@ async function ownPostgres(
     let server = await start();
     undo.push(() => server.stop());
     for (const service of SERVICES) await server.ensureDatabase(databaseOf(service));
+    await server.ensureRole(PAYMENT_ROLE, secrets.paymentDatabasePassword);
     const part = partOf(
       'PostgreSQL',
       () => server,
@@ -394,6 +403,12 @@ function createServices(all: {
       authReplicaPort === undefined ? undefined : create('auth-replica', 'auth', authReplicaPort, auth),
     payment: create('payment', 'payment', ports.payment, {
       ...client('payment'),
+      DATABASE_URL: asRole(
+        database.url(databaseOf('payment')),
+        PAYMENT_ROLE,
+        secrets.paymentDatabasePassword,
+      ),
+      PORTCULLIS_MIGRATION_DATABASE_URL: database.url(databaseOf('payment')),
       PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
       ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
     }),
@@ -443,6 +458,14 @@ function handedOn({ environment = {} }: SystemOptions, service: Service): NodeJS
 function linked(text: string, linkOf: (host: string) => string): string {
   const url = new URL(text);
   url.host = linkOf(url.host);
+  return url.href;
+}
+
+/** The same database for another role. */
+function asRole(text: string, role: string, password: string): string {
+  const url = new URL(text);
+  url.username = role;
+  url.password = password;
   return url.href;
 }
 

@@ -98,6 +98,8 @@ export interface Database extends Sql {
 export interface DatabaseOptions {
   /** `postgresql://…`. */
   readonly url: string;
+  /** The same database as a role that may change its schema; the role of `url` does when undefined. */
+  readonly migrationUrl?: string | undefined;
   /** The folder with `0001-name.sql`, `0002-name.sql`, …. */
   readonly migrations: URL;
   readonly log: Log;
@@ -106,7 +108,7 @@ export interface DatabaseOptions {
 
 /** The database at a URL. Connects to nothing yet: see {@link Database.ready}. */
 export function openDatabase(options: DatabaseOptions): Database {
-  const { log } = options;
+  const { log, migrationUrl = options.url } = options;
   const pool = createPool(options);
   const closing = new AbortController();
   const watch = createWatch(log, closing.signal, () => probe(options));
@@ -164,7 +166,12 @@ export function openDatabase(options: DatabaseOptions): Database {
   async function ready(signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, closing.signal]);
     await retryWhileAway(stop, log, watch.found, () =>
-      migrate({ client: createClient(options), folder: options.migrations, log, signal: stop }),
+      migrate({
+        client: createClient({ ...options, url: migrationUrl }),
+        folder: options.migrations,
+        log,
+        signal: stop,
+      }),
     );
     watch.becameReady();
   }

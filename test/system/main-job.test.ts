@@ -15,7 +15,7 @@ const START_TIMEOUT_MS = 120_000;
 const SKU = 'LAMP-01';
 /** Far above what a broadcast takes on a busy machine, and well below the lease. */
 const BROADCAST_MS_MAX = 1_000;
-const PAGE = { pageSize: 10, pageToken: '' };
+const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 
 describe('the main job', () => {
   let system: System;

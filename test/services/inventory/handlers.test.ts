@@ -131,7 +131,7 @@ describe('inventory handlers', () => {
   });
 
   it('lists items in pages', async () => {
-    const list = (pageToken: string) => ask(methods.listItems, { pageSize: 1, pageToken }, alice);
+    const list = (pageToken: string) => ask(methods.listItems, { pageSize: 1, pageToken, filter: '' }, alice);
     await Promise.all([newItem(), newItem()]);
     const first = await list('');
     const second = await list(first.nextPageToken);

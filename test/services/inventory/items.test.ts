@@ -165,7 +165,7 @@ describe('inventory items', () => {
       const seen: string[] = [];
       let pageToken = '';
       do {
-        const page = await listItems(inventory, { pageSize: 4, pageToken });
+        const page = await listItems(inventory, { pageSize: 4, pageToken, filter: '' });
         expect(page.items.length).to.be.at.most(4);
         seen.push(...page.items.map(({ sku }) => sku));
         pageToken = page.nextPageToken;
@@ -176,12 +176,12 @@ describe('inventory items', () => {
     });
 
     it('refuses page sizes and tokens that are not good', async () => {
-      expect(await faultsOf(listItems(inventory, { pageSize: -1, pageToken: '' }))).to.deep.equal([
-        'page_size',
-      ]);
-      expect(await faultsOf(listItems(inventory, { pageSize: 0, pageToken: 'x' }))).to.deep.equal([
-        'page_token',
-      ]);
+      expect(await faultsOf(listItems(inventory, { pageSize: -1, pageToken: '', filter: '' }))).to.deep.equal(
+        ['page_size'],
+      );
+      expect(await faultsOf(listItems(inventory, { pageSize: 0, pageToken: 'x', filter: '' }))).to.deep.equal(
+        ['page_token'],
+      );
     });
   });
 
@@ -263,7 +263,7 @@ describe('inventory items', () => {
       const { sku } = await stockUp(inventory, 0n);
       const request = adjustment(sku, 1n);
       await adjustStock(inventory, olga, request);
-      await adjustStock(inventory, { subject: 'otto', isOperator: true }, request);
+      await adjustStock(inventory, { subject: 'otto', isOperator: true, actingClient: undefined }, request);
       expect((await getItem(inventory, sku)).onHand).to.equal(2n);
     });
 

@@ -119,7 +119,7 @@ describe('PaymentService', () => {
     });
     const paymentId = payment?.paymentId ?? '';
     expect((await call(client.getPayment, { paymentId }, token)).payment).to.deep.equal(payment);
-    const page = { pageSize: 0, pageToken: '' };
+    const page = { pageSize: 0, pageToken: '', filter: '' };
     const listed = await call(client.listPayments, page, token);
     expect(listed).to.deep.equal({ payments: [payment], nextPageToken: '' });
 
@@ -142,7 +142,7 @@ describe('PaymentService', () => {
     const order = { accountId, lines: [{ sku: 'GHOST', quantity: 1n }], requestId: 'ghost' };
     const refusal = await refusalOf(call(client.checkout, order, token));
     expect(refusal).to.deep.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
-    const { payments } = await call(client.listPayments, { pageSize: 0, pageToken: '' }, token);
+    const { payments } = await call(client.listPayments, { pageSize: 0, pageToken: '', filter: '' }, token);
     expect(payments[0]).to.deep.include({
       state: PaymentState.PAYMENT_STATE_FAILED,
       failureReason: 'NOT_FOUND',
@@ -201,7 +201,7 @@ describe('PaymentService', () => {
     expect(refusal).to.deep.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
 
     // The caller was cut off at once; the goods are given back behind its back.
-    const page = { pageSize: 0, pageToken: '' };
+    const page = { pageSize: 0, pageToken: '', filter: '' };
     const reasonOf = async () => (await call(client.listPayments, page, fresher)).payments[0]?.failureReason;
     await until(async () => (await reasonOf()) !== '');
     expect(await reasonOf()).to.equal('TOKEN_REVOKED');
