@@ -3,7 +3,7 @@
 import { randomInt } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import type { Figures } from './drill/report.js';
+import { drillCheckout } from './drill/checkout-drill.js';
 import { type DrillOptions, drillRevocation } from './drill/revocation-drill.js';
 import { SystemError } from './system/system-error.js';
 
@@ -13,9 +13,16 @@ const ROUNDS_MAX = 10_000;
 /** Tokens live for five minutes, and every round judges its own. */
 const FAULT_SECONDS_MAX = 120;
 
+/** What every drill tells, beside figures of its own. */
+interface Figures {
+  readonly drill: string;
+  readonly violations: number;
+}
+
 /** Every drill by name. */
 const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures>>> = {
   revocation: drillRevocation,
+  checkout: drillCheckout,
 };
 
 const program = new Command('npm run drill --')

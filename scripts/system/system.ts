@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { type DemoAccounts, makeDemo } from './demo.js';
 import { lockFolder } from './folder-lock.js';
+import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { createProc, type Part, type Proc } from './parts.js';
 import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
@@ -79,6 +80,8 @@ export interface SystemOptions {
   readonly linkOf?: LinkOf;
   /** Prepares a second process of auth, on this port; it is started by whoever wants it. */
   readonly authReplicaPort?: number;
+  /** Another program that does what payment does, with variables of its own beside those of payment. */
+  readonly paymentProgram?: { readonly script: string; readonly environment: NodeJS.ProcessEnv };
   /** Where DATABASE_URL, NATS_URL and what is handed on are read; nothing by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Aborts the start; what was started is stopped. */
@@ -102,6 +105,8 @@ export interface System {
   readonly payment: Proc;
   /** `undefined` when NATS_URL names a server that is not ours. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
+  /** The databases of stock and money, for whoever may do anything in them. */
+  readonly databases: DatabaseUrls;
   /** `undefined` when DATABASE_URL names a server that is not ours. */
   readonly postgres: (Part & { readonly clusterDir: string; url(database: string): string }) | undefined;
   readonly users: Readonly<Record<UserName, DemoUser>>;
@@ -177,6 +182,11 @@ async function startParts(starting: Starting): Promise<System> {
     return outcome.value;
   }) as [DatabaseServer, Broker];
   options.signal?.throwIfAborted();
+  const databases = {
+    inventory: database.url(databaseOf('inventory')),
+    payment: database.url(databaseOf('payment')),
+  };
+  await recordDatabases(dataDir, databases);
   const services = createServices({ options, dataDir, ports, registry, secrets, database, broker });
   await startServices(starting, services);
   const channels = await channelCredentials(options.tls);
@@ -199,6 +209,7 @@ async function startParts(starting: Starting): Promise<System> {
     ...services,
     nats: broker.part,
     postgres: database.part,
+    databases,
     users: secrets.users,
     accounts,
     issuer: issuerOf(ports, options.tls),
@@ -350,7 +361,13 @@ function createServices(all: {
     options.linkOf === undefined
       ? broker.url(service)
       : linked(broker.url(service), (host) => linkOf({ from: name, to: 'nats-server', address: host }));
-  const create = (name: string, service: Service, port: number, own: NodeJS.ProcessEnv): Proc => {
+  const create = (
+    name: string,
+    service: Service,
+    port: number,
+    own: NodeJS.ProcessEnv,
+    script = join('services', service, 'main.ts'),
+  ): Proc => {
     const address = `127.0.0.1:${port}`;
     const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
     const environment = {
@@ -371,7 +388,7 @@ function createServices(all: {
       launch: {
         name,
         command: process.execPath,
-        arguments: [...NODE_ARGUMENTS, join('services', service, 'main.ts')],
+        arguments: [...NODE_ARGUMENTS, script],
         cwd: PROJECT_FOLDER,
         environment,
         logFile: join(dataDir, 'logs', `${name}.log`),
@@ -395,23 +412,21 @@ function createServices(all: {
     PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
     PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
   };
+  const payment = {
+    ...client('payment'),
+    DATABASE_URL: asRole(database.url(databaseOf('payment')), PAYMENT_ROLE, secrets.paymentDatabasePassword),
+    PORTCULLIS_MIGRATION_DATABASE_URL: database.url(databaseOf('payment')),
+    PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
+    ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
+    ...options.paymentProgram?.environment,
+  };
   const { authReplicaPort } = options;
   return {
     inventory,
     auth: create('auth', 'auth', ports.auth, auth),
     authReplica:
       authReplicaPort === undefined ? undefined : create('auth-replica', 'auth', authReplicaPort, auth),
-    payment: create('payment', 'payment', ports.payment, {
-      ...client('payment'),
-      DATABASE_URL: asRole(
-        database.url(databaseOf('payment')),
-        PAYMENT_ROLE,
-        secrets.paymentDatabasePassword,
-      ),
-      PORTCULLIS_MIGRATION_DATABASE_URL: database.url(databaseOf('payment')),
-      PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
-      ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
-    }),
+    payment: create('payment', 'payment', ports.payment, payment, options.paymentProgram?.script),
   };
 }
 

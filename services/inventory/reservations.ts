@@ -145,7 +145,8 @@ export async function reserveStock(
 
 /**
  * Hands the reserved units out for good: they leave the stock. Committing what is committed
- * already changes nothing and answers the same.
+ * already changes nothing and answers the same. What a service has set aside for the caller is
+ * ended through that service alone.
  *
  * @throws ServiceError FIELD_INVALID; NOT_FOUND when it is not the caller's; RESERVATION_EXPIRED;
  *   RESERVATION_NOT_ACTIVE when it was released
@@ -379,7 +380,9 @@ async function end(
   const request = { subject: caller.subject, method, requestId, payload: payloadOf(id) };
   const ended = await store.changeReservationsOnce(request, async (reservations) => {
     const found = await reservations.lockReservation(id);
-    if (found === undefined || !isOwn(found, caller)) throw unknownReservation();
+    // What a service set aside for a purchase must not leave, or go back, behind the purchase's back.
+    const isThrough = found?.actingClient === undefined || found.actingClient === caller.actingClient;
+    if (found === undefined || !isOwn(found, caller) || !isThrough) throw unknownReservation();
     // An expiry is committed and told afterwards: an error thrown here would undo it.
     return await endLocked(reservations, found, state, caller);
   });

@@ -64,7 +64,10 @@ describe('the secrets of a data folder', () => {
       expect(createPublicKey(publicKey).equals(createPublicKey(key))).to.equal(true);
     }
     const scopes = Object.fromEntries(clients.map(({ client_id: id, scopes: granted }) => [id, granted]));
-    expect(scopes).to.deep.equal({ inventory: ['auth.sync'], payment: ['auth.sync', 'auth.exchange'] });
+    expect(scopes).to.deep.equal({
+      inventory: ['auth.sync'],
+      payment: ['auth.sync', 'auth.exchange', 'inventory.settle'],
+    });
   });
 
   it('hold a key-encryption key of 32 bytes', async () => {

@@ -465,8 +465,8 @@ describe('inventory reservations', () => {
         [1, 2, 3].map(() => reserve([[sku, 1n]], through)),
       );
       if (!committed || !released || !expired) throw new Error('three were reserved');
-      await commitReservation(one, alice, ending(committed));
-      await releaseReservation(one, alice, ending(released));
+      await commitReservation(one, through, ending(committed));
+      await releaseReservation(one, through, ending(released));
       await runOut(expired);
       expect((await settle(committed, { outcome: 'RELEASED' })).state).to.equal('COMMITTED');
       expect((await settle(released)).state).to.equal('RELEASED');
@@ -490,12 +490,23 @@ describe('inventory reservations', () => {
       );
     });
 
-    it('lets one of the owner’s release and the service’s commit win', async () => {
+    it('alone ends what it has reserved: its user does so through it, and not behind its back', async () => {
+      const { sku } = await stockUp(one, 10n);
+      const reservation = await reserve([[sku, 1n]], through);
+      for (const caller of [alice, { ...alice, actingClient: 'shop' }]) {
+        expect(await codeOf(commitReservation(one, caller, ending(reservation)))).to.equal('NOT_FOUND');
+        expect(await codeOf(releaseReservation(one, caller, ending(reservation)))).to.equal('NOT_FOUND');
+      }
+      expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('ACTIVE');
+      expect((await releaseReservation(one, through, ending(reservation))).state).to.equal('RELEASED');
+    });
+
+    it('lets one of the user’s release and the service’s commit win', async () => {
       const { sku } = await stockUp(one, 100n);
       for (let round = 0; round < 10; round++) {
         const reservation = await reserve([[sku, 1n]], through);
         const [released, settled] = await Promise.allSettled([
-          releaseReservation(one, alice, ending(reservation)),
+          releaseReservation(one, through, ending(reservation)),
           settle(reservation),
         ]);
         if (settled.status === 'rejected') throw settled.reason;

@@ -3550,7 +3550,10 @@ export const InventoryServiceService = {
       Buffer.from(ReserveStockResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReserveStockResponse => ReserveStockResponse.decode(value),
   },
-  /** Hands the reserved units out for good: they leave the stock. */
+  /**
+   * Hands the reserved units out for good: they leave the stock. What a service
+   * has set aside for the caller is ended through that service alone.
+   */
   commitReservation: {
     path: "/inventory.v1.InventoryService/CommitReservation" as const,
     requestStream: false as const,
@@ -3562,7 +3565,10 @@ export const InventoryServiceService = {
       Buffer.from(CommitReservationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CommitReservationResponse => CommitReservationResponse.decode(value),
   },
-  /** Gives the reserved units back. */
+  /**
+   * Gives the reserved units back. What a service has set aside for the caller
+   * is ended through that service alone.
+   */
   releaseReservation: {
     path: "/inventory.v1.InventoryService/ReleaseReservation" as const,
     requestStream: false as const,
@@ -3641,9 +3647,15 @@ export interface InventoryServiceServer extends UntypedServiceImplementation {
    * reservation expires: all lines or none.
    */
   reserveStock: handleUnaryCall<ReserveStockRequest, ReserveStockResponse>;
-  /** Hands the reserved units out for good: they leave the stock. */
+  /**
+   * Hands the reserved units out for good: they leave the stock. What a service
+   * has set aside for the caller is ended through that service alone.
+   */
   commitReservation: handleUnaryCall<CommitReservationRequest, CommitReservationResponse>;
-  /** Gives the reserved units back. */
+  /**
+   * Gives the reserved units back. What a service has set aside for the caller
+   * is ended through that service alone.
+   */
   releaseReservation: handleUnaryCall<ReleaseReservationRequest, ReleaseReservationResponse>;
   /** Returns one of the caller's reservations. */
   getReservation: handleUnaryCall<GetReservationRequest, GetReservationResponse>;
@@ -3744,7 +3756,10 @@ export interface InventoryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReserveStockResponse) => void,
   ): ClientUnaryCall;
-  /** Hands the reserved units out for good: they leave the stock. */
+  /**
+   * Hands the reserved units out for good: they leave the stock. What a service
+   * has set aside for the caller is ended through that service alone.
+   */
   commitReservation(
     request: CommitReservationRequest,
     callback: (error: ServiceError | null, response: CommitReservationResponse) => void,
@@ -3760,7 +3775,10 @@ export interface InventoryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CommitReservationResponse) => void,
   ): ClientUnaryCall;
-  /** Gives the reserved units back. */
+  /**
+   * Gives the reserved units back. What a service has set aside for the caller
+   * is ended through that service alone.
+   */
   releaseReservation(
     request: ReleaseReservationRequest,
     callback: (error: ServiceError | null, response: ReleaseReservationResponse) => void,
