@@ -4,7 +4,9 @@ import { randomInt } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { drillCheckout } from './drill/checkout-drill.js';
+import { drillMoney } from './drill/money-drill.js';
 import { type DrillOptions, drillRevocation } from './drill/revocation-drill.js';
+import { drillStock } from './drill/stock-drill.js';
 import { SystemError } from './system/system-error.js';
 
 const SEED_MAX = 2 ** 31;
@@ -23,6 +25,8 @@ interface Figures {
 const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures>>> = {
   revocation: drillRevocation,
   checkout: drillCheckout,
+  stock: drillStock,
+  money: drillMoney,
 };
 
 const program = new Command('npm run drill --')

@@ -18,6 +18,8 @@ import { CURRENCY, type Shop, type Shopper } from './shop.js';
 
 const TIMEOUT_MS = 4_000;
 const RETRY_MS = 60;
+/** Purchases of each shopper that may be refunded later. */
+const PURCHASES_REMEMBERED = 30;
 
 /** Reasons that leave open what has happened, or say that the same request may be tried again. */
 const OPEN_REASONS: ReadonlySet<string> = new Set([
@@ -68,6 +70,8 @@ export class Trade {
   readonly #shop: Shop;
   readonly #wares: readonly Ware[];
   readonly #random: Random;
+  /** The latest purchases of each account. */
+  readonly #purchases = new Map<string, Deal[]>();
 
   constructor(options: { shop: Shop; wares: readonly Ware[]; random: Random }) {
     this.#shop = options.shop;
@@ -89,10 +93,13 @@ export class Trade {
   /** A purchase of what is named. */
   buy(shopper: Shopper, lines: { sku: string; quantity: bigint }[]): Deal {
     const request = { accountId: shopper.accountId, lines, requestId: randomUUID() };
-    return this.#add('checkout', shopper, methods.checkout, request, shopper.token, ({ payment }) => ({
+    const deal = this.#add('checkout', shopper, methods.checkout, request, shopper.token, ({ payment }) => ({
       minorUnits: -(payment?.amount?.minorUnits ?? 0n),
       sold: lines,
     }));
+    const purchases = this.#purchases.get(shopper.accountId) ?? [];
+    this.#purchases.set(shopper.accountId, [...purchases.slice(-PURCHASES_REMEMBERED), deal]);
+    return deal;
   }
 
   /** An operator fills the account. */
@@ -103,11 +110,9 @@ export class Trade {
     return this.#add('deposit', shopper, methods.deposit, request, this.#shop.operator, effect);
   }
 
-  /** An operator gives a part of a purchase back; undefined when there is none that was answered. */
+  /** An operator gives a part of a purchase back; undefined when there is none, or it was not answered. */
   refund(shopper: Shopper): Deal | undefined {
-    const bought = this.deals.filter(({ name, shopper: buyer, outcome }) => {
-      return name === 'checkout' && buyer === shopper && outcome.kind === 'answered';
-    });
+    const bought = this.#purchases.get(shopper.accountId) ?? [];
     if (bought.length === 0) return undefined;
     const { outcome } = this.#random.pick(bought);
     if (outcome.kind !== 'answered') return undefined;
@@ -144,7 +149,7 @@ export class Trade {
       name,
       shopper,
       effect: (bytes) => effectOf(method.responseDeserialize(bytes)),
-      send: () => send(payment, method, request, token),
+      send: () => sendOnce(payment, method, request, token),
       outcome: { kind: 'open' },
     };
     this.deals.push(deal);
@@ -154,10 +159,7 @@ export class Trade {
 
 /** Sends a request until something definite is said, or the time is up. */
 export async function insist(deal: Deal, untilMs: number): Promise<void> {
-  while (deal.outcome.kind === 'open' && nowMs() < untilMs) {
-    deal.outcome = await deal.send();
-    if (deal.outcome.kind === 'open') await sleep(RETRY_MS);
-  }
+  if (deal.outcome.kind === 'open') deal.outcome = await askUntil(deal.send, untilMs);
 }
 
 /** What two answers to the same request must have in common: everything. */
@@ -170,7 +172,18 @@ function money(minorUnits: bigint) {
   return { minorUnits, currencyCode: CURRENCY };
 }
 
-function send<Request, Response>(
+/** Asks until something definite is said, or the time is up. */
+export async function askUntil(ask: () => Promise<Outcome>, untilMs: number): Promise<Outcome> {
+  let outcome: Outcome = { kind: 'open' };
+  while (outcome.kind === 'open' && nowMs() < untilMs) {
+    outcome = await ask();
+    if (outcome.kind === 'open') await sleep(RETRY_MS);
+  }
+  return outcome;
+}
+
+/** Sends a request once, and keeps its answer as it came. */
+export function sendOnce<Request, Response>(
   client: Client,
   method: MethodDefinition<Request, Response>,
   request: Request,

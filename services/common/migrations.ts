@@ -99,6 +99,11 @@ async function takeLock(client: pg.Client, log: Log, signal: AbortSignal): Promi
 }
 
 async function createTable(client: pg.Client): Promise<void> {
+  // A role that may create nothing can still find out that there is nothing to do.
+  const { rows } = await client.query<{ exists: boolean }>(
+    "SELECT to_regclass('schema_migrations') IS NOT NULL AS exists",
+  );
+  if (rows[0]?.exists === true) return;
   await client.query(`
     CREATE TABLE IF NOT EXISTS schema_migrations (
       version integer PRIMARY KEY,

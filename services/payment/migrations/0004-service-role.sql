@@ -17,3 +17,5 @@ GRANT UPDATE (balance, held) ON accounts TO portcullis_payment;
 GRANT UPDATE ON payments TO portcullis_payment;
 GRANT DELETE ON holds TO portcullis_payment;
 GRANT SELECT ON invariants TO portcullis_payment;
+-- A process without the owner's URL may serve a database that another one has migrated, and sees that it was.
+GRANT SELECT ON schema_migrations TO portcullis_payment;

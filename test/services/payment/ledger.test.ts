@@ -2,7 +2,12 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import pg from 'pg';
-import { type Database, openDatabase, violatedConstraint } from '../../../services/common/database.js';
+import {
+  type Database,
+  type DatabaseOptions,
+  openDatabase,
+  violatedConstraint,
+} from '../../../services/common/database.js';
 import { createAccounts } from '../../../services/payment/accounts.js';
 import { createStore } from '../../../services/payment/store.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -76,6 +81,7 @@ describe('the ledger of payment', () => {
 
   describe('under the role with which the service works', () => {
     const login = `test_${randomUUID().replaceAll('-', '')}`;
+    let serviceOptions: DatabaseOptions;
     let service: Database;
 
     before(async () => {
@@ -85,7 +91,8 @@ describe('the ledger of payment', () => {
       url.username = login;
       url.password = password;
       const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
-      service = openDatabase({ url: url.href, migrationUrl: fresh.url, migrations, log: silentLog });
+      serviceOptions = { url: url.href, migrationUrl: fresh.url, migrations, log: silentLog };
+      service = openDatabase(serviceOptions);
       await service.ready(new AbortController().signal);
     });
     after(async () => {
@@ -117,6 +124,14 @@ describe('the ledger of payment', () => {
         );
       });
     }
+
+    it('serves a database that another process has migrated, without the owner’s URL', async () => {
+      const { migrationUrl: _, ...alone } = serviceOptions;
+      const database = openDatabase(alone);
+      await database.ready(new AbortController().signal);
+      expect((await createStore(database).findAccount(account))?.accountId).to.equal(account);
+      await database.close();
+    });
 
     it('still cannot move a balance that it may update', async () => {
       const refusal = await rejectionOf(service.query('UPDATE accounts SET balance = balance + 1'));
