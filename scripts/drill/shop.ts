@@ -1,15 +1,14 @@
 /** The system that the drills of stock and money strike at, with customers who are logged in and have accounts. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
 import { type ChannelOptions, credentials } from '@grpc/grpc-js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../system/calls.js';
 import { type InvariantReader, openInvariants } from '../system/invariants.js';
-import { loadSecrets } from '../system/secrets.js';
 import { type Progress, type System, type SystemOptions, startSystem } from '../system/system.js';
 import { makeTemporaryFolder } from '../system/temporary-folder.js';
 
@@ -45,6 +44,7 @@ export interface Shopper extends Customer {
 /** The clients of all services. */
 export interface ShopClients {
   readonly auth: AuthServiceClient;
+  readonly users: UserServiceClient;
   readonly revocation: RevocationServiceClient;
   readonly inventory: readonly [InventoryServiceClient, InventoryServiceClient];
   readonly payment: PaymentServiceClient;
@@ -97,7 +97,6 @@ async function openIn(
   undo: (() => Promise<void> | void)[],
   stop: () => Promise<void>,
 ): Promise<Shop> {
-  const customers = await addCustomers(dataDir, count);
   const program = paymentProgram?.(dataDir);
   await prepare?.();
   const system = await startSystem({
@@ -114,8 +113,8 @@ async function openIn(
   undo.push(() => system.stop());
   const clients = connect(system);
   undo.push(() => {
-    const { auth, revocation, inventory, payment } = clients;
-    for (const client of [auth, revocation, ...inventory, payment]) client.close();
+    const { auth, users, revocation, inventory, payment } = clients;
+    for (const client of [auth, users, revocation, ...inventory, payment]) client.close();
   });
   const invariants = await openInvariants(system.databases);
   undo.push(() => invariants.close());
@@ -124,6 +123,7 @@ async function openIn(
     return (await ask(clients.auth.login.bind(clients.auth), request)).accessToken;
   };
   const operator = await logIn(system.users.olga);
+  const customers = await createCustomers(clients.users, operator, count);
   const [inventory] = clients.inventory;
   const { payment } = clients;
   return {
@@ -161,23 +161,23 @@ export async function inTurns<T, R>(all: readonly T[], work: (one: T) => Promise
   return results;
 }
 
-/** Adds customers to what auth creates when it starts. */
-async function addCustomers(dataDir: string, count: number): Promise<Customer[]> {
-  const { bootstrapFile } = await loadSecrets(dataDir);
-  const customers = Array.from({ length: count }, (_, index) => ({
-    username: `shopper-${index + 1}`,
-    password: randomBytes(PASSWORD_BYTES).toString('base64url'),
-  }));
-  const bootstrap = JSON.parse(await readFile(bootstrapFile, 'utf8')) as { users: object[] };
-  bootstrap.users.push(...customers.map((customer) => ({ ...customer, roles: ['customer'] })));
-  await writeFile(bootstrapFile, JSON.stringify(bootstrap), { mode: 0o600 });
-  return customers;
+/** Creates customers as an administrator does. */
+async function createCustomers(auth: UserServiceClient, token: string, count: number): Promise<Customer[]> {
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  return await inTurns(numbers, async (number) => {
+    const username = `shopper-${number}`;
+    const password = randomBytes(PASSWORD_BYTES).toString('base64url');
+    const request = { username, password, roles: ['customer'], requestId: randomUUID() };
+    await ask(auth.createUser.bind(auth), request, { token });
+    return { username, password };
+  });
 }
 
 function connect({ auth, inventory: [one, two], payment }: System): ShopClients {
   const plain = credentials.createInsecure();
   return {
     auth: new AuthServiceClient(auth.address, plain, CHANNEL_OPTIONS),
+    users: new UserServiceClient(auth.address, plain, CHANNEL_OPTIONS),
     revocation: new RevocationServiceClient(auth.address, plain, CHANNEL_OPTIONS),
     inventory: [
       new InventoryServiceClient(one.address, plain, CHANNEL_OPTIONS),
