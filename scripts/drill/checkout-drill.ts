@@ -66,10 +66,16 @@ export interface CheckoutFigures {
 }
 
 /** Drills, and prints how it goes. */
-export async function drillCheckout({ rounds, seed, signal }: DrillOptions): Promise<CheckoutFigures> {
+export async function drillCheckout({
+  rounds,
+  seed,
+  faults,
+  signal,
+}: DrillOptions): Promise<CheckoutFigures> {
   const startedMs = nowMs();
   const random = createRandom(seed);
   const progress = createProgress(process.stdout);
+  const plan = planOf(random, rounds, faults);
   progress.show(0, rounds, 'starting the system');
   const files = { orders: '', marker: '' };
   const shop = await openShop({
@@ -105,7 +111,6 @@ export async function drillCheckout({ rounds, seed, signal }: DrillOptions): Pro
     const everybody = [...shoppers, revocable].map((shopper) => [shopper, BALANCE] as const);
     const audit = new Audit({ shop, trade, wares: WARES, findings, shoppers: everybody });
     const drill: Drill = { shop, trade, shoppers, audit, findings, random, files, figures };
-    const plan = planOf(random, rounds);
     for (const [index, failpoint] of plan.entries()) {
       if (signal.aborted) break;
       const said = await runRound(drill, index + 1, failpoint, revocable);
@@ -151,9 +156,11 @@ interface Drill {
 }
 
 /** Every failpoint in an order of chance, and again, so that in the end all have been struck about equally often. */
-function planOf(random: Random, rounds: number): Failpoint[] {
+function planOf(random: Random, rounds: number, wanted: string): Failpoint[] {
+  const failpoints = FAILPOINTS.filter((name) => name.includes(wanted));
+  if (failpoints.length === 0) throw new Error(`no failpoint has ${wanted} in its name`);
   const plan: Failpoint[] = [];
-  while (plan.length < rounds) plan.push(...random.shuffle(FAILPOINTS));
+  while (plan.length < rounds) plan.push(...random.shuffle(failpoints));
   return plan.slice(0, rounds);
 }
 

@@ -14,7 +14,7 @@ import { makeTemporaryFolder } from '../system/temporary-folder.js';
 
 const PASSWORD_BYTES = 12;
 /** Longer than a drill: what happens to expired tokens is for its revocations to show. */
-const ACCESS_TOKEN_SECONDS = '3600';
+const ACCESS_TOKEN_SECONDS_DEFAULT = 3_600;
 const LEASE_MS = 3_000;
 /** Logins at once: each of them hashes a password. */
 const LOGINS_AT_ONCE = 8;
@@ -69,6 +69,7 @@ export interface Shop {
 /** How to open the shop. */
 export interface ShopOptions {
   readonly customers: number;
+  readonly accessTokenSeconds?: number;
   readonly paymentProgram?: (dataDir: string) => NonNullable<SystemOptions['paymentProgram']>;
   /** Runs before anything is started. */
   readonly prepare?: () => Promise<void>;
@@ -93,10 +94,12 @@ export async function openShop(options: ShopOptions): Promise<Shop> {
 
 async function openIn(
   dataDir: string,
-  { customers: count, paymentProgram, prepare, signal, onProgress }: ShopOptions,
+  options: ShopOptions,
   undo: (() => Promise<void> | void)[],
   stop: () => Promise<void>,
 ): Promise<Shop> {
+  const { customers: count, paymentProgram, prepare, signal, onProgress } = options;
+  const { accessTokenSeconds = ACCESS_TOKEN_SECONDS_DEFAULT } = options;
   const program = paymentProgram?.(dataDir);
   await prepare?.();
   const system = await startSystem({
@@ -105,7 +108,7 @@ async function openIn(
     ephemeral: true,
     leaseMs: LEASE_MS,
     withoutDemo: true,
-    environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: ACCESS_TOKEN_SECONDS },
+    environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(accessTokenSeconds) },
     ...(program === undefined ? {} : { paymentProgram: program }),
     signal,
     onProgress,
