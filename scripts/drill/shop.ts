@@ -70,6 +70,8 @@ export interface Shop {
 export interface ShopOptions {
   readonly customers: number;
   readonly accessTokenSeconds?: number;
+  /** Syncs the database to the disk, as nothing but a measurement needs it. */
+  readonly isDurable?: boolean;
   readonly paymentProgram?: (dataDir: string) => NonNullable<SystemOptions['paymentProgram']>;
   /** Runs before anything is started. */
   readonly prepare?: () => Promise<void>;
@@ -105,7 +107,7 @@ async function openIn(
   const system = await startSystem({
     dataDir,
     ports: 'free',
-    ephemeral: true,
+    ephemeral: !(options.isDurable ?? false),
     leaseMs: LEASE_MS,
     withoutDemo: true,
     environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(accessTokenSeconds) },

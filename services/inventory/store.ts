@@ -123,6 +123,7 @@ async function selectItems(
   const { rows } = await sql.query<ItemRow>(
     `SELECT ${ITEM_COLUMNS} FROM items WHERE sku > $1${condition} ORDER BY sku LIMIT $2`,
     [after?.[1] ?? '', limit + 1, ...values],
+    { isOneOff: values.length > 0 },
   );
   const items = rows.slice(0, limit).map(itemOf);
   const last = items.at(-1);
@@ -178,6 +179,7 @@ async function selectChanges(sql: Sql, sku: string, request: FilteredPage): Prom
       WHERE sku = $1 AND ($2::bigint IS NULL OR change_id < $2)${condition}
       ORDER BY change_id DESC LIMIT $3`,
     [sku, after?.[1] ?? null, limit + 1, ...values],
+    { isOneOff: values.length > 0 },
   );
   const changes = rows.slice(0, limit).map(changeOf);
   const last = changes.at(-1);

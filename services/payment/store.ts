@@ -58,6 +58,7 @@ function createAccountsStore(database: Database): AccountsStore {
            WHERE account_id = $1 AND ($2::bigint IS NULL OR entries.sequence < $2)${condition}
            ORDER BY entries.sequence DESC LIMIT $3`,
         [accountId, after?.[1] ?? null, limit + 1, ...values],
+        { isOneOff: values.length > 0 },
       );
       const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
       return { entries: items.map(entryFrom), nextPageToken };
@@ -79,6 +80,7 @@ function createPaymentsStore(database: Database): PaymentsStore {
         `SELECT * FROM payments WHERE user_id = $1 AND ($2::bigint IS NULL OR sequence < $2)${condition}
            ORDER BY sequence DESC LIMIT $3`,
         [userId, after?.[1] ?? null, limit + 1, ...values],
+        { isOneOff: values.length > 0 },
       );
       const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
       return { payments: items.map(paymentFrom), nextPageToken };

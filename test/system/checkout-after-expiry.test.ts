@@ -48,11 +48,12 @@ describe('a checkout whose process was killed', function () {
     const { payment, inventory } = shop.clients;
     const dead = shop.system.payment;
     const customers: Shopper[] = [];
+    for (const customer of shop.customers) customers.push(await shop.admit(customer, BALANCE));
     for (const [index, failpoint] of (['committing:after', 'held:after'] as const).entries()) {
-      const customer = shop.customers[index];
-      if (customer === undefined) throw new Error('there are two customers');
-      const shopper = await shop.admit(customer, BALANCE);
-      const { accountId, token } = shopper;
+      const shopper = customers[index];
+      if (shopper === undefined) throw new Error('there are two customers');
+      const { accountId } = shopper;
+      const token = await shop.logIn(shopper);
       await order(2 + 2 * index, failpoint);
       const lines = [{ sku: 'LAMP', quantity: 2n }];
       const buying = ask(payment.checkout.bind(payment), { accountId, lines, requestId: 'buy' }, { token });
@@ -66,7 +67,6 @@ describe('a checkout whose process was killed', function () {
       const read = ask(inventory[0].listItems.bind(inventory[0]), page, { token });
       expect(errorOf(await rejectionOf(read)).reason).to.equal('TOKEN_EXPIRED');
       await dead.restart();
-      customers.push(shopper);
     }
 
     const [decided, undecided] = customers;
