@@ -44,12 +44,12 @@ describe('a checkout whose process was killed', function () {
     await writeFile(files.orders, JSON.stringify(orders));
   }
 
-  it('at committing, and at held, is finished or undone after the token has expired', async () => {
+  it('after the goods were handed out, or before, is finished or undone after the token has expired', async () => {
     const { payment, inventory } = shop.clients;
     const dead = shop.system.payment;
     const customers: Shopper[] = [];
     for (const customer of shop.customers) customers.push(await shop.admit(customer, BALANCE));
-    for (const [index, failpoint] of (['committing:after', 'held:after'] as const).entries()) {
+    for (const [index, failpoint] of (['hand-out:after', 'held:after'] as const).entries()) {
       const shopper = customers[index];
       if (shopper === undefined) throw new Error('there are two customers');
       const { accountId } = shopper;
