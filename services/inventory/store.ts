@@ -1,5 +1,6 @@
 /** What the domain needs, in SQL: every statement of the service stands in this file. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Database, Sql } from '../common/database.js';
 import { type FilterFields, filterOf } from '../common/filter.js';
 import type { Log } from '../common/log.js';
@@ -22,6 +23,9 @@ import type { WatchStore } from './watch.js';
 
 /** The channel on which the instances tell each other that stock has changed; the payload is empty. */
 export const CHANGES_CHANNEL = 'stock_changes';
+
+/** How long after one announcement the next one is sent: under load, one of them stands for many changes. */
+const ANNOUNCE_PAUSE_MS = 20;
 
 /** Everything that the service keeps. */
 export type Store = ItemStore & ReservationStore & ChangeStore & WatchStore & SweeperStore;
@@ -62,6 +66,7 @@ export function createStore({ database, log }: { database: Database; log: Log })
  * Wakes the watchers of all instances, after the commit and outside its transaction: a NOTIFY
  * inside would make PostgreSQL commit one transaction at a time. One notification stands for
  * everything that was committed before it was sent; a lost one costs a watcher some time, no more.
+ * So it need not be on the disk, and under load it is sent now and then.
  */
 function createAnnouncer(database: Database, log: Log): () => void {
   let isSending = false;
@@ -72,10 +77,11 @@ function createAnnouncer(database: Database, log: Log): () => void {
     while (isWanted) {
       isWanted = false;
       try {
-        await database.query(`NOTIFY ${CHANGES_CHANNEL}`);
+        await database.query(`SET LOCAL synchronous_commit = off; NOTIFY ${CHANGES_CHANNEL}`);
       } catch (error) {
         log.warn({ err: error }, 'could not announce a change of stock');
       }
+      await sleep(ANNOUNCE_PAUSE_MS);
     }
     isSending = false;
   }
