@@ -38,7 +38,11 @@ const program = new Command('npm run drill --')
       .argParser((text) => choice(text.toLowerCase())),
   )
   .option('--faults <text>', 'only faults, or failpoints, with this text in their names', '')
-  .option('--fault-seconds <n>', 'how long each fault of the revocation drill lasts', wholeNumber(1, FAULT_SECONDS_MAX))
+  .option(
+    '--fault-seconds <n>',
+    'how long each fault of the revocation drill lasts',
+    wholeNumber(1, FAULT_SECONDS_MAX),
+  )
   .option('--seed <n>', 'chooses the same faults in the same order again', wholeNumber(0, SEED_MAX))
   .option('--json <file>', 'where to write the figures')
   .parse();
