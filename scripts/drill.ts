@@ -3,8 +3,10 @@
 import { randomInt } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import type { Figures } from './drill/report.js';
+import { drillCheckout } from './drill/checkout-drill.js';
+import { drillMoney } from './drill/money-drill.js';
 import { type DrillOptions, drillRevocation } from './drill/revocation-drill.js';
+import { drillStock } from './drill/stock-drill.js';
 import { SystemError } from './system/system-error.js';
 
 const SEED_MAX = 2 ** 31;
@@ -13,9 +15,18 @@ const ROUNDS_MAX = 10_000;
 /** Tokens live for five minutes, and every round judges its own. */
 const FAULT_SECONDS_MAX = 120;
 
+/** What every drill tells, beside figures of its own. */
+interface Figures {
+  readonly drill: string;
+  readonly violations: number;
+}
+
 /** Every drill by name. */
 const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures>>> = {
   revocation: drillRevocation,
+  checkout: drillCheckout,
+  stock: drillStock,
+  money: drillMoney,
 };
 
 const program = new Command('npm run drill --')
@@ -26,8 +37,12 @@ const program = new Command('npm run drill --')
       .choices(Object.keys(DRILLS))
       .argParser((text) => choice(text.toLowerCase())),
   )
-  .option('--faults <text>', 'only faults with this text in their names', '')
-  .option('--fault-seconds <n>', 'how long each fault lasts', wholeNumber(1, FAULT_SECONDS_MAX))
+  .option('--faults <text>', 'only faults, or failpoints, with this text in their names', '')
+  .option(
+    '--fault-seconds <n>',
+    'how long each fault of the revocation drill lasts',
+    wholeNumber(1, FAULT_SECONDS_MAX),
+  )
   .option('--seed <n>', 'chooses the same faults in the same order again', wholeNumber(0, SEED_MAX))
   .option('--json <file>', 'where to write the figures')
   .parse();

@@ -78,7 +78,11 @@ async function walk(system: System): Promise<void> {
   const sessionId = alice.session?.sessionId ?? '';
 
   await step('alice lists the items', async () => {
-    const { items } = await ask(first.listItems.bind(first), { pageSize: 0, pageToken: '' }, { token });
+    const { items } = await ask(
+      first.listItems.bind(first),
+      { pageSize: 0, pageToken: '', filter: '' },
+      { token },
+    );
     require(items.some(({ sku }) => sku === SKU), `${SKU} is not among the items`);
     return [undefined, items.map(({ sku, onHand }) => `${onHand} × ${sku}`).join(', ')];
   });
@@ -242,7 +246,7 @@ function placesOf(
   token: string,
 ): { name: string; call: () => Promise<unknown> }[] {
   const [one, two] = inventory;
-  const page = { pageSize: 1, pageToken: '' };
+  const page = { pageSize: 1, pageToken: '', filter: '' };
   return [
     { name: 'inventory-1', call: () => ask(one.listItems.bind(one), page, { token }) },
     { name: 'inventory-2', call: () => ask(two.listItems.bind(two), page, { token }) },

@@ -383,7 +383,7 @@ async function attackWithForeignObjects(range: Range): Promise<void> {
       payment,
       'ListEntries',
       accountId,
-      (id) => ListEntriesRequest.encode({ accountId: id, pageSize: 0, pageToken: '' }).finish(),
+      (id) => ListEntriesRequest.encode({ accountId: id, pageSize: 0, pageToken: '', filter: '' }).finish(),
     ],
     [payment, 'GetPayment', paymentId, (id) => GetPaymentRequest.encode({ paymentId: id }).finish()],
     [

@@ -1,6 +1,7 @@
 /** The sections of the bench, in the order in which they are run. */
 
 import { cold } from './cold.js';
+import { domain } from './domain.js';
 import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
@@ -11,4 +12,15 @@ import type { Section } from './section.js';
 import { storm } from './storm.js';
 import { warm } from './warm.js';
 
-export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, revoke, list, hydrate, live, scale];
+export const SECTIONS: readonly Section[] = [
+  warm,
+  peers,
+  cold,
+  storm,
+  revoke,
+  list,
+  hydrate,
+  live,
+  scale,
+  domain,
+];

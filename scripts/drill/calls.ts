@@ -91,7 +91,7 @@ export function connectTo({ processes }: Arena): Clients {
 
 /** All questions, at every instance. */
 export function questionsOf({ auth, inventory, payment, echo }: Clients): Question[] {
-  const page = { pageSize: 1, pageToken: '' };
+  const page = { pageSize: 1, pageToken: '', filter: '' };
   const everybody = ['user', 'service', 'delegate'] as const;
   const [one, two] = inventory;
   const questions: Question[] = [

@@ -3,9 +3,11 @@
 import { createPublicKey, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { SystemError } from './system-error.js';
 
 const KEY_ENCRYPTION_KEY_BYTES = 32;
 const PASSWORD_BYTES = 12;
+const DATABASE_PASSWORD_BYTES = 24;
 
 /** The demo's users, and what each may do. */
 const USER_ROLES = {
@@ -17,7 +19,11 @@ const USER_ROLES = {
 /** The services that have a client of their own at auth, and what each may ask for. */
 const CLIENT_RIGHTS = {
   inventory: { audiences: ['auth'], scopes: ['auth.sync'], exchange_audiences: [] },
-  payment: { audiences: ['auth'], scopes: ['auth.sync', 'auth.exchange'], exchange_audiences: ['inventory'] },
+  payment: {
+    audiences: ['auth', 'inventory'],
+    scopes: ['auth.sync', 'auth.exchange', 'inventory.settle'],
+    exchange_audiences: ['inventory'],
+  },
 } as const;
 
 /** The name of one of the demo's users. */
@@ -39,12 +45,16 @@ export interface Secrets {
   readonly keyEncryptionKeyFile: string;
   readonly bootstrapFile: string;
   readonly clientKeyFiles: Readonly<Record<ClientName, string>>;
+  /** Of the role with which payment works on its database. */
+  readonly paymentDatabasePassword: string;
   readonly users: Readonly<Record<UserName, DemoUser>>;
 }
 
 /**
  * Returns the secrets of a data folder, and makes those that are not there yet. A file that exists is
  * never written again: other data are encrypted with it, or hold its counterpart.
+ *
+ * @throws SystemError when the folder was made by a version whose services had other rights
  */
 export async function loadSecrets(dataDir: string): Promise<Secrets> {
   const folder = join(dataDir, 'secrets');
@@ -55,9 +65,14 @@ export async function loadSecrets(dataDir: string): Promise<Secrets> {
     payment: join(folder, 'payment-key.pem'),
   };
   const bootstrapFile = join(folder, 'bootstrap.json');
+  const paymentDatabasePassword = await keepOrMake(join(folder, 'payment-database-password'), () =>
+    randomBytes(DATABASE_PASSWORD_BYTES).toString('base64url'),
+  );
+  const secrets = { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, paymentDatabasePassword };
   const known = await readFile(bootstrapFile, 'utf8').catch(() => undefined);
   if (known !== undefined) {
-    return { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, users: usersOf(known) };
+    demandRights(known, dataDir);
+    return { ...secrets, users: usersOf(known) };
   }
   await keepOrMake(keyEncryptionKeyFile, () => randomBytes(KEY_ENCRYPTION_KEY_BYTES).toString('base64url'));
   const clients = await Promise.all(
@@ -71,7 +86,23 @@ export async function loadSecrets(dataDir: string): Promise<Secrets> {
   // The last to be written: when it is there, so are the others.
   const bootstrap = `${JSON.stringify({ users, clients }, null, 2)}\n`;
   await writeWhole(bootstrapFile, bootstrap);
-  return { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, users: usersOf(bootstrap) };
+  return { ...secrets, users: usersOf(bootstrap) };
+}
+
+/** Auth never changes a client that exists, so one with fewer rights than its service needs would fail much later. */
+function demandRights(bootstrap: string, dataDir: string): void {
+  const { clients } = JSON.parse(bootstrap) as {
+    clients: { client_id: string; scopes: readonly string[] }[];
+  };
+  for (const [name, { scopes }] of Object.entries(CLIENT_RIGHTS)) {
+    const has = clients.find(({ client_id }) => client_id === name)?.scopes ?? [];
+    const missing = scopes.find((scope) => !has.includes(scope));
+    if (missing === undefined) continue;
+    throw new SystemError(
+      `The data in ${dataDir} were made by an earlier version: ${name} lacks the scope ${missing}. ` +
+        'Choose another folder with PORTCULLIS_DATA_DIR, or remove this one to begin with new data.',
+    );
+  }
 }
 
 async function makeClient(name: ClientName, keyFile: string): Promise<object> {

@@ -6,9 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { type DemoAccounts, makeDemo } from './demo.js';
 import { lockFolder } from './folder-lock.js';
+import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { createProc, type Part, type Proc } from './parts.js';
-import { ensureDatabase, type Postgres, startPostgres } from './postgres.js';
+import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
 import type { ProcessRegistry } from './processes.js';
 import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
@@ -79,6 +80,8 @@ export interface SystemOptions {
   readonly linkOf?: LinkOf;
   /** Prepares a second process of auth, on this port; it is started by whoever wants it. */
   readonly authReplicaPort?: number;
+  /** Another program that does what payment does, with variables of its own beside those of payment. */
+  readonly paymentProgram?: { readonly script: string; readonly environment: NodeJS.ProcessEnv };
   /** Where DATABASE_URL, NATS_URL and what is handed on are read; nothing by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Aborts the start; what was started is stopped. */
@@ -102,6 +105,8 @@ export interface System {
   readonly payment: Proc;
   /** `undefined` when NATS_URL names a server that is not ours. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
+  /** The databases of stock and money, for whoever may do anything in them. */
+  readonly databases: DatabaseUrls;
   /** `undefined` when DATABASE_URL names a server that is not ours. */
   readonly postgres: (Part & { readonly clusterDir: string; url(database: string): string }) | undefined;
   readonly users: Readonly<Record<UserName, DemoUser>>;
@@ -167,7 +172,9 @@ async function startParts(starting: Starting): Promise<System> {
   const secrets = await loadSecrets(dataDir);
   options.signal?.throwIfAborted();
   const servers = await Promise.allSettled([
-    given.database ? useDatabase(given.database) : ownPostgres(starting, ports, registry),
+    given.database
+      ? useDatabase(given.database, secrets)
+      : ownPostgres(starting, { ports, registry, secrets }),
     given.nats ? { url: () => given.nats ?? '', part: undefined } : ownNats(starting, ports, registry),
   ]);
   const [database, broker] = servers.map((outcome) => {
@@ -175,6 +182,11 @@ async function startParts(starting: Starting): Promise<System> {
     return outcome.value;
   }) as [DatabaseServer, Broker];
   options.signal?.throwIfAborted();
+  const databases = {
+    inventory: database.url(databaseOf('inventory')),
+    payment: database.url(databaseOf('payment')),
+  };
+  await recordDatabases(dataDir, databases);
   const services = createServices({ options, dataDir, ports, registry, secrets, database, broker });
   await startServices(starting, services);
   const channels = await channelCredentials(options.tls);
@@ -197,6 +209,7 @@ async function startParts(starting: Starting): Promise<System> {
     ...services,
     nats: broker.part,
     postgres: database.part,
+    databases,
     users: secrets.users,
     accounts,
     issuer: issuerOf(ports, options.tls),
@@ -222,7 +235,10 @@ function databaseOf(service: Service): string {
   return `portcullis_${service}`;
 }
 
-async function useDatabase(given: string): Promise<DatabaseServer> {
+/** The role with which payment works, which can change nothing that is written in its books. */
+const PAYMENT_ROLE = 'portcullis_payment';
+
+async function useDatabase(given: string, secrets: Secrets): Promise<DatabaseServer> {
   if (!URL.canParse(given)) throw new SystemError('DATABASE_URL is not a URL.');
   for (const service of SERVICES) {
     await ensureDatabase(given, databaseOf(service)).catch((cause: unknown) => {
@@ -230,6 +246,10 @@ async function useDatabase(given: string): Promise<DatabaseServer> {
       throw new SystemError(`The server that DATABASE_URL names cannot be used: ${reason}.`, { cause });
     });
   }
+  await ensureRole(given, PAYMENT_ROLE, secrets.paymentDatabasePassword).catch((cause: unknown) => {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SystemError(`The server that DATABASE_URL names lets no role be made: ${reason}.`, { cause });
+  });
   const url = (database: string): string => {
     const changed = new URL(given);
     changed.pathname = `/${database}`;
@@ -240,8 +260,7 @@ async function useDatabase(given: string): Promise<DatabaseServer> {
 
 async function ownPostgres(
   { options, dataDir, undo }: Starting,
-  ports: SystemPorts,
-  registry: ProcessRegistry,
+  { ports, registry, secrets }: { ports: SystemPorts; registry: ProcessRegistry; secrets: Secrets },
 ): Promise<DatabaseServer> {
   const start = (): Promise<Postgres> =>
     startPostgres({
@@ -255,6 +274,7 @@ async function ownPostgres(
     let server = await start();
     undo.push(() => server.stop());
     for (const service of SERVICES) await server.ensureDatabase(databaseOf(service));
+    await server.ensureRole(PAYMENT_ROLE, secrets.paymentDatabasePassword);
     const part = partOf(
       'PostgreSQL',
       () => server,
@@ -341,7 +361,13 @@ function createServices(all: {
     options.linkOf === undefined
       ? broker.url(service)
       : linked(broker.url(service), (host) => linkOf({ from: name, to: 'nats-server', address: host }));
-  const create = (name: string, service: Service, port: number, own: NodeJS.ProcessEnv): Proc => {
+  const create = (
+    name: string,
+    service: Service,
+    port: number,
+    own: NodeJS.ProcessEnv,
+    script = join('services', service, 'main.ts'),
+  ): Proc => {
     const address = `127.0.0.1:${port}`;
     const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
     const environment = {
@@ -362,7 +388,7 @@ function createServices(all: {
       launch: {
         name,
         command: process.execPath,
-        arguments: [...NODE_ARGUMENTS, join('services', service, 'main.ts')],
+        arguments: [...NODE_ARGUMENTS, script],
         cwd: PROJECT_FOLDER,
         environment,
         logFile: join(dataDir, 'logs', `${name}.log`),
@@ -386,17 +412,21 @@ function createServices(all: {
     PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
     PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
   };
+  const payment = {
+    ...client('payment'),
+    DATABASE_URL: asRole(database.url(databaseOf('payment')), PAYMENT_ROLE, secrets.paymentDatabasePassword),
+    PORTCULLIS_MIGRATION_DATABASE_URL: database.url(databaseOf('payment')),
+    PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
+    ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
+    ...options.paymentProgram?.environment,
+  };
   const { authReplicaPort } = options;
   return {
     inventory,
     auth: create('auth', 'auth', ports.auth, auth),
     authReplica:
       authReplicaPort === undefined ? undefined : create('auth-replica', 'auth', authReplicaPort, auth),
-    payment: create('payment', 'payment', ports.payment, {
-      ...client('payment'),
-      PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
-      ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
-    }),
+    payment: create('payment', 'payment', ports.payment, payment, options.paymentProgram?.script),
   };
 }
 
@@ -443,6 +473,14 @@ function handedOn({ environment = {} }: SystemOptions, service: Service): NodeJS
 function linked(text: string, linkOf: (host: string) => string): string {
   const url = new URL(text);
   url.host = linkOf(url.host);
+  return url.href;
+}
+
+/** The same database for another role. */
+function asRole(text: string, role: string, password: string): string {
+  const url = new URL(text);
+  url.username = role;
+  url.password = password;
   return url.href;
 }
 

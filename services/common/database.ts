@@ -45,12 +45,20 @@ export interface Sql {
    * Runs one statement. `bigint` columns come as bigint, `timestamptz` as Date, `bytea` as Buffer, `numeric` as
    * text (so cast a `sum` to bigint).
    *
+   * @param options.isOneOff - the text differs from call to call, as with a filter: it takes no place among the
+   *   statements that are kept prepared, which callers could use up otherwise
    * @throws ServiceError DEPENDENCY_UNAVAILABLE when the database is away or too slow; else the error of `pg`
    */
   query<Row extends object>(
     text: string,
     values?: readonly unknown[],
+    options?: StatementOptions,
   ): Promise<{ rows: Row[]; rowCount: number }>;
+}
+
+/** How a statement is run. */
+export interface StatementOptions {
+  readonly isOneOff: boolean;
 }
 
 /** How a transaction sees the others. */
@@ -98,6 +106,8 @@ export interface Database extends Sql {
 export interface DatabaseOptions {
   /** `postgresql://…`. */
   readonly url: string;
+  /** The same database as a role that may change its schema; the role of `url` does when undefined. */
+  readonly migrationUrl?: string | undefined;
   /** The folder with `0001-name.sql`, `0002-name.sql`, …. */
   readonly migrations: URL;
   readonly log: Log;
@@ -106,7 +116,7 @@ export interface DatabaseOptions {
 
 /** The database at a URL. Connects to nothing yet: see {@link Database.ready}. */
 export function openDatabase(options: DatabaseOptions): Database {
-  const { log } = options;
+  const { log, migrationUrl = options.url } = options;
   const pool = createPool(options);
   const closing = new AbortController();
   const watch = createWatch(log, closing.signal, () => probe(options));
@@ -164,14 +174,19 @@ export function openDatabase(options: DatabaseOptions): Database {
   async function ready(signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, closing.signal]);
     await retryWhileAway(stop, log, watch.found, () =>
-      migrate({ client: createClient(options), folder: options.migrations, log, signal: stop }),
+      migrate({
+        client: createClient({ ...options, url: migrationUrl }),
+        folder: options.migrations,
+        log,
+        signal: stop,
+      }),
     );
     watch.becameReady();
   }
 
   return {
-    query: <Row extends object>(text: string, values?: readonly unknown[]) =>
-      untilItWins((connection) => runQuery<Row>(connection, text, values)),
+    query: <Row extends object>(text: string, values?: readonly unknown[], statement?: StatementOptions) =>
+      untilItWins((connection) => runQuery<Row>(connection, text, values, statement)),
     transaction: (work, transactionOptions = {}) =>
       untilItWins((connection) => runTransaction(connection, work, transactionOptions)),
     listen,
@@ -229,9 +244,13 @@ async function runTransaction<T>(
   await runQuery(connection, `BEGIN ISOLATION LEVEL ${isolation} ${readOnly ? 'READ ONLY' : 'READ WRITE'}`);
   let open = true;
   const sql: Sql = {
-    query: async <Row extends object>(text: string, values?: readonly unknown[]) => {
+    query: async <Row extends object>(
+      text: string,
+      values?: readonly unknown[],
+      statement?: StatementOptions,
+    ) => {
       if (!open) throw new TypeError('this transaction has ended; was a promise not awaited?');
-      return runQuery<Row>(connection, text, values);
+      return runQuery<Row>(connection, text, values, statement);
     },
   };
   try {
@@ -285,8 +304,10 @@ async function runQuery<Row extends object>(
   connection: Connection,
   text: string,
   values: readonly unknown[] = [],
+  { isOneOff }: StatementOptions = { isOneOff: false },
 ): Promise<{ rows: Row[]; rowCount: number }> {
-  const query = { ...preparedAs(text, values), text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
+  const name = isOneOff ? {} : preparedAs(text, values);
+  const query = { ...name, text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
   const { rows, rowCount } = await guarded(connection, () => connection.client.query<Row>(query));
   return { rows, rowCount: rowCount ?? 0 };
 }

@@ -1,14 +1,25 @@
-/** Numbered migrations: SQL files applied in order, each once, each in a transaction, by one process at a time. */
+/**
+ * Numbered migrations: SQL files applied in order, each once, each in a transaction, by one process at a time.
+ *
+ * Instances of the version before go on serving meanwhile. A change of a table waits for the transactions that use
+ * it, and whoever comes later waits behind the change; so a migration waits a moment only, gives way, and comes again.
+ */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { isAway } from './database-errors.js';
+import { errorCodeOf, isAway } from './database-errors.js';
 import type { Log } from './log.js';
 
 /** The advisory lock under which a database is migrated. */
 const MIGRATION_LOCK = '7305489217361';
 const LOCK_POLL_MS = 100;
+/** How long a migration waits for a table, and with it everybody who comes after. */
+const TABLE_WAIT_MS = 300;
+/** How long it gives way before it tries again. */
+const TABLE_RETRY_MS = 500;
+/** SQLSTATEs by which a migration learns that others use what it wants to change. */
+const IN_USE = new Set(['40P01', '55P03']);
 
 /** Something about the migrations that waiting does not cure; the message says what. */
 export class MigrationError extends Error {
@@ -47,7 +58,7 @@ export async function migrate(options: {
     const pending = await pendingMigrations(client, migrations);
     for (const migration of pending) {
       signal.throwIfAborted();
-      await apply(client, migration);
+      await applyBetweenOthers(client, migration, log, signal);
       log.info({ migration: migration.name }, 'migrated the database');
     }
   } finally {
@@ -88,6 +99,11 @@ async function takeLock(client: pg.Client, log: Log, signal: AbortSignal): Promi
 }
 
 async function createTable(client: pg.Client): Promise<void> {
+  // A role that may create nothing can still find out that there is nothing to do.
+  const { rows } = await client.query<{ exists: boolean }>(
+    "SELECT to_regclass('schema_migrations') IS NOT NULL AS exists",
+  );
+  if (rows[0]?.exists === true) return;
   await client.query(`
     CREATE TABLE IF NOT EXISTS schema_migrations (
       version integer PRIMARY KEY,
@@ -115,10 +131,29 @@ async function pendingMigrations(client: pg.Client, migrations: readonly Migrati
   return migrations.slice(rows.length);
 }
 
+async function applyBetweenOthers(
+  client: pg.Client,
+  migration: Migration,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let told = false; ; told = true) {
+    try {
+      await apply(client, migration);
+      return;
+    } catch (error) {
+      if (!IN_USE.has(errorCodeOf(error) ?? '')) throw error;
+      if (!told)
+        log.info({ migration: migration.name }, 'waiting for transactions that use what is to be changed');
+      await sleep(TABLE_RETRY_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+    }
+  }
+}
+
 async function apply(client: pg.Client, migration: Migration): Promise<void> {
   const { version, name, sql, checksum } = migration;
   try {
-    await client.query('BEGIN');
+    await client.query(`BEGIN; SET LOCAL lock_timeout = ${TABLE_WAIT_MS}`);
     await client.query(sql);
     await client.query('INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)', [
       version,

@@ -80,10 +80,14 @@ export async function forgetRequests(sql: Sql): Promise<number> {
 }
 
 function demandGoodId(requestId: string): void {
-  if (requestId.length > REQUEST_ID_CHARACTERS_MAX) {
+  const isLong = requestId.length > 2 * REQUEST_ID_CHARACTERS_MAX;
+  if (isLong || [...requestId].length > REQUEST_ID_CHARACTERS_MAX) {
     throw invalidField('request_id', `must have at most ${REQUEST_ID_CHARACTERS_MAX} characters`);
   }
-  if (requestId.includes('\0')) throw invalidField('request_id', 'must not contain a NUL character');
+  // Bytes that are not UTF-8 arrive as U+FFFD, so two different ids could look like one.
+  if (/[\0\uFFFD]/.test(requestId) || !requestId.isWellFormed()) {
+    throw invalidField('request_id', 'must be UTF-8 without NUL and U+FFFD');
+  }
 }
 
 /** One request runs at a time; the lock goes with the transaction. */

@@ -2,12 +2,23 @@
 
 import { type Principal, principalOf, serverStream, signalOf, unary } from '../../interceptors/index.js';
 import {
+  StockChangeKind as ChangeKindMessage,
   type InventoryServiceServer,
   type Item as ItemMessage,
   type Reservation as ReservationMessage,
+  type SettleReservationRequest as SettleMessage,
   ReservationState as StateMessage,
+  type StockChange as StockChangeMessage,
 } from '../../proto/gen/inventory/v1/inventory_service.js';
-import { adjustStock, createItem, getItem, type ItemDeps, listItems } from './items.js';
+import {
+  adjustStock,
+  createItem,
+  getItem,
+  type ItemDeps,
+  listItems,
+  listStockChanges,
+  type StockChange,
+} from './items.js';
 import {
   commitReservation,
   getReservation,
@@ -16,8 +27,10 @@ import {
   type ReservationState,
   releaseReservation,
   reserveStock,
+  type SettleReservationRequest,
+  settleReservation,
 } from './reservations.js';
-import type { Caller, Item } from './stock.js';
+import type { Caller, ChangeKind, Item } from './stock.js';
 import { type WatchDeps, watchStock } from './watch.js';
 
 /** The role that may read what belongs to others. */
@@ -54,12 +67,36 @@ export function createHandlers(deps: HandlerDeps): InventoryServiceServer {
         await getReservation(deps, callerOf(principalOf(call)), reservationId),
       ),
     })),
+    settleReservation: unary(async (request, call) => ({
+      reservation: reservationMessageOf(
+        await settleReservation(deps, principalOf(call).clientId, settlementOf(request)),
+      ),
+    })),
+    listStockChanges: unary(async (request) => {
+      const { changes, nextPageToken } = await listStockChanges(deps, request);
+      return { changes: changes.map(changeMessageOf), nextPageToken };
+    }),
     watchStock: serverStream((request, call) => watchStock(deps, request, signalOf(call))),
   };
 }
 
-function callerOf({ subject, roles }: Principal): Caller {
-  return { subject, isOperator: roles.has(OPERATOR_ROLE) };
+function callerOf({ subject, roles, actors }: Principal): Caller {
+  return { subject, isOperator: roles.has(OPERATOR_ROLE), actingClient: actors[0] };
+}
+
+/** Whatever is no end that can be asked for counts as missing. */
+function settlementOf({
+  reservationId,
+  outcome,
+  authoriser,
+  requestId,
+}: SettleMessage): SettleReservationRequest {
+  const outcomes = {
+    [StateMessage.RESERVATION_STATE_COMMITTED]: 'COMMITTED',
+    [StateMessage.RESERVATION_STATE_RELEASED]: 'RELEASED',
+  } as const;
+  const known: Readonly<Record<number, 'COMMITTED' | 'RELEASED'>> = outcomes;
+  return { reservationId, outcome: known[outcome], authoriser, requestId };
 }
 
 function itemMessageOf({ sku, name, unitPrice, onHand, reserved, createTime }: Item): ItemMessage {
@@ -81,5 +118,27 @@ function reservationMessageOf(reservation: Reservation): ReservationMessage {
     lines: lines.map(({ sku, quantity, unitPrice }) => ({ sku, quantity, unitPrice: { ...unitPrice } })),
     createTime,
     expireTime,
+  };
+}
+
+const KIND_MESSAGES = {
+  CREATED: ChangeKindMessage.STOCK_CHANGE_KIND_CREATED,
+  ADJUSTED: ChangeKindMessage.STOCK_CHANGE_KIND_ADJUSTED,
+  RESERVED: ChangeKindMessage.STOCK_CHANGE_KIND_RESERVED,
+  COMMITTED: ChangeKindMessage.STOCK_CHANGE_KIND_COMMITTED,
+  RELEASED: ChangeKindMessage.STOCK_CHANGE_KIND_RELEASED,
+  EXPIRED: ChangeKindMessage.STOCK_CHANGE_KIND_EXPIRED,
+} satisfies Record<ChangeKind, ChangeKindMessage>;
+
+function changeMessageOf({ delta, actor, kind, reservationId, ...change }: StockChange): StockChangeMessage {
+  return {
+    ...change,
+    kind: KIND_MESSAGES[kind],
+    onHandDelta: delta.onHand,
+    reservedDelta: delta.reserved,
+    actorId: actor?.subject ?? '',
+    actingClientId: actor?.actingClient ?? '',
+    authorisingTokenId: actor?.authorisingToken ?? '',
+    reservationId: reservationId ?? '',
   };
 }

@@ -2,7 +2,9 @@
 
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
 import {
+  type Actor,
   type Caller,
+  type ChangeKind,
   type Item,
   type Money,
   ON_HAND_MAX,
@@ -18,14 +20,16 @@ export const INITIAL_ON_HAND_MAX = 1_000_000_000n;
 /** What a transaction on the catalogue can do. */
 export interface ItemTransaction extends StockTransaction {
   /** Adds an item with its first line of history; undefined when the sku is taken. */
-  insertItem(item: NewItem & { actor: string }): Promise<Item | undefined>;
+  insertItem(item: NewItem & { actor: Actor }): Promise<Item | undefined>;
 }
 
 /** What the catalogue needs of a store. */
 export interface ItemStore {
   getItem(sku: string): Promise<Item | undefined>;
-  /** A page by sku; throws FIELD_INVALID for a page size or token that is not good. */
-  listItems(page: { pageSize: number; pageToken: string }): Promise<ItemPage>;
+  /** A page by sku; throws FIELD_INVALID for a page size, token or filter that is not good. */
+  listItems(page: FilteredPage): Promise<ItemPage>;
+  /** The changes of one item, the newest first; throws as listItems does. */
+  listChanges(sku: string, page: FilteredPage): Promise<ChangePage>;
   /** Runs the work once for a request and commits it, or nothing; a repeated request gets the first answer. */
   changeItemsOnce<T>(
     request: RepeatableRequest,
@@ -36,6 +40,35 @@ export interface ItemStore {
 /** What the functions of this file need. */
 export interface ItemDeps {
   readonly store: ItemStore;
+}
+
+/** Which part of a list is asked for, as it came from the caller. */
+export interface FilteredPage {
+  readonly pageSize: number;
+  readonly pageToken: string;
+  readonly filter: string;
+}
+
+/** One line of the history of an item. */
+export interface StockChange {
+  readonly changeId: bigint;
+  readonly sku: string;
+  readonly kind: ChangeKind;
+  readonly delta: { readonly onHand: bigint; readonly reserved: bigint };
+  /** As they were right after it. */
+  readonly onHand: bigint;
+  readonly reserved: bigint;
+  readonly reason: string;
+  readonly actor: Actor | undefined;
+  readonly reservationId: string | undefined;
+  readonly changeTime: Date;
+}
+
+/** Changes from the newest to the oldest. */
+export interface ChangePage {
+  readonly changes: readonly StockChange[];
+  /** Empty on the last page. */
+  readonly nextPageToken: string;
 }
 
 /** Items in the order of their skus. */
@@ -85,7 +118,7 @@ export async function createItem(deps: ItemDeps, caller: Caller, request: Create
   const { subject } = caller;
   const payload = payloadOf(sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand);
   return deps.store.changeItemsOnce({ subject, method: 'CreateItem', requestId, payload }, async (items) => {
-    const created = await items.insertItem({ sku, name, unitPrice, onHand, actor: subject });
+    const created = await items.insertItem({ sku, name, unitPrice, onHand, actor: caller });
     if (created === undefined) throw new ServiceError('ALREADY_EXISTS', `there is an item ${sku} already`);
     return created;
   });
@@ -111,11 +144,21 @@ export async function getItem(deps: ItemDeps, sku: string): Promise<Item> {
  *
  * @throws ServiceError FIELD_INVALID
  */
-export function listItems(
-  deps: ItemDeps,
-  request: { pageSize: number; pageToken: string },
-): Promise<ItemPage> {
+export function listItems(deps: ItemDeps, request: FilteredPage): Promise<ItemPage> {
   return deps.store.listItems(request);
+}
+
+/**
+ * A page of one item's history.
+ *
+ * @throws ServiceError FIELD_INVALID, NOT_FOUND
+ */
+export async function listStockChanges(
+  deps: ItemDeps,
+  { sku, ...page }: FilteredPage & { sku: string },
+): Promise<ChangePage> {
+  await getItem(deps, sku);
+  return await deps.store.listChanges(sku, page);
 }
 
 /**
@@ -144,7 +187,7 @@ export async function adjustStock(
     if (item === undefined) throw unknownItem(sku);
     checkAdjustment(item, delta);
     const deltas = [{ sku, onHand: delta, reserved: 0n }];
-    const movement = { kind: 'ADJUSTED', actor: subject, reason, reservationId: undefined, deltas } as const;
+    const movement = { kind: 'ADJUSTED', actor: caller, reason, reservationId: undefined, deltas } as const;
     const [adjusted] = await items.move(movement);
     if (adjusted === undefined) throw new TypeError('an item that is locked was not moved');
     return adjusted;

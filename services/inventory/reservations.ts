@@ -3,6 +3,7 @@
 import { ServiceError } from '../../interceptors/errors.js';
 import { unknownItem } from './items.js';
 import {
+  type Actor,
   type Caller,
   type ChangeKind,
   type Item,
@@ -56,6 +57,8 @@ export interface Reservation {
 
 /** A reservation as it is in the database. */
 export interface StoredReservation extends Reservation {
+  /** The service that acted for the owner when it was made; undefined when the owner came by itself. */
+  readonly actingClient: string | undefined;
   /** Whether its time is up by the database's clock, although its state may not say so yet. */
   readonly isDue: boolean;
 }
@@ -63,6 +66,7 @@ export interface StoredReservation extends Reservation {
 /** A reservation to be. */
 export interface NewReservation {
   readonly owner: string;
+  readonly actingClient: string | undefined;
   readonly lines: readonly ReservationLine[];
   readonly timeToLiveMicroseconds: bigint;
 }
@@ -141,7 +145,8 @@ export async function reserveStock(
 
 /**
  * Hands the reserved units out for good: they leave the stock. Committing what is committed
- * already changes nothing and answers the same.
+ * already changes nothing and answers the same. What a service has set aside for the caller is
+ * ended through that service alone.
  *
  * @throws ServiceError FIELD_INVALID; NOT_FOUND when it is not the caller's; RESERVATION_EXPIRED;
  *   RESERVATION_NOT_ACTIVE when it was released
@@ -167,6 +172,59 @@ export function releaseReservation(
   request: EndReservationRequest,
 ): Promise<Reservation> {
   return end(deps, caller, request, { method: 'ReleaseReservation', state: 'RELEASED' });
+}
+
+/** On whose word a service ends a reservation, by identifiers alone. */
+export interface Authoriser {
+  readonly userId: string;
+  readonly clientId: string;
+  /** Empty when the token had none. */
+  readonly sessionId: string;
+  readonly tokenId: string;
+}
+
+/** Asks to end a reservation on the recorded word of its owner. */
+export interface SettleReservationRequest extends EndReservationRequest {
+  readonly outcome: 'COMMITTED' | 'RELEASED' | undefined;
+  readonly authoriser: Authoriser | undefined;
+}
+
+/**
+ * Ends a reservation in the name of the service that made it for a user, when that user's token may have expired.
+ * The service can do nothing that it could not do with the token: it reaches only what it has reserved itself, for
+ * the user whom it names. What has ended already stays as it is, and the answer says how.
+ *
+ * @throws ServiceError FIELD_INVALID; NOT_FOUND, the same for a reservation that is missing, of another user, or
+ *   made without this service
+ */
+export async function settleReservation(
+  deps: ReservationDeps,
+  service: string,
+  { reservationId, requestId, outcome, authoriser }: SettleReservationRequest,
+): Promise<Reservation> {
+  const violations = new Violations();
+  violations.requireUuid(reservationId, 'reservation_id');
+  violations.require(outcome !== undefined, 'outcome', 'must be COMMITTED or RELEASED');
+  const { userId = '', clientId = '', sessionId = '', tokenId = '' } = authoriser ?? {};
+  violations.requireId(userId, 'authoriser.user_id');
+  violations.requireId(clientId, 'authoriser.client_id');
+  if (sessionId !== '') violations.requireUuid(sessionId, 'authoriser.session_id');
+  violations.requireUuid(tokenId, 'authoriser.token_id');
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+  if (outcome === undefined) throw new TypeError('a missing outcome was let through');
+
+  const id = reservationId.toLowerCase();
+  const payload = payloadOf(id, outcome, userId, clientId, sessionId, tokenId);
+  const request = { subject: service, method: 'SettleReservation', requestId, payload };
+  return await deps.store.changeReservationsOnce(request, async (reservations) => {
+    const found = await reservations.lockReservation(id);
+    if (found === undefined || found.owner !== userId || found.actingClient !== service) {
+      throw unknownReservation();
+    }
+    const actor = { subject: userId, actingClient: service, authorisingToken: tokenId };
+    return await endLocked(reservations, found, outcome, actor);
+  });
 }
 
 /**
@@ -204,7 +262,9 @@ export async function sweepReservations(deps: ReservationDeps): Promise<number> 
       const due = await reservations.lockDueReservations(EXPIRY_BATCH);
       // All items at once, in their order, before any is moved: one reservation after the other could deadlock.
       await lockItemsOf(reservations, due);
-      for (const reservation of due) await settle(reservations, reservation, { kind: 'EXPIRED' });
+      for (const reservation of due) {
+        await settle(reservations, reservation, { kind: 'EXPIRED', actor: undefined });
+      }
       return due.length;
     });
     expired += count;
@@ -262,12 +322,13 @@ function reserve(
     const timeToLiveMicroseconds = microsecondsOf(timeToLive);
     const reservation = await reservations.insertReservation({
       owner: subject,
+      actingClient: caller.actingClient,
       lines: priced,
       timeToLiveMicroseconds,
     });
     await reservations.move({
       kind: 'RESERVED',
-      actor: subject,
+      actor: caller,
       reason: '',
       reservationId: reservation.reservationId,
       deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
@@ -319,12 +380,11 @@ async function end(
   const request = { subject: caller.subject, method, requestId, payload: payloadOf(id) };
   const ended = await store.changeReservationsOnce(request, async (reservations) => {
     const found = await reservations.lockReservation(id);
-    if (found === undefined || !isOwn(found, caller)) throw unknownReservation();
-    if (found.state !== 'ACTIVE') return plain(found);
-    // The expiry is committed and told afterwards: an error thrown here would undo it.
-    if (found.isDue) return await expire(reservations, found);
-    await lockItemsOf(reservations, [found]);
-    return await settle(reservations, found, { kind: state, actor: caller.subject });
+    // What a service set aside for a purchase must not leave, or go back, behind the purchase's back.
+    const isThrough = found?.actingClient === undefined || found.actingClient === caller.actingClient;
+    if (found === undefined || !isOwn(found, caller) || !isThrough) throw unknownReservation();
+    // An expiry is committed and told afterwards: an error thrown here would undo it.
+    return await endLocked(reservations, found, state, caller);
   });
   if (ended.state === state) return ended;
   if (ended.state === 'EXPIRED') throw new ServiceError('RESERVATION_EXPIRED', 'the reservation has expired');
@@ -332,12 +392,25 @@ async function end(
   throw new ServiceError('RESERVATION_NOT_ACTIVE', `the reservation was ${description} before`);
 }
 
+/** Ends a reservation whose row is locked, unless it has ended before or its time is up. */
+async function endLocked(
+  reservations: ReservationTransaction,
+  found: StoredReservation,
+  state: Ending['state'],
+  actor: Actor,
+): Promise<Reservation> {
+  if (found.state !== 'ACTIVE') return plain(found);
+  if (found.isDue) return await expire(reservations, found);
+  await lockItemsOf(reservations, [found]);
+  return await settle(reservations, found, { kind: state, actor });
+}
+
 async function expire(
   reservations: ReservationTransaction,
   reservation: StoredReservation,
 ): Promise<Reservation> {
   await lockItemsOf(reservations, [reservation]);
-  return await settle(reservations, reservation, { kind: 'EXPIRED' });
+  return await settle(reservations, reservation, { kind: 'EXPIRED', actor: undefined });
 }
 
 async function lockItemsOf(
@@ -352,7 +425,10 @@ async function lockItemsOf(
 async function settle(
   reservations: ReservationTransaction,
   reservation: StoredReservation,
-  { kind, actor }: { kind: Extract<ChangeKind, 'COMMITTED' | 'RELEASED' | 'EXPIRED'>; actor?: string },
+  {
+    kind,
+    actor,
+  }: { kind: Extract<ChangeKind, 'COMMITTED' | 'RELEASED' | 'EXPIRED'>; actor: Actor | undefined },
 ): Promise<Reservation> {
   const { reservationId, lines } = reservation;
   const deltas = lines.map(({ sku, quantity }) => {
@@ -372,6 +448,10 @@ function unknownReservation(): ServiceError {
   return new ServiceError('NOT_FOUND', 'there is no such reservation');
 }
 
-function plain({ isDue: _isDue, ...reservation }: StoredReservation): Reservation {
+function plain({
+  isDue: _isDue,
+  actingClient: _actingClient,
+  ...reservation
+}: StoredReservation): Reservation {
   return reservation;
 }

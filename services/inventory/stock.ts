@@ -28,6 +28,8 @@ export interface Caller {
   readonly subject: string;
   /** Operators may read what belongs to others. */
   readonly isOperator: boolean;
+  /** The service that acts for the subject; undefined when the subject came by itself. */
+  readonly actingClient: string | undefined;
 }
 
 /** A request that its caller may send again. */
@@ -42,11 +44,20 @@ export interface RepeatableRequest {
 /** Why the stock of an item changed. */
 export type ChangeKind = 'CREATED' | 'ADJUSTED' | 'RESERVED' | 'COMMITTED' | 'RELEASED' | 'EXPIRED';
 
+/** On whose word stock moves. */
+export interface Actor {
+  readonly subject: string;
+  /** The service that acts for the subject, or in its own name on the subject's word. */
+  readonly actingClient: string | undefined;
+  /** The token with which the subject gave its word to a service that acts in its own name. */
+  readonly authorisingToken?: string | undefined;
+}
+
 /** What happened to the stock of some items at once. */
 export interface StockMovement {
   readonly kind: ChangeKind;
-  /** The subject that caused it; undefined when nobody did, as in an expiry. */
-  readonly actor: string | undefined;
+  /** On whose word it happened; undefined when nobody asked for it, as in an expiry. */
+  readonly actor: Actor | undefined;
   readonly reason: string;
   readonly reservationId: string | undefined;
   /** Each sku once. */

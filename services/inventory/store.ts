@@ -1,11 +1,13 @@
 /** What the domain needs, in SQL: every statement of the service stands in this file. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Database, Sql } from '../common/database.js';
+import { type FilterFields, filterOf } from '../common/filter.js';
 import type { Log } from '../common/log.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
 import { forgetRequests, oncePerRequest } from '../common/requests.js';
 import type { ChangeStore, StockLevel } from './change-feed.js';
-import type { ItemStore, ItemTransaction } from './items.js';
+import type { ChangePage, FilteredPage, ItemStore, ItemTransaction, StockChange } from './items.js';
 import type {
   NewReservation,
   Reservation,
@@ -15,12 +17,15 @@ import type {
   ReservationTransaction,
   StoredReservation,
 } from './reservations.js';
-import type { Item, StockMovement, StockTransaction } from './stock.js';
+import type { Actor, ChangeKind, Item, StockMovement, StockTransaction } from './stock.js';
 import type { SweeperStore } from './sweeper.js';
 import type { WatchStore } from './watch.js';
 
 /** The channel on which the instances tell each other that stock has changed; the payload is empty. */
 export const CHANGES_CHANNEL = 'stock_changes';
+
+/** How long after one announcement the next one is sent: under load, one of them stands for many changes. */
+const ANNOUNCE_PAUSE_MS = 20;
 
 /** Everything that the service keeps. */
 export type Store = ItemStore & ReservationStore & ChangeStore & WatchStore & SweeperStore;
@@ -43,6 +48,7 @@ export function createStore({ database, log }: { database: Database; log: Log })
   return {
     getItem: (sku) => selectItem(database, sku),
     listItems: (page) => selectItems(database, page),
+    listChanges: (sku, page) => selectChanges(database, sku, page),
     getReservation: (reservationId) => selectReservation(database, reservationId),
     hasDueReservations: () => selectWhetherDue(database),
     changeItemsOnce: (request, work) =>
@@ -60,6 +66,7 @@ export function createStore({ database, log }: { database: Database; log: Log })
  * Wakes the watchers of all instances, after the commit and outside its transaction: a NOTIFY
  * inside would make PostgreSQL commit one transaction at a time. One notification stands for
  * everything that was committed before it was sent; a lost one costs a watcher some time, no more.
+ * So it need not be on the disk, and under load it is sent now and then.
  */
 function createAnnouncer(database: Database, log: Log): () => void {
   let isSending = false;
@@ -70,10 +77,11 @@ function createAnnouncer(database: Database, log: Log): () => void {
     while (isWanted) {
       isWanted = false;
       try {
-        await database.query(`NOTIFY ${CHANGES_CHANNEL}`);
+        await database.query(`SET LOCAL synchronous_commit = off; NOTIFY ${CHANGES_CHANNEL}`);
       } catch (error) {
         log.warn({ err: error }, 'could not announce a change of stock');
       }
+      await sleep(ANNOUNCE_PAUSE_MS);
     }
     isSending = false;
   }
@@ -101,18 +109,110 @@ async function selectItem(sql: Sql, sku: string): Promise<Item | undefined> {
   return rows[0] && itemOf(rows[0]);
 }
 
+/** What items can be filtered by. */
+const ITEM_FIELDS: FilterFields = {
+  sku: { type: 'text', sql: 'sku' },
+  name: { type: 'text', sql: 'name' },
+  'unit_price.minor_units': { type: 'integer', sql: 'price_minor' },
+  'unit_price.currency_code': { type: 'text', sql: 'currency_code' },
+  on_hand: { type: 'integer', sql: 'on_hand' },
+  reserved: { type: 'integer', sql: 'reserved' },
+  create_time: { type: 'time', sql: 'create_time' },
+};
+
 async function selectItems(
   sql: Sql,
-  request: { pageSize: number; pageToken: string },
+  request: FilteredPage,
 ): Promise<{ items: Item[]; nextPageToken: string }> {
-  const { limit, after } = pageOf(request, [cursorPatterns.text]);
+  const { condition, values, fingerprint, pattern } = filterOf(request.filter, ITEM_FIELDS, 3);
+  const { limit, after } = pageOf(request, [pattern, cursorPatterns.text]);
   const { rows } = await sql.query<ItemRow>(
-    `SELECT ${ITEM_COLUMNS} FROM items WHERE sku > $1 ORDER BY sku LIMIT $2`,
-    [after?.[0] ?? '', limit + 1],
+    `SELECT ${ITEM_COLUMNS} FROM items WHERE sku > $1${condition} ORDER BY sku LIMIT $2`,
+    [after?.[1] ?? '', limit + 1, ...values],
+    { isOneOff: values.length > 0 },
   );
   const items = rows.slice(0, limit).map(itemOf);
   const last = items.at(-1);
-  return { items, nextPageToken: rows.length > limit && last !== undefined ? pageTokenOf([last.sku]) : '' };
+  const isLast = rows.length <= limit || last === undefined;
+  return { items, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, last.sku]) };
+}
+
+/** Every kind of change; the compiler sees to it that none is forgotten. */
+const CHANGE_KINDS = Object.keys({
+  CREATED: true,
+  ADJUSTED: true,
+  RESERVED: true,
+  COMMITTED: true,
+  RELEASED: true,
+  EXPIRED: true,
+} satisfies Record<ChangeKind, true>);
+
+/** What the history can be filtered by. */
+const CHANGE_FIELDS: FilterFields = {
+  kind: { type: 'word', sql: 'kind', words: CHANGE_KINDS },
+  on_hand_delta: { type: 'integer', sql: 'on_hand_delta' },
+  reserved_delta: { type: 'integer', sql: 'reserved_delta' },
+  reason: { type: 'text', sql: 'reason' },
+  actor_id: { type: 'text', sql: 'actor' },
+  acting_client_id: { type: 'text', sql: 'acting_client' },
+  reservation_id: { type: 'uuid', sql: 'reservation_id' },
+  change_time: { type: 'time', sql: 'change_time' },
+};
+
+interface ChangeRow {
+  change_id: bigint;
+  sku: string;
+  kind: ChangeKind;
+  on_hand_delta: bigint;
+  reserved_delta: bigint;
+  on_hand: bigint;
+  reserved: bigint;
+  reason: string;
+  actor: string | null;
+  acting_client: string | null;
+  authorising_token: string | null;
+  reservation_id: string | null;
+  change_time: Date;
+}
+
+async function selectChanges(sql: Sql, sku: string, request: FilteredPage): Promise<ChangePage> {
+  const { condition, values, fingerprint, pattern } = filterOf(request.filter, CHANGE_FIELDS, 4);
+  const { limit, after } = pageOf(request, [pattern, cursorPatterns.integer]);
+  const { rows } = await sql.query<ChangeRow>(
+    `SELECT change_id, sku, kind, on_hand_delta, reserved_delta, on_hand, reserved, reason, actor, acting_client,
+            authorising_token, reservation_id, change_time
+       FROM stock_changes
+      WHERE sku = $1 AND ($2::bigint IS NULL OR change_id < $2)${condition}
+      ORDER BY change_id DESC LIMIT $3`,
+    [sku, after?.[1] ?? null, limit + 1, ...values],
+    { isOneOff: values.length > 0 },
+  );
+  const changes = rows.slice(0, limit).map(changeOf);
+  const last = changes.at(-1);
+  const isLast = rows.length <= limit || last === undefined;
+  return { changes, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, String(last.changeId)]) };
+}
+
+function changeOf(row: ChangeRow): StockChange {
+  const { change_id, sku, kind, on_hand, reserved, reason, change_time } = row;
+  return {
+    changeId: change_id,
+    sku,
+    kind,
+    delta: { onHand: row.on_hand_delta, reserved: row.reserved_delta },
+    onHand: on_hand,
+    reserved,
+    reason,
+    actor: actorOf(row),
+    reservationId: row.reservation_id ?? undefined,
+    changeTime: change_time,
+  };
+}
+
+function actorOf({ actor, acting_client, authorising_token }: ChangeRow): Actor | undefined {
+  if (actor === null) return undefined;
+  const actingClient = acting_client ?? undefined;
+  return { subject: actor, actingClient, authorisingToken: authorising_token ?? undefined };
 }
 
 function stockTransaction(sql: Sql, moved: () => void): StockTransaction {
@@ -147,8 +247,8 @@ async function moveStock(sql: Sql, movement: StockMovement): Promise<Item[]> {
        RETURNING items.*, delta.on_hand AS on_hand_delta, delta.reserved AS reserved_delta
      ), noted AS (
        INSERT INTO stock_changes (change_id, sku, kind, on_hand_delta, reserved_delta, on_hand, reserved,
-                                  reason, actor, reservation_id, change_time)
-       SELECT change_id, sku, $4, on_hand_delta, reserved_delta, on_hand, reserved, $5, $6, $7, change_time
+                                  reason, actor, reservation_id, change_time, acting_client, authorising_token)
+       SELECT change_id, sku, $4, on_hand_delta, reserved_delta, on_hand, reserved, $5, $6, $7, change_time, $8, $9
          FROM moved
      )
      SELECT ${ITEM_COLUMNS} FROM moved`,
@@ -158,8 +258,10 @@ async function moveStock(sql: Sql, movement: StockMovement): Promise<Item[]> {
       deltas.map(({ reserved }) => reserved),
       kind,
       reason,
-      actor ?? null,
+      actor?.subject ?? null,
       reservationId ?? null,
+      actor?.actingClient ?? null,
+      actor?.authorisingToken ?? null,
     ],
   );
   if (rows.length !== deltas.length)
@@ -182,11 +284,20 @@ function itemTransaction(sql: Sql, moved: () => void): ItemTransaction {
            RETURNING *
          ), noted AS (
            INSERT INTO stock_changes (change_id, sku, kind, on_hand_delta, reserved_delta, on_hand, reserved,
-                                      reason, actor, change_time)
-           SELECT change_id, sku, 'CREATED', on_hand, reserved, on_hand, reserved, '', $6, change_time FROM created
+                                      reason, actor, acting_client, change_time)
+           SELECT change_id, sku, 'CREATED', on_hand, reserved, on_hand, reserved, '', $6, $7, change_time
+             FROM created
          )
          SELECT ${ITEM_COLUMNS} FROM created`,
-        [sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand, actor],
+        [
+          sku,
+          name,
+          unitPrice.minorUnits,
+          unitPrice.currencyCode,
+          onHand,
+          actor.subject,
+          actor.actingClient ?? null,
+        ],
       );
       return rows[0] && itemOf(rows[0]);
     },
@@ -203,6 +314,7 @@ function itemOf(row: ItemRow): Item {
 interface ReservationRow {
   reservation_id: string;
   owner: string;
+  acting_client: string | null;
   state: ReservationState;
   create_time: Date;
   expire_time: Date;
@@ -218,7 +330,7 @@ interface ReservationRow {
  * locked already, so time spent waiting for a lock counts.
  */
 const RESERVATIONS_CHOSEN = `
-  SELECT reservation_id, owner, state, create_time, expire_time, expire_time <= clock_timestamp() AS is_due,
+  SELECT reservation_id, owner, acting_client, state, create_time, expire_time, expire_time <= clock_timestamp() AS is_due,
          sku, quantity, price_minor, currency_code
     FROM chosen JOIN reservation_lines USING (reservation_id)
    ORDER BY expire_time, reservation_id, line_number`;
@@ -274,13 +386,13 @@ function reservationTransaction(sql: Sql, moved: () => void): ReservationTransac
 }
 
 async function insertReservation(sql: Sql, reservation: NewReservation): Promise<Reservation> {
-  const { owner, lines, timeToLiveMicroseconds } = reservation;
+  const { owner, actingClient, lines, timeToLiveMicroseconds } = reservation;
   const { rows } = await sql.query<Pick<ReservationRow, 'reservation_id' | 'create_time' | 'expire_time'>>(
     `WITH clock AS (
        SELECT clock_timestamp() AS now
      ), made AS (
-       INSERT INTO reservations (owner, create_time, expire_time)
-       SELECT $1, now, now + $2::bigint * interval '1 microsecond' FROM clock
+       INSERT INTO reservations (owner, create_time, expire_time, acting_client)
+       SELECT $1, now, now + $2::bigint * interval '1 microsecond', $7 FROM clock
        RETURNING reservation_id, create_time, expire_time
      ), filled AS (
        INSERT INTO reservation_lines (reservation_id, line_number, sku, quantity, price_minor, currency_code)
@@ -296,6 +408,7 @@ async function insertReservation(sql: Sql, reservation: NewReservation): Promise
       lines.map(({ quantity }) => quantity),
       lines.map(({ unitPrice }) => unitPrice.minorUnits),
       lines.map(({ unitPrice }) => unitPrice.currencyCode),
+      actingClient ?? null,
     ],
   );
   const [made] = rows;
@@ -309,8 +422,12 @@ function reservationsOf(rows: readonly ReservationRow[]): StoredReservation[] {
   const found = new Map<string, StoredReservation & { lines: ReservationLine[] }>();
   for (const row of rows) {
     const { reservation_id: reservationId, owner, state, is_due: isDue } = row;
+    const actingClient = row.acting_client ?? undefined;
     const times = { createTime: row.create_time, expireTime: row.expire_time };
-    const known = found.get(reservationId) ?? { reservationId, owner, state, lines: [], ...times, isDue };
+    const known = found.get(reservationId) ?? {
+      ...{ reservationId, owner, actingClient, state, lines: [], isDue },
+      ...times,
+    };
     const unitPrice = { minorUnits: row.price_minor, currencyCode: row.currency_code };
     known.lines.push({ sku: row.sku, quantity: row.quantity, unitPrice });
     found.set(reservationId, known);

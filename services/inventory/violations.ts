@@ -5,8 +5,10 @@ import type { Money } from './stock.js';
 
 /** Violations reported at most: they travel in trailers, whose size peers limit. */
 export const VIOLATIONS_MAX = 25;
-/** The longest request id, in UTF-16 units. */
+/** The longest request id, in characters. */
 export const REQUEST_ID_LENGTH_MAX = 255;
+/** The longest identifier of somebody else's, in UTF-16 units. */
+export const ID_LENGTH_MAX = 255;
 /** The longest name or reason, in characters. */
 export const TEXT_LENGTH_MAX = 200;
 
@@ -38,10 +40,16 @@ export class Violations {
 
   /** What makes a retry the same request. */
   requireRequestId(requestId: string): void {
-    const { length } = requestId;
+    const length = characters(requestId, REQUEST_ID_LENGTH_MAX);
     const holds = length >= 1 && length <= REQUEST_ID_LENGTH_MAX && isFaithful(requestId);
     const description = `must be 1 to ${REQUEST_ID_LENGTH_MAX} characters of valid UTF-8 without NUL`;
     this.require(holds, 'request_id', description);
+  }
+
+  /** An identifier that another service has given out. */
+  requireId(id: string, field: string): void {
+    const holds = id.length >= 1 && id.length <= ID_LENGTH_MAX && isFaithful(id) && !/\p{Cc}/u.test(id);
+    this.require(holds, field, `must be 1 to ${ID_LENGTH_MAX} characters without control characters`);
   }
 
   /** One line of text for people. */

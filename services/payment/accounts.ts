@@ -18,6 +18,7 @@ export interface OnceRequest {
 export interface PageRequest {
   readonly pageSize: number;
   readonly pageToken: string;
+  readonly filter: string;
 }
 
 /** What accounts need to be kept in. */
@@ -106,10 +107,10 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
       );
     },
 
-    async listEntries({ accountId, pageSize, pageToken }, caller) {
+    async listEntries({ accountId, ...page }, caller) {
       requireValid(checkId('account_id', accountId));
       const account = await visibleAccount(store, accountId, caller);
-      return await store.listEntries(account.accountId, { pageSize, pageToken });
+      return await store.listEntries(account.accountId, page);
     },
   };
 }

@@ -12,8 +12,6 @@ export interface Caller {
   readonly sessionId: string | undefined;
   /** The token, by its identifier. */
   readonly tokenId: string;
-  /** When the token expires, in seconds since the epoch. */
-  readonly expiresAtSeconds: number;
   /** Aborted when the call has ended, was cancelled or was cut. */
   readonly signal: AbortSignal;
   /**

@@ -3,6 +3,9 @@
  * out, take the money. Each step is written down before it is taken, so whoever finds the payment knows what may
  * have happened, and each can be taken again.
  *
+ * The goods are reserved with the buyer's own authority. With the decision it is recorded on whose word it was made;
+ * from then on the service ends the reservation in its own name, so it needs no token of a buyer who may be gone.
+ *
  * Until `committing` is written, everything can be undone, and no goods have left. From then on only inventory's
  * answer decides: goods handed out are paid for from money that is held already, so the capture cannot fail; goods
  * not handed out release the money. While the answer is missing, nothing is undone.
@@ -14,7 +17,7 @@ import { type ErrorCode, type FieldViolation, ServiceError } from '../../interce
 import { accountNotFound } from './accounts.js';
 import type { Caller } from './caller.js';
 import { checkId, checkLines, checkRequestId, type OrderLine, requireValid } from './fields.js';
-import type { Inventory, Reservation } from './inventory.js';
+import type { Authoriser, Inventory, Reservation, Settlement } from './inventory.js';
 import { type Books, captureTransfer } from './ledger.js';
 import { MINOR_UNITS_MAX } from './money.js';
 import type { Payment } from './payments.js';
@@ -40,10 +43,11 @@ export interface Saga extends Payment {
   /** Whoever claimed the payment last; nobody else may change it. */
   readonly worker: string;
   readonly failure: Failure | undefined;
+  /** On whose word it runs: of the decision, once that is made. */
+  readonly authoriser: Authoriser;
+  /** What its request was answered when it was captured; every retry gets the same. */
+  readonly firstAnswer: Payment | undefined;
 }
-
-/** On whose word money moves, by identifiers alone. */
-export type Authoriser = Pick<Caller, 'subject' | 'clientId' | 'sessionId' | 'tokenId'>;
 
 /** A payment that is about to begin. */
 export interface NewPayment {
@@ -77,11 +81,10 @@ export interface CheckoutStore {
   begin(payment: NewPayment, leaseMs: number): Promise<{ saga: Saga; isNew: boolean } | undefined>;
   /** Claims a payment that nobody works on; undefined when somebody does, or when it has ended. */
   claim(paymentId: string, worker: string, leaseMs: number): Promise<Saga | undefined>;
-  /**
-   * Claims unfinished payments that nobody works on, each for a worker of its own. Those at `committing` only when
-   * they are among `settleable`.
-   */
-  claimAbandoned(settleable: readonly string[], limit: number, leaseMs: number): Promise<readonly Saga[]>;
+  /** Claims unfinished payments that nobody works on, each for a worker of its own. */
+  claimAbandoned(limit: number, leaseMs: number): Promise<readonly Saga[]>;
+  /** A payment as it stands; undefined when there is none. */
+  findSaga(paymentId: string): Promise<Saga | undefined>;
   /**
    * Takes one step in one transaction. `stillAllowed`, when given, is asked last before it commits.
    *
@@ -132,8 +135,6 @@ export const defaultCheckoutTimes: CheckoutTimes = {
 
 /** Abandoned payments taken up in one go. */
 export const ABANDONED_MAX = 20;
-/** Payments whose buyers' authority is remembered at most. */
-export const UNSETTLED_MAX = 10_000;
 
 /** Where the saga tells operators of what it could not tell a caller. */
 export interface CheckoutLog {
@@ -144,6 +145,7 @@ export interface CheckoutLog {
 /** What the saga needs. */
 export interface CheckoutDeps {
   readonly store: CheckoutStore;
+  readonly settlement: Settlement;
   readonly clock: Clock;
   readonly log: CheckoutLog;
   readonly times?: CheckoutTimes;
@@ -155,7 +157,7 @@ export interface Checkout {
    * Buys, or finishes or repeats what the same request began.
    *
    * @throws ServiceError why it came to nothing: FIELD_INVALID, NOT_FOUND, INSUFFICIENT_STOCK, INSUFFICIENT_FUNDS,
-   *   RESERVATION_EXPIRED, codes of the caller's token; DEPENDENCY_UNAVAILABLE and REQUEST_IN_PROGRESS also when
+   *   RESERVATION_EXPIRED, PAYMENT_CANCELLED, codes of the caller's token; DEPENDENCY_UNAVAILABLE and REQUEST_IN_PROGRESS also when
    *   it is not known yet, and asking again with the same request_id tells; REQUEST_ID_REUSED
    */
   checkout(
@@ -164,10 +166,17 @@ export interface Checkout {
   ): Promise<Payment>;
   /** Finishes or undoes payments that were left behind; returns how many came to an end. */
   resumeAbandoned(): Promise<number>;
+  /** Finishes or undoes one payment that its worker has claimed; returns whether it came to an end. */
+  finish(claimed: Saga): Promise<boolean>;
 }
 
 /** Steps from which everything can still be undone. */
 const UNDOABLE: readonly Step[] = ['reserving', 'reserved', 'held'];
+
+/** Whether everything can still be undone: no goods have left. */
+export function isUndoable({ step }: Saga): boolean {
+  return UNDOABLE.includes(step);
+}
 
 /** Failures that say something about the order: the same request gets the same answer for ever. */
 const ABOUT_THE_ORDER: ReadonlySet<ErrorCode> = new Set([
@@ -179,20 +188,17 @@ const ABOUT_THE_ORDER: ReadonlySet<ErrorCode> = new Set([
 
 /** The saga over a store. */
 export function createCheckout(deps: CheckoutDeps): Checkout {
-  const { store, log, times = defaultCheckoutTimes } = deps;
+  const { store, settlement, log, times = defaultCheckoutTimes } = deps;
   const { leaseMs } = times;
-  const unsettled = createUnsettled(deps.clock);
   const persist = createPersistence(deps.clock, times);
 
   /** Takes steps until the payment has ended. What remains unfinished is left for the resumer. */
-  async function run(begun: Saga, authority: Authority, next: (saga: Saga) => Promise<Saga>): Promise<Saga> {
+  async function run(begun: Saga, next: (saga: Saga) => Promise<Saga>): Promise<Saga> {
     let saga = begun;
     try {
       while (!hasEnded(saga)) saga = await next(saga);
-      unsettled.forget(saga.paymentId);
       return saga;
     } catch (error) {
-      unsettled.remember(saga.paymentId, authority);
       await store.giveUp(saga).catch((cause: unknown) => {
         log.warn({ err: cause, paymentId: saga.paymentId }, 'a claim could not be given up; it will run out');
       });
@@ -203,18 +209,30 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
   /** Buys as long as that goes well, and undoes when it does not. */
   async function buy(begun: Saga, buyer: Buyer): Promise<Payment> {
     let fault: ServiceError | undefined;
-    const ended = await run(begun, buyer, async (saga) => {
+    const running = run(begun, async (saga) => {
       try {
         return await stepForward(saga, buyer);
       } catch (error) {
-        const undoable = UNDOABLE.includes(saga.step) && error instanceof ServiceError;
-        if (!undoable) throw error;
+        if (!isUndoable(saga) || !(error instanceof ServiceError)) throw error;
         fault = faultOf(error, buyer);
         return await beginUndo(saga, UNDOABLE, failureOf(fault));
       }
     });
-    if (ended.step === 'captured') return ended;
+    const ended = await running.catch(async (error: unknown) => {
+      const elsewhere = await endedElsewhere(begun, error);
+      fault = undefined;
+      return elsewhere;
+    });
+    if (ended.step === 'captured') return ended.firstAnswer ?? ended;
     throw fault ?? errorOf(ended);
+  }
+
+  /** The payment that somebody else has brought to its end, as a cancellation does; or throws what there was. */
+  async function endedElsewhere({ paymentId }: Saga, error: unknown): Promise<Saga> {
+    const isTaken = error instanceof ServiceError && error.code === 'REQUEST_IN_PROGRESS';
+    const now = isTaken ? await store.findSaga(paymentId) : undefined;
+    if (now === undefined || !(hasEnded(now) || now.step === 'undoing')) throw error;
+    return now;
   }
 
   function stepForward(saga: Saga, buyer: Buyer): Promise<Saga> {
@@ -226,7 +244,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
       case 'held':
         return decide(saga, buyer);
       default:
-        return settle(saga, buyer.inventory);
+        return settle(saga);
     }
   }
 
@@ -238,11 +256,22 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
     const { reservationId } = reservation;
     const price = priceOf(reservation, currencyCode);
     // The reservation is noted even when its price will not do, because undoing needs to know it.
-    return await store.advance(saga, ['reserving'], leaseMs, async () =>
+    const change: Change =
       'amount' in price
         ? { step: 'reserved', reservationId, amount: price.amount }
-        : { step: 'undoing', reservationId, failure: failureOf(price.fault) },
-    );
+        : { step: 'undoing', reservationId, failure: failureOf(price.fault) };
+    const noting = store.advance(saga, ['reserving'], leaseMs, async () => change);
+    return await noting.catch(async (error: unknown) => {
+      await giveBackUnwanted(saga, reservationId);
+      throw error;
+    });
+  }
+
+  /** Whoever cancelled while the goods were being reserved did not know of the reservation. */
+  async function giveBackUnwanted(saga: Saga, reservationId: string): Promise<void> {
+    const now = await store.findSaga(saga.paymentId).catch(() => undefined);
+    if (now?.failure !== undefined && now.reservationId === undefined)
+      await release({ ...saga, reservationId });
   }
 
   async function hold(saga: Saga): Promise<Saga> {
@@ -275,17 +304,36 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
     );
   }
 
-  /** What is left to do once it is decided: needs no word of the buyer's any more, only access to inventory. */
-  async function settle(saga: Saga, inventory: Inventory | undefined): Promise<Saga> {
-    if (saga.step === 'undoing') return await finishUndo(saga, inventory);
-    if (inventory === undefined) throw new TypeError('a payment at committing needs inventory to be settled');
-    const refused = await commitGoods(saga, inventory, persist);
-    if (refused !== undefined) return await beginUndo(saga, ['committing'], failureOf(refused));
+  /** What is left to do once it is decided: needs no word of the buyer's any more. */
+  async function settle(saga: Saga): Promise<Saga> {
+    if (saga.step === 'undoing') return await finishUndo(saga);
+    if (!(await handOut(saga))) return await beginUndo(saga, ['committing'], RAN_OUT);
     return await store.advance(saga, ['committing'], leaseMs, async (books) => {
       await books.dropHold(saga.paymentId);
       await books.post(captureTransfer({ ...saga, amount: amountOf(saga) }));
       return { step: 'captured' };
     });
+  }
+
+  /**
+   * Has the goods handed out; false when it is certain that they are not and never will be.
+   *
+   * @throws whatever leaves it open
+   */
+  async function handOut(saga: Saga): Promise<boolean> {
+    const { paymentId, reservationId, authoriser } = saga;
+    if (reservationId === undefined) throw new TypeError('a payment at committing has a reservation');
+    const request = {
+      reservationId,
+      outcome: 'COMMITTED',
+      authoriser,
+      requestId: `${paymentId}:commit`,
+    } as const;
+    const { state } = await persist(() => settlement.settle(request)).catch((cause: unknown) => {
+      throw unknownOutcome(cause);
+    });
+    if (state === 'ACTIVE') throw unknownOutcome(new Error('inventory left the reservation as it was'));
+    return state === 'COMMITTED';
   }
 
   async function beginUndo(saga: Saga, from: readonly Step[], failure: Failure): Promise<Saga> {
@@ -295,27 +343,32 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
     });
   }
 
-  /** Gives the goods back if that is possible; if not, their reservation runs out by itself. */
-  async function finishUndo(saga: Saga, inventory: Inventory | undefined): Promise<Saga> {
-    const { paymentId, reservationId } = saga;
-    if (reservationId !== undefined && inventory !== undefined) {
-      const request = { reservationId, requestId: `${paymentId}:release` };
-      await persist(() => inventory.release(request)).catch((error: unknown) => {
-        log.warn({ err: error, paymentId, reservationId }, 'a reservation was left to run out by itself');
-      });
-    }
+  async function finishUndo(saga: Saga): Promise<Saga> {
+    await release(saga);
     return await store.advance(saga, ['undoing'], leaseMs, async () => ({ step: 'failed' }));
   }
 
+  /** Gives the goods back if that is possible; if not, their reservation runs out by itself. */
+  async function release({ paymentId, reservationId, authoriser }: Saga): Promise<void> {
+    if (reservationId === undefined) return;
+    const request = {
+      reservationId,
+      outcome: 'RELEASED',
+      authoriser,
+      requestId: `${paymentId}:release`,
+    } as const;
+    await persist(() => settlement.settle(request)).catch((error: unknown) => {
+      log.warn({ err: error, paymentId, reservationId }, 'a reservation was left to run out by itself');
+    });
+  }
+
   /** Finishes what was decided; undoes the rest, because its caller is no longer there. */
-  async function resume(saga: Saga): Promise<boolean> {
-    const { paymentId, step } = saga;
-    const authority = unsettled.recall(paymentId);
+  async function finish(claimed: Saga): Promise<boolean> {
+    const { paymentId, step } = claimed;
     try {
-      const ended = await run(saga, authority, async (current) => {
-        if (!UNDOABLE.includes(current.step)) return await settle(current, authority.inventory);
-        return await beginUndo(current, UNDOABLE, INTERRUPTED);
-      });
+      const ended = await run(claimed, async (current) =>
+        isUndoable(current) ? await beginUndo(current, UNDOABLE, INTERRUPTED) : await settle(current),
+      );
       log.info(
         { paymentId, foundAt: step, end: ended.step },
         'a payment that was left behind came to its end',
@@ -338,7 +391,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
       if (begun.isNew) return await buy(begun.saga, buyer);
       const { saga } = begun;
       if (saga.payloadHash !== payloadHash) throw reused();
-      if (saga.step === 'captured') return saga;
+      if (saga.step === 'captured') return saga.firstAnswer ?? saga;
       if (saga.step === 'failed') throw errorOf(saga);
       const claimed = await store.claim(saga.paymentId, worker, leaseMs);
       if (claimed === undefined) throw inProgress();
@@ -346,41 +399,12 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
     },
 
     async resumeAbandoned() {
-      const abandoned = await store.claimAbandoned(unsettled.paymentIds(), ABANDONED_MAX, leaseMs);
-      const outcomes = await Promise.all(abandoned.map(resume));
+      const abandoned = await store.claimAbandoned(ABANDONED_MAX, leaseMs);
+      const outcomes = await Promise.all(abandoned.map(finish));
       return outcomes.filter((hasCome) => hasCome).length;
     },
-  };
-}
 
-/** What a payment under way can be settled with, and for how long. */
-interface Authority {
-  readonly inventory: Inventory | undefined;
-  readonly expiresAtSeconds: number;
-}
-
-const NO_AUTHORITY: Authority = { inventory: undefined, expiresAtSeconds: 0 };
-
-/**
- * Remembers with whose authority an unfinished payment can be settled, for as long as the token lives. In memory
- * alone: a token must not be written down anywhere.
- */
-function createUnsettled(clock: Clock) {
-  const authorities = new Map<string, Authority>();
-
-  const isOver = ({ expiresAtSeconds }: Authority) => expiresAtSeconds * 1_000 <= clock.wallMs();
-
-  return {
-    remember(paymentId: string, authority: Authority): void {
-      if (authority.inventory === undefined || isOver(authority)) return;
-      if (authorities.size < UNSETTLED_MAX) authorities.set(paymentId, authority);
-    },
-    recall: (paymentId: string): Authority => authorities.get(paymentId) ?? NO_AUTHORITY,
-    forget: (paymentId: string): void => void authorities.delete(paymentId),
-    paymentIds(): readonly string[] {
-      for (const [paymentId, authority] of authorities) if (isOver(authority)) authorities.delete(paymentId);
-      return [...authorities.keys()];
-    },
+    finish,
   };
 }
 
@@ -392,43 +416,19 @@ class CheckoutCancelled extends ServiceError {
   }
 }
 
+const RAN_OUT: Failure = {
+  reason: 'RESERVATION_EXPIRED',
+  message: 'the reservation ran out before the goods were handed out; nothing was charged',
+  violations: [],
+  isRetriable: true,
+};
+
 const INTERRUPTED: Failure = {
   reason: 'INTERRUPTED',
   message: 'the purchase was interrupted before it was decided; nothing was charged',
   violations: [],
   isRetriable: true,
 };
-
-/**
- * Has the goods handed out.
- *
- * @returns undefined when they are; the reason when it is certain that they are not and never will be
- * @throws whatever leaves it open
- */
-async function commitGoods(
-  saga: Saga,
-  inventory: Inventory,
-  persist: Persist,
-): Promise<ServiceError | undefined> {
-  const { paymentId, reservationId } = saga;
-  if (reservationId === undefined) throw new TypeError('a payment at committing has a reservation');
-  const request = { reservationId, requestId: `${paymentId}:commit` };
-  try {
-    await persist(() => inventory.commit(request));
-    return undefined;
-  } catch (error) {
-    const code = error instanceof ServiceError ? error.code : undefined;
-    if (code === 'NOT_FOUND') return ranOut(error);
-    if (code !== 'RESERVATION_EXPIRED' && code !== 'RESERVATION_NOT_ACTIVE') throw unknownOutcome(error);
-    // An earlier attempt whose answer was lost may have handed the goods out.
-    const { state } = await persist(() => inventory.find(reservationId)).catch((cause: unknown) => {
-      throw unknownOutcome(cause);
-    });
-    if (state === 'COMMITTED') return undefined;
-    if (state === 'ACTIVE' && code === 'RESERVATION_NOT_ACTIVE') throw unknownOutcome(error);
-    return ranOut(error);
-  }
-}
 
 /** Asks, and asks again a few times while nobody answers. */
 type Persist = <T>(ask: () => Promise<T>, signal?: AbortSignal) => Promise<T>;
@@ -497,14 +497,9 @@ function failureOf(error: ServiceError): Failure {
 function errorOf({ failure }: Saga): ServiceError {
   if (failure === undefined) throw new TypeError('a payment that failed has a failure');
   const { reason, message, violations } = failure;
-  const codes: readonly ErrorCode[] = [...ABOUT_THE_ORDER, 'RESERVATION_EXPIRED'];
+  const codes: readonly ErrorCode[] = [...ABOUT_THE_ORDER, 'RESERVATION_EXPIRED', 'PAYMENT_CANCELLED'];
   const code = codes.find((known) => known === reason) ?? 'DEPENDENCY_UNAVAILABLE';
   return new ServiceError(code, message, { violations });
-}
-
-function ranOut(cause: unknown): ServiceError {
-  const message = 'the reservation ran out before the goods were handed out; nothing was charged';
-  return new ServiceError('RESERVATION_EXPIRED', message, { cause });
 }
 
 function unknownOutcome(cause: unknown): ServiceError {

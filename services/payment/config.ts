@@ -22,6 +22,8 @@ import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common
 /** Everything that can be configured. */
 export interface Config {
   readonly databaseUrl: string;
+  /** The same database as a role that may change its schema; the role of `databaseUrl` does when undefined. */
+  readonly migrationDatabaseUrl: string | undefined;
   readonly natsUrl: string;
   readonly listen: string;
   readonly opsListen: string;
@@ -43,6 +45,7 @@ export interface Config {
 
 const VARIABLES = {
   DATABASE_URL: secret(url({ protocols: ['postgres:', 'postgresql:'] })),
+  PORTCULLIS_MIGRATION_DATABASE_URL: optional(secret(url({ protocols: ['postgres:', 'postgresql:'] }))),
   NATS_URL: secret(url({ protocols: ['nats:', 'tls:'] })),
   PORTCULLIS_LISTEN: withDefault(hostPort(), '127.0.0.1:50053'),
   PORTCULLIS_OPS_LISTEN: withDefault(hostPort(), '127.0.0.1:51053'),
@@ -77,6 +80,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   if (clientKey === undefined) throw new TypeError('the configuration passed without a client key');
   return Object.freeze({
     databaseUrl: values.DATABASE_URL,
+    migrationDatabaseUrl: values.PORTCULLIS_MIGRATION_DATABASE_URL,
     natsUrl: values.NATS_URL,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,

@@ -4,6 +4,8 @@ import { isCurrency, type Money } from './money.js';
 
 /** Characters of a `request_id` at most. */
 export const REQUEST_ID_CHARACTERS_MAX = 255;
+/** Characters of a reason at most. */
+export const REASON_CHARACTERS_MAX = 200;
 /** Lines of an order at most. */
 export const LINES_MAX = 50;
 /** Violations reported at most: they travel in trailers, whose size peers limit. */
@@ -46,7 +48,8 @@ export function checkId(field: string, id: string): Violations {
 /** A key made by the caller. */
 export function checkRequestId(requestId: string): Violations {
   const field = 'request_id';
-  const length = [...requestId].length;
+  // A megabyte need not be counted to be too long.
+  const length = requestId.length > 2 * REQUEST_ID_CHARACTERS_MAX ? requestId.length : [...requestId].length;
   if (length < 1 || length > REQUEST_ID_CHARACTERS_MAX) {
     return [{ field, description: `must have 1 to ${REQUEST_ID_CHARACTERS_MAX} characters` }];
   }
@@ -55,6 +58,15 @@ export function checkRequestId(requestId: string): Violations {
     return [{ field, description: 'must be UTF-8 without NUL and U+FFFD' }];
   }
   return [];
+}
+
+/** A sentence for people; may be empty. */
+export function checkReason(field: string, reason: string): Violations {
+  const holds = reason.length <= 2 * REASON_CHARACTERS_MAX && [...reason].length <= REASON_CHARACTERS_MAX;
+  // Other control characters than those that fields forbid would forge lines where reasons are listed.
+  if (holds && !/[\p{Cc}\uFFFD]/u.test(reason) && reason.isWellFormed()) return [];
+  const description = `must be at most ${REASON_CHARACTERS_MAX} characters without control characters`;
+  return [{ field, description }];
 }
 
 /** The code of a currency. */

@@ -15,6 +15,7 @@ import type { Checkout } from './checkout.js';
 import type { Inventory } from './inventory.js';
 import type { Account, EntryKind, LedgerEntry } from './ledger.js';
 import type { Payment, PaymentState, Payments } from './payments.js';
+import type { Reversals } from './reversals.js';
 
 /** Any call of this service. */
 type Call = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getDeadline'>;
@@ -24,6 +25,7 @@ export interface HandlerDeps {
   readonly accounts: Accounts;
   readonly payments: Payments;
   readonly checkout: Checkout;
+  readonly reversals: Reversals;
   /** Inventory on behalf of the call's user. */
   readonly inventoryFor: (call: Call) => Inventory;
 }
@@ -33,6 +35,7 @@ export function createHandlers({
   accounts,
   payments,
   checkout,
+  reversals,
   inventoryFor,
 }: HandlerDeps): PaymentServiceServer {
   return {
@@ -57,6 +60,14 @@ export function createHandlers({
       const payment = await checkout.checkout(request, buyer);
       return { payment: paymentMessage(payment) };
     }),
+    refundPayment: unary(async (request, call) => {
+      const payment = await reversals.refund(request, callerOf(call));
+      return { payment: paymentMessage(payment) };
+    }),
+    cancelPayment: unary(async (request, call) => {
+      const payment = await reversals.cancel(request, callerOf(call));
+      return { payment: paymentMessage(payment) };
+    }),
     getPayment: unary(async ({ paymentId }, call) => {
       const payment = await payments.get(paymentId, callerOf(call));
       return { payment: paymentMessage(payment) };
@@ -69,14 +80,13 @@ export function createHandlers({
 }
 
 function callerOf(call: Call): Caller {
-  const { subject, roles, clientId, sessionId, tokenId, expiresAtSeconds } = principalOf(call);
+  const { subject, roles, clientId, sessionId, tokenId } = principalOf(call);
   return {
     subject,
     isOperator: roles.has('operator'),
     clientId,
     sessionId,
     tokenId,
-    expiresAtSeconds,
     signal: signalOf(call),
     stillAllowed: () => stillAllowed(call),
   };
@@ -96,6 +106,7 @@ function accountMessage(account: Account): AccountMessage {
 const ENTRY_KINDS = {
   DEPOSIT: EntryKindMessage.ENTRY_KIND_DEPOSIT,
   CAPTURE: EntryKindMessage.ENTRY_KIND_CAPTURE,
+  REFUND: EntryKindMessage.ENTRY_KIND_REFUND,
 } as const satisfies Record<EntryKind, EntryKindMessage>;
 
 function entryMessage(entry: LedgerEntry): LedgerEntryMessage {
@@ -109,7 +120,7 @@ const PAYMENT_STATES = {
 } as const satisfies Record<PaymentState, PaymentStateMessage>;
 
 function paymentMessage(payment: Payment): PaymentMessage {
-  const { paymentId, accountId, state, amount, lines, reservationId, failureReason } = payment;
+  const { paymentId, accountId, state, amount, refunded, lines, reservationId, failureReason } = payment;
   return {
     paymentId,
     accountId,
@@ -120,5 +131,6 @@ function paymentMessage(payment: Payment): PaymentMessage {
     failureReason: failureReason ?? '',
     createTime: payment.createTime,
     updateTime: payment.updateTime,
+    refunded,
   };
 }

@@ -13,22 +13,44 @@ export interface Reservation {
 }
 
 /**
- * Inventory on behalf of one user. Each change carries a request id, so it may be asked for again.
+ * Inventory on behalf of one user.
  *
  * Errors are ServiceErrors. DEPENDENCY_UNAVAILABLE says that nobody knows whether the change happened; other codes
  * are inventory's answer.
  */
 export interface Inventory {
-  /** Sets units aside: all lines or none. Ends early when the caller's call does. */
+  /**
+   * Sets units aside: all lines or none. It carries a request id, so it may be asked for again. Ends early when the
+   * caller's call does.
+   */
   reserve(request: {
     lines: readonly OrderLine[];
     timeToLiveSeconds: number;
     requestId: string;
   }): Promise<Reservation>;
-  /** Hands the units out for good. Goes on when the caller's call has ended. */
-  commit(request: { reservationId: string; requestId: string }): Promise<Reservation>;
-  /** Gives the units back. Goes on when the caller's call has ended. */
-  release(request: { reservationId: string; requestId: string }): Promise<Reservation>;
-  /** How a reservation stands. Goes on when the caller's call has ended. */
-  find(reservationId: string): Promise<Reservation>;
+}
+
+/** On whose word goods and money move, by identifiers alone. */
+export interface Authoriser {
+  readonly subject: string;
+  readonly clientId: string;
+  readonly sessionId: string | undefined;
+  readonly tokenId: string;
+}
+
+/** Inventory in this service's own name, for reservations that it has made for its buyers. */
+export interface Settlement {
+  /**
+   * Ends a reservation on the word that its owner gave when that still counted, which may be long ago. It carries a
+   * request id, so it may be asked for again. What has ended already stays as it is: the state of the answer says
+   * what has become of the goods.
+   *
+   * @throws ServiceError of any code when that is not known
+   */
+  settle(request: {
+    reservationId: string;
+    outcome: 'COMMITTED' | 'RELEASED';
+    authoriser: Authoriser;
+    requestId: string;
+  }): Promise<Reservation>;
 }

@@ -2,7 +2,7 @@
 import type { Money } from './money.js';
 
 /** What moves money. */
-export type EntryKind = 'DEPOSIT' | 'CAPTURE';
+export type EntryKind = 'DEPOSIT' | 'CAPTURE' | 'REFUND';
 
 /**
  * The accounts that belong to nobody, one of each in every currency: WORLD is where deposits come from, SALES
@@ -23,6 +23,8 @@ export interface Transfer {
   readonly paymentId: string | undefined;
   /** The user on whose call it happens. */
   readonly actorId: string;
+  /** What that user gives as a reason; empty when there is none to give. */
+  readonly reason: string;
   readonly entries: readonly TransferEntry[];
 }
 
@@ -68,7 +70,7 @@ export function depositTransfer(accountId: string, amount: Money, actorId: strin
     { account: { system: 'WORLD' }, minorUnits: -minorUnits },
     { account: { accountId }, minorUnits },
   ] as const;
-  return { kind: 'DEPOSIT', currencyCode, paymentId: undefined, actorId, entries };
+  return { kind: 'DEPOSIT', currencyCode, paymentId: undefined, actorId, reason: '', entries };
 }
 
 /** The money of a purchase goes from the buyer to the shop. */
@@ -83,5 +85,22 @@ export function captureTransfer(purchase: {
     { account: { accountId }, minorUnits: -amount.minorUnits },
     { account: { system: 'SALES' }, minorUnits: amount.minorUnits },
   ] as const;
-  return { kind: 'CAPTURE', currencyCode: amount.currencyCode, paymentId, actorId: userId, entries };
+  const { currencyCode } = amount;
+  return { kind: 'CAPTURE', currencyCode, paymentId, actorId: userId, reason: '', entries };
+}
+
+/** Money of a purchase goes back from the shop to the buyer. */
+export function refundTransfer(refund: {
+  paymentId: string;
+  accountId: string;
+  amount: Money;
+  actorId: string;
+  reason: string;
+}): Transfer {
+  const { paymentId, accountId, amount, actorId, reason } = refund;
+  const entries = [
+    { account: { system: 'SALES' }, minorUnits: -amount.minorUnits },
+    { account: { accountId }, minorUnits: amount.minorUnits },
+  ] as const;
+  return { kind: 'REFUND', currencyCode: amount.currencyCode, paymentId, actorId, reason, entries };
 }

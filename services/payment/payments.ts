@@ -16,6 +16,8 @@ export interface Payment {
   readonly state: PaymentState;
   /** Undefined until the prices are known. */
   readonly amount: Money | undefined;
+  /** How much of the amount was paid back; undefined until it is captured. */
+  readonly refunded: Money | undefined;
   readonly lines: readonly OrderLine[];
   /** Undefined until the reservation is made. */
   readonly reservationId: string | undefined;
@@ -55,6 +57,11 @@ export interface Payments {
   list(page: PageRequest, caller: Caller): Promise<{ payments: readonly Payment[]; nextPageToken: string }>;
 }
 
+/** NOT_FOUND, in the same words whether the payment is missing or somebody else's. */
+export function paymentNotFound(): ServiceError {
+  return new ServiceError('NOT_FOUND', 'there is no such payment');
+}
+
 /** The payments that a store keeps. */
 export function createPayments({ store }: { store: PaymentsStore }): Payments {
   return {
@@ -62,7 +69,7 @@ export function createPayments({ store }: { store: PaymentsStore }): Payments {
       requireValid(checkId('payment_id', paymentId));
       const payment = await store.findPayment(paymentId);
       const visible = payment !== undefined && (payment.userId === caller.subject || caller.isOperator);
-      if (!visible) throw new ServiceError('NOT_FOUND', 'there is no such payment');
+      if (!visible) throw paymentNotFound();
       return payment;
     },
 

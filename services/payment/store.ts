@@ -1,17 +1,23 @@
 /** The books in PostgreSQL. What must always be true of them is enforced by the schema; see the migrations. */
 import { randomUUID } from 'node:crypto';
+import { deserialize, serialize } from 'node:v8';
 import { type FieldViolation, ServiceError } from '../../interceptors/errors.js';
 import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database.js';
+import { type FilterFields, filterOf } from '../common/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
 import { oncePerRequest } from '../common/requests.js';
 import type { AccountsStore } from './accounts.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
 import type { OrderLine } from './fields.js';
 import type { Account, Books, EntryKind, LedgerEntry, Transfer } from './ledger.js';
-import type { PaymentState, PaymentsStore } from './payments.js';
+import type { Payment, PaymentState, PaymentsStore } from './payments.js';
+import type { ReversalStore } from './reversals.js';
 
 /** Everything that the payment service keeps. */
-export interface Store extends AccountsStore, PaymentsStore, CheckoutStore {}
+export interface Store extends AccountsStore, PaymentsStore, CheckoutStore, ReversalStore {
+  /** Whether the role that the service works with could change entries, triggers apart. */
+  mayRewriteLedger(): Promise<boolean>;
+}
 
 /** The store in a database that has been migrated. */
 export function createStore(database: Database): Store {
@@ -19,6 +25,13 @@ export function createStore(database: Database): Store {
     ...createAccountsStore(database),
     ...createPaymentsStore(database),
     ...createCheckoutStore(database),
+    ...createReversalStore(database),
+    async mayRewriteLedger() {
+      const { rows } = await database.query<{ may: boolean }>(
+        "SELECT has_table_privilege('entries', 'UPDATE, DELETE, TRUNCATE') AS may",
+      );
+      return rows[0]?.may === true;
+    },
   };
 }
 
@@ -37,15 +50,17 @@ function createAccountsStore(database: Database): AccountsStore {
     },
 
     async listEntries(accountId, page) {
-      const { limit, after } = pageOf(page, [cursorPatterns.integer]);
+      const { condition, values, fingerprint, pattern } = filterOf(page.filter, ENTRY_FIELDS, 4);
+      const { limit, after } = pageOf(page, [pattern, cursorPatterns.integer]);
       const { rows } = await database.query<EntryRow>(
         `SELECT entry_id, entries.sequence, currency_code, amount, kind, payment_id, entries.create_time
            FROM entries JOIN transfers USING (transfer_id)
-           WHERE account_id = $1 AND ($2::bigint IS NULL OR entries.sequence < $2)
+           WHERE account_id = $1 AND ($2::bigint IS NULL OR entries.sequence < $2)${condition}
            ORDER BY entries.sequence DESC LIMIT $3`,
-        [accountId, after?.[0] ?? null, limit + 1],
+        [accountId, after?.[1] ?? null, limit + 1, ...values],
+        { isOneOff: values.length > 0 },
       );
-      const { items, nextPageToken } = cutPage(rows, limit);
+      const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
       return { entries: items.map(entryFrom), nextPageToken };
     },
   };
@@ -54,21 +69,21 @@ function createAccountsStore(database: Database): AccountsStore {
 function createPaymentsStore(database: Database): PaymentsStore {
   return {
     async findPayment(paymentId) {
-      const { rows } = await database.query<PaymentRow>('SELECT * FROM payments WHERE payment_id = $1', [
-        paymentId,
-      ]);
-      return rows[0] && sagaFrom(rows[0]);
+      const row = await selectPayment(database, paymentId);
+      return row && paymentFrom(row);
     },
 
     async listPayments(userId, page) {
-      const { limit, after } = pageOf(page, [cursorPatterns.integer]);
+      const { condition, values, fingerprint, pattern } = filterOf(page.filter, PAYMENT_FIELDS, 4);
+      const { limit, after } = pageOf(page, [pattern, cursorPatterns.integer]);
       const { rows } = await database.query<PaymentRow>(
-        `SELECT * FROM payments WHERE user_id = $1 AND ($2::bigint IS NULL OR sequence < $2)
+        `SELECT * FROM payments WHERE user_id = $1 AND ($2::bigint IS NULL OR sequence < $2)${condition}
            ORDER BY sequence DESC LIMIT $3`,
-        [userId, after?.[0] ?? null, limit + 1],
+        [userId, after?.[1] ?? null, limit + 1, ...values],
+        { isOneOff: values.length > 0 },
       );
-      const { items, nextPageToken } = cutPage(rows, limit);
-      return { payments: items.map(sagaFrom), nextPageToken };
+      const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
+      return { payments: items.map(paymentFrom), nextPageToken };
     },
   };
 }
@@ -112,19 +127,20 @@ function createCheckoutStore(database: Database): CheckoutStore {
       return rows[0] && sagaFrom(rows[0]);
     },
 
-    async claimAbandoned(settleable, limit, leaseMs) {
+    async claimAbandoned(limit, leaseMs) {
       const { rows } = await database.query<PaymentRow>(
-        `UPDATE payments SET worker = gen_random_uuid(), lease_until = ${LEASE_UNTIL('$3')}
+        `UPDATE payments SET worker = gen_random_uuid(), lease_until = ${LEASE_UNTIL('$2')}
            WHERE payment_id IN (
              SELECT payment_id FROM payments
-               WHERE ${IS_UNFINISHED} AND lease_until <= clock_timestamp()
-                 AND (step <> 'committing' OR payment_id = ANY ($1))
-               ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+               WHERE ${IS_UNFINISHED} AND lease_until <= (SELECT clock_timestamp())
+               ORDER BY lease_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
            ) RETURNING *`,
-        [settleable, limit, leaseMs],
+        [limit, leaseMs],
       );
       return rows.map(sagaFrom);
     },
+
+    findSaga: (paymentId) => findSaga(database, paymentId),
 
     advance: (saga, from, leaseMs, work, stillAllowed) =>
       database.transaction(async (sql) => {
@@ -142,6 +158,47 @@ function createCheckoutStore(database: Database): CheckoutStore {
       );
     },
   };
+}
+
+function createReversalStore(database: Database): ReversalStore {
+  return {
+    reverseOnce: (request, stillAllowed, work) =>
+      database.transaction(async (sql) => {
+        const answer = await oncePerRequest(sql, request, () =>
+          work({
+            books: openBooks(sql),
+            lockPayment: (paymentId) => findSaga(sql, paymentId, 'FOR NO KEY UPDATE'),
+            async seize(paymentId, worker, change, leaseMs) {
+              await sql.query('UPDATE payments SET worker = $2 WHERE payment_id = $1', [paymentId, worker]);
+              return await writeChange(sql, paymentId, change, leaseMs);
+            },
+            noteRefund: (paymentId, minorUnits) => noteRefund(sql, paymentId, minorUnits),
+          }),
+        );
+        await askLast(sql, stillAllowed);
+        return answer;
+      }),
+  };
+}
+
+async function findSaga(sql: Sql, paymentId: string, locking = ''): Promise<Saga | undefined> {
+  const row = await selectPayment(sql, paymentId, locking);
+  return row && sagaFrom(row);
+}
+
+async function selectPayment(sql: Sql, paymentId: string, locking = ''): Promise<PaymentRow | undefined> {
+  const select = `SELECT * FROM payments WHERE payment_id = $1 ${locking}`;
+  return (await sql.query<PaymentRow>(select, [paymentId])).rows[0];
+}
+
+async function noteRefund(sql: Sql, paymentId: string, minorUnits: bigint): Promise<Payment> {
+  const { rows } = await sql.query<PaymentRow>(
+    `UPDATE payments SET refunded = refunded + $2, update_time = clock_timestamp()
+       WHERE payment_id = $1 AND step = 'captured' RETURNING *`,
+    [paymentId, minorUnits],
+  );
+  if (rows[0] === undefined) throw new Error('a payment that was locked is not there');
+  return paymentFrom(rows[0]);
 }
 
 /**
@@ -197,14 +254,12 @@ function openBooks(sql: Sql): Books {
 }
 
 async function post(sql: Sql, transfer: Transfer): Promise<void> {
-  const { kind, paymentId = null, actorId, currencyCode, entries } = transfer;
+  const { kind, paymentId = null, actorId, reason, currencyCode, entries } = transfer;
   const transferId = randomUUID();
-  await sql.query('INSERT INTO transfers (transfer_id, kind, payment_id, actor_id) VALUES ($1, $2, $3, $4)', [
-    transferId,
-    kind,
-    paymentId,
-    actorId,
-  ]);
+  await sql.query(
+    'INSERT INTO transfers (transfer_id, kind, payment_id, actor_id, reason) VALUES ($1, $2, $3, $4, $5)',
+    [transferId, kind, paymentId, actorId, reason],
+  );
   for (const { account, minorUnits } of entries) {
     const [column, value] =
       'system' in account ? ['kind', account.system] : ['account_id', account.accountId];
@@ -283,13 +338,37 @@ async function writeChange(sql: Sql, paymentId: string, change: Change, leaseMs:
   );
   const [row] = rows;
   if (row === undefined) throw new Error('a payment that was locked is not there');
-  return sagaFrom(row);
+  if (step !== 'captured') return sagaFrom(row);
+  // What is answered now is what every retry gets, whatever is refunded by then.
+  const answer = serialize(paymentFrom(row));
+  await sql.query('UPDATE payments SET first_answer = $2 WHERE payment_id = $1', [paymentId, answer]);
+  return sagaFrom({ ...row, first_answer: answer });
 }
 
 /** When a lease that begins now is over, by the database's clock, which all instances share. */
 const LEASE_UNTIL = (parameter: string) =>
   `clock_timestamp() + ${parameter}::integer * interval '1 millisecond'`;
 const IS_UNFINISHED = `step NOT IN ('captured', 'failed')`;
+
+/** What payments can be filtered by. */
+const PAYMENT_FIELDS: FilterFields = {
+  state: { type: 'word', sql: 'state', words: ['PENDING', 'CAPTURED', 'FAILED'] },
+  account_id: { type: 'uuid', sql: 'account_id' },
+  'amount.minor_units': { type: 'integer', sql: 'amount' },
+  'amount.currency_code': { type: 'text', sql: 'currency_code' },
+  failure_reason: { type: 'text', sql: 'failure_reason' },
+  create_time: { type: 'time', sql: 'create_time' },
+  update_time: { type: 'time', sql: 'update_time' },
+};
+
+/** What entries can be filtered by. */
+const ENTRY_FIELDS: FilterFields = {
+  kind: { type: 'word', sql: 'kind', words: ['DEPOSIT', 'CAPTURE', 'REFUND'] },
+  'amount.minor_units': { type: 'integer', sql: 'amount' },
+  payment_id: { type: 'uuid', sql: 'payment_id' },
+  create_time: { type: 'time', sql: 'entries.create_time' },
+};
+
 const SELECT_ACCOUNT = `SELECT * FROM accounts WHERE kind = 'USER'`;
 
 interface AccountRow {
@@ -327,6 +406,11 @@ interface PaymentRow {
   readonly failure_message: string | null;
   readonly failure_violations: readonly FieldViolation[] | null;
   readonly retriable: boolean;
+  readonly refunded: bigint;
+  readonly first_answer: Buffer | null;
+  readonly client_id: string;
+  readonly session_id: string | null;
+  readonly token_id: string;
   readonly worker: string;
   readonly create_time: Date;
   readonly update_time: Date;
@@ -355,21 +439,36 @@ function entryFrom(row: EntryRow): LedgerEntry {
 
 function sagaFrom(row: PaymentRow): Saga {
   return {
-    paymentId: row.payment_id,
-    userId: row.user_id,
-    accountId: row.account_id,
-    state: row.state,
-    amount: row.amount === null ? undefined : { minorUnits: row.amount, currencyCode: row.currency_code },
-    lines: row.lines.map(([sku, quantity]): OrderLine => ({ sku, quantity: BigInt(quantity) })),
-    reservationId: row.reservation_id ?? undefined,
-    failureReason: row.failure_reason ?? undefined,
-    createTime: row.create_time,
-    updateTime: row.update_time,
+    ...paymentFrom(row),
     step: row.step,
     currencyCode: row.currency_code,
     payloadHash: row.payload_hash.toString('hex'),
     worker: row.worker,
     failure: failureFrom(row),
+    authoriser: {
+      subject: row.user_id,
+      clientId: row.client_id,
+      sessionId: row.session_id ?? undefined,
+      tokenId: row.token_id,
+    },
+    firstAnswer: row.first_answer === null ? undefined : (deserialize(row.first_answer) as Payment),
+  };
+}
+
+function paymentFrom(row: PaymentRow): Payment {
+  const { currency_code: currencyCode } = row;
+  return {
+    paymentId: row.payment_id,
+    userId: row.user_id,
+    accountId: row.account_id,
+    state: row.state,
+    amount: row.amount === null ? undefined : { minorUnits: row.amount, currencyCode },
+    refunded: row.step === 'captured' ? { minorUnits: row.refunded, currencyCode } : undefined,
+    lines: row.lines.map(([sku, quantity]): OrderLine => ({ sku, quantity: BigInt(quantity) })),
+    reservationId: row.reservation_id ?? undefined,
+    failureReason: row.failure_reason ?? undefined,
+    createTime: row.create_time,
+    updateTime: row.update_time,
   };
 }
 
@@ -387,9 +486,10 @@ function failureFrom(row: PaymentRow): Failure | undefined {
 function cutPage<Row extends { readonly sequence: bigint }>(
   rows: readonly Row[],
   limit: number,
+  fingerprint: string,
 ): { items: readonly Row[]; nextPageToken: string } {
   const items = rows.slice(0, limit);
   const last = items.at(-1);
   const isLast = rows.length <= limit || last === undefined;
-  return { items, nextPageToken: isLast ? '' : pageTokenOf([String(last.sequence)]) };
+  return { items, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, String(last.sequence)]) };
 }

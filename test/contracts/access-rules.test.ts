@@ -20,7 +20,7 @@ const PUBLIC_METHODS = [
 ];
 
 /** Scopes that no user's role gives: the clients of services hold them. */
-const SERVICE_SCOPES = ['auth.sync', 'auth.exchange', 'auth.introspect'];
+const SERVICE_SCOPES = ['auth.sync', 'auth.exchange', 'auth.introspect', 'inventory.settle'];
 
 const METADATA = {
   'auth.v1.AuthService': authMetadata,

@@ -211,7 +211,7 @@ async function pictureOf(printed: Printed): Promise<unknown> {
     const token = await logIn(printed, 'olga');
     const { items } = await ask(
       inventory.listItems.bind(inventory),
-      { pageSize: 0, pageToken: '' },
+      { pageSize: 0, pageToken: '', filter: '' },
       { token },
     );
     const accounts = await Promise.all(

@@ -27,7 +27,7 @@ const PATIENCE_MS = 20_000;
 const POLL_MS = 50;
 const OBSERVED_MS = 1_500;
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
-const PAGE = { pageSize: 10, pageToken: '' };
+const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 
 describe('a system with a part missing', function () {
   this.timeout(TEST_TIMEOUT_MS);

@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { expect } from 'chai';
+import pg from 'pg';
 import { ReservationState } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -15,7 +16,7 @@ const START_TIMEOUT_MS = 120_000;
 const SKU = 'LAMP-01';
 /** Far above what a broadcast takes on a busy machine, and well below the lease. */
 const BROADCAST_MS_MAX = 1_000;
-const PAGE = { pageSize: 10, pageToken: '' };
+const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 
 describe('the main job', () => {
   let system: System;
@@ -47,6 +48,20 @@ describe('the main job', () => {
     );
     const released = await ask(two.releaseReservation.bind(two), release, { token: alice });
     expect(released.reservation?.state).to.equal(ReservationState.RESERVATION_STATE_RELEASED);
+  });
+
+  it('keeps the books with a database role that cannot rewrite them', async () => {
+    const client = new pg.Client({ connectionString: system.databases.payment });
+    await client.connect();
+    try {
+      const { rows } = await client.query<{ usename: string; may: boolean }>(
+        `SELECT DISTINCT usename, has_table_privilege(usename, 'entries', 'UPDATE, DELETE, TRUNCATE') AS may
+           FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'portcullis'`,
+      );
+      expect(rows).to.deep.equal([{ usename: 'portcullis_payment', may: false }]);
+    } finally {
+      await client.end();
+    }
   });
 
   it('moves stock and money together, once for each request id', async () => {

@@ -1,4 +1,4 @@
-/** Inventory by gRPC, on behalf of the user whose call is served. */
+/** Inventory by gRPC: on behalf of the user whose call is served, and in the service's own name. */
 import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
 import { connectivityState, Metadata } from '@grpc/grpc-js';
 import {
@@ -7,6 +7,7 @@ import {
   type Exchange,
   errorOf,
   type Plaintext,
+  type TokenSource,
 } from '../../../interceptors/client.js';
 import type { Clock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError, signalOf } from '../../../interceptors/index.js';
@@ -15,7 +16,7 @@ import {
   type Reservation as ReservationMessage,
   ReservationState as StateMessage,
 } from '../../../proto/gen/inventory/v1/inventory_service.js';
-import type { Inventory, Reservation, ReservationState } from '../inventory.js';
+import type { Inventory, Reservation, ReservationState, Settlement } from '../inventory.js';
 
 /** How long one call to inventory may take. */
 export const INVENTORY_TIMEOUT_MS = 3_000;
@@ -26,10 +27,11 @@ export interface ServedCall {
   getDeadline(): Deadline;
 }
 
-/** Inventory, reachable on behalf of users. */
+/** Inventory, reachable on behalf of users and in the service's own name. */
 export interface InventoryConnection {
-  /** Inventory for the user of a call; of use until the user's token expires, even when the call has ended. */
+  /** Inventory for the user of a call, as long as that lasts. */
   forCall(call: ServedCall): Inventory;
+  readonly settlement: Settlement;
   close(): void;
 }
 
@@ -42,6 +44,8 @@ export interface InventoryConnectionOptions {
   readonly plaintext?: Plaintext;
   /** Trades the user's token for a narrower one: the one that came with the call goes nowhere else. */
   readonly exchange: Exchange;
+  /** Tokens of the service's own, with which it ends reservations that it has made for users. */
+  readonly own: TokenSource;
   readonly clock: Clock;
 }
 
@@ -51,7 +55,7 @@ export interface InventoryConnectionOptions {
  * @throws TypeError when users' tokens would leave this machine in plaintext
  */
 export function connectInventory(options: InventoryConnectionOptions): InventoryConnection {
-  const { addresses, credentials, plaintext, exchange, clock } = options;
+  const { addresses, credentials, plaintext, exchange, own, clock } = options;
   const clients = addresses.map(
     (address) =>
       new InventoryServiceClient(
@@ -62,49 +66,53 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
   );
   const nextClient = createRotation(clients);
 
-  function forCall(call: ServedCall): Inventory {
-    const source = exchange.forCall(call, { audience: 'inventory', scopes: ['inventory.reserve'] });
-    const interceptors = [authenticate(source)];
-    const signal = signalOf(call);
-    const callerDeadlineMs = millisecondsOf(call.getDeadline());
-
-    async function ask(
-      invoke: Invoke,
-      bound?: { signal: AbortSignal; deadlineMs: number },
-    ): Promise<Reservation> {
-      const deadline = Math.min(
-        clock.wallMs() + INVENTORY_TIMEOUT_MS,
-        bound?.deadlineMs ?? Number.POSITIVE_INFINITY,
-      );
-      const settings = {
-        metadata: traceOf(call),
-        options: { deadline, interceptors },
-        signal: bound?.signal,
-      };
-      const response = await invokeUnary(nextClient(), invoke, settings);
-      return reservationFrom(response.reservation);
-    }
-
-    return {
-      reserve: ({ lines, timeToLiveSeconds, requestId }) => {
-        const timeToLive = { seconds: BigInt(timeToLiveSeconds), nanos: 0 };
-        const request = { lines: lines.map((line) => ({ ...line })), timeToLive, requestId };
-        const bound = { signal, deadlineMs: callerDeadlineMs };
-        return ask((client, ...rest) => client.reserveStock(request, ...rest), bound);
-      },
-      commit: (request) => ask((client, ...rest) => client.commitReservation(request, ...rest)),
-      release: (request) => ask((client, ...rest) => client.releaseReservation(request, ...rest)),
-      find: (reservationId) => ask((client, ...rest) => client.getReservation({ reservationId }, ...rest)),
-    };
+  async function ask(
+    invoke: Invoke,
+    source: TokenSource,
+    bound: { signal?: AbortSignal; deadlineMs?: number; metadata?: Metadata } = {},
+  ): Promise<Reservation> {
+    const { signal, deadlineMs = Number.POSITIVE_INFINITY, metadata = new Metadata() } = bound;
+    const deadline = Math.min(clock.wallMs() + INVENTORY_TIMEOUT_MS, deadlineMs);
+    const settings = { metadata, options: { deadline, interceptors: [authenticate(source)] }, signal };
+    const response = await invokeUnary(nextClient(), invoke, settings);
+    return reservationFrom(response.reservation);
   }
 
   return {
-    forCall,
+    forCall: (call) => ({
+      reserve: ({ lines, timeToLiveSeconds, requestId }) => {
+        const source = exchange.forCall(call, { audience: 'inventory', scopes: ['inventory.reserve'] });
+        const timeToLive = { seconds: BigInt(timeToLiveSeconds), nanos: 0 };
+        const request = { lines: lines.map((line) => ({ ...line })), timeToLive, requestId };
+        return ask((client, ...rest) => client.reserveStock(request, ...rest), source, {
+          signal: signalOf(call),
+          deadlineMs: millisecondsOf(call.getDeadline()),
+          metadata: traceOf(call),
+        });
+      },
+    }),
+    settlement: {
+      settle: ({ reservationId, outcome, authoriser, requestId }) => {
+        const { subject, clientId, sessionId = '', tokenId } = authoriser;
+        const request = {
+          reservationId,
+          outcome: OUTCOMES[outcome],
+          authoriser: { userId: subject, clientId, sessionId, tokenId },
+          requestId,
+        };
+        return ask((client, ...rest) => client.settleReservation(request, ...rest), own);
+      },
+    },
     close: () => {
       for (const client of clients) client.close();
     },
   };
 }
+
+const OUTCOMES = {
+  COMMITTED: StateMessage.RESERVATION_STATE_COMMITTED,
+  RELEASED: StateMessage.RESERVATION_STATE_RELEASED,
+} as const;
 
 type Answer = { readonly reservation: ReservationMessage | undefined };
 type CallSettings = { readonly deadline: number; readonly interceptors: ReturnType<typeof authenticate>[] };
@@ -136,14 +144,8 @@ function invokeUnary(
   });
 }
 
-/** What inventory says about the order or the reservation, and the buyer may hear. */
-const ANSWERS: ReadonlySet<string> = new Set<ErrorCode>([
-  'FIELD_INVALID',
-  'NOT_FOUND',
-  'INSUFFICIENT_STOCK',
-  'RESERVATION_EXPIRED',
-  'RESERVATION_NOT_ACTIVE',
-]);
+/** What inventory says about the order, and the buyer may hear. */
+const ANSWERS: ReadonlySet<string> = new Set<ErrorCode>(['FIELD_INVALID', 'NOT_FOUND', 'INSUFFICIENT_STOCK']);
 
 /**
  * Whatever is no answer leaves open what has happened: a call that was cut, because the token was revoked meanwhile

@@ -1,19 +1,19 @@
 /** The drill holds against the system as it is, and fails when a guard is taken out. */
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { copyWithout, PROJECT_FOLDER, runDrill } from './run-drill.js';
 
 const TEST_TIMEOUT_MS = 180_000;
-const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 /** One fault of the broker, one of the way to auth, one of an instance and one of auth itself. */
 const ROUNDS = 4;
 const SEED = 461;
+const FLAGS = ['--only', 'REVOCATION', '--seed', String(SEED)];
 /** Where a lease ends. */
 const GUARD_FILE = 'interceptors/feed.ts';
 const GUARD_LINE = 'return lease.lengthMs - elapsedMs;';
@@ -40,7 +40,11 @@ describe('npm run drill', function () {
 
   it('breaks the system, finds no violation, says what it measured, and leaves nothing behind', async () => {
     const temporary = join(folder.path, 'whole');
-    const { code, output, figures } = await drill(PROJECT_FOLDER, temporary, ['--rounds', String(ROUNDS)]);
+    const { code, output, figures } = await runDrill<Figures>(PROJECT_FOLDER, temporary, [
+      ...FLAGS,
+      '--rounds',
+      String(ROUNDS),
+    ]);
     expect(output).to.contain('No violation.').and.to.contain(`seed ${SEED}`);
     expect(code).to.equal(0);
     expect(figures.violations).to.equal(0);
@@ -53,17 +57,13 @@ describe('npm run drill', function () {
   });
 
   it('exits 1 when an instance trusts its list for ever', async () => {
-    const copy = join(folder.path, 'unguarded');
-    for (const part of ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proto']) {
-      await cp(join(PROJECT_FOLDER, part), join(copy, part), { recursive: true });
-    }
-    await symlink(join(PROJECT_FOLDER, 'node_modules'), join(copy, 'node_modules'));
-    const file = join(copy, GUARD_FILE);
-    const source = await readFile(file, 'utf8');
-    expect(source.split(GUARD_LINE)).to.have.lengthOf(2);
-    await writeFile(file, source.replace(GUARD_LINE, 'return lease.lengthMs;'));
+    const guard = { file: GUARD_FILE, line: GUARD_LINE, instead: 'return lease.lengthMs;' };
+    const copy = await copyWithout(join(folder.path, 'unguarded'), guard);
     const rounds = ['--rounds', '1', '--faults', 'auth connections'];
-    const { code, figures } = await drill(copy, join(folder.path, 'broken'), rounds);
+    const { code, figures } = await runDrill<Figures>(copy, join(folder.path, 'broken'), [
+      ...FLAGS,
+      ...rounds,
+    ]);
     expect(code).to.equal(1);
     expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE');
   });
@@ -80,26 +80,3 @@ describe('npm run drill', function () {
     expect(error).to.have.property('stderr').that.contains('revocation');
   });
 });
-
-async function drill(
-  cwd: string,
-  temporary: string,
-  options: readonly string[],
-): Promise<{ code: number; output: string; figures: Figures }> {
-  await mkdir(temporary, { recursive: true, mode: 0o711 });
-  const json = join(temporary, 'figures.json');
-  const { HOME, PATH, XDG_CACHE_HOME } = process.env;
-  const program = ['--import', 'tsx', 'scripts/drill.ts', '--only', 'REVOCATION', '--seed', String(SEED)];
-  const running = promisify(execFile)(process.execPath, [...program, '--json', json, ...options], {
-    cwd,
-    env: { HOME, PATH, XDG_CACHE_HOME, TMPDIR: temporary },
-  });
-  const ended = await running.then(
-    ({ stdout }) => ({ code: 0, output: stdout }),
-    (error: unknown) => {
-      if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
-      return { code: Number(error.code), output: String(error.stdout) };
-    },
-  );
-  return { ...ended, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
-}

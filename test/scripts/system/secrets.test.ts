@@ -1,12 +1,14 @@
 /** The secrets of a data folder: made once, for its owner's eyes, and never written again. */
 
 import { createPrivateKey, createPublicKey } from 'node:crypto';
-import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { loadSecrets } from '../../../scripts/system/secrets.js';
+import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { rejectionOf } from '../../support/rejection.js';
 
 describe('the secrets of a data folder', () => {
   let folder: TemporaryFolder;
@@ -64,7 +66,19 @@ describe('the secrets of a data folder', () => {
       expect(createPublicKey(publicKey).equals(createPublicKey(key))).to.equal(true);
     }
     const scopes = Object.fromEntries(clients.map(({ client_id: id, scopes: granted }) => [id, granted]));
-    expect(scopes).to.deep.equal({ inventory: ['auth.sync'], payment: ['auth.sync', 'auth.exchange'] });
+    expect(scopes).to.deep.equal({
+      inventory: ['auth.sync'],
+      payment: ['auth.sync', 'auth.exchange', 'inventory.settle'],
+    });
+  });
+
+  it('of an earlier version, whose clients lack a right, are refused with a sentence', async () => {
+    const { bootstrapFile } = await loadSecrets(folder.path);
+    const made = await readFile(bootstrapFile, 'utf8');
+    await writeFile(bootstrapFile, made.replace(/,\s*"inventory\.settle"/, ''));
+    const refusal = await rejectionOf(loadSecrets(folder.path));
+    expect(refusal).to.be.instanceOf(SystemError);
+    expect(refusal.message).to.contain('payment lacks the scope inventory.settle');
   });
 
   it('hold a key-encryption key of 32 bytes', async () => {

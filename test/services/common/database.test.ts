@@ -9,11 +9,13 @@ import { expect } from 'chai';
 import pg from 'pg';
 import { ServiceError } from '../../../interceptors/index.js';
 import {
+  CONNECT_TIMEOUT_MS,
   type Database,
   IDLE_IN_TRANSACTION_TIMEOUT_MS,
   LOCK_TIMEOUT_MS,
   openDatabase,
   type Sql,
+  STATEMENT_TIMEOUT_MS,
   TRANSACTION_ATTEMPTS_MAX,
   violatedConstraint,
 } from '../../../services/common/database.js';
@@ -236,6 +238,15 @@ describe('database', () => {
       expect((await single.query(prepared, [all])).rows).to.deep.equal([{ count: 1n }]);
     });
 
+    it('is not kept when its text differs from call to call', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      const varied = 'SELECT * FROM counters WHERE value < $1 ORDER BY name';
+      await single.query(varied, [5], { isOneOff: true });
+      await single.transaction((sql) => sql.query(varied, [5], { isOneOff: true }));
+      const prepared = 'SELECT count(*) FROM pg_prepared_statements WHERE statement = $1';
+      expect((await single.query(prepared, [varied])).rows).to.deep.equal([{ count: 0n }]);
+    });
     it('is prepared anew when a migration has changed what it returns', async () => {
       await database.query(all, [0]);
       await database.transaction((sql) => sql.query(all, [0]));
@@ -269,6 +280,32 @@ describe('database', () => {
       await database.query(update);
       expect(database.missing()).to.equal('');
       expect(LOCK_TIMEOUT_MS).to.be.at.most(1_000);
+    });
+
+    it('a statement that runs too long is ended and DEPENDENCY_UNAVAILABLE, and the connection stays in use', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      const startedMs = performance.now();
+      const error = await expectUnavailable(single.query('SELECT pg_sleep(30)'));
+      expect(error.cause).to.have.property('code', '57014');
+      expect(performance.now() - startedMs).to.be.below(STATEMENT_TIMEOUT_MS + 900);
+      expect((await single.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }]);
+      expect(single.missing()).to.equal('');
+    });
+
+    it('a pool whose connections are all in use is DEPENDENCY_UNAVAILABLE after a while, and no outage', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      const slow = single.query('SELECT pg_sleep($1::float)', [CONNECT_TIMEOUT_MS / 1_000 + 0.7]);
+      const startedMs = performance.now();
+      const refused = await Promise.all(
+        Array.from({ length: 20 }, () => expectUnavailable(single.query('SELECT 1'))),
+      );
+      expect(performance.now() - startedMs).to.be.within(CONNECT_TIMEOUT_MS - 100, CONNECT_TIMEOUT_MS + 600);
+      for (const error of refused) expect(error.retryAfterMs).to.be.above(0);
+      await slow;
+      await until(() => single.missing() === '');
+      expect((await single.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }]);
     });
 
     it('a transaction that does nothing is ended by the server, and its locks are free', async () => {

@@ -92,6 +92,32 @@ describe('migrations', () => {
     await expectRefused({ '1-one.sql': FIRST }, /1-one\.sql is misnamed/);
   });
 
+  it('give way to transactions that use a table, so that nobody waits behind them, and come again', async () => {
+    await run({ '0001-one.sql': FIRST });
+    const holder = new pg.Client(fresh.url);
+    await holder.connect();
+    await holder.query('BEGIN; INSERT INTO one VALUES (1)');
+    const lines: string[] = [];
+    const migrating = run(
+      { '0001-one.sql': FIRST, '0002-two.sql': 'ALTER TABLE one ADD COLUMN more text' },
+      lines,
+    );
+    // Traffic goes on meanwhile: nothing is ever held up for as long as services wait for a lock.
+    let worstMs = 0;
+    for (const untilMs = performance.now() + 1_500; performance.now() < untilMs; ) {
+      const startedMs = performance.now();
+      await reader.query('INSERT INTO one VALUES (2)');
+      worstMs = Math.max(worstMs, performance.now() - startedMs);
+    }
+    expect(worstMs).to.be.below(1_000);
+    expect(await applied()).to.deep.equal(['0001-one.sql']);
+    await holder.query('COMMIT');
+    await holder.end();
+    await migrating;
+    expect(await applied()).to.deep.equal(['0001-one.sql', '0002-two.sql']);
+    expect(lines.filter((line) => line.includes('waiting for transactions'))).to.have.lengthOf(1);
+  });
+
   it('leave nothing of a migration that fails, and keep those before it', async () => {
     const files = { '0001-one.sql': FIRST, '0002-two.sql': `${SECOND} SELECT 1 / 0;` };
     await expectRefused(files, /0002-two\.sql failed: division by zero/);

@@ -171,8 +171,27 @@ describe('a request', () => {
     expect((await database.query('SELECT 1 FROM requests')).rows).to.deep.equal([]);
   });
 
+  it('is never taken for another whose id looks the same: normal forms, case, blanks', async () => {
+    const twins = [
+      '\u00e9',
+      'e\u0301',
+      '\u212b',
+      '\u00c5',
+      'A\u030a',
+      'ID',
+      'id',
+      ' id',
+      'id ',
+      '\u{1f600}'.repeat(255),
+    ];
+    for (const [index, requestId] of twins.entries()) {
+      expect(await send({ ...REQUEST, requestId }, index)).to.equal(index);
+    }
+    expect(runs).to.equal(twins.length);
+  });
+
   it('with an id that is too long or cannot be stored is refused', async () => {
-    for (const requestId of ['x'.repeat(REQUEST_ID_CHARACTERS_MAX + 1), 'a\0b']) {
+    for (const requestId of ['x'.repeat(REQUEST_ID_CHARACTERS_MAX + 1), 'a\0b', 'a\uFFFDb', 'a\uD800']) {
       expect(await codeOf(send({ ...REQUEST, requestId }, 1))).to.equal('FIELD_INVALID');
     }
     expect(runs).to.equal(0);

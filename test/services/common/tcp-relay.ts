@@ -9,13 +9,16 @@ export interface TcpRelay {
   cut(): Promise<void>;
   /** Accepts connections again, on the same port. */
   mend(): Promise<void>;
+  /** Leads new connections to another port. */
+  aim(targetPort: number): void;
 }
 
 /** Starts relaying from a free port to a port of this machine. */
 export async function startRelay(targetPort: number): Promise<TcpRelay> {
   const sockets = new Set<Socket>();
+  let target = targetPort;
   const server = createServer((near) => {
-    const far = connect(targetPort, '127.0.0.1');
+    const far = connect(target, '127.0.0.1');
     for (const socket of [near, far]) {
       sockets.add(socket);
       socket.on('error', () => {});
@@ -41,5 +44,8 @@ export async function startRelay(targetPort: number): Promise<TcpRelay> {
         for (const socket of sockets) socket.destroy();
       }),
     mend: () => listen(port),
+    aim: (newPort) => {
+      target = newPort;
+    },
   };
 }

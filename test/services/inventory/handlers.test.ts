@@ -18,6 +18,7 @@ import {
   InventoryServiceService as methods,
   protoMetadata,
   ReservationState,
+  StockChangeKind,
   type WatchStockResponse,
 } from '../../../proto/gen/inventory/v1/inventory_service.js';
 import { createHandlers } from '../../../services/inventory/handlers.js';
@@ -131,7 +132,7 @@ describe('inventory handlers', () => {
   });
 
   it('lists items in pages', async () => {
-    const list = (pageToken: string) => ask(methods.listItems, { pageSize: 1, pageToken }, alice);
+    const list = (pageToken: string) => ask(methods.listItems, { pageSize: 1, pageToken, filter: '' }, alice);
     await Promise.all([newItem(), newItem()]);
     const first = await list('');
     const second = await list(first.nextPageToken);
@@ -203,6 +204,61 @@ describe('inventory handlers', () => {
       'unit_price.currency_code',
       'on_hand',
     ]);
+  });
+
+  it('settles for services alone: what they reserved, on the word of its owner', async () => {
+    const sku = await newItem();
+    const sub = randomUUID();
+    const throughPayment = await bearerOf({
+      scope: CUSTOMER_SCOPES,
+      sub,
+      client_id: 'payment',
+      clients: [
+        ['direct', 1],
+        ['payment', 1],
+      ],
+      act: { sub: 'payment' },
+      ancestors: [randomUUID()],
+    });
+    const service = async (name: string, scope = 'inventory.settle') => {
+      const none = { sid: undefined, gen: undefined, auth_time: undefined, amr: undefined, roles: [] };
+      return await bearerOf({ sub: name, client_id: name, clients: [[name, 1]], scope, ...none });
+    };
+    const { reservationId } = await reserve(throughPayment, sku);
+    const authoriser = { userId: sub, clientId: 'direct', sessionId: '', tokenId: randomUUID() };
+    const request = {
+      reservationId,
+      outcome: ReservationState.RESERVATION_STATE_COMMITTED,
+      authoriser,
+      requestId: randomUUID(),
+    };
+    const settle = (who: Metadata, change: { outcome?: ReservationState } = {}) =>
+      ask(methods.settleReservation, { ...request, ...change }, who);
+    expect((await refusalOf(settle(throughPayment))).reason).to.equal('SCOPE_MISSING');
+    const user = await bearerOf({ scope: 'inventory.settle' });
+    expect((await refusalOf(settle(user))).reason).to.equal('CALLER_KIND');
+    expect((await refusalOf(settle(await service('shop')))).reason).to.equal('NOT_FOUND');
+    const payment = await service('payment');
+    const expired = { outcome: ReservationState.RESERVATION_STATE_EXPIRED };
+    const faults = await refusalOf(settle(payment, expired));
+    expect(faults.violations.map(({ field }) => field)).to.deep.equal(['outcome']);
+    const { reservation } = await settle(payment);
+    expect(reservation?.state).to.equal(ReservationState.RESERVATION_STATE_COMMITTED);
+
+    const history = { sku, pageSize: 1, pageToken: '', filter: 'kind = COMMITTED' };
+    const { changes } = await ask(methods.listStockChanges, history, olga);
+    expect(changes[0]).to.deep.include({
+      kind: StockChangeKind.STOCK_CHANGE_KIND_COMMITTED,
+      onHandDelta: -3n,
+      reservedDelta: -3n,
+      onHand: 7n,
+      reserved: 0n,
+      actorId: sub,
+      actingClientId: 'payment',
+      authorisingTokenId: authoriser.tokenId,
+      reservationId,
+    });
+    expect((await refusalOf(ask(methods.listStockChanges, history, alice))).reason).to.equal('SCOPE_MISSING');
   });
 
   it('adjusts stock', async () => {

@@ -19,11 +19,11 @@ export interface Instance {
 }
 
 /** An operator. */
-export const olga: Caller = { subject: 'olga', isOperator: true };
+export const olga: Caller = { subject: 'olga', isOperator: true, actingClient: undefined };
 /** A customer. */
-export const alice: Caller = { subject: 'alice', isOperator: false };
+export const alice: Caller = { subject: 'alice', isOperator: false, actingClient: undefined };
 /** Another customer. */
-export const bob: Caller = { subject: 'bob', isOperator: false };
+export const bob: Caller = { subject: 'bob', isOperator: false, actingClient: undefined };
 
 /** Opens an instance on a database that may be empty; hints arrive as in the real process unless told otherwise. */
 export async function openInstance(url: string, options: { hints?: boolean } = {}): Promise<Instance> {
@@ -80,5 +80,5 @@ export async function faultsOf(failing: Promise<unknown>): Promise<string[]> {
 
 /** What is broken in the database, as an operator would ask. */
 export async function breachesIn({ database }: Instance): Promise<object[]> {
-  return (await database.query('SELECT * FROM stock_breaches')).rows;
+  return (await database.query('SELECT * FROM invariants WHERE breaches > 0')).rows;
 }

@@ -3,9 +3,16 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { adjustStock, createItem, getItem, listItems } from '../../../services/inventory/items.js';
+import {
+  adjustStock,
+  createItem,
+  getItem,
+  listItems,
+  listStockChanges,
+} from '../../../services/inventory/items.js';
 import { reserveStock } from '../../../services/inventory/reservations.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { rejectionOf } from '../../support/rejection.js';
 import {
   alice,
   breachesIn,
@@ -19,6 +26,7 @@ import {
   stockUp,
 } from './instance.js';
 
+const ALL = { pageSize: 0, pageToken: '', filter: '' };
 const INT64_MAX = 2n ** 63n - 1n;
 const INT64_MIN = -(2n ** 63n);
 
@@ -165,7 +173,7 @@ describe('inventory items', () => {
       const seen: string[] = [];
       let pageToken = '';
       do {
-        const page = await listItems(inventory, { pageSize: 4, pageToken });
+        const page = await listItems(inventory, { pageSize: 4, pageToken, filter: '' });
         expect(page.items.length).to.be.at.most(4);
         seen.push(...page.items.map(({ sku }) => sku));
         pageToken = page.nextPageToken;
@@ -176,12 +184,74 @@ describe('inventory items', () => {
     });
 
     it('refuses page sizes and tokens that are not good', async () => {
-      expect(await faultsOf(listItems(inventory, { pageSize: -1, pageToken: '' }))).to.deep.equal([
-        'page_size',
+      expect(await faultsOf(listItems(inventory, { pageSize: -1, pageToken: '', filter: '' }))).to.deep.equal(
+        ['page_size'],
+      );
+      expect(await faultsOf(listItems(inventory, { pageSize: 0, pageToken: 'x', filter: '' }))).to.deep.equal(
+        ['page_token'],
+      );
+    });
+  });
+
+  describe('lists with filters', () => {
+    it('show the items that fit, page by page, and no page of another filter', async () => {
+      const name = `Filtered ${newSku()}`;
+      for (const onHand of [1n, 5n, 9n]) {
+        const unitPrice = { minorUnits: 100n * onHand, currencyCode: 'EUR' };
+        await createItem(inventory, olga, {
+          sku: newSku(),
+          name,
+          unitPrice,
+          onHand,
+          requestId: randomUUID(),
+        });
+      }
+      const list = (filter: string, pageToken = '', pageSize = 1) =>
+        listItems(inventory, { pageSize, pageToken, filter });
+      const many = `name = "${name}" AND on_hand > 1`;
+      const first = await list(many);
+      const second = await list(many, first.nextPageToken);
+      const found = [...first.items, ...second.items].map(({ onHand }) => onHand);
+      expect(found.sort()).to.deep.equal([5n, 9n]);
+      expect(second.nextPageToken).to.equal('');
+      expect(await faultsOf(list(`name = "${name}"`, first.nextPageToken))).to.deep.equal(['page_token']);
+      const dear = await list(`name = "${name}" AND unit_price.minor_units >= 900`, '', 10);
+      expect(dear.items.map(({ onHand }) => onHand)).to.deep.equal([9n]);
+      const injected = await list(`name = "'; DROP TABLE items; --"`, '', 10);
+      expect(injected.items).to.deep.equal([]);
+      expect(await faultsOf(list('owner = "alice"'))).to.deep.equal(['filter']);
+    });
+
+    it('show the history of an item, newest first, with reasons and actors', async () => {
+      const { sku } = await stockUp(inventory, 10n);
+      await adjustStock(inventory, olga, { sku, delta: -3n, reason: 'broken', requestId: randomUUID() });
+      await adjustStock(inventory, olga, { sku, delta: 5n, reason: 'found', requestId: randomUUID() });
+      const list = (filter: string, pageToken = '', pageSize = 50) =>
+        listStockChanges(inventory, { sku, pageSize, pageToken, filter });
+      const first = await list('', '', 2);
+      const rest = await list('', first.nextPageToken, 2);
+      const told = [...first.changes, ...rest.changes].map(({ kind, reason, delta, onHand, actor }) => [
+        ...[kind, reason, delta.onHand, onHand, actor?.subject],
       ]);
-      expect(await faultsOf(listItems(inventory, { pageSize: 0, pageToken: 'x' }))).to.deep.equal([
-        'page_token',
+      expect(told).to.deep.equal([
+        ['ADJUSTED', 'found', 5n, 12n, 'olga'],
+        ['ADJUSTED', 'broken', -3n, 7n, 'olga'],
+        ['CREATED', '', 10n, 10n, 'olga'],
       ]);
+      const losses = await list('kind = ADJUSTED AND on_hand_delta < 0');
+      expect(losses.changes.map(({ reason }) => reason)).to.deep.equal(['broken']);
+      expect(await codeOf(listStockChanges(inventory, { sku: newSku(), ...ALL }))).to.equal('NOT_FOUND');
+    });
+
+    it('keep the history as it was written', async () => {
+      for (const statement of [
+        'UPDATE stock_changes SET reason = NULL',
+        'DELETE FROM stock_changes',
+        'TRUNCATE stock_changes',
+      ]) {
+        const refusal = await rejectionOf(inventory.database.query(statement));
+        expect(refusal.message).to.contain('its rows stay as they were written');
+      }
     });
   });
 
@@ -263,7 +333,7 @@ describe('inventory items', () => {
       const { sku } = await stockUp(inventory, 0n);
       const request = adjustment(sku, 1n);
       await adjustStock(inventory, olga, request);
-      await adjustStock(inventory, { subject: 'otto', isOperator: true }, request);
+      await adjustStock(inventory, { subject: 'otto', isOperator: true, actingClient: undefined }, request);
       expect((await getItem(inventory, sku)).onHand).to.equal(2n);
     });
 

@@ -4,13 +4,16 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { adjustStock, getItem } from '../../../services/inventory/items.js';
+import { ServiceError } from '../../../interceptors/errors.js';
+import { adjustStock, getItem, listStockChanges } from '../../../services/inventory/items.js';
 import {
   commitReservation,
   getReservation,
   type Reservation,
   releaseReservation,
   reserveStock,
+  type SettleReservationRequest,
+  settleReservation,
   sweepReservations,
   type TimeToLive,
 } from '../../../services/inventory/reservations.js';
@@ -128,23 +131,32 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
-    it('never sells more than there is: 200 buyers, 20 units, two instances', async () => {
-      const { sku } = await stockUp(one, 20n);
+    it('never sells more than there is: 1,000 buyers, 100 units, two instances', async () => {
+      const { sku } = await stockUp(one, 100n);
+      /** Asks again, as a client does, when so many wait for a connection that some wait in vain. */
+      const insist = async <T>(work: () => Promise<T>): Promise<T> => {
+        for (;;) {
+          try {
+            return await work();
+          } catch (error) {
+            if (!(error instanceof ServiceError && error.code === 'DEPENDENCY_UNAVAILABLE')) throw error;
+          }
+        }
+      };
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 200 }, async (_, index) => {
-          const [instance, caller] = [
-            index % 2 === 0 ? one : other,
-            { subject: `buyer-${index}`, isOperator: false },
-          ];
-          const reservation = await reserveStock(instance, caller, order([[sku, 1n]]));
-          return await commitReservation(instance, caller, ending(reservation));
+        Array.from({ length: 1_000 }, async (_, index) => {
+          const [instance, caller] = [index % 2 === 0 ? one : other, { ...alice, subject: `buyer-${index}` }];
+          const request = order([[sku, 1n]]);
+          const reservation = await insist(() => reserveStock(instance, caller, request));
+          const end = ending(reservation);
+          return await insist(() => commitReservation(instance, caller, end));
         }),
       );
       const codes = outcomes.map((outcome) =>
         outcome.status === 'fulfilled' ? 'sold' : outcome.reason.code,
       );
-      expect(codes.filter((code) => code === 'sold')).to.have.length(20);
-      expect(codes.filter((code) => code === 'INSUFFICIENT_STOCK')).to.have.length(180);
+      expect(codes.filter((code) => code === 'sold')).to.have.length(100);
+      expect(codes.filter((code) => code === 'INSUFFICIENT_STOCK')).to.have.length(900);
       expect(await stockOf(sku)).to.deep.equal({ onHand: 0n, reserved: 0n });
     });
 
@@ -407,6 +419,127 @@ describe('inventory reservations', () => {
       const inCapitals = { reservationId: reservation.reservationId.toUpperCase() };
       const first = await commitReservation(one, alice, ending(inCapitals, requestId));
       expect(await commitReservation(one, alice, ending(reservation, requestId))).to.deep.equal(first);
+    });
+  });
+
+  describe('settleReservation()', () => {
+    const SERVICE = 'payment';
+    /** Alice, as she comes through the service. */
+    const through: Caller = { ...alice, actingClient: SERVICE };
+    const tokenId = randomUUID();
+    const authoriser = { userId: alice.subject, clientId: 'direct', sessionId: randomUUID(), tokenId };
+    const settle = (
+      reservation: Pick<Reservation, 'reservationId'>,
+      change: Partial<SettleReservationRequest> = {},
+      service = SERVICE,
+    ) =>
+      settleReservation(other, service, {
+        ...{ ...ending(reservation), outcome: 'COMMITTED', authoriser },
+        ...change,
+      });
+
+    it('hands out or gives back what the service has reserved for the user, and notes on whose word', async () => {
+      const { sku } = await stockUp(one, 10n);
+      expect((await settle(await reserve([[sku, 2n]], through))).state).to.equal('COMMITTED');
+      const given = await reserve([[sku, 3n]], through);
+      expect((await settle(given, { outcome: 'RELEASED' })).state).to.equal('RELEASED');
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 8n, reserved: 0n });
+      const { changes } = await listStockChanges(one, { sku, pageSize: 0, pageToken: '', filter: '' });
+      expect(changes.map(({ kind, actor }) => [kind, actor])).to.deep.equal([
+        ['RELEASED', { subject: 'alice', actingClient: SERVICE, authorisingToken: tokenId }],
+        ['RESERVED', { subject: 'alice', actingClient: SERVICE, authorisingToken: undefined }],
+        ['COMMITTED', { subject: 'alice', actingClient: SERVICE, authorisingToken: tokenId }],
+        ['RESERVED', { subject: 'alice', actingClient: SERVICE, authorisingToken: undefined }],
+        ['CREATED', { subject: 'olga', actingClient: undefined, authorisingToken: undefined }],
+      ]);
+    });
+
+    it('reaches nothing else: what the user reserved itself or through others, other users’, what is missing', async () => {
+      const { sku } = await stockUp(one, 10n);
+      const own = await reserve([[sku, 1n]]);
+      const throughOther = await reserve([[sku, 1n]], { ...alice, actingClient: 'shop' });
+      const ofBob = await reserve([[sku, 1n]], { ...bob, actingClient: SERVICE });
+      const missing = { reservationId: randomUUID() };
+      const refusals = await Promise.all(
+        [own, throughOther, ofBob, missing].flatMap((reservation) =>
+          (['COMMITTED', 'RELEASED'] as const).map((outcome) => errorOf(settle(reservation, { outcome }))),
+        ),
+      );
+      expect(new Set(refusals.map(({ code, message }) => `${code} ${message}`)).size).to.equal(1);
+      expect(refusals[0]?.code).to.equal('NOT_FOUND');
+      const mine = await reserve([[sku, 1n]], through);
+      expect(await codeOf(settle(mine, {}, 'shop'))).to.equal('NOT_FOUND');
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 10n, reserved: 4n });
+    });
+
+    it('leaves what has ended as it is, and says how it has', async () => {
+      const { sku } = await stockUp(one, 10n);
+      const [committed, released, expired] = await Promise.all(
+        [1, 2, 3].map(() => reserve([[sku, 1n]], through)),
+      );
+      if (!committed || !released || !expired) throw new Error('three were reserved');
+      await commitReservation(one, through, ending(committed));
+      await releaseReservation(one, through, ending(released));
+      await runOut(expired);
+      expect((await settle(committed, { outcome: 'RELEASED' })).state).to.equal('COMMITTED');
+      expect((await settle(released)).state).to.equal('RELEASED');
+      expect((await settle(expired)).state).to.equal('EXPIRED');
+      expect(await historyOf(expired)).to.deep.equal(['RESERVED', 'EXPIRED']);
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 9n, reserved: 0n });
+    });
+
+    it('takes effect once for a request that is sent many times at once, and answers the same', async () => {
+      const { sku } = await stockUp(one, 10n);
+      const reservation = await reserve([[sku, 4n]], through);
+      const request = { requestId: randomUUID() };
+      const sent = await Promise.allSettled(Array.from({ length: 10 }, () => settle(reservation, request)));
+      for (const outcome of sent) {
+        if (outcome.status === 'rejected') expect(outcome.reason.code).to.equal('REQUEST_IN_PROGRESS');
+      }
+      expect((await settle(reservation, request)).state).to.equal('COMMITTED');
+      expect(await stockOf(sku)).to.deep.equal({ onHand: 6n, reserved: 0n });
+      expect(await codeOf(settle(reservation, { ...request, outcome: 'RELEASED' }))).to.equal(
+        'REQUEST_ID_REUSED',
+      );
+    });
+
+    it('alone ends what it has reserved: its user does so through it, and not behind its back', async () => {
+      const { sku } = await stockUp(one, 10n);
+      const reservation = await reserve([[sku, 1n]], through);
+      for (const caller of [alice, { ...alice, actingClient: 'shop' }]) {
+        expect(await codeOf(commitReservation(one, caller, ending(reservation)))).to.equal('NOT_FOUND');
+        expect(await codeOf(releaseReservation(one, caller, ending(reservation)))).to.equal('NOT_FOUND');
+      }
+      expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('ACTIVE');
+      expect((await releaseReservation(one, through, ending(reservation))).state).to.equal('RELEASED');
+    });
+
+    it('lets one of the user’s release and the service’s commit win', async () => {
+      const { sku } = await stockUp(one, 100n);
+      for (let round = 0; round < 10; round++) {
+        const reservation = await reserve([[sku, 1n]], through);
+        const [released, settled] = await Promise.allSettled([
+          releaseReservation(one, through, ending(reservation)),
+          settle(reservation),
+        ]);
+        if (settled.status === 'rejected') throw settled.reason;
+        expect(settled.value.state).to.equal(released.status === 'fulfilled' ? 'RELEASED' : 'COMMITTED');
+      }
+    });
+
+    it('refuses what says too little, all violations together', async () => {
+      const nothing = settle(
+        { reservationId: '' },
+        { outcome: undefined, authoriser: undefined, requestId: '' },
+      );
+      expect(await faultsOf(nothing)).to.deep.equal([
+        'authoriser.client_id',
+        'authoriser.token_id',
+        'authoriser.user_id',
+        'outcome',
+        'request_id',
+        'reservation_id',
+      ]);
     });
   });
 

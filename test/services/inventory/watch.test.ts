@@ -158,7 +158,7 @@ describe('inventory watch', () => {
           const deltas = [{ sku, onHand: 1n, reserved: 0n }];
           await transaction.move({
             kind: 'ADJUSTED',
-            actor: '',
+            actor: undefined,
             reason: '',
             reservationId: undefined,
             deltas,

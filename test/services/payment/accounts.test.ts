@@ -199,7 +199,7 @@ describe('accounts of payment', () => {
       const seen: bigint[] = [];
       for (let pageToken = '', first = true; first || pageToken !== ''; first = false) {
         const page = await instance.accounts.listEntries(
-          { accountId, pageSize: 2, pageToken },
+          { accountId, pageSize: 2, pageToken, filter: '' },
           callerOf('lister'),
         );
         expect(page.entries.length).to.be.at.most(2);
@@ -212,7 +212,7 @@ describe('accounts of payment', () => {
     it('says what moved the money', async () => {
       const { accountId } = await accountWith(instance, 'curious', 9n);
       const { entries } = await instance.accounts.listEntries(
-        { accountId, pageSize: 0, pageToken: '' },
+        { accountId, pageSize: 0, pageToken: '', filter: '' },
         callerOf('curious'),
       );
       expect(entries).to.have.lengthOf(1);
@@ -221,15 +221,17 @@ describe('accounts of payment', () => {
 
     it('refuses a page token of its own invention, and a negative size', async () => {
       const { accountId } = await accountWith(instance, 'inventor', 0n);
-      const list = (page: { pageSize: number; pageToken: string }) =>
+      const list = (page: { pageSize: number; pageToken: string; filter: string }) =>
         instance.accounts.listEntries({ accountId, ...page }, callerOf('inventor'));
-      expect(await faultsOf(list({ pageSize: 0, pageToken: 'WyInIl0' }))).to.deep.equal(['page_token']);
-      expect(await faultsOf(list({ pageSize: -1, pageToken: '' }))).to.deep.equal(['page_size']);
+      expect(await faultsOf(list({ pageSize: 0, pageToken: 'WyInIl0', filter: '' }))).to.deep.equal([
+        'page_token',
+      ]);
+      expect(await faultsOf(list({ pageSize: -1, pageToken: '', filter: '' }))).to.deep.equal(['page_size']);
     });
 
     it('shows nobody else’s entries', async () => {
       const { accountId } = await accountWith(instance, 'private', 1n);
-      const page = { accountId, pageSize: 0, pageToken: '' };
+      const page = { accountId, pageSize: 0, pageToken: '', filter: '' };
       expect(await codeOf(instance.accounts.listEntries(page, callerOf('stranger')))).to.equal('NOT_FOUND');
       expect((await instance.accounts.listEntries(page, olga)).entries).to.have.lengthOf(1);
     });

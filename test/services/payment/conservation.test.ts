@@ -2,23 +2,13 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import fc from 'fast-check';
 import { ServiceError } from '../../../interceptors/errors.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import {
-  accountWith,
-  breachesIn,
-  buyerOf,
-  checkoutOver,
-  type Instance,
-  olga,
-  openInstance,
-} from './instance.js';
-import { Warehouse, type WarehouseMethod } from './warehouse.js';
+import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
+import { Warehouse } from './warehouse.js';
 
 const PRICE = 100n;
 const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
-const METHODS: readonly WarehouseMethod[] = ['reserve', 'commit', 'release', 'find'];
 
 interface Totals {
   readonly owned: bigint;
@@ -127,83 +117,6 @@ describe('money of payment', () => {
     expect(outcomes.filter((outcome) => outcome === 'INSUFFICIENT_FUNDS')).to.have.lengthOf(27);
     expect(warehouse.item('LAMP')).to.include({ sold: 3n, reserved: 0n });
     expect(await expectRight()).to.deep.include({ owned: 0n, held: 0n });
-  });
-
-  it('follows a simple model through any sequence of operations and troubles', async () => {
-    const trouble = fc.constantFrom('none', 'lost', 'unanswered', 'revoked');
-    const step = fc.oneof(
-      fc.record({ kind: fc.constant('deposit' as const), minorUnits: fc.bigInt({ min: 1n, max: 500n }) }),
-      fc.record({
-        kind: fc.constant('checkout' as const),
-        quantity: fc.bigInt({ min: 1n, max: 4n }),
-        trouble,
-        at: fc.nat(METHODS.length - 1),
-        requestId: fc.constantFrom('a', 'b', 'c', 'd'),
-      }),
-      fc.record({ kind: fc.constant('resume' as const) }),
-      fc.record({ kind: fc.constant('restart' as const) }),
-    );
-    await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), async (steps) => {
-        const subject = randomUUID();
-        const warehouse = new Warehouse();
-        warehouse.stock('LAMP', euros(PRICE), 20n);
-        const { accountId } = await accountWith(instance, subject, 0n);
-        const times = { attempts: 1, leaseMs: 60_000 };
-        let checkout = checkoutOver(instance.store, times);
-        let deposited = 0n;
-
-        for (const step of steps) {
-          warehouse.trouble = () => {};
-          if (step.kind === 'deposit') {
-            const request = { accountId, amount: euros(step.minorUnits), requestId: randomUUID() };
-            await instance.accounts.deposit(request, olga);
-            deposited += step.minorUnits;
-          } else if (step.kind === 'resume') {
-            await checkout.resumeAbandoned();
-          } else if (step.kind === 'restart') {
-            checkout = checkoutOver(instance.store, times);
-          } else {
-            const { quantity, requestId, trouble: kind, at } = step;
-            const revoked = kind === 'revoked';
-            warehouse.trouble = (method, moment) => {
-              if (method !== METHODS[at]) return;
-              if ((kind === 'lost' && moment === 'before') || (kind === 'unanswered' && moment === 'after')) {
-                throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'no answer');
-              }
-            };
-            const stillAllowed = () => {
-              if (revoked) throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
-              return 1_000;
-            };
-            const buyer = buyerOf(subject, warehouse.for(subject), { stillAllowed });
-            const lines = [{ sku: 'LAMP', quantity }];
-            await checkout.checkout({ accountId, lines, requestId }, buyer).catch(expectServiceError);
-          }
-          const { balance, held } = await instance.accounts.get(accountId, olga);
-          expect(balance >= held && held >= 0n).to.equal(true);
-          await expectRight();
-        }
-
-        // The buyer comes back and asks again for what is still open; then goods and money must agree.
-        warehouse.trouble = () => {};
-        const buyer = buyerOf(subject, warehouse.for(subject));
-        const { payments } = await instance.payments.list({ pageSize: 200, pageToken: '' }, buyer);
-        for (const { state, paymentId, lines } of payments) {
-          if (state !== 'PENDING') continue;
-          const { rows } = await instance.database.query<{ request_id: string }>(
-            'SELECT request_id FROM payments WHERE payment_id = $1',
-            [paymentId],
-          );
-          const { request_id: requestId = '' } = rows[0] ?? {};
-          await checkout.checkout({ accountId, lines, requestId }, buyer).catch(expectServiceError);
-        }
-        const { balance, held } = await instance.accounts.get(accountId, olga);
-        const { sold } = warehouse.item('LAMP');
-        expect({ balance, held }).to.deep.equal({ balance: deposited - sold * PRICE, held: 0n });
-      }),
-      { numRuns: 25 },
-    );
   });
 });
 

@@ -13,6 +13,7 @@ import { expect } from 'chai';
 import { errorOf } from '../../../interceptors/client.js';
 import { createGuard, type Guard, principalOf } from '../../../interceptors/index.js';
 import {
+  type CheckoutResponse,
   EntryKind,
   PaymentServiceClient,
   PaymentServiceService,
@@ -119,7 +120,7 @@ describe('PaymentService', () => {
     });
     const paymentId = payment?.paymentId ?? '';
     expect((await call(client.getPayment, { paymentId }, token)).payment).to.deep.equal(payment);
-    const page = { pageSize: 0, pageToken: '' };
+    const page = { pageSize: 0, pageToken: '', filter: '' };
     const listed = await call(client.listPayments, page, token);
     expect(listed).to.deep.equal({ payments: [payment], nextPageToken: '' });
 
@@ -142,7 +143,7 @@ describe('PaymentService', () => {
     const order = { accountId, lines: [{ sku: 'GHOST', quantity: 1n }], requestId: 'ghost' };
     const refusal = await refusalOf(call(client.checkout, order, token));
     expect(refusal).to.deep.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
-    const { payments } = await call(client.listPayments, { pageSize: 0, pageToken: '' }, token);
+    const { payments } = await call(client.listPayments, { pageSize: 0, pageToken: '', filter: '' }, token);
     expect(payments[0]).to.deep.include({
       state: PaymentState.PAYMENT_STATE_FAILED,
       failureReason: 'NOT_FOUND',
@@ -177,6 +178,91 @@ describe('PaymentService', () => {
     expect((await call(client.getAccount, { accountId }, operator)).account).to.deep.equal(account);
   });
 
+  it('refunds for operators alone, and cancels for owners, and says so in the lists', async () => {
+    const token = await tokenOf(randomUUID(), CUSTOMER);
+    const operator = await tokenOf('olga', OPERATOR);
+    const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
+    const accountId = account?.accountId ?? '';
+    const amount = { minorUnits: 1_000n, currencyCode: 'EUR' };
+    await call(client.deposit, { accountId, amount, requestId: randomUUID() }, operator);
+    const order = { accountId, lines: [{ sku: 'LAMP', quantity: 2n }], requestId: 'buy' };
+    const { payment } = await call(client.checkout, order, token);
+    expect(payment?.refunded).to.deep.equal({ minorUnits: 0n, currencyCode: 'EUR' });
+    const paymentId = payment?.paymentId ?? '';
+    const refund = {
+      paymentId,
+      amount: { minorUnits: 120n, currencyCode: 'EUR' },
+      reason: 'scratched',
+      requestId: 'refund',
+    };
+    const refused = await refusalOf(call(client.refundPayment, refund, token));
+    expect(refused.code).to.equal(status.PERMISSION_DENIED);
+    const refunded = await call(client.refundPayment, refund, operator);
+    expect(refunded.payment?.refunded?.minorUnits).to.equal(120n);
+    const tooMuch = { ...refund, amount: { minorUnits: 381n, currencyCode: 'EUR' }, requestId: 'more' };
+    expect(await refusalOf(call(client.refundPayment, tooMuch, operator))).to.deep.include({
+      code: status.FAILED_PRECONDITION,
+      reason: 'REFUND_EXCEEDS_PAYMENT',
+    });
+    const late = await refusalOf(call(client.cancelPayment, { paymentId, requestId: 'cancel' }, token));
+    expect(late).to.deep.include({
+      code: status.FAILED_PRECONDITION,
+      reason: 'PAYMENT_NOT_CANCELLABLE',
+    });
+    const filter = `kind = REFUND AND payment_id = "${paymentId}"`;
+    const entries = { accountId, pageSize: 0, pageToken: '', filter };
+    const listed = await call(client.listEntries, entries, token);
+    expect(listed.entries.map(({ kind, amount: moved }) => [kind, moved?.minorUnits])).to.deep.equal([
+      [EntryKind.ENTRY_KIND_REFUND, 120n],
+    ]);
+    const bad = await refusalOf(call(client.listEntries, { ...entries, filter: 'kind = GIFT' }, token));
+    expect(bad.violations.map(({ field }) => field)).to.deep.equal(['filter']);
+  });
+
+  it('takes the price from the stock, whatever a client sends along', async () => {
+    const token = await tokenOf(randomUUID(), CUSTOMER);
+    const operator = await tokenOf('olga', OPERATOR);
+    const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
+    const accountId = account?.accountId ?? '';
+    const amount = { minorUnits: 1_000n, currencyCode: 'EUR' };
+    await call(client.deposit, { accountId, amount, requestId: randomUUID() }, operator);
+    const order = { accountId, lines: [{ sku: 'LAMP', quantity: 1n }], requestId: 'cheap' };
+    const { path, requestSerialize, responseDeserialize } = PaymentServiceService.checkout;
+    // Fields 3, 4 and 15 of the order, which the schema does not have: a price, a total and a currency.
+    const forged = Buffer.from([0x20, 0x01, 0x7a, 0x03, 0x45, 0x55, 0x52]);
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${token}`);
+    const { payment } = await new Promise<CheckoutResponse>((resolve, reject) => {
+      const serialize = (request: typeof order) => Buffer.concat([requestSerialize(request), forged]);
+      client.makeUnaryRequest(path, serialize, responseDeserialize, order, metadata, (error, response) =>
+        error === null && response !== undefined ? resolve(response) : reject(error),
+      );
+    });
+    expect(payment?.amount).to.deep.equal({ minorUnits: 250n, currencyCode: 'EUR' });
+  });
+
+  it('takes no request_id that is not UTF-8, so that two of them are never one', async () => {
+    const token = await tokenOf(randomUUID(), CUSTOMER);
+    const { path, requestSerialize, responseDeserialize } = PaymentServiceService.openAccount;
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${token}`);
+    for (const byte of [0xff, 0xfe]) {
+      const request = { currencyCode: 'EUR', requestId: 'x' };
+      const spoil = (sent: typeof request) => {
+        const bytes = requestSerialize(sent);
+        bytes[bytes.length - 1] = byte;
+        return bytes;
+      };
+      const failing = new Promise((resolve, reject) => {
+        client.makeUnaryRequest(path, spoil, responseDeserialize, request, metadata, (error, response) =>
+          error === null ? resolve(response) : reject(error),
+        );
+      });
+      const refusal = await refusalOf(failing);
+      expect(refusal.violations.map(({ field }) => field)).to.deep.equal(['request_id']);
+    }
+  });
+
   it('moves no money of a buyer whose session is revoked in the middle of a checkout', async () => {
     const [sub, sid] = [randomUUID(), randomUUID()];
     const token = await issuer.token({ aud: ['payment'], sub, sid, ...CUSTOMER });
@@ -201,7 +287,7 @@ describe('PaymentService', () => {
     expect(refusal).to.deep.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
 
     // The caller was cut off at once; the goods are given back behind its back.
-    const page = { pageSize: 0, pageToken: '' };
+    const page = { pageSize: 0, pageToken: '', filter: '' };
     const reasonOf = async () => (await call(client.listPayments, page, fresher)).payments[0]?.failureReason;
     await until(async () => (await reasonOf()) !== '');
     expect(await reasonOf()).to.equal('TOKEN_REVOKED');

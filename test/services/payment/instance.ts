@@ -13,18 +13,22 @@ import {
   type CheckoutTimes,
   createCheckout,
 } from '../../../services/payment/checkout.js';
-import type { Inventory } from '../../../services/payment/inventory.js';
+import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
 import type { Account } from '../../../services/payment/ledger.js';
 import { createPayments, type Payments } from '../../../services/payment/payments.js';
+import { createReversals, type Reversals } from '../../../services/payment/reversals.js';
 import { createStore, type Store } from '../../../services/payment/store.js';
+import { Warehouse } from './warehouse.js';
 
 /** What one process has of the service. */
 export interface Instance {
+  /** As whoever owns the tables: for tests that look into them, or tamper with them. */
   readonly database: Database;
   readonly store: Store;
   readonly accounts: Accounts;
   readonly payments: Payments;
   readonly checkout: Checkout;
+  readonly reversals: Reversals;
   close(): Promise<void>;
 }
 
@@ -40,25 +44,53 @@ export const quickTimes: CheckoutTimes = {
 /** A log that says nothing. */
 export const silentLog = createLog({ service: 'payment', level: 'silent' });
 
+/**
+ * The same database for the role with which the service works in earnest: taken on by the connection as it begins, so
+ * that tests need no password for it.
+ */
+export function asServiceRole(url: string): string {
+  const changed = new URL(url);
+  changed.searchParams.set('options', '-c role=portcullis_payment');
+  return changed.href;
+}
+
 /** Opens an instance on a database that may be empty. */
 export async function openInstance(url: string, times: Partial<CheckoutTimes> = {}): Promise<Instance> {
   const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log: silentLog });
   await database.ready(new AbortController().signal);
-  const store = createStore(database);
+  const served = openDatabase({ url: asServiceRole(url), migrationUrl: url, migrations, log: silentLog });
+  await served.ready(new AbortController().signal);
+  const store = createStore(served);
+  const checkout = checkoutOver(store, times);
+  const { leaseMs } = { ...quickTimes, ...times };
   return {
     database,
     store,
     accounts: createAccounts({ store }),
     payments: createPayments({ store }),
-    checkout: checkoutOver(store, times),
-    close: () => database.close(),
+    checkout,
+    reversals: createReversals({ store, finish: checkout.finish, leaseMs }),
+    close: async () => {
+      await served.close();
+      await database.close();
+    },
   };
 }
 
 /** A process' checkout: it shares nothing with another one but the store. */
-export function checkoutOver(store: CheckoutStore, times: Partial<CheckoutTimes> = {}): Checkout {
-  return createCheckout({ store, clock: systemClock, log: silentLog, times: { ...quickTimes, ...times } });
+export function checkoutOver(
+  store: CheckoutStore,
+  times: Partial<CheckoutTimes> = {},
+  settlement: Settlement = Warehouse.settlement,
+): Checkout {
+  return createCheckout({
+    store,
+    settlement,
+    clock: systemClock,
+    log: silentLog,
+    times: { ...quickTimes, ...times },
+  });
 }
 
 /** A caller whom nothing ails. */
@@ -69,7 +101,6 @@ export function callerOf(subject: string, overrides: Partial<Caller> = {}): Call
     clientId: 'direct',
     sessionId: randomUUID(),
     tokenId: randomUUID(),
-    expiresAtSeconds: Math.floor(Date.now() / 1_000) + 300,
     signal: new AbortController().signal,
     stillAllowed: () => 1_000,
     ...overrides,
@@ -123,5 +154,5 @@ export async function faultsOf(failing: Promise<unknown>): Promise<string[]> {
 
 /** Every invariant that does not hold, as an operator would ask. */
 export async function breachesIn({ database }: Instance): Promise<object[]> {
-  return (await database.query('SELECT * FROM invariants WHERE breaches > 0')).rows;
+  return (await database.query('SELECT invariant, breaches FROM invariants WHERE breaches > 0')).rows;
 }

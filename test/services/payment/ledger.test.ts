@@ -2,7 +2,13 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import pg from 'pg';
-import { openDatabase, violatedConstraint } from '../../../services/common/database.js';
+import {
+  type Database,
+  type DatabaseOptions,
+  openDatabase,
+  violatedConstraint,
+} from '../../../services/common/database.js';
+import { createAccounts } from '../../../services/payment/accounts.js';
 import { createStore } from '../../../services/payment/store.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { rejectionOf } from '../../support/rejection.js';
@@ -73,36 +79,73 @@ describe('the ledger of payment', () => {
     }
   });
 
-  it('withholds the right to change entries even from the role that owns them', async () => {
-    const role = `owner_${randomUUID().replaceAll('-', '')}`;
-    const own = await freshDatabase();
-    const administrator = new pg.Client({ connectionString: own.url });
-    await administrator.connect();
-    await administrator.query(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`);
-    await administrator.query(`ALTER DATABASE ${own.name} OWNER TO ${role}`);
-    await administrator.query(`ALTER SCHEMA public OWNER TO ${role}`);
-    const url = new URL(own.url);
-    url.username = role;
-    url.password = 'secret';
-    const ordinary = await openInstance(url.href);
-    try {
-      const { accountId } = await accountWith(ordinary, 'user', 10n);
-      expect((await ordinary.accounts.get(accountId, olga)).balance).to.equal(10n);
-      for (const statement of [
-        'UPDATE entries SET amount = 1',
-        'DELETE FROM entries',
-        'TRUNCATE entries',
-        'DELETE FROM transfers',
-      ]) {
-        const refusal = await rejectionOf(ordinary.database.query(statement));
-        expect(refusal.message).to.match(/permission denied/);
-      }
-    } finally {
-      await ordinary.close();
-      await administrator.end();
-      await own.drop();
-      await instance.database.query(`DROP ROLE ${role}`);
+  describe('under the role with which the service works', () => {
+    const login = `test_${randomUUID().replaceAll('-', '')}`;
+    let serviceOptions: DatabaseOptions;
+    let service: Database;
+
+    before(async () => {
+      const password = randomUUID();
+      await run(`CREATE ROLE ${login} LOGIN PASSWORD '${password}' IN ROLE portcullis_payment`);
+      const url = new URL(fresh.url);
+      url.username = login;
+      url.password = password;
+      const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
+      serviceOptions = { url: url.href, migrationUrl: fresh.url, migrations, log: silentLog };
+      service = openDatabase(serviceOptions);
+      await service.ready(new AbortController().signal);
+    });
+    after(async () => {
+      await service.close();
+      await run(`DROP ROLE ${login}`);
+    });
+
+    for (const statement of [
+      'UPDATE entries SET amount = 1',
+      'DELETE FROM entries',
+      'TRUNCATE entries',
+      `UPDATE transfers SET actor_id = 'somebody else'`,
+      'DELETE FROM transfers',
+      'DELETE FROM payments',
+      'DELETE FROM accounts',
+      'UPDATE holds SET amount = 1',
+      'DELETE FROM requests',
+      `UPDATE requests SET answer = ''`,
+      `UPDATE accounts SET user_id = 'thief'`,
+      'ALTER TABLE entries DISABLE TRIGGER ALL',
+      'DROP TRIGGER entries_append_only ON entries',
+      'SET session_replication_role = replica',
+      'CREATE TABLE other (id int)',
+      'DELETE FROM schema_migrations',
+    ]) {
+      it(`is denied ${statement}`, async () => {
+        expect((await rejectionOf(service.query(statement))).message).to.match(
+          /permission denied|must be owner/,
+        );
+      });
     }
+
+    it('serves a database that another process has migrated, without the owner’s URL', async () => {
+      const { migrationUrl: _, ...alone } = serviceOptions;
+      const database = openDatabase(alone);
+      await database.ready(new AbortController().signal);
+      expect((await createStore(database).findAccount(account))?.accountId).to.equal(account);
+      await database.close();
+    });
+
+    it('still cannot move a balance that it may update', async () => {
+      const refusal = await rejectionOf(service.query('UPDATE accounts SET balance = balance + 1'));
+      expect(refusal.message).to.contain('accounts change through entries and holds alone');
+    });
+
+    it('does everything that the service does', async () => {
+      const store = createStore(service);
+      expect(await store.mayRewriteLedger()).to.equal(false);
+      expect(await createStore(instance.database).mayRewriteLedger()).to.equal(true);
+      const books = { ...instance, store, accounts: createAccounts({ store }) };
+      const { accountId } = await accountWith(books, randomUUID(), 1_000n);
+      expect((await books.accounts.get(accountId, olga)).balance).to.equal(1_000n);
+    });
   });
 
   describe('takes only what balances', () => {

@@ -2,11 +2,16 @@
 import { randomUUID } from 'node:crypto';
 import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
 import type { OrderLine } from '../../../services/payment/fields.js';
-import type { Inventory, Reservation, ReservationState } from '../../../services/payment/inventory.js';
+import type {
+  Inventory,
+  Reservation,
+  ReservationState,
+  Settlement,
+} from '../../../services/payment/inventory.js';
 import type { Money } from '../../../services/payment/money.js';
 
 /** What can be asked of a warehouse. */
-export type WarehouseMethod = keyof Inventory;
+export type WarehouseMethod = 'reserve' | 'commit' | 'release';
 /** Before a request has its effect, or after it had, so that only the answer is lost. */
 export type Moment = 'before' | 'after';
 /** Called at every moment of every request; what it throws is what the caller gets. */
@@ -52,6 +57,22 @@ export class Warehouse {
     return [...this.#reservations.values()].filter((reservation) => reservation.state === state).length;
   }
 
+  /** Every warehouse in the name of the service, which may end what was reserved through it for the user it names. */
+  static readonly settlement: Settlement = {
+    settle: ({ reservationId, outcome, authoriser, requestId }) => {
+      const warehouse = Warehouse.#keepers.get(reservationId);
+      if (warehouse === undefined) throw new ServiceError('NOT_FOUND', 'there is no such reservation');
+      const method = outcome === 'COMMITTED' ? 'commit' : 'release';
+      return warehouse.#ask(method, () =>
+        warehouse.#once(authoriser.subject, 'settle', requestId, `${reservationId} ${outcome}`, () => {
+          const found = warehouse.#own(authoriser.subject, reservationId);
+          return found.state === 'ACTIVE' ? warehouse.#end(found.owner, reservationId, outcome) : found;
+        }),
+      );
+    },
+  };
+  static readonly #keepers = new Map<string, Warehouse>();
+
   /** The warehouse as one user sees it. */
   for(owner: string): Inventory {
     return {
@@ -65,19 +86,6 @@ export class Warehouse {
             () => this.#reserve(owner, lines, timeToLiveSeconds),
           ),
         ),
-      commit: ({ reservationId, requestId }) =>
-        this.#ask('commit', () =>
-          this.#once(owner, 'commit', requestId, reservationId, () =>
-            this.#end(owner, reservationId, 'COMMITTED'),
-          ),
-        ),
-      release: ({ reservationId, requestId }) =>
-        this.#ask('release', () =>
-          this.#once(owner, 'release', requestId, reservationId, () =>
-            this.#end(owner, reservationId, 'RELEASED'),
-          ),
-        ),
-      find: (reservationId) => this.#ask('find', () => this.#own(owner, reservationId)),
     };
   }
 
@@ -116,6 +124,7 @@ export class Warehouse {
       expiresAtMs: this.#nowMs() + timeToLiveSeconds * 1_000,
     };
     this.#reservations.set(reservation.reservationId, reservation);
+    Warehouse.#keepers.set(reservation.reservationId, this);
     return reservation;
   }
 

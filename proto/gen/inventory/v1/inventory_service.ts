@@ -99,6 +99,90 @@ export function reservationStateToJSON(object: ReservationState): string {
   }
 }
 
+/** Why the stock of an item changed. */
+export const StockChangeKind = {
+  /** STOCK_CHANGE_KIND_UNSPECIFIED - Not a kind; never sent. */
+  STOCK_CHANGE_KIND_UNSPECIFIED: 0,
+  /** STOCK_CHANGE_KIND_CREATED - The item was created. */
+  STOCK_CHANGE_KIND_CREATED: 1,
+  /** STOCK_CHANGE_KIND_ADJUSTED - Somebody changed the stock on hand, for a reason. */
+  STOCK_CHANGE_KIND_ADJUSTED: 2,
+  /** STOCK_CHANGE_KIND_RESERVED - Units were set aside. */
+  STOCK_CHANGE_KIND_RESERVED: 3,
+  /** STOCK_CHANGE_KIND_COMMITTED - Units were handed out. */
+  STOCK_CHANGE_KIND_COMMITTED: 4,
+  /** STOCK_CHANGE_KIND_RELEASED - Units were given back. */
+  STOCK_CHANGE_KIND_RELEASED: 5,
+  /** STOCK_CHANGE_KIND_EXPIRED - Units went back because their reservation ran out. */
+  STOCK_CHANGE_KIND_EXPIRED: 6,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type StockChangeKind = typeof StockChangeKind[keyof typeof StockChangeKind];
+
+export namespace StockChangeKind {
+  export type STOCK_CHANGE_KIND_UNSPECIFIED = typeof StockChangeKind.STOCK_CHANGE_KIND_UNSPECIFIED;
+  export type STOCK_CHANGE_KIND_CREATED = typeof StockChangeKind.STOCK_CHANGE_KIND_CREATED;
+  export type STOCK_CHANGE_KIND_ADJUSTED = typeof StockChangeKind.STOCK_CHANGE_KIND_ADJUSTED;
+  export type STOCK_CHANGE_KIND_RESERVED = typeof StockChangeKind.STOCK_CHANGE_KIND_RESERVED;
+  export type STOCK_CHANGE_KIND_COMMITTED = typeof StockChangeKind.STOCK_CHANGE_KIND_COMMITTED;
+  export type STOCK_CHANGE_KIND_RELEASED = typeof StockChangeKind.STOCK_CHANGE_KIND_RELEASED;
+  export type STOCK_CHANGE_KIND_EXPIRED = typeof StockChangeKind.STOCK_CHANGE_KIND_EXPIRED;
+  export type UNRECOGNIZED = typeof StockChangeKind.UNRECOGNIZED;
+}
+
+export function stockChangeKindFromJSON(object: any): StockChangeKind {
+  switch (object) {
+    case 0:
+    case "STOCK_CHANGE_KIND_UNSPECIFIED":
+      return StockChangeKind.STOCK_CHANGE_KIND_UNSPECIFIED;
+    case 1:
+    case "STOCK_CHANGE_KIND_CREATED":
+      return StockChangeKind.STOCK_CHANGE_KIND_CREATED;
+    case 2:
+    case "STOCK_CHANGE_KIND_ADJUSTED":
+      return StockChangeKind.STOCK_CHANGE_KIND_ADJUSTED;
+    case 3:
+    case "STOCK_CHANGE_KIND_RESERVED":
+      return StockChangeKind.STOCK_CHANGE_KIND_RESERVED;
+    case 4:
+    case "STOCK_CHANGE_KIND_COMMITTED":
+      return StockChangeKind.STOCK_CHANGE_KIND_COMMITTED;
+    case 5:
+    case "STOCK_CHANGE_KIND_RELEASED":
+      return StockChangeKind.STOCK_CHANGE_KIND_RELEASED;
+    case 6:
+    case "STOCK_CHANGE_KIND_EXPIRED":
+      return StockChangeKind.STOCK_CHANGE_KIND_EXPIRED;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return StockChangeKind.UNRECOGNIZED;
+  }
+}
+
+export function stockChangeKindToJSON(object: StockChangeKind): string {
+  switch (object) {
+    case StockChangeKind.STOCK_CHANGE_KIND_UNSPECIFIED:
+      return "STOCK_CHANGE_KIND_UNSPECIFIED";
+    case StockChangeKind.STOCK_CHANGE_KIND_CREATED:
+      return "STOCK_CHANGE_KIND_CREATED";
+    case StockChangeKind.STOCK_CHANGE_KIND_ADJUSTED:
+      return "STOCK_CHANGE_KIND_ADJUSTED";
+    case StockChangeKind.STOCK_CHANGE_KIND_RESERVED:
+      return "STOCK_CHANGE_KIND_RESERVED";
+    case StockChangeKind.STOCK_CHANGE_KIND_COMMITTED:
+      return "STOCK_CHANGE_KIND_COMMITTED";
+    case StockChangeKind.STOCK_CHANGE_KIND_RELEASED:
+      return "STOCK_CHANGE_KIND_RELEASED";
+    case StockChangeKind.STOCK_CHANGE_KIND_EXPIRED:
+      return "STOCK_CHANGE_KIND_EXPIRED";
+    case StockChangeKind.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** Something that can be sold. */
 export interface Item {
   /**
@@ -195,8 +279,14 @@ export interface GetItemResponse {
 export interface ListItemsRequest {
   /** At most this many; 50 when 0, 200 at most. */
   pageSize: number;
-  /** The `next_page_token` of the page before. */
+  /** The `next_page_token` of the page before, with the same filter. */
   pageToken: string;
+  /**
+   * Which items, as in `on_hand >= 10 AND name != "Mug"`: comparisons, joined
+   * by AND, of sku, name, unit_price.minor_units, unit_price.currency_code,
+   * on_hand, reserved and create_time. All when empty.
+   */
+  filter: string;
 }
 
 /** A page of items, by SKU. */
@@ -281,6 +371,95 @@ export interface ReleaseReservationRequest {
 export interface ReleaseReservationResponse {
   /** The reservation as it is now. */
   reservation: Reservation | undefined;
+}
+
+/** On whose word a service acts. */
+export interface Authoriser {
+  /** The user, to whom the reservation belongs. */
+  userId: string;
+  /** The client to which the user's token was issued. */
+  clientId: string;
+  /** The session of that token; empty when it had none. */
+  sessionId: string;
+  /** That token, by its identifier. */
+  tokenId: string;
+}
+
+/** Asks to end a reservation on the recorded word of its owner. */
+export interface SettleReservationRequest {
+  /** The reservation. */
+  reservationId: string;
+  /** What is to become of it: COMMITTED or RELEASED. */
+  outcome: ReservationState;
+  /** On whose word. */
+  authoriser:
+    | Authoriser
+    | undefined;
+  /**
+   * Made by the caller, at most 255 characters; a retry with the same one is
+   * the same request.
+   */
+  requestId: string;
+}
+
+/** How the reservation has ended. */
+export interface SettleReservationResponse {
+  /** The reservation as it is now. */
+  reservation: Reservation | undefined;
+}
+
+/** One change of an item's stock. */
+export interface StockChange {
+  /** Identifier; it rises with the changes of an item. */
+  changeId: bigint;
+  /** The item. */
+  sku: string;
+  /** What happened. */
+  kind: StockChangeKind;
+  /** By how much the units on hand changed. */
+  onHandDelta: bigint;
+  /** By how much the units set aside changed. */
+  reservedDelta: bigint;
+  /** Units on hand right after it. */
+  onHand: bigint;
+  /** Units set aside right after it. */
+  reserved: bigint;
+  /** Why, as whoever adjusted the stock has said. */
+  reason: string;
+  /** The user or client on whose word it happened; empty when a reservation ran out. */
+  actorId: string;
+  /** The service that acted for the actor; empty when none did. */
+  actingClientId: string;
+  /** The token by whose word a service acted in its own name; empty otherwise. */
+  authorisingTokenId: string;
+  /** The reservation it belongs to, if any. */
+  reservationId: string;
+  /** When it happened. */
+  changeTime: Date | undefined;
+}
+
+/** Asks for the history of one item. */
+export interface ListStockChangesRequest {
+  /** The item. */
+  sku: string;
+  /** At most this many; 50 when 0, 200 at most. */
+  pageSize: number;
+  /** The `next_page_token` of the page before, with the same filter. */
+  pageToken: string;
+  /**
+   * Which changes, as in `kind = ADJUSTED AND on_hand_delta < 0`: comparisons,
+   * joined by AND, of kind, on_hand_delta, reserved_delta, reason, actor_id,
+   * acting_client_id, reservation_id and change_time. All when empty.
+   */
+  filter: string;
+}
+
+/** A page of changes, newest first. */
+export interface ListStockChangesResponse {
+  /** The changes. */
+  changes: StockChange[];
+  /** Sent as `page_token`, it fetches the next page; empty after the last. */
+  nextPageToken: string;
 }
 
 /** Asks for one reservation. */
@@ -1175,7 +1354,7 @@ export const GetItemResponse: MessageFns<GetItemResponse> = {
 };
 
 function createBaseListItemsRequest(): ListItemsRequest {
-  return { pageSize: 0, pageToken: "" };
+  return { pageSize: 0, pageToken: "", filter: "" };
 }
 
 export const ListItemsRequest: MessageFns<ListItemsRequest> = {
@@ -1185,6 +1364,9 @@ export const ListItemsRequest: MessageFns<ListItemsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
+    }
+    if (message.filter !== "") {
+      writer.uint32(26).string(message.filter);
     }
     return writer;
   },
@@ -1218,6 +1400,14 @@ export const ListItemsRequest: MessageFns<ListItemsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.filter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1242,6 +1432,7 @@ export const ListItemsRequest: MessageFns<ListItemsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      filter: isSet(object.filter) ? globalThis.String(object.filter) : "",
     };
   },
 
@@ -1253,6 +1444,9 @@ export const ListItemsRequest: MessageFns<ListItemsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.filter !== "") {
+      obj.filter = message.filter;
+    }
     return obj;
   },
 
@@ -1263,6 +1457,7 @@ export const ListItemsRequest: MessageFns<ListItemsRequest> = {
     const message = createBaseListItemsRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.filter = object.filter ?? "";
     return message;
   },
 };
@@ -2051,6 +2246,875 @@ export const ReleaseReservationResponse: MessageFns<ReleaseReservationResponse> 
   },
 };
 
+function createBaseAuthoriser(): Authoriser {
+  return { userId: "", clientId: "", sessionId: "", tokenId: "" };
+}
+
+export const Authoriser: MessageFns<Authoriser> = {
+  encode(message: Authoriser, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.clientId !== "") {
+      writer.uint32(18).string(message.clientId);
+    }
+    if (message.sessionId !== "") {
+      writer.uint32(26).string(message.sessionId);
+    }
+    if (message.tokenId !== "") {
+      writer.uint32(34).string(message.tokenId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Authoriser {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthoriser();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.tokenId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Authoriser {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      tokenId: isSet(object.tokenId)
+        ? globalThis.String(object.tokenId)
+        : isSet(object.token_id)
+        ? globalThis.String(object.token_id)
+        : "",
+    };
+  },
+
+  toJSON(message: Authoriser): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.tokenId !== "") {
+      obj.tokenId = message.tokenId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Authoriser>, I>>(base?: I): Authoriser {
+    return Authoriser.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Authoriser>, I>>(object: I): Authoriser {
+    const message = createBaseAuthoriser();
+    message.userId = object.userId ?? "";
+    message.clientId = object.clientId ?? "";
+    message.sessionId = object.sessionId ?? "";
+    message.tokenId = object.tokenId ?? "";
+    return message;
+  },
+};
+
+function createBaseSettleReservationRequest(): SettleReservationRequest {
+  return { reservationId: "", outcome: 0, authoriser: undefined, requestId: "" };
+}
+
+export const SettleReservationRequest: MessageFns<SettleReservationRequest> = {
+  encode(message: SettleReservationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reservationId !== "") {
+      writer.uint32(10).string(message.reservationId);
+    }
+    if (message.outcome !== 0) {
+      writer.uint32(16).int32(message.outcome);
+    }
+    if (message.authoriser !== undefined) {
+      Authoriser.encode(message.authoriser, writer.uint32(26).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SettleReservationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSettleReservationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reservationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.outcome = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.authoriser = Authoriser.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SettleReservationRequest {
+    return {
+      reservationId: isSet(object.reservationId)
+        ? globalThis.String(object.reservationId)
+        : isSet(object.reservation_id)
+        ? globalThis.String(object.reservation_id)
+        : "",
+      outcome: isSet(object.outcome) ? reservationStateFromJSON(object.outcome) : 0,
+      authoriser: isSet(object.authoriser) ? Authoriser.fromJSON(object.authoriser) : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: SettleReservationRequest): unknown {
+    const obj: any = {};
+    if (message.reservationId !== "") {
+      obj.reservationId = message.reservationId;
+    }
+    if (message.outcome !== 0) {
+      obj.outcome = reservationStateToJSON(message.outcome);
+    }
+    if (message.authoriser !== undefined) {
+      obj.authoriser = Authoriser.toJSON(message.authoriser);
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SettleReservationRequest>, I>>(base?: I): SettleReservationRequest {
+    return SettleReservationRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SettleReservationRequest>, I>>(object: I): SettleReservationRequest {
+    const message = createBaseSettleReservationRequest();
+    message.reservationId = object.reservationId ?? "";
+    message.outcome = object.outcome ?? 0;
+    message.authoriser = (object.authoriser !== undefined && object.authoriser !== null)
+      ? Authoriser.fromPartial(object.authoriser)
+      : undefined;
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseSettleReservationResponse(): SettleReservationResponse {
+  return { reservation: undefined };
+}
+
+export const SettleReservationResponse: MessageFns<SettleReservationResponse> = {
+  encode(message: SettleReservationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reservation !== undefined) {
+      Reservation.encode(message.reservation, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SettleReservationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSettleReservationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reservation = Reservation.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SettleReservationResponse {
+    return { reservation: isSet(object.reservation) ? Reservation.fromJSON(object.reservation) : undefined };
+  },
+
+  toJSON(message: SettleReservationResponse): unknown {
+    const obj: any = {};
+    if (message.reservation !== undefined) {
+      obj.reservation = Reservation.toJSON(message.reservation);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SettleReservationResponse>, I>>(base?: I): SettleReservationResponse {
+    return SettleReservationResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SettleReservationResponse>, I>>(object: I): SettleReservationResponse {
+    const message = createBaseSettleReservationResponse();
+    message.reservation = (object.reservation !== undefined && object.reservation !== null)
+      ? Reservation.fromPartial(object.reservation)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStockChange(): StockChange {
+  return {
+    changeId: 0n,
+    sku: "",
+    kind: 0,
+    onHandDelta: 0n,
+    reservedDelta: 0n,
+    onHand: 0n,
+    reserved: 0n,
+    reason: "",
+    actorId: "",
+    actingClientId: "",
+    authorisingTokenId: "",
+    reservationId: "",
+    changeTime: undefined,
+  };
+}
+
+export const StockChange: MessageFns<StockChange> = {
+  encode(message: StockChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.changeId !== 0n) {
+      if (BigInt.asIntN(64, message.changeId) !== message.changeId) {
+        throw new globalThis.Error("value provided for field message.changeId of type int64 too large");
+      }
+      writer.uint32(8).int64(message.changeId);
+    }
+    if (message.sku !== "") {
+      writer.uint32(18).string(message.sku);
+    }
+    if (message.kind !== 0) {
+      writer.uint32(24).int32(message.kind);
+    }
+    if (message.onHandDelta !== 0n) {
+      if (BigInt.asIntN(64, message.onHandDelta) !== message.onHandDelta) {
+        throw new globalThis.Error("value provided for field message.onHandDelta of type int64 too large");
+      }
+      writer.uint32(32).int64(message.onHandDelta);
+    }
+    if (message.reservedDelta !== 0n) {
+      if (BigInt.asIntN(64, message.reservedDelta) !== message.reservedDelta) {
+        throw new globalThis.Error("value provided for field message.reservedDelta of type int64 too large");
+      }
+      writer.uint32(40).int64(message.reservedDelta);
+    }
+    if (message.onHand !== 0n) {
+      if (BigInt.asIntN(64, message.onHand) !== message.onHand) {
+        throw new globalThis.Error("value provided for field message.onHand of type int64 too large");
+      }
+      writer.uint32(48).int64(message.onHand);
+    }
+    if (message.reserved !== 0n) {
+      if (BigInt.asIntN(64, message.reserved) !== message.reserved) {
+        throw new globalThis.Error("value provided for field message.reserved of type int64 too large");
+      }
+      writer.uint32(56).int64(message.reserved);
+    }
+    if (message.reason !== "") {
+      writer.uint32(66).string(message.reason);
+    }
+    if (message.actorId !== "") {
+      writer.uint32(74).string(message.actorId);
+    }
+    if (message.actingClientId !== "") {
+      writer.uint32(82).string(message.actingClientId);
+    }
+    if (message.authorisingTokenId !== "") {
+      writer.uint32(90).string(message.authorisingTokenId);
+    }
+    if (message.reservationId !== "") {
+      writer.uint32(98).string(message.reservationId);
+    }
+    if (message.changeTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.changeTime), writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StockChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStockChange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.changeId = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sku = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.onHandDelta = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.reservedDelta = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.onHand = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.reserved = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.actorId = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.actingClientId = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.authorisingTokenId = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.reservationId = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.changeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StockChange {
+    return {
+      changeId: isSet(object.changeId)
+        ? BigInt(object.changeId)
+        : isSet(object.change_id)
+        ? BigInt(object.change_id)
+        : 0n,
+      sku: isSet(object.sku) ? globalThis.String(object.sku) : "",
+      kind: isSet(object.kind) ? stockChangeKindFromJSON(object.kind) : 0,
+      onHandDelta: isSet(object.onHandDelta)
+        ? BigInt(object.onHandDelta)
+        : isSet(object.on_hand_delta)
+        ? BigInt(object.on_hand_delta)
+        : 0n,
+      reservedDelta: isSet(object.reservedDelta)
+        ? BigInt(object.reservedDelta)
+        : isSet(object.reserved_delta)
+        ? BigInt(object.reserved_delta)
+        : 0n,
+      onHand: isSet(object.onHand) ? BigInt(object.onHand) : isSet(object.on_hand) ? BigInt(object.on_hand) : 0n,
+      reserved: isSet(object.reserved) ? BigInt(object.reserved) : 0n,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actorId: isSet(object.actorId)
+        ? globalThis.String(object.actorId)
+        : isSet(object.actor_id)
+        ? globalThis.String(object.actor_id)
+        : "",
+      actingClientId: isSet(object.actingClientId)
+        ? globalThis.String(object.actingClientId)
+        : isSet(object.acting_client_id)
+        ? globalThis.String(object.acting_client_id)
+        : "",
+      authorisingTokenId: isSet(object.authorisingTokenId)
+        ? globalThis.String(object.authorisingTokenId)
+        : isSet(object.authorising_token_id)
+        ? globalThis.String(object.authorising_token_id)
+        : "",
+      reservationId: isSet(object.reservationId)
+        ? globalThis.String(object.reservationId)
+        : isSet(object.reservation_id)
+        ? globalThis.String(object.reservation_id)
+        : "",
+      changeTime: isSet(object.changeTime)
+        ? fromJsonTimestamp(object.changeTime)
+        : isSet(object.change_time)
+        ? fromJsonTimestamp(object.change_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: StockChange): unknown {
+    const obj: any = {};
+    if (message.changeId !== 0n) {
+      obj.changeId = message.changeId.toString();
+    }
+    if (message.sku !== "") {
+      obj.sku = message.sku;
+    }
+    if (message.kind !== 0) {
+      obj.kind = stockChangeKindToJSON(message.kind);
+    }
+    if (message.onHandDelta !== 0n) {
+      obj.onHandDelta = message.onHandDelta.toString();
+    }
+    if (message.reservedDelta !== 0n) {
+      obj.reservedDelta = message.reservedDelta.toString();
+    }
+    if (message.onHand !== 0n) {
+      obj.onHand = message.onHand.toString();
+    }
+    if (message.reserved !== 0n) {
+      obj.reserved = message.reserved.toString();
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actorId !== "") {
+      obj.actorId = message.actorId;
+    }
+    if (message.actingClientId !== "") {
+      obj.actingClientId = message.actingClientId;
+    }
+    if (message.authorisingTokenId !== "") {
+      obj.authorisingTokenId = message.authorisingTokenId;
+    }
+    if (message.reservationId !== "") {
+      obj.reservationId = message.reservationId;
+    }
+    if (message.changeTime !== undefined) {
+      obj.changeTime = message.changeTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<StockChange>, I>>(base?: I): StockChange {
+    return StockChange.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StockChange>, I>>(object: I): StockChange {
+    const message = createBaseStockChange();
+    message.changeId = (object.changeId !== undefined && object.changeId !== null) ? BigInt(object.changeId) : 0n;
+    message.sku = object.sku ?? "";
+    message.kind = object.kind ?? 0;
+    message.onHandDelta = (object.onHandDelta !== undefined && object.onHandDelta !== null)
+      ? BigInt(object.onHandDelta)
+      : 0n;
+    message.reservedDelta = (object.reservedDelta !== undefined && object.reservedDelta !== null)
+      ? BigInt(object.reservedDelta)
+      : 0n;
+    message.onHand = (object.onHand !== undefined && object.onHand !== null) ? BigInt(object.onHand) : 0n;
+    message.reserved = (object.reserved !== undefined && object.reserved !== null) ? BigInt(object.reserved) : 0n;
+    message.reason = object.reason ?? "";
+    message.actorId = object.actorId ?? "";
+    message.actingClientId = object.actingClientId ?? "";
+    message.authorisingTokenId = object.authorisingTokenId ?? "";
+    message.reservationId = object.reservationId ?? "";
+    message.changeTime = object.changeTime ?? undefined;
+    return message;
+  },
+};
+
+function createBaseListStockChangesRequest(): ListStockChangesRequest {
+  return { sku: "", pageSize: 0, pageToken: "", filter: "" };
+}
+
+export const ListStockChangesRequest: MessageFns<ListStockChangesRequest> = {
+  encode(message: ListStockChangesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sku !== "") {
+      writer.uint32(10).string(message.sku);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(16).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(26).string(message.pageToken);
+    }
+    if (message.filter !== "") {
+      writer.uint32(34).string(message.filter);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListStockChangesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListStockChangesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sku = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.filter = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListStockChangesRequest {
+    return {
+      sku: isSet(object.sku) ? globalThis.String(object.sku) : "",
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+      filter: isSet(object.filter) ? globalThis.String(object.filter) : "",
+    };
+  },
+
+  toJSON(message: ListStockChangesRequest): unknown {
+    const obj: any = {};
+    if (message.sku !== "") {
+      obj.sku = message.sku;
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    if (message.filter !== "") {
+      obj.filter = message.filter;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListStockChangesRequest>, I>>(base?: I): ListStockChangesRequest {
+    return ListStockChangesRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListStockChangesRequest>, I>>(object: I): ListStockChangesRequest {
+    const message = createBaseListStockChangesRequest();
+    message.sku = object.sku ?? "";
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    message.filter = object.filter ?? "";
+    return message;
+  },
+};
+
+function createBaseListStockChangesResponse(): ListStockChangesResponse {
+  return { changes: [], nextPageToken: "" };
+}
+
+export const ListStockChangesResponse: MessageFns<ListStockChangesResponse> = {
+  encode(message: ListStockChangesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.changes) {
+      StockChange.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListStockChangesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListStockChangesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.changes.push(StockChange.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListStockChangesResponse {
+    return {
+      changes: globalThis.Array.isArray(object?.changes) ? object.changes.map((e: any) => StockChange.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListStockChangesResponse): unknown {
+    const obj: any = {};
+    if (message.changes?.length) {
+      obj.changes = message.changes.map((e) => StockChange.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListStockChangesResponse>, I>>(base?: I): ListStockChangesResponse {
+    return ListStockChangesResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListStockChangesResponse>, I>>(object: I): ListStockChangesResponse {
+    const message = createBaseListStockChangesResponse();
+    message.changes = object.changes?.map((e) => StockChange.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 function createBaseGetReservationRequest(): GetReservationRequest {
   return { reservationId: "" };
 }
@@ -2486,7 +3550,10 @@ export const InventoryServiceService = {
       Buffer.from(ReserveStockResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReserveStockResponse => ReserveStockResponse.decode(value),
   },
-  /** Hands the reserved units out for good: they leave the stock. */
+  /**
+   * Hands the reserved units out for good: they leave the stock. What a service
+   * has set aside for the caller is ended through that service alone.
+   */
   commitReservation: {
     path: "/inventory.v1.InventoryService/CommitReservation" as const,
     requestStream: false as const,
@@ -2498,7 +3565,10 @@ export const InventoryServiceService = {
       Buffer.from(CommitReservationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CommitReservationResponse => CommitReservationResponse.decode(value),
   },
-  /** Gives the reserved units back. */
+  /**
+   * Gives the reserved units back. What a service has set aside for the caller
+   * is ended through that service alone.
+   */
   releaseReservation: {
     path: "/inventory.v1.InventoryService/ReleaseReservation" as const,
     requestStream: false as const,
@@ -2521,6 +3591,35 @@ export const InventoryServiceService = {
     responseSerialize: (value: GetReservationResponse): Buffer =>
       Buffer.from(GetReservationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetReservationResponse => GetReservationResponse.decode(value),
+  },
+  /**
+   * Ends a reservation that the calling service has made for a user: in the
+   * service's own name, on the word that the user gave while that still counted.
+   * The answer is the reservation as it is then; whoever asks for what cannot be
+   * any more learns from its state how it has ended.
+   */
+  settleReservation: {
+    path: "/inventory.v1.InventoryService/SettleReservation" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SettleReservationRequest): Buffer =>
+      Buffer.from(SettleReservationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SettleReservationRequest => SettleReservationRequest.decode(value),
+    responseSerialize: (value: SettleReservationResponse): Buffer =>
+      Buffer.from(SettleReservationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SettleReservationResponse => SettleReservationResponse.decode(value),
+  },
+  /** Lists the changes of one item's stock, newest first. */
+  listStockChanges: {
+    path: "/inventory.v1.InventoryService/ListStockChanges" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListStockChangesRequest): Buffer =>
+      Buffer.from(ListStockChangesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListStockChangesRequest => ListStockChangesRequest.decode(value),
+    responseSerialize: (value: ListStockChangesResponse): Buffer =>
+      Buffer.from(ListStockChangesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListStockChangesResponse => ListStockChangesResponse.decode(value),
   },
   /** Streams the stock of items: first as it is, then every change. */
   watchStock: {
@@ -2548,12 +3647,27 @@ export interface InventoryServiceServer extends UntypedServiceImplementation {
    * reservation expires: all lines or none.
    */
   reserveStock: handleUnaryCall<ReserveStockRequest, ReserveStockResponse>;
-  /** Hands the reserved units out for good: they leave the stock. */
+  /**
+   * Hands the reserved units out for good: they leave the stock. What a service
+   * has set aside for the caller is ended through that service alone.
+   */
   commitReservation: handleUnaryCall<CommitReservationRequest, CommitReservationResponse>;
-  /** Gives the reserved units back. */
+  /**
+   * Gives the reserved units back. What a service has set aside for the caller
+   * is ended through that service alone.
+   */
   releaseReservation: handleUnaryCall<ReleaseReservationRequest, ReleaseReservationResponse>;
   /** Returns one of the caller's reservations. */
   getReservation: handleUnaryCall<GetReservationRequest, GetReservationResponse>;
+  /**
+   * Ends a reservation that the calling service has made for a user: in the
+   * service's own name, on the word that the user gave while that still counted.
+   * The answer is the reservation as it is then; whoever asks for what cannot be
+   * any more learns from its state how it has ended.
+   */
+  settleReservation: handleUnaryCall<SettleReservationRequest, SettleReservationResponse>;
+  /** Lists the changes of one item's stock, newest first. */
+  listStockChanges: handleUnaryCall<ListStockChangesRequest, ListStockChangesResponse>;
   /** Streams the stock of items: first as it is, then every change. */
   watchStock: handleServerStreamingCall<WatchStockRequest, WatchStockResponse>;
 }
@@ -2642,7 +3756,10 @@ export interface InventoryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReserveStockResponse) => void,
   ): ClientUnaryCall;
-  /** Hands the reserved units out for good: they leave the stock. */
+  /**
+   * Hands the reserved units out for good: they leave the stock. What a service
+   * has set aside for the caller is ended through that service alone.
+   */
   commitReservation(
     request: CommitReservationRequest,
     callback: (error: ServiceError | null, response: CommitReservationResponse) => void,
@@ -2658,7 +3775,10 @@ export interface InventoryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CommitReservationResponse) => void,
   ): ClientUnaryCall;
-  /** Gives the reserved units back. */
+  /**
+   * Gives the reserved units back. What a service has set aside for the caller
+   * is ended through that service alone.
+   */
   releaseReservation(
     request: ReleaseReservationRequest,
     callback: (error: ServiceError | null, response: ReleaseReservationResponse) => void,
@@ -2689,6 +3809,43 @@ export interface InventoryServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetReservationResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Ends a reservation that the calling service has made for a user: in the
+   * service's own name, on the word that the user gave while that still counted.
+   * The answer is the reservation as it is then; whoever asks for what cannot be
+   * any more learns from its state how it has ended.
+   */
+  settleReservation(
+    request: SettleReservationRequest,
+    callback: (error: ServiceError | null, response: SettleReservationResponse) => void,
+  ): ClientUnaryCall;
+  settleReservation(
+    request: SettleReservationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SettleReservationResponse) => void,
+  ): ClientUnaryCall;
+  settleReservation(
+    request: SettleReservationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SettleReservationResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the changes of one item's stock, newest first. */
+  listStockChanges(
+    request: ListStockChangesRequest,
+    callback: (error: ServiceError | null, response: ListStockChangesResponse) => void,
+  ): ClientUnaryCall;
+  listStockChanges(
+    request: ListStockChangesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListStockChangesResponse) => void,
+  ): ClientUnaryCall;
+  listStockChanges(
+    request: ListStockChangesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListStockChangesResponse) => void,
   ): ClientUnaryCall;
   /** Streams the stock of items: first as it is, then every change. */
   watchStock(request: WatchStockRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchStockResponse>;
@@ -2734,6 +3891,7 @@ export interface ProtoMetadata {
 export const protoMetadata: ProtoMetadata = {
   references: {
     ".inventory.v1.ReservationState": ReservationState,
+    ".inventory.v1.StockChangeKind": StockChangeKind,
     ".inventory.v1.Item": Item,
     ".inventory.v1.OrderLine": OrderLine,
     ".inventory.v1.ReservationLine": ReservationLine,
@@ -2752,6 +3910,12 @@ export const protoMetadata: ProtoMetadata = {
     ".inventory.v1.CommitReservationResponse": CommitReservationResponse,
     ".inventory.v1.ReleaseReservationRequest": ReleaseReservationRequest,
     ".inventory.v1.ReleaseReservationResponse": ReleaseReservationResponse,
+    ".inventory.v1.Authoriser": Authoriser,
+    ".inventory.v1.SettleReservationRequest": SettleReservationRequest,
+    ".inventory.v1.SettleReservationResponse": SettleReservationResponse,
+    ".inventory.v1.StockChange": StockChange,
+    ".inventory.v1.ListStockChangesRequest": ListStockChangesRequest,
+    ".inventory.v1.ListStockChangesResponse": ListStockChangesResponse,
     ".inventory.v1.GetReservationRequest": GetReservationRequest,
     ".inventory.v1.GetReservationResponse": GetReservationResponse,
     ".inventory.v1.WatchStockRequest": WatchStockRequest,
@@ -2771,6 +3935,8 @@ export const protoMetadata: ProtoMetadata = {
           "CommitReservation": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
           "ReleaseReservation": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
           "GetReservation": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
+          "SettleReservation": { "rule": Rule.decode(Buffer.from("EhBpbnZlbnRvcnkuc2V0dGxlIAI=", "base64")) },
+          "ListStockChanges": { "rule": Rule.decode(Buffer.from("EhBpbnZlbnRvcnkubWFuYWdl", "base64")) },
           "WatchStock": { "rule": Rule.decode(Buffer.from("Eg5pbnZlbnRvcnkucmVhZA==", "base64")) },
         },
       },

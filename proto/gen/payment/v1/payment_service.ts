@@ -36,6 +36,8 @@ export const EntryKind = {
   ENTRY_KIND_DEPOSIT: 1,
   /** ENTRY_KIND_CAPTURE - A purchase was paid. */
   ENTRY_KIND_CAPTURE: 2,
+  /** ENTRY_KIND_REFUND - A purchase was paid back, or a part of it. */
+  ENTRY_KIND_REFUND: 3,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -45,6 +47,7 @@ export namespace EntryKind {
   export type ENTRY_KIND_UNSPECIFIED = typeof EntryKind.ENTRY_KIND_UNSPECIFIED;
   export type ENTRY_KIND_DEPOSIT = typeof EntryKind.ENTRY_KIND_DEPOSIT;
   export type ENTRY_KIND_CAPTURE = typeof EntryKind.ENTRY_KIND_CAPTURE;
+  export type ENTRY_KIND_REFUND = typeof EntryKind.ENTRY_KIND_REFUND;
   export type UNRECOGNIZED = typeof EntryKind.UNRECOGNIZED;
 }
 
@@ -59,6 +62,9 @@ export function entryKindFromJSON(object: any): EntryKind {
     case 2:
     case "ENTRY_KIND_CAPTURE":
       return EntryKind.ENTRY_KIND_CAPTURE;
+    case 3:
+    case "ENTRY_KIND_REFUND":
+      return EntryKind.ENTRY_KIND_REFUND;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -74,6 +80,8 @@ export function entryKindToJSON(object: EntryKind): string {
       return "ENTRY_KIND_DEPOSIT";
     case EntryKind.ENTRY_KIND_CAPTURE:
       return "ENTRY_KIND_CAPTURE";
+    case EntryKind.ENTRY_KIND_REFUND:
+      return "ENTRY_KIND_REFUND";
     case EntryKind.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -205,7 +213,11 @@ export interface Payment {
     | Date
     | undefined;
   /** When its state last changed. */
-  updateTime: Date | undefined;
+  updateTime:
+    | Date
+    | undefined;
+  /** How much of the amount was paid back; absent until the payment is captured. */
+  refunded: Money | undefined;
 }
 
 /** Asks to open an account. */
@@ -264,8 +276,14 @@ export interface ListEntriesRequest {
   accountId: string;
   /** At most this many; 50 when 0, 200 at most. */
   pageSize: number;
-  /** The `next_page_token` of the page before. */
+  /** The `next_page_token` of the page before, with the same filter. */
   pageToken: string;
+  /**
+   * Which entries, as in `kind = REFUND AND amount.minor_units >= 100`:
+   * comparisons, joined by AND, of kind, amount.minor_units, payment_id and
+   * create_time. All when empty.
+   */
+  filter: string;
 }
 
 /** A page of entries, newest first. */
@@ -298,6 +316,46 @@ export interface CheckoutResponse {
   payment: Payment | undefined;
 }
 
+/** Asks to give money back. */
+export interface RefundPaymentRequest {
+  /** The payment. */
+  paymentId: string;
+  /** How much, in the payment's currency; what is left of it when absent. */
+  amount:
+    | Money
+    | undefined;
+  /** Why; at most 200 characters. */
+  reason: string;
+  /**
+   * Made by the caller, at most 255 characters; a retry with the same one is
+   * the same request.
+   */
+  requestId: string;
+}
+
+/** The money is back in the account. */
+export interface RefundPaymentResponse {
+  /** The payment as it is now. */
+  payment: Payment | undefined;
+}
+
+/** Asks to end a payment that is under way. */
+export interface CancelPaymentRequest {
+  /** The payment. */
+  paymentId: string;
+  /**
+   * Made by the caller, at most 255 characters; a retry with the same one is
+   * the same request.
+   */
+  requestId: string;
+}
+
+/** The payment has come to nothing. */
+export interface CancelPaymentResponse {
+  /** The payment as it is now. */
+  payment: Payment | undefined;
+}
+
 /** Asks for one payment. */
 export interface GetPaymentRequest {
   /** The payment. */
@@ -314,8 +372,15 @@ export interface GetPaymentResponse {
 export interface ListPaymentsRequest {
   /** At most this many; 50 when 0, 200 at most. */
   pageSize: number;
-  /** The `next_page_token` of the page before. */
+  /** The `next_page_token` of the page before, with the same filter. */
   pageToken: string;
+  /**
+   * Which payments, as in `state = CAPTURED AND create_time >=
+   * "2026-01-01T00:00:00Z"`: comparisons, joined by AND, of state, account_id,
+   * amount.minor_units, amount.currency_code, failure_reason, create_time and
+   * update_time. All when empty.
+   */
+  filter: string;
 }
 
 /** A page of payments, newest first. */
@@ -719,6 +784,7 @@ function createBasePayment(): Payment {
     failureReason: "",
     createTime: undefined,
     updateTime: undefined,
+    refunded: undefined,
   };
 }
 
@@ -750,6 +816,9 @@ export const Payment: MessageFns<Payment> = {
     }
     if (message.updateTime !== undefined) {
       Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(74).fork()).join();
+    }
+    if (message.refunded !== undefined) {
+      Money.encode(message.refunded, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -839,6 +908,14 @@ export const Payment: MessageFns<Payment> = {
             message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.refunded = Money.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -886,6 +963,7 @@ export const Payment: MessageFns<Payment> = {
         : isSet(object.update_time)
         ? fromJsonTimestamp(object.update_time)
         : undefined,
+      refunded: isSet(object.refunded) ? Money.fromJSON(object.refunded) : undefined,
     };
   },
 
@@ -918,6 +996,9 @@ export const Payment: MessageFns<Payment> = {
     if (message.updateTime !== undefined) {
       obj.updateTime = message.updateTime.toISOString();
     }
+    if (message.refunded !== undefined) {
+      obj.refunded = Money.toJSON(message.refunded);
+    }
     return obj;
   },
 
@@ -937,6 +1018,9 @@ export const Payment: MessageFns<Payment> = {
     message.failureReason = object.failureReason ?? "";
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
+    message.refunded = (object.refunded !== undefined && object.refunded !== null)
+      ? Money.fromPartial(object.refunded)
+      : undefined;
     return message;
   },
 };
@@ -1426,7 +1510,7 @@ export const DepositResponse: MessageFns<DepositResponse> = {
 };
 
 function createBaseListEntriesRequest(): ListEntriesRequest {
-  return { accountId: "", pageSize: 0, pageToken: "" };
+  return { accountId: "", pageSize: 0, pageToken: "", filter: "" };
 }
 
 export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
@@ -1439,6 +1523,9 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(26).string(message.pageToken);
+    }
+    if (message.filter !== "") {
+      writer.uint32(34).string(message.filter);
     }
     return writer;
   },
@@ -1480,6 +1567,14 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.filter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1509,6 +1604,7 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      filter: isSet(object.filter) ? globalThis.String(object.filter) : "",
     };
   },
 
@@ -1523,6 +1619,9 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.filter !== "") {
+      obj.filter = message.filter;
+    }
     return obj;
   },
 
@@ -1534,6 +1633,7 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
     message.accountId = object.accountId ?? "";
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.filter = object.filter ?? "";
     return message;
   },
 };
@@ -1805,6 +1905,364 @@ export const CheckoutResponse: MessageFns<CheckoutResponse> = {
   },
 };
 
+function createBaseRefundPaymentRequest(): RefundPaymentRequest {
+  return { paymentId: "", amount: undefined, reason: "", requestId: "" };
+}
+
+export const RefundPaymentRequest: MessageFns<RefundPaymentRequest> = {
+  encode(message: RefundPaymentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.paymentId !== "") {
+      writer.uint32(10).string(message.paymentId);
+    }
+    if (message.amount !== undefined) {
+      Money.encode(message.amount, writer.uint32(18).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RefundPaymentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRefundPaymentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.paymentId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.amount = Money.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RefundPaymentRequest {
+    return {
+      paymentId: isSet(object.paymentId)
+        ? globalThis.String(object.paymentId)
+        : isSet(object.payment_id)
+        ? globalThis.String(object.payment_id)
+        : "",
+      amount: isSet(object.amount) ? Money.fromJSON(object.amount) : undefined,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RefundPaymentRequest): unknown {
+    const obj: any = {};
+    if (message.paymentId !== "") {
+      obj.paymentId = message.paymentId;
+    }
+    if (message.amount !== undefined) {
+      obj.amount = Money.toJSON(message.amount);
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RefundPaymentRequest>, I>>(base?: I): RefundPaymentRequest {
+    return RefundPaymentRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RefundPaymentRequest>, I>>(object: I): RefundPaymentRequest {
+    const message = createBaseRefundPaymentRequest();
+    message.paymentId = object.paymentId ?? "";
+    message.amount = (object.amount !== undefined && object.amount !== null)
+      ? Money.fromPartial(object.amount)
+      : undefined;
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseRefundPaymentResponse(): RefundPaymentResponse {
+  return { payment: undefined };
+}
+
+export const RefundPaymentResponse: MessageFns<RefundPaymentResponse> = {
+  encode(message: RefundPaymentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.payment !== undefined) {
+      Payment.encode(message.payment, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RefundPaymentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRefundPaymentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.payment = Payment.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RefundPaymentResponse {
+    return { payment: isSet(object.payment) ? Payment.fromJSON(object.payment) : undefined };
+  },
+
+  toJSON(message: RefundPaymentResponse): unknown {
+    const obj: any = {};
+    if (message.payment !== undefined) {
+      obj.payment = Payment.toJSON(message.payment);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RefundPaymentResponse>, I>>(base?: I): RefundPaymentResponse {
+    return RefundPaymentResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RefundPaymentResponse>, I>>(object: I): RefundPaymentResponse {
+    const message = createBaseRefundPaymentResponse();
+    message.payment = (object.payment !== undefined && object.payment !== null)
+      ? Payment.fromPartial(object.payment)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseCancelPaymentRequest(): CancelPaymentRequest {
+  return { paymentId: "", requestId: "" };
+}
+
+export const CancelPaymentRequest: MessageFns<CancelPaymentRequest> = {
+  encode(message: CancelPaymentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.paymentId !== "") {
+      writer.uint32(10).string(message.paymentId);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelPaymentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelPaymentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.paymentId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CancelPaymentRequest {
+    return {
+      paymentId: isSet(object.paymentId)
+        ? globalThis.String(object.paymentId)
+        : isSet(object.payment_id)
+        ? globalThis.String(object.payment_id)
+        : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: CancelPaymentRequest): unknown {
+    const obj: any = {};
+    if (message.paymentId !== "") {
+      obj.paymentId = message.paymentId;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CancelPaymentRequest>, I>>(base?: I): CancelPaymentRequest {
+    return CancelPaymentRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CancelPaymentRequest>, I>>(object: I): CancelPaymentRequest {
+    const message = createBaseCancelPaymentRequest();
+    message.paymentId = object.paymentId ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseCancelPaymentResponse(): CancelPaymentResponse {
+  return { payment: undefined };
+}
+
+export const CancelPaymentResponse: MessageFns<CancelPaymentResponse> = {
+  encode(message: CancelPaymentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.payment !== undefined) {
+      Payment.encode(message.payment, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelPaymentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelPaymentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.payment = Payment.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CancelPaymentResponse {
+    return { payment: isSet(object.payment) ? Payment.fromJSON(object.payment) : undefined };
+  },
+
+  toJSON(message: CancelPaymentResponse): unknown {
+    const obj: any = {};
+    if (message.payment !== undefined) {
+      obj.payment = Payment.toJSON(message.payment);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CancelPaymentResponse>, I>>(base?: I): CancelPaymentResponse {
+    return CancelPaymentResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CancelPaymentResponse>, I>>(object: I): CancelPaymentResponse {
+    const message = createBaseCancelPaymentResponse();
+    message.payment = (object.payment !== undefined && object.payment !== null)
+      ? Payment.fromPartial(object.payment)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseGetPaymentRequest(): GetPaymentRequest {
   return { paymentId: "" };
 }
@@ -1948,7 +2406,7 @@ export const GetPaymentResponse: MessageFns<GetPaymentResponse> = {
 };
 
 function createBaseListPaymentsRequest(): ListPaymentsRequest {
-  return { pageSize: 0, pageToken: "" };
+  return { pageSize: 0, pageToken: "", filter: "" };
 }
 
 export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
@@ -1958,6 +2416,9 @@ export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
+    }
+    if (message.filter !== "") {
+      writer.uint32(26).string(message.filter);
     }
     return writer;
   },
@@ -1991,6 +2452,14 @@ export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.filter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2015,6 +2484,7 @@ export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      filter: isSet(object.filter) ? globalThis.String(object.filter) : "",
     };
   },
 
@@ -2026,6 +2496,9 @@ export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.filter !== "") {
+      obj.filter = message.filter;
+    }
     return obj;
   },
 
@@ -2036,6 +2509,7 @@ export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
     const message = createBaseListPaymentsRequest();
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.filter = object.filter ?? "";
     return message;
   },
 };
@@ -2185,6 +2659,34 @@ export const PaymentServiceService = {
     responseSerialize: (value: CheckoutResponse): Buffer => Buffer.from(CheckoutResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CheckoutResponse => CheckoutResponse.decode(value),
   },
+  /**
+   * Gives money of a captured payment back: all of it or a part, as an operator.
+   * Goods that come back are put into the stock by inventory's AdjustStock.
+   */
+  refundPayment: {
+    path: "/payment.v1.PaymentService/RefundPayment" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RefundPaymentRequest): Buffer => Buffer.from(RefundPaymentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RefundPaymentRequest => RefundPaymentRequest.decode(value),
+    responseSerialize: (value: RefundPaymentResponse): Buffer =>
+      Buffer.from(RefundPaymentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RefundPaymentResponse => RefundPaymentResponse.decode(value),
+  },
+  /**
+   * Ends a payment of the caller's that is under way, before the goods leave: the
+   * money is released, the goods are given back. Operators may end anyone's.
+   */
+  cancelPayment: {
+    path: "/payment.v1.PaymentService/CancelPayment" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CancelPaymentRequest): Buffer => Buffer.from(CancelPaymentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CancelPaymentRequest => CancelPaymentRequest.decode(value),
+    responseSerialize: (value: CancelPaymentResponse): Buffer =>
+      Buffer.from(CancelPaymentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CancelPaymentResponse => CancelPaymentResponse.decode(value),
+  },
   /** Returns one of the caller's payments; operators see all. */
   getPayment: {
     path: "/payment.v1.PaymentService/GetPayment" as const,
@@ -2222,6 +2724,16 @@ export interface PaymentServiceServer extends UntypedServiceImplementation {
    * money. Either all of it happens or nothing.
    */
   checkout: handleUnaryCall<CheckoutRequest, CheckoutResponse>;
+  /**
+   * Gives money of a captured payment back: all of it or a part, as an operator.
+   * Goods that come back are put into the stock by inventory's AdjustStock.
+   */
+  refundPayment: handleUnaryCall<RefundPaymentRequest, RefundPaymentResponse>;
+  /**
+   * Ends a payment of the caller's that is under way, before the goods leave: the
+   * money is released, the goods are given back. Operators may end anyone's.
+   */
+  cancelPayment: handleUnaryCall<CancelPaymentRequest, CancelPaymentResponse>;
   /** Returns one of the caller's payments; operators see all. */
   getPayment: handleUnaryCall<GetPaymentRequest, GetPaymentResponse>;
   /** Lists the caller's payments, newest first. */
@@ -2312,6 +2824,44 @@ export interface PaymentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CheckoutResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Gives money of a captured payment back: all of it or a part, as an operator.
+   * Goods that come back are put into the stock by inventory's AdjustStock.
+   */
+  refundPayment(
+    request: RefundPaymentRequest,
+    callback: (error: ServiceError | null, response: RefundPaymentResponse) => void,
+  ): ClientUnaryCall;
+  refundPayment(
+    request: RefundPaymentRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RefundPaymentResponse) => void,
+  ): ClientUnaryCall;
+  refundPayment(
+    request: RefundPaymentRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RefundPaymentResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Ends a payment of the caller's that is under way, before the goods leave: the
+   * money is released, the goods are given back. Operators may end anyone's.
+   */
+  cancelPayment(
+    request: CancelPaymentRequest,
+    callback: (error: ServiceError | null, response: CancelPaymentResponse) => void,
+  ): ClientUnaryCall;
+  cancelPayment(
+    request: CancelPaymentRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CancelPaymentResponse) => void,
+  ): ClientUnaryCall;
+  cancelPayment(
+    request: CancelPaymentRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CancelPaymentResponse) => void,
+  ): ClientUnaryCall;
   /** Returns one of the caller's payments; operators see all. */
   getPayment(
     request: GetPaymentRequest,
@@ -2396,6 +2946,10 @@ export const protoMetadata: ProtoMetadata = {
     ".payment.v1.ListEntriesResponse": ListEntriesResponse,
     ".payment.v1.CheckoutRequest": CheckoutRequest,
     ".payment.v1.CheckoutResponse": CheckoutResponse,
+    ".payment.v1.RefundPaymentRequest": RefundPaymentRequest,
+    ".payment.v1.RefundPaymentResponse": RefundPaymentResponse,
+    ".payment.v1.CancelPaymentRequest": CancelPaymentRequest,
+    ".payment.v1.CancelPaymentResponse": CancelPaymentResponse,
     ".payment.v1.GetPaymentRequest": GetPaymentRequest,
     ".payment.v1.GetPaymentResponse": GetPaymentResponse,
     ".payment.v1.ListPaymentsRequest": ListPaymentsRequest,
@@ -2414,6 +2968,8 @@ export const protoMetadata: ProtoMetadata = {
           "Checkout": {
             "rule": Rule.decode(Buffer.from("EgtwYXltZW50LnBheRIRaW52ZW50b3J5LnJlc2VydmUgAQ==", "base64")),
           },
+          "RefundPayment": { "rule": Rule.decode(Buffer.from("Eg5wYXltZW50Lm1hbmFnZRoIb3BlcmF0b3IgAQ==", "base64")) },
+          "CancelPayment": { "rule": Rule.decode(Buffer.from("EgtwYXltZW50LnBheSAB", "base64")) },
           "GetPayment": { "rule": Rule.decode(Buffer.from("EgxwYXltZW50LnJlYWQgAQ==", "base64")) },
           "ListPayments": { "rule": Rule.decode(Buffer.from("EgxwYXltZW50LnJlYWQgAQ==", "base64")) },
         },

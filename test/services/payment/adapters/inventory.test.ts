@@ -34,6 +34,15 @@ const RESERVATION: Reservation = {
 };
 const ORDER = { lines: [{ sku: 'LAMP', quantity: 2n }], timeToLiveSeconds: 60, requestId: 'p:reserve' };
 
+const AUTHORISER = { subject: 'alice', clientId: 'direct', sessionId: undefined, tokenId: 't-1' };
+const SENT_AUTHORISER = { userId: 'alice', clientId: 'direct', sessionId: '', tokenId: 't-1' };
+const SETTLING = {
+  reservationId: 'r-1',
+  outcome: 'COMMITTED',
+  authoriser: AUTHORISER,
+  requestId: 'p:commit',
+} as const;
+
 /** An inventory that does what a test says. */
 class Peer {
   handle: Handle = () => {};
@@ -49,15 +58,10 @@ class Peer {
         await this.handle(call);
         return { reservation: this.answer };
       });
-    const { reserveStock, commitReservation, releaseReservation, getReservation } = InventoryServiceService;
+    const { reserveStock, settleReservation } = InventoryServiceService;
     this.#server.addService(
-      { reserveStock, commitReservation, releaseReservation, getReservation },
-      {
-        reserveStock: handler('reserve'),
-        commitReservation: handler('commit'),
-        releaseReservation: handler('release'),
-        getReservation: handler('find'),
-      },
+      { reserveStock, settleReservation },
+      { reserveStock: handler('reserve'), settleReservation: handler('settle') },
     );
     const port = await new Promise<number>((resolve, reject) => {
       this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) =>
@@ -103,6 +107,7 @@ describe('inventory as payment calls it', () => {
         },
         close: () => {},
       },
+      own: { get: async () => 'own', reject: () => {} },
       clock: systemClock,
     });
   });
@@ -140,13 +145,21 @@ describe('inventory as payment calls it', () => {
       eachPeer((peer) => {
         peer.answer = { ...RESERVATION, state: theirs };
       });
-      expect((await inventory.find('r-1')).state).to.equal(ours);
+      expect((await connection.settlement.settle(SETTLING)).state).to.equal(ours);
     }
-    await inventory.commit({ reservationId: 'r-1', requestId: 'p:commit' });
-    await inventory.release({ reservationId: 'r-1', requestId: 'p:release' });
+    await connection.settlement.settle({ ...SETTLING, outcome: 'RELEASED', requestId: 'p:release' });
     const requests = calls().map(({ path, request }) => ({ path, ...Object(request) }));
-    expect(requests).to.deep.include({ path: 'commit', reservationId: 'r-1', requestId: 'p:commit' });
-    expect(requests).to.deep.include({ path: 'release', reservationId: 'r-1', requestId: 'p:release' });
+    const settling = { path: 'settle', reservationId: 'r-1', authoriser: SENT_AUTHORISER };
+    expect(requests).to.deep.include({
+      ...settling,
+      outcome: ReservationState.RESERVATION_STATE_COMMITTED,
+      requestId: 'p:commit',
+    });
+    expect(requests).to.deep.include({
+      ...settling,
+      outcome: ReservationState.RESERVATION_STATE_RELEASED,
+      requestId: 'p:release',
+    });
     expect(requests).to.deep.include({
       path: 'reserve',
       lines: ORDER.lines,
@@ -156,22 +169,18 @@ describe('inventory as payment calls it', () => {
   });
 
   it('takes turns among the instances, and does without one that is gone', async () => {
-    const inventory = connection.forCall(servedCall());
-    for (let count = 0; count < 4; count++) await inventory.find('r-1');
+    for (let count = 0; count < 4; count++) await connection.settlement.settle(SETTLING);
     expect(peers.map((peer) => peer.calls.length)).to.deep.equal([2, 2]);
 
     peers[0]?.stop();
     let failures = 0;
-    for (let count = 0; count < 6; count++) await inventory.find('r-1').catch(() => failures++);
+    for (let count = 0; count < 6; count++) {
+      await connection.settlement.settle(SETTLING).catch(() => failures++);
+    }
     expect(failures).to.be.at.most(1);
   });
 
-  for (const code of [
-    'NOT_FOUND',
-    'INSUFFICIENT_STOCK',
-    'RESERVATION_EXPIRED',
-    'RESERVATION_NOT_ACTIVE',
-  ] as const) {
+  for (const code of ['NOT_FOUND', 'INSUFFICIENT_STOCK'] as const) {
     it(`passes ${code} on`, async () => {
       eachPeer((peer) => {
         peer.handle = () => {
@@ -207,8 +216,7 @@ describe('inventory as payment calls it', () => {
           throw thrown;
         };
       });
-      const inventory = connection.forCall(servedCall());
-      const error = await errorOf(inventory.commit({ reservationId: 'r-1', requestId: 'p:commit' }));
+      const error = await errorOf(connection.settlement.settle(SETTLING));
       expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
     });
   }
@@ -237,7 +245,7 @@ describe('inventory as payment calls it', () => {
     expect(performance.now() - startedMs).to.be.below(1_500);
   });
 
-  it('stops reserving when the call ends, and commits, releases and looks all the same', async () => {
+  it('stops reserving when the call ends, and settles in its own name all the same', async () => {
     const ending = new AbortController();
     eachPeer((peer) => {
       peer.handle = (call) => {
@@ -251,8 +259,8 @@ describe('inventory as payment calls it', () => {
     expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
     expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
     expect(calls().filter(({ path }) => path === 'reserve')).to.have.lengthOf(1);
-    await inventory.commit({ reservationId: 'r-1', requestId: 'p:commit' });
-    await inventory.release({ reservationId: 'r-1', requestId: 'p:release' });
-    await inventory.find('r-1');
+    await connection.settlement.settle(SETTLING);
+    const settled = calls().filter(({ path }) => path === 'settle');
+    expect(settled.map(({ metadata }) => metadata.get('authorization'))).to.deep.equal([['Bearer own']]);
   });
 });
