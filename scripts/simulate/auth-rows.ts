@@ -87,6 +87,9 @@ function clientRow(clientId: string): Client {
     audiences: ['auth'],
     scopes: ['auth.exchange'],
     exchangeAudiences: ['inventory'],
+    exchangeScopes: undefined,
+    disabled: false,
+    createTime: new Date(0),
   };
 }
 

@@ -17,7 +17,12 @@ const USER_ROLES = {
 /** The services that have a client of their own at auth, and what each may ask for. */
 const CLIENT_RIGHTS = {
   inventory: { audiences: ['auth'], scopes: ['auth.sync'], exchange_audiences: [] },
-  payment: { audiences: ['auth'], scopes: ['auth.sync', 'auth.exchange'], exchange_audiences: ['inventory'] },
+  payment: {
+    audiences: ['auth'],
+    scopes: ['auth.sync', 'auth.exchange'],
+    exchange_audiences: ['inventory'],
+    exchange_scopes: ['inventory.reserve', 'inventory.read'],
+  },
 } as const;
 
 /** The name of one of the demo's users. */

@@ -22,10 +22,10 @@ import {
 import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
 import type { Bootstrap } from './bootstrap.js';
-import { parseClientKey } from './clients.js';
+import { clientIdFault, clientSecretFault, parseClientKey } from './clients.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
-import { PASSWORD_LENGTH_MAX, passwordFault } from './passwords.js';
+import { passwordFault } from './passwords.js';
 import { ROLES } from './roles.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
 import {
@@ -151,10 +151,15 @@ const VARIABLES = {
   ...TLS_VARIABLES,
 };
 
-/** The shortest secret of a client, in characters. */
-export const CLIENT_SECRET_LENGTH_MIN = 32;
-
 const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);
+
+/** Text with which nothing is wrong. */
+function textWithout(faultOf: (text: string) => string | undefined): z.ZodType<string> {
+  return z.string().superRefine((text, context) => {
+    const fault = faultOf(text);
+    if (fault !== undefined) context.addIssue(fault);
+  });
+}
 
 const userSchema = z.strictObject({
   username: z.string().transform((text, context) => {
@@ -163,27 +168,22 @@ const userSchema = z.strictObject({
     context.addIssue(USERNAME_RULE);
     return z.NEVER;
   }),
-  password: z.string().superRefine((password, context) => {
-    const fault = passwordFault(password);
-    if (fault !== undefined) context.addIssue(fault);
-  }),
+  password: textWithout(passwordFault),
   roles: z.array(z.enum(ROLES)).max(LIST_LENGTH_MAX),
 });
 
 const clientSchema = z
   .strictObject({
-    client_id: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/),
-    public_key_pem: z
-      .string()
-      .superRefine((pem, context) => {
-        const key = parseClientKey(pem);
-        if ('fault' in key) context.addIssue(key.fault);
-      })
-      .optional(),
-    secret: z.string().min(CLIENT_SECRET_LENGTH_MIN).max(PASSWORD_LENGTH_MAX).optional(),
+    client_id: textWithout(clientIdFault),
+    public_key_pem: textWithout((pem) => {
+      const key = parseClientKey(pem);
+      return 'fault' in key ? key.fault : undefined;
+    }).optional(),
+    secret: textWithout(clientSecretFault).optional(),
     audiences: words,
     scopes: words,
     exchange_audiences: words.optional(),
+    exchange_scopes: words.optional(),
   })
   .superRefine((client, context) => {
     if ((client.public_key_pem === undefined) === (client.secret === undefined)) {
@@ -229,6 +229,7 @@ function bootstrapOf({ users = [], clients = [] }: z.infer<typeof bootstrapSchem
       audiences: client.audiences,
       scopes: client.scopes,
       exchangeAudiences: client.exchange_audiences ?? [],
+      exchangeScopes: client.exchange_scopes,
     })),
   };
 }

@@ -64,7 +64,7 @@ export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
         }
         if (!(await isLive(tx, caller))) throw callerRevoked();
         const client = await tx.clients.lockShared(caller.clientId);
-        if (client === undefined) throw callerRevoked();
+        if (client === undefined || client.disabled) throw callerRevoked();
         return await mintDelegated(tokens, tx, { subject, client, audience, scopes });
       });
     },
@@ -96,7 +96,7 @@ async function mintDelegated(
   if (!client.exchangeAudiences.includes(audience)) {
     throw new ServiceError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
   }
-  const scopes = narrow(subject, audience, wanted.scopes);
+  const scopes = narrow(subject, client, audience, wanted.scopes);
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
   const session = subject.sessionId && (await tx.sessions.lockShared(subject.sessionId));
   if (!session) throw subjectTokenInvalid();
@@ -120,18 +120,32 @@ async function mintDelegated(
 }
 
 /**
- * What is asked for, if the subject token has all of it. Without a wish, its scopes for the audience
- * alone: the other ones are passed on only where somebody knows that the chain goes further.
+ * What is asked for, if the subject token has all of it and the client may have it for a user. Without a wish, what is
+ * left of its scopes for the audience alone: the other ones are passed on only where somebody knows that the chain
+ * goes further.
  */
-function narrow(subject: VerifiedToken, audience: string, wanted: readonly string[]): readonly string[] {
-  const missing = wanted.find((scope) => !subject.scopes.has(scope));
-  if (missing !== undefined) {
-    throw new ServiceError('SCOPE_MISSING', `the subject token has no scope ${missing}`);
+function narrow(
+  subject: VerifiedToken,
+  client: Client,
+  audience: string,
+  wanted: readonly string[],
+): readonly string[] {
+  const mayHave = (scope: string): boolean => client.exchangeScopes?.includes(scope) ?? true;
+  for (const scope of wanted) {
+    if (!subject.scopes.has(scope)) {
+      throw new ServiceError('SCOPE_MISSING', `the subject token has no scope ${scope}`);
+    }
+    if (!mayHave(scope)) {
+      throw new ServiceError('SCOPE_MISSING', `the client may not have scope ${scope} for a user`);
+    }
   }
   if (wanted.length > 0) return wanted;
-  const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience);
+  const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience && mayHave(scope));
   if (scopes.length === 0) {
-    throw new ServiceError('SCOPE_MISSING', `the subject token has no scope for ${audience}`);
+    throw new ServiceError(
+      'SCOPE_MISSING',
+      `the subject token has no scope for ${audience} that the client may have`,
+    );
   }
   return scopes;
 }

@@ -4,6 +4,10 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
+import {
+  ClientServiceService,
+  protoMetadata as clientMetadata,
+} from '../../proto/gen/auth/v1/client_service.js';
 import { KeyServiceService, protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import {
@@ -23,6 +27,8 @@ import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import { applyBootstrap } from './bootstrap.js';
+import { createClientHandlers } from './client-handlers.js';
+import { createClients } from './clients.js';
 import { type Config, parseConfig } from './config.js';
 import { createEpochs } from './epochs.js';
 import { createExchange } from './exchange.js';
@@ -51,6 +57,7 @@ import { createUsers } from './users.js';
 
 const SERVICE_NAMES = [
   'auth.v1.AuthService',
+  'auth.v1.ClientService',
   'auth.v1.KeyService',
   'auth.v1.UserService',
   'portcullis.revocation.v1.RevocationService',
@@ -116,6 +123,7 @@ async function serve(config: Config): Promise<void> {
       const revocationHandlers = createRevocationHandlers({ ...parts, source });
       guard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(parts));
       guard.addService(server, UserServiceService, userMetadata, createUserHandlers(parts));
+      guard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(parts));
       guard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(parts));
       guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
     },
@@ -215,6 +223,7 @@ function createParts(
   const verifyToken = createTokenVerifier(issuer);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken });
   const passwords = createPasswords();
+  const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
   const exchange = createExchange({ store, tokens });
   const log = createRevocationStore({ database, publishedKeys: readPublishedKeys });
   const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void =>
@@ -272,11 +281,8 @@ function createParts(
       onKeyRevoked: replenishSoon,
       onLogChanged,
     }),
-    users: createUsers({
-      store,
-      passwords,
-      fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
-    }),
+    users: createUsers({ store, passwords, fingerprint }),
+    clients: createClients({ store, passwords, clock, fingerprint }),
     sessions: createSessions({
       store,
       passwords,

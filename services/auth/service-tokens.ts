@@ -68,7 +68,8 @@ export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
       const prove = await proofOf(deps, clientId, credential);
       const minted = await deps.store.transaction(async (tx) => {
         const client = await tx.clients.lockShared(clientId);
-        if (client === undefined || !(await prove(tx, client))) throw clientAuthenticationFailed();
+        const proved = client !== undefined && !client.disabled && (await prove(tx, client));
+        if (!proved) throw clientAuthenticationFailed();
         return await deps.tokens.mint(tx, {
           subject: clientId,
           clientId,
@@ -143,11 +144,18 @@ async function proveByAssertion(
   if (typeof jti !== 'string' || jti === '' || jti.length > ASSERTION_JTI_LENGTH_MAX) return false;
   if (exp === undefined || exp > nowSeconds + ASSERTION_SECONDS_MAX + ASSERTION_SKEW_SECONDS) return false;
   if (iat !== undefined && iat > nowSeconds + ASSERTION_SKEW_SECONDS) return false;
-  return await tx.clients.useAssertion({
+  const outcome = await tx.clients.useAssertion({
     clientId: client.clientId,
     jtiHash: createHash('sha256').update(jti, 'utf8').digest(),
     expireTime: new Date((exp + ASSERTION_SKEW_SECONDS) * 1000),
   });
+  // Its proof is good, so it may hear why it gets nothing: it asks far too often.
+  if (outcome === 'FULL') {
+    throw new ServiceError('RATE_LIMITED', 'the client has used too many assertions that have not expired', {
+      retryAfterMs: ASSERTION_SECONDS_MAX * 100,
+    });
+  }
+  return outcome === 'USED';
 }
 
 /** A token of another kind, signed by the same key, is no assertion (RFC 8725 §3.11). */

@@ -3,9 +3,11 @@
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import type { Clock } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { DIRECT_CLIENT } from './clients.js';
 import type { Passwords } from './passwords.js';
-import { enforcedEverywhereBy, sessionRevocation } from './revocation-log.js';
+import { sessionRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
+import { receiptOf } from './revoking-change.js';
 import { audiencesOfScopes, type Role, scopesOfRoles } from './roles.js';
 import { isUuid, parseRequestId, parseWords } from './text-checks.js';
 import type { Throttle } from './throttle.js';
@@ -28,9 +30,6 @@ export const REFRESH_TOKEN_BYTES = 32;
 
 /** Longest name of a device, in characters. */
 export const DEVICE_NAME_CHARACTERS_MAX = 100;
-
-/** The client of everybody who logs in without naming one. */
-export const DIRECT_CLIENT = 'direct';
 
 /** Who revokes when auth acts by itself. */
 export const OWN_ACTOR = 'auth';
@@ -243,7 +242,7 @@ async function openSession(
   wanted: { audiences: readonly string[]; scopes: readonly string[]; deviceName: string },
 ): Promise<(TokenPair & { readonly session: Session }) | undefined> {
   const client = await tx.clients.lockShared(DIRECT_CLIENT);
-  if (client === undefined) return undefined;
+  if (client === undefined || client.disabled) return undefined;
   const now = await tx.databaseTime();
   const session: Session = {
     sessionId: randomUUID(),
@@ -465,10 +464,7 @@ async function revokeOwn(deps: SessionsDeps, caller: SessionCaller, text: string
     startedMs = deps.clock.monotonicMs();
     return await appendEnd(tx, sessionId, { reason: 'revoked by its owner', actor: caller.userId });
   });
-  const [entry] = appended.entries;
-  if (entry === undefined) throw new TypeError('the log has written no entry');
-  const elapsedMs = deps.clock.monotonicMs() - startedMs;
-  return { sequence: entry.sequence, enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs) };
+  return receiptOf(appended, deps.clock.monotonicMs() - startedMs);
 }
 
 function appendEnd(

@@ -145,7 +145,7 @@ export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise
   const clients = [...token.clients].sort(([a], [b]) => (a < b ? -1 : 1));
   for (const [clientId, generation] of clients) {
     const client = await tx.clients.lockShared(clientId);
-    if (client === undefined || generation < client.generation) return false;
+    if (client === undefined || client.disabled || generation < client.generation) return false;
   }
   if (!(await tx.keys.lockLive(token.keyId))) return false;
   if (await tx.tokens.anyRevoked([token.tokenId, ...token.ancestors])) return false;

@@ -15,6 +15,7 @@ const BOOTSTRAP: Bootstrap = {
       audiences: ['auth'],
       scopes: ['auth.sync'],
       exchangeAudiences: [],
+      exchangeScopes: undefined,
     },
   ],
 };

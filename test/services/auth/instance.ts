@@ -6,6 +6,7 @@ import { type Clock, systemClock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
 import { type AccountChanges, createAccountChanges } from '../../../services/auth/account-changes.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
+import { type Clients, createClients } from '../../../services/auth/clients.js';
 import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
 import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
 import { createInstanceStore } from '../../../services/auth/instance-store.js';
@@ -50,6 +51,7 @@ export interface AuthInstance {
   readonly passwords: Passwords;
   readonly tokens: Tokens;
   readonly users: Users;
+  readonly clients: Clients;
   readonly sessions: Sessions;
   readonly accountChanges: AccountChanges;
   /** That of the logins. */
@@ -134,6 +136,7 @@ export async function openAuth(
     tokens,
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
+    clients: createClients({ store, passwords, clock, fingerprint }),
     accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
     sessions: createSessions({ ...accounts, throttle, clock, refreshKey }),
     serviceTokens: createServiceTokens({
@@ -194,7 +197,13 @@ export interface TestClient {
 /** Creates a client with a key of its own. */
 export async function addClient(
   auth: AuthInstance,
-  over: { scopes?: string[]; audiences?: string[]; exchangeAudiences?: string[]; clientId?: string } = {},
+  over: {
+    scopes?: string[];
+    audiences?: string[];
+    exchangeAudiences?: string[];
+    exchangeScopes?: string[];
+    clientId?: string;
+  } = {},
 ): Promise<TestClient> {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const {
@@ -212,6 +221,7 @@ export async function addClient(
       audiences,
       scopes,
       exchangeAudiences,
+      exchangeScopes: over.exchangeScopes,
     }),
   );
   return { clientId, privateKey };
