@@ -8,6 +8,7 @@ import { ServiceError } from './errors.js';
 import type { Feed } from './feed.js';
 import { KeyRing, type VerificationKeys } from './key-ring.js';
 import { type Admission, refusal } from './live-call.js';
+import type { Connection } from './plaintext.js';
 import { parseJsonObject } from './strict-json.js';
 import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from './token-claims.js';
 import { type CutReason, VerifiedToken, VerifiedTokens } from './verified-tokens.js';
@@ -58,9 +59,15 @@ export class Admissions {
 
   /**
    * Decides a call. Claims are remembered, verdicts never: revocation, expiry, lease and rule are
-   * looked at on every call. With a known token nothing here is asynchronous.
+   * looked at on every call, and so is the certificate that a token is bound to. With a known token nothing here is
+   * asynchronous.
    */
-  decide(rule: AccessRule, metadata: Metadata, peer: () => string): Admission | Promise<Admission> {
+  decide(
+    rule: AccessRule,
+    metadata: Metadata,
+    peer: () => string,
+    connection: Connection,
+  ): Admission | Promise<Admission> {
     if (rule.isPublic) return { kind: 'public' };
     const values = metadata.get('authorization');
     const value = values[0];
@@ -71,8 +78,8 @@ export class Admissions {
     }
     const text = value.slice(SCHEME.length);
     const known = this.tokens.find(text);
-    if (known !== undefined) return this.#judge(known, rule);
-    return this.#meet(text, rule, peer);
+    if (known !== undefined) return this.#judge(known, rule, connection);
+    return this.#meet(text, rule, peer, connection);
   }
 
   /** Why a token that was admitted no longer counts. */
@@ -150,14 +157,21 @@ export class Admissions {
     return this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs()) > 0;
   }
 
-  #meet(text: string, rule: AccessRule, peer: () => string): Admission | Promise<Admission> {
+  #meet(
+    text: string,
+    rule: AccessRule,
+    peer: () => string,
+    connection: Connection,
+  ): Admission | Promise<Admission> {
     const verified = this.verified(text, peer());
     if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
-    if (verified instanceof VerifiedToken) return this.#judge(verified, rule);
+    if (verified instanceof VerifiedToken) return this.#judge(verified, rule, connection);
     // Everybody who waited for the same verification is judged after it: it may have been revoked
     // meanwhile.
     return verified.then((result) =>
-      result instanceof ServiceError ? { kind: 'refused', error: result } : this.#judge(result, rule),
+      result instanceof ServiceError
+        ? { kind: 'refused', error: result }
+        : this.#judge(result, rule, connection),
     );
   }
 
@@ -188,8 +202,15 @@ export class Admissions {
     return readClaims(json, keyId, { issuer: this.#issuer, audience, nowSeconds });
   }
 
-  #judge(token: VerifiedToken, rule: AccessRule): Admission {
+  #judge(token: VerifiedToken, rule: AccessRule, connection: Connection): Admission {
     token.used = true;
+    const bound = token.claims.certificateThumbprint;
+    if (bound !== undefined && bound !== connection.certificateThumbprint()) {
+      // Its owner may have renewed the certificate since the connection was made; a new one shows it. A thief is
+      // none the wiser.
+      connection.retire();
+      return { kind: 'refused', error: this.#invalid('cnf') };
+    }
     const objection = this.objectionTo(token, rule.allowStale);
     if (objection !== undefined) return refused(objection);
     const violation = violationOf(rule, token.claims, this.#clock.wallMs() / 1000);

@@ -291,7 +291,7 @@ class ServerGuard implements Guard, CallGuard {
       this.#tokenInvalid('plaintext');
       return { kind: 'refused', error: refusal('TLS_REQUIRED') };
     }
-    return this.#enforcement.admissions.decide(rule, metadata, peer);
+    return this.#enforcement.admissions.decide(rule, metadata, peer, connection);
   };
 
   objectionTo: CallGuard['objectionTo'] = (token, allowStale) =>

@@ -15,7 +15,14 @@ export { type GuardLog, QUESTIONS_PER_LEASE, type RevocationSource } from './fee
 export { createGuard, type Guard, type GuardObserver, type GuardOptions, type GuardState } from './guard.js';
 export { bidi, clientStream, serverStream, unary } from './handler-adapters.js';
 export type { Plaintext } from './plaintext.js';
-export { bearerOf, type Principal, principalOf, signalOf, stillAllowed } from './principal.js';
+export {
+  bearerOf,
+  certificateThumbprintOf,
+  type Principal,
+  principalOf,
+  signalOf,
+  stillAllowed,
+} from './principal.js';
 export { type CallStatus, statusOf } from './status.js';
 export {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,

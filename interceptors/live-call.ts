@@ -103,6 +103,10 @@ export class GuardedCall extends ServerInterceptingCall implements LiveCall, Cal
     return this.#token?.text;
   }
 
+  get certificateThumbprint(): string | undefined {
+    return connectionOf(this.#inner).certificateThumbprint();
+  }
+
   get signal(): AbortSignal {
     this.#abort ??= new AbortController();
     if (this.#closed || this.#finished) this.#abort.abort();

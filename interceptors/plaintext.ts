@@ -1,4 +1,4 @@
-/** Where tokens may travel in plaintext: nowhere but inside one machine, unless somebody says otherwise. */
+/** The connections on which tokens travel: private ones alone unless somebody says otherwise, and whose they are. */
 
 import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
 
@@ -31,6 +31,13 @@ export function demandPrivateChannel(channel: Channel): void {
 export interface Connection {
   /** Nobody outside this machine can read it. */
   isPrivate(): boolean;
+  /**
+   * The certificate that the peer has shown and the listener has verified, by the SHA-256 of its DER in base64url (RFC
+   * 8705 §3.1); undefined when there is none.
+   */
+  certificateThumbprint(): string | undefined;
+  /** Asks the peer to make a new connection: calls under way end as they would have, new ones go elsewhere. */
+  retire(): void;
 }
 
 /**
@@ -39,13 +46,42 @@ export interface Connection {
  * change, the connection counts as plaintext.
  */
 export function connectionOf(call: ServerInterceptingCallInterface): Connection {
-  return { isPrivate: () => isPrivateSession(sessionOf(call)) };
+  return {
+    isPrivate: () => isPrivateSession(sessionOf(call)),
+    certificateThumbprint: () => thumbprintOf(call),
+    retire: () => retireSession(sessionOf(call)),
+  };
 }
 
 /** The HTTP/2 session, as far as it matters here. */
 interface Session {
   readonly encrypted?: boolean;
   readonly socket?: { readonly remoteAddress?: string };
+  goaway?(code: number, lastStreamId: number): void;
+  close?(): void;
+}
+
+/** HTTP/2 error code NO_ERROR (RFC 9113 §7), and the highest number of a stream: none is turned away. */
+const HTTP2_NO_ERROR = 0;
+const HTTP2_STREAM_ID_MAX = 2 ** 31 - 1;
+
+const thumbprints = new WeakMap<Session, string>();
+
+/** Taking a certificate out of a connection costs more than the rest of a call, and no connection changes its own. */
+function thumbprintOf(call: ServerInterceptingCallInterface): string | undefined {
+  const session = sessionOf(call);
+  const known = session && thumbprints.get(session);
+  if (known !== undefined) return known;
+  const fingerprint = call.getAuthContext().sslPeerCertificate?.fingerprint256;
+  if (fingerprint === undefined) return undefined;
+  const thumbprint = Buffer.from(fingerprint.replaceAll(':', ''), 'hex').toString('base64url');
+  if (session !== undefined) thumbprints.set(session, thumbprint);
+  return thumbprint;
+}
+
+function retireSession(session: Session | undefined): void {
+  session?.goaway?.(HTTP2_NO_ERROR, HTTP2_STREAM_ID_MAX);
+  session?.close?.();
 }
 
 const verdicts = new WeakMap<Session, boolean>();

@@ -41,6 +41,7 @@ export interface CallState {
   readonly principal: Principal | undefined;
   readonly bearer: string | undefined;
   readonly signal: AbortSignal;
+  readonly certificateThumbprint: string | undefined;
   /** Milliseconds for which the caller may be relied on. Throws when it no longer may. */
   stillAllowed(): number;
   /** Tells the log of an error that the caller is not told of. */
@@ -85,6 +86,14 @@ export function stillAllowed(call: AnyCall): number {
 /** Aborted as soon as the call has ended, was cancelled, or was cut. */
 export function signalOf(call: AnyCall): AbortSignal {
   return guardedState(call).signal;
+}
+
+/**
+ * The verified certificate of the connection under a call, by the SHA-256 of its DER in base64url; undefined when the
+ * peer has shown none. What an issuer binds tokens to (RFC 8705 §3.1).
+ */
+export function certificateThumbprintOf(call: AnyCall): string | undefined {
+  return guardedState(call).certificateThumbprint;
 }
 
 /** The token's text, for exchanging it; never to be sent anywhere else. */

@@ -35,6 +35,11 @@ export interface TokenClaims extends Principal {
   readonly issuedAtSeconds: number;
   /** The key that signed the token (`kid`). */
   readonly keyId: string;
+  /**
+   * The certificate that the token is bound to (`cnf`, RFC 8705 §3.1), by the SHA-256 of its DER in base64url: it may
+   * be used on connections whose peer has shown that one. Undefined for a token that whoever holds it may use.
+   */
+  readonly certificateThumbprint: string | undefined;
 }
 
 /** The token of another issuer that a token was derived from, as far as it can be revoked. */
@@ -62,6 +67,7 @@ export interface ClaimFault {
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const NIL_UUID = '00000000-0000-0000-0000-000000000000';
+const THUMBPRINT = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+$/;
 
 /**
@@ -93,6 +99,7 @@ export function readClaims(
   const actors = reader.has('act') ? reader.actors('act') : [];
   const ancestors = reader.has('ancestors') ? reader.uuids('ancestors') : [];
   const origin = reader.has('origin') ? reader.origin('origin') : undefined;
+  const certificateThumbprint = reader.has('cnf') ? reader.confirmation('cnf') : undefined;
   if (reader.has('amr')) reader.texts('amr');
   const notBeforeSeconds = reader.has('nbf') ? reader.seconds('nbf') : issuedAtSeconds;
 
@@ -142,6 +149,7 @@ export function readClaims(
     origin,
     issuedAtSeconds,
     keyId,
+    certificateThumbprint,
   };
 }
 
@@ -226,6 +234,18 @@ class ClaimReader {
       actor = act;
     }
     return actors;
+  }
+
+  /**
+   * The one way in which tokens are bound here. A token that is bound in another way (RFC 7800, RFC 9449) must not
+   * pass for one that is not bound at all.
+   */
+  confirmation(name: string): string {
+    const value = this.#value(name);
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return this.#fail(name, '');
+    const { 'x5t#S256': thumbprint, ...others } = value as JsonObject;
+    const isGood = typeof thumbprint === 'string' && THUMBPRINT.test(thumbprint);
+    return isGood && Object.keys(others).length === 0 ? thumbprint : this.#fail(name, '');
   }
 
   origin(name: string): TokenOrigin | undefined {

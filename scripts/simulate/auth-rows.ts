@@ -88,6 +88,7 @@ function clientRow(clientId: string): Client {
     scopes: ['auth.exchange'],
     exchangeAudiences: ['inventory'],
     exchangeScopes: undefined,
+    certificateBound: false,
     disabled: false,
     createTime: new Date(0),
   };

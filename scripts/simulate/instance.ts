@@ -7,6 +7,7 @@ import { type CompactToken, parseCompactToken } from '../../interceptors/compact
 import { Enforcement } from '../../interceptors/enforcement.js';
 import { FeedRunner, type RevocationSource } from '../../interceptors/feed-runner.js';
 import type { Admission } from '../../interceptors/live-call.js';
+import type { Connection } from '../../interceptors/plaintext.js';
 import { parseJsonObject } from '../../interceptors/strict-json.js';
 import { readClaims } from '../../interceptors/token-claims.js';
 import type { LiveCall, VerifiedToken } from '../../interceptors/verified-tokens.js';
@@ -33,6 +34,13 @@ const RULE: AccessRule = {
   caller: 'ANY',
   maxAuthAgeSeconds: undefined,
   allowStale: false,
+};
+
+/** Calls of the simulation come over nothing, and its tokens are bound to no certificate. */
+const NO_CONNECTION: Connection = {
+  isPrivate: () => true,
+  certificateThumbprint: () => undefined,
+  retire: () => undefined,
 };
 
 /** The rule of methods that go on without a lease. */
@@ -155,7 +163,7 @@ export class Instance {
     const { allowStale = false, told = () => {} } = options;
     token.metadata ??= metadataOf(token.text);
     const rule = allowStale ? STALE_RULE : RULE;
-    const decision = this.#enforcement.admissions.decide(rule, token.metadata, () => 'peer');
+    const decision = this.#enforcement.admissions.decide(rule, token.metadata, () => 'peer', NO_CONNECTION);
     const decided = (admission: Admission): void => {
       this.#world.measures.checks += 1;
       if (admission.kind === 'refused') {

@@ -125,6 +125,7 @@ export function startReplica({
     throttle,
     tokens,
     clock,
+    loginBinding: 'off',
     refreshKey: Buffer.alloc(32, 7),
   });
   startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);

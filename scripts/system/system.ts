@@ -73,7 +73,7 @@ export interface SystemOptions {
   readonly withTestUser?: boolean;
   /** Leaves the stock and the accounts empty. */
   readonly withoutDemo?: boolean;
-  /** Has everything but the database speak TLS, and demand certificates of each other. */
+  /** Has everything but the database speak TLS, demand certificates of each other, and bind tokens to them. */
   readonly tls?: TlsPaths;
   /** Puts something of one's own between a service and what it depends on. */
   readonly linkOf?: LinkOf;
@@ -164,7 +164,7 @@ async function startParts(starting: Starting): Promise<System> {
   const ports = await choosePorts(options.ports, options.portOverrides ?? {}, {
     without: [...(given.database ? ['postgres' as const] : []), ...(given.nats ? ['nats' as const] : [])],
   });
-  const secrets = await loadSecrets(dataDir);
+  const secrets = await loadSecrets(dataDir, { certificateBound: options.tls !== undefined });
   options.signal?.throwIfAborted();
   const servers = await Promise.allSettled([
     given.database ? useDatabase(given.database) : ownPostgres(starting, ports, registry),
@@ -385,6 +385,7 @@ function createServices(all: {
     ...lease,
     PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
     PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
+    ...(options.tls === undefined ? {} : { PORTCULLIS_LOGIN_BINDING: 'optional' }),
   };
   const { authReplicaPort } = options;
   return {

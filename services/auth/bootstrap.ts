@@ -28,6 +28,7 @@ export interface BootstrapClient {
   readonly scopes: readonly string[];
   readonly exchangeAudiences: readonly string[];
   readonly exchangeScopes: readonly string[] | undefined;
+  readonly certificateBound: boolean;
 }
 
 /** Creates what is absent, and names the users who cannot be: others have names that look alike. Several replicas may do so at once. */

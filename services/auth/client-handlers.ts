@@ -55,6 +55,7 @@ function messageOf(client: Client): RegisteredClient {
     scopes: [...client.scopes],
     exchangeAudiences: [...client.exchangeAudiences],
     exchangeScopes: [...(client.exchangeScopes ?? [])],
+    certificateBound: client.certificateBound,
     state: client.disabled ? ClientState.CLIENT_STATE_DISABLED : ClientState.CLIENT_STATE_ACTIVE,
   };
 }

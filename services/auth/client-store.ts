@@ -13,12 +13,13 @@ interface ClientRow {
   readonly scopes: string[];
   readonly exchange_audiences: string[];
   readonly exchange_scopes: string[] | null;
+  readonly certificate_bound: boolean;
   readonly disabled: boolean;
   readonly create_time: Date;
 }
 
 const CLIENT_COLUMNS = `client_id, generation, public_key_pem, secret_hash, audiences, scopes, exchange_audiences,
-  exchange_scopes, disable_time IS NOT NULL AS disabled, create_time`;
+  exchange_scopes, certificate_bound, disable_time IS NOT NULL AS disabled, create_time`;
 
 /** The clients' rows inside a transaction. */
 export function createClientRows(sql: Sql): ClientRows {
@@ -34,8 +35,9 @@ export function createClientRows(sql: Sql): ClientRows {
     insertWhenAbsent: async (client) => {
       const { rowCount } = await sql.query(
         `INSERT INTO clients
-           (client_id, public_key_pem, secret_hash, audiences, scopes, exchange_audiences, exchange_scopes)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
+           (client_id, public_key_pem, secret_hash, audiences, scopes, exchange_audiences, exchange_scopes,
+            certificate_bound)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
         [
           client.clientId,
           client.publicKeyPem ?? null,
@@ -44,6 +46,7 @@ export function createClientRows(sql: Sql): ClientRows {
           client.scopes,
           client.exchangeAudiences,
           client.exchangeScopes ?? null,
+          client.certificateBound,
         ],
       );
       return rowCount > 0;
@@ -120,6 +123,7 @@ function clientOf(row: ClientRow): Client {
     scopes: row.scopes,
     exchangeAudiences: row.exchange_audiences,
     exchangeScopes: row.exchange_scopes ?? undefined,
+    certificateBound: row.certificate_bound,
     disabled: row.disabled,
     createTime: row.create_time,
   };

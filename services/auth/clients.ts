@@ -42,6 +42,8 @@ export interface Client {
   readonly exchangeAudiences: readonly string[];
   /** The scopes that it may have when it acts for a user; undefined for those that the user's token has. */
   readonly exchangeScopes: readonly string[] | undefined;
+  /** The tokens that it gets are bound to the certificate that it shows (RFC 8705); without one it gets none. */
+  readonly certificateBound: boolean;
   /** It gets no token. */
   readonly disabled: boolean;
   readonly createTime: Date;
@@ -109,6 +111,7 @@ export interface Clients {
       readonly exchangeAudiences: readonly string[];
       /** Those that users' tokens have when empty. */
       readonly exchangeScopes: readonly string[];
+      readonly certificateBound: boolean;
     },
   ): Promise<Client>;
   /** A page of clients, by id. Throws FIELD_INVALID. */
@@ -186,7 +189,7 @@ async function create(
   { store, passwords, fingerprint }: ClientsDeps,
   request: Parameters<Clients['create']>[0],
 ): Promise<Client> {
-  const { actor, clientId, credential } = request;
+  const { actor, clientId, credential, certificateBound } = request;
   const fault = clientIdFault(clientId);
   if (fault !== undefined) throw invalidField('client_id', fault);
   const rights = {
@@ -200,13 +203,19 @@ async function create(
   if (requestId === '') throw invalidField('request_id', 'must be set');
   const isKey = credential.kind === 'public-key';
   const secretHash = isKey ? undefined : await passwords.hash(credential.secret);
-  const payload = JSON.stringify([clientId, rights, isKey ? credential.pem : fingerprint(credential.secret)]);
+  const payload = JSON.stringify([
+    clientId,
+    rights,
+    certificateBound,
+    isKey ? credential.pem : fingerprint(credential.secret),
+  ]);
   return await store.transaction((tx) =>
     tx.once({ subject: actor, method: 'CreateClient', requestId, payload }, async () => {
       const inserted = await tx.clients.insertWhenAbsent({
         clientId,
         publicKeyPem: isKey ? credential.pem : undefined,
         secretHash,
+        certificateBound,
         ...rights,
         exchangeScopes: rights.exchangeScopes.length === 0 ? undefined : rights.exchangeScopes,
       });
@@ -285,6 +294,21 @@ export function parseClientKey(pem: string): ClientKey | { readonly fault: strin
   return algorithms.length > 0
     ? { key, algorithms }
     : { fault: `must be Ed25519, P-256, or RSA of at least ${CLIENT_RSA_BITS_MIN} bits` };
+}
+
+/**
+ * The certificate that tokens of a client are bound to; undefined when they are not to be bound.
+ *
+ * @param mustBind - they are, whatever the client's own setting says
+ * @throws ServiceError CERTIFICATE_REQUIRED when they are to be bound and the client has shown none
+ */
+export function bindingOf(client: Client, shown: string | undefined, mustBind = false): string | undefined {
+  if (!client.certificateBound && !mustBind) return undefined;
+  if (shown !== undefined) return shown;
+  throw new ServiceError(
+    'CERTIFICATE_REQUIRED',
+    'the token would be bound to a certificate, and none was shown',
+  );
 }
 
 /** What every client hears that could not prove who it is. */

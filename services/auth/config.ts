@@ -27,6 +27,7 @@ import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
 import { passwordFault } from './passwords.js';
 import { ROLES } from './roles.js';
+import { LOGIN_BINDINGS, type LoginBinding } from './sessions.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
@@ -71,6 +72,8 @@ export interface Config {
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly loginLimits: ThrottleLimits;
+  /** Whether users' sessions are bound to the certificates that they log in with. */
+  readonly loginBinding: LoginBinding;
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
 }
@@ -83,7 +86,7 @@ export interface Config {
 export function parseConfig(env: NodeJS.ProcessEnv): Config {
   let bootstrap: Bootstrap = { users: [], clients: [] };
   const values = parseEnvironment(VARIABLES, env, (found) => {
-    const faults: readonly ConfigurationFault[] = tlsFaults(found);
+    const faults: readonly ConfigurationFault[] = [...tlsFaults(found), ...loginBindingFaults(found)];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
     const parsed = parseBootstrap(text);
@@ -113,9 +116,23 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     bootstrap,
     tls: tlsSettingsOf(values),
   });
+}
+
+/** Sessions that nobody can open, or that are never bound, are not what was meant. */
+function loginBindingFaults({
+  PORTCULLIS_LOGIN_BINDING: binding,
+  PORTCULLIS_TLS_CLIENT_AUTH: clientAuth,
+}: {
+  readonly PORTCULLIS_LOGIN_BINDING?: LoginBinding;
+  readonly PORTCULLIS_TLS_CLIENT_AUTH?: string;
+}): readonly ConfigurationFault[] {
+  if (binding === undefined || binding === 'off' || clientAuth !== 'off') return [];
+  const problem = 'can be other than off only when PORTCULLIS_TLS_CLIENT_AUTH is';
+  return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
 }
 
 const VARIABLES = {
@@ -147,6 +164,7 @@ const VARIABLES = {
     FAILURES_PER_PEER_DEFAULT,
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
+  PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
   ...TLS_VARIABLES,
 };
@@ -184,6 +202,7 @@ const clientSchema = z
     scopes: words,
     exchange_audiences: words.optional(),
     exchange_scopes: words.optional(),
+    certificate_bound: z.boolean().optional(),
   })
   .superRefine((client, context) => {
     if ((client.public_key_pem === undefined) === (client.secret === undefined)) {
@@ -230,6 +249,7 @@ function bootstrapOf({ users = [], clients = [] }: z.infer<typeof bootstrapSchem
       scopes: client.scopes,
       exchangeAudiences: client.exchange_audiences ?? [],
       exchangeScopes: client.exchange_scopes,
+      certificateBound: client.certificate_bound ?? false,
     })),
   };
 }

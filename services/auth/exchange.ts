@@ -1,7 +1,7 @@
 /** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
 
 import { ServiceError } from '../../interceptors/errors.js';
-import type { Client } from './clients.js';
+import { bindingOf, type Client } from './clients.js';
 import { CLOCK_SKEW_SECONDS } from './revocation-log.js';
 import { audienceOfScope, OWN_AUDIENCE } from './roles.js';
 import { parseWords } from './text-checks.js';
@@ -19,11 +19,12 @@ export interface Exchange {
   /**
    * A token with which the calling service acts for the user: for one service, with scopes that the
    * subject token has, no longer alive than it, and dead with it, with its session, its user and
-   * every client of the chain.
+   * every client of the chain. When the subject token is bound to a certificate, or the service's tokens are, it is
+   * bound to the service's.
    *
    * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token;
    *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than there is; TOKEN_REVOKED when the caller's own
-   *   token is no longer good; FIELD_INVALID
+   *   token is no longer good; CERTIFICATE_REQUIRED; FIELD_INVALID
    */
   exchange(request: {
     /** The token that the service called with. */
@@ -31,6 +32,8 @@ export interface Exchange {
     subjectToken: string;
     audience: string;
     scopes: readonly string[];
+    /** The certificate that the service has shown, if any. */
+    certificateThumbprint?: string | undefined;
   }): Promise<MintedToken>;
   /** What a token says at this moment; undefined when it is not good, whatever the reason. */
   introspect(token: string): Promise<VerifiedToken | undefined>;
@@ -51,7 +54,7 @@ export interface ExchangeDeps {
 /** The exchange of this issuer. It asks the database, never this process's own revocation list. */
 export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
   return {
-    exchange: async ({ callerToken, subjectToken, ...request }) => {
+    exchange: async ({ callerToken, subjectToken, certificateThumbprint, ...request }) => {
       const scopes = parseWords('scopes', request.scopes);
       const [audience = ''] = parseWords('audience', [request.audience]);
       return await store.transaction(async (tx) => {
@@ -65,7 +68,18 @@ export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
         if (!(await isLive(tx, caller))) throw callerRevoked();
         const client = await tx.clients.lockShared(caller.clientId);
         if (client === undefined || client.disabled) throw callerRevoked();
-        return await mintDelegated(tokens, tx, { subject, client, audience, scopes });
+        return await mintDelegated(tokens, tx, {
+          subject,
+          client,
+          audience,
+          scopes,
+          // What only one machine could use must not become what everybody can use who holds it.
+          certificateThumbprint: bindingOf(
+            client,
+            certificateThumbprint,
+            subject.certificateThumbprint !== undefined,
+          ),
+        });
       });
     },
     introspect: (token) =>
@@ -90,9 +104,15 @@ export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
 async function mintDelegated(
   tokens: Tokens,
   tx: AuthTransaction,
-  wanted: { subject: VerifiedToken; client: Client; audience: string; scopes: readonly string[] },
+  wanted: {
+    subject: VerifiedToken;
+    client: Client;
+    audience: string;
+    scopes: readonly string[];
+    certificateThumbprint: string | undefined;
+  },
 ): Promise<MintedToken> {
-  const { subject, client, audience } = wanted;
+  const { subject, client, audience, certificateThumbprint } = wanted;
   if (!client.exchangeAudiences.includes(audience)) {
     throw new ServiceError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
   }
@@ -116,6 +136,7 @@ async function mintDelegated(
     actors: [client.clientId, ...subject.actors],
     ancestors: [...subject.ancestors, subject.tokenId],
     notAfter: new Date(subject.expiresAtSeconds * 1000),
+    certificateThumbprint,
   });
 }
 

@@ -289,6 +289,7 @@ function createParts(
       tokens,
       throttle,
       clock,
+      loginBinding: config.loginBinding,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
     }),
     accountChanges: createAccountChanges({ store, passwords, throttle, clock }),

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { type JWTPayload, jwtVerify } from 'jose';
 import { ServiceError } from '../../interceptors/errors.js';
-import { type Client, clientAuthenticationFailed, parseClientKey } from './clients.js';
+import { bindingOf, type Client, clientAuthenticationFailed, parseClientKey } from './clients.js';
 import type { Passwords } from './passwords.js';
 import { parseWords, WORD_LENGTH_MAX } from './text-checks.js';
 import type { Throttle } from './throttle.js';
@@ -33,7 +33,8 @@ export interface ServiceTokens {
    * A token of the client's own.
    *
    * @throws ServiceError CLIENT_AUTHENTICATION_FAILED whatever is wrong with the proof;
-   *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than the client may have; RATE_LIMITED; FIELD_INVALID
+   *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than the client may have; CERTIFICATE_REQUIRED; RATE_LIMITED;
+   *   FIELD_INVALID
    */
   issue(request: {
     clientId: string;
@@ -42,6 +43,8 @@ export interface ServiceTokens {
     scopes: readonly string[];
     /** The address the request came from. */
     peer: string;
+    /** The certificate that the client has shown, if any. */
+    certificateThumbprint?: string | undefined;
   }): Promise<MintedToken>;
 }
 
@@ -58,7 +61,7 @@ export interface ServiceTokensDeps {
 /** The service tokens of this issuer. */
 export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
   return {
-    issue: async ({ clientId, credential, peer, ...request }) => {
+    issue: async ({ clientId, credential, peer, certificateThumbprint, ...request }) => {
       const wanted = {
         audiences: parseWords('audiences', request.audiences),
         scopes: parseWords('scopes', request.scopes),
@@ -76,6 +79,7 @@ export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
           ...grantOf(client, wanted),
           roles: [],
           clients: [[clientId, client.generation]],
+          certificateThumbprint: bindingOf(client, certificateThumbprint),
         });
       });
       await counted.succeeded();

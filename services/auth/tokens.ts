@@ -42,6 +42,8 @@ export interface Grant {
   readonly ancestors?: readonly string[];
   /** The token expires no later than this. */
   readonly notAfter?: Date;
+  /** The certificate that the token is bound to (RFC 8705); whoever holds the token may use it when undefined. */
+  readonly certificateThumbprint?: string | undefined;
 }
 
 /** A token that was signed. */
@@ -66,6 +68,7 @@ export interface VerifiedToken {
   readonly ancestors: readonly string[];
   readonly expiresAtSeconds: number;
   readonly keyId: string;
+  readonly certificateThumbprint: string | undefined;
 }
 
 /**
@@ -166,7 +169,7 @@ function wholeSeconds(time: Date): number {
 }
 
 function claimsOf(grant: Grant): Record<string, unknown> {
-  const { session, actors = [], ancestors = [] } = grant;
+  const { session, actors = [], ancestors = [], certificateThumbprint } = grant;
   return {
     sub: grant.subject,
     aud: grant.audiences,
@@ -182,6 +185,7 @@ function claimsOf(grant: Grant): Record<string, unknown> {
     }),
     ...(actors.length > 0 && { act: actorClaim(actors) }),
     ...(ancestors.length > 0 && { ancestors }),
+    ...(certificateThumbprint !== undefined && { cnf: { 'x5t#S256': certificateThumbprint } }),
   };
 }
 

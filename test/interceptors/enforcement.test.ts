@@ -23,7 +23,16 @@ import {
   OTHER_EPOCH,
   partOf,
 } from './feed-support.js';
-import { AUDIENCE, bytesOf, entry, ISSUER, SetClock, tokenEntry, userPayload } from './tokens-support.js';
+import {
+  AUDIENCE,
+  bytesOf,
+  connectionWith,
+  entry,
+  ISSUER,
+  SetClock,
+  tokenEntry,
+  userPayload,
+} from './tokens-support.js';
 
 const REFUSE: AccessRule = {
   isPublic: false,
@@ -139,12 +148,17 @@ describe('enforcement', () => {
     sync({ epoch, head: feed.applied });
   }
 
-  function decide(text: string, rule = REFUSE, peer = 'peer') {
-    return enforcement.admissions.decide(rule, bearer(text), () => peer);
+  function decide(text: string, rule = REFUSE, peer = 'peer', connection = connectionWith()) {
+    return enforcement.admissions.decide(rule, bearer(text), () => peer, connection);
   }
 
-  async function decided(text: string, rule = REFUSE, peer = 'peer'): Promise<string> {
-    return outcomeOf(await decide(text, rule, peer));
+  async function decided(
+    text: string,
+    rule = REFUSE,
+    peer = 'peer',
+    connection = connectionWith(),
+  ): Promise<string> {
+    return outcomeOf(await decide(text, rule, peer, connection));
   }
 
   async function admitted(text: string): Promise<VerifiedToken> {
@@ -196,6 +210,23 @@ describe('enforcement', () => {
       revokeToken(tokenId);
       expect(await decided(text, ALLOW)).to.equal('TOKEN_REVOKED');
       expect(keys.verified).to.equal(1);
+    });
+
+    it('is refused on every connection but that of its certificate, cached or not, in the same turn', async () => {
+      const [mine, other] = ['A'.repeat(43), `${'B'.repeat(42)}A`];
+      const text = tokenText({ cnf: { 'x5t#S256': mine } });
+      const strange = connectionWith(other);
+      expect(await decided(text, REFUSE, 'peer', strange)).to.equal('TOKEN_INVALID');
+      expect(await decided(text, REFUSE, 'peer', connectionWith(mine))).to.equal('admitted');
+      for (const connection of [strange, connectionWith()]) {
+        const admission = decide(text, REFUSE, 'peer', connection);
+        expect(admission).to.not.be.instanceOf(Promise);
+        expect(outcomeOf(await admission)).to.equal('TOKEN_INVALID');
+        // Its owner may have a new certificate, which the next connection will show.
+        expect(connection.retired).to.be.greaterThan(0);
+      }
+      expect(await decided(text, REFUSE, 'peer', connectionWith(mine))).to.equal('admitted');
+      expect(faults).to.include('cnf');
     });
 
     it('ends with its expiry and the skew', async () => {
@@ -417,7 +448,12 @@ describe('enforcement', () => {
 
     it('lets public methods be called', () => {
       expect(
-        enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), () => 'peer'),
+        enforcement.admissions.decide(
+          { ...REFUSE, isPublic: true },
+          new Metadata(),
+          () => 'peer',
+          connectionWith(),
+        ),
       ).to.deep.equal({
         kind: 'public',
       });
@@ -542,7 +578,12 @@ describe('enforcement', () => {
       for (const value of values) {
         const metadata = new Metadata();
         metadata.set('authorization', value);
-        const admission = await enforcement.admissions.decide(REFUSE, metadata, () => 'peer');
+        const admission = await enforcement.admissions.decide(
+          REFUSE,
+          metadata,
+          () => 'peer',
+          connectionWith(),
+        );
         expect(admission, value.slice(0, 20)).to.have.deep.property('error', refusal('TOKEN_INVALID'));
       }
       expect(keys.verified).to.equal(0);
@@ -550,7 +591,12 @@ describe('enforcement', () => {
 
     it('refuses two good ones at once', () => {
       const text = tokenText();
-      const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), () => 'peer');
+      const admission = enforcement.admissions.decide(
+        REFUSE,
+        bearer(text, text),
+        () => 'peer',
+        connectionWith(),
+      );
       expect(admission).to.have.deep.property('error', refusal('TOKEN_INVALID'));
     });
 
@@ -565,7 +611,7 @@ describe('enforcement', () => {
       ]) {
         metadata.set(key, `Bearer ${tokenText()}`);
       }
-      const admission = enforcement.admissions.decide(REFUSE, metadata, () => 'peer');
+      const admission = enforcement.admissions.decide(REFUSE, metadata, () => 'peer', connectionWith());
       expect(admission).to.have.deep.property('error', refusal('TOKEN_MISSING'));
     });
   });

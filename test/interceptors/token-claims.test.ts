@@ -68,6 +68,7 @@ describe('the claims of a token', () => {
       ancestors: [],
       issuedAtSeconds: NOW_SECONDS - 10,
       keyId: 'key-1',
+      certificateThumbprint: undefined,
       origin: undefined,
     });
   });
@@ -92,6 +93,35 @@ describe('the claims of a token', () => {
       ['direct', 1n],
       ['payment', 7n],
     ]);
+  });
+
+  it('name the certificate that the token is bound to', () => {
+    const thumbprint = 'A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0';
+    const bound = faultWith('cnf', { 'x5t#S256': thumbprint });
+    expect(bound).to.have.property('certificateThumbprint', thumbprint);
+    expect(read(userPayload())).to.have.property('certificateThumbprint', undefined);
+  });
+
+  it('are refused when the token is bound in a way that is not known here: it is not one that anybody may use', () => {
+    const thumbprint = 'A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0';
+    const bad = [
+      null,
+      [],
+      thumbprint,
+      {},
+      { 'x5t#S256': '' },
+      { 'x5t#S256': [thumbprint] },
+      { 'x5t#S256': `${thumbprint}=` },
+      { 'x5t#S256': thumbprint.slice(1) },
+      // A spare bit is set: another spelling of the same bytes.
+      { 'x5t#S256': `${thumbprint.slice(0, -1)}1` },
+      { 'x5t#S256': thumbprint, jkt: thumbprint },
+      { jkt: thumbprint },
+      { jwk: { kty: 'OKP' } },
+      { kid: 'key-1' },
+      { x5t: thumbprint },
+    ];
+    for (const cnf of bad) expect(faultWith('cnf', cnf), JSON.stringify(cnf)).to.deep.equal({ fault: 'cnf' });
   });
 
   it('name the chain of actors, the present one first', () => {

@@ -3,6 +3,7 @@
 import { createHmac, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign } from 'jose';
 import type { Clock, Timers } from '../../interceptors/clock.js';
+import type { Connection } from '../../interceptors/plaintext.js';
 import type { TokenClaims } from '../../interceptors/token-claims.js';
 import { VerifiedToken } from '../../interceptors/verified-tokens.js';
 import { Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -114,6 +115,18 @@ export function exchangedPayload(): Record<string, unknown> {
   };
 }
 
+/** A connection that is private, by its peer's certificate if it has shown one. */
+export function connectionWith(thumbprint?: string): Connection & { retired: number } {
+  return {
+    retired: 0,
+    isPrivate: () => true,
+    certificateThumbprint: () => thumbprint,
+    retire() {
+      this.retired += 1;
+    },
+  };
+}
+
 /** Claims as they are read from a good token of a user. */
 export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
   return {
@@ -135,6 +148,7 @@ export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
     origin: undefined,
     issuedAtSeconds: NOW_SECONDS - 10,
     keyId: 'key-1',
+    certificateThumbprint: undefined,
     ...over,
   };
 }

@@ -16,6 +16,7 @@ const BOOTSTRAP: Bootstrap = {
       scopes: ['auth.sync'],
       exchangeAudiences: [],
       exchangeScopes: undefined,
+      certificateBound: false,
     },
   ],
 };

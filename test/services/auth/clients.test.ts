@@ -56,6 +56,7 @@ describe('clients', () => {
     scopes: ['auth.sync'],
     exchangeAudiences: ['inventory'],
     exchangeScopes: ['inventory.read'],
+    certificateBound: false,
     requestId: randomUUID(),
     ...over,
   });
@@ -239,6 +240,7 @@ describe('clients', () => {
         scopes: ['auth.sync'],
         exchangeAudiences: [],
         exchangeScopes: [],
+        certificateBound: false,
         requestId: randomUUID(),
       };
       const create = clientService.createClient.bind(clientService);

@@ -27,7 +27,12 @@ import { createRevocations, type Revocations } from '../../../services/auth/revo
 import type { Role } from '../../../services/auth/roles.js';
 import { createFingerprint, deriveSecret } from '../../../services/auth/secrets.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/service-tokens.js';
-import { createSessions, type LoginAttempt, type Sessions } from '../../../services/auth/sessions.js';
+import {
+  createSessions,
+  type LoginAttempt,
+  type LoginBinding,
+  type Sessions,
+} from '../../../services/auth/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { createThrottle, type Throttle, type ThrottleLimits } from '../../../services/auth/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/throttle-store.js';
@@ -81,6 +86,7 @@ export async function openAuth(
     clock?: Clock;
     openKeys?: boolean;
     limits?: Partial<ThrottleLimits>;
+    loginBinding?: LoginBinding;
     onRevoked?: (batch: LogBatch) => void;
     onLogChanged?: () => void;
   } = {},
@@ -138,7 +144,13 @@ export async function openAuth(
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
     accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
-    sessions: createSessions({ ...accounts, throttle, clock, refreshKey }),
+    sessions: createSessions({
+      ...accounts,
+      throttle,
+      clock,
+      loginBinding: options.loginBinding ?? 'off',
+      refreshKey,
+    }),
     serviceTokens: createServiceTokens({
       ...accounts,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
@@ -202,6 +214,7 @@ export async function addClient(
     audiences?: string[];
     exchangeAudiences?: string[];
     exchangeScopes?: string[];
+    certificateBound?: boolean;
     clientId?: string;
   } = {},
 ): Promise<TestClient> {
@@ -222,6 +235,7 @@ export async function addClient(
       scopes,
       exchangeAudiences,
       exchangeScopes: over.exchangeScopes,
+      certificateBound: over.certificateBound ?? false,
     }),
   );
   return { clientId, privateKey };

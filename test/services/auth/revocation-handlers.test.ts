@@ -57,6 +57,7 @@ const admitAll: ServerInterceptor = (descriptor, call) =>
             principal,
             bearer: 'none',
             signal: ended.signal,
+            certificateThumbprint: undefined,
             stillAllowed: () => 1000,
             reportFailure: () => undefined,
           });

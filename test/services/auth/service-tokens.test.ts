@@ -207,6 +207,7 @@ describe('service tokens', () => {
         publicKeyPem: undefined,
         exchangeAudiences: [],
         exchangeScopes: undefined,
+        certificateBound: false,
         audiences: ['auth'],
         scopes: ['auth.sync'],
       };

@@ -164,7 +164,14 @@ export interface RegisteredClient {
   /** Whether it may get tokens. */
   state: ClientState;
   /** When it was created. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
+  /**
+   * The tokens that it gets are bound to the certificate that it shows (RFC 8705);
+   * without one it gets none.
+   */
+  certificateBound: boolean;
 }
 
 /** Asks to create a client. */
@@ -196,6 +203,11 @@ export interface CreateClientRequest {
   exchangeScopes: string[];
   /** A UUID made by the caller; a retry with the same one is the same request. */
   requestId: string;
+  /**
+   * Bind the tokens that it gets to the certificate that it shows (RFC 8705), and
+   * give it none without one.
+   */
+  certificateBound: boolean;
 }
 
 /** The client was created. */
@@ -273,6 +285,7 @@ function createBaseRegisteredClient(): RegisteredClient {
     exchangeScopes: [],
     state: 0,
     createTime: undefined,
+    certificateBound: false,
   };
 }
 
@@ -304,6 +317,9 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     }
     if (message.createTime !== undefined) {
       Timestamp.encode(toTimestamp(message.createTime), writer.uint32(74).fork()).join();
+    }
+    if (message.certificateBound !== false) {
+      writer.uint32(80).bool(message.certificateBound);
     }
     return writer;
   },
@@ -393,6 +409,14 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
             message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.certificateBound = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -438,6 +462,11 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
         : isSet(object.create_time)
         ? fromJsonTimestamp(object.create_time)
         : undefined,
+      certificateBound: isSet(object.certificateBound)
+        ? globalThis.Boolean(object.certificateBound)
+        : isSet(object.certificate_bound)
+        ? globalThis.Boolean(object.certificate_bound)
+        : false,
     };
   },
 
@@ -470,6 +499,9 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     if (message.createTime !== undefined) {
       obj.createTime = message.createTime.toISOString();
     }
+    if (message.certificateBound !== false) {
+      obj.certificateBound = message.certificateBound;
+    }
     return obj;
   },
 
@@ -487,6 +519,7 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     message.exchangeScopes = object.exchangeScopes?.map((e) => e) || [];
     message.state = object.state ?? 0;
     message.createTime = object.createTime ?? undefined;
+    message.certificateBound = object.certificateBound ?? false;
     return message;
   },
 };
@@ -500,6 +533,7 @@ function createBaseCreateClientRequest(): CreateClientRequest {
     exchangeAudiences: [],
     exchangeScopes: [],
     requestId: "",
+    certificateBound: false,
   };
 }
 
@@ -530,6 +564,9 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(66).string(message.requestId);
+    }
+    if (message.certificateBound !== false) {
+      writer.uint32(72).bool(message.certificateBound);
     }
     return writer;
   },
@@ -611,6 +648,14 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.certificateBound = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -658,6 +703,11 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      certificateBound: isSet(object.certificateBound)
+        ? globalThis.Boolean(object.certificateBound)
+        : isSet(object.certificate_bound)
+        ? globalThis.Boolean(object.certificate_bound)
+        : false,
     };
   },
 
@@ -685,6 +735,9 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     }
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
+    }
+    if (message.certificateBound !== false) {
+      obj.certificateBound = message.certificateBound;
     }
     return obj;
   },
@@ -714,6 +767,7 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     message.exchangeAudiences = object.exchangeAudiences?.map((e) => e) || [];
     message.exchangeScopes = object.exchangeScopes?.map((e) => e) || [];
     message.requestId = object.requestId ?? "";
+    message.certificateBound = object.certificateBound ?? false;
     return message;
   },
 };
