@@ -1,7 +1,8 @@
 /** Tokens bound to certificates (RFC 8705) over real TLS: of use on connections of that certificate, and on no other. */
 
-import { X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { copyFile, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { SecureContextOptions } from 'node:tls';
 import {
   type ChannelCredentials,
@@ -9,12 +10,24 @@ import {
   type ClientReadableStream,
   credentials,
   type ServiceError as GrpcError,
+  type handleUnaryCall,
+  Metadata,
+  Server,
   ServerCredentials,
+  type ServiceDefinition,
   status,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { errorOf } from '../../interceptors/client.js';
+import {
+  authenticate,
+  createServiceTokenSource,
+  errorOf,
+  type ServiceTokenSource,
+} from '../../interceptors/client.js';
+import { IssueServiceTokenResponse } from '../../proto/gen/portcullis/token/v1/token.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { channelCredentialsFrom } from '../../services/common/tls.js';
+import { type TlsWatch, watchTlsFiles } from '../../services/common/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../support/certificates.js';
 import { bearer, type Echo, startEcho } from '../support/echo.js';
 import { TestIssuer } from '../support/issuer.js';
@@ -221,7 +234,119 @@ describe('a token bound to a certificate', () => {
     expect(await call(before.client, await boundTo(before))).to.equal('OK');
     live.cancel();
   });
+
+  describe('whose owner renews the certificate', () => {
+    let own: Identity;
+    let watch: TlsWatch;
+    let channel: ChannelCredentials;
+    let issuing: { port: number; stop: () => void };
+    let source: ServiceTokenSource;
+    let issued: string[];
+
+    beforeEach(async () => {
+      await start('required');
+      own = { certFile: join(folder.path, 'own.crt'), keyFile: join(folder.path, 'own.key') };
+      await renew();
+      const { certFile: cert, keyFile: key } = own;
+      watch = watchTlsFiles({ files: { ca: authority.certFile, cert, key }, log: SILENT });
+      channel = channelCredentialsFrom(watch);
+      issued = [];
+      issuing = await startIssuing();
+      source = createServiceTokenSource({
+        address: `127.0.0.1:${issuing.port}`,
+        credentials: channel,
+        clientId: 'caller',
+        clientKey: generateKeyPairSync('ed25519').privateKey,
+        issuer: 'https://issuer.test',
+      });
+    });
+    afterEach(() => {
+      source.close();
+      issuing.stop();
+      watch.close();
+    });
+
+    async function renew(): Promise<void> {
+      const next = await authority.issue();
+      await copyFile(next.certFile, own.certFile);
+      await copyFile(next.keyFile, own.keyFile);
+    }
+
+    /** An issuer that binds each token to the certificate of the connection over which it is asked for. */
+    async function startIssuing(): Promise<{ port: number; stop: () => void }> {
+      const server = new Server();
+      const issueServiceToken: handleUnaryCall<unknown, IssueServiceTokenResponse> = (served, callback) => {
+        const fingerprint = served.getAuthContext().sslPeerCertificate?.fingerprint256 ?? '';
+        const thumbprint = Buffer.from(fingerprint.replaceAll(':', ''), 'hex').toString('base64url');
+        issued.push(thumbprint);
+        const expireTime = new Date(Date.now() + 300_000);
+        void issuer
+          .token({ cnf: { 'x5t#S256': thumbprint } })
+          .then((accessToken) => callback(null, { accessToken, expireTime }));
+      };
+      server.addService(ISSUING, { issueServiceToken });
+      const port = await new Promise<number>((resolve, reject) =>
+        server.bindAsync('127.0.0.1:0', new AskingCredentials(files, true), (error, bound) =>
+          error === null ? resolve(bound) : reject(error),
+        ),
+      );
+      return { port, stop: () => server.forceShutdown() };
+    }
+
+    function ask(client: Client): Promise<string> {
+      return new Promise((resolve) => {
+        client.makeUnaryRequest(
+          '/test.v1.EchoService/Unary',
+          identity,
+          identity,
+          HELLO,
+          new Metadata(),
+          { deadline: Date.now() + 5000, interceptors: [authenticate(source)] },
+          (error) => resolve(outcomeOf(error)),
+        );
+      });
+    }
+
+    it('loses no call where the service that is called still sees the former one', async () => {
+      const client = connect(channel);
+      expect(await ask(client)).to.equal('OK');
+      await renew();
+      await watch.reload();
+      expect(await ask(client)).to.equal('OK');
+      expect(new Set(issued).size).to.equal(1);
+      // A token of the new certificate, over the connection of the former one.
+      source.reject(await source.get());
+      expect(await ask(client)).to.equal('OK');
+      expect(new Set(issued).size).to.equal(2);
+      expect(echo.trace.started).to.equal(3);
+    });
+
+    it('loses no call where the issuer still sees the former one', async () => {
+      expect(await ask(connect(channel))).to.equal('OK');
+      await renew();
+      await watch.reload();
+      // A connection of the new certificate, with a token of the former one.
+      expect(await ask(connect(channel))).to.equal('OK');
+      expect(new Set(issued).size).to.equal(2);
+    });
+  });
 });
+
+const SILENT = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+/** The one method of an issuer that a service's own tokens come from. */
+const ISSUING: ServiceDefinition = {
+  issueServiceToken: {
+    path: '/auth.v1.AuthService/IssueServiceToken',
+    requestStream: false,
+    responseStream: false,
+    requestSerialize: identity,
+    requestDeserialize: identity,
+    responseSerialize: (message: IssueServiceTokenResponse) =>
+      Buffer.from(IssueServiceTokenResponse.encode(message).finish()),
+    responseDeserialize: identity,
+  },
+};
 
 function outcomeOf(error: GrpcError | null): string {
   if (error === null) return 'OK';
