@@ -14,6 +14,7 @@ export { type ErrorCode, type FieldViolation, invalidField, ServiceError } from 
 export { type GuardLog, QUESTIONS_PER_LEASE, type RevocationSource } from './feed-runner.js';
 export { createGuard, type Guard, type GuardObserver, type GuardOptions, type GuardState } from './guard.js';
 export { bidi, clientStream, serverStream, unary } from './handler-adapters.js';
+export { SIGNATURE_ALGORITHMS } from './key-ring.js';
 export type { Plaintext } from './plaintext.js';
 export {
   bearerOf,
@@ -31,3 +32,9 @@ export {
   CLOCK_SKEW_SECONDS,
   type TokenClaims,
 } from './token-claims.js';
+export {
+  LEGACY_SECRET_BYTES_MIN,
+  type TrustedIssuer,
+  type TrustedIssuerFault,
+  trustedIssuerFaults,
+} from './trusted-issuers.js';

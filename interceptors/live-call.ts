@@ -57,15 +57,22 @@ export const SENTENCES = {
   TOKEN_REVOKED: 'the access token has been revoked',
   TLS_REQUIRED: 'access tokens are accepted over TLS alone',
   REVOCATION_STATE_STALE: 'revocations cannot be known at this moment',
+  DEPENDENCY_UNAVAILABLE: 'the access token cannot be verified at this moment',
   RATE_LIMITED: 'too many new tokens at once',
 } as const satisfies Partial<Record<ErrorCode, string>>;
 
 /** When a caller should come back to a process whose list is stale, in milliseconds. */
 export const STALE_RETRY_MS = 1000;
 
+const RETRIABLE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'REVOCATION_STATE_STALE',
+  'DEPENDENCY_UNAVAILABLE',
+  'RATE_LIMITED',
+]);
+
 /** The error of a refusal. */
 export function refusal(code: keyof typeof SENTENCES): ServiceError {
-  const retry = code === 'REVOCATION_STATE_STALE' || code === 'RATE_LIMITED';
+  const retry = RETRIABLE.has(code);
   return new ServiceError(code, SENTENCES[code], retry ? { retryAfterMs: STALE_RETRY_MS } : {});
 }
 

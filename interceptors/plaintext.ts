@@ -27,6 +27,15 @@ export function demandPrivateChannel(channel: Channel): void {
   );
 }
 
+/** Whether what is fetched from a URL comes from whom it names: over TLS, from this machine, or as it is allowed. */
+export function isPrivateUrl(url: string, plaintext: Plaintext = 'loopback'): boolean {
+  if (!URL.canParse(url)) return false;
+  const { protocol, hostname } = new URL(url);
+  if (protocol === 'https:') return true;
+  const host = hostname.replace(/^\[|\]$/g, '');
+  return protocol === 'http:' && (plaintext === 'allow' || isLoopbackHost(host));
+}
+
 /** What is known of the connection under a call. */
 export interface Connection {
   /** Nobody outside this machine can read it. */

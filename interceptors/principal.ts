@@ -6,7 +6,15 @@ import type { Metadata } from '@grpc/grpc-js';
 export interface Principal {
   /** Who issued the token (`iss`). A caller is the pair of issuer and subject. */
   readonly issuer: string;
-  /** Whom the token speaks for (`sub`): a user's identifier, or a service's client id. */
+  /**
+   * The pair in one word, which is whose things are whose: the subject itself when it is ours, issuer and subject when
+   * it is another issuer's, whether it calls with that issuer's token or a service of ours acts for it.
+   */
+  readonly id: string;
+  /**
+   * Whom the token speaks for (`sub`): a user's identifier, or a service's client id. Two issuers may have the same
+   * one.
+   */
   readonly subject: string;
   /** The client that the token was issued to (`client_id`). */
   readonly clientId: string;

@@ -144,6 +144,8 @@ function createTransaction(
             ({ kind, key }) => kind === 'TOKEN' && keys.has(key.toString('hex')),
           );
         }),
+      // All tokens of the simulation have their roots here.
+      foreignRevoked: () => Promise.resolve(false),
     },
     revocations: {
       append: async (entries) => {

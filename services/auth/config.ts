@@ -21,12 +21,17 @@ import {
 } from '../common/env.js';
 import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+import {
+  type ConfiguredIssuer,
+  parseTrustedIssuers,
+  TRUSTED_ISSUERS_VARIABLES,
+} from '../common/trusted-issuers.js';
 import type { Bootstrap } from './bootstrap.js';
 import { clientIdFault, clientSecretFault, parseClientKey } from './clients.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
 import { passwordFault } from './passwords.js';
-import { ROLES } from './roles.js';
+import { OWN_AUDIENCE, ROLES } from './roles.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
 import {
@@ -76,6 +81,8 @@ export interface Config {
   readonly loginBinding: LoginBinding;
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
+  /** Other issuers whose tokens can be exchanged. */
+  readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 /**
@@ -86,7 +93,11 @@ export interface Config {
 export function parseConfig(env: NodeJS.ProcessEnv): Config {
   let bootstrap: Bootstrap = { users: [], clients: [] };
   const values = parseEnvironment(VARIABLES, env, (found) => {
-    const faults: readonly ConfigurationFault[] = [...tlsFaults(found), ...loginBindingFaults(found)];
+    const faults: readonly ConfigurationFault[] = [
+      ...tlsFaults(found),
+      ...loginBindingFaults(found),
+      ...parseTrustedIssuers(found, OWN_AUDIENCE).faults,
+    ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
     const parsed = parseBootstrap(text);
@@ -119,6 +130,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     bootstrap,
     tls: tlsSettingsOf(values),
+    trustedIssuers: parseTrustedIssuers(values, OWN_AUDIENCE).issuers,
   });
 }
 
@@ -167,6 +179,7 @@ const VARIABLES = {
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
   ...TLS_VARIABLES,
+  ...TRUSTED_ISSUERS_VARIABLES,
 };
 
 const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);

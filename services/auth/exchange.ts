@@ -7,6 +7,8 @@ import { audienceOfScope, OWN_AUDIENCE } from './roles.js';
 import { parseWords } from './text-checks.js';
 import {
   ACTOR_CHAIN_LENGTH_MAX,
+  type ForeignToken,
+  type ForeignTokens,
   isLive,
   type MintedToken,
   type Tokens,
@@ -49,22 +51,25 @@ export interface Exchange {
 export interface ExchangeDeps {
   readonly store: AuthStore;
   readonly tokens: Tokens;
+  readonly foreignTokens: Pick<ForeignTokens, 'verify'>;
 }
 
 /** The exchange of this issuer. It asks the database, never this process's own revocation list. */
-export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
+export function createExchange({ store, tokens, foreignTokens }: ExchangeDeps): Exchange {
   return {
     exchange: async ({ callerToken, subjectToken, certificateThumbprint, ...request }) => {
       const scopes = parseWords('scopes', request.scopes);
       const [audience = ''] = parseWords('audience', [request.audience]);
+      // Before the transaction: its issuer's keys may have to be waited for.
+      const foreign = await foreignTokens.verify(subjectToken);
       return await store.transaction(async (tx) => {
         const caller = await tokens.verify(tx, callerToken, OWN_AUDIENCE);
         if (caller === undefined) throw callerRevoked();
-        const subject = await tokens.verify(tx, subjectToken, caller.clientId);
-        // The subject first: users and sessions are locked before clients, everywhere.
-        if (subject === undefined || subject.kind !== 'USER' || !(await isLive(tx, subject))) {
-          throw subjectTokenInvalid();
-        }
+        const subject =
+          foreign === undefined
+            ? await ownSubject(tokens, tx, subjectToken, caller.clientId)
+            : await foreignSubject(tx, foreign, caller.clientId);
+        if (subject === undefined) throw subjectTokenInvalid();
         if (!(await isLive(tx, caller))) throw callerRevoked();
         const client = await tx.clients.lockShared(caller.clientId);
         if (client === undefined || client.disabled) throw callerRevoked();
@@ -101,11 +106,63 @@ export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
   };
 }
 
+/** What an exchanged token takes from the one that it is exchanged for. */
+type Subject = Pick<
+  VerifiedToken,
+  | 'subject'
+  | 'sessionId'
+  | 'scopes'
+  | 'roles'
+  | 'clients'
+  | 'actors'
+  | 'ancestors'
+  | 'origin'
+  | 'authTimeSeconds'
+  | 'expiresAtSeconds'
+  | 'certificateThumbprint'
+>;
+
+/** Its ancestors are all that the new token will have. Users and sessions are locked before clients, everywhere. */
+async function ownSubject(
+  tokens: Tokens,
+  tx: AuthTransaction,
+  text: string,
+  clientId: string,
+): Promise<Subject | undefined> {
+  const token = await tokens.verify(tx, text, clientId);
+  if (token === undefined || token.kind !== 'USER' || !(await isLive(tx, token))) return undefined;
+  return { ...token, ancestors: [...token.ancestors, token.tokenId] };
+}
+
+/**
+ * A user of another issuer is nobody of ours: without session or generation here, under a name that nobody of ours can
+ * have. What revokes the token is found by the origin that the new one carries, also when it is written at this moment.
+ */
+async function foreignSubject(
+  tx: AuthTransaction,
+  token: ForeignToken | 'INVALID',
+  clientId: string,
+): Promise<Subject | undefined> {
+  if (token === 'INVALID' || token.kind !== 'USER' || !token.isFor(clientId)) return undefined;
+  if (await tx.tokens.foreignRevoked(token)) return undefined;
+  if (token.expiresAtSeconds * 1000 <= (await tx.databaseTime()).getTime()) return undefined;
+  const { issuer, subject, sessionId, tokenId, issuedAtSeconds } = token;
+  return {
+    ...token,
+    subject: token.id,
+    sessionId: undefined,
+    clients: [],
+    actors: [],
+    ancestors: [],
+    origin: { issuer, subject, sessionId, tokenId, issuedAtSeconds },
+  };
+}
+
 async function mintDelegated(
   tokens: Tokens,
   tx: AuthTransaction,
   wanted: {
-    subject: VerifiedToken;
+    subject: Subject;
     client: Client;
     audience: string;
     scopes: readonly string[];
@@ -113,13 +170,15 @@ async function mintDelegated(
   },
 ): Promise<MintedToken> {
   const { subject, client, audience, certificateThumbprint } = wanted;
-  if (!client.exchangeAudiences.includes(audience)) {
+  // Here users act for themselves alone, and only those whom we know.
+  const isClosed = subject.origin !== undefined && audience === OWN_AUDIENCE;
+  if (isClosed || !client.exchangeAudiences.includes(audience)) {
     throw new ServiceError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
   }
   const scopes = narrow(subject, client, audience, wanted.scopes);
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
   const session = subject.sessionId && (await tx.sessions.lockShared(subject.sessionId));
-  if (!session) throw subjectTokenInvalid();
+  if (!session && subject.origin === undefined) throw subjectTokenInvalid();
   return await tokens.mint(tx, {
     subject: subject.subject,
     clientId: client.clientId,
@@ -127,14 +186,11 @@ async function mintDelegated(
     scopes,
     roles: [...subject.roles],
     clients: [...subject.clients, [client.clientId, client.generation]],
-    session: {
-      sessionId: session.sessionId,
-      generation: session.generation,
-      authTime: session.createTime,
-      amr: session.amr,
-    },
+    session: session ? { ...session, authTime: session.createTime } : undefined,
+    origin: subject.origin,
+    authTimeSeconds: subject.authTimeSeconds,
     actors: [client.clientId, ...subject.actors],
-    ancestors: [...subject.ancestors, subject.tokenId],
+    ancestors: subject.ancestors,
     notAfter: new Date(subject.expiresAtSeconds * 1000),
     certificateThumbprint,
   });
@@ -146,7 +202,7 @@ async function mintDelegated(
  * goes further.
  */
 function narrow(
-  subject: VerifiedToken,
+  subject: Subject,
   client: Client,
   audience: string,
   wanted: readonly string[],

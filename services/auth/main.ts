@@ -23,6 +23,7 @@ import { exitWith, runMain, runUntilSignal } from '../common/process.js';
 import { openTls } from '../common/tls.js';
 import { createAccountChanges } from './account-changes.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
+import { createForeignTokens } from './adapters/foreign-tokens.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
@@ -165,6 +166,7 @@ async function serve(config: Config): Promise<void> {
       await broadcaster?.close();
       await guard.close();
       await parts.instances.close();
+      parts.foreignTokens.close();
       await database.close();
       tls.close();
     },
@@ -195,7 +197,7 @@ async function serve(config: Config): Promise<void> {
 async function openEpoch(config: Config, reason: string): Promise<void> {
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
   const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
-  const { keys, epochs } = createParts(config, { database, log, onRevoked: () => undefined });
+  const { keys, epochs, foreignTokens } = createParts(config, { database, log, onRevoked: () => undefined });
   try {
     await database.ready(new AbortController().signal);
     // Keys that do not open tell that this is not the database's key-encryption key.
@@ -206,6 +208,7 @@ async function openEpoch(config: Config, reason: string): Promise<void> {
   } catch (error) {
     throw explain(error);
   } finally {
+    foreignTokens.close();
     await database.close();
   }
 }
@@ -224,7 +227,13 @@ function createParts(
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken });
   const passwords = createPasswords();
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
-  const exchange = createExchange({ store, tokens });
+  const foreignTokens = createForeignTokens({
+    issuers: config.trustedIssuers,
+    ownIssuer: issuer,
+    plaintext: config.tls.plaintext,
+    log: outside.log,
+  });
+  const exchange = createExchange({ store, tokens, foreignTokens });
   const log = createRevocationStore({ database, publishedKeys: readPublishedKeys });
   const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void =>
     outside.log.error(
@@ -257,6 +266,7 @@ function createParts(
     );
   return {
     store,
+    foreignTokens,
     keys,
     keyLife: createKeyLife({
       store,

@@ -72,6 +72,21 @@ function createTransaction(
         );
         return rowCount > 0;
       },
+      foreignRevoked: async ({ issuer, tokenId, sessionId, subject, issuedAtSeconds }) => {
+        const { rowCount } = await sql.query(
+          `SELECT FROM revocation_entries
+           WHERE issuer = $1 AND (kind = 'TOKEN' AND key = $2 OR kind = 'SESSION' AND key = $3
+             OR kind = 'USER' AND key = $4 AND cut_off_time >= to_timestamp($5::float8)) LIMIT 1`,
+          [
+            issuer,
+            Buffer.from(tokenId, 'utf8'),
+            sessionId === undefined ? null : Buffer.from(sessionId, 'utf8'),
+            Buffer.from(subject, 'utf8'),
+            issuedAtSeconds,
+          ],
+        );
+        return rowCount > 0;
+      },
     },
     revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),
     loginNetworks: createLoginNetworkRows(sql),

@@ -58,8 +58,9 @@ export function createHandlers(deps: HandlerDeps): InventoryServiceServer {
   };
 }
 
-function callerOf({ subject, roles }: Principal): Caller {
-  return { subject, isOperator: roles.has(OPERATOR_ROLE) };
+/** Whose things are whose goes by issuer and subject: another issuer's alice is not ours. */
+function callerOf({ id, roles }: Principal): Caller {
+  return { subject: id, isOperator: roles.has(OPERATOR_ROLE) };
 }
 
 function itemMessageOf({ sku, name, unitPrice, onHand, reserved, createTime }: Item): ItemMessage {

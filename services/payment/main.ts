@@ -53,6 +53,7 @@ async function main(config: Config): Promise<void> {
     issuer: config.issuer,
     audience: SERVICE,
     auth: identity,
+    trustedIssuers: config.trustedIssuers,
     nats: { url: config.natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),

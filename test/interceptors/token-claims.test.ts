@@ -52,6 +52,7 @@ describe('the claims of a token', () => {
   it('are read from the token of a user', () => {
     expect(read(userPayload())).to.deep.equal({
       issuer: ISSUER,
+      id: 'user-1',
       subject: 'user-1',
       clientId: 'direct',
       tokenId: '11111111-1111-4111-8111-111111111111',
@@ -69,6 +70,7 @@ describe('the claims of a token', () => {
       issuedAtSeconds: NOW_SECONDS - 10,
       keyId: 'key-1',
       certificateThumbprint: undefined,
+      isForeign: false,
       origin: undefined,
     });
   });
@@ -337,7 +339,12 @@ describe('the claims of a token', () => {
       iat: NOW_SECONDS - 20,
       ...over,
     });
-    const withOrigin = (value: unknown) => faultWith('origin', value, exchangedPayload());
+    /** Its user is nobody of ours: without session, generation and ancestors here. */
+    const delegated = (): Record<string, unknown> => {
+      const { sid: _sid, gen: _gen, ancestors: _ancestors, ...rest } = exchangedPayload();
+      return { ...rest, sub: 'https://other.example#alice', clients: [['payment', 7]] };
+    };
+    const withOrigin = (value: unknown) => faultWith('origin', value, delegated());
 
     it('say what it was', () => {
       expect(withOrigin(origin())).to.have.deep.property('origin', {
@@ -347,6 +354,24 @@ describe('the claims of a token', () => {
         tokenId: 'any other text',
         issuedAtSeconds: NOW_SECONDS - 20,
       });
+    });
+
+    it('name a user whom nobody of ours can be mistaken for', () => {
+      expect(withOrigin(origin())).to.include({ kind: 'USER', id: 'https://other.example#alice' });
+      const refused = [
+        { sub: 'alice' },
+        { sub: 'user-1' },
+        { sub: 'https://other.example#bob' },
+        { sub: 'https://third.example#alice' },
+        { sid: UUID },
+        { gen: 1 },
+      ];
+      for (const over of refused) {
+        const payload = { ...delegated(), ...over };
+        expect(faultWith('origin', origin(), payload), JSON.stringify(over)).to.deep.equal({
+          fault: 'origin',
+        });
+      }
     });
 
     it('are refused when it cannot be named by what would revoke it', () => {

@@ -131,6 +131,7 @@ export function connectionWith(thumbprint?: string): Connection & { retired: num
 export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
   return {
     issuer: ISSUER,
+    id: 'user-1',
     subject: 'user-1',
     clientId: 'direct',
     tokenId: randomUUID(),
@@ -149,6 +150,7 @@ export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
     issuedAtSeconds: NOW_SECONDS - 10,
     keyId: 'key-1',
     certificateThumbprint: undefined,
+    isForeign: false,
     ...over,
   };
 }

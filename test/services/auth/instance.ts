@@ -5,6 +5,7 @@ import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import { type Clock, systemClock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
 import { type AccountChanges, createAccountChanges } from '../../../services/auth/account-changes.js';
+import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
 import { type Clients, createClients } from '../../../services/auth/clients.js';
 import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
@@ -87,6 +88,7 @@ export async function openAuth(
     openKeys?: boolean;
     limits?: Partial<ThrottleLimits>;
     loginBinding?: LoginBinding;
+    trustedIssuers?: readonly NamingIssuer[];
     onRevoked?: (batch: LogBatch) => void;
     onLogChanged?: () => void;
   } = {},
@@ -123,7 +125,13 @@ export async function openAuth(
     key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
   };
   const throttle = createThrottle({ ...guesses, purpose: 'login' });
-  const exchange = createExchange({ store, tokens });
+  const foreignTokens = createForeignTokens({
+    issuers: options.trustedIssuers ?? [],
+    ownIssuer: ISSUER,
+    plaintext: 'loopback',
+    log,
+  });
+  const exchange = createExchange({ store, tokens, foreignTokens });
   const instances = createInstances({ store: createInstanceStore(database), clock });
   return {
     database,
@@ -172,6 +180,7 @@ export async function openAuth(
     broadcast,
     close: async () => {
       await instances.close();
+      foreignTokens.close();
       await database.close();
     },
   };
