@@ -10,6 +10,7 @@ import { KeyRing, type VerificationKeys } from './key-ring.js';
 import { type Admission, refusal } from './live-call.js';
 import { parseJsonObject } from './strict-json.js';
 import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from './token-claims.js';
+import { type ForeignIssuer, issuerNamedIn, type TrustedIssuers } from './trusted-issuers.js';
 import { type CutReason, VerifiedToken, VerifiedTokens } from './verified-tokens.js';
 
 /** How many signatures may wait for verification at once. */
@@ -20,10 +21,14 @@ export const VERIFICATIONS_PER_PEER_MAX = 256;
 
 const SCHEME = 'Bearer ';
 
-/** Whoever calls, as far as it is asked for when a token is new. */
-interface Peer {
+/** Whoever calls, by the connection. */
+export interface Caller {
   /** Its address. */
   getPeer(): string;
+  /** The certificate that it has shown, by its thumbprint (RFC 8705 §3.1); undefined when there is none. */
+  readonly certificateThumbprint: string | undefined;
+  /** Asks it to make a new connection. */
+  retireConnection(): void;
 }
 
 /** Decides calls. Knows the tokens, the keys and the rules; knows nothing of how calls are held or cut. */
@@ -35,6 +40,7 @@ export class Admissions {
   readonly #audience: string;
   readonly #clock: Clock;
   readonly #feed: Feed;
+  readonly #trusted: TrustedIssuers | undefined;
   readonly #onTokenInvalid: (fault: string) => void;
   readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError>>();
   readonly #waitingByPeer = new Map<string, number>();
@@ -45,12 +51,15 @@ export class Admissions {
     audience: string;
     clock: Clock;
     feed: Feed;
+    /** Other issuers whose tokens are taken. */
+    trusted?: TrustedIssuers | undefined;
     onTokenInvalid: (fault: string) => void;
   }) {
     this.#issuer = options.issuer;
     this.#audience = options.audience;
     this.#clock = options.clock;
     this.#feed = options.feed;
+    this.#trusted = options.trusted;
     this.#onTokenInvalid = options.onTokenInvalid;
   }
 
@@ -66,9 +75,10 @@ export class Admissions {
 
   /**
    * Decides a call. Claims are remembered, verdicts never: revocation, expiry, lease and rule are
-   * looked at on every call. With a known token nothing here is asynchronous.
+   * looked at on every call, and so is the certificate that a token is bound to. With a known token nothing here is
+   * asynchronous.
    */
-  decide(rule: AccessRule, metadata: Metadata, call: Peer): Admission | Promise<Admission> {
+  decide(rule: AccessRule, metadata: Metadata, call: Caller): Admission | Promise<Admission> {
     if (rule.isPublic) return { kind: 'public' };
     const values = metadata.get('authorization');
     const value = values[0];
@@ -80,7 +90,7 @@ export class Admissions {
     this.decisions += 1;
     const text = value.slice(SCHEME.length);
     const known = this.tokens.find(text);
-    if (known !== undefined) return this.#judge(known, rule);
+    if (known !== undefined) return this.#judge(known, rule, call);
     return this.#meet(text, rule, call);
   }
 
@@ -114,6 +124,13 @@ export class Admissions {
     if (known !== undefined) return known;
     const underWay = this.#underWay.get(text);
     if (underWay !== undefined) return underWay;
+    if (this.#trusted !== undefined && this.#trusted.size > 0) {
+      // By its name alone, before any key is looked at: what one issuer signs is never tried with another's keys.
+      const issuer = issuerNamedIn(text);
+      const foreign = issuer === undefined ? undefined : this.#trusted.find(issuer);
+      if (foreign !== undefined) return this.#verifyForeign(foreign, text, peer);
+      if (issuer !== this.#issuer) return this.#invalid(issuer === undefined ? 'form' : 'iss');
+    }
     const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
     if (token === undefined) return this.#invalid('form');
     // Without keys nothing can be said of any token: the process has not yet heard from its issuer.
@@ -122,19 +139,51 @@ export class Admissions {
     if (!this.#keys.has(token.keyId)) {
       return this.#isCurrent() ? this.#invalid('kid') : refusal('REVOCATION_STATE_STALE');
     }
+    const keys = this.#keys;
+    return this.#underVerification(text, peer, () =>
+      keys
+        .verify(token)
+        .then((isGood) =>
+          isGood ? this.#remember(text, token.payload, token.keyId) : this.#invalid('signature'),
+        ),
+    );
+  }
+
+  #verifyForeign(
+    issuer: ForeignIssuer,
+    text: string,
+    peer: string,
+  ): Promise<VerifiedToken | ServiceError> | ServiceError {
+    const token = issuer.parse(text);
+    if (token === undefined) return this.#invalid('form');
+    return this.#underVerification(text, peer, () =>
+      issuer.verify(token).then((verdict) => {
+        if (verdict === 'UNKNOWN') return refusal('DEPENDENCY_UNAVAILABLE');
+        if (verdict === 'BAD' || !issuer.has(token.keyId)) return this.#invalid('signature');
+        const claims = issuer.read(token, this.#clock.wallMs() / 1000, 'OURS');
+        return 'fault' in claims ? this.#invalid(claims.fault) : this.#add(text, claims);
+      }),
+    );
+  }
+
+  /** Verifies at a time what may be verified at a time; many callers with one token share its verification. */
+  #underVerification(
+    text: string,
+    peer: string,
+    verify: () => Promise<VerifiedToken | ServiceError>,
+  ): Promise<VerifiedToken | ServiceError> | ServiceError {
     const waiting = this.#waitingByPeer.get(peer) ?? 0;
     if (this.#underWay.size >= VERIFICATIONS_MAX || waiting >= VERIFICATIONS_PER_PEER_MAX) {
       return refusal('RATE_LIMITED');
     }
     this.#waitingByPeer.set(peer, waiting + 1);
-    const keys = this.#keys;
-    const verification = keys.verify(token).then((isGood) => {
+    const end = (): void => {
       this.#underWay.delete(text);
       const left = (this.#waitingByPeer.get(peer) ?? 1) - 1;
       if (left === 0) this.#waitingByPeer.delete(peer);
       else this.#waitingByPeer.set(peer, left);
-      return isGood ? this.#remember(text, token.payload, token.keyId) : this.#invalid('signature');
-    });
+    };
+    const verification = verify().finally(end);
     this.#underWay.set(text, verification);
     return verification;
   }
@@ -159,14 +208,14 @@ export class Admissions {
     return this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs()) > 0;
   }
 
-  #meet(text: string, rule: AccessRule, call: Peer): Admission | Promise<Admission> {
+  #meet(text: string, rule: AccessRule, call: Caller): Admission | Promise<Admission> {
     const verified = this.verified(text, call.getPeer());
     if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
-    if (verified instanceof VerifiedToken) return this.#judge(verified, rule);
+    if (verified instanceof VerifiedToken) return this.#judge(verified, rule, call);
     // Everybody who waited for the same verification is judged after it: it may have been revoked
     // meanwhile.
     return verified.then((result) =>
-      result instanceof ServiceError ? { kind: 'refused', error: result } : this.#judge(result, rule),
+      result instanceof ServiceError ? { kind: 'refused', error: result } : this.#judge(result, rule, call),
     );
   }
 
@@ -180,6 +229,10 @@ export class Admissions {
     if ('fault' in claims) return this.#invalid(claims.fault);
     // The key may have left the set while it was in use.
     if (!this.#keys.has(keyId)) return this.#invalid('kid');
+    return this.#add(text, claims);
+  }
+
+  #add(text: string, claims: TokenClaims): VerifiedToken {
     const token = new VerifiedToken(text, claims);
     token.revoked = this.#feed.list.revokes(claims);
     if (token.expiresAtMs > this.#clock.wallMs()) this.tokens.add(token);
@@ -187,7 +240,8 @@ export class Admissions {
   }
 
   #isRevokedNow(claims: TokenClaims): boolean {
-    return this.#feed.list.revokes(claims) || !this.#keys.has(claims.keyId);
+    const keys = claims.isForeign ? this.#trusted?.find(claims.issuer) : this.#keys;
+    return this.#feed.list.revokes(claims) || keys?.has(claims.keyId) !== true;
   }
 
   #claimsOf(payload: Uint8Array, keyId: string, audience: string | undefined): TokenClaims | ClaimFault {
@@ -197,8 +251,15 @@ export class Admissions {
     return readClaims(json, keyId, { issuer: this.#issuer, audience, nowSeconds });
   }
 
-  #judge(token: VerifiedToken, rule: AccessRule): Admission {
+  #judge(token: VerifiedToken, rule: AccessRule, call: Caller): Admission {
     token.used = true;
+    const bound = token.claims.certificateThumbprint;
+    if (bound !== undefined && bound !== call.certificateThumbprint) {
+      // Its owner may have renewed the certificate since the connection was made; a new one shows it. A thief is
+      // none the wiser.
+      call.retireConnection();
+      return { kind: 'refused', error: this.#invalid('cnf') };
+    }
     const objection = this.objectionTo(token, rule.allowStale);
     if (objection !== undefined) return refused(objection);
     const violation = violationOf(rule, token.claims, this.#clock.wallMs() / 1000);

@@ -8,18 +8,23 @@ import {
   type StatusObject,
   status,
 } from '@grpc/grpc-js';
+import type { ErrorCode } from './errors.js';
 import { detailsOf } from './status.js';
 import type { TokenSource } from './token-source.js';
 
 /** The longest wait before a call is tried again, in milliseconds; a server that asks for more is believed. */
 export const RETRY_WAIT_MAX_MS = 2000;
 
+/** Refusals of a token that a fresh one may not meet. */
+const RENEWABLE: ReadonlySet<string> = new Set<ErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
+
 /**
  * A grpc-js client interceptor that sends `authorization: Bearer …`.
  *
- * A unary call is tried once more when its token was refused as expired, with a fresh token; and
- * when the server said that it would be able to answer soon (UNAVAILABLE with RetryInfo), after that
- * time, if it is short. Streams are not tried again: part of them may have had its effect.
+ * A unary call is tried once more with a fresh token when its token was refused as expired, or as invalid, which a
+ * token is that was bound to a certificate before that was renewed; and when the server said that it would be able to
+ * answer soon (UNAVAILABLE with RetryInfo), after that time, if it is short. Streams are not tried again: part of them
+ * may have had its effect.
  */
 export function authenticate(source: TokenSource): Interceptor {
   return (options, nextCall) => {
@@ -90,7 +95,7 @@ export function authenticate(source: TokenSource): Interceptor {
             const { reason, retryAfterMs } = detailsOf(end.metadata);
             if (end.code === status.UNAUTHENTICATED) source.reject(token);
             if (!isUnary) return pass(end);
-            if (end.code === status.UNAUTHENTICATED && reason === 'TOKEN_EXPIRED') return tryAgain(end);
+            if (end.code === status.UNAUTHENTICATED && RENEWABLE.has(reason)) return tryAgain(end);
             const waitMs = retryAfterMs ?? Number.POSITIVE_INFINITY;
             if (end.code === status.UNAVAILABLE && waitMs <= RETRY_WAIT_MAX_MS) {
               setTimeout(() => tryAgain(end), waitMs);

@@ -1,12 +1,15 @@
 /** The outside of a token: three canonical segments and a header with nothing in it but what it must have. */
 
-import { parseJsonObject } from './strict-json.js';
+import { type JsonObject, parseJsonObject } from './strict-json.js';
 
 /** The longest token looked at, in characters. */
 export const TOKEN_LENGTH_MAX = 8192;
 
 /** The longest `kid` looked at, in characters. */
 export const KID_LENGTH_MAX = 64;
+
+/** The longest `kid` of another issuer looked at, in characters. */
+export const FOREIGN_KID_LENGTH_MAX = 255;
 
 /** A compact JWS, taken apart; its signature has not been looked at. */
 export interface CompactToken {
@@ -38,26 +41,62 @@ export function parseCompactToken(
   type: string,
   lengthMax: number = TOKEN_LENGTH_MAX,
 ): CompactToken | undefined {
+  const parts = partsOf(text, lengthMax);
+  if (parts === undefined || Object.keys(parts.header).length !== 3) return undefined;
+  const { header, ...rest } = parts;
+  const { alg, kid, typ } = header;
+  if (typ !== type || typeof alg !== 'string' || typeof kid !== 'string') return undefined;
+  if (kid.length === 0 || kid.length > KID_LENGTH_MAX) return undefined;
+  return { text, algorithm: alg, keyId: kid, ...rest };
+}
+
+/** What other issuers put beside `alg`, `kid` and `typ` and what changes nothing: hints at which key it is. */
+const HINTS: ReadonlySet<string> = new Set(['alg', 'kid', 'typ', 'x5t', 'x5t#S256']);
+
+/**
+ * Takes the token of another issuer apart. It is as strict as with ours, but for hints in the header that are left
+ * alone, and for what that issuer calls its access tokens.
+ *
+ * @param expected.types - the accepted values of `typ`, in small letters; '' for none
+ * @param expected.mayLackKeyId - a token without `kid` has the empty one
+ * @returns undefined when the text is anything else
+ */
+export function parseForeignToken(
+  text: string,
+  expected: { readonly types: ReadonlySet<string>; readonly mayLackKeyId: boolean },
+): CompactToken | undefined {
+  const parts = partsOf(text, TOKEN_LENGTH_MAX);
+  if (parts === undefined || !Object.keys(parts.header).every((name) => HINTS.has(name))) return undefined;
+  const { header, ...rest } = parts;
+  const { alg, kid, typ = '' } = header;
+  const keyId = kid === undefined && expected.mayLackKeyId ? '' : kid;
+  if (typeof alg !== 'string' || typeof keyId !== 'string' || typeof typ !== 'string') return undefined;
+  if (!expected.types.has(typ.toLowerCase())) return undefined;
+  if (keyId.length > FOREIGN_KID_LENGTH_MAX || (keyId === '' && !expected.mayLackKeyId)) return undefined;
+  return { text, algorithm: alg, keyId, ...rest };
+}
+
+/** The payload of a compact JWS; undefined when the text is none. */
+export function payloadOf(text: string): Uint8Array | undefined {
+  return partsOf(text, TOKEN_LENGTH_MAX)?.payload;
+}
+
+function partsOf(
+  text: string,
+  lengthMax: number,
+): ({ readonly header: JsonObject } & Pick<CompactToken, 'payload' | 'signed' | 'signature'>) | undefined {
   if (text.length > lengthMax) return undefined;
   const segments = text.split('.', 4);
   if (segments.length !== 3) return undefined;
   const [headerText = '', payloadText = '', signatureText = ''] = segments;
-  const header = parseHeader(headerText);
-  if (header === undefined || header['typ'] !== type) return undefined;
-  const { alg, kid } = header as { alg?: unknown; kid?: unknown };
-  if (typeof alg !== 'string' || typeof kid !== 'string') return undefined;
-  if (kid.length === 0 || kid.length > KID_LENGTH_MAX) return undefined;
+  const headerBytes = decodeSegment(headerText);
+  const header = headerBytes && parseJsonObject(headerBytes);
+  if (header === undefined) return undefined;
   const payload = decodeSegment(payloadText);
   const signature = decodeSegment(signatureText);
   if (payload === undefined || signature === undefined) return undefined;
   const signed = Buffer.from(text.slice(0, -signatureText.length - 1), 'latin1');
-  return { text, algorithm: alg, keyId: kid, payload, signed, signature };
-}
-
-function parseHeader(segment: string): Record<string, unknown> | undefined {
-  const bytes = decodeSegment(segment);
-  const header = bytes && parseJsonObject(bytes);
-  return header !== undefined && Object.keys(header).length === 3 ? { ...header } : undefined;
+  return { header, payload, signed, signature };
 }
 
 /**

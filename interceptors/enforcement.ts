@@ -4,6 +4,7 @@ import { Admissions } from './admission.js';
 import type { Clock, Timers } from './clock.js';
 import type { Feed, FeedListener } from './feed.js';
 import type { VerificationKeys } from './key-ring.js';
+import type { ForeignIssuer, TrustedIssuers } from './trusted-issuers.js';
 import type { LiveCall, VerifiedToken } from './verified-tokens.js';
 
 /**
@@ -26,6 +27,8 @@ export interface EnforcementOptions {
   readonly timers: Timers;
   /** Makes the feed that tells this listener what it hears. */
   readonly createFeed: (listener: FeedListener) => Feed;
+  /** Other issuers whose tokens are taken. */
+  readonly trusted?: TrustedIssuers | undefined;
   /** A token was found bad, and why. */
   readonly onTokenInvalid: (fault: string) => void;
   /** Cutting a call threw: a handler did, when it was told that its caller has gone. */
@@ -57,7 +60,14 @@ export class Enforcement {
   /** Puts another key set in place. What a key that has left signed is flagged at once: it may have leaked. */
   useKeys(keys: VerificationKeys): void {
     this.admissions.useKeys(keys);
-    this.#revokeWhere((token) => !keys.has(token.claims.keyId));
+    this.#revokeWhere(({ claims }) => !claims.isForeign && !keys.has(claims.keyId));
+  }
+
+  /** Another issuer has other keys: what those signed that have left is flagged at once. */
+  foreignKeysChanged(issuer: ForeignIssuer): void {
+    this.#revokeWhere(({ claims }) => {
+      return claims.isForeign && claims.issuer === issuer.issuer && !issuer.has(claims.keyId);
+    });
   }
 
   /** Lets every live call look whether it may still go on. */

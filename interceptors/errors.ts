@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'LOGIN_FAILED'
   | 'REFRESH_INVALID'
   | 'CLIENT_AUTHENTICATION_FAILED'
+  | 'CERTIFICATE_REQUIRED'
   // What the caller may do
   | 'SCOPE_MISSING'
   | 'ROLE_MISSING'

@@ -11,6 +11,7 @@ import type {
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
+import type { Caller } from './admission.js';
 import type { BrokerFiles } from './broker.js';
 import type { ClientKey } from './client-key.js';
 import { type Clock, systemClock, systemTimers } from './clock.js';
@@ -26,6 +27,7 @@ import { exposeRepeatedCredentials } from './repeated-credentials.js';
 import { ID_BYTES } from './revocation-list.js';
 import { type CallStatus, statusOf } from './status.js';
 import type { TokenClaims } from './token-claims.js';
+import { createTrustedIssuers, type TrustedIssuer, type TrustedIssuers } from './trusted-issuers.js';
 import type { CutReason, VerifiedToken } from './verified-tokens.js';
 
 /** How often expired tokens are looked for, in milliseconds. */
@@ -36,7 +38,7 @@ const INVALID_TOKEN_LINES_PER_SECOND = 5;
 
 /** What a guard needs. */
 export interface GuardOptions {
-  /** The one issuer (`iss`) whose tokens are accepted. */
+  /** The issuer (`iss`) whose tokens are accepted, and whose revocation log is followed. */
   readonly issuer: string;
   /** This service's own audience (`aud`). */
   readonly audience: string;
@@ -53,6 +55,11 @@ export interface GuardOptions {
         readonly clientKey: ClientKey;
       }
     | { readonly source: RevocationSource };
+  /**
+   * Other issuers whose tokens are accepted as well, each with its own keys. They can be revoked through the same log.
+   * An issuer that is away keeps nobody from being served but those with tokens that only it can vouch for.
+   */
+  readonly trustedIssuers?: readonly TrustedIssuer[] | undefined;
   /**
    * The broker, with user and password in the URL if it wants them, and certificates where the URL begins with
    * `tls:`. Without a broker revocations arrive by syncs alone.
@@ -162,6 +169,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly #enforcement: Enforcement;
   readonly #feed: Feed;
   readonly #runner: FeedRunner;
+  readonly #trusted: TrustedIssuers;
   readonly #log: GuardLog;
   readonly #clock: Clock;
   readonly #observer: GuardObserver;
@@ -177,6 +185,16 @@ class ServerGuard implements Guard, CallGuard {
     this.#observer = options.observer ?? {};
     this.#allowsPlaintext = options.plaintext === 'allow';
     const instance = randomBytes(ID_BYTES);
+    this.#trusted = createTrustedIssuers({
+      issuers: options.trustedIssuers ?? [],
+      ownIssuer: options.issuer,
+      audience: options.audience,
+      plaintext: options.plaintext,
+      clock: this.#clock,
+      timers: systemTimers,
+      log: this.#log,
+      onKeys: (issuer) => this.#enforcement.foreignKeysChanged(issuer),
+    });
     this.#enforcement = new Enforcement({
       issuer: options.issuer,
       audience: options.audience,
@@ -189,6 +207,7 @@ class ServerGuard implements Guard, CallGuard {
           listener,
           listEntriesMax: options.listEntriesMax,
         }),
+      trusted: this.#trusted,
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
       onCutFailed: (error) =>
         this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut'),
@@ -276,6 +295,7 @@ class ServerGuard implements Guard, CallGuard {
 
   async close(): Promise<void> {
     clearInterval(this.#expiryTimer);
+    this.#trusted.close();
     await this.#runner.close();
   }
 
@@ -284,7 +304,7 @@ class ServerGuard implements Guard, CallGuard {
   admit(
     path: string,
     metadata: Metadata,
-    call: ServerInterceptingCallInterface,
+    call: ServerInterceptingCallInterface & Caller,
   ): Admission | Promise<Admission> {
     const rule = this.#rules.get(path);
     // A method that nobody added through the guard has no rule: it is closed, not open.

@@ -14,8 +14,16 @@ export { type ErrorCode, type FieldViolation, invalidField, ServiceError } from 
 export { type GuardLog, QUESTIONS_PER_LEASE, type RevocationSource } from './feed-runner.js';
 export { createGuard, type Guard, type GuardObserver, type GuardOptions, type GuardState } from './guard.js';
 export { bidi, clientStream, serverStream, unary } from './handler-adapters.js';
+export { SIGNATURE_ALGORITHMS } from './key-ring.js';
 export type { Plaintext } from './plaintext.js';
-export { bearerOf, type Principal, principalOf, signalOf, stillAllowed } from './principal.js';
+export {
+  bearerOf,
+  certificateThumbprintOf,
+  type Principal,
+  principalOf,
+  signalOf,
+  stillAllowed,
+} from './principal.js';
 export { type CallStatus, statusOf } from './status.js';
 export {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
@@ -24,3 +32,9 @@ export {
   CLOCK_SKEW_SECONDS,
   type TokenClaims,
 } from './token-claims.js';
+export {
+  LEGACY_SECRET_BYTES_MIN,
+  type TrustedIssuer,
+  type TrustedIssuerFault,
+  trustedIssuerFaults,
+} from './trusted-issuers.js';

@@ -53,12 +53,25 @@ export function channelOptionsFor(channel: Channel): ChannelOptions {
 
 /** A connection to an issuer. */
 export class IssuerClient {
-  readonly #client: Client;
+  readonly #channel: Channel;
   readonly #clock: Clock;
+  #client: Client;
 
   constructor(channel: Channel, clock: Clock) {
+    this.#channel = channel;
     this.#clock = clock;
-    this.#client = new Client(channel.address, channel.credentials, channelOptionsFor(channel));
+    this.#client = connect(channel);
+  }
+
+  /**
+   * Makes the next call over a new connection; calls under way end over the one that they are on. The issuer binds
+   * tokens to the certificate that the connection was made with, which may have been renewed since.
+   */
+  reconnect(): void {
+    if (!this.#channel.credentials._isSecure()) return;
+    const former = this.#client;
+    this.#client = connect(this.#channel);
+    former.close();
   }
 
   /** Gets a token for the client that the assertion names. */
@@ -111,4 +124,8 @@ export class IssuerClient {
       );
     });
   }
+}
+
+function connect(channel: Channel): Client {
+  return new Client(channel.address, channel.credentials, channelOptionsFor(channel));
 }

@@ -5,7 +5,9 @@
  */
 
 import type { Metadata, ServerInterceptingCall, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type { Caller } from './admission.js';
 import { type ErrorCode, ServiceError } from './errors.js';
+import { certificateThumbprintUnder, retireConnection } from './plaintext.js';
 import { attachState, type CallState, type Principal } from './principal.js';
 import { type CallStatus, statusOf } from './status.js';
 import type { CutReason, LiveCall, VerifiedToken } from './verified-tokens.js';
@@ -29,7 +31,7 @@ export interface CallGuard {
   admit(
     path: string,
     metadata: Metadata,
-    call: ServerInterceptingCallInterface,
+    call: ServerInterceptingCallInterface & Caller,
   ): Admission | Promise<Admission>;
   /** Why an admitted call may not go on; undefined when it may. */
   objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined;
@@ -55,15 +57,22 @@ export const SENTENCES = {
   TOKEN_REVOKED: 'the access token has been revoked',
   TLS_REQUIRED: 'access tokens are accepted over TLS alone',
   REVOCATION_STATE_STALE: 'revocations cannot be known at this moment',
+  DEPENDENCY_UNAVAILABLE: 'the access token cannot be verified at this moment',
   RATE_LIMITED: 'too many new tokens at once',
 } as const satisfies Partial<Record<ErrorCode, string>>;
 
 /** When a caller should come back to a process whose list is stale, in milliseconds. */
 export const STALE_RETRY_MS = 1000;
 
+const RETRIABLE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'REVOCATION_STATE_STALE',
+  'DEPENDENCY_UNAVAILABLE',
+  'RATE_LIMITED',
+]);
+
 /** The error of a refusal. */
 export function refusal(code: keyof typeof SENTENCES): ServiceError {
-  const retry = code === 'REVOCATION_STATE_STALE' || code === 'RATE_LIMITED';
+  const retry = RETRIABLE.has(code);
   return new ServiceError(code, SENTENCES[code], retry ? { retryAfterMs: STALE_RETRY_MS } : {});
 }
 
@@ -98,7 +107,7 @@ export function guardCall(
  * below in person instead of through closures.
  */
 class GuardedCall
-  implements ServerInterceptingCallInterface, LiveCall, CallState, InterceptingServerListener
+  implements ServerInterceptingCallInterface, LiveCall, CallState, InterceptingServerListener, Caller
 {
   readonly path: string;
   previousLive: LiveCall | undefined;
@@ -129,6 +138,10 @@ class GuardedCall
     return this.#token?.text;
   }
 
+  get certificateThumbprint(): string | undefined {
+    return certificateThumbprintUnder(this.nextCall);
+  }
+
   get signal(): AbortSignal {
     this.#abort ??= new AbortController();
     if (this.#closed || this.#finished) this.#abort.abort(CALL_ENDED);
@@ -153,7 +166,7 @@ class GuardedCall
   }
 
   onReceiveMetadata(metadata: Metadata): void {
-    const admission = this.#guard.admit(this.path, metadata, this.nextCall);
+    const admission = this.#guard.admit(this.path, metadata, this);
     if (admission instanceof Promise) this.#await(admission, metadata);
     else this.#conclude(admission, metadata);
   }
@@ -210,6 +223,10 @@ class GuardedCall
 
   getMetricsRecorder(): ReturnType<ServerInterceptingCallInterface['getMetricsRecorder']> {
     return this.nextCall.getMetricsRecorder();
+  }
+
+  retireConnection(): void {
+    retireConnection(this.nextCall);
   }
 
   recheck(): void {

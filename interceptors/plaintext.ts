@@ -1,4 +1,4 @@
-/** Where tokens may travel in plaintext: nowhere but inside one machine, unless somebody says otherwise. */
+/** The connections on which tokens travel: private ones alone unless somebody says otherwise, and whose they are. */
 
 import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
 
@@ -27,6 +27,15 @@ export function demandPrivateChannel(channel: Channel): void {
   );
 }
 
+/** Whether what is fetched from a URL comes from whom it names: over TLS, from this machine, or as it is allowed. */
+export function isPrivateUrl(url: string, plaintext: Plaintext = 'loopback'): boolean {
+  if (!URL.canParse(url)) return false;
+  const { protocol, hostname } = new URL(url);
+  if (protocol === 'https:') return true;
+  const host = hostname.replace(/^\[|\]$/g, '');
+  return protocol === 'http:' && (plaintext === 'allow' || isLoopbackHost(host));
+}
+
 /**
  * Whether nobody outside this machine can read the connection under a call. grpc-js offers no way to ask whether it is
  * encrypted (`getAuthContext` is empty unless the peer showed a certificate), hence the look behind its private names,
@@ -40,6 +49,37 @@ export function isPrivateConnection(call: ServerInterceptingCallInterface): bool
 interface Session {
   readonly encrypted?: boolean;
   readonly socket?: { readonly remoteAddress?: string };
+  goaway?(code: number, lastStreamId: number): void;
+  close?(): void;
+}
+
+/** HTTP/2 error code NO_ERROR (RFC 9113 §7), and the highest number of a stream: none is turned away. */
+const HTTP2_NO_ERROR = 0;
+const HTTP2_STREAM_ID_MAX = 2 ** 31 - 1;
+
+const thumbprints = new WeakMap<Session, string>();
+
+/**
+ * The certificate that the peer has shown and the listener has verified, by the SHA-256 of its DER in base64url (RFC
+ * 8705 §3.1); undefined when there is none. Taking a certificate out of a connection costs more than the rest of a
+ * call, and no connection changes its own, so it is remembered.
+ */
+export function certificateThumbprintUnder(call: ServerInterceptingCallInterface): string | undefined {
+  const session = sessionOf(call);
+  const known = session && thumbprints.get(session);
+  if (known !== undefined) return known;
+  const fingerprint = call.getAuthContext().sslPeerCertificate?.fingerprint256;
+  if (fingerprint === undefined) return undefined;
+  const thumbprint = Buffer.from(fingerprint.replaceAll(':', ''), 'hex').toString('base64url');
+  if (session !== undefined) thumbprints.set(session, thumbprint);
+  return thumbprint;
+}
+
+/** Asks the peer to make a new connection: calls under way end as they would have, new ones go elsewhere. */
+export function retireConnection(call: ServerInterceptingCallInterface): void {
+  const session = sessionOf(call);
+  session?.goaway?.(HTTP2_NO_ERROR, HTTP2_STREAM_ID_MAX);
+  session?.close?.();
 }
 
 const verdicts = new WeakMap<Session, boolean>();

@@ -6,7 +6,15 @@ import type { Metadata } from '@grpc/grpc-js';
 export interface Principal {
   /** Who issued the token (`iss`). A caller is the pair of issuer and subject. */
   readonly issuer: string;
-  /** Whom the token speaks for (`sub`): a user's identifier, or a service's client id. */
+  /**
+   * The pair in one word, which is whose things are whose: the subject itself when it is ours, issuer and subject when
+   * it is another issuer's, whether it calls with that issuer's token or a service of ours acts for it.
+   */
+  readonly id: string;
+  /**
+   * Whom the token speaks for (`sub`): a user's identifier, or a service's client id. Two issuers may have the same
+   * one.
+   */
   readonly subject: string;
   /** The client that the token was issued to (`client_id`). */
   readonly clientId: string;
@@ -41,6 +49,7 @@ export interface CallState {
   readonly principal: Principal | undefined;
   readonly bearer: string | undefined;
   readonly signal: AbortSignal;
+  readonly certificateThumbprint: string | undefined;
   /** Milliseconds for which the caller may be relied on. Throws when it no longer may. */
   stillAllowed(): number;
   /** Tells the log of an error that the caller is not told of. */
@@ -90,6 +99,14 @@ export function stillAllowed(call: AnyCall): number {
 /** Aborted as soon as the call has ended, was cancelled, or was cut. */
 export function signalOf(call: AnyCall): AbortSignal {
   return guardedState(call).signal;
+}
+
+/**
+ * The verified certificate of the connection under a call, by the SHA-256 of its DER in base64url; undefined when the
+ * peer has shown none. What an issuer binds tokens to (RFC 8705 §3.1).
+ */
+export function certificateThumbprintOf(call: AnyCall): string | undefined {
+  return guardedState(call).certificateThumbprint;
 }
 
 /** The token's text, for exchanging it; never to be sent anywhere else. */

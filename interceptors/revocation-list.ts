@@ -161,6 +161,7 @@ export class RevocationList {
 
   /** Whether anything in the list revokes a token with these claims. */
   revokes(claims: TokenClaims): boolean {
+    if (claims.isForeign) return this.#revokesForeign(claims);
     if (hasUuid(this.#tokens, claims.tokenId)) return true;
     for (const ancestor of claims.ancestors) if (hasUuid(this.#tokens, ancestor)) return true;
     if (claims.sessionId !== undefined && hasUuid(this.#sessions, claims.sessionId)) return true;
@@ -270,6 +271,7 @@ export function isForeignKind(kind: EntryKind): kind is ForeignKind {
 /** Whether an entry revokes a token with these claims; what the list answers for many, this does for one. */
 export function isRevokedBy(claims: TokenClaims, entry: Entry): boolean {
   if (entry.issuer !== '') return rootsOf(claims).some((root) => isForeignRevokedBy(root, entry));
+  if (claims.isForeign) return false;
   switch (entry.kind) {
     case EntryKind.ENTRY_KIND_TOKEN: {
       const id = uuidOf(entry.key);

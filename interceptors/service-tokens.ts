@@ -7,7 +7,7 @@ import { type Clock, systemClock } from './clock.js';
 import { IssuerClient } from './issuer-client.js';
 import type { Plaintext } from './plaintext.js';
 import { type AnyCall, bearerOf, principalOf } from './principal.js';
-import { createTokenSource, type TokenSource } from './token-source.js';
+import { createTokenSource, type FetchedToken, type TokenSource } from './token-source.js';
 
 /** How a service reaches its issuer, and which client it is there. */
 export interface ServiceIdentity {
@@ -42,7 +42,8 @@ export function createServiceTokenSource(
   const clock = options.clock ?? systemClock;
   const client = new IssuerClient(options, clock);
   const sign = createAssertionSigner({ ...options, clock });
-  const source = createTokenSource(
+  const source = createIssuedTokens(
+    client,
     async () =>
       client.issueServiceToken({
         clientId: options.clientId,
@@ -53,6 +54,30 @@ export function createServiceTokenSource(
     clock,
   );
   return { get: source.get, reject: source.reject, close: () => client.close() };
+}
+
+/** Tokens from an issuer, which is asked over a new connection once its last token was refused somewhere. */
+function createIssuedTokens(
+  client: IssuerClient,
+  fetch: () => Promise<FetchedToken>,
+  clock: Clock,
+): TokenSource {
+  let last = '';
+  const source = createTokenSource(async () => {
+    const fetched = await fetch();
+    last = fetched.token;
+    return fetched;
+  }, clock);
+  return {
+    get: source.get,
+    reject: (token) => {
+      if (token === last) {
+        client.reconnect();
+        last = '';
+      }
+      source.reject(token);
+    },
+  };
 }
 
 /** How many exchanged tokens are kept. */
@@ -87,7 +112,8 @@ export function createExchange(options: ServiceIdentity): Exchange {
       const found = kept.get(key);
       if (found !== undefined && clock.wallMs() < found.expiresAtMs) return found.source;
       const subjectToken = bearerOf(call);
-      const source = createTokenSource(
+      const source = createIssuedTokens(
+        client,
         () =>
           client.exchangeToken(
             { subjectToken, audience, scopes: [...scopes] },

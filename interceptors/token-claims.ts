@@ -35,6 +35,13 @@ export interface TokenClaims extends Principal {
   readonly issuedAtSeconds: number;
   /** The key that signed the token (`kid`). */
   readonly keyId: string;
+  /**
+   * The certificate that the token is bound to (`cnf`, RFC 8705 §3.1), by the SHA-256 of its DER in base64url: it may
+   * be used on connections whose peer has shown that one. Undefined for a token that whoever holds it may use.
+   */
+  readonly certificateThumbprint: string | undefined;
+  /** Another issuer's own token: what names clients, sessions, tokens and generations of ours does not concern it. */
+  readonly isForeign: boolean;
 }
 
 /** The token of another issuer that a token was derived from, as far as it can be revoked. */
@@ -62,6 +69,7 @@ export interface ClaimFault {
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const NIL_UUID = '00000000-0000-0000-0000-000000000000';
+const THUMBPRINT = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+$/;
 
 /**
@@ -93,6 +101,7 @@ export function readClaims(
   const actors = reader.has('act') ? reader.actors('act') : [];
   const ancestors = reader.has('ancestors') ? reader.uuids('ancestors') : [];
   const origin = reader.has('origin') ? reader.origin('origin') : undefined;
+  const certificateThumbprint = reader.has('cnf') ? reader.confirmation('cnf') : undefined;
   if (reader.has('amr')) reader.texts('amr');
   const notBeforeSeconds = reader.has('nbf') ? reader.seconds('nbf') : issuedAtSeconds;
 
@@ -112,19 +121,26 @@ export function readClaims(
     // Revocations of the origin are kept no longer than it could live: what was derived from it must not outlive it.
     const livesFor = expiresAtSeconds - origin.issuedAtSeconds;
     if (livesFor > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return { fault: 'origin' };
+    // Its user is nobody of ours, and has no session and no generation here.
+    if (subject !== foreignPrincipalId(origin.issuer, origin.subject)) return { fault: 'origin' };
+    if (sessionId !== undefined || generation !== undefined) return { fault: 'origin' };
   }
 
   // A service's own token has no session; a user's always has one, with its generation.
-  const isService = sessionId === undefined;
+  const isOurs = origin === undefined;
+  const isService = isOurs && sessionId === undefined;
   const isUserLike = generation !== undefined || authTimeSeconds !== undefined || actors.length > 0;
   if (isService && (subject !== clientId || isUserLike)) return { fault: 'sid' };
-  if (!isService && (generation === undefined || authTimeSeconds === undefined)) return { fault: 'gen' };
+  if (isOurs && !isService && (generation === undefined || authTimeSeconds === undefined)) {
+    return { fault: 'gen' };
+  }
   if (!isService && subject === clientId) return { fault: 'sub' };
   if (!clients.some(([id]) => id === clientId)) return { fault: 'clients' };
-  if (actors.length > 0 && ancestors.length === 0) return { fault: 'ancestors' };
+  if (isOurs && actors.length > 0 && ancestors.length === 0) return { fault: 'ancestors' };
 
   return {
     issuer,
+    id: subject,
     subject,
     clientId,
     tokenId,
@@ -142,6 +158,8 @@ export function readClaims(
     origin,
     issuedAtSeconds,
     keyId,
+    certificateThumbprint,
+    isForeign: false,
   };
 }
 
@@ -228,6 +246,14 @@ class ClaimReader {
     return actors;
   }
 
+  /**
+   * The one way in which tokens are bound here. A token that is bound in another way (RFC 7800, RFC 9449) must not
+   * pass for one that is not bound at all.
+   */
+  confirmation(name: string): string {
+    return thumbprintIn(this.#value(name)) ?? this.#fail(name, '');
+  }
+
   origin(name: string): TokenOrigin | undefined {
     const value = this.#value(name);
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
@@ -252,6 +278,22 @@ class ClaimReader {
     this.fault ??= name;
     return neutral;
   }
+}
+
+/** The thumbprint in a confirmation (`cnf`) that holds it and nothing else; undefined in every other one. */
+export function thumbprintIn(value: JsonValue | undefined): string | undefined {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  const { 'x5t#S256': thumbprint, ...others } = value as JsonObject;
+  const isGood = typeof thumbprint === 'string' && THUMBPRINT.test(thumbprint);
+  return isGood && Object.keys(others).length === 0 ? thumbprint : undefined;
+}
+
+/**
+ * The name of another issuer's subject among all subjects. No issuer's name has a `#`, and nor has a subject of ours, so
+ * no two pairs share one.
+ */
+export function foreignPrincipalId(issuer: string, subject: string): string {
+  return `${issuer}#${subject}`;
 }
 
 function isText(value: JsonValue | undefined): value is string {

@@ -126,7 +126,7 @@ async function createDecider(issuer: BenchIssuer): Promise<{ decide: Verify; clo
   while (!runner.isCurrent()) await sleep(5);
   const rule = readRules(ECHO, ECHO_SCHEMA).get(UNARY_PATH);
   if (rule === undefined) throw new TypeError('the method has no rule');
-  const peer = { getPeer: () => '127.0.0.1:1' };
+  const peer = { certificateThumbprint: undefined, retireConnection: () => {}, getPeer: () => '127.0.0.1:1' };
   return {
     close: () => runner.close(),
     decide: async (token) => {

@@ -143,6 +143,9 @@ function claimsOf(tokenId: string): TokenClaims {
     origin: undefined,
     issuedAtSeconds: 0,
     keyId: 'key',
+    certificateThumbprint: undefined,
+    isForeign: false,
+    id: 'bench',
   };
 }
 

@@ -87,6 +87,10 @@ function clientRow(clientId: string): Client {
     audiences: ['auth'],
     scopes: ['auth.exchange'],
     exchangeAudiences: ['inventory'],
+    exchangeScopes: undefined,
+    certificateBound: false,
+    disabled: false,
+    createTime: new Date(0),
   };
 }
 
@@ -140,6 +144,8 @@ function createTransaction(
             ({ kind, key }) => kind === 'TOKEN' && keys.has(key.toString('hex')),
           );
         }),
+      // All tokens of the simulation have their roots here.
+      foreignRevoked: () => Promise.resolve(false),
     },
     revocations: {
       append: async (entries) => {

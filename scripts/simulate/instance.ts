@@ -2,6 +2,7 @@
 
 import { Metadata } from '@grpc/grpc-js';
 import type { AccessRule } from '../../interceptors/access-rule.js';
+import type { Caller } from '../../interceptors/admission.js';
 import { BROADCAST_BYTES_MAX, BROADCAST_TYPE } from '../../interceptors/broadcasts.js';
 import { type CompactToken, parseCompactToken } from '../../interceptors/compact-token.js';
 import { Enforcement } from '../../interceptors/enforcement.js';
@@ -33,6 +34,13 @@ const RULE: AccessRule = {
   caller: 'ANY',
   maxAuthAgeSeconds: undefined,
   allowStale: false,
+};
+
+/** Calls of the simulation come over nothing, and its tokens are bound to no certificate. */
+const CALLER: Caller = {
+  certificateThumbprint: undefined,
+  getPeer: () => 'peer',
+  retireConnection: () => undefined,
 };
 
 /** The rule of methods that go on without a lease. */
@@ -155,7 +163,7 @@ export class Instance {
     const { allowStale = false, told = () => {} } = options;
     token.metadata ??= metadataOf(token.text);
     const rule = allowStale ? STALE_RULE : RULE;
-    const decision = this.#enforcement.admissions.decide(rule, token.metadata, { getPeer: () => 'peer' });
+    const decision = this.#enforcement.admissions.decide(rule, token.metadata, CALLER);
     const decided = (admission: Admission): void => {
       this.#world.measures.checks += 1;
       if (admission.kind === 'refused') {

@@ -23,6 +23,7 @@ const CLIENT_RIGHTS = {
     audiences: ['auth', 'inventory'],
     scopes: ['auth.sync', 'auth.exchange', 'inventory.settle'],
     exchange_audiences: ['inventory'],
+    exchange_scopes: ['inventory.reserve', 'inventory.read'],
   },
 } as const;
 
@@ -54,9 +55,10 @@ export interface Secrets {
  * Returns the secrets of a data folder, and makes those that are not there yet. A file that exists is
  * never written again: other data are encrypted with it, or hold its counterpart.
  *
+ * @param options.certificateBound - whether the services' tokens are to be bound to their certificates
  * @throws SystemError when the folder was made by a version whose services had other rights
  */
-export async function loadSecrets(dataDir: string): Promise<Secrets> {
+export async function loadSecrets(dataDir: string, { certificateBound = false } = {}): Promise<Secrets> {
   const folder = join(dataDir, 'secrets');
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const keyEncryptionKeyFile = join(folder, 'key-encryption-key');
@@ -76,7 +78,10 @@ export async function loadSecrets(dataDir: string): Promise<Secrets> {
   }
   await keepOrMake(keyEncryptionKeyFile, () => randomBytes(KEY_ENCRYPTION_KEY_BYTES).toString('base64url'));
   const clients = await Promise.all(
-    (['inventory', 'payment'] as const).map(async (name) => makeClient(name, clientKeyFiles[name])),
+    (['inventory', 'payment'] as const).map(async (name) => ({
+      ...(await makeClient(name, clientKeyFiles[name])),
+      certificate_bound: certificateBound,
+    })),
   );
   const users = Object.entries(USER_ROLES).map(([username, roles]) => ({
     username,

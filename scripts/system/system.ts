@@ -42,6 +42,8 @@ export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> =
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: ['auth'],
   PORTCULLIS_LOGIN_FAILURES_PER_PEER: ['auth'],
   PORTCULLIS_LOGIN_WINDOW_SECONDS: ['auth'],
+  PORTCULLIS_TRUSTED_ISSUERS: SERVICES,
+  PORTCULLIS_TRUSTED_ISSUERS_FILE: SERVICES,
 };
 
 type Service = (typeof SERVICES)[number];
@@ -74,7 +76,7 @@ export interface SystemOptions {
   readonly withTestUser?: boolean;
   /** Leaves the stock and the accounts empty. */
   readonly withoutDemo?: boolean;
-  /** Has everything but the database speak TLS, and demand certificates of each other. */
+  /** Has everything but the database speak TLS, demand certificates of each other, and bind tokens to them. */
   readonly tls?: TlsPaths;
   /** Puts something of one's own between a service and what it depends on. */
   readonly linkOf?: LinkOf;
@@ -169,7 +171,7 @@ async function startParts(starting: Starting): Promise<System> {
   const ports = await choosePorts(options.ports, options.portOverrides ?? {}, {
     without: [...(given.database ? ['postgres' as const] : []), ...(given.nats ? ['nats' as const] : [])],
   });
-  const secrets = await loadSecrets(dataDir);
+  const secrets = await loadSecrets(dataDir, { certificateBound: options.tls !== undefined });
   options.signal?.throwIfAborted();
   const servers = await Promise.allSettled([
     given.database
@@ -411,6 +413,7 @@ function createServices(all: {
     ...lease,
     PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
     PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
+    ...(options.tls === undefined ? {} : { PORTCULLIS_LOGIN_BINDING: 'optional' }),
   };
   const payment = {
     ...client('payment'),

@@ -3,8 +3,9 @@
 import type { Clock } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
 import { type Passwords, passwordFault } from './passwords.js';
-import { type Appended, enforcedEverywhereBy, userRevocation } from './revocation-log.js';
+import { userRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
+import { changeAndRevoke, receiptOf } from './revoking-change.js';
 import { audiencesOfScopes, scopesOfRoles } from './roles.js';
 import { isUuid, parseRequestId } from './text-checks.js';
 import type { Throttle } from './throttle.js';
@@ -85,8 +86,8 @@ export function createAccountChanges(deps: AccountChangesDeps): AccountChanges {
         return 'roles changed';
       });
     },
-    disable: (request) =>
-      change(deps, 'DisableUser', request, [], async (tx, userId) => {
+    disable: async (request) =>
+      await change(deps, 'DisableUser', request, [], async (tx, userId) => {
         await tx.users.setDisabled(userId, true);
         await tx.sessions.endAllOf(userId, 'USER_DISABLED');
         return 'user disabled';
@@ -120,7 +121,8 @@ async function changePassword(
     const { networkKey } = counted;
     if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId });
     startedMs = clock.monotonicMs();
-    return await append(tx, { userId, generation, reason: 'password changed', actor: userId });
+    const entry = { ...userRevocation(userId, generation), reason: 'password changed', actor: userId };
+    return await tx.revocations.append([entry]);
   });
   if (appended === undefined) throw oldPasswordWrong();
   // Nothing is waited for between the commit and the answer: it revokes the token of this very call.
@@ -128,39 +130,27 @@ async function changePassword(
 }
 
 /** One administrator's change that kills every token of before. `work` answers the reason for the log. */
-async function change(
-  { store, clock }: AccountChangesDeps,
+function change(
+  deps: AccountChangesDeps,
   method: string,
   request: AccountRequest,
   rest: readonly unknown[],
   work: (tx: AuthTransaction, userId: string, generation: bigint) => Promise<string>,
 ): Promise<ChangedUser> {
   const { actor, userId } = request;
-  const identity = { subject: actor, method, requestId: parseRequestId(request.requestId) };
+  const requestId = parseRequestId(request.requestId);
   checkUserId(userId);
-  let fresh: { appended: Appended; startedMs: number } | undefined;
-  const answer = await store.transaction((tx) => {
-    fresh = undefined;
-    return tx.once({ ...identity, payload: JSON.stringify([userId, ...rest]) }, async () => {
-      // The user's row first, as everywhere; whoever mints for the user waits from here on, or is waited for.
-      const generation = await tx.users.raiseGeneration(userId);
-      if (generation === undefined) throw noSuchUser();
-      const reason = await work(tx, userId, generation);
-      const user = await tx.users.find(userId);
-      if (user === undefined) throw noSuchUser();
-      const startedMs = clock.monotonicMs();
-      const appended = await append(tx, { userId, generation, reason, actor });
-      fresh = { appended, startedMs };
-      // The answer is kept with the request, so it is made before the commit.
-      return { user, ...receiptOf(appended, COMMIT_MS_MAX + clock.monotonicMs() - startedMs) };
-    });
+  const payload = JSON.stringify([userId, ...rest]);
+  return changeAndRevoke(deps, { subject: actor, method, requestId, payload }, async (tx) => {
+    // The user's row first, as everywhere; whoever mints for the user waits from here on, or is waited for.
+    const generation = await tx.users.raiseGeneration(userId);
+    if (generation === undefined) throw noSuchUser();
+    const reason = await work(tx, userId, generation);
+    const user = await tx.users.find(userId);
+    if (user === undefined) throw noSuchUser();
+    return { result: { user }, entry: { ...userRevocation(userId, generation), reason, actor } };
   });
-  if (fresh === undefined) return answer;
-  return { ...answer, ...receiptOf(fresh.appended, clock.monotonicMs() - fresh.startedMs) };
 }
-
-/** How long a commit may take, in milliseconds, for an answer that is written before it. */
-const COMMIT_MS_MAX = 1000;
 
 async function enable({ store }: AccountChangesDeps, request: AccountRequest): Promise<User> {
   const { actor, userId } = request;
@@ -174,19 +164,6 @@ async function enable({ store }: AccountChangesDeps, request: AccountRequest): P
       return user;
     }),
   );
-}
-
-function append(
-  tx: AuthTransaction,
-  { userId, generation, ...by }: { userId: string; generation: bigint; reason: string; actor: string },
-): Promise<Appended> {
-  return tx.revocations.append([{ ...userRevocation(userId, generation), ...by }]);
-}
-
-function receiptOf(appended: Appended, elapsedMs: number): Receipt {
-  const [entry] = appended.entries;
-  if (entry === undefined) throw new TypeError('the log has written no entry');
-  return { sequence: entry.sequence, enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs) };
 }
 
 function checkUserId(userId: string): void {

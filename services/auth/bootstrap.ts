@@ -27,6 +27,8 @@ export interface BootstrapClient {
   readonly audiences: readonly string[];
   readonly scopes: readonly string[];
   readonly exchangeAudiences: readonly string[];
+  readonly exchangeScopes: readonly string[] | undefined;
+  readonly certificateBound: boolean;
 }
 
 /** Creates what is absent, and names the users who cannot be: others have names that look alike. Several replicas may do so at once. */

@@ -1,7 +1,8 @@
 /** Clients and their assertions in PostgreSQL. */
 
 import type { Sql } from '../common/database.js';
-import type { Client, ClientRows } from './clients.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
+import { ASSERTIONS_PER_CLIENT_MAX, type Client, type ClientRows } from './clients.js';
 
 interface ClientRow {
   readonly client_id: string;
@@ -11,10 +12,14 @@ interface ClientRow {
   readonly audiences: string[];
   readonly scopes: string[];
   readonly exchange_audiences: string[];
+  readonly exchange_scopes: string[] | null;
+  readonly certificate_bound: boolean;
+  readonly disabled: boolean;
+  readonly create_time: Date;
 }
 
-const CLIENT_COLUMNS =
-  'client_id, generation, public_key_pem, secret_hash, audiences, scopes, exchange_audiences';
+const CLIENT_COLUMNS = `client_id, generation, public_key_pem, secret_hash, audiences, scopes, exchange_audiences,
+  exchange_scopes, certificate_bound, disable_time IS NOT NULL AS disabled, create_time`;
 
 /** The clients' rows inside a transaction. */
 export function createClientRows(sql: Sql): ClientRows {
@@ -29,8 +34,10 @@ export function createClientRows(sql: Sql): ClientRows {
   return {
     insertWhenAbsent: async (client) => {
       const { rowCount } = await sql.query(
-        `INSERT INTO clients (client_id, public_key_pem, secret_hash, audiences, scopes, exchange_audiences)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+        `INSERT INTO clients
+           (client_id, public_key_pem, secret_hash, audiences, scopes, exchange_audiences, exchange_scopes,
+            certificate_bound)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
         [
           client.clientId,
           client.publicKeyPem ?? null,
@@ -38,6 +45,8 @@ export function createClientRows(sql: Sql): ClientRows {
           client.audiences,
           client.scopes,
           client.exchangeAudiences,
+          client.exchangeScopes ?? null,
+          client.certificateBound,
         ],
       );
       return rowCount > 0;
@@ -57,13 +66,38 @@ export function createClientRows(sql: Sql): ClientRows {
       return rows[0]?.generation;
     },
 
+    list: async (request) => {
+      const { limit, after } = pageOf(request, [cursorPatterns.text]);
+      const { rows } = await sql.query<ClientRow>(
+        `SELECT ${CLIENT_COLUMNS} FROM clients WHERE client_id > $1 ORDER BY client_id LIMIT $2`,
+        [after?.[0] ?? '', limit + 1],
+      );
+      const clients = rows.slice(0, limit).map(clientOf);
+      const last = rows.length > limit ? clients.at(-1) : undefined;
+      return { clients, nextPageToken: last ? pageTokenOf([last.clientId]) : '' };
+    },
+
+    setDisabled: async (clientId, disabled) => {
+      const { rowCount } = await sql.query(
+        `UPDATE clients SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
+         WHERE client_id = $1`,
+        [clientId, disabled],
+      );
+      return rowCount > 0;
+    },
+
     useAssertion: async ({ clientId, jtiHash, expireTime }) => {
+      const kept = await sql.query(
+        'SELECT FROM client_assertions WHERE client_id = $1 OFFSET $2 - 1 LIMIT 1',
+        [clientId, ASSERTIONS_PER_CLIENT_MAX],
+      );
+      if (kept.rowCount > 0) return 'FULL';
       const { rowCount } = await sql.query(
         `INSERT INTO client_assertions (client_id, jti_hash, expire_time)
          VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
         [clientId, jtiHash, expireTime],
       );
-      return rowCount > 0;
+      return rowCount > 0 ? 'USED' : 'REUSED';
     },
 
     dropExpiredAssertions: async (limit) => {
@@ -88,5 +122,9 @@ function clientOf(row: ClientRow): Client {
     audiences: row.audiences,
     scopes: row.scopes,
     exchangeAudiences: row.exchange_audiences,
+    exchangeScopes: row.exchange_scopes ?? undefined,
+    certificateBound: row.certificate_bound,
+    disabled: row.disabled,
+    createTime: row.create_time,
   };
 }

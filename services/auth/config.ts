@@ -21,12 +21,18 @@ import {
 } from '../common/env.js';
 import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+import {
+  type ConfiguredIssuer,
+  parseTrustedIssuers,
+  TRUSTED_ISSUERS_VARIABLES,
+} from '../common/trusted-issuers.js';
 import type { Bootstrap } from './bootstrap.js';
-import { parseClientKey } from './clients.js';
+import { clientIdFault, clientSecretFault, parseClientKey } from './clients.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
-import { PASSWORD_LENGTH_MAX, passwordFault } from './passwords.js';
-import { ROLES } from './roles.js';
+import { passwordFault } from './passwords.js';
+import { OWN_AUDIENCE, ROLES } from './roles.js';
+import { LOGIN_BINDINGS, type LoginBinding } from './sessions.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
@@ -71,8 +77,12 @@ export interface Config {
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly loginLimits: ThrottleLimits;
+  /** Whether users' sessions are bound to the certificates that they log in with. */
+  readonly loginBinding: LoginBinding;
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
+  /** Other issuers whose tokens can be exchanged. */
+  readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 /**
@@ -83,7 +93,11 @@ export interface Config {
 export function parseConfig(env: NodeJS.ProcessEnv): Config {
   let bootstrap: Bootstrap = { users: [], clients: [] };
   const values = parseEnvironment(VARIABLES, env, (found) => {
-    const faults: readonly ConfigurationFault[] = tlsFaults(found);
+    const faults: readonly ConfigurationFault[] = [
+      ...tlsFaults(found),
+      ...loginBindingFaults(found),
+      ...parseTrustedIssuers(found, OWN_AUDIENCE).faults,
+    ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
     const parsed = parseBootstrap(text);
@@ -113,9 +127,24 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     bootstrap,
     tls: tlsSettingsOf(values),
+    trustedIssuers: parseTrustedIssuers(values, OWN_AUDIENCE).issuers,
   });
+}
+
+/** Sessions that nobody can open, or that are never bound, are not what was meant. */
+function loginBindingFaults({
+  PORTCULLIS_LOGIN_BINDING: binding,
+  PORTCULLIS_TLS_CLIENT_AUTH: clientAuth,
+}: {
+  readonly PORTCULLIS_LOGIN_BINDING?: LoginBinding;
+  readonly PORTCULLIS_TLS_CLIENT_AUTH?: string;
+}): readonly ConfigurationFault[] {
+  if (binding === undefined || binding === 'off' || clientAuth !== 'off') return [];
+  const problem = 'can be other than off only when PORTCULLIS_TLS_CLIENT_AUTH is';
+  return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
 }
 
 const VARIABLES = {
@@ -147,14 +176,21 @@ const VARIABLES = {
     FAILURES_PER_PEER_DEFAULT,
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
+  PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
   ...TLS_VARIABLES,
+  ...TRUSTED_ISSUERS_VARIABLES,
 };
 
-/** The shortest secret of a client, in characters. */
-export const CLIENT_SECRET_LENGTH_MIN = 32;
-
 const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);
+
+/** Text with which nothing is wrong. */
+function textWithout(faultOf: (text: string) => string | undefined): z.ZodType<string> {
+  return z.string().superRefine((text, context) => {
+    const fault = faultOf(text);
+    if (fault !== undefined) context.addIssue(fault);
+  });
+}
 
 const userSchema = z.strictObject({
   username: z.string().transform((text, context) => {
@@ -163,27 +199,23 @@ const userSchema = z.strictObject({
     context.addIssue(USERNAME_RULE);
     return z.NEVER;
   }),
-  password: z.string().superRefine((password, context) => {
-    const fault = passwordFault(password);
-    if (fault !== undefined) context.addIssue(fault);
-  }),
+  password: textWithout(passwordFault),
   roles: z.array(z.enum(ROLES)).max(LIST_LENGTH_MAX),
 });
 
 const clientSchema = z
   .strictObject({
-    client_id: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/),
-    public_key_pem: z
-      .string()
-      .superRefine((pem, context) => {
-        const key = parseClientKey(pem);
-        if ('fault' in key) context.addIssue(key.fault);
-      })
-      .optional(),
-    secret: z.string().min(CLIENT_SECRET_LENGTH_MIN).max(PASSWORD_LENGTH_MAX).optional(),
+    client_id: textWithout(clientIdFault),
+    public_key_pem: textWithout((pem) => {
+      const key = parseClientKey(pem);
+      return 'fault' in key ? key.fault : undefined;
+    }).optional(),
+    secret: textWithout(clientSecretFault).optional(),
     audiences: words,
     scopes: words,
     exchange_audiences: words.optional(),
+    exchange_scopes: words.optional(),
+    certificate_bound: z.boolean().optional(),
   })
   .superRefine((client, context) => {
     if ((client.public_key_pem === undefined) === (client.secret === undefined)) {
@@ -229,6 +261,8 @@ function bootstrapOf({ users = [], clients = [] }: z.infer<typeof bootstrapSchem
       audiences: client.audiences,
       scopes: client.scopes,
       exchangeAudiences: client.exchange_audiences ?? [],
+      exchangeScopes: client.exchange_scopes,
+      certificateBound: client.certificate_bound ?? false,
     })),
   };
 }

@@ -1,12 +1,14 @@
 /** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
 
 import { ServiceError } from '../../interceptors/errors.js';
-import type { Client } from './clients.js';
+import { bindingOf, type Client } from './clients.js';
 import { CLOCK_SKEW_SECONDS } from './revocation-log.js';
 import { audienceOfScope, OWN_AUDIENCE } from './roles.js';
 import { parseWords } from './text-checks.js';
 import {
   ACTOR_CHAIN_LENGTH_MAX,
+  type ForeignToken,
+  type ForeignTokens,
   isLive,
   type MintedToken,
   type Tokens,
@@ -19,11 +21,12 @@ export interface Exchange {
   /**
    * A token with which the calling service acts for the user: for one service, with scopes that the
    * subject token has, no longer alive than it, and dead with it, with its session, its user and
-   * every client of the chain.
+   * every client of the chain. When the subject token is bound to a certificate, or the service's tokens are, it is
+   * bound to the service's.
    *
    * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token;
    *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than there is; TOKEN_REVOKED when the caller's own
-   *   token is no longer good; FIELD_INVALID
+   *   token is no longer good; CERTIFICATE_REQUIRED; FIELD_INVALID
    */
   exchange(request: {
     /** The token that the service called with. */
@@ -31,6 +34,8 @@ export interface Exchange {
     subjectToken: string;
     audience: string;
     scopes: readonly string[];
+    /** The certificate that the service has shown, if any. */
+    certificateThumbprint?: string | undefined;
   }): Promise<MintedToken>;
   /** What a token says at this moment; undefined when it is not good, whatever the reason. */
   introspect(token: string): Promise<VerifiedToken | undefined>;
@@ -46,26 +51,40 @@ export interface Exchange {
 export interface ExchangeDeps {
   readonly store: AuthStore;
   readonly tokens: Tokens;
+  readonly foreignTokens: Pick<ForeignTokens, 'verify'>;
 }
 
 /** The exchange of this issuer. It asks the database, never this process's own revocation list. */
-export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
+export function createExchange({ store, tokens, foreignTokens }: ExchangeDeps): Exchange {
   return {
-    exchange: async ({ callerToken, subjectToken, ...request }) => {
+    exchange: async ({ callerToken, subjectToken, certificateThumbprint, ...request }) => {
       const scopes = parseWords('scopes', request.scopes);
       const [audience = ''] = parseWords('audience', [request.audience]);
+      // Before the transaction: its issuer's keys may have to be waited for.
+      const foreign = await foreignTokens.verify(subjectToken);
       return await store.transaction(async (tx) => {
         const caller = await tokens.verify(tx, callerToken, OWN_AUDIENCE);
         if (caller === undefined) throw callerRevoked();
-        const subject = await tokens.verify(tx, subjectToken, caller.clientId);
-        // The subject first: users and sessions are locked before clients, everywhere.
-        if (subject === undefined || subject.kind !== 'USER' || !(await isLive(tx, subject))) {
-          throw subjectTokenInvalid();
-        }
+        const subject =
+          foreign === undefined
+            ? await ownSubject(tokens, tx, subjectToken, caller.clientId)
+            : await foreignSubject(tx, foreign, caller.clientId);
+        if (subject === undefined) throw subjectTokenInvalid();
         if (!(await isLive(tx, caller))) throw callerRevoked();
         const client = await tx.clients.lockShared(caller.clientId);
-        if (client === undefined) throw callerRevoked();
-        return await mintDelegated(tokens, tx, { subject, client, audience, scopes });
+        if (client === undefined || client.disabled) throw callerRevoked();
+        return await mintDelegated(tokens, tx, {
+          subject,
+          client,
+          audience,
+          scopes,
+          // What only one machine could use must not become what everybody can use who holds it.
+          certificateThumbprint: bindingOf(
+            client,
+            certificateThumbprint,
+            subject.certificateThumbprint !== undefined,
+          ),
+        });
       });
     },
     introspect: (token) =>
@@ -87,19 +106,79 @@ export function createExchange({ store, tokens }: ExchangeDeps): Exchange {
   };
 }
 
+/** What an exchanged token takes from the one that it is exchanged for. */
+type Subject = Pick<
+  VerifiedToken,
+  | 'subject'
+  | 'sessionId'
+  | 'scopes'
+  | 'roles'
+  | 'clients'
+  | 'actors'
+  | 'ancestors'
+  | 'origin'
+  | 'authTimeSeconds'
+  | 'expiresAtSeconds'
+  | 'certificateThumbprint'
+>;
+
+/** Its ancestors are all that the new token will have. Users and sessions are locked before clients, everywhere. */
+async function ownSubject(
+  tokens: Tokens,
+  tx: AuthTransaction,
+  text: string,
+  clientId: string,
+): Promise<Subject | undefined> {
+  const token = await tokens.verify(tx, text, clientId);
+  if (token === undefined || token.kind !== 'USER' || !(await isLive(tx, token))) return undefined;
+  return { ...token, ancestors: [...token.ancestors, token.tokenId] };
+}
+
+/**
+ * A user of another issuer is nobody of ours: without session or generation here, under a name that nobody of ours can
+ * have. What revokes the token is found by the origin that the new one carries, also when it is written at this moment.
+ */
+async function foreignSubject(
+  tx: AuthTransaction,
+  token: ForeignToken | 'INVALID',
+  clientId: string,
+): Promise<Subject | undefined> {
+  if (token === 'INVALID' || token.kind !== 'USER' || !token.isFor(clientId)) return undefined;
+  if (await tx.tokens.foreignRevoked(token)) return undefined;
+  if (token.expiresAtSeconds * 1000 <= (await tx.databaseTime()).getTime()) return undefined;
+  const { issuer, subject, sessionId, tokenId, issuedAtSeconds } = token;
+  return {
+    ...token,
+    subject: token.id,
+    sessionId: undefined,
+    clients: [],
+    actors: [],
+    ancestors: [],
+    origin: { issuer, subject, sessionId, tokenId, issuedAtSeconds },
+  };
+}
+
 async function mintDelegated(
   tokens: Tokens,
   tx: AuthTransaction,
-  wanted: { subject: VerifiedToken; client: Client; audience: string; scopes: readonly string[] },
+  wanted: {
+    subject: Subject;
+    client: Client;
+    audience: string;
+    scopes: readonly string[];
+    certificateThumbprint: string | undefined;
+  },
 ): Promise<MintedToken> {
-  const { subject, client, audience } = wanted;
-  if (!client.exchangeAudiences.includes(audience)) {
+  const { subject, client, audience, certificateThumbprint } = wanted;
+  // Here users act for themselves alone, and only those whom we know.
+  const isClosed = subject.origin !== undefined && audience === OWN_AUDIENCE;
+  if (isClosed || !client.exchangeAudiences.includes(audience)) {
     throw new ServiceError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
   }
-  const scopes = narrow(subject, audience, wanted.scopes);
+  const scopes = narrow(subject, client, audience, wanted.scopes);
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
   const session = subject.sessionId && (await tx.sessions.lockShared(subject.sessionId));
-  if (!session) throw subjectTokenInvalid();
+  if (!session && subject.origin === undefined) throw subjectTokenInvalid();
   return await tokens.mint(tx, {
     subject: subject.subject,
     clientId: client.clientId,
@@ -107,31 +186,43 @@ async function mintDelegated(
     scopes,
     roles: [...subject.roles],
     clients: [...subject.clients, [client.clientId, client.generation]],
-    session: {
-      sessionId: session.sessionId,
-      generation: session.generation,
-      authTime: session.createTime,
-      amr: session.amr,
-    },
+    session: session ? { ...session, authTime: session.createTime } : undefined,
+    origin: subject.origin,
+    authTimeSeconds: subject.authTimeSeconds,
     actors: [client.clientId, ...subject.actors],
-    ancestors: [...subject.ancestors, subject.tokenId],
+    ancestors: subject.ancestors,
     notAfter: new Date(subject.expiresAtSeconds * 1000),
+    certificateThumbprint,
   });
 }
 
 /**
- * What is asked for, if the subject token has all of it. Without a wish, its scopes for the audience
- * alone: the other ones are passed on only where somebody knows that the chain goes further.
+ * What is asked for, if the subject token has all of it and the client may have it for a user. Without a wish, what is
+ * left of its scopes for the audience alone: the other ones are passed on only where somebody knows that the chain
+ * goes further.
  */
-function narrow(subject: VerifiedToken, audience: string, wanted: readonly string[]): readonly string[] {
-  const missing = wanted.find((scope) => !subject.scopes.has(scope));
-  if (missing !== undefined) {
-    throw new ServiceError('SCOPE_MISSING', `the subject token has no scope ${missing}`);
+function narrow(
+  subject: Subject,
+  client: Client,
+  audience: string,
+  wanted: readonly string[],
+): readonly string[] {
+  const mayHave = (scope: string): boolean => client.exchangeScopes?.includes(scope) ?? true;
+  for (const scope of wanted) {
+    if (!subject.scopes.has(scope)) {
+      throw new ServiceError('SCOPE_MISSING', `the subject token has no scope ${scope}`);
+    }
+    if (!mayHave(scope)) {
+      throw new ServiceError('SCOPE_MISSING', `the client may not have scope ${scope} for a user`);
+    }
   }
   if (wanted.length > 0) return wanted;
-  const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience);
+  const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience && mayHave(scope));
   if (scopes.length === 0) {
-    throw new ServiceError('SCOPE_MISSING', `the subject token has no scope for ${audience}`);
+    throw new ServiceError(
+      'SCOPE_MISSING',
+      `the subject token has no scope for ${audience} that the client may have`,
+    );
   }
   return scopes;
 }

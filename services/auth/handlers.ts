@@ -1,7 +1,13 @@
 /** AuthService and UserService: messages turned into calls of the domain, and back. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { bearerOf, invalidField, principalOf, unary } from '../../interceptors/index.js';
+import {
+  bearerOf,
+  certificateThumbprintOf,
+  invalidField,
+  principalOf,
+  unary,
+} from '../../interceptors/index.js';
 import type {
   AuthServiceServer,
   IntrospectResponse,
@@ -35,10 +41,16 @@ export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
   const { sessions, accountChanges, serviceTokens, exchange, publicKeys } = deps;
   return {
     login: unary(async (request, call) => {
-      const { session, ...pair } = await sessions.login({ ...request, peer: call.getPeer() });
+      const { session, ...pair } = await sessions.login({
+        ...request,
+        peer: call.getPeer(),
+        certificateThumbprint: certificateThumbprintOf(call),
+      });
       return { ...tokensOf(pair), session: sessionMessageOf(session, session.sessionId) };
     }),
-    refresh: unary(async (request) => tokensOf(await sessions.refresh(request))),
+    refresh: unary(async (request, call) =>
+      tokensOf(await sessions.refresh({ ...request, certificateThumbprint: certificateThumbprintOf(call) })),
+    ),
     logout: unary(async (_request, call) => {
       await sessions.logout(callerOf(call));
       return {};
@@ -69,12 +81,17 @@ export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
         audiences,
         scopes,
         peer: call.getPeer(),
+        certificateThumbprint: certificateThumbprintOf(call),
       });
       return { accessToken: token, expireTime };
     }),
     exchangeToken: unary(async (request, call) => {
       if (request.subjectToken === '') throw invalidField('subject_token', 'must be set');
-      const { token, expireTime } = await exchange.exchange({ ...request, callerToken: bearerOf(call) });
+      const { token, expireTime } = await exchange.exchange({
+        ...request,
+        callerToken: bearerOf(call),
+        certificateThumbprint: certificateThumbprintOf(call),
+      });
       return { accessToken: token, expireTime };
     }),
     introspect: unary(async ({ token }) => introspectionOf(await exchange.introspect(token))),

@@ -4,6 +4,10 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
+import {
+  ClientServiceService,
+  protoMetadata as clientMetadata,
+} from '../../proto/gen/auth/v1/client_service.js';
 import { KeyServiceService, protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import {
@@ -19,10 +23,13 @@ import { exitWith, runMain, runUntilSignal } from '../common/process.js';
 import { openTls } from '../common/tls.js';
 import { createAccountChanges } from './account-changes.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
+import { createForeignTokens } from './adapters/foreign-tokens.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import { applyBootstrap } from './bootstrap.js';
+import { createClientHandlers } from './client-handlers.js';
+import { createClients } from './clients.js';
 import { type Config, parseConfig } from './config.js';
 import { createEpochs } from './epochs.js';
 import { createExchange } from './exchange.js';
@@ -51,6 +58,7 @@ import { createUsers } from './users.js';
 
 const SERVICE_NAMES = [
   'auth.v1.AuthService',
+  'auth.v1.ClientService',
   'auth.v1.KeyService',
   'auth.v1.UserService',
   'portcullis.revocation.v1.RevocationService',
@@ -117,6 +125,7 @@ async function serve(config: Config): Promise<void> {
       const revocationHandlers = createRevocationHandlers({ ...parts, source });
       guard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(parts));
       guard.addService(server, UserServiceService, userMetadata, createUserHandlers(parts));
+      guard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(parts));
       guard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(parts));
       guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
     },
@@ -158,6 +167,7 @@ async function serve(config: Config): Promise<void> {
       await broadcaster?.close();
       await guard.close();
       await parts.instances.close();
+      parts.foreignTokens.close();
       await database.close();
       tls.close();
     },
@@ -188,7 +198,7 @@ async function serve(config: Config): Promise<void> {
 async function openEpoch(config: Config, reason: string): Promise<void> {
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
   const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
-  const { keys, epochs } = createParts(config, { database, log, onRevoked: () => undefined });
+  const { keys, epochs, foreignTokens } = createParts(config, { database, log, onRevoked: () => undefined });
   try {
     await database.ready(new AbortController().signal);
     // Keys that do not open tell that this is not the database's key-encryption key.
@@ -199,6 +209,7 @@ async function openEpoch(config: Config, reason: string): Promise<void> {
   } catch (error) {
     throw explain(error);
   } finally {
+    foreignTokens.close();
     await database.close();
   }
 }
@@ -216,7 +227,14 @@ function createParts(
   const verifyToken = createTokenVerifier(issuer);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken });
   const passwords = createPasswords();
-  const exchange = createExchange({ store, tokens });
+  const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
+  const foreignTokens = createForeignTokens({
+    issuers: config.trustedIssuers,
+    ownIssuer: issuer,
+    plaintext: config.tls.plaintext,
+    log: outside.log,
+  });
+  const exchange = createExchange({ store, tokens, foreignTokens });
   const log = createRevocationStore({ database, publishedKeys: readPublishedKeys });
   const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void =>
     outside.log.error(
@@ -249,6 +267,7 @@ function createParts(
     );
   return {
     store,
+    foreignTokens,
     keys,
     keyLife: createKeyLife({
       store,
@@ -273,17 +292,15 @@ function createParts(
       onKeyRevoked: replenishSoon,
       onLogChanged,
     }),
-    users: createUsers({
-      store,
-      passwords,
-      fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
-    }),
+    users: createUsers({ store, passwords, fingerprint }),
+    clients: createClients({ store, passwords, clock, fingerprint }),
     sessions: createSessions({
       store,
       passwords,
       tokens,
       throttle,
       clock,
+      loginBinding: config.loginBinding,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
     }),
     accountChanges: createAccountChanges({ store, passwords, throttle, clock }),

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { type JWTPayload, jwtVerify } from 'jose';
 import { ServiceError } from '../../interceptors/errors.js';
-import { type Client, clientAuthenticationFailed, parseClientKey } from './clients.js';
+import { bindingOf, type Client, clientAuthenticationFailed, parseClientKey } from './clients.js';
 import type { Passwords } from './passwords.js';
 import { parseWords, WORD_LENGTH_MAX } from './text-checks.js';
 import type { Throttle } from './throttle.js';
@@ -33,7 +33,8 @@ export interface ServiceTokens {
    * A token of the client's own.
    *
    * @throws ServiceError CLIENT_AUTHENTICATION_FAILED whatever is wrong with the proof;
-   *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than the client may have; RATE_LIMITED; FIELD_INVALID
+   *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than the client may have; CERTIFICATE_REQUIRED; RATE_LIMITED;
+   *   FIELD_INVALID
    */
   issue(request: {
     clientId: string;
@@ -42,6 +43,8 @@ export interface ServiceTokens {
     scopes: readonly string[];
     /** The address the request came from. */
     peer: string;
+    /** The certificate that the client has shown, if any. */
+    certificateThumbprint?: string | undefined;
   }): Promise<MintedToken>;
 }
 
@@ -58,7 +61,7 @@ export interface ServiceTokensDeps {
 /** The service tokens of this issuer. */
 export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
   return {
-    issue: async ({ clientId, credential, peer, ...request }) => {
+    issue: async ({ clientId, credential, peer, certificateThumbprint, ...request }) => {
       const wanted = {
         audiences: parseWords('audiences', request.audiences),
         scopes: parseWords('scopes', request.scopes),
@@ -68,13 +71,15 @@ export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
       const prove = await proofOf(deps, clientId, credential);
       const minted = await deps.store.transaction(async (tx) => {
         const client = await tx.clients.lockShared(clientId);
-        if (client === undefined || !(await prove(tx, client))) throw clientAuthenticationFailed();
+        const proved = client !== undefined && !client.disabled && (await prove(tx, client));
+        if (!proved) throw clientAuthenticationFailed();
         return await deps.tokens.mint(tx, {
           subject: clientId,
           clientId,
           ...grantOf(client, wanted),
           roles: [],
           clients: [[clientId, client.generation]],
+          certificateThumbprint: bindingOf(client, certificateThumbprint),
         });
       });
       await counted.succeeded();
@@ -143,11 +148,18 @@ async function proveByAssertion(
   if (typeof jti !== 'string' || jti === '' || jti.length > ASSERTION_JTI_LENGTH_MAX) return false;
   if (exp === undefined || exp > nowSeconds + ASSERTION_SECONDS_MAX + ASSERTION_SKEW_SECONDS) return false;
   if (iat !== undefined && iat > nowSeconds + ASSERTION_SKEW_SECONDS) return false;
-  return await tx.clients.useAssertion({
+  const outcome = await tx.clients.useAssertion({
     clientId: client.clientId,
     jtiHash: createHash('sha256').update(jti, 'utf8').digest(),
     expireTime: new Date((exp + ASSERTION_SKEW_SECONDS) * 1000),
   });
+  // Its proof is good, so it may hear why it gets nothing: it asks far too often.
+  if (outcome === 'FULL') {
+    throw new ServiceError('RATE_LIMITED', 'the client has used too many assertions that have not expired', {
+      retryAfterMs: ASSERTION_SECONDS_MAX * 100,
+    });
+  }
+  return outcome === 'USED';
 }
 
 /** A token of another kind, signed by the same key, is no assertion (RFC 8725 §3.11). */

@@ -14,6 +14,7 @@ interface SessionRow {
   readonly audiences: string[];
   readonly scopes: string[];
   readonly amr: string[];
+  readonly certificate_thumbprint: string | null;
   readonly create_time: Date;
   readonly last_use_time: Date;
   readonly expire_time: Date;
@@ -22,7 +23,7 @@ interface SessionRow {
 
 const IS_OPEN = 'end_time IS NULL AND expire_time > clock_timestamp()';
 const SESSION_COLUMNS = `session_id, user_id, client_id, generation, client_generation, device_name, audiences,
-  scopes, amr, create_time, last_use_time, expire_time, ${IS_OPEN} AS open`;
+  scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time, ${IS_OPEN} AS open`;
 
 /** The sessions' rows inside a transaction. */
 export function createSessionRows(sql: Sql): SessionRows {
@@ -41,8 +42,8 @@ export function createSessionRows(sql: Sql): SessionRows {
     insert: async (session) => {
       await sql.query(
         `INSERT INTO sessions (session_id, user_id, client_id, generation, client_generation, device_name,
-           audiences, scopes, amr, create_time, last_use_time, expire_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+           audiences, scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
         [
           session.sessionId,
           session.userId,
@@ -53,6 +54,7 @@ export function createSessionRows(sql: Sql): SessionRows {
           session.audiences,
           session.scopes,
           session.amr,
+          session.certificateThumbprint ?? null,
           session.createTime,
           session.lastUseTime,
           session.expireTime,
@@ -196,6 +198,7 @@ function sessionOf(row: SessionRow): Session {
     audiences: row.audiences,
     scopes: row.scopes,
     amr: row.amr,
+    certificateThumbprint: row.certificate_thumbprint ?? undefined,
     createTime: row.create_time,
     lastUseTime: row.last_use_time,
     expireTime: row.expire_time,

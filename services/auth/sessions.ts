@@ -3,9 +3,11 @@
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import type { Clock } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { DIRECT_CLIENT } from './clients.js';
 import type { Passwords } from './passwords.js';
-import { enforcedEverywhereBy, sessionRevocation } from './revocation-log.js';
+import { sessionRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
+import { receiptOf } from './revoking-change.js';
 import { audiencesOfScopes, type Role, scopesOfRoles } from './roles.js';
 import { isUuid, parseRequestId, parseWords } from './text-checks.js';
 import type { Throttle } from './throttle.js';
@@ -29,14 +31,20 @@ export const REFRESH_TOKEN_BYTES = 32;
 /** Longest name of a device, in characters. */
 export const DEVICE_NAME_CHARACTERS_MAX = 100;
 
-/** The client of everybody who logs in without naming one. */
-export const DIRECT_CLIENT = 'direct';
-
 /** Who revokes when auth acts by itself. */
 export const OWN_ACTOR = 'auth';
 
 // Makes a leaked token recognisable to those who scan for secrets.
 const REFRESH_TOKEN_PREFIX = 'pcr_';
+
+/**
+ * Whether sessions are bound to the certificate of the connection that the user logs in over: never, when there is one,
+ * or always, so that nobody logs in without.
+ */
+export const LOGIN_BINDINGS = ['off', 'optional', 'required'] as const;
+
+/** One of {@link LOGIN_BINDINGS}. */
+export type LoginBinding = (typeof LOGIN_BINDINGS)[number];
 
 /** Why a session ended. */
 export type SessionEnd =
@@ -62,6 +70,8 @@ export interface Session {
   readonly audiences: readonly string[];
   readonly scopes: readonly string[];
   readonly amr: readonly string[];
+  /** The certificate that the session's tokens are bound to; undefined when they are not. */
+  readonly certificateThumbprint: string | undefined;
   /** When the user logged in. */
   readonly createTime: Date;
   readonly lastUseTime: Date;
@@ -141,6 +151,16 @@ export interface LoginAttempt {
   readonly deviceName: string;
   /** The address the attempt came from. */
   readonly peer: string;
+  /** The certificate that the peer has shown, if any. */
+  readonly certificateThumbprint?: string | undefined;
+}
+
+/** What somebody sends to stay logged in. */
+export interface RefreshAttempt {
+  readonly refreshToken: string;
+  readonly requestId: string;
+  /** The certificate that the peer has shown, if any. */
+  readonly certificateThumbprint?: string | undefined;
 }
 
 /** Logging in, staying logged in, logging out. */
@@ -148,7 +168,8 @@ export interface Sessions {
   /**
    * Opens a session.
    *
-   * @throws ServiceError LOGIN_FAILED whatever is wrong with the credentials; RATE_LIMITED; FIELD_INVALID
+   * @throws ServiceError LOGIN_FAILED whatever is wrong with the credentials; CERTIFICATE_REQUIRED; RATE_LIMITED;
+   *   FIELD_INVALID
    */
   login(attempt: LoginAttempt): Promise<TokenPair & { readonly session: Session }>;
   /**
@@ -157,7 +178,7 @@ export interface Sessions {
    *
    * @throws ServiceError REFRESH_INVALID whatever is wrong; FIELD_INVALID
    */
-  refresh(request: { refreshToken: string; requestId: string }): Promise<TokenPair>;
+  refresh(request: RefreshAttempt): Promise<TokenPair>;
   /** Ends the caller's session. Nothing happens when it has ended already. */
   logout(caller: SessionCaller): Promise<void>;
   /** The caller's open sessions, newest first. Throws FIELD_INVALID. */
@@ -175,6 +196,7 @@ export interface SessionsDeps {
   readonly throttle: Throttle;
   readonly tokens: Tokens;
   readonly clock: Clock;
+  readonly loginBinding: LoginBinding;
   /** Secret of this issuer from which the successors of refresh tokens are derived. */
   readonly refreshKey: Buffer;
 }
@@ -212,6 +234,7 @@ async function login(
     audiences: parseWords('audiences', attempt.audiences),
     scopes: parseWords('scopes', attempt.scopes),
     deviceName: parseDeviceName(attempt.deviceName),
+    certificateThumbprint: loginBindingOf(deps.loginBinding, attempt.certificateThumbprint),
   };
   const username = parseUsername(attempt.username);
   const counted = await deps.throttle.attempt(username, attempt.peer);
@@ -240,10 +263,15 @@ async function openSession(
   deps: SessionsDeps,
   tx: AuthTransaction,
   user: UserState,
-  wanted: { audiences: readonly string[]; scopes: readonly string[]; deviceName: string },
+  wanted: {
+    audiences: readonly string[];
+    scopes: readonly string[];
+    deviceName: string;
+    certificateThumbprint: string | undefined;
+  },
 ): Promise<(TokenPair & { readonly session: Session }) | undefined> {
   const client = await tx.clients.lockShared(DIRECT_CLIENT);
-  if (client === undefined) return undefined;
+  if (client === undefined || client.disabled) return undefined;
   const now = await tx.databaseTime();
   const session: Session = {
     sessionId: randomUUID(),
@@ -254,6 +282,7 @@ async function openSession(
     deviceName: wanted.deviceName,
     ...grantOf(user.roles, wanted),
     amr: ['pwd'],
+    certificateThumbprint: wanted.certificateThumbprint,
     createTime: now,
     lastUseTime: now,
     expireTime: secondsAfter(now, SESSION_SECONDS_MAX),
@@ -293,19 +322,26 @@ function parseDeviceName(text: string): string {
   return text.toWellFormed();
 }
 
+/** What a session is bound to. Told before the password is looked at, and whoever it is. */
+function loginBindingOf(binding: LoginBinding, shown: string | undefined): string | undefined {
+  if (binding === 'required' && shown === undefined) {
+    throw new ServiceError('CERTIFICATE_REQUIRED', 'logging in takes a certificate, and none was shown');
+  }
+  return binding === 'off' ? undefined : shown;
+}
+
 function loginFailed(): ServiceError {
   return new ServiceError('LOGIN_FAILED', 'username or password is wrong');
 }
 
 // --- Refresh
 
-async function refresh(
-  deps: SessionsDeps,
-  request: { refreshToken: string; requestId: string },
-): Promise<TokenPair> {
+async function refresh(deps: SessionsDeps, request: RefreshAttempt): Promise<TokenPair> {
   const requestId = parseRequestId(request.requestId);
   const secret = secretOf(request.refreshToken);
-  const pair = secret && (await deps.store.transaction((tx) => rotate(deps, tx, { secret, requestId })));
+  const { certificateThumbprint } = request;
+  const given = secret && { secret, requestId, certificateThumbprint };
+  const pair = given && (await deps.store.transaction((tx) => rotate(deps, tx, given)));
   if (pair === undefined) throw new ServiceError('REFRESH_INVALID', 'the refresh token cannot be used');
   return pair;
 }
@@ -318,7 +354,11 @@ async function refresh(
 async function rotate(
   deps: SessionsDeps,
   tx: AuthTransaction,
-  { secret, requestId }: { secret: Buffer; requestId: string },
+  {
+    secret,
+    requestId,
+    certificateThumbprint,
+  }: { secret: Buffer; requestId: string; certificateThumbprint: string | undefined },
 ): Promise<TokenPair | undefined> {
   const refreshToken = refreshTokenOf(secret);
   const hash = hashOf(refreshToken);
@@ -327,6 +367,9 @@ async function rotate(
   const user = await tx.users.lockShared(found.userId);
   const session = await tx.sessions.lock(found.sessionId);
   if (user === undefined || user.disabled || !session?.open) return undefined;
+  // Nor is a token used up by somebody who cannot use it: a thief could end the session that way.
+  const bound = session.certificateThumbprint;
+  if (bound !== undefined && bound !== certificateThumbprint) return undefined;
   const client = await tx.clients.lockShared(session.clientId);
   // A session that began before its user or client was revoked gets no token of today's generation.
   if (session.generation !== user.generation || session.clientGeneration !== client?.generation) {
@@ -448,6 +491,7 @@ function mintFor(
     clients: [[session.clientId, session.clientGeneration]],
     session: { ...session, authTime: session.createTime },
     notAfter: session.expireTime,
+    certificateThumbprint: session.certificateThumbprint,
   });
 }
 
@@ -465,10 +509,7 @@ async function revokeOwn(deps: SessionsDeps, caller: SessionCaller, text: string
     startedMs = deps.clock.monotonicMs();
     return await appendEnd(tx, sessionId, { reason: 'revoked by its owner', actor: caller.userId });
   });
-  const [entry] = appended.entries;
-  if (entry === undefined) throw new TypeError('the log has written no entry');
-  const elapsedMs = deps.clock.monotonicMs() - startedMs;
-  return { sequence: entry.sequence, enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs) };
+  return receiptOf(appended, deps.clock.monotonicMs() - startedMs);
 }
 
 function appendEnd(

@@ -26,6 +26,40 @@ export interface TokenSession {
   readonly amr: readonly string[];
 }
 
+/** The token of another issuer at the root of an exchange, as far as it can be revoked. */
+export interface TokenOrigin {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly sessionId: string | undefined;
+  readonly tokenId: string;
+  readonly issuedAtSeconds: number;
+}
+
+/** A token of another issuer that was found good; whether it has expired or was revoked is another question. */
+export interface ForeignToken extends TokenOrigin {
+  /** Its subject among all subjects. */
+  readonly id: string;
+  readonly kind: 'USER' | 'SERVICE';
+  readonly scopes: ReadonlySet<string>;
+  readonly roles: ReadonlySet<string>;
+  readonly authTimeSeconds: number | undefined;
+  readonly expiresAtSeconds: number;
+  readonly certificateThumbprint: string | undefined;
+  /** Whether it is for this service of ours. */
+  isFor(service: string): boolean;
+}
+
+/** The tokens of other issuers. */
+export interface ForeignTokens {
+  /**
+   * What such a token says; INVALID when anything is wrong with it, undefined when it is not another issuer's.
+   *
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when its issuer's keys cannot be had
+   */
+  verify(token: string): Promise<ForeignToken | 'INVALID' | undefined>;
+  close(): void;
+}
+
 /** What a token shall say. */
 export interface Grant {
   readonly subject: string;
@@ -34,14 +68,20 @@ export interface Grant {
   readonly scopes: readonly string[];
   readonly roles: readonly string[];
   readonly clients: readonly ClientLink[];
-  /** Absent in a service's own token. */
-  readonly session?: TokenSession;
+  /** Absent in a service's own token, and when the root is another issuer's. */
+  readonly session?: TokenSession | undefined;
+  /** The token of another issuer that this one is derived from. */
+  readonly origin?: TokenOrigin | undefined;
+  /** Beside an origin: when its user last proved who it is, if that is known. */
+  readonly authTimeSeconds?: number | undefined;
   /** Who acts, the present one first; empty when the subject acts itself. */
   readonly actors?: readonly string[];
   /** The `jti` of every token that this one is derived from. */
   readonly ancestors?: readonly string[];
   /** The token expires no later than this. */
   readonly notAfter?: Date;
+  /** The certificate that the token is bound to (RFC 8705); whoever holds the token may use it when undefined. */
+  readonly certificateThumbprint?: string | undefined;
 }
 
 /** A token that was signed. */
@@ -66,6 +106,9 @@ export interface VerifiedToken {
   readonly ancestors: readonly string[];
   readonly expiresAtSeconds: number;
   readonly keyId: string;
+  readonly certificateThumbprint: string | undefined;
+  readonly origin: TokenOrigin | undefined;
+  readonly authTimeSeconds: number | undefined;
 }
 
 /**
@@ -84,6 +127,8 @@ export type VerifyToken = (
 export interface TokenRows {
   /** Whether the log has an entry for one of these tokens. */
   anyRevoked(tokenIds: readonly string[]): Promise<boolean>;
+  /** Whether the log has an entry for this token of another issuer: for itself, its session, or its user by then. */
+  foreignRevoked(token: TokenOrigin): Promise<boolean>;
 }
 
 /** Mints and judges access tokens. */
@@ -145,10 +190,11 @@ export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise
   const clients = [...token.clients].sort(([a], [b]) => (a < b ? -1 : 1));
   for (const [clientId, generation] of clients) {
     const client = await tx.clients.lockShared(clientId);
-    if (client === undefined || generation < client.generation) return false;
+    if (client === undefined || client.disabled || generation < client.generation) return false;
   }
   if (!(await tx.keys.lockLive(token.keyId))) return false;
   if (await tx.tokens.anyRevoked([token.tokenId, ...token.ancestors])) return false;
+  if (token.origin !== undefined && (await tx.tokens.foreignRevoked(token.origin))) return false;
   return wholeSeconds(await tx.databaseTime()) < token.expiresAtSeconds;
 }
 
@@ -166,7 +212,7 @@ function wholeSeconds(time: Date): number {
 }
 
 function claimsOf(grant: Grant): Record<string, unknown> {
-  const { session, actors = [], ancestors = [] } = grant;
+  const { session, origin, actors = [], ancestors = [], certificateThumbprint } = grant;
   return {
     sub: grant.subject,
     aud: grant.audiences,
@@ -180,8 +226,19 @@ function claimsOf(grant: Grant): Record<string, unknown> {
       auth_time: wholeSeconds(session.authTime),
       amr: session.amr,
     }),
+    ...(origin && {
+      origin: {
+        iss: origin.issuer,
+        sub: origin.subject,
+        ...(origin.sessionId !== undefined && { sid: origin.sessionId }),
+        jti: origin.tokenId,
+        iat: origin.issuedAtSeconds,
+      },
+      ...(grant.authTimeSeconds !== undefined && { auth_time: grant.authTimeSeconds }),
+    }),
     ...(actors.length > 0 && { act: actorClaim(actors) }),
     ...(ancestors.length > 0 && { ancestors }),
+    ...(certificateThumbprint !== undefined && { cnf: { 'x5t#S256': certificateThumbprint } }),
   };
 }
 

@@ -18,6 +18,11 @@ import {
 } from '../common/env.js';
 import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+import {
+  type ConfiguredIssuer,
+  parseTrustedIssuers,
+  TRUSTED_ISSUERS_VARIABLES,
+} from '../common/trusted-issuers.js';
 
 /** Everything that can be configured. */
 export interface Config {
@@ -35,6 +40,8 @@ export interface Config {
   readonly reflection: boolean;
   readonly drainMs: number;
   readonly tls: TlsSettings;
+  /** Other issuers whose tokens are taken. */
+  readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 const VARIABLES = {
@@ -51,6 +58,7 @@ const VARIABLES = {
   PORTCULLIS_REFLECTION: withDefault(onOff(), false),
   PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), 10),
   ...TLS_VARIABLES,
+  ...TRUSTED_ISSUERS_VARIABLES,
 };
 
 /**
@@ -74,7 +82,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       addressVariable: 'PORTCULLIS_AUTH_ADDRESS',
       addresses: [good.PORTCULLIS_AUTH_ADDRESS ?? []].flat(),
     };
-    return [...faults, ...tlsFaults(good, [auth])];
+    return [...faults, ...tlsFaults(good, [auth]), ...parseTrustedIssuers(good, 'inventory').faults];
   });
   if (clientKey === undefined) throw new TypeError('the configuration passed without a client key');
   return Object.freeze({
@@ -91,6 +99,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
     tls: tlsSettingsOf(values),
+    trustedIssuers: parseTrustedIssuers(values, 'inventory').issuers,
   });
 }
 

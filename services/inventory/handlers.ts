@@ -80,8 +80,9 @@ export function createHandlers(deps: HandlerDeps): InventoryServiceServer {
   };
 }
 
-function callerOf({ subject, roles, actors }: Principal): Caller {
-  return { subject, isOperator: roles.has(OPERATOR_ROLE), actingClient: actors[0] };
+/** Whose things are whose goes by issuer and subject: another issuer's alice is not ours. */
+function callerOf({ id, roles, actors }: Principal): Caller {
+  return { subject: id, isOperator: roles.has(OPERATOR_ROLE), actingClient: actors[0] };
 }
 
 /** Whatever is no end that can be asked for counts as missing. */

@@ -36,6 +36,7 @@ async function main(config: Config): Promise<void> {
       clientId: config.clientId,
       clientKey: config.clientKey,
     },
+    trustedIssuers: config.trustedIssuers,
     nats: { url: config.natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),

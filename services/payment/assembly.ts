@@ -89,6 +89,7 @@ export async function runPayment(config: Config, seams: Seams = {}): Promise<voi
     issuer: config.issuer,
     audience: SERVICE,
     auth: identity,
+    trustedIssuers: config.trustedIssuers,
     nats: { url: config.natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),

@@ -18,6 +18,11 @@ import {
 } from '../common/env.js';
 import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+import {
+  type ConfiguredIssuer,
+  parseTrustedIssuers,
+  TRUSTED_ISSUERS_VARIABLES,
+} from '../common/trusted-issuers.js';
 
 /** Everything that can be configured. */
 export interface Config {
@@ -41,6 +46,8 @@ export interface Config {
   readonly reflection: boolean;
   readonly drainMs: number;
   readonly tls: TlsSettings;
+  /** Other issuers whose tokens are taken. */
+  readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 const VARIABLES = {
@@ -60,6 +67,7 @@ const VARIABLES = {
   PORTCULLIS_REFLECTION: withDefault(onOff(), false),
   PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), 10),
   ...TLS_VARIABLES,
+  ...TRUSTED_ISSUERS_VARIABLES,
 };
 
 /**
@@ -72,7 +80,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   const values = parseEnvironment(VARIABLES, env, (good) => {
     const pem = good.PORTCULLIS_CLIENT_KEY_FILE;
     clientKey = pem === undefined ? undefined : parsePrivateKey(pem);
-    const faults = tlsFaults(good, peersOf(good));
+    const faults = [...tlsFaults(good, peersOf(good)), ...parseTrustedIssuers(good, 'payment').faults];
     if (pem === undefined || clientKey !== undefined) return faults;
     const problem = 'must name a file with a private key in PKCS #8 PEM';
     return [{ variable: 'PORTCULLIS_CLIENT_KEY_FILE', problem }, ...faults];
@@ -95,6 +103,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1_000,
     tls: tlsSettingsOf(values),
+    trustedIssuers: parseTrustedIssuers(values, 'payment').issuers,
   });
 }
 

@@ -80,9 +80,10 @@ export function createHandlers({
 }
 
 function callerOf(call: Call): Caller {
-  const { subject, roles, clientId, sessionId, tokenId } = principalOf(call);
+  const { id, roles, clientId, sessionId, tokenId } = principalOf(call);
   return {
-    subject,
+    // Whose things are whose goes by issuer and subject: another issuer's alice is not ours.
+    subject: id,
     isOperator: roles.has('operator'),
     clientId,
     sessionId,

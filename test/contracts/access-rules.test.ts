@@ -1,6 +1,7 @@
 /** What the schema says about access: every method has a rule, and every reader of the schema reads the same one. */
 import { expect } from 'chai';
 import { protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
+import { protoMetadata as clientMetadata } from '../../proto/gen/auth/v1/client_service.js';
 import { protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import { protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import { protoMetadata as inventoryMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -24,6 +25,7 @@ const SERVICE_SCOPES = ['auth.sync', 'auth.exchange', 'auth.introspect', 'invent
 
 const METADATA = {
   'auth.v1.AuthService': authMetadata,
+  'auth.v1.ClientService': clientMetadata,
   'auth.v1.KeyService': keyMetadata,
   'auth.v1.UserService': userMetadata,
   'inventory.v1.InventoryService': inventoryMetadata,

@@ -23,7 +23,16 @@ import {
   OTHER_EPOCH,
   partOf,
 } from './feed-support.js';
-import { AUDIENCE, bytesOf, entry, ISSUER, SetClock, tokenEntry, userPayload } from './tokens-support.js';
+import {
+  AUDIENCE,
+  bytesOf,
+  callerWith,
+  entry,
+  ISSUER,
+  SetClock,
+  tokenEntry,
+  userPayload,
+} from './tokens-support.js';
 
 const REFUSE: AccessRule = {
   isPublic: false,
@@ -143,12 +152,12 @@ describe('enforcement', () => {
     sync({ epoch, head: feed.applied });
   }
 
-  function decide(text: string, rule = REFUSE, peer = 'peer') {
-    return enforcement.admissions.decide(rule, bearer(text), { getPeer: () => peer });
+  function decide(text: string, rule = REFUSE, peer = 'peer', caller = callerWith()) {
+    return enforcement.admissions.decide(rule, bearer(text), { ...caller, getPeer: () => peer });
   }
 
-  async function decided(text: string, rule = REFUSE, peer = 'peer'): Promise<string> {
-    return outcomeOf(await decide(text, rule, peer));
+  async function decided(text: string, rule = REFUSE, peer = 'peer', caller = callerWith()): Promise<string> {
+    return outcomeOf(await decide(text, rule, peer, caller));
   }
 
   async function admitted(text: string): Promise<VerifiedToken> {
@@ -200,6 +209,23 @@ describe('enforcement', () => {
       revokeToken(tokenId);
       expect(await decided(text, ALLOW)).to.equal('TOKEN_REVOKED');
       expect(keys.verified).to.equal(1);
+    });
+
+    it('is refused on every connection but that of its certificate, cached or not, in the same turn', async () => {
+      const [mine, other] = ['A'.repeat(43), `${'B'.repeat(42)}A`];
+      const text = tokenText({ cnf: { 'x5t#S256': mine } });
+      const strange = callerWith(other);
+      expect(await decided(text, REFUSE, 'peer', strange)).to.equal('TOKEN_INVALID');
+      expect(await decided(text, REFUSE, 'peer', callerWith(mine))).to.equal('admitted');
+      for (const connection of [strange, callerWith()]) {
+        const admission = decide(text, REFUSE, 'peer', connection);
+        expect(admission).to.not.be.instanceOf(Promise);
+        expect(outcomeOf(await admission)).to.equal('TOKEN_INVALID');
+        // Its owner may have a new certificate, which the next connection will show.
+        expect(connection.retired).to.be.greaterThan(0);
+      }
+      expect(await decided(text, REFUSE, 'peer', callerWith(mine))).to.equal('admitted');
+      expect(faults).to.include('cnf');
     });
 
     it('ends with its expiry and the skew', async () => {
@@ -421,9 +447,7 @@ describe('enforcement', () => {
 
     it('lets public methods be called', () => {
       expect(
-        enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), {
-          getPeer: () => 'peer',
-        }),
+        enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), callerWith()),
       ).to.deep.equal({
         kind: 'public',
       });
@@ -565,7 +589,7 @@ describe('enforcement', () => {
       for (const value of values) {
         const metadata = new Metadata();
         metadata.set('authorization', value);
-        const admission = await enforcement.admissions.decide(REFUSE, metadata, { getPeer: () => 'peer' });
+        const admission = await enforcement.admissions.decide(REFUSE, metadata, callerWith());
         expect(admission, value.slice(0, 20)).to.have.deep.property('error', refusal('TOKEN_INVALID'));
       }
       expect(keys.verified).to.equal(0);
@@ -573,7 +597,7 @@ describe('enforcement', () => {
 
     it('refuses two good ones at once', () => {
       const text = tokenText();
-      const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), { getPeer: () => 'peer' });
+      const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), callerWith());
       expect(admission).to.have.deep.property('error', refusal('TOKEN_INVALID'));
     });
 
@@ -588,7 +612,7 @@ describe('enforcement', () => {
       ]) {
         metadata.set(key, `Bearer ${tokenText()}`);
       }
-      const admission = enforcement.admissions.decide(REFUSE, metadata, { getPeer: () => 'peer' });
+      const admission = enforcement.admissions.decide(REFUSE, metadata, callerWith());
       expect(admission).to.have.deep.property('error', refusal('TOKEN_MISSING'));
     });
   });

@@ -52,6 +52,7 @@ describe('the claims of a token', () => {
   it('are read from the token of a user', () => {
     expect(read(userPayload())).to.deep.equal({
       issuer: ISSUER,
+      id: 'user-1',
       subject: 'user-1',
       clientId: 'direct',
       tokenId: '11111111-1111-4111-8111-111111111111',
@@ -68,6 +69,8 @@ describe('the claims of a token', () => {
       ancestors: [],
       issuedAtSeconds: NOW_SECONDS - 10,
       keyId: 'key-1',
+      certificateThumbprint: undefined,
+      isForeign: false,
       origin: undefined,
     });
   });
@@ -92,6 +95,35 @@ describe('the claims of a token', () => {
       ['direct', 1n],
       ['payment', 7n],
     ]);
+  });
+
+  it('name the certificate that the token is bound to', () => {
+    const thumbprint = 'A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0';
+    const bound = faultWith('cnf', { 'x5t#S256': thumbprint });
+    expect(bound).to.have.property('certificateThumbprint', thumbprint);
+    expect(read(userPayload())).to.have.property('certificateThumbprint', undefined);
+  });
+
+  it('are refused when the token is bound in a way that is not known here: it is not one that anybody may use', () => {
+    const thumbprint = 'A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0';
+    const bad = [
+      null,
+      [],
+      thumbprint,
+      {},
+      { 'x5t#S256': '' },
+      { 'x5t#S256': [thumbprint] },
+      { 'x5t#S256': `${thumbprint}=` },
+      { 'x5t#S256': thumbprint.slice(1) },
+      // A spare bit is set: another spelling of the same bytes.
+      { 'x5t#S256': `${thumbprint.slice(0, -1)}1` },
+      { 'x5t#S256': thumbprint, jkt: thumbprint },
+      { jkt: thumbprint },
+      { jwk: { kty: 'OKP' } },
+      { kid: 'key-1' },
+      { x5t: thumbprint },
+    ];
+    for (const cnf of bad) expect(faultWith('cnf', cnf), JSON.stringify(cnf)).to.deep.equal({ fault: 'cnf' });
   });
 
   it('name the chain of actors, the present one first', () => {
@@ -307,7 +339,12 @@ describe('the claims of a token', () => {
       iat: NOW_SECONDS - 20,
       ...over,
     });
-    const withOrigin = (value: unknown) => faultWith('origin', value, exchangedPayload());
+    /** Its user is nobody of ours: without session, generation and ancestors here. */
+    const delegated = (): Record<string, unknown> => {
+      const { sid: _sid, gen: _gen, ancestors: _ancestors, ...rest } = exchangedPayload();
+      return { ...rest, sub: 'https://other.example#alice', clients: [['payment', 7]] };
+    };
+    const withOrigin = (value: unknown) => faultWith('origin', value, delegated());
 
     it('say what it was', () => {
       expect(withOrigin(origin())).to.have.deep.property('origin', {
@@ -317,6 +354,24 @@ describe('the claims of a token', () => {
         tokenId: 'any other text',
         issuedAtSeconds: NOW_SECONDS - 20,
       });
+    });
+
+    it('name a user whom nobody of ours can be mistaken for', () => {
+      expect(withOrigin(origin())).to.include({ kind: 'USER', id: 'https://other.example#alice' });
+      const refused = [
+        { sub: 'alice' },
+        { sub: 'user-1' },
+        { sub: 'https://other.example#bob' },
+        { sub: 'https://third.example#alice' },
+        { sid: UUID },
+        { gen: 1 },
+      ];
+      for (const over of refused) {
+        const payload = { ...delegated(), ...over };
+        expect(faultWith('origin', origin(), payload), JSON.stringify(over)).to.deep.equal({
+          fault: 'origin',
+        });
+      }
     });
 
     it('are refused when it cannot be named by what would revoke it', () => {

@@ -2,6 +2,7 @@
 
 import { createHmac, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign } from 'jose';
+import type { Caller } from '../../interceptors/admission.js';
 import type { Clock, Timers } from '../../interceptors/clock.js';
 import type { TokenClaims } from '../../interceptors/token-claims.js';
 import { VerifiedToken } from '../../interceptors/verified-tokens.js';
@@ -114,10 +115,23 @@ export function exchangedPayload(): Record<string, unknown> {
   };
 }
 
+/** A caller who has shown a certificate, or none; counts how often he was told to connect anew. */
+export function callerWith(thumbprint?: string): Caller & { retired: number } {
+  return {
+    retired: 0,
+    certificateThumbprint: thumbprint,
+    getPeer: () => 'peer',
+    retireConnection() {
+      this.retired += 1;
+    },
+  };
+}
+
 /** Claims as they are read from a good token of a user. */
 export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
   return {
     issuer: ISSUER,
+    id: 'user-1',
     subject: 'user-1',
     clientId: 'direct',
     tokenId: randomUUID(),
@@ -135,6 +149,8 @@ export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
     origin: undefined,
     issuedAtSeconds: NOW_SECONDS - 10,
     keyId: 'key-1',
+    certificateThumbprint: undefined,
+    isForeign: false,
     ...over,
   };
 }

@@ -43,7 +43,9 @@ export async function sharedSystem(): Promise<TestSystem> {
 }
 
 /** A system of one suite's own, which may be broken. */
-export async function startTestSystem(more: Pick<SystemOptions, 'tls'> = {}): Promise<TestSystem> {
+export async function startTestSystem(
+  more: Pick<SystemOptions, 'tls' | 'environment'> = {},
+): Promise<TestSystem> {
   const folder = await makeTemporaryFolder();
   const system = await startSystem({
     dataDir: folder.path,

@@ -31,6 +31,7 @@ describe('reflection, as buf curl uses it', function () {
     const own = {
       [system.auth.address]: [
         'auth.v1.AuthService',
+        'auth.v1.ClientService',
         'auth.v1.KeyService',
         'auth.v1.UserService',
         'portcullis.revocation.v1.RevocationService',

@@ -1,12 +1,14 @@
 /** The whole system over TLS, with certificates on both sides of every connection. */
 
-import { randomUUID } from 'node:crypto';
-import { copyFile, rename } from 'node:fs/promises';
+import { randomUUID, X509Certificate } from 'node:crypto';
+import { copyFile, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import { credentials } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { decodeJwt } from 'jose';
+import { createServiceTokenSource } from '../../interceptors/client.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
@@ -81,6 +83,44 @@ describe('the system over TLS', () => {
     expect(system.nats?.url('inventory')).to.match(/^tls:/);
   });
 
+  it('binds tokens to certificates: with another one from the same authority they are of no use', async () => {
+    const { accessToken: alice } = await clients.logIn('alice');
+    const bound = (token: string): unknown =>
+      (decodeJwt(token)['cnf'] as Record<string, unknown>)['x5t#S256'];
+    expect(bound(alice)).to.equal(await thumbprintOf(files));
+    const [one] = system.inventory;
+    const other = await authority.issue();
+    const thief = new InventoryServiceClient(
+      one.address,
+      credentials.createSsl(
+        await readFile(authority.certFile),
+        await readFile(other.keyFile),
+        await readFile(other.certFile),
+      ),
+    );
+    const get = (client: InventoryServiceClient) =>
+      outcomeOf(ask(client.getItem.bind(client), { sku: SKU }, { token: alice }));
+    expect(await get(thief)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+    expect(await get(clients.inventory[0])).to.equal('OK');
+    expect(await get(thief)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+    thief.close();
+    // The services' own tokens, too, and those with which payment acts for alice.
+    const payment = createServiceTokenSource({
+      address: system.auth.address,
+      credentials: system.credentials,
+      clientId: 'payment',
+      clientKey: await readFile(system.secrets.clientKeyFiles.payment, 'utf8'),
+      issuer: system.issuer,
+    });
+    const own = await payment.get();
+    expect(bound(own)).to.equal(await thumbprintOf(files));
+    const request = { subjectToken: alice, audience: 'inventory', scopes: [] };
+    const { auth } = clients;
+    const { accessToken } = await ask(auth.exchangeToken.bind(auth), request, { token: own });
+    expect(bound(accessToken)).to.equal(await thumbprintOf(files));
+    payment.close();
+  });
+
   it('serves nobody in plaintext, or without a certificate', async () => {
     const [one] = system.inventory;
     const { accessToken: token } = await clients.logIn('alice');
@@ -117,6 +157,11 @@ describe('the system over TLS', () => {
     );
   });
 });
+
+async function thumbprintOf({ certFile }: Identity): Promise<string> {
+  const { fingerprint256 } = new X509Certificate(await readFile(certFile));
+  return Buffer.from(fingerprint256.replaceAll(':', ''), 'hex').toString('base64url');
+}
 
 /** The number of the certificate that the ops port shows. */
 function serialOf(proc: Proc): Promise<string> {

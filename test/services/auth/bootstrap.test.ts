@@ -15,6 +15,8 @@ const BOOTSTRAP: Bootstrap = {
       audiences: ['auth'],
       scopes: ['auth.sync'],
       exchangeAudiences: [],
+      exchangeScopes: undefined,
+      certificateBound: false,
     },
   ],
 };

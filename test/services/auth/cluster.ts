@@ -10,6 +10,11 @@ import {
   protoMetadata as authMetadata,
 } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
+  ClientServiceClient,
+  ClientServiceService,
+  protoMetadata as clientMetadata,
+} from '../../../proto/gen/auth/v1/client_service.js';
+import {
   KeyServiceClient,
   KeyServiceService,
   protoMetadata as keyMetadata,
@@ -25,6 +30,7 @@ import {
 import { ask } from '../../../scripts/system/calls.js';
 import { type Broadcaster, createBroadcaster } from '../../../services/auth/adapters/broadcaster.js';
 import { createRevocationSource } from '../../../services/auth/adapters/revocation-source.js';
+import { createClientHandlers } from '../../../services/auth/client-handlers.js';
 import { createAuthHandlers } from '../../../services/auth/handlers.js';
 import { createKeyHandlers } from '../../../services/auth/key-handlers.js';
 import { createRevocationHandlers } from '../../../services/auth/revocation-handlers.js';
@@ -51,6 +57,7 @@ export interface Replica extends AuthInstance {
   readonly auth: AuthServiceClient;
   readonly revocationService: RevocationServiceClient;
   readonly keyService: KeyServiceClient;
+  readonly clientService: ClientServiceClient;
   /** How often an instance was told that the log has changed. */
   alarms(): number;
 }
@@ -172,6 +179,7 @@ export async function startReplica(
   const server = new Server({ interceptors: [ownGuard.interceptor] });
   ownGuard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(auth));
   ownGuard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(auth));
+  ownGuard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(auth));
   const handlers = createRevocationHandlers({ ...auth, source });
   ownGuard.addService(server, RevocationServiceService, revocationMetadata, handlers);
   const port = await new Promise<number>((resolve, reject) =>
@@ -184,6 +192,7 @@ export async function startReplica(
     auth: new AuthServiceClient(address, credentials.createInsecure()),
     revocationService: new RevocationServiceClient(address, credentials.createInsecure()),
     keyService: new KeyServiceClient(address, credentials.createInsecure()),
+    clientService: new ClientServiceClient(address, credentials.createInsecure()),
   };
   const started = broadcaster;
   if (started !== undefined) await until(() => started.state().connected);

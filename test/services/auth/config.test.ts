@@ -49,6 +49,7 @@ describe('the configuration of auth', () => {
       signingAlgorithm: 'EdDSA',
       accessTokenSeconds: 300,
       leaseMs: 5000,
+      loginBinding: 'off',
       loginLimits: { failuresPerName: 20, failuresPerPeer: 300, windowSeconds: 300 },
       reflection: false,
       bootstrap: { users: [], clients: [] },
@@ -64,6 +65,7 @@ describe('the configuration of auth', () => {
       PORTCULLIS_ACCESS_TOKEN_SECONDS: '3601',
       PORTCULLIS_KEY_ENCRYPTION_KEY: Buffer.alloc(31).toString('base64url'),
       PORTCULLIS_LEASE_MS: '0',
+      PORTCULLIS_LOGIN_BINDING: 'always',
       PORTCULLIS_LOGIN_FAILURES_PER_NAME: '0',
       PORTCULLIS_LOGIN_FAILURES_PER_PEER: 'many',
       PORTCULLIS_LOGIN_WINDOW_SECONDS: '86401',
@@ -71,6 +73,15 @@ describe('the configuration of auth', () => {
       PORTCULLIS_TYPO: '1',
     };
     expect(faultsOf({ ...GOOD, ...bad })).to.deep.equal(Object.keys(bad).sort());
+  });
+
+  it('binds logins to certificates only where certificates are asked for', () => {
+    for (const binding of ['optional', 'required']) {
+      expect(faultsOf({ ...GOOD, PORTCULLIS_LOGIN_BINDING: binding })).to.deep.equal([
+        'PORTCULLIS_LOGIN_BINDING',
+      ]);
+    }
+    expect(parseConfig({ ...GOOD, PORTCULLIS_LOGIN_BINDING: 'off' }).loginBinding).to.equal('off');
   });
 
   it('reads the bootstrap file', () => {
@@ -84,6 +95,8 @@ describe('the configuration of auth', () => {
           audiences: ['auth'],
           scopes: [],
           exchange_audiences: ['a'],
+          exchange_scopes: ['a.read'],
+          certificate_bound: true,
         },
       ],
     };
@@ -92,10 +105,15 @@ describe('the configuration of auth', () => {
       { username: 'alice', password: 'long enough', roles: ['customer'] },
     ]);
     expect(
-      config.bootstrap.clients.map(({ clientId, exchangeAudiences }) => [clientId, exchangeAudiences]),
+      config.bootstrap.clients.map((client) => [
+        client.clientId,
+        client.exchangeAudiences,
+        client.exchangeScopes,
+        client.certificateBound,
+      ]),
     ).to.deep.equal([
-      ['payment', []],
-      ['legacy', ['a']],
+      ['payment', [], undefined, false],
+      ['legacy', ['a'], ['a.read'], true],
     ]);
   });
 

@@ -147,6 +147,23 @@ describe('exchange', () => {
       expect(await codeOf(exchange(payOnly))).to.equal('SCOPE_MISSING');
     });
 
+    it('scopes: to those that the client may have for a user, whatever the user’s token has', async () => {
+      const limited = await addClient(auth, {
+        exchangeAudiences: ['inventory'],
+        exchangeScopes: ['inventory.read', 'inventory.manage'],
+      });
+      const callerToken = await serviceToken(auth, limited);
+      const subjectToken = await userToken({ audience: limited.clientId });
+      const { token } = await exchange(subjectToken, { callerToken });
+      expect(claimsOf(token)['scope']).to.equal('inventory.read');
+      for (const scope of ['inventory.reserve', 'inventory.manage']) {
+        const wanted = { callerToken, scopes: ['inventory.read', scope] };
+        expect(await codeOf(exchange(subjectToken, wanted)), scope).to.equal('SCOPE_MISSING');
+      }
+      const reserveOnly = await userToken({ audience: limited.clientId, scopes: ['inventory.reserve'] });
+      expect(await codeOf(exchange(reserveOnly, { callerToken }))).to.equal('SCOPE_MISSING');
+    });
+
     it('the audience: to those that the client may act at', async () => {
       const subjectToken = await userToken();
       expect(await codeOf(exchange(subjectToken, { audience: 'auth' }))).to.equal('AUDIENCE_NOT_ALLOWED');

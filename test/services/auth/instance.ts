@@ -5,7 +5,9 @@ import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import { type Clock, systemClock } from '../../../interceptors/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
 import { type AccountChanges, createAccountChanges } from '../../../services/auth/account-changes.js';
+import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
+import { type Clients, createClients } from '../../../services/auth/clients.js';
 import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
 import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
 import { createInstanceStore } from '../../../services/auth/instance-store.js';
@@ -26,7 +28,12 @@ import { createRevocations, type Revocations } from '../../../services/auth/revo
 import type { Role } from '../../../services/auth/roles.js';
 import { createFingerprint, deriveSecret } from '../../../services/auth/secrets.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/service-tokens.js';
-import { createSessions, type LoginAttempt, type Sessions } from '../../../services/auth/sessions.js';
+import {
+  createSessions,
+  type LoginAttempt,
+  type LoginBinding,
+  type Sessions,
+} from '../../../services/auth/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { createThrottle, type Throttle, type ThrottleLimits } from '../../../services/auth/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/throttle-store.js';
@@ -50,6 +57,7 @@ export interface AuthInstance {
   readonly passwords: Passwords;
   readonly tokens: Tokens;
   readonly users: Users;
+  readonly clients: Clients;
   readonly sessions: Sessions;
   readonly accountChanges: AccountChanges;
   /** That of the logins. */
@@ -79,6 +87,8 @@ export async function openAuth(
     clock?: Clock;
     openKeys?: boolean;
     limits?: Partial<ThrottleLimits>;
+    loginBinding?: LoginBinding;
+    trustedIssuers?: readonly NamingIssuer[];
     onRevoked?: (batch: LogBatch) => void;
     onLogChanged?: () => void;
   } = {},
@@ -115,7 +125,13 @@ export async function openAuth(
     key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
   };
   const throttle = createThrottle({ ...guesses, purpose: 'login' });
-  const exchange = createExchange({ store, tokens });
+  const foreignTokens = createForeignTokens({
+    issuers: options.trustedIssuers ?? [],
+    ownIssuer: ISSUER,
+    plaintext: 'loopback',
+    log,
+  });
+  const exchange = createExchange({ store, tokens, foreignTokens });
   const instances = createInstances({ store: createInstanceStore(database), clock });
   return {
     database,
@@ -134,8 +150,15 @@ export async function openAuth(
     tokens,
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
+    clients: createClients({ store, passwords, clock, fingerprint }),
     accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
-    sessions: createSessions({ ...accounts, throttle, clock, refreshKey }),
+    sessions: createSessions({
+      ...accounts,
+      throttle,
+      clock,
+      loginBinding: options.loginBinding ?? 'off',
+      refreshKey,
+    }),
     serviceTokens: createServiceTokens({
       ...accounts,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
@@ -157,6 +180,7 @@ export async function openAuth(
     broadcast,
     close: async () => {
       await instances.close();
+      foreignTokens.close();
       await database.close();
     },
   };
@@ -194,7 +218,14 @@ export interface TestClient {
 /** Creates a client with a key of its own. */
 export async function addClient(
   auth: AuthInstance,
-  over: { scopes?: string[]; audiences?: string[]; exchangeAudiences?: string[]; clientId?: string } = {},
+  over: {
+    scopes?: string[];
+    audiences?: string[];
+    exchangeAudiences?: string[];
+    exchangeScopes?: string[];
+    certificateBound?: boolean;
+    clientId?: string;
+  } = {},
 ): Promise<TestClient> {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const {
@@ -212,6 +243,8 @@ export async function addClient(
       audiences,
       scopes,
       exchangeAudiences,
+      exchangeScopes: over.exchangeScopes,
+      certificateBound: over.certificateBound ?? false,
     }),
   );
   return { clientId, privateKey };

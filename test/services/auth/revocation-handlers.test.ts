@@ -32,6 +32,7 @@ const TOKEN_ID = '0190b5a4-7c3e-7d1a-8f00-00112233aabb';
 
 const principal: Principal = {
   issuer: 'https://auth.test',
+  id: 'olga',
   subject: 'olga',
   clientId: 'direct',
   tokenId: TOKEN_ID,
@@ -57,6 +58,7 @@ const admitAll: ServerInterceptor = (descriptor, call) =>
             principal,
             bearer: 'none',
             signal: ended.signal,
+            certificateThumbprint: undefined,
             stillAllowed: () => 1000,
             reportFailure: () => undefined,
           });

@@ -4,6 +4,8 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
 import type { ErrorCode } from '../../../interceptors/errors.js';
+import { ASSERTIONS_PER_CLIENT_MAX } from '../../../services/auth/clients.js';
+import { clean } from '../../../services/auth/store.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   type AuthInstance,
@@ -15,6 +17,7 @@ import {
   ISSUER,
   issue,
   openAuth,
+  serviceToken,
   signAssertion,
   type TestClient,
 } from './instance.js';
@@ -170,6 +173,30 @@ describe('service tokens', () => {
     expect(errors[0]?.code).to.equal('CLIENT_AUTHENTICATION_FAILED');
   });
 
+  it('are refused to a client that uses more assertions than are remembered, and to it alone', async () => {
+    const greedy = await addClient(auth);
+    await auth.database.query(
+      `INSERT INTO client_assertions (client_id, jti_hash, expire_time)
+       SELECT $1, sha256(n::text::bytea), clock_timestamp() + interval '1 min' FROM generate_series(1, $2::int) AS n`,
+      [greedy.clientId, ASSERTIONS_PER_CLIENT_MAX - 1],
+    );
+    await serviceToken(auth, greedy);
+    const { code, retryAfterMs } = await errorOf(serviceToken(auth, greedy));
+    expect({ code, retryAfterMs }).to.deep.equal({ code: 'RATE_LIMITED', retryAfterMs: 30_000 });
+    await serviceToken(auth, client);
+    // What has expired is cleaned to the last one, however many there are.
+    await auth.database.query(
+      "UPDATE client_assertions SET expire_time = expire_time - interval '10 min' WHERE client_id = $1",
+      [greedy.clientId],
+    );
+    await clean(auth.database);
+    const { rowCount } = await auth.database.query('SELECT FROM client_assertions WHERE client_id = $1', [
+      greedy.clientId,
+    ]);
+    expect(rowCount).to.equal(0);
+    await serviceToken(auth, greedy);
+  });
+
   describe('for a secret', () => {
     const secret = `secret-${randomUUID()}-${randomUUID()}`;
     const clientId = `client-${randomUUID()}`;
@@ -179,6 +206,8 @@ describe('service tokens', () => {
       const rest = {
         publicKeyPem: undefined,
         exchangeAudiences: [],
+        exchangeScopes: undefined,
+        certificateBound: false,
         audiences: ['auth'],
         scopes: ['auth.sync'],
       };

@@ -84,7 +84,8 @@ function servedCall(options: { signal?: AbortSignal; deadline?: Deadline } = {})
   metadata.set('authorization', 'Bearer what-came-with-the-call');
   metadata.set('traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01');
   metadata.set('x-else', 'not for others');
-  const state = { path: '/', principal: undefined, bearer: undefined, signal };
+  const nobody = { principal: undefined, bearer: undefined, certificateThumbprint: undefined };
+  const state = { path: '/', ...nobody, signal };
   attachState(metadata, { ...state, stillAllowed: () => 1_000, reportFailure: () => {} });
   return { metadata, getDeadline: () => deadline };
 }

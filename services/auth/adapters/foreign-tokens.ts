@@ -1,0 +1,67 @@
+/** The tokens of other issuers, verified as every guard verifies them, for whoever wants to exchange one. */
+
+import { type Clock, systemClock, systemTimers } from '../../../interceptors/clock.js';
+import { ServiceError } from '../../../interceptors/errors.js';
+import type { GuardLog } from '../../../interceptors/feed-runner.js';
+import type { Plaintext } from '../../../interceptors/plaintext.js';
+import {
+  createTrustedIssuers,
+  issuerNamedIn,
+  type TrustedIssuer,
+} from '../../../interceptors/trusted-issuers.js';
+import { OWN_AUDIENCE } from '../roles.js';
+import type { ForeignTokens } from '../tokens.js';
+
+/** Another issuer, and what its tokens call our services where that is not their own name. */
+export interface NamingIssuer extends TrustedIssuer {
+  readonly audiences: ReadonlyMap<string, string>;
+}
+
+/**
+ * Begins to fetch the keys of the issuers.
+ *
+ * @throws TypeError when one of them cannot be trusted as it is described
+ */
+export function createForeignTokens(options: {
+  readonly issuers: readonly NamingIssuer[];
+  readonly ownIssuer: string;
+  readonly plaintext: Plaintext;
+  readonly log: GuardLog;
+  readonly clock?: Clock;
+}): ForeignTokens {
+  const { issuers, clock = systemClock } = options;
+  const audiences = new Map(issuers.map((one) => [one.issuer, one.audiences]));
+  const trusted = createTrustedIssuers({
+    ...options,
+    clock,
+    audience: OWN_AUDIENCE,
+    timers: systemTimers,
+    onKeys: () => undefined,
+  });
+  return {
+    verify: async (text) => {
+      const name = trusted.size === 0 ? undefined : issuerNamedIn(text);
+      const issuer = name === undefined ? undefined : trusted.find(name);
+      if (issuer === undefined) return undefined;
+      const token = issuer.parse(text);
+      if (token === undefined) return 'INVALID';
+      const verdict = await issuer.verify(token);
+      if (verdict === 'UNKNOWN') {
+        throw new ServiceError(
+          'DEPENDENCY_UNAVAILABLE',
+          'the subject token cannot be verified at this moment',
+          {
+            retryAfterMs: 1000,
+          },
+        );
+      }
+      const claims = verdict === 'GOOD' && issuer.read(token, clock.wallMs() / 1000, 'ANY');
+      if (claims === false || 'fault' in claims) return 'INVALID';
+      return {
+        ...claims,
+        isFor: (service) => claims.audiences.includes(audiences.get(issuer.issuer)?.get(service) ?? service),
+      };
+    },
+    close: () => trusted.close(),
+  };
+}

@@ -1,0 +1,205 @@
+/** The chain alice → payment → inventory in real processes: who acts is seen, nothing widens, and every link kills it. */
+
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { decodeJwt } from 'jose';
+import { createServiceTokenSource, type ServiceTokenSource } from '../../interceptors/client.js';
+import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
+import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
+import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import {
+  clientsOf,
+  endOf,
+  LEASE_MS,
+  outcomeOf,
+  type SystemClients,
+  startTestSystem,
+  type TestSystem,
+} from '../support/system.js';
+
+const START_TIMEOUT_MS = 120_000;
+/** The promise: the lease, one percent for the rate of clocks, and 100 ms. */
+const BOUND_MS = LEASE_MS * 1.01 + 100;
+/** What a busy machine may add until a test has noticed. */
+const MARGIN_MS = 1_000;
+const SKU = 'LAMP-01';
+const PAGE = { pageSize: 10, pageToken: '', filter: '' };
+const REVOKED = 'UNAUTHENTICATED TOKEN_REVOKED';
+
+describe('acting for a user, in processes', function () {
+  this.timeout(START_TIMEOUT_MS);
+  let system: TestSystem;
+  let clients: SystemClients;
+  let payment: ServiceTokenSource;
+
+  before(async () => {
+    system = await startTestSystem();
+    clients = clientsOf(system);
+    payment = createServiceTokenSource({
+      address: system.auth.address,
+      credentials: system.credentials,
+      clientId: 'payment',
+      clientKey: await readFile(system.secrets.clientKeyFiles.payment, 'utf8'),
+      issuer: system.issuer,
+    });
+  });
+  after(async () => {
+    payment?.close();
+    clients?.close();
+    await system?.remove();
+  });
+
+  const exchange = async (
+    subjectToken: string,
+    { audience = 'inventory', scopes = ['inventory.read'] }: { audience?: string; scopes?: string[] } = {},
+  ): Promise<string> => {
+    const request = { subjectToken, audience, scopes };
+    const token = await payment.get();
+    const exchangeToken = clients.auth.exchangeToken.bind(clients.auth);
+    return (await ask(exchangeToken, request, { token })).accessToken;
+  };
+
+  const inventoriesOf = (token: string): Promise<string[]> =>
+    Promise.all(
+      clients.inventory.map((client) => outcomeOf(ask(client.listItems.bind(client), PAGE, { token }))),
+    );
+
+  const watch = async (token: string): Promise<Promise<string>[]> => {
+    const streams = clients.inventory.map((client) =>
+      client.watchStock({ skus: [SKU], resumeToken: '' }, credentialsOf({ token })),
+    );
+    await Promise.all(streams.map((stream) => once(stream, 'data')));
+    return streams.map(endOf);
+  };
+
+  it('shows who acts, names every token and client of the chain, and lives no longer than its parent', async () => {
+    const alice = await clients.logIn('alice');
+    const parent = decodeJwt(alice.accessToken);
+    const claims = decodeJwt(await exchange(alice.accessToken));
+    expect(claims).to.deep.include({
+      sub: parent.sub,
+      sid: parent['sid'],
+      client_id: 'payment',
+      act: { sub: 'payment' },
+      ancestors: [parent.jti],
+      aud: ['inventory'],
+      scope: 'inventory.read',
+    });
+    expect((claims['clients'] as [string, number][]).map(([id]) => id)).to.deep.equal(['direct', 'payment']);
+    expect(claims.exp).to.be.at.most(parent.exp ?? 0);
+  });
+
+  it('is refused whatever is wider: audience, scopes, a token for somebody else, a service of its own', async () => {
+    const { accessToken: alice } = await clients.logIn('alice');
+    const { accessToken: olga } = await clients.logIn('olga');
+    const acted = await exchange(alice);
+    const own = await payment.get();
+    const refusals: [string, () => Promise<string>][] = [
+      ['PERMISSION_DENIED AUDIENCE_NOT_ALLOWED', () => exchange(alice, { audience: 'auth' })],
+      ['PERMISSION_DENIED AUDIENCE_NOT_ALLOWED', () => exchange(alice, { audience: 'payment' })],
+      ['PERMISSION_DENIED SCOPE_MISSING', () => exchange(alice, { scopes: ['inventory.manage'] })],
+      [
+        'PERMISSION_DENIED SCOPE_MISSING',
+        () => exchange(alice, { scopes: ['inventory.read', 'auth.revoke'] }),
+      ],
+      // Olga has it, but payment may not have it for anybody.
+      ['PERMISSION_DENIED SCOPE_MISSING', () => exchange(olga, { scopes: ['inventory.manage'] })],
+      ['INVALID_ARGUMENT SUBJECT_TOKEN_INVALID', () => exchange(own)],
+      ['INVALID_ARGUMENT SUBJECT_TOKEN_INVALID', () => exchange(acted)],
+      ['INVALID_ARGUMENT SUBJECT_TOKEN_INVALID', () => exchange(`${alice.slice(0, -6)}AAAAAA`)],
+      ['INVALID_ARGUMENT SUBJECT_TOKEN_INVALID', () => exchange('not.a.token')],
+    ];
+    for (const [expected, attempt] of refusals) expect(await outcomeOf(attempt())).to.equal(expected);
+    const [one] = clients.inventory;
+    const reserve = { lines: [{ sku: SKU, quantity: 1n }], timeToLive: undefined, requestId: randomUUID() };
+    expect(await outcomeOf(ask(one.reserveStock.bind(one), reserve, { token: acted }))).to.equal(
+      'PERMISSION_DENIED SCOPE_MISSING',
+    );
+    // It is for inventory, and for nobody else.
+    const { auth, payment: payments } = clients;
+    for (const answer of [
+      ask(auth.listSessions.bind(auth), PAGE, { token: acted }),
+      ask(payments.listPayments.bind(payments), PAGE, { token: acted }),
+    ]) {
+      expect(await outcomeOf(answer)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+    }
+  });
+
+  const links: Record<string, (alice: LoginResponse) => RevokeRequest['target']> = {
+    'alice’s session': ({ session }) => ({ $case: 'sessionId', value: session?.sessionId ?? '' }),
+    alice: ({ accessToken }) => ({ $case: 'userId', value: decodeJwt(accessToken).sub ?? '' }),
+    'the client of payment': () => ({ $case: 'clientId', value: 'payment' }),
+    'the client with which alice logged in': () => ({ $case: 'clientId', value: 'direct' }),
+    'the parent token': ({ accessToken }) => ({ $case: 'token', value: accessToken }),
+  };
+
+  async function kill(target: RevokeRequest['target']): Promise<void> {
+    const { accessToken: olga } = await clients.logIn('olga');
+    const request = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_NONE };
+    const { revocation } = clients;
+    // With the client of the logins the token of this very call dies, perhaps before its answer.
+    await ask(revocation.revoke.bind(revocation), request, { token: olga }).catch(() => undefined);
+  }
+
+  for (const [link, targetOf] of Object.entries(links)) {
+    it(`kills the exchanged token and its streams on every instance by revoking ${link}`, async () => {
+      const alice = await clients.logIn('alice');
+      const acting = await exchange(alice.accessToken);
+      const bob = await clients.logIn('bob');
+      expect(await inventoriesOf(acting)).to.deep.equal(['OK', 'OK']);
+      const ends = await watch(acting);
+
+      await kill(targetOf(alice));
+      const startedMs = performance.now();
+      expect(await Promise.all(ends)).to.deep.equal([REVOKED, REVOKED]);
+      expect(performance.now() - startedMs).to.be.below(BOUND_MS + MARGIN_MS);
+      expect(await inventoriesOf(acting)).to.deep.equal([REVOKED, REVOKED]);
+      if (link === 'the client of payment') {
+        // Its own token died with it; it may have another one, and then alice's still counts.
+        expect(await outcomeOf(exchange(alice.accessToken))).to.equal(REVOKED);
+        payment.reject(await payment.get());
+        await exchange(alice.accessToken);
+      } else {
+        expect(await outcomeOf(exchange(alice.accessToken))).to.equal(
+          'INVALID_ARGUMENT SUBJECT_TOKEN_INVALID',
+        );
+      }
+      if (!link.includes('client')) {
+        expect(await inventoriesOf(bob.accessToken)).to.deep.equal(['OK', 'OK']);
+      }
+    });
+  }
+
+  it('goes on once payment’s client has authenticated itself anew', async () => {
+    const { accessToken: token } = await clients.logIn('alice');
+    const request = {
+      accountId: system.accounts?.alice ?? '',
+      lines: [{ sku: SKU, quantity: 1n }],
+      requestId: randomUUID(),
+    };
+    const checkout = clients.payment.checkout.bind(clients.payment);
+    const answer = await ask(checkout, request, { token });
+    expect(answer.payment?.state).to.equal(PaymentState.PAYMENT_STATE_CAPTURED);
+  });
+
+  it('is dead within the bound when the broker is frozen, too', async () => {
+    const alice = await clients.logIn('alice');
+    const acting = await exchange(alice.accessToken);
+    const ends = await watch(acting);
+    system.nats?.kill('SIGSTOP');
+    try {
+      await kill({ $case: 'sessionId', value: alice.session?.sessionId ?? '' });
+      const startedMs = performance.now();
+      expect(await Promise.all(ends)).to.deep.equal([REVOKED, REVOKED]);
+      expect(performance.now() - startedMs).to.be.below(BOUND_MS + MARGIN_MS);
+      expect(await inventoriesOf(acting)).to.deep.equal([REVOKED, REVOKED]);
+    } finally {
+      system.nats?.kill('SIGCONT');
+      await sleep(LEASE_MS);
+    }
+  });
+});
