@@ -153,7 +153,7 @@ describe('enforcement', () => {
   }
 
   function decide(text: string, rule = REFUSE, peer = 'peer', caller = callerWith()) {
-    return enforcement.admissions.decide(rule, bearer(text), { ...caller, getPeer: () => peer });
+    return enforcement.admissions.decide(rule, bearer(text), Object.assign(caller, { getPeer: () => peer }));
   }
 
   async function decided(text: string, rule = REFUSE, peer = 'peer', caller = callerWith()): Promise<string> {

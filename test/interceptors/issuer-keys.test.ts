@@ -89,8 +89,7 @@ describe('the keys of another issuer', () => {
       'GOOD',
       'GOOD',
     ]);
-    const [, payload, signature] = token.text.split('.');
-    const forged = { ...token, text: `${token.text.split('.')[0]}.${payload}A.${signature}` };
+    const forged = { ...token, signed: Buffer.concat([token.signed, Buffer.from('A')]) };
     expect(await keys.verify(forged)).to.equal('BAD');
     expect(await keys.verify({ ...token, algorithm: 'HS256' })).to.equal('BAD');
     expect(issuer.asked).to.equal(1);
