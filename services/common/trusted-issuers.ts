@@ -19,7 +19,9 @@ export interface ConfiguredIssuer extends TrustedIssuer {
 const VARIABLE = 'PORTCULLIS_TRUSTED_ISSUERS';
 
 /** The variable, the same in all services: JSON, or a file with it. It may hold secrets. */
-export const TRUSTED_ISSUERS_VARIABLES = { [VARIABLE]: optional(secret(text())) };
+export const TRUSTED_ISSUERS_VARIABLES = {
+  PORTCULLIS_TRUSTED_ISSUERS: optional(secret(text())),
+};
 
 const claimName = z.union([z.string().min(1), z.array(z.string().min(1)).min(1).max(8)]);
 const mapping = z.record(z.string().min(1), z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/));
