@@ -11,4 +11,4 @@ import type { Section } from './section.js';
 import { storm } from './storm.js';
 import { warm } from './warm.js';
 
-export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, revoke, list, hydrate, live, scale];
+export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, list, hydrate, live, scale, revoke];

@@ -1,8 +1,18 @@
 /** Section `warm`: what the guard costs on a call whose token it knows. */
 
-import { atLeast, atMost, type BenchContext, type Findings, rounded, type Section } from './section.js';
+import type { DecisionCommands, DecisionFigures } from './decision-process.js';
+import {
+  atLeast,
+  atMost,
+  type BenchContext,
+  type Findings,
+  rounded,
+  type Section,
+  type Table,
+} from './section.js';
 import { type ArmFigures, compare, openBench } from './side-by-side.js';
 import type { Spread } from './statistics.js';
+import { startWorker } from './worker.js';
 
 const ARMS = ['bare', 'bare-again', 'guard', 'naive-cache'] as const;
 const KNOWN_TOKENS = 1000;
@@ -16,15 +26,16 @@ export const warm: Section = {
 };
 
 async function measureWarm(context: BenchContext): Promise<Findings> {
+  const decision = await measureDecision(context);
   const bench = await openBench(context, { arms: ARMS, algorithm: 'EdDSA' });
   try {
     const tokens = await bench.server.call('tokens', KNOWN_TOKENS);
-    const rounds = context.isShort ? 12 : 60;
+    const rounds = context.isShort ? 30 : 150;
     const all = await compare(context, bench, {
       arms: ARMS,
       tokens: () => tokens,
       rounds,
-      callsPerTurn: () => (context.isShort ? 6_000 : 12_000),
+      callsPerTurn: () => (context.isShort ? 1_500 : 3_000),
     });
     const [bare, again, guard, naive] = ARMS.map((arm) => all.get(arm)) as [
       ArmFigures,
@@ -46,10 +57,14 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
         cpu_us_bare: bare.cpuMicroseconds.median,
         cpu_us_guard: guard.cpuMicroseconds.median,
         per_second_bare: bare.perSecond.median,
+        decision_ns: decision.guardNs.median,
+        decision_map_ns: decision.mapNs.median,
+        decision_to_map_ratio: decision.ratio.median,
         rounds,
       },
       tables: [
         { title: `${rounds} rounds, ${KNOWN_TOKENS} known tokens`, rows: [HEAD, ...[...all].map(rowOf)] },
+        decisionTable(decision),
       ],
       goals: [
         atMost('CPU a call, known token', guard.cpuRatio.median, CPU_RATIO_MAX, ' ×'),
@@ -59,6 +74,28 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
   } finally {
     await bench.stop();
   }
+}
+
+/** The decision alone, without a server around it, beside one look into a Map of whole tokens. */
+async function measureDecision(context: BenchContext): Promise<DecisionFigures> {
+  const worker = startWorker<DecisionCommands>({ file: 'decision-process.ts', core: context.cores.server });
+  try {
+    return await worker.call('measure', { rounds: context.isShort ? 20 : 100 });
+  } finally {
+    await worker.stop();
+  }
+}
+
+function decisionTable({ guardNs, mapNs, ratio }: DecisionFigures): Table {
+  return {
+    title: 'the decision alone, without a server: all checks, beside one look into a Map of whole tokens',
+    rows: [
+      ['', 'ns', 'quartiles'],
+      ['guard', rounded(guardNs.median), `${rounded(guardNs.lower)}–${rounded(guardNs.upper)}`],
+      ['Map', rounded(mapNs.median), `${rounded(mapNs.lower)}–${rounded(mapNs.upper)}`],
+      ['ratio', ratio.median.toFixed(3), quartilesOf(ratio)],
+    ],
+  };
 }
 
 /** The head of a table of arms. */
