@@ -39,8 +39,13 @@ try {
 
 async function main(): Promise<number> {
   const cores = chooseCores();
-  const context: Omit<BenchContext, 'progress'> = { isShort: flags.short, cores, signal: interrupted.signal };
   const figures: Record<string, unknown> = { ...(await earlierFigures()), machine: machineOf() };
+  const context: Omit<BenchContext, 'progress'> = {
+    isShort: flags.short,
+    earlier: figures,
+    cores,
+    signal: interrupted.signal,
+  };
   const pinned =
     cores.server === undefined ? 'NOT pinned to cores: expect noise' : 'server and load on a core each';
   console.log(`${describeMachine()}; ${pinned}`);

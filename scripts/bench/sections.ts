@@ -1,9 +1,11 @@
 /** The sections of the bench, in the order in which they are run. */
 
 import { cold } from './cold.js';
+import { deployment } from './deployment.js';
 import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
+import { login } from './login.js';
 import { peers } from './peers.js';
 import { revoke } from './revoke.js';
 import { scale } from './scale.js';
@@ -11,4 +13,16 @@ import type { Section } from './section.js';
 import { storm } from './storm.js';
 import { warm } from './warm.js';
 
-export const SECTIONS: readonly Section[] = [warm, peers, cold, storm, list, hydrate, live, scale, revoke];
+export const SECTIONS: readonly Section[] = [
+  warm,
+  peers,
+  cold,
+  storm,
+  list,
+  hydrate,
+  live,
+  scale,
+  revoke,
+  login,
+  deployment,
+];
