@@ -103,11 +103,9 @@ export class RevocationList {
       case EntryKind.ENTRY_KIND_CLIENT:
         raise(this.#clients, textOf(entry.key), entry.minGeneration, keepUntilMs);
         return;
-      case EntryKind.ENTRY_KIND_KEY: {
-        const key = textOf(entry.key);
-        this.#keys.set(key, Math.max(keepUntilMs, this.#keys.get(key) ?? 0));
+      case EntryKind.ENTRY_KIND_KEY:
+        keepLonger(this.#keys, textOf(entry.key), keepUntilMs);
         return;
-      }
       default:
         throw new RangeError(`a revocation entry is of unknown kind ${entry.kind}`);
     }
@@ -141,6 +139,46 @@ export class RevocationList {
       );
       if (isNew) this.#packed += 1;
     }
+  }
+
+  /**
+   * Takes over all entries of another list, which must not be used afterwards. Whole tables change
+   * hands where this list has none for their minute, so that it costs no time to speak of while this
+   * list is nearly empty.
+   *
+   * @throws ListFullError when there is no room, and then nothing has been taken
+   */
+  takeOver(other: RevocationList): void {
+    this.#makeSureOfRoom(other.size);
+    for (const [own, others] of [
+      [this.#tokens, other.#tokens],
+      [this.#sessions, other.#sessions],
+    ] as const) {
+      for (const [minute, table] of others) this.#takeOverTable(own, minute, table);
+    }
+    for (const [own, others] of [
+      [this.#users, other.#users],
+      [this.#clients, other.#clients],
+    ] as const) {
+      for (const [key, floor] of others) raise(own, key, floor.minGeneration, floor.keepUntilMs);
+    }
+    for (const [own, others] of [
+      [this.#keys, other.#keys],
+      [this.#foreignIds, other.#foreignIds],
+    ] as const) {
+      for (const [key, keepUntilMs] of others) keepLonger(own, key, keepUntilMs);
+    }
+    for (const [key, cutOff] of other.#foreignUsers) this.#raiseCutOff(key, cutOff);
+  }
+
+  #takeOverTable(tables: Map<number, IdTable>, minute: number, table: IdTable): void {
+    const own = tables.get(minute);
+    // The smaller one is copied into the larger one.
+    const [larger, smaller] = own !== undefined && own.size > table.size ? [own, table] : [table, own];
+    this.#packed -= own?.size ?? 0;
+    smaller?.addTo(larger);
+    tables.set(minute, larger);
+    this.#packed += larger.size;
   }
 
   /** Entries that are known already count as well: near its end the list errs on the safe side. */
@@ -204,10 +242,13 @@ export class RevocationList {
     }
     const key = foreignKey(entry.kind, entry.issuer, textOf(entry.key));
     if (entry.kind !== EntryKind.ENTRY_KIND_USER) {
-      this.#foreignIds.set(key, Math.max(keepUntilMs, this.#foreignIds.get(key) ?? 0));
+      keepLonger(this.#foreignIds, key, keepUntilMs);
       return;
     }
-    const seconds = cutOffSecondsOf(entry);
+    this.#raiseCutOff(key, { seconds: cutOffSecondsOf(entry), keepUntilMs });
+  }
+
+  #raiseCutOff(key: string, { seconds, keepUntilMs }: ForeignCutOff): void {
     const cutOff = this.#foreignUsers.get(key);
     if (cutOff === undefined) {
       this.#foreignUsers.set(key, { seconds, keepUntilMs });
@@ -336,6 +377,10 @@ function hasUuid(tables: ReadonlyMap<number, IdTable>, uuid: string): boolean {
   const d = Number.parseInt(uuid.slice(28), 16);
   for (const table of tables.values()) if (table.has(a, b, c, d)) return true;
   return false;
+}
+
+function keepLonger(keys: Map<string, number>, key: string, keepUntilMs: number): void {
+  keys.set(key, Math.max(keepUntilMs, keys.get(key) ?? 0));
 }
 
 function raise(
