@@ -30,12 +30,12 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
   const bench = await openBench(context, { arms: ARMS, algorithm: 'EdDSA' });
   try {
     const tokens = await bench.server.call('tokens', KNOWN_TOKENS);
-    const rounds = context.isShort ? 30 : 150;
+    const rounds = context.isShort ? 30 : 45;
     const all = await compare(context, bench, {
       arms: ARMS,
       tokens: () => tokens,
       rounds,
-      callsPerTurn: () => (context.isShort ? 1_500 : 3_000),
+      callsPerTurn: () => (context.isShort ? 1_500 : 15_000),
     });
     const [bare, again, guard, naive] = ARMS.map((arm) => all.get(arm)) as [
       ArmFigures,
