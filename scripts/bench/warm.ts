@@ -1,6 +1,7 @@
 /** Section `warm`: what the guard costs on a call whose token it knows. */
 
 import type { DecisionCommands, DecisionFigures } from './decision-process.js';
+import { profileTable, type Shares, sharesOf } from './profile.js';
 import {
   atLeast,
   atMost,
@@ -10,12 +11,13 @@ import {
   type Section,
   type Table,
 } from './section.js';
-import { type ArmFigures, compare, openBench } from './side-by-side.js';
+import { type ArmFigures, type Bench, compare, openBench } from './side-by-side.js';
 import type { Spread } from './statistics.js';
 import { startWorker } from './worker.js';
 
 const ARMS = ['bare', 'bare-again', 'guard', 'naive-cache'] as const;
 const KNOWN_TOKENS = 1000;
+const PROFILED_CALLS = 60_000;
 const CPU_RATIO_MAX = 1.06;
 const THROUGHPUT_RATIO_MIN = 0.94;
 
@@ -37,6 +39,7 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
       rounds,
       callsPerTurn: () => (context.isShort ? 1_500 : 15_000),
     });
+    const profiles = context.isShort ? undefined : await profileArms(bench);
     const [bare, again, guard, naive] = ARMS.map((arm) => all.get(arm)) as [
       ArmFigures,
       ArmFigures,
@@ -61,10 +64,12 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
         decision_map_ns: decision.mapNs.median,
         decision_to_map_ratio: decision.ratio.median,
         rounds,
+        ...(profiles !== undefined && { profile_us: profiles }),
       },
       tables: [
         { title: `${rounds} rounds, ${KNOWN_TOKENS} known tokens`, rows: [HEAD, ...[...all].map(rowOf)] },
         decisionTable(decision),
+        ...(profiles === undefined ? [] : [profileTable(profiles)]),
       ],
       goals: [
         atMost('CPU a call, known token', guard.cpuRatio.median, CPU_RATIO_MAX, ' ×'),
@@ -84,6 +89,18 @@ async function measureDecision(context: BenchContext): Promise<DecisionFigures> 
   } finally {
     await worker.stop();
   }
+}
+
+/** Where the time goes, with the guard and without it. */
+async function profileArms({ server, load }: Bench): Promise<Readonly<Record<string, Shares>>> {
+  const profiles: Record<string, Shares> = {};
+  for (const arm of ['bare', 'guard'] as const) {
+    await server.call('startProfile');
+    const flow = { connections: arm, calls: arm, until: { calls: PROFILED_CALLS }, inFlight: 32 };
+    const [result] = await load.call('run', [flow]);
+    profiles[arm] = sharesOf(await server.call('stopProfile'), result?.calls ?? 0);
+  }
+  return profiles;
 }
 
 function decisionTable({ guardNs, mapNs, ratio }: DecisionFigures): Table {
