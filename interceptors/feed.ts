@@ -52,7 +52,8 @@ export class Feed {
   readonly #listener: FeedListener;
   readonly #listEntriesMax: number | undefined;
   #list: RevocationList;
-  #staged: PullResponse[] | undefined;
+  /** What has come of a list that is not whole yet; a list of its own, so that nothing is left to do at its end. */
+  #staged: RevocationList | undefined;
   #epoch = new Uint8Array(0);
   #applied = 0n;
   #entryIdAtApplied = new Uint8Array(0);
@@ -205,7 +206,7 @@ export class Feed {
 
   /** Begins to take the whole list. What was taken before of an unfinished one is dropped. */
   beginPull(): void {
-    this.#staged = [];
+    this.#staged = new RevocationList(this.#listEntriesMax);
   }
 
   /**
@@ -220,14 +221,14 @@ export class Feed {
     // A part of a kind that this version does not know would be missing from the list.
     if (part === undefined) throw new RangeError('a part of the revocation list is of unknown kind');
     if (part.$case !== 'end') {
-      staged.push({ part });
+      insertPart(staged, part);
       return false;
     }
     this.#staged = undefined;
     if (!sameBytes(part.value.epoch, this.#epoch)) return false;
     // Added to the list, which may know more already, instead of replacing it: a broadcast that
     // overtook the pull must not be forgotten.
-    for (const { part: earlier } of staged) this.#insertPart(earlier);
+    this.#list.takeOver(staged);
     this.#advance(part.value.sequence, part.value.entryId);
     this.#listener.listFilled(this.#list);
     return true;
@@ -266,16 +267,16 @@ export class Feed {
     this.#list.add(entry);
   }
 
-  #insertPart(part: PullResponse['part']): void {
-    if (part?.$case === 'packed') {
-      this.#list.addIds(part.value.kind, part.value.ids, part.value.keepUntil?.getTime() ?? Number.NaN);
-    } else if (part?.$case === 'entries') {
-      for (const entry of part.value.entries) this.#list.add(entry);
-    }
-  }
-
   #acknowledged(sent: readonly Uint8Array[]): void {
     for (const id of sent) this.#unacknowledged.delete(hexOf(id));
+  }
+}
+
+function insertPart(list: RevocationList, part: Exclude<PullResponse['part'], { $case: 'end' }>): void {
+  if (part?.$case === 'packed') {
+    list.addIds(part.value.kind, part.value.ids, part.value.keepUntil?.getTime() ?? Number.NaN);
+  } else if (part?.$case === 'entries') {
+    for (const entry of part.value.entries) list.add(entry);
   }
 }
 

@@ -69,6 +69,15 @@ export class IdTable {
     return isTaken(leaf.words, leaf.slotOf(hash, a, b, c, d));
   }
 
+  /** Adds all of its identifiers to another table. */
+  addTo(other: IdTable): void {
+    for (const { words } of new Set(this.#directory)) {
+      each(words, (_hash, a, b, c, d) => {
+        other.add(a, b, c, d);
+      });
+    }
+  }
+
   #leafOf(hash: number): Leaf {
     // A shift by 32 bits shifts by none.
     const leaf = this.#directory[this.#depth === 0 ? 0 : hash >>> (HASH_BITS - this.#depth)];

@@ -18,7 +18,11 @@ export class ListFullError extends Error {
   }
 }
 
-const MINUTE_MS = 60_000;
+/**
+ * Entries whose time ends within the same five minutes lie in one table, and are dropped together. A token that is
+ * new is looked up in each table: with one for each minute that would take a tenth of what its signature does.
+ */
+export const TABLE_SPAN_MS = 300_000;
 
 /** A revocation by generation: everything below the minimum is revoked. */
 interface GenerationFloor {
@@ -43,7 +47,7 @@ export type ForeignKind =
  * evicted to make room, and only {@link dropUntil} takes entries out.
  */
 export class RevocationList {
-  // One table for each minute in which entries may be dropped: dropping is then one deletion.
+  // By when their entries may be dropped, in spans: dropping is then one deletion.
   readonly #tokens = new Map<number, IdTable>();
   readonly #sessions = new Map<number, IdTable>();
   readonly #users = new Map<string, GenerationFloor>();
@@ -52,7 +56,7 @@ export class RevocationList {
   // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
   readonly #foreignIds = new Map<string, number>();
   readonly #foreignUsers = new Map<string, ForeignCutOff>();
-  /** How many identifiers are in the tables, counted along: there are more than a hundred tables. */
+  /** How many identifiers are in the tables, counted along. */
   #packed = 0;
   /** How many entries it may hold. */
   readonly max: number;
@@ -103,11 +107,9 @@ export class RevocationList {
       case EntryKind.ENTRY_KIND_CLIENT:
         raise(this.#clients, textOf(entry.key), entry.minGeneration, keepUntilMs);
         return;
-      case EntryKind.ENTRY_KIND_KEY: {
-        const key = textOf(entry.key);
-        this.#keys.set(key, Math.max(keepUntilMs, this.#keys.get(key) ?? 0));
+      case EntryKind.ENTRY_KIND_KEY:
+        keepLonger(this.#keys, textOf(entry.key), keepUntilMs);
         return;
-      }
       default:
         throw new RangeError(`a revocation entry is of unknown kind ${entry.kind}`);
     }
@@ -123,24 +125,63 @@ export class RevocationList {
       throw new RangeError(`revoked identifiers take ${ids.byteLength} bytes, not a multiple of ${ID_BYTES}`);
     }
     this.#makeSureOfRoom(ids.byteLength / ID_BYTES);
-    const minute = Math.ceil(keepUntilMs / MINUTE_MS);
-    if (!Number.isSafeInteger(minute)) throw new RangeError('revoked identifiers have no keep_until');
+    const span = Math.ceil(keepUntilMs / TABLE_SPAN_MS);
+    if (!Number.isSafeInteger(span)) throw new RangeError('revoked identifiers have no keep_until');
     const tables = this.#tablesOf(kind);
-    let table = tables.get(minute);
+    let table = tables.get(span);
     if (table === undefined) {
       table = new IdTable();
-      tables.set(minute, table);
+      tables.set(span, table);
     }
-    const view = new DataView(ids.buffer, ids.byteOffset, ids.byteLength);
     for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
       const isNew = table.add(
-        view.getUint32(at),
-        view.getUint32(at + 4),
-        view.getUint32(at + 8),
-        view.getUint32(at + 12),
+        wordAt(ids, at),
+        wordAt(ids, at + 4),
+        wordAt(ids, at + 8),
+        wordAt(ids, at + 12),
       );
       if (isNew) this.#packed += 1;
     }
+  }
+
+  /**
+   * Takes over all entries of another list, which must not be used afterwards. Whole tables change
+   * hands where this list has none for their span, so that it costs no time to speak of while this
+   * list is nearly empty.
+   *
+   * @throws ListFullError when there is no room, and then nothing has been taken
+   */
+  takeOver(other: RevocationList): void {
+    this.#makeSureOfRoom(other.size);
+    for (const [own, others] of [
+      [this.#tokens, other.#tokens],
+      [this.#sessions, other.#sessions],
+    ] as const) {
+      for (const [span, table] of others) this.#takeOverTable(own, span, table);
+    }
+    for (const [own, others] of [
+      [this.#users, other.#users],
+      [this.#clients, other.#clients],
+    ] as const) {
+      for (const [key, floor] of others) raise(own, key, floor.minGeneration, floor.keepUntilMs);
+    }
+    for (const [own, others] of [
+      [this.#keys, other.#keys],
+      [this.#foreignIds, other.#foreignIds],
+    ] as const) {
+      for (const [key, keepUntilMs] of others) keepLonger(own, key, keepUntilMs);
+    }
+    for (const [key, cutOff] of other.#foreignUsers) this.#raiseCutOff(key, cutOff);
+  }
+
+  #takeOverTable(tables: Map<number, IdTable>, span: number, table: IdTable): void {
+    const own = tables.get(span);
+    // The smaller one is copied into the larger one.
+    const [larger, smaller] = own !== undefined && own.size > table.size ? [own, table] : [table, own];
+    this.#packed -= own?.size ?? 0;
+    smaller?.addTo(larger);
+    tables.set(span, larger);
+    this.#packed += larger.size;
   }
 
   /** Entries that are known already count as well: near its end the list errs on the safe side. */
@@ -182,9 +223,9 @@ export class RevocationList {
    */
   dropUntil(horizonMs: number): void {
     for (const tables of [this.#tokens, this.#sessions]) {
-      for (const [minute, table] of tables) {
-        if (minute * MINUTE_MS > horizonMs) continue;
-        tables.delete(minute);
+      for (const [span, table] of tables) {
+        if (span * TABLE_SPAN_MS > horizonMs) continue;
+        tables.delete(span);
         this.#packed -= table.size;
       }
     }
@@ -205,10 +246,13 @@ export class RevocationList {
     }
     const key = foreignKey(entry.kind, entry.issuer, textOf(entry.key));
     if (entry.kind !== EntryKind.ENTRY_KIND_USER) {
-      this.#foreignIds.set(key, Math.max(keepUntilMs, this.#foreignIds.get(key) ?? 0));
+      keepLonger(this.#foreignIds, key, keepUntilMs);
       return;
     }
-    const seconds = cutOffSecondsOf(entry);
+    this.#raiseCutOff(key, { seconds: cutOffSecondsOf(entry), keepUntilMs });
+  }
+
+  #raiseCutOff(key: string, { seconds, keepUntilMs }: ForeignCutOff): void {
     const cutOff = this.#foreignUsers.get(key);
     if (cutOff === undefined) {
       this.#foreignUsers.set(key, { seconds, keepUntilMs });
@@ -330,6 +374,17 @@ export function textOf(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
 }
 
+/** Four bytes as a number, without an object to read them with: this is done for each identifier. */
+function wordAt(bytes: Uint8Array, at: number): number {
+  return (
+    (((bytes[at] ?? 0) << 24) |
+      ((bytes[at + 1] ?? 0) << 16) |
+      ((bytes[at + 2] ?? 0) << 8) |
+      (bytes[at + 3] ?? 0)) >>>
+    0
+  );
+}
+
 function hasUuid(tables: ReadonlyMap<number, IdTable>, uuid: string): boolean {
   if (tables.size === 0) return false;
   const a = Number.parseInt(uuid.slice(0, 8), 16);
@@ -338,6 +393,10 @@ function hasUuid(tables: ReadonlyMap<number, IdTable>, uuid: string): boolean {
   const d = Number.parseInt(uuid.slice(28), 16);
   for (const table of tables.values()) if (table.has(a, b, c, d)) return true;
   return false;
+}
+
+function keepLonger(keys: Map<string, number>, key: string, keepUntilMs: number): void {
+  keys.set(key, Math.max(keepUntilMs, keys.get(key) ?? 0));
 }
 
 function raise(

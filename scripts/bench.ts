@@ -1,8 +1,9 @@
 /** `npm run bench`: measures what the guard costs, side by side with what people use instead. */
 
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 import { Command, Option } from 'commander';
+import { type ChartFigures, chartOf } from './bench/chart.js';
 import { type BenchContext, type Findings, type Section, textOf } from './bench/section.js';
 import { SECTIONS } from './bench/sections.js';
 import { chooseCores } from './bench/worker.js';
@@ -14,10 +15,17 @@ const program = new Command('npm run bench --')
   .description('Measures what the guard costs, side by side with what people use instead.')
   .addOption(new Option('--only <section>', 'one section alone').choices(SECTIONS.map(({ name }) => name)))
   .option('--short', 'seconds instead of minutes: enough to see a regression, not to quote a figure', false)
-  .option('--json <file>', 'where to write the figures')
+  .option('--json <file>', 'where to write the figures; those of other sections in it are kept')
+  .option('--chart <file>', 'draws the peers as SVG; they must be in the figures')
   .option('--markdown', 'prints tables as Markdown', false)
   .parse();
-const flags = program.opts<{ only?: string; short: boolean; json?: string; markdown: boolean }>();
+const flags = program.opts<{
+  only?: string;
+  short: boolean;
+  json?: string;
+  chart?: string;
+  markdown: boolean;
+}>();
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
 
@@ -31,16 +39,35 @@ try {
 
 async function main(): Promise<number> {
   const cores = chooseCores();
-  const context: Omit<BenchContext, 'progress'> = { isShort: flags.short, cores, signal: interrupted.signal };
-  const figures: Record<string, unknown> = { machine: machineOf(), short: flags.short };
-  console.log(describeMachine(cores.server !== undefined));
+  const figures: Record<string, unknown> = { ...(await earlierFigures()), machine: machineOf() };
+  const context: Omit<BenchContext, 'progress'> = {
+    isShort: flags.short,
+    earlier: figures,
+    cores,
+    signal: interrupted.signal,
+  };
+  const pinned =
+    cores.server === undefined ? 'NOT pinned to cores: expect noise' : 'server and load on a core each';
+  console.log(`${describeMachine()}; ${pinned}`);
   for (const section of SECTIONS) {
     if (flags.only !== undefined && flags.only !== section.name) continue;
     figures[section.name] = await run(section, context);
     // After each section, so that an interrupted bench has not measured for nothing.
     if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(figures, null, 2)}\n`);
   }
+  if (flags.chart !== undefined) {
+    const peers = figures['peers'] as ChartFigures | undefined;
+    if (peers === undefined) throw new SystemError('There are no figures of section peers to draw.');
+    await writeFile(flags.chart, chartOf(peers, describeMachine()));
+  }
   return 0;
+}
+
+/** What an earlier run has written: a whole bench takes long, so its sections may be run one by one. */
+async function earlierFigures(): Promise<object> {
+  if (flags.json === undefined) return {};
+  const text = await readFile(flags.json, 'utf8').catch(() => '{}');
+  return JSON.parse(text) as object;
 }
 
 async function run(section: Section, context: Omit<BenchContext, 'progress'>): Promise<object> {
@@ -57,6 +84,8 @@ async function run(section: Section, context: Omit<BenchContext, 'progress'>): P
   const { goals, figures } = findings;
   return {
     ...figures,
+    short: flags.short,
+    time: new Date().toISOString(),
     seconds,
     load_average_before: loadBefore,
     goals: goals.map(({ name, wanted, got, isReached }) => ({ name, wanted, got, reached: isReached })),
@@ -81,12 +110,10 @@ function machineOf(): Record<string, unknown> {
     memory_gib: Math.round(totalmem() / GIBIBYTE),
     system: `${process.platform} ${process.arch}`,
     node: process.version,
-    time: new Date().toISOString(),
   };
 }
 
-function describeMachine(isPinned: boolean): string {
+function describeMachine(): string {
   const { processor, cores, memory_gib, system, node } = machineOf();
-  const pinned = isPinned ? 'server and load on a core each' : 'NOT pinned to cores: expect noise';
-  return `${processor}, ${cores} cores, ${memory_gib} GiB, ${system}, Node ${node}; ${pinned}`;
+  return `${processor}, ${cores} cores, ${memory_gib} GiB, ${system}, Node ${node}`;
 }

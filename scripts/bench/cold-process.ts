@@ -1,16 +1,11 @@
 /** A process that meets new tokens: through the guard's own way, through jose, and through `node:crypto` alone. */
 
-import { createPublicKey, randomBytes, verify } from 'node:crypto';
+import { createPublicKey, verify } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Metadata } from '@grpc/grpc-js';
 import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
-import { readRules } from '../../interceptors/access-rule.js';
-import { systemClock, systemTimers } from '../../interceptors/clock.js';
-import { Enforcement } from '../../interceptors/enforcement.js';
-import { Feed } from '../../interceptors/feed.js';
-import { FeedRunner } from '../../interceptors/feed-runner.js';
-import { ECHO, ECHO_AUDIENCE, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
-import { BENCH_ISSUER, BenchIssuer, ID_BYTES } from './issuer.js';
+import { bearer, createDecider } from './decider.js';
+import { ECHO_AUDIENCE } from './echo.js';
+import { BENCH_ISSUER, BenchIssuer } from './issuer.js';
 import { shuffled } from './statistics.js';
 import { answerCommands } from './worker.js';
 
@@ -82,7 +77,10 @@ async function createWays(issuer: BenchIssuer): Promise<Record<Way, Verify> & { 
   const { decide, close } = await createDecider(issuer);
   return {
     close,
-    guard: decide,
+    guard: async (token) => {
+      const { kind } = await decide(bearer(token));
+      if (kind !== 'admitted') throw new Error('a good token was not admitted');
+    },
     jose: (token) => jwtVerify(token, joseKey, options),
     'node-crypto': (token) => {
       const end = token.lastIndexOf('.');
@@ -92,48 +90,6 @@ async function createWays(issuer: BenchIssuer): Promise<Record<Way, Verify> & { 
       const encoded = algorithm === 'ES256' ? ({ key, dsaEncoding: 'ieee-p1363' } as const) : { key };
       if (!verify(digest, signed, encoded, signature)) throw new Error('a good token was refused');
       return undefined;
-    },
-  };
-}
-
-/** The decision as an interceptor asks for it, on a list that is current. */
-async function createDecider(issuer: BenchIssuer): Promise<{ decide: Verify; close(): Promise<void> }> {
-  const instance = randomBytes(ID_BYTES);
-  const enforcement = new Enforcement({
-    issuer: BENCH_ISSUER,
-    audience: ECHO_AUDIENCE,
-    clock: systemClock,
-    timers: systemTimers,
-    createFeed: (listener) => new Feed({ service: ECHO_AUDIENCE, instance, listener }),
-    onTokenInvalid: (fault) => {
-      throw new Error(`a good token was refused: ${fault}`);
-    },
-    onCutFailed: () => {},
-  });
-  const runner = new FeedRunner({
-    feed: enforcement.feed,
-    source: issuer.source,
-    service: ECHO_AUDIENCE,
-    instance,
-    nats: undefined,
-    clock: systemClock,
-    log: { info: () => {}, warn: () => {}, error: () => {} },
-    onKeys: (keys) => enforcement.useKeys(keys),
-    onCurrentChange: () => {},
-    onForgery: () => {},
-  });
-  runner.start();
-  while (!runner.isCurrent()) await sleep(5);
-  const rule = readRules(ECHO, ECHO_SCHEMA).get(UNARY_PATH);
-  if (rule === undefined) throw new TypeError('the method has no rule');
-  const peer = { certificateThumbprint: undefined, retireConnection: () => {}, getPeer: () => '127.0.0.1:1' };
-  return {
-    close: () => runner.close(),
-    decide: async (token) => {
-      const metadata = new Metadata();
-      metadata.set('authorization', `Bearer ${token}`);
-      const { kind } = await enforcement.admissions.decide(rule, metadata, peer);
-      if (kind !== 'admitted') throw new Error('a good token was not admitted');
     },
   };
 }

@@ -15,7 +15,7 @@ import { ask } from '../system/calls.js';
 import { Connection } from './connection.js';
 import { type PreparedCall, prepareCalls } from './prepared-calls.js';
 import { atLeast, type Findings, rounded, type Section, type Table } from './section.js';
-import { type Recording, record, replay } from './statements.js';
+import { type Statement, statementsOf } from './statements.js';
 import { quantile } from './statistics.js';
 
 const POOL_SIZE = 10;
@@ -106,15 +106,19 @@ async function measureReserving(wanted: {
     const { reservation } = await ask(inventory.reserveStock.bind(inventory), request, { token });
     return reservation?.reservationId ?? '';
   };
-  const { pathname } = new URL(system.databases.inventory);
-  const recording = await record(
-    {
-      administrator: system.postgres.url('postgres'),
-      database: pathname.slice(1),
-      logFile: system.postgres.logFile,
+  const { postgres } = system;
+  const requestId = `bench-${randomUUID()}`;
+  let reservationId = '';
+  const statements = await statementsOf({
+    url: postgres.url('postgres'),
+    logFile: postgres.logFile,
+    parameter: requestId,
+    operation: async () => {
+      reservationId = await reserve(first, requestId);
     },
-    (requestId) => reserve(first, requestId),
-  );
+  });
+  if (statements.length === 0) throw new Error('no statement of the reservation was found in the log');
+  const recording = { statements, requestId, reservationId, sku: first };
   const pool = new pg.Pool({ connectionString: system.databases.inventory, max: POOL_SIZE });
   pool.on('error', () => undefined);
   const direct: number[] = [];
@@ -125,7 +129,7 @@ async function measureReserving(wanted: {
     for (let slice = 0; slice <= SLICES && !signal.aborted; slice += 1) {
       progress(`reserving, ${slice} of ${SLICES}`);
       const rates = [
-        await rateOf(sliceMs, (turn) => replayOnce(pool, recording, first, skus[turn % SKUS] ?? first)),
+        await rateOf(sliceMs, (turn) => reserveDirectly(pool, recording, skus[turn % SKUS] ?? first)),
         await rateOf(sliceMs, caller.call),
       ] as const;
       if (slice === 0) continue;
@@ -136,7 +140,7 @@ async function measureReserving(wanted: {
     caller.close();
     await pool.end();
   }
-  return { direct, service, statements: recording.statements.length };
+  return { direct, service, statements: statements.length };
 }
 
 /** What a request id looks like, before each call gets its own. */
@@ -187,14 +191,31 @@ function filled({ bytes, streamAt }: PreparedCall, from: string, to: string): Pr
   return { bytes: mine, streamAt };
 }
 
-async function replayOnce(pool: pg.Pool, recording: Recording, from: string, to: string): Promise<void> {
+/** What one reservation has sent, and what every repetition replaces by something of its own. */
+interface Recording {
+  readonly statements: readonly Statement[];
+  readonly requestId: string;
+  readonly reservationId: string;
+  readonly sku: string;
+}
+
+/** Sends the same statements, to the commit, for another item, request and reservation. */
+async function reserveDirectly(pool: pg.Pool, recording: Recording, sku: string): Promise<void> {
+  const requestId = `bench-${randomUUID()}`;
+  let { reservationId } = recording;
+  const mine = (value: string | null): string | null =>
+    value
+      ?.replaceAll(recording.requestId, requestId)
+      .replaceAll(recording.reservationId, reservationId)
+      .replaceAll(recording.sku, sku) ?? null;
   const client = await pool.connect();
-  const statements = recording.statements.map(({ text, parameters }) => ({
-    text,
-    parameters: parameters.map((value) => value?.replaceAll(from, to) ?? null),
-  }));
   try {
-    await replay(client, { ...recording, statements });
+    for (const { name, text, values } of recording.statements) {
+      const query = { ...(name !== undefined && { name: `direct ${name}` }), text, values: values.map(mine) };
+      const { rows } = await client.query<{ reservation_id?: string }>(values.length === 0 ? text : query);
+      // COMMIT comes together with a setting, and its results are a list of their own.
+      reservationId = rows?.[0]?.reservation_id ?? reservationId;
+    }
   } finally {
     client.release();
   }

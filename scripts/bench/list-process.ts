@@ -11,6 +11,8 @@ const ID_BYTES = 16;
 const MINUTE_MS = 60_000;
 /** Tokens live for an hour at the longest, so entries go in so many minutes. */
 const MINUTES = 60;
+/** Entries are dropped in spans of five minutes. */
+const PURGED_MINUTES = 5;
 const LOOKUPS = 200_000;
 const LOOKUPS_PER_TIMING = 1000;
 
@@ -31,8 +33,8 @@ interface Held {
   add(id: Buffer, minute: number): void;
   /** One look-up for each token. */
   countRevoked(tokens: readonly TokenClaims[]): number;
-  /** Drops what may be dropped after the first minute. */
-  purge(): void;
+  /** Drops what may be dropped by the end of a minute. */
+  purge(minute: number): void;
 }
 
 const commands = {
@@ -49,14 +51,18 @@ const commands = {
       if (held.countRevoked(some) > 0) throw new Error('an identifier was found that was never added');
       timings.push(((performance.now() - startedMs) * 1e6) / LOOKUPS_PER_TIMING);
     }
-    const purgedMs = performance.now();
-    held.purge();
+    const purges: number[] = [];
+    for (let minute = PURGED_MINUTES; minute <= MINUTES; minute += PURGED_MINUTES) {
+      const purgedMs = performance.now();
+      held.purge(minute);
+      purges.push(performance.now() - purgedMs);
+    }
     return {
       bytesPerEntry,
       insertNs,
       longestPauseMs,
       lookupNs: quantile(timings, 0.5),
-      purgeMs: performance.now() - purgedMs,
+      purgeMs: quantile(purges, 0.5),
     };
   },
 };
@@ -90,7 +96,7 @@ const HOLDERS: Readonly<Record<Holder, () => Held>> = {
     return {
       add: (id, minute) => list.addIds(EntryKind.ENTRY_KIND_TOKEN, id, minute * MINUTE_MS),
       countRevoked: (tokens) => tokens.reduce((count, claims) => count + (list.revokes(claims) ? 1 : 0), 0),
-      purge: () => list.dropUntil(MINUTE_MS),
+      purge: (minute) => list.dropUntil(minute * MINUTE_MS),
     };
   },
   set: () => {
@@ -107,8 +113,8 @@ const HOLDERS: Readonly<Record<Holder, () => Held>> = {
     return {
       add: (id, minute) => map.set(uuidOf(id), minute),
       countRevoked: (tokens) => tokens.reduce((count, { tokenId }) => count + (map.has(tokenId) ? 1 : 0), 0),
-      purge: () => {
-        for (const [id, minute] of map) if (minute <= 1) map.delete(id);
+      purge: (until) => {
+        for (const [id, minute] of map) if (minute <= until) map.delete(id);
       },
     };
   },

@@ -14,7 +14,7 @@ import { HEAD, rowOf } from './warm.js';
 
 const KNOWN_TOKENS = 500;
 /** Calls a turn, by about what a call costs, so that all turns take about as long. */
-const CALLS = { fast: 6_000, slow: 1_500, slowest: 600 } as const;
+const CALLS = { fast: 12_000, slow: 3_000, slowest: 1_200 } as const;
 const SPEED: Partial<Record<ArmName, keyof typeof CALLS>> = {
   jose: 'slow',
   'jose-redis': 'slow',
@@ -61,12 +61,12 @@ async function measurePeers(context: BenchContext): Promise<Findings> {
     try {
       const own = await bench.server.call('tokens', KNOWN_TOKENS);
       const hmac = await hmacTokens(secret);
-      const rounds = context.isShort ? 6 : 24;
+      const rounds = context.isShort ? 6 : 16;
       const all = await compare(context, bench, {
         arms,
         tokens: (arm) => (arm.startsWith('jsonwebtoken') ? hmac : own),
         rounds,
-        callsPerTurn: (arm) => Math.round(CALLS[SPEED[arm] ?? 'fast'] / (context.isShort ? 2 : 1)),
+        callsPerTurn: (arm) => Math.round(CALLS[SPEED[arm] ?? 'fast'] / (context.isShort ? 4 : 1)),
       });
       return findingsOf(all, rounds, redis === undefined);
     } finally {

@@ -15,6 +15,8 @@ export interface Section {
 export interface BenchContext {
   /** Measure for seconds instead of minutes: enough to see a regression, not to quote a figure. */
   readonly isShort: boolean;
+  /** The figures of earlier sections, by their names. */
+  readonly earlier: Readonly<Record<string, unknown>>;
   /** Where servers and load generators run. */
   readonly cores: Cores;
   /** Aborted when the bench is to end; everything that was started must then be stopped. */

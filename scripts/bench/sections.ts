@@ -1,10 +1,12 @@
 /** The sections of the bench, in the order in which they are run. */
 
 import { cold } from './cold.js';
+import { deployment } from './deployment.js';
 import { domain } from './domain.js';
 import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
+import { login } from './login.js';
 import { peers } from './peers.js';
 import { revoke } from './revoke.js';
 import { scale } from './scale.js';
@@ -17,10 +19,12 @@ export const SECTIONS: readonly Section[] = [
   peers,
   cold,
   storm,
-  revoke,
   list,
   hydrate,
   live,
   scale,
+  revoke,
+  login,
   domain,
+  deployment,
 ];

@@ -1,11 +1,23 @@
 /** Section `warm`: what the guard costs on a call whose token it knows. */
 
-import { atLeast, atMost, type BenchContext, type Findings, rounded, type Section } from './section.js';
-import { type ArmFigures, compare, openBench } from './side-by-side.js';
+import type { DecisionCommands, DecisionFigures } from './decision-process.js';
+import { profileTable, type Shares, sharesOf } from './profile.js';
+import {
+  atLeast,
+  atMost,
+  type BenchContext,
+  type Findings,
+  rounded,
+  type Section,
+  type Table,
+} from './section.js';
+import { type ArmFigures, type Bench, compare, openBench } from './side-by-side.js';
 import type { Spread } from './statistics.js';
+import { startWorker } from './worker.js';
 
 const ARMS = ['bare', 'bare-again', 'guard', 'naive-cache'] as const;
 const KNOWN_TOKENS = 1000;
+const PROFILED_CALLS = 60_000;
 const CPU_RATIO_MAX = 1.06;
 const THROUGHPUT_RATIO_MIN = 0.94;
 
@@ -16,16 +28,18 @@ export const warm: Section = {
 };
 
 async function measureWarm(context: BenchContext): Promise<Findings> {
+  const decision = await measureDecision(context);
   const bench = await openBench(context, { arms: ARMS, algorithm: 'EdDSA' });
   try {
     const tokens = await bench.server.call('tokens', KNOWN_TOKENS);
-    const rounds = context.isShort ? 12 : 60;
+    const rounds = context.isShort ? 30 : 45;
     const all = await compare(context, bench, {
       arms: ARMS,
       tokens: () => tokens,
       rounds,
-      callsPerTurn: () => (context.isShort ? 6_000 : 12_000),
+      callsPerTurn: () => (context.isShort ? 1_500 : 15_000),
     });
+    const profiles = context.isShort ? undefined : await profileArms(bench);
     const [bare, again, guard, naive] = ARMS.map((arm) => all.get(arm)) as [
       ArmFigures,
       ArmFigures,
@@ -46,10 +60,16 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
         cpu_us_bare: bare.cpuMicroseconds.median,
         cpu_us_guard: guard.cpuMicroseconds.median,
         per_second_bare: bare.perSecond.median,
+        decision_ns: decision.guardNs.median,
+        decision_map_ns: decision.mapNs.median,
+        decision_to_map_ratio: decision.ratio.median,
         rounds,
+        ...(profiles !== undefined && { profile_us: profiles }),
       },
       tables: [
         { title: `${rounds} rounds, ${KNOWN_TOKENS} known tokens`, rows: [HEAD, ...[...all].map(rowOf)] },
+        decisionTable(decision),
+        ...(profiles === undefined ? [] : [profileTable(profiles)]),
       ],
       goals: [
         atMost('CPU a call, known token', guard.cpuRatio.median, CPU_RATIO_MAX, ' ×'),
@@ -59,6 +79,40 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
   } finally {
     await bench.stop();
   }
+}
+
+/** The decision alone, without a server around it, beside one look into a Map of whole tokens. */
+async function measureDecision(context: BenchContext): Promise<DecisionFigures> {
+  const worker = startWorker<DecisionCommands>({ file: 'decision-process.ts', core: context.cores.server });
+  try {
+    return await worker.call('measure', { rounds: context.isShort ? 20 : 100 });
+  } finally {
+    await worker.stop();
+  }
+}
+
+/** Where the time goes, with the guard and without it. */
+async function profileArms({ server, load }: Bench): Promise<Readonly<Record<string, Shares>>> {
+  const profiles: Record<string, Shares> = {};
+  for (const arm of ['bare', 'guard'] as const) {
+    await server.call('startProfile');
+    const flow = { connections: arm, calls: arm, until: { calls: PROFILED_CALLS }, inFlight: 32 };
+    const [result] = await load.call('run', [flow]);
+    profiles[arm] = sharesOf(await server.call('stopProfile'), result?.calls ?? 0);
+  }
+  return profiles;
+}
+
+function decisionTable({ guardNs, mapNs, ratio }: DecisionFigures): Table {
+  return {
+    title: 'the decision alone, without a server: all checks, beside one look into a Map of whole tokens',
+    rows: [
+      ['', 'ns', 'quartiles'],
+      ['guard', rounded(guardNs.median), `${rounded(guardNs.lower)}–${rounded(guardNs.upper)}`],
+      ['Map', rounded(mapNs.median), `${rounded(mapNs.lower)}–${rounded(mapNs.upper)}`],
+      ['ratio', ratio.median.toFixed(3), quartilesOf(ratio)],
+    ],
+  };
 }
 
 /** The head of a table of arms. */

@@ -3,7 +3,13 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { isRevokedBy, RevocationList, uuidOf } from '../../interceptors/revocation-list.js';
+import {
+  isRevokedBy,
+  ListFullError,
+  RevocationList,
+  TABLE_SPAN_MS,
+  uuidOf,
+} from '../../interceptors/revocation-list.js';
 import { type Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   bytesOf,
@@ -153,6 +159,34 @@ describe('a revocation list', () => {
     );
   });
 
+  it('that takes over another one revokes what entries of both would, until when they would', () => {
+    fc.assert(
+      fc.property(
+        fc.array(anyEntry, { maxLength: 12 }),
+        fc.array(anyEntry, { maxLength: 12 }),
+        fc.nat(11 * MINUTE_MS),
+        anyClaims,
+        (own, others, afterMs, token) => {
+          const [list, both] = [listOf(own), listOf([...own, ...others])];
+          list.takeOver(listOf(others));
+          expect(list.size).to.equal(both.size);
+          expect(list.revokes(token)).to.equal(both.revokes(token));
+          for (const each of [list, both]) each.dropUntil(KEEP_UNTIL_MS + afterMs);
+          expect(list.size).to.equal(both.size);
+          expect(list.revokes(token)).to.equal(both.revokes(token));
+        },
+      ),
+    );
+  });
+
+  it('takes nothing over when it would be too much', () => {
+    const [list, other] = [new RevocationList(3), new RevocationList(3)];
+    for (const each of [list, other])
+      for (let count = 0; count < 2; count += 1) each.add(tokenEntry(randomUUID()));
+    expect(() => list.takeOver(other)).to.throw(ListFullError);
+    expect(list.size).to.equal(2);
+  });
+
   it('keeps every entry until the horizon has reached its keep_until', () => {
     fc.assert(
       fc.property(
@@ -171,11 +205,11 @@ describe('a revocation list', () => {
     );
   });
 
-  it('drops everything once the horizon is a minute past it', () => {
+  it('drops everything once the horizon is the span of a table past it', () => {
     fc.assert(
       fc.property(fc.array(anyEntry, { maxLength: 12 }), (entries) => {
         const list = listOf(entries);
-        list.dropUntil(KEEP_UNTIL_MS + 11 * MINUTE_MS);
+        list.dropUntil(KEEP_UNTIL_MS + 10 * MINUTE_MS + TABLE_SPAN_MS);
         expect(list.size).to.equal(0);
       }),
     );
