@@ -36,6 +36,7 @@ export class Admissions {
   readonly #clock: Clock;
   readonly #feed: Feed;
   readonly #onTokenInvalid: (fault: string) => void;
+  readonly #onVerified: (ms: number) => void;
   readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError>>();
   readonly #waitingByPeer = new Map<string, number>();
   #keys: VerificationKeys = KeyRing.EMPTY;
@@ -46,12 +47,15 @@ export class Admissions {
     clock: Clock;
     feed: Feed;
     onTokenInvalid: (fault: string) => void;
+    /** A signature was verified, and how long that took, the wait for a thread included. */
+    onVerified?: ((ms: number) => void) | undefined;
   }) {
     this.#issuer = options.issuer;
     this.#audience = options.audience;
     this.#clock = options.clock;
     this.#feed = options.feed;
     this.#onTokenInvalid = options.onTokenInvalid;
+    this.#onVerified = options.onVerified ?? (() => undefined);
   }
 
   /** Puts another key set in place. */
@@ -128,7 +132,9 @@ export class Admissions {
     }
     this.#waitingByPeer.set(peer, waiting + 1);
     const keys = this.#keys;
+    const beganMs = this.#clock.monotonicMs();
     const verification = keys.verify(token).then((isGood) => {
+      this.#onVerified(this.#clock.monotonicMs() - beganMs);
       this.#underWay.delete(text);
       const left = (this.#waitingByPeer.get(peer) ?? 1) - 1;
       if (left === 0) this.#waitingByPeer.delete(peer);
@@ -200,9 +206,9 @@ export class Admissions {
   #judge(token: VerifiedToken, rule: AccessRule): Admission {
     token.used = true;
     const objection = this.objectionTo(token, rule.allowStale);
-    if (objection !== undefined) return refused(objection);
+    if (objection !== undefined) return { ...refused(objection), token };
     const violation = violationOf(rule, token.claims, this.#clock.wallMs() / 1000);
-    if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule) };
+    if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule), token };
     return { kind: 'admitted', token, allowStale: rule.allowStale };
   }
 
@@ -213,6 +219,6 @@ export class Admissions {
   }
 }
 
-function refused(code: Parameters<typeof refusal>[0]): Admission {
+function refused(code: Parameters<typeof refusal>[0]): Extract<Admission, { kind: 'refused' }> {
   return { kind: 'refused', error: refusal(code) };
 }

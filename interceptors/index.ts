@@ -16,6 +16,8 @@ export { createGuard, type Guard, type GuardObserver, type GuardOptions, type Gu
 export { bidi, clientStream, serverStream, unary } from './handler-adapters.js';
 export type { Plaintext } from './plaintext.js';
 export { bearerOf, type Principal, principalOf, signalOf, stillAllowed } from './principal.js';
+export { REPORT_SUBJECT, REPORT_TYPE, type ReportingState, type SendReport } from './report-sender.js';
+export { REPORT_INTERVAL_MS } from './security-reports.js';
 export { type CallStatus, statusOf } from './status.js';
 export {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,

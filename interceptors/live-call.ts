@@ -35,6 +35,14 @@ export interface CallGuard {
   objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined;
   /** For how many milliseconds an admitted call may be relied on. */
   reliableMs(token: VerifiedToken, allowStale: boolean): number;
+  /** A call with a token was admitted; for the reports. On the way of every call: it must cost next to nothing. */
+  wasAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void;
+  /** A call was refused; its token is told where it was verified. */
+  wasRefused(
+    reason: ErrorCode,
+    token: VerifiedToken | undefined,
+    call: ServerInterceptingCallInterface,
+  ): void;
   /** A handler failed in a way of which its caller is told nothing. */
   handlerFailed(path: string, error: unknown): void;
   /** How a call was decided, or why it was cut. */
@@ -45,7 +53,7 @@ export interface CallGuard {
 export type Admission =
   | { readonly kind: 'public' }
   | { readonly kind: 'admitted'; readonly token: VerifiedToken; readonly allowStale: boolean }
-  | { readonly kind: 'refused'; readonly error: ServiceError };
+  | { readonly kind: 'refused'; readonly error: ServiceError; readonly token?: VerifiedToken };
 
 /** What is sent to a caller whose call is refused or cut, for each reason. */
 export const SENTENCES = {
@@ -237,6 +245,7 @@ class GuardedCall
     if (this.#closed || this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.decided(this.path, admission.error.code);
+      this.#guard.wasRefused(admission.error.code, admission.token, this.nextCall);
       this.#close(statusOf(admission.error));
       return;
     }
@@ -244,6 +253,7 @@ class GuardedCall
       this.#token = admission.token;
       this.#allowStale = admission.allowStale;
       admission.token.link(this);
+      this.#guard.wasAdmitted(admission.token, this.nextCall);
     }
     this.#guard.decided(this.path, 'ADMITTED');
     attachState(metadata, this);

@@ -40,6 +40,29 @@ export function isPrivateConnection(call: ServerInterceptingCallInterface): bool
 interface Session {
   readonly encrypted?: boolean;
   readonly socket?: { readonly remoteAddress?: string };
+  [ADDRESS]?: string;
+}
+
+// Kept on the session itself: to be read with every call, from a map it would cost more than all of the rest.
+const ADDRESS = Symbol('address');
+
+/**
+ * The IP address that a call comes from; empty when it cannot be told. The same text for the same connection.
+ *
+ * @param onNew - told of each connection once, whether it has no TLS, and if so whether it comes from elsewhere
+ */
+export function addressOf(
+  call: ServerInterceptingCallInterface,
+  onNew: (plaintext: 'none' | 'local' | 'remote') => void,
+): string {
+  const session = sessionOf(call);
+  if (session === undefined) return '';
+  const known = session[ADDRESS];
+  if (known !== undefined) return known;
+  const address = session.socket?.remoteAddress ?? '';
+  session[ADDRESS] = address.replace(/^::ffff:(?=\d+\.)/, '');
+  onNew(session.encrypted === true ? 'none' : isLoopbackHost(address) ? 'local' : 'remote');
+  return session[ADDRESS];
 }
 
 const verdicts = new WeakMap<Session, boolean>();

@@ -119,12 +119,14 @@ export function startReplica({
   const throttle = {
     attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }),
   };
+  const failures = { failed: () => undefined, limited: () => undefined };
   const sessions = createSessions({
     store,
     passwords,
     throttle,
     tokens,
     clock,
+    failures,
     refreshKey: Buffer.alloc(32, 7),
   });
   startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);
@@ -133,7 +135,7 @@ export function startReplica({
     exchange,
     revocations,
     epochs: createEpochs({ store, keys, clock }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
     issueServiceToken: () =>
       store.transaction(async (tx) => {

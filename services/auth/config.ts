@@ -6,6 +6,7 @@ import {
   base64urlBytes,
   fileContents,
   hostPort,
+  isLoopback,
   type LogLevel,
   logLevel,
   milliseconds,
@@ -15,18 +16,22 @@ import {
   parseEnvironment,
   seconds,
   secret,
+  someOf,
   url,
   wholeNumber,
   withDefault,
 } from '../common/env.js';
 import type { TlsSettings } from '../common/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+import { REVOKING_RULES } from './anomaly-watch.js';
 import type { Bootstrap } from './bootstrap.js';
 import { parseClientKey } from './clients.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
 import { PASSWORD_LENGTH_MAX, passwordFault } from './passwords.js';
 import { ROLES } from './roles.js';
+import type { AnomalyRule } from './security-events.js';
+import type { Endpoint, ReviewSettings } from './security-review.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
@@ -71,6 +76,8 @@ export interface Config {
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly loginLimits: ThrottleLimits;
+  /** The rules for anomalies whose findings revoke the session that they name. */
+  readonly anomaliesRevoke: readonly AnomalyRule[];
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
 }
@@ -113,6 +120,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
     tls: tlsSettingsOf(values),
   });
@@ -147,9 +155,52 @@ const VARIABLES = {
     FAILURES_PER_PEER_DEFAULT,
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
+  PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
   ...TLS_VARIABLES,
 };
+
+/** What the review judges of a configuration. */
+export function reviewSettingsOf(config: Config): ReviewSettings {
+  const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
+  const { reflection, logLevel: level, tls } = config;
+  const isEncrypted = tls.listener !== undefined;
+  return {
+    ...{ signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits, reflection },
+    logLevel: level,
+    allowsPlaintext: tls.plaintext === 'allow',
+    listeners: [config.listen, config.opsListen].map((address) => ({
+      address,
+      isLoopback: isLoopback(address),
+      isEncrypted,
+    })),
+    asksForCertificates: tls.listener !== undefined && tls.listener.clientAuth !== 'off',
+    broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl),
+    database: databaseOf(config.databaseUrl),
+    bootstrapUsers: config.bootstrap.users.map(({ username }) => username),
+  };
+}
+
+function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {
+  const addresses = natsUrl.split(',').map((address) => new URL(address.trim()));
+  return {
+    address: addresses.map(({ host }) => host).join(','),
+    isLoopback: addresses.every(({ hostname }) => isLoopback(`${hostname}:0`)),
+    isEncrypted: addresses.some(({ protocol }) => protocol === 'tls:'),
+    hasPassword: addresses[0]?.password !== '',
+  };
+}
+
+function databaseOf(databaseUrl: string): Endpoint {
+  const { host, hostname, searchParams } = new URL(databaseUrl);
+  return {
+    address: host,
+    // Without a host it is a socket of this machine.
+    isLoopback:
+      hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
+    isEncrypted: searchParams.get('sslmode') === 'verify-full',
+  };
+}
 
 /** The shortest secret of a client, in characters. */
 export const CLIENT_SECRET_LENGTH_MIN = 32;

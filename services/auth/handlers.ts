@@ -38,7 +38,9 @@ export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
       const { session, ...pair } = await sessions.login({ ...request, peer: call.getPeer() });
       return { ...tokensOf(pair), session: sessionMessageOf(session, session.sessionId) };
     }),
-    refresh: unary(async (request) => tokensOf(await sessions.refresh(request))),
+    refresh: unary(async (request, call) =>
+      tokensOf(await sessions.refresh({ ...request, peer: call.getPeer() })),
+    ),
     logout: unary(async (_request, call) => {
       await sessions.logout(callerOf(call));
       return {};

@@ -136,8 +136,11 @@ function rateLimited(retryAfterMs: number): ServiceError {
   return new ServiceError('RATE_LIMITED', 'too many attempts', { retryAfterMs: Math.ceil(retryAfterMs) });
 }
 
-/** A household has a whole /64 of IPv6: one address of it is not one peer. */
-function networkOf(peer: string): string {
+/**
+ * The network of an address, with or without its port: itself, or its /64 when it is one of IPv6. A household has a
+ * whole /64: one address of it is not one peer.
+ */
+export function networkOf(peer: string): string {
   const host = peer
     .replace(/:\d+$/, '')
     .replace(/^\[|\]$/g, '')
