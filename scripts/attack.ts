@@ -4,6 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { attackAccess } from './attack/access.js';
 import { attackLogin } from './attack/login.js';
+import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './attack/planted.js';
 import { openRange } from './attack/range.js';
 import { Scoreboard, tableOf } from './attack/scoreboard.js';
 import { attackTokens } from './attack/tokens.js';
@@ -27,13 +28,14 @@ const LOGIN_LIMITS = {
 
 interface Options {
   readonly mutants: number;
+  readonly ordinary: number;
   readonly seed: number;
   readonly json?: string;
   readonly part?: Part;
 }
 
 /** What can be attacked by itself. */
-const PARTS = ['tokens', 'access', 'login'] as const;
+const PARTS = ['alarms', 'tokens', 'access', 'login'] as const;
 type Part = (typeof PARTS)[number];
 
 const interrupted = new AbortController();
@@ -42,8 +44,14 @@ process.exitCode = (await attack(readOptions())) ? 0 : 1;
 
 function readOptions(): Options {
   const command = new Command('attack')
-    .description('attacks a private system: tokens, access, login and refresh')
+    .description('attacks a private system: tokens, access, login and refresh, and what it says of attacks')
     .option('--mutants <number>', 'mutants of a real token', parseCount, MUTANTS_DEFAULT)
+    .option(
+      '--ordinary <number>',
+      'ordinary calls that must raise no alarm',
+      parseCount,
+      ORDINARY_CALLS_DEFAULT,
+    )
     .option(
       '--seed <number>',
       'repeats the choices of an earlier run',
@@ -62,7 +70,7 @@ function parseCount(text: string): number {
   return count;
 }
 
-async function attack({ mutants, seed, json, part }: Options): Promise<boolean> {
+async function attack({ mutants, ordinary, seed, json, part }: Options): Promise<boolean> {
   console.log(`Seed ${seed}, ${mutants} mutants.`);
   const startedMs = performance.now();
   const board = new Scoreboard();
@@ -86,9 +94,11 @@ async function attack({ mutants, seed, json, part }: Options): Promise<boolean> 
     });
     try {
       const random = createRandom(seed);
+      if (part === undefined || part === 'alarms') await attackUnderWatch(range, ordinary);
       if (part === undefined || part === 'tokens') await attackTokens(range, { mutants, random });
       if (part === undefined || part === 'access') await attackAccess(range);
       if (part === undefined || part === 'login') await attackLogin(range, random);
+      await judgeAlarms(range);
     } finally {
       range.close();
     }
