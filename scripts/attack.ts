@@ -6,6 +6,7 @@ import { attackAccess } from './attack/access.js';
 import { attackLogin } from './attack/login.js';
 import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './attack/planted.js';
 import { openRange } from './attack/range.js';
+import { recordEvents } from './attack/recorder.js';
 import { Scoreboard, tableOf } from './attack/scoreboard.js';
 import { attackTokens } from './attack/tokens.js';
 import { createRandom } from './drill/random.js';
@@ -31,6 +32,7 @@ interface Options {
   readonly ordinary: number;
   readonly seed: number;
   readonly json?: string;
+  readonly record?: string;
   readonly part?: Part;
 }
 
@@ -59,6 +61,7 @@ function readOptions(): Options {
       Math.floor(Math.random() * SEED_MAX),
     )
     .option('--json <file>', 'writes the figures there')
+    .option('--record <file>', 'writes what auth has recorded there, for npm run traces')
     .addOption(new Option('--part <part>', 'attacks this alone').choices(PARTS))
     .parse();
   return command.opts<Options>();
@@ -70,7 +73,7 @@ function parseCount(text: string): number {
   return count;
 }
 
-async function attack({ mutants, ordinary, seed, json, part }: Options): Promise<boolean> {
+async function attack({ mutants, ordinary, seed, json, record, part }: Options): Promise<boolean> {
   console.log(`Seed ${seed}, ${mutants} mutants.`);
   const startedMs = performance.now();
   const board = new Scoreboard();
@@ -99,6 +102,8 @@ async function attack({ mutants, ordinary, seed, json, part }: Options): Promise
       if (part === undefined || part === 'access') await attackAccess(range);
       if (part === undefined || part === 'login') await attackLogin(range, random);
       await judgeAlarms(range);
+      const database = system.postgres?.url('portcullis_auth');
+      if (record !== undefined && database !== undefined) await recordEvents(database, record);
     } finally {
       range.close();
     }
