@@ -11,7 +11,7 @@ import {
   type ReportedCaller,
   type ServiceReport,
 } from '../service-reports.js';
-import { networkOf } from '../throttle.js';
+import { networkOfAddress } from '../throttle.js';
 
 /**
  * A report in the words of the domain; undefined when it makes no sense, or is of another time: an old one that is
@@ -46,14 +46,16 @@ export function reportOf(
     endTime,
     refused: refused.map(({ reason, address, caller, calls }) => ({
       reason: plainText(reason),
-      network: plainText(networkOf(address)),
+      network: plainText(networkOfAddress(address)),
       caller: callerOf(caller),
       calls: Number(calls),
     })),
     refusedLeftOut: Number(message.refusedLeftOut),
     admitted: admitted.flatMap(({ caller, calls, addresses }) => {
       const known = callerOf(caller);
-      const networks = [...new Set(addresses.slice(0, 64).map((address) => plainText(networkOf(address))))];
+      const networks = [
+        ...new Set(addresses.slice(0, 64).map((address) => plainText(networkOfAddress(address)))),
+      ];
       return known === undefined ? [] : [{ caller: known, calls: Number(calls), networks }];
     }),
     principalsLeftOut: Number(message.principalsLeftOut),
