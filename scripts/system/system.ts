@@ -41,6 +41,7 @@ export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> =
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: ['auth'],
   PORTCULLIS_LOGIN_FAILURES_PER_PEER: ['auth'],
   PORTCULLIS_LOGIN_WINDOW_SECONDS: ['auth'],
+  PORTCULLIS_ANOMALIES_REVOKE: ['auth'],
 };
 
 type Service = (typeof SERVICES)[number];

@@ -266,7 +266,7 @@ describe('the review', () => {
         },
       };
       await auth.events.takeReport(report);
-      await auth.instances.answered(
+      auth.instances.answered(
         {
           ...{ service: 'inventory', instance: Buffer.alloc(16, 3), epoch: Buffer.alloc(16, 9), applied: 0n },
           ...{ entryIdAtApplied: Buffer.alloc(0), keySetVersion: Buffer.alloc(0), seen: [] },
