@@ -119,7 +119,8 @@ export function startReplica({
   const throttle = {
     attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }),
   };
-  const failures = { failed: () => undefined, limited: () => undefined };
+  const nothing = (): void => undefined;
+  const failures = { failed: nothing, limited: nothing, clientRefused: nothing };
   const sessions = createSessions({
     store,
     passwords,

@@ -23,6 +23,8 @@ export interface LoginFailures {
   failed(failure: LoginFailure): void;
   /** There had been too many attempts. */
   limited(failure: LoginFailure): void;
+  /** A client could not prove who it is; one of these is recorded in a minute for each client and network. */
+  clientRefused(clientId: string | undefined, peer: string): void;
 }
 
 /** Characters of a name's hash: enough to tell names apart. */
@@ -57,6 +59,19 @@ export function createLoginFailures({
         network: networkOf(failure.peer),
         details: { what: failure.what },
       }),
+    clientRefused: (clientId, peer) => {
+      const network = networkOf(peer);
+      events.noteSampled(`client-refused ${clientId} ${network}`, {
+        ...{
+          type: 'client-authentication-failed',
+          subject: { clientId },
+          network,
+          actor: 'anybody',
+          details: {},
+        },
+        reason: 'CLIENT_AUTHENTICATION_FAILED',
+      });
+    },
     limited: (failure) => {
       const network = networkOf(failure.peer);
       const subject = subjectOf(failure);

@@ -393,6 +393,7 @@ function createParts(
       tokens,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
       issuer,
+      onRefused: failures.clientRefused,
     }),
   };
 }

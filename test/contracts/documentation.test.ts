@@ -59,7 +59,7 @@ describe('the documentation', () => {
   it('names every type of security event, with the profile that named it and for how long it is kept', async () => {
     const rows = (await read('docs/operating.md'))
       .split('\n')
-      .filter((line) => /^\| `[a-z-]+`.*days \|$/.test(line));
+      .filter((line) => /^\| `[a-z-]+`.*days +\|$/.test(line));
     const told = rows.flatMap((row) => {
       const [, types = '', profile = '', kept = ''] = row.split('|').map((cell) => cell.trim());
       return types.split(', ').map((type) => `${type.replaceAll('`', '')} ${profile} ${kept}`);

@@ -152,6 +152,7 @@ export async function openAuth(
       ...accounts,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
       issuer: ISSUER,
+      onRefused: failures.clientRefused,
     }),
     exchange,
     revocations: createRevocations({

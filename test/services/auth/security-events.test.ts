@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { applyBootstrap } from '../../../services/auth/bootstrap.js';
 import type { Initiator, SecurityEvent, SecurityEventType } from '../../../services/auth/security-events.js';
 import {
   EVENT_KEPT_DAYS,
@@ -14,7 +15,13 @@ import {
 } from '../../../services/auth/security-events.js';
 import { EVENTS_WAITING_MAX, type EventFilter } from '../../../services/auth/security-log.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { type AuthInstance, addUser, attemptOf, codeOf, logIn, openAuth } from './instance.js';
+import { type AuthInstance, addClient, addUser, attemptOf, codeOf, logIn, openAuth } from './instance.js';
+
+const NO_PROOF = {
+  credential: { kind: 'secret', secret: 'x'.repeat(32) },
+  audiences: [],
+  scopes: [],
+} as const;
 
 describe('security events', () => {
   let fresh: FreshDatabase;
@@ -96,6 +103,41 @@ describe('security events', () => {
         .to.match(/^[\w-]{22}$/)
         .and.to.equal(third?.subject.nameHash);
       expect(JSON.stringify([first, second, third])).to.not.include('canary');
+    });
+
+    it('of a client that cannot prove who it is, by its name if it has one, and once a minute', async () => {
+      const client = await addClient(auth);
+      const peer = '198.51.100.5:1';
+      for (const clientId of [client.clientId, client.clientId, 'canary-secret', 'canary-secret']) {
+        await codeOf(auth.serviceTokens.issue({ ...NO_PROOF, clientId, peer }));
+      }
+      const events = await until('client-authentication-failed', 2);
+      expect(events.map(({ subject, network }) => [subject, network])).to.have.deep.members([
+        [{ clientId: client.clientId }, '198.51.100.5'],
+        [{}, '198.51.100.5'],
+      ]);
+    });
+
+    it('of the users and clients that the bootstrap file names', async () => {
+      const client = {
+        publicKeyPem: undefined,
+        secret: undefined,
+        audiences: [],
+        scopes: [],
+        exchangeAudiences: [],
+      };
+      const bootstrap = {
+        users: [{ username: 'olga', password: 'long enough', roles: ['admin'] as const }],
+        clients: [{ clientId: 'shop', ...client }],
+      };
+      await applyBootstrap(bootstrap, auth);
+      await applyBootstrap(bootstrap, auth);
+      const events = await eventsOf();
+      expect(events.map(({ type, actor }) => [type, actor])).to.deep.equal([
+        ['account-created', 'bootstrap'],
+        ['client-created', 'bootstrap'],
+      ]);
+      expect(events[1]?.subject).to.deep.equal({ clientId: 'shop' });
     });
 
     it('of every kind of revocation, with who did it and why', async () => {
