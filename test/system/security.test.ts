@@ -10,11 +10,12 @@ import pg from 'pg';
 import { REPORT_INTERVAL_MS } from '../../interceptors/index.js';
 import {
   FindingGrade,
-  type SecurityEventType,
+  SecurityEventType,
   SecurityServiceClient,
+  type WatchSecurityEventsResponse,
 } from '../../proto/gen/auth/v1/security_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
-import { ask } from '../../scripts/system/calls.js';
+import { ask, credentialsOf } from '../../scripts/system/calls.js';
 import {
   clientsOf,
   outcomeOf,
@@ -99,6 +100,41 @@ describe('the security of a system', function () {
       { token: olga },
     );
     expect(await outcomeOf(unknown)).to.equal('INVALID_ARGUMENT FIELD_INVALID');
+  });
+
+  it('streams events as they are recorded, and goes on where a watcher left off', async () => {
+    const watch = (resumeToken: string) =>
+      security.watchSecurityEvents(
+        {
+          filter: {
+            types: [SecurityEventType.SECURITY_EVENT_TYPE_SESSION_ESTABLISHED],
+            subject: '',
+            beginTime: undefined,
+            endTime: undefined,
+          },
+          resumeToken,
+        },
+        credentialsOf({ token: olga }),
+      );
+    const next = (stream: ReturnType<typeof watch>): Promise<WatchSecurityEventsResponse> =>
+      new Promise((resolve, reject) => {
+        stream.once('data', resolve);
+        stream.once('error', reject);
+      });
+    const first = watch('');
+    first.on('error', () => undefined);
+    const told = next(first);
+    await sleep(500);
+    const { session } = await clients.logIn('bob');
+    const { event, resumeToken } = await told;
+    expect(event?.subject?.sessionId).to.equal(session?.sessionId);
+    expect(event?.typeUri).to.match(/caep/);
+    first.cancel();
+    const later = await clients.logIn('bob');
+    const second = watch(resumeToken);
+    second.on('error', () => undefined);
+    expect((await next(second)).event?.subject?.sessionId).to.equal(later.session?.sessionId);
+    second.cancel();
   });
 
   it('has every metric in the table of the documentation, and no other', async () => {
