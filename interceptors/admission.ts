@@ -42,6 +42,7 @@ export class Admissions {
   readonly #feed: Feed;
   readonly #trusted: TrustedIssuers | undefined;
   readonly #onTokenInvalid: (fault: string) => void;
+  readonly #onVerified: (ms: number) => void;
   readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError>>();
   readonly #waitingByPeer = new Map<string, number>();
   #keys: VerificationKeys = KeyRing.EMPTY;
@@ -54,6 +55,8 @@ export class Admissions {
     /** Other issuers whose tokens are taken. */
     trusted?: TrustedIssuers | undefined;
     onTokenInvalid: (fault: string) => void;
+    /** A signature was verified, and how long that took, the wait for a thread included. */
+    onVerified?: ((ms: number) => void) | undefined;
   }) {
     this.#issuer = options.issuer;
     this.#audience = options.audience;
@@ -61,6 +64,7 @@ export class Admissions {
     this.#feed = options.feed;
     this.#trusted = options.trusted;
     this.#onTokenInvalid = options.onTokenInvalid;
+    this.#onVerified = options.onVerified ?? (() => undefined);
   }
 
   /** Puts another key set in place. */
@@ -177,7 +181,9 @@ export class Admissions {
       return refusal('RATE_LIMITED');
     }
     this.#waitingByPeer.set(peer, waiting + 1);
+    const beganMs = this.#clock.monotonicMs();
     const end = (): void => {
+      this.#onVerified(this.#clock.monotonicMs() - beganMs);
       this.#underWay.delete(text);
       const left = (this.#waitingByPeer.get(peer) ?? 1) - 1;
       if (left === 0) this.#waitingByPeer.delete(peer);
@@ -261,11 +267,11 @@ export class Admissions {
       return { kind: 'refused', error: this.#invalid('cnf') };
     }
     const objection = this.objectionTo(token, rule.allowStale);
-    if (objection !== undefined) return refused(objection);
+    if (objection !== undefined) return { ...refused(objection), token };
     // Few rules ask for the time, and reading a clock is a good part of what all this costs.
     const nowSeconds = rule.maxAuthAgeSeconds === undefined ? 0 : this.#clock.wallMs() / 1000;
     const violation = violationOf(rule, token.claims, nowSeconds);
-    if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule) };
+    if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule), token };
     return { kind: 'admitted', token, allowStale: rule.allowStale };
   }
 
@@ -276,6 +282,6 @@ export class Admissions {
   }
 }
 
-function refused(code: Parameters<typeof refusal>[0]): Admission {
+function refused(code: Parameters<typeof refusal>[0]): Extract<Admission, { kind: 'refused' }> {
   return { kind: 'refused', error: refusal(code) };
 }

@@ -39,7 +39,8 @@ export function createAssertionSigner(options: {
   };
 }
 
-function algorithmOf(key: KeyObject): string {
+/** The one algorithm that a client's private key signs with. Throws for a key of another kind. */
+export function algorithmOf(key: KeyObject): string {
   if (key.type !== 'private') throw new Error('the client key is not a private key');
   switch (key.asymmetricKeyType) {
     case 'ed25519':

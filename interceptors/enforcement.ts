@@ -31,6 +31,8 @@ export interface EnforcementOptions {
   readonly trusted?: TrustedIssuers | undefined;
   /** A token was found bad, and why. */
   readonly onTokenInvalid: (fault: string) => void;
+  /** A signature was verified, and how many milliseconds it took; nobody is told when absent. */
+  readonly onVerified?: (ms: number) => void;
   /** Cutting a call threw: a handler did, when it was told that its caller has gone. */
   readonly onCutFailed: (error: unknown) => void;
 }

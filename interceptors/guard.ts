@@ -20,11 +20,19 @@ import { type ErrorCode, ServiceError } from './errors.js';
 import { Feed } from './feed.js';
 import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
 import { type Admission, type CallGuard, guardCall, refusal } from './live-call.js';
-import { isPrivateConnection, type Plaintext } from './plaintext.js';
+import { addressOf, isPrivateConnection, type Plaintext } from './plaintext.js';
 import { type AnyCall, stateOf } from './principal.js';
 import { createRemoteSource } from './remote-source.js';
 import { exposeRepeatedCredentials } from './repeated-credentials.js';
+import {
+  createReportSender,
+  type Reporting,
+  type ReportingState,
+  type SendReport,
+  startReporting,
+} from './report-sender.js';
 import { ID_BYTES } from './revocation-list.js';
+import { ReportCollector } from './security-reports.js';
 import { type CallStatus, statusOf } from './status.js';
 import type { TokenClaims } from './token-claims.js';
 import { createTrustedIssuers, type TrustedIssuer, type TrustedIssuers } from './trusted-issuers.js';
@@ -54,7 +62,11 @@ export interface GuardOptions {
         /** The client's private key: PKCS #8 PEM, or a KeyObject. */
         readonly clientKey: ClientKey;
       }
-    | { readonly source: RevocationSource };
+    | {
+        readonly source: RevocationSource;
+        /** Takes the reports of this process, which others send over the broker; nobody when absent. */
+        readonly report?: SendReport | undefined;
+      };
   /**
    * Other issuers whose tokens are accepted as well, each with its own keys. They can be revoked through the same log.
    * An issuer that is away keeps nobody from being served but those with tokens that only it can vouch for.
@@ -90,6 +102,8 @@ export interface GuardObserver {
   tokenInvalid?(fault: string): void;
   /** A message on the broker was not the issuer's. */
   broadcastForged?(): void;
+  /** A new token's signature was verified, and how many milliseconds that took, with the wait for a thread. */
+  verified?(ms: number): void;
 }
 
 /** What a guard knows of itself. */
@@ -110,6 +124,8 @@ export interface GuardState {
   readonly tokens: number;
   /** What keeps the list from being trusted, in one phrase; empty when nothing does. */
   readonly missing: string;
+  /** Reports to the issuer of the calls that this process was asked for. */
+  readonly reports: ReportingState;
 }
 
 /** Guards a server. */
@@ -176,6 +192,10 @@ class ServerGuard implements Guard, CallGuard {
   readonly #allowsPlaintext: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
+  readonly #reports: ReportCollector;
+  readonly #connected: (plaintext: 'none' | 'local' | 'remote') => void;
+  readonly #reporting: Reporting | undefined;
+  readonly #closeSender: () => Promise<void>;
   #invalidLines = 0;
   #invalidSecond = 0;
 
@@ -195,6 +215,11 @@ class ServerGuard implements Guard, CallGuard {
       log: this.#log,
       onKeys: (issuer) => this.#enforcement.foreignKeysChanged(issuer),
     });
+    this.#reports = new ReportCollector({ service: options.audience, instance, clock: this.#clock });
+    this.#connected = (plaintext) => this.#reports.connected(plaintext);
+    const { send, close } = reportsOf(options);
+    this.#reporting = send && startReporting({ collector: this.#reports, send });
+    this.#closeSender = close;
     this.#enforcement = new Enforcement({
       issuer: options.issuer,
       audience: options.audience,
@@ -209,6 +234,7 @@ class ServerGuard implements Guard, CallGuard {
         }),
       trusted: this.#trusted,
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
+      onVerified: (ms) => this.#observer.verified?.(ms),
       onCutFailed: (error) =>
         this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut'),
     });
@@ -237,10 +263,13 @@ class ServerGuard implements Guard, CallGuard {
         else this.#enforcement.recheckAll();
         for (const listener of this.#listeners) listener();
       },
-      onForgery: () => this.#observer.broadcastForged?.(),
+      onForgery: () => {
+        this.#reports.broadcastForged();
+        this.#observer.broadcastForged?.();
+      },
     });
     for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
-    this.interceptor = (method, call) => guardCall(method.path, call, this);
+    this.interceptor = (method, call) => guardCall(method, call, this);
     this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#runner.start();
@@ -273,6 +302,7 @@ class ServerGuard implements Guard, CallGuard {
       applied: this.#feed.applied,
       tokens: this.#enforcement.admissions.tokens.size,
       missing: this.#runner.missing,
+      reports: this.#reporting?.state() ?? NO_REPORTS,
     };
   }
 
@@ -296,6 +326,8 @@ class ServerGuard implements Guard, CallGuard {
   async close(): Promise<void> {
     clearInterval(this.#expiryTimer);
     this.#trusted.close();
+    await this.#reporting?.close();
+    await this.#closeSender();
     await this.#runner.close();
   }
 
@@ -328,6 +360,18 @@ class ServerGuard implements Guard, CallGuard {
     return this.#enforcement.admissions.reliableMs(token, allowStale);
   }
 
+  wasAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
+    this.#reports.admitted(token, addressOf(call, this.#connected));
+  }
+
+  wasRefused(
+    reason: ErrorCode,
+    token: VerifiedToken | undefined,
+    call: ServerInterceptingCallInterface,
+  ): void {
+    this.#reports.refused(reason, token, addressOf(call, this.#connected));
+  }
+
   handlerFailed(path: string, error: unknown): void {
     this.#log.error({ event: 'handler_failed', path, err: error }, 'a handler failed');
   }
@@ -349,6 +393,19 @@ class ServerGuard implements Guard, CallGuard {
       this.#log.warn({ event: 'token_invalid', fault }, 'a token was refused');
     }
   }
+}
+
+const NO_REPORTS: ReportingState = { sent: 0, lost: 0, waiting: 0 };
+
+/** How this process brings its reports to the issuer: not at all without a broker, or a client's key to sign with. */
+function reportsOf({ auth, nats, audience }: GuardOptions): {
+  send: SendReport | undefined;
+  close: () => Promise<void>;
+} {
+  if ('source' in auth) return { send: auth.report, close: () => Promise.resolve() };
+  if (nats === undefined) return { send: undefined, close: () => Promise.resolve() };
+  const { clientId, clientKey } = auth;
+  return createReportSender({ ...nats, service: audience, clientId, clientKey });
 }
 
 function hasBearer(metadata: Metadata): boolean {

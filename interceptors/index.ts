@@ -24,6 +24,8 @@ export {
   signalOf,
   stillAllowed,
 } from './principal.js';
+export { REPORT_SUBJECT, REPORT_TYPE, type ReportingState, type SendReport } from './report-sender.js';
+export { REPORT_INTERVAL_MS } from './security-reports.js';
 export { type CallStatus, statusOf } from './status.js';
 export {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,

@@ -4,7 +4,12 @@
  * grpc-js ends a call stands in this file.
  */
 
-import type { Metadata, ServerInterceptingCall, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type {
+  Metadata,
+  MethodDefinition,
+  ServerInterceptingCall,
+  ServerInterceptingCallInterface,
+} from '@grpc/grpc-js';
 import type { Caller } from './admission.js';
 import { type ErrorCode, ServiceError } from './errors.js';
 import { certificateThumbprintUnder, retireConnection } from './plaintext.js';
@@ -37,6 +42,14 @@ export interface CallGuard {
   objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined;
   /** For how many milliseconds an admitted call may be relied on. */
   reliableMs(token: VerifiedToken, allowStale: boolean): number;
+  /** A call with a token was admitted; for the reports. On the way of every call: it must cost next to nothing. */
+  wasAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void;
+  /** A call was refused; its token is told where it was verified. */
+  wasRefused(
+    reason: ErrorCode,
+    token: VerifiedToken | undefined,
+    call: ServerInterceptingCallInterface,
+  ): void;
   /** A handler failed in a way of which its caller is told nothing. */
   handlerFailed(path: string, error: unknown): void;
   /** How a call was decided, or why it was cut. */
@@ -47,7 +60,7 @@ export interface CallGuard {
 export type Admission =
   | { readonly kind: 'public' }
   | { readonly kind: 'admitted'; readonly token: VerifiedToken; readonly allowStale: boolean }
-  | { readonly kind: 'refused'; readonly error: ServiceError };
+  | { readonly kind: 'refused'; readonly error: ServiceError; readonly token?: VerifiedToken };
 
 /** What is sent to a caller whose call is refused or cut, for each reason. */
 export const SENTENCES = {
@@ -86,13 +99,16 @@ const CUT_STATUSES: Readonly<Record<CutReason, CallStatus>> = {
 /** Why a handler's signal is aborted, always the same, because an error of its own for each call costs more than the rest. */
 const CALL_ENDED = new DOMException('the call has ended', 'AbortError');
 
+/** A method that is guarded, as grpc-js describes it. */
+export type GuardedMethod = Pick<MethodDefinition<unknown, unknown>, 'path' | 'responseStream'>;
+
 /** Puts a guard between a call and its handler. */
 export function guardCall(
-  path: string,
+  method: GuardedMethod,
   call: ServerInterceptingCallInterface,
   guard: CallGuard,
 ): ServerInterceptingCall {
-  const guarded: ServerInterceptingCallInterface = new GuardedCall(path, call, guard);
+  const guarded: ServerInterceptingCallInterface = new GuardedCall(method, call, guard);
   // grpc-js asks for its own class and uses what this has, no more.
   return guarded as ServerInterceptingCall;
 }
@@ -115,17 +131,24 @@ class GuardedCall
   /** The call below; whoever looks for the connection under a call follows this name, as in grpc-js. */
   readonly nextCall: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
+  readonly #answersOnce: boolean;
   #listener: InterceptingServerListener | undefined;
   #token: VerifiedToken | undefined;
   #allowStale = false;
   /** Nothing passes any longer, in either direction. */
   #closed = false;
+  /**
+   * The one answer has passed the check, so nothing is left to be kept from anybody: a call that takes its own token
+   * back is not cut between its answer and its status.
+   */
+  #answered = false;
   #finished = false;
   #abort: AbortController | undefined;
   #grace: NodeJS.Timeout | undefined;
 
-  constructor(path: string, inner: ServerInterceptingCallInterface, guard: CallGuard) {
-    this.path = path;
+  constructor(method: GuardedMethod, inner: ServerInterceptingCallInterface, guard: CallGuard) {
+    this.path = method.path;
+    this.#answersOnce = !method.responseStream;
     this.nextCall = inner;
     this.#guard = guard;
   }
@@ -190,7 +213,9 @@ class GuardedCall
 
   // biome-ignore lint/suspicious/noExplicitAny: grpc-js declares messages so.
   sendMessage(message: any, callback: () => void): void {
-    if (this.#passes()) this.nextCall.sendMessage(message, callback);
+    if (!this.#passes()) return;
+    this.#answered = this.#answersOnce;
+    this.nextCall.sendMessage(message, callback);
   }
 
   sendStatus(status: PartialStatusObject): void {
@@ -254,6 +279,7 @@ class GuardedCall
     if (this.#closed || this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.decided(this.path, admission.error.code);
+      this.#guard.wasRefused(admission.error.code, admission.token, this.nextCall);
       this.#close(statusOf(admission.error));
       return;
     }
@@ -261,6 +287,7 @@ class GuardedCall
       this.#token = admission.token;
       this.#allowStale = admission.allowStale;
       admission.token.link(this);
+      this.#guard.wasAdmitted(admission.token, this.nextCall);
     }
     this.#guard.decided(this.path, 'ADMITTED');
     attachState(metadata, this);
@@ -271,7 +298,7 @@ class GuardedCall
   #passes(): boolean {
     if (this.#closed || this.#finished) return false;
     const token = this.#token;
-    if (token === undefined) return true;
+    if (token === undefined || this.#answered) return true;
     const objection = this.#guard.objectionTo(token, this.#allowStale);
     if (objection === undefined) return true;
     this.#cut(objection);

@@ -51,6 +51,7 @@ interface Session {
   readonly socket?: { readonly remoteAddress?: string };
   goaway?(code: number, lastStreamId: number): void;
   close?(): void;
+  [ADDRESS]?: string;
 }
 
 /** HTTP/2 error code NO_ERROR (RFC 9113 §7), and the highest number of a stream: none is turned away. */
@@ -80,6 +81,28 @@ export function retireConnection(call: ServerInterceptingCallInterface): void {
   const session = sessionOf(call);
   session?.goaway?.(HTTP2_NO_ERROR, HTTP2_STREAM_ID_MAX);
   session?.close?.();
+}
+
+// Kept on the session itself: to be read with every call, from a map it would cost more than all of the rest.
+const ADDRESS = Symbol('address');
+
+/**
+ * The IP address that a call comes from; empty when it cannot be told. The same text for the same connection.
+ *
+ * @param onNew - told of each connection once, whether it has no TLS, and if so whether it comes from elsewhere
+ */
+export function addressOf(
+  call: ServerInterceptingCallInterface,
+  onNew: (plaintext: 'none' | 'local' | 'remote') => void,
+): string {
+  const session = sessionOf(call);
+  if (session === undefined) return '';
+  const known = session[ADDRESS];
+  if (known !== undefined) return known;
+  const address = session.socket?.remoteAddress ?? '';
+  session[ADDRESS] = address.replace(/^::ffff:(?=\d+\.)/, '');
+  onNew(session.encrypted === true ? 'none' : isLoopbackHost(address) ? 'local' : 'remote');
+  return session[ADDRESS];
 }
 
 const verdicts = new WeakMap<Session, boolean>();

@@ -37,6 +37,11 @@ export class VerifiedToken {
   indexed = false;
   /** Used since the last look for a token to forget. */
   used = true;
+  /** Calls admitted with it since they were last reported. */
+  calls = 0;
+  /** Where the last of them came from, and where others did since they were last reported. */
+  address = '';
+  otherAddresses: Set<string> | undefined;
   /** The first of its live calls. */
   firstCall: LiveCall | undefined;
   /** The next token of the same bucket. */

@@ -4,7 +4,9 @@ import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { attackAccess } from './attack/access.js';
 import { attackLogin } from './attack/login.js';
+import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './attack/planted.js';
 import { openRange } from './attack/range.js';
+import { recordEvents } from './attack/recorder.js';
 import { Scoreboard, tableOf } from './attack/scoreboard.js';
 import { attackTokens } from './attack/tokens.js';
 import { createRandom } from './drill/random.js';
@@ -27,13 +29,15 @@ const LOGIN_LIMITS = {
 
 interface Options {
   readonly mutants: number;
+  readonly ordinary: number;
   readonly seed: number;
   readonly json?: string;
+  readonly record?: string;
   readonly part?: Part;
 }
 
 /** What can be attacked by itself. */
-const PARTS = ['tokens', 'access', 'login'] as const;
+const PARTS = ['alarms', 'tokens', 'access', 'login'] as const;
 type Part = (typeof PARTS)[number];
 
 const interrupted = new AbortController();
@@ -42,8 +46,14 @@ process.exitCode = (await attack(readOptions())) ? 0 : 1;
 
 function readOptions(): Options {
   const command = new Command('attack')
-    .description('attacks a private system: tokens, access, login and refresh')
+    .description('attacks a private system: tokens, access, login and refresh, and what it says of attacks')
     .option('--mutants <number>', 'mutants of a real token', parseCount, MUTANTS_DEFAULT)
+    .option(
+      '--ordinary <number>',
+      'ordinary calls that must raise no alarm',
+      parseCount,
+      ORDINARY_CALLS_DEFAULT,
+    )
     .option(
       '--seed <number>',
       'repeats the choices of an earlier run',
@@ -51,6 +61,7 @@ function readOptions(): Options {
       Math.floor(Math.random() * SEED_MAX),
     )
     .option('--json <file>', 'writes the figures there')
+    .option('--record <file>', 'writes what auth has recorded there, for npm run traces')
     .addOption(new Option('--part <part>', 'attacks this alone').choices(PARTS))
     .parse();
   return command.opts<Options>();
@@ -62,7 +73,7 @@ function parseCount(text: string): number {
   return count;
 }
 
-async function attack({ mutants, seed, json, part }: Options): Promise<boolean> {
+async function attack({ mutants, ordinary, seed, json, record, part }: Options): Promise<boolean> {
   console.log(`Seed ${seed}, ${mutants} mutants.`);
   const startedMs = performance.now();
   const board = new Scoreboard();
@@ -86,9 +97,13 @@ async function attack({ mutants, seed, json, part }: Options): Promise<boolean> 
     });
     try {
       const random = createRandom(seed);
+      if (part === undefined || part === 'alarms') await attackUnderWatch(range, ordinary);
       if (part === undefined || part === 'tokens') await attackTokens(range, { mutants, random });
       if (part === undefined || part === 'access') await attackAccess(range);
       if (part === undefined || part === 'login') await attackLogin(range, random);
+      await judgeAlarms(range);
+      const database = system.postgres?.url('portcullis_auth');
+      if (record !== undefined && database !== undefined) await recordEvents(database, record);
     } finally {
       range.close();
     }

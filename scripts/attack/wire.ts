@@ -79,11 +79,15 @@ export interface Peer {
   close(): void;
 }
 
-/** Connects to `host:port` when something is sent, and again when it must. */
-export function createPeer(address: string): Peer {
+/**
+ * Connects to `host:port` when something is sent, and again when it must.
+ *
+ * @param from - the address of this machine to connect from; any when absent
+ */
+export function createPeer(address: string, from?: string): Peer {
   let shared: Connection | undefined;
   const connection = (): Connection => {
-    if (shared === undefined || !shared.usable) shared = new Connection(address);
+    if (shared === undefined || !shared.usable) shared = new Connection(address, from);
     return shared;
   };
   return {
@@ -91,7 +95,7 @@ export function createPeer(address: string): Peer {
       const answer = await connection().send(shot);
       if (answer.kind !== 'closed') return answer;
       // Another request may have ended the connection: only alone does it show which one it was.
-      const own = new Connection(address);
+      const own = new Connection(address, from);
       const again = await own.send(shot);
       own.close();
       return again;
@@ -117,12 +121,13 @@ class Connection {
   #block: { stream: number; ends: boolean; parts: Buffer[] } | undefined;
   #open = true;
 
-  constructor(address: string) {
+  constructor(address: string, from: string | undefined) {
     const at = address.lastIndexOf(':');
     this.#socket = connect({
       host: address.slice(0, at),
       port: Number(address.slice(at + 1)),
       noDelay: true,
+      ...(from !== undefined && { localAddress: from }),
     });
     this.#socket.on('data', (chunk) => this.#receive(chunk));
     this.#socket.on('error', () => this.close());

@@ -123,6 +123,8 @@ export function startReplica({
   const throttle = {
     attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }),
   };
+  const nothing = (): void => undefined;
+  const failures = { failed: nothing, limited: nothing, clientRefused: nothing };
   const sessions = createSessions({
     store,
     passwords,
@@ -130,6 +132,7 @@ export function startReplica({
     tokens,
     clock,
     loginBinding: 'off',
+    failures,
     refreshKey: Buffer.alloc(32, 7),
   });
   startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);
@@ -138,7 +141,7 @@ export function startReplica({
     exchange,
     revocations,
     epochs: createEpochs({ store, keys, clock }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
     issueServiceToken: () =>
       store.transaction(async (tx) => {

@@ -19,6 +19,7 @@ const READY_POLL_MS = 15;
 
 const REVOCATIONS = 'portcullis.v1.revocations';
 const APPLIED = 'portcullis.v1.applied';
+const REPORTS = 'portcullis.v1.security';
 const INBOX = '_INBOX.>';
 
 /** The users of our server. `test` may do anything, and exists only where it is asked for. */
@@ -130,14 +131,24 @@ async function loadPasswords(file: string): Promise<Passwords> {
   return made as Passwords;
 }
 
+/** What one user may do. `allow_responses`: publish to the inbox of who has just asked, and nowhere else. */
+interface Rights {
+  readonly publish: readonly string[];
+  readonly subscribe: readonly string[];
+  readonly allow_responses?: true;
+}
+
 /**
- * Auth tells of revocations; the others listen, and each may say only under its own name what it has
- * applied. So a service that was broken into can publish no revocation and speak for no other.
+ * Auth tells of revocations, and acknowledges reports; the others listen, and each may report only under its own
+ * name. So a service that was broken into can publish no revocation and speak for no other.
  */
-function rightsOf(user: NatsUser): { publish: string[]; subscribe: string[] } {
+function rightsOf(user: NatsUser): Rights {
   if (user === 'test') return { publish: ['>'], subscribe: ['>'] };
-  if (user === 'auth') return { publish: [REVOCATIONS], subscribe: [REVOCATIONS, `${APPLIED}.*`, INBOX] };
-  return { publish: [`${APPLIED}.${user}`], subscribe: [REVOCATIONS, INBOX] };
+  if (user === 'auth') {
+    const subscribe = [REVOCATIONS, `${APPLIED}.*`, `${REPORTS}.*`, INBOX];
+    return { publish: [REVOCATIONS], subscribe, allow_responses: true };
+  }
+  return { publish: [`${APPLIED}.${user}`, `${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
 }
 
 /** nats-server reads JSON as well as its own notation. */

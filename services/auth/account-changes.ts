@@ -2,13 +2,14 @@
 
 import type { Clock } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { LoginFailures } from './login-failures.js';
 import { type Passwords, passwordFault } from './passwords.js';
 import { userRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
 import { changeAndRevoke, receiptOf } from './revoking-change.js';
 import { audiencesOfScopes, scopesOfRoles } from './roles.js';
 import { isUuid, parseRequestId } from './text-checks.js';
-import type { Throttle } from './throttle.js';
+import { networkOf, type Throttle } from './throttle.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
 import { parseRoles, type User } from './users.js';
 
@@ -66,6 +67,7 @@ export interface AccountChangesDeps {
   /** That of the logins: a stolen token must not give a thief guesses of its own. */
   readonly throttle: Throttle;
   readonly clock: Clock;
+  readonly failures: LoginFailures;
 }
 
 /** The changes of accounts of this database. */
@@ -77,6 +79,9 @@ export function createAccountChanges(deps: AccountChangesDeps): AccountChanges {
       return await change(deps, 'SetUserRoles', request, [roles], async (tx, userId, generation) => {
         const scopes = scopesOfRoles(roles);
         await tx.users.setRoles(userId, roles);
+        const { actor } = request;
+        const about = { subject: { userId }, actor, reason: 'roles changed', network: '' };
+        await tx.events.record({ ...about, type: 'token-claims-change', details: { roles } });
         await tx.sessions.restamp(userId, {
           from: generation - 1n,
           to: generation,
@@ -90,6 +95,9 @@ export function createAccountChanges(deps: AccountChangesDeps): AccountChanges {
       await change(deps, 'DisableUser', request, [], async (tx, userId) => {
         await tx.users.setDisabled(userId, true);
         await tx.sessions.endAllOf(userId, 'USER_DISABLED');
+        const { actor } = request;
+        const about = { subject: { userId }, actor, reason: 'user disabled', network: '' };
+        await tx.events.record({ ...about, type: 'account-disabled', details: {} });
         return 'user disabled';
       }),
     enable: (request) => enable(deps, request),
@@ -97,7 +105,7 @@ export function createAccountChanges(deps: AccountChangesDeps): AccountChanges {
 }
 
 async function changePassword(
-  { store, passwords, throttle, clock }: AccountChangesDeps,
+  { store, passwords, throttle, clock, failures }: AccountChangesDeps,
   request: { userId: string; oldPassword: string; newPassword: string; peer: string },
 ): Promise<Receipt> {
   const { userId } = request;
@@ -107,8 +115,16 @@ async function changePassword(
     ? await store.transaction((tx) => tx.users.credentialsOfId(userId))
     : undefined;
   if (credentials === undefined) throw oldPasswordWrong();
-  const counted = await throttle.attempt(credentials.username, request.peer);
-  if (!(await passwords.verify(credentials.passwordHash, request.oldPassword))) throw oldPasswordWrong();
+  const what = 'change of password';
+  const failed = { what, name: credentials.username, userId, peer: request.peer } as const;
+  const counted = await throttle.attempt(credentials.username, request.peer).catch((error: unknown) => {
+    failures.limited(failed);
+    throw error;
+  });
+  if (!(await passwords.verify(credentials.passwordHash, request.oldPassword))) {
+    failures.failed(failed);
+    throw oldPasswordWrong();
+  }
   await counted.succeeded();
   const passwordHash = await passwords.hash(request.newPassword);
   let startedMs = 0;
@@ -120,6 +136,14 @@ async function changePassword(
     await tx.loginNetworks.forgetAllOf(userId);
     const { networkKey } = counted;
     if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId });
+    await tx.events.record({
+      type: 'credential-change',
+      subject: { userId },
+      actor: userId,
+      reason: 'password changed',
+      network: networkOf(request.peer),
+      details: { credential: 'password', change: 'update' },
+    });
     startedMs = clock.monotonicMs();
     const entry = { ...userRevocation(userId, generation), reason: 'password changed', actor: userId };
     return await tx.revocations.append([entry]);
@@ -159,6 +183,8 @@ async function enable({ store }: AccountChangesDeps, request: AccountRequest): P
   return await store.transaction((tx) =>
     tx.once({ subject: actor, method: 'EnableUser', requestId, payload: userId }, async () => {
       await tx.users.setDisabled(userId, false);
+      const about = { subject: { userId }, actor, reason: 'user enabled', network: '' };
+      await tx.events.record({ ...about, type: 'account-enabled', details: {} });
       const user = await tx.users.find(userId);
       if (user === undefined) throw noSuchUser();
       return user;

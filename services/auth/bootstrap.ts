@@ -31,6 +31,8 @@ export interface BootstrapClient {
   readonly certificateBound: boolean;
 }
 
+const BY_BOOTSTRAP = { actor: 'bootstrap', reason: 'named in the bootstrap file', network: '' } as const;
+
 /** Creates what is absent, and names the users who cannot be: others have names that look alike. Several replicas may do so at once. */
 export async function applyBootstrap(
   bootstrap: Bootstrap,
@@ -40,21 +42,30 @@ export async function applyBootstrap(
   for (const { secret, ...client } of bootstrap.clients) {
     if (await store.transaction((tx) => tx.clients.find(client.clientId))) continue;
     const secretHash = secret === undefined ? undefined : await passwords.hash(secret);
-    const inserted = await store.transaction((tx) => tx.clients.insertWhenAbsent({ ...client, secretHash }));
+    const { clientId } = client;
+    const inserted = await store.transaction(async (tx) => {
+      if (!(await tx.clients.insertWhenAbsent({ ...client, secretHash }))) return false;
+      await tx.events.record({ ...BY_BOOTSTRAP, type: 'client-created', subject: { clientId }, details: {} });
+      return true;
+    });
     if (inserted) created.clients += 1;
   }
   for (const { username, password, roles } of bootstrap.users) {
     if (await store.transaction((tx) => tx.users.hasName(username))) continue;
     const passwordHash = await passwords.hash(password);
-    const user = await store.transaction((tx) =>
-      tx.users.insert({
-        userId: randomUUID(),
-        username,
-        nameSkeleton: skeletonOf(username),
-        passwordHash,
-        roles,
-      }),
-    );
+    const user = await store.transaction(async (tx) => {
+      const userId = randomUUID();
+      const nameSkeleton = skeletonOf(username);
+      const inserted = await tx.users.insert({ userId, username, nameSkeleton, passwordHash, roles });
+      if (inserted === undefined) return undefined;
+      await tx.events.record({
+        ...BY_BOOTSTRAP,
+        type: 'account-created',
+        subject: { userId },
+        details: { roles },
+      });
+      return inserted;
+    });
     if (user !== undefined) created.users += 1;
     else if (!(await store.transaction((tx) => tx.users.hasName(username))))
       created.lookAlikes.push(username);

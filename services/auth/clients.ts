@@ -8,7 +8,7 @@ import { checkReason, clientRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
 import { changeAndRevoke } from './revoking-change.js';
 import { isUuid, parseRequestId, parseWords } from './text-checks.js';
-import type { AuthStore } from './transaction.js';
+import type { AuthStore, AuthTransaction } from './transaction.js';
 import type { PageRequest } from './users.js';
 
 /** The client of everybody who logs in without naming one. */
@@ -162,6 +162,7 @@ export function createClients(deps: ClientsDeps): Clients {
         await tx.clients.setDisabled(clientId, true);
         const client = await tx.clients.find(clientId);
         if (client === undefined) throw noSuchClient();
+        await record(tx, 'client-disabled', { actor, clientId, reason });
         const entry = {
           ...clientRevocation(clientId, generation),
           actor,
@@ -221,9 +222,18 @@ async function create(
       });
       const client = inserted ? await tx.clients.find(clientId) : undefined;
       if (client === undefined) throw new ServiceError('ALREADY_EXISTS', 'this client id is taken');
+      await record(tx, 'client-created', { actor, clientId, reason: '' });
       return withoutSecret(client);
     }),
   );
+}
+
+async function record(
+  tx: AuthTransaction,
+  type: 'client-created' | 'client-disabled',
+  { actor, clientId, reason }: { actor: string; clientId: string; reason: string },
+): Promise<void> {
+  await tx.events.record({ type, subject: { clientId }, actor, reason, network: '', details: {} });
 }
 
 function checkCredential(credential: NewCredential | undefined): asserts credential is NewCredential {

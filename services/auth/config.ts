@@ -6,6 +6,7 @@ import {
   base64urlBytes,
   fileContents,
   hostPort,
+  isLoopback,
   type LogLevel,
   logLevel,
   milliseconds,
@@ -15,6 +16,7 @@ import {
   parseEnvironment,
   seconds,
   secret,
+  someOf,
   url,
   wholeNumber,
   withDefault,
@@ -26,12 +28,15 @@ import {
   parseTrustedIssuers,
   TRUSTED_ISSUERS_VARIABLES,
 } from '../common/trusted-issuers.js';
+import { REVOKING_RULES } from './anomaly-watch.js';
 import type { Bootstrap } from './bootstrap.js';
 import { clientIdFault, clientSecretFault, parseClientKey } from './clients.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
 import { passwordFault } from './passwords.js';
 import { OWN_AUDIENCE, ROLES } from './roles.js';
+import type { AnomalyRule } from './security-events.js';
+import type { Endpoint, ReviewSettings } from './security-review.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions.js';
 import { LIST_LENGTH_MAX } from './text-checks.js';
 import {
@@ -79,6 +84,8 @@ export interface Config {
   readonly loginLimits: ThrottleLimits;
   /** Whether users' sessions are bound to the certificates that they log in with. */
   readonly loginBinding: LoginBinding;
+  /** The rules for anomalies whose findings revoke the session that they name. */
+  readonly anomaliesRevoke: readonly AnomalyRule[];
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
   /** Other issuers whose tokens can be exchanged. */
@@ -128,6 +135,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
+    anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
     tls: tlsSettingsOf(values),
     trustedIssuers: parseTrustedIssuers(values, OWN_AUDIENCE).issuers,
@@ -177,10 +185,53 @@ const VARIABLES = {
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
+  PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
   ...TLS_VARIABLES,
   ...TRUSTED_ISSUERS_VARIABLES,
 };
+
+/** What the review judges of a configuration. */
+export function reviewSettingsOf(config: Config): ReviewSettings {
+  const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
+  const { reflection, logLevel: level, tls } = config;
+  const isEncrypted = tls.listener !== undefined;
+  return {
+    ...{ signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits, reflection },
+    logLevel: level,
+    allowsPlaintext: tls.plaintext === 'allow',
+    listeners: [config.listen, config.opsListen].map((address) => ({
+      address,
+      isLoopback: isLoopback(address),
+      isEncrypted,
+    })),
+    asksForCertificates: tls.listener !== undefined && tls.listener.clientAuth !== 'off',
+    broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl),
+    database: databaseOf(config.databaseUrl),
+    bootstrapUsers: config.bootstrap.users.map(({ username }) => username),
+  };
+}
+
+function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {
+  const addresses = natsUrl.split(',').map((address) => new URL(address.trim()));
+  return {
+    address: addresses.map(({ host }) => host).join(','),
+    isLoopback: addresses.every(({ hostname }) => isLoopback(`${hostname}:0`)),
+    isEncrypted: addresses.some(({ protocol }) => protocol === 'tls:'),
+    hasPassword: addresses[0]?.password !== '',
+  };
+}
+
+function databaseOf(databaseUrl: string): Endpoint {
+  const { host, hostname, searchParams } = new URL(databaseUrl);
+  return {
+    address: host,
+    // Without a host it is a socket of this machine.
+    isLoopback:
+      hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
+    isEncrypted: searchParams.get('sslmode') === 'verify-full',
+  };
+}
 
 const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);
 

@@ -44,6 +44,14 @@ export function createEpochs(deps: {
           // Whoever starts meanwhile must not make keys for an epoch that is about to end.
           await tx.keys.lockMaking();
           const endedSessions = await endAndRetire(tx);
+          await tx.events.record({
+            type: 'epoch-opened',
+            subject: {},
+            actor,
+            reason,
+            network: '',
+            details: { endedSessions },
+          });
           const startedMs = clock.monotonicMs();
           const opened = await tx.revocations.openEpoch({ reason, actor });
           for (const key of made) await tx.keys.insert(key);

@@ -49,7 +49,13 @@ export function createAuthHandlers(deps: AuthHandlersDeps): AuthServiceServer {
       return { ...tokensOf(pair), session: sessionMessageOf(session, session.sessionId) };
     }),
     refresh: unary(async (request, call) =>
-      tokensOf(await sessions.refresh({ ...request, certificateThumbprint: certificateThumbprintOf(call) })),
+      tokensOf(
+        await sessions.refresh({
+          ...request,
+          peer: call.getPeer(),
+          certificateThumbprint: certificateThumbprintOf(call),
+        }),
+      ),
     ),
     logout: unary(async (_request, call) => {
       await sessions.logout(callerOf(call));

@@ -100,6 +100,8 @@ export interface KeyLife {
    *   DEPENDENCY_UNAVAILABLE
    */
   rotate(request: RotateRequest): Promise<Rotation>;
+  /** Since when the keys sign that sign now. */
+  signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>>;
   /** Makes what is missing, rotates what is due, forgets what is over. Any number of replicas may do so. */
   tend(): Promise<void>;
 }
@@ -126,7 +128,10 @@ export function createKeyLife(deps: KeyLifeDeps): KeyLife {
     const rotation = await store.transaction(async (tx) => {
       await tx.keys.lockMaking();
       const outlook = await tx.keys.outlook(purpose);
-      return isDue(outlook, rotationDays * DAY_MS) ? await rotateByRoutine(tx, purpose, outlook) : undefined;
+      if (!isDue(outlook, rotationDays * DAY_MS)) return undefined;
+      const rotated = await rotateByRoutine(tx, purpose, outlook);
+      await recordRotation(tx, rotated, { reason: 'by schedule', actor: 'auth' });
+      return rotated;
     });
     if (rotation === undefined) return;
     onRotated(rotation);
@@ -152,7 +157,9 @@ export function createKeyLife(deps: KeyLifeDeps): KeyLife {
           if (emergency) return await rotateInEmergency(tx, request, clock);
           const outlook = await tx.keys.outlook(purpose);
           demandReady(outlook);
-          return await rotateByRoutine(tx, purpose, outlook);
+          const rotated = await rotateByRoutine(tx, purpose, outlook);
+          await recordRotation(tx, rotated, { reason, actor });
+          return rotated;
         });
       });
       if (isNew) {
@@ -162,6 +169,16 @@ export function createKeyLife(deps: KeyLifeDeps): KeyLife {
       }
       return rotation;
     },
+
+    signingSince: () =>
+      store.transaction(async (tx) => {
+        const since = new Map<KeyPurpose, Date>();
+        for (const purpose of PURPOSES) {
+          const { signing } = await tx.keys.outlook(purpose);
+          if (signing !== undefined) since.set(purpose, signing.signTime);
+        }
+        return since;
+      }),
 
     tend: async () => {
       await keys.replenish();
@@ -229,6 +246,7 @@ async function rotateInEmergency(
   if (signing === undefined || next === undefined) throw noKeyYet();
   const revocation = await takeBackKey(tx, signing.kid);
   const keys = { signingKey: await recordOf(tx, next.kid), formerKey: await recordOf(tx, signing.kid) };
+  await recordRotation(tx, keys, { reason, actor, emergency: true });
   const startedMs = clock.monotonicMs();
   // Whoever hears of it asks at once, and is told of the next key, which may be known to few.
   const appended = await tx.revocations.append([{ ...revocation, reason, actor, acknowledge: true }]);
@@ -243,6 +261,19 @@ async function rotateInEmergency(
       enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs),
     },
   };
+}
+
+async function recordRotation(
+  tx: AuthTransaction,
+  { signingKey, formerKey }: Pick<Rotation, 'signingKey' | 'formerKey'>,
+  { emergency = false, ...by }: { reason: string; actor: string; emergency?: boolean },
+): Promise<void> {
+  const { kid: keyId, purpose } = signingKey;
+  const details = { purpose, formerKeyId: formerKey.kid, emergency };
+  await tx.events.record({ ...by, type: 'key-rotated', subject: { keyId }, network: '', details });
+  if (!emergency) return;
+  const subject = { keyId: formerKey.kid };
+  await tx.events.record({ ...by, type: 'key-revoked', subject, network: '', details: {} });
 }
 
 /** How long the commit of a rotation may take, in milliseconds. */

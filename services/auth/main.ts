@@ -9,28 +9,37 @@ import {
   protoMetadata as clientMetadata,
 } from '../../proto/gen/auth/v1/client_service.js';
 import { KeyServiceService, protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
+import {
+  SecurityServiceService,
+  protoMetadata as securityMetadata,
+} from '../../proto/gen/auth/v1/security_service.js';
 import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import {
   RevocationServiceService,
   protoMetadata as revocationMetadata,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { Report } from '../../proto/gen/portcullis/security/v1/report.js';
 import { type Database, openDatabase } from '../common/database.js';
 import { ConfigurationError } from '../common/env.js';
 import { createGuardMetrics } from '../common/guard-metrics.js';
 import { hostMethods, startHost } from '../common/host.js';
 import { createLog, flushLog, type Log } from '../common/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/process.js';
+import { registerStateMetrics } from '../common/state-metrics.js';
 import { openTls } from '../common/tls.js';
 import { createAccountChanges } from './account-changes.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createForeignTokens } from './adapters/foreign-tokens.js';
+import { reportOf } from './adapters/report-messages.js';
+import { type ReportReceiver, receiveReports } from './adapters/report-receiver.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
+import { createAnomalyWatch, JUDGING_INTERVAL_MS } from './anomaly-watch.js';
 import { applyBootstrap } from './bootstrap.js';
 import { createClientHandlers } from './client-handlers.js';
 import { createClients } from './clients.js';
-import { type Config, parseConfig } from './config.js';
+import { type Config, parseConfig, reviewSettingsOf } from './config.js';
 import { createEpochs } from './epochs.js';
 import { createExchange } from './exchange.js';
 import { createAuthHandlers, createUserHandlers } from './handlers.js';
@@ -40,14 +49,22 @@ import { createInstances } from './instances.js';
 import { createKeyHandlers } from './key-handlers.js';
 import { createKeyLife, type Rotation } from './key-life.js';
 import { readPublishedKeys } from './key-store.js';
-import { createKeys, createPublicKeys, UnusableKeyError } from './keys.js';
+import { createKeys, createPublicKeys, type KeyPurpose, UnusableKeyError } from './keys.js';
+import { createLoginFailures } from './login-failures.js';
+import { createAuthCounts } from './metrics.js';
 import { createPasswords } from './passwords.js';
+import { createReviewFacts } from './review-facts.js';
+import { createReviewStore } from './review-store.js';
 import { createRevocationHandlers } from './revocation-handlers.js';
 import type { LogBatch, SyncQuestion } from './revocation-log.js';
 import { createRevocationStore } from './revocation-store.js';
 import { createRevocations } from './revocations.js';
 import { OWN_AUDIENCE } from './roles.js';
 import { createFingerprint, deriveSecret } from './secrets.js';
+import { createSecurityHandlers } from './security-handlers.js';
+import { createSecurityLog } from './security-log.js';
+import { createSecurityReview } from './security-review.js';
+import { createSecurityStore } from './security-store.js';
 import { createServiceTokens } from './service-tokens.js';
 import { createSessions } from './sessions.js';
 import { clean, createAuthStore } from './store.js';
@@ -60,9 +77,13 @@ const SERVICE_NAMES = [
   'auth.v1.AuthService',
   'auth.v1.ClientService',
   'auth.v1.KeyService',
+  'auth.v1.SecurityService',
   'auth.v1.UserService',
   'portcullis.revocation.v1.RevocationService',
 ];
+
+/** Most security events that one round drops. */
+const EVENTS_DROPPED_MAX = 5000;
 
 /** The pause between two attempts to prepare the database, in milliseconds. */
 const PREPARE_RETRY_MS = 250;
@@ -89,6 +110,7 @@ async function serve(config: Config): Promise<void> {
   let broadcaster: Broadcaster | undefined;
   // This process need not wait for the broker, which may be away or frozen, to tell it what it has done itself.
   let follower = (_: LogBatch): void => {};
+  let signingSince: ReadonlyMap<KeyPurpose, Date> = new Map();
   const onRevoked = (batch: LogBatch): void => {
     broadcaster?.publish(batch);
     follower(batch);
@@ -101,7 +123,7 @@ async function serve(config: Config): Promise<void> {
   const guard = await createGuard({
     issuer,
     audience: OWN_AUDIENCE,
-    auth: { source },
+    auth: { source, report: parts.takeOwnReport },
     nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
@@ -109,6 +131,18 @@ async function serve(config: Config): Promise<void> {
     observer: metrics.observer,
   });
   metrics.attach(guard);
+  let receiver: ReportReceiver | undefined;
+  registerStateMetrics(
+    metrics.registry,
+    parts.counts.read({
+      clock: systemClock,
+      events: parts.events.counts,
+      reports: () => receiver?.counts() ?? { taken: 0, forged: 0 },
+      broadcasts: () => broadcaster?.state() ?? { sent: 0, dropped: 0 },
+      instances: parts.instances.asked,
+      signingSince: () => signingSince,
+    }),
+  );
 
   let unprepared = 'keys and first accounts are not prepared yet';
   const host = await startHost({
@@ -127,6 +161,7 @@ async function serve(config: Config): Promise<void> {
       guard.addService(server, UserServiceService, userMetadata, createUserHandlers(parts));
       guard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(parts));
       guard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(parts));
+      guard.addService(server, SecurityServiceService, securityMetadata, createSecurityHandlers(parts));
       guard.addService(server, RevocationServiceService, revocationMetadata, revocationHandlers);
     },
     serviceNames: SERVICE_NAMES,
@@ -148,13 +183,31 @@ async function serve(config: Config): Promise<void> {
       log,
     });
 
+  if (natsUrl !== undefined) {
+    receiver = receiveReports({
+      ...{ url: natsUrl, files: tls.broker, issuer, wallMs: systemClock.wallMs },
+      findClient: (clientId) => parts.store.transaction((tx) => tx.clients.find(clientId)),
+      take: parts.events.takeReport,
+      onForged: parts.reportForged,
+    });
+  }
+
   const chores = {
     revocations: () => parts.revocations.purge(),
     instances: () => parts.instances.forgetSilent(),
-    keys: () => parts.keyLife.tend(),
+    keys: async () => {
+      await parts.keyLife.tend();
+      signingSince = await parts.keyLife.signingSince();
+    },
+    events: () => parts.securityStore.dropExpired(EVENTS_DROPPED_MAX),
     accounts: () => clean(database),
   };
   const housekeeping = startHousekeeping({ chores, log });
+  const judging = startHousekeeping({
+    chores: { anomalies: () => parts.anomalies.judge() },
+    log,
+    intervalMs: JUDGING_INTERVAL_MS,
+  });
   const stopping = new AbortController();
   runUntilSignal({
     log,
@@ -164,8 +217,11 @@ async function serve(config: Config): Promise<void> {
       stopping.abort();
       await host.stop();
       await housekeeping.stop();
+      await receiver?.close();
       await broadcaster?.close();
       await guard.close();
+      await judging.stop();
+      await parts.events.close();
       await parts.instances.close();
       parts.foreignTokens.close();
       await database.close();
@@ -183,6 +239,7 @@ async function serve(config: Config): Promise<void> {
         log.warn(created, 'users of the bootstrap file have names that look like those of others');
       }
     });
+    signingSince = await parts.keyLife.signingSince();
     unprepared = '';
     host.readinessChanged();
     guard.askNow();
@@ -222,7 +279,11 @@ function createParts(
   const { issuer, keyEncryptionKey, signingAlgorithm, accessTokenSeconds, loginLimits } = config;
   const { database, onRevoked } = outside;
   const clock = systemClock;
-  const store = createAuthStore({ database, onRevoked });
+  const securityStore = createSecurityStore(database);
+  const events = createSecurityLog({ store: securityStore, clock, log: outside.log });
+  const counts = createAuthCounts();
+  const store = createAuthStore({ database, onRevoked, events: events.observer });
+  const failures = createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') });
   const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
   const verifyToken = createTokenVerifier(issuer);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken });
@@ -236,11 +297,16 @@ function createParts(
   });
   const exchange = createExchange({ store, tokens, foreignTokens });
   const log = createRevocationStore({ database, publishedKeys: readPublishedKeys });
-  const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void =>
+  const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void => {
+    events.noteSampled(`log-changed ${service}`, {
+      ...{ type: 'log-changed', actor: 'auth', network: '', subject: { service }, details: {} },
+      reason: 'an instance has seen revocations that the database does not have',
+    });
     outside.log.error(
       { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
       'an instance has seen revocations that the database does not have: it was restored or lost transactions',
     );
+  };
   const guesses = {
     counters: createAttemptCounters(database),
     clock,
@@ -277,6 +343,37 @@ function createParts(
       onNextMissing: replenishSoon,
     }),
     instances,
+    counts,
+    events,
+    securityStore,
+    anomalies: createAnomalyWatch({
+      store,
+      events: securityStore,
+      revoking: config.anomaliesRevoke,
+      onFinding: ({ subject, details }, action) => {
+        counts.anomalyFound(details.rule);
+        outside.log.warn(
+          { event: 'anomaly_detected', ...details, about: subject, action },
+          'an anomaly was found',
+        );
+      },
+    }),
+    review: createSecurityReview(
+      createReviewFacts({
+        store: createReviewStore(database),
+        settings: reviewSettingsOf(config),
+        ...{ instances, passwords, clock },
+      }),
+    ),
+    takeOwnReport: async (message: Report) => {
+      const report = reportOf(message, { source: OWN_AUDIENCE, issuer, wallMs: clock.wallMs });
+      if (report !== undefined) await events.takeReport(report);
+    },
+    reportForged: () =>
+      events.noteSampled('report-forged', {
+        ...{ type: 'broadcasts-forged', actor: 'auth', network: '', subject: {}, details: { messages: 1 } },
+        reason: 'a message on the broker pretended to be the report of a service',
+      }),
     epochs: createEpochs({ store, keys }),
     publicKeys: createPublicKeys(store),
     passwords,
@@ -301,9 +398,11 @@ function createParts(
       throttle,
       clock,
       loginBinding: config.loginBinding,
+      failures,
+      onRefresh: counts.refreshed,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
     }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
     // Counted apart: a client with a wrong key must not keep the users behind the same address from logging in.
     serviceTokens: createServiceTokens({
       store,
@@ -311,6 +410,7 @@ function createParts(
       tokens,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
       issuer,
+      onRefused: failures.clientRefused,
     }),
   };
 }

@@ -37,6 +37,7 @@ import {
   userRevocation,
   wantedAfter,
 } from './revocation-log.js';
+import type { NewSecurityEvent, SecurityEventRows, Subject } from './security-events.js';
 import type { SessionRows } from './sessions.js';
 import type { UserRows } from './users.js';
 
@@ -131,11 +132,12 @@ export interface RevocationTransaction {
   readonly users: Pick<UserRows, 'raiseGeneration'>;
   readonly sessions: Pick<SessionRows, 'end' | 'endAllOf'> & {
     /** The session, open or ended. */
-    lockShared(sessionId: string): Promise<object | undefined>;
+    lockShared(sessionId: string): Promise<{ readonly userId: string } | undefined>;
   };
   readonly clients: Pick<ClientRows, 'raiseGeneration'>;
   readonly keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>;
   readonly revocations: RevocationRows;
+  readonly events: SecurityEventRows;
 }
 
 /** What revocations need of the rest. */
@@ -247,7 +249,7 @@ async function revoke(deps: RevocationDeps, request: RevokeRequest): Promise<Rev
   const target = await identify(deps, request.target);
   let startedMs = 0;
   const appended = await deps.store.transaction(async (tx) => {
-    const revocation = await takeBack(tx, target);
+    const revocation = await takeBack(tx, target, { reason, actor, network: '' });
     startedMs = deps.clock.monotonicMs();
     // Who hears that a key is revoked asks at once, and so learns which key signs in its place.
     const acknowledge = wait !== 'NONE' || target.kind === 'key';
@@ -271,19 +273,19 @@ const NEVER = new AbortController().signal;
 
 /** What a target names, checked before a transaction begins. */
 type Identified =
-  | { readonly kind: 'token'; readonly revocation: Revocation }
+  | { readonly kind: 'token'; readonly tokenId: string; readonly revocation: Revocation }
   | { readonly kind: 'session'; readonly sessionId: string; readonly revocation: Revocation }
   | { readonly kind: 'user'; readonly userId: string }
   | { readonly kind: 'client'; readonly clientId: string }
   | { readonly kind: 'key'; readonly keyId: string }
-  | { readonly kind: 'foreign'; readonly revocation: Revocation };
+  | { readonly kind: 'foreign'; readonly foreign: ForeignTarget; readonly revocation: Revocation };
 
 async function identify(deps: RevocationDeps, target: Target): Promise<Identified> {
   switch (target.kind) {
     case 'token':
-      return { kind: 'token', revocation: tokenRevocation(await tokenIdOf(deps, target.token)) };
+      return identifyToken(await tokenIdOf(deps, target.token));
     case 'token-id':
-      return { kind: 'token', revocation: tokenRevocation(target.tokenId) };
+      return identifyToken(target.tokenId);
     case 'session': {
       const sessionId = target.sessionId.toLowerCase();
       return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
@@ -297,8 +299,16 @@ async function identify(deps: RevocationDeps, target: Target): Promise<Identifie
     case 'key':
       return { kind: 'key', keyId: checkName('key_id', target.keyId) };
     case 'foreign':
-      return { kind: 'foreign', revocation: checkForeign(deps.issuer, target.foreign) };
+      return {
+        kind: 'foreign',
+        foreign: target.foreign,
+        revocation: checkForeign(deps.issuer, target.foreign),
+      };
   }
+}
+
+function identifyToken(tokenId: string): Identified {
+  return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation: tokenRevocation(tokenId) };
 }
 
 function checkForeign(ownIssuer: string, target: ForeignTarget): Revocation {
@@ -338,33 +348,62 @@ export async function takeBackKey(
   throw new ServiceError('NOT_FOUND', 'there is no such key');
 }
 
-async function takeBack(tx: RevocationTransaction, target: Identified): Promise<Revocation> {
+/** Does what a revocation does beside the log, records it, and answers what is to be written to the log. */
+async function takeBack(tx: RevocationTransaction, target: Identified, by: RevokedBy): Promise<Revocation> {
+  const { events } = tx;
   switch (target.kind) {
-    case 'token':
+    case 'token': {
+      const { tokenId } = target;
+      await events.record({ ...by, type: 'token-revoked', subject: { tokenId }, details: {} });
+      return target.revocation;
+    }
     case 'foreign':
+      await events.record(foreignEventOf(target.foreign, by));
       return target.revocation;
     case 'session': {
-      const ended = await tx.sessions.end(target.sessionId, 'REVOKED');
+      const { sessionId } = target;
+      await tx.sessions.end(sessionId, 'REVOKED');
       // A session that had ended before gets an entry again: a caller who missed the first answer may ask twice.
-      if (!ended && (await tx.sessions.lockShared(target.sessionId)) === undefined) {
-        throw new ServiceError('NOT_FOUND', 'there is no such session');
-      }
+      const session = await tx.sessions.lockShared(sessionId);
+      if (session === undefined) throw new ServiceError('NOT_FOUND', 'there is no such session');
+      await events.record(sessionsRevoked({ userId: session.userId, sessionId }, by));
       return target.revocation;
     }
     case 'user': {
-      const generation = await tx.users.raiseGeneration(target.userId);
+      const { userId } = target;
+      const generation = await tx.users.raiseGeneration(userId);
       if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
-      await tx.sessions.endAllOf(target.userId, 'USER_REVOKED');
-      return userRevocation(target.userId, generation);
+      await tx.sessions.endAllOf(userId, 'USER_REVOKED');
+      await events.record(sessionsRevoked({ userId }, by));
+      return userRevocation(userId, generation);
     }
     case 'client': {
-      const generation = await tx.clients.raiseGeneration(target.clientId);
+      const { clientId } = target;
+      const generation = await tx.clients.raiseGeneration(clientId);
       if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such client');
-      return clientRevocation(target.clientId, generation);
+      await events.record({ ...by, type: 'client-revoked', subject: { clientId }, details: {} });
+      return clientRevocation(clientId, generation);
     }
-    case 'key':
-      return await takeBackKey(tx, target.keyId);
+    case 'key': {
+      const revocation = await takeBackKey(tx, target.keyId);
+      await events.record({ ...by, type: 'key-revoked', subject: { keyId: target.keyId }, details: {} });
+      return revocation;
+    }
   }
+}
+
+/** What all events of one revocation have. */
+type RevokedBy = Pick<NewSecurityEvent, 'reason' | 'actor' | 'network'>;
+
+/** Without a session in the subject: all sessions and tokens of the user (CAEP §3.1). */
+function sessionsRevoked(subject: Subject, by: RevokedBy): NewSecurityEvent {
+  return { ...by, type: 'session-revoked', subject, details: { initiator: 'admin' } };
+}
+
+function foreignEventOf({ issuer, what, id }: ForeignTarget, by: RevokedBy): NewSecurityEvent {
+  if (what === 'TOKEN')
+    return { ...by, type: 'token-revoked', subject: { issuer, tokenId: id }, details: {} };
+  return sessionsRevoked(what === 'SESSION' ? { issuer, sessionId: id } : { issuer, userId: id }, by);
 }
 
 function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Promise<LogReading> {

@@ -6,7 +6,7 @@ import { createHmac, hkdfSync } from 'node:crypto';
 export const DERIVED_SECRET_BYTES = 32;
 
 /** What a secret is derived for; another purpose gives an unrelated secret. */
-export type SecretPurpose = 'refresh-successor' | 'request-fingerprint' | 'attempt-counters';
+export type SecretPurpose = 'refresh-successor' | 'request-fingerprint' | 'attempt-counters' | 'event-names';
 
 /** The secret of one purpose (RFC 5869). */
 export function deriveSecret(keyEncryptionKey: Buffer, purpose: SecretPurpose): Buffer {

@@ -50,6 +50,8 @@ export interface ServiceTokens {
 
 /** What {@link createServiceTokens} needs. */
 export interface ServiceTokensDeps {
+  /** Told of a proof that was refused: whose it would have been, if anybody's, and the address it came from. */
+  readonly onRefused?: (clientId: string | undefined, peer: string) => void;
   readonly store: AuthStore;
   readonly tokens: Tokens;
   readonly passwords: Passwords;
@@ -61,31 +63,54 @@ export interface ServiceTokensDeps {
 /** The service tokens of this issuer. */
 export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
   return {
-    issue: async ({ clientId, credential, peer, certificateThumbprint, ...request }) => {
-      const wanted = {
-        audiences: parseWords('audiences', request.audiences),
-        scopes: parseWords('scopes', request.scopes),
-      };
-      // Only the peer is counted: whoever could lock out a client by its name could stop a service.
-      const counted = await deps.throttle.attempt(undefined, peer);
-      const prove = await proofOf(deps, clientId, credential);
-      const minted = await deps.store.transaction(async (tx) => {
-        const client = await tx.clients.lockShared(clientId);
-        const proved = client !== undefined && !client.disabled && (await prove(tx, client));
-        if (!proved) throw clientAuthenticationFailed();
-        return await deps.tokens.mint(tx, {
-          subject: clientId,
-          clientId,
-          ...grantOf(client, wanted),
-          roles: [],
-          clients: [[clientId, client.generation]],
-          certificateThumbprint: bindingOf(client, certificateThumbprint),
-        });
-      });
-      await counted.succeeded();
-      return minted;
-    },
+    issue: (request) =>
+      issue(deps, request).catch((error: unknown) => {
+        if (error instanceof ServiceError && error.code === 'CLIENT_AUTHENTICATION_FAILED') {
+          // Nobody waits for it.
+          void tellOfRefusal(deps, request).catch(() => undefined);
+        }
+        throw error;
+      }),
   };
+}
+
+/** What is no client's name is told to nobody: it may be anything, a secret too. */
+async function tellOfRefusal(
+  { store, onRefused }: ServiceTokensDeps,
+  { clientId, peer }: { clientId: string; peer: string },
+): Promise<void> {
+  if (onRefused === undefined) return;
+  const mayExist = clientId.length <= WORD_LENGTH_MAX && !clientId.includes('\0');
+  const client = mayExist ? await store.transaction((tx) => tx.clients.find(clientId)) : undefined;
+  onRefused(client?.clientId, peer);
+}
+
+async function issue(
+  deps: ServiceTokensDeps,
+  { clientId, credential, peer, certificateThumbprint, ...request }: Parameters<ServiceTokens['issue']>[0],
+): Promise<MintedToken> {
+  const wanted = {
+    audiences: parseWords('audiences', request.audiences),
+    scopes: parseWords('scopes', request.scopes),
+  };
+  // Only the peer is counted: whoever could lock out a client by its name could stop a service.
+  const counted = await deps.throttle.attempt(undefined, peer);
+  const prove = await proofOf(deps, clientId, credential);
+  const minted = await deps.store.transaction(async (tx) => {
+    const client = await tx.clients.lockShared(clientId);
+    const proved = client !== undefined && !client.disabled && (await prove(tx, client));
+    if (!proved) throw clientAuthenticationFailed();
+    return await deps.tokens.mint(tx, {
+      subject: clientId,
+      clientId,
+      ...grantOf(client, wanted),
+      roles: [],
+      clients: [[clientId, client.generation]],
+      certificateThumbprint: bindingOf(client, certificateThumbprint),
+    });
+  });
+  await counted.succeeded();
+  return minted;
 }
 
 /** Judges the proof once the client's row is locked. */

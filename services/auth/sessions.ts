@@ -4,13 +4,14 @@ import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import type { Clock } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
 import { DIRECT_CLIENT } from './clients.js';
+import type { LoginFailures } from './login-failures.js';
 import type { Passwords } from './passwords.js';
 import { sessionRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
 import { receiptOf } from './revoking-change.js';
 import { audiencesOfScopes, type Role, scopesOfRoles } from './roles.js';
 import { isUuid, parseRequestId, parseWords } from './text-checks.js';
-import type { Throttle } from './throttle.js';
+import { networkOf, type Throttle } from './throttle.js';
 import type { MintedToken, Tokens } from './tokens.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
 import { parseUsername } from './usernames.js';
@@ -159,9 +160,17 @@ export interface LoginAttempt {
 export interface RefreshAttempt {
   readonly refreshToken: string;
   readonly requestId: string;
+  /** The address the attempt came from, where it is known. */
+  readonly peer?: string;
   /** The certificate that the peer has shown, if any. */
   readonly certificateThumbprint?: string | undefined;
 }
+
+/** What can come of a refresh. */
+export const REFRESH_OUTCOMES = ['refreshed', 'reused', 'refused'] as const;
+
+/** One of {@link REFRESH_OUTCOMES}. */
+export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number];
 
 /** Logging in, staying logged in, logging out. */
 export interface Sessions {
@@ -197,6 +206,9 @@ export interface SessionsDeps {
   readonly tokens: Tokens;
   readonly clock: Clock;
   readonly loginBinding: LoginBinding;
+  readonly failures: LoginFailures;
+  /** Told what came of every refresh; nobody when absent. */
+  readonly onRefresh?: (outcome: RefreshOutcome) => void;
   /** Secret of this issuer from which the successors of refresh tokens are derived. */
   readonly refreshKey: Buffer;
 }
@@ -210,7 +222,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
       if (sessionId === undefined) return;
       await deps.store.transaction(async (tx) => {
         if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
-        await appendEnd(tx, sessionId, { reason: 'logout', actor: userId });
+        await appendEnd(tx, { sessionId, userId }, { reason: 'logout', actor: userId });
       });
     },
     list: ({ userId }, page) => deps.store.transaction((tx) => tx.sessions.listOpen(userId, page)),
@@ -237,13 +249,21 @@ async function login(
     certificateThumbprint: loginBindingOf(deps.loginBinding, attempt.certificateThumbprint),
   };
   const username = parseUsername(attempt.username);
-  const counted = await deps.throttle.attempt(username, attempt.peer);
+  const failed = { what: 'login', name: attempt.username, peer: attempt.peer } as const;
+  const counted = await deps.throttle.attempt(username, attempt.peer).catch((error: unknown) => {
+    deps.failures.limited(failed);
+    throw error;
+  });
   const credentials =
     username === undefined
       ? undefined
       : await deps.store.transaction((tx) => tx.users.credentialsOf(username));
   const good = await deps.passwords.verify(credentials?.passwordHash, attempt.password);
-  if (!good || credentials === undefined) throw loginFailed();
+  const fail = (): ServiceError => {
+    deps.failures.failed({ ...failed, userId: credentials?.userId });
+    return loginFailed();
+  };
+  if (!good || credentials === undefined) throw fail();
   const opened = await deps.store.transaction(async (tx) => {
     const user = await tx.users.lockShared(credentials.userId);
     // The password was compared before the lock: what was revoked or changed since then counts.
@@ -252,11 +272,28 @@ async function login(
     if (changed || user.disabled) return undefined;
     const { networkKey } = counted;
     if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId: user.userId });
-    return await openSession(deps, tx, user, wanted);
+    const session = await openSession(deps, tx, user, wanted);
+    if (session !== undefined) await recordLogin(tx, session.session, attempt.peer);
+    return session;
   });
-  if (opened === undefined) throw loginFailed();
+  if (opened === undefined) throw fail();
   await counted.succeeded();
   return opened;
+}
+
+async function recordLogin(
+  tx: AuthTransaction,
+  { userId, sessionId, clientId }: Session,
+  peer: string,
+): Promise<void> {
+  await tx.events.record({
+    type: 'session-established',
+    subject: { userId, sessionId, clientId },
+    actor: userId,
+    reason: 'login',
+    network: networkOf(peer),
+    details: { clientId },
+  });
 }
 
 async function openSession(
@@ -338,11 +375,14 @@ function loginFailed(): ServiceError {
 
 async function refresh(deps: SessionsDeps, request: RefreshAttempt): Promise<TokenPair> {
   const requestId = parseRequestId(request.requestId);
+  const network = networkOf(request.peer ?? '');
   const secret = secretOf(request.refreshToken);
   const { certificateThumbprint } = request;
-  const given = secret && { secret, requestId, certificateThumbprint };
+  const given = secret && { secret, requestId, network, certificateThumbprint };
   const pair = given && (await deps.store.transaction((tx) => rotate(deps, tx, given)));
-  if (pair === undefined) throw new ServiceError('REFRESH_INVALID', 'the refresh token cannot be used');
+  deps.onRefresh?.(pair === undefined ? 'refused' : pair === 'REUSED' ? 'reused' : 'refreshed');
+  if (pair === undefined || pair === 'REUSED')
+    throw new ServiceError('REFRESH_INVALID', 'the refresh token cannot be used');
   return pair;
 }
 
@@ -357,9 +397,10 @@ async function rotate(
   {
     secret,
     requestId,
+    network,
     certificateThumbprint,
-  }: { secret: Buffer; requestId: string; certificateThumbprint: string | undefined },
-): Promise<TokenPair | undefined> {
+  }: { secret: Buffer; requestId: string; network: string; certificateThumbprint: string | undefined },
+): Promise<TokenPair | 'REUSED' | undefined> {
   const refreshToken = refreshTokenOf(secret);
   const hash = hashOf(refreshToken);
   const found = await tx.sessions.findRefreshToken(hash);
@@ -382,11 +423,23 @@ async function rotate(
     : await useUp(deps, tx, session, token, { secret, requestId });
   if (successor === 'REUSED') {
     await tx.sessions.end(session.sessionId, 'REFRESH_REUSED');
-    await appendEnd(tx, session.sessionId, { reason: 'refresh token reused', actor: OWN_ACTOR });
-    return undefined;
+    await recordRefresh(tx, session, { type: 'refresh-token-reused', network });
+    await appendEnd(tx, session, { reason: 'refresh token reused', actor: OWN_ACTOR, network });
+    return successor;
   }
   if (successor === undefined) return undefined;
-  return { access: await mintFor(deps, tx, session, user), ...successor };
+  const access = await mintFor(deps, tx, session, user);
+  await recordRefresh(tx, session, { type: 'token-refreshed', network });
+  return { access, ...successor };
+}
+
+async function recordRefresh(
+  tx: AuthTransaction,
+  { userId, sessionId, clientId }: Session,
+  { type, network }: { type: 'token-refreshed' | 'refresh-token-reused'; network: string },
+): Promise<void> {
+  const subject = { userId, sessionId, clientId };
+  await tx.events.record({ type, subject, actor: userId, reason: 'refresh', network, details: {} });
 }
 
 type Successor = Pick<TokenPair, 'refreshToken' | 'refreshTokenExpireTime'>;
@@ -507,17 +560,22 @@ async function revokeOwn(deps: SessionsDeps, caller: SessionCaller, text: string
     }
     await tx.sessions.end(sessionId, 'REVOKED');
     startedMs = deps.clock.monotonicMs();
-    return await appendEnd(tx, sessionId, { reason: 'revoked by its owner', actor: caller.userId });
+    return await appendEnd(tx, session, { reason: 'revoked by its owner', actor: caller.userId });
   });
   return receiptOf(appended, deps.clock.monotonicMs() - startedMs);
 }
 
-function appendEnd(
+/** Writes the end of a session to the log and to the record. */
+async function appendEnd(
   tx: AuthTransaction,
-  sessionId: string,
-  by: { reason: string; actor: string },
+  { sessionId, userId }: Pick<Session, 'sessionId' | 'userId'>,
+  { network = '', ...by }: { reason: string; actor: string; network?: string },
 ): ReturnType<AuthTransaction['revocations']['append']> {
-  return tx.revocations.append([{ ...sessionRevocation(sessionId), ...by }]);
+  const initiator = by.actor === userId ? 'user' : 'system';
+  const subject = { userId, sessionId };
+  // Before the log, which is locked last.
+  await tx.events.record({ ...by, type: 'session-revoked', subject, network, details: { initiator } });
+  return await tx.revocations.append([{ ...sessionRevocation(sessionId), ...by }]);
 }
 
 function secondsAfter(time: Date, seconds: number): Date {

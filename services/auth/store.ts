@@ -6,6 +6,8 @@ import { createClientRows } from './client-store.js';
 import { createKeyRows } from './key-store.js';
 import type { LogBatch } from './revocation-log.js';
 import { createRevocationRows } from './revocation-store.js';
+import type { EventObserver } from './security-log.js';
+import { createSecurityEventRows, createSecurityStreamRows } from './security-store.js';
 import { createSessionRows } from './session-store.js';
 import { createLoginNetworkRows, dropOldAttempts } from './throttle-store.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
@@ -19,17 +21,23 @@ export interface AuthStoreDeps {
   readonly database: Database;
   /** Called after the commit with what was written to the revocation log. */
   readonly onRevoked: (batch: LogBatch) => void;
+  /** Counts the security events that transactions record; nobody when absent. */
+  readonly events?: EventObserver;
 }
 
 /** Auth's transactions. What they write to the revocation log is handed on after the commit: nobody can forget to. */
-export function createAuthStore({ database, onRevoked }: AuthStoreDeps): AuthStore {
+export function createAuthStore({
+  database,
+  onRevoked,
+  events = { recorded: () => undefined, lost: () => undefined },
+}: AuthStoreDeps): AuthStore {
   return {
     transaction: async (work) => {
       let effects: (() => void)[] = [];
       const result = await database.transaction((sql) => {
         // A transaction that is repeated begins anew: what the lost attempt registered never happened.
         effects = [];
-        return work(createTransaction(sql, (effect) => effects.push(effect), onRevoked));
+        return work(createTransaction(sql, (effect) => effects.push(effect), { onRevoked, events }));
       });
       for (const effect of effects) effect();
       return result;
@@ -56,7 +64,7 @@ export async function clean(database: Database): Promise<void> {
 function createTransaction(
   sql: Sql,
   afterCommit: (effect: () => void) => void,
-  onRevoked: (batch: LogBatch) => void,
+  { onRevoked, events }: Required<Pick<AuthStoreDeps, 'onRevoked' | 'events'>>,
 ): AuthTransaction {
   return {
     users: createUserRows(sql),
@@ -90,6 +98,8 @@ function createTransaction(
     },
     revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),
     loginNetworks: createLoginNetworkRows(sql),
+    events: createSecurityEventRows(sql, afterCommit, events),
+    eventStream: createSecurityStreamRows(sql),
     databaseTime: async () => {
       const { rows } = await sql.query<{ now: Date }>('SELECT clock_timestamp() AS now');
       const [row] = rows;

@@ -136,12 +136,17 @@ function rateLimited(retryAfterMs: number): ServiceError {
   return new ServiceError('RATE_LIMITED', 'too many attempts', { retryAfterMs: Math.ceil(retryAfterMs) });
 }
 
-/** A household has a whole /64 of IPv6: one address of it is not one peer. */
-function networkOf(peer: string): string {
-  const host = peer
-    .replace(/:\d+$/, '')
-    .replace(/^\[|\]$/g, '')
-    .replace(/^::ffff:(?=\d+\.)/, '');
+/** The network of a peer, as grpc-js names it: an address and a port, with or without brackets. */
+export function networkOf(peer: string): string {
+  return networkOfAddress(peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''));
+}
+
+/**
+ * The network of an IP address: itself, or its /64 when it is one of IPv6. A household has a whole /64: one address of
+ * it is not one peer.
+ */
+export function networkOfAddress(address: string): string {
+  const host = address.replace(/^::ffff:(?=\d+\.)/, '');
   if (!isIPv6(host)) return host;
   const [head = '', tail = ''] = host.split('::');
   const groups = head.split(':').filter(Boolean);

@@ -3,6 +3,8 @@
 import type { ClientRows } from './clients.js';
 import type { KeyRows } from './keys.js';
 import type { RevocationRows } from './revocations.js';
+import type { SecurityEventRows } from './security-events.js';
+import type { SecurityStreamRows } from './security-log.js';
 import type { SessionRows } from './sessions.js';
 import type { LoginNetworkRows } from './throttle.js';
 import type { TokenRows } from './tokens.js';
@@ -20,6 +22,8 @@ export interface AuthTransaction {
   readonly tokens: TokenRows;
   readonly revocations: RevocationRows;
   readonly loginNetworks: LoginNetworkRows;
+  readonly events: SecurityEventRows;
+  readonly eventStream: SecurityStreamRows;
   /** Database time (`clock_timestamp()`), never the time at which the transaction began. */
   databaseTime(): Promise<Date>;
   /**

@@ -133,6 +133,14 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
           if (user === undefined) {
             throw new ServiceError('ALREADY_EXISTS', 'this username is taken, or one that looks like it');
           }
+          await tx.events.record({
+            type: 'account-created',
+            subject: { userId: user.userId },
+            actor: request.actor,
+            reason: 'user created',
+            network: '',
+            details: { roles },
+          });
           return user;
         }),
       );

@@ -77,6 +77,19 @@ export function oneOf<const Word extends string>(words: readonly Word[]): Enviro
   return required((given) => words.find((word) => word === given), `must be one of ${words.join(', ')}`);
 }
 
+/** Some of a few words, with commas between them, or `none`. */
+export function someOf<const Word extends string>(
+  words: readonly Word[],
+): EnvironmentVariable<readonly Word[]> {
+  const parse = (given: string) => {
+    if (given === 'none') return [];
+    const named = given.split(',').map((part) => words.find((word) => word === part.trim()));
+    const known = named.filter((word) => word !== undefined);
+    return known.length === named.length ? [...new Set(known)] : undefined;
+  };
+  return required(parse, `must be none, or some of ${words.join(', ')} with commas between them`);
+}
+
 /** A switch: `on` or `off`. */
 export function onOff(): EnvironmentVariable<boolean> {
   const parse = (given: string) => (given === 'on' ? true : given === 'off' ? false : undefined);

@@ -1,7 +1,13 @@
 /** What a guard decides and knows, as metrics: bounded labels, and never a name of anybody. */
 
-import { Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Guard, GuardObserver } from '../../interceptors/index.js';
+import { registerStateMetrics } from './state-metrics.js';
+
+/** Upper bounds of the buckets of `portcullis_verify_seconds`. */
+export const VERIFY_SECONDS_BUCKETS = [
+  0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2,
+];
 
 /** The metrics of one guard. */
 export interface GuardMetrics {
@@ -45,6 +51,12 @@ export function createGuardMetrics(registry: Registry = new Registry()): GuardMe
     help: 'Messages on the broker that the issuer has not signed.',
     registers: [registry],
   });
+  const verifying = new Histogram({
+    name: 'portcullis_verify_seconds',
+    help: 'How long a new token waited for the verdict on its signature.',
+    buckets: VERIFY_SECONDS_BUCKETS,
+    registers: [registry],
+  });
   return {
     registry,
     observer: {
@@ -58,6 +70,7 @@ export function createGuardMetrics(registry: Registry = new Registry()): GuardMe
       },
       tokenInvalid: (fault) => faults.inc({ fault }),
       broadcastForged: () => forgeries.inc(),
+      verified: (ms) => verifying.observe(ms / 1000),
     },
     attach: (guard) => {
       const gauge = (name: string, help: string, read: () => number): void => {
@@ -86,6 +99,25 @@ export function createGuardMetrics(registry: Registry = new Registry()): GuardMe
         Number(guard.state().applied),
       );
       gauge('verified_tokens', 'Tokens whose verification is remembered.', () => guard.state().tokens);
+      gauge(
+        'reports_waiting',
+        'Reports to the issuer that are not acknowledged yet.',
+        () => guard.state().reports.waiting,
+      );
+      registerStateMetrics(registry, [
+        {
+          name: 'reports_sent_total',
+          help: 'Reports that the issuer has acknowledged.',
+          kind: 'counter',
+          read: () => [[guard.state().reports.sent]],
+        },
+        {
+          name: 'reports_lost_total',
+          help: 'Reports that could not be kept until the issuer acknowledged them.',
+          kind: 'counter',
+          read: () => [[guard.state().reports.lost]],
+        },
+      ]);
     },
   };
 }

@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { protoMetadata as clientMetadata } from '../../proto/gen/auth/v1/client_service.js';
 import { protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
+import { protoMetadata as securityMetadata } from '../../proto/gen/auth/v1/security_service.js';
 import { protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import { protoMetadata as inventoryMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { protoMetadata as paymentMetadata } from '../../proto/gen/payment/v1/payment_service.js';
@@ -27,6 +28,7 @@ const METADATA = {
   'auth.v1.AuthService': authMetadata,
   'auth.v1.ClientService': clientMetadata,
   'auth.v1.KeyService': keyMetadata,
+  'auth.v1.SecurityService': securityMetadata,
   'auth.v1.UserService': userMetadata,
   'inventory.v1.InventoryService': inventoryMetadata,
   'payment.v1.PaymentService': paymentMetadata,

@@ -5,6 +5,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 
+import { THRESHOLDS } from '../../services/auth/anomaly-rules.js';
+import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security-events.js';
+
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const SERVICES = ['auth', 'inventory', 'payment'];
 const VARIABLE = /\b(?:PORTCULLIS_[A-Z_]+[A-Z]|DATABASE_URL|NATS_URL|NATS_SERVER_BIN)\b/g;
@@ -29,6 +32,44 @@ describe('the documentation', () => {
       const unknown = named.filter((name) => !known.includes(name) && !known.includes(withoutFile(name)));
       expect(unknown, page).to.be.empty;
     }
+  });
+
+  it('tells the thresholds of all rules for anomalies as they are', async () => {
+    const rows = (await read('docs/operating.md'))
+      .split('\n')
+      .map((line) => line.split('|').map((cell) => cell.trim()));
+    const told = rows.flatMap(([, rule = '', , count, windowSeconds, quietSeconds]) => {
+      const name = rule.replaceAll('`', '');
+      return Object.hasOwn(THRESHOLDS, name)
+        ? [
+            [
+              name,
+              {
+                count: Number(count),
+                windowSeconds: Number(windowSeconds),
+                quietSeconds: Number(quietSeconds),
+              },
+            ],
+          ]
+        : [];
+    });
+    expect(Object.fromEntries(told)).to.deep.equal(THRESHOLDS);
+  });
+
+  it('names every type of security event, with the profile that named it and for how long it is kept', async () => {
+    const rows = (await read('docs/operating.md'))
+      .split('\n')
+      .filter((line) => /^\| `[a-z-]+`.*days +\|$/.test(line));
+    const told = rows.flatMap((row) => {
+      const [, types = '', profile = '', kept = ''] = row.split('|').map((cell) => cell.trim());
+      return types.split(', ').map((type) => `${type.replaceAll('`', '')} ${profile} ${kept}`);
+    });
+    const profileOf = (uri: string): string =>
+      uri.includes('/caep/') ? 'OpenID CAEP' : uri.includes('/risc/') ? 'OpenID RISC' : 'us';
+    const actual = SECURITY_EVENT_TYPES.map(
+      (type) => `${type} ${profileOf(typeUriOf(type))} ${keptDaysOf(type)} days`,
+    );
+    expect(told.sort()).to.deep.equal(actual.sort());
   });
 
   it('names no command that does not exist', async () => {

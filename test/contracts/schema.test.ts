@@ -11,8 +11,9 @@ const FLOATING = [ScalarType.DOUBLE, ScalarType.FLOAT];
 const REPEATABLE_VERBS =
   /^(Create|Open|Adjust|Reserve|Commit|Release[A-Z]|Deposit|Checkout|Refund|Cancel|Refresh|Rotate)/;
 
-/** Methods whose answer is one whole of a bounded size: what an instance has missed, and a receipt. */
+/** Methods whose answer is one whole of a bounded size: what an instance has missed, a receipt, and a review. */
 const UNPAGED = [
+  '/auth.v1.SecurityService/ReviewSecurity',
   '/portcullis.revocation.v1.RevocationService/Sync',
   '/portcullis.revocation.v1.RevocationService/Revoke',
 ];

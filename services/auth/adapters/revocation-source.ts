@@ -8,14 +8,15 @@ import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revoc
 /**
  * Answers straight from auth's own database; a signal that is aborted ends the waiting, not the read.
  *
- * @param follow - called once with whoever is to hear what this process writes to the log
+ * @param follow - called once with whoever is to hear what this process writes to the log. He hears it in the next turn of
+ *   the event loop: a call that takes back its own token has answered by then
  */
 export function createRevocationSource(
   revocations: Pick<Revocations, 'sync' | 'pull'>,
   follow: (onWritten: (batch: LogBatch) => void) => void = () => {},
 ): RevocationSource {
   return {
-    follow: (onWritten) => follow((batch) => onWritten(broadcastOf(batch))),
+    follow: (onWritten) => follow((batch) => void setImmediate(onWritten, broadcastOf(batch))),
 
     sync: async (request, signal) =>
       syncResponseOf(await unlessAborted(revocations.sync(questionOf(request)), signal)),

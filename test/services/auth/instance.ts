@@ -21,12 +21,19 @@ import {
   type PublicKeys,
   type SigningAlgorithm,
 } from '../../../services/auth/keys.js';
+import { createLoginFailures } from '../../../services/auth/login-failures.js';
 import { createPasswords, type Passwords } from '../../../services/auth/passwords.js';
 import type { LogBatch } from '../../../services/auth/revocation-log.js';
 import { createRevocationStore } from '../../../services/auth/revocation-store.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocations.js';
 import type { Role } from '../../../services/auth/roles.js';
 import { createFingerprint, deriveSecret } from '../../../services/auth/secrets.js';
+import {
+  createSecurityLog,
+  type SecurityLog,
+  type SecurityStore,
+} from '../../../services/auth/security-log.js';
+import { createSecurityStore } from '../../../services/auth/security-store.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/service-tokens.js';
 import {
   createSessions,
@@ -66,6 +73,8 @@ export interface AuthInstance {
   readonly exchange: Exchange;
   readonly revocations: Revocations;
   readonly instances: Instances;
+  readonly events: SecurityLog;
+  readonly securityStore: SecurityStore;
   readonly epochs: Epochs;
   /** What was handed on to be broadcast. */
   readonly broadcast: LogBatch[];
@@ -103,7 +112,10 @@ export async function openAuth(
     broadcast.push(batch);
     options.onRevoked?.(batch);
   };
-  const store = createAuthStore({ database, onRevoked });
+  const securityStore = createSecurityStore(database);
+  const events = createSecurityLog({ store: securityStore, clock, log });
+  const store = createAuthStore({ database, onRevoked, events: events.observer });
+  const failures = createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') });
   const keys = createKeys({ store, keyEncryptionKey, algorithm: options.algorithm ?? 'EdDSA' });
   const rotations: Rotation[] = [];
   if (options.openKeys !== false) await keys.open();
@@ -151,11 +163,12 @@ export async function openAuth(
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
     sessions: createSessions({
       ...accounts,
       throttle,
       clock,
+      failures,
       loginBinding: options.loginBinding ?? 'off',
       refreshKey,
     }),
@@ -163,6 +176,7 @@ export async function openAuth(
       ...accounts,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
       issuer: ISSUER,
+      onRefused: failures.clientRefused,
     }),
     exchange,
     revocations: createRevocations({
@@ -176,9 +190,12 @@ export async function openAuth(
       onLogChanged: () => options.onLogChanged?.(),
     }),
     instances,
+    events,
+    securityStore,
     epochs: createEpochs({ store, keys }),
     broadcast,
     close: async () => {
+      await events.close();
       await instances.close();
       foreignTokens.close();
       await database.close();

@@ -162,6 +162,7 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
   };
   return {
     clients: createClientRows(sql),
+    events: { record: () => Promise.resolve() },
     keys: createKeyRows(sql),
     users: {
       raiseGeneration: async (userId) => {
@@ -176,10 +177,11 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
       end: async (sessionId, why) => (await end('session_id', sessionId, why)) === 1,
       endAllOf: (userId, why) => end('user_id', userId, why),
       lockShared: async (sessionId) => {
-        const { rows } = await sql.query<object>('SELECT 1 FROM sessions WHERE session_id = $1 FOR SHARE', [
-          sessionId,
-        ]);
-        return rows[0];
+        const { rows } = await sql.query<{ user_id: string }>(
+          'SELECT user_id FROM sessions WHERE session_id = $1 FOR SHARE',
+          [sessionId],
+        );
+        return rows[0] && { userId: rows[0].user_id };
       },
     },
   };

@@ -1,0 +1,86 @@
+/** `npm run review`: what is weak about a running system, for people to read; exits 1 when something is critical. */
+
+import { readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { credentials } from '@grpc/grpc-js';
+import { Command } from 'commander';
+import { errorOf } from '../interceptors/client.js';
+import { AuthServiceClient } from '../proto/gen/auth/v1/auth_service.js';
+import { FindingGrade, SecurityServiceClient } from '../proto/gen/auth/v1/security_service.js';
+import { ask } from './system/calls.js';
+
+const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
+/** Passwords of privileged users are tried, which takes a while. */
+const REVIEW_TIMEOUT_MS = 60_000;
+const GRADES = {
+  [FindingGrade.FINDING_GRADE_CRITICAL]: 'CRITICAL',
+  [FindingGrade.FINDING_GRADE_WEAK]: 'weak',
+  [FindingGrade.FINDING_GRADE_NOTE]: 'note',
+} as const;
+
+interface Options {
+  readonly address: string;
+  readonly ca?: string;
+  readonly tokenFile?: string;
+}
+
+const options = new Command('npm run review --')
+  .description('Asks auth what is weak about how the system is set up.')
+  .option('--address <host:port>', 'where auth listens', '127.0.0.1:50051')
+  .option('--ca <file>', 'the authority that auth is known by; plaintext without it')
+  .option(
+    '--token-file <file>',
+    'an access token with the scope auth.security.read; without it, olga of npm start is logged in',
+  )
+  .parse()
+  .opts<Options>();
+
+try {
+  process.exitCode = (await review(options)) ? 0 : 1;
+} catch (error) {
+  const { reason, message } = errorOf(error);
+  console.error(`The review failed: ${message === '' ? String(error) : `${reason} ${message}`}`);
+  process.exitCode = 1;
+}
+
+async function review({ address, ca, tokenFile }: Options): Promise<boolean> {
+  const channel = ca === undefined ? credentials.createInsecure() : credentials.createSsl(await readFile(ca));
+  const auth = new AuthServiceClient(address, channel);
+  const security = new SecurityServiceClient(address, channel);
+  try {
+    const token = tokenFile === undefined ? await logIn(auth) : (await readFile(tokenFile, 'utf8')).trim();
+    const { findings, lookedAt } = await ask(
+      security.reviewSecurity.bind(security),
+      {},
+      { token, timeoutMs: REVIEW_TIMEOUT_MS },
+    );
+    console.log(`Looked at: ${lookedAt.join(', ')}.\n`);
+    for (const { grade, reason, subject, fact, remedy } of findings) {
+      const name = GRADES[grade as keyof typeof GRADES] ?? 'unknown';
+      console.log(`${name.padEnd(8)} ${reason} (${subject})\n         ${fact}\n         → ${remedy}\n`);
+    }
+    const count = (wanted: FindingGrade): number => findings.filter(({ grade }) => grade === wanted).length;
+    const critical = count(FindingGrade.FINDING_GRADE_CRITICAL);
+    console.log(
+      `${critical} critical, ${count(FindingGrade.FINDING_GRADE_WEAK)} weak, ${count(FindingGrade.FINDING_GRADE_NOTE)} worth knowing.`,
+    );
+    return critical === 0;
+  } finally {
+    auth.close();
+    security.close();
+  }
+}
+
+/** As the demo's security officer, with the password that `npm start` has made. */
+async function logIn(auth: AuthServiceClient): Promise<string> {
+  const folder = resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_DIR_DEFAULT);
+  const file = join(folder, 'secrets', 'bootstrap.json');
+  const { users } = JSON.parse(await readFile(file, 'utf8')) as {
+    users: { username: string; password: string }[];
+  };
+  const olga = users.find(({ username }) => username === 'olga');
+  if (olga === undefined) throw new Error(`${file} names no olga: give --token-file`);
+  const request = { ...olga, audiences: [], scopes: ['auth.security.read'], deviceName: 'review' };
+  return (await ask(auth.login.bind(auth), request)).accessToken;
+}

@@ -1,0 +1,144 @@
+/** What auth counts of itself, beside what every guarded service does: events, refreshes, anomalies, keys, lag. */
+
+import type { Clock } from '../../interceptors/clock.js';
+import type { InstanceRecord } from './instances.js';
+import type { KeyPurpose } from './keys.js';
+import { ANOMALY_RULES, type AnomalyRule, SECURITY_EVENT_TYPES } from './security-events.js';
+import type { EventCounts } from './security-log.js';
+import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions.js';
+
+/** One number, in the form in which it is registered. */
+export interface AuthMetric {
+  readonly name: string;
+  readonly help: string;
+  readonly kind: 'counter' | 'gauge';
+  /** All of them have few values: no user, no name and no network is among them. */
+  readonly labels?: readonly string[];
+  read(): Iterable<readonly [value: number, ...labels: readonly string[]]>;
+}
+
+/** What the metrics are read from. */
+export interface AuthMetricsDeps {
+  readonly clock: Clock;
+  readonly events: () => EventCounts;
+  readonly reports: () => { readonly taken: number; readonly forged: number };
+  readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
+  readonly instances: () => readonly InstanceRecord[];
+  /** Since when the keys sign that sign now. */
+  readonly signingSince: () => ReadonlyMap<KeyPurpose, Date>;
+}
+
+/** What is counted as it happens. */
+export interface AuthCounts {
+  anomalyFound(rule: AnomalyRule): void;
+  refreshed(outcome: RefreshOutcome): void;
+}
+
+/** Counts of a process. */
+export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): readonly AuthMetric[] } {
+  const anomalies = new Map<AnomalyRule, number>(ANOMALY_RULES.map((rule) => [rule, 0]));
+  const refreshes = new Map<RefreshOutcome, number>(REFRESH_OUTCOMES.map((outcome) => [outcome, 0]));
+  return {
+    anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
+    refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
+    read: (deps) => [
+      {
+        name: 'security_events_total',
+        help: 'Security events that this process has recorded, by type.',
+        kind: 'counter',
+        labels: ['type'],
+        read: () => SECURITY_EVENT_TYPES.map((type) => [deps.events().recorded.get(type) ?? 0, type]),
+      },
+      counterOf(
+        'security_events_lost_total',
+        'Security events that could not be recorded.',
+        () => deps.events().lost,
+      ),
+      {
+        name: 'security_events_waiting',
+        help: 'Security events that wait to be recorded.',
+        kind: 'gauge',
+        read: () => [[deps.events().waiting]],
+      },
+      counterOf('service_reports_total', 'Reports of services that were taken.', () => deps.reports().taken),
+      counterOf(
+        'service_reports_forged_total',
+        'Messages that were no reports, or not signed by the client that they name.',
+        () => deps.reports().forged,
+      ),
+      counterOf(
+        'broadcasts_total',
+        'Broadcasts of revocations handed to the broker.',
+        () => deps.broadcasts().sent,
+      ),
+      counterOf(
+        'broadcast_entries_dropped_total',
+        'Revocations that were not broadcast; instances have them from their next question.',
+        () => deps.broadcasts().dropped,
+      ),
+      {
+        name: 'anomalies_total',
+        help: 'Anomalies that this process has found, by rule.',
+        kind: 'counter',
+        labels: ['rule'],
+        read: () => [...anomalies].map(([rule, count]) => [count, rule]),
+      },
+      {
+        name: 'refreshes_total',
+        help: 'Refreshes, by what came of them.',
+        kind: 'counter',
+        labels: ['outcome'],
+        read: () => [...refreshes].map(([outcome, count]) => [count, outcome]),
+      },
+      {
+        name: 'key_signing_age_seconds',
+        help: 'For how long the key has signed that signs now, by purpose.',
+        kind: 'gauge',
+        labels: ['purpose'],
+        read: () =>
+          [...deps.signingSince()].map(([purpose, since]) => [
+            Math.max(0, (deps.clock.wallMs() - since.getTime()) / 1000),
+            purpose,
+          ]),
+      },
+      {
+        name: 'revocation_head_sequence',
+        help: 'The last entry of the revocation log that this process has told anybody of.',
+        kind: 'gauge',
+        read: () => [[Number(headOf(deps.instances()))]],
+      },
+      {
+        name: 'revocation_lag_entries',
+        help: 'How many entries the instance lacks that is furthest behind, of those that ask this process, by service.',
+        kind: 'gauge',
+        labels: ['service'],
+        read: () => lagOf(deps.instances()),
+      },
+    ],
+  };
+}
+
+function counterOf(name: string, help: string, read: () => number): AuthMetric {
+  return { name, help, kind: 'counter', read: () => [[read()]] };
+}
+
+function headOf(instances: readonly InstanceRecord[]): bigint {
+  let head = 0n;
+  for (const { answered } of instances) if (answered > head) head = answered;
+  return head;
+}
+
+/** The names of services come from clients of ours, so they are few; more than these are not told apart. */
+const SERVICES_MAX = 50;
+
+function lagOf(instances: readonly InstanceRecord[]): [number, string][] {
+  const head = headOf(instances);
+  const lag = new Map<string, number>();
+  for (const { service, applied, epoch, leaseEndMs, askedAtMs } of instances) {
+    // One that has no lease any more has stopped, and refuses calls if it has not.
+    if (leaseEndMs < askedAtMs || epoch.length === 0) continue;
+    const name = lag.has(service) || lag.size < SERVICES_MAX ? service : 'other';
+    lag.set(name, Math.max(lag.get(name) ?? 0, Number(head > applied ? head - applied : 0n)));
+  }
+  return [...lag].map(([service, entries]) => [entries, service]);
+}
