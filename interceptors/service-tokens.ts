@@ -108,10 +108,11 @@ export function createExchange(options: ServiceIdentity): Exchange {
   return {
     forCall: (call, { audience, scopes }) => {
       const principal = principalOf(call);
-      const key = JSON.stringify([principal.tokenId, audience, scopes]);
+      const subjectToken = bearerOf(call);
+      // By the token itself: another issuer may give its token the identifier of somebody else's.
+      const key = JSON.stringify([subjectToken, audience, scopes]);
       const found = kept.get(key);
       if (found !== undefined && clock.wallMs() < found.expiresAtMs) return found.source;
-      const subjectToken = bearerOf(call);
       const source = createIssuedTokens(
         client,
         () =>
