@@ -240,7 +240,7 @@ class ServerGuard implements Guard, CallGuard {
       onForgery: () => this.#observer.broadcastForged?.(),
     });
     for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
-    this.interceptor = (method, call) => guardCall(method.path, call, this);
+    this.interceptor = (method, call) => guardCall(method, call, this);
     this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#runner.start();

@@ -86,13 +86,19 @@ const CUT_STATUSES: Readonly<Record<CutReason, CallStatus>> = {
 /** Why a handler's signal is aborted, always the same, because an error of its own for each call costs more than the rest. */
 const CALL_ENDED = new DOMException('the call has ended', 'AbortError');
 
+/** The method that is called. */
+interface GuardedMethod {
+  readonly path: string;
+  readonly requestStream: boolean;
+}
+
 /** Puts a guard between a call and its handler. */
 export function guardCall(
-  path: string,
+  method: GuardedMethod,
   call: ServerInterceptingCallInterface,
   guard: CallGuard,
 ): ServerInterceptingCall {
-  const guarded: ServerInterceptingCallInterface = new GuardedCall(path, call, guard);
+  const guarded: ServerInterceptingCallInterface = new GuardedCall(method, call, guard);
   // grpc-js asks for its own class and uses what this has, no more.
   return guarded as ServerInterceptingCall;
 }
@@ -115,6 +121,8 @@ class GuardedCall
   /** The call below; whoever looks for the connection under a call follows this name, as in grpc-js. */
   readonly nextCall: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
+  /** Its caller may send any number of messages. */
+  readonly #requestStream: boolean;
   #listener: InterceptingServerListener | undefined;
   #token: VerifiedToken | undefined;
   #allowStale = false;
@@ -124,8 +132,9 @@ class GuardedCall
   #abort: AbortController | undefined;
   #grace: NodeJS.Timeout | undefined;
 
-  constructor(path: string, inner: ServerInterceptingCallInterface, guard: CallGuard) {
-    this.path = path;
+  constructor(method: GuardedMethod, inner: ServerInterceptingCallInterface, guard: CallGuard) {
+    this.path = method.path;
+    this.#requestStream = method.requestStream;
     this.nextCall = inner;
     this.#guard = guard;
   }
@@ -173,7 +182,8 @@ class GuardedCall
 
   // biome-ignore lint/suspicious/noExplicitAny: grpc-js declares messages so.
   onReceiveMessage(message: any): void {
-    if (this.#passes()) this.#listener?.onReceiveMessage(message);
+    // The one message of a call that has no more is kept until the half-close that follows, which is looked at.
+    if (this.#requestStream ? this.#passes() : !this.#closed) this.#listener?.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {
