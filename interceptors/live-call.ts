@@ -100,7 +100,10 @@ const CUT_STATUSES: Readonly<Record<CutReason, CallStatus>> = {
 const CALL_ENDED = new DOMException('the call has ended', 'AbortError');
 
 /** A method that is guarded, as grpc-js describes it. */
-export type GuardedMethod = Pick<MethodDefinition<unknown, unknown>, 'path' | 'responseStream'>;
+export type GuardedMethod = Pick<
+  MethodDefinition<unknown, unknown>,
+  'path' | 'requestStream' | 'responseStream'
+>;
 
 /** Puts a guard between a call and its handler. */
 export function guardCall(
@@ -132,6 +135,8 @@ class GuardedCall
   readonly nextCall: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
   readonly #answersOnce: boolean;
+  /** Its caller may send any number of messages. */
+  readonly #requestStream: boolean;
   #listener: InterceptingServerListener | undefined;
   #token: VerifiedToken | undefined;
   #allowStale = false;
@@ -149,6 +154,7 @@ class GuardedCall
   constructor(method: GuardedMethod, inner: ServerInterceptingCallInterface, guard: CallGuard) {
     this.path = method.path;
     this.#answersOnce = !method.responseStream;
+    this.#requestStream = method.requestStream;
     this.nextCall = inner;
     this.#guard = guard;
   }
@@ -196,7 +202,8 @@ class GuardedCall
 
   // biome-ignore lint/suspicious/noExplicitAny: grpc-js declares messages so.
   onReceiveMessage(message: any): void {
-    if (this.#passes()) this.#listener?.onReceiveMessage(message);
+    // The one message of a call that has no more is kept until the half-close that follows, which is looked at.
+    if (this.#requestStream ? this.#passes() : !this.#closed) this.#listener?.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {

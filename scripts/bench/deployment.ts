@@ -239,9 +239,9 @@ function costsOf(earlier: Readonly<Record<string, unknown>>): Costs {
     return typeof value === 'number' ? value : fallback;
   };
   return {
-    commitSeconds: number(2, 'revoke', 'parts', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS,
+    commitSeconds: number(2, 'revoke', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS,
     signSeconds: SIGN_SECONDS,
-    readSeconds: number(2, 'revoke', 'parts', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS,
+    readSeconds: number(2, 'revoke', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS,
     syncCpuSeconds: number(300, 'scale', 'instances', '100', 'sync_issuer_cpu_us_an_instance_second') / 1e6,
     applyCpuSeconds: number(300, 'scale', 'instances', '100', 'apply_cpu_us_an_instance') / 1e6,
     listBytes: number(23, 'list', '10000000', 'bytes_per_entry'),

@@ -30,6 +30,7 @@ export class BenchIssuer {
   readonly #privateKey: CryptoKey;
   readonly #broadcastKey: { readonly published: PublicKey; readonly privateKey: CryptoKey };
   readonly #epoch = randomBytes(ID_BYTES);
+  readonly #idOfLastPacked = randomBytes(ID_BYTES);
   readonly #log: Entry[] = [];
 
   private constructor(key: IssuerKey, broadcastKey: IssuerKey) {
@@ -86,7 +87,7 @@ export class BenchIssuer {
     const entry: Entry = {
       ...Entry.fromPartial({}),
       entryId: randomBytes(ID_BYTES),
-      sequence: BigInt(this.#log.length + 1),
+      sequence: this.#head + 1n,
       kind,
       key: Buffer.from(key),
       minGeneration,
@@ -112,10 +113,11 @@ export class BenchIssuer {
       const isKnown = Buffer.compare(request.keySetVersion, version) === 0;
       return {
         epoch: this.#epoch,
-        head: BigInt(this.#log.length),
+        head: this.#head,
         entryIdAtHead: this.#headEntryId,
         entries: isOther ? [] : this.#log.filter(({ sequence }) => sequence > request.applied),
-        pull: isOther,
+        // What was taken back before the log begins is in no answer.
+        pull: isOther || request.applied < this.#packedCount,
         keySet: isKnown ? undefined : { version, keys: [this.published] },
         broadcastKeys: [this.#broadcastKey.published],
         horizon: new Date(0),
@@ -125,8 +127,16 @@ export class BenchIssuer {
     pull: () => this.#pull(),
   };
 
+  get #packedCount(): bigint {
+    return BigInt(this.packed.byteLength / ID_BYTES);
+  }
+
+  get #head(): bigint {
+    return this.#packedCount + BigInt(this.#log.length);
+  }
+
   get #headEntryId(): Buffer {
-    return this.#log.at(-1)?.entryId ?? Buffer.alloc(0);
+    return this.#log.at(-1)?.entryId ?? (this.#packedCount > 0n ? this.#idOfLastPacked : Buffer.alloc(0));
   }
 
   async *#pull(): AsyncGenerator<PullResponse> {
@@ -144,7 +154,7 @@ export class BenchIssuer {
     yield {
       part: {
         $case: 'end',
-        value: { epoch: this.#epoch, sequence: BigInt(this.#log.length), entryId: this.#headEntryId },
+        value: { epoch: this.#epoch, sequence: this.#head, entryId: this.#headEntryId },
       },
     };
   }

@@ -1,6 +1,6 @@
 /** The load generator: a process that sends prepared calls as fast as they are answered, or at a steady rate. */
 
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection } from './connection.js';
 import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-calls.js';
 import { quantile } from './statistics.js';
@@ -208,7 +208,8 @@ class RunningFlow {
         this.#send(connection);
         connection.flush();
       }
-      await nextTurn();
+      // Asleep between two moments: a loop that never sleeps would take a core from the server's threads.
+      await sleep(POLL_MS);
     }
     this.#lookForEnd();
   }
