@@ -98,6 +98,7 @@ async function attack({ mutants, ordinary, seed, json, record, part }: Options):
     try {
       const random = createRandom(seed);
       if (part === undefined || part === 'alarms') await attackUnderWatch(range, ordinary);
+      await range.learnRefusals();
       if (part === undefined || part === 'tokens') await attackTokens(range, { mutants, random });
       if (part === undefined || part === 'access') await attackAccess(range);
       if (part === undefined || part === 'login') await attackLogin(range, random);

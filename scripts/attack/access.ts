@@ -486,9 +486,10 @@ async function attackAsDeputy(range: Range): Promise<void> {
     });
   await underWatch(range, className, async () => {
     for (const wanted of [
-      { audiences: ['inventory'] },
+      { audiences: ['inventory'], scopes: ['inventory.read'] },
+      { audiences: ['inventory'], scopes: ['inventory.reserve', 'inventory.settle'] },
       { audiences: ['payment'] },
-      { audiences: ['auth', 'inventory'] },
+      { audiences: ['auth', 'inventory', 'payment'] },
       { audiences: ['auth'], scopes: ['auth.revoke'] },
       { audiences: ['auth'], scopes: ['auth.sync', 'auth.users.write'] },
       { audiences: ['auth'], scopes: ['auth.introspect'] },

@@ -60,8 +60,10 @@ export interface Range {
   readonly clientKey: KeyObject;
   /** Somebody who listens, and must never be asked. */
   readonly listener: { readonly url: string; readonly connections: () => number };
-  /** The exact answers to a bad token and to none. */
+  /** The exact answers to a bad token and to none; TypeError before they were learned. */
   readonly refusals: { readonly invalid: string; readonly missing: string };
+  /** Learns them with a bad token for each method, which is enough of them to be told of. */
+  learnRefusals(): Promise<void>;
   readonly board: Scoreboard;
   /** Says how far the attack is; throws when it has been broken off. */
   progress(className: string, done: number, of: number): void;
@@ -97,6 +99,7 @@ export async function openRange(
     throw new TypeError('a process is missing');
   }
   const listener = await startListener();
+  let refusals: Range['refusals'] | undefined;
   return {
     system,
     targets,
@@ -109,7 +112,13 @@ export async function openRange(
     forge: createForge(keys.token.privateKey, header, claimsIn(alice.accessToken)),
     clientKey: createPrivateKey(await readFile(system.secrets.clientKeyFiles.payment, 'utf8')),
     listener,
-    refusals: await learnRefusals(targets),
+    get refusals() {
+      if (refusals === undefined) throw new TypeError('it is not known yet how bad tokens are refused');
+      return refusals;
+    },
+    learnRefusals: async () => {
+      refusals = await learnRefusals(targets);
+    },
     board,
     progress,
     honest: { calls: 0 },
