@@ -10,16 +10,16 @@ const HASH_RANGE = 2 ** HASH_BITS;
 const SLOTS_MIN = 16;
 
 /** A leaf that would become larger is split in two, so that no growth of a table takes long. */
-const SLOTS_MAX = 2 ** 15;
+const SLOTS_MAX = 2 ** 12;
 
 /** The deepest leaves; beyond that they grow instead, because identifiers chosen to collide cannot be split. */
-const DEPTH_MAX = 12;
+const DEPTH_MAX = 16;
 
 /** At most seven eighths of a leaf are filled, so that a probe for what is absent stays short. */
 const FILL_MAX = 7 / 8;
 
 /** How full a leaf is after it has grown. */
-const FILL_GROWN = 0.7;
+const FILL_GROWN = 0.64;
 
 // Random, so that nobody can choose identifiers that collide.
 const FACTORS = Array.from({ length: WORDS }, () => randomInt(2 ** 31) * 2 + 1);
@@ -72,9 +72,10 @@ export class IdTable {
   /** Adds all of its identifiers to another table. */
   addTo(other: IdTable): void {
     for (const { words } of new Set(this.#directory)) {
-      each(words, (_hash, a, b, c, d) => {
-        other.add(a, b, c, d);
-      });
+      for (let slot = 0; slot < words.length; slot += WORDS) {
+        if (!isTaken(words, slot)) continue;
+        other.add(word(words, slot), word(words, slot + 1), word(words, slot + 2), word(words, slot + 3));
+      }
     }
   }
 
@@ -148,24 +149,35 @@ class Leaf {
     const old = this.words;
     this.words = new Uint32Array(slotsFor(this.size) * WORDS);
     this.size = 0;
-    each(old, (hash, a, b, c, d) => this.put(this.slotOf(hash, a, b, c, d), a, b, c, d));
+    for (let slot = 0; slot < old.length; slot += WORDS) if (isTaken(old, slot)) this.putAgain(old, slot);
+  }
+
+  /** Puts in what lies in another leaf; it is not here yet. */
+  putAgain(words: Uint32Array, slot: number): void {
+    const a = word(words, slot);
+    const b = word(words, slot + 1);
+    const c = word(words, slot + 2);
+    const d = word(words, slot + 3);
+    this.put(this.slotOf(hashOf(a, b, c, d), a, b, c, d), a, b, c, d);
   }
 
   /** Two leaves that hold the same, by the next bit of the hash. */
   split(): readonly [Leaf, Leaf] {
+    const { words } = this;
     const bit = HASH_BITS - this.depth - 1;
-    const sizes: [number, number] = [0, 0];
-    each(this.words, (hash) => {
-      if (((hash >>> bit) & 1) === 0) sizes[0] += 1;
-      else sizes[1] += 1;
-    });
-    const zero = new Leaf(this.depth + 1, slotsFor(sizes[0]));
-    const one = new Leaf(this.depth + 1, slotsFor(sizes[1]));
-    each(this.words, (hash, a, b, c, d) => {
-      const half = ((hash >>> bit) & 1) === 0 ? zero : one;
-      half.put(half.slotOf(hash, a, b, c, d), a, b, c, d);
-    });
-    return [zero, one];
+    const ones = new Uint8Array(words.length / WORDS);
+    let count = 0;
+    for (let slot = 0; slot < words.length; slot += WORDS) {
+      const one = (hashAt(words, slot) >>> bit) & 1;
+      ones[slot / WORDS] = one;
+      if (isTaken(words, slot)) count += one;
+    }
+    const zeroLeaf = new Leaf(this.depth + 1, slotsFor(this.size - count));
+    const oneLeaf = new Leaf(this.depth + 1, slotsFor(count));
+    for (let slot = 0; slot < words.length; slot += WORDS) {
+      if (isTaken(words, slot)) (ones[slot / WORDS] === 1 ? oneLeaf : zeroLeaf).putAgain(words, slot);
+    }
+    return [zeroLeaf, oneLeaf];
   }
 }
 
@@ -174,20 +186,8 @@ function slotsFor(size: number): number {
   return Math.max(SLOTS_MIN, Math.ceil(size / FILL_GROWN));
 }
 
-function each(
-  words: Uint32Array,
-  visit: (hash: number, a: number, b: number, c: number, d: number) => void,
-): void {
-  for (let slot = 0; slot < words.length; slot += WORDS) {
-    if (!isTaken(words, slot)) continue;
-    const [a, b, c, d] = [
-      word(words, slot),
-      word(words, slot + 1),
-      word(words, slot + 2),
-      word(words, slot + 3),
-    ];
-    visit(hashOf(a, b, c, d), a, b, c, d);
-  }
+function hashAt(words: Uint32Array, slot: number): number {
+  return hashOf(word(words, slot), word(words, slot + 1), word(words, slot + 2), word(words, slot + 3));
 }
 
 /** 32 bits of which the first are the best. */

@@ -32,12 +32,12 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
   const bench = await openBench(context, { arms: ARMS, algorithm: 'EdDSA' });
   try {
     const tokens = await bench.server.call('tokens', KNOWN_TOKENS);
-    const rounds = context.isShort ? 30 : 45;
+    const rounds = context.isShort ? 30 : 32;
     const all = await compare(context, bench, {
       arms: ARMS,
       tokens: () => tokens,
       rounds,
-      callsPerTurn: () => (context.isShort ? 1_500 : 15_000),
+      callsPerTurn: () => (context.isShort ? 1_500 : 12_000),
     });
     const profiles = context.isShort ? undefined : await profileArms(bench);
     const [bare, again, guard, naive] = ARMS.map((arm) => all.get(arm)) as [

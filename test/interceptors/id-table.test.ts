@@ -102,7 +102,7 @@ describe('an id table', () => {
     let before = table.bytes;
     for (let index = 1; index <= 150_000; index += 1) {
       table.add(Math.imul(index, 0x9e3779b1) >>> 0, index, 0, index);
-      if (table.bytes - before > 256 * 1024) expect.fail(`${table.bytes - before} bytes more after ${index}`);
+      if (table.bytes - before > 64 * 1024) expect.fail(`${table.bytes - before} bytes more after ${index}`);
       before = table.bytes;
     }
   });
