@@ -154,8 +154,8 @@ function secondsOf(value: JsonValue | undefined): number | undefined {
   return Math.floor(value);
 }
 
+/** Services keep these texts and pass them on: what no database takes, or what is changed on the way, is none. */
 function isText(value: JsonValue | undefined): value is string {
-  return (
-    typeof value === 'string' && value !== '' && value.length <= CLAIM_TEXT_LENGTH_MAX && value.isWellFormed()
-  );
+  if (typeof value !== 'string' || value === '' || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
+  return value.isWellFormed() && !/[\p{Cc}\uFFFD]/u.test(value);
 }

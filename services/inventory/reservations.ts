@@ -177,6 +177,7 @@ export function releaseReservation(
 /** On whose word a service ends a reservation, by identifiers alone. */
 export interface Authoriser {
   readonly userId: string;
+  /** Empty when the token had none. */
   readonly clientId: string;
   /** Empty when the token had none. */
   readonly sessionId: string;
@@ -207,9 +208,11 @@ export async function settleReservation(
   violations.require(outcome !== undefined, 'outcome', 'must be COMMITTED or RELEASED');
   const { userId = '', clientId = '', sessionId = '', tokenId = '' } = authoriser ?? {};
   violations.requireId(userId, 'authoriser.user_id');
-  violations.requireId(clientId, 'authoriser.client_id');
-  if (sessionId !== '') violations.requireUuid(sessionId, 'authoriser.session_id');
-  violations.requireUuid(tokenId, 'authoriser.token_id');
+  // Another issuer forms its identifiers as it likes, and may name no client and no session. A purchase of its user
+  // that is decided must be settled all the same: nothing else would ever end it.
+  if (clientId !== '') violations.requireId(clientId, 'authoriser.client_id');
+  if (sessionId !== '') violations.requireId(sessionId, 'authoriser.session_id');
+  violations.requireId(tokenId, 'authoriser.token_id');
   violations.requireRequestId(requestId);
   violations.throwIfAny();
   if (outcome === undefined) throw new TypeError('a missing outcome was let through');

@@ -213,6 +213,10 @@ describe('another issuer', () => {
       { sub: '' },
       { sub: 7 },
       { sub: 'x'.repeat(250) },
+      // No database keeps the first, and the others cannot be told apart from what becomes of them on the way.
+      { sub: 'a\0b' },
+      { sub: 'a\uFFFDb' },
+      { jti: 'a\nb' },
       { jti: undefined },
       { jti: ['a'] },
       { sid: 7 },

@@ -41,7 +41,12 @@ describe('a second issuer, in processes', function () {
         types: ['JWT'],
         audiences: { inventory: 'inventory-api', payment: 'payment-api' },
         claims: { roles: ['realm_access', 'roles'] },
-        scopes: { read: 'inventory.read', reserve: 'inventory.reserve', pay: 'payment.pay' },
+        scopes: {
+          read: 'inventory.read',
+          reserve: 'inventory.reserve',
+          pay: 'payment.pay',
+          account: 'payment.read',
+        },
       },
     ];
     system = await startTestSystem({ environment: { PORTCULLIS_TRUSTED_ISSUERS: JSON.stringify(trusted) } });
@@ -124,6 +129,32 @@ describe('a second issuer, in processes', function () {
       'NOT_FOUND NOT_FOUND',
     );
   });
+
+  for (const [named, names] of Object.entries({
+    'the usual identifiers': {},
+    'identifiers that are no UUIDs, no client and no session': {
+      jti: 'onrtac:5f-1',
+      sid: undefined,
+      azp: undefined,
+    },
+  })) {
+    it(`has users who buy to the end, with ${named}`, async () => {
+      const { payment, logIn } = clients;
+      const scope = 'read reserve pay account';
+      const token = await other.sign(claims({ sub: `buyer with ${named}`, scope, ...names }));
+      const opening = { currencyCode: 'EUR', requestId: randomUUID() };
+      const { account } = await ask(payment.openAccount.bind(payment), opening, { token });
+      const accountId = account?.accountId ?? '';
+      const { accessToken: olga } = await logIn('olga');
+      const amount = { minorUnits: 1_000_000n, currencyCode: 'EUR' };
+      const deposit = { accountId, amount, requestId: randomUUID() };
+      await ask(payment.deposit.bind(payment), deposit, { token: olga });
+      const order = { accountId, lines: [{ sku: SKU, quantity: 1n }], requestId: randomUUID() };
+      expect(await outcomeOf(ask(payment.checkout.bind(payment), order, { token }))).to.equal('OK');
+      const { account: after } = await ask(payment.getAccount.bind(payment), { accountId }, { token });
+      expect(after?.held?.minorUnits).to.equal(0n);
+    });
+  }
 
   type What = Extract<RevokeRequest['target'], { $case: 'foreign' }>['value']['what'];
   const ways: Record<string, (of: Record<string, unknown>) => What> = {

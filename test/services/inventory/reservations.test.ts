@@ -533,7 +533,6 @@ describe('inventory reservations', () => {
         { outcome: undefined, authoriser: undefined, requestId: '' },
       );
       expect(await faultsOf(nothing)).to.deep.equal([
-        'authoriser.client_id',
         'authoriser.token_id',
         'authoriser.user_id',
         'outcome',

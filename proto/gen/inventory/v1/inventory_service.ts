@@ -377,7 +377,7 @@ export interface ReleaseReservationResponse {
 export interface Authoriser {
   /** The user, to whom the reservation belongs. */
   userId: string;
-  /** The client to which the user's token was issued. */
+  /** The client to which the user's token was issued; empty when it named none. */
   clientId: string;
   /** The session of that token; empty when it had none. */
   sessionId: string;
