@@ -54,7 +54,9 @@ export class Enforcement {
     this.feed = options.createFeed({
       entryAdded: (entry) => this.#revoke(this.admissions.tokens.hitBy(entry)),
       listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
-      epochChanged: () => this.#revokeWhere(() => true),
+      // What another issuer has signed does not end with our log: it is looked up in the new list once that is there,
+      // and until then nobody is admitted.
+      epochChanged: () => this.#revokeWhere(({ claims }) => !claims.isForeign),
     });
     this.admissions = new Admissions({ ...options, feed: this.feed });
   }

@@ -189,23 +189,42 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
   };
 }
 
-/** A new log in the place of the old one, whose entries stay until their time, as does the horizon. */
+/**
+ * A new log in the place of the old one, whose entries stay until their time, as does the horizon. The new one begins
+ * with what the old one says of other issuers: their tokens do not end with our keys, and what was taken back must not
+ * come back.
+ */
 async function openEpoch(
   sql: Sql,
   { reason, actor }: { readonly reason: string; readonly actor: string },
 ): Promise<OpenedLog> {
-  const { rows } = await sql.query<LockRow>(
-    `WITH opened AS (
-       UPDATE log_state SET epoch = $1, seq = 0, entry_id = ''
-       RETURNING epoch, older_leases_end_by, greatest(lease_ms, older_lease_ms) AS lease_ms,
-                 clock_timestamp() AS locked_time
+  const { rows } = await sql.query<LockRow & { readonly former_epoch: Buffer }>(
+    `WITH former AS MATERIALIZED (
+       SELECT epoch FROM log_state FOR UPDATE
+     ), opened AS (
+       UPDATE log_state SET epoch = $1, seq = 0, entry_id = '' FROM former
+       RETURNING log_state.epoch, former.epoch AS former_epoch, older_leases_end_by,
+                 greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
      ), noted AS (
        INSERT INTO epochs (epoch, open_time, reason, actor) SELECT epoch, locked_time, $2, $3 FROM opened
      )
-     SELECT epoch, lease_ms, older_leases_end_by, locked_time FROM opened`,
+     SELECT epoch, former_epoch, lease_ms, older_leases_end_by, locked_time FROM opened`,
     [createId(), reason, actor],
   );
   const row = theOnly(rows);
+  await sql.query(
+    `WITH carried AS (
+       INSERT INTO revocation_entries
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+       SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, key, min_generation,
+              cut_off_time, keep_until, reason, actor
+       FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
+       RETURNING seq, entry_id
+     )
+     UPDATE log_state SET seq = last.seq, entry_id = last.entry_id
+     FROM (SELECT seq, entry_id FROM carried ORDER BY seq DESC LIMIT 1) AS last`,
+    [row.epoch, row.former_epoch],
+  );
   return { epoch: row.epoch, ...lockOf(row) };
 }
 

@@ -1,6 +1,7 @@
 /** Other issuers at a real guard: their tokens, our words for them, and that no issuer's keys serve another's tokens. */
 
 import { createHmac, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type ClientReadableStream, type ServiceError as GrpcError, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { exportSPKI, importJWK } from 'jose';
@@ -338,6 +339,34 @@ describe('another issuer', () => {
     expect(await call(token)).to.equal('UNAVAILABLE DEPENDENCY_UNAVAILABLE');
     expect(performance.now() - startedMs).to.be.below(4000);
     expect(other.asked).to.equal(1);
+  });
+
+  it('is heard after the first answer by whoever came before it, and after the log began anew', async () => {
+    await echo.stop();
+    issuer.answers = false;
+    echo = await startEcho(issuer, { trustedIssuers: [keycloak()] });
+    const [early, revoked] = [await other.token(), await other.token({ sub: 'mallory' })];
+    for (const token of [early, revoked]) {
+      expect(await call(token)).to.equal('UNAVAILABLE REVOCATION_STATE_STALE');
+    }
+    issuer.answers = true;
+    const { ready } = echo.guard;
+    const cutOffTime = new Date(Date.now() + 1000);
+    const entry = issuer.revoke(EntryKind.ENTRY_KIND_USER, 'mallory');
+    Object.assign(entry, { issuer: other.name, cutOffTime });
+    echo.guard.askNow();
+    await ready;
+    expect(await call(early)).to.equal('OK');
+    expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    const ours = await issuer.token();
+    expect(await call(ours)).to.equal('OK');
+    issuer.epoch = Buffer.alloc(16, 9);
+    echo.guard.askNow();
+    while ((await call(ours)) !== 'UNAUTHENTICATED TOKEN_REVOKED') await sleep(10);
+    while ((await call(early)) === 'UNAVAILABLE REVOCATION_STATE_STALE') await sleep(10);
+    expect(await call(early)).to.equal('OK');
+    expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    expect(await call(ours)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
   });
 
   describe('is revoked', () => {

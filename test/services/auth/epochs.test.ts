@@ -92,6 +92,34 @@ describe('an epoch', function () {
     }
   });
 
+  it('begins with what the log before says of other issuers, whose tokens do not end with our keys', async () => {
+    const [first] = cluster.replicas;
+    const issuer = 'https://keycloak.example';
+    const mallory = { issuer, what: { $case: 'subject', value: 'mallory' } } as const;
+    const token = { issuer, what: { $case: 'tokenId', value: 'onrtac:1' } } as const;
+    for (const value of [mallory, token]) await cluster.revoke({ $case: 'foreign', value });
+    await cluster.revoke({ $case: 'userId', value: alice.userId });
+    const liveOf = async () => {
+      const { rows } = await first.database.query(
+        `SELECT revocation_entries.seq, kind, issuer, convert_from(key, 'utf8') AS key, cut_off_time, keep_until
+         FROM revocation_entries JOIN log_state USING (epoch) WHERE issuer <> '' ORDER BY revocation_entries.seq`,
+      );
+      return rows;
+    };
+    const before = await liveOf();
+    expect(before).to.have.length(2);
+    // Whatever happens more than once carries over what was carried over, once.
+    for (const round of [1, 2]) {
+      await open();
+      await allCurrent();
+      expect(await liveOf(), `round ${round}`).to.deep.equal(before);
+      for (const guard of cluster.guards()) expect(guard.state()).to.include({ entries: 2, applied: 2n });
+    }
+    const { sequence } = await cluster.revoke({ $case: 'userId', value: alice.userId });
+    expect(sequence).to.equal(3n);
+    await until(() => cluster.guards().every((guard) => guard.state().applied === 3n));
+  });
+
   it('is opened once, however often the same request is sent', async () => {
     const requestId = newRequestId();
     const [first] = cluster.replicas;
