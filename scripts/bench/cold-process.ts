@@ -1,6 +1,6 @@
 /** A process that meets new tokens: through the guard's own way, through jose, and through `node:crypto` alone. */
 
-import { createPublicKey, verify } from 'node:crypto';
+import { constants, createPublicKey, type VerifyKeyObjectInput, verify } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
 import { bearer, createDecider } from './decider.js';
@@ -23,6 +23,12 @@ export interface ColdTurn {
 export type ColdRounds = readonly Readonly<Record<Way, Readonly<Record<'one' | 'many', ColdTurn>>>>[];
 
 const IN_FLIGHT = 64;
+
+/** What OpenSSL must be told of an algorithm that is not its usual one. */
+const ENCODINGS: Readonly<Record<string, Omit<VerifyKeyObjectInput, 'key'>>> = {
+  ES256: { dsaEncoding: 'ieee-p1363' },
+  PS256: { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST },
+};
 
 type Verify = (token: string) => Promise<unknown> | undefined;
 
@@ -87,7 +93,7 @@ async function createWays(issuer: BenchIssuer): Promise<Record<Way, Verify> & { 
       const signature = Buffer.from(token.slice(end + 1), 'base64url');
       const signed = Buffer.from(token.slice(0, end));
       const digest = algorithm === 'EdDSA' ? null : 'sha256';
-      const encoded = algorithm === 'ES256' ? ({ key, dsaEncoding: 'ieee-p1363' } as const) : { key };
+      const encoded = { key, ...ENCODINGS[algorithm] };
       if (!verify(digest, signed, encoded, signature)) throw new Error('a good token was refused');
       return undefined;
     },

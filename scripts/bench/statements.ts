@@ -1,5 +1,6 @@
 /** The SQL of an operation, taken from PostgreSQL's own log, so that the same statements can be run without everything around them. */
 
+import { randomBytes } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
@@ -7,6 +8,8 @@ import pg from 'pg';
 const LOG_SETTLE_MS = 400;
 const RECORD = /^\d{4}-\d\d-\d\d [^[]*\[(\d+)\] (\w+): {2}(.*)$/;
 const EXECUTE = /^execute ([^:]+): ([\s\S]*)$/;
+const HASH_BYTES = 32;
+const HASH = /^\\x[0-9a-f]{64}$/;
 const PARAMETER = /\$\d+ = (NULL|'(?:[^']|'')*')/g;
 
 /** One statement, as it was sent. */
@@ -112,6 +115,18 @@ export async function replay(client: pg.Client, statements: readonly Statement[]
   for (const { name, text, values } of statements) {
     const sql = text.replace(/\bCOMMIT$/, 'ROLLBACK');
     if (values.length === 0) await client.query(sql);
-    else await client.query({ ...(name !== undefined && { name: `replayed ${name}` }), text: sql, values });
+    else {
+      const named = name === undefined ? {} : { name: `replayed ${name}` };
+      await client.query({
+        ...named,
+        text: sql,
+        values: /\bINSERT\b/.test(sql) ? values.map(fresh) : values,
+      });
+    }
   }
+}
+
+/** What was written when the statements were taken is there already: other hashes are written in the place of those. */
+function fresh(value: string | null): string | null {
+  return value !== null && HASH.test(value) ? `\\x${randomBytes(HASH_BYTES).toString('hex')}` : value;
 }
