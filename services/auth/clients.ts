@@ -179,6 +179,7 @@ export function createClients(deps: ClientsDeps): Clients {
           await tx.clients.setDisabled(clientId, false);
           const client = await tx.clients.find(clientId);
           if (client === undefined) throw noSuchClient();
+          await record(tx, 'client-enabled', { actor, clientId, reason: '' });
           return withoutSecret(client);
         }),
       );
@@ -230,7 +231,7 @@ async function create(
 
 async function record(
   tx: AuthTransaction,
-  type: 'client-created' | 'client-disabled',
+  type: 'client-created' | 'client-disabled' | 'client-enabled',
   { actor, clientId, reason }: { actor: string; clientId: string; reason: string },
 ): Promise<void> {
   await tx.events.record({ type, subject: { clientId }, actor, reason, network: '', details: {} });

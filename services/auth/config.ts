@@ -208,6 +208,12 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     asksForCertificates: tls.listener !== undefined && tls.listener.clientAuth !== 'off',
     broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl),
     database: databaseOf(config.databaseUrl),
+    issuers: config.trustedIssuers.map(({ issuer, keys, lifetimeMaxSeconds }) => ({
+      issuer,
+      isSymmetric: 'legacySecret' in keys,
+      algorithms: 'algorithms' in keys ? keys.algorithms : [],
+      lifetimeMaxSeconds: lifetimeMaxSeconds ?? ACCESS_TOKEN_SECONDS_MAX,
+    })),
     bootstrapUsers: config.bootstrap.users.map(({ username }) => username),
   };
 }

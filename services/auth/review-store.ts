@@ -41,7 +41,7 @@ export function createReviewStore(database: Database): ReviewStore {
     clients: async () => {
       const { rows } = await database.query<{ client_id: string; pem: string | null; has_secret: boolean }>(
         `SELECT client_id, public_key_pem AS pem, secret_hash IS NOT NULL AS has_secret FROM clients
-         ORDER BY client_id LIMIT $1`,
+         WHERE disable_time IS NULL ORDER BY client_id LIMIT $1`,
         [REVIEW_ROWS_MAX],
       );
       return rows.map((row) => ({

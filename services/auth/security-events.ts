@@ -41,6 +41,7 @@ export interface EventDetails {
   'log-changed': Nothing;
   'client-created': Nothing;
   'client-disabled': Nothing;
+  'client-enabled': Nothing;
   'client-authentication-failed': Nothing;
   'calls-refused': { readonly calls: number; readonly networks: readonly string[] };
   'broadcasts-forged': { readonly messages: number };
@@ -155,6 +156,7 @@ const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; read
   'log-changed': { profile: OWN },
   'client-created': { profile: OWN },
   'client-disabled': { profile: OWN },
+  'client-enabled': { profile: OWN },
   'client-authentication-failed': { profile: OWN },
   'calls-refused': { profile: OWN, isRoutine: true },
   'broadcasts-forged': { profile: OWN },

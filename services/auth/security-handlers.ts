@@ -71,6 +71,7 @@ const TYPES: Readonly<Record<SecurityEventType, TypeMessage>> = {
   'log-changed': TypeMessage.SECURITY_EVENT_TYPE_LOG_CHANGED,
   'client-created': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_CREATED,
   'client-disabled': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_DISABLED,
+  'client-enabled': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_ENABLED,
   'client-authentication-failed': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED,
   'calls-refused': TypeMessage.SECURITY_EVENT_TYPE_CALLS_REFUSED,
   'broadcasts-forged': TypeMessage.SECURITY_EVENT_TYPE_BROADCASTS_FORGED,

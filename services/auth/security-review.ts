@@ -70,6 +70,14 @@ export interface ReviewSettings {
   readonly asksForCertificates: boolean;
   readonly broker: (Endpoint & { readonly hasPassword: boolean }) | undefined;
   readonly database: Endpoint;
+  /** The other issuers whose tokens are taken. */
+  readonly issuers: readonly {
+    readonly issuer: string;
+    /** A secret that both sides know, instead of keys of which one half is public. */
+    readonly isSymmetric: boolean;
+    readonly algorithms: readonly string[];
+    readonly lifetimeMaxSeconds: number;
+  }[];
   /** The users that the bootstrap file creates. */
   readonly bootstrapUsers: readonly string[];
 }
@@ -167,6 +175,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   'broker and database': checkServers,
   'what is shown': checkShown,
   clients: checkClients,
+  'other issuers': checkIssuers,
   passwords: checkPasswords,
   clocks: checkClocks,
   instances: checkInstances,
@@ -387,6 +396,26 @@ function checkClients({ clients }: ReviewFacts): readonly ReviewFinding[] {
       remedy: 'give the client a key instead (private_key_jwt)',
     });
   });
+}
+
+function checkIssuers({ settings: { issuers } }: ReviewFacts): readonly ReviewFinding[] {
+  return issuers.flatMap(({ issuer, isSymmetric, algorithms, lifetimeMaxSeconds }) => [
+    ...found(isSymmetric, 'ISSUER_SYMMETRIC', 'weak', {
+      subject: issuer,
+      fact: `tokens of ${issuer} are verified with the secret that signs them: whoever verifies could also sign`,
+      remedy: 'let that issuer sign with keys of which it publishes one half, and name its jwks_url instead',
+    }),
+    ...found(algorithms.includes('RS256'), 'ALGORITHM_WEAK', 'note', {
+      subject: issuer,
+      fact: `tokens of ${issuer} may be signed with RS256, whose padding (PKCS #1 v1.5) FAPI 2.0 no longer admits`,
+      remedy: 'take RS256 out of its algorithms once that issuer signs with another one',
+    }),
+    ...found(lifetimeMaxSeconds > ACCESS_TOKEN_SECONDS_GOOD, 'ACCESS_TOKEN_LONG', 'note', {
+      subject: issuer,
+      fact: `tokens of ${issuer} are taken that live for up to ${lifetimeMaxSeconds} seconds`,
+      remedy: `set its lifetime_max_seconds to ${ACCESS_TOKEN_SECONDS_GOOD} if its tokens are that short`,
+    }),
+  ]);
 }
 
 function checkPasswords({ users, settings: { bootstrapUsers } }: ReviewFacts): readonly ReviewFinding[] {

@@ -37,6 +37,9 @@ const GOOD: ReviewFacts = {
     asksForCertificates: true,
     broker: { address: 'nats:4222', isLoopback: false, isEncrypted: true, hasPassword: true },
     database: { address: 'db:5432', isLoopback: false, isEncrypted: true },
+    issuers: [
+      { issuer: 'https://other', isSymmetric: false, algorithms: ['ES256'], lifetimeMaxSeconds: 300 },
+    ],
     bootstrapUsers: ['olga'],
   },
   now: NOW,
@@ -153,6 +156,18 @@ describe('the review', () => {
         ['note LOG_TALKATIVE PORTCULLIS_LOG_LEVEL', 'note REFLECTION_ON PORTCULLIS_REFLECTION'],
       ],
       [{ settings: { ...settings, logLevel: 'silent' } }, ['weak LOG_QUIET PORTCULLIS_LOG_LEVEL']],
+      [
+        {
+          settings: {
+            ...settings,
+            issuers: [
+              { issuer: 'old', isSymmetric: true, algorithms: [], lifetimeMaxSeconds: 300 },
+              { issuer: 'new', isSymmetric: false, algorithms: ['RS256'], lifetimeMaxSeconds: 3600 },
+            ],
+          },
+        },
+        ['note ACCESS_TOKEN_LONG new', 'note ALGORITHM_WEAK new', 'weak ISSUER_SYMMETRIC old'],
+      ],
       [{ clients: [{ clientId: 'c', proof: 'secret' }] }, ['weak CLIENT_SECRET c']],
       [{ clients: [{ clientId: 'c', proof: { algorithm: 'RSA', rsaBits: 2048 } }] }, ['weak KEY_SMALL c']],
       [
@@ -247,6 +262,9 @@ describe('the review', () => {
         PORTCULLIS_LOGIN_FAILURES_PER_PEER: '1000000',
         PORTCULLIS_LOGIN_WINDOW_SECONDS: '1',
         PORTCULLIS_BOOTSTRAP_FILE: bootstrapFile,
+        PORTCULLIS_TRUSTED_ISSUERS: JSON.stringify([
+          { issuer: 'legacy', legacy_secret: Buffer.alloc(32, 5).toString('base64url') },
+        ]),
       });
       auth = await openAuth(fresh.url, { algorithm: 'RS256' });
       await applyBootstrap(config.bootstrap, auth);
@@ -298,6 +316,7 @@ describe('the review', () => {
         'critical PLAINTEXT_LISTENER auth 0.0.0.0:50051',
         'critical PLAINTEXT_LISTENER auth 0.0.0.0:51051',
         'critical PLAINTEXT_LISTENER payment 02',
+        'note ACCESS_TOKEN_LONG legacy',
         'note LOG_TALKATIVE PORTCULLIS_LOG_LEVEL',
         'note PASSWORD_FROM_BOOTSTRAP carol',
         'note REFLECTION_ON PORTCULLIS_REFLECTION',
@@ -306,6 +325,7 @@ describe('the review', () => {
         'weak CLIENT_SECRET old',
         'weak EVENTS_LOST security events',
         'weak INSTANCE_BEHIND inventory …',
+        'weak ISSUER_SYMMETRIC legacy',
         'weak KEY_OLD …',
         'weak KEY_ROTATION_SELDOM PORTCULLIS_KEY_ROTATION_DAYS',
         'weak KEY_SMALL short',

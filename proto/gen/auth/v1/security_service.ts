@@ -87,6 +87,8 @@ export const SecurityEventType = {
   SECURITY_EVENT_TYPE_EVENTS_LOST: 23,
   /** SECURITY_EVENT_TYPE_ANOMALY_DETECTED - A rule has found something unusual: `details` has the rule and the evidence. */
   SECURITY_EVENT_TYPE_ANOMALY_DETECTED: 24,
+  /** SECURITY_EVENT_TYPE_CLIENT_ENABLED - A client may get tokens again. */
+  SECURITY_EVENT_TYPE_CLIENT_ENABLED: 25,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -122,6 +124,7 @@ export namespace SecurityEventType {
   export type SECURITY_EVENT_TYPE_BROADCASTS_FORGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_BROADCASTS_FORGED;
   export type SECURITY_EVENT_TYPE_EVENTS_LOST = typeof SecurityEventType.SECURITY_EVENT_TYPE_EVENTS_LOST;
   export type SECURITY_EVENT_TYPE_ANOMALY_DETECTED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
+  export type SECURITY_EVENT_TYPE_CLIENT_ENABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
   export type UNRECOGNIZED = typeof SecurityEventType.UNRECOGNIZED;
 }
 
@@ -202,6 +205,9 @@ export function securityEventTypeFromJSON(object: any): SecurityEventType {
     case 24:
     case "SECURITY_EVENT_TYPE_ANOMALY_DETECTED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
+    case 25:
+    case "SECURITY_EVENT_TYPE_CLIENT_ENABLED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -261,6 +267,8 @@ export function securityEventTypeToJSON(object: SecurityEventType): string {
       return "SECURITY_EVENT_TYPE_EVENTS_LOST";
     case SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED:
       return "SECURITY_EVENT_TYPE_ANOMALY_DETECTED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED:
+      return "SECURITY_EVENT_TYPE_CLIENT_ENABLED";
     case SecurityEventType.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -141,6 +141,8 @@ describe('reports of services', () => {
     const stranger = generateKeyPairSync('ed25519').privateKey;
     await addClient(auth, { clientId: 'outsider', scopes: ['auth.introspect'] });
     const outsider = await addClient(auth, { clientId: 'not-an-instance', scopes: ['auth.introspect'] });
+    const disabled = await addClient(auth, { clientId: 'disabled' });
+    await auth.store.transaction((tx) => tx.clients.setDisabled('disabled', true));
     const hourMs = 3_600_000;
     const forgeries = [
       await sign(message(), stranger),
@@ -148,6 +150,7 @@ describe('reports of services', () => {
       await sign(message(), payment.privateKey, { kid: "' OR '1'='1" }),
       await sign(message(), payment.privateKey, { typ: 'at+jwt' }),
       await sign(message(), outsider.privateKey, { kid: 'not-an-instance' }),
+      await sign(message(), disabled.privateKey, { kid: 'disabled' }),
       await sign(message({ endTime: new Date(Date.now() - 2 * hourMs) })),
       await sign(message({ endTime: new Date(Date.now() + 2 * hourMs) })),
       await sign(message({ endTime: undefined })),
