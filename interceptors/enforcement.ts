@@ -56,7 +56,7 @@ export class Enforcement {
       listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
       // What another issuer has signed does not end with our log: it is looked up in the new list once that is there,
       // and until then nobody is admitted.
-      epochChanged: () => this.#revokeWhere(({ claims }) => !claims.isForeign),
+      epochChanged: () => this.#forgetOwn(),
     });
     this.admissions = new Admissions({ ...options, feed: this.feed });
   }
@@ -83,6 +83,17 @@ export class Enforcement {
   dropExpired(): void {
     const untilMs = Math.max(this.#clock.wallMs(), this.feed.horizonMs);
     for (const token of this.admissions.tokens.dropExpired(untilMs)) this.#cut(token.liveCalls());
+  }
+
+  /**
+   * Our own tokens are forgotten: their calls end, and whoever shows one again is looked at anew. Flagged and kept, one
+   * of the new epoch would stay refused when an answer that was read before the change arrives after one that was
+   * read later, and the epoch goes back and forth.
+   */
+  #forgetOwn(): void {
+    const own = [...this.admissions.tokens.all()].filter(({ claims }) => !claims.isForeign);
+    for (const token of own) this.admissions.tokens.remove(token);
+    this.#revoke(own);
   }
 
   #revokeWhere(isHit: (token: VerifiedToken) => boolean): void {

@@ -441,8 +441,22 @@ describe('enforcement', () => {
       const text = tokenText();
       expect(await decided(text, ALLOW)).to.equal('admitted');
       sync({ epoch: OTHER_EPOCH, pull: true });
-      expect(await decided(text, ALLOW)).to.equal('TOKEN_REVOKED');
-      expect(await decided(tokenText(), ALLOW)).to.equal('REVOCATION_STATE_STALE');
+      for (const one of [text, tokenText()]) {
+        expect(await decided(one, ALLOW)).to.equal('REVOCATION_STATE_STALE');
+      }
+      // Its keys are others.
+      keys = new HeldKeys('key-2');
+      hydrate(OTHER_EPOCH, 2);
+      expect(await decided(text, ALLOW)).to.not.equal('admitted');
+    });
+
+    it('takes a token of an epoch that came, went with a late answer, and came again', async () => {
+      hydrate(OTHER_EPOCH, 2);
+      const text = tokenText();
+      expect(await decided(text)).to.equal('admitted');
+      hydrate(EPOCH, 1);
+      hydrate(OTHER_EPOCH, 2);
+      expect(await decided(text)).to.equal('admitted');
     });
 
     it('lets public methods be called', () => {

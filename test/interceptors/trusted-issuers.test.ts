@@ -360,13 +360,18 @@ describe('another issuer', () => {
     expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
     const ours = await issuer.token();
     expect(await call(ours)).to.equal('OK');
+    const { guard } = echo;
+    const stale = new Promise<void>((resolve) => {
+      guard.onStateChange(() => void (!guard.state().current && resolve()));
+    });
     issuer.epoch = Buffer.alloc(16, 9);
-    echo.guard.askNow();
-    while ((await call(ours)) !== 'UNAUTHENTICATED TOKEN_REVOKED') await sleep(10);
+    guard.askNow();
+    await stale;
     while ((await call(early)) === 'UNAVAILABLE REVOCATION_STATE_STALE') await sleep(10);
     expect(await call(early)).to.equal('OK');
     expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
-    expect(await call(ours)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    // The issuer of this test keeps its keys, so its own token is looked at anew and found good.
+    expect(await call(ours)).to.equal('OK');
   });
 
   describe('is revoked', () => {
