@@ -45,7 +45,7 @@ export interface ReportReceiverDeps {
   readonly url: string;
   readonly files?: BrokerFiles | undefined;
   readonly issuer: string;
-  /** The client of this name, unless it may no longer take part. */
+  /** The client of this name. */
   readonly findClient: (clientId: string) => Promise<Client | undefined>;
   /** Resolves when the report is in the database. */
   readonly take: (report: ServiceReport) => Promise<void>;
@@ -122,7 +122,9 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   const clientId = clientIdIn(jws);
   if (clientId === undefined) return undefined;
   const client = await deps.findClient(clientId);
-  if (client?.publicKeyPem === undefined || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
+  // A client is disabled because somebody else may have its key: what that signs is no longer believed.
+  if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
+  if (client.publicKeyPem === undefined) return undefined;
   const key = parseClientKey(client.publicKeyPem);
   if ('fault' in key) return undefined;
   try {
