@@ -288,7 +288,10 @@ export class FeedRunner {
       const { taken, askNow } = feed.hear(written);
       if (!taken || askNow) this.askNow();
     } catch (error) {
-      log.error({ event: 'broadcast_unusable', err: error }, 'what this process has written could not be taken');
+      log.error(
+        { event: 'broadcast_unusable', err: error },
+        'what this process has written could not be taken',
+      );
       this.askNow();
     }
   }
