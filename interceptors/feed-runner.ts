@@ -95,10 +95,7 @@ export class FeedRunner {
 
   start(): void {
     const { nats, feed, source } = this.#options;
-    source.follow?.((written) => {
-      const { taken, askNow } = feed.hear(written);
-      if (!taken || askNow) this.askNow();
-    });
+    source.follow?.((written) => this.#follow(written));
     if (nats !== undefined) {
       const subscribe = this.#options.subscribe ?? subscribeToBroadcasts;
       this.#subscription = subscribe({
@@ -281,6 +278,21 @@ export class FeedRunner {
     } finally {
       stop();
       this.#underWay.delete(controller);
+    }
+  }
+
+  /** Never throws: it is called in a turn of its own, where nobody would catch what a full list throws. */
+  #follow(written: Broadcast): void {
+    const { feed, log } = this.#options;
+    try {
+      const { taken, askNow } = feed.hear(written);
+      if (!taken || askNow) this.askNow();
+    } catch (error) {
+      log.error(
+        { event: 'broadcast_unusable', err: error },
+        'what this process has written could not be taken',
+      );
+      this.askNow();
     }
   }
 

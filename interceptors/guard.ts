@@ -192,7 +192,8 @@ class ServerGuard implements Guard, CallGuard {
   readonly #allowsPlaintext: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
-  readonly #reports: ReportCollector;
+  /** Absent where nobody takes reports: what is summed up for nobody would never be let go. */
+  readonly #reports: ReportCollector | undefined;
   readonly #connected: (plaintext: 'none' | 'local' | 'remote') => void;
   readonly #reporting: Reporting | undefined;
   readonly #closeSender: () => Promise<void>;
@@ -215,10 +216,12 @@ class ServerGuard implements Guard, CallGuard {
       log: this.#log,
       onKeys: (issuer) => this.#enforcement.foreignKeysChanged(issuer),
     });
-    this.#reports = new ReportCollector({ service: options.audience, instance, clock: this.#clock });
-    this.#connected = (plaintext) => this.#reports.connected(plaintext);
     const { send, close } = reportsOf(options);
-    this.#reporting = send && startReporting({ collector: this.#reports, send });
+    const collector =
+      send && new ReportCollector({ service: options.audience, instance, clock: this.#clock });
+    this.#reports = collector;
+    this.#connected = (plaintext) => collector?.connected(plaintext);
+    this.#reporting = send && collector && startReporting({ collector, send });
     this.#closeSender = close;
     this.#enforcement = new Enforcement({
       issuer: options.issuer,
@@ -264,7 +267,7 @@ class ServerGuard implements Guard, CallGuard {
         for (const listener of this.#listeners) listener();
       },
       onForgery: () => {
-        this.#reports.broadcastForged();
+        this.#reports?.broadcastForged();
         this.#observer.broadcastForged?.();
       },
     });
@@ -361,7 +364,7 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   wasAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
-    this.#reports.admitted(token, addressOf(call, this.#connected));
+    this.#reports?.admitted(token, addressOf(call, this.#connected));
   }
 
   wasRefused(
@@ -369,7 +372,7 @@ class ServerGuard implements Guard, CallGuard {
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void {
-    this.#reports.refused(reason, token, addressOf(call, this.#connected));
+    this.#reports?.refused(reason, token, addressOf(call, this.#connected));
   }
 
   handlerFailed(path: string, error: unknown): void {

@@ -246,6 +246,14 @@ describe('a feed runner', () => {
     expect((await source.question(2)).request.applied).to.equal(0n);
   });
 
+  it('asks, and does not fail, when it cannot take what its own process has written', async () => {
+    await hydrate();
+    const asked = source.questions.length;
+    source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n, keepUntil: undefined })]));
+    await source.question(asked);
+    expect(logged).to.include('broadcast_unusable');
+  });
+
   it('asks at once when its own process has opened an epoch', async () => {
     await hydrate();
     source.written({ epoch: OTHER_EPOCH, entries: [] });

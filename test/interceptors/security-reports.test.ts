@@ -2,6 +2,7 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { queryObjects } from 'node:v8';
 import { Client, credentials, type ServiceError as GrpcError, Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { systemClock } from '../../interceptors/clock.js';
@@ -154,6 +155,27 @@ describe('the sums of a guard', () => {
       expect(echo.guard.state().reports).to.deep.equal({ sent: 1, lost: 0, waiting: 0 });
     } finally {
       other.close();
+      await echo.stop();
+    }
+  });
+
+  it('are not kept where nobody takes them: a token that has expired leaves nothing behind', async function () {
+    this.timeout(20_000);
+    const echo = await startEcho(issuer);
+    try {
+      await echo.guard.ready;
+      const alive = () => queryObjects(VerifiedToken, { format: 'count' });
+      const before = alive();
+      // Expired, but for the skew.
+      const soon = Math.floor(Date.now() / 1000) - 3;
+      for (let count = 0; count < 20; count += 1) {
+        await call(echo.client, bearer(await issuer.token({ iat: soon - 300, exp: soon })));
+      }
+      expect(alive() - before).to.be.above(0);
+      const startedMs = performance.now();
+      while (echo.guard.state().tokens > 0 && performance.now() - startedMs < 10_000) await sleep(50);
+      expect(alive()).to.be.at.most(before);
+    } finally {
       await echo.stop();
     }
   });

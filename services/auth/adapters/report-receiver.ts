@@ -122,8 +122,9 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   const clientId = clientIdIn(jws);
   if (clientId === undefined) return undefined;
   const client = await deps.findClient(clientId);
-  if (client?.publicKeyPem === undefined || client.disabled) return undefined;
-  if (!client.scopes.includes(INSTANCE_SCOPE)) return undefined;
+  // A client is disabled because somebody else may have its key: what that signs is no longer believed.
+  if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
+  if (client.publicKeyPem === undefined) return undefined;
   const key = parseClientKey(client.publicKeyPem);
   if ('fault' in key) return undefined;
   try {

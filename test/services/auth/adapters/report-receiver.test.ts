@@ -166,6 +166,21 @@ describe('reports of services', () => {
     expect(taken).to.deep.equal([good]);
   });
 
+  it('are not believed of a client that was disabled, until it is enabled again', async () => {
+    receive();
+    const connection = await nats.connect('payment');
+    const send = async () => publish(connection, await sign(message()));
+    await until(async () => (await send()) === 'acknowledged');
+    const before = taken.length;
+    const request = { actor: 'admin', clientId: payment.clientId, requestId: '' };
+    await auth.clients.disable({ ...request, reason: 'its key has leaked' });
+    await send();
+    expect(taken).to.have.length(before);
+    await auth.clients.enable(request);
+    await send();
+    expect(taken).to.have.length(before + 1);
+  });
+
   it('come again while they cannot be recorded', async () => {
     let isAway = true;
     receive({
