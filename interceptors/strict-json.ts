@@ -1,5 +1,7 @@
 /** JSON as a token may hold it: valid UTF-8, no member twice, not deep. */
 
+import { isUtf8 } from 'node:buffer';
+
 /** How deep objects and arrays may nest. */
 export const JSON_DEPTH_MAX = 8;
 
@@ -7,8 +9,6 @@ export type JsonValue = null | boolean | number | string | readonly JsonValue[] 
 export interface JsonObject {
   readonly [name: string]: JsonValue | undefined;
 }
-
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
  * Parses one JSON object.
@@ -20,10 +20,11 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
  * @returns the object, or undefined when the bytes are not such an object
  */
 export function parseJsonObject(bytes: Uint8Array): JsonObject | undefined {
+  // Asked first: a Buffer puts U+FFFD in the place of what is not UTF-8.
+  if (!isUtf8(bytes)) return undefined;
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
   let value: unknown;
-  let text: string;
   try {
-    text = utf8.decode(bytes);
     value = JSON.parse(text);
   } catch {
     return undefined;
@@ -48,7 +49,8 @@ function hasUniqueMembers(text: string): boolean {
       const names = open[open.length - 1];
       if (expectsName && names !== undefined) {
         // Decoded before it is compared: "\u0061" and "a" are one name.
-        const name = JSON.parse(text.slice(index, end)) as string;
+        const spelt = text.slice(index + 1, end - 1);
+        const name = spelt.includes('\\') ? (JSON.parse(text.slice(index, end)) as string) : spelt;
         if (name === '__proto__' || names.has(name)) return false;
         names.add(name);
         expectsName = false;
