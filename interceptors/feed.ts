@@ -228,9 +228,13 @@ export class Feed {
     if (!sameBytes(part.value.epoch, this.#epoch)) return false;
     // Added to the list, which may know more already, instead of replacing it: a broadcast that
     // overtook the pull must not be forgotten.
-    this.#list.takeOver(staged);
+    try {
+      this.#list.takeOver(staged);
+    } finally {
+      // A list that is too full by now revokes all the same.
+      this.#listener.listFilled(this.#list);
+    }
     this.#advance(part.value.sequence, part.value.entryId);
-    this.#listener.listFilled(this.#list);
     return true;
   }
 

@@ -149,10 +149,9 @@ export class RevocationList {
    * hands where this list has none for their span, so that it costs no time to speak of while this
    * list is nearly empty.
    *
-   * @throws ListFullError when there is no room, and then nothing has been taken
+   * @throws ListFullError when both together are too much: all of them are in the list then, and count
    */
   takeOver(other: RevocationList): void {
-    this.#makeSureOfRoom(other.size);
     for (const [own, others] of [
       [this.#tokens, other.#tokens],
       [this.#sessions, other.#sessions],
@@ -172,6 +171,8 @@ export class RevocationList {
       for (const [key, keepUntilMs] of others) keepLonger(own, key, keepUntilMs);
     }
     for (const [key, cutOff] of other.#foreignUsers) this.#raiseCutOff(key, cutOff);
+    // Only now is it known: who pulls the list anew has most of it already, and two that are half full fit in one.
+    if (this.size > this.max) throw new ListFullError(this.max);
   }
 
   #takeOverTable(tables: Map<number, IdTable>, span: number, table: IdTable): void {

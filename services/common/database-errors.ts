@@ -93,7 +93,9 @@ export function isTooSlow(error: unknown): boolean {
  */
 export function isPlanOutdated(error: unknown): boolean {
   const code = errorCodeOf(error);
-  return code === '26000' || (code === '0A000' && /cached plan/.test((error as Error).message));
+  if (code !== '0A000') return code === '26000';
+  // The message is in the language of the server, so it is known by where in the server it comes from.
+  return error instanceof Error && 'routine' in error && error.routine === 'RevalidateCachedQuery';
 }
 
 /** What is missing, in one phrase for the log and for `/readyz`. */

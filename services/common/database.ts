@@ -1,4 +1,5 @@
 /** PostgreSQL: one pool per process, transactions that repeat themselves, notifications, and getting ready. */
+import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { ServiceError } from '../../interceptors/index.js';
@@ -317,13 +318,16 @@ const statementNames = new Map<string, string>();
 /**
  * Names a statement, so that a connection has the server parse and plan it once: for the statement that writes to
  * the revocation log that is most of its time. What has no parameters is not named: it may be several statements.
+ *
+ * The name follows from the text alone. Somebody between us and the server may hand out sessions in which another
+ * process has prepared its own statements: a name may be unknown there, but it never means another statement.
  */
 function preparedAs(text: string, values: readonly unknown[]): { name?: string } {
   if (values.length === 0) return {};
   const known = statementNames.get(text);
   if (known !== undefined) return { name: known };
   if (statementNames.size >= PREPARED_STATEMENTS_MAX) return {};
-  const name = `portcullis_${statementNames.size + 1}`;
+  const name = `portcullis_${createHash('sha256').update(text).digest('base64url')}`;
   statementNames.set(text, name);
   return { name };
 }

@@ -179,12 +179,20 @@ describe('a revocation list', () => {
     );
   });
 
-  it('takes nothing over when it would be too much', () => {
-    const [list, other] = [new RevocationList(3), new RevocationList(3)];
-    for (const each of [list, other])
-      for (let count = 0; count < 2; count += 1) each.add(tokenEntry(randomUUID()));
-    expect(() => list.takeOver(other)).to.throw(ListFullError);
-    expect(list.size).to.equal(2);
+  it('takes over what it has already, however full it is, and says when both are too much', () => {
+    const entries = Array.from({ length: 4 }, () => tokenEntry(randomUUID()));
+    const holding = (...held: Entry[]): RevocationList => {
+      const list = new RevocationList(3);
+      for (const each of held) list.add(each);
+      return list;
+    };
+    const list = holding(...entries.slice(0, 2));
+    list.takeOver(holding(...entries.slice(0, 3)));
+    expect(list.size).to.equal(3);
+    expect(() => list.takeOver(holding(...entries.slice(3)))).to.throw(ListFullError);
+    // What it was told counts all the same.
+    for (const { key } of entries) expect(list.revokes(claims({ tokenId: uuidOf(key) }))).to.equal(true);
+    expect(() => list.add(tokenEntry(randomUUID()))).to.throw(ListFullError);
   });
 
   it('keeps every entry until the horizon has reached its keep_until', () => {

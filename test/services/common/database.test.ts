@@ -1,5 +1,6 @@
 /** The database, with a real PostgreSQL. */
 
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -236,6 +237,17 @@ describe('database', () => {
       for (let value = 0; value < 3; value++) await single.query(all, [value]);
       const prepared = 'SELECT count(*) FROM pg_prepared_statements WHERE statement = $1';
       expect((await single.query(prepared, [all])).rows).to.deep.equal([{ count: 1n }]);
+    });
+
+    it('has a name that means this text and no other, in whatever order a process has come to it', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      await single.query(all, [0]);
+      const { rows } = await single.query('SELECT name FROM pg_prepared_statements WHERE statement = $1', [
+        all,
+      ]);
+      const digest = createHash('sha256').update(all).digest('base64url');
+      expect(rows).to.deep.equal([{ name: `portcullis_${digest}` }]);
     });
 
     it('is not kept when its text differs from call to call', async () => {
