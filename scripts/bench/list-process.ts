@@ -13,6 +13,7 @@ const MINUTE_MS = 60_000;
 const MINUTES = 60;
 /** Entries are dropped in spans of five minutes. */
 const PURGED_MINUTES = 5;
+const COLLECTIONS = 3;
 const LOOKUPS = 200_000;
 const LOOKUPS_PER_TIMING = 1000;
 
@@ -123,7 +124,8 @@ const HOLDERS: Readonly<Record<Holder, () => Held>> = {
 };
 
 function memory(): number {
-  globalThis.gc?.();
+  // What the first collection finds dead may keep memory outside of the heap until the next one.
+  for (let time = 0; time < COLLECTIONS; time += 1) globalThis.gc?.();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
   return heapUsed + arrayBuffers;
 }
