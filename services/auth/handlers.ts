@@ -189,5 +189,6 @@ function introspectionOf(token: VerifiedToken | undefined): IntrospectResponse {
     audiences: [...(token?.audiences ?? [])],
     expireTime: token && new Date(token.expiresAtSeconds * 1000),
     tokenId: token?.tokenId ?? '',
+    certificateThumbprint: token?.certificateThumbprint ?? '',
   };
 }

@@ -69,7 +69,8 @@ export function createHandlers(deps: HandlerDeps): InventoryServiceServer {
     })),
     settleReservation: unary(async (request, call) => ({
       reservation: reservationMessageOf(
-        await settleReservation(deps, principalOf(call).clientId, settlementOf(request)),
+        // A service's own id: another issuer may call a client of its own as ours is called.
+        await settleReservation(deps, principalOf(call).id, settlementOf(request)),
       ),
     })),
     listStockChanges: unary(async (request) => {

@@ -2,8 +2,10 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { ask as askOver } from '../../../scripts/system/calls.js';
 import type { LoginBinding } from '../../../services/auth/sessions.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { startReplica } from './cluster.js';
 import {
   type AuthInstance,
   addClient,
@@ -58,6 +60,26 @@ describe('binding to certificates', () => {
       expect(await codeOf(ask(client))).to.equal('CERTIFICATE_REQUIRED');
       const plain = await addClient(auth);
       expect(confirmationOf((await ask(plain, MINE)).token)).to.equal(undefined);
+    });
+
+    it('is told to whoever has a token explained, for there the connection cannot be looked at', async () => {
+      const replica = await startReplica(fresh.url, { keyEncryptionKey });
+      try {
+        await replica.guard.ready;
+        const watcher = await addClient(auth, { scopes: ['auth.introspect'] });
+        const asker = { token: await serviceToken(auth, watcher) };
+        const explain = async (client: TestClient) => {
+          const { token } = await ask(client, MINE);
+          return await askOver(replica.auth.introspect.bind(replica.auth), { token }, asker);
+        };
+        expect(await explain(await addClient(auth, { certificateBound: true }))).to.include({
+          active: true,
+          certificateThumbprint: MINE,
+        });
+        expect(await explain(await addClient(auth))).to.include({ active: true, certificateThumbprint: '' });
+      } finally {
+        await replica.close();
+      }
     });
 
     it('is no proof of who it is: without a good assertion nobody hears that a certificate is missing', async () => {

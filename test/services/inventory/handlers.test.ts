@@ -10,6 +10,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { CompactSign } from 'jose';
 import { errorOf } from '../../../interceptors/client.js';
 import { createGuard, type Guard } from '../../../interceptors/index.js';
 import {
@@ -28,6 +29,8 @@ import { rejectionOf } from '../../support/rejection.js';
 import { type Instance, newSku, openInstance } from './instance.js';
 
 const CUSTOMER_SCOPES = 'inventory.read inventory.reserve';
+const OTHER_ISSUER = 'https://other.example';
+const OTHER_SECRET = Buffer.alloc(32, 's');
 const PRICE = { minorUnits: 9_007_199_254_740_993n, currencyCode: 'EUR' };
 
 describe('inventory handlers', () => {
@@ -45,7 +48,19 @@ describe('inventory handlers', () => {
     fresh = await freshDatabase();
     instance = await openInstance(fresh.url);
     issuer = await TestIssuer.create();
-    guard = await createGuard({ issuer: ISSUER, audience: 'inventory', auth: { source: issuer.source } });
+    guard = await createGuard({
+      issuer: ISSUER,
+      audience: 'inventory',
+      auth: { source: issuer.source },
+      trustedIssuers: [
+        {
+          issuer: OTHER_ISSUER,
+          keys: { legacySecret: OTHER_SECRET },
+          types: ['JWT'],
+          scopes: { settle: 'inventory.settle' },
+        },
+      ],
+    });
     server = new Server({ interceptors: [guard.interceptor] });
     guard.addService(server, methods, protoMetadata, createHandlers(instance));
     const port = await new Promise<number>((resolve, reject) => {
@@ -238,6 +253,19 @@ describe('inventory handlers', () => {
     const user = await bearerOf({ scope: 'inventory.settle' });
     expect((await refusalOf(settle(user))).reason).to.equal('CALLER_KIND');
     expect((await refusalOf(settle(await service('shop')))).reason).to.equal('NOT_FOUND');
+    // Another issuer that may give the scope calls a client of its own as ours is called.
+    const now = Math.floor(Date.now() / 1000);
+    const namesake = new CompactSign(
+      Buffer.from(
+        JSON.stringify({
+          ...{ iss: OTHER_ISSUER, aud: 'inventory', sub: 'payment', client_id: 'payment', scope: 'settle' },
+          ...{ iat: now, exp: now + 60, jti: randomUUID() },
+        }),
+      ),
+    ).setProtectedHeader({ alg: 'HS256', typ: 'JWT' });
+    const theirs = new Metadata();
+    theirs.set('authorization', `Bearer ${await namesake.sign(OTHER_SECRET)}`);
+    expect((await refusalOf(settle(theirs))).reason).to.equal('NOT_FOUND');
     const payment = await service('payment');
     const expired = { outcome: ReservationState.RESERVATION_STATE_EXPIRED };
     const faults = await refusalOf(settle(payment, expired));

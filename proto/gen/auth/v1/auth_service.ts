@@ -207,6 +207,12 @@ export interface IntrospectResponse {
     | undefined;
   /** Its identifier (`jti`), a UUID. */
   tokenId: string;
+  /**
+   * The certificate that the token is bound to (`cnf`, RFC 8705 §3.2), by the
+   * SHA-256 of its DER in base64url; empty when it is not bound. Whoever asks
+   * must refuse a bound token on a connection that has not shown that one.
+   */
+  certificateThumbprint: string;
 }
 
 function createBaseSession(): Session {
@@ -1785,6 +1791,7 @@ function createBaseIntrospectResponse(): IntrospectResponse {
     audiences: [],
     expireTime: undefined,
     tokenId: "",
+    certificateThumbprint: "",
   };
 }
 
@@ -1816,6 +1823,9 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     }
     if (message.tokenId !== "") {
       writer.uint32(74).string(message.tokenId);
+    }
+    if (message.certificateThumbprint !== "") {
+      writer.uint32(82).string(message.certificateThumbprint);
     }
     return writer;
   },
@@ -1905,6 +1915,14 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
             message.tokenId = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.certificateThumbprint = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1946,6 +1964,11 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
         : isSet(object.token_id)
         ? globalThis.String(object.token_id)
         : "",
+      certificateThumbprint: isSet(object.certificateThumbprint)
+        ? globalThis.String(object.certificateThumbprint)
+        : isSet(object.certificate_thumbprint)
+        ? globalThis.String(object.certificate_thumbprint)
+        : "",
     };
   },
 
@@ -1978,6 +2001,9 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.tokenId !== "") {
       obj.tokenId = message.tokenId;
     }
+    if (message.certificateThumbprint !== "") {
+      obj.certificateThumbprint = message.certificateThumbprint;
+    }
     return obj;
   },
 
@@ -1995,6 +2021,7 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     message.audiences = object.audiences?.map((e) => e) || [];
     message.expireTime = object.expireTime ?? undefined;
     message.tokenId = object.tokenId ?? "";
+    message.certificateThumbprint = object.certificateThumbprint ?? "";
     return message;
   },
 };
