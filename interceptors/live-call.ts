@@ -203,7 +203,9 @@ class GuardedCall
   // biome-ignore lint/suspicious/noExplicitAny: grpc-js declares messages so.
   onReceiveMessage(message: any): void {
     // The one message of a call that has no more is kept until the half-close that follows, which is looked at.
-    if (this.#requestStream ? this.#passes() : !this.#closed) this.#listener?.onReceiveMessage(message);
+    // After the one answer nobody looks at the token any more, so nothing more is read either.
+    const passes = this.#requestStream ? !this.#answered && this.#passes() : !this.#closed;
+    if (passes) this.#listener?.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {
