@@ -43,17 +43,29 @@ export class BroadcastReader {
     this.#keys = keys;
   }
 
-  /** @returns undefined when the bytes are not a broadcast signed by a key in place */
-  async read(bytes: Uint8Array): Promise<Broadcast | undefined> {
+  /**
+   * Opens a broadcast.
+   *
+   * @param now - verify it before this returns, where that can be done: the caller's thread does nothing else meanwhile
+   * @returns undefined when the bytes are not a broadcast signed by a key in place; never rejects
+   */
+  read(bytes: Uint8Array, now = false): Broadcast | undefined | Promise<Broadcast | undefined> {
     if (bytes.byteLength > BROADCAST_BYTES_MAX) return undefined;
     const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
     const token = parseCompactToken(text, BROADCAST_TYPE, BROADCAST_BYTES_MAX);
-    if (token === undefined || !(await this.#keys.ring.verify(token))) return undefined;
-    try {
-      return Broadcast.decode(token.payload);
-    } catch {
-      return undefined;
-    }
+    if (token === undefined) return undefined;
+    const { ring } = this.#keys;
+    const isGood = (now ? ring.verifyNow?.(token) : undefined) ?? ring.verify(token);
+    if (typeof isGood === 'boolean') return isGood ? decode(token.payload) : undefined;
+    return isGood.then((good) => (good ? decode(token.payload) : undefined));
+  }
+}
+
+function decode(payload: Uint8Array): Broadcast | undefined {
+  try {
+    return Broadcast.decode(payload);
+  } catch {
+    return undefined;
   }
 }
 

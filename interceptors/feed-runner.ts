@@ -53,8 +53,20 @@ const QUESTIONS_OPEN_MAX = QUESTIONS_PER_LEASE + 3;
 /** How long a whole list may take to arrive, in milliseconds. */
 const PULL_TIMEOUT_MS = 60_000;
 
-/** How many broadcasts may be verified at once. */
+/** How many broadcasts may be verified at once, on other threads. */
 export const BROADCASTS_UNDER_WAY_MAX = 32;
+
+/**
+ * How many broadcasts are verified on the spot within {@link AT_ONCE_INTERVAL_MS}: that takes 0.1 ms, where the way to
+ * another thread and back can take ten times as long. More of them would keep calls waiting, whoever sent them.
+ */
+export const BROADCASTS_AT_ONCE_MAX = 16;
+
+/** The interval of {@link BROADCASTS_AT_ONCE_MAX}, in milliseconds. */
+const AT_ONCE_INTERVAL_MS = 100;
+
+/** A longer broadcast is verified on another thread, in bytes. */
+const AT_ONCE_BYTES_MAX = 64 * 1024;
 
 const NOTHING_TO_STOP = (): void => {};
 
@@ -70,6 +82,9 @@ export class FeedRunner {
   #stopLeaseEnd = NOTHING_TO_STOP;
   #open = 0;
   #hearing = 0;
+  /** Broadcasts verified on the spot since the interval began. */
+  #heardAtOnce = 0;
+  #intervalBeganMs = Number.NEGATIVE_INFINITY;
   #hasLeftOut = false;
   /** Questions are being asked. */
   #asking = false;
@@ -307,7 +322,8 @@ export class FeedRunner {
     }
     this.#hearing += 1;
     try {
-      const broadcast = await this.#reader.read(bytes);
+      const reading = this.#reader.read(bytes, this.#mayVerifyNow(bytes));
+      const broadcast = reading instanceof Promise ? await reading : reading;
       if (broadcast === undefined) {
         // Before the first answer no key is known: nothing can be said of the message.
         if (feed.hydrated) onForgery();
@@ -324,6 +340,17 @@ export class FeedRunner {
         if (feed.hydrated) this.askNow();
       }
     }
+  }
+
+  #mayVerifyNow(bytes: Uint8Array): boolean {
+    if (bytes.byteLength > AT_ONCE_BYTES_MAX) return false;
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs - this.#intervalBeganMs >= AT_ONCE_INTERVAL_MS) {
+      this.#intervalBeganMs = nowMs;
+      this.#heardAtOnce = 0;
+    }
+    this.#heardAtOnce += 1;
+    return this.#heardAtOnce <= BROADCASTS_AT_ONCE_MAX;
   }
 
   #failed(error: unknown): void {

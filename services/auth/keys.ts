@@ -2,16 +2,10 @@
 
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import type { CryptoKey, JWK } from 'jose';
-import {
-  CompactSign,
-  calculateJwkThumbprint,
-  exportJWK,
-  exportPKCS8,
-  generateKeyPair,
-  importPKCS8,
-} from 'jose';
+import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
 import { type Clock, systemClock } from '../../interceptors/clock.js';
 import { ServiceError } from '../../interceptors/errors.js';
+import { createSign, type Sign } from './compact-signature.js';
 import type { KeyLifeRows } from './key-life.js';
 import { createNextRead } from './next-read.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
@@ -170,21 +164,20 @@ export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemC
   if (keyEncryptionKey.length !== KEY_ENCRYPTION_KEY_BYTES) {
     throw new TypeError(`the key-encryption key must have ${KEY_ENCRYPTION_KEY_BYTES} bytes`);
   }
-  const opened = new Map<string, CryptoKey>();
+  const opened = new Map<string, Sign>();
   const making = { keyEncryptionKey, algorithm };
   let broadcasting: Broadcasting | undefined;
   let reloading: Promise<void> | undefined;
 
-  const privateKeyOf = async (row: KeyRow): Promise<CryptoKey> => {
+  const open = async (row: KeyRow): Promise<Sign> => {
     const known = opened.get(row.kid);
     if (known) return known;
-    const key = await unseal(row, keyEncryptionKey);
-    opened.set(row.kid, key);
-    return key;
+    const sign = createSign(row, await unseal(row, keyEncryptionKey));
+    opened.set(row.kid, sign);
+    return sign;
   };
   const sign = async (row: KeyRow, type: string, payload: Uint8Array): Promise<string> => {
-    const header = { alg: row.algorithm, kid: row.kid, typ: type };
-    return await new CompactSign(payload).setProtectedHeader(header).sign(await privateKeyOf(row));
+    return await (await open(row))(type, payload);
   };
 
   const reload = async (): Promise<void> => {
@@ -228,10 +221,10 @@ export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemC
   return {
     open: async () => {
       // Before any is made: keys under a wrong key-encryption key must not get among the others.
-      for (const row of await store.transaction((tx) => tx.keys.live())) await privateKeyOf(row);
+      for (const row of await store.transaction((tx) => tx.keys.live())) await open(row);
       await replenish();
       await adoptAlgorithm();
-      for (const row of await store.transaction((tx) => tx.keys.live())) await privateKeyOf(row);
+      for (const row of await store.transaction((tx) => tx.keys.live())) await open(row);
     },
     replenish,
     makeAll: () => makeMissingKeys([], making),

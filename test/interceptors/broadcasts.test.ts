@@ -56,8 +56,19 @@ describe('a reader of broadcasts', () => {
       JSON: '{"epoch":"","entries":[]}',
     };
     for (const [what, text] of Object.entries(forged)) {
-      expect(await reader.read(Buffer.from(text, 'latin1')), what).to.equal(undefined);
+      const bytes = Buffer.from(text, 'latin1');
+      expect(await reader.read(bytes), what).to.equal(undefined);
+      expect(reader.read(bytes, true), `${what}, at once`).to.equal(undefined);
     }
+  });
+
+  it('has read what it is to read now when it returns', async () => {
+    const reader = await readerWith(key);
+    const bytes = Buffer.from(await signed());
+    expect(reader.read(bytes)).to.be.instanceOf(Promise);
+    const read = reader.read(bytes, true);
+    expect(read).to.deep.equal(await reader.read(bytes));
+    expect(read).to.have.property('entries').with.length(1);
   });
 
   it('looks at no more bytes than the limit', async () => {

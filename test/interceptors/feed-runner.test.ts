@@ -6,6 +6,7 @@ import { BROADCAST_TYPE, type subscribeToBroadcasts } from '../../interceptors/b
 import { ServiceError } from '../../interceptors/errors.js';
 import { Feed } from '../../interceptors/feed.js';
 import {
+  BROADCASTS_AT_ONCE_MAX,
   BROADCASTS_UNDER_WAY_MAX,
   FeedRunner,
   type RevocationSource,
@@ -471,10 +472,17 @@ describe('a feed runner', () => {
     await hydrate({ broadcastKeys: [key.published] });
     const asked = source.questions.length;
     for (let sent = 0; sent < 10 * BROADCASTS_UNDER_WAY_MAX; sent += 1) hear(replayed);
+    // The first ones are in the list by now; whoever calls in this very moment is refused.
+    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX);
     await source.question(asked);
-    expect(taken).to.equal(BROADCASTS_UNDER_WAY_MAX);
+    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
     hear(replayed);
-    await until(() => taken > BROADCASTS_UNDER_WAY_MAX);
+    await until(() => taken > BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
+    // A moment later some are verified on the spot again.
+    const before = taken;
+    clock.pass(100);
+    hear(replayed);
+    expect(taken).to.equal(before + 1);
   });
 
   describe('with a broker', () => {
