@@ -55,9 +55,9 @@ export class BroadcastReader {
     const token = parseCompactToken(text, BROADCAST_TYPE, BROADCAST_BYTES_MAX);
     if (token === undefined) return undefined;
     const { ring } = this.#keys;
-    const isGood = (now ? ring.verifyNow?.(token) : undefined) ?? ring.verify(token);
-    if (typeof isGood === 'boolean') return isGood ? decode(token.payload) : undefined;
-    return isGood.then((good) => (good ? decode(token.payload) : undefined));
+    const opened = (isGood: boolean): Broadcast | undefined => (isGood ? decode(token.payload) : undefined);
+    if (now && ring.verifyNow !== undefined) return opened(ring.verifyNow(token));
+    return ring.verify(token).then(opened);
   }
 }
 

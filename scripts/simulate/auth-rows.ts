@@ -108,7 +108,8 @@ export function transactionBehind(tx: AuthTransaction): Transaction {
 
 /** Auth's transactions. What they write to the log is handed on after the commit. */
 export function createStore(connection: Connection, onRevoked: (batch: LogBatch) => void): AuthStore {
-  return {
+  const store: AuthStore = {
+    reads: { users: { credentialsOf: (name) => store.transaction((tx) => tx.users.credentialsOf(name)) } },
     transaction: async (work) => {
       const effects: (() => void)[] = [];
       const { cluster, process, node } = connection;
@@ -124,6 +125,7 @@ export function createStore(connection: Connection, onRevoked: (batch: LogBatch)
       return result;
     },
   };
+  return store;
 }
 
 function createTransaction(

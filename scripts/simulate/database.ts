@@ -162,6 +162,7 @@ export class Transaction {
   readonly #onDurable: (() => void)[] = [];
   #state: 'open' | 'committing' | 'ended' = 'open';
   #busy = false;
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(cluster: Cluster, scheduler: Scheduler, client: Process, node: Node) {
     this.#cluster = cluster;
@@ -172,8 +173,14 @@ export class Transaction {
     node.opened(this);
   }
 
-  /** Sends a statement, which may wait for locks, and waits for its result. */
+  /** Sends a statement, which may wait for locks, and waits for its result. They are run in their order, as on a connection. */
   statement<T>(work: () => T | Promise<T>): Promise<T> {
+    const result = this.#last.then(() => this.#run(work));
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+
+  #run<T>(work: () => T | Promise<T>): Promise<T> {
     return this.#cluster.network.call(this.#client, this.node.process, async () => {
       this.#begin('open');
       try {

@@ -63,16 +63,19 @@ export function createExchange({ store, tokens, foreignTokens }: ExchangeDeps): 
       // Before the transaction: its issuer's keys may have to be waited for.
       const foreign = await foreignTokens.verify(subjectToken);
       return await store.transaction(async (tx) => {
-        const caller = await tokens.verify(tx, callerToken, OWN_AUDIENCE);
+        const verify = await tokens.verifierIn(tx);
+        const caller = await verify(callerToken, OWN_AUDIENCE);
         if (caller === undefined) throw callerRevoked();
-        const subject =
-          foreign === undefined
-            ? await ownSubject(tokens, tx, subjectToken, caller.clientId)
-            : await foreignSubject(tx, foreign, caller.clientId);
+        const { clientId } = caller;
+        const own = foreign === undefined ? await verify(subjectToken, clientId) : undefined;
+        // Users and sessions are locked before clients, everywhere: the subject comes first.
+        const [subject, isCallerLive, client] = await Promise.all([
+          foreign === undefined ? ownSubject(tx, own) : foreignSubject(tx, foreign, clientId),
+          isLive(tx, caller),
+          tx.clients.lockShared(clientId),
+        ]);
         if (subject === undefined) throw subjectTokenInvalid();
-        if (!(await isLive(tx, caller))) throw callerRevoked();
-        const client = await tx.clients.lockShared(caller.clientId);
-        if (client === undefined || client.disabled) throw callerRevoked();
+        if (!isCallerLive || client === undefined || client.disabled) throw callerRevoked();
         return await mintDelegated(tokens, tx, {
           subject,
           client,
@@ -89,12 +92,14 @@ export function createExchange({ store, tokens, foreignTokens }: ExchangeDeps): 
     },
     introspect: (token) =>
       store.transaction(async (tx) => {
-        const verified = await tokens.verify(tx, token, undefined);
+        const verify = await tokens.verifierIn(tx);
+        const verified = await verify(token, undefined);
         return verified !== undefined && (await isLive(tx, verified)) ? verified : undefined;
       }),
     tokenIdOf: (token) =>
       store.transaction(async (tx) => {
-        const verified = await tokens.verify(tx, token, undefined);
+        const verify = await tokens.verifierIn(tx);
+        const verified = await verify(token, undefined);
         if (verified === undefined) throw new ServiceError('TOKEN_INVALID', 'the token is not valid');
         // Instances admit it for as long as their clocks may differ, so it can be revoked for as long.
         const goneMs = (verified.expiresAtSeconds + CLOCK_SKEW_SECONDS) * 1000;
@@ -122,14 +127,11 @@ type Subject = Pick<
   | 'certificateThumbprint'
 >;
 
-/** Its ancestors are all that the new token will have. Users and sessions are locked before clients, everywhere. */
+/** Its ancestors are all that the new token will have. */
 async function ownSubject(
-  tokens: Tokens,
   tx: AuthTransaction,
-  text: string,
-  clientId: string,
+  token: VerifiedToken | undefined,
 ): Promise<Subject | undefined> {
-  const token = await tokens.verify(tx, text, clientId);
   if (token === undefined || token.kind !== 'USER' || !(await isLive(tx, token))) return undefined;
   return { ...token, ancestors: [...token.ancestors, token.tokenId] };
 }
@@ -144,8 +146,8 @@ async function foreignSubject(
   clientId: string,
 ): Promise<Subject | undefined> {
   if (token === 'INVALID' || token.kind !== 'USER' || !token.isFor(clientId)) return undefined;
-  if (await tx.tokens.foreignRevoked(token)) return undefined;
-  if (token.expiresAtSeconds * 1000 <= (await tx.databaseTime()).getTime()) return undefined;
+  const [isRevoked, now] = await Promise.all([tx.tokens.foreignRevoked(token), tx.databaseTime()]);
+  if (isRevoked || token.expiresAtSeconds * 1000 <= now.getTime()) return undefined;
   const { issuer, subject, sessionId, tokenId, issuedAtSeconds } = token;
   return {
     ...token,

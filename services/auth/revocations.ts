@@ -249,11 +249,15 @@ async function revoke(deps: RevocationDeps, request: RevokeRequest): Promise<Rev
   const target = await identify(deps, request.target);
   let startedMs = 0;
   const appended = await deps.store.transaction(async (tx) => {
-    const revocation = await takeBack(tx, target, { reason, actor, network: '' });
+    const { revocation, event } = await takeBack(tx, target, { reason, actor, network: '' });
     startedMs = deps.clock.monotonicMs();
     // Who hears that a key is revoked asks at once, and so learns which key signs in its place.
     const acknowledge = wait !== 'NONE' || target.kind === 'key';
-    return await tx.revocations.append([{ ...revocation, reason, actor, acknowledge }]);
+    const [, written] = await Promise.all([
+      tx.events.record(event),
+      tx.revocations.append([{ ...revocation, reason, actor, acknowledge }]),
+    ]);
+    return written;
   });
   const committedAtMs = deps.clock.monotonicMs();
   if (target.kind === 'key') deps.onKeyRevoked();
@@ -348,46 +352,47 @@ export async function takeBackKey(
   throw new ServiceError('NOT_FOUND', 'there is no such key');
 }
 
-/** Does what a revocation does beside the log, records it, and answers what is to be written to the log. */
-async function takeBack(tx: RevocationTransaction, target: Identified, by: RevokedBy): Promise<Revocation> {
-  const { events } = tx;
+/** Does what a revocation does beside the log, and answers what is to be written there and to the record. */
+async function takeBack(
+  tx: RevocationTransaction,
+  target: Identified,
+  by: RevokedBy,
+): Promise<{ readonly revocation: Revocation; readonly event: NewSecurityEvent }> {
   switch (target.kind) {
     case 'token': {
-      const { tokenId } = target;
-      await events.record({ ...by, type: 'token-revoked', subject: { tokenId }, details: {} });
-      return target.revocation;
+      const { tokenId, revocation } = target;
+      return { revocation, event: { ...by, type: 'token-revoked', subject: { tokenId }, details: {} } };
     }
     case 'foreign':
-      await events.record(foreignEventOf(target.foreign, by));
-      return target.revocation;
+      return { revocation: target.revocation, event: foreignEventOf(target.foreign, by) };
     case 'session': {
-      const { sessionId } = target;
-      await tx.sessions.end(sessionId, 'REVOKED');
+      const { sessionId, revocation } = target;
       // A session that had ended before gets an entry again: a caller who missed the first answer may ask twice.
-      const session = await tx.sessions.lockShared(sessionId);
+      const [, session] = await Promise.all([
+        tx.sessions.end(sessionId, 'REVOKED'),
+        tx.sessions.lockShared(sessionId),
+      ]);
       if (session === undefined) throw new ServiceError('NOT_FOUND', 'there is no such session');
-      await events.record(sessionsRevoked({ userId: session.userId, sessionId }, by));
-      return target.revocation;
+      return { revocation, event: sessionsRevoked({ userId: session.userId, sessionId }, by) };
     }
     case 'user': {
       const { userId } = target;
       const generation = await tx.users.raiseGeneration(userId);
       if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
       await tx.sessions.endAllOf(userId, 'USER_REVOKED');
-      await events.record(sessionsRevoked({ userId }, by));
-      return userRevocation(userId, generation);
+      return { revocation: userRevocation(userId, generation), event: sessionsRevoked({ userId }, by) };
     }
     case 'client': {
       const { clientId } = target;
       const generation = await tx.clients.raiseGeneration(clientId);
       if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such client');
-      await events.record({ ...by, type: 'client-revoked', subject: { clientId }, details: {} });
-      return clientRevocation(clientId, generation);
+      const event = { ...by, type: 'client-revoked', subject: { clientId }, details: {} } as const;
+      return { revocation: clientRevocation(clientId, generation), event };
     }
     case 'key': {
-      const revocation = await takeBackKey(tx, target.keyId);
-      await events.record({ ...by, type: 'key-revoked', subject: { keyId: target.keyId }, details: {} });
-      return revocation;
+      const { keyId } = target;
+      const event = { ...by, type: 'key-revoked', subject: { keyId }, details: {} } as const;
+      return { revocation: await takeBackKey(tx, keyId), event };
     }
   }
 }
@@ -411,11 +416,11 @@ function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Prom
     const { state } = reader;
     const after = wantedAfter(state, questions);
     const places = comparedPlaces(state, questions);
-    return {
-      state,
-      keys: await reader.publishedKeys(),
-      entries: after === undefined ? [] : await reader.entriesAfter(after),
-      entryIds: places.length === 0 ? new Map() : await reader.entryIdsAt(places),
-    };
+    const [keys, entries, entryIds] = await Promise.all([
+      reader.publishedKeys(),
+      after === undefined ? [] : reader.entriesAfter(after),
+      places.length === 0 ? new Map<bigint, Buffer>() : reader.entryIdsAt(places),
+    ]);
+    return { state, keys, entries, entryIds };
   });
 }

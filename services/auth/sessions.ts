@@ -3,7 +3,7 @@
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import type { Clock } from '../../interceptors/clock.js';
 import { invalidField, ServiceError } from '../../interceptors/errors.js';
-import { DIRECT_CLIENT } from './clients.js';
+import { type Client, DIRECT_CLIENT } from './clients.js';
 import type { LoginFailures } from './login-failures.js';
 import type { Passwords } from './passwords.js';
 import { sessionRevocation } from './revocation-log.js';
@@ -255,9 +255,7 @@ async function login(
     throw error;
   });
   const credentials =
-    username === undefined
-      ? undefined
-      : await deps.store.transaction((tx) => tx.users.credentialsOf(username));
+    username === undefined ? undefined : await deps.store.reads.users.credentialsOf(username);
   const good = await deps.passwords.verify(credentials?.passwordHash, attempt.password);
   const fail = (): ServiceError => {
     deps.failures.failed({ ...failed, userId: credentials?.userId });
@@ -271,10 +269,13 @@ async function login(
       user?.generation !== credentials.generation || user.passwordVersion !== credentials.passwordVersion;
     if (changed || user.disabled) return undefined;
     const { networkKey } = counted;
-    if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId: user.userId });
-    const session = await openSession(deps, tx, user, wanted);
-    if (session !== undefined) await recordLogin(tx, session.session, attempt.peer);
-    return session;
+    const [client, now] = await Promise.all([
+      tx.clients.lockShared(DIRECT_CLIENT),
+      tx.databaseTime(),
+      networkKey && tx.loginNetworks.remember({ key: networkKey, userId: user.userId }),
+    ]);
+    if (client === undefined || client.disabled) return undefined;
+    return await openSession(deps, tx, { user, client, now, network: networkOf(attempt.peer), wanted });
   });
   if (opened === undefined) throw fail();
   await counted.succeeded();
@@ -284,32 +285,32 @@ async function login(
 async function recordLogin(
   tx: AuthTransaction,
   { userId, sessionId, clientId }: Session,
-  peer: string,
+  network: string,
 ): Promise<void> {
   await tx.events.record({
     type: 'session-established',
     subject: { userId, sessionId, clientId },
     actor: userId,
     reason: 'login',
-    network: networkOf(peer),
+    network,
     details: { clientId },
   });
+}
+
+/** What somebody asks for who logs in. */
+interface Wanted {
+  readonly audiences: readonly string[];
+  readonly scopes: readonly string[];
+  readonly deviceName: string;
+  readonly certificateThumbprint: string | undefined;
 }
 
 async function openSession(
   deps: SessionsDeps,
   tx: AuthTransaction,
-  user: UserState,
-  wanted: {
-    audiences: readonly string[];
-    scopes: readonly string[];
-    deviceName: string;
-    certificateThumbprint: string | undefined;
-  },
-): Promise<(TokenPair & { readonly session: Session }) | undefined> {
-  const client = await tx.clients.lockShared(DIRECT_CLIENT);
-  if (client === undefined || client.disabled) return undefined;
-  const now = await tx.databaseTime();
+  login: { user: UserState; client: Client; now: Date; network: string; wanted: Wanted },
+): Promise<TokenPair & { readonly session: Session }> {
+  const { user, client, now, network, wanted } = login;
   const session: Session = {
     sessionId: randomUUID(),
     userId: user.userId,
@@ -325,10 +326,13 @@ async function openSession(
     expireTime: secondsAfter(now, SESSION_SECONDS_MAX),
     open: true,
   };
-  await tx.sessions.insert(session);
   const refreshToken = refreshTokenOf(randomBytes(REFRESH_TOKEN_BYTES));
-  const refreshTokenExpireTime = await storeRefreshToken(tx, session, refreshToken, now);
-  const access = await mintFor(deps, tx, session, user);
+  const [, refreshTokenExpireTime, access] = await Promise.all([
+    tx.sessions.insert(session),
+    storeRefreshToken(tx, session, refreshToken, now),
+    mintFor(deps, tx, session, user),
+    recordLogin(tx, session, network),
+  ]);
   return { session, access, refreshToken, refreshTokenExpireTime };
 }
 
@@ -405,31 +409,43 @@ async function rotate(
   const hash = hashOf(refreshToken);
   const found = await tx.sessions.findRefreshToken(hash);
   if (found === undefined) return undefined;
-  const user = await tx.users.lockShared(found.userId);
-  const session = await tx.sessions.lock(found.sessionId);
+  // Asked at once, and run in this order: what is known of the token is asked again under the session's lock.
+  const [user, session, token] = await Promise.all([
+    tx.users.lockShared(found.userId),
+    tx.sessions.lock(found.sessionId),
+    tx.sessions.findRefreshToken(hash),
+  ]);
   if (user === undefined || user.disabled || !session?.open) return undefined;
   // Nor is a token used up by somebody who cannot use it: a thief could end the session that way.
   const bound = session.certificateThumbprint;
   if (bound !== undefined && bound !== certificateThumbprint) return undefined;
-  const client = await tx.clients.lockShared(session.clientId);
+  const [client, now] = await Promise.all([tx.clients.lockShared(session.clientId), tx.databaseTime()]);
   // A session that began before its user or client was revoked gets no token of today's generation.
   if (session.generation !== user.generation || session.clientGeneration !== client?.generation) {
     return undefined;
   }
-  const token = await tx.sessions.findRefreshToken(hash);
   if (token === undefined) return undefined;
-  const successor = token.used
-    ? await successorAgain(deps, tx, token, { secret, requestId })
-    : await useUp(deps, tx, session, token, { secret, requestId });
+  if (!token.used) {
+    if (token.expireTime <= now) return undefined;
+    const [successor, access] = await Promise.all([
+      useUp(deps, tx, session, { secret, requestId, now }),
+      mintFor(deps, tx, session, user),
+      recordRefresh(tx, session, { type: 'token-refreshed', network }),
+    ]);
+    return { access, ...successor };
+  }
+  const successor = await successorAgain(deps, tx, token, { secret, requestId, now });
+  if (successor === undefined) return undefined;
   if (successor === 'REUSED') {
     await tx.sessions.end(session.sessionId, 'REFRESH_REUSED');
     await recordRefresh(tx, session, { type: 'refresh-token-reused', network });
     await appendEnd(tx, session, { reason: 'refresh token reused', actor: OWN_ACTOR, network });
     return successor;
   }
-  if (successor === undefined) return undefined;
-  const access = await mintFor(deps, tx, session, user);
-  await recordRefresh(tx, session, { type: 'token-refreshed', network });
+  const [access] = await Promise.all([
+    mintFor(deps, tx, session, user),
+    recordRefresh(tx, session, { type: 'token-refreshed', network }),
+  ]);
   return { access, ...successor };
 }
 
@@ -448,22 +464,21 @@ async function useUp(
   deps: SessionsDeps,
   tx: AuthTransaction,
   session: Session,
-  token: RefreshTokenRow,
-  { secret, requestId }: { secret: Buffer; requestId: string },
-): Promise<Successor | undefined> {
-  const now = await tx.databaseTime();
-  if (token.expireTime <= now) return undefined;
+  { secret, requestId, now }: { secret: Buffer; requestId: string; now: Date },
+): Promise<Successor> {
   const next =
     requestId === '' ? randomBytes(REFRESH_TOKEN_BYTES) : successorOf(deps.refreshKey, secret, requestId);
   const refreshToken = refreshTokenOf(next);
-  await tx.sessions.markUsed({
-    hash: hashOf(refreshTokenOf(secret)),
-    time: now,
-    requestId: requestId === '' ? undefined : requestId,
-    successorHash: hashOf(refreshToken),
-  });
-  await tx.sessions.touch(session.sessionId, now);
-  const refreshTokenExpireTime = await storeRefreshToken(tx, session, refreshToken, now);
+  const [, , refreshTokenExpireTime] = await Promise.all([
+    tx.sessions.markUsed({
+      hash: hashOf(refreshTokenOf(secret)),
+      time: now,
+      requestId: requestId === '' ? undefined : requestId,
+      successorHash: hashOf(refreshToken),
+    }),
+    tx.sessions.touch(session.sessionId, now),
+    storeRefreshToken(tx, session, refreshToken, now),
+  ]);
   return { refreshToken, refreshTokenExpireTime };
 }
 
@@ -472,7 +487,7 @@ async function successorAgain(
   deps: SessionsDeps,
   tx: AuthTransaction,
   token: RefreshTokenRow,
-  { secret, requestId }: { secret: Buffer; requestId: string },
+  { secret, requestId, now }: { secret: Buffer; requestId: string; now: Date },
 ): Promise<Successor | 'REUSED' | undefined> {
   if (requestId === '' || token.requestId !== requestId) return 'REUSED';
   const refreshToken = refreshTokenOf(successorOf(deps.refreshKey, secret, requestId));
@@ -481,7 +496,7 @@ async function successorAgain(
   if (!token.successorHash?.equals(hash)) return undefined;
   const successor = await tx.sessions.findRefreshToken(hash);
   if (successor === undefined || successor.used) return 'REUSED';
-  if (successor.expireTime <= (await tx.databaseTime())) return undefined;
+  if (successor.expireTime <= now) return undefined;
   return { refreshToken, refreshTokenExpireTime: successor.expireTime };
 }
 
@@ -573,9 +588,12 @@ async function appendEnd(
 ): ReturnType<AuthTransaction['revocations']['append']> {
   const initiator = by.actor === userId ? 'user' : 'system';
   const subject = { userId, sessionId };
-  // Before the log, which is locked last.
-  await tx.events.record({ ...by, type: 'session-revoked', subject, network, details: { initiator } });
-  return await tx.revocations.append([{ ...sessionRevocation(sessionId), ...by }]);
+  // The log comes after all else, because it is locked last.
+  const [, appended] = await Promise.all([
+    tx.events.record({ ...by, type: 'session-revoked', subject, network, details: { initiator } }),
+    tx.revocations.append([{ ...sessionRevocation(sessionId), ...by }]),
+  ]);
+  return appended;
 }
 
 function secondsAfter(time: Date, seconds: number): Date {

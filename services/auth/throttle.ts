@@ -32,18 +32,42 @@ export interface ThrottleLimits {
   readonly windowSeconds: number;
 }
 
+/** An attempt that was counted, and when the window ends in which it was. */
+export interface CountedAttempt {
+  readonly key: Buffer;
+  readonly endTime: Date;
+}
+
+/** What an attempt is counted against. A window begins with its first attempt, and has so many at most. */
+export interface Counters {
+  readonly peer: { readonly key: Buffer; readonly limit: number };
+  /** Nothing is counted against a name when absent. */
+  readonly name?: {
+    /** The name from this network. */
+    readonly networkKey: Buffer;
+    /** The counter where the network is known for the name, and where it is not; undefined: it has nothing left. */
+    readonly known: Buffer | undefined;
+    readonly unknown: Buffer | undefined;
+    readonly limit: number;
+  };
+}
+
+/** What came of it: what was counted, and nothing where no attempt was left. */
+export interface Taken {
+  readonly peer?: CountedAttempt;
+  readonly name?: CountedAttempt;
+  /** Whether a user has logged in with this name from this network. */
+  readonly isKnown: boolean;
+}
+
 /** The counters of all replicas. Each call commits by itself: what was counted stays counted. */
 export interface AttemptCounters {
-  /** Counts an attempt unless there were `limit` in the present window, which begins with its first attempt. */
-  take(
-    key: Buffer,
-    limit: number,
-    windowSeconds: number,
-  ): Promise<{ admitted: true; endTime: Date } | { admitted: false; retryAfterMs: number }>;
+  /** Counts an attempt against the peer, and when it had one left, against the name. */
+  take(counters: Counters, windowSeconds: number): Promise<Taken>;
+  /** How long the present window of a counter still lasts. */
+  windowLeftMs(key: Buffer): Promise<number>;
   /** Takes one attempt back if its window has not ended. */
-  giveBack(key: Buffer, endTime: Date): Promise<void>;
-  /** Whether a user has logged in with this name from this network. */
-  isKnownNetwork(key: Buffer): Promise<boolean>;
+  giveBack(attempt: CountedAttempt): Promise<void>;
 }
 
 /** From where users have logged in, inside a transaction. */
@@ -94,42 +118,58 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
       .update(JSON.stringify([purpose, ...parts]))
       .digest();
 
-  /** Counts one attempt; answers how to take it back. */
-  const take = async (counter: Buffer, limit: number): Promise<() => Promise<void>> => {
-    const id = counter.toString('base64url');
+  /** For how long a counter that was refused a moment ago is refused again, in milliseconds; undefined when it is not. */
+  const refusedMs = (counter: Buffer): number | undefined => {
     const now = clock.monotonicMs();
+    const refusal = refusals.get(counter.toString('base64url'));
+    return refusal !== undefined && refusal.repeatUntilMs > now ? refusal.overAtMs - now : undefined;
+  };
+  const refuse = async (counter: Buffer): Promise<never> => {
     // A flood of refused attempts must not become a flood of writes.
-    const refusal = refusals.get(id);
-    if (refusal !== undefined && refusal.repeatUntilMs > now) throw rateLimited(refusal.overAtMs - now);
-    const taken = await counters.take(counter, limit, windowSeconds);
-    if (taken.admitted) {
-      // One attempt too many on the count is no reason to withhold what was granted.
-      return () => counters.giveBack(counter, taken.endTime).catch(() => undefined);
-    }
-    const { retryAfterMs } = taken;
+    const repeatedMs = refusedMs(counter);
+    if (repeatedMs !== undefined) throw rateLimited(repeatedMs);
+    const retryAfterMs = await counters.windowLeftMs(counter);
+    const now = clock.monotonicMs();
     const repeatUntilMs = now + Math.min(retryAfterMs, REFUSAL_REPEATED_MS);
-    refusals.set(id, { repeatUntilMs, overAtMs: now + retryAfterMs });
+    refusals.set(counter.toString('base64url'), { repeatUntilMs, overAtMs: now + retryAfterMs });
     throw rateLimited(retryAfterMs);
   };
+  const isOpen = (counter: Buffer): Buffer | undefined =>
+    refusedMs(counter) === undefined ? counter : undefined;
 
   return {
     attempt: async (name, peer) => {
       const network = networkOf(peer);
-      const returnPeers = await take(keyOf('peer', network), failuresPerPeer);
-      if (name === undefined) return { networkKey: undefined, succeeded: returnPeers };
+      const peerKey = keyOf('peer', network);
+      if (isOpen(peerKey) === undefined) return await refuse(peerKey);
+      const forPeer = { key: peerKey, limit: failuresPerPeer };
+      if (name === undefined) {
+        const taken = await counters.take({ peer: forPeer }, windowSeconds);
+        if (taken.peer === undefined) return await refuse(peerKey);
+        return { networkKey: undefined, succeeded: () => giveBack(counters, [taken.peer]) };
+      }
       const networkKey = keyOf('network', name, network);
-      // Its counter has the key of the network too: the tables differ.
-      const isKnown = await counters.isKnownNetwork(networkKey);
-      const returnNames = await take(isKnown ? networkKey : keyOf('name', name), failuresPerName);
-      return {
-        networkKey,
-        succeeded: async () => {
-          await returnPeers();
-          await returnNames();
-        },
-      };
+      const nameKey = keyOf('name', name);
+      // Where the network is known, its own counter has the same key: the tables differ.
+      const forName = { networkKey, known: isOpen(networkKey), unknown: isOpen(nameKey) };
+      const taken = await counters.take(
+        { peer: forPeer, name: { ...forName, limit: failuresPerName } },
+        windowSeconds,
+      );
+      if (taken.peer === undefined) return await refuse(peerKey);
+      if (taken.name === undefined) return await refuse(taken.isKnown ? networkKey : nameKey);
+      return { networkKey, succeeded: () => giveBack(counters, [taken.peer, taken.name]) };
     },
   };
+}
+
+/** One attempt too many on the count is no reason to withhold what was granted. */
+async function giveBack(
+  counters: AttemptCounters,
+  attempts: readonly (CountedAttempt | undefined)[],
+): Promise<void> {
+  const given = attempts.map((attempt) => attempt && counters.giveBack(attempt).catch(() => undefined));
+  await Promise.all(given);
 }
 
 function rateLimited(retryAfterMs: number): ServiceError {

@@ -139,16 +139,17 @@ export interface Tokens {
    * miss the token, because whoever revokes waits for these locks.
    */
   mint(tx: AuthTransaction, grant: Grant): Promise<MintedToken>;
-  /**
-   * What a token says; undefined when it is not good in form, signature or claims. Whether it may
-   * still be used is what {@link isLive} answers.
-   */
-  verify(
-    tx: AuthTransaction,
-    token: string,
-    audience: string | undefined,
-  ): Promise<VerifiedToken | undefined>;
+  /** Reads the keys and the time of the database once, and answers what verifies tokens by them. */
+  verifierIn(tx: AuthTransaction): Promise<Verifier>;
 }
+
+/**
+ * What a token says; undefined when it is not good in form, signature or claims. Whether it may still be used is what
+ * {@link isLive} answers.
+ *
+ * @param audience - the token must be for this service; any will do when undefined
+ */
+export type Verifier = (token: string, audience: string | undefined) => Promise<VerifiedToken | undefined>;
 
 /** What {@link createTokens} needs. */
 export interface TokensDeps {
@@ -162,19 +163,19 @@ export interface TokensDeps {
 export function createTokens({ issuer, accessTokenSeconds, keys, verifyToken }: TokensDeps): Tokens {
   return {
     mint: async (tx, grant) => {
-      const sign = await keys.lockTokenSigner(tx);
-      // Read after every lock is held: a token must never look older than what was checked for it.
-      const issuedAtSeconds = wholeSeconds(await tx.databaseTime());
+      // The time is read after every lock is held: a token must never look older than what was checked for it.
+      const [sign, now] = await Promise.all([keys.lockTokenSigner(tx), tx.databaseTime()]);
+      const issuedAtSeconds = wholeSeconds(now);
       const latestSeconds = grant.notAfter ? wholeSeconds(grant.notAfter) : Number.POSITIVE_INFINITY;
       const expiresAtSeconds = Math.min(issuedAtSeconds + accessTokenSeconds, latestSeconds);
       const times = { iat: issuedAtSeconds, exp: expiresAtSeconds };
       const token = await sign({ iss: issuer, ...claimsOf(grant), ...times, jti: randomUUID() });
       return { token, expireTime: new Date(expiresAtSeconds * 1000) };
     },
-    verify: async (tx, token, audience) => {
-      const { keySet } = await keys.published(tx);
-      const nowSeconds = (await tx.databaseTime()).getTime() / 1000;
-      return await verifyToken(token, keySet, { audience, nowSeconds });
+    verifierIn: async (tx) => {
+      const [{ keySet }, now] = await Promise.all([keys.published(tx), tx.databaseTime()]);
+      const nowSeconds = now.getTime() / 1000;
+      return (token, audience) => verifyToken(token, keySet, { audience, nowSeconds });
     },
   };
 }
@@ -185,26 +186,37 @@ export function createTokens({ issuer, accessTokenSeconds, keys, verifyToken }: 
  * about stays share-locked until the transaction ends.
  */
 export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise<boolean> {
-  if (token.sessionId !== undefined && !(await isSessionLive(tx, token, token.sessionId))) return false;
-  // In one order, so that two transactions do not wait for each other.
-  const clients = [...token.clients].sort(([a], [b]) => (a < b ? -1 : 1));
-  for (const [clientId, generation] of clients) {
-    const client = await tx.clients.lockShared(clientId);
-    if (client === undefined || client.disabled || generation < client.generation) return false;
-  }
-  if (!(await tx.keys.lockLive(token.keyId))) return false;
-  if (await tx.tokens.anyRevoked([token.tokenId, ...token.ancestors])) return false;
-  if (token.origin !== undefined && (await tx.tokens.foreignRevoked(token.origin))) return false;
-  return wholeSeconds(await tx.databaseTime()) < token.expiresAtSeconds;
+  // Asked all at once, and locked in this order, so that two transactions do not wait for each other.
+  const [isSessionGood, areClientsGood, isKeyGood, isRevoked, isOriginRevoked, now] = await Promise.all([
+    token.sessionId === undefined || isSessionLive(tx, token, token.sessionId),
+    areClientsLive(tx, token.clients),
+    tx.keys.lockLive(token.keyId),
+    tx.tokens.anyRevoked([token.tokenId, ...token.ancestors]),
+    token.origin !== undefined && tx.tokens.foreignRevoked(token.origin),
+    tx.databaseTime(),
+  ]);
+  if (!isSessionGood || !areClientsGood || !isKeyGood || isRevoked || isOriginRevoked) return false;
+  return wholeSeconds(now) < token.expiresAtSeconds;
 }
 
 async function isSessionLive(tx: AuthTransaction, token: VerifiedToken, sessionId: string): Promise<boolean> {
   const { subject, generation } = token;
-  const user = await tx.users.lockShared(subject);
+  const [user, session] = await Promise.all([
+    tx.users.lockShared(subject),
+    tx.sessions.lockShared(sessionId),
+  ]);
   if (user === undefined || user.disabled) return false;
   if (generation === undefined || generation < user.generation) return false;
-  const session = await tx.sessions.lockShared(sessionId);
   return session !== undefined && session.userId === subject && session.open;
+}
+
+async function areClientsLive(tx: AuthTransaction, links: readonly ClientLink[]): Promise<boolean> {
+  const sorted = [...links].sort(([a], [b]) => (a < b ? -1 : 1));
+  const clients = await Promise.all(sorted.map(([clientId]) => tx.clients.lockShared(clientId)));
+  return sorted.every(([, generation], index) => {
+    const client = clients[index];
+    return client !== undefined && !client.disabled && generation >= client.generation;
+  });
 }
 
 function wholeSeconds(time: Date): number {

@@ -49,6 +49,8 @@ export interface IdempotentRequest {
 
 /** Runs transactions. */
 export interface AuthStore {
+  /** Reads one thing at a time, without the cost of a transaction around it. */
+  readonly reads: { readonly users: Pick<UserRows, 'credentialsOf'> };
   /**
    * Commits what the work did, or nothing. The work may run more than once (serialisation failure,
    * deadlock), so it must keep no state of its own outside the transaction.

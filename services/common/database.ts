@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { ServiceError } from '../../interceptors/index.js';
+import { beginWith } from './database-begin.js';
 import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './database-errors.js';
 import type { Subscription } from './database-listen.js';
 import { listenTo } from './database-listen.js';
@@ -236,32 +237,49 @@ async function retryWhileAway(
   }
 }
 
+/**
+ * Runs the work. The transaction begins with its first statement; what comes after that may be sent before it is
+ * answered, and is run in the order in which it was sent.
+ */
 async function runTransaction<T>(
   connection: Connection,
   work: (sql: Sql) => Promise<T>,
   options: TransactionOptions,
 ): Promise<T> {
   const { isolation = 'read committed', readOnly = false } = options;
-  await runQuery(connection, `BEGIN ISOLATION LEVEL ${isolation} ${readOnly ? 'READ ONLY' : 'READ WRITE'}`);
+  const begin = `BEGIN ISOLATION LEVEL ${isolation} ${readOnly ? 'READ ONLY' : 'READ WRITE'}`;
   let open = true;
+  let begun: Promise<unknown> | undefined;
+  const checkOpen = (): void => {
+    if (!open) throw new TypeError('this transaction has ended; was a promise not awaited?');
+  };
   const sql: Sql = {
     query: async <Row extends object>(
       text: string,
       values?: readonly unknown[],
       statement?: StatementOptions,
     ) => {
-      if (!open) throw new TypeError('this transaction has ended; was a promise not awaited?');
-      return runQuery<Row>(connection, text, values, statement);
+      checkOpen();
+      if (begun === undefined) {
+        const first = runQuery<Row>(connection, text, values, { ...statement, begin });
+        // Who waits for this only wants to know that it is over.
+        begun = first.catch(() => undefined);
+        return await first;
+      }
+      // Were it sent now, and the transaction had not begun, it would stand alone.
+      await begun;
+      checkOpen();
+      return await runQuery<Row>(connection, text, values, statement);
     },
   };
   try {
     const result = await work(sql);
     open = false;
-    await commit(connection);
+    if (begun !== undefined) await commit(connection);
     return result;
   } catch (error) {
     open = false;
-    await rollBack(connection);
+    if (begun !== undefined) await rollBack(connection);
     throw error;
   }
 }
@@ -305,11 +323,16 @@ async function runQuery<Row extends object>(
   connection: Connection,
   text: string,
   values: readonly unknown[] = [],
-  { isOneOff }: StatementOptions = { isOneOff: false },
+  { isOneOff = false, begin }: Partial<StatementOptions> & { readonly begin?: string } = {},
 ): Promise<{ rows: Row[]; rowCount: number }> {
-  const name = isOneOff ? {} : preparedAs(text, values);
-  const query = { ...name, text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
-  const { rows, rowCount } = await guarded(connection, () => connection.client.query<Row>(query));
+  const { client } = connection;
+  const statement = { ...(isOneOff ? {} : preparedAs(text, values)), text, values: [...values] };
+  const timed = { ...statement, query_timeout: ANSWER_TIMEOUT_MS };
+  const { rows, rowCount } = await guarded<pg.QueryResult<Row>>(connection, () =>
+    begin === undefined
+      ? client.query<Row>(timed)
+      : beginWith<Row>(client, { ...statement, begin, timeoutMs: ANSWER_TIMEOUT_MS }),
+  );
   return { rows, rowCount: rowCount ?? 0 };
 }
 
@@ -418,6 +441,8 @@ function createPool(options: DatabaseOptions): pg.Pool {
   return new pg.Pool({
     ...connectionSettings(options),
     max: options.poolSize ?? POOL_SIZE_DEFAULT,
+    // Statements that need not know each other's answers travel together.
+    pipeline: true,
     statement_timeout: STATEMENT_TIMEOUT_MS,
     lock_timeout: LOCK_TIMEOUT_MS,
     idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_TIMEOUT_MS,

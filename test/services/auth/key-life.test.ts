@@ -559,7 +559,8 @@ describe('the life of keys', function () {
       await until(async () => (await inState('next')).length === 1);
       await second.keyLife.tend();
       expect((await inState('verify-only')).map(({ kid }) => kid)).to.deep.equal([kidOf(token)]);
-      const verify = () => first.store.transaction((tx) => first.tokens.verify(tx, token, 'echo'));
+      const verify = () =>
+        first.store.transaction(async (tx) => (await first.tokens.verifierIn(tx))(token, 'echo'));
       expect((await verify())?.keyId).to.equal(kidOf(token));
       const stopped = (seconds: number) =>
         first.database.query(

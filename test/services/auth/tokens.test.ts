@@ -77,7 +77,7 @@ describe('tokens', () => {
       let verdict: [boolean, boolean] = [false, false];
       await auth.store
         .transaction(async (tx) => {
-          const verified = await auth.tokens.verify(tx, token, undefined);
+          const verified = await (await auth.tokens.verifierIn(tx))(token, undefined);
           if (verified === undefined) throw new Error('the token is not good');
           const before = await isLive(tx, verified);
           await change(tx, claimsOf(token));
@@ -103,7 +103,9 @@ describe('tokens', () => {
     it('one of a service dies with a newer generation of its client and with its key', async () => {
       const client = await addClient(auth);
       const token = await serviceToken(auth, client);
-      const verified = await auth.store.transaction((tx) => auth.tokens.verify(tx, token, 'auth'));
+      const verified = await auth.store.transaction(async (tx) =>
+        (await auth.tokens.verifierIn(tx))(token, 'auth'),
+      );
       if (verified === undefined) throw new Error('the token is not good');
       const lives = () => auth.store.transaction((tx) => isLive(tx, verified));
       expect(await lives()).to.equal(true);

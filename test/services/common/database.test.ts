@@ -20,6 +20,7 @@ import {
   TRANSACTION_ATTEMPTS_MAX,
   violatedConstraint,
 } from '../../../services/common/database.js';
+import { beginWith } from '../../../services/common/database-begin.js';
 import { createLog } from '../../../services/common/log.js';
 import { freshDatabase } from '../../support/postgres.js';
 import { rejectionOf } from '../../support/rejection.js';
@@ -152,7 +153,8 @@ describe('database', () => {
       const move = (first: string, second: string) =>
         database.transaction(async (sql) => {
           attempts++;
-          await sql.query('SET LOCAL lock_timeout = 0; SET LOCAL deadlock_timeout = 50');
+          await sql.query('SET LOCAL lock_timeout = 0');
+          await sql.query('SET LOCAL deadlock_timeout = 50');
           await sql.query('UPDATE counters SET value = value + 1 WHERE name = $1', [first]);
           arrived++;
           if (attempts <= 2) await until(() => arrived >= 2);
@@ -197,6 +199,69 @@ describe('database', () => {
         database.transaction((sql) => sql.query(`UPDATE counters SET value = 1 WHERE name = 'a'`)),
       );
       expect(error.cause).to.have.property('message', 'canceling wait for synchronous replication');
+    });
+
+    it('runs what it is given at once in its order, and sends it together', async () => {
+      const relay = await startRelay(Number(new URL(url).port), 20);
+      closing.push(() => relay.cut());
+      const far = new URL(url);
+      far.port = String(relay.port);
+      const distant = open(far.href, 1);
+      await distant.ready(never);
+      await distant.query('SELECT 1');
+      const before = relay.turns();
+      const results = await distant.transaction(async (sql) => {
+        const raise = () =>
+          sql.query<{ value: bigint }>(
+            'UPDATE counters SET value = value + 1 WHERE name = $1 RETURNING value',
+            ['a'],
+          );
+        return await Promise.all([raise(), raise(), raise(), raise()]);
+      });
+      expect(results.map(({ rows }) => rows[0]?.value)).to.deep.equal([1n, 2n, 3n, 4n]);
+      // The first one with what begins the transaction, because nothing may run before that is known to have begun; the
+      // other three; the commit.
+      expect(relay.turns() - before).to.equal(3);
+      expect(await counterValue(distant, 'a')).to.equal(4n);
+    });
+
+    it('keeps nothing of what was given at once when one of it fails, and tells why', async () => {
+      const raise = (sql: Sql, name: string, by: number) =>
+        sql.query('UPDATE counters SET value = value + $2 WHERE name = $1', [name, by]);
+      const error = await rejectionOf(
+        database.transaction((sql) =>
+          Promise.all([raise(sql, 'a', 1), raise(sql, 'b', -1), raise(sql, 'a', 1)]),
+        ),
+      );
+      expect(violatedConstraint(error)).to.equal('counters_value_check');
+      expect([await counterValue(database, 'a'), await counterValue(database, 'b')]).to.deep.equal([0n, 0n]);
+    });
+
+    it('does nothing when it does not begin', async () => {
+      const client = new pg.Client({ connectionString: url });
+      closing.push(() => client.end());
+      await client.connect();
+      const raise = (begin: string) =>
+        beginWith(client, {
+          begin,
+          name: 'raise',
+          text: 'UPDATE counters SET value = value + $1 WHERE true RETURNING value',
+          values: [1],
+          timeoutMs: 1_000,
+        });
+      expect(await rejectionOf(raise('BEGIN ISOLATION LEVEL unheard of'))).to.have.property('code', '42601');
+      expect(await counterValue(database, 'a')).to.equal(0n);
+      // The connection is as good as before.
+      expect((await raise('BEGIN')).rows).to.have.length(2);
+      await client.query('COMMIT');
+      expect(await counterValue(database, 'a')).to.equal(1n);
+    });
+
+    it('touches the database no more than its work does', async () => {
+      expect(await database.transaction(async () => 'nothing')).to.equal('nothing');
+      expect(
+        await rejectionOf(database.transaction(() => Promise.reject(new Error('early')))),
+      ).to.have.property('message', 'early');
     });
 
     it('cannot be used after its end', async () => {

@@ -11,12 +11,20 @@ export interface TcpRelay {
   mend(): Promise<void>;
   /** Leads new connections to another port. */
   aim(targetPort: number): void;
+  /** How often something was sent to the server after an answer had come from it. */
+  turns(): number;
 }
 
-/** Starts relaying from a free port to a port of this machine. */
-export async function startRelay(targetPort: number): Promise<TcpRelay> {
+/**
+ * Starts relaying from a free port to a port of this machine.
+ *
+ * @param answersAfterMs - how long answers take on their way, so that what is sent at once is told from what waits
+ */
+export async function startRelay(targetPort: number, answersAfterMs = 0): Promise<TcpRelay> {
   const sockets = new Set<Socket>();
   let target = targetPort;
+  let turns = 0;
+  let isAnswered = true;
   const server = createServer((near) => {
     const far = connect(target, '127.0.0.1');
     for (const socket of [near, far]) {
@@ -28,7 +36,19 @@ export async function startRelay(targetPort: number): Promise<TcpRelay> {
         far.destroy();
       });
     }
-    near.pipe(far).pipe(near);
+    near.on('data', () => {
+      if (isAnswered) turns += 1;
+      isAnswered = false;
+    });
+    near.pipe(far);
+    if (answersAfterMs === 0) far.pipe(near);
+    far.on('data', (chunk) => {
+      if (answersAfterMs === 0) return;
+      setTimeout(() => {
+        isAnswered = true;
+        near.write(chunk);
+      }, answersAfterMs);
+    });
   });
   const listen = (port: number) =>
     new Promise<void>((resolve) => {
@@ -47,5 +67,6 @@ export async function startRelay(targetPort: number): Promise<TcpRelay> {
     aim: (newPort) => {
       target = newPort;
     },
+    turns: () => turns,
   };
 }
