@@ -134,7 +134,7 @@ export function openDatabase(options: DatabaseOptions): Database {
       watch.suspect();
       throw unavailable('the database does not answer', error);
     });
-    const connection: Connection = { client, broken: false };
+    const connection: Connection = { client, broken: false, isGathering: false };
     try {
       return await work(connection);
     } finally {
@@ -208,6 +208,8 @@ export function openDatabase(options: DatabaseOptions): Database {
 interface Connection {
   readonly client: pg.PoolClient;
   broken: boolean;
+  /** What is sent waits for what else is sent in the same turn. */
+  isGathering: boolean;
 }
 
 /** Tries again for as long as the database is away, and says in the log what is missing. */
@@ -328,12 +330,30 @@ async function runQuery<Row extends object>(
   const { client } = connection;
   const statement = { ...(isOneOff ? {} : preparedAs(text, values)), text, values: [...values] };
   const timed = { ...statement, query_timeout: ANSWER_TIMEOUT_MS };
+  gather(connection);
   const { rows, rowCount } = await guarded<pg.QueryResult<Row>>(connection, () =>
     begin === undefined
       ? client.query<Row>(timed)
       : beginWith<Row>(client, { ...statement, begin, timeoutMs: ANSWER_TIMEOUT_MS }),
   );
   return { rows, rowCount: rowCount ?? 0 };
+}
+
+/**
+ * Holds back what is sent until nothing else is to be sent at once: to hand it to the socket statement by statement
+ * takes more time than all else that a statement needs here.
+ */
+function gather(connection: Connection): void {
+  if (connection.isGathering) return;
+  // Its types do not show the connection below; without it each statement is simply sent by itself.
+  const { stream } = (connection.client as { readonly connection?: pg.Connection }).connection ?? {};
+  if (stream === undefined) return;
+  connection.isGathering = true;
+  stream.cork();
+  process.nextTick(() => {
+    connection.isGathering = false;
+    stream.uncork();
+  });
 }
 
 const statementNames = new Map<string, string>();
