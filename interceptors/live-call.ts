@@ -331,8 +331,10 @@ class GuardedCall
   #finish(): void {
     if (this.#finished) return;
     this.#finished = true;
-    // Thousands of calls that are cut at once would otherwise all be kept for the length of the grace.
+    // Thousands of calls that are cut at once would otherwise all be kept for the length of the grace. The timer is let
+    // go as well: what hangs on an old object that is dead itself must be carried along until it is found to be.
     clearTimeout(this.#grace);
+    this.#grace = undefined;
     this.#token?.unlink(this);
     this.#abort?.abort(CALL_ENDED);
     // A call that was cut has told its handler already.

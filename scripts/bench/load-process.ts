@@ -36,6 +36,15 @@ export interface Flow {
   readonly perSecond?: number;
   /** Each prepared call is made once, in order, and the flow ends with the last of them. */
   readonly once?: boolean;
+  /** Tell of every call what it took. */
+  readonly keep?: boolean;
+}
+
+/** One call of a flow. */
+export interface CallTaken {
+  /** When it was sent, on the clock of the machine. */
+  readonly sentMs: number;
+  readonly ms: number;
 }
 
 /** What became of a flow. */
@@ -47,6 +56,8 @@ export interface FlowResult {
   readonly seconds: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
+  /** All of them when the flow keeps them, else none. */
+  readonly kept: readonly CallTaken[];
 }
 
 /** Streams to open. */
@@ -108,6 +119,9 @@ const commands = {
     return performance.timeOrigin + Math.max(...all.map(({ lastEndMs }) => lastEndMs));
   },
 
+  /** How many calls are open. */
+  openCalls: (name: string): number => sum(opened.get(name) ?? [], ({ open }) => open),
+
   close: (name: string): void => {
     for (const connection of opened.get(name) ?? []) connection.close();
     opened.delete(name);
@@ -150,6 +164,7 @@ class RunningFlow {
   readonly #connections: readonly Connection[];
   readonly #calls: readonly PreparedCall[];
   readonly #latencies: number[] = [];
+  readonly #kept: CallTaken[] = [];
   readonly #startedMs = performance.now();
   #endedMs = 0;
   #sent = 0;
@@ -186,6 +201,7 @@ class RunningFlow {
       seconds: (this.#endedMs - this.#startedMs) / 1000,
       p50Ms: quantile(this.#latencies, 0.5),
       p99Ms: quantile(this.#latencies, 0.99),
+      kept: this.#kept,
     };
   }
 
@@ -234,6 +250,9 @@ class RunningFlow {
     this.#done += 1;
     if (!answered) this.#refused += 1;
     this.#latencies.push(ms);
+    if (this.#flow.keep === true) {
+      this.#kept.push({ sentMs: performance.timeOrigin + performance.now() - ms, ms });
+    }
     if (this.#flow.perSecond === undefined && this.#mayStillSend()) this.#send(connection);
     else this.#lookForEnd();
   }

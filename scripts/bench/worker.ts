@@ -4,10 +4,9 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { NODE_ARGUMENTS } from '../system/node-arguments.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
-/** V8's default young generation doubles the cost of half of all processes; all arms run with the same flags. */
-const NODE_ARGUMENTS = ['--max-semi-space-size=64', '--import', 'tsx'];
 
 /** The cores to which processes are pinned; undefined where that is not possible. */
 export interface Cores {

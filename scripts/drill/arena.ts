@@ -4,6 +4,7 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { NODE_ARGUMENTS } from '../system/node-arguments.js';
 import { createProc, type Proc } from '../system/parts.js';
 import { findFreePort, isPortFree } from '../system/ports.js';
 import { loadSecrets } from '../system/secrets.js';
@@ -199,7 +200,7 @@ async function prepareEcho({
     launch: {
       name: 'echo',
       command: process.execPath,
-      arguments: ['--max-semi-space-size=64', '--import', 'tsx', join('scripts', 'drill', 'echo-process.ts')],
+      arguments: [...NODE_ARGUMENTS, join('scripts', 'drill', 'echo-process.ts')],
       cwd: PROJECT_FOLDER,
       environment: { ...environment, DRILL_LISTEN: address, DRILL_OPS_LISTEN: opsAddress },
       logFile: join(dataDir, 'logs', 'echo.log'),

@@ -8,6 +8,7 @@ import { type DemoAccounts, makeDemo } from './demo.js';
 import { lockFolder } from './folder-lock.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
+import { NODE_ARGUMENTS } from './node-arguments.js';
 import { createProc, type Part, type Proc } from './parts.js';
 import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
@@ -18,8 +19,6 @@ import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const SERVICES = ['auth', 'inventory', 'payment'] as const;
-/** V8's default young generation doubles the cost of half of all processes. */
-const NODE_ARGUMENTS = ['--max-semi-space-size=64', '--import', 'tsx'];
 /** What of our own environment the services see, when it is set. */
 const INHERITED_VARIABLES = [
   'PATH',
