@@ -182,14 +182,24 @@ export class Admissions {
     }
     this.#waitingByPeer.set(peer, waiting + 1);
     const beganMs = this.#clock.monotonicMs();
-    const end = (): void => {
+    const ended = (): void => {
       this.#onVerified(this.#clock.monotonicMs() - beganMs);
       this.#underWay.delete(text);
       const left = (this.#waitingByPeer.get(peer) ?? 1) - 1;
       if (left === 0) this.#waitingByPeer.delete(peer);
       else this.#waitingByPeer.set(peer, left);
     };
-    const verification = verify().finally(end);
+    // One promise for all that is waited for: `finally` would make two more, for each new token.
+    const verification = verify().then(
+      (result) => {
+        ended();
+        return result;
+      },
+      (error: unknown) => {
+        ended();
+        throw error;
+      },
+    );
     this.#underWay.set(text, verification);
     return verification;
   }

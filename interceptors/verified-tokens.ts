@@ -258,7 +258,8 @@ function originKeysOf({ claims }: VerifiedToken): readonly string[] {
  * V8's heap: it would keep all of that alive, and each call would find its way there through three pointers.
  */
 function compactCopy(text: string): string {
-  return Buffer.from(text, 'utf8').toString('utf8');
+  // What has passed for a token is plain ASCII.
+  return Buffer.from(text, 'latin1').toString('latin1');
 }
 
 function emptyBuckets(count: number): (VerifiedToken | undefined)[] {
