@@ -27,7 +27,7 @@ async function measureList(context: BenchContext): Promise<Findings> {
     for (const holder of ['list', 'set', 'map', 'nothing'] as const) {
       context.signal.throwIfAborted();
       context.progress(`${holder} of ${entries}`);
-      const measured = await measure(context, holder, entries);
+      const measured = await measure(holder, entries);
       rows.push(rowOf(holder, entries, measured));
       const told = figuresOf(measured);
       Object.assign(own, holder === 'list' ? told : { [holder]: told });
@@ -66,10 +66,11 @@ async function measureList(context: BenchContext): Promise<Findings> {
 }
 
 /** Each in a process of its own: what one leaves behind is no part of the next. */
-async function measure(context: BenchContext, holder: Holder, entries: number): Promise<HolderFigures> {
+async function measure(holder: Holder, entries: number): Promise<HolderFigures> {
   const worker = startWorker<ListCommands>({
     file: 'list-process.ts',
-    core: context.cores.server,
+    // Not pinned: V8 compiles on other threads, and on one core those would stop this one for as long as they take.
+    core: undefined,
     nodeArguments: ['--expose-gc', `--max-old-space-size=${HEAP_MEBIBYTES}`],
   });
   try {

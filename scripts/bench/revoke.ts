@@ -18,7 +18,7 @@ import { atMost, type BenchContext, type Findings, rounded, type Section } from 
 import { quantile } from './statistics.js';
 import { startWorker } from './worker.js';
 
-const TRIALS = { idle: 200, loaded: 100 };
+const TRIALS = { idle: 200, loaded: 300 };
 const TRIALS_SHORT = { idle: 24, loaded: 12 };
 /** The first trials meet code that V8 has not compiled yet. */
 const WARM_UP_TRIALS = 8;
