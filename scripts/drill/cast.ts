@@ -137,10 +137,15 @@ export class Revoker {
   /** Logs in anew: the token that was used so far may have been revoked, or be about to expire. */
   async prepare(): Promise<void> {
     const { username, password } = this.#arena.system.users.olga;
-    this.#token = logInAs(this.#clients, { username, password }, 'revoker').then(
+    const token = logInAs(this.#clients, { username, password }, 'revoker').then(
       ({ player }) => player.token,
     );
-    await this.#token;
+    this.#token = token;
+    // Whoever asks next logs in anew.
+    token.catch(() => {
+      if (this.#token === token) this.#token = undefined;
+    });
+    await token;
   }
 
   /** The token that may do anything but buy. */
@@ -149,12 +154,12 @@ export class Revoker {
     return (await this.#token) ?? '';
   }
 
-  /** Tries once. @returns whether the answer was OK */
+  /** Tries once; never rejects, because nobody may be waiting. @returns whether the answer was OK */
   async once({ target, hits }: Revocation): Promise<boolean> {
-    const token = await this.token();
     const { revocation } = this.#clients;
-    this.#ledger.revoking(hits, nowMs());
     try {
+      const token = await this.token();
+      this.#ledger.revoking(hits, nowMs());
       const request = { target, reason: 'the drill', wait: RevokeWait.REVOKE_WAIT_NONE };
       await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
     } catch {
