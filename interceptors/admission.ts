@@ -7,7 +7,7 @@ import { parseCompactToken } from './compact-token.js';
 import { ServiceError } from './errors.js';
 import type { Feed } from './feed.js';
 import { KeyRing, type VerificationKeys } from './key-ring.js';
-import { type Admission, refusal } from './live-call.js';
+import { type Admission, refusal, sharedRefusal } from './live-call.js';
 import { parseJsonObject } from './strict-json.js';
 import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from './token-claims.js';
 import { type ForeignIssuer, issuerNamedIn, type TrustedIssuers } from './trusted-issuers.js';
@@ -138,10 +138,10 @@ export class Admissions {
     const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
     if (token === undefined) return this.#invalid('form');
     // Without keys nothing can be said of any token: the process has not yet heard from its issuer.
-    if (this.#keys === KeyRing.EMPTY) return refusal('REVOCATION_STATE_STALE');
+    if (this.#keys === KeyRing.EMPTY) return sharedRefusal('REVOCATION_STATE_STALE');
     // A process that is cut off may have missed the key: then it cannot say that the token is bad.
     if (!this.#keys.has(token.keyId)) {
-      return this.#isCurrent() ? this.#invalid('kid') : refusal('REVOCATION_STATE_STALE');
+      return this.#isCurrent() ? this.#invalid('kid') : sharedRefusal('REVOCATION_STATE_STALE');
     }
     const keys = this.#keys;
     return this.#underVerification(text, peer, () =>
@@ -162,7 +162,7 @@ export class Admissions {
     if (token === undefined) return this.#invalid('form');
     return this.#underVerification(text, peer, () =>
       issuer.verify(token).then((verdict) => {
-        if (verdict === 'UNKNOWN') return refusal('DEPENDENCY_UNAVAILABLE');
+        if (verdict === 'UNKNOWN') return sharedRefusal('DEPENDENCY_UNAVAILABLE');
         if (verdict === 'BAD' || !issuer.has(token.keyId)) return this.#invalid('signature');
         const claims = issuer.read(token, this.#clock.wallMs() / 1000, 'OURS');
         return 'fault' in claims ? this.#invalid(claims.fault) : this.#add(text, claims);
@@ -178,7 +178,7 @@ export class Admissions {
   ): Promise<VerifiedToken | ServiceError> | ServiceError {
     const waiting = this.#waitingByPeer.get(peer) ?? 0;
     if (this.#underWay.size >= VERIFICATIONS_MAX || waiting >= VERIFICATIONS_PER_PEER_MAX) {
-      return refusal('RATE_LIMITED');
+      return sharedRefusal('RATE_LIMITED');
     }
     this.#waitingByPeer.set(peer, waiting + 1);
     const beganMs = this.#clock.monotonicMs();
@@ -288,10 +288,10 @@ export class Admissions {
   /** One answer for every bad token: the caller learns nothing of what was wrong; the log does. */
   #invalid(fault: string): ServiceError {
     this.#onTokenInvalid(fault);
-    return refusal('TOKEN_INVALID');
+    return sharedRefusal('TOKEN_INVALID');
   }
 }
 
 function refused(code: Parameters<typeof refusal>[0]): Extract<Admission, { kind: 'refused' }> {
-  return { kind: 'refused', error: refusal(code) };
+  return { kind: 'refused', error: sharedRefusal(code) };
 }

@@ -19,7 +19,7 @@ import { Enforcement } from './enforcement.js';
 import { type ErrorCode, ServiceError } from './errors.js';
 import { Feed } from './feed.js';
 import { FeedRunner, type GuardLog, type RevocationSource } from './feed-runner.js';
-import { type Admission, type CallGuard, guardCall, refusal } from './live-call.js';
+import { type Admission, type CallGuard, guardCall, sharedRefusal } from './live-call.js';
 import { addressOf, isPrivateConnection, type Plaintext } from './plaintext.js';
 import { type AnyCall, stateOf } from './principal.js';
 import { createRemoteSource } from './remote-source.js';
@@ -350,7 +350,7 @@ class ServerGuard implements Guard, CallGuard {
     if (!rule.isPublic && !this.#allowsPlaintext && !isPrivateConnection(call) && hasBearer(metadata)) {
       // Others on the way may have it by now; its caller is to notice, and to stop.
       this.#tokenInvalid('plaintext');
-      return { kind: 'refused', error: refusal('TLS_REQUIRED') };
+      return { kind: 'refused', error: sharedRefusal('TLS_REQUIRED') };
     }
     return this.#enforcement.admissions.decide(rule, metadata, call);
   }

@@ -89,11 +89,43 @@ export function refusal(code: keyof typeof SENTENCES): ServiceError {
   return new ServiceError(code, SENTENCES[code], retry ? { retryAfterMs: STALE_RETRY_MS } : {});
 }
 
+const SHARED = new Map<
+  keyof typeof SENTENCES,
+  { readonly error: ServiceError; readonly status: CallStatus }
+>();
+
+/**
+ * The error of a refusal, the same for everybody: in a flood of bad tokens an error of its own for each, with its stack
+ * and its status, costs a good part of what the signature does. It is told, and never thrown.
+ */
+export function sharedRefusal(code: keyof typeof SENTENCES): ServiceError {
+  return sharedOf(code).error;
+}
+
+function sharedOf(code: keyof typeof SENTENCES): {
+  readonly error: ServiceError;
+  readonly status: CallStatus;
+} {
+  let shared = SHARED.get(code);
+  if (shared === undefined) {
+    const error = refusal(code);
+    shared = { error, status: statusOf(error) };
+    SHARED.set(code, shared);
+  }
+  return shared;
+}
+
+/** What a refused call ends with. */
+function statusOfRefusal(error: ServiceError): CallStatus {
+  const shared = SHARED.get(error.code as keyof typeof SENTENCES);
+  return shared?.error === error ? shared.status : statusOf(error);
+}
+
 /** What a cut call ends with. Made once: thousands of calls may be cut at a time, and what they are sent is the same. */
 const CUT_STATUSES: Readonly<Record<CutReason, CallStatus>> = {
-  TOKEN_EXPIRED: statusOf(refusal('TOKEN_EXPIRED')),
-  TOKEN_REVOKED: statusOf(refusal('TOKEN_REVOKED')),
-  REVOCATION_STATE_STALE: statusOf(refusal('REVOCATION_STATE_STALE')),
+  TOKEN_EXPIRED: sharedOf('TOKEN_EXPIRED').status,
+  TOKEN_REVOKED: sharedOf('TOKEN_REVOKED').status,
+  REVOCATION_STATE_STALE: sharedOf('REVOCATION_STATE_STALE').status,
 };
 
 /** Why a handler's signal is aborted, always the same, because an error of its own for each call costs more than the rest. */
@@ -289,7 +321,7 @@ class GuardedCall
     if (admission.kind === 'refused') {
       this.#guard.decided(this.path, admission.error.code);
       this.#guard.wasRefused(admission.error.code, admission.token, this.nextCall);
-      this.#close(statusOf(admission.error));
+      this.#close(statusOfRefusal(admission.error));
       return;
     }
     if (admission.kind === 'admitted') {

@@ -42,7 +42,7 @@ const BROADCASTS_SIMULATED = 100_000;
 const SYNCS_SIMULATED = 20_000;
 /** Header, signature and dots of a broadcast, in bytes. */
 const JWS_BYTES = 190;
-const SIGN_SECONDS = 0.0002;
+const SIGN_SECONDS = 0.00005;
 /** What a synchronous standby in the same region adds to a commit, in seconds. */
 const REPLICATION_SECONDS = 0.001;
 
@@ -168,7 +168,7 @@ function simulateQueue(
   return { busy, waitP99Seconds: quantile(waits, 0.99) };
 }
 
-/** What is revoked while a message is being signed travels together in the next one. */
+/** What is committed while auth is at work on a message travels together in the next one. */
 function simulateBroadcasts(
   perSecond: number,
   signSeconds: number,

@@ -82,7 +82,7 @@ export function createBroadcaster(options: {
       log.warn({ err: error, entries: message.entries.length }, 'a broadcast was dropped');
     }
   };
-  // What is revoked while a message is being signed waits, and then travels together.
+  // What is revoked while a message is being made waits, and then travels together.
   const sendBacklog = async (): Promise<void> => {
     while (backlog.length > 0) {
       for (const message of messagesOf(takeBacklog())) await send(message);
