@@ -14,7 +14,7 @@ import type { Caller } from './admission.js';
 import { type ErrorCode, ServiceError } from './errors.js';
 import { certificateThumbprintUnder, retireConnection } from './plaintext.js';
 import { attachState, type CallState, type Principal } from './principal.js';
-import { type CallStatus, statusOf } from './status.js';
+import { type CallStatus, sentOften, statusOf } from './status.js';
 import type { CutReason, LiveCall, VerifiedToken } from './verified-tokens.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in ms. */
@@ -109,7 +109,7 @@ function sharedOf(code: keyof typeof SENTENCES): {
   let shared = SHARED.get(code);
   if (shared === undefined) {
     const error = refusal(code);
-    shared = { error, status: statusOf(error) };
+    shared = { error, status: sentOften(statusOf(error)) };
     SHARED.set(code, shared);
   }
   return shared;

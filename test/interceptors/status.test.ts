@@ -9,6 +9,7 @@ import {
   ERROR_MESSAGE_LENGTH_MAX,
   errorOf,
   RETRY_AFTER_MAX_MS,
+  sentOften,
   statusOf,
 } from '../../interceptors/status.js';
 import { ErrorInfo } from '../../proto/gen/google/rpc/error_details.js';
@@ -54,6 +55,36 @@ const code = fc.constantFrom(...(Object.keys(CODES) as ErrorCode[]));
 const anyText = fc
   .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 700 })
   .map((units) => String.fromCharCode(...units));
+
+describe('a status that is sent often', () => {
+  it('is what it was, and what is done to one sending changes no other', () => {
+    const plain = statusOf(
+      new ServiceError('RATE_LIMITED', 'too many new tokens at once', { retryAfterMs: 1000 }),
+    );
+    const often = sentOften(plain);
+    expect([often.code, often.details]).to.deep.equal([plain.code, plain.details]);
+    const [first, second] = [often.metadata.clone(), often.metadata.clone()];
+    expect(first.toHttp2Headers()).to.deep.equal(plain.metadata.toHttp2Headers());
+    for (const change of [
+      (metadata: Metadata) => metadata.set('x-one', 'set'),
+      (metadata: Metadata) => metadata.add('x-one', 'added'),
+      (metadata: Metadata) => metadata.remove('x-one'),
+      (metadata: Metadata) => metadata.merge(Metadata.fromHttp2Headers({ 'x-two': 'merged' })),
+    ]) {
+      change(first);
+      const anew = new Metadata();
+      anew.merge(first);
+      expect(first.toHttp2Headers()).to.deep.equal(anew.toHttp2Headers());
+    }
+    expect(first.getMap()).to.have.property('x-two', 'merged');
+    for (const untouched of [second, often.metadata]) {
+      expect(untouched.toHttp2Headers()).to.deep.equal(plain.metadata.toHttp2Headers());
+    }
+    expect(errorOf({ code: often.code, details: often.details, metadata: second }).retryAfterMs).to.equal(
+      1000,
+    );
+  });
+});
 
 describe('the status of an error', () => {
   for (const [name, number] of Object.entries(CODES)) {
