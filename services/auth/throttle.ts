@@ -60,7 +60,7 @@ export interface Taken {
   readonly isKnown: boolean;
 }
 
-/** The counters of all replicas. Each call commits by itself: what was counted stays counted. */
+/** The counters of all replicas. Each call commits by itself, as a whole: what was counted stays counted. */
 export interface AttemptCounters {
   /** Counts an attempt against the peer, and when it had one left, against the name. */
   take(counters: Counters, windowSeconds: number): Promise<Taken>;

@@ -4,10 +4,14 @@ import pg from 'pg';
 
 /** A query as the client of pg treats it; its types leave some of this out. */
 type ClientQuery = pg.Query & {
+  name: string | undefined;
   callback: (error: Error | null | undefined, result: unknown) => void;
   query_timeout: number;
   handleCommandComplete(message: unknown, connection: pg.Connection): void;
 };
+
+/** The connection below a client; its types leave out which statements are on their way to be prepared. */
+type ClientConnection = pg.Connection & { readonly submittedNamedStatements?: Record<string, string> };
 
 /** How a transaction begins, and its first statement. */
 export interface FirstStatement {
@@ -38,8 +42,11 @@ export function beginWith<Row extends object>(
   const config = { ...statement, queryMode: 'extended' };
   const query = new pg.Query(config) as ClientQuery;
   query.query_timeout = timeoutMs;
+  const { name } = query;
+  let below: ClientConnection | undefined;
   const submit = query.submit.bind(query);
   query.submit = (connection) => {
+    below = connection;
     const { stream } = connection;
     stream.cork();
     try {
@@ -49,6 +56,8 @@ export function beginWith<Row extends object>(
       return submit(connection);
     } finally {
       stream.uncork();
+      // The client takes the next message that says so for the preparation of the statement with this name.
+      query.name = undefined;
     }
   };
   let hasBegun = false;
@@ -57,9 +66,12 @@ export function beginWith<Row extends object>(
     // The first of the two is that of BEGIN, which has no result.
     if (hasBegun) complete(message, connection);
     hasBegun = true;
+    query.name = name;
   };
   return new Promise((resolve, reject) => {
     query.callback = (error, result) => {
+      // It was passed over, so it is to be prepared next time.
+      if (!hasBegun && name !== undefined) delete below?.submittedNamedStatements?.[name];
       if (error) reject(error);
       else resolve(result as pg.QueryResult<Row>);
     };

@@ -31,7 +31,10 @@ export const TRANSACTION_BACKOFF_MS_MAX = 200;
 /** How many different statements a connection keeps prepared; whatever comes after them is planned each time. */
 export const PREPARED_STATEMENTS_MAX = 256;
 
-/** Beyond the server's own limit a silent server is given up, and the connection with it. */
+/**
+ * Beyond the server's own limit a silent server is given up, and the connection with it. It counts from the sending, so
+ * what is sent together has so long together.
+ */
 const ANSWER_TIMEOUT_MS = STATEMENT_TIMEOUT_MS + 1_000;
 const RECONNECT_DELAY_MS_MIN = 100;
 const RECONNECT_DELAY_MS_MAX = 2_000;
@@ -134,7 +137,7 @@ export function openDatabase(options: DatabaseOptions): Database {
       watch.suspect();
       throw unavailable('the database does not answer', error);
     });
-    const connection: Connection = { client, broken: false, isGathering: false };
+    const connection: Connection = { client, broken: false, isGathering: false, failure: undefined };
     try {
       return await work(connection);
     } finally {
@@ -210,6 +213,8 @@ interface Connection {
   broken: boolean;
   /** What is sent waits for what else is sent in the same turn. */
   isGathering: boolean;
+  /** What the last statement that failed by itself has failed with. */
+  failure: { readonly error: unknown } | undefined;
 }
 
 /** Tries again for as long as the database is away, and says in the log what is missing. */
@@ -307,9 +312,12 @@ async function commit(connection: Connection): Promise<void> {
   };
   client.on('notice', onNotice);
   try {
-    const answer = await guarded<pg.QueryResult | pg.QueryResult[]>(connection, () =>
-      client.query('SET LOCAL statement_timeout = 0; COMMIT'),
+    const committing: Promise<pg.QueryResult | pg.QueryResult[]> = client.query(
+      'SET LOCAL statement_timeout = 0; COMMIT',
     );
+    const answer = await committing.catch((error: unknown) => {
+      throw toldOf(connection, error);
+    });
     const last = Array.isArray(answer) ? answer.at(-1) : answer;
     if (last?.command === 'COMMIT' && warnings.length === 0) return;
     throw unavailable(
@@ -375,19 +383,39 @@ function preparedAs(text: string, values: readonly unknown[]): { name?: string }
   return { name };
 }
 
-/** Tells apart an error of the statement, which is passed on, from a database that is away or too slow. */
+/**
+ * Runs a statement, and tells why it failed. What was sent behind a statement that has failed, fails because of that, and all
+ * of it may come back in one turn: whoever waits for several hears the one reason, whichever is looked at first.
+ */
 async function guarded<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (isAway(error)) {
-      connection.broken = true;
-      throw unavailable('the database does not answer', error);
-    }
-    if (isTooSlow(error)) throw unavailable('the database took too long', error);
-    if (isPlanOutdated(error)) connection.broken = true;
-    throw error;
+    if (connection.failure !== undefined && isAftermath(error)) throw connection.failure.error;
+    const told = toldOf(connection, error);
+    connection.failure = { error: told };
+    throw told;
   }
+}
+
+/** Tells apart an error of the statement, which is passed on, from a database that is away or too slow. */
+function toldOf(connection: Connection, error: unknown): unknown {
+  if (isAway(error)) {
+    connection.broken = true;
+    return unavailable('the database does not answer', error);
+  }
+  if (isTooSlow(error)) return unavailable('the database took too long', error);
+  if (isPlanOutdated(error)) connection.broken = true;
+  return error;
+}
+
+/**
+ * What follows from a statement before: the transaction is aborted, or a statement was not prepared because of that
+ * although it was about to be.
+ */
+function isAftermath(error: unknown): boolean {
+  const code = errorCodeOf(error);
+  return code === '25P02' || code === '26000';
 }
 
 /** Knows whether the database answers. A suspicion is probed first: one broken connection is no outage. */

@@ -237,6 +237,68 @@ describe('database', () => {
       expect([await counterValue(database, 'a'), await counterValue(database, 'b')]).to.deep.equal([0n, 0n]);
     });
 
+    it('tells why it failed, however deep the statement was that failed first', async () => {
+      const deep = async (promise: Promise<unknown>): Promise<void> => {
+        await (async () => await (async () => void (await promise))())();
+      };
+      const holder = new pg.Client({ connectionString: url });
+      closing.push(() => holder.end());
+      await holder.connect();
+      const single = open(url, 1);
+      await single.ready(never);
+      const pid = async () =>
+        (await single.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows[0]?.pid;
+      const before = await pid();
+      let attempts = 0;
+      const raise = (sql: Sql, name: string, by: number, which: number) =>
+        sql.query(`UPDATE counters SET value = value + $2 WHERE name = $1 RETURNING ${which}`, [name, by]);
+      for (let time = 0; time < 20; time += 1) {
+        const error = await rejectionOf(
+          single.transaction(async (sql) => {
+            attempts += 1;
+            await sql.query('SELECT 1');
+            // The last one is not prepared on the second try, because its preparation failed on the first.
+            await Promise.all([
+              deep(raise(sql, 'a', -1, time)),
+              raise(sql, 'b', 1, 100 + time),
+              raise(sql, 'b', 1, 100 + time),
+            ]);
+          }),
+        );
+        expect(violatedConstraint(error)).to.equal('counters_value_check');
+      }
+      expect(attempts).to.equal(20);
+      await holder.query(`BEGIN; UPDATE counters SET value = 1 WHERE name = 'a'`);
+      await expectUnavailable(
+        single.transaction(async (sql) => {
+          await sql.query('SELECT 1');
+          await Promise.all([deep(raise(sql, 'a', 1, 0)), raise(sql, 'b', 1, 0)]);
+        }),
+      );
+      await holder.query('ROLLBACK');
+      expect(await pid()).to.equal(before);
+    });
+
+    it('keeps its connection when the first statement could not be prepared', async () => {
+      const single = open(url, 1);
+      await single.ready(never);
+      const pid = async () =>
+        (await single.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows[0]?.pid;
+      const before = await pid();
+      const holder = new pg.Client({ connectionString: url });
+      closing.push(() => holder.end());
+      await holder.connect();
+      const raise = () =>
+        single.transaction((sql) =>
+          sql.query('UPDATE counters SET value = value + $1 WHERE true RETURNING value', [1]),
+        );
+      await holder.query('BEGIN; LOCK TABLE counters IN ACCESS EXCLUSIVE MODE');
+      await expectUnavailable(raise());
+      await holder.query('ROLLBACK');
+      expect((await raise()).rows).to.deep.equal([{ value: 1n }, { value: 1n }]);
+      expect(await pid()).to.equal(before);
+    });
+
     it('does nothing when it does not begin', async () => {
       const client = new pg.Client({ connectionString: url });
       closing.push(() => client.end());
