@@ -211,9 +211,11 @@ function recordOf(
 ): InstanceRecord {
   const { askedAtMs, answer, former } = known;
   const { service, instance, epoch, seen } = question;
-  // Questions of one instance may overtake each other: what it once had applied, it has.
   const sameEpoch = former?.epoch.equals(epoch) === true;
-  const applied = sameEpoch && former.applied > question.applied ? former.applied : question.applied;
+  const formerly = sameEpoch ? former.applied : 0n;
+  // Who is told to pull was not compared with the log: in a log that was restored, and then begun anew, the same
+  // place has another entry. And questions of one instance may overtake each other: what it once had applied, it has.
+  const applied = answer.pull || formerly > question.applied ? formerly : question.applied;
   const formerEndMs = sameEpoch ? former.leaseEndMs : Number.NEGATIVE_INFINITY;
   return {
     service,

@@ -130,6 +130,20 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
   });
 
+  it('counts no place that was not compared with the log, as with an instance that is told to pull', async () => {
+    replica.ask(1, { applied: 7n });
+    const { done, outcome } = await replica.wait(replica.commit());
+    replica.nowMs += 1;
+    // In a log that was restored the ninth entry was another one; the log was begun anew before it could be compared.
+    replica.ask(1, { applied: 9n }, { pull: true, epoch: createId() });
+    await sleep(5);
+    expect(outcome.states).to.equal(undefined);
+    expect(replica.instances.asked()[0]?.applied).to.equal(7n);
+    replica.ask(1, { applied: 9n });
+    await done;
+    expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+  });
+
   it('is not over while an instance that was heard of asks without having the entry: PENDING', async () => {
     replica.ask(1);
     const committed = replica.commit();
