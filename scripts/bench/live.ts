@@ -130,7 +130,8 @@ async function measureCut(
   wanted: Cut,
 ): Promise<{ figures: Record<string, unknown>; row: string[]; goals: Goal[] }> {
   const { cut, kept } = wanted;
-  const label = kept === 0 ? cut.toLocaleString('en-US') : `${cut.toLocaleString('en-US')} of 10,000`;
+  const of = kept === 0 ? '' : ` of ${(cut + kept).toLocaleString('en-US')}`;
+  const label = `${cut.toLocaleString('en-US')}${of}`;
   const times = context.isShort ? TIMES_SHORT : TIMES;
   const alone: number[] = [];
   const all: Observed[] = [];
