@@ -644,13 +644,25 @@ export function createInstanceStore(connection: Connection): InstanceStore {
       cluster.uncommitted(process, node(), (transaction) =>
         transaction.statement(() => {
           const nowMs = timeOf(transaction).getTime();
+          const entries = entriesOf(transaction);
+          const isCompared = ({ epoch, applied, seen }: SharedRecord): boolean =>
+            entries.some(
+              (entry) =>
+                entry.epoch.equals(epoch) &&
+                entry.sequence === applied &&
+                seen.some((id) => id.equals(entry.entryId)),
+            );
           const heard: SharedRecord[] = [];
           for (const row of transaction.all('instances').values()) {
             const shared = row as { replica: Buffer; record: SharedRecord; atMs: number };
             const passedMs = nowMs - shared.atMs;
             const ageMs = shared.record.ageMs + passedMs;
             if (shared.replica.equals(replica) || ageMs >= withinMs) continue;
-            heard.push({ ...shared.record, ageMs, leaseLeftMs: shared.record.leaseLeftMs - passedMs });
+            const applied = isCompared(shared.record) ? shared.record.applied : 0n;
+            heard.push({
+              ...shared.record,
+              ...{ applied, ageMs, leaseLeftMs: shared.record.leaseLeftMs - passedMs },
+            });
           }
           return heard;
         }),

@@ -52,7 +52,13 @@ export function createInstanceStore(database: Database): InstanceStore {
 
     heardElsewhere: async (replica, withinMs) => {
       const { rows } = await database.query<SharedRow>(
-        `SELECT service, instance, epoch, applied, seen, ${AGES} FROM instances
+        `SELECT service, instance, epoch, seen, ${AGES},
+                CASE WHEN EXISTS (
+                  SELECT FROM revocation_entries AS entry
+                  WHERE entry.epoch = instances.epoch AND entry.seq = instances.applied
+                    AND position(entry.entry_id IN instances.seen) > 0
+                ) THEN applied ELSE 0 END AS applied
+         FROM instances
          WHERE replica <> $1 AND sync_time > clock_timestamp() - make_interval(secs => $2::float8)`,
         [replica, withinMs / 1000],
       );

@@ -30,7 +30,7 @@ export interface InstanceRecord {
   /** What it had applied when it asked; checked against the log. */
   readonly applied: bigint;
   readonly epoch: Buffer;
-  /** The entries that its last question acknowledged. */
+  /** Entries that it has: those that its last question acknowledged, and the one at `applied`, if that was compared. */
   readonly seen: readonly Buffer[];
   /** The head that it was answered. */
   readonly answered: bigint;
@@ -38,7 +38,11 @@ export interface InstanceRecord {
   readonly leaseEndMs: number;
 }
 
-/** What replicas tell each other of an instance; times are ages, because no two machines share a clock. */
+/**
+ * What replicas tell each other of an instance; times are ages, because no two machines share a clock. They are told by
+ * way of the database's clock, which may be set, and the database may be restored: so `applied` counts only where the log
+ * of the moment at which it is read has an entry of `seen` at that place.
+ */
 export type SharedRecord = Pick<InstanceRecord, 'service' | 'instance' | 'applied' | 'epoch' | 'seen'> & {
   readonly ageMs: number;
   readonly leaseLeftMs: number;
@@ -215,14 +219,15 @@ function recordOf(
   const formerly = sameEpoch ? former.applied : 0n;
   // Who is told to pull was not compared with the log: in a log that was restored, and then begun anew, the same
   // place has another entry. And questions of one instance may overtake each other: what it once had applied, it has.
-  const applied = answer.pull || formerly > question.applied ? formerly : question.applied;
+  const isCompared = !answer.pull && question.applied > 0n && question.applied >= formerly;
+  const applied = isCompared ? question.applied : formerly;
   const formerEndMs = sameEpoch ? former.leaseEndMs : Number.NEGATIVE_INFINITY;
   return {
     service,
     instance,
     epoch,
     applied,
-    seen,
+    seen: isCompared ? [...seen, question.entryIdAtApplied] : seen,
     askedAtMs: Math.max(askedAtMs, former?.askedAtMs ?? askedAtMs),
     answered: answer.head,
     leaseEndMs: answer.pull ? formerEndMs : Math.max(askedAtMs + answer.leaseMs, formerEndMs),

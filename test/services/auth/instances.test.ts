@@ -139,9 +139,12 @@ describe('waiting for instances', () => {
     await sleep(5);
     expect(outcome.states).to.equal(undefined);
     expect(replica.instances.asked()[0]?.applied).to.equal(7n);
-    replica.ask(1, { applied: 9n });
+    const entryIdAtApplied = createId();
+    replica.ask(1, { applied: 9n, entryIdAtApplied });
     await done;
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+    // Others compare it once more, by this.
+    expect(replica.instances.asked()[0]?.seen).to.deep.equal([entryIdAtApplied]);
   });
 
   it('is not over while an instance that was heard of asks without having the entry: PENDING', async () => {
