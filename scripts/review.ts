@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { credentials } from '@grpc/grpc-js';
 import { Command } from 'commander';
-import { errorOf } from '../interceptors/client.js';
+import { errorOf } from '../interceptors/src/client.js';
 import { AuthServiceClient } from '../proto/gen/auth/v1/auth_service.js';
 import { FindingGrade, SecurityServiceClient } from '../proto/gen/auth/v1/security_service.js';
 import { ask } from './system/calls.js';

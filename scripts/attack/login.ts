@@ -9,7 +9,7 @@ import {
   randomUUID,
 } from 'node:crypto';
 import { Metadata, status } from '@grpc/grpc-js';
-import { errorOf } from '../../interceptors/client.js';
+import { errorOf } from '../../interceptors/src/client.js';
 import { LoginRequest, RefreshRequest, type RefreshResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { IssueServiceTokenRequest } from '../../proto/gen/portcullis/token/v1/token.js';
 import type { Random } from '../drill/random.js';

@@ -4,11 +4,11 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
-import { systemClock } from '../../interceptors/clock.js';
-import { Feed } from '../../interceptors/feed.js';
-import { FeedRunner } from '../../interceptors/feed-runner.js';
-import { createGuard } from '../../interceptors/index.js';
-import { createRemoteSource } from '../../interceptors/remote-source.js';
+import { systemClock } from '../../interceptors/src/clock.js';
+import { Feed } from '../../interceptors/src/revocation/feed.js';
+import { FeedRunner } from '../../interceptors/src/revocation/feed-runner.js';
+import { createGuard } from '../../interceptors/src/index.js';
+import { createRemoteSource } from '../../interceptors/src/revocation/source.js';
 import { BENCH_ISSUER, ID_BYTES } from './issuer.js';
 import { answerCommands } from './worker.js';
 

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { connect, type NatsConnection } from 'nats';
-import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '../../interceptors/index.js';
+import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '../../interceptors/src/index.js';
 import {
   EntryKind,
   type PullRequest,

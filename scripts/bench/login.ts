@@ -4,7 +4,7 @@ import { generateKeyPairSync, randomBytes, randomUUID, sign } from 'node:crypto'
 import { readFile } from 'node:fs/promises';
 import { hash, verify } from '@node-rs/argon2';
 import pg from 'pg';
-import { authenticate, createServiceTokenSource } from '../../interceptors/client.js';
+import { authenticate, createServiceTokenSource } from '../../interceptors/src/client.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask } from '../system/calls.js';

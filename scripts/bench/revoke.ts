@@ -5,7 +5,7 @@ import { status } from '@grpc/grpc-js';
 import { CompactSign, generateKeyPair } from 'jose';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
-import { errorOf } from '../../interceptors/client.js';
+import { errorOf } from '../../interceptors/src/client.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';

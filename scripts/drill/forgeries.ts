@@ -11,7 +11,7 @@ import {
 import { readFile } from 'node:fs/promises';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
-import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '../../interceptors/index.js';
+import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '../../interceptors/src/index.js';
 import { Broadcast, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Arena } from './arena.js';
 import type { Random } from './random.js';

@@ -1,8 +1,8 @@
 /** One replica of auth: the domain code of production over the simulated database, network and clocks. */
 
-import { parseCompactToken } from '../../interceptors/compact-token.js';
-import { parseJsonObject } from '../../interceptors/strict-json.js';
-import { readClaims } from '../../interceptors/token-claims.js';
+import { parseCompactToken } from '../../interceptors/src/token/compact.js';
+import { parseJsonObject } from '../../interceptors/src/token/strict-json.js';
+import { readClaims } from '../../interceptors/src/token/claims.js';
 import {
   Broadcast,
   type PullResponse,

@@ -4,11 +4,11 @@
  */
 
 import { createHash } from 'node:crypto';
-import type { Clock } from '../../interceptors/clock.js';
-import type { ErrorCode } from '../../interceptors/index.js';
-import { REPORT_INTERVAL_MS, ReportCollector } from '../../interceptors/security-reports.js';
-import type { TokenClaims } from '../../interceptors/token-claims.js';
-import { VerifiedToken } from '../../interceptors/verified-tokens.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import type { ErrorCode } from '../../interceptors/src/index.js';
+import { REPORT_INTERVAL_MS, ReportCollector } from '../../interceptors/src/reports/security-reports.js';
+import type { TokenClaims } from '../../interceptors/src/token/claims.js';
+import { VerifiedToken } from '../../interceptors/src/revocation/verified-tokens.js';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
 import type { Observation } from '../../services/auth/anomaly-rules.js';
 import type { SecurityEvent } from '../../services/auth/security-events.js';

@@ -1,7 +1,7 @@
 /** What takes effect on somebody who may be logged in: another password, other roles, being disabled. */
 
-import type { Clock } from '../../interceptors/clock.js';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import type { LoginFailures } from './login-failures.js';
 import { type Passwords, passwordFault } from './passwords.js';
 import { userRevocation } from './revocation-log.js';

@@ -1,6 +1,6 @@
 /** Lets the rules for anomalies judge the order of events, once for all replicas, and acts where it is told to. */
 
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 import { createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
 import { sessionRevocation } from './revocation-log.js';
 import type { AnomalyDetails, AnomalyRule } from './security-events.js';

@@ -1,6 +1,6 @@
 /** ClientService: messages turned into calls of the domain, and back. */
 
-import { principalOf, unary } from '../../interceptors/index.js';
+import { principalOf, unary } from '../../interceptors/src/index.js';
 import {
   ClientAuthentication,
   type ClientServiceServer,

@@ -1,8 +1,8 @@
 /** Clients: the services that get tokens of their own, how they prove who they are, and what administrators do with them. */
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import type { Clock } from '../../interceptors/clock.js';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import { PASSWORD_LENGTH_MAX, type Passwords, passwordFault } from './passwords.js';
 import { checkReason, clientRevocation } from './revocation-log.js';
 import type { Receipt } from './revocations.js';

@@ -1,7 +1,7 @@
 /** Beginning the revocation log anew, after the database was restored or has lost what was committed. */
 
-import { type Clock, systemClock } from '../../interceptors/clock.js';
-import { invalidField } from '../../interceptors/errors.js';
+import { type Clock, systemClock } from '../../interceptors/src/clock.js';
+import { invalidField } from '../../interceptors/src/errors.js';
 import type { Keys } from './keys.js';
 import { checkReason, enforcedEverywhereBy } from './revocation-log.js';
 import { parseRequestId } from './text-checks.js';

@@ -1,6 +1,6 @@
 /** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
 
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 import { bindingOf, type Client } from './clients.js';
 import { CLOCK_SKEW_SECONDS } from './revocation-log.js';
 import { audienceOfScope, OWN_AUDIENCE } from './roles.js';

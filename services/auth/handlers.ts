@@ -7,7 +7,7 @@ import {
   invalidField,
   principalOf,
   unary,
-} from '../../interceptors/index.js';
+} from '../../interceptors/src/index.js';
 import type {
   AuthServiceServer,
   IntrospectResponse,

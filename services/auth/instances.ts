@@ -1,6 +1,6 @@
 /** The instances that follow the log: what each has said of itself, here or at another replica of auth. */
 
-import { type Clock, systemTimers, type Timers } from '../../interceptors/clock.js';
+import { type Clock, systemTimers, type Timers } from '../../interceptors/src/clock.js';
 import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 import type { LogEntry, SyncAnswer, SyncQuestion } from './revocation-log.js';
 import { createId, enforcementBoundMs } from './revocation-log.js';

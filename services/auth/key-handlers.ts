@@ -1,6 +1,6 @@
 /** KeyService: messages turned into calls of the domain, and back. */
 
-import { invalidField, principalOf, unary } from '../../interceptors/index.js';
+import { invalidField, principalOf, unary } from '../../interceptors/src/index.js';
 import {
   type Key as KeyMessage,
   type KeyServiceServer,

@@ -1,7 +1,7 @@
 /** The life of keys: who signs next and when, by routine and in an emergency, and when a key is forgotten. */
 
-import { type Clock, systemClock } from '../../interceptors/clock.js';
-import { ServiceError } from '../../interceptors/errors.js';
+import { type Clock, systemClock } from '../../interceptors/src/clock.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 import type { KeyPurpose, KeyState, Keys } from './keys.js';
 import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from './revocation-log.js';
 import { takeBackKey } from './revocations.js';

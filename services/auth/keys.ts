@@ -3,8 +3,8 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
-import { type Clock, systemClock } from '../../interceptors/clock.js';
-import { ServiceError } from '../../interceptors/errors.js';
+import { type Clock, systemClock } from '../../interceptors/src/clock.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 import { createSign, type Sign } from './compact-signature.js';
 import type { KeyLifeRows } from './key-life.js';
 import { createNextRead } from './next-read.js';

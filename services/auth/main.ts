@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createGuard, ServiceError, systemClock } from '../../interceptors/index.js';
+import { createGuard, ServiceError, systemClock } from '../../interceptors/src/index.js';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import {
   ClientServiceService,

@@ -1,6 +1,6 @@
 /** What auth counts of itself, beside what every guarded service does: events, refreshes, anomalies, keys, lag. */
 
-import type { Clock } from '../../interceptors/clock.js';
+import type { Clock } from '../../interceptors/src/clock.js';
 import type { InstanceRecord } from './instances.js';
 import type { KeyPurpose } from './keys.js';
 import { ANOMALY_RULES, type AnomalyRule, SECURITY_EVENT_TYPES } from './security-events.js';

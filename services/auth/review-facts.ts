@@ -2,7 +2,7 @@
 
 import { createPublicKey } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../../interceptors/clock.js';
+import type { Clock } from '../../interceptors/src/clock.js';
 import type { Instances, ListedInstance } from './instances.js';
 import type { Passwords } from './passwords.js';
 import type { Role } from './roles.js';

@@ -1,7 +1,7 @@
 /** RevocationService: revoking, answering the instances that follow the log, and what operators ask and do. */
 
-import type { RevocationSource } from '../../interceptors/index.js';
-import { invalidField, principalOf, serverStream, signalOf, unary } from '../../interceptors/index.js';
+import type { RevocationSource } from '../../interceptors/src/index.js';
+import { invalidField, principalOf, serverStream, signalOf, unary } from '../../interceptors/src/index.js';
 import type { Duration } from '../../proto/gen/google/protobuf/duration.js';
 import type {
   ForeignTarget as ForeignTargetMessage,

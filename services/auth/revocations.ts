@@ -1,7 +1,7 @@
 /** Taking tokens back, and telling every instance what has been taken back. */
 
-import type { Clock, Timers } from '../../interceptors/clock.js';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { Clock, Timers } from '../../interceptors/src/clock.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import type { ClientRows } from './clients.js';
 import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
 import { type KeyRows, type PublishedKeys, retireKey } from './keys.js';

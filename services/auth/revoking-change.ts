@@ -1,6 +1,6 @@
 /** An administrator's change that kills tokens: carried out once, with its revocation in the same transaction. */
 
-import type { Clock } from '../../interceptors/clock.js';
+import type { Clock } from '../../interceptors/src/clock.js';
 import { type Appended, enforcedEverywhereBy, type NewEntry } from './revocation-log.js';
 import type { Receipt } from './revocations.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from './transaction.js';

@@ -1,6 +1,6 @@
 /** SecurityService: messages turned into calls of the domain, and back. */
 
-import { invalidField, serverStream, signalOf, unary } from '../../interceptors/index.js';
+import { invalidField, serverStream, signalOf, unary } from '../../interceptors/src/index.js';
 import {
   FindingGrade,
   type SecurityEventFilter,

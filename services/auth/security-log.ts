@@ -2,8 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../../interceptors/clock.js';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import type { NewSecurityEvent, SecurityEvent, SecurityEventType } from './security-events.js';
 import type { ServiceReport } from './service-reports.js';
 import type { PageRequest } from './users.js';

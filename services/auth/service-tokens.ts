@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { type JWTPayload, jwtVerify } from 'jose';
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 import { bindingOf, type Client, clientAuthenticationFailed, parseClientKey } from './clients.js';
 import type { Passwords } from './passwords.js';
 import { parseWords, WORD_LENGTH_MAX } from './text-checks.js';

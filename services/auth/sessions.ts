@@ -1,8 +1,8 @@
 /** Sessions: one login of one user, and the chain of its refresh tokens. */
 
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
-import type { Clock } from '../../interceptors/clock.js';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import { type Client, DIRECT_CLIENT } from './clients.js';
 import type { LoginFailures } from './login-failures.js';
 import type { Passwords } from './passwords.js';

@@ -1,6 +1,6 @@
 /** Checks of request fields that more than one domain file needs. */
 
-import { invalidField } from '../../interceptors/errors.js';
+import { invalidField } from '../../interceptors/src/errors.js';
 
 /** The most scopes, audiences or roles in one request. */
 export const LIST_LENGTH_MAX = 32;

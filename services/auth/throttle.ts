@@ -3,8 +3,8 @@
 import { createHmac } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../../interceptors/clock.js';
-import { ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 
 /** Failures within a window against one name, unless configured otherwise. */
 export const FAILURES_PER_NAME_DEFAULT = 20;

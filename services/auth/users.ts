@@ -1,7 +1,7 @@
 /** The users: who can log in, with which roles, at which generation. */
 
 import { randomUUID } from 'node:crypto';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import type { Passwords } from './passwords.js';
 import { passwordFault } from './passwords.js';
 import type { Role } from './roles.js';

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { ServiceError } from '../../interceptors/index.js';
+import { ServiceError } from '../../interceptors/src/index.js';
 import { beginWith } from './database-begin.js';
 import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './database-errors.js';
 import type { Subscription } from './database-listen.js';

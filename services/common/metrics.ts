@@ -3,7 +3,7 @@ import type { Metadata, ServerInterceptor, ServerListener } from '@grpc/grpc-js'
 import { ServerInterceptingCall, status } from '@grpc/grpc-js';
 import type { Registry } from 'prom-client';
 import { Counter, Histogram } from 'prom-client';
-import type { Clock } from '../../interceptors/index.js';
+import type { Clock } from '../../interceptors/src/index.js';
 import type { Log } from './log.js';
 import { parseTraceparent } from './trace.js';
 

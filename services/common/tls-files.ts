@@ -3,8 +3,8 @@ import { createHash, createPrivateKey, type KeyObject, X509Certificate } from 'n
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions, type SecureVersion } from 'node:tls';
-import type { Clock } from '../../interceptors/index.js';
-import { systemClock } from '../../interceptors/index.js';
+import type { Clock } from '../../interceptors/src/index.js';
+import { systemClock } from '../../interceptors/src/index.js';
 
 /** The oldest version that is spoken, whatever Node's own defaults are. */
 export const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';

@@ -7,7 +7,7 @@ import {
   SIGNATURE_ALGORITHMS,
   type TrustedIssuer,
   trustedIssuerFaults,
-} from '../../interceptors/index.js';
+} from '../../interceptors/src/index.js';
 import { type ConfigurationFault, optional, secret, text } from './env.js';
 
 /** Another issuer, and what its tokens call our services where that is not their own name. */

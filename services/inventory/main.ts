@@ -1,6 +1,6 @@
 /** Inventory as a process: the one place where its parts are put together. */
 
-import { createGuard, systemClock } from '../../interceptors/index.js';
+import { createGuard, systemClock } from '../../interceptors/src/index.js';
 import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { openDatabase } from '../common/database.js';
 import { createGuardMetrics } from '../common/guard-metrics.js';

@@ -1,5 +1,5 @@
 /** Accounts: opening them, putting money in, and reading what moved. */
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import type { Caller } from './caller.js';
 import { checkAmount, checkCurrency, checkId, checkRequestId, requireValid } from './fields.js';
 import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';

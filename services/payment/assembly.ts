@@ -2,8 +2,8 @@
  * The parts of payment, put together. `main` runs them as they are; the drill, a program of its own, puts itself
  * between the saga and its ports, so that nothing in the service needs to know how to fail.
  */
-import { createExchange, createServiceTokenSource } from '../../interceptors/client.js';
-import { createGuard, systemClock } from '../../interceptors/index.js';
+import { createExchange, createServiceTokenSource } from '../../interceptors/src/client.js';
+import { createGuard, systemClock } from '../../interceptors/src/index.js';
 import { PaymentServiceService, protoMetadata } from '../../proto/gen/payment/v1/payment_service.js';
 import { openDatabase } from '../common/database.js';
 import { createGuardMetrics } from '../common/guard-metrics.js';

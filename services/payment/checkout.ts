@@ -12,8 +12,8 @@
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Clock } from '../../interceptors/clock.js';
-import { type ErrorCode, type FieldViolation, ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '../../interceptors/src/clock.js';
+import { type ErrorCode, type FieldViolation, ServiceError } from '../../interceptors/src/errors.js';
 import { accountNotFound } from './accounts.js';
 import type { Caller } from './caller.js';
 import { checkId, checkLines, checkRequestId, type OrderLine, requireValid } from './fields.js';

@@ -1,5 +1,5 @@
 /** Payments: what they are, how far they have come, and reading them. */
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '../../interceptors/src/errors.js';
 import type { PageRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { checkId, type OrderLine, requireValid } from './fields.js';

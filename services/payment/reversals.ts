@@ -5,7 +5,7 @@
  * too late once the goods may have left. A refund is a transfer of its own, so the books show both ways.
  */
 import { randomUUID } from 'node:crypto';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import { accountNotFound, type OnceRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { type Change, type Failure, isUndoable, type Saga } from './checkout.js';

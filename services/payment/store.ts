@@ -1,7 +1,7 @@
 /** The books in PostgreSQL. What must always be true of them is enforced by the schema; see the migrations. */
 import { randomUUID } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import { type FieldViolation, ServiceError } from '../../interceptors/errors.js';
+import { type FieldViolation, ServiceError } from '../../interceptors/src/errors.js';
 import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database.js';
 import { type FilterFields, filterOf } from '../common/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';

@@ -13,7 +13,7 @@ const TEST_TIMEOUT_MS = 120_000;
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const STEPS_MIN = 12;
 /** Where the interceptor refuses a revoked token. */
-const GUARD_FILE = 'interceptors/admission.ts';
+const GUARD_FILE = 'interceptors/src/server/admission.ts';
 const GUARD_LINE = /^.*return 'TOKEN_REVOKED';$/gm;
 
 describe('npm run tour', function () {

@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
-import type { RevocationSource } from '../../interceptors/index.js';
+import type { RevocationSource } from '../../interceptors/src/index.js';
 import {
   Broadcast,
   Entry,

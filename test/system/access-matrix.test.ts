@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DescMethod } from '@bufbuild/protobuf';
 import { Client, credentials, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { createServiceTokenSource, errorOf } from '../../interceptors/client.js';
+import { createServiceTokenSource, errorOf } from '../../interceptors/src/client.js';
 import { AuthServiceClient, type LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask } from '../../scripts/system/calls.js';

@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { errorOf } from '../../interceptors/client.js';
+import { errorOf } from '../../interceptors/src/client.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../scripts/drill/failpoints.js';
 import { CURRENCY, openShop, type Shop } from '../../scripts/drill/shop.js';

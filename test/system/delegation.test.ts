@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { decodeJwt } from 'jose';
-import { createServiceTokenSource, type ServiceTokenSource } from '../../interceptors/client.js';
+import { createServiceTokenSource, type ServiceTokenSource } from '../../interceptors/src/client.js';
 import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';

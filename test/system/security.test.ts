@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import pg from 'pg';
-import { REPORT_INTERVAL_MS } from '../../interceptors/index.js';
+import { REPORT_INTERVAL_MS } from '../../interceptors/src/index.js';
 import {
   FindingGrade,
   SecurityEventType,

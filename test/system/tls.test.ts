@@ -8,7 +8,7 @@ import { connect as connectTls } from 'node:tls';
 import { credentials } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { decodeJwt } from 'jose';
-import { createServiceTokenSource } from '../../interceptors/client.js';
+import { createServiceTokenSource } from '../../interceptors/src/client.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';

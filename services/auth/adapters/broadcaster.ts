@@ -8,7 +8,7 @@ import {
   BROKER_RECONNECT_WAIT_MS,
   type BrokerFiles,
   brokerConnection,
-} from '../../../interceptors/index.js';
+} from '../../../interceptors/src/index.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys.js';
 import type { LogBatch } from '../revocation-log.js';

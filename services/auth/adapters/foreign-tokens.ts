@@ -1,14 +1,14 @@
 /** The tokens of other issuers, verified as every guard verifies them, for whoever wants to exchange one. */
 
-import { type Clock, systemClock, systemTimers } from '../../../interceptors/clock.js';
-import { ServiceError } from '../../../interceptors/errors.js';
-import type { GuardLog } from '../../../interceptors/feed-runner.js';
-import type { Plaintext } from '../../../interceptors/plaintext.js';
+import { type Clock, systemClock, systemTimers } from '../../../interceptors/src/clock.js';
+import { ServiceError } from '../../../interceptors/src/errors.js';
+import type { GuardLog } from '../../../interceptors/src/revocation/feed-runner.js';
+import type { Plaintext } from '../../../interceptors/src/wire/connection.js';
 import {
   createTrustedIssuers,
   issuerNamedIn,
   type TrustedIssuer,
-} from '../../../interceptors/trusted-issuers.js';
+} from '../../../interceptors/src/token/trusted-issuers.js';
 import { OWN_AUDIENCE } from '../roles.js';
 import type { ForeignTokens } from '../tokens.js';
 

@@ -9,7 +9,7 @@ import {
   brokerConnection,
   REPORT_SUBJECT,
   REPORT_TYPE,
-} from '../../../interceptors/index.js';
+} from '../../../interceptors/src/index.js';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
 import { type Client, parseClientKey } from '../clients.js';
 import type { ServiceReport } from '../service-reports.js';

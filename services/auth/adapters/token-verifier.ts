@@ -1,9 +1,9 @@
 /** The guard's own strict reading of access tokens, with keys that come from the database. */
 
-import { parseCompactToken } from '../../../interceptors/compact-token.js';
-import { KeyRing } from '../../../interceptors/key-ring.js';
-import { parseJsonObject } from '../../../interceptors/strict-json.js';
-import { readClaims } from '../../../interceptors/token-claims.js';
+import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
+import { KeyRing } from '../../../interceptors/src/token/key-ring.js';
+import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
+import { readClaims } from '../../../interceptors/src/token/claims.js';
 import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys.js';
 import type { VerifyToken } from '../tokens.js';
 

@@ -8,9 +8,9 @@ import {
   errorOf,
   type Plaintext,
   type TokenSource,
-} from '../../../interceptors/client.js';
-import type { Clock } from '../../../interceptors/clock.js';
-import { type ErrorCode, ServiceError, signalOf } from '../../../interceptors/index.js';
+} from '../../../interceptors/src/client.js';
+import type { Clock } from '../../../interceptors/src/clock.js';
+import { type ErrorCode, ServiceError, signalOf } from '../../../interceptors/src/index.js';
 import {
   InventoryServiceClient,
   type Reservation as ReservationMessage,

@@ -13,7 +13,7 @@ const TEST_TIMEOUT_MS = 240_000;
 const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 const MUTANTS = 3_000;
 /** Where base64url is taken in its canonical spelling alone. */
-const GUARD_FILE = 'interceptors/compact-token.ts';
+const GUARD_FILE = 'interceptors/src/token/compact.ts';
 const GUARD = "return bytes.toString('base64url') === segment ? bytes : undefined;";
 
 /** The figures that the attack writes. */

@@ -15,7 +15,7 @@ const ROUNDS = 4;
 const SEED = 461;
 const FLAGS = ['--only', 'REVOCATION', '--seed', String(SEED)];
 /** Where a lease ends. */
-const GUARD_FILE = 'interceptors/feed.ts';
+const GUARD_FILE = 'interceptors/src/revocation/feed.ts';
 const GUARD_LINE = 'return lease.lengthMs - elapsedMs;';
 
 interface Figures {

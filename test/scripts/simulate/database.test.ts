@@ -1,7 +1,7 @@
 /** The simulated database does what the protocol relies on in the real one. */
 
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { ServiceError } from '../../../interceptors/src/errors.js';
 import { Cluster, type Node, type Transaction } from '../../../scripts/simulate/database.js';
 import { Network } from '../../../scripts/simulate/network.js';
 import { Random } from '../../../scripts/simulate/random.js';

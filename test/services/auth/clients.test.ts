@@ -3,7 +3,7 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { errorOf as receivedError } from '../../../interceptors/client.js';
+import { errorOf as receivedError } from '../../../interceptors/src/client.js';
 import {
   ClientAuthentication,
   ClientState,

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, ServiceError } from '../../../interceptors/index.js';
+import { createGuard, type Guard, ServiceError } from '../../../interceptors/src/index.js';
 import {
   AuthServiceClient,
   AuthServiceService,

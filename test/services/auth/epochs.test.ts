@@ -2,7 +2,7 @@
 
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { errorOf } from '../../../interceptors/client.js';
+import { errorOf } from '../../../interceptors/src/client.js';
 import { EnforcementState, RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../scripts/system/calls.js';
 import { type PrivateNats, privateNats } from '../../support/nats.js';

@@ -2,8 +2,8 @@
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
-import { type Clock, systemClock } from '../../../interceptors/clock.js';
-import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { type Clock, systemClock } from '../../../interceptors/src/clock.js';
+import { type ErrorCode, ServiceError } from '../../../interceptors/src/errors.js';
 import { type AccountChanges, createAccountChanges } from '../../../services/auth/account-changes.js';
 import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';

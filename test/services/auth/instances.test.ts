@@ -2,8 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import type { Clock } from '../../../interceptors/clock.js';
-import { systemTimers } from '../../../interceptors/clock.js';
+import type { Clock } from '../../../interceptors/src/clock.js';
+import { systemTimers } from '../../../interceptors/src/clock.js';
 import {
   type Committed,
   createInstances,

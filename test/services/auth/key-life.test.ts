@@ -11,9 +11,9 @@ import {
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
-import { errorOf } from '../../../interceptors/client.js';
-import type { Guard } from '../../../interceptors/index.js';
-import { KEYS_MAX } from '../../../interceptors/key-ring.js';
+import { errorOf } from '../../../interceptors/src/client.js';
+import type { Guard } from '../../../interceptors/src/index.js';
+import { KEYS_MAX } from '../../../interceptors/src/token/key-ring.js';
 import {
   type Key,
   KeyPurpose,

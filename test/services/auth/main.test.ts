@@ -11,7 +11,7 @@ import { type Client, credentials, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import pg from 'pg';
-import { errorOf, type ReceivedError } from '../../../interceptors/client.js';
+import { errorOf, type ReceivedError } from '../../../interceptors/src/client.js';
 import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient, UserState } from '../../../proto/gen/auth/v1/user_service.js';
 import {

@@ -8,7 +8,7 @@ import { createVerifier } from 'fast-jwt';
 import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from 'jose';
 import jsonwebtoken from 'jsonwebtoken';
 import { Registry } from 'prom-client';
-import { createGuard, type Guard } from '../../../interceptors/index.js';
+import { createGuard, type Guard } from '../../../interceptors/src/index.js';
 import { createRevocationSource } from '../../../services/auth/adapters/revocation-source.js';
 import { createWellKnownRoutes, JWKS_PATH } from '../../../services/auth/adapters/well-known.js';
 import { SIGNING_ALGORITHMS } from '../../../services/auth/keys.js';

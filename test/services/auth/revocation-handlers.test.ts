@@ -10,8 +10,8 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { attachState, type Principal } from '../../../interceptors/principal.js';
-import { errorOf } from '../../../interceptors/status.js';
+import { attachState, type Principal } from '../../../interceptors/src/token/principal.js';
+import { errorOf } from '../../../interceptors/src/wire/status.js';
 import {
   EntryKind,
   type PullResponse,

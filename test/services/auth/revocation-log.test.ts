@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
-} from '../../../interceptors/index.js';
+} from '../../../interceptors/src/index.js';
 import {
   type Appended,
   answerOf,

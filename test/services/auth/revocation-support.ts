@@ -1,7 +1,7 @@
 /** A revocation log in a database of its own, with users and sessions to revoke, for the tests of auth. */
 
 import { randomUUID } from 'node:crypto';
-import { systemClock } from '../../../interceptors/clock.js';
+import { systemClock } from '../../../interceptors/src/clock.js';
 import { createClientRows } from '../../../services/auth/client-store.js';
 import { createInstanceStore } from '../../../services/auth/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/instances.js';

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import pg from 'pg';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { ServiceError } from '../../../interceptors/src/errors.js';
 import { INSTANCES_MAX } from '../../../services/auth/instances.js';
 import {
   clientRevocation,

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
-import { errorOf } from '../../../interceptors/client.js';
+import { errorOf } from '../../../interceptors/src/client.js';
 import type { RevokeRequest } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../scripts/system/calls.js';

@@ -4,7 +4,7 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { type Clock, systemClock } from '../../../interceptors/clock.js';
+import { type Clock, systemClock } from '../../../interceptors/src/clock.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { applyBootstrap } from '../../../services/auth/bootstrap.js';
 import { parseConfig, reviewSettingsOf } from '../../../services/auth/config.js';

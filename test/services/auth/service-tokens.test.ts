@@ -3,7 +3,7 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import type { ErrorCode } from '../../../interceptors/errors.js';
+import type { ErrorCode } from '../../../interceptors/src/errors.js';
 import { ASSERTIONS_PER_CLIENT_MAX } from '../../../services/auth/clients.js';
 import { clean } from '../../../services/auth/store.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

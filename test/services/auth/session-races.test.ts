@@ -6,7 +6,7 @@
 import { randomInt, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/index.js';
+import { ServiceError } from '../../../interceptors/src/index.js';
 import type { TokenPair } from '../../../services/auth/sessions.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { type Cluster, startCluster, until, verdictOf } from './cluster.js';

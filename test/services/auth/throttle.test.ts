@@ -3,7 +3,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { systemClock } from '../../../interceptors/clock.js';
+import { systemClock } from '../../../interceptors/src/clock.js';
 import { clean } from '../../../services/auth/store.js';
 import {
   createThrottle,

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import pg from 'pg';
-import { ServiceError } from '../../../interceptors/index.js';
+import { ServiceError } from '../../../interceptors/src/index.js';
 import {
   CONNECT_TIMEOUT_MS,
   type Database,

@@ -1,7 +1,7 @@
 /** Filters: what they mean, and that nothing else of a caller's reaches the database. */
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { ServiceError } from '../../../interceptors/src/errors.js';
 import { FILTER_COMPARISONS_MAX, type FilterFields, filterOf } from '../../../services/common/filter.js';
 
 const FIELDS: FilterFields = {

@@ -3,7 +3,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/index.js';
+import { ServiceError } from '../../../interceptors/src/index.js';
 import { createLog, REDACTED, redactText } from '../../../services/common/log.js';
 
 const JWT = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl';

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CallOptions, type Client, Metadata, ServerInterceptingCall, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/index.js';
+import { ServiceError } from '../../../interceptors/src/index.js';
 import { EchoService, type RunningHost, runHost } from './running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../interceptors/index.js';
+import { ServiceError } from '../../../interceptors/src/index.js';
 import {
   cursorPatterns,
   PAGE_TOKEN_CHARACTERS_MAX,

@@ -8,7 +8,7 @@ import { createFileRegistry, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { unary } from '../../../interceptors/index.js';
+import { unary } from '../../../interceptors/src/index.js';
 import {
   ServerReflectionClient,
   type ServerReflectionRequest,

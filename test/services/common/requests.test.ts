@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/index.js';
+import { ServiceError } from '../../../interceptors/src/index.js';
 import { type Database, openDatabase, type TransactionOptions } from '../../../services/common/database.js';
 import { createLog } from '../../../services/common/log.js';
 import {

@@ -11,8 +11,8 @@ import {
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { CompactSign } from 'jose';
-import { errorOf } from '../../../interceptors/client.js';
-import { createGuard, type Guard } from '../../../interceptors/index.js';
+import { errorOf } from '../../../interceptors/src/client.js';
+import { createGuard, type Guard } from '../../../interceptors/src/index.js';
 import {
   type CreateItemRequest,
   InventoryServiceClient,

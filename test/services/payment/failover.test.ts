@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { ServiceError } from '../../../interceptors/src/errors.js';
 import { type ServerPair, startServerPair } from '../../support/standby.js';
 import { startRelay, type TcpRelay } from '../common/tcp-relay.js';
 import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';

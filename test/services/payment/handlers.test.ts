@@ -10,8 +10,8 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { errorOf } from '../../../interceptors/client.js';
-import { createGuard, type Guard, principalOf } from '../../../interceptors/index.js';
+import { errorOf } from '../../../interceptors/src/client.js';
+import { createGuard, type Guard, principalOf } from '../../../interceptors/src/index.js';
 import {
   type CheckoutResponse,
   EntryKind,

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { ServiceError } from '../../../interceptors/src/errors.js';
 import type { Checkout } from '../../../services/payment/checkout.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

@@ -1,6 +1,6 @@
 /** A warehouse in memory that keeps the promises of inventory, and fails where a test wants it to. */
 import { randomUUID } from 'node:crypto';
-import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { type ErrorCode, ServiceError } from '../../../interceptors/src/errors.js';
 import type { OrderLine } from '../../../services/payment/fields.js';
 import type {
   Inventory,

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import type { NatsConnection } from 'nats';
-import { BroadcastReader } from '../../../../interceptors/broadcasts.js';
-import { BROADCAST_SUBJECT, systemClock } from '../../../../interceptors/index.js';
+import { BroadcastReader } from '../../../../interceptors/src/revocation/broadcasts.js';
+import { BROADCAST_SUBJECT, systemClock } from '../../../../interceptors/src/index.js';
 import type { Broadcast } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   BACKLOG_ENTRIES_MAX,

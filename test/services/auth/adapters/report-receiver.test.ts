@@ -5,14 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { CompactSign } from 'jose';
 import { type NatsConnection, StringCodec } from 'nats';
-import { systemClock } from '../../../../interceptors/clock.js';
-import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '../../../../interceptors/index.js';
+import { systemClock } from '../../../../interceptors/src/clock.js';
+import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '../../../../interceptors/src/index.js';
 import {
   createReportSender,
   REPORTS_WAITING_MAX,
   startReporting,
-} from '../../../../interceptors/report-sender.js';
-import { ReportCollector } from '../../../../interceptors/security-reports.js';
+} from '../../../../interceptors/src/reports/report-sender.js';
+import { ReportCollector } from '../../../../interceptors/src/reports/security-reports.js';
 import { Report } from '../../../../proto/gen/portcullis/security/v1/report.js';
 import {
   type ReportReceiver,

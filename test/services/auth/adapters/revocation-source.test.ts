@@ -2,8 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { systemClock } from '../../../../interceptors/clock.js';
-import { Feed } from '../../../../interceptors/feed.js';
+import { systemClock } from '../../../../interceptors/src/clock.js';
+import { Feed } from '../../../../interceptors/src/revocation/feed.js';
 import type { Entry } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { openTestLog, question, type TestLog } from '../revocation-support.js';

@@ -8,9 +8,9 @@ import {
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { systemClock } from '../../../../interceptors/clock.js';
-import { ServiceError, unary } from '../../../../interceptors/index.js';
-import { attachState } from '../../../../interceptors/principal.js';
+import { systemClock } from '../../../../interceptors/src/clock.js';
+import { ServiceError, unary } from '../../../../interceptors/src/index.js';
+import { attachState } from '../../../../interceptors/src/token/principal.js';
 import {
   InventoryServiceService,
   type Reservation,
