@@ -2,8 +2,8 @@
 
 import { Broadcast } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { entryMessageOf } from '../../services/auth/adapters/revocation-messages.js';
-import { BROADCAST_TYPE } from '../../services/auth/keys.js';
-import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation-log.js';
+import { BROADCAST_TYPE } from '../../services/auth/keys/keys.js';
+import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation/log.js';
 import type { Link } from './network.js';
 import type { Random } from './random.js';
 import type { Host, System } from './system.js';

@@ -9,28 +9,28 @@ import {
   type SyncRequest,
   type SyncResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { type AccountChanges, createAccountChanges } from '../../services/auth/account-changes.js';
+import { type AccountChanges, createAccountChanges } from '../../services/auth/accounts/account-changes.js';
 import {
   entryMessageOf,
   pullResponseOf,
   questionOf,
   syncResponseOf,
 } from '../../services/auth/adapters/revocation-messages.js';
-import { createEpochs, type Epochs } from '../../services/auth/epochs.js';
-import { createExchange, type Exchange } from '../../services/auth/exchange.js';
-import { createInstances } from '../../services/auth/instances.js';
+import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
+import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';
+import { createInstances } from '../../services/auth/revocation/instances.js';
 import {
   ACCESS_TOKEN_TYPE,
   BROADCAST_TYPE,
   type KeyRow,
   type Keys,
   publish,
-} from '../../services/auth/keys.js';
-import type { Passwords } from '../../services/auth/passwords.js';
-import type { LogBatch } from '../../services/auth/revocation-log.js';
-import { createRevocations, type Revocations } from '../../services/auth/revocations.js';
-import { createSessions, type Sessions } from '../../services/auth/sessions.js';
-import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens.js';
+} from '../../services/auth/keys/keys.js';
+import type { Passwords } from '../../services/auth/accounts/passwords.js';
+import type { LogBatch } from '../../services/auth/revocation/log.js';
+import { createRevocations, type Revocations } from '../../services/auth/revocation/revocations.js';
+import { createSessions, type Sessions } from '../../services/auth/sessions/sessions.js';
+import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens/tokens.js';
 import type { AuthStore } from '../../services/auth/transaction.js';
 import {
   type Connection,

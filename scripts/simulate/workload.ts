@@ -1,8 +1,8 @@
 /** What users, services and operators do, at random moments: log in, refresh, exchange, revoke, and above all call. */
 
-import type { InstanceReceipt } from '../../services/auth/instances.js';
-import type { Target } from '../../services/auth/revocations.js';
-import type { TokenPair } from '../../services/auth/sessions.js';
+import type { InstanceReceipt } from '../../services/auth/revocation/instances.js';
+import type { Target } from '../../services/auth/revocation/revocations.js';
+import type { TokenPair } from '../../services/auth/sessions/sessions.js';
 import type { Call } from './instance.js';
 import type { Host, Replica, System } from './system.js';
 import type { TokenTruth } from './truth.js';

@@ -1,8 +1,8 @@
 /** Lets the rules see a trace, and compares what they find with what was planted. */
 
-import { createAnomalyRules, type Finding } from '../../services/auth/anomaly-rules.js';
-import type { AnomalyRule } from '../../services/auth/security-events.js';
-import { identifiersOf } from '../../services/auth/security-events.js';
+import { createAnomalyRules, type Finding } from '../../services/auth/security/anomaly-rules.js';
+import type { AnomalyRule } from '../../services/auth/security/events.js';
+import { identifiersOf } from '../../services/auth/security/events.js';
 import type { PlantedAttack, Trace } from './items.js';
 
 /** A report may come so much later than what it tells of, in milliseconds. */

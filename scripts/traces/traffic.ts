@@ -10,8 +10,8 @@ import { REPORT_INTERVAL_MS, ReportCollector } from '../../interceptors/src/repo
 import type { TokenClaims } from '../../interceptors/src/token/claims.js';
 import { VerifiedToken } from '../../interceptors/src/revocation/verified-tokens.js';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
-import type { Observation } from '../../services/auth/anomaly-rules.js';
-import type { SecurityEvent } from '../../services/auth/security-events.js';
+import type { Observation } from '../../services/auth/security/anomaly-rules.js';
+import type { SecurityEvent } from '../../services/auth/security/events.js';
 import type { Random } from '../drill/random.js';
 import type { PlantedAttack, Trace } from './items.js';
 

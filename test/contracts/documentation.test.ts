@@ -5,8 +5,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 
-import { THRESHOLDS } from '../../services/auth/anomaly-rules.js';
-import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security-events.js';
+import { THRESHOLDS } from '../../services/auth/security/anomaly-rules.js';
+import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security/events.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const SERVICES = ['auth', 'inventory', 'payment'];

@@ -11,7 +11,7 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { RECORDING } from '../../scripts/traces/recording.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
-const RULES_FILE = 'services/auth/anomaly-rules.ts';
+const RULES_FILE = 'services/auth/security/anomaly-rules.ts';
 
 interface Figures {
   readonly ordinary_calls: number;

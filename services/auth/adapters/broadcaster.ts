@@ -10,8 +10,8 @@ import {
   brokerConnection,
 } from '../../../interceptors/src/index.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import type { BroadcastSigner } from '../keys.js';
-import type { LogBatch } from '../revocation-log.js';
+import type { BroadcastSigner } from '../keys/keys.js';
+import type { LogBatch } from '../revocation/log.js';
 import { entryMessageOf } from './revocation-messages.js';
 
 /** Most entries in one message, which stays far below the broker's usual limit of 1 MiB. */

@@ -9,8 +9,8 @@ import {
   issuerNamedIn,
   type TrustedIssuer,
 } from '../../../interceptors/src/token/trusted-issuers.js';
-import { OWN_AUDIENCE } from '../roles.js';
-import type { ForeignTokens } from '../tokens.js';
+import { OWN_AUDIENCE } from '../accounts/roles.js';
+import type { ForeignTokens } from '../tokens/tokens.js';
 
 /** Another issuer, and what its tokens call our services where that is not their own name. */
 export interface NamingIssuer extends TrustedIssuer {

@@ -11,8 +11,8 @@ import {
   REPORT_TYPE,
 } from '../../../interceptors/src/index.js';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { type Client, parseClientKey } from '../clients.js';
-import type { ServiceReport } from '../service-reports.js';
+import { type Client, parseClientKey } from '../clients/clients.js';
+import type { ServiceReport } from '../security/service-reports.js';
 import { reportOf } from './report-messages.js';
 
 /** The longest report that is looked at, in bytes. */

@@ -4,8 +4,8 @@ import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
 import { KeyRing } from '../../../interceptors/src/token/key-ring.js';
 import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
 import { readClaims } from '../../../interceptors/src/token/claims.js';
-import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys.js';
-import type { VerifyToken } from '../tokens.js';
+import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys/keys.js';
+import type { VerifyToken } from '../tokens/tokens.js';
 
 /**
  * A verifier of this issuer's tokens. It is as strict as the guard because it is the same code:

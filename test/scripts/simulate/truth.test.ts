@@ -11,7 +11,7 @@ import {
   sessionRevocation,
   tokenRevocation,
   userRevocation,
-} from '../../../services/auth/revocation-log.js';
+} from '../../../services/auth/revocation/log.js';
 
 const LEASE_MS = 5000;
 const USER = '00000000-0000-4000-8000-00000000000a';

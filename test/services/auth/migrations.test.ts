@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { skeletonOf } from '../../../services/auth/usernames.js';
+import { skeletonOf } from '../../../services/auth/accounts/usernames.js';
 import { type Database, openDatabase } from '../../../services/common/database.js';
 import { createLog } from '../../../services/common/log.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

@@ -6,7 +6,7 @@ import { systemClock } from '../../../../interceptors/src/clock.js';
 import { Feed } from '../../../../interceptors/src/revocation/feed.js';
 import type { Entry } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
-import { openTestLog, question, type TestLog } from '../revocation-support.js';
+import { openTestLog, question, type TestLog } from '../revocation/revocation-support.js';
 
 describe('the source of revocations', () => {
   let log: TestLog;

@@ -9,8 +9,8 @@ import {
   KEYS_CACHE_SECONDS,
   METADATA_PATH,
 } from '../../../../services/auth/adapters/well-known.js';
-import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/key-life.js';
-import type { PublicKeys, PublishedKey } from '../../../../services/auth/keys.js';
+import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/keys/key-life.js';
+import type { PublicKeys, PublishedKey } from '../../../../services/auth/keys/keys.js';
 import { createLog } from '../../../../services/common/log.js';
 import { type Ops, startOps } from '../../../../services/common/ops.js';
 
