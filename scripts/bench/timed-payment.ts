@@ -1,8 +1,8 @@
 /** Payment as the bench runs it: the service's own parts, with a stopwatch around each port of the saga. */
 
 import { writeFileSync } from 'node:fs';
-import { runMain } from '../../services/common/process.js';
-import { runPayment } from '../../services/payment/assembly.js';
+import { runMain } from '../../services/common/host/process.js';
+import { runPayment } from '../../services/payment/compose.js';
 import type { CheckoutStore } from '../../services/payment/checkout.js';
 import { parseConfig } from '../../services/payment/config.js';
 

@@ -5,8 +5,8 @@
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runMain } from '../../services/common/process.js';
-import { runPayment } from '../../services/payment/assembly.js';
+import { runMain } from '../../services/common/host/process.js';
+import { runPayment } from '../../services/payment/compose.js';
 import type { CheckoutStore, Step } from '../../services/payment/checkout.js';
 import { parseConfig } from '../../services/payment/config.js';
 import type { Inventory, Settlement } from '../../services/payment/inventory.js';

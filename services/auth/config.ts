@@ -1,7 +1,7 @@
 /** The configuration of auth, out of the environment and the bootstrap file. */
 
 import { z } from 'zod';
-import type { ConfigurationFault } from '../common/env.js';
+import type { ConfigurationFault } from '../common/config/env.js';
 import {
   base64urlBytes,
   fileContents,
@@ -20,14 +20,14 @@ import {
   url,
   wholeNumber,
   withDefault,
-} from '../common/env.js';
-import type { TlsSettings } from '../common/tls.js';
-import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+} from '../common/config/env.js';
+import type { TlsSettings } from '../common/tls/tls.js';
+import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
 import {
   type ConfiguredIssuer,
   parseTrustedIssuers,
   TRUSTED_ISSUERS_VARIABLES,
-} from '../common/trusted-issuers.js';
+} from '../common/config/trusted-issuers.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { clientIdFault, clientSecretFault, parseClientKey } from './clients/clients.js';

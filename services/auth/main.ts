@@ -19,14 +19,14 @@ import {
   protoMetadata as revocationMetadata,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Report } from '../../proto/gen/portcullis/security/v1/report.js';
-import { type Database, openDatabase } from '../common/database.js';
-import { ConfigurationError } from '../common/env.js';
-import { createGuardMetrics } from '../common/guard-metrics.js';
-import { hostMethods, startHost } from '../common/host.js';
-import { createLog, flushLog, type Log } from '../common/log.js';
-import { exitWith, runMain, runUntilSignal } from '../common/process.js';
-import { registerStateMetrics } from '../common/state-metrics.js';
-import { openTls } from '../common/tls.js';
+import { type Database, openDatabase } from '../common/database/database.js';
+import { ConfigurationError } from '../common/config/env.js';
+import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
+import { hostMethods, startHost } from '../common/host/host.js';
+import { createLog, flushLog, type Log } from '../common/host/log.js';
+import { exitWith, runMain, runUntilSignal } from '../common/host/process.js';
+import { registerStateMetrics } from '../common/metrics/state-metrics.js';
+import { openTls } from '../common/tls/tls.js';
 import { createAccountChanges } from './accounts/account-changes.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createForeignTokens } from './adapters/foreign-tokens.js';

@@ -1,7 +1,7 @@
 /** The transactions of auth in PostgreSQL: every kind of row behind one handle. */
 
-import type { Database, Sql } from '../common/database.js';
-import { forgetRequests, oncePerRequest } from '../common/requests.js';
+import type { Database, Sql } from '../common/database/database.js';
+import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
 import type { LogBatch } from './revocation/log.js';

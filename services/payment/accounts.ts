@@ -3,7 +3,7 @@ import { invalidField, ServiceError } from '../../interceptors/src/errors.js';
 import type { Caller } from './caller.js';
 import { checkAmount, checkCurrency, checkId, checkRequestId, requireValid } from './fields.js';
 import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
-import { MINOR_UNITS_MAX, type Money } from './money.js';
+import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 
 /** A request that must take effect once, however often it is sent. */
 export interface OnceRequest {

@@ -19,7 +19,7 @@ import type { Caller } from './caller.js';
 import { checkId, checkLines, checkRequestId, type OrderLine, requireValid } from './fields.js';
 import type { Authoriser, Inventory, Reservation, Settlement } from './inventory.js';
 import { type Books, captureTransfer } from './ledger.js';
-import { MINOR_UNITS_MAX } from './money.js';
+import { MINOR_UNITS_MAX } from '../common/money.js';
 import type { Payment } from './payments.js';
 
 /** The step that is taken next; `captured` and `failed` are the ends. */

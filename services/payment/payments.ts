@@ -3,7 +3,7 @@ import { ServiceError } from '../../interceptors/src/errors.js';
 import type { PageRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { checkId, type OrderLine, requireValid } from './fields.js';
-import type { Money } from './money.js';
+import type { Money } from '../common/money.js';
 
 /** How far a payment has come, as its owner sees it. */
 export type PaymentState = 'PENDING' | 'CAPTURED' | 'FAILED';

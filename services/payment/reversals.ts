@@ -11,7 +11,7 @@ import type { Caller } from './caller.js';
 import { type Change, type Failure, isUndoable, type Saga } from './checkout.js';
 import { checkAmount, checkId, checkReason, checkRequestId, requireValid } from './fields.js';
 import { type Books, refundTransfer } from './ledger.js';
-import { MINOR_UNITS_MAX, type Money } from './money.js';
+import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { type Payment, paymentNotFound } from './payments.js';
 
 /** One transaction on one payment and the books. */

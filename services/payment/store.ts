@@ -2,10 +2,10 @@
 import { randomUUID } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
 import { type FieldViolation, ServiceError } from '../../interceptors/src/errors.js';
-import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database.js';
-import { type FilterFields, filterOf } from '../common/filter.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
-import { oncePerRequest } from '../common/requests.js';
+import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database/database.js';
+import { type FilterFields, filterOf } from '../common/validation/filter.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
+import { oncePerRequest } from '../common/database/requests.js';
 import type { AccountsStore } from './accounts.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
 import type { OrderLine } from './fields.js';

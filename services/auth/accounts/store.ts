@@ -1,7 +1,7 @@
 /** Users in PostgreSQL. */
 
-import type { Sql } from '../../common/database.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../../common/paging.js';
+import type { Sql } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type { Role } from './roles.js';
 import type { User, UserCredentials, UserRows } from './users.js';
 

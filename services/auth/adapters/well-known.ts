@@ -1,7 +1,7 @@
 /** The HTTP endpoints by which other verifiers find this issuer's keys (RFC 7517, RFC 8414). */
 
 import { createHash } from 'node:crypto';
-import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/ops.js';
+import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/host/ops.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
 import type { PublicKeys, PublishedKey } from '../keys/keys.js';
 

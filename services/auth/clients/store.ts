@@ -1,7 +1,7 @@
 /** Clients and their assertions in PostgreSQL. */
 
-import type { Sql } from '../../common/database.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../../common/paging.js';
+import type { Sql } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { ASSERTIONS_PER_CLIENT_MAX, type Client, type ClientRows } from './clients.js';
 
 interface ClientRow {

@@ -1,7 +1,7 @@
 /** Signing keys in PostgreSQL. Only keys of the current epoch of the revocation log exist for anybody. */
 
-import type { Sql } from '../../common/database.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../../common/paging.js';
+import type { Sql } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type { KeyRecord, RotationOutlook } from './key-life.js';
 import {
   type KeyPurpose,

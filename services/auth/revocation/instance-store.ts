@@ -1,7 +1,7 @@
 /** What the replicas of auth have heard of the instances, in PostgreSQL. */
 
-import type { Database } from '../../common/database.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../../common/paging.js';
+import type { Database } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instances.js';
 import { ID_BYTES } from './log.js';
 

@@ -1,6 +1,6 @@
 /** The revocation log in PostgreSQL. */
 
-import type { Database, Sql } from '../../common/database.js';
+import type { Database, Sql } from '../../common/database/database.js';
 import type { PublishedKeys } from '../keys/keys.js';
 import type {
   Appended,

@@ -1,6 +1,6 @@
 /** What the review looks at in the database. */
 
-import type { Database } from '../../common/database.js';
+import type { Database } from '../../common/database/database.js';
 import type { KeyPurpose, KeyState } from '../keys/keys.js';
 import type { ReviewStore } from './review-facts.js';
 import type { Role } from '../accounts/roles.js';

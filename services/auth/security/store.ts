@@ -1,8 +1,8 @@
 /** Security events in PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
-import type { Database, Sql } from '../../common/database.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../../common/paging.js';
+import type { Database, Sql } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import {
   identifiersOf,
   isSecurityEventType,

@@ -1,6 +1,6 @@
 /** Counted attempts, and the networks from which users have logged in, in PostgreSQL. */
 
-import type { Sql } from '../../common/database.js';
+import type { Sql } from '../../common/database/database.js';
 import { type AttemptCounters, type LoginNetworkRows, NETWORK_KEPT_DAYS } from './throttle.js';
 
 /**

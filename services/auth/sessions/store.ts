@@ -1,7 +1,7 @@
 /** Sessions and refresh tokens in PostgreSQL. */
 
-import type { Sql } from '../../common/database.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../../common/paging.js';
+import type { Sql } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { SESSION_KEPT_DAYS, type Session, type SessionEnd, type SessionRows } from './sessions.js';
 
 interface SessionRow {

@@ -26,8 +26,8 @@ import {
 } from '../../../interceptors/src/client.js';
 import { IssueServiceTokenResponse } from '../../../proto/gen/portcullis/token/v1/token.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { channelCredentialsFrom } from '../../../services/common/tls.js';
-import { type TlsWatch, watchTlsFiles } from '../../../services/common/tls-files.js';
+import { channelCredentialsFrom } from '../../../services/common/tls/tls.js';
+import { type TlsWatch, watchTlsFiles } from '../../../services/common/tls/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../../support/certificates.js';
 import { bearer, type Echo, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';

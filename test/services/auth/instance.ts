@@ -47,8 +47,8 @@ import { createAttemptCounters } from '../../../services/auth/security/throttle-
 import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.js';
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { createUsers, type User, type Users } from '../../../services/auth/accounts/users.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 
 export const ISSUER = 'https://auth.example';
 

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { systemClock } from '../../../interceptors/src/clock.js';
-import type { Sql } from '../../../services/common/database.js';
+import type { Sql } from '../../../services/common/database/database.js';
 import {
   CHANGES_KEPT_MAX,
   type ChangeFeed,

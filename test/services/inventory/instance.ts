@@ -3,8 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '../../../interceptors/src/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/src/errors.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
 import { createItem } from '../../../services/inventory/items.js';
 import type { Caller, Item } from '../../../services/inventory/stock.js';

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { ServiceError } from '../../../interceptors/src/errors.js';
-import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
+import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,

@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { ServiceError } from '../../../interceptors/src/errors.js';
 import type { Buyer, Checkout, CheckoutStore } from '../../../services/payment/checkout.js';
 import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
-import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
+import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { ServiceError } from '../../../interceptors/src/errors.js';
 import { type ServerPair, startServerPair } from '../../support/standby.js';
-import { startRelay, type TcpRelay } from '../common/tcp-relay.js';
+import { startRelay, type TcpRelay } from '../../support/tcp-relay.js';
 import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 

@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '../../../interceptors/src/clock.js';
 import { type ErrorCode, ServiceError } from '../../../interceptors/src/errors.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
 import type { Caller } from '../../../services/payment/caller.js';
 import {

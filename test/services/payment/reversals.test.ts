@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { ServiceError } from '../../../interceptors/src/errors.js';
 import type { Buyer } from '../../../services/payment/checkout.js';
-import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
+import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {

@@ -8,7 +8,7 @@ import type {
   ReservationState,
   Settlement,
 } from '../../../services/payment/inventory.js';
-import type { Money } from '../../../services/payment/money.js';
+import type { Money } from '../../../services/common/money.js';
 
 /** What can be asked of a warehouse. */
 export type WarehouseMethod = 'reserve' | 'commit' | 'release';

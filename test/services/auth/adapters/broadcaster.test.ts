@@ -24,7 +24,7 @@ import { createRevocationStore } from '../../../../services/auth/revocation/stor
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
 import { createAuthStore } from '../../../../services/auth/store.js';
 import type { AuthStore } from '../../../../services/auth/transaction.js';
-import { type Database, openDatabase } from '../../../../services/common/database.js';
+import { type Database, openDatabase } from '../../../../services/common/database/database.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { freshDatabase } from '../../../support/postgres.js';
 import { MIGRATIONS, quietLog } from '../revocation/revocation-support.js';

@@ -16,8 +16,8 @@ import {
   type Revocations,
   type RevocationTransaction,
 } from '../../../../services/auth/revocation/revocations.js';
-import { type Database, openDatabase, type Sql } from '../../../../services/common/database.js';
-import { createLog } from '../../../../services/common/log.js';
+import { type Database, openDatabase, type Sql } from '../../../../services/common/database/database.js';
+import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 
 export const MIGRATIONS = new URL('../../../../services/auth/migrations/', import.meta.url);
