@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { errorOf } from '../../interceptors/src/client.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
-import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../scripts/drill/failpoints.js';
-import { CURRENCY, openShop, type Shop } from '../../scripts/drill/shop.js';
+import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../proofs/drill/failpoints.js';
+import { CURRENCY, openShop, type Shop } from '../../proofs/drill/shop.js';
 import { ask } from '../../scripts/system/calls.js';
 import { rejectionOf } from '../support/rejection.js';
 
