@@ -1,9 +1,8 @@
 /** The client door: what a caller of guarded services needs. */
 
-export { authenticate } from './client/interceptor.js';
 export type { ClientKey } from './client/client-key.js';
+export { authenticate } from './client/interceptor.js';
 export { CHANNEL_OPTIONS, channelOptionsFor } from './client/issuer-client.js';
-export type { Channel, Plaintext } from './wire/connection.js';
 export {
   createExchange,
   createServiceTokenSource,
@@ -11,5 +10,6 @@ export {
   type ServiceIdentity,
   type ServiceTokenSource,
 } from './client/service-tokens.js';
-export { errorOf, type ReceivedError } from './wire/status.js';
 export { createTokenSource, type FetchedToken, type TokenSource } from './client/token-source.js';
+export type { Channel, Plaintext } from './wire/connection.js';
+export { errorOf, type ReceivedError } from './wire/status.js';

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { credentials, status } from '@grpc/grpc-js';
-import { createServiceTokenSource, errorOf } from '../../interceptors/src/client.js';
+import { createServiceTokenSource, errorOf } from '@portcullis/guard/client';
 import { RevokeSessionRequest } from '../../proto/gen/auth/v1/auth_service.js';
 import {
   CommitReservationRequest,

@@ -9,11 +9,11 @@ import {
   randomUUID,
 } from 'node:crypto';
 import { Metadata, status } from '@grpc/grpc-js';
-import { errorOf } from '../../interceptors/src/client.js';
+import { errorOf } from '@portcullis/guard/client';
 import { LoginRequest, RefreshRequest, type RefreshResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { IssueServiceTokenRequest } from '../../proto/gen/portcullis/token/v1/token.js';
-import type { Random } from '../drill/random.js';
 import { ask } from '../../scripts/system/calls.js';
+import type { Random } from '../drill/random.js';
 import { type Claims, claimsIn, encode, jsonText, sealed } from './forge.js';
 import type { Range } from './range.js';
 import { medianOf, untilRefusedEverywhere } from './tokens.js';

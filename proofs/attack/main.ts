@@ -2,6 +2,9 @@
 
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { type System, startSystem } from '../../scripts/system/system.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { createRandom } from '../drill/random.js';
 import { attackAccess } from './access.js';
 import { attackLogin } from './login.js';
 import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './planted.js';
@@ -9,9 +12,6 @@ import { openRange } from './range.js';
 import { recordEvents } from './recorder.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
 import { attackTokens } from './tokens.js';
-import { createRandom } from '../drill/random.js';
-import { type System, startSystem } from '../../scripts/system/system.js';
-import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
 const MUTANTS_DEFAULT = 20_000;
 const SEED_MAX = 2 ** 32 - 1;

@@ -1,8 +1,8 @@
 /** Attacks on admission: every bad token there is, at every process, and everything that pretends to be one. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
-import type { Random } from '../drill/random.js';
 import { ask } from '../../scripts/system/calls.js';
+import type { Random } from '../drill/random.js';
 import { encode, jsonText, sealed, segmentsOf } from './forge.js';
 import { mutantsOf } from './mutants.js';
 import type { Aim, Range, Target } from './range.js';

@@ -9,10 +9,10 @@ import {
   type ServerInterceptor,
   status,
 } from '@grpc/grpc-js';
+import { createGuard, type Guard } from '@portcullis/guard';
 import { createVerifier } from 'fast-jwt';
 import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
 import jsonwebtoken from 'jsonwebtoken';
-import { createGuard, type Guard } from '../../interceptors/src/index.js';
 import { ECHO, ECHO_AUDIENCE, ECHO_HANDLERS, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
 import { BENCH_ISSUER, type BenchIssuer } from './issuer.js';
 

@@ -3,12 +3,9 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata } from '@grpc/grpc-js';
-import { readRules } from '../../interceptors/src/server/access-rule.js';
-import type { Admissions } from '../../interceptors/src/server/admission.js';
-import { systemClock, systemTimers } from '../../interceptors/src/clock.js';
-import { Enforcement } from '../../interceptors/src/server/enforcement.js';
-import { Feed } from '../../interceptors/src/revocation/feed.js';
-import { FeedRunner } from '../../interceptors/src/revocation/feed-runner.js';
+import { readRules } from '@portcullis/guard';
+import { systemClock, systemTimers } from '@portcullis/guard/clock';
+import { type Admissions, Enforcement, Feed, FeedRunner } from '@portcullis/guard/internal';
 import { ECHO, ECHO_AUDIENCE, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
 import { BENCH_ISSUER, type BenchIssuer, ID_BYTES } from './issuer.js';
 

@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { ask } from '../../scripts/system/calls.js';
 import { nowMs } from '../drill/moment.js';
 import { openShop, type Shop, type Shopper } from '../drill/shop.js';
-import { ask } from '../../scripts/system/calls.js';
 import { Connection } from './connection.js';
 import { type PreparedCall, prepareCalls } from './prepared-calls.js';
 import { atLeast, type Findings, rounded, type Section, type Table } from './section.js';
@@ -53,7 +53,7 @@ export const domain: Section = {
       isDurable: true,
       paymentProgram: (dataDir) => {
         times.file = join(dataDir, 'times.json');
-        const script = join('scripts', 'bench', 'timed-payment.ts');
+        const script = join('proofs', 'bench', 'timed-payment.ts');
         return { script, environment: { BENCH_TIMES: times.file } };
       },
       signal,

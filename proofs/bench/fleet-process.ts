@@ -4,11 +4,9 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
-import { systemClock } from '../../interceptors/src/clock.js';
-import { Feed } from '../../interceptors/src/revocation/feed.js';
-import { FeedRunner } from '../../interceptors/src/revocation/feed-runner.js';
-import { createGuard } from '../../interceptors/src/index.js';
-import { createRemoteSource } from '../../interceptors/src/revocation/source.js';
+import { createGuard } from '@portcullis/guard';
+import { systemClock } from '@portcullis/guard/clock';
+import { createRemoteSource, Feed, FeedRunner } from '@portcullis/guard/internal';
 import { BENCH_ISSUER, ID_BYTES } from './issuer.js';
 import { answerCommands } from './worker.js';
 

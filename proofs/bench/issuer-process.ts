@@ -2,8 +2,8 @@
 
 import { randomBytes } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '@portcullis/guard';
 import { connect, type NatsConnection } from 'nats';
-import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '../../interceptors/src/index.js';
 import {
   EntryKind,
   type PullRequest,

@@ -1,8 +1,8 @@
 /** An issuer in memory: it signs tokens and answers the questions of a guard, without network and database. */
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
-import { BROADCAST_TYPE, type RevocationSource } from '../../interceptors/src/index.js';
 import {
   Broadcast,
   Entry,

@@ -1,8 +1,8 @@
 /** A process that holds one revocation list, or what could be used instead, and measures it from inside. */
 
 import { randomBytes } from 'node:crypto';
-import { RevocationList, uuidOf } from '../../interceptors/src/revocation/list.js';
-import type { TokenClaims } from '../../interceptors/src/token/claims.js';
+import type { TokenClaims } from '@portcullis/guard';
+import { RevocationList, uuidOf } from '@portcullis/guard/internal';
 import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { quantile } from './statistics.js';
 import { answerCommands } from './worker.js';

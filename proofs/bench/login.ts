@@ -3,8 +3,8 @@
 import { generateKeyPairSync, randomBytes, randomUUID, sign } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hash, verify } from '@node-rs/argon2';
+import { authenticate, createServiceTokenSource } from '@portcullis/guard/client';
 import pg from 'pg';
-import { authenticate, createServiceTokenSource } from '../../interceptors/src/client.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask } from '../../scripts/system/calls.js';

@@ -3,11 +3,11 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 import { Command, Option } from 'commander';
+import { SystemError } from '../../scripts/system/system-error.js';
 import { type ChartFigures, chartOf } from './chart.js';
 import { type BenchContext, type Findings, type Section, textOf } from './section.js';
 import { SECTIONS } from './sections.js';
 import { chooseCores } from './worker.js';
-import { SystemError } from '../../scripts/system/system-error.js';
 
 const GIBIBYTE = 2 ** 30;
 

@@ -2,10 +2,10 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
 import { CompactSign, generateKeyPair } from 'jose';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
-import { errorOf } from '../../interceptors/src/client.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';

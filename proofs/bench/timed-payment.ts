@@ -2,8 +2,8 @@
 
 import { writeFileSync } from 'node:fs';
 import { runMain } from '../../services/common/host/process.js';
-import { runPayment } from '../../services/payment/compose.js';
 import type { CheckoutStore } from '../../services/payment/checkout.js';
+import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
 
 const timesFile = process.env['BENCH_TIMES'] ?? '';

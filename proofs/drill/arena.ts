@@ -200,7 +200,7 @@ async function prepareEcho({
     launch: {
       name: 'echo',
       command: process.execPath,
-      arguments: [...NODE_ARGUMENTS, join('scripts', 'drill', 'echo-process.ts')],
+      arguments: [...NODE_ARGUMENTS, join('proofs', 'drill', 'echo-process.ts')],
       cwd: PROJECT_FOLDER,
       environment: { ...environment, DRILL_LISTEN: address, DRILL_OPS_LISTEN: opsAddress },
       logFile: join(dataDir, 'logs', 'echo.log'),

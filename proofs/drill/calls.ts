@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import type { ChannelOptions, ClientDuplexStream, ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import { Client, credentials, status } from '@grpc/grpc-js';
-import { errorOf } from '../../interceptors/src/client.js';
+import { errorOf } from '@portcullis/guard/client';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';

@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
-import { createServiceTokenSource } from '../../interceptors/src/client.js';
+import { createServiceTokenSource } from '@portcullis/guard/client';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../scripts/system/calls.js';
 import { type Arena, type Customer, VICTIM_CLIENT } from './arena.js';

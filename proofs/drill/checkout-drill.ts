@@ -83,7 +83,7 @@ export async function drillCheckout({
     paymentProgram: (dataDir) => {
       Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
       return {
-        script: join('scripts', 'drill', 'mortal-payment.ts'),
+        script: join('proofs', 'drill', 'mortal-payment.ts'),
         environment: { [ORDERS_VARIABLE]: files.orders },
       };
     },

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { bidi, clientStream, createGuard, serverStream, signalOf, unary } from '../../interceptors/src/index.js';
+import { bidi, clientStream, createGuard, serverStream, signalOf, unary } from '@portcullis/guard';
 import { ECHO, ECHO_AUDIENCE, ECHO_CLIENT, ECHO_SCHEMA, ECHO_TICK_MS } from './echo-service.js';
 import { nowMs } from './moment.js';
 

@@ -1,7 +1,7 @@
 /** A service of the drill's own with one method of each kind, for the kinds that the real services do not have. */
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
-import type { SchemaMetadata } from '../../interceptors/src/index.js';
+import type { SchemaMetadata } from '@portcullis/guard';
 import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 
 /** The audience it shares with inventory, so that users' tokens are good for it. */

@@ -9,9 +9,9 @@ import {
   sign,
 } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
-import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '../../interceptors/src/index.js';
 import { Broadcast, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Arena } from './arena.js';
 import type { Random } from './random.js';

@@ -3,11 +3,11 @@
 import { randomInt } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { SystemError } from '../../scripts/system/system-error.js';
 import { drillCheckout } from './checkout-drill.js';
 import { drillMoney } from './money-drill.js';
 import { type DrillOptions, drillRevocation } from './revocation-drill.js';
 import { drillStock } from './stock-drill.js';
-import { SystemError } from '../../scripts/system/system-error.js';
 
 const SEED_MAX = 2 ** 31;
 const ROUNDS_DEFAULT = 16;

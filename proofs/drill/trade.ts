@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client, MethodDefinition, ServiceError } from '@grpc/grpc-js';
-import { errorOf } from '../../interceptors/src/client.js';
+import { errorOf } from '@portcullis/guard/client';
 import {
   PaymentServiceService as methods,
   PaymentState,

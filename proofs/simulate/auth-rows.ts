@@ -1,8 +1,9 @@
 /** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
 
+import type { UserState } from '../../services/auth/accounts/users.js';
 import type { Client } from '../../services/auth/clients/clients.js';
-import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
 import { type KeyRow, type PublishedKeys, publish } from '../../services/auth/keys/keys.js';
+import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
 import {
   type Appended,
   CLOCK_SKEW_SECONDS,
@@ -18,7 +19,6 @@ import {
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/revocations.js';
 import type { RefreshTokenRow, Session } from '../../services/auth/sessions/sessions.js';
 import type { AuthStore, AuthTransaction } from '../../services/auth/transaction.js';
-import type { UserState } from '../../services/auth/accounts/users.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
 import type { Process } from './time.js';
 import type { World } from './world.js';

@@ -4,7 +4,7 @@
  * them is not its business.
  */
 
-import { ServiceError } from '../../interceptors/src/errors.js';
+import { ServiceError } from '@portcullis/guard/errors';
 import { connectionLost, type Network } from './network.js';
 import type { Random } from './random.js';
 import { MachineClock, Process, type Scheduler } from './time.js';

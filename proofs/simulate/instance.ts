@@ -1,16 +1,20 @@
 /** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
 
 import { Metadata } from '@grpc/grpc-js';
-import type { AccessRule } from '../../interceptors/src/server/access-rule.js';
-import type { Caller } from '../../interceptors/src/server/admission.js';
-import { BROADCAST_BYTES_MAX, BROADCAST_TYPE } from '../../interceptors/src/revocation/broadcasts.js';
-import { type CompactToken, parseCompactToken } from '../../interceptors/src/token/compact.js';
-import { Enforcement } from '../../interceptors/src/server/enforcement.js';
-import { FeedRunner, type RevocationSource } from '../../interceptors/src/revocation/feed-runner.js';
-import type { Admission } from '../../interceptors/src/server/guarded-call.js';
-import { parseJsonObject } from '../../interceptors/src/token/strict-json.js';
-import { readClaims } from '../../interceptors/src/token/claims.js';
-import type { LiveCall, VerifiedToken } from '../../interceptors/src/revocation/verified-tokens.js';
+import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import {
+  type Admission,
+  BROADCAST_BYTES_MAX,
+  type Caller,
+  type CompactToken,
+  Enforcement,
+  FeedRunner,
+  type LiveCall,
+  parseCompactToken,
+  parseJsonObject,
+  readClaims,
+  type VerifiedToken,
+} from '@portcullis/guard/internal';
 import type {
   Entry,
   PullRequest,

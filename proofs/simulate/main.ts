@@ -6,14 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import {
-  addTally,
-  createProgress,
-  createTally,
-  figuresOf,
-  summaryOf,
-  type Tally,
-} from './report.js';
+import { addTally, createProgress, createTally, figuresOf, summaryOf, type Tally } from './report.js';
 import { GUARDS, type GuardName, NOTICED_BY } from './rules.js';
 import { runSeedSoon } from './run.js';
 import type { Job } from './worker.js';

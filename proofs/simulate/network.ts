@@ -1,6 +1,6 @@
 /** The network: every way from one place to another loses, delays, repeats and reorders on its own. */
 
-import { ServiceError } from '../../interceptors/src/errors.js';
+import { ServiceError } from '@portcullis/guard/errors';
 import type { Random } from './random.js';
 import type { Process, Scheduler } from './time.js';
 

@@ -1,8 +1,6 @@
 /** One replica of auth: the domain code of production over the simulated database, network and clocks. */
 
-import { parseCompactToken } from '../../interceptors/src/token/compact.js';
-import { parseJsonObject } from '../../interceptors/src/token/strict-json.js';
-import { readClaims } from '../../interceptors/src/token/claims.js';
+import { parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
 import {
   Broadcast,
   type PullResponse,
@@ -10,15 +8,13 @@ import {
   type SyncResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { type AccountChanges, createAccountChanges } from '../../services/auth/accounts/account-changes.js';
+import type { Passwords } from '../../services/auth/accounts/passwords.js';
 import {
   entryMessageOf,
   pullResponseOf,
   questionOf,
   syncResponseOf,
 } from '../../services/auth/adapters/revocation-messages.js';
-import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
-import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';
-import { createInstances } from '../../services/auth/revocation/instances.js';
 import {
   ACCESS_TOKEN_TYPE,
   BROADCAST_TYPE,
@@ -26,10 +22,12 @@ import {
   type Keys,
   publish,
 } from '../../services/auth/keys/keys.js';
-import type { Passwords } from '../../services/auth/accounts/passwords.js';
+import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
+import { createInstances } from '../../services/auth/revocation/instances.js';
 import type { LogBatch } from '../../services/auth/revocation/log.js';
 import { createRevocations, type Revocations } from '../../services/auth/revocation/revocations.js';
 import { createSessions, type Sessions } from '../../services/auth/sessions/sessions.js';
+import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';
 import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens/tokens.js';
 import type { AuthStore } from '../../services/auth/transaction.js';
 import {

@@ -3,9 +3,14 @@
  * switches: what is left out here is taken from the code by overriding it, or by changing what it is told.
  */
 
-import { type AnswerOutcome, Feed, type Moment, type SyncTicket } from '../../interceptors/src/revocation/feed.js';
-import { RevocationList } from '../../interceptors/src/revocation/list.js';
-import type { TokenClaims } from '../../interceptors/src/token/claims.js';
+import type { TokenClaims } from '@portcullis/guard';
+import {
+  type AnswerOutcome,
+  Feed,
+  type Moment,
+  RevocationList,
+  type SyncTicket,
+} from '@portcullis/guard/internal';
 import type { Broadcast, SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 
 /** What can be left out. */

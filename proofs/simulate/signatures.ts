@@ -1,7 +1,6 @@
 /** Signatures as a list of who signed what: forging one is impossible here, so that the protocol is what is tried. */
 
-import type { CompactToken } from '../../interceptors/src/token/compact.js';
-import type { VerificationKeys } from '../../interceptors/src/token/key-ring.js';
+import type { CompactToken, VerificationKeys } from '@portcullis/guard/internal';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 import type { Random } from './random.js';
 

@@ -1,6 +1,6 @@
 /** Virtual time: what happens when, the clocks that lie about it, and the processes that live in it. */
 
-import type { Clock, Timers } from '../../interceptors/src/clock.js';
+import type { Clock, Timers } from '@portcullis/guard/clock';
 
 interface Event {
   readonly atMs: number;

@@ -4,11 +4,9 @@
  */
 
 import { createHash } from 'node:crypto';
-import type { Clock } from '../../interceptors/src/clock.js';
-import type { ErrorCode } from '../../interceptors/src/index.js';
-import { REPORT_INTERVAL_MS, ReportCollector } from '../../interceptors/src/reports/security-reports.js';
-import type { TokenClaims } from '../../interceptors/src/token/claims.js';
-import { VerifiedToken } from '../../interceptors/src/revocation/verified-tokens.js';
+import { type ErrorCode, REPORT_INTERVAL_MS, type TokenClaims } from '@portcullis/guard';
+import type { Clock } from '@portcullis/guard/clock';
+import { ReportCollector, VerifiedToken } from '@portcullis/guard/internal';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
 import type { SecurityEvent } from '../../services/auth/security/events.js';

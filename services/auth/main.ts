@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createGuard, ServiceError, systemClock } from '../../interceptors/src/index.js';
+import { createGuard, ServiceError, systemClock } from '@portcullis/guard';
 import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import {
   ClientServiceService,
@@ -19,15 +19,19 @@ import {
   protoMetadata as revocationMetadata,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Report } from '../../proto/gen/portcullis/security/v1/report.js';
-import { type Database, openDatabase } from '../common/database/database.js';
 import { ConfigurationError } from '../common/config/env.js';
-import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
+import { type Database, openDatabase } from '../common/database/database.js';
 import { hostMethods, startHost } from '../common/host/host.js';
 import { createLog, flushLog, type Log } from '../common/host/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/host/process.js';
+import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
 import { registerStateMetrics } from '../common/metrics/state-metrics.js';
 import { openTls } from '../common/tls/tls.js';
 import { createAccountChanges } from './accounts/account-changes.js';
+import { applyBootstrap } from './accounts/bootstrap.js';
+import { createPasswords } from './accounts/passwords.js';
+import { OWN_AUDIENCE } from './accounts/roles.js';
+import { createUsers } from './accounts/users.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { createForeignTokens } from './adapters/foreign-tokens.js';
 import { reportOf } from './adapters/report-messages.js';
@@ -35,43 +39,39 @@ import { type ReportReceiver, receiveReports } from './adapters/report-receiver.
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
-import { createAnomalyWatch, JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
-import { applyBootstrap } from './accounts/bootstrap.js';
-import { createClientHandlers } from './clients/handlers.js';
 import { createClients } from './clients/clients.js';
+import { createClientHandlers } from './clients/handlers.js';
 import { type Config, parseConfig, reviewSettingsOf } from './config.js';
-import { createEpochs } from './revocation/epochs.js';
-import { createExchange } from './tokens/exchange.js';
-import { createAuthHandlers, createUserHandlers } from './sessions/handlers.js';
 import { startHousekeeping } from './housekeeping.js';
-import { createInstanceStore } from './revocation/instance-store.js';
-import { createInstances } from './revocation/instances.js';
+import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
 import { createKeyHandlers } from './keys/handlers.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
-import { readPublishedKeys } from './keys/store.js';
 import { createKeys, createPublicKeys, type KeyPurpose, UnusableKeyError } from './keys/keys.js';
-import { createLoginFailures } from './sessions/login-failures.js';
+import { readPublishedKeys } from './keys/store.js';
 import { createAuthCounts } from './metrics.js';
-import { createPasswords } from './accounts/passwords.js';
+import { createEpochs } from './revocation/epochs.js';
+import { createRevocationHandlers } from './revocation/handlers.js';
+import { createInstanceStore } from './revocation/instance-store.js';
+import { createInstances } from './revocation/instances.js';
+import type { LogBatch, SyncQuestion } from './revocation/log.js';
+import { createRevocations } from './revocation/revocations.js';
+import { createRevocationStore } from './revocation/store.js';
+import { createAnomalyWatch, JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
+import { createSecurityLog } from './security/event-log.js';
+import { createSecurityHandlers } from './security/handlers.js';
+import { createSecurityReview } from './security/review.js';
 import { createReviewFacts } from './security/review-facts.js';
 import { createReviewStore } from './security/review-store.js';
-import { createRevocationHandlers } from './revocation/handlers.js';
-import type { LogBatch, SyncQuestion } from './revocation/log.js';
-import { createRevocationStore } from './revocation/store.js';
-import { createRevocations } from './revocation/revocations.js';
-import { OWN_AUDIENCE } from './accounts/roles.js';
-import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
-import { createSecurityHandlers } from './security/handlers.js';
-import { createSecurityLog } from './security/event-log.js';
-import { createSecurityReview } from './security/review.js';
 import { createSecurityStore } from './security/store.js';
-import { createServiceTokens } from './tokens/service-tokens.js';
-import { createSessions } from './sessions/sessions.js';
-import { clean, createAuthStore } from './store.js';
 import { createThrottle } from './security/throttle.js';
 import { createAttemptCounters } from './security/throttle-store.js';
+import { createAuthHandlers, createUserHandlers } from './sessions/handlers.js';
+import { createLoginFailures } from './sessions/login-failures.js';
+import { createSessions } from './sessions/sessions.js';
+import { clean, createAuthStore } from './store.js';
+import { createExchange } from './tokens/exchange.js';
+import { createServiceTokens } from './tokens/service-tokens.js';
 import { createTokens } from './tokens/tokens.js';
-import { createUsers } from './accounts/users.js';
 
 const SERVICE_NAMES = [
   'auth.v1.AuthService',

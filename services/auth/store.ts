@@ -2,16 +2,16 @@
 
 import type { Database, Sql } from '../common/database/database.js';
 import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
 import type { LogBatch } from './revocation/log.js';
 import { createRevocationRows } from './revocation/store.js';
 import type { EventObserver } from './security/event-log.js';
 import { createSecurityEventRows, createSecurityStreamRows } from './security/store.js';
-import { createSessionRows } from './sessions/store.js';
 import { createLoginNetworkRows, dropOldAttempts } from './security/throttle-store.js';
+import { createSessionRows } from './sessions/store.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
-import { createUserRows } from './accounts/store.js';
 
 /** Most rows of one kind that one cleaning drops. */
 export const CLEANING_ROWS_MAX = 1000;

@@ -1,12 +1,12 @@
 /** Inventory as a process: the one place where its parts are put together. */
 
-import { createGuard, systemClock } from '../../interceptors/src/index.js';
+import { createGuard, systemClock } from '@portcullis/guard';
 import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { openDatabase } from '../common/database/database.js';
-import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
 import { hostMethods, startHost } from '../common/host/host.js';
 import { createLog } from '../common/host/log.js';
 import { exitWith, runMain, runUntilSignal } from '../common/host/process.js';
+import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
 import { openTls } from '../common/tls/tls.js';
 import { createChangeFeed } from './change-feed.js';
 import { type Config, parseConfig } from './config.js';

@@ -2,10 +2,10 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Database, Sql } from '../common/database/database.js';
-import { type FilterFields, filterOf } from '../common/validation/filter.js';
-import type { Log } from '../common/host/log.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import type { Log } from '../common/host/log.js';
+import { type FilterFields, filterOf } from '../common/validation/filter.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import type { ChangeStore, StockLevel } from './change-feed.js';
 import type { ChangePage, FilteredPage, ItemStore, ItemTransaction, StockChange } from './items.js';
 import type {

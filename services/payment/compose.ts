@@ -2,14 +2,15 @@
  * The parts of payment, put together. `main` runs them as they are; the drill, a program of its own, puts itself
  * between the saga and its ports, so that nothing in the service needs to know how to fail.
  */
-import { createExchange, createServiceTokenSource } from '../../interceptors/src/client.js';
-import { createGuard, systemClock } from '../../interceptors/src/index.js';
+
+import { createGuard, systemClock } from '@portcullis/guard';
+import { createExchange, createServiceTokenSource } from '@portcullis/guard/client';
 import { PaymentServiceService, protoMetadata } from '../../proto/gen/payment/v1/payment_service.js';
 import { openDatabase } from '../common/database/database.js';
-import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
 import { hostMethods, startHost } from '../common/host/host.js';
 import { createLog } from '../common/host/log.js';
 import { exitWith, runUntilSignal } from '../common/host/process.js';
+import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
 import { openTls } from '../common/tls/tls.js';
 import { createAccounts } from './accounts.js';
 import { connectInventory, type ServedCall } from './adapters/inventory.js';

@@ -16,13 +16,13 @@ import {
   url,
   withDefault,
 } from '../common/config/env.js';
-import type { TlsSettings } from '../common/tls/tls.js';
-import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
 import {
   type ConfiguredIssuer,
   parseTrustedIssuers,
   TRUSTED_ISSUERS_VARIABLES,
 } from '../common/config/trusted-issuers.js';
+import type { TlsSettings } from '../common/tls/tls.js';
+import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
 
 /** Everything that can be configured. */
 export interface Config {

@@ -1,5 +1,5 @@
 /** Checks of request fields that tell of all faults together. */
-import { type FieldViolation, ServiceError } from '../../interceptors/src/errors.js';
+import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
 import { isCurrency, type Money } from '../common/money.js';
 
 /** Characters of a `request_id` at most. */

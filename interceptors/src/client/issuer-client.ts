@@ -12,7 +12,7 @@ import {
   ExchangeTokenResponse,
   IssueServiceTokenRequest,
   IssueServiceTokenResponse,
-} from '../../../proto/gen/portcullis/token/v1/token.js';
+} from '../../gen/portcullis/token/v1/token.js';
 import type { Clock } from '../clock.js';
 import { type Channel, demandPrivateChannel } from '../wire/connection.js';
 import type { FetchedToken } from './token-source.js';

@@ -1,12 +1,12 @@
 /** Tokens for a service itself, and tokens with which it acts for its callers. */
 
 import type { ChannelCredentials } from '@grpc/grpc-js';
-import { authenticate } from './interceptor.js';
-import { type ClientKey, createAssertionSigner } from './client-key.js';
 import { type Clock, systemClock } from '../clock.js';
-import { IssuerClient } from './issuer-client.js';
-import type { Plaintext } from '../wire/connection.js';
 import { type AnyCall, bearerOf, principalOf } from '../token/principal.js';
+import type { Plaintext } from '../wire/connection.js';
+import { type ClientKey, createAssertionSigner } from './client-key.js';
+import { authenticate } from './interceptor.js';
+import { IssuerClient } from './issuer-client.js';
 import { createTokenSource, type FetchedToken, type TokenSource } from './token-source.js';
 
 /** How a service reaches its issuer, and which client it is there. */

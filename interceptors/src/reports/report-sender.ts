@@ -4,10 +4,10 @@ import { createPrivateKey, KeyObject } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CompactSign } from 'jose';
 import { connect, type NatsConnection } from 'nats';
-import { Report } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from '../revocation/broker.js';
+import { Report } from '../../gen/portcullis/security/v1/report.js';
 import { algorithmOf, type ClientKey } from '../client/client-key.js';
 import { systemTimers, type Timers } from '../clock.js';
+import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from '../revocation/broker.js';
 import { REPORT_INTERVAL_MS, type ReportCollector } from './security-reports.js';
 
 /** Reports go to this subject with the name of the sender's user at the broker behind it, which it may use alone. */

@@ -1,12 +1,12 @@
 /** What a process tells its issuer of the calls that it was asked for: sums over an interval, never single calls. */
 
 import { randomBytes } from 'node:crypto';
-import type { Caller, RefusedCalls, Report } from '../../../proto/gen/portcullis/security/v1/report.js';
+import type { Caller, RefusedCalls, Report } from '../../gen/portcullis/security/v1/report.js';
 import type { Clock } from '../clock.js';
 import type { ErrorCode } from '../errors.js';
 import { ID_BYTES } from '../revocation/list.js';
-import type { TokenClaims } from '../token/claims.js';
 import type { VerifiedToken } from '../revocation/verified-tokens.js';
+import type { TokenClaims } from '../token/claims.js';
 
 /** How often a process reports, in milliseconds. */
 export const REPORT_INTERVAL_MS = 5000;

@@ -1,11 +1,11 @@
 /** Revocations as the broker brings them: fast, signed, and never trusted for more than they say. */
 
 import { connect, type NatsConnection } from 'nats';
-import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import type { PublicKey } from '../../../proto/gen/portcullis/token/v1/token.js';
-import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from './broker.js';
+import { Broadcast } from '../../gen/portcullis/revocation/v1/revocation.js';
+import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
 import { parseCompactToken } from '../token/compact.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from '../token/key-ring.js';
+import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from './broker.js';
 
 /** The subject on which revocations are broadcast. */
 export const BROADCAST_SUBJECT = 'portcullis.v1.revocations';

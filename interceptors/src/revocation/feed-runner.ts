@@ -6,15 +6,16 @@ import type {
   PullResponse,
   SyncRequest,
   SyncResponse,
-} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { BroadcastReader, type Subscription, subscribeToBroadcasts } from './broadcasts.js';
-import type { BrokerFiles } from './broker.js';
+} from '../../gen/portcullis/revocation/v1/revocation.js';
 import { type Clock, systemTimers, type Timers } from '../clock.js';
 import { ServiceError } from '../errors.js';
-import type { Feed, Moment, SyncTicket } from './feed.js';
+import type { GuardLog } from '../log.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from '../token/key-ring.js';
-import { ListFullError } from './list.js';
 import { errorOf } from '../wire/status.js';
+import { BroadcastReader, type Subscription, subscribeToBroadcasts } from './broadcasts.js';
+import type { BrokerFiles } from './broker.js';
+import type { Feed, Moment, SyncTicket } from './feed.js';
+import { ListFullError } from './list.js';
 
 /** The issuer, as a feed asks it: over gRPC, or straight in the issuer's own process. */
 export interface RevocationSource {
@@ -29,13 +30,6 @@ export interface RevocationSource {
   follow?(onWritten: (written: Broadcast) => void): void;
   /** Lets go of what it holds open. */
   close?(): void;
-}
-
-/** Where the guard writes what operators should know. A pino logger fits. */
-export interface GuardLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
 }
 
 /** How many questions are asked within the length of a lease. */

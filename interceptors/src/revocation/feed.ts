@@ -9,7 +9,7 @@ import type {
   PullResponse,
   SyncRequest,
   SyncResponse,
-} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+} from '../../gen/portcullis/revocation/v1/revocation.js';
 import { RevocationList } from './list.js';
 
 /** How many acknowledgements one question carries at most. */

@@ -1,8 +1,8 @@
 /** The revocation list of one process: what has been taken back, for as long as it could matter. */
 
-import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { IdTable } from './id-table.js';
+import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { TokenClaims, TokenOrigin } from '../token/claims.js';
+import { IdTable } from './id-table.js';
 
 /** Length of an identifier in an entry, in bytes. */
 export const ID_BYTES = 16;

@@ -12,13 +12,13 @@ import {
   RevocationServiceClient,
   type SyncRequest,
   type SyncResponse,
-} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { authenticate } from '../client/interceptor.js';
+} from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { ClientKey } from '../client/client-key.js';
-import type { RevocationSource } from './feed-runner.js';
+import { authenticate } from '../client/interceptor.js';
 import { channelOptionsFor } from '../client/issuer-client.js';
-import type { Plaintext } from '../wire/connection.js';
 import { createServiceTokenSource } from '../client/service-tokens.js';
+import type { Plaintext } from '../wire/connection.js';
+import type { RevocationSource } from './feed-runner.js';
 
 /** The scope with which an instance asks. */
 export const SYNC_SCOPE = 'auth.sync';

@@ -1,7 +1,7 @@
 /** The access rule of a method: read once from the schema, then asked on every call. */
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
-import { Caller, OnStale, type Rule } from '../../../proto/gen/portcullis/access/v1/access.js';
+import { Caller, OnStale, type Rule } from '../../gen/portcullis/access/v1/access.js';
 import { type ErrorCode, ServiceError } from '../errors.js';
 import type { Principal } from '../token/principal.js';
 

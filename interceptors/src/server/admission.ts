@@ -1,17 +1,17 @@
 /** Where a call is decided: from the `authorization` header to admitted or refused. */
 
 import type { Metadata } from '@grpc/grpc-js';
-import { type AccessRule, describeViolation, violationOf } from './access-rule.js';
 import type { Clock } from '../clock.js';
-import { parseCompactToken } from '../token/compact.js';
 import { ServiceError } from '../errors.js';
 import type { Feed } from '../revocation/feed.js';
-import { KeyRing, type VerificationKeys } from '../token/key-ring.js';
-import { type Admission, refusal, sharedRefusal } from './guarded-call.js';
-import { parseJsonObject } from '../token/strict-json.js';
-import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
-import { type ForeignIssuer, issuerNamedIn, type TrustedIssuers } from '../token/trusted-issuers.js';
 import { type CutReason, VerifiedToken, VerifiedTokens } from '../revocation/verified-tokens.js';
+import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
+import { parseCompactToken } from '../token/compact.js';
+import { KeyRing, type VerificationKeys } from '../token/key-ring.js';
+import { parseJsonObject } from '../token/strict-json.js';
+import { type ForeignIssuer, issuerNamedIn, type TrustedIssuers } from '../token/trusted-issuers.js';
+import { type AccessRule, describeViolation, violationOf } from './access-rule.js';
+import { type Admission, refusal, sharedRefusal } from './guarded-call.js';
 
 /** How many signatures may wait for verification at once. */
 export const VERIFICATIONS_MAX = 1024;

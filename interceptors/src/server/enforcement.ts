@@ -1,11 +1,11 @@
 /** What revocations do in a process: they flag the verified tokens they hit, and cut the calls that hang on them. */
 
-import { Admissions } from './admission.js';
 import type { Clock, Timers } from '../clock.js';
 import type { Feed, FeedListener } from '../revocation/feed.js';
+import type { LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { VerificationKeys } from '../token/key-ring.js';
 import type { ForeignIssuer, TrustedIssuers } from '../token/trusted-issuers.js';
-import type { LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
+import { Admissions } from './admission.js';
 
 /**
  * How many live calls are cut before other calls have their turn. Few, because most of the work of ending a call is

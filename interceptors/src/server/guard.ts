@@ -10,20 +10,10 @@ import type {
   ServiceDefinition,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
-import type { Caller } from './admission.js';
-import type { BrokerFiles } from '../revocation/broker.js';
 import type { ClientKey } from '../client/client-key.js';
 import { type Clock, systemClock, systemTimers } from '../clock.js';
-import { Enforcement } from './enforcement.js';
 import { type ErrorCode, ServiceError } from '../errors.js';
-import { Feed } from '../revocation/feed.js';
-import { FeedRunner, type GuardLog, type RevocationSource } from '../revocation/feed-runner.js';
-import { type Admission, type CallGuard, guardCall, sharedRefusal } from './guarded-call.js';
-import { addressOf, isPrivateConnection, type Plaintext } from '../wire/connection.js';
-import { type AnyCall, stateOf } from '../token/principal.js';
-import { createRemoteSource } from '../revocation/source.js';
-import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
+import type { GuardLog } from '../log.js';
 import {
   createReportSender,
   type Reporting,
@@ -31,12 +21,23 @@ import {
   type SendReport,
   startReporting,
 } from '../reports/report-sender.js';
-import { ID_BYTES } from '../revocation/list.js';
 import { ReportCollector } from '../reports/security-reports.js';
-import { type CallStatus, statusOf } from '../wire/status.js';
-import type { TokenClaims } from '../token/claims.js';
-import { createTrustedIssuers, type TrustedIssuer, type TrustedIssuers } from '../token/trusted-issuers.js';
+import type { BrokerFiles } from '../revocation/broker.js';
+import { Feed } from '../revocation/feed.js';
+import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
+import { ID_BYTES } from '../revocation/list.js';
+import { createRemoteSource } from '../revocation/source.js';
 import type { CutReason, VerifiedToken } from '../revocation/verified-tokens.js';
+import type { TokenClaims } from '../token/claims.js';
+import { type AnyCall, stateOf } from '../token/principal.js';
+import { createTrustedIssuers, type TrustedIssuer, type TrustedIssuers } from '../token/trusted-issuers.js';
+import { addressOf, isPrivateConnection, type Plaintext } from '../wire/connection.js';
+import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
+import { type CallStatus, statusOf } from '../wire/status.js';
+import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
+import type { Caller } from './admission.js';
+import { Enforcement } from './enforcement.js';
+import { type Admission, type CallGuard, guardCall, sharedRefusal } from './guarded-call.js';
 
 /** How often expired tokens are looked for, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 250;

@@ -10,12 +10,12 @@ import type {
   ServerInterceptingCall,
   ServerInterceptingCallInterface,
 } from '@grpc/grpc-js';
-import type { Caller } from './admission.js';
 import { type ErrorCode, ServiceError } from '../errors.js';
-import { certificateThumbprintUnder, retireConnection } from '../wire/connection.js';
-import { attachState, type CallState, type Principal } from '../token/principal.js';
-import { type CallStatus, sentOften, statusOf } from '../wire/status.js';
 import type { CutReason, LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
+import { attachState, type CallState, type Principal } from '../token/principal.js';
+import { certificateThumbprintUnder, retireConnection } from '../wire/connection.js';
+import { type CallStatus, sentOften, statusOf } from '../wire/status.js';
+import type { Caller } from './admission.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in ms. */
 export const CUT_GRACE_MS = 250;

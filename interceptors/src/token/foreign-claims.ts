@@ -1,6 +1,5 @@
 /** The inside of another issuer's token, put into our words. */
 
-import type { JsonObject, JsonValue } from './strict-json.js';
 import {
   CLAIM_LIST_LENGTH_MAX,
   CLAIM_TEXT_LENGTH_MAX,
@@ -10,6 +9,7 @@ import {
   type TokenClaims,
   thumbprintIn,
 } from './claims.js';
+import type { JsonObject, JsonValue } from './strict-json.js';
 
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
 export type ClaimName = string | readonly string[];

@@ -2,10 +2,10 @@
 
 import { readFile } from 'node:fs/promises';
 import { compactVerify } from 'jose';
-import type { PublicKey } from '../../../proto/gen/portcullis/token/v1/token.js';
+import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
 import type { Clock, Timers } from '../clock.js';
+import type { GuardLog } from '../log.js';
 import type { CompactToken } from './compact.js';
-import type { GuardLog } from '../revocation/feed-runner.js';
 import { KEYS_MAX, KeyRing, type SIGNATURE_ALGORITHMS } from './key-ring.js';
 import { type JsonObject, type JsonValue, parseJsonObject } from './strict-json.js';
 

@@ -2,7 +2,7 @@
 
 import { constants, KeyObject, type VerifyKeyObjectInput, verify } from 'node:crypto';
 import { importJWK, type JWK } from 'jose';
-import type { PublicKey } from '../../../proto/gen/portcullis/token/v1/token.js';
+import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
 import type { CompactToken } from './compact.js';
 
 /** The algorithms a key of our own issuer may have; never a symmetric one. */

@@ -1,8 +1,8 @@
 /** From an error to what goes over the wire: gRPC status, and google.rpc details beside it. */
 
 import { type ServiceError as GrpcError, Metadata, type StatusObject, status } from '@grpc/grpc-js';
-import { BadRequest, ErrorInfo, RetryInfo } from '../../../proto/gen/google/rpc/error_details.js';
-import { Status } from '../../../proto/gen/google/rpc/status.js';
+import { BadRequest, ErrorInfo, RetryInfo } from '../../gen/google/rpc/error_details.js';
+import { Status } from '../../gen/google/rpc/status.js';
 import { type ErrorCode, type FieldViolation, ServiceError } from '../errors.js';
 
 /** `ErrorInfo.domain` of every error of ours. */

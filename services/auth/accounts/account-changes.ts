@@ -1,16 +1,16 @@
 /** What takes effect on somebody who may be logged in: another password, other roles, being disabled. */
 
-import type { Clock } from '../../../interceptors/src/clock.js';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
-import type { LoginFailures } from '../sessions/login-failures.js';
-import { type Passwords, passwordFault } from './passwords.js';
+import type { Clock } from '@portcullis/guard/clock';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { isUuid, parseRequestId } from '../../common/validation/text-checks.js';
 import { userRevocation } from '../revocation/log.js';
 import type { Receipt } from '../revocation/revocations.js';
 import { changeAndRevoke, receiptOf } from '../revocation/revoking-change.js';
-import { audiencesOfScopes, scopesOfRoles } from './roles.js';
-import { isUuid, parseRequestId } from '../text-checks.js';
 import { networkOf, type Throttle } from '../security/throttle.js';
+import type { LoginFailures } from '../sessions/login-failures.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import { type Passwords, passwordFault } from './passwords.js';
+import { audiencesOfScopes, scopesOfRoles } from './roles.js';
 import { parseRoles, type User } from './users.js';
 
 /** An administrator's request about one user. */

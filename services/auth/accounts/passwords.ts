@@ -1,7 +1,7 @@
 /** Passwords and client secrets: argon2id, a bounded number at a time. */
 
 import { hash as argon2Hash, verify as argon2Verify } from '@node-rs/argon2';
-import { ServiceError } from '../../../interceptors/src/errors.js';
+import { ServiceError } from '@portcullis/guard/errors';
 
 /** Hashing at a time: libuv has four threads, and verifying signatures needs some of them. */
 export const HASHES_AT_ONCE_MAX = 2;

@@ -1,13 +1,13 @@
 /** The users: who can log in, with which roles, at which generation. */
 
 import { randomUUID } from 'node:crypto';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { isUuid, LIST_LENGTH_MAX, parseRequestId } from '../../common/validation/text-checks.js';
+import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
 import { passwordFault } from './passwords.js';
 import type { Role } from './roles.js';
 import { isRole, ROLES } from './roles.js';
-import { isUuid, LIST_LENGTH_MAX, parseRequestId } from '../text-checks.js';
-import type { AuthStore } from '../transaction.js';
 import { parseUsername, skeletonOf, USERNAME_RULE } from './usernames.js';
 
 /** A user, as administrators see it. */

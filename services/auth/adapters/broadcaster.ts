@@ -1,14 +1,14 @@
 /** Broadcasts of what has just been revoked: they make revocation fast, and nothing depends on them. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ConnectionOptions, NatsConnection } from 'nats';
-import { connect, Events } from 'nats';
 import {
   BROADCAST_SUBJECT,
   BROKER_RECONNECT_WAIT_MS,
   type BrokerFiles,
   brokerConnection,
-} from '../../../interceptors/src/index.js';
+} from '@portcullis/guard';
+import type { ConnectionOptions, NatsConnection } from 'nats';
+import { connect, Events } from 'nats';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys/keys.js';
 import type { LogBatch } from '../revocation/log.js';

@@ -1,14 +1,9 @@
 /** The tokens of other issuers, verified as every guard verifies them, for whoever wants to exchange one. */
 
-import { type Clock, systemClock, systemTimers } from '../../../interceptors/src/clock.js';
-import { ServiceError } from '../../../interceptors/src/errors.js';
-import type { GuardLog } from '../../../interceptors/src/revocation/feed-runner.js';
-import type { Plaintext } from '../../../interceptors/src/wire/connection.js';
-import {
-  createTrustedIssuers,
-  issuerNamedIn,
-  type TrustedIssuer,
-} from '../../../interceptors/src/token/trusted-issuers.js';
+import type { GuardLog, Plaintext, TrustedIssuer } from '@portcullis/guard';
+import { type Clock, systemClock, systemTimers } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
+import { createTrustedIssuers, issuerNamedIn } from '@portcullis/guard/internal';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
 import type { ForeignTokens } from '../tokens/tokens.js';
 

@@ -1,15 +1,15 @@
 /** The reports of services, as the broker brings them: believed as far as their signature reaches. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { compactVerify } from 'jose';
-import { connect, type Msg, type NatsConnection } from 'nats';
 import {
   BROKER_RECONNECT_WAIT_MS,
   type BrokerFiles,
   brokerConnection,
   REPORT_SUBJECT,
   REPORT_TYPE,
-} from '../../../interceptors/src/index.js';
+} from '@portcullis/guard';
+import { compactVerify } from 'jose';
+import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
 import { type Client, parseClientKey } from '../clients/clients.js';
 import type { ServiceReport } from '../security/service-reports.js';

@@ -1,6 +1,6 @@
 /** Where questions about the revocation log are answered, as messages: for auth's own list and for the handlers. */
 
-import type { RevocationSource } from '../../../interceptors/src/index.js';
+import type { RevocationSource } from '@portcullis/guard';
 import type { LogBatch } from '../revocation/log.js';
 import type { Revocations } from '../revocation/revocations.js';
 import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';

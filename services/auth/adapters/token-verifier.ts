@@ -1,9 +1,6 @@
 /** The guard's own strict reading of access tokens, with keys that come from the database. */
 
-import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
-import { KeyRing } from '../../../interceptors/src/token/key-ring.js';
-import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
-import { readClaims } from '../../../interceptors/src/token/claims.js';
+import { KeyRing, parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
 import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys/keys.js';
 import type { VerifyToken } from '../tokens/tokens.js';
 

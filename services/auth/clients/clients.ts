@@ -1,15 +1,15 @@
 /** Clients: the services that get tokens of their own, how they prove who they are, and what administrators do with them. */
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import type { Clock } from '../../../interceptors/src/clock.js';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import type { Clock } from '@portcullis/guard/clock';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
 import { PASSWORD_LENGTH_MAX, type Passwords, passwordFault } from '../accounts/passwords.js';
+import type { PageRequest } from '../accounts/users.js';
 import { checkReason, clientRevocation } from '../revocation/log.js';
 import type { Receipt } from '../revocation/revocations.js';
 import { changeAndRevoke } from '../revocation/revoking-change.js';
-import { isUuid, parseRequestId, parseWords } from '../text-checks.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
-import type { PageRequest } from '../accounts/users.js';
 
 /** The client of everybody who logs in without naming one. */
 export const DIRECT_CLIENT = 'direct';

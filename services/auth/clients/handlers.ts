@@ -1,6 +1,6 @@
 /** ClientService: messages turned into calls of the domain, and back. */
 
-import { principalOf, unary } from '../../../interceptors/src/index.js';
+import { principalOf, unary } from '@portcullis/guard';
 import {
   ClientAuthentication,
   type ClientServiceServer,

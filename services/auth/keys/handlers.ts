@@ -1,6 +1,6 @@
 /** KeyService: messages turned into calls of the domain, and back. */
 
-import { invalidField, principalOf, unary } from '../../../interceptors/src/index.js';
+import { invalidField, principalOf, unary } from '@portcullis/guard';
 import {
   type Key as KeyMessage,
   type KeyServiceServer,

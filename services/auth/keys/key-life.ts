@@ -1,12 +1,12 @@
 /** The life of keys: who signs next and when, by routine and in an emergency, and when a key is forgotten. */
 
-import { type Clock, systemClock } from '../../../interceptors/src/clock.js';
-import { ServiceError } from '../../../interceptors/src/errors.js';
-import type { KeyPurpose, KeyState, Keys } from './keys.js';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
+import { parseRequestId } from '../../common/validation/text-checks.js';
 import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from '../revocation/log.js';
 import { takeBackKey } from '../revocation/revocations.js';
-import { parseRequestId } from '../text-checks.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { KeyPurpose, KeyState, Keys } from './keys.js';
 
 /** For how long the next key is published before it signs by schedule, in seconds: others keep copies of the keys. */
 export const NEXT_PUBLISHED_SECONDS_MIN = 1800;

@@ -1,14 +1,14 @@
 /** Signing keys: made once for all replicas, encrypted at rest, published whole. */
 
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
 import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
-import { type Clock, systemClock } from '../../../interceptors/src/clock.js';
-import { ServiceError } from '../../../interceptors/src/errors.js';
-import { createSign, type Sign } from './compact-signature.js';
-import type { KeyLifeRows } from './key-life.js';
 import { createNextRead } from '../revocation/next-read.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import { createSign, type Sign } from './compact-signature.js';
+import type { KeyLifeRows } from './key-life.js';
 
 /** The algorithms that may sign access tokens. */
 export const SIGNING_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;

@@ -1,11 +1,11 @@
 /** Beginning the revocation log anew, after the database was restored or has lost what was committed. */
 
-import { type Clock, systemClock } from '../../../interceptors/src/clock.js';
-import { invalidField } from '../../../interceptors/src/errors.js';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
+import { invalidField } from '@portcullis/guard/errors';
+import { parseRequestId } from '../../common/validation/text-checks.js';
 import type { Keys } from '../keys/keys.js';
-import { checkReason, enforcedEverywhereBy } from './log.js';
-import { parseRequestId } from '../text-checks.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import { checkReason, enforcedEverywhereBy } from './log.js';
 
 /** An epoch that was opened. */
 export interface OpenedEpoch {

@@ -1,7 +1,13 @@
 /** RevocationService: revoking, answering the instances that follow the log, and what operators ask and do. */
 
-import type { RevocationSource } from '../../../interceptors/src/index.js';
-import { invalidField, principalOf, serverStream, signalOf, unary } from '../../../interceptors/src/index.js';
+import {
+  invalidField,
+  principalOf,
+  type RevocationSource,
+  serverStream,
+  signalOf,
+  unary,
+} from '@portcullis/guard';
 import type { Duration } from '../../../proto/gen/google/protobuf/duration.js';
 import type {
   ForeignTarget as ForeignTargetMessage,

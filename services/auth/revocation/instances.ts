@@ -1,10 +1,10 @@
 /** The instances that follow the log: what each has said of itself, here or at another replica of auth. */
 
-import { type Clock, systemTimers, type Timers } from '../../../interceptors/src/clock.js';
-import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
+import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
+import type { PageRequest } from '../accounts/users.js';
 import type { LogEntry, SyncAnswer, SyncQuestion } from './log.js';
 import { createId, enforcementBoundMs } from './log.js';
-import type { PageRequest } from '../accounts/users.js';
+import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 
 /** Most instances whose last question is remembered; beyond it the one that has been silent longest is forgotten. */
 export const INSTANCES_MAX = 10_000;

@@ -1,7 +1,7 @@
 /** The rules of the revocation log: what an entry is, what a reading of the log answers, when all have it. */
 
 import { randomBytes } from 'node:crypto';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import type { PublishedKey, PublishedKeys } from '../keys/keys.js';
 import { ACCESS_TOKEN_SECONDS_MAX } from '../tokens/tokens.js';
 

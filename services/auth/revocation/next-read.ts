@@ -1,7 +1,7 @@
 /** Lets one read answer many requests, but only those that had arrived before it began. */
 
-import { systemTimers, type Timers } from '../../../interceptors/src/clock.js';
-import { ServiceError } from '../../../interceptors/src/errors.js';
+import { systemTimers, type Timers } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
 
 /** After this many milliseconds a read no longer keeps the next one from beginning. */
 export const READ_PATIENCE_MS = 2000;

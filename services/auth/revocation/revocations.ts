@@ -1,11 +1,13 @@
 /** Taking tokens back, and telling every instance what has been taken back. */
 
-import type { Clock, Timers } from '../../../interceptors/src/clock.js';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import type { Clock, Timers } from '@portcullis/guard/clock';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import type { UserRows } from '../accounts/users.js';
 import type { ClientRows } from '../clients/clients.js';
-import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
 import { type KeyRows, type PublishedKeys, retireKey } from '../keys/keys.js';
-import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
+import type { NewSecurityEvent, SecurityEventRows, Subject } from '../security/events.js';
+import type { SessionRows } from '../sessions/sessions.js';
+import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
 import type {
   Appended,
   ForeignTarget,
@@ -37,9 +39,7 @@ import {
   userRevocation,
   wantedAfter,
 } from './log.js';
-import type { NewSecurityEvent, SecurityEventRows, Subject } from '../security/events.js';
-import type { SessionRows } from '../sessions/sessions.js';
-import type { UserRows } from '../accounts/users.js';
+import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;

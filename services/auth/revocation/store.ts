@@ -14,13 +14,7 @@ import type {
   OpenedLog,
   PackedIds,
 } from './log.js';
-import {
-  CLOCK_SKEW_SECONDS,
-  createId,
-  enforcementBoundMs,
-  ID_BYTES,
-  KEEP_SECONDS,
-} from './log.js';
+import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
 import type { LogReader, RevocationRows, RevocationStore } from './revocations.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */

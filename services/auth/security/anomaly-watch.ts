@@ -1,12 +1,12 @@
 /** Lets the rules for anomalies judge the order of events, once for all replicas, and acts where it is told to. */
 
-import { ServiceError } from '../../../interceptors/src/errors.js';
-import { createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
+import { ServiceError } from '@portcullis/guard/errors';
+import { isUuid } from '../../common/validation/text-checks.js';
 import { sessionRevocation } from '../revocation/log.js';
-import type { AnomalyDetails, AnomalyRule } from './events.js';
-import type { SecurityStore } from './event-log.js';
-import { isUuid } from '../text-checks.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import { createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
+import type { SecurityStore } from './event-log.js';
+import type { AnomalyDetails, AnomalyRule } from './events.js';
 
 /** How often new events are judged, in milliseconds. */
 export const JUDGING_INTERVAL_MS = 250;

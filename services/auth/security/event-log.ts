@@ -1,12 +1,12 @@
 /** The record of security events: writing without holding up a call, reading, and being told of what is new. */
 
 import { randomUUID } from 'node:crypto';
+import type { Clock } from '@portcullis/guard/clock';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../../../interceptors/src/clock.js';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import type { PageRequest } from '../accounts/users.js';
 import type { NewSecurityEvent, SecurityEvent, SecurityEventType } from './events.js';
 import type { ServiceReport } from './service-reports.js';
-import type { PageRequest } from '../accounts/users.js';
 
 /** Most events that wait to be recorded outside of a transaction; more are lost, and counted. */
 export const EVENTS_WAITING_MAX = 1000;

@@ -1,6 +1,6 @@
 /** SecurityService: messages turned into calls of the domain, and back. */
 
-import { invalidField, serverStream, signalOf, unary } from '../../../interceptors/src/index.js';
+import { invalidField, serverStream, signalOf, unary } from '@portcullis/guard';
 import {
   FindingGrade,
   type SecurityEventFilter,
@@ -8,8 +8,8 @@ import {
   type SecurityServiceServer,
   SecurityEventType as TypeMessage,
 } from '../../../proto/gen/auth/v1/security_service.js';
-import { detailTextsOf, type SecurityEvent, type SecurityEventType, typeUriOf } from './events.js';
 import type { EventFilter, SecurityLog } from './event-log.js';
+import { detailTextsOf, type SecurityEvent, type SecurityEventType, typeUriOf } from './events.js';
 import type { Grade, SecurityReview } from './review.js';
 
 /** The longest identifier by which events are found, in characters. */

@@ -1,11 +1,11 @@
 /** Gathers what the review judges: keys, clients, passwords, clocks and instances as they are now. */
 
 import { createPublicKey } from 'node:crypto';
+import type { Clock } from '@portcullis/guard/clock';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../../../interceptors/src/clock.js';
-import type { Instances, ListedInstance } from '../revocation/instances.js';
 import type { Passwords } from '../accounts/passwords.js';
 import type { Role } from '../accounts/roles.js';
+import type { Instances, ListedInstance } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review.js';
 
 /** Most privileged users whose passwords are tried. */

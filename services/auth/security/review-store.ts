@@ -1,10 +1,10 @@
 /** What the review looks at in the database. */
 
 import type { Database } from '../../common/database/database.js';
-import type { KeyPurpose, KeyState } from '../keys/keys.js';
-import type { ReviewStore } from './review-facts.js';
 import type { Role } from '../accounts/roles.js';
+import type { KeyPurpose, KeyState } from '../keys/keys.js';
 import { REPORT_KEPT_HOURS } from './events.js';
+import type { ReviewStore } from './review-facts.js';
 
 /** Most rows of one kind that are looked at. */
 export const REVIEW_ROWS_MAX = 500;

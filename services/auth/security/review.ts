@@ -1,8 +1,8 @@
 /** The review: what is weak about how the system is set up, by stated rules over what is true at this moment. */
 
-import type { ListedInstance } from '../revocation/instances.js';
-import type { KeyPurpose, KeyState, SigningAlgorithm } from '../keys/keys.js';
 import type { Role } from '../accounts/roles.js';
+import type { KeyPurpose, KeyState, SigningAlgorithm } from '../keys/keys.js';
+import type { ListedInstance } from '../revocation/instances.js';
 import type { ThrottleLimits } from './throttle.js';
 
 /** Bits of an RSA key below which it is weak: 128 bits of strength (NIST SP 800-57 part 1, table 2). */

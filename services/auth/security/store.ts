@@ -3,6 +3,15 @@
 import { randomUUID } from 'node:crypto';
 import type { Database, Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
+import type {
+  EventFilter,
+  EventObserver,
+  PlacedEvent,
+  SecurityStore,
+  SecurityStreamRows,
+  StreamItem,
+  StreamPart,
+} from './event-log.js';
 import {
   identifiersOf,
   isSecurityEventType,
@@ -13,15 +22,6 @@ import {
   type SecurityEvent,
   type SecurityEventRows,
 } from './events.js';
-import type {
-  EventFilter,
-  EventObserver,
-  PlacedEvent,
-  SecurityStore,
-  SecurityStreamRows,
-  StreamItem,
-  StreamPart,
-} from './event-log.js';
 import type { ServiceReport } from './service-reports.js';
 
 /** Most events that get their position at once. */

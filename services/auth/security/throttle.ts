@@ -2,9 +2,9 @@
 
 import { createHmac } from 'node:crypto';
 import { isIPv6 } from 'node:net';
+import type { Clock } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../../../interceptors/src/clock.js';
-import { ServiceError } from '../../../interceptors/src/errors.js';
 
 /** Failures within a window against one name, unless configured otherwise. */
 export const FAILURES_PER_NAME_DEFAULT = 20;

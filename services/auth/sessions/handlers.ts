@@ -1,13 +1,7 @@
 /** AuthService and UserService: messages turned into calls of the domain, and back. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import {
-  bearerOf,
-  certificateThumbprintOf,
-  invalidField,
-  principalOf,
-  unary,
-} from '../../../interceptors/src/index.js';
+import { bearerOf, certificateThumbprintOf, invalidField, principalOf, unary } from '@portcullis/guard';
 import type {
   AuthServiceServer,
   IntrospectResponse,
@@ -20,12 +14,12 @@ import {
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
 import type { AccountChanges } from '../accounts/account-changes.js';
-import type { Exchange } from '../tokens/exchange.js';
-import type { PublicKeys } from '../keys/keys.js';
-import type { ClientCredential, ServiceTokens } from '../tokens/service-tokens.js';
-import type { Session, SessionCaller, Sessions, TokenPair } from './sessions.js';
-import type { VerifiedToken } from '../tokens/tokens.js';
 import type { User, Users } from '../accounts/users.js';
+import type { PublicKeys } from '../keys/keys.js';
+import type { Exchange } from '../tokens/exchange.js';
+import type { ClientCredential, ServiceTokens } from '../tokens/service-tokens.js';
+import type { VerifiedToken } from '../tokens/tokens.js';
+import type { Session, SessionCaller, Sessions, TokenPair } from './sessions.js';
 
 /** What the handlers of AuthService use. */
 export interface AuthHandlersDeps {

@@ -1,10 +1,10 @@
 /** What is recorded of logins that are refused: whose name was tried and from where, never what was typed. */
 
 import { createHmac } from 'node:crypto';
-import { identifiersOf, type Subject } from '../security/events.js';
-import type { SecurityLog } from '../security/event-log.js';
-import { networkOf } from '../security/throttle.js';
 import { parseUsername } from '../accounts/usernames.js';
+import type { SecurityLog } from '../security/event-log.js';
+import { identifiersOf, type Subject } from '../security/events.js';
+import { networkOf } from '../security/throttle.js';
 
 /** A refused attempt. */
 export interface LoginFailure {

@@ -1,21 +1,21 @@
 /** Sessions: one login of one user, and the chain of its refresh tokens. */
 
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
-import type { Clock } from '../../../interceptors/src/clock.js';
-import { invalidField, ServiceError } from '../../../interceptors/src/errors.js';
-import { type Client, DIRECT_CLIENT } from '../clients/clients.js';
-import type { LoginFailures } from './login-failures.js';
+import type { Clock } from '@portcullis/guard/clock';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
 import type { Passwords } from '../accounts/passwords.js';
+import { audiencesOfScopes, type Role, scopesOfRoles } from '../accounts/roles.js';
+import { parseUsername } from '../accounts/usernames.js';
+import type { PageRequest, UserState } from '../accounts/users.js';
+import { type Client, DIRECT_CLIENT } from '../clients/clients.js';
 import { sessionRevocation } from '../revocation/log.js';
 import type { Receipt } from '../revocation/revocations.js';
 import { receiptOf } from '../revocation/revoking-change.js';
-import { audiencesOfScopes, type Role, scopesOfRoles } from '../accounts/roles.js';
-import { isUuid, parseRequestId, parseWords } from '../text-checks.js';
 import { networkOf, type Throttle } from '../security/throttle.js';
 import type { MintedToken, Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
-import { parseUsername } from '../accounts/usernames.js';
-import type { PageRequest, UserState } from '../accounts/users.js';
+import type { LoginFailures } from './login-failures.js';
 
 /** How long a session lasts, however often it is refreshed, in seconds (30 days). */
 export const SESSION_SECONDS_MAX = 30 * 24 * 3600;

@@ -1,10 +1,11 @@
 /** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
 
-import { ServiceError } from '../../../interceptors/src/errors.js';
+import { ServiceError } from '@portcullis/guard/errors';
+import { parseWords } from '../../common/validation/text-checks.js';
+import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
 import { bindingOf, type Client } from '../clients/clients.js';
 import { CLOCK_SKEW_SECONDS } from '../revocation/log.js';
-import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
-import { parseWords } from '../text-checks.js';
+import type { AuthStore, AuthTransaction } from '../transaction.js';
 import {
   ACTOR_CHAIN_LENGTH_MAX,
   type ForeignToken,
@@ -14,7 +15,6 @@ import {
   type Tokens,
   type VerifiedToken,
 } from './tokens.js';
-import type { AuthStore, AuthTransaction } from '../transaction.js';
 
 /** Trades and explains tokens. */
 export interface Exchange {

@@ -1,14 +1,14 @@
 /** Tokens for services: a client proves who it is and gets a token of its own. */
 
 import { createHash } from 'node:crypto';
+import { ServiceError } from '@portcullis/guard/errors';
 import { type JWTPayload, jwtVerify } from 'jose';
-import { ServiceError } from '../../../interceptors/src/errors.js';
-import { bindingOf, type Client, clientAuthenticationFailed, parseClientKey } from '../clients/clients.js';
+import { parseWords, WORD_LENGTH_MAX } from '../../common/validation/text-checks.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { parseWords, WORD_LENGTH_MAX } from '../text-checks.js';
+import { bindingOf, type Client, clientAuthenticationFailed, parseClientKey } from '../clients/clients.js';
 import type { Throttle } from '../security/throttle.js';
-import type { MintedToken, Tokens } from './tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { MintedToken, Tokens } from './tokens.js';
 
 /** How far ahead an assertion may expire, in seconds: so long its `jti` is remembered. */
 export const ASSERTION_SECONDS_MAX = 300;

@@ -1,13 +1,13 @@
 /** The part of a service's configuration that is about other issuers whose tokens are taken. */
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
 import {
   LEGACY_SECRET_BYTES_MIN,
   type Plaintext,
   SIGNATURE_ALGORITHMS,
   type TrustedIssuer,
   trustedIssuerFaults,
-} from '../../../interceptors/src/index.js';
+} from '@portcullis/guard';
+import { z } from 'zod';
 import { type ConfigurationFault, optional, secret, text } from './env.js';
 
 /** Another issuer, and what its tokens call our services where that is not their own name. */

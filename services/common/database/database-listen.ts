@@ -1,8 +1,8 @@
 /** LISTEN on a connection of its own, made again for ever when it breaks. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { describeMissing } from './database-errors.js';
 import type { Log } from '../host/log.js';
+import { describeMissing } from './database-errors.js';
 
 /** A connection that only listens says nothing by itself when the server is gone, so it is asked this often. */
 export const LISTEN_HEARTBEAT_MS = 2_000;

@@ -1,13 +1,13 @@
 /** PostgreSQL: one pool per process, transactions that repeat themselves, notifications, and getting ready. */
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard';
 import pg from 'pg';
-import { ServiceError } from '../../../interceptors/src/index.js';
+import type { Log } from '../host/log.js';
 import { beginWith } from './database-begin.js';
 import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './database-errors.js';
 import type { Subscription } from './database-listen.js';
 import { listenTo } from './database-listen.js';
-import type { Log } from '../host/log.js';
 import { migrate } from './migrations.js';
 
 export { errorCodeOf, violatedConstraint } from './database-errors.js';

@@ -8,8 +8,8 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { errorCodeOf, isAway } from './database-errors.js';
 import type { Log } from '../host/log.js';
+import { errorCodeOf, isAway } from './database-errors.js';
 
 /** The advisory lock under which a database is migrated. */
 const MIGRATION_LOCK = '7305489217361';

@@ -1,7 +1,7 @@
 /** Requests that are carried out once however often they are sent: the first answer is kept and given again. */
 import { createHash } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import { invalidField, ServiceError } from '../../../interceptors/src/index.js';
+import { invalidField, ServiceError } from '@portcullis/guard';
 import type { Sql } from './database.js';
 
 /** The longest request id. */

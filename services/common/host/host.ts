@@ -3,18 +3,17 @@ import { lookup } from 'node:dns/promises';
 import { createServer, isIP } from 'node:net';
 import type { ServerInterceptor, ServerOptions } from '@grpc/grpc-js';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { type Clock, systemClock } from '@portcullis/guard';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import type { Clock } from '../../../interceptors/src/index.js';
-import { systemClock } from '../../../interceptors/src/index.js';
 import { parseHostPort } from '../config/env.js';
+import { observeCalls } from '../metrics/metrics.js';
+import type { ListenerTls } from '../tls/tls.js';
 import type { Health } from './health.js';
 import { createHealth, HEALTH_METHODS, HEALTH_SERVICE } from './health.js';
 import type { Log } from './log.js';
-import { observeCalls } from '../metrics/metrics.js';
 import type { Ops, OpsRoute } from './ops.js';
 import { startOps } from './ops.js';
 import { addReflection, REFLECTION_METHODS, REFLECTION_SERVICES, readDescriptorImage } from './reflection.js';
-import type { ListenerTls } from '../tls/tls.js';
 
 /** The largest message that is received or sent. */
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;

@@ -11,8 +11,8 @@ import { createServer as createHttpServer } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
-import type { Log } from './log.js';
 import type { TlsWatch } from '../tls/tls-files.js';
+import type { Log } from './log.js';
 
 /** How long a caller may take to send its request. */
 export const OPS_REQUEST_TIMEOUT_MS = 5_000;

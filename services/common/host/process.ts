@@ -1,9 +1,9 @@
 /** The life of a service's process: started, stopped by a signal, and ended in words an operator understands. */
 import closeWithGrace from 'close-with-grace';
 import { ConfigurationError } from '../config/env.js';
+import { MigrationError } from '../database/migrations.js';
 import { ListenError } from './host.js';
 import { flushLog, type Log } from './log.js';
-import { MigrationError } from '../database/migrations.js';
 
 /** Beyond the drain of calls, the rest of a shutdown may take this long. */
 export const STOP_GRACE_MS = 5_000;

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import type { Server } from '@grpc/grpc-js';
 import { status } from '@grpc/grpc-js';
-import { bidi } from '../../../interceptors/src/index.js';
+import { bidi } from '@portcullis/guard';
 import type { DescriptorProto } from '../../../proto/gen/google/protobuf/descriptor.js';
 import { FileDescriptorProto } from '../../../proto/gen/google/protobuf/descriptor.js';
 import type {

@@ -1,7 +1,7 @@
 /** What a guard decides and knows, as metrics: bounded labels, and never a name of anybody. */
 
+import type { Guard, GuardObserver } from '@portcullis/guard';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Guard, GuardObserver } from '../../../interceptors/src/index.js';
 import { registerStateMetrics } from './state-metrics.js';
 
 /** Upper bounds of the buckets of `portcullis_verify_seconds`. */

@@ -1,9 +1,9 @@
 /** What the server counts of each call, under the names that go-grpc-middleware gave them, and the log of failures. */
 import type { Metadata, ServerInterceptor, ServerListener } from '@grpc/grpc-js';
 import { ServerInterceptingCall, status } from '@grpc/grpc-js';
+import type { Clock } from '@portcullis/guard';
 import type { Registry } from 'prom-client';
 import { Counter, Histogram } from 'prom-client';
-import type { Clock } from '../../../interceptors/src/index.js';
 import type { Log } from '../host/log.js';
 import { parseTraceparent } from '../host/trace.js';
 

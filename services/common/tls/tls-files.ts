@@ -3,8 +3,7 @@ import { createHash, createPrivateKey, type KeyObject, X509Certificate } from 'n
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions, type SecureVersion } from 'node:tls';
-import type { Clock } from '../../../interceptors/src/index.js';
-import { systemClock } from '../../../interceptors/src/index.js';
+import { type Clock, systemClock } from '@portcullis/guard';
 
 /** The oldest version that is spoken, whatever Node's own defaults are. */
 export const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';

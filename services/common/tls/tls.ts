@@ -1,7 +1,7 @@
 /** TLS of listeners and clients, with certificates that follow their files. */
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { ChannelCredentials, credentials, ServerCredentials } from '@grpc/grpc-js';
-import type { BrokerFiles, Clock, Plaintext } from '../../../interceptors/src/index.js';
+import type { BrokerFiles, Clock, Plaintext } from '@portcullis/guard';
 import { type TlsLog, type TlsWatch, watchTlsFiles } from './tls-files.js';
 
 /** How long a peer may take to shake hands. */

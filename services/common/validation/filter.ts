@@ -11,7 +11,7 @@
  * where it stands. A filter becomes a condition with parameters: no text of a caller's ever becomes SQL.
  */
 import { createHash } from 'node:crypto';
-import { invalidField } from '../../../interceptors/src/index.js';
+import { invalidField } from '@portcullis/guard';
 import type { CursorPattern } from './paging.js';
 
 /** The longest filter that is looked at. */

@@ -1,5 +1,5 @@
 /** Pages of a list: how many entries a caller gets, and the opaque token with which the next page begins. */
-import { invalidField } from '../../../interceptors/src/index.js';
+import { invalidField } from '@portcullis/guard';
 
 /** Entries on a page when the caller does not say. */
 export const PAGE_SIZE_DEFAULT = 50;

@@ -2,7 +2,12 @@
 
 import { type CallOptions, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { authenticate, createTokenSource, errorOf, type TokenSource } from '../../../interceptors/src/client.js';
+import {
+  authenticate,
+  createTokenSource,
+  errorOf,
+  type TokenSource,
+} from '../../../interceptors/src/client.js';
 import { type Echo, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
 

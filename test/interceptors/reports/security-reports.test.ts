@@ -14,9 +14,9 @@ import {
   REPORT_INTERVAL_MS,
   ReportCollector,
 } from '../../../interceptors/src/reports/security-reports.js';
-import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
-import { readClaims } from '../../../interceptors/src/token/claims.js';
 import { VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { readClaims } from '../../../interceptors/src/token/claims.js';
+import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
 import type { Report } from '../../../proto/gen/portcullis/security/v1/report.js';
 import { bearer, type Echo, startEcho } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';

@@ -2,11 +2,15 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { BROADCAST_BYTES_MAX, BROADCAST_TYPE, BroadcastReader } from '../../../interceptors/src/revocation/broadcasts.js';
+import {
+  BROADCAST_BYTES_MAX,
+  BROADCAST_TYPE,
+  BroadcastReader,
+} from '../../../interceptors/src/revocation/broadcasts.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { rejectionOf } from '../../support/rejection.js';
-import { broadcast } from './feed-support.js';
 import { hmacToken, TestKey, tokenEntry, userPayload } from '../tokens-support.js';
+import { broadcast } from './feed-support.js';
 
 const key = new TestKey('EdDSA');
 const message = broadcast([tokenEntry(randomUUID(), { sequence: 7n })]);

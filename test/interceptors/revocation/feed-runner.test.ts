@@ -2,8 +2,11 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { BROADCAST_TYPE, type subscribeToBroadcasts } from '../../../interceptors/src/revocation/broadcasts.js';
 import { ServiceError } from '../../../interceptors/src/errors.js';
+import {
+  BROADCAST_TYPE,
+  type subscribeToBroadcasts,
+} from '../../../interceptors/src/revocation/broadcasts.js';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import {
   BROADCASTS_AT_ONCE_MAX,
@@ -20,8 +23,8 @@ import {
   type SyncRequest,
   type SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
+import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 
 /** A question, open until the test answers it. */
 interface Question {

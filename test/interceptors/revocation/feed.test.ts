@@ -9,6 +9,7 @@ import {
   type PullResponse,
   type SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { bytesOf, claims, entry, KEEP_UNTIL_MS, tokenEntry } from '../tokens-support.js';
 import {
   answer,
   at,
@@ -23,7 +24,6 @@ import {
   OTHER_EPOCH,
   partOf,
 } from './feed-support.js';
-import { bytesOf, claims, entry, KEEP_UNTIL_MS, tokenEntry } from '../tokens-support.js';
 
 describe('a feed', () => {
   let held: ListenedFeed;

@@ -3,8 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { isRevokedBy, RevocationList } from '../../../interceptors/src/revocation/list.js';
-import { readClaims, type TokenClaims, type TokenOrigin } from '../../../interceptors/src/token/claims.js';
 import { VerifiedTokens } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { readClaims, type TokenClaims, type TokenOrigin } from '../../../interceptors/src/token/claims.js';
 import type { Entry } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { claims, entry, ISSUER, KEEP_UNTIL_MS, NOW_SECONDS, verifiedToken } from '../tokens-support.js';

@@ -2,8 +2,8 @@
 
 import { Metadata, type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { type CallGuard, guardCall } from '../../../interceptors/src/server/guarded-call.js';
 import { type CutReason, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { type CallGuard, guardCall } from '../../../interceptors/src/server/guarded-call.js';
 import { claims } from '../tokens-support.js';
 
 type Listener = Parameters<ServerInterceptingCallInterface['start']>[0];

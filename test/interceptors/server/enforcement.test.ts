@@ -3,15 +3,15 @@
 import { randomUUID } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import type { AccessRule } from '../../../interceptors/src/server/access-rule.js';
-import { VERIFICATIONS_MAX, VERIFICATIONS_PER_PEER_MAX } from '../../../interceptors/src/server/admission.js';
-import type { CompactToken } from '../../../interceptors/src/token/compact.js';
-import { CUT_SLICE_CALLS, Enforcement } from '../../../interceptors/src/server/enforcement.js';
 import { ServiceError } from '../../../interceptors/src/errors.js';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
-import type { VerificationKeys } from '../../../interceptors/src/token/key-ring.js';
-import { type Admission, refusal } from '../../../interceptors/src/server/guarded-call.js';
 import type { LiveCall, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import type { AccessRule } from '../../../interceptors/src/server/access-rule.js';
+import { VERIFICATIONS_MAX, VERIFICATIONS_PER_PEER_MAX } from '../../../interceptors/src/server/admission.js';
+import { CUT_SLICE_CALLS, Enforcement } from '../../../interceptors/src/server/enforcement.js';
+import { type Admission, refusal } from '../../../interceptors/src/server/guarded-call.js';
+import type { CompactToken } from '../../../interceptors/src/token/compact.js';
+import type { VerificationKeys } from '../../../interceptors/src/token/key-ring.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   answer,

@@ -1,7 +1,6 @@
 /** Every claim is there, is of its type, and is within its limits. */
 
 import { expect } from 'chai';
-import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   ACTOR_CHAIN_LENGTH_MAX,
@@ -11,6 +10,7 @@ import {
   type ClaimsExpected,
   readClaims,
 } from '../../../interceptors/src/token/claims.js';
+import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
 import {
   AUDIENCE,
   exchangedPayload,

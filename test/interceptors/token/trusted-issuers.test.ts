@@ -6,8 +6,8 @@ import { type ClientReadableStream, type ServiceError as GrpcError, status } fro
 import { expect } from 'chai';
 import { exportSPKI, importJWK } from 'jose';
 import { errorOf } from '../../../interceptors/src/client.js';
-import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
 import { createGuard, type TrustedIssuer } from '../../../interceptors/src/index.js';
+import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
 import type { JsonObject } from '../../../interceptors/src/token/strict-json.js';
 import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { bearer, type Echo, startEcho } from '../../support/echo.js';

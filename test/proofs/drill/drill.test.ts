@@ -70,7 +70,7 @@ describe('npm run drill', function () {
 
   it('says which drills there are when it is asked for another', async () => {
     const running = promisify(execFile)(process.execPath, [
-      ...['--import', 'tsx', join(PROJECT_FOLDER, 'scripts', 'drill.ts')],
+      ...['--import', 'tsx', join(PROJECT_FOLDER, 'proofs', 'drill', 'main.ts')],
       ...['--only', 'nothing'],
     ]);
     const error = await running.then(

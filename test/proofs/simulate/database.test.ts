@@ -1,7 +1,7 @@
 /** The simulated database does what the protocol relies on in the real one. */
 
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/src/errors.js';
 import { Cluster, type Node, type Transaction } from '../../../proofs/simulate/database.js';
 import { Network } from '../../../proofs/simulate/network.js';
 import { Random } from '../../../proofs/simulate/random.js';

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
+import { RECORDING } from '../../../proofs/traces/recording.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { RECORDING } from '../../../proofs/traces/recording.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 const RULES_FILE = 'services/auth/security/anomaly-rules.ts';

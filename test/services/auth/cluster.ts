@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, ServiceError } from '../../../interceptors/src/index.js';
+import { createGuard, type Guard, ServiceError } from '@portcullis/guard';
 import {
   AuthServiceClient,
   AuthServiceService,
@@ -31,10 +31,10 @@ import { ask } from '../../../scripts/system/calls.js';
 import { type Broadcaster, createBroadcaster } from '../../../services/auth/adapters/broadcaster.js';
 import { createRevocationSource } from '../../../services/auth/adapters/revocation-source.js';
 import { createClientHandlers } from '../../../services/auth/clients/handlers.js';
-import { createAuthHandlers } from '../../../services/auth/sessions/handlers.js';
 import { createKeyHandlers } from '../../../services/auth/keys/handlers.js';
 import { createRevocationHandlers } from '../../../services/auth/revocation/handlers.js';
 import type { LogBatch } from '../../../services/auth/revocation/log.js';
+import { createAuthHandlers } from '../../../services/auth/sessions/handlers.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {

@@ -1,7 +1,7 @@
 /** The feed of changes: against writers that commit out of order, roll back or hang, and a database that goes away. */
 
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import { systemClock } from '../../../interceptors/src/clock.js';
 import type { Sql } from '../../../services/common/database/database.js';
 import {
   CHANGES_KEPT_MAX,

@@ -2,17 +2,17 @@
 
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect } from 'chai';
-import { CompactSign } from 'jose';
-import { type NatsConnection, StringCodec } from 'nats';
-import { systemClock } from '../../../../interceptors/src/clock.js';
-import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '../../../../interceptors/src/index.js';
+import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '@portcullis/guard';
+import { systemClock } from '@portcullis/guard/clock';
 import {
   createReportSender,
   REPORTS_WAITING_MAX,
+  ReportCollector,
   startReporting,
-} from '../../../../interceptors/src/reports/report-sender.js';
-import { ReportCollector } from '../../../../interceptors/src/reports/security-reports.js';
+} from '@portcullis/guard/internal';
+import { expect } from 'chai';
+import { CompactSign } from 'jose';
+import { type NatsConnection, StringCodec } from 'nats';
 import { Report } from '../../../../proto/gen/portcullis/security/v1/report.js';
 import {
   type ReportReceiver,

@@ -2,8 +2,8 @@
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
+import { errorOf as receivedError } from '@portcullis/guard/client';
 import { expect } from 'chai';
-import { errorOf as receivedError } from '../../../../interceptors/src/client.js';
 import {
   ClientAuthentication,
   ClientState,

@@ -9,11 +9,11 @@ import {
   ServerCredentials,
   status,
 } from '@grpc/grpc-js';
+import type { Guard } from '@portcullis/guard';
+import { errorOf } from '@portcullis/guard/client';
+import { KEYS_MAX } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
-import { errorOf } from '../../../../interceptors/src/client.js';
-import type { Guard } from '../../../../interceptors/src/index.js';
-import { KEYS_MAX } from '../../../../interceptors/src/token/key-ring.js';
 import {
   type Key,
   KeyPurpose,

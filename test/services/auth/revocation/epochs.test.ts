@@ -1,8 +1,8 @@
 /** Opening an epoch, with two replicas, a real broker and real guards; and after the database was restored. */
 
 import { status } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
-import { errorOf } from '../../../../interceptors/src/client.js';
 import { EnforcementState, RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';

@@ -9,9 +9,10 @@ import {
   type ServerInterceptor,
   status,
 } from '@grpc/grpc-js';
+import type { Principal } from '@portcullis/guard';
+import { errorOf } from '@portcullis/guard/client';
+import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
-import { attachState, type Principal } from '../../../../interceptors/src/token/principal.js';
-import { errorOf } from '../../../../interceptors/src/wire/status.js';
 import {
   EntryKind,
   type PullResponse,

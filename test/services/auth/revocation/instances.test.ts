@@ -1,9 +1,8 @@
 /** What receipts may claim: which words of an instance count for a revocation, and for how long is waited. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Clock, systemTimers } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import type { Clock } from '../../../../interceptors/src/clock.js';
-import { systemTimers } from '../../../../interceptors/src/clock.js';
 import {
   type Committed,
   createInstances,

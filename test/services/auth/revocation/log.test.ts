@@ -1,10 +1,10 @@
 /** The pure rules of the revocation log. */
 
-import { expect } from 'chai';
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
-} from '../../../../interceptors/src/index.js';
+} from '@portcullis/guard';
+import { expect } from 'chai';
 import {
   type Appended,
   answerOf,

@@ -1,14 +1,13 @@
 /** A revocation log in a database of its own, with users and sessions to revoke, for the tests of auth. */
 
 import { randomUUID } from 'node:crypto';
-import { systemClock } from '../../../../interceptors/src/clock.js';
+import { systemClock } from '@portcullis/guard/clock';
 import { createClientRows } from '../../../../services/auth/clients/store.js';
+import type { PublishedKeys } from '../../../../services/auth/keys/keys.js';
+import { createKeyRows } from '../../../../services/auth/keys/store.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
-import { createKeyRows } from '../../../../services/auth/keys/store.js';
-import type { PublishedKeys } from '../../../../services/auth/keys/keys.js';
 import type { LogBatch, SyncAnswer, SyncQuestion } from '../../../../services/auth/revocation/log.js';
-import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
 import {
   createRevocations,
   type Receipt,
@@ -16,6 +15,7 @@ import {
   type Revocations,
   type RevocationTransaction,
 } from '../../../../services/auth/revocation/revocations.js';
+import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
 import { type Database, openDatabase, type Sql } from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';

@@ -1,9 +1,9 @@
 /** Revoking, and following the log, against a real PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import pg from 'pg';
-import { ServiceError } from '../../../../interceptors/src/errors.js';
 import { INSTANCES_MAX } from '../../../../services/auth/revocation/instances.js';
 import {
   clientRevocation,

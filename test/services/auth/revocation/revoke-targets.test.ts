@@ -2,9 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
-import { errorOf } from '../../../../interceptors/src/client.js';
 import type { RevokeRequest } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';

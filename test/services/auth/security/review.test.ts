@@ -3,19 +3,19 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import { type Clock, systemClock } from '../../../../interceptors/src/clock.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
 import { parseConfig, reviewSettingsOf } from '../../../../services/auth/config.js';
-import { createReviewFacts } from '../../../../services/auth/security/review-facts.js';
-import { createReviewStore } from '../../../../services/auth/security/review-store.js';
 import {
   createSecurityReview,
   findingsOf,
   type ReviewFacts,
   type ReviewFinding,
 } from '../../../../services/auth/security/review.js';
+import { createReviewFacts } from '../../../../services/auth/security/review-facts.js';
+import { createReviewStore } from '../../../../services/auth/security/review-store.js';
 import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, addUser, logIn, openAuth } from '../instance.js';

@@ -2,9 +2,8 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import { systemClock } from '../../../../interceptors/src/clock.js';
-import { clean } from '../../../../services/auth/store.js';
 import {
   createThrottle,
   NETWORK_KEPT_DAYS,
@@ -13,6 +12,7 @@ import {
   type ThrottleLimits,
 } from '../../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../../services/auth/security/throttle-store.js';
+import { clean } from '../../../../services/auth/store.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,

@@ -5,8 +5,8 @@
 
 import { randomInt, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
-import { ServiceError } from '../../../../interceptors/src/index.js';
 import type { TokenPair } from '../../../../services/auth/sessions/sessions.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type Cluster, startCluster, until, verdictOf } from '../cluster.js';

@@ -3,12 +3,12 @@
 import { execFile } from 'node:child_process';
 import { createPublicKey, type JsonWebKey } from 'node:crypto';
 import { promisify } from 'node:util';
+import { createGuard, type Guard } from '@portcullis/guard';
 import { expect } from 'chai';
 import { createVerifier } from 'fast-jwt';
 import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from 'jose';
 import jsonwebtoken from 'jsonwebtoken';
 import { Registry } from 'prom-client';
-import { createGuard, type Guard } from '../../../../interceptors/src/index.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createWellKnownRoutes, JWKS_PATH } from '../../../../services/auth/adapters/well-known.js';
 import { SIGNING_ALGORITHMS } from '../../../../services/auth/keys/keys.js';

@@ -1,9 +1,9 @@
 /** Tests of the tokens that clients get for themselves, against PostgreSQL. */
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import type { ErrorCode } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import type { ErrorCode } from '../../../../interceptors/src/errors.js';
 import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/clients/clients.js';
 import { clean } from '../../../../services/auth/store.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';

@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
+import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import pg from 'pg';
-import { ServiceError } from '../../../../interceptors/src/index.js';
 import {
   CONNECT_TIMEOUT_MS,
   type Database,

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import pg from 'pg';
-import { createLog } from '../../../../services/common/host/log.js';
 import { MigrationError, migrate } from '../../../../services/common/database/migrations.js';
+import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { rejectionOf } from '../../../support/rejection.js';
 

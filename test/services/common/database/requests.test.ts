@@ -4,16 +4,20 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
-import { ServiceError } from '../../../../interceptors/src/index.js';
-import { type Database, openDatabase, type TransactionOptions } from '../../../../services/common/database/database.js';
-import { createLog } from '../../../../services/common/host/log.js';
+import {
+  type Database,
+  openDatabase,
+  type TransactionOptions,
+} from '../../../../services/common/database/database.js';
 import {
   forgetRequests,
   oncePerRequest,
   REQUEST_ID_CHARACTERS_MAX,
   type RequestIdentity,
 } from '../../../../services/common/database/requests.js';
+import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { rejectionOf } from '../../../support/rejection.js';
 

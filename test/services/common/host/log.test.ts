@@ -2,8 +2,8 @@
 
 import { generateKeyPairSync } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
+import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
-import { ServiceError } from '../../../../interceptors/src/index.js';
 import { createLog, REDACTED, redactText } from '../../../../services/common/host/log.js';
 
 const JWT = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl';

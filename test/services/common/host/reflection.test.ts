@@ -7,8 +7,8 @@ import { promisify } from 'node:util';
 import { createFileRegistry, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { status } from '@grpc/grpc-js';
+import { unary } from '@portcullis/guard';
 import { expect } from 'chai';
-import { unary } from '../../../../interceptors/src/index.js';
 import {
   ServerReflectionClient,
   type ServerReflectionRequest,

@@ -1,7 +1,7 @@
 /** A host on free ports for tests, with one small service of all four kinds of call. */
 
 import { type ChannelOptions, Client, credentials, type ServiceDefinition } from '@grpc/grpc-js';
-import { bidi, clientStream, serverStream, unary } from '../../../../interceptors/src/index.js';
+import { bidi, clientStream, serverStream, unary } from '@portcullis/guard';
 import { type Host, type HostOptions, startHost } from '../../../../services/common/host/host.js';
 import { createLog, type Log } from '../../../../services/common/host/log.js';
 

@@ -2,8 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CallOptions, type Client, Metadata, ServerInterceptingCall, status } from '@grpc/grpc-js';
+import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
-import { ServiceError } from '../../../../interceptors/src/index.js';
 import { EchoService, type RunningHost, runHost } from '../host/running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;

@@ -1,8 +1,13 @@
 /** Filters: what they mean, and that nothing else of a caller's reaches the database. */
+
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../../interceptors/src/errors.js';
-import { FILTER_COMPARISONS_MAX, type FilterFields, filterOf } from '../../../../services/common/validation/filter.js';
+import {
+  FILTER_COMPARISONS_MAX,
+  type FilterFields,
+  filterOf,
+} from '../../../../services/common/validation/filter.js';
 
 const FIELDS: FilterFields = {
   name: { type: 'text', sql: 'name' },

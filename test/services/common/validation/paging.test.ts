@@ -1,8 +1,8 @@
 /** Page sizes and page tokens. */
 
+import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../../interceptors/src/index.js';
 import {
   cursorPatterns,
   PAGE_TOKEN_CHARACTERS_MAX,
