@@ -1,16 +1,15 @@
 /** The attack in its short form: nothing gets past the guard as it is, and something does when a part is taken out. */
 
 import { execFile } from 'node:child_process';
-import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 240_000;
-const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 const MUTANTS = 3_000;
 /** Where base64url is taken in its canonical spelling alone. */
 const GUARD_FILE = 'interceptors/src/token/compact.ts';
@@ -53,14 +52,7 @@ describe('npm run attack', function () {
 
   it('exits 1 when tokens may be spelt in several ways', async () => {
     const copy = join(folder.path, 'unguarded');
-    for (const part of ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proto']) {
-      await cp(join(PROJECT_FOLDER, part), join(copy, part), { recursive: true });
-    }
-    await symlink(join(PROJECT_FOLDER, 'node_modules'), join(copy, 'node_modules'));
-    const file = join(copy, GUARD_FILE);
-    const source = await readFile(file, 'utf8');
-    expect(source).to.contain(GUARD);
-    await writeFile(file, source.replace(GUARD, 'return bytes;'));
+    await copyProject(copy, { file: GUARD_FILE, from: GUARD, to: 'return bytes;' });
     const { code, figures } = await attackIn(copy, ['--part', 'tokens', '--mutants', '100']);
     expect(code).to.equal(1);
     expect(figures.complete).to.equal(true);

@@ -3,12 +3,11 @@
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { PROJECT_FOLDER } from '../../support/project-copy.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 const TEST_TIMEOUT_MS = 180_000;
 
 /**

@@ -7,7 +7,8 @@ import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { copyWithout, PROJECT_FOLDER, runDrill } from './run-drill.js';
+import { PROJECT_FOLDER } from '../../support/project-copy.js';
+import { copyWithout, runDrill } from './run-drill.js';
 
 const TEST_TIMEOUT_MS = 180_000;
 /** One fault of the broker, one of the way to auth, one of an instance and one of auth itself. */

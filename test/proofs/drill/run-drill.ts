@@ -1,14 +1,13 @@
 /** Running `npm run drill` in this project, or in a copy of it with a guard taken out. */
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
+import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
 /** This project. */
-export const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** How a drill has ended. */
 export interface Drilled<Figures> {
@@ -46,13 +45,8 @@ export async function copyWithout(
   copy: string,
   guard: { readonly file: string; readonly line: string; readonly instead: string },
 ): Promise<string> {
-  for (const part of ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proto']) {
-    await cp(join(PROJECT_FOLDER, part), join(copy, part), { recursive: true });
-  }
-  await symlink(join(PROJECT_FOLDER, 'node_modules'), join(copy, 'node_modules'));
-  const file = join(copy, guard.file);
-  const source = await readFile(file, 'utf8');
+  const source = await readFile(join(PROJECT_FOLDER, guard.file), 'utf8');
   expect(source.split(guard.line)).to.have.lengthOf(2);
-  await writeFile(file, source.replace(guard.line, guard.instead));
+  await copyProject(copy, { file: guard.file, from: guard.line, to: guard.instead });
   return copy;
 }

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { FAILPOINTS } from '../../../proofs/drill/failpoints.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { copyWithout, PROJECT_FOLDER, runDrill } from './run-drill.js';
+import { PROJECT_FOLDER } from '../../support/project-copy.js';
+import { copyWithout, runDrill } from './run-drill.js';
 
 const TEST_TIMEOUT_MS = 180_000;
 /** What can still be undone: nothing that may have handed out goods. */

@@ -1,16 +1,15 @@
 /** The traces prove what they say: all is found as the rules are, and what is missed or wrongly found is told. */
 
 import { execFile } from 'node:child_process';
-import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { RECORDING } from '../../../proofs/traces/recording.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../../..', import.meta.url));
 const RULES_FILE = 'services/auth/security/anomaly-rules.ts';
 
 interface Figures {
@@ -76,14 +75,7 @@ describe('npm run traces', function () {
   /** The traces of a copy of the code in which one line of the rules is another. */
   async function tracesWith(from: string, to: string): Promise<Outcome> {
     const copy = join(folder.path, String(performance.now()));
-    for (const part of ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proto']) {
-      await cp(join(PROJECT_FOLDER, part), join(copy, part), { recursive: true });
-    }
-    await symlink(join(PROJECT_FOLDER, 'node_modules'), join(copy, 'node_modules'));
-    const file = join(copy, RULES_FILE);
-    const source = await readFile(file, 'utf8');
-    expect(source).to.contain(from);
-    await writeFile(file, source.replace(from, to));
+    await copyProject(copy, { file: RULES_FILE, from, to });
     return await tracesIn(copy);
   }
 
