@@ -2,14 +2,17 @@
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUF = join(ROOT, 'node_modules', '.bin', 'buf');
-const GENERATED = join('proto', 'gen');
-const IMAGE = join(GENERATED, 'image.binpb');
+/** Where generated code stands: that of the services, and that of the library, which must stand alone. */
+const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen')];
+const LIBRARY_TEMPLATE = join('interceptors', 'buf.gen.yaml');
+const IMAGE = join('proto', 'gen', 'image.binpb');
+const BREAKING_RULES = JSON.stringify({ version: 'v2', breaking: { use: ['WIRE_JSON'] } });
 const BASELINE = join('proto', 'baseline.binpb');
 
 const { values: options } = parseArgs({
@@ -30,7 +33,7 @@ try {
 }
 
 async function moveBaseline(): Promise<void> {
-  await buf('breaking', '--against', BASELINE);
+  await inScratchFolder(refuseBreakingChanges);
   // An image, unlike a plain descriptor set, remembers which files are only imported; without that,
   // `buf breaking` would report the well-known types as deleted.
   await buf('build', '--exclude-source-info', '--output', BASELINE);
@@ -38,25 +41,41 @@ async function moveBaseline(): Promise<void> {
 }
 
 async function generateOrCheck(): Promise<void> {
-  const scratch = await mkdtemp(join(tmpdir(), 'portcullis-generate-'));
-  try {
+  await inScratchFolder(async (scratch) => {
     const fresh = await generate(scratch);
     const stale = await differences(fresh);
     if (!options.check) {
       await apply(fresh, stale);
     } else if (stale.length > 0) {
       throw new Error(['generated files are out of date; run `npm run generate`:', ...stale].join('\n  '));
+    } else {
+      await refuseBreakingChanges(scratch);
     }
+  });
+}
+
+async function inScratchFolder(work: (scratch: string) => Promise<void>): Promise<void> {
+  const scratch = await mkdtemp(join(tmpdir(), 'portcullis-generate-'));
+  try {
+    await work(scratch);
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
 }
 
+/** Compares the schema with the baseline. buf compares one image with one image, and the schema has two modules. */
+async function refuseBreakingChanges(scratch: string): Promise<void> {
+  const image = join(scratch, 'schema.binpb');
+  await buf('build', '--output', image);
+  await buf('breaking', image, '--against', BASELINE, '--config', BREAKING_RULES);
+}
+
 /** Runs the generators into `scratch`, and returns what they wrote by its path in the repository. */
 async function generate(scratch: string): Promise<Map<string, Buffer>> {
-  await mkdir(join(scratch, GENERATED), { recursive: true });
+  for (const folder of GENERATED) await mkdir(join(scratch, folder), { recursive: true });
   await Promise.all([
     buf('generate', '--output', scratch),
+    buf('generate', '--template', LIBRARY_TEMPLATE, '--output', scratch),
     // Source info is comments and positions: it would make the image change with every comment.
     buf('build', '--as-file-descriptor-set', '--exclude-source-info', '--output', join(scratch, IMAGE)),
   ]);
@@ -90,21 +109,18 @@ async function apply(fresh: ReadonlyMap<string, Buffer>, stale: readonly string[
   console.log(`${fresh.size} generated files are up to date`);
 }
 
-/** Every file of `<base>/proto/gen`, by its path relative to `base`. */
+/** Every generated file below `base`, by its path relative to `base`. */
 async function filesBelow(base: string): Promise<Map<string, Buffer>> {
-  const folder = join(base, GENERATED);
-  await mkdir(folder, { recursive: true });
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-  const paths = entries
-    .filter((entry) => entry.isFile())
-    .map((entry) =>
-      join(entry.parentPath, entry.name)
-        .slice(base.length)
-        .replace(/^[/\\]/, ''),
-    );
-  return new Map(
-    await Promise.all(paths.map(async (path) => [path, await readFile(join(base, path))] as const)),
-  );
+  const files = new Map<string, Buffer>();
+  for (const folder of GENERATED) {
+    await mkdir(join(base, folder), { recursive: true });
+    for (const entry of await readdir(join(base, folder), { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile()) continue;
+      const path = join(entry.parentPath, entry.name);
+      files.set(relative(base, path), await readFile(path));
+    }
+  }
+  return files;
 }
 
 /** Runs buf in the repository's root; throws what it printed when it fails. */

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import { credentials, status } from '@grpc/grpc-js';
-import { errorOf } from '../interceptors/client.js';
+import { errorOf } from '@portcullis/guard/client';
 import type { LoginResponse } from '../proto/gen/auth/v1/auth_service.js';
 import { AuthServiceClient } from '../proto/gen/auth/v1/auth_service.js';
 import type { WatchStockResponse } from '../proto/gen/inventory/v1/inventory_service.js';

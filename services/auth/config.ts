@@ -1,7 +1,7 @@
 /** The configuration of auth, out of the environment and the bootstrap file. */
 
 import { z } from 'zod';
-import type { ConfigurationFault } from '../common/env.js';
+import type { ConfigurationFault } from '../common/config/env.js';
 import {
   base64urlBytes,
   fileContents,
@@ -20,33 +20,33 @@ import {
   url,
   wholeNumber,
   withDefault,
-} from '../common/env.js';
-import type { TlsSettings } from '../common/tls.js';
-import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+} from '../common/config/env.js';
 import {
   type ConfiguredIssuer,
   parseTrustedIssuers,
   TRUSTED_ISSUERS_VARIABLES,
-} from '../common/trusted-issuers.js';
-import { REVOKING_RULES } from './anomaly-watch.js';
-import type { Bootstrap } from './bootstrap.js';
-import { clientIdFault, clientSecretFault, parseClientKey } from './clients.js';
-import { KEY_ROTATION_DAYS_DEFAULT } from './key-life.js';
-import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys.js';
-import { passwordFault } from './passwords.js';
-import { OWN_AUDIENCE, ROLES } from './roles.js';
-import type { AnomalyRule } from './security-events.js';
-import type { Endpoint, ReviewSettings } from './security-review.js';
-import { LOGIN_BINDINGS, type LoginBinding } from './sessions.js';
-import { LIST_LENGTH_MAX } from './text-checks.js';
+} from '../common/config/trusted-issuers.js';
+import type { TlsSettings } from '../common/tls/tls.js';
+import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
+import { LIST_LENGTH_MAX } from '../common/validation/text-checks.js';
+import type { Bootstrap } from './accounts/bootstrap.js';
+import { passwordFault } from './accounts/passwords.js';
+import { OWN_AUDIENCE, ROLES } from './accounts/roles.js';
+import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
+import { clientIdFault, clientSecretFault, parseClientKey } from './clients/clients.js';
+import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
+import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
+import { REVOKING_RULES } from './security/anomaly-watch.js';
+import type { AnomalyRule } from './security/events.js';
+import type { Endpoint, ReviewSettings } from './security/review.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
   FAILURES_PER_PEER_DEFAULT,
   type ThrottleLimits,
   WINDOW_SECONDS_DEFAULT,
-} from './throttle.js';
-import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens.js';
-import { parseUsername, USERNAME_RULE } from './usernames.js';
+} from './security/throttle.js';
+import { LOGIN_BINDINGS, type LoginBinding } from './sessions/sessions.js';
+import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens/tokens.js';
 
 /** The shortest lease that can be kept up, in milliseconds. */
 export const LEASE_MS_MIN = 100;

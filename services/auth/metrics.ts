@@ -1,11 +1,11 @@
 /** What auth counts of itself, beside what every guarded service does: events, refreshes, anomalies, keys, lag. */
 
-import type { Clock } from '../../interceptors/clock.js';
-import type { InstanceRecord } from './instances.js';
-import type { KeyPurpose } from './keys.js';
-import { ANOMALY_RULES, type AnomalyRule, SECURITY_EVENT_TYPES } from './security-events.js';
-import type { EventCounts } from './security-log.js';
-import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions.js';
+import type { Clock } from '@portcullis/guard/clock';
+import type { KeyPurpose } from './keys/keys.js';
+import type { InstanceRecord } from './revocation/instances.js';
+import type { EventCounts } from './security/event-log.js';
+import { ANOMALY_RULES, type AnomalyRule, SECURITY_EVENT_TYPES } from './security/events.js';
+import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/sessions.js';
 
 /** One number, in the form in which it is registered. */
 export interface AuthMetric {

@@ -1,17 +1,17 @@
 /** The transactions of auth in PostgreSQL: every kind of row behind one handle. */
 
-import type { Database, Sql } from '../common/database.js';
-import { forgetRequests, oncePerRequest } from '../common/requests.js';
-import { createClientRows } from './client-store.js';
-import { createKeyRows } from './key-store.js';
-import type { LogBatch } from './revocation-log.js';
-import { createRevocationRows } from './revocation-store.js';
-import type { EventObserver } from './security-log.js';
-import { createSecurityEventRows, createSecurityStreamRows } from './security-store.js';
-import { createSessionRows } from './session-store.js';
-import { createLoginNetworkRows, dropOldAttempts } from './throttle-store.js';
+import type { Database, Sql } from '../common/database/database.js';
+import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import { createUserRows } from './accounts/store.js';
+import { createClientRows } from './clients/store.js';
+import { createKeyRows } from './keys/store.js';
+import type { LogBatch } from './revocation/log.js';
+import { createRevocationRows } from './revocation/store.js';
+import type { EventObserver } from './security/event-log.js';
+import { createSecurityEventRows, createSecurityStreamRows } from './security/store.js';
+import { createLoginNetworkRows, dropOldAttempts } from './security/throttle-store.js';
+import { createSessionRows } from './sessions/store.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
-import { createUserRows } from './user-store.js';
 
 /** Most rows of one kind that one cleaning drops. */
 export const CLEANING_ROWS_MAX = 1000;

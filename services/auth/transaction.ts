@@ -1,14 +1,14 @@
 /** The handle of one database transaction of auth: what every domain file may do inside it, and after it. */
 
-import type { ClientRows } from './clients.js';
-import type { KeyRows } from './keys.js';
-import type { RevocationRows } from './revocations.js';
-import type { SecurityEventRows } from './security-events.js';
-import type { SecurityStreamRows } from './security-log.js';
-import type { SessionRows } from './sessions.js';
-import type { LoginNetworkRows } from './throttle.js';
-import type { TokenRows } from './tokens.js';
-import type { UserRows } from './users.js';
+import type { UserRows } from './accounts/users.js';
+import type { ClientRows } from './clients/clients.js';
+import type { KeyRows } from './keys/keys.js';
+import type { RevocationRows } from './revocation/revocations.js';
+import type { SecurityStreamRows } from './security/event-log.js';
+import type { SecurityEventRows } from './security/events.js';
+import type { LoginNetworkRows } from './security/throttle.js';
+import type { SessionRows } from './sessions/sessions.js';
+import type { TokenRows } from './tokens/tokens.js';
 
 /**
  * One transaction, read committed. Rows are locked in one order everywhere, so that no two

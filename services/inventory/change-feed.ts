@@ -9,8 +9,8 @@
  * have ended, whatever is still missing was rolled back.
  */
 
-import type { Clock } from '../../interceptors/clock.js';
-import { ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
 
 /** Without a hint the database is asked this often. */
 export const POLL_INTERVAL_MS = 1_000;

@@ -1,6 +1,6 @@
 /** InventoryService: from messages to the domain and back. */
 
-import { type Principal, principalOf, serverStream, signalOf, unary } from '../../interceptors/index.js';
+import { type Principal, principalOf, serverStream, signalOf, unary } from '@portcullis/guard';
 import {
   StockChangeKind as ChangeKindMessage,
   type InventoryServiceServer,

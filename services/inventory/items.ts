@@ -1,6 +1,6 @@
 /** The catalogue: items are created, read, and their stock on hand is adjusted. */
 
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import {
   type Actor,
   type Caller,

@@ -1,13 +1,13 @@
 /** Inventory as a process: the one place where its parts are put together. */
 
-import { createGuard, systemClock } from '../../interceptors/index.js';
+import { createGuard, systemClock } from '@portcullis/guard';
 import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
-import { openDatabase } from '../common/database.js';
-import { createGuardMetrics } from '../common/guard-metrics.js';
-import { hostMethods, startHost } from '../common/host.js';
-import { createLog } from '../common/log.js';
-import { exitWith, runMain, runUntilSignal } from '../common/process.js';
-import { openTls } from '../common/tls.js';
+import { openDatabase } from '../common/database/database.js';
+import { hostMethods, startHost } from '../common/host/host.js';
+import { createLog } from '../common/host/log.js';
+import { exitWith, runMain, runUntilSignal } from '../common/host/process.js';
+import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
+import { openTls } from '../common/tls/tls.js';
 import { createChangeFeed } from './change-feed.js';
 import { type Config, parseConfig } from './config.js';
 import { createHandlers } from './handlers.js';

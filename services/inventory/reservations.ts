@@ -1,6 +1,6 @@
 /** Units set aside for a user: reserved all lines or none, then committed, released or expired exactly once. */
 
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '@portcullis/guard/errors';
 import { unknownItem } from './items.js';
 import {
   type Actor,

@@ -1,11 +1,11 @@
 /** What the domain needs, in SQL: every statement of the service stands in this file. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Database, Sql } from '../common/database.js';
-import { type FilterFields, filterOf } from '../common/filter.js';
-import type { Log } from '../common/log.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
-import { forgetRequests, oncePerRequest } from '../common/requests.js';
+import type { Database, Sql } from '../common/database/database.js';
+import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import type { Log } from '../common/host/log.js';
+import { type FilterFields, filterOf } from '../common/validation/filter.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import type { ChangeStore, StockLevel } from './change-feed.js';
 import type { ChangePage, FilteredPage, ItemStore, ItemTransaction, StockChange } from './items.js';
 import type {

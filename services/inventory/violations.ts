@@ -1,6 +1,6 @@
 /** What is wrong with a request, collected so that its caller learns of everything at once. */
 
-import { type FieldViolation, ServiceError } from '../../interceptors/errors.js';
+import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
 import type { Money } from './stock.js';
 
 /** Violations reported at most: they travel in trailers, whose size peers limit. */

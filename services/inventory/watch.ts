@@ -9,7 +9,7 @@
  */
 
 import { createHash } from 'node:crypto';
-import { invalidField } from '../../interceptors/errors.js';
+import { invalidField } from '@portcullis/guard/errors';
 import type { ChangeFeed, StockLevel } from './change-feed.js';
 import { unknownItem } from './items.js';
 import { Violations } from './violations.js';

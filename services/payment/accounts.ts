@@ -1,9 +1,9 @@
 /** Accounts: opening them, putting money in, and reading what moved. */
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import type { Caller } from './caller.js';
 import { checkAmount, checkCurrency, checkId, checkRequestId, requireValid } from './fields.js';
 import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
-import { MINOR_UNITS_MAX, type Money } from './money.js';
 
 /** A request that must take effect once, however often it is sent. */
 export interface OnceRequest {

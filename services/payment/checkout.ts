@@ -12,14 +12,14 @@
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Clock } from '../../interceptors/clock.js';
-import { type ErrorCode, type FieldViolation, ServiceError } from '../../interceptors/errors.js';
+import type { Clock } from '@portcullis/guard/clock';
+import { type ErrorCode, type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+import { MINOR_UNITS_MAX } from '../common/money.js';
 import { accountNotFound } from './accounts.js';
 import type { Caller } from './caller.js';
 import { checkId, checkLines, checkRequestId, type OrderLine, requireValid } from './fields.js';
 import type { Authoriser, Inventory, Reservation, Settlement } from './inventory.js';
 import { type Books, captureTransfer } from './ledger.js';
-import { MINOR_UNITS_MAX } from './money.js';
 import type { Payment } from './payments.js';
 
 /** The step that is taken next; `captured` and `failed` are the ends. */

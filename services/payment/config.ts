@@ -15,14 +15,14 @@ import {
   text,
   url,
   withDefault,
-} from '../common/env.js';
-import type { TlsSettings } from '../common/tls.js';
-import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common/tls-config.js';
+} from '../common/config/env.js';
 import {
   type ConfiguredIssuer,
   parseTrustedIssuers,
   TRUSTED_ISSUERS_VARIABLES,
-} from '../common/trusted-issuers.js';
+} from '../common/config/trusted-issuers.js';
+import type { TlsSettings } from '../common/tls/tls.js';
+import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
 
 /** Everything that can be configured. */
 export interface Config {

@@ -1,6 +1,6 @@
 /** Checks of request fields that tell of all faults together. */
-import { type FieldViolation, ServiceError } from '../../interceptors/errors.js';
-import { isCurrency, type Money } from './money.js';
+import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+import { isCurrency, type Money } from '../common/money.js';
 
 /** Characters of a `request_id` at most. */
 export const REQUEST_ID_CHARACTERS_MAX = 255;

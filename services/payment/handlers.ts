@@ -1,6 +1,6 @@
 /** The methods of PaymentService: messages to domain and back. */
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { principalOf, signalOf, stillAllowed, unary } from '../../interceptors/index.js';
+import { principalOf, signalOf, stillAllowed, unary } from '@portcullis/guard';
 import {
   type Account as AccountMessage,
   EntryKind as EntryKindMessage,

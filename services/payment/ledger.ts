@@ -1,5 +1,5 @@
 /** Double entry: what may be written into the books, as balanced transfers. */
-import type { Money } from './money.js';
+import type { Money } from '../common/money.js';
 
 /** What moves money. */
 export type EntryKind = 'DEPOSIT' | 'CAPTURE' | 'REFUND';

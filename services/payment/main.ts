@@ -1,6 +1,6 @@
 /** Payment as a process. */
-import { runMain } from '../common/process.js';
-import { runPayment } from './assembly.js';
+import { runMain } from '../common/host/process.js';
+import { runPayment } from './compose.js';
 import { parseConfig } from './config.js';
 
 await runMain(() => runPayment(parseConfig(process.env)));

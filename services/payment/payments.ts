@@ -1,9 +1,9 @@
 /** Payments: what they are, how far they have come, and reading them. */
-import { ServiceError } from '../../interceptors/errors.js';
+import { ServiceError } from '@portcullis/guard/errors';
+import type { Money } from '../common/money.js';
 import type { PageRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { checkId, type OrderLine, requireValid } from './fields.js';
-import type { Money } from './money.js';
 
 /** How far a payment has come, as its owner sees it. */
 export type PaymentState = 'PENDING' | 'CAPTURED' | 'FAILED';

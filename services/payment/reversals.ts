@@ -5,13 +5,13 @@
  * too late once the goods may have left. A refund is a transfer of its own, so the books show both ways.
  */
 import { randomUUID } from 'node:crypto';
-import { invalidField, ServiceError } from '../../interceptors/errors.js';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { accountNotFound, type OnceRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { type Change, type Failure, isUndoable, type Saga } from './checkout.js';
 import { checkAmount, checkId, checkReason, checkRequestId, requireValid } from './fields.js';
 import { type Books, refundTransfer } from './ledger.js';
-import { MINOR_UNITS_MAX, type Money } from './money.js';
 import { type Payment, paymentNotFound } from './payments.js';
 
 /** One transaction on one payment and the books. */

@@ -1,11 +1,11 @@
 /** The books in PostgreSQL. What must always be true of them is enforced by the schema; see the migrations. */
 import { randomUUID } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import { type FieldViolation, ServiceError } from '../../interceptors/errors.js';
-import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database.js';
-import { type FilterFields, filterOf } from '../common/filter.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../common/paging.js';
-import { oncePerRequest } from '../common/requests.js';
+import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database/database.js';
+import { oncePerRequest } from '../common/database/requests.js';
+import { type FilterFields, filterOf } from '../common/validation/filter.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import type { AccountsStore } from './accounts.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
 import type { OrderLine } from './fields.js';

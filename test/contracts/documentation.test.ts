@@ -5,8 +5,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 
-import { THRESHOLDS } from '../../services/auth/anomaly-rules.js';
-import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security-events.js';
+import { THRESHOLDS } from '../../services/auth/security/anomaly-rules.js';
+import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security/events.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const SERVICES = ['auth', 'inventory', 'payment'];
@@ -128,7 +128,7 @@ async function variablesOf(service: string): Promise<string[]> {
   const own = await read(join('services', service, 'config.ts'));
   expect(own, service).to.include('...TLS_VARIABLES');
   expect(own, service).to.include('...TRUSTED_ISSUERS_VARIABLES');
-  const shared = ['services/common/tls-config.ts', 'services/common/trusted-issuers.ts'];
+  const shared = ['services/common/tls/tls-config.ts', 'services/common/config/trusted-issuers.ts'];
   const source = [own, ...(await Promise.all(shared.map(read)))].join('\n');
   const keys = [...source.matchAll(/^ {2}([A-Z][A-Z_]+): /gm)].map(([, name]) => name ?? '');
   expect(keys, service).to.include('DATABASE_URL');

@@ -2,10 +2,10 @@
 
 import { createHmac, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign } from 'jose';
-import type { Caller } from '../../interceptors/admission.js';
-import type { Clock, Timers } from '../../interceptors/clock.js';
-import type { TokenClaims } from '../../interceptors/token-claims.js';
-import { VerifiedToken } from '../../interceptors/verified-tokens.js';
+import type { Clock, Timers } from '../../interceptors/src/clock.js';
+import { VerifiedToken } from '../../interceptors/src/revocation/verified-tokens.js';
+import type { Caller } from '../../interceptors/src/server/admission.js';
+import type { TokenClaims } from '../../interceptors/src/token/claims.js';
 import { Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 

@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { expect } from 'chai';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const COPIED = ['package.json', 'buf.yaml', 'buf.gen.yaml', 'proto', 'scripts/generate.ts'];
+const COPIED = ['package.json', 'buf.yaml', 'buf.gen.yaml', 'interceptors', 'proto', 'scripts/generate.ts'];
 const CHANGED = 'proto/gen/portcullis/type/v1/money.ts';
 const MISSING = 'proto/gen/google/rpc/status.ts';
 const LEFT_OVER = 'proto/gen/google/rpc/code.ts';

@@ -7,7 +7,6 @@ import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { credentials } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -19,12 +18,12 @@ import { isPortFree } from '../../scripts/system/ports.js';
 import { startTimeOf } from '../../scripts/system/processes.js';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { PROJECT_FOLDER } from '../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 120_000;
 const POLL_MS = 50;
 const GONE_WITHIN_MS = 15_000;
 const SKU = 'LAMP-01';
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 
 /** A start under way, and what it has printed. */
 interface Start {

@@ -1,19 +1,17 @@
 /** The tour proves what it says: it succeeds against the system as it is, and fails when a guard is taken out. */
 
 import { execFile } from 'node:child_process';
-import { cp, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { copyProject, PROJECT_FOLDER } from '../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 120_000;
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const STEPS_MIN = 12;
 /** Where the interceptor refuses a revoked token. */
-const GUARD_FILE = 'interceptors/admission.ts';
+const GUARD_FILE = 'interceptors/src/server/admission.ts';
 const GUARD_LINE = /^.*return 'TOKEN_REVOKED';$/gm;
 
 describe('npm run tour', function () {
@@ -40,14 +38,7 @@ describe('npm run tour', function () {
 
   it('exits 1 when the interceptor no longer asks whether a token was revoked', async () => {
     const copy = join(folder.path, 'unguarded');
-    for (const part of ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proto']) {
-      await cp(join(PROJECT_FOLDER, part), join(copy, part), { recursive: true });
-    }
-    await symlink(join(PROJECT_FOLDER, 'node_modules'), join(copy, 'node_modules'));
-    const file = join(copy, GUARD_FILE);
-    const source = await readFile(file, 'utf8');
-    expect(source.match(GUARD_LINE)).to.have.length.of.at.least(1);
-    await writeFile(file, source.replace(GUARD_LINE, ''));
+    await copyProject(copy, { file: GUARD_FILE, from: GUARD_LINE, to: '' });
     const { code, output } = await tourIn(copy);
     expect(code).to.equal(1);
     expect(output)

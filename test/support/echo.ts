@@ -19,7 +19,7 @@ import {
   serverStream,
   signalOf,
   unary,
-} from '../../interceptors/index.js';
+} from '@portcullis/guard';
 import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 import { AUDIENCE, ISSUER, type TestIssuer } from './issuer.js';
 

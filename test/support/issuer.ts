@@ -1,8 +1,8 @@
 /** An issuer in memory, for tests of the library: real keys, real signatures, a log that answers syncs. */
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import type { RevocationSource } from '@portcullis/guard';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
-import type { RevocationSource } from '../../interceptors/index.js';
 import {
   Broadcast,
   Entry,

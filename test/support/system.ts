@@ -2,7 +2,7 @@
 
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import { status } from '@grpc/grpc-js';
-import { errorOf } from '../../interceptors/client.js';
+import { errorOf } from '@portcullis/guard/client';
 import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';

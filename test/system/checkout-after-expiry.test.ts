@@ -4,11 +4,11 @@ import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
-import { errorOf } from '../../interceptors/client.js';
+import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../proofs/drill/failpoints.js';
+import { CURRENCY, openShop, type Shop } from '../../proofs/drill/shop.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
-import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../scripts/drill/failpoints.js';
-import { CURRENCY, openShop, type Shop } from '../../scripts/drill/shop.js';
 import { ask } from '../../scripts/system/calls.js';
 import { rejectionOf } from '../support/rejection.js';
 
@@ -28,7 +28,7 @@ describe('a checkout whose process was killed', function () {
       accessTokenSeconds: TOKEN_SECONDS,
       paymentProgram: (dataDir) => {
         Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
-        const script = join('scripts', 'drill', 'mortal-payment.ts');
+        const script = join('proofs', 'drill', 'mortal-payment.ts');
         return { script, environment: { [ORDERS_VARIABLE]: files.orders } };
       },
       prepare: () => order(1, undefined),

@@ -15,7 +15,9 @@ import { sharedSystem } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
 const CALL_TIMEOUT_MS = 10_000;
-const PROTO_FOLDER = fileURLToPath(new URL('../../proto', import.meta.url));
+const PROTO_FOLDERS = ['../../proto', '../../interceptors/proto'].map((path) =>
+  fileURLToPath(new URL(path, import.meta.url)),
+);
 const SCHEMA: PackageDefinition = loadSync(
   [
     'auth/v1/auth_service.proto',
@@ -26,7 +28,7 @@ const SCHEMA: PackageDefinition = loadSync(
     'google/rpc/status.proto',
     'google/rpc/error_details.proto',
   ],
-  { includeDirs: [PROTO_FOLDER], keepCase: true, longs: String, enums: String, defaults: true, oneofs: true },
+  { includeDirs: PROTO_FOLDERS, keepCase: true, longs: String, enums: String, defaults: true, oneofs: true },
 );
 
 /** A message as this peer sees it: names as in the `.proto`, integers of 64 bits as text. */

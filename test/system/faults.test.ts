@@ -7,7 +7,6 @@ import type { Server } from 'node:net';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { ask } from '../../scripts/system/calls.js';
 import type { Proc } from '../../scripts/system/parts.js';
@@ -17,6 +16,7 @@ import { startSystem } from '../../scripts/system/system.js';
 import { SystemError } from '../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { PROJECT_FOLDER } from '../support/project-copy.js';
 import { rejectionOf } from '../support/rejection.js';
 import type { SystemClients, TestSystem } from '../support/system.js';
 import { clientsOf, outcomeOf, startTestSystem } from '../support/system.js';
@@ -26,7 +26,6 @@ const TEST_TIMEOUT_MS = 90_000;
 const PATIENCE_MS = 20_000;
 const POLL_MS = 50;
 const OBSERVED_MS = 1_500;
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 
 describe('a system with a part missing', function () {

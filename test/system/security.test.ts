@@ -5,9 +5,9 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { REPORT_INTERVAL_MS } from '@portcullis/guard';
 import { expect } from 'chai';
 import pg from 'pg';
-import { REPORT_INTERVAL_MS } from '../../interceptors/index.js';
 import {
   FindingGrade,
   SecurityEventType,

@@ -3,8 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { createServiceTokenSource } from '@portcullis/guard/client';
 import { expect } from 'chai';
-import { createServiceTokenSource } from '../../interceptors/client.js';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask, credentialsOf } from '../../scripts/system/calls.js';
 import { ForeignIssuer } from '../support/foreign-issuer.js';

@@ -1,17 +1,17 @@
 /** Broadcasts of what has just been revoked: they make revocation fast, and nothing depends on them. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ConnectionOptions, NatsConnection } from 'nats';
-import { connect, Events } from 'nats';
 import {
   BROADCAST_SUBJECT,
   BROKER_RECONNECT_WAIT_MS,
   type BrokerFiles,
   brokerConnection,
-} from '../../../interceptors/index.js';
+} from '@portcullis/guard';
+import type { ConnectionOptions, NatsConnection } from 'nats';
+import { connect, Events } from 'nats';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import type { BroadcastSigner } from '../keys.js';
-import type { LogBatch } from '../revocation-log.js';
+import type { BroadcastSigner } from '../keys/keys.js';
+import type { LogBatch } from '../revocation/log.js';
 import { entryMessageOf } from './revocation-messages.js';
 
 /** Most entries in one message, which stays far below the broker's usual limit of 1 MiB. */

@@ -1,16 +1,11 @@
 /** The tokens of other issuers, verified as every guard verifies them, for whoever wants to exchange one. */
 
-import { type Clock, systemClock, systemTimers } from '../../../interceptors/clock.js';
-import { ServiceError } from '../../../interceptors/errors.js';
-import type { GuardLog } from '../../../interceptors/feed-runner.js';
-import type { Plaintext } from '../../../interceptors/plaintext.js';
-import {
-  createTrustedIssuers,
-  issuerNamedIn,
-  type TrustedIssuer,
-} from '../../../interceptors/trusted-issuers.js';
-import { OWN_AUDIENCE } from '../roles.js';
-import type { ForeignTokens } from '../tokens.js';
+import type { GuardLog, Plaintext, TrustedIssuer } from '@portcullis/guard';
+import { type Clock, systemClock, systemTimers } from '@portcullis/guard/clock';
+import { ServiceError } from '@portcullis/guard/errors';
+import { createTrustedIssuers, issuerNamedIn } from '@portcullis/guard/internal';
+import { OWN_AUDIENCE } from '../accounts/roles.js';
+import type { ForeignTokens } from '../tokens/tokens.js';
 
 /** Another issuer, and what its tokens call our services where that is not their own name. */
 export interface NamingIssuer extends TrustedIssuer {

@@ -4,14 +4,14 @@ import type {
   RefusedCalls as RefusedMessage,
   Report as ReportMessage,
 } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { plainText } from '../security-events.js';
+import { plainText } from '../security/events.js';
 import {
   REPORT_CLOCK_DIFFERENCE_SECONDS_MAX,
   REPORT_ROWS_MAX,
   type ReportedCaller,
   type ServiceReport,
-} from '../service-reports.js';
-import { networkOfAddress } from '../throttle.js';
+} from '../security/service-reports.js';
+import { networkOfAddress } from '../security/throttle.js';
 
 /**
  * A report in the words of the domain; undefined when it makes no sense, or is of another time: an old one that is

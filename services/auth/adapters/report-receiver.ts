@@ -1,18 +1,18 @@
 /** The reports of services, as the broker brings them: believed as far as their signature reaches. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { compactVerify } from 'jose';
-import { connect, type Msg, type NatsConnection } from 'nats';
 import {
   BROKER_RECONNECT_WAIT_MS,
   type BrokerFiles,
   brokerConnection,
   REPORT_SUBJECT,
   REPORT_TYPE,
-} from '../../../interceptors/index.js';
+} from '@portcullis/guard';
+import { compactVerify } from 'jose';
+import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { type Client, parseClientKey } from '../clients.js';
-import type { ServiceReport } from '../service-reports.js';
+import { type Client, parseClientKey } from '../clients/clients.js';
+import type { ServiceReport } from '../security/service-reports.js';
 import { reportOf } from './report-messages.js';
 
 /** The longest report that is looked at, in bytes. */

@@ -1,11 +1,8 @@
 /** The guard's own strict reading of access tokens, with keys that come from the database. */
 
-import { parseCompactToken } from '../../../interceptors/compact-token.js';
-import { KeyRing } from '../../../interceptors/key-ring.js';
-import { parseJsonObject } from '../../../interceptors/strict-json.js';
-import { readClaims } from '../../../interceptors/token-claims.js';
-import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys.js';
-import type { VerifyToken } from '../tokens.js';
+import { KeyRing, parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
+import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys/keys.js';
+import type { VerifyToken } from '../tokens/tokens.js';
 
 /**
  * A verifier of this issuer's tokens. It is as strict as the guard because it is the same code:

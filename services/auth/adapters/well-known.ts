@@ -1,9 +1,9 @@
 /** The HTTP endpoints by which other verifiers find this issuer's keys (RFC 7517, RFC 8414). */
 
 import { createHash } from 'node:crypto';
-import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/ops.js';
-import { NEXT_PUBLISHED_SECONDS_MIN } from '../key-life.js';
-import type { PublicKeys, PublishedKey } from '../keys.js';
+import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/host/ops.js';
+import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
+import type { PublicKeys, PublishedKey } from '../keys/keys.js';
 
 /**
  * For how long others may keep the keys, in seconds: a small part of the time for which a key is published before it

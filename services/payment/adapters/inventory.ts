@@ -1,6 +1,7 @@
 /** Inventory by gRPC: on behalf of the user whose call is served, and in the service's own name. */
 import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
 import { connectivityState, Metadata } from '@grpc/grpc-js';
+import { type ErrorCode, ServiceError, signalOf } from '@portcullis/guard';
 import {
   authenticate,
   channelOptionsFor,
@@ -8,9 +9,8 @@ import {
   errorOf,
   type Plaintext,
   type TokenSource,
-} from '../../../interceptors/client.js';
-import type { Clock } from '../../../interceptors/clock.js';
-import { type ErrorCode, ServiceError, signalOf } from '../../../interceptors/index.js';
+} from '@portcullis/guard/client';
+import type { Clock } from '@portcullis/guard/clock';
 import {
   InventoryServiceClient,
   type Reservation as ReservationMessage,

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, ServiceError } from '../../../interceptors/index.js';
+import { createGuard, type Guard, ServiceError } from '@portcullis/guard';
 import {
   AuthServiceClient,
   AuthServiceService,
@@ -30,11 +30,11 @@ import {
 import { ask } from '../../../scripts/system/calls.js';
 import { type Broadcaster, createBroadcaster } from '../../../services/auth/adapters/broadcaster.js';
 import { createRevocationSource } from '../../../services/auth/adapters/revocation-source.js';
-import { createClientHandlers } from '../../../services/auth/client-handlers.js';
-import { createAuthHandlers } from '../../../services/auth/handlers.js';
-import { createKeyHandlers } from '../../../services/auth/key-handlers.js';
-import { createRevocationHandlers } from '../../../services/auth/revocation-handlers.js';
-import type { LogBatch } from '../../../services/auth/revocation-log.js';
+import { createClientHandlers } from '../../../services/auth/clients/handlers.js';
+import { createKeyHandlers } from '../../../services/auth/keys/handlers.js';
+import { createRevocationHandlers } from '../../../services/auth/revocation/handlers.js';
+import type { LogBatch } from '../../../services/auth/revocation/log.js';
+import { createAuthHandlers } from '../../../services/auth/sessions/handlers.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
@@ -48,7 +48,7 @@ import {
   type TestClient,
   type TestUser,
 } from './instance.js';
-import { quietLog } from './revocation-support.js';
+import { quietLog } from './revocation/revocation-support.js';
 
 /** A replica of auth that can be called. */
 export interface Replica extends AuthInstance {

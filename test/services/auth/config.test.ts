@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
-import { ConfigurationError } from '../../../services/common/env.js';
+import { ConfigurationError } from '../../../services/common/config/env.js';
 
 const KEY_ENCRYPTION_KEY = Buffer.alloc(32, 7).toString('base64url');
 const GOOD = {

@@ -1,54 +1,61 @@
 /** Auth without its network side, on a real database, and what its tests share. */
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
+import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
-import { type Clock, systemClock } from '../../../interceptors/clock.js';
-import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
-import { type AccountChanges, createAccountChanges } from '../../../services/auth/account-changes.js';
+import {
+  type AccountChanges,
+  createAccountChanges,
+} from '../../../services/auth/accounts/account-changes.js';
+import { createPasswords, type Passwords } from '../../../services/auth/accounts/passwords.js';
+import type { Role } from '../../../services/auth/accounts/roles.js';
+import { createUsers, type User, type Users } from '../../../services/auth/accounts/users.js';
 import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
-import { type Clients, createClients } from '../../../services/auth/clients.js';
-import { createEpochs, type Epochs } from '../../../services/auth/epochs.js';
-import { createExchange, type Exchange } from '../../../services/auth/exchange.js';
-import { createInstanceStore } from '../../../services/auth/instance-store.js';
-import { createInstances, type Instances } from '../../../services/auth/instances.js';
-import { createKeyLife, type KeyLife, type Rotation } from '../../../services/auth/key-life.js';
-import { readPublishedKeys } from '../../../services/auth/key-store.js';
+import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
+import { createFingerprint, deriveSecret } from '../../../services/auth/keys/derived-secrets.js';
+import { createKeyLife, type KeyLife, type Rotation } from '../../../services/auth/keys/key-life.js';
 import {
   createKeys,
   createPublicKeys,
   type Keys,
   type PublicKeys,
   type SigningAlgorithm,
-} from '../../../services/auth/keys.js';
-import { createLoginFailures } from '../../../services/auth/login-failures.js';
-import { createPasswords, type Passwords } from '../../../services/auth/passwords.js';
-import type { LogBatch } from '../../../services/auth/revocation-log.js';
-import { createRevocationStore } from '../../../services/auth/revocation-store.js';
-import { createRevocations, type Revocations } from '../../../services/auth/revocations.js';
-import type { Role } from '../../../services/auth/roles.js';
-import { createFingerprint, deriveSecret } from '../../../services/auth/secrets.js';
+} from '../../../services/auth/keys/keys.js';
+import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
+import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
+import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
+import type { LogBatch } from '../../../services/auth/revocation/log.js';
+import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
+import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import {
   createSecurityLog,
   type SecurityLog,
   type SecurityStore,
-} from '../../../services/auth/security-log.js';
-import { createSecurityStore } from '../../../services/auth/security-store.js';
-import { createServiceTokens, type ServiceTokens } from '../../../services/auth/service-tokens.js';
+} from '../../../services/auth/security/event-log.js';
+import { createSecurityStore } from '../../../services/auth/security/store.js';
+import {
+  createThrottle,
+  type Throttle,
+  type ThrottleLimits,
+} from '../../../services/auth/security/throttle.js';
+import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
 import {
   createSessions,
   type LoginAttempt,
   type LoginBinding,
   type Sessions,
-} from '../../../services/auth/sessions.js';
+} from '../../../services/auth/sessions/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
-import { createThrottle, type Throttle, type ThrottleLimits } from '../../../services/auth/throttle.js';
-import { createAttemptCounters } from '../../../services/auth/throttle-store.js';
-import { createTokens, type Tokens } from '../../../services/auth/tokens.js';
+import { createExchange, type Exchange } from '../../../services/auth/tokens/exchange.js';
+import { createServiceTokens, type ServiceTokens } from '../../../services/auth/tokens/service-tokens.js';
+import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.js';
 import type { AuthStore } from '../../../services/auth/transaction.js';
-import { createUsers, type User, type Users } from '../../../services/auth/users.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 
 export const ISSUER = 'https://auth.example';
 

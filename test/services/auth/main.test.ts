@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, credentials, status } from '@grpc/grpc-js';
+import { errorOf, type ReceivedError } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import pg from 'pg';
-import { errorOf, type ReceivedError } from '../../../interceptors/client.js';
 import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient, UserState } from '../../../proto/gen/auth/v1/user_service.js';
 import {

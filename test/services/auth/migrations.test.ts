@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { skeletonOf } from '../../../services/auth/usernames.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { skeletonOf } from '../../../services/auth/accounts/usernames.js';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 
 const MIGRATIONS = fileURLToPath(new URL('../../../services/auth/migrations', import.meta.url));

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
-import { sessionRevocation } from '../../../services/auth/revocation-log.js';
+import { sessionRevocation } from '../../../services/auth/revocation/log.js';
 import { clean } from '../../../services/auth/store.js';
 import type { AuthTransaction } from '../../../services/auth/transaction.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

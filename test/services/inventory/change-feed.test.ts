@@ -1,8 +1,8 @@
 /** The feed of changes: against writers that commit out of order, roll back or hang, and a database that goes away. */
 
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import { systemClock } from '../../../interceptors/clock.js';
-import type { Sql } from '../../../services/common/database.js';
+import type { Sql } from '../../../services/common/database/database.js';
 import {
   CHANGES_KEPT_MAX,
   type ChangeFeed,

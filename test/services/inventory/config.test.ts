@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { ConfigurationError } from '../../../services/common/env.js';
+import { ConfigurationError } from '../../../services/common/config/env.js';
 import { parseConfig } from '../../../services/inventory/config.js';
 
 describe('inventory configuration', () => {

@@ -9,10 +9,10 @@ import {
   ServerCredentials,
   status,
 } from '@grpc/grpc-js';
+import { createGuard, type Guard } from '@portcullis/guard';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { CompactSign } from 'jose';
-import { errorOf } from '../../../interceptors/client.js';
-import { createGuard, type Guard } from '../../../interceptors/index.js';
 import {
   type CreateItemRequest,
   InventoryServiceClient,

@@ -1,10 +1,10 @@
 /** An instance of inventory without its network side, on a real database, and what the tests of inventory share. */
 
 import { randomUUID } from 'node:crypto';
-import { systemClock } from '../../../interceptors/clock.js';
-import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { systemClock } from '@portcullis/guard/clock';
+import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
 import { createItem } from '../../../services/inventory/items.js';
 import type { Caller, Item } from '../../../services/inventory/stock.js';

@@ -2,9 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../interceptors/errors.js';
 import { adjustStock, getItem, listStockChanges } from '../../../services/inventory/items.js';
 import {
   commitReservation,

@@ -1,8 +1,8 @@
 /** Opening accounts, putting money in, and reading what moved. */
 import { randomUUID } from 'node:crypto';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
-import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
+import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,

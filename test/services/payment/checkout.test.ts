@@ -1,10 +1,10 @@
 /** Buying: what a buyer is told, and that there is never a charge without goods nor goods without a charge. */
 import { randomUUID } from 'node:crypto';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Buyer, Checkout, CheckoutStore } from '../../../services/payment/checkout.js';
 import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
-import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,

@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { ConfigurationError } from '../../../services/common/env.js';
+import { ConfigurationError } from '../../../services/common/config/env.js';
 import { parseConfig } from '../../../services/payment/config.js';
 
 describe('the configuration of payment', () => {

@@ -1,8 +1,8 @@
 /** Money is conserved at every moment, whatever runs at the same time and whatever fails. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';

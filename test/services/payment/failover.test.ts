@@ -1,10 +1,10 @@
 /** Money is neither lost nor moved twice when the database's primary dies and its standby takes over. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
 import { type ServerPair, startServerPair } from '../../support/standby.js';
-import { startRelay, type TcpRelay } from '../common/tcp-relay.js';
+import { startRelay, type TcpRelay } from '../../support/tcp-relay.js';
 import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 

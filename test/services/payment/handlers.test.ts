@@ -9,9 +9,9 @@ import {
   ServerCredentials,
   status,
 } from '@grpc/grpc-js';
+import { createGuard, type Guard, principalOf } from '@portcullis/guard';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
-import { errorOf } from '../../../interceptors/client.js';
-import { createGuard, type Guard, principalOf } from '../../../interceptors/index.js';
 import {
   type CheckoutResponse,
   EntryKind,

@@ -1,9 +1,9 @@
 /** An instance of payment without its network side, on a real database, and what the tests of payment share. */
 import { randomUUID } from 'node:crypto';
-import { systemClock } from '../../../interceptors/clock.js';
-import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
-import { type Database, openDatabase } from '../../../services/common/database.js';
-import { createLog } from '../../../services/common/log.js';
+import { systemClock } from '@portcullis/guard/clock';
+import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
+import { type Database, openDatabase } from '../../../services/common/database/database.js';
+import { createLog } from '../../../services/common/host/log.js';
 import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
 import type { Caller } from '../../../services/payment/caller.js';
 import {

@@ -7,7 +7,7 @@ import {
   type DatabaseOptions,
   openDatabase,
   violatedConstraint,
-} from '../../../services/common/database.js';
+} from '../../../services/common/database/database.js';
 import { createAccounts } from '../../../services/payment/accounts.js';
 import { createStore } from '../../../services/payment/store.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
-import { type Database, LOCK_TIMEOUT_MS, openDatabase } from '../../../services/common/database.js';
+import { type Database, LOCK_TIMEOUT_MS, openDatabase } from '../../../services/common/database/database.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { breachesIn, callerOf, olga, openInstance, silentLog } from './instance.js';
 

@@ -1,8 +1,8 @@
 /** Payment against a simple model: any sequence of operations, crashes and troubles, command by command. */
 import { randomUUID } from 'node:crypto';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ServiceError } from '../../../interceptors/errors.js';
 import type { Checkout } from '../../../services/payment/checkout.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

@@ -1,9 +1,9 @@
 /** Cancelling payments that are under way, and refunding captured ones: who may, how much, and what the books say. */
 import { randomUUID } from 'node:crypto';
+import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
-import { ServiceError } from '../../../interceptors/errors.js';
+import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Buyer } from '../../../services/payment/checkout.js';
-import { MINOR_UNITS_MAX } from '../../../services/payment/money.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {

@@ -1,6 +1,7 @@
 /** A warehouse in memory that keeps the promises of inventory, and fails where a test wants it to. */
 import { randomUUID } from 'node:crypto';
-import { type ErrorCode, ServiceError } from '../../../interceptors/errors.js';
+import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
+import type { Money } from '../../../services/common/money.js';
 import type { OrderLine } from '../../../services/payment/fields.js';
 import type {
   Inventory,
@@ -8,7 +9,6 @@ import type {
   ReservationState,
   Settlement,
 } from '../../../services/payment/inventory.js';
-import type { Money } from '../../../services/payment/money.js';
 
 /** What can be asked of a warehouse. */
 export type WarehouseMethod = 'reserve' | 'commit' | 'release';

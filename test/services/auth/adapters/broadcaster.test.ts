@@ -2,11 +2,11 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { BROADCAST_SUBJECT, systemClock } from '@portcullis/guard';
+import { BroadcastReader } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import type { NatsConnection } from 'nats';
-import { BroadcastReader } from '../../../../interceptors/broadcasts.js';
-import { BROADCAST_SUBJECT, systemClock } from '../../../../interceptors/index.js';
 import type { Broadcast } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   BACKLOG_ENTRIES_MAX,
@@ -15,19 +15,19 @@ import {
   createBroadcaster,
 } from '../../../../services/auth/adapters/broadcaster.js';
 import { entryMessageOf } from '../../../../services/auth/adapters/revocation-messages.js';
-import { createInstanceStore } from '../../../../services/auth/instance-store.js';
-import { createInstances } from '../../../../services/auth/instances.js';
-import { readPublishedKeys } from '../../../../services/auth/key-store.js';
-import { type BroadcastSigner, createKeys } from '../../../../services/auth/keys.js';
-import { createId, type LogBatch, tokenRevocation } from '../../../../services/auth/revocation-log.js';
-import { createRevocationStore } from '../../../../services/auth/revocation-store.js';
-import { createRevocations, type Revocations } from '../../../../services/auth/revocations.js';
+import { type BroadcastSigner, createKeys } from '../../../../services/auth/keys/keys.js';
+import { readPublishedKeys } from '../../../../services/auth/keys/store.js';
+import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
+import { createInstances } from '../../../../services/auth/revocation/instances.js';
+import { createId, type LogBatch, tokenRevocation } from '../../../../services/auth/revocation/log.js';
+import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
+import { createRevocationStore } from '../../../../services/auth/revocation/store.js';
 import { createAuthStore } from '../../../../services/auth/store.js';
 import type { AuthStore } from '../../../../services/auth/transaction.js';
-import { type Database, openDatabase } from '../../../../services/common/database.js';
+import { type Database, openDatabase } from '../../../../services/common/database/database.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { freshDatabase } from '../../../support/postgres.js';
-import { MIGRATIONS, quietLog } from '../revocation-support.js';
+import { MIGRATIONS, quietLog } from '../revocation/revocation-support.js';
 
 /** Whatever is broadcast, as it came. */
 async function listen(nats: PrivateNats): Promise<{ connection: NatsConnection; heard: Uint8Array[] }> {

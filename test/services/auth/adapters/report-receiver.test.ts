@@ -2,24 +2,24 @@
 
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect } from 'chai';
-import { CompactSign } from 'jose';
-import { type NatsConnection, StringCodec } from 'nats';
-import { systemClock } from '../../../../interceptors/clock.js';
-import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '../../../../interceptors/index.js';
+import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '@portcullis/guard';
+import { systemClock } from '@portcullis/guard/clock';
 import {
   createReportSender,
   REPORTS_WAITING_MAX,
+  ReportCollector,
   startReporting,
-} from '../../../../interceptors/report-sender.js';
-import { ReportCollector } from '../../../../interceptors/security-reports.js';
+} from '@portcullis/guard/internal';
+import { expect } from 'chai';
+import { CompactSign } from 'jose';
+import { type NatsConnection, StringCodec } from 'nats';
 import { Report } from '../../../../proto/gen/portcullis/security/v1/report.js';
 import {
   type ReportReceiver,
   type ReportReceiverDeps,
   receiveReports,
 } from '../../../../services/auth/adapters/report-receiver.js';
-import type { ServiceReport } from '../../../../services/auth/service-reports.js';
+import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, addClient, ISSUER, openAuth, type TestClient } from '../instance.js';

@@ -1,12 +1,12 @@
 /** The library's own feed, fed straight from auth's database. */
 
 import { randomUUID } from 'node:crypto';
+import { systemClock } from '@portcullis/guard/clock';
+import { Feed } from '@portcullis/guard/internal';
 import { expect } from 'chai';
-import { systemClock } from '../../../../interceptors/clock.js';
-import { Feed } from '../../../../interceptors/feed.js';
 import type { Entry } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
-import { openTestLog, question, type TestLog } from '../revocation-support.js';
+import { openTestLog, question, type TestLog } from '../revocation/revocation-support.js';
 
 describe('the source of revocations', () => {
   let log: TestLog;

@@ -9,10 +9,10 @@ import {
   KEYS_CACHE_SECONDS,
   METADATA_PATH,
 } from '../../../../services/auth/adapters/well-known.js';
-import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/key-life.js';
-import type { PublicKeys, PublishedKey } from '../../../../services/auth/keys.js';
-import { createLog } from '../../../../services/common/log.js';
-import { type Ops, startOps } from '../../../../services/common/ops.js';
+import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/keys/key-life.js';
+import type { PublicKeys, PublishedKey } from '../../../../services/auth/keys/keys.js';
+import { createLog } from '../../../../services/common/host/log.js';
+import { type Ops, startOps } from '../../../../services/common/host/ops.js';
 
 const KEY = { kid: 'one', algorithm: 'EdDSA', jwk: '{"kty":"OKP","crv":"Ed25519","x":"AAAA"}' };
 

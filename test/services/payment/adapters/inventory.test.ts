@@ -7,10 +7,10 @@ import {
   ServerCredentials,
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
+import { ServiceError, unary } from '@portcullis/guard';
+import { systemClock } from '@portcullis/guard/clock';
+import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
-import { systemClock } from '../../../../interceptors/clock.js';
-import { ServiceError, unary } from '../../../../interceptors/index.js';
-import { attachState } from '../../../../interceptors/principal.js';
 import {
   InventoryServiceService,
   type Reservation,

@@ -2,14 +2,14 @@
 import './users.js';
 import 'node:crypto';
 import 'pg';
-import '../common/database.js';
-import '../../interceptors/errors.js';
-import '../../interceptors/clock.js';
+import '../common/database/database.js';
+import '@portcullis/guard/errors';
+import '@portcullis/guard/clock';
 import './handlers.js'; // refused: noRestrictedImports
 import './main.js'; // refused: noRestrictedImports
 import './adapters/broadcast.js'; // refused: noRestrictedImports
 import '../inventory/store.js'; // refused: noRestrictedImports
-import '../../interceptors/index.js'; // refused: noRestrictedImports
+import '@portcullis/guard'; // refused: noRestrictedImports
 import '../../proto/gen/auth/v1/auth_service.js'; // refused: noRestrictedImports
 import '../../proto/gen/google/protobuf/timestamp.js'; // refused: noRestrictedImports
 import '@grpc/grpc-js'; // refused: noRestrictedImports

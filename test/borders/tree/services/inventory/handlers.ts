@@ -2,7 +2,7 @@
 import './stock.js';
 import 'node:crypto';
 import '@grpc/grpc-js';
-import '../../interceptors/index.js';
+import '@portcullis/guard';
 import '../../proto/gen/inventory/v1/inventory_service.js';
 import '../../proto/gen/portcullis/type/v1/money.js';
 import '../../proto/gen/google/protobuf/timestamp.js';
@@ -11,9 +11,9 @@ import './main.js'; // refused: noRestrictedImports
 import './config.js'; // refused: noRestrictedImports
 import './adapters/broadcast.js'; // refused: noRestrictedImports
 import '../payment/ledger.js'; // refused: noRestrictedImports
-import '../common/database.js'; // refused: noRestrictedImports
+import '../common/database/database.js'; // refused: noRestrictedImports
 import '../../services/payment/ledger.js'; // refused: noRestrictedImports
-import '../../interceptors/guard.js'; // refused: noRestrictedImports
+import '@portcullis/guard/internal'; // refused: noRestrictedImports
 import '../../proto/gen/payment/v1/payment_service.js'; // refused: noRestrictedImports
 import '../../proto/gen/auth/v1/auth_service.js'; // refused: noRestrictedImports
 import 'nats'; // refused: noRestrictedImports

@@ -1,17 +1,17 @@
 // room: domain code
 import './reservations.js';
 import 'node:crypto';
-import '../../interceptors/errors.js';
-import '../../interceptors/clock.js';
+import '@portcullis/guard/errors';
+import '@portcullis/guard/clock';
 import './store.js'; // refused: noRestrictedImports
 import './handlers.js'; // refused: noRestrictedImports
 import './main.js'; // refused: noRestrictedImports
 import './config.js'; // refused: noRestrictedImports
 import './adapters/broadcast.js'; // refused: noRestrictedImports
-import '../common/database.js'; // refused: noRestrictedImports
+import '../common/database/database.js'; // refused: noRestrictedImports
 import '../payment/ledger.js'; // refused: noRestrictedImports
-import '../../interceptors/index.js'; // refused: noRestrictedImports
-import '../../interceptors/guard.js'; // refused: noRestrictedImports
+import '@portcullis/guard'; // refused: noRestrictedImports
+import '@portcullis/guard/internal'; // refused: noRestrictedImports
 import '../../proto/gen/inventory/v1/inventory_service.js'; // refused: noRestrictedImports
 import '../../proto/gen/portcullis/type/v1/money.js'; // refused: noRestrictedImports
 import '@grpc/grpc-js'; // refused: noRestrictedImports

@@ -1,7 +1,7 @@
 // room: none
 import '../../services/inventory/stock.js';
 import '../../services/inventory/store.js';
-import '../../interceptors/guard.js';
+import '../../interceptors/src/server/guard.js';
 
 console.log(process.env['HOME'], Date.now());
 

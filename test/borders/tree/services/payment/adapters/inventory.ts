@@ -4,8 +4,8 @@ import '../checkout.js';
 import 'node:http';
 import 'nats';
 import '@grpc/grpc-js';
-import '../../../interceptors/client.js';
-import '../../../interceptors/index.js';
+import '@portcullis/guard/client';
+import '@portcullis/guard';
 import '../../../proto/gen/inventory/v1/inventory_service.js';
 import '../store.js'; // refused: noRestrictedImports
 import '../main.js'; // refused: noRestrictedImports

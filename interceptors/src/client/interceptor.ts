@@ -1,0 +1,138 @@
+/** The client half of the guard: attaches tokens to calls, and tries once more with a fresh one. */
+
+import {
+  InterceptingCall,
+  type Interceptor,
+  type Listener,
+  type Metadata,
+  type StatusObject,
+  status,
+} from '@grpc/grpc-js';
+import type { ErrorCode } from '../errors.js';
+import { detailsOf } from '../wire/status.js';
+import type { TokenSource } from './token-source.js';
+
+/** The longest wait before a call is tried again, in milliseconds; a server that asks for more is believed. */
+export const RETRY_WAIT_MAX_MS = 2000;
+
+/** Refusals of a token that a fresh one may not meet. */
+const RENEWABLE: ReadonlySet<string> = new Set<ErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
+
+/**
+ * A grpc-js client interceptor that sends `authorization: Bearer …`.
+ *
+ * A unary call is tried once more with a fresh token when its token was refused as expired, or as invalid, which a
+ * token is that was bound to a certificate before that was renewed; and when the server said that it would be able to
+ * answer soon (UNAVAILABLE with RetryInfo), after that time, if it is short. Streams are not tried again: part of them
+ * may have had its effect.
+ */
+export function authenticate(source: TokenSource): Interceptor {
+  return (options, nextCall) => {
+    const definition = options.method_definition;
+    const isUnary = !definition.requestStream && !definition.responseStream;
+    let sentMetadata: Metadata;
+    let sentMessage: unknown;
+    let token = '';
+    let second: ReturnType<typeof nextCall> | undefined;
+
+    return new InterceptingCall(nextCall(options), {
+      start: (metadata, listener, next) => {
+        sentMetadata = metadata;
+        let received: unknown;
+        let receivedMetadata: Metadata | undefined;
+
+        const finish = (end: StatusObject): void => {
+          if (receivedMetadata !== undefined) listener.onReceiveMetadata(receivedMetadata);
+          if (received !== undefined) listener.onReceiveMessage(received);
+          listener.onReceiveStatus(end);
+        };
+
+        const tryAgain = (end: StatusObject): void => {
+          withToken(metadataWithoutToken(sentMetadata), end, (fresh) => {
+            const call = nextCall(options);
+            second = call;
+            received = undefined;
+            receivedMetadata = undefined;
+            call.start(fresh, {
+              onReceiveMetadata: (value) => {
+                receivedMetadata = value;
+              },
+              onReceiveMessage: (value: unknown) => {
+                received = value;
+              },
+              onReceiveStatus: finish,
+            });
+            call.sendMessage(sentMessage);
+            call.halfClose();
+          });
+        };
+
+        const withToken = (
+          bare: Metadata,
+          end: StatusObject | undefined,
+          use: (authenticated: Metadata) => void,
+        ): void => {
+          source.get().then(
+            (value) => {
+              token = value;
+              bare.set('authorization', `Bearer ${value}`);
+              use(bare);
+            },
+            (error: unknown) => listener.onReceiveStatus(end ?? noToken(error, metadata)),
+          );
+        };
+
+        const watching: Listener = {
+          onReceiveMetadata: (value, pass) => {
+            if (isUnary) receivedMetadata = value;
+            else pass(value);
+          },
+          onReceiveMessage: (value: unknown, pass) => {
+            if (isUnary) received = value;
+            else pass(value);
+          },
+          onReceiveStatus: (end, pass) => {
+            const { reason, retryAfterMs } = detailsOf(end.metadata);
+            if (end.code === status.UNAUTHENTICATED) source.reject(token);
+            if (!isUnary) return pass(end);
+            if (end.code === status.UNAUTHENTICATED && RENEWABLE.has(reason)) return tryAgain(end);
+            const waitMs = retryAfterMs ?? Number.POSITIVE_INFINITY;
+            if (end.code === status.UNAVAILABLE && waitMs <= RETRY_WAIT_MAX_MS) {
+              setTimeout(() => tryAgain(end), waitMs);
+              return;
+            }
+            finish(end);
+          },
+        };
+
+        withToken(metadata.clone(), undefined, (authenticated) => next(authenticated, watching));
+      },
+      sendMessage: (message: unknown, next) => {
+        sentMessage = message;
+        next(message);
+      },
+      cancel: (next) => {
+        second?.cancelWithStatus(status.CANCELLED, 'cancelled by the caller');
+        next();
+      },
+    });
+  };
+}
+
+function metadataWithoutToken(metadata: Metadata): Metadata {
+  const bare = metadata.clone();
+  bare.remove('authorization');
+  return bare;
+}
+
+/** The end of a call for which no token could be had: what the issuer said, where it said something. */
+function noToken(error: unknown, metadata: Metadata): StatusObject {
+  const { code, details, metadata: trailers } = error as Partial<StatusObject>;
+  const empty = metadata.clone();
+  for (const key of Object.keys(empty.getMap())) empty.remove(key);
+  return {
+    code: typeof code === 'number' ? code : status.UNAUTHENTICATED,
+    details: typeof details === 'string' ? details : 'no access token could be had',
+    metadata: trailers ?? empty,
+  };
+}

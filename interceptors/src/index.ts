@@ -1,0 +1,54 @@
+/** The server door: what a guarded service needs. */
+
+export { type Clock, systemClock } from './clock.js';
+export { type ErrorCode, type FieldViolation, invalidField, ServiceError } from './errors.js';
+export type { GuardLog } from './log.js';
+export {
+  REPORT_SUBJECT,
+  REPORT_TYPE,
+  type ReportingState,
+  type SendReport,
+} from './reports/report-sender.js';
+export { REPORT_INTERVAL_MS } from './reports/security-reports.js';
+export { BROADCAST_SUBJECT, BROADCAST_TYPE } from './revocation/broadcasts.js';
+export {
+  BROKER_CONNECT_TIMEOUT_MS,
+  BROKER_PING_INTERVAL_MS,
+  BROKER_RECONNECT_WAIT_MS,
+  type BrokerFiles,
+  brokerConnection,
+} from './revocation/broker.js';
+export { QUESTIONS_PER_LEASE, type RevocationSource } from './revocation/feed-runner.js';
+export { type AccessRule, readRules, type SchemaMetadata } from './server/access-rule.js';
+export {
+  createGuard,
+  type Guard,
+  type GuardObserver,
+  type GuardOptions,
+  type GuardState,
+} from './server/guard.js';
+export { bidi, clientStream, serverStream, unary } from './server/handlers.js';
+export {
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+  ACCESS_TOKEN_TYPE,
+  ACTOR_CHAIN_LENGTH_MAX,
+  CLOCK_SKEW_SECONDS,
+  type TokenClaims,
+} from './token/claims.js';
+export { SIGNATURE_ALGORITHMS } from './token/key-ring.js';
+export {
+  bearerOf,
+  certificateThumbprintOf,
+  type Principal,
+  principalOf,
+  signalOf,
+  stillAllowed,
+} from './token/principal.js';
+export {
+  LEGACY_SECRET_BYTES_MIN,
+  type TrustedIssuer,
+  type TrustedIssuerFault,
+  trustedIssuerFaults,
+} from './token/trusted-issuers.js';
+export type { Plaintext } from './wire/connection.js';
+export { type CallStatus, statusOf } from './wire/status.js';

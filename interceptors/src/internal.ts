@@ -1,0 +1,22 @@
+/**
+ * The door to the library's inner parts, for auth (which feeds its own list and mints what others verify) and for the
+ * proofs. Not public: it changes without notice.
+ */
+
+export { createReportSender, REPORTS_WAITING_MAX, startReporting } from './reports/report-sender.js';
+export { ReportCollector } from './reports/security-reports.js';
+export { BROADCAST_BYTES_MAX, BroadcastReader } from './revocation/broadcasts.js';
+export { type AnswerOutcome, Feed, type Moment, type SyncTicket } from './revocation/feed.js';
+export { FeedRunner } from './revocation/feed-runner.js';
+export { RevocationList, uuidOf } from './revocation/list.js';
+export { createRemoteSource } from './revocation/source.js';
+export { type LiveCall, VerifiedToken } from './revocation/verified-tokens.js';
+export type { Admissions, Caller } from './server/admission.js';
+export { Enforcement } from './server/enforcement.js';
+export type { Admission } from './server/guarded-call.js';
+export { readClaims } from './token/claims.js';
+export { type CompactToken, parseCompactToken } from './token/compact.js';
+export { KEYS_MAX, KeyRing, type VerificationKeys } from './token/key-ring.js';
+export { attachState } from './token/principal.js';
+export { parseJsonObject } from './token/strict-json.js';
+export { createTrustedIssuers, issuerNamedIn } from './token/trusted-issuers.js';

@@ -1,0 +1,157 @@
+/** Brings reports to the issuer over the broker: signed, acknowledged, bounded, and never in the way of a call. */
+
+import { createPrivateKey, KeyObject } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CompactSign } from 'jose';
+import { connect, type NatsConnection } from 'nats';
+import { Report } from '../../gen/portcullis/security/v1/report.js';
+import { algorithmOf, type ClientKey } from '../client/client-key.js';
+import { systemTimers, type Timers } from '../clock.js';
+import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from '../revocation/broker.js';
+import { REPORT_INTERVAL_MS, type ReportCollector } from './security-reports.js';
+
+/** Reports go to this subject with the name of the sender's user at the broker behind it, which it may use alone. */
+export const REPORT_SUBJECT = 'portcullis.v1.security';
+
+/** `typ` of a report, so that it is never taken for a token or an assertion, nor one of them for it. */
+export const REPORT_TYPE = 'portcullis-security-report+jws';
+
+/** Most reports that wait to be acknowledged; beyond, the oldest is lost, and counted. */
+export const REPORTS_WAITING_MAX = 24;
+
+/** How long an acknowledgement may take, in milliseconds. */
+export const REPORT_ACKNOWLEDGED_MS = 2000;
+
+/** The pause after a report was not acknowledged, in milliseconds. */
+export const REPORT_RETRY_MS = 1000;
+
+/** Brings one report to the issuer; rejects when that is not known to have succeeded. */
+export type SendReport = (report: Report) => Promise<void>;
+
+/** What reporting has done. */
+export interface ReportingState {
+  readonly sent: number;
+  readonly lost: number;
+  readonly waiting: number;
+}
+
+/** Reports at regular times, until it is closed. */
+export interface Reporting {
+  state(): ReportingState;
+  /** Sends what is left, if that is possible at once, and stops. */
+  close(): Promise<void>;
+}
+
+/** Starts reporting. What cannot be sent waits; what cannot wait any longer is lost, and the next report says so. */
+export function startReporting(options: {
+  readonly collector: ReportCollector;
+  readonly send: SendReport;
+  readonly timers?: Timers;
+  readonly intervalMs?: number;
+}): Reporting {
+  const { collector, send, timers = systemTimers, intervalMs = REPORT_INTERVAL_MS } = options;
+  const waiting: Report[] = [];
+  let sent = 0;
+  let lost = 0;
+  let untold = 0;
+  let sending: Promise<void> | undefined;
+  let closed = false;
+  let stop = (): void => {};
+
+  const collect = (): void => {
+    const report = collector.take(untold);
+    if (report === undefined) return;
+    untold = 0;
+    waiting.push(report);
+    if (waiting.length <= REPORTS_WAITING_MAX) return;
+    const [oldest] = waiting.splice(0, 1);
+    lost += 1;
+    // What the lost one would have said of earlier losses is lost with it otherwise.
+    untold += 1 + Number(oldest?.lostReports ?? 0n);
+  };
+  const sendAll = async (): Promise<void> => {
+    while (waiting.length > 0) {
+      const [report] = waiting;
+      if (report === undefined) return;
+      try {
+        await send(report);
+        sent += 1;
+        const at = waiting.indexOf(report);
+        if (at >= 0) waiting.splice(at, 1);
+      } catch {
+        if (closed) return;
+        await sleep(REPORT_RETRY_MS, undefined, { ref: false });
+      }
+    }
+  };
+  const trySending = (): void => {
+    sending ??= sendAll().finally(() => {
+      sending = undefined;
+    });
+  };
+  const plan = (): void => {
+    stop = timers.after(intervalMs, () => {
+      if (closed) return;
+      collect();
+      trySending();
+      plan();
+    });
+  };
+  plan();
+
+  return {
+    state: () => ({ sent, lost, waiting: waiting.length }),
+    close: async () => {
+      closed = true;
+      stop();
+      collect();
+      trySending();
+      await Promise.race([sending, sleep(REPORT_ACKNOWLEDGED_MS, undefined, { ref: false })]);
+    },
+  };
+}
+
+/** Signs reports with the key of this service's client, and sends them over a connection of their own. */
+export function createReportSender(options: {
+  readonly url: string;
+  readonly files?: BrokerFiles | undefined;
+  readonly service: string;
+  readonly clientId: string;
+  readonly clientKey: ClientKey;
+}): { readonly send: SendReport; close(): Promise<void> } {
+  const { url, files, service, clientId } = options;
+  const key =
+    options.clientKey instanceof KeyObject ? options.clientKey : createPrivateKey(options.clientKey);
+  const header = { alg: algorithmOf(key), kid: clientId, typ: REPORT_TYPE };
+  const connecting = brokerConnection(url, `portcullis ${service} reports`, files);
+  // Without a user at the broker there is nobody whose subject it could be.
+  const subject = `${REPORT_SUBJECT}.${connecting.user ?? service}`;
+  let connection: NatsConnection | undefined;
+  let closed = false;
+
+  const stayConnected = async (): Promise<void> => {
+    while (!closed) {
+      try {
+        connection = await connect(connecting);
+        if (closed) await connection.close();
+        else await connection.closed();
+      } catch {
+        // The guard's own connection tells of a broker that is away.
+      }
+      if (!closed) await sleep(BROKER_RECONNECT_WAIT_MS, undefined, { ref: false });
+    }
+  };
+  void stayConnected();
+
+  return {
+    send: async (report) => {
+      if (connection === undefined || connection.isClosed()) throw new Error('not connected to the broker');
+      const jws = await new CompactSign(Report.encode(report).finish()).setProtectedHeader(header).sign(key);
+      await connection.request(subject, Buffer.from(jws, 'latin1'), { timeout: REPORT_ACKNOWLEDGED_MS });
+    },
+    close: async () => {
+      closed = true;
+      await connection?.close();
+    },
+  };
+}

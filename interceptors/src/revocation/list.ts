@@ -1,0 +1,421 @@
+/** The revocation list of one process: what has been taken back, for as long as it could matter. */
+
+import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
+import type { TokenClaims, TokenOrigin } from '../token/claims.js';
+import { IdTable } from './id-table.js';
+
+/** Length of an identifier in an entry, in bytes. */
+export const ID_BYTES = 16;
+
+/** How many entries a list holds unless told otherwise: some 500 MB of identifiers. */
+export const LIST_ENTRIES_MAX = 20_000_000;
+
+/** The list is full. Nothing was forgotten for it; whoever holds the list must stop to trust it. */
+export class ListFullError extends Error {
+  constructor(max: number) {
+    super(`the revocation list is full: it holds ${max} entries`);
+    this.name = 'ListFullError';
+  }
+}
+
+/**
+ * Entries whose time ends within the same five minutes lie in one table, and are dropped together. A token that is
+ * new is looked up in each table: with one for each minute that would take a tenth of what its signature does.
+ */
+export const TABLE_SPAN_MS = 300_000;
+
+/** A revocation by generation: everything below the minimum is revoked. */
+interface GenerationFloor {
+  minGeneration: bigint;
+  keepUntilMs: number;
+}
+
+/** A revocation of another issuer's user by time: whatever was issued up to the cut-off is revoked. */
+interface ForeignCutOff {
+  seconds: number;
+  keepUntilMs: number;
+}
+
+/** The kinds of entries that another issuer's tokens can be matched with. */
+export type ForeignKind =
+  | typeof EntryKind.ENTRY_KIND_TOKEN
+  | typeof EntryKind.ENTRY_KIND_SESSION
+  | typeof EntryKind.ENTRY_KIND_USER;
+
+/**
+ * What has been revoked. Entries are added in any order and as often as they come; nothing is ever
+ * evicted to make room, and only {@link dropUntil} takes entries out.
+ */
+export class RevocationList {
+  // By when their entries may be dropped, in spans: dropping is then one deletion.
+  readonly #tokens = new Map<number, IdTable>();
+  readonly #sessions = new Map<number, IdTable>();
+  readonly #users = new Map<string, GenerationFloor>();
+  readonly #clients = new Map<string, GenerationFloor>();
+  readonly #keys = new Map<string, number>();
+  // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
+  readonly #foreignIds = new Map<string, number>();
+  readonly #foreignUsers = new Map<string, ForeignCutOff>();
+  /** How many identifiers are in the tables, counted along. */
+  #packed = 0;
+  /** How many entries it may hold. */
+  readonly max: number;
+
+  constructor(max: number = LIST_ENTRIES_MAX) {
+    this.max = max;
+  }
+
+  /** Memory that identifiers take, in bytes; entries of other kinds are few and not counted. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const tables of [this.#tokens, this.#sessions]) {
+      for (const table of tables.values()) bytes += table.bytes;
+    }
+    return bytes;
+  }
+
+  /** The number of entries held. */
+  get size(): number {
+    const ids = this.#packed + this.#foreignIds.size;
+    return ids + this.#users.size + this.#clients.size + this.#keys.size + this.#foreignUsers.size;
+  }
+
+  /**
+   * Adds an entry of the log. Kinds that this version does not know are an error, never ignored.
+   *
+   * @throws ListFullError when there is no room, RangeError when the entry cannot be understood
+   */
+  add(entry: Entry): void {
+    this.#makeSureOfRoom();
+    const keepUntilMs = entry.keepUntil?.getTime() ?? Number.NaN;
+    if (!Number.isFinite(keepUntilMs)) throw new RangeError('a revocation entry has no keep_until');
+    if (entry.issuer !== '') {
+      this.#addForeign(entry, keepUntilMs);
+      return;
+    }
+    switch (entry.kind) {
+      case EntryKind.ENTRY_KIND_TOKEN:
+      case EntryKind.ENTRY_KIND_SESSION:
+        if (entry.key.byteLength !== ID_BYTES) {
+          throw new RangeError(`a revocation entry names ${entry.key.byteLength} bytes, not ${ID_BYTES}`);
+        }
+        this.addIds(entry.kind, entry.key, keepUntilMs);
+        return;
+      case EntryKind.ENTRY_KIND_USER:
+        raise(this.#users, textOf(entry.key), entry.minGeneration, keepUntilMs);
+        return;
+      case EntryKind.ENTRY_KIND_CLIENT:
+        raise(this.#clients, textOf(entry.key), entry.minGeneration, keepUntilMs);
+        return;
+      case EntryKind.ENTRY_KIND_KEY:
+        keepLonger(this.#keys, textOf(entry.key), keepUntilMs);
+        return;
+      default:
+        throw new RangeError(`a revocation entry is of unknown kind ${entry.kind}`);
+    }
+  }
+
+  /**
+   * Adds many identifiers of one kind, 16 bytes each, one after another.
+   *
+   * @throws ListFullError when there is no room, RangeError when they cannot be understood
+   */
+  addIds(kind: EntryKind, ids: Uint8Array, keepUntilMs: number): void {
+    if (ids.byteLength === 0 || ids.byteLength % ID_BYTES !== 0) {
+      throw new RangeError(`revoked identifiers take ${ids.byteLength} bytes, not a multiple of ${ID_BYTES}`);
+    }
+    this.#makeSureOfRoom(ids.byteLength / ID_BYTES);
+    const span = Math.ceil(keepUntilMs / TABLE_SPAN_MS);
+    if (!Number.isSafeInteger(span)) throw new RangeError('revoked identifiers have no keep_until');
+    const tables = this.#tablesOf(kind);
+    let table = tables.get(span);
+    if (table === undefined) {
+      table = new IdTable();
+      tables.set(span, table);
+    }
+    for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
+      const isNew = table.add(
+        wordAt(ids, at),
+        wordAt(ids, at + 4),
+        wordAt(ids, at + 8),
+        wordAt(ids, at + 12),
+      );
+      if (isNew) this.#packed += 1;
+    }
+  }
+
+  /**
+   * Takes over all entries of another list, which must not be used afterwards. Whole tables change
+   * hands where this list has none for their span, so that it costs no time to speak of while this
+   * list is nearly empty.
+   *
+   * @throws ListFullError when both together are too much: all of them are in the list then, and count
+   */
+  takeOver(other: RevocationList): void {
+    for (const [own, others] of [
+      [this.#tokens, other.#tokens],
+      [this.#sessions, other.#sessions],
+    ] as const) {
+      for (const [span, table] of others) this.#takeOverTable(own, span, table);
+    }
+    for (const [own, others] of [
+      [this.#users, other.#users],
+      [this.#clients, other.#clients],
+    ] as const) {
+      for (const [key, floor] of others) raise(own, key, floor.minGeneration, floor.keepUntilMs);
+    }
+    for (const [own, others] of [
+      [this.#keys, other.#keys],
+      [this.#foreignIds, other.#foreignIds],
+    ] as const) {
+      for (const [key, keepUntilMs] of others) keepLonger(own, key, keepUntilMs);
+    }
+    for (const [key, cutOff] of other.#foreignUsers) this.#raiseCutOff(key, cutOff);
+    // Only now is it known: who pulls the list anew has most of it already, and two that are half full fit in one.
+    if (this.size > this.max) throw new ListFullError(this.max);
+  }
+
+  #takeOverTable(tables: Map<number, IdTable>, span: number, table: IdTable): void {
+    const own = tables.get(span);
+    // The smaller one is copied into the larger one.
+    const [larger, smaller] = own !== undefined && own.size > table.size ? [own, table] : [table, own];
+    this.#packed -= own?.size ?? 0;
+    smaller?.addTo(larger);
+    tables.set(span, larger);
+    this.#packed += larger.size;
+  }
+
+  /** Entries that are known already count as well: near its end the list errs on the safe side. */
+  #makeSureOfRoom(more = 1): void {
+    if (this.size + more > this.max) throw new ListFullError(this.max);
+  }
+
+  #tablesOf(kind: EntryKind): Map<number, IdTable> {
+    switch (kind) {
+      case EntryKind.ENTRY_KIND_TOKEN:
+        return this.#tokens;
+      case EntryKind.ENTRY_KIND_SESSION:
+        return this.#sessions;
+      default:
+        throw new RangeError(`revoked identifiers are of kind ${kind}, which is not made of them`);
+    }
+  }
+
+  /** Whether anything in the list revokes a token with these claims. */
+  revokes(claims: TokenClaims): boolean {
+    if (claims.isForeign) return this.#revokesForeign(claims);
+    if (hasUuid(this.#tokens, claims.tokenId)) return true;
+    for (const ancestor of claims.ancestors) if (hasUuid(this.#tokens, ancestor)) return true;
+    if (claims.sessionId !== undefined && hasUuid(this.#sessions, claims.sessionId)) return true;
+    if (claims.generation !== undefined && isBelow(this.#users, claims.subject, claims.generation)) {
+      return true;
+    }
+    for (const [clientId, generation] of claims.clients) {
+      if (isBelow(this.#clients, clientId, generation)) return true;
+    }
+    return this.#keys.has(claims.keyId) || this.#revokesForeign(claims);
+  }
+
+  /**
+   * Drops the entries that need not be kept longer than the horizon.
+   *
+   * @param horizonMs - told by the issuer, in its database's time: tokens that such entries could
+   *   revoke have expired, and are refused as expired whatever the local clock says
+   */
+  dropUntil(horizonMs: number): void {
+    for (const tables of [this.#tokens, this.#sessions]) {
+      for (const [span, table] of tables) {
+        if (span * TABLE_SPAN_MS > horizonMs) continue;
+        tables.delete(span);
+        this.#packed -= table.size;
+      }
+    }
+    for (const floors of [this.#users, this.#clients]) {
+      for (const [key, floor] of floors) if (floor.keepUntilMs <= horizonMs) floors.delete(key);
+    }
+    for (const keys of [this.#keys, this.#foreignIds]) {
+      for (const [key, keepUntilMs] of keys) if (keepUntilMs <= horizonMs) keys.delete(key);
+    }
+    for (const [key, cutOff] of this.#foreignUsers) {
+      if (cutOff.keepUntilMs <= horizonMs) this.#foreignUsers.delete(key);
+    }
+  }
+
+  #addForeign(entry: Entry, keepUntilMs: number): void {
+    if (!isForeignKind(entry.kind)) {
+      throw new RangeError(`a revocation entry of another issuer is of kind ${entry.kind}`);
+    }
+    const key = foreignKey(entry.kind, entry.issuer, textOf(entry.key));
+    if (entry.kind !== EntryKind.ENTRY_KIND_USER) {
+      keepLonger(this.#foreignIds, key, keepUntilMs);
+      return;
+    }
+    this.#raiseCutOff(key, { seconds: cutOffSecondsOf(entry), keepUntilMs });
+  }
+
+  #raiseCutOff(key: string, { seconds, keepUntilMs }: ForeignCutOff): void {
+    const cutOff = this.#foreignUsers.get(key);
+    if (cutOff === undefined) {
+      this.#foreignUsers.set(key, { seconds, keepUntilMs });
+      return;
+    }
+    cutOff.seconds = Math.max(cutOff.seconds, seconds);
+    cutOff.keepUntilMs = Math.max(cutOff.keepUntilMs, keepUntilMs);
+  }
+
+  #revokesForeign(claims: TokenClaims): boolean {
+    if (this.#foreignIds.size === 0 && this.#foreignUsers.size === 0) return false;
+    for (const root of rootsOf(claims)) {
+      for (const [kind, key] of foreignKeysOf(root)) {
+        if (kind !== EntryKind.ENTRY_KIND_USER && this.#foreignIds.has(key)) return true;
+        const cutOff = kind === EntryKind.ENTRY_KIND_USER ? this.#foreignUsers.get(key) : undefined;
+        if (cutOff !== undefined && root.issuedAtSeconds <= cutOff.seconds) return true;
+      }
+    }
+    return false;
+  }
+}
+
+/**
+ * What entries of other issuers are matched with: the token itself, and the token of another issuer
+ * that it was derived from.
+ */
+function rootsOf(claims: TokenClaims): readonly TokenOrigin[] {
+  return claims.origin === undefined ? [claims] : [claims, claims.origin];
+}
+
+/** The keys under which entries of its issuer would revoke a token. */
+export function foreignKeysOf(root: TokenOrigin): readonly (readonly [kind: ForeignKind, key: string])[] {
+  const { issuer, tokenId, sessionId, subject } = root;
+  const token = foreignKey(EntryKind.ENTRY_KIND_TOKEN, issuer, tokenId);
+  const user = foreignKey(EntryKind.ENTRY_KIND_USER, issuer, subject);
+  const keys: (readonly [ForeignKind, string])[] = [
+    [EntryKind.ENTRY_KIND_TOKEN, token],
+    [EntryKind.ENTRY_KIND_USER, user],
+  ];
+  if (sessionId !== undefined) {
+    keys.push([EntryKind.ENTRY_KIND_SESSION, foreignKey(EntryKind.ENTRY_KIND_SESSION, issuer, sessionId)]);
+  }
+  return keys;
+}
+
+/** One text for a kind, an issuer and an identifier; no two triples have the same. */
+export function foreignKey(kind: ForeignKind, issuer: string, text: string): string {
+  return `${kind} ${issuer.length} ${issuer} ${text}`;
+}
+
+/** Whether another issuer's tokens can be matched with entries of this kind. */
+export function isForeignKind(kind: EntryKind): kind is ForeignKind {
+  return (
+    kind === EntryKind.ENTRY_KIND_TOKEN ||
+    kind === EntryKind.ENTRY_KIND_SESSION ||
+    kind === EntryKind.ENTRY_KIND_USER
+  );
+}
+
+/** Whether an entry revokes a token with these claims; what the list answers for many, this does for one. */
+export function isRevokedBy(claims: TokenClaims, entry: Entry): boolean {
+  if (entry.issuer !== '') return rootsOf(claims).some((root) => isForeignRevokedBy(root, entry));
+  if (claims.isForeign) return false;
+  switch (entry.kind) {
+    case EntryKind.ENTRY_KIND_TOKEN: {
+      const id = uuidOf(entry.key);
+      return claims.tokenId === id || claims.ancestors.includes(id);
+    }
+    case EntryKind.ENTRY_KIND_SESSION:
+      return claims.sessionId === uuidOf(entry.key);
+    case EntryKind.ENTRY_KIND_USER:
+      return (
+        claims.generation !== undefined &&
+        claims.subject === textOf(entry.key) &&
+        claims.generation < entry.minGeneration
+      );
+    case EntryKind.ENTRY_KIND_CLIENT: {
+      const id = textOf(entry.key);
+      return claims.clients.some(
+        ([clientId, generation]) => clientId === id && generation < entry.minGeneration,
+      );
+    }
+    case EntryKind.ENTRY_KIND_KEY:
+      return claims.keyId === textOf(entry.key);
+    default:
+      return false;
+  }
+}
+
+function isForeignRevokedBy(root: TokenOrigin, entry: Entry): boolean {
+  if (root.issuer !== entry.issuer) return false;
+  const text = textOf(entry.key);
+  switch (entry.kind) {
+    case EntryKind.ENTRY_KIND_TOKEN:
+      return root.tokenId === text;
+    case EntryKind.ENTRY_KIND_SESSION:
+      return root.sessionId === text;
+    case EntryKind.ENTRY_KIND_USER:
+      return root.subject === text && root.issuedAtSeconds <= cutOffSecondsOf(entry);
+    default:
+      return false;
+  }
+}
+
+function cutOffSecondsOf(entry: Entry): number {
+  const seconds = Math.ceil((entry.cutOffTime?.getTime() ?? Number.NaN) / 1000);
+  if (!Number.isSafeInteger(seconds)) throw new RangeError('a revocation entry has no cut_off_time');
+  return seconds;
+}
+
+/** The canonical text of a UUID in 16 bytes. */
+export function uuidOf(bytes: Uint8Array): string {
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+/** The text of an entry's key, where it is one. */
+export function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+}
+
+/** Four bytes as a number, without an object to read them with: this is done for each identifier. */
+function wordAt(bytes: Uint8Array, at: number): number {
+  return (
+    (((bytes[at] ?? 0) << 24) |
+      ((bytes[at + 1] ?? 0) << 16) |
+      ((bytes[at + 2] ?? 0) << 8) |
+      (bytes[at + 3] ?? 0)) >>>
+    0
+  );
+}
+
+function hasUuid(tables: ReadonlyMap<number, IdTable>, uuid: string): boolean {
+  if (tables.size === 0) return false;
+  const a = Number.parseInt(uuid.slice(0, 8), 16);
+  const b = Number.parseInt(uuid.slice(9, 13) + uuid.slice(14, 18), 16);
+  const c = Number.parseInt(uuid.slice(19, 23) + uuid.slice(24, 28), 16);
+  const d = Number.parseInt(uuid.slice(28), 16);
+  for (const table of tables.values()) if (table.has(a, b, c, d)) return true;
+  return false;
+}
+
+function keepLonger(keys: Map<string, number>, key: string, keepUntilMs: number): void {
+  keys.set(key, Math.max(keepUntilMs, keys.get(key) ?? 0));
+}
+
+function raise(
+  floors: Map<string, GenerationFloor>,
+  key: string,
+  minGeneration: bigint,
+  keepUntilMs: number,
+): void {
+  const floor = floors.get(key);
+  if (floor === undefined) {
+    floors.set(key, { minGeneration, keepUntilMs });
+    return;
+  }
+  if (minGeneration > floor.minGeneration) floor.minGeneration = minGeneration;
+  floor.keepUntilMs = Math.max(floor.keepUntilMs, keepUntilMs);
+}
+
+function isBelow(floors: ReadonlyMap<string, GenerationFloor>, key: string, generation: bigint): boolean {
+  const floor = floors.get(key);
+  return floor !== undefined && generation < floor.minGeneration;
+}

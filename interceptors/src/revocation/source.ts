@@ -1,0 +1,80 @@
+/** The issuer's revocation log, asked over gRPC with this service's own token. */
+
+import {
+  type ChannelCredentials,
+  type ClientReadableStream,
+  type ServiceError as GrpcError,
+  Metadata,
+} from '@grpc/grpc-js';
+import {
+  type PullRequest,
+  type PullResponse,
+  RevocationServiceClient,
+  type SyncRequest,
+  type SyncResponse,
+} from '../../gen/portcullis/revocation/v1/revocation.js';
+import type { ClientKey } from '../client/client-key.js';
+import { authenticate } from '../client/interceptor.js';
+import { channelOptionsFor } from '../client/issuer-client.js';
+import { createServiceTokenSource } from '../client/service-tokens.js';
+import type { Plaintext } from '../wire/connection.js';
+import type { RevocationSource } from './feed-runner.js';
+
+/** The scope with which an instance asks. */
+export const SYNC_SCOPE = 'auth.sync';
+
+export async function createRemoteSource(options: {
+  address: string;
+  credentials: ChannelCredentials;
+  clientId: string;
+  clientKey: ClientKey;
+  issuer: string;
+  plaintext?: Plaintext | undefined;
+}): Promise<RevocationSource> {
+  const tokens = createServiceTokenSource({ ...options, scopes: [SYNC_SCOPE] });
+  const client = new RevocationServiceClient(
+    options.address,
+    options.credentials,
+    channelOptionsFor(options),
+  );
+  const interceptors = [authenticate(tokens)];
+
+  return {
+    sync: (request: SyncRequest, signal: AbortSignal) =>
+      new Promise<SyncResponse>((resolve, reject) => {
+        const call = client.sync(
+          request,
+          new Metadata(),
+          { interceptors },
+          (error: GrpcError | null, response: SyncResponse) => {
+            signal.removeEventListener('abort', cancel);
+            if (error === null) resolve(response);
+            else reject(error);
+          },
+        );
+        const cancel = (): void => call.cancel();
+        if (signal.aborted) cancel();
+        signal.addEventListener('abort', cancel, { once: true });
+      }),
+
+    async *pull(request: PullRequest, signal: AbortSignal): AsyncGenerator<PullResponse> {
+      const stream: ClientReadableStream<PullResponse> = client.pull(request, new Metadata(), {
+        interceptors,
+      });
+      const cancel = (): void => stream.cancel();
+      if (signal.aborted) cancel();
+      signal.addEventListener('abort', cancel, { once: true });
+      try {
+        for await (const part of stream) yield part as PullResponse;
+      } finally {
+        signal.removeEventListener('abort', cancel);
+        cancel();
+      }
+    },
+
+    close: () => {
+      client.close();
+      tokens.close();
+    },
+  };
+}

@@ -1,0 +1,300 @@
+/** The tokens this process has verified, so that each is verified once, and found by what revokes it. */
+
+import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
+import { CLOCK_SKEW_SECONDS, type TokenClaims } from '../token/claims.js';
+import { foreignKey, foreignKeysOf, isForeignKind, isRevokedBy, textOf, uuidOf } from './list.js';
+
+/** How many verified tokens a process remembers. Those with live calls stay beyond it. */
+export const VERIFIED_TOKENS_MAX = 100_000;
+
+/** The fewest buckets, and by how much they grow when there are more tokens than buckets; powers of two. */
+const BUCKETS_MIN = 1024;
+const BUCKETS_GROWTH = 4;
+
+/** How many tokens are looked at to find one that may go. */
+const EVICTION_STEPS_MAX = 32;
+
+/** Why a live call is cut. */
+export type CutReason = 'TOKEN_REVOKED' | 'TOKEN_EXPIRED' | 'REVOCATION_STATE_STALE';
+
+/** An admitted call that has not ended; it stands in the chain of its token's calls. */
+export interface LiveCall {
+  previousLive: LiveCall | undefined;
+  nextLive: LiveCall | undefined;
+  /** Looks whether the call may still go on, and ends it when it may not. */
+  recheck(): void;
+}
+
+/** A token whose signature and claims were found good. */
+export class VerifiedToken {
+  readonly text: string;
+  readonly claims: TokenClaims;
+  /** From this moment on it is expired, in wall time, skew included. */
+  readonly expiresAtMs: number;
+  /** It was taken back; never becomes false again. */
+  revoked = false;
+  /** Revocations find it in the index; one that is not there must be looked up in the list. */
+  indexed = false;
+  /** Used since the last look for a token to forget. */
+  used = true;
+  /** Calls admitted with it since they were last reported. */
+  calls = 0;
+  /** Where the last of them came from, and where others did since they were last reported. */
+  address = '';
+  otherAddresses: Set<string> | undefined;
+  /** The first of its live calls. */
+  firstCall: LiveCall | undefined;
+  /** The next token of the same bucket. */
+  nextInBucket: VerifiedToken | undefined;
+
+  constructor(text: string, claims: TokenClaims) {
+    this.text = compactCopy(text);
+    this.claims = claims;
+    this.expiresAtMs = (claims.expiresAtSeconds + CLOCK_SKEW_SECONDS) * 1000;
+  }
+
+  link(call: LiveCall): void {
+    call.nextLive = this.firstCall;
+    if (this.firstCall !== undefined) this.firstCall.previousLive = call;
+    this.firstCall = call;
+  }
+
+  unlink(call: LiveCall): void {
+    if (call.previousLive !== undefined) call.previousLive.nextLive = call.nextLive;
+    else if (this.firstCall === call) this.firstCall = call.nextLive;
+    if (call.nextLive !== undefined) call.nextLive.previousLive = call.previousLive;
+    call.previousLive = undefined;
+    call.nextLive = undefined;
+  }
+
+  /** Its live calls, as they are now. */
+  liveCalls(): LiveCall[] {
+    const calls: LiveCall[] = [];
+    for (let call = this.firstCall; call !== undefined; call = call.nextLive) calls.push(call);
+    return calls;
+  }
+}
+
+type Index = Map<string, VerifiedToken | Set<VerifiedToken>>;
+
+/** All verified tokens, found by text on a call, and by identifier on a revocation. */
+export class VerifiedTokens {
+  // Chains of tokens. An array costs a call one look into cold memory where a Map costs two.
+  #buckets = emptyBuckets(BUCKETS_MIN);
+  readonly #all = new Set<VerifiedToken>();
+  readonly #byTokenId: Index = new Map();
+  readonly #bySession: Index = new Map();
+  readonly #bySubject: Index = new Map();
+  // By what entries of another issuer name, for tokens that were derived from one of its.
+  readonly #byOrigin: Index = new Map();
+  readonly #byExpiry = new Map<number, Set<VerifiedToken>>();
+  readonly #max: number;
+
+  constructor(max: number = VERIFIED_TOKENS_MAX) {
+    this.#max = max;
+  }
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  all(): Iterable<VerifiedToken> {
+    return this.#all;
+  }
+
+  /**
+   * The verified token with this very text.
+   *
+   * Hashing the whole text would cost more than the rest of the warm path, so a few characters of
+   * the signature choose the bucket, and the whole text decides.
+   */
+  find(text: string): VerifiedToken | undefined {
+    let token = this.#buckets[hashOf(text) & (this.#buckets.length - 1)];
+    while (token !== undefined && token.text !== text) token = token.nextInBucket;
+    return token;
+  }
+
+  /**
+   * Remembers a token. It must have been checked against the revocation list in the same turn of
+   * the event loop, so that no revocation falls between the check and the index.
+   */
+  add(token: VerifiedToken): void {
+    if (this.#all.size >= this.#max) this.#evictOne();
+    if (this.#all.size >= this.#buckets.length) this.#growBuckets();
+    this.#bucket(token);
+    this.#all.add(token);
+    token.indexed = true;
+    const { claims } = token;
+    insert(this.#byTokenId, claims.tokenId, token);
+    for (const ancestor of claims.ancestors) insert(this.#byTokenId, ancestor, token);
+    if (claims.sessionId !== undefined) insert(this.#bySession, claims.sessionId, token);
+    insert(this.#bySubject, claims.subject, token);
+    for (const key of originKeysOf(token)) insert(this.#byOrigin, key, token);
+    const expiring = this.#byExpiry.get(token.expiresAtMs);
+    if (expiring === undefined) this.#byExpiry.set(token.expiresAtMs, new Set([token]));
+    else expiring.add(token);
+  }
+
+  /** Forgets a token; its next call verifies it anew. */
+  remove(token: VerifiedToken): void {
+    if (!this.#all.delete(token)) return;
+    token.indexed = false;
+    this.#unbucket(token);
+    const { claims } = token;
+    erase(this.#byTokenId, claims.tokenId, token);
+    for (const ancestor of claims.ancestors) erase(this.#byTokenId, ancestor, token);
+    if (claims.sessionId !== undefined) erase(this.#bySession, claims.sessionId, token);
+    erase(this.#bySubject, claims.subject, token);
+    for (const key of originKeysOf(token)) erase(this.#byOrigin, key, token);
+    const expiring = this.#byExpiry.get(token.expiresAtMs);
+    expiring?.delete(token);
+    if (expiring?.size === 0) this.#byExpiry.delete(token.expiresAtMs);
+  }
+
+  /** The tokens that an entry revokes: exactly those, found without looking at the others. */
+  hitBy(entry: Entry): VerifiedToken[] {
+    const hit: VerifiedToken[] = [];
+    for (const token of this.#candidates(entry)) {
+      if (!token.revoked && isRevokedBy(token.claims, entry)) hit.push(token);
+    }
+    return hit;
+  }
+
+  /** Forgets the tokens that have expired, and returns those that had live calls. */
+  dropExpired(wallMs: number): VerifiedToken[] {
+    const live: VerifiedToken[] = [];
+    for (const [expiresAtMs, tokens] of this.#byExpiry) {
+      if (expiresAtMs > wallMs) continue;
+      for (const token of tokens) {
+        if (token.firstCall !== undefined) live.push(token);
+        this.remove(token);
+      }
+    }
+    return live;
+  }
+
+  #candidates(entry: Entry): Iterable<VerifiedToken> {
+    if (entry.issuer !== '') return this.#foreignCandidates(entry);
+    switch (entry.kind) {
+      case EntryKind.ENTRY_KIND_TOKEN:
+        return lookUp(this.#byTokenId, uuidOf(entry.key));
+      case EntryKind.ENTRY_KIND_SESSION:
+        return lookUp(this.#bySession, uuidOf(entry.key));
+      case EntryKind.ENTRY_KIND_USER:
+        return lookUp(this.#bySubject, textOf(entry.key));
+      default:
+        // Clients and keys are revoked seldom and hit many tokens: a walk over all is cheaper
+        // than an index with a few huge sets.
+        return this.#all;
+    }
+  }
+
+  /** The issuer's own tokens by what they say themselves, and what was derived from them by its origin. */
+  #foreignCandidates({ kind, issuer, key }: Entry): Iterable<VerifiedToken> {
+    if (!isForeignKind(kind)) return [];
+    const text = textOf(key);
+    const index = {
+      [EntryKind.ENTRY_KIND_TOKEN]: this.#byTokenId,
+      [EntryKind.ENTRY_KIND_SESSION]: this.#bySession,
+      [EntryKind.ENTRY_KIND_USER]: this.#bySubject,
+    }[kind];
+    return new Set([...lookUp(index, text), ...lookUp(this.#byOrigin, foreignKey(kind, issuer, text))]);
+  }
+
+  #bucket(token: VerifiedToken): void {
+    const at = hashOf(token.text) & (this.#buckets.length - 1);
+    token.nextInBucket = this.#buckets[at];
+    this.#buckets[at] = token;
+  }
+
+  #unbucket(token: VerifiedToken): void {
+    const at = hashOf(token.text) & (this.#buckets.length - 1);
+    if (this.#buckets[at] === token) {
+      this.#buckets[at] = token.nextInBucket;
+      return;
+    }
+    for (let other = this.#buckets[at]; other !== undefined; other = other.nextInBucket) {
+      if (other.nextInBucket === token) other.nextInBucket = token.nextInBucket;
+    }
+  }
+
+  #growBuckets(): void {
+    this.#buckets = emptyBuckets(this.#buckets.length * BUCKETS_GROWTH);
+    for (const token of this.#all) this.#bucket(token);
+  }
+
+  /**
+   * Second chance: the oldest token that was not used since the last look and has no live call. When
+   * all that were looked at had been used, the first of them that has no live call goes.
+   */
+  #evictOne(): void {
+    let steps = 0;
+    let fallback: VerifiedToken | undefined;
+    for (const token of this.#all) {
+      if (token.firstCall === undefined) {
+        if (!token.used) {
+          this.remove(token);
+          return;
+        }
+        fallback ??= token;
+      }
+      token.used = false;
+      // Moved to the end, so that the next look begins with others.
+      this.#all.delete(token);
+      this.#all.add(token);
+      steps += 1;
+      if (steps === EVICTION_STEPS_MAX) break;
+    }
+    if (fallback !== undefined) this.remove(fallback);
+  }
+}
+
+function originKeysOf({ claims }: VerifiedToken): readonly string[] {
+  return claims.origin === undefined ? [] : foreignKeysOf(claims.origin).map(([, key]) => key);
+}
+
+/**
+ * The same text in one piece of memory of its own. As it came it is a part of a header, which Node keeps outside of
+ * V8's heap: it would keep all of that alive, and each call would find its way there through three pointers.
+ */
+function compactCopy(text: string): string {
+  // What has passed for a token is plain ASCII.
+  return Buffer.from(text, 'latin1').toString('latin1');
+}
+
+function emptyBuckets(count: number): (VerifiedToken | undefined)[] {
+  return new Array<VerifiedToken | undefined>(count).fill(undefined);
+}
+
+/** 24 bits from characters of the signature, which are as good as random. */
+function hashOf(text: string): number {
+  const end = text.length;
+  return (
+    (text.charCodeAt(end - 3) & 63) |
+    ((text.charCodeAt(end - 5) & 63) << 6) |
+    ((text.charCodeAt(end - 9) & 63) << 12) |
+    ((text.charCodeAt(end - 14) & 63) << 18)
+  );
+}
+
+function insert(index: Index, key: string, token: VerifiedToken): void {
+  const found = index.get(key);
+  if (found === undefined) index.set(key, token);
+  else if (found instanceof Set) found.add(token);
+  else if (found !== token) index.set(key, new Set([found, token]));
+}
+
+function erase(index: Index, key: string, token: VerifiedToken): void {
+  const found = index.get(key);
+  if (found === token) index.delete(key);
+  else if (found instanceof Set) {
+    found.delete(token);
+    if (found.size === 0) index.delete(key);
+  }
+}
+
+function lookUp(index: Index, key: string): Iterable<VerifiedToken> {
+  const found = index.get(key);
+  if (found === undefined) return [];
+  return found instanceof Set ? [...found] : [found];
+}

@@ -1,0 +1,161 @@
+/** The inside of another issuer's token, put into our words. */
+
+import {
+  CLAIM_LIST_LENGTH_MAX,
+  CLAIM_TEXT_LENGTH_MAX,
+  CLOCK_SKEW_SECONDS,
+  type ClaimFault,
+  foreignPrincipalId,
+  type TokenClaims,
+  thumbprintIn,
+} from './claims.js';
+import type { JsonObject, JsonValue } from './strict-json.js';
+
+/** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
+export type ClaimName = string | readonly string[];
+
+/** Where the tokens of an issuer say what ours say; the usual names where nothing is given. */
+export interface ClaimNames {
+  /** Whom the token speaks for; `sub`. */
+  readonly subject?: ClaimName | undefined;
+  /** The token's own identifier; `jti`. */
+  readonly tokenId?: ClaimName | undefined;
+  /** The session it belongs to; `sid`. */
+  readonly sessionId?: ClaimName | undefined;
+  /** The client it was issued to; `client_id`, else `azp`. */
+  readonly clientId?: ClaimName | undefined;
+  /** Text with spaces between, or a list; `scope`. */
+  readonly scopes?: ClaimName | undefined;
+  /** A list, or text with spaces between; `roles`. */
+  readonly roles?: ClaimName | undefined;
+  /** When the subject last proved who it is; `auth_time`. */
+  readonly authTime?: ClaimName | undefined;
+}
+
+/** What an issuer's tokens are held to. */
+export interface ForeignRules {
+  readonly issuer: string;
+  readonly names: ClaimNames;
+  /** Ours by theirs. */
+  readonly scopes: ReadonlyMap<string, string>;
+  readonly roles: ReadonlyMap<string, string>;
+  readonly lifetimeMaxSeconds: number;
+}
+
+/**
+ * Reads the claims of a token whose signature was found good with the keys of this issuer.
+ *
+ * What its issuer calls a scope or a role counts only when it may give it; it can name none of our clients, and no
+ * generation, session or token of ours.
+ *
+ * @returns the claims, or the name of the claim that is wrong, for the log alone
+ */
+export function readForeignClaims(
+  payload: JsonObject,
+  keyId: string,
+  rules: ForeignRules & { readonly audience: string | undefined; readonly nowSeconds: number },
+): TokenClaims | ClaimFault {
+  const { names, issuer, audience, nowSeconds } = rules;
+  const subject = textAt(payload, names.subject ?? 'sub');
+  const tokenId = textAt(payload, names.tokenId ?? 'jti');
+  const session = at(payload, names.sessionId ?? 'sid');
+  const client =
+    at(payload, names.clientId ?? 'client_id') ?? (names.clientId ? undefined : at(payload, 'azp'));
+  const scopes = words(at(payload, names.scopes ?? 'scope'));
+  const roles = words(at(payload, names.roles ?? 'roles'));
+  const audiences = words(at(payload, 'aud'), false);
+  const authTime = at(payload, names.authTime ?? 'auth_time');
+  const [issuedAt, expiresAt] = [secondsOf(at(payload, 'iat')), secondsOf(at(payload, 'exp'))];
+  const notBefore = at(payload, 'nbf') === undefined ? issuedAt : secondsOf(at(payload, 'nbf'));
+  const latestSeconds = nowSeconds + CLOCK_SKEW_SECONDS;
+
+  if (at(payload, 'iss') !== issuer) return { fault: 'iss' };
+  if (audiences === undefined || audiences.length === 0) return { fault: 'aud' };
+  if (audience !== undefined && !audiences.includes(audience)) return { fault: 'aud' };
+  if (subject === undefined) return { fault: 'sub' };
+  // It stands in what is exchanged for the token, and in what services keep.
+  const id = foreignPrincipalId(issuer, subject);
+  if (id.length > CLAIM_TEXT_LENGTH_MAX) return { fault: 'sub' };
+  if (tokenId === undefined) return { fault: 'jti' };
+  if (session !== undefined && !isText(session)) return { fault: 'sid' };
+  if (client !== undefined && !isText(client)) return { fault: 'client_id' };
+  if (scopes === undefined) return { fault: 'scope' };
+  if (roles === undefined) return { fault: 'roles' };
+  if (issuedAt === undefined || issuedAt > latestSeconds) return { fault: 'iat' };
+  if (notBefore === undefined || notBefore > latestSeconds) return { fault: 'nbf' };
+  if (expiresAt === undefined || expiresAt <= issuedAt) return { fault: 'exp' };
+  // Its revocations are kept no longer than it may live.
+  if (expiresAt - issuedAt > rules.lifetimeMaxSeconds) return { fault: 'exp' };
+  if (authTime !== undefined && secondsOf(authTime) === undefined) return { fault: 'auth_time' };
+  const confirmation = at(payload, 'cnf');
+  const certificateThumbprint = confirmation === undefined ? undefined : thumbprintIn(confirmation);
+  if (confirmation !== undefined && certificateThumbprint === undefined) return { fault: 'cnf' };
+
+  return {
+    issuer,
+    id,
+    subject,
+    clientId: client ?? '',
+    tokenId,
+    sessionId: session,
+    kind: client === subject && session === undefined ? 'SERVICE' : 'USER',
+    scopes: granted(scopes, rules.scopes),
+    roles: granted(roles, rules.roles),
+    audiences,
+    actors: [],
+    authTimeSeconds: secondsOf(authTime),
+    expiresAtSeconds: expiresAt,
+    generation: undefined,
+    clients: [],
+    ancestors: [],
+    origin: undefined,
+    issuedAtSeconds: issuedAt,
+    keyId,
+    isForeign: true,
+    certificateThumbprint,
+  };
+}
+
+function granted(given: readonly string[], allowed: ReadonlyMap<string, string>): ReadonlySet<string> {
+  const ours = new Set<string>();
+  for (const word of given) {
+    const name = allowed.get(word);
+    if (name !== undefined) ours.add(name);
+  }
+  return ours;
+}
+
+function at(payload: JsonObject, name: ClaimName): JsonValue | undefined {
+  let value: JsonValue | undefined = payload;
+  for (const member of typeof name === 'string' ? [name] : name) {
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+    if (!isObject || !Object.hasOwn(value as JsonObject, member)) return undefined;
+    value = (value as JsonObject)[member];
+  }
+  return value;
+}
+
+function textAt(payload: JsonObject, name: ClaimName): string | undefined {
+  const value = at(payload, name);
+  return isText(value) ? value : undefined;
+}
+
+/** The words of a list, or of a text; none when there is no claim; undefined when it is neither. */
+function words(value: JsonValue | undefined, splits = true): readonly string[] | undefined {
+  if (value === undefined) return [];
+  const list = typeof value === 'string' ? (splits ? value.split(' ').filter(Boolean) : [value]) : value;
+  if (!Array.isArray(list) || list.length > CLAIM_LIST_LENGTH_MAX || !list.every(isText)) return undefined;
+  return list as readonly string[];
+}
+
+/** A NumericDate; issuers elsewhere write fractions too, of which the earlier second is taken. */
+function secondsOf(value: JsonValue | undefined): number | undefined {
+  if (typeof value !== 'number' || !(value > 0 && value <= Number.MAX_SAFE_INTEGER)) return undefined;
+  return Math.floor(value);
+}
+
+/** Services keep these texts and pass them on: what no database takes, or what is changed on the way, is none. */
+function isText(value: JsonValue | undefined): value is string {
+  if (typeof value !== 'string' || value === '' || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
+  return value.isWellFormed() && !/[\p{Cc}\uFFFD]/u.test(value);
+}

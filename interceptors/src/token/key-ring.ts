@@ -1,0 +1,160 @@
+/** The public keys of one purpose: each `kid` has one key, and each key one algorithm. */
+
+import { constants, KeyObject, type VerifyKeyObjectInput, verify } from 'node:crypto';
+import { importJWK, type JWK } from 'jose';
+import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
+import type { CompactToken } from './compact.js';
+
+/** The algorithms a key of our own issuer may have; never a symmetric one. */
+export const SIGNATURE_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;
+
+type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
+
+/** The shortest RSA key that may sign, in bits (RFC 7518 §3.3, §3.5). */
+export const RSA_BITS_MIN = 2048;
+
+/** How OpenSSL is told of an algorithm (RFC 7518 §3.3 to §3.5, RFC 8037 §3.1). */
+interface SignatureParameters {
+  readonly digest: 'sha256' | null;
+  readonly options: Omit<VerifyKeyObjectInput, 'key'>;
+  /** Whether a key is of the kind that the algorithm signs with. */
+  readonly fits: (key: KeyObject) => boolean;
+}
+
+const isStrongRsa = ({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): boolean =>
+  asymmetricKeyType === 'rsa' && (asymmetricKeyDetails?.modulusLength ?? 0) >= RSA_BITS_MIN;
+
+const PARAMETERS: Readonly<Record<SignatureAlgorithm, SignatureParameters>> = {
+  EdDSA: { digest: null, options: {}, fits: ({ asymmetricKeyType }) => asymmetricKeyType === 'ed25519' },
+  ES256: {
+    digest: 'sha256',
+    // Two numbers of fixed length: in DER one signature would have several spellings.
+    options: { dsaEncoding: 'ieee-p1363' },
+    fits: ({ asymmetricKeyType, asymmetricKeyDetails }) =>
+      asymmetricKeyType === 'ec' && asymmetricKeyDetails?.namedCurve === 'prime256v1',
+  },
+  RS256: { digest: 'sha256', options: { padding: constants.RSA_PKCS1_PADDING }, fits: isStrongRsa },
+  PS256: {
+    digest: 'sha256',
+    // The salt is as long as the hash, never what the signature says of itself.
+    options: { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST },
+    fits: isStrongRsa,
+  },
+};
+
+/** How many keys one set may hold. */
+export const KEYS_MAX = 32;
+
+/** Keys that verify signatures, as those see them who use them. */
+export interface VerificationKeys {
+  has(keyId: string): boolean;
+  /** The identifiers of all keys. */
+  keyIds(): Iterable<string>;
+  /** Whether one of these keys made the signature. Never rejects. */
+  verify(token: CompactToken): Promise<boolean>;
+  /** The same before it returns, on the thread of the caller; absent where there is no such way. Never throws. */
+  verifyNow?(token: CompactToken): boolean;
+}
+
+/** Makes a set of public keys ready for use. Rejects when one of them is not what it says. */
+export type ImportKeys = (keys: readonly PublicKey[]) => Promise<VerificationKeys>;
+
+/** A public key, ready for use. */
+export interface VerificationKey {
+  readonly keyId: string;
+  readonly algorithm: SignatureAlgorithm;
+  readonly key: KeyObject;
+}
+
+/** The keys of one purpose, by `kid`. Immutable: a new set is a new ring. */
+export class KeyRing implements VerificationKeys {
+  readonly #keys: ReadonlyMap<string, VerificationKey>;
+
+  private constructor(keys: ReadonlyMap<string, VerificationKey>) {
+    this.#keys = keys;
+  }
+
+  static readonly EMPTY = new KeyRing(new Map());
+
+  /**
+   * Imports a set of public keys.
+   *
+   * @throws Error when one of them is not what it says: a set is taken whole or not at all
+   */
+  static async import(keys: readonly PublicKey[]): Promise<KeyRing> {
+    if (keys.length > KEYS_MAX)
+      throw new Error(`a key set holds ${keys.length} keys, ${KEYS_MAX} are allowed`);
+    const imported = await Promise.all(keys.map(importKey));
+    const ring = new Map(imported.map((key) => [key.keyId, key]));
+    if (ring.size !== keys.length) throw new Error('a key set names one kid twice');
+    return new KeyRing(ring);
+  }
+
+  has(keyId: string): boolean {
+    return this.#keys.has(keyId);
+  }
+
+  /** The identifiers of all keys. */
+  keyIds(): Iterable<string> {
+    return this.#keys.keys();
+  }
+
+  /**
+   * Verifies the signature of a token. The key decides the algorithm, never the token's header
+   * (RFC 8725 §3.1): a header that names another one is refused before any cryptography.
+   */
+  verify(token: CompactToken): Promise<boolean> {
+    const found = this.#keyOf(token);
+    if (found === undefined) return NOT_VERIFIED;
+    const { digest, input } = found;
+    return new Promise((resolve) => {
+      // With a callback it runs on the thread pool: many new tokens do not keep those waiting that are known.
+      verify(digest, token.signed, input, token.signature, (error, isGood) =>
+        resolve(error === null && isGood),
+      );
+    });
+  }
+
+  verifyNow(token: CompactToken): boolean {
+    const found = this.#keyOf(token);
+    if (found === undefined) return false;
+    try {
+      return verify(found.digest, token.signed, found.input, token.signature);
+    } catch {
+      return false;
+    }
+  }
+
+  #keyOf({
+    keyId,
+    algorithm,
+  }: CompactToken): { digest: 'sha256' | null; input: VerifyKeyObjectInput } | undefined {
+    const found = this.#keys.get(keyId);
+    if (found === undefined || found.algorithm !== algorithm) return undefined;
+    const { digest, options } = PARAMETERS[found.algorithm];
+    return { digest, input: { ...options, key: found.key } };
+  }
+}
+
+const NOT_VERIFIED = Promise.resolve(false);
+
+async function importKey({ kid, algorithm, jwk }: PublicKey): Promise<VerificationKey> {
+  const known = SIGNATURE_ALGORITHMS.find((name) => name === algorithm);
+  if (known === undefined) {
+    throw new Error(
+      `key ${kid} has algorithm ${algorithm}, which is not among ${SIGNATURE_ALGORITHMS.join(', ')}`,
+    );
+  }
+  const { kty, crv, x, y, n, e } = JSON.parse(jwk) as JWK;
+  // Only the public members are taken, so that a private key published by mistake stays unused.
+  const members = Object.fromEntries(
+    Object.entries({ kty, crv, x, y, n, e }).filter(([, value]) => value !== undefined),
+  );
+  const imported = await importJWK({ ...members, kty: kty ?? '', alg: known }, known);
+  if (imported instanceof Uint8Array) throw new Error(`key ${kid} is symmetric`);
+  const key = KeyObject.from(imported);
+  if (key.type !== 'public' || !PARAMETERS[known].fits(key)) {
+    throw new Error(`key ${kid} is not a public key for ${known}, or too short`);
+  }
+  return { keyId: kid, algorithm: known, key };
+}

@@ -1,0 +1,62 @@
+/** The guard's decision by itself: as an interceptor asks for it, on a list that is current, without a server around it. */
+
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Metadata } from '@grpc/grpc-js';
+import { readRules } from '@portcullis/guard';
+import { systemClock, systemTimers } from '@portcullis/guard/clock';
+import { type Admissions, Enforcement, Feed, FeedRunner } from '@portcullis/guard/internal';
+import { ECHO, ECHO_AUDIENCE, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
+import { BENCH_ISSUER, type BenchIssuer, ID_BYTES } from './issuer.js';
+
+const POLL_MS = 5;
+
+/** Decides calls to one method. */
+export interface Decider {
+  decide(metadata: Metadata): ReturnType<Admissions['decide']>;
+  close(): Promise<void>;
+}
+
+/** Makes a decider whose list is current. */
+export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
+  const instance = randomBytes(ID_BYTES);
+  const enforcement = new Enforcement({
+    issuer: BENCH_ISSUER,
+    audience: ECHO_AUDIENCE,
+    clock: systemClock,
+    timers: systemTimers,
+    createFeed: (listener) => new Feed({ service: ECHO_AUDIENCE, instance, listener }),
+    onTokenInvalid: (fault) => {
+      throw new Error(`a good token was refused: ${fault}`);
+    },
+    onCutFailed: () => {},
+  });
+  const runner = new FeedRunner({
+    feed: enforcement.feed,
+    source: issuer.source,
+    service: ECHO_AUDIENCE,
+    instance,
+    nats: undefined,
+    clock: systemClock,
+    log: { info: () => {}, warn: () => {}, error: () => {} },
+    onKeys: (keys) => enforcement.useKeys(keys),
+    onCurrentChange: () => {},
+    onForgery: () => {},
+  });
+  runner.start();
+  while (!runner.isCurrent()) await sleep(POLL_MS);
+  const rule = readRules(ECHO, ECHO_SCHEMA).get(UNARY_PATH);
+  if (rule === undefined) throw new TypeError('the method has no rule');
+  const peer = { certificateThumbprint: undefined, retireConnection: () => {}, getPeer: () => '127.0.0.1:1' };
+  return {
+    decide: (metadata) => enforcement.admissions.decide(rule, metadata, peer),
+    close: () => runner.close(),
+  };
+}
+
+/** Metadata with a token, as grpc-js makes them of a request. */
+export function bearer(token: string): Metadata {
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${token}`);
+  return metadata;
+}

@@ -1,0 +1,343 @@
+/**
+ * What stock and money cost: reserving through the service beside the same statements sent straight through `pg`, and
+ * where the time of a checkout goes.
+ */
+
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { ask } from '../../scripts/system/calls.js';
+import { nowMs } from '../drill/moment.js';
+import { openShop, type Shop, type Shopper } from '../drill/shop.js';
+import { Connection } from './connection.js';
+import { type PreparedCall, prepareCalls } from './prepared-calls.js';
+import { atLeast, type Findings, rounded, type Section, type Table } from './section.js';
+import { type Statement, statementsOf } from './statements.js';
+import { quantile } from './statistics.js';
+
+const POOL_SIZE = 10;
+const CALLERS = 32;
+const SKUS = 64;
+const SLICES = 5;
+const SLICE_MS = 4_000;
+const SLICE_SHORT_MS = 1_000;
+const CHECKOUT_CALLERS = [1, 8] as const;
+/** The timed process writes its times down four times a second. */
+const TIMES_WAIT_MS = 400;
+const RATIO_WANTED = 0.5;
+const MONEY = 1_000_000_000n;
+const STOCK = 1_000_000_000n;
+
+/** The steps of a checkout in their order, as the timed process calls them. */
+const STEPS = [
+  ['begin', 'write down that it begins'],
+  ['reserve', 'exchange the token once, reserve at inventory'],
+  ['after reserving', 'write down the reservation and its price'],
+  ['after reserved', 'hold the money'],
+  ['after held', 'ask whether the buyer is still allowed, decide'],
+  ['hand out', 'hand out at inventory'],
+  ['after committing', 'capture'],
+] as const;
+
+/** The section. */
+export const domain: Section = {
+  name: 'domain',
+  title: 'ReserveStock beside its own statements, and where the time of a checkout goes',
+  run: async ({ isShort, signal, progress }) => {
+    const times = { file: '' };
+    const shop = await openShop({
+      customers: Math.max(...CHECKOUT_CALLERS),
+      isDurable: true,
+      paymentProgram: (dataDir) => {
+        times.file = join(dataDir, 'times.json');
+        const script = join('proofs', 'bench', 'timed-payment.ts');
+        return { script, environment: { BENCH_TIMES: times.file } };
+      },
+      signal,
+      onProgress: ({ part, state }) => {
+        if (state === 'starting') progress(`starting ${part}`);
+      },
+    });
+    try {
+      const skus = Array.from({ length: SKUS }, (_, index) => `BENCH-${String(index).padStart(3, '0')}`);
+      for (const sku of skus) await shop.stockUp(sku, 1n, STOCK);
+      const shoppers: Shopper[] = [];
+      for (const customer of shop.customers) shoppers.push(await shop.admit(customer, MONEY));
+      const sliceMs = isShort ? SLICE_SHORT_MS : SLICE_MS;
+      const reserving = await measureReserving({ shop, shoppers, skus, sliceMs, progress, signal });
+      const checkouts: Awaited<ReturnType<typeof measureCheckout>>[] = [];
+      for (const callers of CHECKOUT_CALLERS) {
+        progress(`checkout, ${callers} at once`);
+        const wanted = { shop, shoppers: shoppers.slice(0, callers), skus, times: times.file };
+        checkouts.push(await measureCheckout(wanted, 2 * sliceMs));
+      }
+      return findingsOf(reserving, checkouts);
+    } finally {
+      await shop.stop();
+    }
+  },
+};
+
+interface Reserving {
+  readonly direct: readonly number[];
+  readonly service: readonly number[];
+  readonly statements: number;
+}
+
+async function measureReserving(wanted: {
+  shop: Shop;
+  shoppers: readonly Shopper[];
+  skus: readonly string[];
+  sliceMs: number;
+  progress: (text: string) => void;
+  signal: AbortSignal;
+}): Promise<Reserving> {
+  const { shop, shoppers, skus, sliceMs, progress, signal } = wanted;
+  const { system, clients } = shop;
+  if (system.postgres === undefined) throw new TypeError('the bench reads the log of its own server');
+  const [inventory] = clients.inventory;
+  const [{ token } = { token: '' }] = shoppers;
+  const [first = ''] = skus;
+  const reserve = async (sku: string, requestId: string): Promise<string> => {
+    const request = { lines: [{ sku, quantity: 1n }], timeToLive: { seconds: 3_600n, nanos: 0 }, requestId };
+    const { reservation } = await ask(inventory.reserveStock.bind(inventory), request, { token });
+    return reservation?.reservationId ?? '';
+  };
+  const { postgres } = system;
+  const requestId = `bench-${randomUUID()}`;
+  let reservationId = '';
+  const statements = await statementsOf({
+    url: postgres.url('postgres'),
+    logFile: postgres.logFile,
+    parameter: requestId,
+    operation: async () => {
+      reservationId = await reserve(first, requestId);
+    },
+  });
+  if (statements.length === 0) throw new Error('no statement of the reservation was found in the log');
+  const recording = { statements, requestId, reservationId, sku: first };
+  const pool = new pg.Pool({ connectionString: system.databases.inventory, max: POOL_SIZE });
+  pool.on('error', () => undefined);
+  const direct: number[] = [];
+  const service: number[] = [];
+  const caller = await prepareCaller(system.inventory[0].address, token, skus);
+  try {
+    // One slice of each to warm up, then in turns, so that a slow moment of the machine hits both.
+    for (let slice = 0; slice <= SLICES && !signal.aborted; slice += 1) {
+      progress(`reserving, ${slice} of ${SLICES}`);
+      const rates = [
+        await rateOf(sliceMs, (turn) => reserveDirectly(pool, recording, skus[turn % SKUS] ?? first)),
+        await rateOf(sliceMs, caller.call),
+      ] as const;
+      if (slice === 0) continue;
+      direct.push(rates[0]);
+      service.push(rates[1]);
+    }
+  } finally {
+    caller.close();
+    await pool.end();
+  }
+  return { direct, service, statements: statements.length };
+}
+
+/** What a request id looks like, before each call gets its own. */
+const REQUEST_ID_BLANK = `bench-${'0'.repeat(36)}`;
+
+/** Reserves again and again with prepared bytes: a client of grpc-js would cost as much as the service does. */
+async function prepareCaller(
+  address: string,
+  token: string,
+  skus: readonly string[],
+): Promise<{ call: (turn: number) => Promise<void>; close: () => void }> {
+  const { path, requestSerialize } = InventoryServiceService.reserveStock;
+  const [first = ''] = skus;
+  const request = {
+    lines: [{ sku: first, quantity: 1n }],
+    timeToLive: { seconds: 3_600n, nanos: 0 },
+    requestId: REQUEST_ID_BLANK,
+  };
+  const prepared = await prepareCalls({ path, tokens: [token], message: requestSerialize(request) });
+  const [blank] = prepared.calls;
+  if (blank === undefined) throw new TypeError('one call was prepared');
+  const connection = await Connection.connect(Number(address.split(':')[1]), prepared);
+  const waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
+  connection.listener = {
+    ended: (_connection, answered, _ms, stream) => {
+      const caller = waiting.get(stream);
+      waiting.delete(stream);
+      if (answered) caller?.resolve();
+      else caller?.reject(new Error('a reservation was refused'));
+    },
+  };
+  return {
+    call: (turn) =>
+      new Promise((resolve, reject) => {
+        const stream = connection.send(filled(blank, first, skus[turn % skus.length] ?? first));
+        waiting.set(stream, { resolve, reject });
+        connection.flush();
+      }),
+    close: () => connection.close(),
+  };
+}
+
+/** The call for another item, with a request id of its own. */
+function filled({ bytes, streamAt }: PreparedCall, from: string, to: string): PreparedCall {
+  const mine = Buffer.from(bytes);
+  mine.write(to, mine.indexOf(from), 'latin1');
+  mine.write(`bench-${randomUUID()}`, mine.indexOf(REQUEST_ID_BLANK), 'latin1');
+  return { bytes: mine, streamAt };
+}
+
+/** What one reservation has sent, and what every repetition replaces by something of its own. */
+interface Recording {
+  readonly statements: readonly Statement[];
+  readonly requestId: string;
+  readonly reservationId: string;
+  readonly sku: string;
+}
+
+/** Sends the same statements, to the commit, for another item, request and reservation. */
+async function reserveDirectly(pool: pg.Pool, recording: Recording, sku: string): Promise<void> {
+  const requestId = `bench-${randomUUID()}`;
+  let { reservationId } = recording;
+  const mine = (value: string | null): string | null =>
+    value
+      ?.replaceAll(recording.requestId, requestId)
+      .replaceAll(recording.reservationId, reservationId)
+      .replaceAll(recording.sku, sku) ?? null;
+  const client = await pool.connect();
+  try {
+    for (const { name, text, values } of recording.statements) {
+      const query = { ...(name !== undefined && { name: `direct ${name}` }), text, values: values.map(mine) };
+      const { rows } = await client.query<{ reservation_id?: string }>(values.length === 0 ? text : query);
+      // COMMIT comes together with a setting, and its results are a list of their own.
+      reservationId = rows?.[0]?.reservation_id ?? reservationId;
+    }
+  } finally {
+    client.release();
+  }
+}
+
+/** How often a second it can be done by {@link CALLERS} who each do it again and again. */
+async function rateOf(durationMs: number, work: (caller: number) => Promise<unknown>): Promise<number> {
+  const beganMs = nowMs();
+  let count = 0;
+  await Promise.all(
+    Array.from({ length: CALLERS }, async (_, caller) => {
+      for (let turn = 0; nowMs() - beganMs < durationMs; turn += 1) {
+        await work(caller + turn * CALLERS);
+        count += 1;
+      }
+    }),
+  );
+  return count / ((nowMs() - beganMs) / 1_000);
+}
+
+type Spent = Readonly<Record<string, { readonly count: number; readonly milliseconds: number }>>;
+
+async function measureCheckout(
+  wanted: { shop: Shop; shoppers: readonly Shopper[]; skus: readonly string[]; times: string },
+  durationMs: number,
+): Promise<{
+  callers: number;
+  perSecond: number;
+  meanMs: number;
+  p99Ms: number;
+  steps: Map<string, number>;
+}> {
+  const { shop, shoppers, skus, times } = wanted;
+  const { payment } = shop.clients;
+  const buy = async ({ accountId, token }: Shopper, turn: number): Promise<number> => {
+    const lines = [{ sku: skus[turn % skus.length] ?? '', quantity: 1n }];
+    const beganMs = nowMs();
+    const request = { accountId, lines, requestId: randomUUID() };
+    await ask(payment.checkout.bind(payment), request, { token });
+    return nowMs() - beganMs;
+  };
+  for (const shopper of shoppers) for (let turn = 0; turn < 10; turn += 1) await buy(shopper, turn);
+  await sleep(TIMES_WAIT_MS);
+  const before = JSON.parse(await readFile(times, 'utf8')) as Spent;
+  const latencies: number[] = [];
+  const beganMs = nowMs();
+  await Promise.all(
+    shoppers.map(async (shopper, index) => {
+      for (let turn = index; nowMs() - beganMs < durationMs; turn += shoppers.length) {
+        latencies.push(await buy(shopper, turn));
+      }
+    }),
+  );
+  const perSecond = latencies.length / ((nowMs() - beganMs) / 1_000);
+  await sleep(TIMES_WAIT_MS);
+  const after = JSON.parse(await readFile(times, 'utf8')) as Spent;
+  const steps = new Map(STEPS.map(([name]) => [name, meanBetween(before[name], after[name])]));
+  const meanMs = latencies.reduce((sum, latency) => sum + latency, 0) / latencies.length;
+  return { callers: shoppers.length, perSecond, meanMs, p99Ms: quantile(latencies, 0.99), steps };
+}
+
+function meanBetween(before: Spent[string] | undefined, after: Spent[string] | undefined): number {
+  const count = (after?.count ?? 0) - (before?.count ?? 0);
+  return ((after?.milliseconds ?? 0) - (before?.milliseconds ?? 0)) / count;
+}
+
+function findingsOf(
+  { direct, service, statements }: Reserving,
+  checkouts: readonly Awaited<ReturnType<typeof measureCheckout>>[],
+): Findings {
+  const [directRate, serviceRate] = [quantile(direct, 0.5), quantile(service, 0.5)];
+  const ratio = quantile(
+    service.map((rate, index) => rate / (direct[index] ?? Number.NaN)),
+    0.5,
+  );
+  const reserve: Table = {
+    title: `ReserveStock, ${CALLERS} callers, ${POOL_SIZE} connections`,
+    rows: [
+      ['', 'a second'],
+      [`its ${statements} statements through pg`, rounded(directRate)],
+      ['through the service', rounded(serviceRate)],
+      ['ratio', rounded(ratio)],
+    ],
+  };
+  const rest = checkouts.map(({ meanMs, steps }) => {
+    return meanMs - [...steps.values()].reduce((sum, step) => sum + step, 0);
+  });
+  const checkout: Table = {
+    title: 'Checkout, milliseconds on average',
+    rows: [
+      ['', ...checkouts.map(({ callers }) => `${callers} at once`)],
+      ...STEPS.map(([name, title]) => [
+        title,
+        ...checkouts.map(({ steps }) => rounded(steps.get(name) ?? Number.NaN)),
+      ]),
+      ['wire, guard, checks, waiting', ...rest.map(rounded)],
+      ['all of it', ...checkouts.map(({ meanMs }) => rounded(meanMs))],
+      ['99th percentile', ...checkouts.map(({ p99Ms }) => rounded(p99Ms))],
+      ['checkouts a second', ...checkouts.map(({ perSecond }) => rounded(perSecond))],
+    ],
+  };
+  return {
+    figures: {
+      reserve_stock: {
+        direct_per_second: directRate,
+        service_per_second: serviceRate,
+        ratio,
+        statements,
+        callers: CALLERS,
+      },
+      checkout: checkouts.map(({ callers, perSecond, meanMs, p99Ms, steps }, index) => ({
+        callers,
+        per_second: perSecond,
+        mean_ms: meanMs,
+        p99_ms: p99Ms,
+        steps_ms: { ...Object.fromEntries(steps), rest: rest[index] },
+      })),
+    },
+    tables: [reserve, checkout],
+    goals: [atLeast('ReserveStock beside its statements through pg', ratio, RATIO_WANTED, ' ×')],
+    notes: [
+      'The database syncs to the disk with every commit; callers, services and database share the machine.',
+    ],
+  };
+}

@@ -1,0 +1,90 @@
+/** An issuer as a process of its own: it answers instances over gRPC, and broadcasts over a real broker. */
+
+import { randomBytes } from 'node:crypto';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '@portcullis/guard';
+import { connect, type NatsConnection } from 'nats';
+import {
+  EntryKind,
+  type PullRequest,
+  type PullResponse,
+  RevocationServiceService,
+  type SyncRequest,
+  type SyncResponse,
+} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import {
+  IssueServiceTokenRequest,
+  IssueServiceTokenResponse,
+} from '../../proto/gen/portcullis/token/v1/token.js';
+import { BenchIssuer, ID_BYTES } from './issuer.js';
+import { answerCommands } from './worker.js';
+
+const TOKEN_MS = 3_600_000;
+const NEVER = new AbortController().signal;
+
+const issuer = await BenchIssuer.create();
+let broker: NatsConnection | undefined;
+
+const commands = {
+  /** Opens a port, with a list of so many tokens taken back. */
+  listen: async (options: { entries: number; leaseMs: number; natsUrl?: string }): Promise<number> => {
+    issuer.packed = randomBytes(options.entries * ID_BYTES);
+    issuer.leaseMs = options.leaseMs;
+    if (options.natsUrl !== undefined)
+      broker = await connect(brokerConnection(options.natsUrl, 'bench issuer'));
+    const server = new Server();
+    server.addService(RevocationServiceService, {
+      sync: unary<SyncRequest, SyncResponse>((request) => issuer.source.sync(request, NEVER)),
+      pull: serverStream<PullRequest, PullResponse>((request) => issuer.source.pull(request, NEVER)),
+      revoke: unimplemented,
+      listInstances: unimplemented,
+      openEpoch: unimplemented,
+    });
+    server.addService(TOKENS, { IssueServiceToken: unary(issueToken) });
+    return await new Promise((resolve, reject) => {
+      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) =>
+        error === null ? resolve(port) : reject(error),
+      );
+    });
+  },
+
+  /** Takes a token back that nobody has, and tells everybody. @returns when it began, on the clock of the machine */
+  revoke: async (): Promise<number> => {
+    const startedMs = performance.timeOrigin + performance.now();
+    const entry = issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, randomBytes(ID_BYTES));
+    broker?.publish(BROADCAST_SUBJECT, await issuer.broadcast([entry]));
+    return startedMs;
+  },
+
+  cpuMicroseconds: (): number => {
+    const { user, system } = process.cpuUsage();
+    return user + system;
+  },
+};
+
+export type IssuerCommands = typeof commands;
+
+const TOKENS = {
+  IssueServiceToken: {
+    path: '/auth.v1.AuthService/IssueServiceToken',
+    requestStream: false,
+    responseStream: false,
+    requestSerialize: (message: IssueServiceTokenRequest) =>
+      Buffer.from(IssueServiceTokenRequest.encode(message).finish()),
+    requestDeserialize: (bytes: Buffer) => IssueServiceTokenRequest.decode(bytes),
+    responseSerialize: (message: IssueServiceTokenResponse) =>
+      Buffer.from(IssueServiceTokenResponse.encode(message).finish()),
+    responseDeserialize: (bytes: Buffer) => IssueServiceTokenResponse.decode(bytes),
+  },
+} as const;
+
+async function issueToken(request: IssueServiceTokenRequest): Promise<IssueServiceTokenResponse> {
+  const accessToken = await issuer.token({ sub: request.clientId, client_id: request.clientId });
+  return { accessToken, expireTime: new Date(Date.now() + TOKEN_MS) };
+}
+
+const unimplemented = unary<object, never>(() => {
+  throw new TypeError('the bench does not ask this');
+});
+
+answerCommands(commands);

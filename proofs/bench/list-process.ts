@@ -1,0 +1,160 @@
+/** A process that holds one revocation list, or what could be used instead, and measures it from inside. */
+
+import { randomBytes } from 'node:crypto';
+import type { TokenClaims } from '@portcullis/guard';
+import { RevocationList, uuidOf } from '@portcullis/guard/internal';
+import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { quantile } from './statistics.js';
+import { answerCommands } from './worker.js';
+
+const ID_BYTES = 16;
+const MINUTE_MS = 60_000;
+/** Tokens live for an hour at the longest, so entries go in so many minutes. */
+const MINUTES = 60;
+/** Entries are dropped in spans of five minutes. */
+const PURGED_MINUTES = 5;
+const COLLECTIONS = 3;
+const LOOKUPS = 200_000;
+const LOOKUPS_PER_TIMING = 1000;
+
+/** What holds identifiers. */
+export type Holder = 'list' | 'set' | 'map' | 'nothing';
+
+/** What was measured of one holder. */
+export interface HolderFigures {
+  readonly bytesPerEntry: number;
+  /** Of an identifier that is not there, which is nearly always so. */
+  readonly lookupNs: number;
+  readonly insertNs: number;
+  readonly longestPauseMs: number;
+  readonly purgeMs: number;
+}
+
+interface Held {
+  add(id: Buffer, minute: number): void;
+  /** One look-up for each token. */
+  countRevoked(tokens: readonly TokenClaims[]): number;
+  /** Drops what may be dropped by the end of a minute. */
+  purge(minute: number): void;
+}
+
+const commands = {
+  measure: ({ holder, entries }: { holder: Holder; entries: number }): HolderFigures => {
+    const before = memory();
+    const held = HOLDERS[holder]();
+    const { longestPauseMs, insertNs } = fill(held, entries);
+    const bytesPerEntry = (memory() - before) / entries;
+    const tokens = Array.from({ length: LOOKUPS }, () => claimsOf(uuidOf(randomBytes(ID_BYTES))));
+    const timings: number[] = [];
+    for (let start = 0; start < LOOKUPS; start += LOOKUPS_PER_TIMING) {
+      const some = tokens.slice(start, start + LOOKUPS_PER_TIMING);
+      const startedMs = performance.now();
+      if (held.countRevoked(some) > 0) throw new Error('an identifier was found that was never added');
+      timings.push(((performance.now() - startedMs) * 1e6) / LOOKUPS_PER_TIMING);
+    }
+    const purges: number[] = [];
+    for (let minute = PURGED_MINUTES; minute <= MINUTES; minute += PURGED_MINUTES) {
+      const purgedMs = performance.now();
+      held.purge(minute);
+      purges.push(performance.now() - purgedMs);
+    }
+    return {
+      bytesPerEntry,
+      insertNs,
+      longestPauseMs,
+      lookupNs: quantile(timings, 0.5),
+      purgeMs: quantile(purges, 0.5),
+    };
+  },
+};
+
+export type ListCommands = typeof commands;
+
+/** In the order of their minutes, as they come in life; each by itself, so that the longest pause is seen. */
+function fill(held: Held, entries: number): { longestPauseMs: number; insertNs: number } {
+  const perMinute = Math.ceil(entries / MINUTES);
+  let longestMs = 0;
+  let spentMs = 0;
+  for (let start = 0; start < entries; start += perMinute) {
+    const minute = Math.floor(start / perMinute) + 1;
+    const ids = randomBytes(Math.min(perMinute, entries - start) * ID_BYTES);
+    let lastMs = performance.now();
+    for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
+      held.add(ids.subarray(at, at + ID_BYTES), minute);
+      const nowMs = performance.now();
+      const tookMs = nowMs - lastMs;
+      lastMs = nowMs;
+      spentMs += tookMs;
+      if (tookMs > longestMs) longestMs = tookMs;
+    }
+  }
+  return { longestPauseMs: longestMs, insertNs: (spentMs * 1e6) / entries };
+}
+
+const HOLDERS: Readonly<Record<Holder, () => Held>> = {
+  list: () => {
+    const list = new RevocationList(Number.MAX_SAFE_INTEGER);
+    return {
+      add: (id, minute) => list.addIds(EntryKind.ENTRY_KIND_TOKEN, id, minute * MINUTE_MS),
+      countRevoked: (tokens) => tokens.reduce((count, claims) => count + (list.revokes(claims) ? 1 : 0), 0),
+      purge: (minute) => list.dropUntil(minute * MINUTE_MS),
+    };
+  },
+  set: () => {
+    // Without times, so that nothing can ever be dropped: what a Set costs at the least.
+    const set = new Set<string>();
+    return {
+      add: (id) => set.add(uuidOf(id)),
+      countRevoked: (tokens) => tokens.reduce((count, { tokenId }) => count + (set.has(tokenId) ? 1 : 0), 0),
+      purge: () => {},
+    };
+  },
+  map: () => {
+    const map = new Map<string, number>();
+    return {
+      add: (id, minute) => map.set(uuidOf(id), minute),
+      countRevoked: (tokens) => tokens.reduce((count, { tokenId }) => count + (map.has(tokenId) ? 1 : 0), 0),
+      purge: (until) => {
+        for (const [id, minute] of map) if (minute <= until) map.delete(id);
+      },
+    };
+  },
+  // What the measuring itself costs, and for how long the machine kept the process from running.
+  nothing: () => ({ add: () => {}, countRevoked: () => 0, purge: () => {} }),
+};
+
+function memory(): number {
+  // What the first collection finds dead may keep memory outside of the heap until the next one.
+  for (let time = 0; time < COLLECTIONS; time += 1) globalThis.gc?.();
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
+}
+
+/** A user's token with one identifier; the session is one that nobody has revoked. */
+function claimsOf(tokenId: string): TokenClaims {
+  return {
+    issuer: 'https://issuer.bench.invalid',
+    subject: 'bench',
+    clientId: 'direct',
+    tokenId,
+    sessionId: undefined,
+    kind: 'USER',
+    scopes: new Set(),
+    roles: new Set(),
+    audiences: [],
+    actors: [],
+    authTimeSeconds: 0,
+    expiresAtSeconds: 0,
+    generation: 1n,
+    clients: [['direct', 1n]],
+    ancestors: [],
+    origin: undefined,
+    issuedAtSeconds: 0,
+    keyId: 'key',
+    certificateThumbprint: undefined,
+    isForeign: false,
+    id: 'bench',
+  };
+}
+
+answerCommands(commands);

@@ -1,0 +1,218 @@
+/** What the drill strikes at: a private system, with links of our own between its processes. */
+
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
+import { createProc, type Proc } from '../../scripts/system/parts.js';
+import { findFreePort, isPortFree } from '../../scripts/system/ports.js';
+import { loadSecrets } from '../../scripts/system/secrets.js';
+import { type Progress, type System, startSystem } from '../../scripts/system/system.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { ECHO_CLIENT } from './echo-service.js';
+import { type Link, openLink } from './link.js';
+
+const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
+const OPS_OFFSET = 1_000;
+const PORT_ATTEMPTS_MAX = 50;
+const PASSWORD_BYTES = 12;
+
+/** The processes that decide about tokens. */
+export const INSTANCES = ['auth', 'inventory-1', 'inventory-2', 'payment', 'echo'] as const;
+
+/** The name of one of {@link INSTANCES}. */
+export type InstanceName = (typeof INSTANCES)[number];
+
+/** The client of the drill, whose tokens may be taken back with it. */
+export const VICTIM_CLIENT = 'drill-service';
+
+/** A customer of the drill. */
+export interface Customer {
+  readonly username: string;
+  readonly password: string;
+}
+
+/** The system under fire. */
+export interface Arena {
+  readonly system: System;
+  readonly processes: Readonly<Record<InstanceName, Proc>>;
+  readonly authReplica: Proc;
+  readonly nats: NonNullable<System['nats']>;
+  readonly postgres: NonNullable<System['postgres']>;
+  /** The links of every instance; auth asks its own database, so it has none to auth. */
+  readonly links: {
+    readonly auth: ReadonlyMap<InstanceName, Link>;
+    readonly broker: ReadonlyMap<InstanceName, Link>;
+  };
+  readonly customers: readonly Customer[];
+  readonly victimClientSecret: string;
+  /** Where a file of nats-server's is. */
+  readonly natsFolder: string;
+  readonly ports: { readonly auth: number; readonly authReplica: number };
+  stop(): Promise<void>;
+}
+
+/** How to build the arena. */
+export interface ArenaOptions {
+  readonly leaseMs: number;
+  readonly customers: number;
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: Progress) => void;
+}
+
+/** Builds the arena in a temporary folder, which goes with it. */
+export async function buildArena(options: ArenaOptions): Promise<Arena> {
+  const folder = await makeTemporaryFolder();
+  const undo: (() => Promise<void>)[] = [() => folder.remove()];
+  const stop = async (): Promise<void> => {
+    const failures: unknown[] = [];
+    for (const step of undo.splice(0).reverse()) await step().catch((error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
+  };
+  try {
+    return await buildIn(folder.path, options, undo, stop);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function buildIn(
+  dataDir: string,
+  { leaseMs, customers: count, signal, onProgress }: ArenaOptions,
+  undo: (() => Promise<void>)[],
+  stop: () => Promise<void>,
+): Promise<Arena> {
+  const ports = { auth: await freePair(), authReplica: await freePair(), nats: await findFreePort() };
+  const links = { auth: new Map<InstanceName, Link>(), broker: new Map<InstanceName, Link>() };
+  for (const name of INSTANCES) {
+    links.broker.set(name, await openLink(ports.nats));
+    if (name !== 'auth') links.auth.set(name, await openLink(ports.auth));
+  }
+  undo.push(async () => {
+    await Promise.all([...links.auth.values(), ...links.broker.values()].map((link) => link.close()));
+  });
+  const addressOf = (kind: 'auth' | 'broker', from: string): string | undefined =>
+    [...links[kind]].find(([name]) => name === from)?.[1].address;
+
+  const { customers, victimClientSecret, keyFile } = await addParticipants(dataDir, count);
+  const system = await startSystem({
+    dataDir,
+    ports: 'free',
+    portOverrides: { auth: ports.auth, nats: ports.nats },
+    authReplicaPort: ports.authReplica,
+    ephemeral: true,
+    withTestUser: true,
+    leaseMs,
+    signal,
+    onProgress,
+    linkOf: ({ from, to, address }) => addressOf(to === 'auth' ? 'auth' : 'broker', from) ?? address,
+  });
+  undo.push(() => system.stop());
+  const { nats, postgres, authReplica } = system;
+  if (nats === undefined || postgres === undefined || authReplica === undefined) {
+    throw new TypeError('the drill breaks servers, so they have to be its own');
+  }
+  const natsUrl = new URL(nats.url('inventory'));
+  natsUrl.host = addressOf('broker', 'echo') ?? natsUrl.host;
+  const echo = await prepareEcho({
+    dataDir,
+    environment: {
+      PATH: process.env['PATH'],
+      DRILL_ISSUER: system.issuer,
+      DRILL_AUTH_ADDRESS: addressOf('auth', 'echo'),
+      DRILL_CLIENT_KEY_FILE: keyFile,
+      DRILL_NATS_URL: natsUrl.href,
+    },
+  });
+  undo.push(() => echo.stop());
+  await echo.launch();
+  await echo.ready({ signal });
+  const [one, two] = system.inventory;
+  return {
+    system,
+    processes: { auth: system.auth, 'inventory-1': one, 'inventory-2': two, payment: system.payment, echo },
+    authReplica,
+    nats,
+    postgres,
+    links,
+    customers,
+    victimClientSecret,
+    natsFolder: join(dataDir, 'nats'),
+    ports,
+    stop,
+  };
+}
+
+/** Adds the drill's customers and clients to what auth creates when it starts. */
+async function addParticipants(
+  dataDir: string,
+  count: number,
+): Promise<{ customers: Customer[]; victimClientSecret: string; keyFile: string }> {
+  const { bootstrapFile, folder } = await loadSecrets(dataDir);
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  const keyFile = join(folder, 'drill-echo-key.pem');
+  await writeFile(keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+  const customers = Array.from({ length: count }, (_, index) => ({
+    username: `drill-${index + 1}`,
+    password: randomBytes(PASSWORD_BYTES).toString('base64url'),
+  }));
+  const victimClientSecret = randomBytes(2 * PASSWORD_BYTES).toString('base64url');
+  const bootstrap = JSON.parse(await readFile(bootstrapFile, 'utf8')) as {
+    users: object[];
+    clients: object[];
+  };
+  bootstrap.users.push(...customers.map((customer) => ({ ...customer, roles: ['customer'] })));
+  bootstrap.clients.push(
+    {
+      client_id: ECHO_CLIENT,
+      public_key_pem: publicKey.export({ type: 'spki', format: 'pem' }),
+      audiences: ['auth'],
+      scopes: ['auth.sync'],
+      exchange_audiences: [],
+    },
+    {
+      client_id: VICTIM_CLIENT,
+      secret: victimClientSecret,
+      audiences: ['inventory'],
+      scopes: ['inventory.read'],
+      exchange_audiences: [],
+    },
+  );
+  await writeFile(bootstrapFile, JSON.stringify(bootstrap, null, 2), { mode: 0o600 });
+  return { customers, victimClientSecret, keyFile };
+}
+
+async function prepareEcho({
+  dataDir,
+  environment,
+}: {
+  dataDir: string;
+  environment: NodeJS.ProcessEnv;
+}): Promise<Proc> {
+  const port = await freePair();
+  const address = `127.0.0.1:${port}`;
+  const opsAddress = `127.0.0.1:${port + OPS_OFFSET}`;
+  return createProc({
+    address,
+    opsAddress,
+    launch: {
+      name: 'echo',
+      command: process.execPath,
+      arguments: [...NODE_ARGUMENTS, join('proofs', 'drill', 'echo-process.ts')],
+      cwd: PROJECT_FOLDER,
+      environment: { ...environment, DRILL_LISTEN: address, DRILL_OPS_LISTEN: opsAddress },
+      logFile: join(dataDir, 'logs', 'echo.log'),
+    },
+  });
+}
+
+/** A free port whose ops port is free as well. */
+async function freePair(): Promise<number> {
+  for (let attempt = 0; attempt < PORT_ATTEMPTS_MAX; attempt += 1) {
+    const port = await findFreePort();
+    if (await isPortFree(port + OPS_OFFSET)) return port;
+  }
+  throw new Error('No free pair of ports was found.');
+}

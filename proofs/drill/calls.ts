@@ -1,0 +1,329 @@
+/** The calls that the drill makes: to every instance, of every kind that it serves. */
+
+import { randomUUID } from 'node:crypto';
+import type { ChannelOptions, ClientDuplexStream, ClientReadableStream, ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, status } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
+import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
+import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import type { Arena, InstanceName } from './arena.js';
+import { ECHO } from './echo-service.js';
+import type { Outcome } from './ledger.js';
+
+/** A caller that comes back soon to an instance that was away. */
+const CHANNEL_OPTIONS: ChannelOptions = {
+  'grpc.initial_reconnect_backoff_ms': 50,
+  'grpc.min_reconnect_backoff_ms': 50,
+  'grpc.max_reconnect_backoff_ms': 200,
+  // Clients of one address would share a connection otherwise, and with it its pauses.
+  'grpc.use_local_subchannel_pool': 1,
+};
+
+/** The item whose stock moves while the drill goes on. */
+export const MOVING_SKU = 'MUG-03';
+
+/** Who a token speaks for; not every method takes everybody. */
+export type CallerKind = 'user' | 'service' | 'delegate';
+
+/** A unary call, or a client stream of one message: one question, one answer. */
+export interface Question {
+  readonly instance: InstanceName;
+  readonly method: string;
+  readonly callers: readonly CallerKind[];
+  readonly allowStale?: boolean;
+  ask(token: string, timeoutMs: number): Promise<Outcome>;
+}
+
+/** A stream that lives until it is cut. */
+export interface OpenStream {
+  /** Called with the earliest moment at which the server can have let this message pass; `undefined` when unknown. */
+  onMessage(listener: (notBeforeMs: number | undefined) => void): void;
+  readonly ended: Promise<Outcome>;
+  /** Sends a moment, where the kind of stream can. */
+  send(moment: number): void;
+  cancel(): void;
+}
+
+/** A kind of stream that one instance serves. */
+export interface StreamKind {
+  readonly instance: InstanceName;
+  readonly method: string;
+  readonly callers: readonly CallerKind[];
+  /** @param name - under which a client stream is known to its witness */
+  open(token: string, name: string): OpenStream;
+}
+
+/** The clients of all instances. */
+export interface Clients {
+  readonly auth: AuthServiceClient;
+  readonly revocation: RevocationServiceClient;
+  readonly inventory: readonly [InventoryServiceClient, InventoryServiceClient];
+  readonly payment: PaymentServiceClient;
+  readonly echo: Client;
+  close(): void;
+}
+
+/** Connects to all instances, not through the links: what lies between clients and instances is never broken. */
+export function connectTo({ processes }: Arena): Clients {
+  const plain = credentials.createInsecure();
+  const auth = new AuthServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
+  const revocation = new RevocationServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
+  const inventory = [
+    new InventoryServiceClient(processes['inventory-1'].address, plain, CHANNEL_OPTIONS),
+    new InventoryServiceClient(processes['inventory-2'].address, plain, CHANNEL_OPTIONS),
+  ] as const;
+  const payment = new PaymentServiceClient(processes.payment.address, plain, CHANNEL_OPTIONS);
+  const echo = new Client(processes.echo.address, plain, CHANNEL_OPTIONS);
+  return {
+    auth,
+    revocation,
+    inventory,
+    payment,
+    echo,
+    close() {
+      for (const client of [auth, revocation, ...inventory, payment, echo]) client.close();
+    },
+  };
+}
+
+/** All questions, at every instance. */
+export function questionsOf({ auth, inventory, payment, echo }: Clients): Question[] {
+  const page = { pageSize: 1, pageToken: '', filter: '' };
+  const everybody = ['user', 'service', 'delegate'] as const;
+  const [one, two] = inventory;
+  const questions: Question[] = [
+    {
+      instance: 'auth',
+      method: 'ListSessions',
+      callers: ['user'],
+      ask: (token, timeoutMs) => outcomeOf(ask(auth.listSessions.bind(auth), page, { token, timeoutMs })),
+    },
+    {
+      instance: 'payment',
+      method: 'ListPayments',
+      callers: ['user'],
+      ask: (token, timeoutMs) =>
+        outcomeOf(ask(payment.listPayments.bind(payment), page, { token, timeoutMs })),
+    },
+    {
+      instance: 'echo',
+      method: 'Unary',
+      callers: everybody,
+      ask: (token, timeoutMs) => outcomeOf(askEcho(echo, 'Unary', { token, timeoutMs })),
+    },
+    {
+      instance: 'echo',
+      method: 'ClientStream',
+      callers: everybody,
+      ask: (token, timeoutMs) => outcomeOf(streamOnce(echo, token, timeoutMs)),
+    },
+  ];
+  for (const [instance, client] of [
+    ['inventory-1', one],
+    ['inventory-2', two],
+  ] as const) {
+    questions.push(
+      {
+        instance,
+        method: 'GetReservation',
+        callers: ['user'],
+        ask: (token, timeoutMs) =>
+          outcomeOf(
+            ask(client.getReservation.bind(client), { reservationId: randomUUID() }, { token, timeoutMs }),
+            // Nobody has such a reservation, which only the handler can tell.
+            status.NOT_FOUND,
+          ),
+      },
+      {
+        instance,
+        method: 'ListItems',
+        callers: everybody,
+        allowStale: true,
+        ask: (token, timeoutMs) => outcomeOf(ask(client.listItems.bind(client), page, { token, timeoutMs })),
+      },
+    );
+  }
+  return questions;
+}
+
+/** All kinds of streams, at every instance. @param movedAt - when the drill asked for this stock */
+export function streamKindsOf(
+  { inventory, echo }: Clients,
+  movedAt: (onHand: bigint) => number | undefined,
+): StreamKind[] {
+  const everybody = ['user', 'service', 'delegate'] as const;
+  const [one, two] = inventory;
+  const watch = (instance: InstanceName, client: InventoryServiceClient): StreamKind => ({
+    instance,
+    method: 'WatchStock',
+    callers: everybody,
+    open: (token) => {
+      const stream = client.watchStock({ skus: [MOVING_SKU], resumeToken: '' }, credentialsOf({ token }));
+      return readingStream(stream, ({ onHand }) => movedAt(onHand));
+    },
+  });
+  return [
+    watch('inventory-1', one),
+    watch('inventory-2', two),
+    {
+      instance: 'echo',
+      method: 'ServerStream',
+      callers: everybody,
+      open: (token) => {
+        const { path, requestSerialize, responseDeserialize } = ECHO.ServerStream;
+        const metadata = credentialsOf({ token });
+        const request = Buffer.alloc(0);
+        const stream = echo.makeServerStreamRequest(
+          path,
+          requestSerialize,
+          responseDeserialize,
+          request,
+          metadata,
+        );
+        return readingStream(stream, (message) => Number(message.toString()));
+      },
+    },
+    {
+      instance: 'echo',
+      method: 'Bidi',
+      callers: everybody,
+      open: (token) => {
+        const { path, requestSerialize, responseDeserialize } = ECHO.Bidi;
+        const metadata = credentialsOf({ token });
+        const stream = echo.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata);
+        return {
+          ...readingStream(stream, (message) => Number(message.toString())),
+          send: (moment) => void stream.write(Buffer.from(String(moment))),
+        };
+      },
+    },
+    {
+      instance: 'echo',
+      method: 'ClientStream',
+      callers: everybody,
+      open: (token, name) => pour(echo, token, name),
+    },
+  ];
+}
+
+/** What the echo's client streams have been given, by name: the last moment. */
+export async function askWitness(echo: Client): Promise<Readonly<Record<string, number>>> {
+  const answer = await askEcho(echo, 'Witness', {});
+  return JSON.parse(answer.toString()) as Record<string, number>;
+}
+
+/** Blocks the echo's event loop. */
+export async function blockEcho(echo: Client, forMs: number): Promise<void> {
+  await askEcho(echo, 'Block', { text: String(forMs), timeoutMs: forMs + 10_000 });
+}
+
+/** How a call ended. @param handled - a status with which the handler itself answers */
+export async function outcomeOf(answer: Promise<unknown>, handled?: status): Promise<Outcome> {
+  try {
+    await answer;
+    return { kind: 'admitted' };
+  } catch (error) {
+    return outcomeOfError(error, handled);
+  }
+}
+
+function outcomeOfError(error: unknown, handled?: status): Outcome {
+  const { code, reason, message } = errorOf(error);
+  if (code === handled) return { kind: 'admitted' };
+  if (code === status.UNAUTHENTICATED) return { kind: 'refused', reason };
+  if (code === status.UNAVAILABLE) return { kind: 'unavailable', reason };
+  if (code === status.DEADLINE_EXCEEDED || code === status.CANCELLED) return { kind: 'unanswered' };
+  return { kind: 'other', what: `${status[code]} ${reason} ${message}` };
+}
+
+function askEcho(
+  echo: Client,
+  method: 'Unary' | 'Witness' | 'Block',
+  { token, text = '', timeoutMs = 5_000 }: { token?: string; text?: string; timeoutMs?: number },
+): Promise<Buffer> {
+  const { path, requestSerialize, responseDeserialize } = ECHO[method];
+  const metadata = credentialsOf(token === undefined ? {} : { token });
+  const options = { deadline: Date.now() + timeoutMs };
+  return new Promise((resolve, reject) => {
+    echo.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      Buffer.from(text),
+      metadata,
+      options,
+      settle(resolve, reject),
+    );
+  });
+}
+
+function streamOnce(echo: Client, token: string, timeoutMs: number): Promise<Buffer> {
+  const { path, requestSerialize, responseDeserialize } = ECHO.ClientStream;
+  const options = { deadline: Date.now() + timeoutMs };
+  return new Promise((resolve, reject) => {
+    const stream = echo.makeClientStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      credentialsOf({ token }),
+      options,
+      settle(resolve, reject),
+    );
+    stream.on('error', () => undefined);
+    stream.end(Buffer.from(randomUUID()));
+  });
+}
+
+function settle(resolve: (answer: Buffer) => void, reject: (error: Error) => void) {
+  return (error: ServiceError | null, answer?: Buffer): void => {
+    if (error === null) resolve(answer ?? Buffer.alloc(0));
+    else reject(error);
+  };
+}
+
+function pour(echo: Client, token: string, name: string): OpenStream {
+  const { path, requestSerialize, responseDeserialize } = ECHO.ClientStream;
+  const { promise: ended, resolve } = promiseOf<Outcome>();
+  const stream = echo.makeClientStreamRequest(
+    path,
+    requestSerialize,
+    responseDeserialize,
+    credentialsOf({ token }),
+    (error) => resolve(error === null ? { kind: 'admitted' } : outcomeOfError(error)),
+  );
+  stream.on('error', () => undefined);
+  stream.write(Buffer.from(name));
+  return {
+    // Nothing comes back; the witness tells what got through.
+    onMessage: () => undefined,
+    ended,
+    send: (moment) => void stream.write(Buffer.from(String(moment))),
+    cancel: () => stream.cancel(),
+  };
+}
+
+function readingStream<Message>(
+  stream: ClientReadableStream<Message> | ClientDuplexStream<Buffer, Message>,
+  momentOf: (message: Message) => number | undefined,
+): OpenStream {
+  const { promise: ended, resolve } = promiseOf<Outcome>();
+  stream.on('error', (error: Error) => resolve(outcomeOfError(error)));
+  stream.on('end', () => setImmediate(resolve, { kind: 'admitted' }));
+  return {
+    onMessage: (listener) => void stream.on('data', (message: Message) => listener(momentOf(message))),
+    ended,
+    send: () => undefined,
+    cancel: () => stream.cancel(),
+  };
+}
+
+function promiseOf<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve: (value: T) => void = () => undefined;
+  const promise = new Promise<T>((settled) => {
+    resolve = settled;
+  });
+  return { promise, resolve };
+}

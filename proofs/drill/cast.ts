@@ -1,0 +1,255 @@
+/** Who takes part in a round: tokens that stay good, tokens that are taken back, and how. */
+
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { credentials } from '@grpc/grpc-js';
+import { createServiceTokenSource } from '@portcullis/guard/client';
+import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { ask } from '../../scripts/system/calls.js';
+import { type Arena, type Customer, VICTIM_CLIENT } from './arena.js';
+import type { Clients } from './calls.js';
+import type { Ledger } from './ledger.js';
+import type { Player } from './load.js';
+import { nowMs } from './moment.js';
+import type { Random } from './random.js';
+
+const REVOKE_TIMEOUT_MS = 2_000;
+const RETRY_MS = 100;
+const PATIENCE_MS = 60_000;
+
+/** How many customers a round needs. */
+export const CUSTOMERS_PER_ROUND = 8;
+
+/** What Revoke is told to take back. */
+export type Target = NonNullable<RevokeRequest['target']>;
+
+/** Something to take back, and the tokens that it hits. */
+export interface Revocation {
+  readonly name: string;
+  readonly target: Target;
+  readonly hits: readonly Player[];
+}
+
+/** The cast of one round. */
+export interface Cast {
+  readonly players: readonly Player[];
+  /** To be taken back in this order. */
+  readonly revocations: readonly Revocation[];
+  /** Takes back the key that has signed all these tokens; the last thing that a round can do. */
+  readonly keyRevocation: Revocation;
+  /** Sessions whose tokens stay good. */
+  readonly good: readonly { readonly sessionId: string; readonly userId: string }[];
+}
+
+interface LoggedIn {
+  readonly player: Player;
+  readonly sessionId: string;
+  readonly userId: string;
+  readonly tokenId: string;
+  readonly keyId: string;
+}
+
+/** Logs a fresh cast in. */
+export async function gatherCast(options: {
+  arena: Arena;
+  clients: Clients;
+  random: Random;
+  round: number;
+}): Promise<Cast> {
+  const { arena, clients, random, round } = options;
+  const customers = random.shuffle(arena.customers);
+  const logIn = (index: number, role: string): Promise<LoggedIn> =>
+    logInAs(clients, customers[index], `${role} of round ${round}`);
+  const [byToken, byTokenId, bySession, byUser, byUserToo, good, alsoGood] = await Promise.all([
+    logIn(0, 'token'),
+    logIn(1, 'token id'),
+    logIn(2, 'session'),
+    logIn(3, 'user'),
+    logIn(3, "user's other session"),
+    logIn(4, 'good user'),
+    logIn(5, 'other good user'),
+  ]);
+  const [delegate, goodDelegate, service] = await Promise.all([
+    delegateOf(arena, clients, bySession, `delegate of ${bySession.player.name}`),
+    delegateOf(arena, clients, good, `delegate of ${good.player.name}`),
+    serviceToken(arena, clients, `service of round ${round}`),
+  ]);
+  const tokenDelegate = await delegateOf(arena, clients, byToken, `delegate of ${byToken.player.name}`);
+  const revocations: Revocation[] = [
+    {
+      name: 'token',
+      target: { $case: 'token', value: byToken.player.token },
+      hits: [byToken.player, tokenDelegate],
+    },
+    { name: 'token id', target: { $case: 'tokenId', value: byTokenId.tokenId }, hits: [byTokenId.player] },
+    {
+      name: 'session',
+      target: { $case: 'sessionId', value: bySession.sessionId },
+      hits: [bySession.player, delegate],
+    },
+    {
+      name: 'user',
+      target: { $case: 'userId', value: byUser.userId },
+      hits: [byUser.player, byUserToo.player],
+    },
+    { name: 'client', target: { $case: 'clientId', value: VICTIM_CLIENT }, hits: [service] },
+    {
+      name: 'foreign',
+      target: {
+        $case: 'foreign',
+        value: {
+          issuer: 'https://issuer.invalid',
+          // The same identifiers at another issuer are somebody else's.
+          what: { $case: 'subject', value: good.userId },
+        },
+      },
+      hits: [],
+    },
+  ];
+  const players = [
+    ...[byToken, byTokenId, bySession, byUser, byUserToo, good, alsoGood].map(({ player }) => player),
+    delegate,
+    tokenDelegate,
+    goodDelegate,
+    service,
+  ];
+  return {
+    players,
+    revocations: random.shuffle(revocations),
+    keyRevocation: { name: 'key', target: { $case: 'keyId', value: good.keyId }, hits: players },
+    good: [good, alsoGood],
+  };
+}
+
+/** Takes things back, in the name of somebody who may. */
+export class Revoker {
+  readonly #arena: Arena;
+  readonly #clients: Clients;
+  readonly #ledger: Ledger;
+  #token: Promise<string> | undefined;
+
+  constructor(options: { arena: Arena; clients: Clients; ledger: Ledger }) {
+    this.#arena = options.arena;
+    this.#clients = options.clients;
+    this.#ledger = options.ledger;
+  }
+
+  /** Logs in anew: the token that was used so far may have been revoked, or be about to expire. */
+  async prepare(): Promise<void> {
+    const { username, password } = this.#arena.system.users.olga;
+    const token = logInAs(this.#clients, { username, password }, 'revoker').then(
+      ({ player }) => player.token,
+    );
+    this.#token = token;
+    // Whoever asks next logs in anew.
+    token.catch(() => {
+      if (this.#token === token) this.#token = undefined;
+    });
+    await token;
+  }
+
+  /** The token that may do anything but buy. */
+  async token(): Promise<string> {
+    if (this.#token === undefined) await this.prepare();
+    return (await this.#token) ?? '';
+  }
+
+  /** Tries once; never rejects, because nobody may be waiting. @returns whether the answer was OK */
+  async once({ target, hits }: Revocation): Promise<boolean> {
+    const { revocation } = this.#clients;
+    try {
+      const token = await this.token();
+      this.#ledger.revoking(hits, nowMs());
+      const request = { target, reason: 'the drill', wait: RevokeWait.REVOKE_WAIT_NONE };
+      await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
+    } catch {
+      return false;
+    }
+    this.#ledger.revoked(hits, nowMs());
+    return true;
+  }
+
+  /** Tries until the answer is OK, as a caller must who wants to be sure. @returns whether it ever was */
+  async untilDone(revocation: Revocation, isLate: () => boolean): Promise<boolean> {
+    while (!(await this.once(revocation))) {
+      if (isLate()) return false;
+      await sleep(RETRY_MS);
+    }
+    return true;
+  }
+}
+
+/** Logs somebody in, however long auth is busy with coming back. */
+export async function logInAs(
+  clients: Clients,
+  customer: Customer | undefined,
+  name: string,
+): Promise<LoggedIn> {
+  if (customer === undefined) throw new TypeError('the drill has too few customers');
+  const request = { ...customer, audiences: [], scopes: [], deviceName: 'drill' };
+  const { accessToken } = await patiently(() => ask(clients.auth.login.bind(clients.auth), request));
+  const [header = '', payload = ''] = accessToken.split('.');
+  const { kid } = decoded(header);
+  const { sid, sub, jti } = decoded(payload);
+  return {
+    player: { name, token: accessToken, kind: 'user' },
+    sessionId: sid ?? '',
+    userId: sub ?? '',
+    tokenId: jti ?? '',
+    keyId: kid ?? '',
+  };
+}
+
+/** A token with which payment may act for a user at inventory. */
+async function delegateOf(
+  { processes, system }: Arena,
+  { auth }: Clients,
+  subject: LoggedIn,
+  name: string,
+): Promise<Player> {
+  const source = createServiceTokenSource({
+    address: processes.auth.address,
+    credentials: credentials.createInsecure(),
+    clientId: 'payment',
+    clientKey: await readFile(system.secrets.clientKeyFiles.payment, 'utf8'),
+    issuer: system.issuer,
+  });
+  try {
+    const request = { subjectToken: subject.player.token, audience: 'inventory', scopes: ['inventory.read'] };
+    const { accessToken } = await patiently(async () =>
+      ask(auth.exchangeToken.bind(auth), request, { token: await source.get() }),
+    );
+    return { name, token: accessToken, kind: 'delegate' };
+  } finally {
+    source.close();
+  }
+}
+
+async function serviceToken({ victimClientSecret }: Arena, { auth }: Clients, name: string): Promise<Player> {
+  const { accessToken } = await patiently(() =>
+    ask(auth.issueServiceToken.bind(auth), {
+      clientId: VICTIM_CLIENT,
+      credential: { $case: 'clientSecret' as const, value: victimClientSecret },
+      audiences: [],
+      scopes: [],
+    }),
+  );
+  return { name, token: accessToken, kind: 'service' };
+}
+
+/** Tries until it works, within reason; the last failure is the caller's. */
+async function patiently<T>(work: () => Promise<T>): Promise<T> {
+  const deadlineMs = nowMs() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (nowMs() > deadlineMs) throw error;
+      await sleep(RETRY_MS);
+    }
+  }
+}
+
+function decoded(part: string): Readonly<Record<string, string>> {
+  return JSON.parse(Buffer.from(part, 'base64url').toString()) as Record<string, string>;
+}

@@ -1,0 +1,71 @@
+/** A service of the drill's own with one method of each kind, for the kinds that the real services do not have. */
+
+import type { ServiceDefinition } from '@grpc/grpc-js';
+import type { SchemaMetadata } from '@portcullis/guard';
+import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
+
+/** The audience it shares with inventory, so that users' tokens are good for it. */
+export const ECHO_AUDIENCE = 'inventory';
+
+/** The client it is at auth. */
+export const ECHO_CLIENT = 'drill-echo';
+
+/** How often its server stream sends, in milliseconds. */
+export const ECHO_TICK_MS = 100;
+
+function method(name: string, requestStream: boolean, responseStream: boolean) {
+  const identity = (bytes: Buffer): Buffer => bytes;
+  return {
+    path: `/drill.v1.EchoService/${name}`,
+    requestStream,
+    responseStream,
+    requestSerialize: identity,
+    requestDeserialize: identity,
+    responseSerialize: identity,
+    responseDeserialize: identity,
+  };
+}
+
+/** The service. Its messages are plain text. */
+export const ECHO = {
+  /** Answers what it was sent. */
+  Unary: method('Unary', false, false),
+  /** Takes a name and then moments, and answers how many messages there were. */
+  ClientStream: method('ClientStream', true, false),
+  /** Sends the moment at which it sends, again and again. */
+  ServerStream: method('ServerStream', false, true),
+  /** Sends back what it is sent, one by one. */
+  Bidi: method('Bidi', true, true),
+  /** Tells for every client stream the last moment that its handler was given, as JSON; then forgets them. */
+  Witness: method('Witness', false, false),
+  /** Blocks the process's event loop for so many milliseconds. */
+  Block: method('Block', false, false),
+} satisfies ServiceDefinition;
+
+const RULE: Rule = {
+  public: false,
+  scopes: ['inventory.read'],
+  roles: [],
+  caller: Caller.CALLER_UNSPECIFIED,
+  maxAuthAge: undefined,
+  onStale: OnStale.ON_STALE_UNSPECIFIED,
+};
+const PUBLIC_RULE: Rule = { ...RULE, scopes: [], public: true };
+
+/** Its access rules, as generated code would hold them. */
+export const ECHO_SCHEMA: SchemaMetadata = {
+  options: {
+    services: {
+      EchoService: {
+        methods: {
+          Unary: { rule: RULE },
+          ClientStream: { rule: RULE },
+          ServerStream: { rule: RULE },
+          Bidi: { rule: RULE },
+          Witness: { rule: PUBLIC_RULE },
+          Block: { rule: PUBLIC_RULE },
+        },
+      },
+    },
+  },
+};

@@ -1,0 +1,315 @@
+/** The faults that strike, and how each is healed. */
+
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Proc } from '../../scripts/system/parts.js';
+import { type Arena, INSTANCES, type InstanceName } from './arena.js';
+import { blockEcho, type Clients } from './calls.js';
+import type { Intruder, Target } from './forgeries.js';
+import type { LinkMode } from './link.js';
+import type { Load } from './load.js';
+import { nowMs } from './moment.js';
+import type { Random } from './random.js';
+
+const POLL_MS = 2;
+const FROZEN_WITHIN_MS = 1_000;
+const PULSE_MS = 200;
+const PULSES_MAX = 100;
+/** So late that it never comes: the fault is healed long before. */
+const NEVER_MS = 600_000;
+/** The only file of nats-server's folder that survives a wipe: without it the services' passwords would change. */
+const NATS_PASSWORDS_FILE = 'nats.json';
+
+/** What a fault may use. */
+export interface Striking {
+  readonly arena: Arena;
+  readonly clients: Clients;
+  readonly load: Load;
+  readonly intruder: Intruder;
+  readonly random: Random;
+  readonly leaseMs: number;
+  /** How often this fault has struck before. */
+  readonly turn: number;
+  /** Good tokens that a forgery might hit. */
+  readonly targets: readonly Target[];
+  /** Revokes the next token, once; resolves in the moment in which the answer is there, whatever it is. */
+  revokeOne(): Promise<void>;
+}
+
+/** A fault. */
+export interface Fault {
+  readonly name: string;
+  /** Whether instances may come to distrust their lists while it lasts. */
+  readonly mayLoseService: boolean;
+  /** How long it lasts, in lengths of a lease. */
+  readonly lasts: readonly [min: number, max: number];
+  /** Strikes; what it returns heals. */
+  strike(striking: Striking): Promise<() => Promise<void>>;
+}
+
+/** All faults of the revocation drill. */
+export const FAULTS: readonly Fault[] = [
+  {
+    name: 'broker killed',
+    mayLoseService: false,
+    lasts: [0.5, 2],
+    async strike({ arena: { nats } }) {
+      nats.kill('SIGKILL');
+      await nats.ended();
+      return () => nats.restart();
+    },
+  },
+  {
+    name: 'broker frozen',
+    mayLoseService: false,
+    lasts: [1, 3],
+    strike: async ({ arena: { nats } }) => {
+      nats.kill('SIGSTOP');
+      return async () => nats.kill('SIGCONT');
+    },
+  },
+  {
+    name: 'broker wiped and made anew',
+    mayLoseService: false,
+    lasts: [0, 1],
+    async strike({ arena: { nats, natsFolder } }) {
+      nats.kill('SIGKILL');
+      await nats.ended();
+      for (const file of await readdir(natsFolder)) {
+        if (file !== NATS_PASSWORDS_FILE) await rm(join(natsFolder, file), { recursive: true });
+      }
+      return () => nats.restart();
+    },
+  },
+  {
+    name: 'broker connections cut without FIN',
+    mayLoseService: false,
+    lasts: [1, 3],
+    strike: async (striking) => cutLinks(striking, 'broker'),
+  },
+  {
+    name: 'auth connections cut without FIN',
+    mayLoseService: true,
+    lasts: [1.2, 2.5],
+    async strike(striking) {
+      // A message that still comes by the broker would make it too easy, most of the time.
+      const healBroker = striking.turn % 3 === 2 ? undefined : setLinks(striking, 'broker', { kind: 'mute' });
+      const healAuth = cutLinks(striking, 'auth');
+      return async () => {
+        await healAuth();
+        healBroker?.();
+      };
+    },
+  },
+  {
+    name: 'everything slower than a lease',
+    mayLoseService: true,
+    lasts: [1.5, 2.5],
+    async strike(striking) {
+      const delayMs = striking.leaseMs * 1.2;
+      const modes = [
+        { kind: 'slow', thereMs: 0, backMs: delayMs },
+        { kind: 'slow', thereMs: delayMs, backMs: 0 },
+        { kind: 'slow', thereMs: delayMs / 2, backMs: delayMs / 2 },
+      ] as const;
+      const mode = modes[striking.turn % modes.length] ?? modes[0];
+      const heal = [setLinks(striking, 'auth', mode), setLinks(striking, 'broker', mode)];
+      return async () => {
+        for (const step of heal) step();
+      };
+    },
+  },
+  {
+    name: 'old answers of auth, then none',
+    mayLoseService: true,
+    lasts: [1.5, 2.5],
+    async strike(striking) {
+      const { leaseMs, random } = striking;
+      // The last answers come in time and are old: a lease that counted from them would last too long.
+      const backMs = leaseMs * (0.6 + 0.3 * random.next());
+      const healBroker = setLinks(striking, 'broker', { kind: 'mute' });
+      setLinks(striking, 'auth', { kind: 'slow', thereMs: 0, backMs });
+      await sleep(leaseMs / 3);
+      const healAuth = setLinks(striking, 'auth', { kind: 'slow', thereMs: NEVER_MS, backMs });
+      return async () => {
+        for (const link of striking.arena.links.auth.values()) link.reset();
+        healAuth();
+        healBroker();
+      };
+    },
+  },
+  {
+    name: 'broadcasts dropped',
+    mayLoseService: false,
+    lasts: [1, 2],
+    async strike(striking) {
+      const heal = setLinks(striking, 'broker', { kind: 'mute' });
+      return async () => heal();
+    },
+  },
+  {
+    name: 'auth killed after commit',
+    mayLoseService: true,
+    lasts: [0, 0.5],
+    async strike(striking) {
+      const { arena, random, turn } = striking;
+      // What was committed is told to nobody before auth dies.
+      const healLinks = turn % 2 === 0 ? setLinks(striking, 'broker', { kind: 'mute' }) : undefined;
+      const answered = striking.revokeOne();
+      if (turn % 3 === 1) await sleep(random.between(0, 15));
+      else await answered;
+      arena.processes.auth.kill('SIGKILL');
+      await arena.processes.auth.ended();
+      return async () => {
+        await arena.processes.auth.restart();
+        healLinks?.();
+      };
+    },
+  },
+  {
+    name: 'auth down for three leases',
+    mayLoseService: true,
+    lasts: [3, 3],
+    async strike({ arena: { processes } }) {
+      processes.auth.kill('SIGKILL');
+      await processes.auth.ended();
+      return () => processes.auth.restart();
+    },
+  },
+  {
+    name: 'one of two auth replicas killed',
+    mayLoseService: false,
+    lasts: [1, 2],
+    strike: killReplica,
+  },
+  {
+    name: 'instance frozen beyond the bound',
+    mayLoseService: true,
+    lasts: [1.2, 2],
+    async strike({ arena, load, random }) {
+      const instance = random.pick(INSTANCES);
+      await freeze(arena.processes[instance], instance, load);
+      return async () => thaw(arena.processes[instance], instance, load);
+    },
+  },
+  {
+    name: 'instance restarted under fire',
+    mayLoseService: true,
+    lasts: [0, 0.7],
+    async strike({ arena, load, random, turn }) {
+      const instance = random.pick(INSTANCES.filter((name) => name !== 'auth'));
+      load.revokedFirst.add(instance);
+      load.restarted.add(instance);
+      arena.processes[instance].kill(turn % 2 === 0 ? 'SIGKILL' : 'SIGTERM');
+      return () => arena.processes[instance].restart();
+    },
+  },
+  {
+    name: 'event loop blocked',
+    mayLoseService: true,
+    lasts: [1.2, 2],
+    async strike({ arena, clients, leaseMs, random, turn }) {
+      if (turn % 2 === 0) {
+        const blocked = blockEcho(clients.echo, leaseMs * 1.5).catch(() => undefined);
+        return () => blocked;
+      }
+      const instance = random.pick(INSTANCES);
+      const proc = arena.processes[instance];
+      let isOver = false;
+      const pulsing = (async () => {
+        for (let pulse = 0; !isOver && pulse < PULSES_MAX; pulse += 1) {
+          proc.kill('SIGSTOP');
+          await sleep(PULSE_MS);
+          proc.kill('SIGCONT');
+          await sleep(PULSE_MS / 4);
+        }
+      })();
+      return async () => {
+        isOver = true;
+        await pulsing;
+      };
+    },
+  },
+  {
+    name: 'forged and replayed broadcasts',
+    mayLoseService: false,
+    lasts: [0.5, 1],
+    async strike({ intruder, targets }) {
+      await intruder.forge(targets);
+      await intruder.replay();
+      return async () => {
+        await intruder.replay();
+        await intruder.forge(targets);
+      };
+    },
+  },
+  {
+    name: 'database restarted',
+    mayLoseService: true,
+    lasts: [0.5, 1.5],
+    async strike({ arena: { postgres } }) {
+      await postgres.stop();
+      return () => postgres.restart();
+    },
+  },
+];
+
+function setLinks({ arena }: Striking, kind: 'auth' | 'broker', mode: LinkMode): () => void {
+  const links = [...arena.links[kind].values()];
+  for (const link of links) link.set(mode);
+  return () => {
+    for (const link of links) link.set({ kind: 'pass' });
+  };
+}
+
+/** Cuts all links or some of them; they come back as they were, or as connections that nobody knows any more. */
+function cutLinks({ arena, random, turn }: Striking, kind: 'auth' | 'broker'): () => Promise<void> {
+  const all = [...arena.links[kind].values()];
+  const cut = turn % 3 === 1 ? random.shuffle(all).slice(0, Math.ceil(all.length / 2)) : all;
+  const areForgotten = random.next() < 0.5;
+  for (const link of cut) link.set({ kind: 'cut' });
+  return async () => {
+    for (const link of cut) {
+      if (areForgotten) link.reset();
+      link.set({ kind: 'pass' });
+    }
+  };
+}
+
+/** Half of the instances ask a second process of auth, until it dies and they find the first one. */
+async function killReplica({ arena, random }: Striking): Promise<() => Promise<void>> {
+  const { authReplica, links, ports } = arena;
+  await authReplica.restart();
+  const names = random.shuffle([...links.auth.keys()]);
+  const moved = names.slice(0, Math.ceil(names.length / 2)).flatMap((name) => links.auth.get(name) ?? []);
+  for (const link of moved) {
+    link.aim([ports.authReplica, ports.auth]);
+    link.reset();
+  }
+  await sleep(2 * PULSE_MS);
+  authReplica.kill('SIGKILL');
+  await authReplica.ended();
+  return async () => {
+    for (const link of moved) link.aim([ports.auth]);
+  };
+}
+
+async function freeze(proc: Proc, instance: InstanceName, load: Load): Promise<void> {
+  proc.kill('SIGSTOP');
+  const deadlineMs = nowMs() + FROZEN_WITHIN_MS;
+  while (!(await isStopped(proc.pid)) && nowMs() < deadlineMs) await sleep(POLL_MS);
+  load.frozen.set(instance, { fromMs: nowMs(), toMs: Number.POSITIVE_INFINITY });
+}
+
+function thaw(proc: Proc, instance: InstanceName, load: Load): void {
+  const frozen = load.frozen.get(instance);
+  if (frozen !== undefined) frozen.toMs = nowMs();
+  proc.kill('SIGCONT');
+}
+
+/** Linux tells; elsewhere the time that the caller waits instead must do. */
+async function isStopped(pid: number): Promise<boolean> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  return text.slice(text.lastIndexOf(')') + 2).startsWith('T');
+}

@@ -1,0 +1,103 @@
+/** `npm run drill`: breaks a private system of real processes in every way we know, and proves that its promises hold. */
+
+import { randomInt } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { SystemError } from '../../scripts/system/system-error.js';
+import { drillCheckout } from './checkout-drill.js';
+import { drillMoney } from './money-drill.js';
+import { type DrillOptions, drillRevocation } from './revocation-drill.js';
+import { drillStock } from './stock-drill.js';
+
+const SEED_MAX = 2 ** 31;
+const ROUNDS_DEFAULT = 16;
+const ROUNDS_MAX = 10_000;
+/** Tokens live for five minutes, and every round judges its own. */
+const FAULT_SECONDS_MAX = 120;
+
+/** What every drill tells, beside figures of its own. */
+interface Figures {
+  readonly drill: string;
+  readonly violations: number;
+}
+
+/** Every drill by name. */
+const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures>>> = {
+  revocation: drillRevocation,
+  checkout: drillCheckout,
+  stock: drillStock,
+  money: drillMoney,
+};
+
+const program = new Command('npm run drill --')
+  .description('Breaks a private system in every way we know, and proves that its promises hold.')
+  .option('--rounds <n>', 'how often something is broken', wholeNumber(1, ROUNDS_MAX), ROUNDS_DEFAULT)
+  .addOption(
+    new Option('--only <drill>', 'one drill alone')
+      .choices(Object.keys(DRILLS))
+      .argParser((text) => choice(text.toLowerCase())),
+  )
+  .option('--faults <text>', 'only faults, or failpoints, with this text in their names', '')
+  .option(
+    '--fault-seconds <n>',
+    'how long each fault of the revocation drill lasts',
+    wholeNumber(1, FAULT_SECONDS_MAX),
+  )
+  .option('--seed <n>', 'chooses the same faults in the same order again', wholeNumber(0, SEED_MAX))
+  .option('--json <file>', 'where to write the figures')
+  .parse();
+const flags = program.opts<{
+  rounds: number;
+  only?: string;
+  faults: string;
+  faultSeconds?: number;
+  seed?: number;
+  json?: string;
+}>();
+const interrupted = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.exitCode = 1;
+  if (interrupted.signal.aborted) console.error('\nInterrupted.');
+  else console.error(error instanceof SystemError ? error.message : error);
+}
+
+async function main(): Promise<number> {
+  const seed = flags.seed ?? randomInt(SEED_MAX);
+  let violations = 0;
+  const all: Figures[] = [];
+  for (const [name, drill] of Object.entries(DRILLS)) {
+    if (flags.only !== undefined && flags.only !== name) continue;
+    console.log(`${name}: ${flags.rounds} rounds, seed ${seed}`);
+    const figures = await drill({
+      rounds: flags.rounds,
+      seed,
+      faults: flags.faults,
+      faultSeconds: flags.faultSeconds,
+      signal: interrupted.signal,
+    });
+    all.push(figures);
+    violations += figures.violations;
+  }
+  const told = all.length === 1 ? all[0] : Object.fromEntries(all.map((figures) => [figures.drill, figures]));
+  if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(told, null, 2)}\n`);
+  console.log(`seed ${seed}`);
+  if (interrupted.signal.aborted) console.error('Interrupted.');
+  return violations === 0 && !interrupted.signal.aborted ? 0 : 1;
+}
+
+function choice(text: string): string {
+  if (text in DRILLS) return text;
+  throw new InvalidArgumentError(`Allowed are ${Object.keys(DRILLS).join(', ')}.`);
+}
+
+function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text);
+    if (Number.isInteger(number) && number >= min && number <= max) return number;
+    throw new InvalidArgumentError(`A whole number from ${min} to ${max} is expected.`);
+  };
+}

@@ -1,0 +1,686 @@
+/** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
+
+import type { UserState } from '../../services/auth/accounts/users.js';
+import type { Client } from '../../services/auth/clients/clients.js';
+import { type KeyRow, type PublishedKeys, publish } from '../../services/auth/keys/keys.js';
+import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
+import {
+  type Appended,
+  CLOCK_SKEW_SECONDS,
+  enforcementBoundMs,
+  type LiveSet,
+  type LogBatch,
+  type LogEntry,
+  type LogLock,
+  type LogState,
+  type NewEntry,
+  type PackedIds,
+} from '../../services/auth/revocation/log.js';
+import type { LogReader, RevocationStore } from '../../services/auth/revocation/revocations.js';
+import type { RefreshTokenRow, Session } from '../../services/auth/sessions/sessions.js';
+import type { AuthStore, AuthTransaction } from '../../services/auth/transaction.js';
+import type { Cluster, Node, Tables, Transaction } from './database.js';
+import type { Process } from './time.js';
+import type { World } from './world.js';
+
+/** The one row of the log. Times are the database's own, but for the one that only the truth is told. */
+interface LogRow {
+  readonly epoch: Buffer;
+  readonly head: bigint;
+  readonly headEntryId: Buffer;
+  readonly horizonMs: number;
+  readonly leaseMs: number;
+  readonly olderLeaseMs: number | undefined;
+  readonly olderLeasesEndByMs: number;
+  readonly olderLeasesEndTrueMs: number;
+}
+
+type EntryRow = LogEntry & { readonly epoch: Buffer };
+type StoredKey = KeyRow & { readonly epoch: Buffer };
+type UserRow = UserState & { readonly username: string };
+type SessionRow = Omit<Session, 'open'> & { readonly ended: boolean };
+
+const EMPTY = Buffer.alloc(0);
+const LOG = 'log';
+
+/** How a process of auth reaches the database: at whichever server it takes for the primary. */
+export interface Connection {
+  readonly world: World;
+  readonly cluster: Cluster;
+  readonly process: Process;
+  readonly node: () => Node;
+}
+
+/** The first rows: an epoch, its keys, who may log in, and who may act for others. */
+export function seedTables(
+  world: World,
+  cluster: Cluster,
+  rows: { users: readonly UserRow[]; keys: readonly KeyRow[] },
+): void {
+  const epoch = world.random.bytes(16);
+  const log: LogRow = {
+    epoch,
+    head: 0n,
+    headEntryId: EMPTY,
+    horizonMs: 0,
+    leaseMs: world.settings.leaseMs,
+    olderLeaseMs: undefined,
+    olderLeasesEndByMs: 0,
+    olderLeasesEndTrueMs: 0,
+  };
+  world.truth.leaseChanged(log.leaseMs);
+  world.truth.epoch = epoch.toString('hex');
+  for (const tables of [cluster.standby, cluster.primary.tables]) {
+    tables.put(LOG, LOG, log);
+    for (const user of rows.users) tables.put('users', user.userId, user);
+    for (const key of rows.keys) tables.put('keys', key.kid, { ...key, epoch });
+    for (const clientId of ['direct', 'payment']) tables.put('clients', clientId, clientRow(clientId));
+  }
+}
+
+function clientRow(clientId: string): Client {
+  return {
+    clientId,
+    generation: 0n,
+    publicKeyPem: undefined,
+    secretHash: undefined,
+    audiences: ['auth'],
+    scopes: ['auth.exchange'],
+    exchangeAudiences: ['inventory'],
+    exchangeScopes: undefined,
+    certificateBound: false,
+    disabled: false,
+    createTime: new Date(0),
+  };
+}
+
+/** The transactions in which a user's sessions were given the user's new generation. */
+const restamped = new WeakSet<Transaction>();
+
+const transactions = new WeakMap<AuthTransaction, Transaction>();
+
+/** The transaction of the database behind one of auth. */
+export function transactionBehind(tx: AuthTransaction): Transaction {
+  const transaction = transactions.get(tx);
+  if (transaction === undefined) throw new TypeError('this is no transaction of the simulation');
+  return transaction;
+}
+
+/** Auth's transactions. What they write to the log is handed on after the commit. */
+export function createStore(connection: Connection, onRevoked: (batch: LogBatch) => void): AuthStore {
+  const store: AuthStore = {
+    reads: { users: { credentialsOf: (name) => store.transaction((tx) => tx.users.credentialsOf(name)) } },
+    transaction: async (work) => {
+      const effects: (() => void)[] = [];
+      const { cluster, process, node } = connection;
+      const result = await cluster.transaction(process, node(), (transaction) => {
+        const tx = createTransaction(connection, transaction, {
+          afterCommit: (effect) => effects.push(effect),
+          onRevoked,
+        });
+        transactions.set(tx, transaction);
+        return work(tx);
+      });
+      for (const effect of effects) effect();
+      return result;
+    },
+  };
+  return store;
+}
+
+function createTransaction(
+  { world }: Connection,
+  transaction: Transaction,
+  effects: { afterCommit: (effect: () => void) => void; onRevoked: (batch: LogBatch) => void },
+): AuthTransaction {
+  return onlyThese<AuthTransaction>({
+    users: userRows(transaction),
+    sessions: sessionRows(world, transaction),
+    clients: clientRows(transaction),
+    keys: keyRows(transaction),
+    tokens: {
+      anyRevoked: (tokenIds) =>
+        transaction.statement(() => {
+          const keys = new Set(tokenIds.map((tokenId) => tokenId.replaceAll('-', '')));
+          return entriesOf(transaction).some(
+            ({ kind, key }) => kind === 'TOKEN' && keys.has(key.toString('hex')),
+          );
+        }),
+      // All tokens of the simulation have their roots here.
+      foreignRevoked: () => Promise.resolve(false),
+    },
+    revocations: {
+      append: async (entries) => {
+        const appended = await transaction.statement(() => append(world, transaction, entries));
+        const { epoch, entries: written } = appended;
+        effects.afterCommit(() => effects.onRevoked({ epoch, entries: written }));
+        return appended;
+      },
+      openEpoch: (why) => transaction.statement(() => openEpoch(world, transaction, why.reason)),
+    },
+    // The record of events decides nothing of what is simulated.
+    events: { record: () => Promise.resolve() },
+    databaseTime: () => transaction.statement(() => timeOf(transaction)),
+    afterCommit: effects.afterCommit,
+    once: async (request, work) => {
+      const key = `${request.subject} ${request.method} ${request.requestId}`;
+      const answered = await transaction.statement(async () => {
+        await transaction.lock(`request ${key}`, 'exclusive');
+        return transaction.get('requests', key);
+      });
+      if (answered !== undefined) return (answered as { answer: Awaited<ReturnType<typeof work>> }).answer;
+      const answer = await work();
+      await transaction.statement(() => transaction.put('requests', key, { answer }));
+      return answer;
+    },
+  });
+}
+
+function timeOf(transaction: Transaction): Date {
+  return new Date(transaction.node.process.clock.wallMs());
+}
+
+function logOf(transaction: Transaction): LogRow {
+  return transaction.get(LOG, LOG) as LogRow;
+}
+
+function entriesOf(transaction: Transaction): EntryRow[] {
+  return [...transaction.all('entries').values()] as EntryRow[];
+}
+
+function userRows(transaction: Transaction): AuthTransaction['users'] {
+  const find = (userId: string): UserRow | undefined =>
+    transaction.get('users', userId) as UserRow | undefined;
+  return onlyThese<AuthTransaction['users']>({
+    credentialsOf: (username) =>
+      transaction.statement(() => {
+        for (const row of transaction.all('users').values()) {
+          const user = row as UserRow;
+          if (user.username === username) return { ...user, passwordHash: username };
+        }
+        return undefined;
+      }),
+    find: (userId) =>
+      transaction.statement(() => {
+        const user = find(userId);
+        return user && { ...user, createTime: timeOf(transaction) };
+      }),
+    setRoles: (userId, roles) =>
+      transaction.statement(() => {
+        const user = find(userId);
+        if (user !== undefined) transaction.put('users', userId, { ...user, roles });
+      }),
+    lockShared: (userId) =>
+      transaction.statement(async () => {
+        await transaction.lock(`user ${userId}`, 'share');
+        return find(userId);
+      }),
+    raiseGeneration: (userId) =>
+      transaction.statement(async () => {
+        await transaction.lock(`user ${userId}`, 'exclusive');
+        const user = find(userId);
+        if (user === undefined) return undefined;
+        transaction.put('users', userId, { ...user, generation: user.generation + 1n });
+        return user.generation + 1n;
+      }),
+  });
+}
+
+function sessionRows(world: World, transaction: Transaction): AuthTransaction['sessions'] {
+  const find = (sessionId: string): Session | undefined => {
+    const row = transaction.get('sessions', sessionId) as SessionRow | undefined;
+    if (row === undefined) return undefined;
+    const session = { ...row, open: !row.ended && row.expireTime > timeOf(transaction) };
+    if (world.without !== 'session-generation') return session;
+    // What a refresh would find if it took the generations of today instead of those of the login.
+    const user = transaction.get('users', row.userId) as UserRow;
+    const client = transaction.get('clients', row.clientId) as Client;
+    return { ...session, generation: user.generation, clientGeneration: client.generation };
+  };
+  const lock = (sessionId: string, mode: 'share' | 'exclusive') =>
+    transaction.statement(async () => {
+      await transaction.lock(`session ${sessionId}`, mode);
+      return find(sessionId);
+    });
+  const endThose = (isMeant: (row: SessionRow) => boolean) =>
+    transaction.statement(async () => {
+      let ended = 0;
+      for (const [sessionId, row] of [...transaction.all('sessions')]) {
+        if (!isMeant(row as SessionRow)) continue;
+        await transaction.lock(`session ${sessionId}`, 'exclusive');
+        const now = transaction.get('sessions', sessionId) as SessionRow | undefined;
+        if (now === undefined || now.ended) continue;
+        transaction.put('sessions', sessionId, { ...now, ended: true });
+        ended += 1;
+      }
+      return ended;
+    });
+  return onlyThese<AuthTransaction['sessions']>({
+    insert: (session) =>
+      transaction.statement(() => {
+        transaction.put('sessions', session.sessionId, { ...session, ended: false });
+        transaction.onDurable(() => world.truth.sessionOpened(session));
+      }),
+    lockShared: (sessionId) => lock(sessionId, 'share'),
+    lock: (sessionId) => lock(sessionId, 'exclusive'),
+    touch: () => Promise.resolve(),
+    end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
+    endAllOf: (userId) => endThose((row) => row.userId === userId && !row.ended),
+    endEvery: () => endThose((row) => !row.ended),
+    restamp: (userId, { from, to, scopes, audiences }) =>
+      transaction.statement(async () => {
+        restamped.add(transaction);
+        for (const [sessionId, row] of [...transaction.all('sessions')]) {
+          if ((row as SessionRow).userId !== userId) continue;
+          await transaction.lock(`session ${sessionId}`, 'exclusive');
+          const session = transaction.get('sessions', sessionId) as SessionRow | undefined;
+          if (session === undefined || session.ended) continue;
+          const kept = {
+            scopes: session.scopes.filter((scope) => scopes.includes(scope)),
+            audiences: session.audiences.filter((audience) => audiences.includes(audience)),
+          };
+          const goesOn = session.generation === from && kept.audiences.length > 0;
+          transaction.put('sessions', sessionId, {
+            ...session,
+            ...kept,
+            ...(goesOn ? { generation: to } : { ended: true }),
+          });
+        }
+      }),
+    insertRefreshToken: ({ hash, sessionId, expireTime }) =>
+      transaction.statement(() => {
+        const { userId } = transaction.get('sessions', sessionId) as SessionRow;
+        const fresh: RefreshTokenRow = {
+          sessionId,
+          userId,
+          expireTime,
+          used: false,
+          requestId: undefined,
+          successorHash: undefined,
+        };
+        transaction.put('refresh', hash.toString('hex'), fresh);
+      }),
+    findRefreshToken: (hash) =>
+      transaction.statement(
+        () => transaction.get('refresh', hash.toString('hex')) as RefreshTokenRow | undefined,
+      ),
+    markUsed: ({ hash, requestId, successorHash }) =>
+      transaction.statement(() => {
+        const key = hash.toString('hex');
+        const row = transaction.get('refresh', key) as RefreshTokenRow;
+        transaction.put('refresh', key, { ...row, used: true, requestId, successorHash });
+      }),
+  });
+}
+
+function clientRows(transaction: Transaction): AuthTransaction['clients'] {
+  const find = (clientId: string): Client | undefined =>
+    transaction.get('clients', clientId) as Client | undefined;
+  return onlyThese<AuthTransaction['clients']>({
+    find: (clientId) => transaction.statement(() => find(clientId)),
+    lockShared: (clientId) =>
+      transaction.statement(async () => {
+        await transaction.lock('clients', 'share');
+        return find(clientId);
+      }),
+    raiseGeneration: (clientId) =>
+      transaction.statement(async () => {
+        await transaction.lock('clients', 'exclusive');
+        const client = find(clientId);
+        if (client === undefined) return undefined;
+        transaction.put('clients', clientId, { ...client, generation: client.generation + 1n });
+        return client.generation + 1n;
+      }),
+  });
+}
+
+function keyRows(transaction: Transaction): AuthTransaction['keys'] {
+  const live = (): StoredKey[] => liveKeys(transaction.all('keys'), logOf(transaction).epoch);
+  const change = (key: StoredKey, state: KeyRow['state']): void =>
+    transaction.put('keys', key.kid, { ...key, state });
+  return onlyThese<AuthTransaction['keys']>({
+    epoch: () => transaction.statement(() => logOf(transaction).epoch),
+    lockMaking: () => transaction.statement(() => transaction.lock('making keys', 'exclusive')),
+    live: () => transaction.statement(live),
+    insert: (key) =>
+      transaction.statement(() =>
+        transaction.put('keys', key.kid, { ...key, epoch: logOf(transaction).epoch }),
+      ),
+    retire: (kid) =>
+      transaction.statement(async () => {
+        await transaction.lock('keys', 'exclusive');
+        const key = live().find((row) => row.kid === kid);
+        if (key === undefined) return undefined;
+        change(key, 'retired');
+        return key;
+      }),
+    retireAll: () =>
+      transaction.statement(async () => {
+        await transaction.lock('keys', 'exclusive');
+        for (const key of live()) change(key, 'retired');
+      }),
+    // When a key was published matters to rotation by schedule alone, which is not simulated.
+    markPublished: () => transaction.statement(() => undefined),
+    promoteNext: (purpose) =>
+      transaction.statement(() => {
+        for (const key of live()) if (key.purpose === purpose && key.state === 'next') change(key, 'signing');
+      }),
+    lockSigning: (purpose) =>
+      transaction.statement(async () => {
+        await transaction.lock('keys', 'share');
+        return live().find((key) => key.purpose === purpose && key.state === 'signing');
+      }),
+    lockLive: (kid) =>
+      transaction.statement(async () => {
+        await transaction.lock('keys', 'share');
+        return live().some((key) => key.kid === kid);
+      }),
+  });
+}
+
+function liveKeys(keys: ReadonlyMap<string, object>, epoch: Buffer): StoredKey[] {
+  const live: StoredKey[] = [];
+  for (const row of keys.values()) {
+    const key = row as StoredKey;
+    if (key.state !== 'retired' && key.epoch.equals(epoch)) live.push(key);
+  }
+  return live;
+}
+
+function lockOf(log: LogRow, nowMs: number): LogLock {
+  return {
+    lockedTime: new Date(nowMs),
+    leaseMs: Math.max(log.leaseMs, log.olderLeaseMs ?? 0),
+    olderLeasesEndBy: new Date(log.olderLeasesEndByMs),
+  };
+}
+
+async function append(
+  world: World,
+  transaction: Transaction,
+  entries: readonly NewEntry[],
+): Promise<Appended> {
+  await transaction.lock(LOG, 'exclusive');
+  const log = logOf(transaction);
+  const nowMs = timeOf(transaction).getTime();
+  const { keepSeconds } = world.settings;
+  const keepMs = world.without === 'retention' ? 500 : keepSeconds * 1000;
+  const written = entries.map(
+    (entry, index): EntryRow => ({
+      ...cutOffByTime(world, entry, nowMs),
+      epoch: log.epoch,
+      entryId: world.random.bytes(16),
+      sequence: log.head + BigInt(index + 1),
+      keepUntil: new Date(nowMs + 1 + keepMs),
+      cutOffTime:
+        entry.issuer !== '' && entry.kind === 'USER'
+          ? new Date(Math.ceil(nowMs / 1000 + CLOCK_SKEW_SECONDS) * 1000)
+          : undefined,
+      acknowledge: entry.acknowledge ?? false,
+    }),
+  );
+  for (const entry of written)
+    transaction.put('entries', `${log.epoch.toString('hex')} ${entry.sequence}`, entry);
+  const last = written.at(-1);
+  if (last === undefined) throw new TypeError('nothing to append');
+  transaction.put(LOG, LOG, { ...log, head: last.sequence, headEntryId: last.entryId });
+  const lock = lockOf(log, nowMs);
+  transaction.onDurable(() => {
+    const { leaseMs } = lock;
+    const olderLeasesEndMs = log.olderLeasesEndTrueMs;
+    for (const [index, entry] of entries.entries()) {
+      const entryId = written[index]?.entryId.toString('hex') ?? '';
+      const sessionsGoOn = restamped.has(transaction);
+      // Whoever acts in a run gives every act a name of its own, by which it is found again.
+      world.truth.revoked(entry, { label: entry.actor, entryId, leaseMs, olderLeasesEndMs, sessionsGoOn });
+      world.tell(
+        'log',
+        () => `${entry.actor} is durable: ${world.truth.describe(entry)} at ${last.sequence}`,
+      );
+    }
+  });
+  return { epoch: log.epoch, entries: written, ...lock };
+}
+
+/** Without generations a cut-off would be a time: everything issued up to this second. */
+function cutOffByTime(world: World, entry: NewEntry, nowMs: number): NewEntry {
+  if (world.without !== 'generation' || (entry.kind !== 'USER' && entry.kind !== 'CLIENT')) return entry;
+  return { ...entry, minGeneration: BigInt(Math.floor(nowMs / 1000)) + 1n };
+}
+
+async function openEpoch(world: World, transaction: Transaction, reason: string) {
+  await transaction.lock(LOG, 'exclusive');
+  const log = logOf(transaction);
+  const epoch = world.random.bytes(16);
+  transaction.put(LOG, LOG, { ...log, epoch, head: 0n, headEntryId: EMPTY });
+  const lock = lockOf(log, timeOf(transaction).getTime());
+  transaction.onDurable(() => {
+    const { leaseMs } = lock;
+    const olderLeasesEndMs = log.olderLeasesEndTrueMs;
+    world.truth.epochOpened(epoch.toString('hex'), { label: reason, leaseMs, olderLeasesEndMs });
+    world.tell('log', () => `${reason} is durable: epoch ${epoch.toString('hex').slice(0, 8)} begins`);
+  });
+  return { epoch, ...lock };
+}
+
+/** The log outside the transactions that write to it. */
+export function createLogStore(connection: Connection): RevocationStore {
+  const { world, cluster, process, node } = connection;
+  let last: { readonly view: LogView; readonly endedAtMs: number } | undefined;
+
+  const read = async <T>(work: (log: LogReader) => Promise<T>): Promise<T> => {
+    // Whoever waits for the next read is served by the one before when that guard is left out.
+    const { nowMs } = world.scheduler;
+    if (world.without === 'shared-read' && last?.endedAtMs === nowMs) return await work(readerOf(last.view));
+    const perform = async (transaction: Transaction): Promise<T> => {
+      const view = await transaction.statement(() => viewOf(world, transaction.node.tables));
+      const result = await work(readerOf(view));
+      last = { view, endedAtMs: Number.POSITIVE_INFINITY };
+      return result;
+    };
+    const at = node();
+    // The commit of its own write is what proves that the answer came from the primary.
+    const result =
+      world.without === 'fence'
+        ? await cluster.uncommitted(process, at, perform)
+        : await cluster.transaction(process, at, perform);
+    if (last !== undefined) last = { ...last, endedAtMs: world.scheduler.nowMs };
+    return result;
+  };
+
+  return {
+    read,
+    readLive: () =>
+      cluster.uncommitted(process, node(), (transaction) =>
+        transaction.statement(() => liveSetOf(viewOf(world, transaction.node.tables))),
+      ),
+    dropExpired: (limit) =>
+      cluster.transaction(process, node(), (transaction) => dropExpired(world, transaction, limit)),
+    setLeaseMs: async (leaseMs) => {
+      await cluster.transaction(process, node(), (transaction) =>
+        transaction.statement(async () => {
+          await transaction.lock(LOG, 'exclusive');
+          const log = logOf(transaction);
+          const longest = Math.max(log.leaseMs, log.olderLeaseMs ?? 0, leaseMs);
+          transaction.put(LOG, LOG, {
+            ...log,
+            leaseMs,
+            olderLeaseMs: longest === leaseMs ? undefined : longest,
+          });
+          transaction.onDurable(() => world.truth.leaseChanged(leaseMs));
+        }),
+      );
+      await cluster.transaction(process, node(), (transaction) =>
+        transaction.statement(async () => {
+          await transaction.lock(LOG, 'exclusive');
+          const log = logOf(transaction);
+          if (log.olderLeaseMs === undefined) return;
+          const boundMs = enforcementBoundMs(log.olderLeaseMs);
+          transaction.put(LOG, LOG, {
+            ...log,
+            olderLeaseMs: undefined,
+            olderLeasesEndByMs: Math.max(log.olderLeasesEndByMs, timeOf(transaction).getTime() + boundMs),
+            olderLeasesEndTrueMs: Math.max(log.olderLeasesEndTrueMs, world.scheduler.nowMs + boundMs),
+          });
+        }),
+      );
+    },
+  };
+}
+
+/** One snapshot of what a reading needs. */
+interface LogView {
+  readonly state: LogState;
+  readonly entries: readonly EntryRow[];
+  readonly keys: PublishedKeys;
+}
+
+function viewOf(world: World, tables: Tables): LogView {
+  const log = tables.get(LOG, LOG) as LogRow;
+  const entries: EntryRow[] = [];
+  for (const row of tables.all('entries').values()) {
+    const entry = row as EntryRow;
+    if (entry.epoch.equals(log.epoch)) entries.push(entry);
+  }
+  const { epoch, head, headEntryId, leaseMs } = log;
+  const horizon = new Date(world.without === 'retention' ? 0 : log.horizonMs);
+  const state = { epoch, head, headEntryId: comparable(world, headEntryId), horizon, leaseMs };
+  return { state, entries, keys: publishOnce(liveKeys(tables.all('keys'), epoch)) };
+}
+
+/** Without the comparison of entries every id equals every other. */
+function comparable(world: World, entryId: Buffer): Buffer {
+  if (world.without !== 'entry-id' || entryId.length === 0) return entryId;
+  return Object.assign(Buffer.from(entryId), { equals: () => true });
+}
+
+const published = new Map<string, PublishedKeys>();
+
+/** What is published follows from the keys alone, and is hashed; so it is kept. */
+function publishOnce(keys: readonly StoredKey[]): PublishedKeys {
+  const name = keys.map(({ kid }) => kid).join();
+  let known = published.get(name);
+  if (known === undefined) {
+    if (published.size > 1000) published.clear();
+    known = publish(keys);
+    published.set(name, known);
+  }
+  return known;
+}
+
+function readerOf({ state, entries, keys }: LogView): LogReader {
+  return {
+    state,
+    entriesAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
+    entryIdsAt: async (sequences) => {
+      const ids = new Map<bigint, Buffer>();
+      for (const { sequence, entryId } of entries)
+        if (sequences.includes(sequence)) ids.set(sequence, entryId);
+      return ids;
+    },
+    publishedKeys: async () => keys,
+  };
+}
+
+const MINUTE_MS = 60_000;
+
+function liveSetOf({ state, entries }: LogView): LiveSet {
+  const packed = new Map<string, PackedIds>();
+  const others: LogEntry[] = [];
+  for (const entry of entries) {
+    const { kind, issuer, key } = entry;
+    if ((kind !== 'TOKEN' && kind !== 'SESSION') || issuer !== '') {
+      others.push(entry);
+      continue;
+    }
+    const minute = Math.ceil(entry.keepUntil.getTime() / MINUTE_MS);
+    const name = `${kind} ${minute}`;
+    const ids = Buffer.concat([packed.get(name)?.ids ?? EMPTY, key]);
+    packed.set(name, { kind, keepUntil: new Date(minute * MINUTE_MS), ids });
+  }
+  const { epoch, head, headEntryId } = state;
+  return { epoch, head, headEntryId, packed: [...packed.values()], entries: others };
+}
+
+/** Entries and horizon go in one transaction: whoever no longer finds an entry finds a horizon that covers it. */
+async function dropExpired(world: World, transaction: Transaction, limit: number): Promise<number> {
+  const dropped = await transaction.statement(() => {
+    const now = timeOf(transaction);
+    const expired = entriesOf(transaction).filter(({ keepUntil }) => keepUntil < now);
+    expired.sort((a, b) => a.keepUntil.getTime() - b.keepUntil.getTime());
+    return expired.slice(0, limit);
+  });
+  if (dropped.length === 0) return 0;
+  await transaction.statement(async () => {
+    await transaction.lock(LOG, 'exclusive');
+    for (const { epoch, sequence } of dropped) {
+      transaction.put('entries', `${epoch.toString('hex')} ${sequence}`, undefined);
+    }
+    const log = logOf(transaction);
+    const horizonMs = Math.max(log.horizonMs, ...dropped.map(({ keepUntil }) => keepUntil.getTime()));
+    transaction.put(LOG, LOG, { ...log, horizonMs });
+    transaction.onDurable(() => world.tell('log', () => `${dropped.length} entries are dropped`));
+  });
+  return dropped.length;
+}
+
+/** What the replicas tell each other of the instances. */
+export function createInstanceStore(connection: Connection): InstanceStore {
+  const { world, cluster, process, node } = connection;
+  return onlyThese<InstanceStore>({
+    share: async (replica, records) => {
+      if (!world.settings.waits) return;
+      await cluster.transaction(process, node(), (transaction) =>
+        transaction.statement(() => {
+          const atMs = timeOf(transaction).getTime();
+          for (const record of records) {
+            const key = `${replica.toString('hex')} ${record.instance.toString('hex')}`;
+            transaction.put('instances', key, { replica, record, atMs });
+          }
+        }),
+      );
+    },
+    heardElsewhere: (replica, withinMs) =>
+      cluster.uncommitted(process, node(), (transaction) =>
+        transaction.statement(() => {
+          const nowMs = timeOf(transaction).getTime();
+          const entries = entriesOf(transaction);
+          const isCompared = ({ epoch, applied, seen }: SharedRecord): boolean =>
+            entries.some(
+              (entry) =>
+                entry.epoch.equals(epoch) &&
+                entry.sequence === applied &&
+                seen.some((id) => id.equals(entry.entryId)),
+            );
+          const heard: SharedRecord[] = [];
+          for (const row of transaction.all('instances').values()) {
+            const shared = row as { replica: Buffer; record: SharedRecord; atMs: number };
+            const passedMs = nowMs - shared.atMs;
+            const ageMs = shared.record.ageMs + passedMs;
+            if (shared.replica.equals(replica) || ageMs >= withinMs) continue;
+            const applied = isCompared(shared.record) ? shared.record.applied : 0n;
+            heard.push({
+              ...shared.record,
+              ...{ applied, ageMs, leaseLeftMs: shared.record.leaseLeftMs - passedMs },
+            });
+          }
+          return heard;
+        }),
+      ),
+  });
+}
+
+/** The doors that the simulation opens. Whoever tries another one finds that it is no function. */
+function onlyThese<T extends object>(doors: Partial<T>): T {
+  return doors as T;
+}
+
+/** A new user, who may log in with his own name as the password. */
+export function userRow(userId: string, username: string): UserRow {
+  return { userId, username, generation: 0n, passwordVersion: 0n, roles: ['customer'], disabled: false };
+}
+
+/** A new key of one purpose. */
+export function keyRow(kid: string, purpose: KeyRow['purpose'], state: KeyRow['state']): KeyRow {
+  return { kid, purpose, state, algorithm: 'EdDSA', jwk: '{}', sealedPrivateKey: EMPTY };
+}

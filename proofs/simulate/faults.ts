@@ -1,0 +1,379 @@
+/** What goes wrong, and when: a random choice of faults for each run, each of them striking several times. */
+
+import { Broadcast } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { entryMessageOf } from '../../services/auth/adapters/revocation-messages.js';
+import { BROADCAST_TYPE } from '../../services/auth/keys/keys.js';
+import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation/log.js';
+import type { Link } from './network.js';
+import type { Random } from './random.js';
+import type { Host, System } from './system.js';
+import type { World } from './world.js';
+
+/** Begins a fault, and answers what ends it; undefined when it could not strike now. */
+type Fault = (faults: Faults) => (() => void) | undefined;
+
+const FAULTS: { readonly [name: string]: Fault } = {
+  loss: ({ links, random }) => {
+    const struck = links();
+    for (const { weather } of struck) weather.lossProbability = random.between(0.2, 1);
+    return () => {
+      for (const { weather } of struck) weather.lossProbability = 0;
+    };
+  },
+  slowness: ({ links, random, leaseMs }) => {
+    const struck = links();
+    for (const { weather } of struck) {
+      weather.slowProbability = random.between(0.3, 1);
+      weather.slowMs = random.between(20, 1.1 * leaseMs);
+    }
+    return () => {
+      for (const { weather } of struck) weather.slowProbability = 0;
+    };
+  },
+  'lost-broadcasts': ({ system, random }) => {
+    const struck = system.hosts
+      .filter(() => random.chance(0.7))
+      .map(({ instance }) => system.world.network.link('broker', instance.process.name));
+    const lossProbability = random.between(0.3, 1);
+    for (const { weather } of struck) weather.lossProbability = lossProbability;
+    return () => {
+      for (const { weather } of struck) weather.lossProbability = 0;
+    };
+  },
+  repetition: ({ system, random }) => {
+    const struck = system.hosts.map(({ instance }) =>
+      system.world.network.link('broker', instance.process.name),
+    );
+    for (const { weather } of struck) {
+      weather.repeatProbability = random.between(0.2, 1);
+      weather.slowProbability = 0.7;
+      weather.slowMs = random.between(10, 1000);
+    }
+    return () => {
+      for (const { weather } of struck) {
+        weather.repeatProbability = 0;
+        weather.slowProbability = 0;
+      }
+    };
+  },
+  partition: ({ links, block }) => block(links()),
+  isolation: ({ system, host, block }) => block(waysOf(system, host().instance.process.name, 'both')),
+  'slow-answers-then-isolation': ({ system, host, random, leaseMs, block, later, provoke }) => {
+    const struck = host().instance.process;
+    const ways = system.replicas.map(({ process }) => system.world.network.link(process.name, struck.name));
+    for (const { weather } of ways) {
+      weather.slowProbability = 1;
+      weather.slowMs = leaseMs * random.between(0.3, 1.1);
+    }
+    let open: (() => void) | undefined = () => {};
+    const atMs = random.next() * leaseMs;
+    later(atMs - random.next() * 300, provoke);
+    // What is on its way already still arrives; nothing that is sent later does.
+    later(atMs, () => {
+      if (open !== undefined) open = block(waysOf(system, struck.name, 'both'), 'lose');
+    });
+    return () => {
+      for (const { weather } of ways) weather.slowProbability = 0;
+      open?.();
+      open = undefined;
+    };
+  },
+  'slow-database-then-isolation': ({ system, host, random, leaseMs, block, later, provoke }) => {
+    const { network } = system.world;
+    const struck = host().instance;
+    const way = network.link('database', struck.connectedTo.process.name);
+    way.weather.slowProbability = 1;
+    way.weather.slowMs = Math.min(1800, leaseMs * random.between(0.1, 0.6));
+    let open: (() => void) | undefined = () => {};
+    const atMs = random.next() * leaseMs;
+    later(atMs, provoke);
+    const fromBroker = network.link('broker', struck.process.name);
+    fromBroker.weather.blocked = 'lose';
+    // Questions that were asked before are still answered.
+    later(atMs + random.between(100, 900), () => {
+      if (open !== undefined) open = block(waysOf(system, struck.process.name, 'there'), 'lose');
+    });
+    return () => {
+      way.weather.slowProbability = 0;
+      fromBroker.open();
+      open?.();
+      open = undefined;
+    };
+  },
+  'silent-broker': ({ system }) => system.broker.fallSilent(),
+  'wiped-broker': ({ system }) => system.broker.wipe(),
+  replay: ({ system, random, later }) => {
+    const { broker } = system;
+    if (broker.history.length === 0) return undefined;
+    for (let count = random.whole(1, 4); count > 0; count -= 1) {
+      later(random.next() * 500, () => broker.forward(random.pick(broker.history)));
+    }
+    return () => {};
+  },
+  forgery: ({ system, random }) => {
+    const forged = forgedBroadcast(system);
+    if (forged === undefined) return undefined;
+    for (let count = random.whole(1, 3); count > 0; count -= 1) system.broker.forward(forged);
+    return () => {};
+  },
+  'auth-crash': ({ system, random }) => {
+    const replica = random.pick(system.replicas);
+    if (replica.process.isDead) return undefined;
+    replica.crash();
+    return () => {
+      if (replica.process.isDead) replica.restart();
+    };
+  },
+  'auth-pause': ({ system, random }) => random.pick(system.replicas).process.pause(),
+  'instance-restart': ({ host }) => {
+    host().restart();
+    return () => {};
+  },
+  'restart-with-slow-pull': ({ system, host, random, leaseMs }) => {
+    const struck = host();
+    const { name } = struck.instance.process;
+    const ways = system.replicas.map(({ process }) => system.world.network.link(process.name, name));
+    for (const { weather } of ways) {
+      weather.slowProbability = 1;
+      weather.slowMs = random.between(50, leaseMs / 2);
+    }
+    struck.restart();
+    return () => {
+      for (const { weather } of ways) weather.slowProbability = 0;
+    };
+  },
+  'instance-pause': ({ host }) => host().instance.process.pause(),
+  'machine-sleep': ({ system, random }) => {
+    const sleeper = system.hosts.find(({ sleeps }) => sleeps && random.chance(0.7));
+    if (sleeper === undefined) return undefined;
+    const resume = sleeper.instance.process.pause();
+    sleeper.clock.sleep(true);
+    return () => {
+      sleeper.clock.sleep(false);
+      resume();
+    };
+  },
+  'wall-clock-step': ({ system, random }) => {
+    const struck = system.hosts.find(({ sleeps }) => !sleeps && random.chance(0.7));
+    if (struck === undefined) return undefined;
+    const stepMs = random.pick([-600_000, -60_000, -9000, -2000, -300, 300, 2000, 9000, 60_000, 600_000]);
+    struck.clock.step(stepMs);
+    return () => struck.clock.step(-stepMs);
+  },
+  'clock-rate': ({ host, random }) => {
+    const { clock } = host();
+    clock.changeRate(random.pick([0.99, 1.01, random.between(0.99, 1.01)]));
+    return () => {};
+  },
+  'database-clock-step': ({ system, random }) => {
+    const toMs = random.between(-DATABASE_STEP_MS / 2, DATABASE_STEP_MS / 2);
+    system.stepDatabaseClock(toMs - system.databaseStepMs);
+    return () => {};
+  },
+  'slow-replication': ({ system, random }) => {
+    system.cluster.replicationMs = random.between(5, 900);
+    return () => {
+      system.cluster.replicationMs = 0.5;
+    };
+  },
+  failover: ({ system, random, leaseMs }) => {
+    system.failOver(random.between(0, 4 * leaseMs));
+    return () => {};
+  },
+  'failover-unheard': ({ system, random, leaseMs, later, provoke }) => {
+    system.failOver(random.between(2 * leaseMs, 5 * leaseMs));
+    for (let count = 0; count < 2; count += 1) later(random.next() * leaseMs, provoke);
+    return system.broker.fallSilent();
+  },
+  restore: ({ system, random, leaseMs, later }) => {
+    if (!system.restore()) return undefined;
+    // The operator takes his time.
+    later(random.next() * 8 * leaseMs, () => system.openEpochIfDue());
+    return () => {};
+  },
+  'restore-unheard': ({ system, random, leaseMs, later, provoke }) => {
+    if (!system.restore()) return undefined;
+    for (let count = 0; count < 4; count += 1) later(random.next() * leaseMs, provoke);
+    later((2 + random.next() * 8) * leaseMs, () => system.openEpochIfDue());
+    return system.broker.fallSilent();
+  },
+  'restore-and-replay': ({ system, random, leaseMs, later }) => {
+    if (!system.restore()) return undefined;
+    const { broker } = system;
+    const old = broker.history.slice(-12);
+    system.verifyMs = 100;
+    later(random.next() * leaseMs, () => {
+      system.openEpochIfDue();
+      // Verified while the new epoch arrives.
+      for (let count = 0; count < 40 && old.length > 0; count += 1) {
+        later(random.next() * (leaseMs / 5 + 200), () => broker.forward(random.pick(old)));
+      }
+    });
+    return () => {
+      system.verifyMs = 0.3;
+    };
+  },
+  'lease-change': ({ system, random }) => {
+    const replica = system.anyReplica();
+    const { leaseMs } = system.world.settings;
+    replica?.process.run(() => {
+      replica.service.setLeaseMs(Math.round(leaseMs * random.between(0.5, 1.6))).catch(() => undefined);
+    });
+    return () => {};
+  },
+  'slow-verification': ({ system, random }) => {
+    system.verifyMs = random.between(5, 300);
+    return () => {
+      system.verifyMs = 0.3;
+    };
+  },
+};
+
+/** The largest difference between two readings of the database's clock that time does not explain, in milliseconds. */
+export const DATABASE_STEP_MS = 4000;
+
+/** How many of all faults a run has, about. */
+const FAULT_SHARE = 0.3;
+
+/** The faults of one run. */
+export class Faults {
+  readonly system: System;
+  readonly leaseMs: number;
+  readonly provoke: () => void;
+  readonly #world: World;
+  readonly #enabled: readonly string[];
+  readonly #active = new Set<() => void>();
+
+  /** @param provoke - makes somebody revoke something now */
+  constructor(system: System, provoke: () => void) {
+    this.system = system;
+    this.provoke = provoke;
+    this.#world = system.world;
+    this.leaseMs = this.#world.settings.leaseMs;
+    this.#enabled = Object.keys(FAULTS).filter(() => this.random.chance(FAULT_SHARE));
+  }
+
+  get random(): Random {
+    return this.#world.random;
+  }
+
+  /** Plans the strikes of a run. */
+  start(): void {
+    const { activeMs } = this.#world.settings;
+    const strikes = this.#enabled.length === 0 ? 0 : this.random.whole(2, 14);
+    for (let strike = 0; strike < strikes; strike += 1) {
+      this.#world.scheduler.at(this.random.next() * activeMs, () => this.strike());
+    }
+    this.later(this.random.next() * activeMs * 0.6, () => this.system.save());
+  }
+
+  /** Strikes with one of the run's faults. */
+  strike(): void {
+    if (this.#enabled.length === 0 || this.#world.scheduler.nowMs >= this.#world.settings.activeMs) return;
+    const name = this.random.pick(this.#enabled);
+    const end = FAULTS[name]?.(this);
+    if (end === undefined) return;
+    const { measures, scheduler } = this.#world;
+    measures.faults.set(name, (measures.faults.get(name) ?? 0) + 1);
+    this.#world.tell('fault', () => `${name} begins`);
+    let ended = false;
+    const endOnce = (): void => {
+      if (ended) return;
+      ended = true;
+      this.#active.delete(endOnce);
+      end();
+      this.#world.tell('fault', () => `${name} is over`);
+    };
+    this.#active.add(endOnce);
+    scheduler.after(this.random.around(1.2 * this.leaseMs), endOnce);
+  }
+
+  /** Ends everything. */
+  heal(): void {
+    for (const end of [...this.#active]) end();
+    const { system } = this;
+    for (const replica of system.replicas) replica.node = system.cluster.primary;
+    system.stepDatabaseClock(-system.databaseStepMs);
+    for (const host of system.hosts) host.correctClock();
+    system.openEpochIfDue();
+  }
+
+  /** Does something while the run is still active. */
+  readonly later = (ms: number, work: () => void): void => {
+    this.#world.scheduler.after(ms, () => {
+      if (this.#world.scheduler.nowMs < this.#world.settings.activeMs) work();
+    });
+  };
+
+  readonly host = (): Host => this.random.pick(this.system.hosts);
+
+  /** Some ways that belong together: between two places, in one direction or in both. */
+  readonly links = (): Link[] => {
+    const { random, system } = this;
+    const { network } = system.world;
+    const auth = random.pick(system.replicas).process.name;
+    const instance = this.host().instance.process.name;
+    const [from, to] = random.pick([
+      [auth, instance],
+      [auth, instance],
+      [auth, 'broker'],
+      ['broker', instance],
+      [auth, 'database'],
+    ] as const);
+    const there = network.link(from, to);
+    const back = network.link(to, from);
+    return random.pick([[there], [back], [there, back]]);
+  };
+
+  readonly block = (
+    links: readonly Link[],
+    how: 'lose' | 'hold' = this.random.pick(['lose', 'hold']),
+  ): (() => void) => {
+    for (const { weather } of links) weather.blocked = how;
+    return () => {
+      for (const link of links) link.open();
+    };
+  };
+}
+
+/** The ways between an instance and everybody else: those that lead there, or both. */
+function waysOf(system: System, instance: string, which: 'there' | 'both'): Link[] {
+  const { network } = system.world;
+  const others = ['broker', ...system.replicas.map(({ process }) => process.name)];
+  return others.flatMap((other) => [
+    network.link(instance, other),
+    ...(which === 'both' ? [network.link(other, instance)] : []),
+  ]);
+}
+
+/** What somebody sends who can reach the broker and has no key: well made in all but the signature. */
+function forgedBroadcast(system: System): string | undefined {
+  const { world, cluster } = system;
+  const { random, truth, signatures } = world;
+  const tokens = [...truth.tokens].slice(-10);
+  if (tokens.length === 0) return undefined;
+  const token = random.pick(tokens);
+  const session = token.session;
+  const kind = random.pick([
+    tokenRevocation(token.tokenId),
+    ...(session === undefined
+      ? []
+      : [sessionRevocation(session.sessionId), userRevocation(session.userId, 1000n)]),
+  ]);
+  const entry = entryMessageOf({
+    ...kind,
+    entryId: random.bytes(16),
+    sequence: 1n,
+    keepUntil: new Date(cluster.primary.process.clock.wallMs() + 60_000),
+    cutOffTime: undefined,
+    acknowledge: false,
+  });
+  const payload = Broadcast.encode({ epoch: Buffer.from(truth.epoch, 'hex'), entries: [entry] }).finish();
+  const keys = [...cluster.primary.tables.all('keys').values()] as {
+    kid: string;
+    purpose: string;
+    state: string;
+  }[];
+  const key = keys.find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing');
+  return key && signatures.forge(key.kid, BROADCAST_TYPE, payload);
+}

@@ -1,0 +1,354 @@
+/** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
+
+import { Metadata } from '@grpc/grpc-js';
+import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import {
+  type Admission,
+  BROADCAST_BYTES_MAX,
+  type Caller,
+  type CompactToken,
+  Enforcement,
+  FeedRunner,
+  type LiveCall,
+  parseCompactToken,
+  parseJsonObject,
+  readClaims,
+  type VerifiedToken,
+} from '@portcullis/guard/internal';
+import type {
+  Entry,
+  PullRequest,
+  PullResponse,
+} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { Broker } from './broker.js';
+import type { AuthService } from './replica.js';
+import { createFeed, OnceCheckedFeed, type WatchedFeed } from './rules.js';
+import { ListedKeys } from './signatures.js';
+import type { Process } from './time.js';
+import type { TokenTruth } from './truth.js';
+import { AUDIENCE, ISSUER, type World } from './world.js';
+
+/** How often expired tokens are looked for, in milliseconds. */
+const EXPIRY_INTERVAL_MS = 1000;
+
+const RULE: AccessRule = {
+  isPublic: false,
+  scopes: [],
+  roles: [],
+  caller: 'ANY',
+  maxAuthAgeSeconds: undefined,
+  allowStale: false,
+};
+
+/** Calls of the simulation come over nothing, and its tokens are bound to no certificate. */
+const CALLER: Caller = {
+  certificateThumbprint: undefined,
+  getPeer: () => 'peer',
+  retireConnection: () => undefined,
+};
+
+/** The rule of methods that go on without a lease. */
+const STALE_RULE: AccessRule = { ...RULE, allowStale: true };
+
+/** What came of a call: admitted, or the code of the refusal. */
+export type Outcome = 'ADMITTED' | string;
+
+/** A process of auth that can be asked. */
+export interface Reachable {
+  readonly process: Process;
+  readonly service: AuthService;
+}
+
+/** What an instance stands on. */
+export interface InstanceOptions {
+  readonly world: World;
+  readonly process: Process;
+  readonly broker: Broker;
+  /** The replicas of auth, as they are now. */
+  readonly replicas: () => readonly Reachable[];
+  /** How long a verification takes at this moment, in milliseconds. */
+  readonly verifyMs: () => number;
+  /** An entry is in the list. */
+  readonly onEntry: (entry: Entry) => void;
+}
+
+/** An instance from its start to its end. */
+export class Instance {
+  readonly process: Process;
+  readonly #options: InstanceOptions;
+  readonly #world: World;
+  readonly #feed: WatchedFeed;
+  readonly #enforcement: Enforcement;
+  readonly #runner: FeedRunner;
+  /** Its random identifier, by which auth knows it. */
+  readonly id: Buffer;
+  /** What it must refuse because it has said that it knows the revocation. */
+  readonly acknowledged = new Map<TokenTruth, string>();
+  #refusingSinceMs: number | undefined;
+  #connectedTo = 0;
+
+  constructor(options: InstanceOptions) {
+    const { world, process, broker } = options;
+    this.#options = options;
+    this.#world = world;
+    this.process = process;
+    const { clock } = process;
+    const instance = world.random.bytes(16);
+    this.id = instance;
+    const now = () => ({ monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() });
+    let feed: WatchedFeed | undefined;
+    this.#enforcement = new Enforcement({
+      issuer: ISSUER,
+      audience: AUDIENCE,
+      clock,
+      timers: process,
+      createFeed: (listener) => {
+        const entryAdded = (entry: Entry): void => {
+          listener.entryAdded(entry);
+          options.onEntry(entry);
+        };
+        feed = createFeed(
+          { service: AUDIENCE, instance, listener: { ...listener, entryAdded } },
+          world.without,
+          now,
+        );
+        return feed;
+      },
+      onTokenInvalid: () => {},
+      onCutFailed: (error) => {
+        throw error;
+      },
+    });
+    if (feed === undefined) throw new TypeError('the guard made no feed');
+    this.#feed = feed;
+    this.#runner = new FeedRunner({
+      feed,
+      source: this.#source(),
+      service: AUDIENCE,
+      instance,
+      nats: { url: '', name: process.name, awaited: true },
+      clock,
+      timers: process,
+      random: () => world.random.next(),
+      subscribe: (handlers) => {
+        const stop = broker.listen({ process, ...handlers });
+        return { close: () => Promise.resolve(stop()) };
+      },
+      importKeys: (keys) => Promise.resolve(new ListedKeys(keys, (token) => this.#verify(token))),
+      log: {
+        info: () => {},
+        warn: (fields, message) => world.tell(process.name, () => `${message}: ${JSON.stringify(fields)}`),
+        error: () => {},
+      },
+      onKeys: (keys) => this.#enforcement.useKeys(keys),
+      onCurrentChange: (isCurrent) => {
+        world.tell(process.name, () => (isCurrent ? 'is current' : 'is stale'));
+        if (!isCurrent) this.#enforcement.recheckAll();
+      },
+      onForgery: () => {},
+    });
+    this.#runner.start();
+    this.#dropExpired();
+  }
+
+  get isCurrent(): boolean {
+    return this.#runner.isCurrent();
+  }
+
+  get applied(): bigint {
+    return this.#feed.applied;
+  }
+
+  /** A call with the token arrives. The outcome is told when there is one. */
+  call(
+    token: TokenTruth,
+    options: { allowStale?: boolean; told?: (outcome: Outcome, call?: Call) => void } = {},
+  ): void {
+    const { allowStale = false, told = () => {} } = options;
+    token.metadata ??= metadataOf(token.text);
+    const rule = allowStale ? STALE_RULE : RULE;
+    const decision = this.#enforcement.admissions.decide(rule, token.metadata, CALLER);
+    const decided = (admission: Admission): void => {
+      this.#world.measures.checks += 1;
+      if (admission.kind === 'refused') {
+        this.#refused(token, admission.error.code);
+        told(admission.error.code);
+      } else if (admission.kind === 'admitted') {
+        this.#admitted(token, 'a call', allowStale);
+        told('ADMITTED', new Call(this, token, admission.token, allowStale));
+      }
+    };
+    if (decision instanceof Promise) void decision.then(decided);
+    else decided(decision);
+  }
+
+  /** Whether an admitted call may go on; when a message passes because of that, the oracles look at it. */
+  mayGoOn(
+    token: TokenTruth,
+    verified: VerifiedToken,
+    options: { allowStale: boolean; isMessage: boolean },
+  ): boolean {
+    const { allowStale, isMessage } = options;
+    const objection = this.#enforcement.admissions.objectionTo(verified, allowStale);
+    if (objection !== undefined) this.#refused(token, objection);
+    else if (isMessage) this.#admitted(token, 'a message of a live call', allowStale);
+    return objection === undefined;
+  }
+
+  #admitted(token: TokenTruth, what: string, allowStale: boolean): void {
+    const { measures, truth, violations, scheduler } = this.#world;
+    if (!allowStale) this.#serves();
+    const acknowledged = this.acknowledged.get(token);
+    if (acknowledged !== undefined && truth.isHitBy(token, acknowledged)) {
+      const told = `${this.process.name} let pass ${what} with ${token.label}, although it had acknowledged ${acknowledged}`;
+      violations.push({ oracle: 'late', atMs: scheduler.nowMs, what: told });
+    }
+    const { overdueMs, sinceConfirmedMs, by } = truth.lateness(token);
+    if (allowStale || sinceConfirmedMs < 0) return;
+    measures.maxLateMs = Math.max(measures.maxLateMs, sinceConfirmedMs);
+    if (overdueMs <= 0) return;
+    violations.push({
+      oracle: 'late',
+      atMs: scheduler.nowMs,
+      what: `${this.process.name} let pass ${what} with ${token.label}, ${Math.round(sinceConfirmedMs)} ms after ${by} had returned`,
+    });
+  }
+
+  #refused(token: TokenTruth, code: string): void {
+    const { truth, violations, scheduler } = this.#world;
+    if (code === 'REVOCATION_STATE_STALE') this.#refusingSinceMs ??= scheduler.nowMs;
+    if (code !== 'TOKEN_REVOKED') return;
+    this.#serves();
+    if (!truth.revocationsOf(token).next().done || truth.isUnsettled(this.#feed.followedEpoch)) return;
+    violations.push({
+      oracle: 'innocent',
+      atMs: scheduler.nowMs,
+      what: `${this.process.name} refused ${token.label} as revoked, which nobody ever revoked`,
+    });
+  }
+
+  #serves(): void {
+    if (this.#refusingSinceMs === undefined) return;
+    this.#world.measures.unavailableMs.push(this.#world.scheduler.nowMs - this.#refusingSinceMs);
+    this.#refusingSinceMs = undefined;
+  }
+
+  /** The replica that the connection leads to. It stays the same until it fails, and seldom changes otherwise. */
+  get connectedTo(): Reachable {
+    const replicas = this.#options.replicas();
+    const replica = replicas[this.#connectedTo % replicas.length];
+    if (replica === undefined) throw new RangeError('there is no replica');
+    return replica;
+  }
+
+  #source(): RevocationSource {
+    const { world, process } = this.#options;
+    this.#connectedTo = world.random.whole(0, 5);
+    return {
+      sync: async (request, signal) => {
+        if (world.random.chance(0.03)) this.#connectedTo += 1;
+        const connectedTo = this.#connectedTo;
+        const { process: auth, service } = this.connectedTo;
+        try {
+          return await world.network.call(process, auth, () => service.sync(request), { signal });
+        } catch (error) {
+          if (this.#connectedTo === connectedTo) this.#connectedTo += 1;
+          throw error;
+        }
+      },
+      pull: (request, signal) => this.#pull(request, signal),
+    };
+  }
+
+  /** The parts of a stream arrive in order, and one that is lost breaks it. */
+  async *#pull(request: PullRequest, signal: AbortSignal): AsyncGenerator<PullResponse> {
+    const { world, process } = this.#options;
+    const { process: auth, service } = this.connectedTo;
+    const parts = service.pull(request)[Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        const next = await world.network.call(process, auth, () => parts.next(), { signal });
+        if (next.done === true) return;
+        yield next.value;
+      }
+    } finally {
+      auth.run(() => void parts.return?.());
+    }
+  }
+
+  #verify(token: CompactToken): Promise<boolean> {
+    const { world, process, verifyMs } = this.#options;
+    if (this.#feed instanceof OnceCheckedFeed)
+      noteBeginning(this.#feed, token, process.clock.wallMs() / 1000);
+    const isGood = world.signatures.isSigned(token) || (world.without === 'signature' && isBroadcast(token));
+    return new Promise((resolve) => process.after(verifyMs(), () => resolve(isGood)));
+  }
+
+  #dropExpired(): void {
+    this.process.after(EXPIRY_INTERVAL_MS, () => {
+      this.#enforcement.dropExpired();
+      this.#dropExpired();
+    });
+  }
+}
+
+function isBroadcast(token: CompactToken): boolean {
+  return parseCompactToken(token.text, BROADCAST_TYPE, BROADCAST_BYTES_MAX) !== undefined;
+}
+
+function noteBeginning(feed: OnceCheckedFeed, token: CompactToken, nowSeconds: number): void {
+  const payload = parseJsonObject(token.payload);
+  const claims =
+    payload && readClaims(payload, token.keyId, { issuer: ISSUER, audience: undefined, nowSeconds });
+  if (claims !== undefined && !('fault' in claims)) feed.verificationBegins(claims);
+}
+
+function metadataOf(text: string): Metadata {
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${text}`);
+  return metadata;
+}
+
+/** A live call: it repeats the check with every message, and is told to when its token was revoked. */
+export class Call implements LiveCall {
+  previousLive: LiveCall | undefined;
+  nextLive: LiveCall | undefined;
+  readonly #instance: Instance;
+  readonly #truth: TokenTruth;
+  readonly #token: VerifiedToken;
+  readonly #allowStale: boolean;
+  #open = true;
+
+  constructor(instance: Instance, truth: TokenTruth, token: VerifiedToken, allowStale: boolean) {
+    this.#instance = instance;
+    this.#truth = truth;
+    this.#token = token;
+    this.#allowStale = allowStale;
+    token.link(this);
+  }
+
+  get isOpen(): boolean {
+    return this.#open;
+  }
+
+  /** A message comes by, in either direction. */
+  message(): void {
+    this.#check(true);
+  }
+
+  recheck(): void {
+    this.#check(false);
+  }
+
+  end(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#token.unlink(this);
+  }
+
+  #check(isMessage: boolean): void {
+    if (!this.#open) return;
+    const allowStale = this.#allowStale;
+    if (!this.#instance.mayGoOn(this.#truth, this.#token, { allowStale, isMessage })) this.end();
+  }
+}

@@ -1,0 +1,154 @@
+/** `npm run simulate`: tries the promise of revocation against random schedules of everything that can go wrong. */
+
+import { fork } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { addTally, createProgress, createTally, figuresOf, summaryOf, type Tally } from './report.js';
+import { GUARDS, type GuardName, NOTICED_BY } from './rules.js';
+import { runSeedSoon } from './run.js';
+import type { Job } from './worker.js';
+
+const SEED_MAX = 2 ** 31;
+const SEEDS_DEFAULT = 1000;
+const SEEDS_MAX = 10_000_000;
+const WORKERS_MAX = 2;
+
+/** How many seeds a worker is sent at once. */
+const JOB_SEEDS = 20;
+
+/** How many lines before a violation are shown; the seed alone shows all. */
+const TRACE_LINES = 60;
+
+const program = new Command('npm run simulate --')
+  .description('Tries the promise of revocation against random schedules of faults, in virtual time.')
+  .option(
+    '--seeds <n>',
+    `how many schedules (default: ${SEEDS_DEFAULT}, with --seed one)`,
+    wholeNumber(1, SEEDS_MAX),
+  )
+  .option('--seed <n>', 'the first schedule; alone it is shown event by event', wholeNumber(0, SEED_MAX))
+  .addOption(
+    new Option(
+      '--without <guard>',
+      'leaves one rule of the protocol out, and stops when its absence was noticed (exit code 1)',
+    ).choices(GUARDS),
+  )
+  .option('--json <file>', 'where to write the figures')
+  .addHelpText('after', '\nExit code: 0 when no schedule violated anything, 1 otherwise.')
+  .parse();
+const flags = program.opts<{ seeds?: number; seed?: number; without?: GuardName; json?: string }>();
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  const { without } = flags;
+  const firstSeed = flags.seed ?? randomInt(SEED_MAX);
+  const seeds = flags.seeds ?? (flags.seed === undefined ? SEEDS_DEFAULT : 1);
+  console.log(`seed ${firstSeed}, ${seeds} schedules${without === undefined ? '' : `, without ${without}`}`);
+  const startedMs = performance.now();
+  const tally = await runAll({ firstSeed, seeds, without });
+  const seconds = (performance.now() - startedMs) / 1000;
+  tally.violations.sort((a, b) => a.seed - b.seed);
+  const figures = figuresOf(tally, { firstSeed, without, seconds });
+  await show(tally, seeds === 1 ? firstSeed : undefined);
+  console.log(`\n${summaryOf(figures)}\n`);
+  if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(figures, null, 2)}\n`);
+  console.log(verdictOf(tally, firstSeed));
+  return tally.violations.length === 0 ? 0 : 1;
+}
+
+function verdictOf(tally: Tally, firstSeed: number): string {
+  const { without } = flags;
+  const [first] = tally.violations;
+  if (first === undefined) {
+    return without === undefined ? 'The promise held.' : `Nobody noticed that ${without} was missing.`;
+  }
+  const replay = `npm run simulate -- --seed ${first.seed}${without === undefined ? '' : ` --without ${without}`}`;
+  if (without === undefined)
+    return `${tally.violations.length} schedules violated the promise. Replay the first: ${replay}`;
+  return `Without ${without} seed ${first.seed} (the ${first.seed - firstSeed + 1}th) violates the promise. Replay: ${replay}`;
+}
+
+/** Runs all seeds, in several processes; with a guard left out, until its absence was noticed. */
+async function runAll(run: {
+  firstSeed: number;
+  seeds: number;
+  without: GuardName | undefined;
+}): Promise<Tally> {
+  const { firstSeed, seeds, without } = run;
+  const total = createTally();
+  const progress = createProgress(process.stderr);
+  const endSeed = firstSeed + seeds;
+  let nextSeed = firstSeed;
+  let noticed = false;
+  const nextJob = (): Job | undefined => {
+    if (nextSeed >= endSeed || noticed) return undefined;
+    const count = Math.min(JOB_SEEDS, endSeed - nextSeed);
+    const job = { firstSeed: nextSeed, count, without };
+    nextSeed += count;
+    return job;
+  };
+  const workers = Math.min(WORKERS_MAX, availableParallelism(), Math.ceil(seeds / JOB_SEEDS));
+  await Promise.all(
+    Array.from({ length: workers }, () =>
+      runWorker(nextJob, (tally) => {
+        addTally(total, tally);
+        noticed ||=
+          without !== undefined && tally.violations.some(({ first }) => first.oracle === NOTICED_BY[without]);
+        progress.show(total.seeds, seeds, total.violations.length);
+      }),
+    ),
+  );
+  progress.end();
+  return total;
+}
+
+function runWorker(nextJob: () => Job | undefined, done: (tally: Tally) => void): Promise<void> {
+  const worker = fork(fileURLToPath(new URL('./worker.ts', import.meta.url)), {
+    // Young objects are many and die young; Node's default keeps the collector busy with them.
+    execArgv: ['--import', 'tsx', '--max-semi-space-size=64'],
+    serialization: 'advanced',
+  });
+  return new Promise((resolve, reject) => {
+    const proceed = (): void => {
+      const job = nextJob();
+      if (job === undefined) worker.disconnect();
+      else worker.send(job);
+    };
+    worker.on('error', reject);
+    worker.on('exit', (code) =>
+      code === 0 ? resolve() : reject(new Error('a worker of the simulation failed')),
+    );
+    worker.on('message', (tally: Tally) => {
+      done(tally);
+      proceed();
+    });
+    proceed();
+  });
+}
+
+/** Shows the first violation event by event, or all of the one schedule that was asked for. */
+async function show(tally: Tally, onlySeed: number | undefined): Promise<void> {
+  const seed = onlySeed ?? tally.violations[0]?.seed;
+  if (seed === undefined) return;
+  const { trace, violations } = await runSeedSoon(seed, { without: flags.without, trace: true });
+  const [first] = violations;
+  const until =
+    first === undefined ? trace.length : trace.findIndex((line) => Number.parseFloat(line) > first.atMs);
+  const told = until < 0 ? trace : trace.slice(0, until);
+  console.log(`\nseed ${seed}; true time in ms, who, what`);
+  console.log((onlySeed === undefined ? told.slice(-TRACE_LINES) : trace).join('\n'));
+  for (const { atMs, oracle, what } of violations.slice(0, 5)) {
+    console.log(`${atMs.toFixed(1).padStart(9)}  VIOLATION (${oracle}): ${what}`);
+  }
+}
+
+function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text);
+    if (Number.isInteger(number) && number >= min && number <= max) return number;
+    throw new InvalidArgumentError(`A whole number from ${min} to ${max} is expected.`);
+  };
+}

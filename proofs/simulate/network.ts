@@ -1,0 +1,136 @@
+/** The network: every way from one place to another loses, delays, repeats and reorders on its own. */
+
+import { ServiceError } from '@portcullis/guard/errors';
+import type { Random } from './random.js';
+import type { Process, Scheduler } from './time.js';
+
+/** After this time a connection that says nothing is given up: HTTP/2 keepalive, in milliseconds. */
+const KEEPALIVE_MS = 3000;
+
+/** After this time a machine says that the process is not there, in milliseconds. */
+const REFUSED_MS = 2;
+
+/** How one way behaves at the moment. */
+export interface Weather {
+  /** Usual delay of this way, in milliseconds; ways differ, also in their two directions. */
+  delayMs: number;
+  lossProbability: number;
+  repeatProbability: number;
+  /** A message takes up to `slowMs` longer with this probability. */
+  slowProbability: number;
+  slowMs: number;
+  /** Nothing passes; what is sent is lost, or held until the way is open again. */
+  blocked: 'lose' | 'hold' | undefined;
+}
+
+/** The way from one place to another. */
+export class Link {
+  readonly weather: Weather;
+  readonly #scheduler: Scheduler;
+  readonly #random: Random;
+  #held: (() => void)[] = [];
+
+  constructor(scheduler: Scheduler, random: Random, delayMs: number) {
+    this.#scheduler = scheduler;
+    this.#random = random;
+    this.weather = {
+      delayMs,
+      lossProbability: 0,
+      repeatProbability: 0,
+      slowProbability: 0,
+      slowMs: 0,
+      blocked: undefined,
+    };
+  }
+
+  /** @returns whether the message will arrive, or may yet; false when it is lost */
+  send(receiver: Process, arrive: () => void, mayRepeat = false): boolean {
+    const { blocked, lossProbability, repeatProbability } = this.weather;
+    if (blocked === 'hold') {
+      this.#held.push(() => void this.send(receiver, arrive));
+      return false;
+    }
+    if (blocked === 'lose' || this.#random.chance(lossProbability)) return false;
+    this.#deliver(receiver, arrive);
+    if (mayRepeat && this.#random.chance(repeatProbability)) this.#deliver(receiver, arrive);
+    return true;
+  }
+
+  /** Ends a partition; what was held goes on its way. */
+  open(): void {
+    this.weather.blocked = undefined;
+    const held = this.#held;
+    this.#held = [];
+    for (const send of held) send();
+  }
+
+  #deliver(receiver: Process, arrive: () => void): void {
+    const { delayMs, slowProbability, slowMs } = this.weather;
+    const slow =
+      slowProbability > 0 && this.#random.chance(slowProbability) ? this.#random.next() * slowMs : 0;
+    this.#scheduler.after(delayMs * (0.5 + this.#random.next()) + slow, () => receiver.run(arrive));
+  }
+}
+
+/** All ways there are, made when they are first used. */
+export class Network {
+  readonly #links = new Map<string, Map<string, Link>>();
+  readonly #scheduler: Scheduler;
+  readonly #random: Random;
+
+  constructor(scheduler: Scheduler, random: Random) {
+    this.#scheduler = scheduler;
+    this.#random = random;
+  }
+
+  /** The way between two places, by the names of what stands there. */
+  link(from: string, to: string): Link {
+    let links = this.#links.get(from);
+    if (links === undefined) {
+      links = new Map();
+      this.#links.set(from, links);
+    }
+    let link = links.get(to);
+    if (link === undefined) {
+      link = new Link(this.#scheduler, this.#random, this.#random.between(0.2, 4));
+      links.set(to, link);
+    }
+    return link;
+  }
+
+  /**
+   * Calls another process. The answer may be lost after the work was done; the caller then learns nothing until
+   * its connection is given up.
+   */
+  call<T>(
+    client: Process,
+    server: Process,
+    work: () => Promise<T>,
+    options: { readonly signal?: AbortSignal; readonly patienceMs?: number } = {},
+  ): Promise<T> {
+    const { signal, patienceMs = KEEPALIVE_MS } = options;
+    return new Promise<T>((resolve, reject) => {
+      const giveUp = (): void => void client.after(patienceMs, () => reject(connectionLost()));
+      const forget = server.onKill(giveUp);
+      const back = this.link(server.name, client.name);
+      const answer = (arrive: () => void): void => {
+        forget();
+        if (!back.send(client, arrive)) giveUp();
+      };
+      signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
+      const sent = this.link(client.name, server.name).send(server, () => {
+        work().then(
+          (result) => answer(() => resolve(result)),
+          (error: unknown) => answer(() => reject(error)),
+        );
+      });
+      if (server.isDead) client.after(REFUSED_MS, () => reject(connectionLost()));
+      else if (!sent) giveUp();
+    });
+  }
+}
+
+/** What a caller is told whose connection has gone: the work may have been done or not. */
+export function connectionLost(): ServiceError {
+  return new ServiceError('DEPENDENCY_UNAVAILABLE', 'the connection was lost');
+}

@@ -1,0 +1,186 @@
+/**
+ * The rules that keep the promise, one by one, where the simulation can leave one out. Production has no such
+ * switches: what is left out here is taken from the code by overriding it, or by changing what it is told.
+ */
+
+import type { TokenClaims } from '@portcullis/guard';
+import {
+  type AnswerOutcome,
+  Feed,
+  type Moment,
+  RevocationList,
+  type SyncTicket,
+} from '@portcullis/guard/internal';
+import type { Broadcast, SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+
+/** What can be left out. */
+export const GUARDS = [
+  'lease',
+  'lease-start',
+  'applied',
+  'entry-id',
+  'fence',
+  'shared-read',
+  'hydration',
+  'recheck',
+  'retention',
+  'session-generation',
+  'signature',
+  'epoch',
+  'generation',
+] as const;
+
+export type GuardName = (typeof GUARDS)[number];
+
+/** Which oracle notices that a guard is missing. */
+export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' } = {
+  lease: 'late',
+  'lease-start': 'late',
+  applied: 'late',
+  'entry-id': 'late',
+  fence: 'late',
+  'shared-read': 'late',
+  hydration: 'late',
+  recheck: 'late',
+  retention: 'late',
+  'session-generation': 'late',
+  signature: 'innocent',
+  epoch: 'innocent',
+  generation: 'innocent',
+};
+
+/** Whether the text names a guard. */
+export function isGuardName(text: string): text is GuardName {
+  return GUARDS.some((guard) => guard === text);
+}
+
+type FeedOptions = ConstructorParameters<typeof Feed>[0];
+
+/** A feed of which one may ask which epoch it follows. */
+export class WatchedFeed extends Feed {
+  followedEpoch = '';
+
+  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
+    const outcome = super.take(ticket, answer, installKeys);
+    if (outcome !== 'outdated') this.followedEpoch = answer.epoch.toString('hex');
+    return outcome;
+  }
+}
+
+/** Makes the feed of an instance, with a guard left out if it is the feed's. */
+export function createFeed(
+  options: FeedOptions,
+  without: GuardName | undefined,
+  now: () => Moment,
+): WatchedFeed {
+  switch (without) {
+    case 'lease':
+      return new LeaselessFeed(options);
+    case 'lease-start':
+      return new LeaseFromAnswerFeed(options, now);
+    case 'applied':
+      return new BroadcastAppliesFeed(options);
+    case 'hydration':
+      return new PullAppliesFeed(options);
+    case 'recheck':
+      return new OnceCheckedFeed(options);
+    case 'epoch':
+      return new AnyEpochFeed(options);
+    default:
+      return new WatchedFeed(options);
+  }
+}
+
+/** A list that was complete once is trusted for ever. */
+class LeaselessFeed extends WatchedFeed {
+  override leaseLeftMs(): number {
+    return this.hydrated ? Number.POSITIVE_INFINITY : 0;
+  }
+}
+
+/** The lease is counted from the answer. */
+class LeaseFromAnswerFeed extends WatchedFeed {
+  readonly #now: () => Moment;
+
+  constructor(options: FeedOptions, now: () => Moment) {
+    super(options);
+    this.#now = now;
+  }
+
+  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
+    return super.take({ ...ticket, askedAt: this.#now() }, answer, installKeys);
+  }
+}
+
+/** A feed that may ask as if it had applied more than it has. */
+abstract class BoastfulFeed extends WatchedFeed {
+  #boast: { readonly epoch: Buffer; readonly applied: bigint; readonly entryIdAtApplied: Buffer } | undefined;
+
+  override ask(askedAt: Moment): SyncTicket {
+    const ticket = super.ask(askedAt);
+    const boast = this.#boast;
+    if (boast === undefined || !boast.epoch.equals(ticket.request.epoch) || boast.applied <= this.applied)
+      return ticket;
+    return { ...ticket, request: { ...ticket.request, ...boast } };
+  }
+
+  protected boast(epoch: Buffer, applied: bigint, entryIdAtApplied: Buffer): void {
+    if (this.#boast?.epoch.equals(epoch) && this.#boast.applied >= applied) return;
+    this.#boast = { epoch, applied, entryIdAtApplied };
+  }
+}
+
+/** A broadcast moves the place up to which everything is in the list. */
+class BroadcastAppliesFeed extends BoastfulFeed {
+  override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
+    const heard = super.hear(broadcast);
+    const last = broadcast.entries.at(-1);
+    if (heard.taken && last !== undefined) this.boast(broadcast.epoch, last.sequence, last.entryId);
+    return heard;
+  }
+}
+
+/** The beginning of a Pull moves that place, not its end. */
+class PullAppliesFeed extends BoastfulFeed {
+  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
+    const outcome = super.take(ticket, answer, installKeys);
+    if (outcome === 'pull') this.boast(answer.epoch, answer.head, answer.entryIdAtHead);
+    return outcome;
+  }
+}
+
+/** A token is looked up in the list when its verification begins, and not again when it has ended. */
+export class OnceCheckedFeed extends WatchedFeed {
+  readonly #verdicts = new Map<string, boolean>();
+
+  override get list(): RevocationList {
+    return new RememberedList(super.list, this.#verdicts);
+  }
+
+  /** Called when the verification of a token begins. */
+  verificationBegins(claims: TokenClaims): void {
+    this.#verdicts.set(claims.tokenId, super.list.revokes(claims));
+  }
+}
+
+class RememberedList extends RevocationList {
+  readonly #list: RevocationList;
+  readonly #verdicts: ReadonlyMap<string, boolean>;
+
+  constructor(list: RevocationList, verdicts: ReadonlyMap<string, boolean>) {
+    super();
+    this.#list = list;
+    this.#verdicts = verdicts;
+  }
+
+  override revokes(claims: TokenClaims): boolean {
+    return this.#verdicts.get(claims.tokenId) ?? this.#list.revokes(claims);
+  }
+}
+
+/** Broadcasts of every epoch are taken for those of this one. */
+class AnyEpochFeed extends WatchedFeed {
+  override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
+    return super.hear({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
+  }
+}

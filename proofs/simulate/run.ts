@@ -1,0 +1,152 @@
+/** One run: a system, its callers and its faults from one seed, to the end and past the healing of everything. */
+
+import { CLOCK_SKEW_SECONDS } from '../../services/auth/revocation/log.js';
+import { DATABASE_STEP_MS, Faults } from './faults.js';
+import { Network } from './network.js';
+import { Random } from './random.js';
+import type { GuardName } from './rules.js';
+import { Signatures } from './signatures.js';
+import { System } from './system.js';
+import { demandSettling, Scheduler } from './time.js';
+import { type TokenTruth, Truth } from './truth.js';
+import { Workload } from './workload.js';
+import { createMeasures, type Measures, type Settings, type Violation, type World } from './world.js';
+
+/** How long after the healing everything must serve again, at the latest, in milliseconds and in leases. */
+const RECOVERY_MS_MAX = 12_000;
+const RECOVERY_LEASES_MAX = 3;
+
+/** What a run came to. */
+export interface RunResult {
+  readonly seed: number;
+  readonly violations: readonly Violation[];
+  readonly measures: Measures;
+  /** What happened, when it was asked for. */
+  readonly trace: readonly string[];
+}
+
+/** Runs one seed. Equal seeds run alike, with a trace or without. */
+export function runSeed(
+  seed: number,
+  options: { without?: GuardName | undefined; trace?: boolean } = {},
+): RunResult {
+  demandSettling();
+  const { without, trace: isTraced = false } = options;
+  const random = new Random(seed);
+  const scheduler = new Scheduler();
+  const trace: string[] = [];
+  const settings = settingsOf(random);
+  const world: World = {
+    scheduler,
+    random,
+    network: new Network(scheduler, random),
+    truth: new Truth(() => scheduler.nowMs),
+    signatures: new Signatures(random),
+    settings,
+    without,
+    measures: createMeasures(),
+    violations: [],
+    tell: isTraced
+      ? (actor, what) =>
+          void trace.push(`${scheduler.nowMs.toFixed(1).padStart(9)}  ${actor.padEnd(12)} ${what()}`)
+      : () => {},
+  };
+  world.tell('run', () => JSON.stringify({ seed, ...settings }));
+  const system = new System(world);
+  const workload = new Workload(system, () => {
+    // Faults like the company of revocations.
+    if (random.chance(0.4)) scheduler.after(random.around(100), () => faults.strike());
+  });
+  const faults = new Faults(system, () => workload.revokeSomething());
+  measureSpread(system);
+  workload.start();
+  faults.start();
+  scheduler.runUntil(settings.activeMs);
+  world.tell('run', () => 'everything heals');
+  faults.heal();
+  checkRecovery(system, workload);
+  return { seed, violations: world.violations, measures: world.measures, trace };
+}
+
+/** Runs one seed as {@link runSeed} does, for callers who are within a promise. */
+export function runSeedSoon(...run: Parameters<typeof runSeed>): Promise<RunResult> {
+  return new Promise((resolve, reject) => {
+    setImmediate(() => {
+      try {
+        resolve(runSeed(...run));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
+}
+
+function settingsOf(random: Random): Settings {
+  const leaseMs = random.pick([2000, 3000, 5000]);
+  const accessTokenSeconds = Math.ceil((leaseMs / 1000) * random.between(1.5, 6)) + 1;
+  return {
+    leaseMs,
+    accessTokenSeconds,
+    // As in production: what a token may live, and what clocks may differ and step.
+    keepSeconds: accessTokenSeconds + CLOCK_SKEW_SECONDS + DATABASE_STEP_MS / 1000,
+    replicas: random.pick([1, 2, 2, 3]),
+    instances: random.pick([1, 2, 2, 3]),
+    waits: random.chance(0.1),
+    activeMs: leaseMs * random.between(5, 10),
+  };
+}
+
+/** How long an entry takes from Revoke's return to the lists of the instances; nothing when it was there before. */
+function measureSpread(system: System): void {
+  const { world } = system;
+  const seen = new Set<string>();
+  system.onEntryArrived = (host, label) => {
+    const key = `${host} ${label}`;
+    if (seen.has(key)) return;
+    seen.add(key);
+    const revocation = world.truth.byEntry(label);
+    if (revocation === undefined) return;
+    const { confirmedAtMs, boundMs } = revocation;
+    const sinceMs = confirmedAtMs === undefined ? 0 : world.scheduler.nowMs - confirmedAtMs;
+    // An instance that did not have it by then has refused everything since.
+    world.measures.revokeToRefusedMs.push(Math.min(sinceMs, boundMs));
+  };
+}
+
+/** After everything has healed every instance must serve a token that nobody has revoked. */
+function checkRecovery(system: System, workload: Workload): void {
+  const { world } = system;
+  const { scheduler, settings, measures, violations } = world;
+  const healedAtMs = scheduler.nowMs;
+  const deadlineMs = healedAtMs + RECOVERY_MS_MAX + RECOVERY_LEASES_MAX * settings.leaseMs;
+  const served = new Set<string>();
+  let token: TokenTruth | undefined;
+  while (scheduler.nowMs < deadlineMs && served.size < system.hosts.length) {
+    if (token === undefined) workload.freshToken((fresh) => (token = fresh));
+    else {
+      for (const { instance } of system.hosts) {
+        instance.process.run(() =>
+          instance.call(token as TokenTruth, {
+            told: (outcome, call) => {
+              call?.end();
+              world.tell(instance.process.name, () => `after the healing answers ${outcome}`);
+              if (outcome === 'ADMITTED') served.add(instance.process.name);
+              if (outcome === 'TOKEN_EXPIRED') token = undefined;
+            },
+          }),
+        );
+      }
+    }
+    scheduler.runUntil(scheduler.nowMs + settings.leaseMs / 10);
+    // One that was caught by an epoch, or by a key that was lost with the database, says nothing.
+    if (token !== undefined && world.truth.revocationsOf(token).next().done !== true) token = undefined;
+  }
+  if (served.size === system.hosts.length) measures.recoveryMs.push(scheduler.nowMs - healedAtMs);
+  else {
+    const missing = system.hosts
+      .map(({ instance }) => instance.process.name)
+      .filter((name) => !served.has(name));
+    const what = `${missing.join(', ')} still did not serve ${Math.round(scheduler.nowMs - healedAtMs)} ms after everything had healed`;
+    violations.push({ oracle: 'liveness', atMs: scheduler.nowMs, what });
+  }
+}

@@ -1,0 +1,378 @@
+/** What users, services and operators do, at random moments: log in, refresh, exchange, revoke, and above all call. */
+
+import type { InstanceReceipt } from '../../services/auth/revocation/instances.js';
+import type { Target } from '../../services/auth/revocation/revocations.js';
+import type { TokenPair } from '../../services/auth/sessions/sessions.js';
+import type { Call } from './instance.js';
+import type { Host, Replica, System } from './system.js';
+import type { TokenTruth } from './truth.js';
+import { AUDIENCE } from './world.js';
+
+/** A login that goes on by refreshing. */
+interface Login {
+  readonly userId: string;
+  readonly sessionId: string;
+  refreshToken: string;
+  readonly token: TokenTruth;
+}
+
+/** Called when somebody is about to revoke: faults like to strike then. */
+export type OnRevoke = () => void;
+
+const ACTIONS = ['login', 'refresh', 'exchange', 'stream', 'relogin', 'roles'] as const;
+
+/** The callers of one run. */
+export class Workload {
+  readonly #system: System;
+  readonly #onRevoke: OnRevoke;
+  readonly #tokens: TokenTruth[] = [];
+  readonly #logins: Login[] = [];
+  readonly #suspects: TokenTruth[] = [];
+  #serviceToken: TokenTruth | undefined;
+  #revocations = 0;
+  #requests = 0;
+
+  constructor(system: System, onRevoke: OnRevoke) {
+    this.#system = system;
+    this.#onRevoke = onRevoke;
+  }
+
+  /** Plans everything until the end of the active time. */
+  start(): void {
+    const { settings } = this.#world;
+    const { leaseMs, activeMs } = settings;
+    this.#scheduler.after(20, () => {
+      for (const _ of this.#system.userIds) this.#login();
+      this.#renewServiceToken();
+    });
+    this.#repeat(activeMs / 24, () => this.#act());
+    this.#repeat(activeMs / 90, () => this.#call(this.#pickToken(), this.#pickHost()));
+    this.#repeat(Math.max(activeMs / 8, leaseMs / 2), () => this.revokeSomething());
+    this.#repeat(settings.accessTokenSeconds * 500, () => this.#renewServiceToken());
+  }
+
+  /** A fresh token of a user whom nobody has revoked since; nothing when it could not be had. */
+  freshToken(then: (token: TokenTruth) => void): void {
+    this.#login(then);
+  }
+
+  get #world() {
+    return this.#system.world;
+  }
+
+  get #scheduler() {
+    return this.#world.scheduler;
+  }
+
+  get #random() {
+    return this.#world.random;
+  }
+
+  #repeat(meanMs: number, work: () => void): void {
+    this.#scheduler.after(this.#random.around(meanMs), () => {
+      if (this.#scheduler.nowMs >= this.#world.settings.activeMs) return;
+      work();
+      this.#repeat(meanMs, work);
+    });
+  }
+
+  #act(): void {
+    switch (this.#random.pick(ACTIONS)) {
+      case 'login':
+      case 'relogin':
+        this.#login();
+        return;
+      case 'refresh':
+        if (this.#logins.length > 0) this.#refresh(this.#random.pick(this.#logins));
+        return;
+      case 'exchange':
+        if (this.#tokens.length > 0) this.#exchange(this.#recent(this.#tokens));
+        return;
+      case 'roles':
+        if (this.#random.chance(0.4)) this.#changeRoles();
+        return;
+      case 'stream':
+        if (this.#tokens.length > 0) this.#stream(this.#recent(this.#tokens), this.#pickHost());
+        return;
+    }
+  }
+
+  /** Does something at a replica that runs; what fails is not tried again. */
+  #atReplica(work: (replica: Replica) => Promise<unknown>): void {
+    const replica = this.#system.anyReplica();
+    if (replica === undefined) return;
+    replica.process.run(() => void work(replica).catch(() => undefined));
+  }
+
+  #login(then: (token: TokenTruth) => void = () => {}, userIndex = this.#random.whole(0, 2)): void {
+    const userId = this.#system.userIds[userIndex] ?? '';
+    const name = `user-${userIndex + 1}`;
+    this.#atReplica(async ({ service }) => {
+      const attempt = {
+        username: name,
+        password: name,
+        audiences: [],
+        scopes: [],
+        deviceName: '',
+        peer: 'peer',
+      };
+      const { session, ...pair } = await service.sessions.login(attempt);
+      const token = this.#obtained(pair);
+      this.#logins.push({ userId, sessionId: session.sessionId, refreshToken: pair.refreshToken, token });
+      this.#world.tell(name, () => `has logged in, and has ${token.label}`);
+      then(token);
+    });
+  }
+
+  #refresh(login: Login): void {
+    this.#requests += 1;
+    const requestId = `request-${this.#requests}`;
+    this.#atReplica(async ({ service }) => {
+      const pair = await service.sessions.refresh({ refreshToken: login.refreshToken, requestId });
+      login.refreshToken = pair.refreshToken;
+      const token = this.#obtained(pair);
+      this.#world.tell(
+        'a user',
+        () => `has refreshed the session of ${login.token.label}, and has ${token.label}`,
+      );
+      if (this.#world.truth.revocationsOf(token).next().done !== true) this.#watch(token);
+    });
+  }
+
+  #exchange(subject: TokenTruth): void {
+    const caller = this.#serviceToken;
+    if (caller === undefined || !subject.audiences.includes('payment')) return;
+    this.#atReplica(async ({ service }) => {
+      const minted = await service.exchange.exchange({
+        callerToken: caller.text,
+        subjectToken: subject.text,
+        audience: AUDIENCE,
+        scopes: [],
+      });
+      const token = this.#world.truth.byText(minted.token);
+      this.#tokens.push(token);
+      this.#world.tell('payment', () => `has exchanged ${subject.label} for ${token.label}`);
+    });
+  }
+
+  #renewServiceToken(): void {
+    this.#atReplica(async ({ service }) => {
+      const { token } = await service.issueServiceToken();
+      this.#serviceToken = this.#world.truth.byText(token);
+    });
+  }
+
+  #obtained({ access }: Pick<TokenPair, 'access'>): TokenTruth {
+    const token = this.#world.truth.byText(access.token);
+    this.#tokens.push(token);
+    return token;
+  }
+
+  // --- Calls
+
+  #pickHost(): Host {
+    return this.#random.pick(this.#system.hosts);
+  }
+
+  /** Mostly one that was or will be revoked; now and then any, expired ones among them. */
+  #pickToken(): TokenTruth | undefined {
+    if (this.#suspects.length > 0 && this.#random.chance(0.5)) return this.#recent(this.#suspects);
+    if (this.#tokens.length === 0) return undefined;
+    return this.#random.chance(0.7) ? this.#recent(this.#tokens) : this.#random.pick(this.#tokens);
+  }
+
+  #recent<T>(from: readonly T[]): T {
+    return this.#random.pick(from.slice(-8));
+  }
+
+  #call(token: TokenTruth | undefined, host: Host): void {
+    if (token === undefined || !token.audiences.includes(AUDIENCE)) return;
+    const { instance } = host;
+    const allowStale = this.#random.chance(0.1);
+    instance.process.run(() =>
+      instance.call(token, {
+        allowStale,
+        told: (outcome, call) => {
+          this.#world.tell(
+            instance.process.name,
+            () => `${token.label} is answered ${outcome} (applied ${instance.applied})`,
+          );
+          call?.end();
+        },
+      }),
+    );
+  }
+
+  /** A call that lives, with a message now and then. */
+  #stream(token: TokenTruth, host: Host): void {
+    if (!token.audiences.includes(AUDIENCE)) return;
+    const { instance } = host;
+    const everyMs = this.#world.settings.leaseMs / 3;
+    const talk = (call: Call): void => {
+      this.#scheduler.after(this.#random.around(everyMs), () => {
+        if (!call.isOpen || this.#scheduler.nowMs >= this.#world.settings.activeMs) return;
+        instance.process.run(() => call.message());
+        talk(call);
+      });
+    };
+    instance.process.run(() =>
+      instance.call(token, {
+        told: (_outcome, call) => {
+          if (call !== undefined) talk(call);
+        },
+      }),
+    );
+  }
+
+  /** Presents a token again and again, around the moment from which on nobody may admit it, and long after. */
+  #watch(token: TokenTruth): void {
+    this.#suspects.push(token);
+    const { leaseMs } = this.#world.settings;
+    const boundMs = leaseMs * 1.01 + 100;
+    for (const host of this.#system.hosts) {
+      for (const afterMs of [
+        this.#random.next() * 20,
+        this.#random.next() * boundMs,
+        boundMs + this.#random.next() * 150,
+        boundMs + this.#random.next() * leaseMs,
+        boundMs + this.#random.next() * 4 * leaseMs,
+      ]) {
+        this.#scheduler.after(afterMs, () => {
+          if (this.#scheduler.nowMs < this.#world.settings.activeMs) this.#call(token, host);
+        });
+      }
+    }
+  }
+
+  // --- Revocations
+
+  /** Somebody revokes something of what there is. */
+  revokeSomething(): void {
+    const random = this.#random;
+    if (this.#logins.length === 0 || this.#tokens.length === 0) return;
+    const login = this.#recent(this.#logins);
+    const token = this.#recent(this.#tokens);
+    const draw = random.next();
+    if (draw < 0.28) this.#revoke({ kind: 'token-id', tokenId: token.tokenId }, [token]);
+    else if (draw < 0.36) this.#revoke({ kind: 'token', token: token.text }, [token]);
+    else if (draw < 0.56) this.#revoke({ kind: 'session', sessionId: login.sessionId }, [login.token]);
+    else if (draw < 0.78) this.#revokeUser(login);
+    else if (draw < 0.9) this.#revokeClient();
+    else if (draw < 0.95) this.#revoke({ kind: 'key', keyId: token.keyId }, [token]);
+    else this.#revokeForeign(login);
+  }
+
+  #revokeUser(login: Login): void {
+    const index = this.#system.userIds.indexOf(login.userId);
+    this.#revoke({ kind: 'user', userId: login.userId }, [login.token], () => {
+      // Whoever was thrown out comes back at once, within the same second more often than not.
+      if (this.#random.chance(0.6)) {
+        this.#scheduler.after(this.#random.around(150), () =>
+          this.#login((fresh) => this.#presentEverywhere(fresh), index),
+        );
+      }
+      if (this.#random.chance(0.5))
+        this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
+    });
+  }
+
+  #revokeClient(): void {
+    const clientId = this.#random.chance(0.6) ? 'direct' : 'payment';
+    const hit = this.#tokens
+      .filter(({ links }) => links.some((link) => link.clientId === clientId))
+      .slice(-2);
+    this.#revoke({ kind: 'client', clientId }, hit, () => {
+      if (clientId !== 'direct') this.#renewServiceToken();
+      else
+        for (const login of this.#logins.slice(-2))
+          this.#scheduler.after(this.#random.around(300), () => this.#refresh(login));
+      if (this.#random.chance(0.6)) {
+        this.#scheduler.after(this.#random.around(200), () =>
+          this.#login((fresh) => this.#presentEverywhere(fresh)),
+        );
+      }
+    });
+  }
+
+  /** Another issuer's names may be spelt like ours; nothing of ours is meant. */
+  #revokeForeign(login: Login): void {
+    const what = this.#random.pick(['TOKEN', 'SESSION', 'USER'] as const);
+    const id = { TOKEN: login.token.tokenId, SESSION: login.sessionId, USER: login.userId }[what];
+    this.#revoke({ kind: 'foreign', foreign: { issuer: 'https://other.example', what, id } }, []);
+    this.#scheduler.after(500, () => this.#presentEverywhere(login.token));
+  }
+
+  #presentEverywhere(token: TokenTruth): void {
+    for (const host of this.#system.hosts) {
+      this.#scheduler.after(this.#random.around(200), () => this.#call(token, host));
+    }
+  }
+
+  /** Other roles: the user's tokens die, the sessions go on. */
+  #changeRoles(): void {
+    if (this.#logins.length === 0) return;
+    const login = this.#recent(this.#logins);
+    this.#revocations += 1;
+    const label = `revocation-${this.#revocations}`;
+    const roles = [this.#random.pick(['customer', 'operator'])];
+    this.#suspects.push(login.token);
+    this.#atReplica(async ({ service }) => {
+      await service.accountChanges.setRoles({ actor: label, userId: login.userId, requestId: label, roles });
+      this.#world.truth.confirmed(label);
+      this.#world.measures.revocations += 1;
+      this.#world.tell(
+        'admin',
+        () => `${label} has returned OK: other roles for the user of ${login.token.label}`,
+      );
+      this.#watch(login.token);
+      this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
+    });
+  }
+
+  /** @param then - done once Revoke has returned OK */
+  #revoke(target: Target, hit: readonly TokenTruth[], then: () => void = () => {}): void {
+    this.#revocations += 1;
+    const label = `revocation-${this.#revocations}`;
+    this.#suspects.push(...hit);
+    // A token that nobody has seen yet is under verification when its revocation arrives.
+    if (this.#random.chance(0.6)) {
+      for (const token of hit) {
+        this.#scheduler.after(this.#random.next() * 12, () => this.#call(token, this.#pickHost()));
+      }
+    }
+    const wait = this.#world.settings.waits
+      ? this.#random.pick(['KNOWN_INSTANCES', 'EVERYWHERE', 'NONE'] as const)
+      : 'NONE';
+    this.#onRevoke();
+    this.#atReplica(async ({ process, service }) => {
+      this.#world.tell(
+        process.name,
+        () => `begins ${label}: ${target.kind} ${hit.map((token) => token.label).join(' ')}`,
+      );
+      const receipt = await service.revocations.revoke({
+        target,
+        reason: '',
+        actor: label,
+        wait,
+        signal: new AbortController().signal,
+      });
+      this.#world.truth.confirmed(label, wait === 'EVERYWHERE');
+      this.#noteReceipts(receipt.instances, label, hit);
+      this.#world.measures.revocations += 1;
+      this.#world.tell(process.name, () => `${label} has returned OK`);
+      for (const token of hit) this.#watch(token);
+      then();
+    });
+  }
+
+  /** An instance that has said that it knows a revocation must act on it from then on. */
+  #noteReceipts(receipts: readonly InstanceReceipt[], label: string, hit: readonly TokenTruth[]): void {
+    for (const { instance: id, state } of receipts) {
+      if (state !== 'ENFORCED') continue;
+      const host = this.#system.hosts.find(({ instance }) => instance.id.equals(id));
+      for (const token of hit) {
+        if (this.#world.truth.isHitBy(token, label)) host?.instance.acknowledged.set(token, label);
+      }
+    }
+  }
+}

@@ -1,0 +1,44 @@
+/** Recorded traffic: what auth had in its order of events during a real run, as lines of JSON. */
+
+import { readFile } from 'node:fs/promises';
+import type { Observation } from '../../services/auth/security/anomaly-rules.js';
+import type { SecurityEvent } from '../../services/auth/security/events.js';
+import type { ServiceReport } from '../../services/auth/security/service-reports.js';
+import type { Trace } from './items.js';
+
+/** The recording that is kept with the code: a run of `npm run attack -- --part alarms --record …`. */
+export const RECORDING = new URL('./recorded.jsonl', import.meta.url);
+
+/** Reads a recording. The attacks in it are those that auth found when it was made. */
+export async function readRecording(file: URL | string): Promise<Trace> {
+  const lines = (await readFile(file, 'utf8')).split('\n').filter((line) => line !== '');
+  const observations = lines.map(observationOf);
+  const planted = observations.flatMap((observation) => {
+    const event = 'event' in observation ? observation.event : undefined;
+    if (event?.type !== 'anomaly-detected') return [];
+    const { subject, details } = event;
+    const id = subject.sessionId ?? subject.userId ?? subject.network ?? subject.nameHash ?? '';
+    const timeMs = event.time.getTime();
+    return [{ rule: details.rule, subject: id, beginMs: timeMs - 60_000, endMs: timeMs + 60_000 }];
+  });
+  const ordinaryCalls = observations.reduce(
+    (sum, observation) => sum + ('report' in observation ? admittedIn(observation.report) : 0),
+    0,
+  );
+  return { name: 'recorded traffic', observations, ordinaryCalls, planted };
+}
+
+function admittedIn({ admitted }: ServiceReport): number {
+  return admitted.reduce((sum, { calls }) => sum + calls, 0);
+}
+
+function observationOf(line: string): Observation {
+  const item = JSON.parse(line) as { time: string; event?: object; report?: object };
+  const time = new Date(item.time);
+  if (item.event !== undefined) return { time, event: { ...item.event, time } as SecurityEvent };
+  const report = item.report as ServiceReport;
+  return {
+    time,
+    report: { ...report, beginTime: new Date(report.beginTime), endTime: new Date(report.endTime) },
+  };
+}

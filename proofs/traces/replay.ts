@@ -1,0 +1,70 @@
+/** Lets the rules see a trace, and compares what they find with what was planted. */
+
+import { createAnomalyRules, type Finding } from '../../services/auth/security/anomaly-rules.js';
+import type { AnomalyRule } from '../../services/auth/security/events.js';
+import { identifiersOf } from '../../services/auth/security/events.js';
+import type { PlantedAttack, Trace } from './items.js';
+
+/** A report may come so much later than what it tells of, in milliseconds. */
+const LATE_MS = 60_000;
+
+/** What came of one trace. */
+export interface Replay {
+  readonly name: string;
+  readonly ordinaryCalls: number;
+  readonly planted: number;
+  readonly found: readonly PlantedAttack[];
+  readonly missed: readonly PlantedAttack[];
+  /** Findings of nothing that was planted, and those that were found before. */
+  readonly falseAlarms: readonly Finding[];
+}
+
+/** Lets new rules observe all of it. */
+export function replay({ name, observations, ordinaryCalls, planted }: Trace): Replay {
+  const rules = createAnomalyRules();
+  const left = new Set(planted);
+  const falseAlarms: Finding[] = [];
+  for (const finding of observations.flatMap((observation) => rules.observe(observation))) {
+    const attack = [...left].find((one) => isOf(finding, one));
+    if (attack === undefined) falseAlarms.push(finding);
+    else left.delete(attack);
+  }
+  const found = planted.filter((attack) => !left.has(attack));
+  return { name, ordinaryCalls, planted: planted.length, found, missed: [...left], falseAlarms };
+}
+
+function isOf({ subject, time, details }: Finding, attack: PlantedAttack): boolean {
+  const timeMs = time.getTime();
+  return (
+    details.rule === attack.rule &&
+    identifiersOf(subject).includes(attack.subject) &&
+    timeMs >= attack.beginMs &&
+    timeMs <= attack.endMs + LATE_MS
+  );
+}
+
+/** For people: by rule, what was planted and found. */
+export function tableOf({ name, ordinaryCalls, found, missed, falseAlarms }: Replay): string {
+  const rules = new Map<AnomalyRule, { found: number; missed: number; falseAlarms: number }>();
+  const count = (rule: AnomalyRule, what: 'found' | 'missed' | 'falseAlarms'): void => {
+    const row = rules.get(rule) ?? { found: 0, missed: 0, falseAlarms: 0 };
+    row[what] += 1;
+    rules.set(rule, row);
+  };
+  for (const { rule } of found) count(rule, 'found');
+  for (const { rule } of missed) count(rule, 'missed');
+  for (const { details } of falseAlarms) count(details.rule, 'falseAlarms');
+  const row = (cells: readonly (string | number)[]): string =>
+    cells.map((cell, index) => (index === 0 ? String(cell).padEnd(28) : String(cell).padStart(13))).join('');
+  return [
+    `${name}: ${ordinaryCalls} ordinary calls`,
+    row(['', 'planted', 'found', 'missed', 'false alarms']),
+    ...[...rules]
+      .sort(([one], [other]) => (one < other ? -1 : 1))
+      .map(([rule, figures]) =>
+        row([rule, figures.found + figures.missed, figures.found, figures.missed, figures.falseAlarms]),
+      ),
+    ...missed.map(({ rule, subject }) => `MISSED ${rule} ${subject}`),
+    ...falseAlarms.map(({ subject, details }) => `FALSE ALARM ${details.rule} ${JSON.stringify(subject)}`),
+  ].join('\n');
+}

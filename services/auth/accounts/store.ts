@@ -1,0 +1,167 @@
+/** Users in PostgreSQL. */
+
+import type { Sql } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
+import type { Role } from './roles.js';
+import type { User, UserCredentials, UserRows } from './users.js';
+
+interface UserRow {
+  readonly user_id: string;
+  readonly username: string;
+  readonly roles: Role[];
+  readonly create_time: Date;
+  readonly disabled: boolean;
+}
+
+interface CredentialsRow {
+  readonly user_id: string;
+  readonly username: string;
+  readonly password_hash: string;
+  readonly password_version: bigint;
+  readonly generation: bigint;
+}
+
+const CREDENTIALS_COLUMNS = 'user_id, username, password_hash, password_version, generation';
+const ROLES_OF_USER = 'ARRAY(SELECT role FROM user_roles r WHERE r.user_id = u.user_id ORDER BY role)';
+const USER_COLUMNS = `u.user_id, u.username, ${ROLES_OF_USER} AS roles, u.create_time,
+  u.disable_time IS NOT NULL AS disabled`;
+
+/** The users' rows inside a transaction. */
+export function createUserRows(sql: Sql): UserRows {
+  return {
+    insert: async ({ userId, username, nameSkeleton, passwordHash, roles }) => {
+      const { rows } = await sql.query<{ create_time: Date }>(
+        `INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, $2, $3, $4)
+         ON CONFLICT DO NOTHING RETURNING create_time`,
+        [userId, username, nameSkeleton, passwordHash],
+      );
+      const [row] = rows;
+      if (row === undefined) return undefined;
+      await sql.query('INSERT INTO user_roles (user_id, role) SELECT $1, unnest($2::text[])', [
+        userId,
+        roles,
+      ]);
+      return { userId, username, roles, createTime: row.create_time, disabled: false };
+    },
+
+    find: async (userId) => {
+      const { rows } = await sql.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users u WHERE user_id = $1`, [
+        userId,
+      ]);
+      return rows[0] && userOf(rows[0]);
+    },
+
+    list: async (request) => {
+      const { limit, after } = pageOf(request, [cursorPatterns.text]);
+      const { rows } = await sql.query<UserRow>(
+        `SELECT ${USER_COLUMNS} FROM users u WHERE username > $1 ORDER BY username LIMIT $2`,
+        [after?.[0] ?? '', limit + 1],
+      );
+      const users = rows.slice(0, limit).map(userOf);
+      const last = rows.length > limit ? users.at(-1) : undefined;
+      return { users, nextPageToken: last ? pageTokenOf([last.username]) : '' };
+    },
+
+    hasName: async (username) => {
+      const { rowCount } = await sql.query('SELECT FROM users WHERE username = $1', [username]);
+      return rowCount > 0;
+    },
+
+    credentialsOf: async (username) => {
+      const { rows } = await sql.query<CredentialsRow>(
+        `SELECT ${CREDENTIALS_COLUMNS} FROM users WHERE username = $1`,
+        [username],
+      );
+      return rows[0] && credentialsOf(rows[0]);
+    },
+
+    credentialsOfId: async (userId) => {
+      const { rows } = await sql.query<CredentialsRow>(
+        `SELECT ${CREDENTIALS_COLUMNS} FROM users WHERE user_id = $1`,
+        [userId],
+      );
+      return rows[0] && credentialsOf(rows[0]);
+    },
+
+    lockShared: async (userId) => {
+      const { rows } = await sql.query<{
+        generation: bigint;
+        password_version: bigint;
+        disabled: boolean;
+      }>(
+        `SELECT generation, password_version, disable_time IS NOT NULL AS disabled
+         FROM users WHERE user_id = $1 FOR SHARE`,
+        [userId],
+      );
+      const [row] = rows;
+      if (row === undefined) return undefined;
+      // In a statement of its own: one that waited for the lock would see the roles of before the wait.
+      const roles = await sql.query<{ role: Role }>(
+        'SELECT role FROM user_roles WHERE user_id = $1 ORDER BY role',
+        [userId],
+      );
+      return {
+        userId,
+        generation: row.generation,
+        passwordVersion: row.password_version,
+        roles: roles.rows.map(({ role }) => role),
+        disabled: row.disabled,
+      };
+    },
+
+    raiseGeneration: async (userId) => {
+      const { rows } = await sql.query<{ generation: bigint }>(
+        'UPDATE users SET generation = generation + 1 WHERE user_id = $1 RETURNING generation',
+        [userId],
+      );
+      return rows[0]?.generation;
+    },
+
+    changePassword: async ({ userId, passwordVersion, generation }, passwordHash) => {
+      const { rows } = await sql.query<{ generation: bigint }>(
+        `UPDATE users SET password_hash = $4, password_version = password_version + 1, generation = generation + 1
+         WHERE user_id = $1 AND password_version = $2 AND generation = $3 AND disable_time IS NULL
+         RETURNING generation`,
+        [userId, passwordVersion, generation, passwordHash],
+      );
+      return rows[0]?.generation;
+    },
+
+    setRoles: async (userId, roles) => {
+      await sql.query('DELETE FROM user_roles WHERE user_id = $1', [userId]);
+      await sql.query('INSERT INTO user_roles (user_id, role) SELECT $1, unnest($2::text[])', [
+        userId,
+        roles,
+      ]);
+    },
+
+    setDisabled: async (userId, disabled) => {
+      const { rowCount } = await sql.query(
+        `UPDATE users SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
+         WHERE user_id = $1`,
+        [userId, disabled],
+      );
+      return rowCount > 0;
+    },
+  };
+}
+
+function credentialsOf(row: CredentialsRow): UserCredentials {
+  return {
+    userId: row.user_id,
+    username: row.username,
+    passwordHash: row.password_hash,
+    passwordVersion: row.password_version,
+    generation: row.generation,
+  };
+}
+
+function userOf(row: UserRow): User {
+  return {
+    userId: row.user_id,
+    username: row.username,
+    roles: row.roles,
+    createTime: row.create_time,
+    disabled: row.disabled,
+  };
+}

@@ -1,0 +1,170 @@
+/** The users: who can log in, with which roles, at which generation. */
+
+import { randomUUID } from 'node:crypto';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { isUuid, LIST_LENGTH_MAX, parseRequestId } from '../../common/validation/text-checks.js';
+import type { AuthStore } from '../transaction.js';
+import type { Passwords } from './passwords.js';
+import { passwordFault } from './passwords.js';
+import type { Role } from './roles.js';
+import { isRole, ROLES } from './roles.js';
+import { parseUsername, skeletonOf, USERNAME_RULE } from './usernames.js';
+
+/** A user, as administrators see it. */
+export interface User {
+  readonly userId: string;
+  readonly username: string;
+  readonly roles: readonly Role[];
+  readonly createTime: Date;
+  /** May not log in. */
+  readonly disabled: boolean;
+}
+
+/** What a login compares with. */
+export interface UserCredentials {
+  readonly userId: string;
+  readonly username: string;
+  readonly passwordHash: string;
+  readonly passwordVersion: bigint;
+  readonly generation: bigint;
+}
+
+/** What a user's authority rests on; read under a lock when tokens are minted. */
+export interface UserState {
+  readonly userId: string;
+  readonly generation: bigint;
+  readonly passwordVersion: bigint;
+  readonly roles: readonly Role[];
+  readonly disabled: boolean;
+}
+
+/** A page of a list, asked for. */
+export interface PageRequest {
+  readonly pageSize: number;
+  readonly pageToken: string;
+}
+
+/** The user's rows, inside a transaction. */
+export interface UserRows {
+  /** Creates the user; undefined when the name is taken, or one that looks like it. */
+  insert(user: {
+    userId: string;
+    username: string;
+    nameSkeleton: string;
+    passwordHash: string;
+    roles: readonly Role[];
+  }): Promise<User | undefined>;
+  find(userId: string): Promise<User | undefined>;
+  list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
+  /** Whether somebody has the name. */
+  hasName(username: string): Promise<boolean>;
+  /** What a login with this name compares with; takes no lock. */
+  credentialsOf(username: string): Promise<UserCredentials | undefined>;
+  /** What the user's present password is compared with; takes no lock. */
+  credentialsOfId(userId: string): Promise<UserCredentials | undefined>;
+  /** The user's present state; the row stays share-locked until the end of the transaction. */
+  lockShared(userId: string): Promise<UserState | undefined>;
+  /** Raises the generation by one and answers the new one; undefined when there is no such user. */
+  raiseGeneration(userId: string): Promise<bigint | undefined>;
+  /**
+   * Sets the password and raises the generation, if both versions are still the given ones and the user is not
+   * disabled; answers the new generation, else undefined.
+   */
+  changePassword(
+    from: Pick<UserCredentials, 'userId' | 'passwordVersion' | 'generation'>,
+    passwordHash: string,
+  ): Promise<bigint | undefined>;
+  /** Gives the user these roles and no others. The user's row is locked. */
+  setRoles(userId: string, roles: readonly Role[]): Promise<void>;
+  /** Disables or enables; false when there is no such user. Locks the user's row. */
+  setDisabled(userId: string, disabled: boolean): Promise<boolean>;
+}
+
+/** What administrators do with users. */
+export interface Users {
+  /**
+   * Creates a user. The same request id answers the same user again.
+   *
+   * @throws ServiceError FIELD_INVALID, ALREADY_EXISTS, REQUEST_ID_REUSED
+   */
+  create(request: {
+    actor: string;
+    username: string;
+    password: string;
+    roles: readonly string[];
+    requestId: string;
+  }): Promise<User>;
+  /** One user. Throws NOT_FOUND. */
+  get(userId: string): Promise<User>;
+  /** A page of users, by name. Throws FIELD_INVALID. */
+  list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
+}
+
+/** What {@link createUsers} needs. */
+export interface UsersDeps {
+  readonly store: AuthStore;
+  readonly passwords: Passwords;
+  /** A keyed hash, with which requests that hold a secret can be compared and nothing else. */
+  readonly fingerprint: (secret: string) => string;
+}
+
+/** The users of this database. */
+export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users {
+  return {
+    create: async (request) => {
+      const username = parseUsername(request.username);
+      if (username === undefined) throw invalidField('username', USERNAME_RULE);
+      const fault = passwordFault(request.password);
+      if (fault !== undefined) throw invalidField('password', fault);
+      const roles = parseRoles(request.roles);
+      const requestId = parseRequestId(request.requestId);
+      if (requestId === '') throw invalidField('request_id', 'must be set');
+      const passwordHash = await passwords.hash(request.password);
+      const payload = JSON.stringify([username, roles, fingerprint(request.password)]);
+      return await store.transaction((tx) =>
+        tx.once({ subject: request.actor, method: 'CreateUser', requestId, payload }, async () => {
+          const user = await tx.users.insert({
+            userId: randomUUID(),
+            username,
+            nameSkeleton: skeletonOf(username),
+            passwordHash,
+            roles,
+          });
+          if (user === undefined) {
+            throw new ServiceError('ALREADY_EXISTS', 'this username is taken, or one that looks like it');
+          }
+          await tx.events.record({
+            type: 'account-created',
+            subject: { userId: user.userId },
+            actor: request.actor,
+            reason: 'user created',
+            network: '',
+            details: { roles },
+          });
+          return user;
+        }),
+      );
+    },
+    get: async (userId) => {
+      const user = isUuid(userId) ? await store.transaction((tx) => tx.users.find(userId)) : undefined;
+      if (user === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
+      return user;
+    },
+    list: (page) => store.transaction((tx) => tx.users.list(page)),
+  };
+}
+
+/**
+ * The roles of a request, each once, in one order.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function parseRoles(texts: readonly string[]): readonly Role[] {
+  if (texts.length > LIST_LENGTH_MAX)
+    throw invalidField('roles', `must have at most ${LIST_LENGTH_MAX} members`);
+  const roles = texts.map((text, index) => {
+    if (!isRole(text)) throw invalidField(`roles[${index}]`, `must be one of ${ROLES.join(', ')}`);
+    return text;
+  });
+  return [...new Set(roles)].sort();
+}

@@ -1,0 +1,63 @@
+/** KeyService: messages turned into calls of the domain, and back. */
+
+import { invalidField, principalOf, unary } from '@portcullis/guard';
+import {
+  type Key as KeyMessage,
+  type KeyServiceServer,
+  KeyPurpose as PurposeMessage,
+  KeyState as StateMessage,
+} from '../../../proto/gen/auth/v1/key_service.js';
+import type { KeyLife, KeyRecord } from './key-life.js';
+import type { KeyPurpose } from './keys.js';
+
+/** Makes the handlers of KeyService. */
+export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): KeyServiceServer {
+  return {
+    listKeys: unary(async (request) => {
+      const { keys, nextPageToken } = await keyLife.list(request);
+      return { keys: keys.map(keyMessageOf), nextPageToken };
+    }),
+    rotateKey: unary(async (request, call) => {
+      if (request.requestId === '') throw invalidField('request_id', 'must be set');
+      const { signingKey, formerKey, revocation } = await keyLife.rotate({
+        ...request,
+        purpose: purposeOf(request.purpose),
+        actor: principalOf(call).subject,
+      });
+      return {
+        signingKey: keyMessageOf(signingKey),
+        formerKey: keyMessageOf(formerKey),
+        sequence: revocation?.sequence ?? 0n,
+        enforcedEverywhereBy: revocation?.enforcedEverywhereBy,
+      };
+    }),
+  };
+}
+
+const PURPOSES = {
+  token: PurposeMessage.KEY_PURPOSE_TOKEN,
+  broadcast: PurposeMessage.KEY_PURPOSE_BROADCAST,
+} as const;
+
+const STATES = {
+  next: StateMessage.KEY_STATE_NEXT,
+  signing: StateMessage.KEY_STATE_SIGNING,
+  'verify-only': StateMessage.KEY_STATE_VERIFY_ONLY,
+  retired: StateMessage.KEY_STATE_RETIRED,
+} as const;
+
+function purposeOf(purpose: PurposeMessage): KeyPurpose {
+  switch (purpose) {
+    case PurposeMessage.KEY_PURPOSE_UNSPECIFIED:
+    case PurposeMessage.KEY_PURPOSE_TOKEN:
+      return 'token';
+    case PurposeMessage.KEY_PURPOSE_BROADCAST:
+      return 'broadcast';
+    default:
+      throw invalidField('purpose', 'must be a known purpose');
+  }
+}
+
+function keyMessageOf({ purpose, state, ...key }: KeyRecord): KeyMessage {
+  return { ...key, purpose: PURPOSES[purpose], state: STATES[state] };
+}

@@ -1,0 +1,81 @@
+/** Beginning the revocation log anew, after the database was restored or has lost what was committed. */
+
+import { type Clock, systemClock } from '@portcullis/guard/clock';
+import { invalidField } from '@portcullis/guard/errors';
+import { parseRequestId } from '../../common/validation/text-checks.js';
+import type { Keys } from '../keys/keys.js';
+import type { AuthStore, AuthTransaction } from '../transaction.js';
+import { checkReason, enforcedEverywhereBy } from './log.js';
+
+/** An epoch that was opened. */
+export interface OpenedEpoch {
+  readonly epoch: Buffer;
+  readonly endedSessions: number;
+  /** From this moment of database time on no instance admits a token of an earlier epoch. */
+  readonly enforcedEverywhereBy: Date;
+}
+
+/** Opens epochs. */
+export interface Epochs {
+  /**
+   * Retires every signing key for new ones, ends every session, and begins a new log, all or nothing. The same
+   * request id opens one epoch only.
+   *
+   * @throws ServiceError FIELD_INVALID, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, DEPENDENCY_UNAVAILABLE
+   */
+  open(request: { reason: string; actor: string; requestId: string }): Promise<OpenedEpoch>;
+}
+
+/** Makes what opens epochs. */
+export function createEpochs(deps: {
+  readonly store: AuthStore;
+  readonly keys: Pick<Keys, 'makeAll'>;
+  readonly clock?: Clock;
+}): Epochs {
+  const { store, keys, clock = systemClock } = deps;
+  return {
+    open: async ({ reason, actor, requestId: text }) => {
+      checkReason(reason);
+      const requestId = parseRequestId(text);
+      if (requestId === '') throw invalidField('request_id', 'must be set');
+      const made = await keys.makeAll();
+      return await store.transaction((tx) =>
+        tx.once({ subject: actor, method: 'OpenEpoch', requestId, payload: reason }, async () => {
+          // Whoever starts meanwhile must not make keys for an epoch that is about to end.
+          await tx.keys.lockMaking();
+          const endedSessions = await endAndRetire(tx);
+          await tx.events.record({
+            type: 'epoch-opened',
+            subject: {},
+            actor,
+            reason,
+            network: '',
+            details: { endedSessions },
+          });
+          const startedMs = clock.monotonicMs();
+          const opened = await tx.revocations.openEpoch({ reason, actor });
+          for (const key of made) await tx.keys.insert(key);
+          return {
+            epoch: opened.epoch,
+            endedSessions,
+            // The answer is kept with the request, so it is made before the commit.
+            enforcedEverywhereBy: enforcedEverywhereBy(
+              opened,
+              COMMIT_MS_MAX + clock.monotonicMs() - startedMs,
+            ),
+          };
+        }),
+      );
+    },
+  };
+}
+
+/** How long the commit of an epoch may take, in milliseconds. */
+const COMMIT_MS_MAX = 1000;
+
+/** Sessions come before keys, as everywhere; once more after them, for those that were being opened meanwhile. */
+async function endAndRetire({ sessions, keys }: AuthTransaction): Promise<number> {
+  const ended = await sessions.endEvery('EPOCH_ENDED');
+  await keys.retireAll();
+  return ended + (await sessions.endEvery('EPOCH_ENDED'));
+}

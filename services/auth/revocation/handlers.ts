@@ -1,0 +1,127 @@
+/** RevocationService: revoking, answering the instances that follow the log, and what operators ask and do. */
+
+import {
+  invalidField,
+  principalOf,
+  type RevocationSource,
+  serverStream,
+  signalOf,
+  unary,
+} from '@portcullis/guard';
+import type { Duration } from '../../../proto/gen/google/protobuf/duration.js';
+import type {
+  ForeignTarget as ForeignTargetMessage,
+  Instance,
+  InstanceReceipt as InstanceReceiptMessage,
+  RevocationServiceServer,
+  RevokeRequest,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { EnforcementState, RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { Epochs } from './epochs.js';
+import type { InstanceReceipt, Instances, ListedInstance, Wait } from './instances.js';
+import type { ForeignTarget } from './log.js';
+import type { Revocations, Target } from './revocations.js';
+
+/** What the handlers use. */
+export interface RevocationHandlersDeps {
+  readonly revocations: Pick<Revocations, 'revoke'>;
+  readonly instances: Pick<Instances, 'list'>;
+  readonly epochs: Epochs;
+  /** Answers Sync and Pull, for others just as for auth's own list. */
+  readonly source: RevocationSource;
+}
+
+/** Makes the handlers of RevocationService. */
+export function createRevocationHandlers(deps: RevocationHandlersDeps): RevocationServiceServer {
+  const { revocations, instances, epochs, source } = deps;
+  return {
+    revoke: unary(async (request, call) => {
+      const receipt = await revocations.revoke({
+        target: targetOf(request),
+        reason: request.reason,
+        actor: principalOf(call).subject,
+        wait: waitOf(request.wait),
+        signal: signalOf(call),
+      });
+      return { ...receipt, instances: receipt.instances.map(receiptMessageOf) };
+    }),
+    sync: unary((request, call) => source.sync(request, signalOf(call))),
+    pull: serverStream((request, call) => source.pull(request, signalOf(call))),
+    listInstances: unary(async (request) => {
+      const { instances: page, nextPageToken } = await instances.list(request);
+      return { instances: page.map(instanceMessageOf), nextPageToken };
+    }),
+    openEpoch: unary(async (request, call) => {
+      const opened = await epochs.open({ ...request, actor: principalOf(call).subject });
+      return { ...opened, endedSessions: BigInt(opened.endedSessions) };
+    }),
+  };
+}
+
+function targetOf({ target }: RevokeRequest): Target {
+  switch (target?.$case) {
+    case 'token':
+      return { kind: 'token', token: target.value };
+    case 'tokenId':
+      return { kind: 'token-id', tokenId: target.value };
+    case 'sessionId':
+      return { kind: 'session', sessionId: target.value };
+    case 'userId':
+      return { kind: 'user', userId: target.value };
+    case 'clientId':
+      return { kind: 'client', clientId: target.value };
+    case 'keyId':
+      return { kind: 'key', keyId: target.value };
+    case 'foreign':
+      return { kind: 'foreign', foreign: foreignOf(target.value) };
+    case undefined:
+      throw invalidField('target', 'must be set');
+  }
+}
+
+function foreignOf({ issuer, what }: ForeignTargetMessage): ForeignTarget {
+  switch (what?.$case) {
+    case 'tokenId':
+      return { issuer, what: 'TOKEN', id: what.value };
+    case 'sessionId':
+      return { issuer, what: 'SESSION', id: what.value };
+    case 'subject':
+      return { issuer, what: 'USER', id: what.value };
+    case undefined:
+      throw invalidField('foreign.what', 'must be set');
+  }
+}
+
+function waitOf(wait: RevokeWait): Wait {
+  switch (wait) {
+    case RevokeWait.REVOKE_WAIT_UNSPECIFIED:
+    case RevokeWait.REVOKE_WAIT_NONE:
+      return 'NONE';
+    case RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES:
+      return 'KNOWN_INSTANCES';
+    case RevokeWait.REVOKE_WAIT_EVERYWHERE:
+      return 'EVERYWHERE';
+    default:
+      // A way of waiting that this version does not know must not be taken for one that does not wait.
+      throw invalidField('wait', 'must be a known way of waiting');
+  }
+}
+
+const STATES = {
+  ENFORCED: EnforcementState.ENFORCEMENT_STATE_ENFORCED,
+  PENDING: EnforcementState.ENFORCEMENT_STATE_PENDING,
+  UNKNOWN: EnforcementState.ENFORCEMENT_STATE_UNKNOWN,
+} as const;
+
+function receiptMessageOf(receipt: InstanceReceipt): InstanceReceiptMessage {
+  return { ...receipt, state: STATES[receipt.state] };
+}
+
+function instanceMessageOf({ lastSyncAgeMs, leaseLeftMs, ...instance }: ListedInstance): Instance {
+  return { ...instance, lastSyncAge: durationOf(lastSyncAgeMs), leaseLeft: durationOf(leaseLeftMs) };
+}
+
+function durationOf(milliseconds: number): Duration {
+  const whole = Math.floor(milliseconds);
+  return { seconds: BigInt(Math.floor(whole / 1000)), nanos: (whole % 1000) * 1_000_000 };
+}

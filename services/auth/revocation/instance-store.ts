@@ -1,0 +1,120 @@
+/** What the replicas of auth have heard of the instances, in PostgreSQL. */
+
+import type { Database } from '../../common/database/database.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
+import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instances.js';
+import { ID_BYTES } from './log.js';
+
+interface SharedRow {
+  readonly service: string;
+  readonly instance: Buffer;
+  readonly epoch: Buffer;
+  readonly applied: bigint;
+  readonly seen: Buffer;
+  readonly age_ms: number;
+  readonly lease_left_ms: number;
+}
+
+const AGES = `extract(epoch FROM clock_timestamp() - sync_time)::float8 * 1000 AS age_ms,
+  extract(epoch FROM lease_end_time - clock_timestamp())::float8 * 1000 AS lease_left_ms`;
+
+/** The cursor of a list of instances: service, and id in hexadecimal. */
+const CURSOR = [cursorPatterns.text, /^[0-9a-f]{32}$/];
+
+/** The store of what was heard of instances. */
+export function createInstanceStore(database: Database): InstanceStore {
+  return {
+    share: async (replica, records) => {
+      if (records.length === 0) return;
+      await database.query(
+        `INSERT INTO instances (replica, instance, service, epoch, applied, seen, sync_time, lease_end_time)
+         SELECT $1, instance, service, epoch, applied, seen,
+                clock_timestamp() - make_interval(secs => age_ms / 1000),
+                clock_timestamp() + make_interval(secs => lease_left_ms / 1000)
+         FROM unnest($2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[], $7::float8[], $8::float8[])
+           AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms)
+         ON CONFLICT (replica, instance) DO UPDATE SET
+           service = excluded.service, epoch = excluded.epoch, applied = excluded.applied, seen = excluded.seen,
+           sync_time = excluded.sync_time, lease_end_time = excluded.lease_end_time`,
+        [
+          replica,
+          records.map(({ instance }) => instance),
+          records.map(({ service }) => service),
+          records.map(({ epoch }) => epoch),
+          records.map(({ applied }) => applied),
+          records.map(({ seen }) => Buffer.concat(seen)),
+          records.map(({ ageMs }) => ageMs),
+          // An interval cannot hold minus infinity: a lease that never was is one that was over at the question.
+          records.map(({ ageMs, leaseLeftMs }) => Math.max(leaseLeftMs, -ageMs)),
+        ],
+      );
+    },
+
+    heardElsewhere: async (replica, withinMs) => {
+      const { rows } = await database.query<SharedRow>(
+        `SELECT service, instance, epoch, seen, ${AGES},
+                CASE WHEN EXISTS (
+                  SELECT FROM revocation_entries AS entry
+                  WHERE entry.epoch = instances.epoch AND entry.seq = instances.applied
+                    AND position(entry.entry_id IN instances.seen) > 0
+                ) THEN applied ELSE 0 END AS applied
+         FROM instances
+         WHERE replica <> $1 AND sync_time > clock_timestamp() - make_interval(secs => $2::float8)`,
+        [replica, withinMs / 1000],
+      );
+      return rows.map(recordOf);
+    },
+
+    list: async (request) => {
+      const { limit, after } = pageOf(request, CURSOR);
+      const { rows } = await database.query<ListedRow>(
+        `SELECT DISTINCT ON (service, instance)
+                service, instance, applied, ${AGES}, instances.epoch = log_state.epoch AS current, seq AS head
+         FROM instances, log_state
+         WHERE sync_time > clock_timestamp() - make_interval(secs => $1)
+           AND ($2::text IS NULL OR (service, instance) > ($2, decode($3, 'hex')))
+         ORDER BY service, instance, sync_time DESC LIMIT $4`,
+        [INSTANCE_KEPT_SECONDS, after?.[0] ?? null, after?.[1] ?? null, limit + 1],
+      );
+      const page = rows.slice(0, limit);
+      const last = rows.length > limit ? page.at(-1) : undefined;
+      return {
+        instances: page.map((row) => ({
+          service: row.service,
+          instance: row.instance,
+          lastSyncAgeMs: Math.max(0, row.age_ms),
+          applied: row.applied,
+          lag: lagOf(row),
+          leaseLeftMs: row.current ? Math.max(0, row.lease_left_ms) : 0,
+          currentEpoch: row.current,
+        })),
+        nextPageToken: last ? pageTokenOf([last.service, last.instance.toString('hex')]) : '',
+      };
+    },
+
+    forgetSilent: async () => {
+      await database.query(
+        'DELETE FROM instances WHERE sync_time < clock_timestamp() - make_interval(secs => $1)',
+        [INSTANCE_KEPT_SECONDS],
+      );
+    },
+  };
+}
+
+interface ListedRow extends Omit<SharedRow, 'epoch' | 'seen'> {
+  readonly current: boolean;
+  readonly head: bigint;
+}
+
+/** An instance may have more than the head that this very statement has read. */
+function lagOf({ current, head, applied }: ListedRow): bigint {
+  if (!current) return head;
+  return head > applied ? head - applied : 0n;
+}
+
+function recordOf(row: SharedRow): SharedRecord {
+  const seen: Buffer[] = [];
+  for (let at = 0; at < row.seen.length; at += ID_BYTES) seen.push(row.seen.subarray(at, at + ID_BYTES));
+  const { service, instance, epoch, applied } = row;
+  return { service, instance, epoch, applied, seen, ageMs: row.age_ms, leaseLeftMs: row.lease_left_ms };
+}

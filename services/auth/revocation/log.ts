@@ -1,0 +1,374 @@
+/** The rules of the revocation log: what an entry is, what a reading of the log answers, when all have it. */
+
+import { randomBytes } from 'node:crypto';
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import type { PublishedKey, PublishedKeys } from '../keys/keys.js';
+import { ACCESS_TOKEN_SECONDS_MAX } from '../tokens/tokens.js';
+
+/** Bytes of an epoch, an entry id, an instance id, and of a packed `jti` or `sid`. */
+export const ID_BYTES = 16;
+
+/** By how much the clocks that judge a token's expiry may differ, in seconds. */
+export const CLOCK_SKEW_SECONDS = 5;
+
+/** By how much the database's clock may step, in seconds, without an entry being dropped too early. */
+export const DATABASE_CLOCK_STEP_SECONDS = 60;
+
+/** How long an entry is kept, in seconds: the last token that it hits has expired by then on every clock. */
+export const KEEP_SECONDS = ACCESS_TOKEN_SECONDS_MAX + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
+
+/** Most entries in one answer to a Sync; an instance that lags further is told to pull. */
+export const SYNC_ENTRIES_MAX = 1000;
+
+/** Most identifiers in one packed part of a Pull (128 KiB). */
+export const PULL_IDS_MAX = 8192;
+
+/** Most entries in one part of a Pull that lists them. */
+export const PULL_ENTRIES_MAX = 1000;
+
+/** Longest reason of a revocation, in characters. */
+export const REASON_CHARACTERS_MAX = 200;
+
+/** What an entry takes back. */
+export type EntryKind = 'TOKEN' | 'SESSION' | 'USER' | 'CLIENT' | 'KEY';
+
+/** What a new entry takes back; the log adds the rest. */
+export interface Revocation {
+  readonly kind: EntryKind;
+  /** The other issuer whose token, session or user this is; empty for our own. */
+  readonly issuer: string;
+  /**
+   * The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`; always text when
+   * it is another issuer's.
+   */
+  readonly key: Buffer;
+  /** Tokens of a lower generation are revoked; 0 for kinds that know no generation. */
+  readonly minGeneration: bigint;
+}
+
+/** An entry that is about to be written. */
+export interface NewEntry extends Revocation {
+  readonly reason: string;
+  /** Who revoked: the subject of a caller, or the name of the part of auth that acted by itself. */
+  readonly actor: string;
+  /** Whoever hears the broadcast is asked to say so at once. */
+  readonly acknowledge?: boolean;
+}
+
+/** An entry as it stands in the log. */
+export interface LogEntry extends Revocation {
+  readonly entryId: Buffer;
+  /** Position in the log of its epoch, from 1, without gaps, in the order of commits. */
+  readonly sequence: bigint;
+  /** The entry is dropped only after this moment of database time. */
+  readonly keepUntil: Date;
+  /** Of another issuer's user alone: what was issued up to this whole second is revoked. */
+  readonly cutOffTime: Date | undefined;
+  /** Only in a broadcast: its receiver is asked to say at once that it has the entry. */
+  readonly acknowledge: boolean;
+}
+
+/** The end of the log at one moment. */
+export interface LogHead {
+  readonly epoch: Buffer;
+  /** Sequence of the last entry; 0 when the epoch has none yet. */
+  readonly head: bigint;
+  /** Id of the entry at `head`; empty when `head` is 0. It is known even after that entry was dropped. */
+  readonly headEntryId: Buffer;
+}
+
+/** What belongs to the whole log. */
+export interface LogState extends LogHead {
+  /** The largest `keepUntil` among the entries dropped so far. */
+  readonly horizon: Date;
+  /** For how long an answer lets an instance trust its list. */
+  readonly leaseMs: number;
+}
+
+/** Entries that one transaction has written. */
+export interface LogBatch {
+  readonly epoch: Buffer;
+  /** In log order. */
+  readonly entries: readonly LogEntry[];
+}
+
+/** What bounds the time until all instances have what a transaction has written. */
+export interface LogLock {
+  /** Database time at which the log was locked; the commit comes later. */
+  readonly lockedTime: Date;
+  /** The longest lease that an answer given now grants. */
+  readonly leaseMs: number;
+  /** When the leases of a greater length, granted before it was lowered, are over. */
+  readonly olderLeasesEndBy: Date;
+}
+
+/** A log that was begun. */
+export interface OpenedLog extends LogLock {
+  readonly epoch: Buffer;
+}
+
+/** What a transaction has written. */
+export interface Appended extends LogBatch, LogLock {}
+
+/** An instance's question whether its list is up to date. */
+export interface SyncQuestion {
+  readonly service: string;
+  readonly instance: Buffer;
+  /** Empty before the instance's first answer. */
+  readonly epoch: Buffer;
+  readonly applied: bigint;
+  /** Empty when `applied` is 0. */
+  readonly entryIdAtApplied: Buffer;
+  readonly keySetVersion: Buffer;
+  /** Entries that asked for an acknowledgement and are in the instance's list. */
+  readonly seen: readonly Buffer[];
+}
+
+/** One reading of the log, good for every question that had arrived before it began. */
+export interface LogReading {
+  readonly state: LogState;
+  /** The keys of the same snapshot. */
+  readonly keys: PublishedKeys;
+  /** Ascending, up to the head: all that the questions need, at most {@link SYNC_ENTRIES_MAX}. */
+  readonly entries: readonly LogEntry[];
+  /** The ids of those entries that the questions name as applied and that have not been dropped. */
+  readonly entryIds: ReadonlyMap<bigint, Buffer>;
+}
+
+/** The answer to a {@link SyncQuestion}. */
+export interface SyncAnswer extends LogState {
+  readonly entries: readonly LogEntry[];
+  /** The instance must pull: it follows another epoch, lags too far, or its place in the log was dropped. */
+  readonly pull: boolean;
+  /** The keys that verify access tokens, when they are not those that the instance holds. */
+  readonly keySet: PublishedKeys['keySet'] | undefined;
+  readonly broadcastKeys: readonly PublishedKey[];
+}
+
+/** Identifiers of one kind that may be dropped at the same minute. */
+export interface PackedIds {
+  readonly kind: 'TOKEN' | 'SESSION';
+  /** Rounded up to the minute, so that none is dropped before its time. */
+  readonly keepUntil: Date;
+  /** {@link ID_BYTES} each, one after another. */
+  readonly ids: Buffer;
+}
+
+/** All live entries of an epoch, from one snapshot. */
+export interface LiveSet extends LogHead {
+  readonly packed: readonly PackedIds[];
+  readonly entries: readonly LogEntry[];
+}
+
+/** One part of the answer to a Pull; only `end` makes the parts before it count. */
+export type PullPart =
+  | { readonly part: 'packed'; readonly packed: PackedIds }
+  | { readonly part: 'entries'; readonly entries: readonly LogEntry[] }
+  | { readonly part: 'end'; readonly end: LogHead };
+
+/** Takes back the token with this `jti`, and every token derived from it. */
+export function tokenRevocation(tokenId: string): Revocation {
+  return ownRevocation('TOKEN', bytesOfUuid('token_id', tokenId));
+}
+
+/** Takes back every token of the session with this `sid`. */
+export function sessionRevocation(sessionId: string): Revocation {
+  return ownRevocation('SESSION', bytesOfUuid('session_id', sessionId));
+}
+
+/** Takes back every token of a user of a generation below `minGeneration`. */
+export function userRevocation(userId: string, minGeneration: bigint): Revocation {
+  return ownRevocation('USER', Buffer.from(userId, 'utf8'), minGeneration);
+}
+
+/** Takes back every token whose chain names the client at a generation below `minGeneration`. */
+export function clientRevocation(clientId: string, minGeneration: bigint): Revocation {
+  return ownRevocation('CLIENT', Buffer.from(clientId, 'utf8'), minGeneration);
+}
+
+/** Takes back every token signed by the key with this `kid`. */
+export function keyRevocation(kid: string): Revocation {
+  return ownRevocation('KEY', Buffer.from(kid, 'utf8'));
+}
+
+/** What another issuer has issued, in the words of its tokens. */
+export interface ForeignTarget {
+  readonly issuer: string;
+  readonly what: 'TOKEN' | 'SESSION' | 'USER';
+  /** Its `jti`, `sid` or `sub`. */
+  readonly id: string;
+}
+
+/** Takes back what another issuer has issued; of a user, what was issued before the revocation. */
+export function foreignRevocation({ issuer, what, id }: ForeignTarget): Revocation {
+  return { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
+}
+
+/** A new random epoch, entry id or instance id. */
+export function createId(): Buffer {
+  return randomBytes(ID_BYTES);
+}
+
+/**
+ * The 16 bytes of a UUID.
+ *
+ * @param field - the request's field, for the error
+ * @throws ServiceError FIELD_INVALID when `text` is not a UUID in its usual spelling
+ */
+export function bytesOfUuid(field: string, text: string): Buffer {
+  if (!UUID.test(text)) throw invalidField(field, 'must be a UUID');
+  return Buffer.from(text.replaceAll('-', ''), 'hex');
+}
+
+/**
+ * The bound of the promise: how long after its commit a revocation may at most stay unknown to an instance
+ * that still trusts its list. It is the lease, lengthened by what the clocks of two machines may differ in
+ * rate (1 %) and by 100 ms for the time between reading a clock and acting on it.
+ */
+export function enforcementBoundMs(leaseMs: number): number {
+  return Math.ceil(leaseMs * 1.01) + 100;
+}
+
+/**
+ * From when on no instance admits what was revoked, whatever fails.
+ *
+ * @param elapsedMs - from before the log was locked until the commit was known, so that the lock's time and
+ *   this make a time not before the commit
+ */
+export function enforcedEverywhereBy(lock: LogLock, elapsedMs: number): Date {
+  const committedMs = lock.lockedTime.getTime() + Math.ceil(elapsedMs);
+  const boundMs = committedMs + enforcementBoundMs(lock.leaseMs);
+  return new Date(Math.max(boundMs, lock.olderLeasesEndBy.getTime()));
+}
+
+/**
+ * Checks why something is done.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function checkReason(reason: string): void {
+  if ([...reason].length > REASON_CHARACTERS_MAX) {
+    throw invalidField('reason', `must have at most ${REASON_CHARACTERS_MAX} characters`);
+  }
+  if (reason.includes('\0')) throw invalidField('reason', 'must not contain NUL');
+}
+
+/**
+ * Checks what an instance asks.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function checkQuestion(question: SyncQuestion): void {
+  checkInstance(question);
+  if (question.epoch.length !== 0 && question.epoch.length !== ID_BYTES) {
+    throw invalidField('epoch', `must be empty or of ${ID_BYTES} bytes`);
+  }
+  if (question.applied < 0n || question.applied > SEQUENCE_MAX) {
+    throw invalidField('applied', 'must be a position of the log');
+  }
+  if (question.entryIdAtApplied.length !== (question.applied === 0n ? 0 : ID_BYTES)) {
+    throw invalidField('entry_id_at_applied', `must be of ${ID_BYTES} bytes, or empty when applied is 0`);
+  }
+  if (question.seen.length > SEEN_MAX || question.seen.some((id) => id.length !== ID_BYTES)) {
+    throw invalidField('seen', `must hold at most ${SEEN_MAX} entry ids of ${ID_BYTES} bytes`);
+  }
+}
+
+/**
+ * Checks who asks.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function checkInstance(request: { readonly service: string; readonly instance: Buffer }): void {
+  if (request.service === '' || request.service.length > SERVICE_CHARACTERS_MAX) {
+    throw invalidField('service', `must have 1 to ${SERVICE_CHARACTERS_MAX} characters`);
+  }
+  if (request.instance.length !== ID_BYTES) throw invalidField('instance', `must be of ${ID_BYTES} bytes`);
+}
+
+/**
+ * Where the entries that some questions need begin: all entries with a greater sequence are wanted. Undefined
+ * when no question needs any.
+ */
+export function wantedAfter(state: LogHead, questions: readonly SyncQuestion[]): bigint | undefined {
+  const reach = state.head - BigInt(SYNC_ENTRIES_MAX);
+  let after: bigint | undefined;
+  for (const { epoch, applied } of questions) {
+    if (!epoch.equals(state.epoch) || applied >= state.head || applied < reach) continue;
+    if (after === undefined || applied < after) after = applied;
+  }
+  return after;
+}
+
+/** The places in the log whose entry ids some questions need to be compared with. */
+export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[]): bigint[] {
+  const places = new Set<bigint>();
+  for (const { epoch, applied } of questions) {
+    if (epoch.equals(state.epoch) && applied > 0n && applied < state.head) places.add(applied);
+  }
+  return [...places];
+}
+
+/**
+ * What a reading of the log answers to one question that had arrived before the reading began.
+ *
+ * @throws ServiceError LOG_CHANGED when the instance has seen entries that this log does not have: the database
+ *   was restored or has lost transactions, and what else it lost nobody knows
+ */
+export function answerOf(reading: LogReading, question: SyncQuestion): SyncAnswer {
+  const { state, keys } = reading;
+  const pull = mustPull(reading, question);
+  return {
+    ...state,
+    entries: pull ? [] : reading.entries.filter((entry) => entry.sequence > question.applied),
+    pull,
+    keySet: keys.keySet.version.equals(question.keySetVersion) ? undefined : keys.keySet,
+    broadcastKeys: keys.broadcastKeys,
+  };
+}
+
+/** The parts in which a live set travels; the end comes last. */
+export function* partsOf(live: LiveSet): Iterable<PullPart> {
+  for (const { kind, keepUntil, ids } of live.packed) {
+    for (let start = 0; start < ids.length; start += PULL_IDS_MAX * ID_BYTES) {
+      const part = ids.subarray(start, start + PULL_IDS_MAX * ID_BYTES);
+      yield { part: 'packed', packed: { kind, keepUntil, ids: part } };
+    }
+  }
+  for (let start = 0; start < live.entries.length; start += PULL_ENTRIES_MAX) {
+    yield { part: 'entries', entries: live.entries.slice(start, start + PULL_ENTRIES_MAX) };
+  }
+  yield { part: 'end', end: { epoch: live.epoch, head: live.head, headEntryId: live.headEntryId } };
+}
+
+function ownRevocation(kind: EntryKind, key: Buffer, minGeneration = 0n): Revocation {
+  return { kind, issuer: '', key, minGeneration };
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** The largest sequence that the database can hold. */
+const SEQUENCE_MAX = 2n ** 63n - 1n;
+
+/** Most acknowledgements in one question. */
+const SEEN_MAX = 1000;
+
+/** Longest name of a service, in characters. */
+const SERVICE_CHARACTERS_MAX = 100;
+
+function mustPull(reading: LogReading, question: SyncQuestion): boolean {
+  const { state } = reading;
+  if (!question.epoch.equals(state.epoch)) return true;
+  if (question.applied > state.head) throw logChanged();
+  if (question.applied > 0n) {
+    const known =
+      question.applied === state.head ? state.headEntryId : reading.entryIds.get(question.applied);
+    if (known === undefined) return true;
+    if (!known.equals(question.entryIdAtApplied)) throw logChanged();
+  }
+  return state.head - question.applied > BigInt(SYNC_ENTRIES_MAX);
+}
+
+function logChanged(): ServiceError {
+  return new ServiceError('LOG_CHANGED', 'the revocation log is not the one this instance has followed');
+}

@@ -1,0 +1,412 @@
+/** The revocation log in PostgreSQL. */
+
+import type { Database, Sql } from '../../common/database/database.js';
+import type { PublishedKeys } from '../keys/keys.js';
+import type {
+  Appended,
+  EntryKind,
+  LiveSet,
+  LogBatch,
+  LogEntry,
+  LogLock,
+  LogState,
+  NewEntry,
+  OpenedLog,
+  PackedIds,
+} from './log.js';
+import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
+import type { LogReader, RevocationRows, RevocationStore } from './revocations.js';
+
+/** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
+export const LOG_LOCK_MS_MAX = 1000;
+
+/** How many entries of the live set one statement reads. */
+export const LIVE_SLICE_ENTRIES = 50_000n;
+
+/** After this many seconds without a read the row of a reader is dropped. */
+export const READER_KEEP_SECONDS = 3600;
+
+/**
+ * The log inside a transaction, which must be read committed.
+ *
+ * @param onAppended - told of what was written, before the commit; broadcasts it after the commit
+ */
+export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => void): RevocationRows {
+  return {
+    append: async (entries) => {
+      if (entries.length === 0) throw new TypeError('nothing to append');
+      const appended = await append(sql, entries);
+      onAppended({ epoch: appended.epoch, entries: appended.entries });
+      return appended;
+    },
+
+    openEpoch: async ({ reason, actor }) => {
+      await boundLogLock(sql);
+      const opened = await openEpoch(sql, { reason, actor });
+      // There is nothing to broadcast yet, but whoever follows the log here can ask at once.
+      onAppended({ epoch: opened.epoch, entries: [] });
+      return opened;
+    },
+  };
+}
+
+/**
+ * The log outside of the transactions that write to it.
+ *
+ * @param deps.publishedKeys - reads the published keys of the epoch inside the snapshot that it is given
+ */
+export function createRevocationStore(deps: {
+  readonly database: Database;
+  readonly publishedKeys: (sql: Sql) => Promise<PublishedKeys>;
+}): RevocationStore {
+  const { database, publishedKeys } = deps;
+  // The readers whose last read has ended. A read that hangs keeps its own, and its lock, to itself.
+  const idleReaders: Buffer[] = [];
+
+  return {
+    read: async (work) => {
+      const reader = idleReaders.pop() ?? createId();
+      try {
+        return await database.transaction(
+          async (sql) => work(createLogReader(sql, await readState(sql, reader), publishedKeys)),
+          { isolation: 'repeatable read' },
+        );
+      } finally {
+        idleReaders.push(reader);
+      }
+    },
+
+    readLive: () =>
+      database.transaction((sql) => readLive(sql), { isolation: 'repeatable read', readOnly: true }),
+
+    dropExpired: (limit) => database.transaction((sql) => dropExpired(sql, limit)),
+
+    setLeaseMs: async (leaseMs) => {
+      await database.transaction((sql) => changeLease(sql, leaseMs));
+      // Only now, when no further read can grant the former length, is it known when the last such lease ends.
+      await database.transaction((sql) => dateOlderLeases(sql));
+    },
+  };
+}
+
+/**
+ * A frozen process must not keep the others from revoking, nor may a commit be acknowledged that is not yet
+ * durable, whatever the server's or the session's settings are.
+ */
+async function boundLogLock(sql: Sql): Promise<void> {
+  await sql.query(
+    `SELECT set_config('lock_timeout', $1, true),
+            set_config('idle_in_transaction_session_timeout', $1, true),
+            ${DURABLE_COMMIT}`,
+    [`${LOG_LOCK_MS_MAX}ms`],
+  );
+}
+
+/** In a list of results: makes the commit wait until it is on the disks that the server is configured to wait for. */
+const DURABLE_COMMIT = `set_config('synchronous_commit',
+  CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`;
+
+interface LockRow {
+  readonly epoch: Buffer;
+  readonly lease_ms: number;
+  readonly older_leases_end_by: Date;
+  readonly locked_time: Date;
+}
+
+interface AppendRow extends LockRow {
+  readonly before: bigint;
+  readonly keep_until: Date;
+  readonly cut_off_time: Date;
+}
+
+/**
+ * One statement, so that the lock on the end of the log is held for one round trip and the commit. Times are read
+ * after the lock is held: the transaction's own time may lie long before. `keep_until` is rounded up to a
+ * millisecond because that is what the protocol's readers can represent. What another issuer's clock, which may
+ * differ by the skew, has stamped before the lock lies not after the cut-off.
+ *
+ * The bounds of {@link boundLogLock} are set on the way: the row that is to be locked is found only after them, because
+ * it is joined with them.
+ */
+async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended> {
+  const ids = entries.map(() => createId());
+  const { rows } = await sql.query<AppendRow>(
+    `WITH bound AS MATERIALIZED (
+       SELECT set_config('lock_timeout', $10, true) || set_config('idle_in_transaction_session_timeout', $10, true)
+              || ${DURABLE_COMMIT} AS settings
+     ), locked AS (
+       UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])]
+       FROM bound WHERE bound.settings <> ''
+       RETURNING epoch, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
+                 greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
+     ), kept AS MATERIALIZED (
+       SELECT *, date_trunc('milliseconds', locked_time) + interval '1 ms' + make_interval(secs => $2) AS keep_until,
+              to_timestamp(ceil(extract(epoch FROM locked_time) + $8)) AS cut_off_time
+       FROM locked
+     ), written AS (
+       INSERT INTO revocation_entries
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+       SELECT epoch, before + ordinal, entry_id, kind, issuer, key, min_generation,
+              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END, keep_until, reason, actor
+       FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
+         WITH ORDINALITY AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, ordinal)
+     )
+     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until, cut_off_time FROM kept`,
+    [
+      ids,
+      KEEP_SECONDS,
+      entries.map(({ kind }) => kind),
+      entries.map(({ key }) => key),
+      entries.map(({ minGeneration }) => minGeneration),
+      entries.map(({ reason }) => reason),
+      entries.map(({ actor }) => actor),
+      CLOCK_SKEW_SECONDS,
+      entries.map(({ issuer }) => issuer),
+      `${LOG_LOCK_MS_MAX}ms`,
+    ],
+  );
+  const row = theOnly(rows);
+  return {
+    epoch: row.epoch,
+    entries: entries.map(({ kind, issuer, key, minGeneration, acknowledge = false }, index) => ({
+      entryId: ids[index] ?? Buffer.alloc(0),
+      sequence: row.before + BigInt(index + 1),
+      kind,
+      issuer,
+      key,
+      minGeneration,
+      keepUntil: row.keep_until,
+      cutOffTime: issuer !== '' && kind === 'USER' ? row.cut_off_time : undefined,
+      acknowledge,
+    })),
+    ...lockOf(row),
+  };
+}
+
+/**
+ * A new log in the place of the old one, whose entries stay until their time, as does the horizon. The new one begins
+ * with what the old one says of other issuers: their tokens do not end with our keys, and what was taken back must not
+ * come back.
+ */
+async function openEpoch(
+  sql: Sql,
+  { reason, actor }: { readonly reason: string; readonly actor: string },
+): Promise<OpenedLog> {
+  const { rows } = await sql.query<LockRow & { readonly former_epoch: Buffer }>(
+    `WITH former AS MATERIALIZED (
+       SELECT epoch FROM log_state FOR UPDATE
+     ), opened AS (
+       UPDATE log_state SET epoch = $1, seq = 0, entry_id = '' FROM former
+       RETURNING log_state.epoch, former.epoch AS former_epoch, older_leases_end_by,
+                 greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
+     ), noted AS (
+       INSERT INTO epochs (epoch, open_time, reason, actor) SELECT epoch, locked_time, $2, $3 FROM opened
+     )
+     SELECT epoch, former_epoch, lease_ms, older_leases_end_by, locked_time FROM opened`,
+    [createId(), reason, actor],
+  );
+  const row = theOnly(rows);
+  await sql.query(
+    `WITH carried AS (
+       INSERT INTO revocation_entries
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+       SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, key, min_generation,
+              cut_off_time, keep_until, reason, actor
+       FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
+       RETURNING seq, entry_id
+     )
+     UPDATE log_state SET seq = last.seq, entry_id = last.entry_id
+     FROM (SELECT seq, entry_id FROM carried ORDER BY seq DESC LIMIT 1) AS last`,
+    [row.epoch, row.former_epoch],
+  );
+  return { epoch: row.epoch, ...lockOf(row) };
+}
+
+function lockOf(row: LockRow): LogLock {
+  return {
+    lockedTime: row.locked_time,
+    leaseMs: row.lease_ms,
+    olderLeasesEndBy: row.older_leases_end_by,
+  };
+}
+
+interface StateRow {
+  readonly epoch: Buffer;
+  readonly seq: bigint;
+  readonly entry_id: Buffer;
+  readonly horizon: Date;
+  readonly lease_ms: number;
+}
+
+/** Reads the end of the log and commits a write with it; the reader's row belongs to it alone, so it never waits. */
+async function readState(sql: Sql, reader: Buffer): Promise<LogState> {
+  const { rows } = await sql.query<StateRow>(
+    `WITH mark AS (
+       INSERT INTO log_readers (reader, read_time) VALUES ($1, clock_timestamp())
+       ON CONFLICT (reader) DO UPDATE SET read_time = excluded.read_time
+     )
+     SELECT epoch, seq, entry_id, horizon, lease_ms, ${DURABLE_COMMIT} FROM log_state`,
+    [reader],
+  );
+  const { epoch, seq, entry_id, horizon, lease_ms } = theOnly(rows);
+  return { epoch, head: seq, headEntryId: entry_id, horizon, leaseMs: lease_ms };
+}
+
+function createLogReader(
+  sql: Sql,
+  state: LogState,
+  publishedKeys: (sql: Sql) => Promise<PublishedKeys>,
+): LogReader {
+  return {
+    state,
+    entriesAfter: async (sequence) => {
+      const { rows } = await sql.query<EntryRow>(
+        `SELECT ${ENTRY_COLUMNS} FROM revocation_entries WHERE epoch = $1 AND seq > $2 ORDER BY seq`,
+        [state.epoch, sequence],
+      );
+      return rows.map(entryOf);
+    },
+    entryIdsAt: async (sequences) => {
+      const { rows } = await sql.query<{ seq: bigint; entry_id: Buffer }>(
+        'SELECT seq, entry_id FROM revocation_entries WHERE epoch = $1 AND seq = ANY($2::bigint[])',
+        [state.epoch, sequences],
+      );
+      return new Map(rows.map(({ seq, entry_id }) => [seq, entry_id]));
+    },
+    publishedKeys: () => publishedKeys(sql),
+  };
+}
+
+const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, key, min_generation, keep_until, cut_off_time';
+
+/** Entries whose key is 16 bytes and says all. */
+const IS_PACKED = "kind IN ('TOKEN', 'SESSION') AND issuer = ''";
+
+interface EntryRow {
+  readonly entry_id: Buffer;
+  readonly seq: bigint;
+  readonly kind: EntryKind;
+  readonly issuer: string;
+  readonly key: Buffer;
+  readonly min_generation: bigint;
+  readonly keep_until: Date;
+  readonly cut_off_time: Date | null;
+}
+
+function entryOf(row: EntryRow): LogEntry {
+  return {
+    entryId: row.entry_id,
+    sequence: row.seq,
+    kind: row.kind,
+    issuer: row.issuer,
+    key: row.key,
+    minGeneration: row.min_generation,
+    keepUntil: row.keep_until,
+    cutOffTime: row.cut_off_time ?? undefined,
+    acknowledge: false,
+  };
+}
+
+interface PackedRow {
+  readonly kind: 'TOKEN' | 'SESSION';
+  readonly keep_until: Date;
+  readonly ids: Buffer;
+}
+
+/**
+ * The whole live set in memory: a peer that reads its stream slowly must hold neither a connection nor a snapshot
+ * of the database. It is read in slices, because one statement over millions of entries would take too long.
+ */
+async function readLive(sql: Sql): Promise<LiveSet> {
+  const { rows } = await sql.query<StateRow & { readonly before: bigint | null }>(
+    `SELECT epoch, seq, entry_id, horizon, lease_ms,
+            (SELECT min(seq) - 1 FROM revocation_entries entry WHERE entry.epoch = log_state.epoch) AS before
+     FROM log_state`,
+  );
+  const { epoch, seq: head, entry_id: headEntryId, before } = theOnly(rows);
+  const packed: PackedIds[] = [];
+  for (let from = before ?? head; from < head; from += LIVE_SLICE_ENTRIES) {
+    packed.push(...(await readPacked(sql, epoch, from)));
+  }
+  const others = await sql.query<EntryRow>(
+    `SELECT ${ENTRY_COLUMNS} FROM revocation_entries
+     WHERE epoch = $1 AND NOT (${IS_PACKED}) ORDER BY seq`,
+    [epoch],
+  );
+  return { epoch, head, headEntryId, packed, entries: others.rows.map(entryOf) };
+}
+
+async function readPacked(sql: Sql, epoch: Buffer, from: bigint): Promise<PackedIds[]> {
+  const { rows } = await sql.query<PackedRow>(
+    `SELECT kind, date_bin('1 minute', keep_until - interval '1 microsecond', to_timestamp(0)) + interval '1 minute'
+              AS keep_until,
+            string_agg(key, ''::bytea) AS ids
+     FROM revocation_entries
+     WHERE epoch = $1 AND seq > $2 AND seq <= $3 AND ${IS_PACKED} GROUP BY 1, 2 ORDER BY 1, 2`,
+    [epoch, from, from + LIVE_SLICE_ENTRIES],
+  );
+  return rows.map(packedOf);
+}
+
+function packedOf(row: PackedRow): PackedIds {
+  if (row.ids.length % ID_BYTES !== 0) throw new TypeError('packed identifiers must be whole');
+  return { kind: row.kind, keepUntil: row.keep_until, ids: row.ids };
+}
+
+/**
+ * Entries and horizon go in one transaction: whoever no longer finds an entry finds a horizon that covers it. Rows
+ * that another replica is dropping are skipped.
+ */
+async function dropExpired(sql: Sql, limit: number): Promise<number> {
+  await boundLogLock(sql);
+  const { rows } = await sql.query<{ count: bigint; keep_until: Date | null }>(
+    `WITH dropped AS (
+       DELETE FROM revocation_entries WHERE (epoch, seq) IN (
+         SELECT epoch, seq FROM revocation_entries WHERE keep_until < (SELECT clock_timestamp())
+         ORDER BY keep_until LIMIT $1 FOR UPDATE SKIP LOCKED
+       ) RETURNING keep_until
+     ) SELECT count(*), max(keep_until) AS keep_until FROM dropped`,
+    [limit],
+  );
+  const { count, keep_until } = theOnly(rows);
+  if (keep_until !== null) {
+    await sql.query('UPDATE log_state SET horizon = greatest(horizon, $1)', [keep_until]);
+  }
+  await sql.query(
+    'DELETE FROM log_readers WHERE read_time < (SELECT clock_timestamp()) - make_interval(secs => $1)',
+    [READER_KEEP_SECONDS],
+  );
+  return Number(count);
+}
+
+async function changeLease(sql: Sql, leaseMs: number): Promise<void> {
+  await boundLogLock(sql);
+  await sql.query(
+    `UPDATE log_state SET
+       lease_ms = $1,
+       older_lease_ms = nullif(greatest(lease_ms, older_lease_ms, $1), $1)`,
+    [leaseMs],
+  );
+}
+
+async function dateOlderLeases(sql: Sql): Promise<void> {
+  await boundLogLock(sql);
+  // The lock comes first and the clock is read after it, so that the time lies after the commit of the change.
+  const { rows } = await sql.query<{ older_lease_ms: number | null }>(
+    'SELECT older_lease_ms FROM log_state FOR UPDATE',
+  );
+  const { older_lease_ms: olderLeaseMs } = theOnly(rows);
+  if (olderLeaseMs === null) return;
+  await sql.query(
+    `UPDATE log_state SET
+       older_leases_end_by = greatest(older_leases_end_by, clock_timestamp() + make_interval(secs => $1)),
+       older_lease_ms = NULL`,
+    [enforcementBoundMs(olderLeaseMs) / 1000],
+  );
+}
+
+function theOnly<Row>(rows: readonly Row[]): Row {
+  const [row] = rows;
+  if (row === undefined || rows.length > 1) throw new TypeError(`expected one row, got ${rows.length}`);
+  return row;
+}

@@ -1,0 +1,338 @@
+/**
+ * The rules for anomalies: what counts as unusual, in one table, and pure functions that find it in the order of
+ * events. The same order gives the same findings, on every replica and in a replay.
+ */
+
+import { LRUCache } from 'lru-cache';
+import type { AnomalyDetails, AnomalyRule, SecurityEvent, Subject } from './events.js';
+import type { AdmittedCalls, RefusedCalls, ServiceReport } from './service-reports.js';
+
+/** When a rule speaks. */
+export interface Threshold {
+  /** So many of what the rule counts, within the window. */
+  readonly count: number;
+  readonly windowSeconds: number;
+  /** After it has spoken of a subject, the rule is silent until the subject has been quiet for so long. */
+  readonly quietSeconds: number;
+}
+
+/** The thresholds of all rules. */
+export const THRESHOLDS: Readonly<Record<AnomalyRule, Threshold>> = {
+  // Failed logins with one name. People who have forgotten their password give up earlier.
+  'name-guessed': { count: 10, windowSeconds: 300, quietSeconds: 900 },
+  // Different names with which logins from one network have failed.
+  'names-sprayed': { count: 15, windowSeconds: 300, quietSeconds: 900 },
+  // Old refresh tokens of one session. One is enough: nobody but a thief and the robbed has it.
+  'refresh-reused': { count: 1, windowSeconds: 60, quietSeconds: 3600 },
+  // Networks from which one session's own token was used. A telephone that changes networks has two, or three.
+  'session-in-many-networks': { count: 4, windowSeconds: 60, quietSeconds: 900 },
+  // Calls refused because their token was revoked, of one session (or client). Clients ask for another token earlier.
+  'revoked-token-hammered': { count: 50, windowSeconds: 60, quietSeconds: 900 },
+  // Calls from one network refused because their token was none.
+  'invalid-tokens-hammered': { count: 50, windowSeconds: 60, quietSeconds: 900 },
+  // Calls of one principal, if they are also more than `FAR_ABOVE_FACTOR` times what is usual for it.
+  'far-above-usual': { count: 600, windowSeconds: 60, quietSeconds: 900 },
+};
+
+/** By how much more than usual is far above. */
+export const FAR_ABOVE_FACTOR = 10;
+
+/** For how long a principal must have been known before anything is called unusual for it, in seconds. */
+export const USUAL_LEARNED_SECONDS = 600;
+
+/** In so many seconds what is usual for a principal follows a lasting change by two thirds. */
+export const USUAL_MEMORY_SECONDS = 1800;
+
+/** Most subjects that one rule remembers; beyond, the one that was quiet longest is forgotten. */
+export const SUBJECTS_PER_RULE_MAX = 50_000;
+
+/** Most different names or networks that are remembered of one subject. */
+export const MEMBERS_MAX = 64;
+
+/** How fine times are told apart within a window, in milliseconds. */
+export const BUCKET_MS = 5000;
+
+/** How far back the order must be read so that the rules know all that they need, in milliseconds. */
+export const LOOK_BACK_MS = 3_600_000;
+
+/** Most pieces of evidence in a finding. */
+export const EVIDENCE_MAX = 8;
+
+/** What the rules learn from, in order. */
+export type Observation =
+  | { readonly time: Date; readonly event: SecurityEvent }
+  | { readonly time: Date; readonly report: ServiceReport };
+
+/** Something unusual. */
+export interface Finding {
+  readonly subject: Subject;
+  readonly network: string;
+  readonly time: Date;
+  readonly details: Omit<AnomalyDetails, 'action'>;
+}
+
+/** The rules, with what they remember. */
+export interface AnomalyRules {
+  /** Takes what comes next in the order, and answers what is unusual about it. */
+  observe(observation: Observation): readonly Finding[];
+}
+
+/** Rules that remember nothing yet. */
+export function createAnomalyRules(): AnomalyRules {
+  const counters = Object.fromEntries(
+    Object.keys(THRESHOLDS).map((rule) => [rule, createCounter(rule as AnomalyRule)]),
+  ) as Record<AnomalyRule, Counter>;
+  const usual = createUsualRates();
+
+  const signal = (rule: AnomalyRule, at: Signal): Finding[] => {
+    const finding = counters[rule].add(at);
+    return finding === undefined ? [] : [finding];
+  };
+
+  return {
+    observe: (observation) => {
+      if ('event' in observation) return observeEvent(observation.event, signal);
+      return observeReport(observation.report, observation.time, signal, usual);
+    },
+  };
+}
+
+/** One thing that a rule counts. */
+interface Signal {
+  readonly key: string;
+  readonly subject: Subject;
+  readonly network: string;
+  readonly timeMs: number;
+  readonly weight: number;
+  /** What differs between signals that count once together: another name, another network. */
+  readonly member?: string;
+  /** For the people who read the finding. */
+  readonly evidence: string;
+  /** The rule speaks only if this holds too. */
+  readonly isMore?: (counted: number) => boolean;
+}
+
+type SignalTo = (rule: AnomalyRule, signal: Signal) => Finding[];
+
+function observeEvent(event: SecurityEvent, signal: SignalTo): readonly Finding[] {
+  const { subject, network, time } = event;
+  const at = { network, timeMs: time.getTime(), weight: 1 };
+  switch (event.type) {
+    case 'login-failed': {
+      const who = subject.userId ?? subject.nameHash ?? '';
+      const from = network === '' ? 'an unknown network' : network;
+      return [
+        ...signal('name-guessed', { ...at, key: who, subject, evidence: `from ${from}` }),
+        ...(network === ''
+          ? []
+          : signal('names-sprayed', {
+              ...at,
+              key: network,
+              subject: { network },
+              member: who,
+              evidence: who,
+            })),
+      ];
+    }
+    case 'refresh-token-reused': {
+      const key = subject.sessionId ?? '';
+      return signal('refresh-reused', { ...at, key, subject, evidence: `from ${network}` });
+    }
+    default:
+      return [];
+  }
+}
+
+function observeReport(
+  report: ServiceReport,
+  time: Date,
+  signal: SignalTo,
+  usual: UsualRates,
+): readonly Finding[] {
+  const timeMs = time.getTime();
+  return [
+    ...report.refused.flatMap((refused) => observeRefused(report, refused, timeMs, signal)),
+    ...report.admitted.flatMap((admitted) => observeAdmitted(report, admitted, timeMs, signal, usual)),
+  ];
+}
+
+function observeRefused(
+  { service }: ServiceReport,
+  { reason, network, caller, calls }: RefusedCalls,
+  timeMs: number,
+  signal: SignalTo,
+): readonly Finding[] {
+  const at = { network, timeMs, weight: calls, evidence: `${calls} at ${service}` };
+  if (reason === 'TOKEN_INVALID') {
+    return signal('invalid-tokens-hammered', { ...at, key: network, subject: { network } });
+  }
+  if (reason !== 'TOKEN_REVOKED' || caller === undefined) return [];
+  return signal('revoked-token-hammered', {
+    ...at,
+    key: `${caller.issuer} ${caller.subject} ${caller.sessionId}`,
+    subject: subjectOf(caller),
+  });
+}
+
+function observeAdmitted(
+  { service }: ServiceReport,
+  { caller, calls, networks }: AdmittedCalls,
+  timeMs: number,
+  signal: SignalTo,
+  usual: UsualRates,
+): readonly Finding[] {
+  const { issuer, subject, clientId, sessionId, delegated } = caller;
+  const principal = `${issuer} ${subject} ${clientId}`;
+  const rate = usual.add(principal, timeMs, calls);
+  const [network = ''] = networks;
+  const inNetworks =
+    // Whoever acts for a user calls from a network of its own.
+    sessionId === '' || delegated
+      ? []
+      : networks.flatMap((member) =>
+          signal('session-in-many-networks', {
+            ...{ key: sessionId, subject: subjectOf(caller), network: member, timeMs, weight: 1, member },
+            evidence: member,
+          }),
+        );
+  const farAbove = signal('far-above-usual', {
+    ...{ key: principal, subject: subjectOf(caller), network, timeMs, weight: calls },
+    evidence: `${calls} at ${service}`,
+    isMore: (counted) => rate !== undefined && counted > FAR_ABOVE_FACTOR * rate,
+  });
+  return [...inNetworks, ...farAbove];
+}
+
+function subjectOf({ issuer, subject, clientId, sessionId }: AdmittedCalls['caller']): Subject {
+  // Only what is another's names its issuer: ours goes without saying.
+  const foreign = issuer === '' ? {} : { issuer };
+  if (subject === clientId && sessionId === '') return { ...foreign, clientId };
+  return { ...foreign, userId: subject, ...(sessionId === '' ? {} : { sessionId }) };
+}
+
+interface Counter {
+  add(signal: Signal): Finding | undefined;
+}
+
+/** What a rule remembers of one subject. */
+interface Memory {
+  /** What was counted, by the bucket of its time. */
+  buckets: { startMs: number; count: number }[];
+  /** When each member was seen last. */
+  readonly members: Map<string, number>;
+  readonly evidence: Set<string>;
+  /** Of the last signal. */
+  lastMs: number;
+  /** When the threshold was reached last: the rule is silent until that is long ago. */
+  unusualMs: number;
+}
+
+function createCounter(rule: AnomalyRule): Counter {
+  const { count: threshold, windowSeconds, quietSeconds } = THRESHOLDS[rule];
+  const windowMs = windowSeconds * 1000;
+  const memories = new LRUCache<string, Memory>({ max: SUBJECTS_PER_RULE_MAX });
+  return {
+    add: (signal) => {
+      const memory = memories.get(signal.key) ?? newMemory();
+      memories.set(signal.key, memory);
+      const { timeMs } = signal;
+      const nowMs = Math.max(memory.lastMs, timeMs);
+      // A report that came late belongs to the time that it tells of.
+      if (timeMs <= nowMs - windowMs) return undefined;
+      memory.lastMs = nowMs;
+      const counted =
+        signal.member === undefined
+          ? countCalls(memory, signal, nowMs - windowMs)
+          : countMembers(memory, signal, nowMs - windowMs);
+      // The latest evidence: what was seen long ago says nothing of what happens now.
+      memory.evidence.delete(signal.evidence);
+      memory.evidence.add(signal.evidence);
+      for (const oldest of memory.evidence) {
+        if (memory.evidence.size <= EVIDENCE_MAX) break;
+        memory.evidence.delete(oldest);
+      }
+      if (counted < threshold || !(signal.isMore?.(counted) ?? true)) return undefined;
+      const isNew = nowMs - memory.unusualMs >= quietSeconds * 1000;
+      memory.unusualMs = nowMs;
+      if (!isNew) return undefined;
+      return {
+        subject: signal.subject,
+        network: signal.network,
+        time: new Date(timeMs),
+        details: { rule, count: counted, threshold, windowSeconds, evidence: [...memory.evidence] },
+      };
+    },
+  };
+}
+
+function newMemory(): Memory {
+  return {
+    buckets: [],
+    members: new Map(),
+    evidence: new Set(),
+    lastMs: Number.NEGATIVE_INFINITY,
+    unusualMs: Number.NEGATIVE_INFINITY,
+  };
+}
+
+function countCalls(memory: Memory, { timeMs, weight }: Signal, afterMs: number): number {
+  const startMs = Math.floor(timeMs / BUCKET_MS) * BUCKET_MS;
+  memory.buckets = memory.buckets.filter((bucket) => bucket.startMs + BUCKET_MS > afterMs);
+  const bucket = memory.buckets.find((one) => one.startMs === startMs);
+  if (bucket === undefined) memory.buckets.push({ startMs, count: weight });
+  else bucket.count += weight;
+  return memory.buckets.reduce((sum, { count }) => sum + count, 0);
+}
+
+function countMembers({ members }: Memory, { member = '', timeMs }: Signal, afterMs: number): number {
+  for (const [known, seenMs] of members) if (seenMs <= afterMs) members.delete(known);
+  if (members.size < MEMBERS_MAX || members.has(member)) {
+    members.set(member, Math.max(timeMs, members.get(member) ?? timeMs));
+  }
+  return members.size;
+}
+
+interface UsualRates {
+  /** Counts calls, and answers how many are usual in a window; undefined until that is known. */
+  add(principal: string, timeMs: number, calls: number): number | undefined;
+}
+
+/** What is usual for one principal. */
+interface Usual {
+  readonly sinceMs: number;
+  /** The window under way: it is no part of what is usual before it has ended. */
+  windowStartMs: number;
+  windowCalls: number;
+  /** The mean number of calls in a window, of which the older weigh less. */
+  mean: number;
+}
+
+function createUsualRates(): UsualRates {
+  const { windowSeconds } = THRESHOLDS['far-above-usual'];
+  const windowMs = windowSeconds * 1000;
+  const keep = Math.exp(-windowSeconds / USUAL_MEMORY_SECONDS);
+  const known = new LRUCache<string, Usual>({ max: SUBJECTS_PER_RULE_MAX });
+  return {
+    add: (principal, timeMs, calls) => {
+      const usual = known.get(principal) ?? {
+        sinceMs: timeMs,
+        windowStartMs: timeMs,
+        windowCalls: 0,
+        mean: 0,
+      };
+      known.set(principal, usual);
+      const passed = Math.max(0, Math.floor((timeMs - usual.windowStartMs) / windowMs));
+      if (passed > 0) {
+        const windows = (usual.windowStartMs - usual.sinceMs) / windowMs;
+        // The first windows are a plain mean: a mean that began at nothing would call everything far above it.
+        const weight = Math.max(1 - keep, 1 / (windows + 1));
+        usual.mean += (usual.windowCalls - usual.mean) * weight;
+        usual.mean *= keep ** (passed - 1);
+        usual.windowStartMs += passed * windowMs;
+        usual.windowCalls = 0;
+      }
+      usual.windowCalls += calls;
+      return timeMs - usual.sinceMs < USUAL_LEARNED_SECONDS * 1000 ? undefined : usual.mean;
+    },
+  };
+}

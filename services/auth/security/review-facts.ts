@@ -1,0 +1,152 @@
+/** Gathers what the review judges: keys, clients, passwords, clocks and instances as they are now. */
+
+import { createPublicKey } from 'node:crypto';
+import type { Clock } from '@portcullis/guard/clock';
+import { LRUCache } from 'lru-cache';
+import type { Passwords } from '../accounts/passwords.js';
+import type { Role } from '../accounts/roles.js';
+import type { Instances, ListedInstance } from '../revocation/instances.js';
+import type { KeyFacts, ReviewFacts, ReviewSettings } from './review.js';
+
+/** Most privileged users whose passwords are tried. */
+export const TRIED_USERS_MAX = 10;
+
+/** Most users whose verdict is remembered, so that a password is tried once. */
+export const VERDICTS_MAX = 1000;
+
+/** Most instances that are looked at. */
+export const REVIEWED_INSTANCES_MAX = 1000;
+
+const INSTANCES_PAGE_SIZE = 200;
+
+/** What is tried first: by attackers, and so by the review. Shorter ones cannot be chosen. */
+const COMMON_PASSWORDS = ['password', '12345678', 'changeme', 'portcullis'];
+
+/** A user's password as it is stored. */
+export interface StoredPassword {
+  readonly userId: string;
+  readonly username: string;
+  readonly passwordHash: string;
+  readonly passwordVersion: bigint;
+  readonly roles: readonly Role[];
+}
+
+/** What the review reads in the database; each list is bounded. */
+export interface ReviewStore {
+  time(): Promise<Date>;
+  /** Keys of the current epoch that are not retired. */
+  keys(): Promise<readonly (Omit<ReviewFacts['keys'][number], 'rsaBits'> & { readonly jwk: string })[]>;
+  clients(): Promise<
+    readonly {
+      readonly clientId: string;
+      readonly publicKeyPem: string | undefined;
+      readonly hasSecret: boolean;
+    }[]
+  >;
+  /** The users of these names, and so many who are more than customers; nobody who is disabled. */
+  users(which: { names: readonly string[]; privileged: number }): Promise<readonly StoredPassword[]>;
+  reporting(): Promise<ReviewFacts['reporting']>;
+  recentLosses(): Promise<Pick<ReviewFacts, 'lostEvents' | 'changedLogs'>>;
+}
+
+/** What {@link createReviewFacts} needs. */
+export interface ReviewFactsDeps {
+  readonly store: ReviewStore;
+  readonly settings: ReviewSettings;
+  readonly instances: Pick<Instances, 'list'>;
+  readonly passwords: Pick<Passwords, 'verify'>;
+  readonly clock: Clock;
+}
+
+/** Makes what gathers the facts. */
+export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFacts> {
+  const { store, settings, passwords, clock } = deps;
+  const verdicts = new LRUCache<string, boolean>({ max: VERDICTS_MAX });
+
+  const isGuessable = async ({ userId, username, passwordHash, passwordVersion }: StoredPassword) => {
+    const key = `${userId} ${passwordVersion}`;
+    const known = verdicts.get(key);
+    if (known !== undefined) return known;
+    let verdict = false;
+    // One after another: logins wait for the same turns.
+    for (const guess of [username, `${username}123`, ...COMMON_PASSWORDS]) {
+      verdict ||= await passwords.verify(passwordHash, guess);
+    }
+    verdicts.set(key, verdict);
+    return verdict;
+  };
+
+  const usersNow = async (): Promise<ReviewFacts['users']> => {
+    const names = settings.bootstrapUsers;
+    const stored = await store.users({ names, privileged: TRIED_USERS_MAX });
+    const users: ReviewFacts['users'][number][] = [];
+    for (const user of stored) {
+      const isPrivileged = user.roles.some((role) => role !== 'customer');
+      users.push({
+        username: user.username,
+        roles: user.roles,
+        hasFirstPassword: user.passwordVersion === 1n,
+        isGuessable: isPrivileged && (await isGuessable(user)),
+      });
+    }
+    return users;
+  };
+
+  return async () => {
+    const beganMs = clock.wallMs();
+    const now = await store.time();
+    const endedMs = clock.wallMs();
+    const [keys, clients, users, instances, reporting, losses] = await Promise.all([
+      store.keys(),
+      store.clients(),
+      usersNow(),
+      instancesNow(deps.instances),
+      store.reporting(),
+      store.recentLosses(),
+    ]);
+    return {
+      settings,
+      now,
+      clockDifferenceMs: beyond(now.getTime(), beganMs, endedMs),
+      keys: keys.map(({ jwk, ...key }) => ({
+        ...key,
+        rsaBits: rsaBitsOf({ key: JSON.parse(jwk), format: 'jwk' }),
+      })),
+      clients: clients.map(({ clientId, publicKeyPem, hasSecret }) => ({
+        clientId,
+        proof: publicKeyPem === undefined ? (hasSecret ? 'secret' : 'none') : keyFactsOf(publicKeyPem),
+      })),
+      users,
+      instances,
+      reporting,
+      ...losses,
+    };
+  };
+}
+
+/** How far the database's time lies outside of the round trip that asked for it; the sign is that of our clock. */
+function beyond(databaseMs: number, beganMs: number, endedMs: number): number {
+  if (databaseMs > endedMs) return endedMs - databaseMs;
+  return databaseMs < beganMs ? beganMs - databaseMs : 0;
+}
+
+async function instancesNow(instances: Pick<Instances, 'list'>): Promise<ListedInstance[]> {
+  const all: ListedInstance[] = [];
+  for (let pageToken = ''; all.length < REVIEWED_INSTANCES_MAX; ) {
+    const page = await instances.list({ pageSize: INSTANCES_PAGE_SIZE, pageToken });
+    all.push(...page.instances);
+    pageToken = page.nextPageToken;
+    if (pageToken === '') break;
+  }
+  return all;
+}
+
+function keyFactsOf(pem: string): KeyFacts {
+  const rsaBits = rsaBitsOf(pem);
+  return { algorithm: rsaBits === undefined ? 'other' : 'RSA', rsaBits };
+}
+
+function rsaBitsOf(key: Parameters<typeof createPublicKey>[0]): number | undefined {
+  const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey(key);
+  return asymmetricKeyType === 'rsa' ? asymmetricKeyDetails?.modulusLength : undefined;
+}

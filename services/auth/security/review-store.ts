@@ -1,0 +1,112 @@
+/** What the review looks at in the database. */
+
+import type { Database } from '../../common/database/database.js';
+import type { Role } from '../accounts/roles.js';
+import type { KeyPurpose, KeyState } from '../keys/keys.js';
+import { REPORT_KEPT_HOURS } from './events.js';
+import type { ReviewStore } from './review-facts.js';
+
+/** Most rows of one kind that are looked at. */
+export const REVIEW_ROWS_MAX = 500;
+
+/** How far back reports are looked at, in minutes. */
+export const REVIEW_REPORT_MINUTES = 10;
+
+/** The reader of this database. */
+export function createReviewStore(database: Database): ReviewStore {
+  return {
+    time: async () => {
+      const { rows } = await database.query<{ now: Date }>('SELECT clock_timestamp() AS now');
+      return rows[0]?.now ?? new Date(0);
+    },
+    keys: async () => {
+      const { rows } = await database.query<{
+        kid: string;
+        purpose: KeyPurpose;
+        algorithm: string;
+        state: KeyState;
+        public_jwk: string;
+        sign_time: Date | null;
+      }>(
+        `SELECT kid, purpose, algorithm, state, public_jwk, sign_time FROM signing_keys
+         WHERE epoch = (SELECT epoch FROM log_state) AND state <> 'retired' LIMIT $1`,
+        [REVIEW_ROWS_MAX],
+      );
+      return rows.map(({ public_jwk: jwk, sign_time, ...key }) => ({
+        ...key,
+        jwk,
+        signTime: sign_time ?? undefined,
+      }));
+    },
+    clients: async () => {
+      const { rows } = await database.query<{ client_id: string; pem: string | null; has_secret: boolean }>(
+        `SELECT client_id, public_key_pem AS pem, secret_hash IS NOT NULL AS has_secret FROM clients
+         WHERE disable_time IS NULL ORDER BY client_id LIMIT $1`,
+        [REVIEW_ROWS_MAX],
+      );
+      return rows.map((row) => ({
+        clientId: row.client_id,
+        publicKeyPem: row.pem ?? undefined,
+        hasSecret: row.has_secret,
+      }));
+    },
+    users: async ({ names, privileged }) => {
+      const { rows } = await database.query<{
+        user_id: string;
+        username: string;
+        password_hash: string;
+        password_version: bigint;
+        roles: Role[];
+      }>(
+        `SELECT user_id, username, password_hash, password_version,
+                ARRAY(SELECT role FROM user_roles r WHERE r.user_id = u.user_id ORDER BY role) AS roles
+         FROM users u
+         WHERE disable_time IS NULL AND (username = ANY($1) OR user_id IN (
+           SELECT user_id FROM user_roles WHERE role <> 'customer' ORDER BY user_id LIMIT $2))
+         ORDER BY username LIMIT $3`,
+        [names, privileged, REVIEW_ROWS_MAX],
+      );
+      return rows.map((row) => ({
+        userId: row.user_id,
+        username: row.username,
+        passwordHash: row.password_hash,
+        passwordVersion: row.password_version,
+        roles: row.roles,
+      }));
+    },
+    reporting: async () => {
+      const { rows } = await database.query<{
+        service: string;
+        instance: string;
+        difference: number;
+        plaintext: boolean;
+        remote: boolean;
+      }>(
+        // A report can only come late, so the one that came fastest tells most of the clock.
+        `SELECT details->>'service' AS service, details->>'instance' AS instance,
+                max(extract(epoch FROM (details->>'endTime')::timestamptz
+                    - (keep_until - make_interval(hours => $1))) * 1000)::float8 AS difference,
+                bool_or((details->>'plaintext')::boolean) AS plaintext,
+                bool_or((details->>'remotePlaintext')::boolean) AS remote
+         FROM security_events
+         WHERE type = 'service-report' AND event_time > clock_timestamp() - make_interval(mins => $2)
+         GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $3`,
+        [REPORT_KEPT_HOURS, REVIEW_REPORT_MINUTES, REVIEW_ROWS_MAX],
+      );
+      return rows.map(({ remote, difference, ...row }) => ({
+        ...row,
+        clockDifferenceMs: difference,
+        remotePlaintext: remote,
+      }));
+    },
+    recentLosses: async () => {
+      const { rows } = await database.query<{ lost: bigint; changed: bigint }>(
+        `SELECT coalesce(sum((details->>'events')::bigint) FILTER (WHERE type = 'events-lost'), 0)::bigint AS lost,
+                count(*) FILTER (WHERE type = 'log-changed') AS changed
+         FROM security_events
+         WHERE type IN ('events-lost', 'log-changed') AND event_time > clock_timestamp() - interval '1 day'`,
+      );
+      return { lostEvents: Number(rows[0]?.lost ?? 0n), changedLogs: Number(rows[0]?.changed ?? 0n) };
+    },
+  };
+}

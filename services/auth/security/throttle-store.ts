@@ -1,0 +1,115 @@
+/** Counted attempts, and the networks from which users have logged in, in PostgreSQL. */
+
+import type { Sql } from '../../common/database/database.js';
+import { type AttemptCounters, type LoginNetworkRows, NETWORK_KEPT_DAYS } from './throttle.js';
+
+/**
+ * In a list of results: lets the statement's own commit not wait for the disk. Should the server crash, the attempts of
+ * its last second are forgotten, which nobody outside can bring about; and all that come from one network, or try one
+ * name, would wait for each other's disk.
+ */
+const QUICK_COMMIT = "set_config('synchronous_commit', 'off', true)";
+
+/** Counts an attempt on the row of a key that is chosen by `source`, unless there were `limit` in its present window. */
+const upsert = (source: string, limit: string): string =>
+  // Milliseconds, because the time comes back to be compared, and a Date has no more.
+  `INSERT INTO attempt_counters AS c (key, attempts, end_time)
+   SELECT key, 1, date_trunc('milliseconds', clock_timestamp()) + make_interval(secs => $3) FROM ${source}
+   ON CONFLICT (key) DO UPDATE SET
+     attempts = CASE WHEN c.end_time <= clock_timestamp() THEN 1 ELSE c.attempts + 1 END,
+     end_time = CASE WHEN c.end_time <= clock_timestamp() THEN excluded.end_time ELSE c.end_time END
+   WHERE c.end_time <= clock_timestamp() OR c.attempts < ${limit}
+   RETURNING key, end_time`;
+
+/** The peer before the name, everywhere: two attempts never wait for each other. */
+const TAKE = `
+  WITH known AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM login_networks
+                   WHERE key = $4 AND last_use_time > clock_timestamp() - make_interval(days => $5)) AS yes
+  ), peer AS (
+    ${upsert('(SELECT $1::bytea AS key) AS of_peer', '$2')}
+  ), chosen AS (
+    SELECT CASE WHEN known.yes THEN $6::bytea ELSE $7::bytea END AS key FROM known, peer
+  ), name AS (
+    ${upsert('chosen WHERE key IS NOT NULL', '$8')}
+  )
+  SELECT (SELECT yes FROM known) AS is_known, (SELECT end_time FROM peer) AS peer_end_time,
+         (SELECT key FROM name) AS name_key, (SELECT end_time FROM name) AS name_end_time, ${QUICK_COMMIT}`;
+
+/** The counters; each statement is a transaction of its own. */
+export function createAttemptCounters(sql: Sql): AttemptCounters {
+  return {
+    take: async ({ peer, name }, windowSeconds) => {
+      const { rows } = await sql.query<{
+        is_known: boolean;
+        peer_end_time: Date | null;
+        name_key: Buffer | null;
+        name_end_time: Date | null;
+      }>(TAKE, [
+        ...[peer.key, peer.limit, windowSeconds, name?.networkKey, NETWORK_KEPT_DAYS],
+        ...[name?.known, name?.unknown, name?.limit],
+      ]);
+      const [row] = rows;
+      if (row === undefined) throw new TypeError('a statement without a result');
+      const { is_known, peer_end_time, name_key, name_end_time } = row;
+      return {
+        isKnown: is_known,
+        ...(peer_end_time && { peer: { key: peer.key, endTime: peer_end_time } }),
+        ...(name_key && name_end_time && { name: { key: name_key, endTime: name_end_time } }),
+      };
+    },
+
+    windowLeftMs: async (key) => {
+      const { rows } = await sql.query<{ milliseconds: number }>(
+        `SELECT (extract(epoch FROM end_time - clock_timestamp()) * 1000)::float8 AS milliseconds
+         FROM attempt_counters WHERE key = $1`,
+        [key],
+      );
+      return Math.max(1, rows[0]?.milliseconds ?? 1);
+    },
+
+    giveBack: async ({ key, endTime }) => {
+      await sql.query(
+        `WITH quick AS MATERIALIZED (SELECT ${QUICK_COMMIT} AS setting)
+         UPDATE attempt_counters SET attempts = attempts - 1 FROM quick
+         WHERE key = $1 AND end_time = $2 AND attempts > 0 AND quick.setting <> ''`,
+        [key, endTime],
+      );
+    },
+  };
+}
+
+/** The networks' rows inside a transaction. */
+export function createLoginNetworkRows(sql: Sql): LoginNetworkRows {
+  return {
+    remember: async ({ key, userId }) => {
+      // Once a day is often enough to know what is old, and spares most logins the write.
+      await sql.query(
+        `INSERT INTO login_networks AS n (key, user_id, last_use_time) VALUES ($1, $2, clock_timestamp())
+         ON CONFLICT (key) DO UPDATE SET user_id = excluded.user_id, last_use_time = excluded.last_use_time
+         WHERE n.last_use_time < clock_timestamp() - interval '1 day' OR n.user_id <> excluded.user_id`,
+        [key, userId],
+      );
+    },
+
+    forgetAllOf: async (userId) => {
+      await sql.query('DELETE FROM login_networks WHERE user_id = $1', [userId]);
+    },
+  };
+}
+
+/** Drops what counts no longer, at most so many rows of each kind. */
+export async function dropOldAttempts(sql: Sql, limit: number): Promise<void> {
+  await sql.query(
+    `DELETE FROM attempt_counters WHERE key IN (
+       SELECT key FROM attempt_counters WHERE end_time < clock_timestamp()
+       ORDER BY end_time LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+    [limit],
+  );
+  await sql.query(
+    `DELETE FROM login_networks WHERE key IN (
+       SELECT key FROM login_networks WHERE last_use_time < clock_timestamp() - make_interval(days => $2)
+       ORDER BY last_use_time LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+    [limit, NETWORK_KEPT_DAYS],
+  );
+}

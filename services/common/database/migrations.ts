@@ -1,0 +1,177 @@
+/**
+ * Numbered migrations: SQL files applied in order, each once, each in a transaction, by one process at a time.
+ *
+ * Instances of the version before go on serving meanwhile. A change of a table waits for the transactions that use
+ * it, and whoever comes later waits behind the change; so a migration waits a moment only, gives way, and comes again.
+ */
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import type { Log } from '../host/log.js';
+import { errorCodeOf, isAway } from './database-errors.js';
+
+/** The advisory lock under which a database is migrated. */
+const MIGRATION_LOCK = '7305489217361';
+const LOCK_POLL_MS = 100;
+/** How long a migration waits for a table, and with it everybody who comes after. */
+const TABLE_WAIT_MS = 300;
+/** How long it gives way before it tries again. */
+const TABLE_RETRY_MS = 500;
+/** SQLSTATEs by which a migration learns that others use what it wants to change. */
+const IN_USE = new Set(['40P01', '55P03']);
+
+/** Something about the migrations that waiting does not cure; the message says what. */
+export class MigrationError extends Error {
+  constructor(message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'MigrationError';
+  }
+}
+
+interface Migration {
+  readonly version: number;
+  readonly name: string;
+  readonly sql: string;
+  readonly checksum: string;
+}
+
+/**
+ * Brings the database to the newest migration of the folder, waiting while another process does so.
+ * Takes a client that is not connected yet, and ends it.
+ *
+ * @throws MigrationError when a file is misnamed, when an applied one was changed or is missing, and when its SQL
+ *   fails; the signal's reason when aborted; else what the connection throws
+ */
+export async function migrate(options: {
+  client: pg.Client;
+  folder: URL;
+  log: Log;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { client, folder, log, signal } = options;
+  const migrations = await readMigrations(folder);
+  try {
+    await client.connect();
+    await takeLock(client, log, signal);
+    await createTable(client);
+    const pending = await pendingMigrations(client, migrations);
+    for (const migration of pending) {
+      signal.throwIfAborted();
+      await applyBetweenOthers(client, migration, log, signal);
+      log.info({ migration: migration.name }, 'migrated the database');
+    }
+  } finally {
+    // Ending the session gives the lock back, whatever happened.
+    await client.end().catch(() => {});
+  }
+}
+
+async function readMigrations(folder: URL): Promise<Migration[]> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort();
+  return Promise.all(names.map((name, index) => readMigration(folder, name, index + 1)));
+}
+
+async function readMigration(folder: URL, name: string, expected: number): Promise<Migration> {
+  const version = Number(/^([0-9]{4})-[a-z0-9-]+\.sql$/.exec(name)?.[1]);
+  if (version !== expected) {
+    const number = String(expected).padStart(4, '0');
+    throw new MigrationError(`migration ${name} is misnamed: ${number}-name.sql must come here`);
+  }
+  // A checkout may have changed the ends of the lines, which changes nothing in the database.
+  const sql = (await readFile(new URL(name, withSlash(folder)), 'utf8')).replaceAll('\r\n', '\n');
+  return { version, name, sql, checksum: createHash('sha256').update(sql).digest('hex') };
+}
+
+function withSlash(folder: URL): URL {
+  return folder.href.endsWith('/') ? folder : new URL(`${folder.href}/`);
+}
+
+async function takeLock(client: pg.Client, log: Log, signal: AbortSignal): Promise<void> {
+  for (let told = false; ; told = true) {
+    const { rows } = await client.query<{ taken: boolean }>('SELECT pg_try_advisory_lock($1) AS taken', [
+      MIGRATION_LOCK,
+    ]);
+    if (rows[0]?.taken === true) return;
+    if (!told) log.info('waiting for another process that migrates the database');
+    await sleep(LOCK_POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+  }
+}
+
+async function createTable(client: pg.Client): Promise<void> {
+  // A role that may create nothing can still find out that there is nothing to do.
+  const { rows } = await client.query<{ exists: boolean }>(
+    "SELECT to_regclass('schema_migrations') IS NOT NULL AS exists",
+  );
+  if (rows[0]?.exists === true) return;
+  await client.query(`
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+      version integer PRIMARY KEY,
+      name text NOT NULL,
+      checksum text NOT NULL,
+      applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )`);
+}
+
+async function pendingMigrations(client: pg.Client, migrations: readonly Migration[]): Promise<Migration[]> {
+  const { rows } = await client.query<{ version: number; name: string; checksum: string }>(
+    'SELECT version, name, checksum FROM schema_migrations ORDER BY version',
+  );
+  for (const applied of rows) {
+    const known = migrations[applied.version - 1];
+    if (known === undefined) {
+      throw new MigrationError(
+        `the database has migration ${applied.name}, which this program does not know`,
+      );
+    }
+    if (known.checksum !== applied.checksum) {
+      throw new MigrationError(`migration ${known.name} was changed after it was applied`);
+    }
+  }
+  return migrations.slice(rows.length);
+}
+
+async function applyBetweenOthers(
+  client: pg.Client,
+  migration: Migration,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let told = false; ; told = true) {
+    try {
+      await apply(client, migration);
+      return;
+    } catch (error) {
+      if (!IN_USE.has(errorCodeOf(error) ?? '')) throw error;
+      if (!told)
+        log.info({ migration: migration.name }, 'waiting for transactions that use what is to be changed');
+      await sleep(TABLE_RETRY_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+    }
+  }
+}
+
+async function apply(client: pg.Client, migration: Migration): Promise<void> {
+  const { version, name, sql, checksum } = migration;
+  try {
+    await client.query(`BEGIN; SET LOCAL lock_timeout = ${TABLE_WAIT_MS}`);
+    await client.query(sql);
+    await client.query('INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)', [
+      version,
+      name,
+      checksum,
+    ]);
+    await client.query('COMMIT');
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => {});
+    throw migrationFailure(name, error);
+  }
+}
+
+/** A lost connection is no fault of the migration: the caller waits and tries again. */
+function migrationFailure(name: string, error: unknown): unknown {
+  if (isAway(error)) return error;
+  return new MigrationError(
+    `migration ${name} failed: ${error instanceof Error ? error.message : 'unknown error'}`,
+    error,
+  );
+}

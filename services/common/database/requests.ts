@@ -1,0 +1,128 @@
+/** Requests that are carried out once however often they are sent: the first answer is kept and given again. */
+import { createHash } from 'node:crypto';
+import { deserialize, serialize } from 'node:v8';
+import { invalidField, ServiceError } from '@portcullis/guard';
+import type { Sql } from './database.js';
+
+/** The longest request id. */
+export const REQUEST_ID_CHARACTERS_MAX = 255;
+/** How long an answer is kept for a retry. */
+export const REQUEST_KEPT_DAYS = 7;
+/** How many old requests one call of {@link forgetRequests} drops at most. */
+export const REQUESTS_FORGOTTEN_MAX = 1_000;
+
+/** Which request it is. */
+export interface RequestIdentity {
+  /** Who calls; two callers may use the same id. */
+  readonly subject: string;
+  /** The method, so that an id used for one is not taken for another. */
+  readonly method: string;
+  /** What the caller sent as `request_id`. */
+  readonly requestId: string;
+  /** Everything else that was asked for, as text that is the same for the same request. */
+  readonly payload: string;
+}
+
+/**
+ * Runs `work` unless this request was carried out before; then returns the first answer. Belongs inside the
+ * transaction that `work` writes in, so that answer and effect are kept together or not at all. The answer must be
+ * plain data: bigint, Date, Buffer and undefined survive, prototypes do not. An empty id means that the caller takes
+ * the risk of repeating: `work` runs.
+ *
+ * A migration of each service that uses this creates the table:
+ * ```sql
+ * CREATE TABLE requests (
+ *   subject text NOT NULL,
+ *   method text NOT NULL,
+ *   request_id text NOT NULL,
+ *   payload_hash bytea NOT NULL,
+ *   answer bytea NOT NULL,
+ *   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+ *   PRIMARY KEY (subject, method, request_id)
+ * );
+ * CREATE INDEX requests_created_at ON requests (created_at);
+ * ```
+ *
+ * @throws ServiceError FIELD_INVALID for an id that is too long, REQUEST_IN_PROGRESS while the same request runs
+ *   elsewhere, REQUEST_ID_REUSED when the id came with another payload
+ */
+export async function oncePerRequest<T>(
+  sql: Sql,
+  request: RequestIdentity,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { subject, method, requestId } = request;
+  if (requestId === '') return work();
+  demandGoodId(requestId);
+  await takeLock(sql, request);
+  const payloadHash = createHash('sha256').update(request.payload).digest();
+  const { rows } = await sql.query<{ payload_hash: Buffer; answer: Buffer }>(
+    'SELECT payload_hash, answer FROM requests WHERE subject = $1 AND method = $2 AND request_id = $3',
+    [subject, method, requestId],
+  );
+  const known = rows[0];
+  if (known !== undefined) return repeatAnswer<T>(known, payloadHash);
+  const answer = await work();
+  await keepAnswer(sql, request, payloadHash, serialize(answer));
+  return answer;
+}
+
+/** Drops requests that are too old to be repeated, the oldest first; returns how many. */
+export async function forgetRequests(sql: Sql): Promise<number> {
+  const { rowCount } = await sql.query(
+    `DELETE FROM requests WHERE (subject, method, request_id) IN (
+       SELECT subject, method, request_id FROM requests
+       WHERE created_at < clock_timestamp() - make_interval(days => $1)
+       ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+    [REQUEST_KEPT_DAYS, REQUESTS_FORGOTTEN_MAX],
+  );
+  return rowCount;
+}
+
+function demandGoodId(requestId: string): void {
+  const isLong = requestId.length > 2 * REQUEST_ID_CHARACTERS_MAX;
+  if (isLong || [...requestId].length > REQUEST_ID_CHARACTERS_MAX) {
+    throw invalidField('request_id', `must have at most ${REQUEST_ID_CHARACTERS_MAX} characters`);
+  }
+  // Bytes that are not UTF-8 arrive as U+FFFD, so two different ids could look like one.
+  if (/[\0\uFFFD]/.test(requestId) || !requestId.isWellFormed()) {
+    throw invalidField('request_id', 'must be UTF-8 without NUL and U+FFFD');
+  }
+}
+
+/** One request runs at a time; the lock goes with the transaction. */
+async function takeLock(sql: Sql, { subject, method, requestId }: RequestIdentity): Promise<void> {
+  const { rows } = await sql.query<{ taken: boolean }>(
+    'SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS taken',
+    [JSON.stringify([subject, method, requestId])],
+  );
+  if (rows[0]?.taken !== true) throw inProgress();
+}
+
+function repeatAnswer<T>(known: { payload_hash: Buffer; answer: Buffer }, payloadHash: Buffer): T {
+  if (known.payload_hash.equals(payloadHash)) return deserialize(known.answer);
+  throw new ServiceError('REQUEST_ID_REUSED', 'request_id was used before with another request', {
+    violations: [{ field: 'request_id', description: 'was used before with another request' }],
+  });
+}
+
+async function keepAnswer(
+  sql: Sql,
+  { subject, method, requestId }: RequestIdentity,
+  payloadHash: Buffer,
+  answer: Buffer,
+): Promise<void> {
+  // With a snapshot taken before the other's commit, the conflict raises 40001 here, and the transaction runs again.
+  const { rowCount } = await sql.query(
+    `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
+     VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+    [subject, method, requestId, payloadHash, answer],
+  );
+  if (rowCount !== 1) throw inProgress();
+}
+
+function inProgress(): ServiceError {
+  return new ServiceError('REQUEST_IN_PROGRESS', 'the same request is being carried out', {
+    retryAfterMs: 200,
+  });
+}

@@ -1,0 +1,171 @@
+/** TLS of listeners and clients, with certificates that follow their files. */
+import { createSecureContext, type SecureContextOptions } from 'node:tls';
+import { ChannelCredentials, credentials, ServerCredentials } from '@grpc/grpc-js';
+import type { BrokerFiles, Clock, Plaintext } from '@portcullis/guard';
+import { type TlsLog, type TlsWatch, watchTlsFiles } from './tls-files.js';
+
+/** How long a peer may take to shake hands. */
+export const TLS_HANDSHAKE_TIMEOUT_MS = 10_000;
+
+/** Whether callers of a listener show a certificate: never asked for, checked when there is one, demanded. */
+export const CLIENT_AUTH_MODES = ['off', 'optional', 'required'] as const;
+
+/** One of {@link CLIENT_AUTH_MODES}. */
+export type ClientAuth = (typeof CLIENT_AUTH_MODES)[number];
+
+/** What a service is told about TLS. */
+export interface TlsSettings {
+  /** The certificate of both listeners; plaintext when undefined. */
+  readonly listener:
+    | {
+        readonly certFile: string;
+        readonly keyFile: string;
+        /** The authorities that callers' certificates must come from. */
+        readonly clientCaFile: string | undefined;
+        readonly clientAuth: ClientAuth;
+      }
+    | undefined;
+  /** The certificate that the service shows to those whom it calls. */
+  readonly client: { readonly certFile: string; readonly keyFile: string } | undefined;
+  /** The authorities that the broker is known by; those of the system when undefined. */
+  readonly natsCaFile: string | undefined;
+  /** Where tokens may travel in plaintext. */
+  readonly plaintext: Plaintext;
+}
+
+/** The certificates of the listeners. */
+export interface ListenerTls {
+  readonly credentials: ServerCredentials;
+  /** What HTTPS uses: the same certificate; callers are not asked for theirs. */
+  readonly watch: TlsWatch;
+}
+
+/** TLS of one process. */
+export interface Tls {
+  /** Undefined when the listeners speak plaintext. */
+  readonly listener: ListenerTls | undefined;
+  /** For a peer that is known by the authorities in a file, or by nothing, in plaintext, when there is no file. */
+  credentialsFor(caFile: string | undefined): ChannelCredentials;
+  /** Undefined when the system's authorities suffice and no certificate is shown. */
+  readonly broker: BrokerFiles | undefined;
+  /** Looks at all files at once. Never rejects. */
+  reload(): Promise<void>;
+  close(): void;
+}
+
+/**
+ * Reads all certificates, and follows their files until it is closed.
+ *
+ * @throws TlsFilesError when files cannot be used, which a checked configuration has ruled out for the moment
+ */
+export function openTls(
+  settings: TlsSettings,
+  options: { readonly log: TlsLog; readonly clock?: Clock; readonly pollMs?: number },
+): Tls {
+  const watches: TlsWatch[] = [];
+  const watch = (files: Parameters<typeof watchTlsFiles>[0]['files']): TlsWatch => {
+    const opened = watchTlsFiles({ ...options, files });
+    watches.push(opened);
+    return opened;
+  };
+  const { listener, client, natsCaFile } = settings;
+  return {
+    listener: listener && listenerTls(listener, watch),
+    credentialsFor: (caFile) =>
+      caFile === undefined
+        ? credentials.createInsecure()
+        : channelCredentialsFrom(watch({ ca: caFile, cert: client?.certFile, key: client?.keyFile })),
+    broker:
+      natsCaFile === undefined && client === undefined
+        ? undefined
+        : { ...(natsCaFile === undefined ? {} : { caFile: natsCaFile }), ...client },
+    reload: async () => {
+      await Promise.all(watches.map((one) => one.reload()));
+    },
+    close: () => {
+      for (const one of watches) one.close();
+    },
+  };
+}
+
+function listenerTls(
+  { certFile, keyFile, clientCaFile, clientAuth }: NonNullable<TlsSettings['listener']>,
+  watch: (files: Parameters<typeof watchTlsFiles>[0]['files']) => TlsWatch,
+): ListenerTls {
+  const watched = watch({ cert: certFile, key: keyFile, ca: clientCaFile });
+  return { credentials: serverCredentialsFrom(watched, clientAuth), watch: watched };
+}
+
+/**
+ * Credentials for a grpc-js server that follow a watch. Connections that are open stay as they are; new ones are made
+ * with what is in use by then.
+ *
+ * An optional certificate that does not come from the authorities counts as none: grpc-js shows handlers verified ones
+ * alone.
+ */
+export function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
+  return new WatchedServerCredentials(watch, clientAuth);
+}
+
+/** Credentials for grpc-js channels that follow a watch, with every connection that is made. */
+export function channelCredentialsFrom(watch: TlsWatch): ChannelCredentials {
+  return new WatchedChannelCredentials(watch);
+}
+
+/**
+ * grpc-js's own certificate provider lets go of a good certificate as soon as its files cannot be read or do not fit
+ * together, refuses every connection from then on, and falls back to Node's versions and ciphers.
+ */
+class WatchedServerCredentials extends ServerCredentials {
+  constructor(watch: TlsWatch, clientAuth: ClientAuth) {
+    super(
+      {
+        requestCert: clientAuth !== 'off',
+        rejectUnauthorized: clientAuth === 'required',
+        handshakeTimeout: TLS_HANDSHAKE_TIMEOUT_MS,
+      },
+      watch.current(),
+    );
+    watch.onChange((next) => this.updateSecureContextOptions(next));
+  }
+
+  override _equals(other: ServerCredentials): boolean {
+    return this === other;
+  }
+}
+
+type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
+type ConnectorArguments = Parameters<ChannelCredentials['_createSecureConnector']>;
+
+/** Leaves the work to the credentials of the day, asked for with every connection. */
+class WatchedChannelCredentials extends ChannelCredentials {
+  #today: ChannelCredentials;
+
+  constructor(watch: TlsWatch) {
+    super();
+    const credentialsOf = (options: SecureContextOptions): ChannelCredentials =>
+      ChannelCredentials.createFromSecureContext(createSecureContext(options));
+    this.#today = credentialsOf(watch.current());
+    watch.onChange((next) => {
+      this.#today = credentialsOf(next);
+    });
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(...given: ConnectorArguments): Connector {
+    const first = this.#today._createSecureConnector(...given);
+    return {
+      connect: (socket) => this.#today._createSecureConnector(...given).connect(socket),
+      waitForReady: () => first.waitForReady(),
+      getCallCredentials: () => first.getCallCredentials(),
+      destroy: () => first.destroy(),
+    };
+  }
+}

@@ -1,4 +1,0 @@
-// room: interceptors/errors and interceptors/clock
-import './errors.js'; // refused: noRestrictedImports
-
-export const wallMs = (): number => Date.now();

@@ -1,0 +1,4 @@
+// room: interceptors/src/{errors,clock,log}
+import './clock.js'; // refused: noRestrictedImports
+import 'node:util'; // refused: noRestrictedImports
+import '../gen/google/rpc/status.js'; // refused: noRestrictedImports

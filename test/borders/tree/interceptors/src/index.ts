@@ -1,0 +1,6 @@
+// room: interceptors/src/{index,client,internal} are doors
+import './errors.js';
+import './server/guard.js';
+import './internal.js'; // refused: noRestrictedImports
+import '../gen/google/rpc/status.js'; // refused: noRestrictedImports
+import 'jose'; // refused: noRestrictedImports

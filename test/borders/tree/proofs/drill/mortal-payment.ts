@@ -1,0 +1,14 @@
+// room: drill/mortal runs a service's own compose with a hand around its ports
+import './failpoints.js';
+import '../../services/payment/compose.js';
+import '../../services/payment/config.js';
+import '../../services/payment/checkout.js';
+import '../../services/common/host/process.js';
+import '@portcullis/guard';
+import '../../services/payment/main.js'; // refused: noRestrictedImports
+import '../../services/payment/store.js'; // refused: noRestrictedImports
+import '../../services/inventory/stock.js'; // refused: noRestrictedImports
+import '@portcullis/guard/internal'; // refused: noRestrictedImports
+import '../../test/support/system.js'; // refused: noRestrictedImports
+
+export const orders = process.env['DRILL_ORDERS'];

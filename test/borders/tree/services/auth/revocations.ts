@@ -1,3 +1,0 @@
-// room: domain code
-import './revocation-handlers.js'; // refused: noRestrictedImports
-import './revocation-store.js'; // refused: noRestrictedImports

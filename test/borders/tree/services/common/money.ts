@@ -1,0 +1,5 @@
+// room: services/common/money is pure
+import '@portcullis/guard/errors';
+import 'pg'; // refused: noRestrictedImports
+import './database/database.js'; // refused: noRestrictedImports
+import '../auth/accounts/users.js'; // refused: noRestrictedImports

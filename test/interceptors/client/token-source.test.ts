@@ -1,0 +1,145 @@
+/** A source of tokens: one fetch for everybody, early enough, and again when it failed. */
+
+import { expect } from 'chai';
+import { createTokenSource, type FetchedToken } from '../../../interceptors/src/client/token-source.js';
+import { rejectionOf } from '../../support/rejection.js';
+import { SetClock } from '../tokens-support.js';
+
+/** A source whose fetches a test answers by hand. */
+function createHeldSource(clock = new SetClock()) {
+  const fetches: { answer: (token: FetchedToken) => void; fail: (error: Error) => void }[] = [];
+  const source = createTokenSource(
+    () => new Promise((answer, fail) => fetches.push({ answer, fail })),
+    clock,
+  );
+  return { clock, fetches, source };
+}
+
+/** A source that is answered at once with `t1`, `t2` and so on, each good for `lifeMs`. */
+function createCountingSource(lifeMs: number, clock = new SetClock()) {
+  const fetched: string[] = [];
+  const source = createTokenSource(async () => {
+    const token = `t${fetched.length + 1}`;
+    fetched.push(token);
+    return { token, expireTimeMs: clock.wall + lifeMs };
+  }, clock);
+  return { clock, fetched, source };
+}
+
+describe('a source of tokens', () => {
+  it('fetches nothing before somebody asks', () => {
+    expect(createHeldSource().fetches).to.have.length(0);
+  });
+
+  it('fetches once for all who wait', async () => {
+    const { clock, fetches, source } = createHeldSource();
+    const waiting = [source.get(), source.get(), source.get()];
+    expect(fetches).to.have.length(1);
+    fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });
+    expect(await Promise.all(waiting)).to.deep.equal(['t1', 't1', 't1']);
+    expect(await source.get()).to.equal('t1');
+    expect(fetches).to.have.length(1);
+  });
+
+  it('renews a token thirty seconds before it expires', async () => {
+    const { clock, fetched, source } = createCountingSource(300_000);
+    expect(await source.get()).to.equal('t1');
+    clock.pass(269_999);
+    expect(await source.get()).to.equal('t1');
+    clock.pass(1);
+    expect(await source.get()).to.equal('t2');
+    expect(fetched).to.have.length(2);
+  });
+
+  it('renews a short-lived token when a fifth of its life is left', async () => {
+    const { clock, source } = createCountingSource(10_000);
+    await source.get();
+    clock.pass(7999);
+    expect(await source.get()).to.equal('t1');
+    clock.pass(1);
+    expect(await source.get()).to.equal('t2');
+  });
+
+  it('fetches anew each time when tokens have expired on arrival', async () => {
+    for (const lifeMs of [0, -1000]) {
+      const { source } = createCountingSource(lifeMs);
+      expect([await source.get(), await source.get()]).to.deep.equal(['t1', 't2']);
+    }
+  });
+
+  it('rejects as the fetch does, for all who wait, and fetches again when asked again', async () => {
+    const { clock, fetches, source } = createHeldSource();
+    const waiting = [rejectionOf(source.get()), rejectionOf(source.get())];
+    const why = new Error('the issuer is away');
+    fetches[0]?.fail(why);
+    expect(await Promise.all(waiting)).to.deep.equal([why, why]);
+    const again = source.get();
+    expect(fetches).to.have.length(2);
+    fetches[1]?.answer({ token: 't2', expireTimeMs: clock.wall + 300_000 });
+    expect(await again).to.equal('t2');
+  });
+
+  it('rejects when the fetch throws before it has begun', async () => {
+    const source = createTokenSource(() => {
+      throw new Error('no key');
+    }, new SetClock());
+    expect(await rejectionOf(source.get())).to.have.property('message', 'no key');
+    expect(await rejectionOf(source.get())).to.have.property('message', 'no key');
+  });
+
+  it('gives the token it has, while that has not expired, when renewing fails', async () => {
+    const { clock, fetches, source } = createHeldSource();
+    const first = source.get();
+    fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });
+    await first;
+    clock.pass(280_000);
+    const renewed = source.get();
+    fetches[1]?.fail(new Error('the issuer is away'));
+    expect(await renewed).to.equal('t1');
+    clock.pass(20_000);
+    const expired = rejectionOf(source.get());
+    fetches[2]?.fail(new Error('the issuer is away'));
+    expect(await expired).to.have.property('message', 'the issuer is away');
+  });
+
+  it('does not give a token again that a server refused', async () => {
+    const { source } = createCountingSource(300_000);
+    await source.get();
+    source.reject('t1');
+    expect(await source.get()).to.equal('t2');
+  });
+
+  it('does not give a refused token when renewing fails', async () => {
+    const { clock, fetches, source } = createHeldSource();
+    const first = source.get();
+    fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });
+    await first;
+    source.reject('t1');
+    const renewed = rejectionOf(source.get());
+    fetches[1]?.fail(new Error('the issuer is away'));
+    expect(await renewed).to.have.property('message', 'the issuer is away');
+  });
+
+  it('keeps its token when another one was refused', async () => {
+    const { fetched, source } = createCountingSource(300_000);
+    await source.get();
+    source.reject('t0');
+    expect(await source.get()).to.equal('t1');
+    expect(fetched).to.deep.equal(['t1']);
+  });
+
+  it('keeps the token that was fetched while the one before it was refused', async () => {
+    const { clock, fetches, source } = createHeldSource();
+    const first = source.get();
+    fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });
+    await first;
+    source.reject('t1');
+    const second = source.get();
+    source.reject('t1');
+    fetches[1]?.answer({ token: 't2', expireTimeMs: clock.wall + 300_000 });
+    expect(await second).to.equal('t2');
+    source.reject('t1');
+    expect(await source.get()).to.equal('t2');
+    expect(fetches).to.have.length(2);
+  });
+});

@@ -1,0 +1,182 @@
+/** What a guard sums up of its calls: who called from where, who was refused, within bounds. */
+
+import { randomBytes, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { queryObjects } from 'node:v8';
+import { Client, credentials, type ServiceError as GrpcError, Metadata } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { systemClock } from '../../../interceptors/src/clock.js';
+import type { SendReport } from '../../../interceptors/src/index.js';
+import {
+  ADDRESSES_MAX,
+  PRINCIPALS_MAX,
+  REFUSED_ROWS_MAX,
+  REPORT_INTERVAL_MS,
+  ReportCollector,
+} from '../../../interceptors/src/reports/security-reports.js';
+import { VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { readClaims } from '../../../interceptors/src/token/claims.js';
+import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
+import type { Report } from '../../../proto/gen/portcullis/security/v1/report.js';
+import { bearer, type Echo, startEcho } from '../../support/echo.js';
+import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
+
+const identity = (bytes: Buffer): Buffer => bytes;
+
+function call(client: Client, metadata: Metadata, method = 'Unary'): Promise<void> {
+  return new Promise((resolve) => {
+    const path = `/test.v1.EchoService/${method}`;
+    client.makeUnaryRequest(path, identity, identity, Buffer.from('x'), metadata, (_: GrpcError | null) =>
+      resolve(),
+    );
+  });
+}
+
+describe('the sums of a guard', () => {
+  let issuer: TestIssuer;
+  let collector: ReportCollector;
+  const instance = randomBytes(16);
+
+  beforeEach(async () => {
+    issuer = await TestIssuer.create();
+    collector = new ReportCollector({ service: 'echo', instance, clock: systemClock });
+  });
+
+  const tokenOf = (over: Record<string, unknown> = {}): VerifiedToken => {
+    const claims = issuer.claims(over);
+    const read = readClaims(parseJsonObject(Buffer.from(JSON.stringify(claims))) ?? {}, 'key', {
+      issuer: ISSUER,
+      audience: AUDIENCE,
+      nowSeconds: Date.now() / 1000,
+    });
+    if ('fault' in read) throw new Error(read.fault);
+    return new VerifiedToken(randomUUID(), read);
+  };
+
+  it('count the calls of each principal and session over all of its tokens, and begin anew', () => {
+    const [sub, sid] = [randomUUID(), randomUUID()];
+    const tokens = [tokenOf({ sub, sid }), tokenOf({ sub, sid }), tokenOf()];
+    for (const [index, token] of tokens.entries()) {
+      for (let count = 0; count <= index; count += 1) collector.admitted(token, `192.0.2.${index}`);
+    }
+    const report = collector.take(0);
+    expect(report?.instance).to.deep.equal(instance);
+    const [first, second] = report?.admitted ?? [];
+    expect(first).to.deep.include({ calls: 3n, addresses: ['192.0.2.0', '192.0.2.1'] });
+    expect(first?.caller).to.include({
+      issuer: ISSUER,
+      subject: sub,
+      sessionId: sid,
+      clientId: 'direct',
+      delegated: false,
+    });
+    expect(second).to.deep.include({ calls: 3n, addresses: ['192.0.2.2'] });
+    expect(collector.take(0)).to.equal(undefined);
+    const [token] = tokens;
+    if (token !== undefined) collector.admitted(token, '192.0.2.0');
+    expect(collector.take(0)?.admitted).to.have.length(1);
+  });
+
+  it('tell every address of a token that is used here and there, up to a bound', () => {
+    const token = tokenOf();
+    for (let round = 0; round < 3; round += 1) {
+      for (let index = 0; index < 5; index += 1) collector.admitted(token, `192.0.2.${index}`);
+    }
+    expect(collector.take(0)?.admitted[0]?.addresses).to.have.members(
+      Array.from({ length: 5 }, (_, index) => `192.0.2.${index}`),
+    );
+    for (let index = 0; index < 100; index += 1) collector.admitted(token, `192.0.2.${index}`);
+    expect(collector.take(0)?.admitted[0]?.addresses).to.have.length(ADDRESSES_MAX);
+  });
+
+  it('stay within bounds, and say what was left out', () => {
+    for (let index = 0; index < PRINCIPALS_MAX + 5; index += 1) collector.admitted(tokenOf(), '192.0.2.1');
+    const seen = tokenOf();
+    for (const address of ['192.0.2.1', '192.0.2.2']) collector.admitted(seen, address);
+    for (let index = 0; index < REFUSED_ROWS_MAX + 7; index += 1) {
+      collector.refused('TOKEN_INVALID', undefined, `10.0.${index >> 8}.${index & 255}`);
+    }
+    collector.refused('TOKEN_INVALID', undefined, '10.0.0.0');
+    const report = collector.take(3);
+    expect(report?.admitted).to.have.length(PRINCIPALS_MAX);
+    expect(report?.principalsLeftOut).to.equal(6n);
+    // Who is seen in several places is never left out.
+    expect(report?.admitted[0]?.caller?.subject).to.equal(seen.claims.subject);
+    expect(report?.refused).to.have.length(REFUSED_ROWS_MAX);
+    expect(report?.refusedLeftOut).to.equal(7n);
+    expect(report?.refused[0]?.calls).to.equal(2n);
+    expect(report?.lostReports).to.equal(3n);
+  });
+
+  it('come from a real guard: who was admitted, who was refused and why, from where, and whether over TLS', async function () {
+    this.timeout(REPORT_INTERVAL_MS + 15_000);
+    const reports: Report[] = [];
+    const report: SendReport = (one) => {
+      reports.push(one);
+      return Promise.resolve();
+    };
+    const echo: Echo = await startEcho(issuer, { auth: { source: issuer.source, report } });
+    const other = new Client(`127.0.0.1:${echo.port}`, credentials.createInsecure());
+    try {
+      await echo.guard.ready;
+      const claims = issuer.claims();
+      const token = await issuer.sign(claims);
+      for (const client of [echo.client, other, echo.client]) await call(client, bearer(token));
+      await call(echo.client, bearer(token), 'Operators');
+      await call(echo.client, bearer(`${token}x`));
+      await call(echo.client, new Metadata());
+      issuer.revokeSession(String(claims['sid']));
+      echo.guard.askNow();
+      while (echo.guard.state().applied === 0n) await sleep(2);
+      await call(echo.client, bearer(token));
+      const startedMs = performance.now();
+      while (reports.length === 0 && performance.now() - startedMs < REPORT_INTERVAL_MS + 2000)
+        await sleep(20);
+      const [told] = reports;
+      expect(told?.service).to.equal(AUDIENCE);
+      expect(told?.plaintext).to.equal(true);
+      expect(told?.remotePlaintext).to.equal(false);
+      expect(told?.admitted.map(({ calls, addresses }) => [calls, addresses])).to.deep.equal([
+        [3n, ['127.0.0.1']],
+      ]);
+      const refused = told?.refused.map(({ reason, calls, address, caller }) => [
+        ...[reason, calls, address],
+        caller?.sessionId,
+      ]);
+      expect(refused).to.have.deep.members([
+        ['ROLE_MISSING', 1n, '127.0.0.1', claims['sid']],
+        ['TOKEN_INVALID', 1n, '127.0.0.1', undefined],
+        ['TOKEN_MISSING', 1n, '127.0.0.1', undefined],
+        ['TOKEN_REVOKED', 1n, '127.0.0.1', claims['sid']],
+      ]);
+      expect(
+        JSON.stringify(told, (_, value) => (typeof value === 'bigint' ? String(value) : value)),
+      ).to.not.include(token.slice(0, 20));
+      expect(echo.guard.state().reports).to.deep.equal({ sent: 1, lost: 0, waiting: 0 });
+    } finally {
+      other.close();
+      await echo.stop();
+    }
+  });
+
+  it('are not kept where nobody takes them: a token that has expired leaves nothing behind', async function () {
+    this.timeout(20_000);
+    const echo = await startEcho(issuer);
+    try {
+      await echo.guard.ready;
+      const alive = () => queryObjects(VerifiedToken, { format: 'count' });
+      const before = alive();
+      // Expired, but for the skew.
+      const soon = Math.floor(Date.now() / 1000) - 3;
+      for (let count = 0; count < 20; count += 1) {
+        await call(echo.client, bearer(await issuer.token({ iat: soon - 300, exp: soon })));
+      }
+      expect(alive() - before).to.be.above(0);
+      const startedMs = performance.now();
+      while (echo.guard.state().tokens > 0 && performance.now() - startedMs < 10_000) await sleep(50);
+      expect(alive()).to.be.at.most(before);
+    } finally {
+      await echo.stop();
+    }
+  });
+});

@@ -1,0 +1,64 @@
+/** The connection to the broker over TLS, against a real nats-server. */
+
+import { expect } from 'chai';
+import { connect, type NatsConnection } from 'nats';
+import { type BrokerFiles, brokerConnection } from '../../../interceptors/src/index.js';
+import { type Nats, startNats } from '../../../scripts/system/nats.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { type Authority, createAuthority } from '../../support/certificates.js';
+import { rejectionOf } from '../../support/rejection.js';
+
+const SETUP_TIMEOUT_MS = 120_000;
+
+describe('a broker', () => {
+  let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
+  let authority: Authority;
+  let files: Required<BrokerFiles>;
+  let secure: Nats;
+  let plain: Nats;
+
+  before(async function () {
+    this.timeout(SETUP_TIMEOUT_MS);
+    folder = await makeTemporaryFolder();
+    authority = await createAuthority(folder.path);
+    files = { caFile: authority.certFile, ...(await authority.issue()) };
+    secure = await startNats({ dataDir: `${folder.path}/secure`, port: 0, tls: files });
+    plain = await startNats({ dataDir: `${folder.path}/plain`, port: 0 });
+  });
+  after(async () => {
+    await secure?.stop();
+    await plain?.stop();
+    await folder?.remove();
+  });
+
+  /** One attempt, where a service would try for ever. */
+  async function attempt(url: string, given: BrokerFiles): Promise<NatsConnection> {
+    return await connect({ ...brokerConnection(url, 'test', given), reconnect: false });
+  }
+
+  it('is believed by its certificate, and shown ours', async () => {
+    const url = secure.url('inventory');
+    expect(url).to.match(/^tls:/);
+    const connection = await attempt(url, files);
+    expect(connection.info).to.include({ tls_required: true });
+    await connection.close();
+  });
+
+  it('is not believed with a certificate of a stranger, nor served without one of ours', async function () {
+    this.timeout(SETUP_TIMEOUT_MS);
+    const stranger = await createAuthority(folder.path);
+    const url = secure.url('inventory');
+    const { caFile, certFile, keyFile } = files;
+    expect(
+      await rejectionOf(attempt(url, { caFile: stranger.certFile, certFile, keyFile })),
+    ).to.be.instanceOf(Error);
+    expect(await rejectionOf(attempt(url, { certFile, keyFile }))).to.be.instanceOf(Error);
+    expect(await rejectionOf(attempt(url, { caFile }))).to.be.instanceOf(Error);
+  });
+
+  it('that says it has no TLS gets no password from whoever asked for TLS', async () => {
+    const url = plain.url('inventory').replace('nats:', 'tls:');
+    expect(await rejectionOf(attempt(url, files))).to.have.property('code', 'SERVER_OPT_NA');
+    expect(await rejectionOf(attempt(url, {}))).to.have.property('code', 'SERVER_OPT_NA');
+  });
+});

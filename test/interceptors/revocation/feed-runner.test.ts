@@ -1,0 +1,580 @@
+/** The feed at work: when it asks, what it does with answers, and what it says when there are none. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { ServiceError } from '../../../interceptors/src/errors.js';
+import {
+  BROADCAST_TYPE,
+  type subscribeToBroadcasts,
+} from '../../../interceptors/src/revocation/broadcasts.js';
+import { Feed } from '../../../interceptors/src/revocation/feed.js';
+import {
+  BROADCASTS_AT_ONCE_MAX,
+  BROADCASTS_UNDER_WAY_MAX,
+  FeedRunner,
+  type RevocationSource,
+} from '../../../interceptors/src/revocation/feed-runner.js';
+import { statusOf } from '../../../interceptors/src/wire/status.js';
+import {
+  Broadcast,
+  type Entry,
+  type EntryKind,
+  type PullResponse,
+  type SyncRequest,
+  type SyncResponse,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
+import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
+
+/** A question, open until the test answers it. */
+interface Question {
+  readonly request: SyncRequest;
+  readonly signal: AbortSignal;
+  readonly answer: (response: SyncResponse) => void;
+  readonly fail: (error: unknown) => void;
+}
+
+/** A pull, whose parts the test hands out. */
+interface Pull {
+  readonly signal: AbortSignal;
+  send(...parts: PullResponse[]): void;
+  end(): void;
+  fail(error: Error): void;
+}
+
+/** A source that answers what the test says, when the test says it. */
+class HeldSource implements RevocationSource {
+  readonly questions: Question[] = [];
+  readonly pulls: Pull[] = [];
+  /** Says nothing even when it is told to give up, so that questions never fail. */
+  isDeaf = false;
+  /** Tells of what was written in this process. */
+  written: (broadcast: Broadcast) => void = () => {};
+  readonly #clock: SetClock;
+  #waiting: (() => void)[] = [];
+
+  constructor(clock: SetClock) {
+    this.#clock = clock;
+  }
+
+  sync(request: SyncRequest, signal: AbortSignal): Promise<SyncResponse> {
+    // No two questions are asked at one moment.
+    this.#clock.pass(1);
+    return new Promise((resolve, reject) => {
+      this.questions.push({ request, signal, answer: resolve, fail: reject });
+      signal.addEventListener('abort', () => {
+        if (!this.isDeaf) reject(new Error('aborted'));
+      });
+      this.#wake();
+    });
+  }
+
+  follow(onWritten: (written: Broadcast) => void): void {
+    this.written = onWritten;
+  }
+
+  async *pull(_request: unknown, signal: AbortSignal): AsyncGenerator<PullResponse> {
+    const events: (PullResponse | Error | 'end')[] = [];
+    let wake: () => void = () => {};
+    const push = (event: PullResponse | Error | 'end'): void => {
+      events.push(event);
+      wake();
+    };
+    this.pulls.push({
+      signal,
+      send: (...parts) => parts.forEach(push),
+      end: () => push('end'),
+      fail: push,
+    });
+    signal.addEventListener('abort', () => push(new Error('aborted')));
+    this.#wake();
+    for (;;) {
+      const event = events.shift();
+      if (event === 'end') return;
+      if (event instanceof Error) throw event;
+      if (event !== undefined) yield event;
+      else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    }
+  }
+
+  /** The question with this number, as soon as it is asked. */
+  question(number: number): Promise<Question> {
+    return this.#when(() => this.questions[number]);
+  }
+
+  pullNumber(number: number): Promise<Pull> {
+    return this.#when(() => this.pulls[number]);
+  }
+
+  async #when<T>(find: () => T | undefined): Promise<T> {
+    for (;;) {
+      const found = find();
+      if (found !== undefined) return found;
+      await new Promise<void>((resolve) => {
+        this.#waiting.push(resolve);
+      });
+    }
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+/** Lets everything run that waits for nothing but its turn. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  for (let attempt = 0; attempt < 2000 && !isSo(); attempt += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  expect(isSo()).to.equal(true);
+}
+
+/** The error that a gRPC client would receive. */
+function received(error: ServiceError): Error {
+  return Object.assign(new Error(error.message), statusOf(error));
+}
+
+describe('a feed runner', () => {
+  const published = new TestKey('EdDSA').published;
+  const keySet = { version: Buffer.alloc(32, 1), keys: [published] };
+  let source: HeldSource;
+  let clock: SetClock;
+  let timers: SetTimers;
+  let feed: Feed;
+  let runner: FeedRunner;
+  let events: string[];
+  let logged: string[];
+  let broker: Parameters<typeof subscribeToBroadcasts>[0];
+
+  /** Broadcasts an entry, signed with a key, and waits for what comes of it. */
+  async function hear(signer: TestKey, entry: Entry, isDone: () => boolean = () => true): Promise<void> {
+    const bytes = Broadcast.encode(broadcast([entry])).finish();
+    broker.onMessage(Buffer.from(await signer.sign(bytes, { typ: BROADCAST_TYPE })));
+    // Signatures are verified on another thread.
+    await until(isDone);
+    await settled();
+  }
+
+  beforeEach(() => {
+    clock = new SetClock();
+    timers = new SetTimers();
+    source = new HeldSource(clock);
+    events = [];
+    logged = [];
+    const instance = Buffer.alloc(16, 1);
+    const note = (fields: object) => logged.push('event' in fields ? String(fields.event) : '');
+    feed = new Feed({
+      service: 'inventory',
+      instance,
+      listener: { entryAdded: () => {}, listFilled: () => {}, epochChanged: () => events.push('epoch') },
+    });
+    runner = new FeedRunner({
+      feed,
+      source,
+      service: 'inventory',
+      instance,
+      nats: { url: 'nats://broker.example', name: 'test', awaited: false },
+      subscribe: (subscription) => {
+        broker = subscription;
+        return { close: async () => {} };
+      },
+      clock,
+      timers,
+      log: { info: note, warn: note, error: note },
+      onKeys: (keys) => events.push(`keys ${[...keys.keyIds()].length}`),
+      onCurrentChange: (isCurrent) => events.push(isCurrent ? 'current' : 'stale'),
+      onForgery: () => events.push('forgery'),
+    });
+    runner.start();
+  });
+
+  afterEach(() => runner.close());
+
+  /** Answers everything that is asked first, so that the list becomes current. */
+  async function hydrate(over: Partial<SyncResponse> = {}): Promise<void> {
+    (await source.question(0)).answer(answer({ pull: true, keySet }));
+    const pull = await source.pullNumber(0);
+    pull.send(endOfPull(0n));
+    pull.end();
+    (await source.question(1)).answer(answer(over));
+    await settled();
+    events.length = 0;
+  }
+
+  it('asks at once, pulls, asks again, and has the keys before it is current', async () => {
+    (await source.question(0)).answer(answer({ pull: true, keySet }));
+    const pull = await source.pullNumber(0);
+    expect(events).to.deep.equal(['epoch', 'keys 1']);
+    expect(runner.missing).to.equal('revocations: the issuer has not answered yet');
+    pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')), endOfPull(4n));
+    pull.end();
+    const second = await source.question(1);
+    expect(second.request).to.deep.include({ epoch: EPOCH, applied: 4n, keySetVersion: keySet.version });
+    expect(runner.isCurrent()).to.equal(false);
+    second.answer(answer({ head: 4n }));
+    await settled();
+    expect(events).to.deep.equal(['epoch', 'keys 1', 'current']);
+    expect([runner.isCurrent(), runner.missing, feed.list.size]).to.deep.equal([true, '', 1]);
+  });
+
+  it('counts the lease from before the question was sent', async () => {
+    await hydrate();
+    runner.askNow();
+    const question = await source.question(2);
+    clock.pass(3000);
+    question.answer(answer());
+    await settled();
+    expect(feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs())).to.equal(LEASE_MS - 3001);
+  });
+
+  it('takes what its own process has written at once, and asks only when that is due', async () => {
+    await hydrate();
+    source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n })]));
+    expect([feed.list.size, feed.applied]).to.deep.equal([1, 0n]);
+    await settled();
+    expect(source.questions).to.have.length(2);
+
+    // Somebody else has written the second entry.
+    source.written(broadcast([tokenEntry(randomUUID(), { sequence: 3n })]));
+    expect(feed.list.size).to.equal(2);
+    expect((await source.question(2)).request.applied).to.equal(0n);
+  });
+
+  it('asks, and does not fail, when it cannot take what its own process has written', async () => {
+    await hydrate();
+    const asked = source.questions.length;
+    source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n, keepUntil: undefined })]));
+    await source.question(asked);
+    expect(logged).to.include('broadcast_unusable');
+  });
+
+  it('asks at once when its own process has opened an epoch', async () => {
+    await hydrate();
+    source.written({ epoch: OTHER_EPOCH, entries: [] });
+    await source.question(2);
+    expect(runner.isCurrent()).to.equal(true);
+  });
+
+  it('is not current on a key set that cannot be imported', async () => {
+    const broken = { version: keySet.version, keys: [{ ...published, jwk: '{}' }] };
+    (await source.question(0)).answer(answer({ pull: true, keySet: broken }));
+    await settled();
+    expect(events).to.deep.equal([]);
+    expect(source.pulls).to.have.length(0);
+    expect(runner.missing).to.include('the issuer does not answer');
+  });
+
+  it('asks regularly, several times within a lease, without waiting for answers', async () => {
+    await hydrate({ leaseLength: { seconds: 0n, nanos: 250_000_000 } });
+    const before = source.questions.length;
+    timers.pass(200 + 3 * 50);
+    expect(source.questions.length).to.be.within(before + 4, before + 5);
+    expect(source.questions.slice(before).every(({ signal }) => !signal.aborted)).to.equal(true);
+  });
+
+  it('gives up a question that is not answered within a lease', async () => {
+    await hydrate({ leaseLength: { seconds: 0n, nanos: 100_000_000 } });
+    runner.askNow();
+    const question = await source.question(2);
+    timers.pass(99);
+    expect(question.signal.aborted).to.equal(false);
+    timers.pass(1);
+    expect(question.signal.aborted).to.equal(true);
+  });
+
+  it('has one urgent question open at a time, and asks once more when it was asked to meanwhile', async () => {
+    await hydrate();
+    for (let count = 0; count < 5; count += 1) runner.askNow();
+    await settled();
+    expect(source.questions).to.have.length(3);
+    source.questions[2]?.answer(answer());
+    await settled();
+    expect(source.questions).to.have.length(4);
+    source.questions[3]?.answer(answer());
+    await settled();
+    expect(source.questions).to.have.length(4);
+  });
+
+  it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
+    await hydrate();
+    runner.askNow();
+    const error = new ServiceError('LOG_CHANGED', 'the log is not the one that was followed');
+    (await source.question(2)).fail(received(error));
+    await settled();
+    expect([runner.isCurrent(), runner.missing]).to.deep.equal([true, '']);
+    expect(events).to.deep.equal([]);
+    expect(logged).to.include('sync_failed');
+
+    clock.pass(LEASE_MS);
+    runner.askNow();
+    (await source.question(3)).fail(received(error));
+    await settled();
+    expect(events).to.deep.equal(['stale']);
+    expect(runner.missing).to.include('an operator must open a new epoch');
+
+    runner.askNow();
+    (await source.question(4)).answer(answer());
+    await settled();
+    expect(events).to.deep.equal(['stale', 'current']);
+    expect(runner.missing).to.equal('');
+  });
+
+  it('says which failure it is, once for each kind of it', async () => {
+    for (let number = 0; number < 3; number += 1) {
+      (await source.question(number)).fail(new Error('no route'));
+      await settled();
+      runner.askNow();
+    }
+    await settled();
+    expect(runner.missing).to.equal('revocations: the issuer does not answer (Error: no route)');
+    expect(logged.filter((event) => event === 'sync_failed')).to.have.length(1);
+  });
+
+  it('survives every kind of failure of its source', async () => {
+    const failures = [
+      undefined,
+      null,
+      'away',
+      7,
+      {},
+      { metadata: { region: 'eu' } },
+      { code: 14, details: 'away' },
+    ];
+    for (const [number, failure] of failures.entries()) {
+      runner.askNow();
+      (await source.question(number)).fail(failure);
+      await settled();
+    }
+    expect(runner.missing).to.include('the issuer does not answer');
+  });
+
+  it('tells that the list is stale when the lease ends, without any answer or failure', async () => {
+    source.isDeaf = true;
+    await hydrate({ leaseLength: { seconds: 0n, nanos: 300_000_000 } });
+    clock.pass(300);
+    timers.pass(300);
+    expect(events).to.deep.equal(['stale']);
+    expect(logged).to.include('revocations_stale');
+  });
+
+  it('looks again when its timer was early, as timers are', async () => {
+    source.isDeaf = true;
+    await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
+    // The timer goes off, and the clock of the lease stands still: the look is too early.
+    timers.pass(50);
+    expect(events).to.deep.equal([]);
+    clock.pass(50);
+    timers.pass(50);
+    expect(events).to.deep.equal(['stale']);
+  });
+
+  it('tells once that the list is stale, and again only after it was current', async () => {
+    await hydrate();
+    clock.pass(LEASE_MS);
+    for (let number = 2; number < 5; number += 1) {
+      runner.askNow();
+      (await source.question(number)).fail(new Error('away'));
+      await settled();
+    }
+    expect(events).to.deep.equal(['stale']);
+  });
+
+  it('is stale at once when the log began anew, and current again after a pull and a sync', async () => {
+    await hydrate();
+    runner.askNow();
+    const next = { version: Buffer.alloc(32, 2), keys: [new TestKey('EdDSA').published] };
+    (await source.question(2)).answer(answer({ epoch: OTHER_EPOCH, pull: true, keySet: next }));
+    const pull = await source.pullNumber(1);
+    expect(events).to.deep.equal(['epoch', 'keys 1', 'stale']);
+    pull.send(endOfPull(0n, Buffer.alloc(0), OTHER_EPOCH));
+    pull.end();
+    (await source.question(3)).answer(answer({ epoch: OTHER_EPOCH }));
+    await settled();
+    expect(events.at(-1)).to.equal('current');
+  });
+
+  it('leaves nothing of a pull that broke, and pulls again when it is told to', async () => {
+    (await source.question(0)).answer(answer({ pull: true, keySet }));
+    const pull = await source.pullNumber(0);
+    pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
+    await settled();
+    pull.fail(new Error('cut off'));
+    await settled();
+    expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
+    expect(runner.missing).to.include('cut off');
+    runner.askNow();
+    (await source.question(1)).answer(answer({ pull: true }));
+    const again = await source.pullNumber(1);
+    again.send(endOfPull(2n));
+    again.end();
+    await settled();
+    expect(feed.applied).to.equal(2n);
+  });
+
+  it('takes nothing of a pull that ended before its last part', async () => {
+    (await source.question(0)).answer(answer({ pull: true, keySet }));
+    const pull = await source.pullNumber(0);
+    pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
+    pull.end();
+    await settled();
+    expect([feed.list.size, feed.applied, feed.hydrated]).to.deep.equal([0, 0n, false]);
+  });
+
+  it('runs one pull at a time', async () => {
+    (await source.question(0)).answer(answer({ pull: true, keySet }));
+    await source.pullNumber(0);
+    for (let number = 1; number < 4; number += 1) {
+      runner.askNow();
+      (await source.question(number)).answer(answer({ pull: true }));
+      await settled();
+    }
+    expect(source.pulls).to.have.length(1);
+  });
+
+  it('verifies a bounded number of broadcasts at once, and asks for what it left out', async () => {
+    await runner.close();
+    const key = new TestKey('EdDSA');
+    const message = broadcast([tokenEntry('11111111-1111-4111-8111-111111111111', { sequence: 1n })]);
+    const replayed = Buffer.from(await key.sign(Broadcast.encode(message).finish(), { typ: BROADCAST_TYPE }));
+    let taken = 0;
+    let hear: (bytes: Uint8Array) => void = () => {};
+    source = new HeldSource(clock);
+    feed = new Feed({
+      service: 'inventory',
+      instance: Buffer.alloc(16, 1),
+      listener: { entryAdded: () => (taken += 1), listFilled: () => {}, epochChanged: () => {} },
+    });
+    runner = new FeedRunner({
+      feed,
+      source,
+      service: 'inventory',
+      instance: Buffer.alloc(16, 1),
+      nats: { url: '', name: '', awaited: false },
+      subscribe: ({ onMessage }) => {
+        hear = onMessage;
+        return { close: async () => {} };
+      },
+      clock,
+      timers,
+      log: { info: () => {}, warn: () => {}, error: () => {} },
+      onKeys: () => {},
+      onCurrentChange: () => {},
+      onForgery: () => {},
+    });
+    runner.start();
+    await hydrate({ broadcastKeys: [key.published] });
+    const asked = source.questions.length;
+    for (let sent = 0; sent < 10 * BROADCASTS_UNDER_WAY_MAX; sent += 1) hear(replayed);
+    // The first ones are in the list by now; whoever calls in this very moment is refused.
+    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX);
+    await source.question(asked);
+    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
+    hear(replayed);
+    await until(() => taken > BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
+    // A moment later some are verified on the spot again.
+    const before = taken;
+    clock.pass(100);
+    hear(replayed);
+    expect(taken).to.equal(before + 1);
+  });
+
+  describe('with a broker', () => {
+    const key = new TestKey('EdDSA');
+    const entryOf = (over: Partial<Entry> = {}) => tokenEntry(randomUUID(), { sequence: 1n, ...over });
+
+    it('takes what a broadcast key signed, and asks nothing for that', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(key, entryOf(), () => feed.list.size > 0);
+      expect([feed.list.size, feed.applied, source.questions.length]).to.deep.equal([1, 0n, 2]);
+    });
+
+    it('asks at once when something is missing, or an acknowledgement is asked for', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(key, entryOf({ sequence: 3n }));
+      (await source.question(2)).answer(answer({ head: 3n, broadcastKeys: [key.published] }));
+      await settled();
+      const one = entryOf({ sequence: 4n, acknowledge: true });
+      await hear(key, one);
+      expect((await source.question(3)).request.seen).to.deep.equal([one.entryId]);
+    });
+
+    it('takes nothing that another key signed, and tells of it', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(new TestKey('EdDSA', key.published.kid), entryOf(), () => events.length > 0);
+      broker.onMessage(Buffer.from('nonsense'));
+      await settled();
+      expect(feed.list.size).to.equal(0);
+      expect(events).to.deep.equal(['forgery', 'forgery']);
+    });
+
+    it('tells of no forgery before it knows any key', async () => {
+      await hear(key, entryOf());
+      expect(events).to.deep.equal([]);
+    });
+
+    it('asks at once when an entry in a broadcast cannot be understood', async () => {
+      await hydrate({ broadcastKeys: [key.published] });
+      await hear(key, entryOf({ kind: 99 as EntryKind }), () => logged.includes('broadcast_unusable'));
+      expect(source.questions).to.have.length(3);
+      expect(logged).to.include('broadcast_unusable');
+    });
+
+    it('asks at once when the broker is back: what was broadcast meanwhile is missing', async () => {
+      broker.onConnected();
+      await settled();
+      expect(source.questions).to.have.length(1);
+      await hydrate();
+      broker.onDisconnected('gone');
+      broker.onConnected();
+      await settled();
+      expect(source.questions).to.have.length(3);
+    });
+
+    it('is not led back to a broadcast key that has left, by an answer that was overtaken', async () => {
+      await hydrate({ leaseLength: { seconds: 0n, nanos: 500_000_000 }, broadcastKeys: [key.published] });
+      timers.pass(200);
+      timers.pass(100);
+      const [slow, quick] = [await source.question(2), await source.question(3)];
+      const next = new TestKey('EdDSA');
+      quick.answer(answer({ broadcastKeys: [next.published] }));
+      await settled();
+      slow.answer(answer({ broadcastKeys: [key.published] }));
+      await settled();
+      await hear(key, entryOf(), () => events.includes('forgery'));
+      expect(feed.list.size).to.equal(0);
+      await hear(next, entryOf(), () => feed.list.size > 0);
+      expect(feed.list.size).to.equal(1);
+    });
+  });
+
+  it('stops asking, and gives up what is open, when it is closed', async () => {
+    await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
+    runner.askNow();
+    await settled();
+    const asked = source.questions.length;
+    await runner.close();
+    expect(source.questions.at(-1)?.signal.aborted).to.equal(true);
+    runner.askNow();
+    timers.pass(1000);
+    expect(source.questions).to.have.length(asked);
+    expect(logged).to.not.include('sync_failed');
+  });
+
+  it('takes no answer after it was closed', async () => {
+    const question = await source.question(0);
+    question.answer(answer({ pull: true, keySet }));
+    await runner.close();
+    await settled();
+    expect(events).to.deep.equal([]);
+  });
+});

@@ -1,0 +1,135 @@
+/** Answers, broadcasts and a log, for tests of what follows them. */
+
+import { randomBytes } from 'node:crypto';
+import { Feed, type Moment } from '../../../interceptors/src/revocation/feed.js';
+import {
+  type Broadcast,
+  type Entry,
+  type PullResponse,
+  type SyncRequest,
+  SyncResponse,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { NOW_SECONDS, tokenEntry } from '../tokens-support.js';
+
+export const EPOCH = Buffer.alloc(16, 0xe1);
+export const OTHER_EPOCH = Buffer.alloc(16, 0xe2);
+export const LEASE_MS = 5000;
+export const NOTHING = Buffer.alloc(0);
+
+/** A moment this long after the beginning of a test, on both clocks. */
+export function at(ms: number, wallJumpMs = 0): Moment {
+  return { monotonicMs: 50_000 + ms, wallMs: NOW_SECONDS * 1000 + ms + wallJumpMs };
+}
+
+/** An answer; that of an empty log that is followed already, unless told otherwise. */
+export function answer(over: Partial<SyncResponse> = {}): SyncResponse {
+  return {
+    ...SyncResponse.fromPartial({}),
+    epoch: EPOCH,
+    leaseLength: { seconds: BigInt(LEASE_MS / 1000), nanos: 0 },
+    ...over,
+  };
+}
+
+/** A key set without keys: a state machine looks at nothing but its version. */
+export function keySet(version: number) {
+  return { version: Buffer.alloc(32, version), keys: [] };
+}
+
+export function broadcast(entries: Entry[], epoch: Buffer = EPOCH): Broadcast {
+  return { epoch, entries };
+}
+
+export function endOfPull(sequence: bigint, entryId: Buffer = NOTHING, epoch: Buffer = EPOCH): PullResponse {
+  return { part: { $case: 'end', value: { epoch, sequence, entryId } } };
+}
+
+export function partOf(...entries: Entry[]): PullResponse {
+  return { part: { $case: 'entries', value: { entries } } };
+}
+
+/** A feed, and what it has told its listener. */
+export class ListenedFeed {
+  readonly told: string[] = [];
+  readonly added: Entry[] = [];
+  readonly feed = new Feed({
+    service: 'inventory',
+    instance: Buffer.alloc(16, 1),
+    listener: {
+      entryAdded: (entry) => {
+        this.told.push('entry');
+        this.added.push(entry);
+      },
+      listFilled: () => this.told.push('filled'),
+      epochChanged: () => this.told.push('epoch'),
+    },
+  });
+
+  /** Asks at one moment and takes the answer at once. */
+  ask(when: Moment, response: SyncResponse, installKeys: () => void = () => {}) {
+    return this.feed.take(this.feed.ask(when), response, installKeys);
+  }
+
+  /** Follows an epoch from nothing up to a head, asking at `when` for the last time. */
+  hydrate(when: Moment, head = 0n, entryIdAtHead: Buffer = NOTHING, epoch: Buffer = EPOCH): void {
+    const before = { ...when, monotonicMs: when.monotonicMs - 1, wallMs: when.wallMs - 1 };
+    this.ask(before, answer({ epoch, pull: true, keySet: keySet(1) }));
+    this.feed.beginPull();
+    this.feed.takePart(endOfPull(head, entryIdAtHead, epoch));
+    this.ask(when, answer({ epoch, head, entryIdAtHead }));
+    this.told.length = 0;
+    this.added.length = 0;
+  }
+
+  leaseLeftMs(when: Moment): number {
+    return this.feed.leaseLeftMs(when.monotonicMs, when.wallMs);
+  }
+}
+
+/** A log as the issuer keeps it, and its answers. */
+export class ModelLog {
+  epoch: Buffer = randomBytes(16);
+  entries: Entry[] = [];
+
+  append(tokenId: string): Entry {
+    const entry = tokenEntry(tokenId, { sequence: BigInt(this.entries.length + 1) });
+    this.entries.push(entry);
+    return entry;
+  }
+
+  beginEpoch(): void {
+    this.epoch = randomBytes(16);
+    this.entries = [];
+  }
+
+  get head(): bigint {
+    return BigInt(this.entries.length);
+  }
+
+  get entryIdAtHead(): Buffer {
+    return this.entries.at(-1)?.entryId ?? NOTHING;
+  }
+
+  /** Answers with no more than `most` entries; larger gaps are to be pulled. */
+  answer(request: SyncRequest, most: number): SyncResponse {
+    const follows = request.epoch.equals(this.epoch);
+    const entries = follows ? this.entries.slice(Number(request.applied)) : [];
+    const pull = !follows || entries.length > most;
+    return answer({
+      epoch: this.epoch,
+      head: this.head,
+      entryIdAtHead: this.entryIdAtHead,
+      entries: pull ? [] : entries,
+      pull,
+      keySet: request.keySetVersion.length === 0 ? keySet(1) : undefined,
+    });
+  }
+
+  /** The whole list, in parts. */
+  parts(): PullResponse[] {
+    return [
+      ...this.entries.map((entry) => partOf(entry)),
+      endOfPull(this.head, this.entryIdAtHead, this.epoch),
+    ];
+  }
+}

@@ -1,0 +1,689 @@
+/** What makes a list equal to the log, and for how long it may be trusted. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { ACKNOWLEDGEMENTS_MAX, type SyncTicket } from '../../../interceptors/src/revocation/feed.js';
+import {
+  EntryKind,
+  type PullResponse,
+  type SyncResponse,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { bytesOf, claims, entry, KEEP_UNTIL_MS, tokenEntry } from '../tokens-support.js';
+import {
+  answer,
+  at,
+  broadcast,
+  EPOCH,
+  endOfPull,
+  keySet,
+  LEASE_MS,
+  ListenedFeed,
+  ModelLog,
+  NOTHING,
+  OTHER_EPOCH,
+  partOf,
+} from './feed-support.js';
+
+describe('a feed', () => {
+  let held: ListenedFeed;
+  let feed: ListenedFeed['feed'];
+
+  beforeEach(() => {
+    held = new ListenedFeed();
+    feed = held.feed;
+  });
+
+  const revokes = (tokenId: string) => feed.list.revokes(claims({ tokenId }));
+
+  describe('that knows nothing yet', () => {
+    it('asks without a place in any log, and has no lease', () => {
+      expect(feed.ask(at(0)).request).to.deep.equal({
+        service: 'inventory',
+        instance: Buffer.alloc(16, 1),
+        epoch: NOTHING,
+        applied: 0n,
+        entryIdAtApplied: NOTHING,
+        keySetVersion: NOTHING,
+        seen: [],
+      });
+      expect(held.leaseLeftMs(at(0))).to.equal(0);
+      expect(feed.hydrated).to.equal(false);
+    });
+
+    it('pulls first, even when the answer seems complete: it does not follow on the question', () => {
+      expect(held.ask(at(0), answer({ keySet: keySet(1) }))).to.equal('pull');
+      expect(feed.hydrated).to.equal(false);
+      expect(held.leaseLeftMs(at(0))).to.equal(0);
+    });
+
+    it('takes no broadcast', () => {
+      const tokenId = randomUUID();
+      expect(feed.hear(broadcast([tokenEntry(tokenId)]))).to.deep.equal({ taken: false, askNow: false });
+      expect(feed.hear(broadcast([tokenEntry(tokenId)], NOTHING))).to.deep.equal({
+        taken: false,
+        askNow: false,
+      });
+      expect(feed.list.size).to.equal(0);
+    });
+
+    it('has no lease after a pull alone', () => {
+      held.ask(at(0), answer({ pull: true, keySet: keySet(1) }));
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(randomUUID())));
+      expect(feed.takePart(endOfPull(7n))).to.equal(true);
+      expect(feed.applied).to.equal(7n);
+      expect(feed.hydrated).to.equal(false);
+      expect(held.leaseLeftMs(at(1))).to.equal(0);
+    });
+
+    it('is granted a lease by the sync after the pull', () => {
+      held.hydrate(at(0), 7n);
+      expect(feed.hydrated).to.equal(true);
+      expect(held.leaseLeftMs(at(0))).to.equal(LEASE_MS);
+      expect(feed.ask(at(1)).request).to.include({ applied: 7n });
+    });
+  });
+
+  describe('lease', () => {
+    it('runs from the question, not from the answer', () => {
+      held.hydrate(at(0));
+      const ticket = feed.ask(at(1000));
+      // The answer takes four seconds to come.
+      expect(feed.take(ticket, answer(), () => {})).to.equal('granted');
+      expect(held.leaseLeftMs(at(5000))).to.equal(1000);
+      expect(held.leaseLeftMs(at(5999))).to.equal(1);
+      expect(held.leaseLeftMs(at(6000))).to.equal(0);
+      expect(held.leaseLeftMs(at(60_000))).to.be.below(0);
+    });
+
+    it('is over already when the answer took longer than it is long', () => {
+      held.hydrate(at(0));
+      expect(held.ask(at(1000), answer())).to.equal('granted');
+      expect(held.leaseLeftMs(at(1000 + LEASE_MS))).to.be.at.most(0);
+    });
+
+    it('is over as soon as the wall clock stands before the question', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(100, -100))).to.equal(LEASE_MS - 100);
+      expect(held.leaseLeftMs(at(100, -101))).to.equal(0);
+    });
+
+    it('is over when either clock has passed it: the monotonic one does not count a sleep', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(10, LEASE_MS - 11))).to.equal(1);
+      expect(held.leaseLeftMs(at(10, LEASE_MS - 10))).to.equal(0);
+      expect(held.leaseLeftMs(at(10, 3_600_000))).to.be.below(0);
+    });
+
+    it('is not made longer by a wall clock that runs behind', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(LEASE_MS, -1000))).to.equal(0);
+    });
+
+    it('is as long as the issuer says, in the answer that grants it', () => {
+      held.hydrate(at(0));
+      expect(feed.leaseLengthMs).to.equal(LEASE_MS);
+      held.ask(at(10), answer({ leaseLength: { seconds: 1n, nanos: 500_000_000 } }));
+      expect(feed.leaseLengthMs).to.equal(1500);
+      expect(held.leaseLeftMs(at(10))).to.equal(1500);
+    });
+
+    it('does not begin when the issuer gives none', () => {
+      held.hydrate(at(0));
+      held.ask(at(10), answer({ leaseLength: undefined }));
+      expect(held.leaseLeftMs(at(10))).to.equal(0);
+    });
+
+    it('is not renewed by an answer that says pull, and not taken away either', () => {
+      held.hydrate(at(0));
+      expect(held.ask(at(1000), answer({ head: 900n, pull: true }))).to.equal('pull');
+      expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 1000);
+      expect(feed.applied).to.equal(0n);
+    });
+
+    it('begins after the keys are in place, which are installed before it', () => {
+      held.hydrate(at(0));
+      let leaseWhileInstalling = Number.NaN;
+      held.ask(at(2000), answer({ keySet: keySet(2) }), () => {
+        leaseWhileInstalling = held.leaseLeftMs(at(2000));
+      });
+      expect(leaseWhileInstalling).to.equal(LEASE_MS - 2000);
+      expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS);
+      expect(feed.ask(at(2001)).request.keySetVersion).to.deep.equal(keySet(2).version);
+    });
+
+    it('is not renewed when the keys cannot be installed, and the keys are asked for again', () => {
+      held.hydrate(at(0));
+      const ticket = feed.ask(at(2000));
+      const install = () => {
+        throw new Error('not a key');
+      };
+      expect(() => feed.take(ticket, answer({ keySet: keySet(2) }), install)).to.throw('not a key');
+      expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS - 2000);
+      expect(feed.ask(at(2001)).request.keySetVersion).to.deep.equal(keySet(1).version);
+    });
+
+    it('is not granted before any key set has come', () => {
+      held.ask(at(0), answer({ pull: true }));
+      feed.beginPull();
+      feed.takePart(endOfPull(0n));
+      expect(held.ask(at(1), answer())).to.equal('outdated');
+      expect(feed.hydrated).to.equal(false);
+      expect(held.leaseLeftMs(at(1))).to.equal(0);
+    });
+
+    it('is not granted on a key set that was replaced since the question', () => {
+      held.hydrate(at(0));
+      const ticket = feed.ask(at(1000));
+      const later = feed.ask(at(2000));
+      // Asked at 1000 with set 1; meanwhile a pull-free answer to an earlier question has put set 2 in place.
+      held.ask(at(500), answer({ keySet: keySet(2) }));
+      expect(feed.take(ticket, answer(), () => {})).to.equal('outdated');
+      expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 500);
+      expect(feed.take(later, answer({ keySet: keySet(1) }), () => {})).to.equal('granted');
+    });
+
+    it('installs no keys from an answer without any', () => {
+      held.hydrate(at(0));
+      let installed = 0;
+      held.ask(at(10), answer(), () => {
+        installed += 1;
+      });
+      expect(installed).to.equal(0);
+    });
+  });
+
+  describe('answers', () => {
+    it('bring every entry into the list, known or not, and tell of each', () => {
+      held.hydrate(at(0));
+      const [known, unknown] = [randomUUID(), randomUUID()];
+      feed.hear(broadcast([tokenEntry(known, { sequence: 1n })]));
+      const entries = [tokenEntry(known, { sequence: 1n }), tokenEntry(unknown, { sequence: 2n })];
+      held.ask(at(10), answer({ head: 2n, entries }));
+      expect(revokes(known) && revokes(unknown)).to.equal(true);
+      expect(held.added.slice(1)).to.deep.equal(entries);
+      expect(feed.applied).to.equal(2n);
+    });
+
+    it('name the entry at the head, which the next question names', () => {
+      held.hydrate(at(0));
+      const one = tokenEntry(randomUUID(), { sequence: 1n });
+      held.ask(at(10), answer({ head: 1n, entryIdAtHead: one.entryId, entries: [one] }));
+      expect(feed.ask(at(11)).request.entryIdAtApplied).to.deep.equal(one.entryId);
+    });
+
+    it('that were overtaken bring their entries and nothing else', () => {
+      held.hydrate(at(0));
+      const tokenId = randomUUID();
+      const slow = feed.ask(at(1000));
+      held.ask(at(2000), answer({ head: 5n, horizon: new Date(1000) }));
+      let installed = false;
+      const late = answer({
+        head: 9n,
+        entries: [tokenEntry(tokenId, { sequence: 9n })],
+        keySet: keySet(9),
+        horizon: new Date(KEEP_UNTIL_MS * 2),
+        leaseLength: { seconds: 3600n, nanos: 0 },
+      });
+      const outcome = feed.take(slow, late, () => {
+        installed = true;
+      });
+      expect(outcome).to.equal('outdated');
+      expect(revokes(tokenId)).to.equal(true);
+      expect(feed.applied).to.equal(5n);
+      expect(installed).to.equal(false);
+      expect(feed.horizonMs).to.equal(1000);
+      expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS);
+    });
+
+    it('to one question count once', () => {
+      held.hydrate(at(0));
+      const ticket = feed.ask(at(1000));
+      expect(feed.take(ticket, answer({ head: 1n }), () => {})).to.equal('granted');
+      expect(feed.take(ticket, answer({ head: 2n }), () => {})).to.equal('outdated');
+      expect(feed.applied).to.equal(1n);
+    });
+
+    it('never move the place in the log back', () => {
+      held.hydrate(at(0), 7n);
+      held.ask(at(10), answer({ head: 5n }));
+      expect(feed.applied).to.equal(7n);
+    });
+
+    it('tell the horizon, which never goes back', () => {
+      held.hydrate(at(0));
+      held.ask(at(10), answer({ horizon: new Date(2000) }));
+      held.ask(at(20), answer({ horizon: new Date(1000) }));
+      held.ask(at(30), answer());
+      expect(feed.horizonMs).to.equal(2000);
+    });
+
+    it('drop the entries that the horizon has passed, and no others', () => {
+      held.hydrate(at(0));
+      const [early, late] = [randomUUID(), randomUUID()];
+      const entries = [
+        tokenEntry(early, { sequence: 1n }),
+        tokenEntry(late, { sequence: 2n, keepUntil: new Date(KEEP_UNTIL_MS + 120_000) }),
+      ];
+      held.ask(at(10), answer({ head: 2n, entries }));
+      held.ask(at(20), answer({ head: 2n, horizon: new Date(KEEP_UNTIL_MS + 60_000) }));
+      expect([revokes(early), revokes(late)]).to.deep.equal([false, true]);
+    });
+
+    it('grant nothing when an entry in them cannot be understood', () => {
+      held.hydrate(at(0));
+      const tokenId = randomUUID();
+      const entries = [tokenEntry(tokenId, { sequence: 1n }), entry(9 as EntryKind, 'x', { sequence: 2n })];
+      expect(() => held.ask(at(2000), answer({ head: 2n, entries }))).to.throw(RangeError);
+      expect(feed.applied).to.equal(0n);
+      expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS - 2000);
+      expect(revokes(tokenId)).to.equal(true);
+    });
+  });
+
+  describe('broadcasts', () => {
+    beforeEach(() => held.hydrate(at(0), 3n));
+
+    it('count at once, in any order, and never move the place in the log', () => {
+      const [fourth, fifth] = [randomUUID(), randomUUID()];
+      feed.hear(broadcast([tokenEntry(fifth, { sequence: 5n })]));
+      feed.hear(broadcast([tokenEntry(fourth, { sequence: 4n })]));
+      expect(revokes(fourth) && revokes(fifth)).to.equal(true);
+      expect(held.told).to.deep.equal(['entry', 'entry']);
+      expect(feed.applied).to.equal(3n);
+      expect(feed.ask(at(1)).request.applied).to.equal(3n);
+    });
+
+    it('never renew the lease', () => {
+      feed.hear(broadcast([tokenEntry(randomUUID(), { sequence: 4n })]));
+      expect(held.leaseLeftMs(at(LEASE_MS))).to.equal(0);
+    });
+
+    it('call for a question when one before them is missing', () => {
+      const heard = (sequence: bigint) =>
+        feed.hear(broadcast([tokenEntry(randomUUID(), { sequence })])).askNow;
+      expect(heard(4n)).to.equal(false);
+      expect(heard(5n)).to.equal(false);
+      expect(heard(7n)).to.equal(true);
+      expect(heard(8n)).to.equal(false);
+      expect(heard(6n)).to.equal(false);
+      expect(heard(8n)).to.equal(false);
+    });
+
+    it('are expected to go on from where an answer ended', () => {
+      held.ask(at(1), answer({ head: 20n }));
+      expect(feed.hear(broadcast([tokenEntry(randomUUID(), { sequence: 21n })])).askNow).to.equal(false);
+      expect(feed.hear(broadcast([tokenEntry(randomUUID(), { sequence: 23n })])).askNow).to.equal(true);
+    });
+
+    it('of another epoch are ignored', () => {
+      const tokenId = randomUUID();
+      const heard = feed.hear(
+        broadcast([tokenEntry(tokenId, { sequence: 99n, acknowledge: true })], OTHER_EPOCH),
+      );
+      expect(heard).to.deep.equal({ taken: false, askNow: false });
+      expect(revokes(tokenId)).to.equal(false);
+      expect(feed.ask(at(1)).request.seen).to.deep.equal([]);
+      expect(held.leaseLeftMs(at(0))).to.equal(LEASE_MS);
+    });
+  });
+
+  describe('acknowledgements', () => {
+    const heard = (acknowledge: boolean) => {
+      const one = tokenEntry(randomUUID(), { sequence: 1n, acknowledge });
+      return { ...feed.hear(broadcast([one])), id: one.entryId };
+    };
+    beforeEach(() => held.hydrate(at(0)));
+
+    it('are asked for with the next question, which is due at once', () => {
+      const { askNow, id } = heard(true);
+      expect(askNow).to.equal(true);
+      expect(feed.ask(at(1)).request.seen).to.deep.equal([id]);
+    });
+
+    it('are not sent for entries that ask for none', () => {
+      expect(heard(false).askNow).to.equal(false);
+      expect(feed.ask(at(1)).request.seen).to.deep.equal([]);
+    });
+
+    it('are sent again until a question that carried them was answered', () => {
+      const { id } = heard(true);
+      feed.ask(at(1));
+      expect(feed.ask(at(2)).request.seen).to.deep.equal([id]);
+      const ticket = feed.ask(at(3));
+      const { id: second } = heard(true);
+      feed.take(ticket, answer(), () => {});
+      expect(feed.ask(at(4)).request.seen).to.deep.equal([second]);
+    });
+
+    it('are sent again when the answer was overtaken by one that did not carry them', () => {
+      const before = feed.ask(at(1));
+      const { id } = heard(true);
+      feed.take(before, answer(), () => {});
+      expect(feed.ask(at(2)).request.seen).to.deep.equal([id]);
+    });
+
+    it('are no more than the limit in one question', () => {
+      for (let count = 0; count < ACKNOWLEDGEMENTS_MAX + 5; count += 1) heard(true);
+      expect(feed.ask(at(1)).request.seen).to.have.length(ACKNOWLEDGEMENTS_MAX);
+    });
+
+    it('are sent once for an entry that is broadcast twice', () => {
+      const one = tokenEntry(randomUUID(), { sequence: 1n, acknowledge: true });
+      feed.hear(broadcast([one]));
+      feed.hear(broadcast([one]));
+      expect(feed.ask(at(1)).request.seen).to.deep.equal([one.entryId]);
+    });
+  });
+
+  describe('pull', () => {
+    it('leaves nothing behind when it breaks', () => {
+      held.hydrate(at(0));
+      const tokenId = randomUUID();
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(tokenId)));
+      feed.abandonPull();
+      expect(feed.list.size).to.equal(0);
+      // What comes of it later belongs to nothing.
+      expect(feed.takePart(endOfPull(9n))).to.equal(false);
+      expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
+      expect(held.told).to.deep.equal([]);
+    });
+
+    it('forgets the parts of an unfinished one when it begins anew', () => {
+      held.hydrate(at(0));
+      const [early, late] = [randomUUID(), randomUUID()];
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(early)));
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(late)));
+      expect(feed.takePart(endOfPull(1n))).to.equal(true);
+      expect([revokes(early), revokes(late)]).to.deep.equal([false, true]);
+    });
+
+    it('counts whole: packed identifiers, entries and the place in the log at once', () => {
+      held.hydrate(at(0));
+      const [token, session] = [randomUUID(), randomUUID()];
+      const packed = (kind: EntryKind, id: string): PullResponse => ({
+        part: { $case: 'packed', value: { kind, keepUntil: new Date(KEEP_UNTIL_MS), ids: bytesOf(id) } },
+      });
+      feed.beginPull();
+      feed.takePart(packed(EntryKind.ENTRY_KIND_TOKEN, token));
+      feed.takePart(packed(EntryKind.ENTRY_KIND_SESSION, session));
+      feed.takePart(partOf(entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })));
+      expect(feed.list.size).to.equal(0);
+      const last = Buffer.alloc(16, 8);
+      expect(feed.takePart(endOfPull(8n, last))).to.equal(true);
+      expect(feed.list.size).to.equal(3);
+      expect(revokes(token)).to.equal(true);
+      expect(feed.list.revokes(claims({ sessionId: session }))).to.equal(true);
+      expect(feed.list.revokes(claims({ generation: 3n }))).to.equal(true);
+      expect(feed.ask(at(1)).request).to.deep.include({ applied: 8n, entryIdAtApplied: last });
+      expect(held.told).to.deep.equal(['filled']);
+    });
+
+    it('adds to what is known, and moves no place back, when it is older', () => {
+      held.hydrate(at(0), 9n, Buffer.alloc(16, 9));
+      const [heard, pulled] = [randomUUID(), randomUUID()];
+      feed.hear(broadcast([tokenEntry(heard, { sequence: 10n })]));
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(pulled, { sequence: 4n })));
+      feed.takePart(endOfPull(4n, Buffer.alloc(16, 4)));
+      expect(revokes(heard) && revokes(pulled)).to.equal(true);
+      expect(feed.ask(at(1)).request).to.deep.include({ applied: 9n, entryIdAtApplied: Buffer.alloc(16, 9) });
+    });
+
+    it('counts for nothing when it speaks of another epoch', () => {
+      held.hydrate(at(0));
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(randomUUID())));
+      expect(feed.takePart(endOfPull(5n, NOTHING, OTHER_EPOCH))).to.equal(false);
+      expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
+    });
+
+    it('counts for nothing when the epoch changed while it ran', () => {
+      held.hydrate(at(0));
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(randomUUID())));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      expect(feed.takePart(endOfPull(5n, NOTHING, OTHER_EPOCH))).to.equal(false);
+      expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
+    });
+
+    it('fails on a part that is of no known kind, instead of leaving it out', () => {
+      held.hydrate(at(0));
+      feed.beginPull();
+      expect(() => feed.takePart({ part: undefined })).to.throw(RangeError);
+      feed.abandonPull();
+      expect(feed.applied).to.equal(0n);
+    });
+
+    it('does not move the place in the log when a part in it cannot be used', () => {
+      held.hydrate(at(0));
+      feed.beginPull();
+      const value = { kind: EntryKind.ENTRY_KIND_TOKEN, keepUntil: new Date(0), ids: Buffer.alloc(15) };
+      expect(() => feed.takePart({ part: { $case: 'packed', value } })).to.throw(RangeError);
+      expect(feed.applied).to.equal(0n);
+    });
+  });
+
+  describe('that sees another epoch', () => {
+    const tokenId = randomUUID();
+    beforeEach(() => {
+      held.hydrate(at(0), 3n, Buffer.alloc(16, 3));
+      feed.hear(broadcast([tokenEntry(tokenId, { sequence: 4n, acknowledge: true })]));
+      held.told.length = 0;
+    });
+
+    it('drops lease, list and place, and says so before anything of the new one counts', () => {
+      const fresh = tokenEntry(randomUUID(), { sequence: 1n });
+      const outcome = held.ask(
+        at(10),
+        answer({ epoch: OTHER_EPOCH, head: 1n, entries: [fresh], keySet: keySet(2) }),
+      );
+      expect(outcome).to.equal('pull');
+      expect(held.told).to.deep.equal(['epoch', 'entry']);
+      expect(held.leaseLeftMs(at(10))).to.equal(0);
+      expect(feed.hydrated).to.equal(false);
+      expect(revokes(tokenId)).to.equal(false);
+      expect(feed.ask(at(11)).request).to.deep.include({
+        epoch: OTHER_EPOCH,
+        applied: 0n,
+        entryIdAtApplied: NOTHING,
+        keySetVersion: keySet(2).version,
+        seen: [],
+      });
+    });
+
+    it('asks for the keys of the new one, although it has keys of the old one', () => {
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true }));
+      expect(feed.ask(at(11)).request.keySetVersion).to.deep.equal(NOTHING);
+    });
+
+    it('is not led back by an answer that was overtaken', () => {
+      const slow = feed.ask(at(5));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      expect(feed.take(slow, answer({ head: 3n, entries: [tokenEntry(randomUUID())] }), () => {})).to.equal(
+        'outdated',
+      );
+      expect(feed.ask(at(11)).request.epoch).to.deep.equal(OTHER_EPOCH);
+      expect(feed.list.size).to.equal(0);
+    });
+
+    it('is granted nothing by an answer to a question that it asked before', () => {
+      const slow = feed.ask(at(20));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      const outcome = feed.take(slow, answer({ epoch: OTHER_EPOCH, head: 9n, keySet: keySet(2) }), () => {});
+      expect(outcome).to.equal('pull');
+      expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
+    });
+
+    it('trusts the new list once it was pulled and synced', () => {
+      held.hydrate(at(20), 1n, Buffer.alloc(16, 7), OTHER_EPOCH);
+      expect(feed.hydrated).to.equal(true);
+      expect(held.leaseLeftMs(at(20))).to.equal(LEASE_MS);
+      expect(feed.hear(broadcast([tokenEntry(tokenId, { sequence: 4n })], EPOCH)).taken).to.equal(false);
+    });
+  });
+
+  describe('whatever happens between it and the log', () => {
+    type Step =
+      | { do: 'commit' }
+      | { do: 'hear' | 'answer' | 'take'; which: number }
+      | { do: 'ask' | 'pull' | 'part' | 'break' | 'epoch' | 'lose' }
+      | { do: 'pass' | 'wall'; ms: number };
+    const steps = fc.array(
+      fc.oneof(
+        { weight: 3, arbitrary: fc.record({ do: fc.constant('commit' as const) }) },
+        { weight: 5, arbitrary: fc.record({ do: fc.constant('ask' as const) }) },
+        {
+          weight: 14,
+          arbitrary: fc.record({ do: fc.constantFrom('answer' as const, 'take' as const), which: fc.nat(4) }),
+        },
+        { weight: 3, arbitrary: fc.record({ do: fc.constant('hear' as const), which: fc.nat(9) }) },
+        { weight: 4, arbitrary: fc.record({ do: fc.constant('pull' as const) }) },
+        { weight: 12, arbitrary: fc.record({ do: fc.constant('part' as const) }) },
+        { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('break' as const, 'lose' as const) }) },
+        { weight: 1, arbitrary: fc.record({ do: fc.constant('epoch' as const) }) },
+        {
+          weight: 6,
+          arbitrary: fc.record({ do: fc.constant('pass' as const), ms: fc.integer({ min: 1, max: 4000 }) }),
+        },
+        {
+          weight: 2,
+          arbitrary: fc.record({
+            do: fc.constant('wall' as const),
+            ms: fc.integer({ min: -9000, max: 9000 }),
+          }),
+        },
+      ),
+      { maxLength: 120 },
+    );
+
+    it('is trusted with nothing missing that was committed longer ago than the lease is long', () => {
+      let trusted = 0;
+      const run = (all: readonly Step[]): void => {
+        const follower = new ListenedFeed();
+        const log = new ModelLog();
+        const committed: { tokenId: string; epoch: Buffer; atMs: number }[] = [];
+        const heardable: { epoch: Buffer; entries: ReturnType<ModelLog['append']>[] }[] = [];
+        let asked: SyncTicket[] = [];
+        let answered: { ticket: SyncTicket; response: SyncResponse }[] = [];
+        let coming: PullResponse[] = [];
+        let epochAtMs = 0;
+        let nowMs = 0;
+        let jumpMs = 0;
+        for (let round = 0; round < 2; round += 1) {
+          const ticket = follower.feed.ask(at(round - 2));
+          follower.feed.take(ticket, log.answer(ticket.request, 2), () => {});
+          follower.feed.beginPull();
+          for (const part of log.parts()) follower.feed.takePart(part);
+        }
+        for (const step of all) {
+          const moment = at(nowMs, jumpMs);
+          switch (step.do) {
+            case 'commit': {
+              const tokenId = randomUUID();
+              heardable.push({ epoch: log.epoch, entries: [log.append(tokenId)] });
+              committed.push({ tokenId, epoch: log.epoch, atMs: nowMs });
+              break;
+            }
+            case 'epoch':
+              log.beginEpoch();
+              epochAtMs = nowMs;
+              break;
+            case 'hear': {
+              const message = heardable[step.which % heardable.length];
+              if (message !== undefined) follower.feed.hear(message);
+              break;
+            }
+            case 'ask':
+              asked.push(follower.feed.ask(moment));
+              break;
+            case 'answer': {
+              const [ticket] = asked.splice(step.which % Math.max(1, asked.length), 1);
+              if (ticket !== undefined) answered.push({ ticket, response: log.answer(ticket.request, 2) });
+              break;
+            }
+            case 'take': {
+              const [taken] = answered.splice(step.which % Math.max(1, answered.length), 1);
+              if (taken !== undefined) follower.feed.take(taken.ticket, taken.response, () => {});
+              break;
+            }
+            case 'pull':
+              follower.feed.beginPull();
+              coming = log.parts();
+              break;
+            case 'part': {
+              const next = coming.shift();
+              if (next !== undefined) follower.feed.takePart(next);
+              break;
+            }
+            case 'break':
+              follower.feed.abandonPull();
+              break;
+            case 'lose':
+              asked = [];
+              answered = [];
+              break;
+            case 'pass':
+              nowMs += step.ms;
+              break;
+            case 'wall':
+              jumpMs += step.ms;
+              break;
+            default:
+          }
+          const { feed: after } = follower;
+          if (follower.leaseLeftMs(at(nowMs, jumpMs)) <= 0) continue;
+          trusted += 1;
+          const boundMs = nowMs - LEASE_MS;
+          const followed = after.ask(at(nowMs)).request.epoch;
+          if (epochAtMs <= boundMs)
+            expect(followed.equals(log.epoch), 'follows an epoch that is over').to.equal(true);
+          for (const { tokenId, epoch, atMs } of committed) {
+            if (!epoch.equals(followed) || atMs > boundMs) continue;
+            expect(after.list.revokes(claims({ tokenId })), `misses what was committed at ${atMs}`).to.equal(
+              true,
+            );
+          }
+        }
+      };
+      fc.assert(fc.property(steps, run), { numRuns: 1500 });
+      expect(trusted).to.be.above(1000);
+    });
+
+    it('holds everything up to its place in the log', () => {
+      fc.assert(
+        fc.property(
+          fc.array(fc.constantFrom('commit', 'sync', 'hear', 'pull'), { maxLength: 60 }),
+          (names) => {
+            const follower = new ListenedFeed();
+            const log = new ModelLog();
+            const tokenIds: string[] = [];
+            for (const [index, name] of names.entries()) {
+              if (name === 'commit') {
+                const tokenId = randomUUID();
+                log.append(tokenId);
+                tokenIds.push(tokenId);
+              } else if (name === 'hear') {
+                const last = log.entries.at(-1);
+                if (last !== undefined) follower.feed.hear({ epoch: log.epoch, entries: [last] });
+              } else if (name === 'pull') {
+                follower.feed.beginPull();
+                for (const part of log.parts()) follower.feed.takePart(part);
+              } else {
+                const ticket = follower.feed.ask(at(index));
+                follower.feed.take(ticket, log.answer(ticket.request, 2), () => {});
+              }
+              for (const tokenId of tokenIds.slice(0, Number(follower.feed.applied))) {
+                expect(follower.feed.list.revokes(claims({ tokenId }))).to.equal(true);
+              }
+            }
+          },
+        ),
+      );
+    });
+  });
+});

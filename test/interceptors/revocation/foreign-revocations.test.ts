@@ -1,0 +1,191 @@
+/** Revocations of what another issuer has issued: in the list, in the index of verified tokens, and in the claims. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { isRevokedBy, RevocationList } from '../../../interceptors/src/revocation/list.js';
+import { VerifiedTokens } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { readClaims, type TokenClaims, type TokenOrigin } from '../../../interceptors/src/token/claims.js';
+import type { Entry } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { claims, entry, ISSUER, KEEP_UNTIL_MS, NOW_SECONDS, verifiedToken } from '../tokens-support.js';
+
+const OTHER = 'https://other.example';
+const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER } = EntryKind;
+
+const origin: TokenOrigin = {
+  issuer: OTHER,
+  subject: 'alice',
+  sessionId: 'session 1',
+  tokenId: 'token 1',
+  issuedAtSeconds: NOW_SECONDS - 20,
+};
+
+function foreign(kind: EntryKind, key: string, over: Partial<Entry> = {}): Entry {
+  return entry(kind, key, { issuer: OTHER, ...over });
+}
+
+function cutOff(key: string, seconds: number, over: Partial<Entry> = {}): Entry {
+  return foreign(ENTRY_KIND_USER, key, { cutOffTime: new Date(seconds * 1000), ...over });
+}
+
+/** What the list says, what one entry says, and what the index finds must be the same. */
+function isRevoked(of: Partial<TokenClaims>, ...entries: Entry[]): boolean {
+  const list = new RevocationList();
+  for (const one of entries) list.add(one);
+  const tokens = new VerifiedTokens();
+  const token = verifiedToken(of);
+  tokens.add(token);
+  tokens.add(verifiedToken());
+  const answers = [
+    list.revokes(claims(of)),
+    entries.some((one) => isRevokedBy(claims(of), one)),
+    entries.some((one) => tokens.hitBy(one).includes(token)),
+  ];
+  expect(new Set(answers), JSON.stringify(answers)).to.have.property('size', 1);
+  for (const one of entries) expect(tokens.hitBy(one).filter((hit) => hit !== token)).to.deep.equal([]);
+  return answers[0] === true;
+}
+
+describe('an entry of another issuer', () => {
+  const derived = { origin, actors: ['payment'], ancestors: [randomUUID()] };
+  const itsOwn = {
+    issuer: OTHER,
+    subject: 'alice',
+    sessionId: 'session 1',
+    tokenId: 'token 1',
+    issuedAtSeconds: NOW_SECONDS - 20,
+    isForeign: true,
+  };
+
+  for (const [name, token] of Object.entries({
+    'its own token': itsOwn,
+    'a token derived from it': derived,
+  })) {
+    it(`revokes ${name} by its id, its session and its user`, () => {
+      expect(isRevoked(token, foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.equal(true);
+      expect(isRevoked(token, foreign(ENTRY_KIND_SESSION, 'session 1'))).to.equal(true);
+      expect(isRevoked(token, cutOff('alice', NOW_SECONDS))).to.equal(true);
+    });
+
+    it(`does not revoke ${name} by the ids of others, of another kind or of another issuer`, () => {
+      const others = [
+        foreign(ENTRY_KIND_TOKEN, 'token 2'),
+        foreign(ENTRY_KIND_TOKEN, 'session 1'),
+        foreign(ENTRY_KIND_SESSION, 'token 1'),
+        cutOff('bob', NOW_SECONDS),
+        foreign(ENTRY_KIND_TOKEN, 'token 1', { issuer: `${OTHER}/` }),
+        cutOff('alice', NOW_SECONDS, { issuer: 'https://third.example' }),
+      ];
+      for (const one of others) expect(isRevoked(token, one)).to.equal(false);
+    });
+
+    it(`revokes ${name} up to the cut-off, the very second included, and no later ones`, () => {
+      expect(isRevoked(token, cutOff('alice', NOW_SECONDS - 20))).to.equal(true);
+      expect(isRevoked(token, cutOff('alice', NOW_SECONDS - 21))).to.equal(false);
+      // A cut-off within a second takes the whole second.
+      expect(isRevoked(token, cutOff('alice', NOW_SECONDS - 20.5))).to.equal(true);
+    });
+  }
+
+  it('combines with others by the latest cut-off, in whatever order they come', () => {
+    const [early, late] = [cutOff('alice', NOW_SECONDS - 60), cutOff('alice', NOW_SECONDS)];
+    expect(isRevoked(derived, early, late)).to.equal(true);
+    expect(isRevoked(derived, late, early)).to.equal(true);
+    expect(isRevoked(derived, early)).to.equal(false);
+  });
+
+  it('does not touch a token of ours with the same words', () => {
+    const ours = { subject: 'alice', sessionId: 'session 1', tokenId: 'token 1' };
+    expect(isRevoked(ours, foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.equal(false);
+    expect(isRevoked(ours, foreign(ENTRY_KIND_SESSION, 'session 1'))).to.equal(false);
+    expect(isRevoked(ours, cutOff('alice', NOW_SECONDS))).to.equal(false);
+  });
+
+  it('is not confused by where the issuer ends and the identifier begins', () => {
+    const token = { ...derived, origin: { ...origin, issuer: 'a b', tokenId: 'c' } };
+    expect(isRevoked(token, foreign(ENTRY_KIND_TOKEN, 'b c', { issuer: 'a' }))).to.equal(false);
+    expect(isRevoked(token, foreign(ENTRY_KIND_TOKEN, 'c', { issuer: 'a b' }))).to.equal(true);
+  });
+
+  it('is kept until its time by the horizon, and counted', () => {
+    const list = new RevocationList();
+    list.add(foreign(ENTRY_KIND_TOKEN, 'token 1'));
+    list.add(cutOff('alice', NOW_SECONDS));
+    list.add(cutOff('alice', NOW_SECONDS - 5, { keepUntil: new Date(KEEP_UNTIL_MS + 5000) }));
+    expect(list.size).to.equal(2);
+    list.dropUntil(KEEP_UNTIL_MS - 1);
+    expect(list.size).to.equal(2);
+    list.dropUntil(KEEP_UNTIL_MS);
+    expect(list.size).to.equal(1);
+    expect(list.revokes(claims(derived))).to.equal(true);
+    list.dropUntil(KEEP_UNTIL_MS + 5000);
+    expect(list.size).to.equal(0);
+    expect(list.revokes(claims(derived))).to.equal(false);
+  });
+
+  it('is an error when it is a client or a key, or a user without a cut-off', () => {
+    const list = new RevocationList();
+    expect(() => list.add(foreign(EntryKind.ENTRY_KIND_CLIENT, 'x'))).to.throw(RangeError);
+    expect(() => list.add(foreign(EntryKind.ENTRY_KIND_KEY, 'x'))).to.throw(RangeError);
+    expect(() => list.add(foreign(ENTRY_KIND_USER, 'x'))).to.throw(RangeError);
+    expect(list.size).to.equal(0);
+  });
+
+  it('no longer finds a token that was forgotten', () => {
+    const tokens = new VerifiedTokens();
+    const token = verifiedToken(derived);
+    tokens.add(token);
+    tokens.remove(token);
+    expect(tokens.hitBy(foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.deep.equal([]);
+  });
+});
+
+describe('the claim `origin`', () => {
+  const { issuer: iss, subject: sub, sessionId: sid, tokenId: jti, issuedAtSeconds: iat } = origin;
+  const plain = { iss, sub, sid, jti, iat };
+  const payload = (claim: unknown, over: object = {}) => ({
+    iss: ISSUER,
+    aud: ['inventory'],
+    sub: `${OTHER}#alice`,
+    client_id: 'payment',
+    iat: NOW_SECONDS - 10,
+    exp: NOW_SECONDS + 290,
+    jti: randomUUID(),
+    scope: 'inventory.read',
+    clients: [['payment', 1]],
+    act: { sub: 'payment' },
+    origin: claim,
+    ...over,
+  });
+  const read = (claim: unknown, over: object = {}) =>
+    readClaims(JSON.parse(JSON.stringify(payload(claim, over))), 'key-1', {
+      issuer: ISSUER,
+      audience: 'inventory',
+      nowSeconds: NOW_SECONDS,
+    });
+
+  it('is read, with a session and without', () => {
+    expect(read(plain)).to.deep.include({ origin });
+    const { sid: _sid, ...without } = plain;
+    expect(read(without)).to.deep.include({ origin: { ...origin, sessionId: undefined } });
+  });
+
+  it('is refused when anything in it is missing or of another type', () => {
+    const bad: unknown[] = [null, [], 'alice', {}];
+    for (const name of ['iss', 'sub', 'jti', 'iat']) {
+      bad.push({ ...plain, [name]: undefined }, { ...plain, [name]: [] }, { ...plain, [name]: '' });
+    }
+    bad.push({ ...plain, sid: 1 }, { ...plain, iat: 1.5 }, { ...plain, sub: 'x'.repeat(256) });
+    for (const claim of bad) expect(read(claim), JSON.stringify(claim)).to.deep.equal({ fault: 'origin' });
+  });
+
+  it('is refused in a token that was not exchanged, and when it is this issuer', () => {
+    expect(read(plain, { act: undefined, ancestors: undefined })).to.deep.equal({ fault: 'origin' });
+    expect(read({ ...plain, iss: ISSUER })).to.deep.equal({ fault: 'origin' });
+  });
+
+  it('is refused when the token outlives what the origin could have lived: its revocation may be gone', () => {
+    expect(read({ ...plain, iat: NOW_SECONDS + 290 - 3600 })).to.deep.include({ keyId: 'key-1' });
+    expect(read({ ...plain, iat: NOW_SECONDS + 290 - 3601 })).to.deep.equal({ fault: 'origin' });
+  });
+});

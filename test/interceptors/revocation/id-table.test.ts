@@ -1,0 +1,114 @@
+/** The table of identifiers is a set, whatever is put into it. */
+
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { IdTable } from '../../../interceptors/src/revocation/id-table.js';
+
+type Id = readonly [number, number, number, number];
+
+const anyId: fc.Arbitrary<Id> = fc
+  .tuple(
+    ...([0, 1, 2, 3].map(() => fc.integer({ min: 0, max: 0xffffffff })) as [
+      fc.Arbitrary<number>,
+      fc.Arbitrary<number>,
+      fc.Arbitrary<number>,
+      fc.Arbitrary<number>,
+    ]),
+  )
+  .filter((id) => id.some((word) => word !== 0));
+
+/** Identifiers that all belong in a few neighbouring slots, the last ones of the table among them. */
+const crowdedId: fc.Arbitrary<Id> = fc
+  .tuple(
+    fc.constantFrom(0, 1, 0x7fffffff, 0xffffffff, 0xfffffffe),
+    fc.nat(5),
+    fc.constantFrom(0, 1, 0xffffffff),
+    fc.nat(5),
+  )
+  .filter((id) => id.some((word) => word !== 0));
+
+function holdsLikeASet(ids: readonly Id[], absent: readonly Id[]): void {
+  const table = new IdTable();
+  const model = new Set<string>();
+  for (const id of ids) {
+    expect(table.has(...id)).to.equal(model.has(id.join()));
+    expect(table.add(...id)).to.equal(!model.has(id.join()));
+    model.add(id.join());
+    expect(table.size).to.equal(model.size);
+  }
+  for (const id of [...ids, ...absent]) expect(table.has(...id), id.join()).to.equal(model.has(id.join()));
+}
+
+describe('an id table', () => {
+  it('answers like a set of the same identifiers', () => {
+    fc.assert(fc.property(fc.array(anyId, { maxLength: 300 }), fc.array(anyId), holdsLikeASet));
+  });
+
+  it('answers like a set when everything collides', () => {
+    fc.assert(
+      fc.property(
+        fc.array(crowdedId, { maxLength: 200 }),
+        fc.array(crowdedId, { maxLength: 20 }),
+        holdsLikeASet,
+      ),
+    );
+  });
+
+  it('tells identifiers apart that differ in one bit', () => {
+    const id: Id = [0x12345678, 0x9abcdef0, 0x0fedcba9, 0x87654321];
+    const table = new IdTable();
+    table.add(...id);
+    for (let bit = 0; bit < 128; bit += 1) {
+      const other = id.map((word, index) => (index === bit >> 5 ? (word ^ (1 << (bit & 31))) >>> 0 : word));
+      const [a = 0, b = 0, c = 0, d = 0] = other;
+      expect(table.has(a, b, c, d), `bit ${bit}`).to.equal(false);
+    }
+  });
+
+  it('keeps what it held while it grows, at every size', () => {
+    const table = new IdTable();
+    const ids = Array.from(
+      { length: 5000 },
+      (_, index): Id => [Math.imul(index + 1, 0x9e3779b1) >>> 0, index, 7, index],
+    );
+    for (const [index, id] of ids.entries()) {
+      expect(table.add(...id)).to.equal(true);
+      const first = ids[0] ?? id;
+      expect(table.has(...first) && table.has(...id), `after ${index + 1}`).to.equal(true);
+    }
+    expect(table.size).to.equal(ids.length);
+    for (const id of ids) expect(table.has(...id)).to.equal(true);
+  });
+
+  it('always has a free slot, so that a search for what is absent ends', () => {
+    const table = new IdTable();
+    for (let count = 1; count <= 1000; count += 1) {
+      table.add(count, count, 0, 0);
+      expect(table.bytes / 16).to.be.above(table.size);
+      expect(table.has(count, count, 1, 1)).to.equal(false);
+    }
+  });
+
+  it('takes at most 26 bytes for each of many identifiers, however many there are', () => {
+    const table = new IdTable();
+    for (let index = 1; index <= 300_000; index += 1) {
+      table.add(Math.imul(index, 0x9e3779b1) >>> 0, index, 0, index);
+      if (index >= 1000 && index % 97 === 0) expect(table.bytes / table.size, `${index}`).to.be.at.most(26);
+    }
+  });
+
+  it('never copies more than a small part of itself at once: growing must not pause the process', () => {
+    const table = new IdTable();
+    let before = table.bytes;
+    for (let index = 1; index <= 150_000; index += 1) {
+      table.add(Math.imul(index, 0x9e3779b1) >>> 0, index, 0, index);
+      if (table.bytes - before > 64 * 1024) expect.fail(`${table.bytes - before} bytes more after ${index}`);
+      before = table.bytes;
+    }
+  });
+
+  it('does not hold what was never added', () => {
+    expect(new IdTable().has(1, 2, 3, 4)).to.equal(false);
+    expect(new IdTable().size).to.equal(0);
+  });
+});

@@ -1,0 +1,375 @@
+/** What was taken back stays taken back, for as long as it could matter and no longer. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import {
+  isRevokedBy,
+  ListFullError,
+  RevocationList,
+  TABLE_SPAN_MS,
+  uuidOf,
+} from '../../../interceptors/src/revocation/list.js';
+import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import {
+  bytesOf,
+  claims,
+  entry,
+  foreignEntry,
+  ISSUER,
+  KEEP_UNTIL_MS,
+  NOW_SECONDS,
+  tokenEntry,
+} from '../tokens-support.js';
+
+const MINUTE_MS = 60_000;
+const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY } =
+  EntryKind;
+
+// A few identifiers, so that entries and tokens meet often.
+const UUIDS = Array.from({ length: 6 }, () => randomUUID() as string);
+const NAMES = ['alice', 'bob', 'payment', 'key-1', ''];
+
+const anyUuid = fc.constantFrom(...UUIDS);
+const anyName = fc.constantFrom(...NAMES);
+const anyGeneration = fc.bigInt(0n, 4n);
+const anyIssuer = fc.constantFrom(ISSUER, 'https://other.example');
+const anySeconds = fc.integer({ min: NOW_SECONDS - 2, max: NOW_SECONDS + 2 });
+const anyOwnEntry: fc.Arbitrary<Entry> = fc
+  .record({
+    kind: fc.constantFrom(
+      ENTRY_KIND_TOKEN,
+      ENTRY_KIND_SESSION,
+      ENTRY_KIND_USER,
+      ENTRY_KIND_CLIENT,
+      ENTRY_KIND_KEY,
+    ),
+    uuid: anyUuid,
+    name: anyName,
+    minGeneration: anyGeneration,
+    afterMs: fc.nat(10 * MINUTE_MS),
+  })
+  .map(({ kind, uuid, name, minGeneration, afterMs }) =>
+    entry(kind, kind === ENTRY_KIND_TOKEN || kind === ENTRY_KIND_SESSION ? bytesOf(uuid) : name, {
+      minGeneration,
+      keepUntil: new Date(KEEP_UNTIL_MS + afterMs),
+    }),
+  );
+const anyForeignEntry = fc
+  .tuple(
+    fc.constantFrom(ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER),
+    anyIssuer,
+    fc.oneof(anyUuid, anyName),
+    anySeconds,
+    fc.nat(10 * MINUTE_MS),
+  )
+  .map(([kind, issuer, text, seconds, afterMs]) =>
+    foreignEntry(kind, issuer, text, seconds, {
+      keepUntil: new Date(KEEP_UNTIL_MS + afterMs),
+    }),
+  );
+const anyEntry = fc.oneof({ weight: 3, arbitrary: anyOwnEntry }, { weight: 1, arbitrary: anyForeignEntry });
+const anyOrigin = fc.record({
+  issuer: anyIssuer,
+  subject: anyName,
+  sessionId: fc.option(fc.oneof(anyUuid, anyName), { nil: undefined }),
+  tokenId: fc.oneof(anyUuid, anyName),
+  issuedAtSeconds: anySeconds,
+});
+const anyClaims = fc
+  .record({
+    tokenId: anyUuid,
+    sessionId: fc.option(anyUuid, { nil: undefined }),
+    subject: anyName,
+    keyId: anyName,
+    generation: fc.option(anyGeneration, { nil: undefined }),
+    ancestors: fc.array(anyUuid, { maxLength: 2 }),
+    issuedAtSeconds: anySeconds,
+    origin: fc.option(anyOrigin, { nil: undefined }),
+    clients: fc.array(fc.tuple(anyName, anyGeneration), { maxLength: 2 }),
+  })
+  .map(claims);
+
+/** Whether one of the entries revokes the token: the definition, with nothing clever in it. */
+function isRevoked(entries: readonly Entry[], token: ReturnType<typeof claims>): boolean {
+  return entries.some(({ kind, key, minGeneration, issuer, cutOffTime }) => {
+    const text = Buffer.from(key).toString();
+    if (issuer !== '') {
+      return [token, token.origin].some((root) => {
+        if (root?.issuer !== issuer) return false;
+        if (kind === ENTRY_KIND_TOKEN) return root.tokenId === text;
+        if (kind === ENTRY_KIND_SESSION) return root.sessionId === text;
+        return root.subject === text && root.issuedAtSeconds * 1000 <= (cutOffTime?.getTime() ?? 0);
+      });
+    }
+    switch (kind) {
+      case ENTRY_KIND_TOKEN:
+        return [token.tokenId, ...token.ancestors].some((id) => bytesOf(id).equals(key));
+      case ENTRY_KIND_SESSION:
+        return token.sessionId !== undefined && bytesOf(token.sessionId).equals(key);
+      case ENTRY_KIND_USER:
+        return token.generation !== undefined && token.subject === text && token.generation < minGeneration;
+      case ENTRY_KIND_CLIENT:
+        return token.clients.some(([id, generation]) => id === text && generation < minGeneration);
+      default:
+        return token.keyId === text;
+    }
+  });
+}
+
+function listOf(entries: Iterable<Entry>): RevocationList {
+  const list = new RevocationList();
+  for (const each of entries) list.add(each);
+  return list;
+}
+
+describe('a revocation list', () => {
+  it('revokes exactly the tokens that one of its entries revokes', () => {
+    fc.assert(
+      fc.property(fc.array(anyEntry, { maxLength: 12 }), anyClaims, (entries, token) => {
+        expect(listOf(entries).revokes(token)).to.equal(isRevoked(entries, token));
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('agrees with what one entry says of one token', () => {
+    fc.assert(
+      fc.property(anyEntry, anyClaims, (one, token) => {
+        expect(isRevokedBy(token, one)).to.equal(isRevoked([one], token));
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('does not mind in which order and how often entries come', () => {
+    fc.assert(
+      fc.property(
+        fc.array(anyEntry, { maxLength: 8 }),
+        fc.array(fc.nat()),
+        anyClaims,
+        (entries, order, token) => {
+          const shuffled = [
+            ...entries,
+            ...order.flatMap((at) => entries[at % entries.length] ?? []),
+          ].reverse();
+          expect(listOf(shuffled).revokes(token)).to.equal(listOf(entries).revokes(token));
+        },
+      ),
+    );
+  });
+
+  it('that takes over another one revokes what entries of both would, until when they would', () => {
+    fc.assert(
+      fc.property(
+        fc.array(anyEntry, { maxLength: 12 }),
+        fc.array(anyEntry, { maxLength: 12 }),
+        fc.nat(11 * MINUTE_MS),
+        anyClaims,
+        (own, others, afterMs, token) => {
+          const [list, both] = [listOf(own), listOf([...own, ...others])];
+          list.takeOver(listOf(others));
+          expect(list.size).to.equal(both.size);
+          expect(list.revokes(token)).to.equal(both.revokes(token));
+          for (const each of [list, both]) each.dropUntil(KEEP_UNTIL_MS + afterMs);
+          expect(list.size).to.equal(both.size);
+          expect(list.revokes(token)).to.equal(both.revokes(token));
+        },
+      ),
+    );
+  });
+
+  it('takes over what it has already, however full it is, and says when both are too much', () => {
+    const entries = Array.from({ length: 4 }, () => tokenEntry(randomUUID()));
+    const holding = (...held: Entry[]): RevocationList => {
+      const list = new RevocationList(3);
+      for (const each of held) list.add(each);
+      return list;
+    };
+    const list = holding(...entries.slice(0, 2));
+    list.takeOver(holding(...entries.slice(0, 3)));
+    expect(list.size).to.equal(3);
+    expect(() => list.takeOver(holding(...entries.slice(3)))).to.throw(ListFullError);
+    // What it was told counts all the same.
+    for (const { key } of entries) expect(list.revokes(claims({ tokenId: uuidOf(key) }))).to.equal(true);
+    expect(() => list.add(tokenEntry(randomUUID()))).to.throw(ListFullError);
+  });
+
+  it('keeps every entry until the horizon has reached its keep_until', () => {
+    fc.assert(
+      fc.property(
+        fc.array(anyEntry, { maxLength: 12 }),
+        fc.nat(11 * MINUTE_MS),
+        anyClaims,
+        (entries, after, token) => {
+          const horizonMs = KEEP_UNTIL_MS + after;
+          const kept = entries.filter(({ keepUntil }) => (keepUntil?.getTime() ?? 0) > horizonMs);
+          const list = listOf(entries);
+          list.dropUntil(horizonMs);
+          if (isRevoked(kept, token)) expect(list.revokes(token)).to.equal(true);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  it('drops everything once the horizon is the span of a table past it', () => {
+    fc.assert(
+      fc.property(fc.array(anyEntry, { maxLength: 12 }), (entries) => {
+        const list = listOf(entries);
+        list.dropUntil(KEEP_UNTIL_MS + 10 * MINUTE_MS + TABLE_SPAN_MS);
+        expect(list.size).to.equal(0);
+      }),
+    );
+  });
+
+  it('keeps the highest generation and the longest time of entries that name the same', () => {
+    const of = (minGeneration: bigint, keepUntilMs: number) =>
+      entry(ENTRY_KIND_USER, 'alice', { minGeneration, keepUntil: new Date(keepUntilMs) });
+    const list = listOf([of(5n, KEEP_UNTIL_MS), of(2n, KEEP_UNTIL_MS + MINUTE_MS)]);
+    list.dropUntil(KEEP_UNTIL_MS);
+    expect(list.revokes(claims({ subject: 'alice', generation: 4n }))).to.equal(true);
+    expect(list.revokes(claims({ subject: 'alice', generation: 5n }))).to.equal(false);
+  });
+
+  it('kills the descendants of a token', () => {
+    const parent = randomUUID();
+    const list = listOf([tokenEntry(parent)]);
+    expect(list.revokes(claims({ ancestors: [randomUUID(), parent] }))).to.equal(true);
+    expect(list.revokes(claims())).to.equal(false);
+  });
+
+  it('tells a session from a token of the same identifier', () => {
+    const id = randomUUID();
+    const list = listOf([entry(ENTRY_KIND_SESSION, bytesOf(id))]);
+    expect(list.revokes(claims({ tokenId: id, ancestors: [id] }))).to.equal(false);
+    expect(list.revokes(claims({ sessionId: id }))).to.equal(true);
+  });
+
+  it('leaves alone the service that is named like a user', () => {
+    const list = listOf([entry(ENTRY_KIND_USER, 'payment', { minGeneration: 99n })]);
+    expect(list.revokes(claims({ subject: 'payment', generation: undefined }))).to.equal(false);
+  });
+
+  it('kills every token in whose chain a client is below its generation', () => {
+    const list = listOf([entry(ENTRY_KIND_CLIENT, 'payment', { minGeneration: 3n })]);
+    const chain = (generation: bigint) =>
+      claims({
+        clients: [
+          ['direct', 0n],
+          ['payment', generation],
+        ],
+      });
+    expect(list.revokes(chain(2n))).to.equal(true);
+    expect(list.revokes(chain(3n))).to.equal(false);
+  });
+
+  it('takes packed identifiers like as many entries', () => {
+    const ids = Array.from({ length: 1000 }, () => randomUUID());
+    const list = new RevocationList();
+    const packed = Buffer.concat([Buffer.alloc(5), ...ids.map(bytesOf)]);
+    list.addIds(ENTRY_KIND_TOKEN, packed.subarray(5), KEEP_UNTIL_MS);
+    expect(list.size).to.equal(ids.length);
+    for (const tokenId of ids) expect(list.revokes(claims({ tokenId }))).to.equal(true);
+    expect(list.revokes(claims())).to.equal(false);
+  });
+
+  it('refuses packed identifiers that are not whole, and takes none of them', () => {
+    for (const length of [0, 1, 15, 17, 31]) {
+      const list = new RevocationList();
+      const ids = Buffer.alloc(length, 1);
+      expect(() => list.addIds(ENTRY_KIND_TOKEN, ids, KEEP_UNTIL_MS), `${length} bytes`).to.throw(RangeError);
+      expect(list.size).to.equal(0);
+    }
+  });
+
+  it('refuses packed identifiers of a kind that is not made of identifiers', () => {
+    for (const kind of [ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY, 0 as EntryKind, 6 as EntryKind]) {
+      const list = new RevocationList();
+      expect(() => list.addIds(kind, Buffer.alloc(16, 1), KEEP_UNTIL_MS), `kind ${kind}`).to.throw(
+        RangeError,
+      );
+      expect(list.size).to.equal(0);
+    }
+  });
+
+  it('refuses identifiers without a time until which to keep them', () => {
+    const list = new RevocationList();
+    for (const keepUntilMs of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      expect(() => list.addIds(ENTRY_KIND_TOKEN, Buffer.alloc(16, 1), keepUntilMs)).to.throw(RangeError);
+    }
+    expect(list.size).to.equal(0);
+  });
+
+  it('refuses entries that it cannot understand, instead of passing them over', () => {
+    const list = new RevocationList();
+    for (const kind of [0, 6, -1, 99]) {
+      expect(() => list.add(entry(kind as EntryKind, 'x')), `kind ${kind}`).to.throw(
+        RangeError,
+        'unknown kind',
+      );
+    }
+    expect(() => list.add(entry(ENTRY_KIND_USER, 'x', { keepUntil: undefined }))).to.throw(RangeError);
+    for (const length of [0, 15, 17, 32]) {
+      expect(() => list.add(entry(ENTRY_KIND_TOKEN, Buffer.alloc(length, 1)))).to.throw(RangeError);
+    }
+    expect(list.size).to.equal(0);
+  });
+
+  it('refuses entries against another issuer that it cannot match with its tokens', () => {
+    const list = new RevocationList();
+    const other = 'https://other.example';
+    for (const kind of [ENTRY_KIND_CLIENT, ENTRY_KIND_KEY, 0 as EntryKind]) {
+      expect(() => list.add(foreignEntry(kind, other, 'x')), `kind ${kind}`).to.throw(RangeError);
+    }
+    const endless = foreignEntry(ENTRY_KIND_USER, other, 'x', NOW_SECONDS, { cutOffTime: undefined });
+    expect(() => list.add(endless)).to.throw(RangeError);
+    expect(list.size).to.equal(0);
+  });
+
+  it('rounds the cut-off of another issuer up, so that no token of its second slips through', () => {
+    const cutOffTime = new Date(NOW_SECONDS * 1000 - 999);
+    const list = listOf([foreignEntry(ENTRY_KIND_USER, ISSUER, 'alice', 0, { cutOffTime })]);
+    const issuedAt = (issuedAtSeconds: number) => list.revokes(claims({ subject: 'alice', issuedAtSeconds }));
+    expect([issuedAt(NOW_SECONDS), issuedAt(NOW_SECONDS + 1)]).to.deep.equal([true, false]);
+  });
+
+  it('combines cut-offs by their maximum', () => {
+    const cutOffs = [NOW_SECONDS, NOW_SECONDS + 9, NOW_SECONDS + 3];
+    const list = listOf(cutOffs.map((at) => foreignEntry(ENTRY_KIND_USER, ISSUER, 'alice', at)));
+    const issuedAt = (issuedAtSeconds: number) => list.revokes(claims({ subject: 'alice', issuedAtSeconds }));
+    expect([issuedAt(NOW_SECONDS + 9), issuedAt(NOW_SECONDS + 10)]).to.deep.equal([true, false]);
+  });
+
+  it('tells apart issuers and identifiers that run together alike', () => {
+    const list = listOf([foreignEntry(ENTRY_KIND_TOKEN, 'https://a.example', 'b c')]);
+    const from = (issuer: string, tokenId: string) => list.revokes(claims({ issuer, tokenId }));
+    expect(from('https://a.example', 'b c')).to.equal(true);
+    expect(from('https://a.example b', 'c')).to.equal(false);
+  });
+
+  it('still holds the first of a hundred thousand entries', () => {
+    const list = new RevocationList();
+    const first = randomUUID();
+    list.add(tokenEntry(first));
+    const ids = Buffer.alloc(100_000 * 16);
+    for (let index = 0; index < 100_000; index += 1) {
+      ids.writeUInt32BE(Math.imul(index + 1, 0x9e3779b1) >>> 0, index * 16);
+      ids.writeUInt32BE(index + 1, index * 16 + 12);
+    }
+    list.addIds(ENTRY_KIND_TOKEN, ids, KEEP_UNTIL_MS);
+    expect(list.size).to.equal(100_001);
+    expect(list.revokes(claims({ tokenId: first }))).to.equal(true);
+  });
+});
+
+describe('the text of a UUID', () => {
+  it('is made from its bytes, wherever they lie in memory', () => {
+    fc.assert(
+      fc.property(fc.uuid(), fc.nat(9), (uuid, offset) => {
+        const memory = Buffer.concat([Buffer.alloc(offset, 0xff), bytesOf(uuid), Buffer.alloc(3)]);
+        expect(uuidOf(memory.subarray(offset, offset + 16))).to.equal(uuid);
+      }),
+    );
+  });
+});

@@ -1,0 +1,92 @@
+/** A call whose one answer has passed the check: it ends as its handler says, and reads nothing more. */
+
+import { Metadata, type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { type CutReason, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { type CallGuard, guardCall } from '../../../interceptors/src/server/guarded-call.js';
+import { claims } from '../tokens-support.js';
+
+type Listener = Parameters<ServerInterceptingCallInterface['start']>[0];
+
+describe('a call that takes its own token back', () => {
+  let objection: CutReason | undefined;
+  let sent: (string | number)[];
+  let received: unknown[];
+  let below: Listener;
+
+  /** Starts a call that is admitted; what leaves it below is noted. */
+  function started(method: { requestStream: boolean; responseStream: boolean }) {
+    const inner: ServerInterceptingCallInterface = {
+      start: (listener: Listener) => {
+        below = listener;
+      },
+      sendMetadata: () => {},
+      sendMessage: (message) => void sent.push(String(message)),
+      sendStatus: ({ code }) => void sent.push(code ?? status.UNKNOWN),
+      startRead: () => {},
+      getPeer: () => 'peer',
+      getDeadline: () => Number.POSITIVE_INFINITY,
+      getHost: () => '',
+      getAuthContext: () => ({}),
+      getConnectionInfo: () => ({}),
+      getMetricsRecorder: () => {
+        throw new TypeError('nobody asks for it');
+      },
+    };
+    const token = new VerifiedToken('text', claims());
+    const guard: CallGuard = {
+      admit: () => ({ kind: 'admitted', token, allowStale: false }),
+      objectionTo: () => objection,
+      reliableMs: () => 1,
+      handlerFailed: () => {},
+      decided: () => {},
+      wasAdmitted: () => {},
+      wasRefused: () => {},
+    };
+    const call = guardCall({ path: '/test.v1.Test/Call', ...method }, inner, guard);
+    call.start({
+      onReceiveMetadata: () => {},
+      onReceiveMessage: (message) => received.push(message),
+      onReceiveHalfClose: () => {},
+      onCancel: () => {},
+    });
+    below.onReceiveMetadata(new Metadata());
+    return { call, token };
+  }
+
+  beforeEach(() => {
+    objection = undefined;
+    sent = [];
+    received = [];
+  });
+
+  it('is not cut between its answer and its status', () => {
+    const { call, token } = started({ requestStream: false, responseStream: false });
+    call.sendMessage('answer', () => {});
+    objection = 'TOKEN_REVOKED';
+    for (const live of token.liveCalls()) live.recheck();
+    call.sendStatus({ code: status.OK, details: '' });
+    expect(sent).to.deep.equal(['answer', status.OK]);
+  });
+
+  it('reads no further message once it has answered', () => {
+    const { call } = started({ requestStream: true, responseStream: false });
+    below.onReceiveMessage('first');
+    call.sendMessage('answer', () => {});
+    objection = 'TOKEN_REVOKED';
+    below.onReceiveMessage('second');
+    expect(received).to.deep.equal(['first']);
+  });
+
+  it('is cut before its answer, and between the messages of a stream', () => {
+    const unary = started({ requestStream: false, responseStream: false }).call;
+    objection = 'TOKEN_REVOKED';
+    unary.sendMessage('answer', () => {});
+    objection = undefined;
+    const stream = started({ requestStream: false, responseStream: true }).call;
+    stream.sendMessage('one', () => {});
+    objection = 'TOKEN_REVOKED';
+    stream.sendMessage('two', () => {});
+    expect(sent).to.deep.equal([status.UNAUTHENTICATED, 'one', status.UNAUTHENTICATED]);
+  });
+});

@@ -1,0 +1,362 @@
+/** Tokens bound to certificates (RFC 8705) over real TLS: of use on connections of that certificate, and on no other. */
+
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { copyFile, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { SecureContextOptions } from 'node:tls';
+import {
+  type ChannelCredentials,
+  Client,
+  type ClientReadableStream,
+  credentials,
+  type ServiceError as GrpcError,
+  type handleUnaryCall,
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServiceDefinition,
+  status,
+} from '@grpc/grpc-js';
+import { expect } from 'chai';
+import {
+  authenticate,
+  createServiceTokenSource,
+  errorOf,
+  type ServiceTokenSource,
+} from '../../../interceptors/src/client.js';
+import { IssueServiceTokenResponse } from '../../../proto/gen/portcullis/token/v1/token.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { channelCredentialsFrom } from '../../../services/common/tls/tls.js';
+import { type TlsWatch, watchTlsFiles } from '../../../services/common/tls/tls-files.js';
+import { type Authority, createAuthority, type Identity } from '../../support/certificates.js';
+import { bearer, type Echo, startEcho } from '../../support/echo.js';
+import { TestIssuer } from '../../support/issuer.js';
+
+const SETUP_TIMEOUT_MS = 60_000;
+const HELLO = Buffer.from('hello');
+const identity = (bytes: Buffer): Buffer => bytes;
+
+/** Asks for a certificate, and takes none as well unless it demands one; grpc-js's own demand one or do not ask. */
+class AskingCredentials extends ServerCredentials {
+  constructor(files: SecureContextOptions, demands: boolean) {
+    super({ requestCert: true, rejectUnauthorized: demands }, files);
+  }
+
+  override _equals(other: ServerCredentials): boolean {
+    return this === other;
+  }
+}
+
+/** Somebody who calls, by a certificate of its own. */
+interface Holder {
+  readonly client: Client;
+  readonly thumbprint: string;
+}
+
+describe('a token bound to a certificate', () => {
+  let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
+  let authority: Authority;
+  let listener: Identity;
+  let files: { ca: Buffer; cert: Buffer; key: Buffer };
+  let issuer: TestIssuer;
+  let echo: Echo;
+  const open: Client[] = [];
+
+  before(async function () {
+    this.timeout(SETUP_TIMEOUT_MS);
+    folder = await makeTemporaryFolder();
+    authority = await createAuthority(folder.path);
+    listener = await authority.issue();
+    files = {
+      ca: await readFile(authority.certFile),
+      cert: await readFile(listener.certFile),
+      key: await readFile(listener.keyFile),
+    };
+    issuer = await TestIssuer.create();
+  });
+  after(() => folder?.remove());
+  afterEach(async () => {
+    for (const client of open.splice(0)) client.close();
+    await echo.stop();
+  });
+
+  /** How the listener treats certificates of its callers. */
+  async function start(clientAuth: 'optional' | 'required', faults: string[] = []): Promise<void> {
+    const server = new AskingCredentials(files, clientAuth === 'required');
+    const client = credentials.createSsl(files.ca);
+    const observer = { tokenInvalid: (fault: string) => void faults.push(fault) };
+    echo = await startEcho(issuer, { observer }, { bind: '127.0.0.1:0', server, client });
+    await echo.guard.ready;
+  }
+
+  function connect(channel: ChannelCredentials): Client {
+    const client = new Client(`127.0.0.1:${echo.port}`, channel, { 'grpc.use_local_subchannel_pool': 1 });
+    open.push(client);
+    return client;
+  }
+
+  async function holder(of: Authority = authority): Promise<Holder> {
+    const { certFile, keyFile } = await of.issue();
+    const [cert, key] = [await readFile(certFile), await readFile(keyFile)];
+    const fingerprint = new X509Certificate(cert).fingerprint256.replaceAll(':', '');
+    return {
+      client: connect(credentials.createSsl(files.ca, key, cert)),
+      thumbprint: Buffer.from(fingerprint, 'hex').toString('base64url'),
+    };
+  }
+
+  const boundTo = ({ thumbprint }: Holder): Promise<string> =>
+    issuer.token({ cnf: { 'x5t#S256': thumbprint } });
+
+  function call(client: Client, token: string, method = 'Unary'): Promise<string> {
+    return new Promise((resolve) => {
+      client.makeUnaryRequest(
+        `/test.v1.EchoService/${method}`,
+        identity,
+        identity,
+        HELLO,
+        bearer(token),
+        { deadline: Date.now() + 5000 },
+        (error) => resolve(outcomeOf(error)),
+      );
+    });
+  }
+
+  /** How a call of one of the streaming kinds ended, or `open` once its first message has come. */
+  function stream(
+    client: Client,
+    token: string,
+    kind: 'ServerStream' | 'ClientStream' | 'Bidi',
+  ): Promise<string> {
+    const path = `/test.v1.EchoService/${kind}`;
+    const options = { deadline: Date.now() + 5000 };
+    return new Promise((resolve) => {
+      const watch = (readable: ClientReadableStream<Buffer>): void => {
+        readable.on('error', (error: GrpcError) => resolve(outcomeOf(error)));
+        readable.on('data', () => {
+          resolve('OK');
+          readable.cancel();
+        });
+      };
+      if (kind === 'ServerStream') {
+        watch(client.makeServerStreamRequest(path, identity, identity, HELLO, bearer(token), options));
+        return;
+      }
+      if (kind === 'Bidi') {
+        const both = client.makeBidiStreamRequest(path, identity, identity, bearer(token), options);
+        watch(both);
+        both.write(HELLO);
+        return;
+      }
+      const writable = client.makeClientStreamRequest(
+        path,
+        identity,
+        identity,
+        bearer(token),
+        options,
+        (error) => resolve(outcomeOf(error)),
+      );
+      writable.write(HELLO);
+      writable.end();
+    });
+  }
+
+  for (const clientAuth of ['optional', 'required'] as const) {
+    it(`is of use on connections of that certificate alone, before and after it is known (${clientAuth})`, async () => {
+      const faults: string[] = [];
+      await start(clientAuth, faults);
+      const [mine, thief] = [await holder(), await holder()];
+      const token = await boundTo(mine);
+      // First met by the thief: a bad connection must spoil nothing.
+      expect(await call(thief.client, token)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+      expect(echo.trace.started).to.equal(0);
+      for (let round = 0; round < 3; round += 1) {
+        expect(await call(mine.client, token)).to.equal('OK');
+        expect(await call(thief.client, token)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+      }
+      expect(echo.trace.started).to.equal(3);
+      expect(new Set(faults)).to.deep.equal(new Set(['cnf']));
+    });
+  }
+
+  it('is of use in every kind of call, and refused in every kind', async () => {
+    await start('optional');
+    const [mine, thief] = [await holder(), await holder()];
+    const token = await boundTo(mine);
+    for (const kind of ['ServerStream', 'ClientStream', 'Bidi'] as const) {
+      expect(await stream(thief.client, token, kind), kind).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+      expect(await stream(mine.client, token, kind), kind).to.equal('OK');
+    }
+  });
+
+  it('is refused where no certificate was shown, or one that nobody vouches for; others pass there', async () => {
+    await start('optional');
+    const mine = await holder();
+    const self = await holder(await createAuthority(folder.path));
+    const bare = connect(credentials.createSsl(files.ca));
+    expect(await call(mine.client, await boundTo(mine))).to.equal('OK');
+    expect(await call(bare, await boundTo(mine))).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+    expect(await call(self.client, await boundTo(self))).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+    for (const { client } of [mine, self, { client: bare }]) {
+      expect(await call(client, await issuer.token())).to.equal('OK');
+    }
+  });
+
+  it('is refused in plaintext', async () => {
+    echo = await startEcho(issuer);
+    await echo.guard.ready;
+    const token = await issuer.token({ cnf: { 'x5t#S256': 'A'.repeat(43) } });
+    expect(await call(echo.client, token)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+  });
+
+  it('makes its owner, who has renewed the certificate, connect again; the calls under way go on', async () => {
+    await start('required');
+    const before = await holder();
+    const after = await holder();
+    const live = before.client.makeBidiStreamRequest(
+      '/test.v1.EchoService/Bidi',
+      identity,
+      identity,
+      bearer(await boundTo(before)),
+      { deadline: Date.now() + 10_000 },
+    );
+    const echoes: string[] = [];
+    live.on('data', (message: Buffer) => echoes.push(message.toString()));
+    live.on('error', () => echoes.push('error'));
+    live.write(Buffer.from('one'));
+    await until(() => echoes.length === 1);
+    // Its connection shows the certificate of before, and the token is bound to that of after.
+    expect(await call(before.client, await boundTo(after))).to.equal('UNAUTHENTICATED TOKEN_INVALID');
+    live.write(Buffer.from('two'));
+    await until(() => echoes.length === 2);
+    expect(echoes).to.deep.equal(['one', 'two']);
+    // New calls of the same channel find a way.
+    expect(await call(before.client, await boundTo(before))).to.equal('OK');
+    live.cancel();
+  });
+
+  describe('whose owner renews the certificate', () => {
+    let own: Identity;
+    let watch: TlsWatch;
+    let channel: ChannelCredentials;
+    let issuing: { port: number; stop: () => void };
+    let source: ServiceTokenSource;
+    let issued: string[];
+
+    beforeEach(async () => {
+      await start('required');
+      own = { certFile: join(folder.path, 'own.crt'), keyFile: join(folder.path, 'own.key') };
+      await renew();
+      const { certFile: cert, keyFile: key } = own;
+      watch = watchTlsFiles({ files: { ca: authority.certFile, cert, key }, log: SILENT });
+      channel = channelCredentialsFrom(watch);
+      issued = [];
+      issuing = await startIssuing();
+      source = createServiceTokenSource({
+        address: `127.0.0.1:${issuing.port}`,
+        credentials: channel,
+        clientId: 'caller',
+        clientKey: generateKeyPairSync('ed25519').privateKey,
+        issuer: 'https://issuer.test',
+      });
+    });
+    afterEach(() => {
+      source.close();
+      issuing.stop();
+      watch.close();
+    });
+
+    async function renew(): Promise<void> {
+      const next = await authority.issue();
+      await copyFile(next.certFile, own.certFile);
+      await copyFile(next.keyFile, own.keyFile);
+    }
+
+    /** An issuer that binds each token to the certificate of the connection over which it is asked for. */
+    async function startIssuing(): Promise<{ port: number; stop: () => void }> {
+      const server = new Server();
+      const issueServiceToken: handleUnaryCall<unknown, IssueServiceTokenResponse> = (served, callback) => {
+        const fingerprint = served.getAuthContext().sslPeerCertificate?.fingerprint256 ?? '';
+        const thumbprint = Buffer.from(fingerprint.replaceAll(':', ''), 'hex').toString('base64url');
+        issued.push(thumbprint);
+        const expireTime = new Date(Date.now() + 300_000);
+        void issuer
+          .token({ cnf: { 'x5t#S256': thumbprint } })
+          .then((accessToken) => callback(null, { accessToken, expireTime }));
+      };
+      server.addService(ISSUING, { issueServiceToken });
+      const port = await new Promise<number>((resolve, reject) =>
+        server.bindAsync('127.0.0.1:0', new AskingCredentials(files, true), (error, bound) =>
+          error === null ? resolve(bound) : reject(error),
+        ),
+      );
+      return { port, stop: () => server.forceShutdown() };
+    }
+
+    function ask(client: Client): Promise<string> {
+      return new Promise((resolve) => {
+        client.makeUnaryRequest(
+          '/test.v1.EchoService/Unary',
+          identity,
+          identity,
+          HELLO,
+          new Metadata(),
+          { deadline: Date.now() + 5000, interceptors: [authenticate(source)] },
+          (error) => resolve(outcomeOf(error)),
+        );
+      });
+    }
+
+    it('loses no call where the service that is called still sees the former one', async () => {
+      const client = connect(channel);
+      expect(await ask(client)).to.equal('OK');
+      await renew();
+      await watch.reload();
+      expect(await ask(client)).to.equal('OK');
+      expect(new Set(issued).size).to.equal(1);
+      // A token of the new certificate, over the connection of the former one.
+      source.reject(await source.get());
+      expect(await ask(client)).to.equal('OK');
+      expect(new Set(issued).size).to.equal(2);
+      expect(echo.trace.started).to.equal(3);
+    });
+
+    it('loses no call where the issuer still sees the former one', async () => {
+      expect(await ask(connect(channel))).to.equal('OK');
+      await renew();
+      await watch.reload();
+      // A connection of the new certificate, with a token of the former one.
+      expect(await ask(connect(channel))).to.equal('OK');
+      expect(new Set(issued).size).to.equal(2);
+    });
+  });
+});
+
+const SILENT = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+/** The one method of an issuer that a service's own tokens come from. */
+const ISSUING: ServiceDefinition = {
+  issueServiceToken: {
+    path: '/auth.v1.AuthService/IssueServiceToken',
+    requestStream: false,
+    responseStream: false,
+    requestSerialize: identity,
+    requestDeserialize: identity,
+    responseSerialize: (message: IssueServiceTokenResponse) =>
+      Buffer.from(IssueServiceTokenResponse.encode(message).finish()),
+    responseDeserialize: identity,
+  },
+};
+
+function outcomeOf(error: GrpcError | null): string {
+  if (error === null) return 'OK';
+  return `${status[error.code]} ${errorOf(error).reason}`;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const endMs = Date.now() + 5000;
+  while (!holds()) {
+    if (Date.now() > endMs) throw new Error('waited for too long');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}

@@ -1,0 +1,633 @@
+/** What a revocation does in a process: to tokens that are known, to those that are being met, and to live calls. */
+
+import { randomUUID } from 'node:crypto';
+import { Metadata } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { ServiceError } from '../../../interceptors/src/errors.js';
+import { Feed } from '../../../interceptors/src/revocation/feed.js';
+import type { LiveCall, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import type { AccessRule } from '../../../interceptors/src/server/access-rule.js';
+import { VERIFICATIONS_MAX, VERIFICATIONS_PER_PEER_MAX } from '../../../interceptors/src/server/admission.js';
+import { CUT_SLICE_CALLS, Enforcement } from '../../../interceptors/src/server/enforcement.js';
+import { type Admission, refusal } from '../../../interceptors/src/server/guarded-call.js';
+import type { CompactToken } from '../../../interceptors/src/token/compact.js';
+import type { VerificationKeys } from '../../../interceptors/src/token/key-ring.js';
+import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import {
+  answer,
+  broadcast,
+  EPOCH,
+  endOfPull,
+  keySet,
+  LEASE_MS,
+  OTHER_EPOCH,
+  partOf,
+} from '../revocation/feed-support.js';
+import {
+  AUDIENCE,
+  bytesOf,
+  callerWith,
+  entry,
+  ISSUER,
+  SetClock,
+  tokenEntry,
+  userPayload,
+} from '../tokens-support.js';
+
+const REFUSE: AccessRule = {
+  isPublic: false,
+  scopes: [],
+  roles: [],
+  caller: 'ANY',
+  maxAuthAgeSeconds: undefined,
+  allowStale: false,
+};
+const ALLOW: AccessRule = { ...REFUSE, allowStale: true };
+
+/** Keys that find every signature good, as soon as the test lets them. */
+class HeldKeys implements VerificationKeys {
+  readonly kids: Set<string>;
+  isHolding = false;
+  verified = 0;
+  #waiting: (() => void)[] = [];
+
+  constructor(...kids: string[]) {
+    this.kids = new Set(kids);
+  }
+
+  has(keyId: string): boolean {
+    return this.kids.has(keyId);
+  }
+
+  keyIds(): Iterable<string> {
+    return this.kids;
+  }
+
+  async verify(token: CompactToken): Promise<boolean> {
+    this.verified += 1;
+    if (this.isHolding) {
+      await new Promise<void>((resolve) => {
+        this.#waiting.push(resolve);
+      });
+    }
+    return this.kids.has(token.keyId);
+  }
+
+  release(): void {
+    this.isHolding = false;
+    for (const resolve of this.#waiting) resolve();
+    this.#waiting = [];
+  }
+}
+
+/** A token whose signature nobody looks at. */
+function tokenText(over: Record<string, unknown> = {}, kid = 'key-1'): string {
+  const payload = { ...userPayload(), jti: randomUUID(), ...over };
+  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
+  return `${encode({ alg: 'EdDSA', kid, typ: 'at+jwt' })}.${encode(payload)}.${Buffer.from(randomUUID()).toString('base64url')}`;
+}
+
+function bearer(...texts: string[]): Metadata {
+  const metadata = new Metadata();
+  for (const text of texts) metadata.add('authorization', `Bearer ${text}`);
+  return metadata;
+}
+
+/** What was decided: admitted, or the code. */
+function outcomeOf(admission: Admission): string {
+  return admission.kind === 'refused' ? admission.error.code : admission.kind;
+}
+
+describe('enforcement', () => {
+  let clock: SetClock;
+  let keys: HeldKeys;
+  let enforcement: Enforcement;
+  let feed: Feed;
+  let faults: string[];
+  let cutFailures: unknown[];
+  let later: (() => void)[];
+  /** How many of the works that were put off were to wait for a time, instead of for their turn. */
+  let paused: number;
+
+  beforeEach(() => {
+    clock = new SetClock();
+    keys = new HeldKeys('key-1');
+    faults = [];
+    cutFailures = [];
+    later = [];
+    paused = 0;
+    enforcement = new Enforcement({
+      issuer: ISSUER,
+      audience: AUDIENCE,
+      clock,
+      timers: {
+        after: (_, work) => {
+          later.push(work);
+          paused += 1;
+          return () => {};
+        },
+        soon: (work) => later.push(work),
+      },
+      createFeed: (listener) => new Feed({ service: AUDIENCE, instance: Buffer.alloc(16, 1), listener }),
+      onTokenInvalid: (fault) => faults.push(fault),
+      onCutFailed: (error) => cutFailures.push(error),
+    });
+    feed = enforcement.feed;
+    hydrate();
+  });
+
+  function now() {
+    clock.pass(1);
+    return { monotonicMs: clock.monotonic, wallMs: clock.wall };
+  }
+
+  function sync(over: Parameters<typeof answer>[0] = {}): void {
+    feed.take(feed.ask(now()), answer(over), () => enforcement.useKeys(keys));
+  }
+
+  function hydrate(epoch: Buffer = EPOCH, version = 1): void {
+    sync({ epoch, pull: true, keySet: keySet(version) });
+    feed.beginPull();
+    feed.takePart(endOfPull(feed.applied, Buffer.alloc(0), epoch));
+    sync({ epoch, head: feed.applied });
+  }
+
+  function decide(text: string, rule = REFUSE, peer = 'peer', caller = callerWith()) {
+    return enforcement.admissions.decide(rule, bearer(text), Object.assign(caller, { getPeer: () => peer }));
+  }
+
+  async function decided(text: string, rule = REFUSE, peer = 'peer', caller = callerWith()): Promise<string> {
+    return outcomeOf(await decide(text, rule, peer, caller));
+  }
+
+  async function admitted(text: string): Promise<VerifiedToken> {
+    const admission = await decide(text, ALLOW);
+    if (admission.kind !== 'admitted') throw new Error(`refused: ${outcomeOf(admission)}`);
+    return admission.token;
+  }
+
+  /** A call that hangs on a token, and notes when it is cut. */
+  function liveCall(token: VerifiedToken, onCut: () => void = () => {}): { readonly cuts: string[] } {
+    const cuts: string[] = [];
+    const call: LiveCall = {
+      previousLive: undefined,
+      nextLive: undefined,
+      recheck: () => {
+        const objection = enforcement.admissions.objectionTo(token, false);
+        if (objection === undefined) return;
+        cuts.push(objection);
+        token.unlink(call);
+        onCut();
+      },
+    };
+    token.link(call);
+    return { cuts };
+  }
+
+  const revokeToken = (tokenId: string) => feed.hear(broadcast([tokenEntry(tokenId)]));
+
+  describe('of a known token', () => {
+    it('is decided in the same turn, and verified once', async () => {
+      const text = tokenText();
+      expect(await decided(text)).to.equal('admitted');
+      for (let count = 0; count < 10; count += 1) {
+        const admission = decide(text);
+        expect(admission).to.not.be.instanceOf(Promise);
+      }
+      expect(keys.verified).to.equal(1);
+    });
+
+    it('remembers claims and never verdicts: rule, expiry, lease and revocation are asked on every call', async () => {
+      const tokenId = randomUUID();
+      const text = tokenText({ jti: tokenId });
+      expect(await decided(text)).to.equal('admitted');
+      expect(await decided(text, { ...REFUSE, scopes: ['other'] })).to.equal('SCOPE_MISSING');
+      expect(await decided(text, { ...REFUSE, caller: 'SERVICE' })).to.equal('CALLER_KIND');
+      clock.pass(LEASE_MS);
+      expect(await decided(text)).to.equal('REVOCATION_STATE_STALE');
+      expect(await decided(text, ALLOW)).to.equal('admitted');
+      revokeToken(tokenId);
+      expect(await decided(text, ALLOW)).to.equal('TOKEN_REVOKED');
+      expect(keys.verified).to.equal(1);
+    });
+
+    it('is refused on every connection but that of its certificate, cached or not, in the same turn', async () => {
+      const [mine, other] = ['A'.repeat(43), `${'B'.repeat(42)}A`];
+      const text = tokenText({ cnf: { 'x5t#S256': mine } });
+      const strange = callerWith(other);
+      expect(await decided(text, REFUSE, 'peer', strange)).to.equal('TOKEN_INVALID');
+      expect(await decided(text, REFUSE, 'peer', callerWith(mine))).to.equal('admitted');
+      for (const connection of [strange, callerWith()]) {
+        const admission = decide(text, REFUSE, 'peer', connection);
+        expect(admission).to.not.be.instanceOf(Promise);
+        expect(outcomeOf(await admission)).to.equal('TOKEN_INVALID');
+        // Its owner may have a new certificate, which the next connection will show.
+        expect(connection.retired).to.be.greaterThan(0);
+      }
+      expect(await decided(text, REFUSE, 'peer', callerWith(mine))).to.equal('admitted');
+      expect(faults).to.include('cnf');
+    });
+
+    it('ends with its expiry and the skew', async () => {
+      const text = tokenText();
+      const token = await admitted(text);
+      clock.wall = token.expiresAtMs - 1;
+      expect(await decided(text, ALLOW)).to.equal('admitted');
+      clock.wall = token.expiresAtMs;
+      expect(await decided(text, ALLOW)).to.equal('TOKEN_EXPIRED');
+    });
+
+    it('ends with the horizon, whatever the local clock says', async () => {
+      const text = tokenText();
+      const token = await admitted(text);
+      sync({ horizon: new Date(token.expiresAtMs - 1) });
+      expect(await decided(text)).to.equal('admitted');
+      sync({ horizon: new Date(token.expiresAtMs) });
+      expect(await decided(text)).to.equal('TOKEN_EXPIRED');
+      expect(await decided(text, ALLOW)).to.equal('TOKEN_EXPIRED');
+    });
+
+    const ways: Record<string, () => void> = {
+      'a broadcast': () =>
+        feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })])),
+      'an answer': () =>
+        sync({ head: 1n, entries: [entry(EntryKind.ENTRY_KIND_CLIENT, 'direct', { minGeneration: 2n })] }),
+      'an answer that was overtaken': () => {
+        const slow = feed.ask(now());
+        sync();
+        feed.take(slow, answer({ entries: [entry(EntryKind.ENTRY_KIND_KEY, 'key-1')] }), () => {});
+      },
+      'a pull': () => {
+        feed.beginPull();
+        feed.takePart(partOf(entry(EntryKind.ENTRY_KIND_SESSION, bytesOf(String(userPayload()['sid'])))));
+        feed.takePart(endOfPull(5n));
+      },
+      'a key set without its key': () => {
+        keys = new HeldKeys('key-2');
+        sync({ keySet: keySet(2) });
+      },
+      'another epoch': () => {
+        keys = new HeldKeys('key-2');
+        sync({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) });
+      },
+    };
+    for (const [way, revoke] of Object.entries(ways)) {
+      it(`is flagged by ${way}, and its calls are cut in the same turn`, async () => {
+        const token = await admitted(tokenText());
+        const call = liveCall(token);
+        revoke();
+        expect(token.revoked).to.equal(true);
+        expect(call.cuts).to.deep.equal(['TOKEN_REVOKED']);
+      });
+    }
+
+    it('survives whatever does not name it', async () => {
+      const token = await admitted(tokenText());
+      const call = liveCall(token);
+      revokeToken(randomUUID());
+      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 3n })]));
+      sync({ keySet: keySet(2) });
+      expect([token.revoked, call.cuts]).to.deep.equal([false, []]);
+    });
+  });
+
+  describe('of a token that is being verified', () => {
+    it('finds it revoked when the revocation came meanwhile, for all who wait', async () => {
+      const tokenId = randomUUID();
+      const text = tokenText({ jti: tokenId });
+      keys.isHolding = true;
+      const waiting = [decided(text), decided(text, ALLOW), decided(text)];
+      revokeToken(tokenId);
+      keys.release();
+      expect(await Promise.all(waiting)).to.deep.equal(['TOKEN_REVOKED', 'TOKEN_REVOKED', 'TOKEN_REVOKED']);
+      expect(keys.verified).to.equal(1);
+    });
+
+    it('finds its key gone when the key left meanwhile', async () => {
+      const old = keys;
+      old.isHolding = true;
+      const waiting = decided(tokenText());
+      keys = new HeldKeys('key-2');
+      sync({ keySet: keySet(2) });
+      old.release();
+      expect(await waiting).to.equal('TOKEN_INVALID');
+      expect(faults).to.deep.equal(['kid']);
+    });
+
+    it('finds it stale when the lease ended meanwhile', async () => {
+      keys.isHolding = true;
+      const waiting = decided(tokenText());
+      clock.pass(LEASE_MS);
+      keys.release();
+      expect(await waiting).to.equal('REVOCATION_STATE_STALE');
+    });
+
+    it('finds it of another epoch when the epoch changed meanwhile', async () => {
+      const old = keys;
+      old.isHolding = true;
+      const waiting = decided(tokenText());
+      keys = new HeldKeys('key-2');
+      hydrate(OTHER_EPOCH, 2);
+      old.release();
+      expect(await waiting).to.equal('TOKEN_INVALID');
+    });
+
+    it('verifies many callers with one new token once', async () => {
+      const text = tokenText();
+      keys.isHolding = true;
+      const waiting = Array.from({ length: 500 }, () => decided(text));
+      keys.release();
+      expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['admitted']));
+      expect([keys.verified, enforcement.admissions.tokens.size]).to.deep.equal([1, 1]);
+    });
+
+    it('lets one peer wait for so many, and others all the same', async () => {
+      keys.isHolding = true;
+      const waiting = Array.from({ length: VERIFICATIONS_PER_PEER_MAX }, () =>
+        decided(tokenText(), REFUSE, 'flood'),
+      );
+      expect(await decided(tokenText(), REFUSE, 'flood')).to.equal('RATE_LIMITED');
+      const honest = decided(tokenText(), REFUSE, 'honest');
+      keys.release();
+      expect(await honest).to.equal('admitted');
+      expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['admitted']));
+      // What has ended counts no longer.
+      expect(await decided(tokenText(), REFUSE, 'flood')).to.equal('admitted');
+    });
+
+    it('lets no more than so many wait in all, while known tokens pass', async () => {
+      const known = tokenText();
+      await admitted(known);
+      keys.isHolding = true;
+      const waiting = Array.from({ length: VERIFICATIONS_MAX }, (_, index) =>
+        decided(tokenText(), REFUSE, `peer ${index}`),
+      );
+      expect(await decided(tokenText(), REFUSE, 'another')).to.equal('RATE_LIMITED');
+      expect(await decided(known, REFUSE, 'another')).to.equal('admitted');
+      keys.release();
+      await Promise.all(waiting);
+    });
+
+    it('remembers nothing of a token that was found bad', async () => {
+      const text = tokenText({ aud: ['payment'] });
+      expect(await decided(text)).to.equal('TOKEN_INVALID');
+      expect(await decided(tokenText({}, 'key-9'))).to.equal('TOKEN_INVALID');
+      expect(enforcement.admissions.tokens.size).to.equal(0);
+      expect(faults).to.deep.equal(['aud', 'kid']);
+    });
+  });
+
+  describe('of a token that left the index', () => {
+    it('still finds it revoked, for a handler that outlives its call', async () => {
+      const tokenId = randomUUID();
+      const token = await admitted(tokenText({ jti: tokenId }));
+      enforcement.admissions.tokens.remove(token);
+      expect(enforcement.admissions.objectionTo(token, false)).to.equal(undefined);
+      revokeToken(tokenId);
+      expect(token.revoked).to.equal(false);
+      expect(enforcement.admissions.objectionTo(token, false)).to.equal('TOKEN_REVOKED');
+    });
+
+    it('still finds its key gone', async () => {
+      const token = await admitted(tokenText());
+      enforcement.admissions.tokens.remove(token);
+      keys = new HeldKeys('key-2');
+      sync({ keySet: keySet(2) });
+      expect(enforcement.admissions.objectionTo(token, false)).to.equal('TOKEN_REVOKED');
+    });
+
+    it('meets it as a new one when it comes again', async () => {
+      const tokenId = randomUUID();
+      const text = tokenText({ jti: tokenId });
+      const token = await admitted(text);
+      revokeToken(tokenId);
+      enforcement.admissions.tokens.remove(token);
+      expect(await decided(text)).to.equal('TOKEN_REVOKED');
+      expect(keys.verified).to.equal(2);
+    });
+  });
+
+  describe('before the list has been complete', () => {
+    beforeEach(() => {
+      enforcement = new Enforcement({
+        issuer: ISSUER,
+        audience: AUDIENCE,
+        clock,
+        timers: { after: () => () => {}, soon: () => {} },
+        createFeed: (listener) => new Feed({ service: AUDIENCE, instance: Buffer.alloc(16, 1), listener }),
+        onTokenInvalid: () => {},
+        onCutFailed: () => {},
+      });
+      feed = enforcement.feed;
+    });
+
+    it('admits nobody, on_stale ALLOW or not, keys or no keys', async () => {
+      const text = tokenText();
+      for (const rule of [REFUSE, ALLOW])
+        expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
+      sync({ pull: true, keySet: keySet(1) });
+      for (const rule of [REFUSE, ALLOW])
+        expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
+      feed.beginPull();
+      feed.takePart(endOfPull(0n));
+      for (const rule of [REFUSE, ALLOW])
+        expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
+      sync();
+      for (const rule of [REFUSE, ALLOW]) expect(await decided(text, rule)).to.equal('admitted');
+    });
+
+    it('admits nobody again once the epoch changed, on_stale ALLOW or not', async () => {
+      hydrate();
+      const text = tokenText();
+      expect(await decided(text, ALLOW)).to.equal('admitted');
+      sync({ epoch: OTHER_EPOCH, pull: true });
+      for (const one of [text, tokenText()]) {
+        expect(await decided(one, ALLOW)).to.equal('REVOCATION_STATE_STALE');
+      }
+      // Its keys are others.
+      keys = new HeldKeys('key-2');
+      hydrate(OTHER_EPOCH, 2);
+      expect(await decided(text, ALLOW)).to.not.equal('admitted');
+    });
+
+    it('takes a token of an epoch that came, went with a late answer, and came again', async () => {
+      hydrate(OTHER_EPOCH, 2);
+      const text = tokenText();
+      expect(await decided(text)).to.equal('admitted');
+      hydrate(EPOCH, 1);
+      hydrate(OTHER_EPOCH, 2);
+      expect(await decided(text)).to.equal('admitted');
+    });
+
+    it('lets public methods be called', () => {
+      expect(
+        enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), callerWith()),
+      ).to.deep.equal({
+        kind: 'public',
+      });
+    });
+  });
+
+  describe('of live calls', () => {
+    it('cuts the others when one of them throws, and those of the next revocation', async () => {
+      const [first, second] = [randomUUID(), randomUUID()];
+      const token = await admitted(tokenText({ jti: first }));
+      const other = await admitted(tokenText({ jti: second }));
+      const calls = [
+        liveCall(token),
+        liveCall(token, () => {
+          throw new Error('what a handler does');
+        }),
+        liveCall(token),
+      ];
+      const another = liveCall(other);
+      revokeToken(first);
+      expect(calls.map(({ cuts }) => cuts.length)).to.deep.equal([1, 1, 1]);
+      expect(cutFailures).to.have.length(1);
+      revokeToken(second);
+      expect(another.cuts).to.deep.equal(['TOKEN_REVOKED']);
+    });
+
+    it('flags every token before it cuts the first call', async () => {
+      const tokens = await Promise.all([admitted(tokenText()), admitted(tokenText()), admitted(tokenText())]);
+      const flags: boolean[] = [];
+      for (const token of tokens) liveCall(token, () => flags.push(tokens.every(({ revoked }) => revoked)));
+      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
+      expect(flags).to.deep.equal([true, true, true]);
+    });
+
+    const cutMany = async (ms: number) => {
+      const token = await admitted(tokenText());
+      const calls = Array.from({ length: 4 * CUT_SLICE_CALLS }, () => liveCall(token, () => clock.pass(ms)));
+      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
+      return () => calls.filter(({ cuts }) => cuts.length > 0).length;
+    };
+
+    it('lets others have their turn after a few cuts, and pauses only when there are others', async () => {
+      const count = await cutMany(0);
+      // The call that was cut had been admitted shortly before: there are others.
+      expect([count(), later.length, paused]).to.deep.equal([CUT_SLICE_CALLS, 1, 1]);
+      later.shift()?.();
+      expect([count(), later.length, paused]).to.deep.equal([2 * CUT_SLICE_CALLS, 1, 1]);
+      await admitted(tokenText({ sub: 'user-2' }));
+      later.shift()?.();
+      expect([count(), later.length, paused]).to.deep.equal([3 * CUT_SLICE_CALLS, 1, 2]);
+      later.shift()?.();
+      expect([count(), later.length, paused]).to.deep.equal([4 * CUT_SLICE_CALLS, 0, 2]);
+    });
+
+    it('cuts one at a time when handlers take long to hear of it', async () => {
+      const count = await cutMany(1);
+      for (let done = 1; done <= 4 * CUT_SLICE_CALLS; done += 1) {
+        expect(count()).to.equal(done);
+        later.shift()?.();
+      }
+      expect(later).to.deep.equal([]);
+    });
+
+    it('ends those of expired tokens', async () => {
+      const token = await admitted(tokenText());
+      const call = liveCall(token);
+      clock.wall = token.expiresAtMs;
+      enforcement.dropExpired();
+      expect(call.cuts).to.deep.equal(['TOKEN_EXPIRED']);
+      expect(enforcement.admissions.tokens.size).to.equal(0);
+    });
+
+    it('ends those that a stale list does not allow, when told to look', async () => {
+      const call = liveCall(await admitted(tokenText()));
+      enforcement.recheckAll();
+      expect(call.cuts).to.deep.equal([]);
+      clock.pass(LEASE_MS);
+      enforcement.recheckAll();
+      expect(call.cuts).to.deep.equal(['REVOCATION_STATE_STALE']);
+    });
+  });
+
+  describe('of a token that is examined', () => {
+    const examined = async (text: string, audience?: string) => {
+      const outcome = await enforcement.admissions.examine(text, audience);
+      return outcome instanceof ServiceError ? outcome.code : outcome.tokenId;
+    };
+
+    it('tells what it says, for any audience, and remembers nothing', async () => {
+      const tokenId = randomUUID();
+      const text = tokenText({ jti: tokenId, aud: ['payment'] });
+      expect(await examined(text)).to.equal(tokenId);
+      expect(await examined(text, 'payment')).to.equal(tokenId);
+      expect(await examined(text, 'inventory')).to.equal('TOKEN_INVALID');
+      expect(enforcement.admissions.tokens.size).to.equal(0);
+    });
+
+    it('tells that it is bad, revoked or expired', async () => {
+      const tokenId = randomUUID();
+      const text = tokenText({ jti: tokenId });
+      expect(await examined('nonsense')).to.equal('TOKEN_INVALID');
+      expect(await examined(tokenText({}, 'key-9'))).to.equal('TOKEN_INVALID');
+      revokeToken(tokenId);
+      expect(await examined(text)).to.equal('TOKEN_REVOKED');
+      clock.pass(400_000);
+      expect(await examined(tokenText())).to.equal('TOKEN_EXPIRED');
+    });
+
+    it('tells so when its key left while the signature was verified', async () => {
+      const old = keys;
+      old.isHolding = true;
+      const outcome = examined(tokenText());
+      keys = new HeldKeys('key-2');
+      sync({ keySet: keySet(2) });
+      old.release();
+      expect(await outcome).to.equal('TOKEN_REVOKED');
+    });
+  });
+
+  describe('of credentials that are none', () => {
+    it('answers each bad one alike', async () => {
+      const good = tokenText();
+      const [, payload] = good.split('.');
+      const values = [
+        'Bearer',
+        'Bearer ',
+        good,
+        `bearer ${good}`,
+        `BEARER ${good}`,
+        `Basic ${good}`,
+        `Bearer  ${good}`,
+        ` Bearer ${good}`,
+        `Bearer ${good} `,
+        `Bearer ${good}, Bearer ${good}`,
+        `Bearer ${good}=`,
+        `Bearer ${payload}`,
+        `Bearer ${'A'.repeat(9000)}`,
+      ];
+      for (const value of values) {
+        const metadata = new Metadata();
+        metadata.set('authorization', value);
+        const admission = await enforcement.admissions.decide(REFUSE, metadata, callerWith());
+        expect(admission, value.slice(0, 20)).to.have.deep.property('error', refusal('TOKEN_INVALID'));
+      }
+      expect(keys.verified).to.equal(0);
+    });
+
+    it('refuses two good ones at once', () => {
+      const text = tokenText();
+      const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), callerWith());
+      expect(admission).to.have.deep.property('error', refusal('TOKEN_INVALID'));
+    });
+
+    it('takes none from any other key', () => {
+      const metadata = new Metadata();
+      for (const key of [
+        'x-authorization',
+        'proxy-authorization',
+        'cookie',
+        'x-user-id',
+        'x-forwarded-user',
+      ]) {
+        metadata.set(key, `Bearer ${tokenText()}`);
+      }
+      const admission = enforcement.admissions.decide(REFUSE, metadata, callerWith());
+      expect(admission).to.have.deep.property('error', refusal('TOKEN_MISSING'));
+    });
+  });
+});

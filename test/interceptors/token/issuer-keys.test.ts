@@ -1,0 +1,299 @@
+/** The keys of another issuer over real HTTP: within bounds in time, size and number, whatever the issuer does. */
+
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { type CompactToken, parseForeignToken } from '../../../interceptors/src/token/compact.js';
+import {
+  createLegacyKeys,
+  createPublishedKeys,
+  type IssuerKeys,
+  KEYS_BYTES_MAX,
+  KEYS_FETCH_TIMEOUT_MS,
+  KEYS_KEPT_MS,
+  KEYS_PAUSE_MS,
+  KEYS_REFRESH_MS,
+  KEYS_WAIT_MS,
+  KEYS_WAITERS_MAX,
+  type PublishedIssuerKeys,
+} from '../../../interceptors/src/token/issuer-keys.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { createForeignKey, ForeignIssuer, type ForeignKey } from '../../support/foreign-issuer.js';
+import { SetClock, SetTimers } from '../tokens-support.js';
+
+const TYPES = { types: new Set(['jwt']), mayLackKeyId: false };
+
+describe('the keys of another issuer', () => {
+  let issuer: ForeignIssuer;
+  let clock: SetClock;
+  let timers: SetTimers;
+  let keys: IssuerKeys;
+  let warnings: string[];
+  let changes: number;
+
+  before(async () => {
+    issuer = await ForeignIssuer.start({ algorithm: 'ES256' });
+  });
+  after(() => issuer.stop());
+  beforeEach(async () => {
+    issuer.behaviour = 'good';
+    issuer.keys = [await createForeignKey('ES256')];
+    issuer.asked = 0;
+    issuer.sent = 0;
+    clock = new SetClock();
+    timers = new SetTimers();
+    warnings = [];
+    changes = 0;
+  });
+  afterEach(() => keys.close());
+
+  function open(over: Partial<PublishedIssuerKeys> = {}): void {
+    keys = createPublishedKeys({
+      issuer: issuer.name,
+      jwksUrl: issuer.jwksUrl,
+      algorithms: ['ES256'],
+      clock,
+      timers,
+      log: {
+        info: () => undefined,
+        error: () => undefined,
+        warn: (fields) => void warnings.push(String((fields as { reason?: unknown }).reason)),
+      },
+      onChange: () => {
+        changes += 1;
+      },
+      ...over,
+    });
+  }
+
+  async function tokenBy(key: ForeignKey = issuer.key): Promise<CompactToken> {
+    const token = parseForeignToken(await issuer.sign(issuer.claims(), {}, key), TYPES);
+    if (token === undefined) throw new Error('the test made no token');
+    return token;
+  }
+
+  /** Time passes on the clock, and what is planned until then happens. */
+  function pass(ms: number): void {
+    clock.pass(ms);
+    timers.pass(ms);
+  }
+
+  const settled = (holds: () => boolean) => until(holds, 6000);
+  const failed = () => settled(() => warnings.length > 0);
+
+  it('verify what they have signed, and are fetched once for many', async () => {
+    open();
+    const token = await tokenBy();
+    expect(await Promise.all([1, 2, 3].map(() => keys.verify(token)))).to.deep.equal([
+      'GOOD',
+      'GOOD',
+      'GOOD',
+    ]);
+    const forged = { ...token, signed: Buffer.concat([token.signed, Buffer.from('A')]) };
+    expect(await keys.verify(forged)).to.equal('BAD');
+    expect(await keys.verify({ ...token, algorithm: 'HS256' })).to.equal('BAD');
+    expect(issuer.asked).to.equal(1);
+  });
+
+  it('are fetched at most once in a while, however many unknown kids come', async () => {
+    open();
+    await settled(() => changes === 1);
+    clock.pass(KEYS_PAUSE_MS);
+    const stranger = await createForeignKey('ES256');
+    for (let round = 0; round < 5; round += 1) {
+      const many = await Promise.all(
+        Array.from({ length: 50 }, async (_, index) => {
+          const token = await tokenBy(stranger);
+          return keys.verify({ ...token, keyId: `kid-${round}-${index}` });
+        }),
+      );
+      expect(new Set(many)).to.deep.equal(new Set(['BAD']));
+      clock.pass(1000);
+    }
+    expect(issuer.asked).to.equal(2);
+    expect(await keys.verify(await tokenBy())).to.equal('GOOD');
+  });
+
+  it('bring a new key with the first token that it has signed', async () => {
+    open();
+    expect(await keys.verify(await tokenBy())).to.equal('GOOD');
+    const former = issuer.key;
+    issuer.keys = [await createForeignKey('ES256')];
+    clock.pass(KEYS_PAUSE_MS);
+    expect(await keys.verify(await tokenBy())).to.equal('GOOD');
+    expect(keys.has(former.kid)).to.equal(false);
+    expect(changes).to.equal(2);
+  });
+
+  it('are fetched anew now and then, so that a key that was withdrawn leaves', async () => {
+    open();
+    await settled(() => changes === 1);
+    const former = issuer.key;
+    issuer.keys = [await createForeignKey('ES256')];
+    await settled(() => {
+      pass(KEYS_REFRESH_MS);
+      return changes >= 2;
+    });
+    expect(keys.has(former.kid)).to.equal(false);
+  });
+
+  it('are kept while the issuer is away, and not for ever', async () => {
+    open();
+    const token = await tokenBy();
+    expect(await keys.verify(token)).to.equal('GOOD');
+    issuer.behaviour = 'down';
+    pass(KEYS_REFRESH_MS);
+    await failed();
+    expect(await keys.verify(token)).to.equal('GOOD');
+    clock.pass(KEYS_KEPT_MS);
+    expect(await keys.verify(token)).to.equal('UNKNOWN');
+    issuer.behaviour = 'good';
+    clock.pass(KEYS_PAUSE_MS);
+    expect(await keys.verify(token)).to.equal('GOOD');
+  });
+
+  it('that cannot be had leave open what a token is, and come when the issuer does', async () => {
+    issuer.behaviour = 'down';
+    open();
+    await failed();
+    expect(await keys.verify(await tokenBy())).to.equal('UNKNOWN');
+    expect(issuer.asked).to.equal(1);
+    issuer.behaviour = 'good';
+    pass(KEYS_PAUSE_MS);
+    await settled(() => changes === 1);
+    expect(await keys.verify(await tokenBy())).to.equal('GOOD');
+  });
+
+  it('keep a call waiting for a moment only, and few calls at a time, when the issuer is slow', async function () {
+    this.timeout(KEYS_FETCH_TIMEOUT_MS + 10_000);
+    issuer.behaviour = 'slow';
+    open();
+    const token = await tokenBy();
+    const waiting = Array.from({ length: KEYS_WAITERS_MAX }, () => keys.verify(token));
+    const askedMs = performance.now();
+    expect(await keys.verify(token)).to.equal('UNKNOWN');
+    expect(performance.now() - askedMs).to.be.below(500);
+    timers.pass(KEYS_WAIT_MS);
+    expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['UNKNOWN']));
+    const startedMs = performance.now();
+    await failed();
+    expect(performance.now() - startedMs).to.be.below(KEYS_FETCH_TIMEOUT_MS + 2000);
+    expect(issuer.asked).to.equal(1);
+  });
+
+  it('are not read to the end when the end does not come', async () => {
+    issuer.behaviour = 'huge';
+    open();
+    await failed();
+    expect(warnings[0]).to.contain(String(KEYS_BYTES_MAX));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const sent = issuer.sent;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(issuer.sent).to.equal(sent);
+    expect(sent).to.be.below(64 * 1024 * 1024);
+  });
+
+  it('are not fetched from where the issuer points to', async () => {
+    issuer.behaviour = 'redirect';
+    open();
+    await failed();
+    expect(issuer.asked).to.equal(1);
+  });
+
+  it('of a lying issuer are refused as a whole, and those of before stay', async () => {
+    open();
+    const token = await tokenBy();
+    expect(await keys.verify(token)).to.equal('GOOD');
+    issuer.behaviour = 'lie';
+    const good = issuer.key.jwk;
+    const other = await createForeignKey('ES256', issuer.key.kid);
+    const lies: unknown[] = [
+      'no JSON',
+      [],
+      {},
+      { keys: {} },
+      { keys: [] },
+      { keys: [good, other.jwk] },
+      { keys: Array.from({ length: 33 }, (_, index) => ({ ...good, kid: `kid-${index}` })) },
+      `{"keys": [], "keys": [${JSON.stringify(good)}]}`,
+    ];
+    for (const lie of lies) {
+      issuer.lie = lie;
+      const before = warnings.length;
+      await settled(() => {
+        pass(KEYS_PAUSE_MS);
+        return warnings.length > before;
+      });
+    }
+    expect(changes).to.equal(1);
+    clock.monotonic = 50_000;
+    expect(await keys.verify(token)).to.equal('GOOD');
+  });
+
+  it('are those alone that verify with one configured algorithm, and that nobody can sign with', async () => {
+    const [es, rsa, rsaWithout, ed] = [
+      await createForeignKey('ES256'),
+      await createForeignKey('RS256'),
+      await createForeignKey('RS256'),
+      await createForeignKey('EdDSA'),
+    ];
+    const { alg: _alg, ...ambiguous } = rsaWithout.jwk;
+    issuer.behaviour = 'lie';
+    issuer.lie = {
+      keys: [
+        es.jwk,
+        rsa.jwk,
+        ambiguous,
+        ed.jwk,
+        { ...es.jwk, kid: 'encryption', use: 'enc' },
+        { ...es.jwk, kid: 'private', d: 'AAAA' },
+        { ...es.jwk, kid: 'other algorithm', alg: 'ES384' },
+        { ...es.jwk, kid: 'off the curve', x: es.jwk.y },
+        { ...es.jwk, kid: 7 },
+        { ...es.jwk, kid: '' },
+        { kty: 'oct', kid: 'symmetric', k: 'c2VjcmV0', alg: 'HS256' },
+        { ...rsa.jwk, kid: 'short', n: (rsa.jwk.n ?? '').slice(0, 171) },
+        'no key',
+        null,
+      ],
+    };
+    open({ algorithms: ['ES256', 'RS256', 'PS256'] });
+    await settled(() => changes === 1);
+    for (const kid of [es.kid, rsa.kid]) expect(keys.has(kid), kid).to.equal(true);
+    const unusable = ['encryption', 'private', 'other algorithm', 'off the curve', '', 'symmetric', 'short'];
+    for (const kid of [rsaWithout.kid, ed.kid, ...unusable]) expect(keys.has(kid), kid).to.equal(false);
+  });
+
+  it('can come from a file, which is read anew', async () => {
+    const folder = await makeTemporaryFolder();
+    const jwksFile = join(folder.path, 'jwks.json');
+    const write = () => writeFile(jwksFile, JSON.stringify({ keys: issuer.keys.map(({ jwk }) => jwk) }));
+    await write();
+    open({ jwksUrl: undefined, jwksFile });
+    expect(await keys.verify(await tokenBy())).to.equal('GOOD');
+    issuer.keys = [await createForeignKey('ES256')];
+    await write();
+    clock.pass(KEYS_PAUSE_MS);
+    expect(await keys.verify(await tokenBy())).to.equal('GOOD');
+    expect(issuer.asked).to.equal(0);
+    await writeFile(jwksFile, Buffer.alloc(KEYS_BYTES_MAX + 1, ' '));
+    pass(KEYS_REFRESH_MS);
+    await failed();
+    await folder.remove();
+  });
+
+  it('of a legacy issuer are its secret, for HS256 and nothing else', async () => {
+    keys = createLegacyKeys(Buffer.alloc(32, 7));
+    const token = await tokenBy();
+    expect(await keys.verify(token)).to.equal('BAD');
+    expect(await keys.verify({ ...token, algorithm: 'HS256' })).to.equal('BAD');
+  });
+});
+
+async function until(holds: () => boolean, withinMs: number): Promise<void> {
+  const endMs = Date.now() + withinMs;
+  while (!holds()) {
+    if (Date.now() > endMs) throw new Error('waited for too long');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}

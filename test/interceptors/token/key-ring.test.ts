@@ -1,0 +1,217 @@
+/** One kid, one key, one algorithm: the header of a token chooses nothing. */
+
+import { generateKeyPairSync, sign } from 'node:crypto';
+import { expect } from 'chai';
+import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
+import { KEYS_MAX, KeyRing, SIGNATURE_ALGORITHMS } from '../../../interceptors/src/token/key-ring.js';
+import { rejectionOf } from '../../support/rejection.js';
+import { hmacToken, TestKey, userPayload } from '../tokens-support.js';
+
+async function verifies(ring: KeyRing, text: string): Promise<boolean> {
+  const token = parseCompactToken(text, 'at+jwt');
+  return token !== undefined && ring.verify(token);
+}
+
+/** The token with another header, under the signature it had. */
+function withHeader(text: string, header: object): string {
+  const [, payload, signature] = text.split('.');
+  return `${Buffer.from(JSON.stringify(header)).toString('base64url')}.${payload}.${signature}`;
+}
+
+function withSignature(text: string, signature: Uint8Array): string {
+  return `${text.split('.').slice(0, 2).join('.')}.${Buffer.from(signature).toString('base64url')}`;
+}
+
+describe('a key ring', () => {
+  const keys = new Map<string, TestKey>();
+  let ring = KeyRing.EMPTY;
+
+  before(async () => {
+    for (const algorithm of SIGNATURE_ALGORITHMS) keys.set(algorithm, new TestKey(algorithm));
+    ring = await KeyRing.import([...keys.values()].map(({ published }) => published));
+  });
+
+  const keyFor = (algorithm: string): TestKey => {
+    const key = keys.get(algorithm);
+    if (key === undefined) throw new Error(`no key for ${algorithm}`);
+    return key;
+  };
+
+  for (const algorithm of SIGNATURE_ALGORITHMS) {
+    it(`takes a token signed with ${algorithm}, and none in which a bit was changed`, async () => {
+      const key = keyFor(algorithm);
+      const text = await key.sign(userPayload());
+      expect(await verifies(ring, text)).to.equal(true);
+      const [header = '', , signature = ''] = text.split('.');
+      const payload = Buffer.from(JSON.stringify({ ...userPayload(), sub: 'user-2' })).toString('base64url');
+      expect(await verifies(ring, `${header}.${payload}.${signature}`)).to.equal(false);
+      const bytes = Buffer.from(signature, 'base64url');
+      bytes[7] = (bytes[7] ?? 0) ^ 1;
+      expect(await verifies(ring, withSignature(text, bytes))).to.equal(false);
+    });
+
+    it(`refuses a token for its ${algorithm} key that names another algorithm`, async () => {
+      const key = keyFor(algorithm);
+      const text = await key.sign(userPayload());
+      const others = [
+        'none',
+        'None',
+        'NONE',
+        'nOnE',
+        '',
+        'HS256',
+        'HS512',
+        'RS512',
+        'ES384',
+        'Ed25519',
+        'ES256K',
+      ];
+      for (const alg of [...others, ...SIGNATURE_ALGORITHMS].filter((other) => other !== algorithm)) {
+        const header = { alg, kid: key.published.kid, typ: 'at+jwt' };
+        expect(await verifies(ring, withHeader(text, header)), alg).to.equal(false);
+      }
+    });
+
+    it(`refuses a token made with its public ${algorithm} key as the secret of an HMAC`, async () => {
+      const { publicKey, published } = keyFor(algorithm);
+      const secrets = [
+        publicKey.export({ type: 'spki', format: 'pem' }),
+        publicKey.export({ type: 'spki', format: 'pem' }).toString().trim(),
+        publicKey.export({ type: 'spki', format: 'der' }),
+        published.jwk,
+        Buffer.from(publicKey.export({ format: 'jwk' }).x ?? '', 'base64url'),
+        '',
+        'secret',
+      ];
+      for (const secret of secrets) {
+        expect(await verifies(ring, hmacToken(published.kid, secret, userPayload()))).to.equal(false);
+      }
+    });
+
+    it(`refuses signatures that are none under its ${algorithm} key`, async () => {
+      const text = await keyFor(algorithm).sign(userPayload());
+      const length = Buffer.from(text.split('.')[2] ?? '', 'base64url').length;
+      const another = await new TestKey(algorithm).sign(userPayload());
+      const signatures = [
+        Buffer.alloc(1),
+        Buffer.alloc(length),
+        Buffer.alloc(length, 0xff),
+        Buffer.alloc(length - 1),
+        Buffer.alloc(length + 1),
+        Buffer.from(another.split('.')[2] ?? '', 'base64url'),
+      ];
+      for (const signature of signatures) {
+        expect(await verifies(ring, withSignature(text, signature))).to.equal(false);
+      }
+    });
+  }
+
+  it('refuses a signature in DER, which another reader of ES256 would take', async () => {
+    const key = keyFor('ES256');
+    const text = await key.sign(userPayload());
+    const signed = Buffer.from(text.split('.').slice(0, 2).join('.'));
+    const der = sign('sha256', signed, { key: key.privateKey, dsaEncoding: 'der' });
+    const raw = sign('sha256', signed, { key: key.privateKey, dsaEncoding: 'ieee-p1363' });
+    expect(await verifies(ring, withSignature(text, raw))).to.equal(true);
+    expect(await verifies(ring, withSignature(text, der))).to.equal(false);
+  });
+
+  it('refuses a PS256 signature under an RS256 key, and the other way round', async () => {
+    for (const [own, other] of [
+      ['RS256', 'PS256'],
+      ['PS256', 'RS256'],
+    ] as const) {
+      const { published, privateKey, publicKey } = keyFor(own);
+      const forged = await new TestKey(other, published.kid, { privateKey, publicKey }).sign(userPayload());
+      expect(await verifies(ring, forged)).to.equal(false);
+    }
+  });
+
+  it('refuses a token signed by another of its own keys than the one it names', async () => {
+    const [first, second] = [new TestKey('EdDSA', 'first'), new TestKey('EdDSA', 'second')];
+    const both = await KeyRing.import([first.published, second.published]);
+    const text = await first.sign(userPayload(), { kid: 'second' });
+    expect(await verifies(both, text)).to.equal(false);
+  });
+
+  it('refuses kids that it does not hold', async () => {
+    for (const kid of ['unknown', '__proto__', 'constructor', 'toString', '../keys', "' OR '1'='1"]) {
+      const text = await keyFor('EdDSA').sign(userPayload(), { kid });
+      expect(await verifies(ring, text), kid).to.equal(false);
+    }
+    expect(KeyRing.EMPTY.has('__proto__')).to.equal(false);
+  });
+
+  it('refuses to hold two keys of one kid', async () => {
+    const set = [new TestKey('EdDSA', 'same').published, new TestKey('EdDSA', 'same').published];
+    expect((await rejectionOf(KeyRing.import(set))).message).to.equal('a key set names one kid twice');
+  });
+
+  it('refuses to hold one kid for two algorithms', async () => {
+    const { published } = keyFor('RS256');
+    const set = [published, { ...published, algorithm: 'PS256' }];
+    expect((await rejectionOf(KeyRing.import(set))).message).to.equal('a key set names one kid twice');
+  });
+
+  it('refuses to hold more keys than the limit', async () => {
+    const set = Array.from({ length: KEYS_MAX + 1 }, (_, index) => ({
+      ...keyFor('EdDSA').published,
+      kid: `k${index}`,
+    }));
+    expect(await rejectionOf(KeyRing.import(set))).to.be.an('error');
+    expect([...(await KeyRing.import(set.slice(1))).keyIds()]).to.have.length(KEYS_MAX);
+  });
+
+  it('takes nothing but public members of a key, so that a private key published by mistake stays unused', async () => {
+    const key = new TestKey('EdDSA');
+    const jwk = JSON.stringify({
+      ...key.privateKey.export({ format: 'jwk' }),
+      alg: 'HS256',
+      use: 'enc',
+      key_ops: ['sign'],
+      k: 'AAAA',
+    });
+    const held = await KeyRing.import([{ ...key.published, jwk }]);
+    expect(await verifies(held, await key.sign(userPayload()))).to.equal(true);
+  });
+
+  it('refuses whole a set in which one key is not what it says', async () => {
+    const good = new TestKey('EdDSA').published;
+    const ec = keyFor('ES256').published.jwk;
+    const p384 = JSON.stringify(
+      generateKeyPairSync('ec', { namedCurve: 'P-384' }).publicKey.export({ format: 'jwk' }),
+    );
+    const ed448 = JSON.stringify(generateKeyPairSync('ed448').publicKey.export({ format: 'jwk' }));
+    const bad: [string, string][] = [
+      ['EdDSA', ec],
+      ['EdDSA', ed448],
+      ['ES256', good.jwk],
+      ['ES256', p384],
+      ['RS256', ec],
+      ['EdDSA', JSON.stringify({ kty: 'oct', k: 'c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I' })],
+      ['HS256', JSON.stringify({ kty: 'oct', k: 'c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I' })],
+      ['none', good.jwk],
+      ['', good.jwk],
+      ['eddsa', good.jwk],
+      ['ES384', p384],
+      ['EdDSA', JSON.stringify({ kty: 'OKP', crv: 'Ed25519' })],
+      ['EdDSA', '{}'],
+      ['EdDSA', 'null'],
+      ['EdDSA', 'not JSON'],
+    ];
+    for (const [algorithm, jwk] of bad) {
+      const outcome = await rejectionOf(KeyRing.import([good, { kid: 'bad', algorithm, jwk }]));
+      expect(outcome, `${algorithm} ${jwk}`).to.be.instanceOf(Error);
+    }
+  });
+
+  it('takes no token under an RSA key of less than 2048 bits', async () => {
+    const weak = new TestKey('RS256', 'weak', generateKeyPairSync('rsa', { modulusLength: 1024 }));
+    const held = await KeyRing.import([weak.published]).catch(() => KeyRing.EMPTY);
+    const head = [{ alg: 'RS256', kid: 'weak', typ: 'at+jwt' }, userPayload()]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.');
+    const signature = sign('sha256', Buffer.from(head), weak.privateKey).toString('base64url');
+    expect(await verifies(held, `${head}.${signature}`)).to.equal(false);
+  });
+});

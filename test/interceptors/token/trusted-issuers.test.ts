@@ -1,0 +1,452 @@
+/** Other issuers at a real guard: their tokens, our words for them, and that no issuer's keys serve another's tokens. */
+
+import { createHmac, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type ClientReadableStream, type ServiceError as GrpcError, status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { exportSPKI, importJWK } from 'jose';
+import { errorOf } from '../../../interceptors/src/client.js';
+import { createGuard, type TrustedIssuer } from '../../../interceptors/src/index.js';
+import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
+import type { JsonObject } from '../../../interceptors/src/token/strict-json.js';
+import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { bearer, type Echo, startEcho } from '../../support/echo.js';
+import { createForeignKey, ForeignIssuer } from '../../support/foreign-issuer.js';
+import { AUDIENCE, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
+import { rejectionOf } from '../../support/rejection.js';
+
+const HELLO = Buffer.from('hello');
+const identity = (bytes: Buffer): Buffer => bytes;
+const LEGACY = 'https://legacy.example';
+const SECRET = Buffer.alloc(32, 's');
+const INVALID = 'UNAUTHENTICATED TOKEN_INVALID';
+
+describe('another issuer', () => {
+  let issuer: TestIssuer;
+  let other: ForeignIssuer;
+  let third: ForeignIssuer;
+  let echo: Echo;
+  let faults: string[];
+
+  before(async () => {
+    other = await ForeignIssuer.start();
+    third = await ForeignIssuer.start({ name: 'https://third.example', algorithm: 'ES256' });
+  });
+  after(async () => {
+    await other.stop();
+    await third.stop();
+  });
+  beforeEach(async () => {
+    other.behaviour = 'good';
+    other.asked = 0;
+    issuer = await TestIssuer.create();
+    faults = [];
+    echo = await start();
+  });
+  afterEach(() => echo.stop());
+
+  const keycloak = (over: Partial<TrustedIssuer> = {}): TrustedIssuer => ({
+    issuer: other.name,
+    keys: { jwksUrl: other.jwksUrl, algorithms: ['RS256'] },
+    types: ['JWT'],
+    claims: { roles: ['realm_access', 'roles'] },
+    scopes: { call: 'echo.call' },
+    roles: { clerk: 'operator' },
+    ...over,
+  });
+
+  async function start(over: Partial<TrustedIssuer> = {}): Promise<Echo> {
+    const started = await startEcho(issuer, {
+      trustedIssuers: [
+        keycloak(over),
+        {
+          issuer: third.name,
+          keys: { jwksUrl: third.jwksUrl, algorithms: ['ES256'] },
+          types: ['JWT'],
+          scopes: { call: 'echo.call' },
+        },
+        { issuer: LEGACY, keys: { legacySecret: SECRET }, types: ['', 'JWT'], scopes: { call: 'echo.call' } },
+      ],
+      observer: { tokenInvalid: (fault) => void faults.push(fault) },
+    });
+    await started.guard.ready;
+    return started;
+  }
+
+  function call(token: string, method = 'Unary', at: Echo = echo): Promise<string> {
+    return new Promise((resolve) => {
+      at.client.makeUnaryRequest(
+        `/test.v1.EchoService/${method}`,
+        identity,
+        identity,
+        HELLO,
+        bearer(token),
+        { deadline: Date.now() + 5000 },
+        (error) => resolve(outcomeOf(error)),
+      );
+    });
+  }
+
+  function watch(token: string): { opened: Promise<unknown>; ended: Promise<string> } {
+    const stream: ClientReadableStream<Buffer> = echo.client.makeServerStreamRequest(
+      '/test.v1.EchoService/ServerStream',
+      identity,
+      identity,
+      HELLO,
+      bearer(token),
+      { deadline: Date.now() + 20_000 },
+    );
+    const opened = new Promise((resolve) => stream.on('data', resolve));
+    const ended = new Promise<string>((resolve) =>
+      stream.on('error', (error: GrpcError) => resolve(outcomeOf(error))),
+    );
+    return { opened: Promise.race([opened, ended]), ended };
+  }
+
+  /** An HMAC under a secret of one's choice. */
+  function hmac(
+    claims: object,
+    secret: string | Uint8Array,
+    header: object = { alg: 'HS256', typ: 'JWT' },
+  ): string {
+    const head = [header, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.');
+    return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`;
+  }
+
+  it('is heard in its own words: scopes and roles that it may give, and no others', async () => {
+    expect(await call(await other.token())).to.equal('OK');
+    expect(await call(await third.token())).to.equal('OK');
+    expect(await call(await issuer.token())).to.equal('OK');
+    expect(await call(await other.token(), 'Operators')).to.equal('OK');
+    const claims = { scope: 'echo.call echo.more', realm_access: { roles: ['operator', 'admin'] } };
+    expect(await call(await other.token(claims))).to.equal('PERMISSION_DENIED SCOPE_MISSING');
+    expect(await call(await other.token(claims), 'Operators')).to.equal('PERMISSION_DENIED ROLE_MISSING');
+    expect(await call(await other.token({ scope: ['call'] }))).to.equal('OK');
+    expect(await call(await other.token({ sub: 'web', azp: 'web', sid: undefined }), 'Users')).to.equal(
+      'PERMISSION_DENIED CALLER_KIND',
+    );
+  });
+
+  it('says who calls by issuer and subject together: its alice is nobody of ours', async () => {
+    const subject = randomUUID();
+    expect(await echo.guard.authenticateToken(await issuer.token({ sub: subject }))).to.include({
+      id: subject,
+      subject,
+    });
+    const claims = JSON.parse(JSON.stringify(other.claims({ sub: subject }))) as JsonObject;
+    const rules = {
+      issuer: other.name,
+      names: {},
+      scopes: new Map(),
+      roles: new Map(),
+      lifetimeMaxSeconds: 3600,
+    };
+    const expected = { ...rules, audience: 'echo', nowSeconds: Date.now() / 1000 };
+    expect(readForeignClaims(claims, 'key', expected)).to.include({
+      id: `${other.name}#${subject}`,
+      subject,
+      issuer: other.name,
+      kind: 'USER',
+    });
+  });
+
+  it('vouches for its own tokens alone, whatever kid and iss they name', async () => {
+    const ownKid = issuer.key.kid;
+    const forged = [
+      // Its keys for a token in our name, and in the name of the third one.
+      await other.sign(issuer.claims(), { typ: 'at+jwt' }),
+      await other.sign(issuer.claims(), { typ: 'at+jwt', kid: ownKid }),
+      await other.sign(third.claims()),
+      await other.sign(third.claims(), { kid: third.key.kid }),
+      // Our keys for a token in its name.
+      await issuer.sign(other.claims(), { typ: 'JWT' }),
+      await issuer.sign(other.claims(), { typ: 'JWT', kid: other.key.kid }),
+      await third.sign(other.claims()),
+      await third.sign(other.claims(), { kid: other.key.kid }),
+      // Names nearly right, and none.
+      await other.token({ iss: `${other.name}/` }),
+      await other.token({ iss: other.name.toUpperCase() }),
+      await other.token({ iss: [other.name] }),
+      await other.token({ iss: undefined }),
+      await other.token({ iss: '__proto__' }),
+      await third.token({ iss: 'https://nobody.example' }),
+    ];
+    for (const [index, token] of forged.entries()) expect(await call(token), String(index)).to.equal(INVALID);
+    expect(echo.trace.started).to.equal(0);
+  });
+
+  it('has its keys to itself when another one gives a key the same kid', async () => {
+    await echo.stop();
+    const kid = 'the same';
+    const [one, two] = [
+      await ForeignIssuer.start({ name: 'https://one.example', algorithm: 'ES256', kid }),
+      await ForeignIssuer.start({ name: 'https://two.example', algorithm: 'ES256', kid }),
+    ];
+    const describe = ({ name, jwksUrl }: ForeignIssuer): TrustedIssuer => ({
+      issuer: name,
+      keys: { jwksUrl, algorithms: ['ES256'] },
+      types: ['JWT'],
+      scopes: { call: 'echo.call' },
+    });
+    echo = await startEcho(issuer, { trustedIssuers: [describe(one), describe(two)] });
+    await echo.guard.ready;
+    for (const [mine, theirs] of [
+      [one, two],
+      [two, one],
+    ] as const) {
+      expect(await call(await mine.token())).to.equal('OK');
+      expect(await call(await mine.sign(theirs.claims()))).to.equal(INVALID);
+    }
+    await one.stop();
+    await two.stop();
+  });
+
+  it('is held to its claims, its types and its lifetimes', async () => {
+    const now = Math.floor(Date.now() / 1000);
+    const bad: Record<string, unknown>[] = [
+      { aud: ['somebody else'] },
+      { aud: undefined },
+      { aud: [] },
+      { aud: 'ECHO' },
+      { sub: undefined },
+      { sub: '' },
+      { sub: 7 },
+      { sub: 'x'.repeat(250) },
+      // No database keeps the first, and the others cannot be told apart from what becomes of them on the way.
+      { sub: 'a\0b' },
+      { sub: 'a\uFFFDb' },
+      { jti: 'a\nb' },
+      { jti: undefined },
+      { jti: ['a'] },
+      { sid: 7 },
+      { azp: {} },
+      { exp: undefined },
+      { exp: 'never' },
+      { exp: now - 10, iat: now },
+      { exp: now + 3601 },
+      { exp: 1e15 },
+      { iat: undefined },
+      { iat: now + 60, exp: now + 120 },
+      { nbf: now + 60 },
+      { scope: 7 },
+      { scope: Array.from({ length: 65 }, () => 'call') },
+      { realm_access: { roles: 'clerk'.repeat(100) } },
+      { cnf: { jkt: 'x' } },
+      { auth_time: 'now' },
+    ];
+    for (const over of bad)
+      expect(await call(await other.token(over)), JSON.stringify(over)).to.equal(INVALID);
+    const headers = [
+      { typ: 'at+jwt' },
+      { typ: 'ID' },
+      { typ: undefined },
+      { jku: other.jwksUrl },
+      { jwk: other.key.jwk },
+      { x5u: other.jwksUrl },
+      { x5c: ['AAAA'] },
+      { crit: ['exp'] },
+      { cty: 'JWT' },
+      { kid: undefined },
+      { kid: '' },
+    ];
+    for (const header of headers) {
+      const token = other.sign(other.claims(), header).catch(() => 'cannot be made');
+      expect(await call(await token), JSON.stringify(header)).to.equal(INVALID);
+    }
+    expect(await call(await other.sign(other.claims(), { x5t: 'AAAA', 'x5t#S256': 'AAAA' }))).to.equal('OK');
+    const expired = await other.token({ iat: now - 120, exp: now - 60 });
+    expect(await call(expired)).to.equal('UNAUTHENTICATED TOKEN_EXPIRED');
+    await echo.stop();
+    echo = await start({ lifetimeMaxSeconds: 60, audience: 'the echo' });
+    expect(await call(await other.token({ aud: 'the echo' }))).to.equal(INVALID);
+    expect(await call(await other.token({ aud: 'the echo', exp: now + 55 }))).to.equal('OK');
+    expect(await call(await other.token({ exp: now + 55 }))).to.equal(INVALID);
+  });
+
+  it('may sign with a secret only where it is configured so, and then with nothing else', async () => {
+    const claims = (over: object = {}) => ({ ...other.claims(), iss: LEGACY, ...over });
+    expect(await call(hmac(claims(), SECRET))).to.equal('OK');
+    expect(await call(hmac(claims(), SECRET, { alg: 'HS256' }))).to.equal('OK');
+    const key = other.key;
+    const publicKey = await importJWK(key.jwk, key.algorithm);
+    const pem = publicKey instanceof Uint8Array ? '' : await exportSPKI(publicKey);
+    const bad = [
+      hmac(claims(), Buffer.alloc(32, 'x')),
+      hmac(claims(), SECRET, { alg: 'none', typ: 'JWT' }),
+      hmac(claims(), SECRET, { alg: 'HS384', typ: 'JWT' }),
+      await other.sign(claims()),
+      // The secret of the legacy issuer, and public keys as secrets, in the name of the others.
+      hmac(other.claims(), SECRET, { alg: 'HS256', typ: 'JWT', kid: key.kid }),
+      hmac(other.claims(), pem, { alg: 'HS256', typ: 'JWT', kid: key.kid }),
+      hmac(other.claims(), JSON.stringify(key.jwk), { alg: 'HS256', typ: 'JWT', kid: key.kid }),
+      hmac(issuer.claims(), SECRET, { alg: 'HS256', typ: 'at+jwt', kid: issuer.key.kid }),
+    ];
+    for (const [index, token] of bad.entries()) expect(await call(token), String(index)).to.equal(INVALID);
+  });
+
+  it('is not trusted at all when it is described carelessly', async () => {
+    const { jwksUrl } = other;
+    const careless: [Partial<TrustedIssuer>, string][] = [
+      [{ issuer: ISSUER }, 'our own'],
+      [{ issuer: third.name }, 'twice'],
+      [{ issuer: '' }, 'characters'],
+      [{ issuer: 'https://a.example#b' }, 'characters'],
+      [{ keys: { legacySecret: Buffer.alloc(31) } }, '32 bytes'],
+      [{ keys: { jwksUrl, algorithms: [] } }, 'algorithms'],
+      [{ keys: { jwksUrl, algorithms: ['HS256' as 'RS256'] } }, 'algorithms'],
+      [{ keys: { algorithms: ['RS256'] } }, 'jwksUrl'],
+      [{ keys: { jwksUrl, jwksFile: 'x', algorithms: ['RS256'] } }, 'jwksUrl'],
+      [{ keys: { jwksUrl: 'http://keycloak.example/certs', algorithms: ['RS256'] } }, 'https'],
+      [{ keys: { jwksUrl: 'file:///etc/passwd', algorithms: ['RS256'] } }, 'https'],
+      [{ lifetimeMaxSeconds: 3601 }, 'lifetimes'],
+      [{ lifetimeMaxSeconds: 0 }, 'lifetimes'],
+    ];
+    for (const [over, words] of careless) {
+      const guard = createGuard({
+        issuer: ISSUER,
+        audience: AUDIENCE,
+        auth: { source: issuer.source },
+        trustedIssuers: [
+          { issuer: third.name, keys: { jwksUrl: third.jwksUrl, algorithms: ['ES256'] } },
+          keycloak(over),
+        ],
+      });
+      const error = await rejectionOf(guard);
+      expect(error, words).to.be.instanceOf(TypeError);
+      expect(String(error)).to.contain(words);
+    }
+  });
+
+  it('that is away or slow keeps nobody else from being served, and its own callers not for long', async () => {
+    // The guard of before has its keys, and asks no more.
+    expect(await call(await other.token())).to.equal('OK');
+    await echo.stop();
+    other.behaviour = 'slow';
+    other.asked = 0;
+    echo = await start();
+    const token = await other.token();
+    const startedMs = performance.now();
+    const waiting = Array.from({ length: 100 }, async (_, index) =>
+      call(await other.sign(other.claims(), { kid: `kid-${index}` })),
+    );
+    expect(await call(await issuer.token())).to.equal('OK');
+    expect(performance.now() - startedMs).to.be.below(900);
+    expect(new Set(await Promise.all(waiting))).to.deep.equal(
+      new Set(['UNAVAILABLE DEPENDENCY_UNAVAILABLE']),
+    );
+    expect(await call(token)).to.equal('UNAVAILABLE DEPENDENCY_UNAVAILABLE');
+    expect(performance.now() - startedMs).to.be.below(4000);
+    expect(other.asked).to.equal(1);
+  });
+
+  it('is heard after the first answer by whoever came before it, and after the log began anew', async () => {
+    await echo.stop();
+    issuer.answers = false;
+    echo = await startEcho(issuer, { trustedIssuers: [keycloak()] });
+    const [early, revoked] = [await other.token(), await other.token({ sub: 'mallory' })];
+    for (const token of [early, revoked]) {
+      expect(await call(token)).to.equal('UNAVAILABLE REVOCATION_STATE_STALE');
+    }
+    issuer.answers = true;
+    const { ready } = echo.guard;
+    const cutOffTime = new Date(Date.now() + 1000);
+    const entry = issuer.revoke(EntryKind.ENTRY_KIND_USER, 'mallory');
+    Object.assign(entry, { issuer: other.name, cutOffTime });
+    echo.guard.askNow();
+    await ready;
+    expect(await call(early)).to.equal('OK');
+    expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    const ours = await issuer.token();
+    expect(await call(ours)).to.equal('OK');
+    const { guard } = echo;
+    const stale = new Promise<void>((resolve) => {
+      guard.onStateChange(() => void (!guard.state().current && resolve()));
+    });
+    issuer.epoch = Buffer.alloc(16, 9);
+    guard.askNow();
+    await stale;
+    while ((await call(early)) === 'UNAVAILABLE REVOCATION_STATE_STALE') await sleep(10);
+    expect(await call(early)).to.equal('OK');
+    expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+    // The issuer of this test keeps its keys, so its own token is looked at anew and found good.
+    expect(await call(ours)).to.equal('OK');
+  });
+
+  describe('is revoked', () => {
+    const foreign = (kind: EntryKind, text: string, over: Partial<Entry> = {}): Entry => {
+      const entry = issuer.revoke(kind, text);
+      Object.assign(entry, { issuer: other.name, ...over });
+      return entry;
+    };
+    const kinds: Record<string, (claims: Record<string, unknown>) => Entry> = {
+      'by its token': ({ jti }) => foreign(EntryKind.ENTRY_KIND_TOKEN, String(jti)),
+      'by its session': ({ sid }) => foreign(EntryKind.ENTRY_KIND_SESSION, String(sid)),
+      'by its user, up to a time': ({ sub, iat }) =>
+        foreign(EntryKind.ENTRY_KIND_USER, String(sub), { cutOffTime: new Date(Number(iat) * 1000) }),
+    };
+    for (const [way, entryFor] of Object.entries(kinds)) {
+      it(`${way}: its calls are refused and its streams cut, those of others go on`, async () => {
+        const claims = other.claims();
+        const token = await other.sign(claims);
+        const bystander = await other.token({ sub: 'bob' });
+        const ours = await issuer.token({ sub: 'alice' });
+        const { opened, ended } = watch(token);
+        await opened;
+        expect(await call(token)).to.equal('OK');
+        entryFor(claims);
+        echo.guard.askNow();
+        expect(await ended).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+        expect(await call(token)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+        // One that is met only now is looked up in the list.
+        const late = await other.sign({ ...claims, nbf: claims['iat'] });
+        expect(await call(late)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+        for (const alive of [bystander, ours]) expect(await call(alive)).to.equal('OK');
+        const anew = await other.token({ iat: Number(claims['iat']) + 1 });
+        expect(await call(anew)).to.equal('OK');
+      });
+    }
+
+    it('not by what names something of ours, even in the same words', async () => {
+      const [jti, sid, sub] = [randomUUID(), randomUUID(), randomUUID()];
+      const token = await other.token({ jti, sid, sub });
+      issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(jti));
+      issuer.revoke(EntryKind.ENTRY_KIND_SESSION, idOf(sid));
+      issuer.revoke(EntryKind.ENTRY_KIND_USER, sub, 1000n);
+      issuer.revoke(EntryKind.ENTRY_KIND_CLIENT, 'web', 1000n);
+      issuer.revoke(EntryKind.ENTRY_KIND_KEY, other.key.kid);
+      echo.guard.askNow();
+      await until(() => echo.guard.state().applied === 5n);
+      expect(await call(token)).to.equal('OK');
+    });
+
+    it('with its key, once it publishes that no more', async function () {
+      this.timeout(20_000);
+      const withdrawn = other.key;
+      const token = await other.token();
+      const { opened, ended } = watch(token);
+      await opened;
+      other.keys = [await createForeignKey('RS256')];
+      // Fetched anew because of a kid that is not known, once the pause between two fetches is over.
+      await new Promise((resolve) => setTimeout(resolve, 10_100));
+      expect(await call(await other.token())).to.equal('OK');
+      expect(await ended).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+      expect(await call(token)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+      expect(await call(await other.sign(other.claims(), {}, withdrawn))).to.equal(INVALID);
+    });
+  });
+});
+
+function outcomeOf(error: GrpcError | null): string {
+  if (error === null) return 'OK';
+  return `${status[error.code]} ${errorOf(error).reason}`;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const endMs = Date.now() + 5000;
+  while (!holds()) {
+    if (Date.now() > endMs) throw new Error('waited for too long');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}

@@ -1,0 +1,274 @@
+/** Errors on their way to the wire and back. */
+
+import { Metadata, status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { type ErrorCode, invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import {
+  ERROR_DOMAIN,
+  ERROR_MESSAGE_LENGTH_MAX,
+  errorOf,
+  RETRY_AFTER_MAX_MS,
+  sentOften,
+  statusOf,
+} from '../../../interceptors/src/wire/status.js';
+import { ErrorInfo } from '../../../proto/gen/google/rpc/error_details.js';
+import { Status } from '../../../proto/gen/google/rpc/status.js';
+
+const CODES = {
+  TOKEN_MISSING: 16,
+  TOKEN_INVALID: 16,
+  TOKEN_EXPIRED: 16,
+  TOKEN_REVOKED: 16,
+  TLS_REQUIRED: 16,
+  LOGIN_FAILED: 16,
+  REFRESH_INVALID: 16,
+  CERTIFICATE_REQUIRED: status.UNAUTHENTICATED,
+  CLIENT_AUTHENTICATION_FAILED: 16,
+  SCOPE_MISSING: 7,
+  ROLE_MISSING: 7,
+  CALLER_KIND: 7,
+  LOGIN_TOO_OLD: 7,
+  AUDIENCE_NOT_ALLOWED: 7,
+  REVOCATION_STATE_STALE: 14,
+  DEPENDENCY_UNAVAILABLE: 14,
+  RATE_LIMITED: 8,
+  LOG_CHANGED: 9,
+  FIELD_INVALID: 3,
+  SUBJECT_TOKEN_INVALID: 3,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  INSUFFICIENT_STOCK: 9,
+  INSUFFICIENT_FUNDS: 9,
+  RESERVATION_EXPIRED: 9,
+  RESERVATION_NOT_ACTIVE: 9,
+  PAYMENT_CANCELLED: 9,
+  PAYMENT_NOT_CANCELLABLE: 9,
+  PAYMENT_NOT_CAPTURED: 9,
+  REFUND_EXCEEDS_PAYMENT: 9,
+  REQUEST_ID_REUSED: 9,
+  REQUEST_IN_PROGRESS: 10,
+} satisfies Record<ErrorCode, number>;
+
+const code = fc.constantFrom(...(Object.keys(CODES) as ErrorCode[]));
+/** Any UTF-16, lone surrogates included. */
+const anyText = fc
+  .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 700 })
+  .map((units) => String.fromCharCode(...units));
+
+describe('a status that is sent often', () => {
+  it('is what it was, and what is done to one sending changes no other', () => {
+    const plain = statusOf(
+      new ServiceError('RATE_LIMITED', 'too many new tokens at once', { retryAfterMs: 1000 }),
+    );
+    const often = sentOften(plain);
+    expect([often.code, often.details]).to.deep.equal([plain.code, plain.details]);
+    const [first, second] = [often.metadata.clone(), often.metadata.clone()];
+    expect(first.toHttp2Headers()).to.deep.equal(plain.metadata.toHttp2Headers());
+    for (const change of [
+      (metadata: Metadata) => metadata.set('x-one', 'set'),
+      (metadata: Metadata) => metadata.add('x-one', 'added'),
+      (metadata: Metadata) => metadata.remove('x-one'),
+      (metadata: Metadata) => metadata.merge(Metadata.fromHttp2Headers({ 'x-two': 'merged' })),
+    ]) {
+      change(first);
+      const anew = new Metadata();
+      anew.merge(first);
+      expect(first.toHttp2Headers()).to.deep.equal(anew.toHttp2Headers());
+    }
+    expect(first.getMap()).to.have.property('x-two', 'merged');
+    for (const untouched of [second, often.metadata]) {
+      expect(untouched.toHttp2Headers()).to.deep.equal(plain.metadata.toHttp2Headers());
+    }
+    expect(errorOf({ code: often.code, details: often.details, metadata: second }).retryAfterMs).to.equal(
+      1000,
+    );
+  });
+});
+
+describe('the status of an error', () => {
+  for (const [name, number] of Object.entries(CODES)) {
+    it(`is ${status[number]} for ${name}, with the code as its reason`, () => {
+      const sent = statusOf(new ServiceError(name as ErrorCode, 'a sentence'));
+      expect(sent).to.include({ code: number, details: 'a sentence' });
+      expect(errorOf(sent)).to.deep.equal({
+        code: number,
+        reason: name,
+        message: 'a sentence',
+        violations: [],
+        retryAfterMs: undefined,
+      });
+    });
+  }
+
+  it('carries code, message, violations and the time to wait to the other side', () => {
+    fc.assert(
+      fc.property(
+        code,
+        fc.string({ unit: 'binary', maxLength: 100 }),
+        fc.array(fc.record({ field: fc.string({ unit: 'binary' }), description: fc.string() }), {
+          maxLength: 4,
+        }),
+        fc.option(fc.nat(RETRY_AFTER_MAX_MS), { nil: undefined }),
+        (name, message, violations, retryAfterMs) => {
+          const options = { violations, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+          const received = errorOf(statusOf(new ServiceError(name, message, options)));
+          expect(received).to.include({ code: CODES[name], reason: name, message, retryAfterMs });
+          expect(received.violations.map(({ field, description }) => ({ field, description }))).to.deep.equal(
+            violations,
+          );
+        },
+      ),
+    );
+  });
+
+  it('names the field that is at fault', () => {
+    const received = errorOf(statusOf(invalidField('lines[2].quantity', 'must be positive')));
+    expect(received.message).to.equal('lines[2].quantity must be positive');
+    expect(received.violations[0]).to.include({
+      field: 'lines[2].quantity',
+      description: 'must be positive',
+    });
+  });
+
+  it('is made of every text, however long or broken, and can be sent', () => {
+    fc.assert(
+      fc.property(code, anyText, anyText, (name, message, field) => {
+        const error = new ServiceError(name, message, { violations: [{ field, description: field }] });
+        const sent = statusOf(error);
+        expect(sent.details.length).to.be.at.most(ERROR_MESSAGE_LENGTH_MAX);
+        // What grpc-js does with it.
+        expect(() => encodeURI(sent.details)).not.to.throw();
+        expect(errorOf(sent).message).to.equal(sent.details);
+      }),
+    );
+  });
+
+  it('is cut between characters, never within one', () => {
+    const message = `${'a'.repeat(ERROR_MESSAGE_LENGTH_MAX - 1)}😀`;
+    expect(statusOf(new ServiceError('NOT_FOUND', message)).details).to.equal(
+      `${'a'.repeat(ERROR_MESSAGE_LENGTH_MAX - 1)}\ufffd`,
+    );
+  });
+
+  it('is made of every time to wait', () => {
+    const waits: [number, number | undefined][] = [
+      [Number.NaN, undefined],
+      [Number.POSITIVE_INFINITY, RETRY_AFTER_MAX_MS],
+      [Number.MAX_VALUE, RETRY_AFTER_MAX_MS],
+      [Number.NEGATIVE_INFINITY, 0],
+      [-5, 0],
+      [0, 0],
+      [0.2, 1],
+      [1999.5, 2000],
+    ];
+    for (const [retryAfterMs, received] of waits) {
+      const sent = statusOf(new ServiceError('RATE_LIMITED', 'later', { retryAfterMs }));
+      expect(errorOf(sent).retryAfterMs, String(retryAfterMs)).to.equal(received);
+    }
+  });
+
+  it('tells nothing of what is not an error of ours', () => {
+    const secret = 'password=hunter2';
+    const thrown = [
+      new Error(secret),
+      new TypeError(secret),
+      Object.assign(new Error(secret), { code: 5, details: secret, metadata: new Metadata() }),
+      { code: 'NOT_FOUND', message: secret },
+      secret,
+      undefined,
+      null,
+      42,
+      Symbol(secret),
+      Object.create(null),
+      () => secret,
+    ];
+    for (const error of thrown) {
+      const sent = statusOf(error);
+      expect(sent).to.include({ code: status.INTERNAL, details: 'internal error' });
+      expect(sent.metadata.getMap()).to.deep.equal({});
+    }
+  });
+
+  it('never carries the cause', () => {
+    const sent = statusOf(
+      new ServiceError('NOT_FOUND', 'no such item', { cause: new Error('SELECT hunter2') }),
+    );
+    const [details] = sent.metadata.get('grpc-status-details-bin');
+    expect(Buffer.from(details ?? '').toString('latin1')).to.not.include('hunter2');
+    expect(sent.details).to.equal('no such item');
+  });
+
+  it('is byte for byte the same for equal errors', () => {
+    const bytes = () =>
+      statusOf(new ServiceError('TOKEN_INVALID', 'the access token is not valid')).metadata.get(
+        'grpc-status-details-bin',
+      );
+    expect(bytes()).to.deep.equal(bytes());
+  });
+});
+
+describe('a received error', () => {
+  it('has no reason when the details are of another domain', () => {
+    const value = Buffer.from(
+      ErrorInfo.encode({ reason: 'TOKEN_EXPIRED', domain: 'elsewhere', metadata: {} }).finish(),
+    );
+    const details = [{ typeUrl: 'type.googleapis.com/google.rpc.ErrorInfo', value }];
+    const metadata = new Metadata();
+    metadata.set(
+      'grpc-status-details-bin',
+      Buffer.from(Status.encode({ code: 16, message: '', details }).finish()),
+    );
+    expect(ERROR_DOMAIN).to.not.equal('elsewhere');
+    expect(errorOf({ code: 16, details: 'x', metadata })).to.include({ code: 16, reason: '', message: 'x' });
+  });
+
+  it('keeps its status when the details cannot be read', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
+        const metadata = new Metadata();
+        metadata.set('grpc-status-details-bin', Buffer.from(bytes));
+        expect(errorOf({ code: 14, details: 'away', metadata })).to.include({ code: 14, message: 'away' });
+      }),
+    );
+  });
+
+  it('is UNKNOWN when it is none of gRPC, and reading it never throws', () => {
+    const thrown = [
+      undefined,
+      null,
+      'x',
+      1,
+      new Error('x'),
+      { code: 'ENOENT' },
+      { metadata: { region: 'eu' } },
+      { metadata: 'x', details: 7 },
+    ];
+    for (const error of thrown) {
+      expect(errorOf(error)).to.deep.equal({
+        code: status.UNKNOWN,
+        reason: '',
+        message: '',
+        violations: [],
+        retryAfterMs: undefined,
+      });
+    }
+  });
+});
+
+describe('a service error', () => {
+  it('keeps its cause for the log', () => {
+    const cause = new Error('why');
+    expect(new ServiceError('NOT_FOUND', 'no such item', { cause })).to.include({
+      name: 'ServiceError',
+      code: 'NOT_FOUND',
+      message: 'no such item',
+      cause,
+      retryAfterMs: undefined,
+    });
+  });
+
+  it('has no cause when none was given', () => {
+    expect(Object.hasOwn(new ServiceError('NOT_FOUND', 'no such item'), 'cause')).to.equal(false);
+  });
+});

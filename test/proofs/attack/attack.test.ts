@@ -1,0 +1,82 @@
+/** The attack in its short form: nothing gets past the guard as it is, and something does when a part is taken out. */
+
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect } from 'chai';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
+
+const TEST_TIMEOUT_MS = 240_000;
+const MUTANTS = 3_000;
+/** Where base64url is taken in its canonical spelling alone. */
+const GUARD_FILE = 'interceptors/src/token/compact.ts';
+const GUARD = "return bytes.toString('base64url') === segment ? bytes : undefined;";
+
+/** The figures that the attack writes. */
+interface Figures {
+  readonly classes: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly tried: number;
+  readonly accepted: number;
+  readonly crashes: number;
+  readonly differing: number;
+  readonly complete: boolean;
+  readonly seed: number;
+  readonly findings: readonly unknown[];
+}
+
+describe('npm run attack', function () {
+  this.timeout(TEST_TIMEOUT_MS);
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  after(() => folder.remove());
+
+  it('gets past nothing: tokens, access, login and refresh', async () => {
+    const { code, output, figures } = await attackIn(PROJECT_FOLDER, ['--mutants', String(MUTANTS)]);
+    expect(figures.findings).to.deep.equal([]);
+    expect(figures).to.include({ accepted: 0, crashes: 0, differing: 0, complete: true });
+    expect(figures.tried).to.be.greaterThan(5 * MUTANTS);
+    expect(code).to.equal(0);
+    expect(output)
+      .to.contain(`Seed ${figures.seed}`)
+      .and.to.match(/^total +\d+ +\d+ +0 +0 +0$/m);
+    const mutants = Object.entries(figures.classes).filter(([name]) => name.startsWith('mutants'));
+    expect(mutants.reduce((sum, [, { tried = 0 }]) => sum + tried, 0)).to.equal(MUTANTS);
+  });
+
+  it('exits 1 when tokens may be spelt in several ways', async () => {
+    const copy = join(folder.path, 'unguarded');
+    await copyProject(copy, { file: GUARD_FILE, from: GUARD, to: 'return bytes;' });
+    const { code, figures } = await attackIn(copy, ['--part', 'tokens', '--mutants', '100']);
+    expect(code).to.equal(1);
+    expect(figures.complete).to.equal(true);
+    expect(figures.classes['spelling']).to.have.property('accepted').that.is.greaterThan(0);
+  });
+
+  async function attackIn(
+    cwd: string,
+    options: readonly string[],
+  ): Promise<{ code: number; output: string; figures: Figures }> {
+    const { HOME, PATH, XDG_CACHE_HOME } = process.env;
+    const json = join(folder.path, 'figures.json');
+    const running = promisify(execFile)(
+      process.execPath,
+      ['--import', 'tsx', 'proofs/attack/main.ts', '--json', json, ...options],
+      { cwd, env: { HOME, PATH, XDG_CACHE_HOME } },
+    );
+    const { code, output } = await running.then(
+      ({ stdout }) => ({ code: 0, output: stdout }),
+      (error: unknown) => {
+        if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
+        return { code: Number(error.code), output: String(error.stdout) };
+      },
+    );
+    return { code, output, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
+  }
+});

@@ -1,0 +1,40 @@
+/** Mutants: as many as were asked for, and none of them the token that they are made from. */
+
+import { expect } from 'chai';
+import { mutantsOf } from '../../../proofs/attack/mutants.js';
+import { createRandom } from '../../../proofs/drill/random.js';
+
+const GOOD = `${'eyJhbGciOiJFZERTQSJ9'}.${'eyJzdWIiOiJhIn0'}.${'c2lnbmF0dXJlLW9mLXRoZS10b2tlbg'}`;
+const OTHER = `${'eyJhbGciOiJFZERTQSJ9'}.${'eyJzdWIiOiJiIn0'}.${'YW5vdGhlci1zaWduYXR1cmUtb2YtaXQ'}`;
+
+function valuesOf(count: number, seed = 1): string[] {
+  return [...mutantsOf(GOOD, OTHER, { count, random: createRandom(seed) })].map(({ value }) => value);
+}
+
+describe('mutants of a token', () => {
+  it('are as many as were asked for, and never one of the two tokens', () => {
+    for (const count of [0, 1, 500, 30_000]) {
+      const values = valuesOf(count);
+      expect(values).to.have.lengthOf(count);
+      for (const token of [GOOD, OTHER]) expect(values).not.to.include(`Bearer ${token}`);
+    }
+  });
+
+  it('are the same for the same seed', () => {
+    expect(valuesOf(2_000, 7)).to.deep.equal(valuesOf(2_000, 7));
+    expect(valuesOf(2_000, 7)).not.to.deep.equal(valuesOf(2_000, 8));
+  });
+
+  it('hold every flipped bit, every truncation and every insertion when there is room for them', () => {
+    const value = `Bearer ${GOOD}`;
+    const values = new Set(valuesOf(30_000));
+    for (let at = 0; at < value.length; at += 1) {
+      expect(values).to.include(value.slice(0, at));
+      expect(values).to.include(`${value.slice(0, at)}A${value.slice(at)}`);
+      for (let bit = 0; bit < 8; bit += 1) {
+        const flipped = String.fromCharCode(value.charCodeAt(at) ^ (1 << bit));
+        expect(values).to.include(value.slice(0, at) + flipped + value.slice(at + 1));
+      }
+    }
+  });
+});

@@ -1,0 +1,83 @@
+/** The drill holds against the system as it is, and fails when a guard is taken out. */
+
+import { execFile } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect } from 'chai';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { PROJECT_FOLDER } from '../../support/project-copy.js';
+import { copyWithout, runDrill } from './run-drill.js';
+
+const TEST_TIMEOUT_MS = 180_000;
+/** One fault of the broker, one of the way to auth, one of an instance and one of auth itself. */
+const ROUNDS = 4;
+const SEED = 461;
+const FLAGS = ['--only', 'REVOCATION', '--seed', String(SEED)];
+/** Where a lease ends. */
+const GUARD_FILE = 'interceptors/src/revocation/feed.ts';
+const GUARD_LINE = 'return lease.lengthMs - elapsedMs;';
+
+interface Figures {
+  readonly rounds: number;
+  readonly revocations: number;
+  readonly checks: number;
+  readonly violations: number;
+  readonly violations_by_kind: Readonly<Record<string, number>>;
+  readonly max_late_ms: number;
+  readonly faults: Readonly<Record<string, number>>;
+}
+
+describe('npm run drill', function () {
+  this.timeout(TEST_TIMEOUT_MS);
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  after(() => folder.remove());
+
+  it('breaks the system, finds no violation, says what it measured, and leaves nothing behind', async () => {
+    const temporary = join(folder.path, 'whole');
+    const { code, output, figures } = await runDrill<Figures>(PROJECT_FOLDER, temporary, [
+      ...FLAGS,
+      '--rounds',
+      String(ROUNDS),
+    ]);
+    expect(output).to.contain('No violation.').and.to.contain(`seed ${SEED}`);
+    expect(code).to.equal(0);
+    expect(figures.violations).to.equal(0);
+    expect(figures.rounds).to.equal(ROUNDS);
+    expect(Object.keys(figures.faults)).to.have.lengthOf(ROUNDS);
+    expect(figures.revocations).to.be.at.least(5 * ROUNDS);
+    expect(figures.checks).to.be.at.least(100 * ROUNDS);
+    expect(figures.max_late_ms).to.be.at.most(1_600);
+    expect((await readdir(temporary)).filter((name) => name.startsWith('portcullis-'))).to.deep.equal([]);
+  });
+
+  it('exits 1 when an instance trusts its list for ever', async () => {
+    const guard = { file: GUARD_FILE, line: GUARD_LINE, instead: 'return lease.lengthMs;' };
+    const copy = await copyWithout(join(folder.path, 'unguarded'), guard);
+    const rounds = ['--rounds', '1', '--faults', 'auth connections'];
+    const { code, figures } = await runDrill<Figures>(copy, join(folder.path, 'broken'), [
+      ...FLAGS,
+      ...rounds,
+    ]);
+    expect(code).to.equal(1);
+    expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE');
+  });
+
+  it('says which drills there are when it is asked for another', async () => {
+    const running = promisify(execFile)(process.execPath, [
+      ...['--import', 'tsx', join(PROJECT_FOLDER, 'proofs', 'drill', 'main.ts')],
+      ...['--only', 'nothing'],
+    ]);
+    const error = await running.then(
+      () => undefined,
+      (failure: unknown) => failure,
+    );
+    expect(error).to.have.property('stderr').that.contains('revocation');
+  });
+});

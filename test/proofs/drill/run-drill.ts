@@ -1,0 +1,52 @@
+/** Running `npm run drill` in this project, or in a copy of it with a guard taken out. */
+
+import { execFile } from 'node:child_process';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect } from 'chai';
+import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
+
+/** This project. */
+
+/** How a drill has ended. */
+export interface Drilled<Figures> {
+  readonly code: number;
+  readonly output: string;
+  readonly figures: Figures;
+}
+
+/** Runs a drill with these flags, its temporary files in a folder of the test's. */
+export async function runDrill<Figures>(
+  cwd: string,
+  temporary: string,
+  flags: readonly string[],
+): Promise<Drilled<Figures>> {
+  await mkdir(temporary, { recursive: true, mode: 0o711 });
+  const json = join(temporary, 'figures.json');
+  const { HOME, PATH, XDG_CACHE_HOME } = process.env;
+  const program = ['--import', 'tsx', 'proofs/drill/main.ts', '--json', json];
+  const running = promisify(execFile)(process.execPath, [...program, ...flags], {
+    cwd,
+    env: { HOME, PATH, XDG_CACHE_HOME, TMPDIR: temporary },
+  });
+  const ended = await running.then(
+    ({ stdout }) => ({ code: 0, output: stdout }),
+    (error: unknown) => {
+      if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
+      return { code: Number(error.code), output: String(error.stdout) };
+    },
+  );
+  return { ...ended, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
+}
+
+/** Copies the project, with one line of one file replaced: that line must be there exactly once. */
+export async function copyWithout(
+  copy: string,
+  guard: { readonly file: string; readonly line: string; readonly instead: string },
+): Promise<string> {
+  const source = await readFile(join(PROJECT_FOLDER, guard.file), 'utf8');
+  expect(source.split(guard.line)).to.have.lengthOf(2);
+  await copyProject(copy, { file: guard.file, from: guard.line, to: guard.instead });
+  return copy;
+}

@@ -1,0 +1,73 @@
+/** The promise holds in random schedules, and each rule that keeps it is needed: the short form of the long proof. */
+
+import { expect } from 'chai';
+import { GUARDS, type GuardName, NOTICED_BY } from '../../../proofs/simulate/rules.js';
+import { type RunResult, runSeedSoon } from '../../../proofs/simulate/run.js';
+
+/** How many schedules are tried with every rule in place. */
+const SEEDS = 200;
+
+/** Seconds on a quiet machine. */
+const PATIENCE_MS = 240_000;
+
+/** Where to look first for a schedule that notices a missing rule, and how far from there. */
+const SEEDS_MAX = 1500;
+const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
+  lease: 8,
+  'lease-start': 17,
+  applied: 15,
+  'entry-id': 25,
+  fence: 33,
+  'shared-read': 132,
+  hydration: 3,
+  recheck: 36,
+  retention: 1,
+  'session-generation': 1,
+  signature: 11,
+  epoch: 31,
+  generation: 1,
+};
+
+describe('a simulated run', function () {
+  this.timeout(PATIENCE_MS);
+
+  it('is the same every time, watched or not', async () => {
+    for (const seed of [3, 15, 166]) {
+      const watched = await runSeedSoon(seed, { trace: true });
+      const again = await runSeedSoon(seed, { trace: true });
+      expect(again.trace.length).to.be.greaterThan(50);
+      expect(again).to.deep.equal(watched);
+      const unwatched = await runSeedSoon(seed);
+      expect(unwatched).to.deep.equal({ ...watched, trace: [] });
+    }
+  });
+
+  it(`keeps the promise in ${SEEDS} random schedules`, async () => {
+    const faults = new Set<string>();
+    let revocations = 0;
+    let checks = 0;
+    for (let seed = 1; seed <= SEEDS; seed += 1) {
+      const { violations, measures } = await runSeedSoon(seed);
+      expect(violations, `npm run simulate -- --seed ${seed}`).to.deep.equal([]);
+      for (const fault of measures.faults.keys()) faults.add(fault);
+      revocations += measures.revocations;
+      checks += measures.checks;
+    }
+    // A proof that tries nothing would hold, too.
+    expect(faults.size).to.be.greaterThan(20);
+    expect(revocations).to.be.greaterThan(3 * SEEDS);
+    expect(checks).to.be.greaterThan(50 * SEEDS);
+  });
+
+  for (const guard of GUARDS) {
+    it(`breaks it without ${guard}`, async () => {
+      const first = FIRST_SEEDS[guard];
+      const isNoticed = ({ violations }: RunResult): boolean =>
+        violations.some(({ oracle }) => oracle === NOTICED_BY[guard]);
+      for (let seed = first; seed < first + SEEDS_MAX; seed += 1) {
+        if (isNoticed(await runSeedSoon(seed, { without: guard }))) return;
+      }
+      expect.fail(`nothing was noticed from seed ${first} to ${first + SEEDS_MAX - 1}`);
+    });
+  }
+});

@@ -1,0 +1,177 @@
+/** What is true of tokens and revocations, whatever the system believes. */
+
+import { expect } from 'chai';
+import { Truth } from '../../../proofs/simulate/truth.js';
+import {
+  clientRevocation,
+  enforcementBoundMs,
+  foreignRevocation,
+  keyRevocation,
+  type Revocation,
+  sessionRevocation,
+  tokenRevocation,
+  userRevocation,
+} from '../../../services/auth/revocation/log.js';
+
+const LEASE_MS = 5000;
+const USER = '00000000-0000-4000-8000-00000000000a';
+const id = (number: number): string => `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`;
+
+describe('the truth of a simulation', () => {
+  let nowMs: number;
+  let truth: Truth;
+  let count: number;
+
+  beforeEach(() => {
+    nowMs = 0;
+    count = 0;
+    truth = new Truth(() => nowMs);
+  });
+
+  function revoke(
+    revocation: Revocation,
+    over: { sessionsGoOn?: boolean; olderLeasesEndMs?: number } = {},
+  ): string {
+    count += 1;
+    const label = `revocation-${count}`;
+    const known = {
+      label,
+      entryId: label,
+      leaseMs: LEASE_MS,
+      olderLeasesEndMs: 0,
+      sessionsGoOn: false,
+      ...over,
+    };
+    truth.revoked(revocation, known);
+    truth.confirmed(label);
+    return label;
+  }
+
+  function logIn(number: number, clientId = 'direct'): void {
+    truth.sessionOpened({ sessionId: id(number), userId: USER, clientId });
+  }
+
+  function issue(
+    number: number,
+    session: number | undefined,
+    ancestors: readonly number[] = [],
+    clientId = 'direct',
+  ) {
+    const sid = session === undefined ? {} : { sid: id(session) };
+    const claims = { jti: id(number), sub: USER, client_id: clientId, aud: [], exp: 0, ...sid };
+    truth.tokenIssued({ ...claims, ancestors: ancestors.map(id) }, `text ${number}`, 'key-1');
+    return truth.byText(`text ${number}`);
+  }
+
+  const isRevoked = (token: ReturnType<typeof issue>): boolean =>
+    truth.revocationsOf(token).next().done !== true;
+
+  it('knows when a revocation is overdue: once the bound has passed since it was confirmed', () => {
+    logIn(1);
+    const token = issue(2, 1);
+    nowMs = 1000;
+    revoke(tokenRevocation(id(2)));
+    nowMs += enforcementBoundMs(LEASE_MS);
+    expect(truth.lateness(token).overdueMs).to.equal(0);
+    nowMs += 1;
+    expect(truth.lateness(token)).to.deep.include({ overdueMs: 1, by: 'revocation-1' });
+  });
+
+  it('lets an older, longer lease run out first', () => {
+    logIn(1);
+    const token = issue(2, 1);
+    revoke(tokenRevocation(id(2)), { olderLeasesEndMs: 20_000 });
+    nowMs = 19_000;
+    expect(truth.lateness(token).overdueMs).to.equal(-1000);
+  });
+
+  it('promises nothing before Revoke has returned', () => {
+    logIn(1);
+    const token = issue(2, 1);
+    const known = { label: 'r', entryId: 'r', leaseMs: LEASE_MS, olderLeasesEndMs: 0, sessionsGoOn: false };
+    truth.revoked(tokenRevocation(id(2)), known);
+    nowMs = 1_000_000;
+    expect(truth.lateness(token).overdueMs).to.equal(Number.NEGATIVE_INFINITY);
+    expect(isRevoked(token)).to.equal(true);
+  });
+
+  it('takes a token back with its session, its user, its key and every client of its chain, and with no other', () => {
+    for (const revocation of [
+      sessionRevocation(id(1)),
+      userRevocation(USER, 1n),
+      keyRevocation('key-1'),
+      clientRevocation('direct', 1n),
+      clientRevocation('payment', 1n),
+    ]) {
+      truth = new Truth(() => nowMs);
+      logIn(1);
+      issue(2, 1);
+      const token = issue(3, 1, [2], 'payment');
+      revoke(revocation);
+      expect(isRevoked(token), revocation.kind).to.equal(true);
+    }
+    truth = new Truth(() => nowMs);
+    logIn(1);
+    const token = issue(2, 1);
+    for (const revocation of [
+      sessionRevocation(id(9)),
+      userRevocation(id(9), 1n),
+      keyRevocation('key-2'),
+      clientRevocation('payment', 1n),
+      foreignRevocation({ issuer: 'https://other.example', what: 'USER', id: USER }),
+    ]) {
+      revoke(revocation);
+    }
+    expect(isRevoked(token)).to.equal(false);
+  });
+
+  it('takes back what a session gets after it was revoked, and nothing of a later login', () => {
+    logIn(1);
+    revoke(userRevocation(USER, 1n));
+    logIn(2);
+    expect([isRevoked(issue(3, 1)), isRevoked(issue(4, 2))]).to.deep.equal([true, false]);
+  });
+
+  it('lets a session go on after other roles, and takes back the tokens of before', () => {
+    logIn(1);
+    const before = issue(2, 1);
+    revoke(userRevocation(USER, 1n), { sessionsGoOn: true });
+    expect([isRevoked(before), isRevoked(issue(3, 1))]).to.deep.equal([true, false]);
+  });
+
+  it('takes a token back with the one it was derived from, also one that is derived later', () => {
+    logIn(1);
+    issue(2, 1);
+    const before = issue(3, 1, [2], 'payment');
+    revoke(tokenRevocation(id(2)));
+    expect([isRevoked(before), isRevoked(issue(4, 1, [2], 'payment'))]).to.deep.equal([true, true]);
+  });
+
+  it('does not hold anybody to what the database has lost, until an epoch is opened', () => {
+    logIn(1);
+    const token = issue(2, 1);
+    nowMs = 100;
+    revoke(tokenRevocation(id(2)));
+    nowMs = 200;
+    truth.restored(50);
+    nowMs = 1_000_000;
+    expect(truth.lateness(token).overdueMs).to.equal(Number.NEGATIVE_INFINITY);
+    expect(truth.isUnsettled('')).to.equal(true);
+    truth.epochOpened('new', { label: 'epoch-1', leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
+    truth.confirmed('epoch-1');
+    expect([truth.isUnsettled('old'), truth.isUnsettled('new')]).to.deep.equal([true, false]);
+    nowMs += enforcementBoundMs(LEASE_MS) + 1;
+    expect(truth.lateness(token)).to.deep.include({ overdueMs: 1, by: 'epoch-1' });
+  });
+
+  it('allows no delay once Revoke has waited for everybody', () => {
+    logIn(1);
+    const token = issue(2, 1);
+    const known = { label: 'r', entryId: 'r', leaseMs: LEASE_MS, olderLeasesEndMs: 0, sessionsGoOn: false };
+    truth.revoked(tokenRevocation(id(2)), known);
+    nowMs = 6000;
+    truth.confirmed('r', true);
+    nowMs = 6001;
+    expect(truth.lateness(token).overdueMs).to.equal(1);
+  });
+});

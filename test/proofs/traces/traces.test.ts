@@ -1,0 +1,105 @@
+/** The traces prove what they say: all is found as the rules are, and what is missed or wrongly found is told. */
+
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect } from 'chai';
+import { RECORDING } from '../../../proofs/traces/recording.js';
+import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
+
+const RULES_FILE = 'services/auth/security/anomaly-rules.ts';
+
+interface Figures {
+  readonly ordinary_calls: number;
+  readonly false_alarms: number;
+  readonly planted: number;
+  readonly found: number;
+}
+
+describe('npm run traces', function () {
+  this.timeout(60_000);
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  after(() => folder.remove());
+
+  it('finds every planted attack once, and nothing in ordinary traffic', async () => {
+    const { code, output, figures } = await tracesIn(PROJECT_FOLDER);
+    expect(Object.keys(figures)).to.deep.equal(['ordinary_calls', 'false_alarms', 'planted', 'found']);
+    expect(figures.ordinary_calls).to.be.at.least(100_000);
+    expect(figures).to.include({ false_alarms: 0, planted: 41, found: 41 });
+    expect(output).to.match(/^far-above-usual +5 +5 +0 +0$/m);
+    expect(code).to.equal(0);
+  });
+
+  it('says what a rule has missed that looks too late', async () => {
+    const { code, output, figures } = await tracesWith(
+      "'revoked-token-hammered': { count: 50,",
+      "'revoked-token-hammered': { count: 5000,",
+    );
+    expect(code).to.equal(1);
+    expect(figures).to.include({ planted: 41, found: 35, false_alarms: 0 });
+    expect(output).to.match(/^MISSED revoked-token-hammered \S+$/m);
+  });
+
+  it('says what a rule has wrongly found that looks too soon', async () => {
+    const { code, output, figures } = await tracesWith(
+      "'session-in-many-networks': { count: 4,",
+      "'session-in-many-networks': { count: 2,",
+    );
+    expect(code).to.equal(1);
+    expect(figures.false_alarms).to.be.greaterThan(0);
+    expect(output).to.match(/^FALSE ALARM session-in-many-networks \{.*\}$/m);
+  });
+
+  it('says that a rule repeats itself that does not wait until it is quiet', async () => {
+    const { code, figures } = await tracesWith(
+      'const isNew = nowMs - memory.unusualMs >= quietSeconds * 1000;',
+      'const isNew = true || quietSeconds > 0;',
+    );
+    expect(code).to.equal(1);
+    expect(figures.false_alarms).to.be.greaterThan(100);
+  });
+
+  it('replays a recording that holds no token', async () => {
+    const recording = await readFile(RECORDING, 'utf8');
+    expect(recording).to.not.match(/eyJ|pcr_|PRIVATE KEY|Bearer/);
+  });
+
+  /** The traces of a copy of the code in which one line of the rules is another. */
+  async function tracesWith(from: string, to: string): Promise<Outcome> {
+    const copy = join(folder.path, String(performance.now()));
+    await copyProject(copy, { file: RULES_FILE, from, to });
+    return await tracesIn(copy);
+  }
+
+  async function tracesIn(cwd: string): Promise<Outcome> {
+    const { HOME, PATH } = process.env;
+    const json = join(folder.path, 'figures.json');
+    const running = promisify(execFile)(
+      process.execPath,
+      ['--import', 'tsx', 'proofs/traces/main.ts', '--json', json],
+      { cwd, env: { HOME, PATH } },
+    );
+    const { code, output } = await running.then(
+      ({ stdout }) => ({ code: 0, output: stdout }),
+      (error: unknown) => {
+        if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
+        return { code: Number(error.code), output: String(error.stdout) };
+      },
+    );
+    return { code, output, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
+  }
+});
+
+interface Outcome {
+  readonly code: number;
+  readonly output: string;
+  readonly figures: Figures;
+}

@@ -1,0 +1,68 @@
+/** Tests of hashing passwords. */
+
+import { expect } from 'chai';
+import {
+  createPasswords,
+  HASHES_AT_ONCE_MAX,
+  HASHES_WAITING_MAX,
+  passwordFault,
+} from '../../../../services/auth/accounts/passwords.js';
+import { codeOf } from '../instance.js';
+
+describe('passwords', () => {
+  const passwords = createPasswords();
+
+  it('are hashed with argon2id, 19 MiB, two passes, one lane, and a salt of their own', async () => {
+    const [one, two] = [await passwords.hash('correct horse'), await passwords.hash('correct horse')];
+    expect(one).to.match(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$/);
+    expect(one).to.not.equal(two);
+  });
+
+  it('are recognised, and no others', async () => {
+    const hash = await passwords.hash('correct horse');
+    expect(await passwords.verify(hash, 'correct horse')).to.equal(true);
+    for (const other of ['correct horse ', 'Correct horse', '', 'x'.repeat(1_000_000)]) {
+      expect(await passwords.verify(hash, other)).to.equal(false);
+    }
+  });
+
+  it('have one form, whether an accent was composed or not', async () => {
+    const hash = await passwords.hash('caf\u00e9 noir');
+    expect(await passwords.verify(hash, 'cafe\u0301 noir')).to.equal(true);
+  });
+
+  it('are never right for somebody who has none, not even the decoy', async () => {
+    expect(await passwords.verify(undefined, 'nobody has this password')).to.equal(false);
+    expect(await passwords.verify(undefined, '')).to.equal(false);
+  });
+
+  it('are hashed a bounded number at a time; who finds the queue full is told to come back', async function () {
+    this.timeout(60_000);
+    const crowded = createPasswords();
+    const hash = await crowded.hash('correct horse');
+    const room = HASHES_AT_ONCE_MAX + HASHES_WAITING_MAX;
+    const attempts = Array.from({ length: room + 3 }, () => crowded.verify(hash, 'correct horse'));
+    const refused = await Promise.all(attempts.slice(room).map((attempt) => codeOf(attempt)));
+    expect(refused).to.deep.equal(['RATE_LIMITED', 'RATE_LIMITED', 'RATE_LIMITED']);
+    expect(await Promise.all(attempts.slice(0, room))).to.deep.equal(Array<boolean>(room).fill(true));
+    expect(await crowded.verify(hash, 'correct horse')).to.equal(true);
+  });
+
+  it('give their place back when hashing fails', async () => {
+    const failing = createPasswords();
+    for (let count = 0; count < HASHES_AT_ONCE_MAX + 1; count += 1) {
+      await failing.verify('no hash', 'password').then(
+        () => expect.fail('a broken hash was compared'),
+        () => undefined,
+      );
+    }
+    expect(await failing.verify(await failing.hash('password'), 'password')).to.equal(true);
+  });
+
+  it('must be of a certain length and valid UTF-8', () => {
+    expect(passwordFault('12345678')).to.equal(undefined);
+    for (const bad of ['1234567', 'x'.repeat(257), 'lone \uD800 surrogate', 'bad bytes \uFFFD']) {
+      expect(passwordFault(bad), bad).to.be.a('string');
+    }
+  });
+});

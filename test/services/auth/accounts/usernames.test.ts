@@ -1,0 +1,110 @@
+/** Tests of user names: one spelling of each, and no two that look alike. */
+
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { parseUsername, skeletonOf } from '../../../../services/auth/accounts/usernames.js';
+
+describe('user names', () => {
+  it('have one spelling, however they are typed', () => {
+    const spellings: [string, string[]][] = [
+      ['alice_1.x-y', ['Alice_1.x-y', 'ALICE_1.X-Y', 'ａｌｉｃｅ＿１．ｘ－ｙ']],
+      ['josé', ['José', 'jose\u0301', 'JOSE\u0301', 'ＪＯＳÉ']],
+      ['straße', ['Straße']],
+      ['δήμητρα', ['ΔΉΜΗΤΡΑ', 'Δήμητρα']],
+      ['андрей', ['Андрей', 'АНДРЕИ\u0306']],
+    ];
+    for (const [name, typed] of spellings) {
+      for (const text of typed) expect(parseUsername(text), text).to.equal(name);
+    }
+  });
+
+  it('mix no alphabets, and have no characters that cannot be seen or stand for others', () => {
+    const refused = [
+      'аdmin', // a Cyrillic letter first
+      'adminа',
+      'αlpha',
+      'рωс',
+      '\u212Aelvin', // the Kelvin sign, which becomes a plain k when it is lowered
+      '\u0130smail', // a dotted capital I, which becomes two characters
+      'alice\u200B',
+      'ali\u200Dce',
+      'ali\u00ADce',
+      'alice\u202E',
+      'alice\n',
+      ' alice',
+      'al ice',
+      'al\u3000ice',
+      'al\0ice',
+      'ali\uFFFDce',
+      'ali\uD800ce',
+      '\uFB01sh', // a ligature
+      'ªbc',
+      '١٢٣',
+      'abc\u0301\u0301',
+      'x\u0336yz',
+      '日本語',
+      'אבגד',
+      '𝐚𝐛𝐜',
+      '😀😀😀',
+      'ab',
+      'x'.repeat(65),
+      '',
+    ];
+    for (const text of refused) expect(parseUsername(text), JSON.stringify(text)).to.equal(undefined);
+    for (const text of ['abc', 'x'.repeat(64), '123', 'ї'.repeat(64)]) {
+      expect(parseUsername(text), text).to.equal(text);
+    }
+  });
+
+  it('that cannot be one are refused before anybody works on them', () => {
+    const startedMs = performance.now();
+    for (const text of ['x'.repeat(1_000_000), 'e\u0301'.repeat(1_000_000), '\uFFFD'.repeat(1_000_000)]) {
+      expect(parseUsername(text)).to.equal(undefined);
+    }
+    expect(performance.now() - startedMs).to.be.below(500);
+  });
+
+  it('look alike when people take one for the other', () => {
+    const twins: [string, string][] = [
+      ['alice', 'а1ісе'.replace('1', 'l')].map((name) => name.normalize()) as [string, string],
+      ['paypal', 'paypa1'],
+      ['google', 'g00gle'],
+      ['modern', 'rnodern'],
+      ['www', 'vvvvvv'],
+      ['coco', 'сосо'],
+      ['jose', 'josé'],
+      ['οδυσσευς', 'οδυσσευσ'],
+      ['soren', 'søren'],
+      ['strasse', 'straße'],
+      ['vivo', 'νινο'],
+      ['иван', 'йван'],
+    ];
+    for (const [one, other] of twins) expect(skeletonOf(one), other).to.equal(skeletonOf(other));
+    for (const [one, other] of [
+      ['alice', 'alicia'],
+      ['bob', 'rob'],
+      ['anna', 'hanna'],
+      ['a.b.c', 'a-b-c'],
+      ['иван', 'степан'],
+    ] as const) {
+      expect(skeletonOf(one)).to.not.equal(skeletonOf(other));
+    }
+  });
+
+  it('are their own spelling, whatever was typed, and fit into the database', () => {
+    const letters = fc.constantFrom(...'abmwiA1_.-éÉeＡąßøαΣςώΩаЯйёџ\u0301\u0306\u200D\uFFFD\u212A');
+    fc.assert(
+      fc.property(fc.oneof(fc.string({ unit: letters, maxLength: 70 }), fc.string()), (text) => {
+        const name = parseUsername(text);
+        if (name === undefined) return;
+        expect(parseUsername(name)).to.equal(name);
+        expect(name.normalize('NFC')).to.equal(name);
+        expect([...name].length).to.be.within(3, 64);
+        const skeleton = skeletonOf(name);
+        expect(skeletonOf(skeleton)).to.equal(skeleton);
+        expect(skeletonOf(name.toUpperCase().toLowerCase())).to.equal(skeleton);
+      }),
+      { numRuns: 3000 },
+    );
+  });
+});

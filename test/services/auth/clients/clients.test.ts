@@ -1,0 +1,284 @@
+/** Tests of the clients and of what disabling one does, against PostgreSQL and with replicas behind sockets. */
+
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { status } from '@grpc/grpc-js';
+import { errorOf as receivedError } from '@portcullis/guard/client';
+import { expect } from 'chai';
+import {
+  ClientAuthentication,
+  ClientState,
+  type CreateClientRequest,
+} from '../../../../proto/gen/auth/v1/client_service.js';
+import { ask } from '../../../../scripts/system/calls.js';
+import { DIRECT_CLIENT, type NewCredential } from '../../../../services/auth/clients/clients.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { type Cluster, startCluster, verdictOf } from '../cluster.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  codeOf,
+  entriesOf,
+  errorOf,
+  issue,
+  logIn,
+  openAuth,
+  serviceToken,
+  signAssertion,
+} from '../instance.js';
+
+const SECRET = 'a secret of the client that is long enough';
+
+function keyPem(kind: 'ed25519' | 'rsa-1024' = 'ed25519'): string {
+  const { publicKey } =
+    kind === 'ed25519' ? generateKeyPairSync('ed25519') : generateKeyPairSync('rsa', { modulusLength: 1024 });
+  return publicKey.export({ type: 'spki', format: 'pem' }).toString();
+}
+
+describe('clients', () => {
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url);
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  const request = (over: Partial<Parameters<AuthInstance['clients']['create']>[0]> = {}) => ({
+    actor: 'admin',
+    clientId: `service-${randomUUID()}`,
+    credential: { kind: 'public-key', pem: keyPem() } as NewCredential | undefined,
+    audiences: ['auth'],
+    scopes: ['auth.sync'],
+    exchangeAudiences: ['inventory'],
+    exchangeScopes: ['inventory.read'],
+    certificateBound: false,
+    requestId: randomUUID(),
+    ...over,
+  });
+  const secretOf = (clientId: string, secret: string) =>
+    auth.serviceTokens.issue({
+      clientId,
+      credential: { kind: 'secret', secret },
+      audiences: [],
+      scopes: [],
+      peer: '192.0.2.9:4000',
+    });
+
+  it('are created with a key or a secret, of which nothing but an argon2id hash is kept', async () => {
+    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+    const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+    const byKey = await auth.clients.create(request({ credential: { kind: 'public-key', pem } }));
+    expect(byKey).to.deep.include({ disabled: false, exchangeScopes: ['inventory.read'], publicKeyPem: pem });
+    await serviceToken(auth, { clientId: byKey.clientId, privateKey });
+
+    const credential = { kind: 'secret', secret: SECRET } as const;
+    const bySecret = await auth.clients.create(request({ credential, exchangeScopes: [] }));
+    expect(bySecret).to.deep.include({ exchangeScopes: undefined, publicKeyPem: undefined, secretHash: '' });
+    await secretOf(bySecret.clientId, SECRET);
+    expect(await codeOf(secretOf(bySecret.clientId, `${SECRET}.`))).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    const { rows } = await auth.database.query<{ dump: string }>(
+      `SELECT (SELECT json_agg(c)::text FROM clients c) || (SELECT string_agg(encode(answer, 'escape'), ',')
+         || string_agg(encode(payload_hash, 'hex'), ',') FROM requests) AS dump`,
+    );
+    expect(rows[0]?.dump).to.contain('$argon2id$');
+    expect(rows[0]?.dump).to.not.contain(SECRET);
+    const { rows: answers } = await auth.database.query<{ answers: string }>(
+      "SELECT string_agg(encode(answer, 'escape'), ',') AS answers FROM requests",
+    );
+    expect(answers[0]?.answers).to.not.contain('$argon2id$');
+  });
+
+  it('are created once for a request id, and one id belongs to one client', async () => {
+    const first = request();
+    const client = await auth.clients.create(first);
+    expect(await auth.clients.create(first)).to.deep.equal(client);
+    for (const over of [{ scopes: [] }, { credential: { kind: 'secret', secret: SECRET } as const }]) {
+      expect(await codeOf(auth.clients.create({ ...first, ...over }))).to.equal('REQUEST_ID_REUSED');
+    }
+    const again = request({ clientId: client.clientId });
+    expect(await codeOf(auth.clients.create(again))).to.equal('ALREADY_EXISTS');
+    expect(await codeOf(auth.clients.create(request({ clientId: DIRECT_CLIENT })))).to.equal(
+      'ALREADY_EXISTS',
+    );
+  });
+
+  it('are refused field by field, one that would pass for a user among them', async () => {
+    const user = await addUser(auth);
+    const privatePem = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
+    const key = (pem: string) => ({ credential: { kind: 'public-key', pem } as const });
+    const secret = (text: string) => ({ credential: { kind: 'secret', secret: text } as const });
+    const faults: [Parameters<typeof request>[0], string][] = [
+      [{ clientId: '' }, 'client_id'],
+      [{ clientId: 'UPPER' }, 'client_id'],
+      [{ clientId: 'x'.repeat(65) }, 'client_id'],
+      [{ clientId: 'a\0b' }, 'client_id'],
+      [{ clientId: user.userId }, 'client_id'],
+      [{ credential: undefined }, 'credential'],
+      [key('no pem'), 'public_key_pem'],
+      [key('x'.repeat(10_000)), 'public_key_pem'],
+      [key(keyPem('rsa-1024')), 'public_key_pem'],
+      [key(privatePem.toString()), 'public_key_pem'],
+      [secret('x'.repeat(31)), 'client_secret'],
+      [secret('x'.repeat(257)), 'client_secret'],
+      [secret(`${SECRET}\uFFFD`), 'client_secret'],
+      [{ audiences: ['UPPER'] }, 'audiences[0]'],
+      [{ scopes: ['auth.sync', 'a b'] }, 'scopes[1]'],
+      [{ exchangeAudiences: Array<string>(33).fill('x') }, 'exchange_audiences'],
+      [{ exchangeScopes: ['*'] }, 'exchange_scopes[0]'],
+      [{ requestId: '' }, 'request_id'],
+    ];
+    for (const [over, field] of faults) {
+      const { code, violations } = await errorOf(auth.clients.create(request(over)));
+      expect([code, violations.map((violation) => violation.field)]).to.deep.equal([
+        'FIELD_INVALID',
+        [field],
+      ]);
+    }
+    // Nor past the domain, by whatever writes to the table.
+    const row = [user.userId];
+    const insert = auth.database.query('INSERT INTO clients (client_id) VALUES ($1)', row).then(
+      () => 'inserted',
+      () => 'refused',
+    );
+    expect(await insert).to.equal('refused');
+  });
+
+  it('are listed by id, page by page', async () => {
+    for (const clientId of ['zz-b', 'zz-a', 'zz-c']) await auth.clients.create(request({ clientId }));
+    const seen: string[] = [];
+    let pageToken = '';
+    do {
+      const page = await auth.clients.list({ pageSize: 2, pageToken });
+      expect(page.clients.length).to.be.at.most(2);
+      seen.push(...page.clients.map(({ clientId }) => clientId));
+      pageToken = page.nextPageToken;
+    } while (pageToken !== '');
+    expect(seen).to.deep.equal([...new Set(seen)].sort());
+    expect(seen).to.include.members(['zz-a', 'zz-b', 'zz-c', DIRECT_CLIENT]);
+    expect(await codeOf(auth.clients.list({ pageSize: 0, pageToken: 'x' }))).to.equal('FIELD_INVALID');
+    expect(await codeOf(auth.clients.list({ pageSize: -1, pageToken: '' }))).to.equal('FIELD_INVALID');
+  });
+
+  describe('that are disabled', () => {
+    const disable = (clientId: string, over: { requestId?: string; reason?: string } = {}) =>
+      auth.clients.disable({ actor: 'admin', clientId, reason: 'gone', requestId: '', ...over });
+
+    it('get no token, and those of before and of users whom they act for are dead', async () => {
+      const client = await addClient(auth);
+      const own = await serviceToken(auth, client);
+      expect(await auth.exchange.introspect(own)).to.not.equal(undefined);
+      const { sequence } = await disable(client.clientId);
+      expect((await entriesOf(auth))[Number(sequence) - 1]).to.include({
+        kind: 'CLIENT',
+        key: Buffer.from(client.clientId).toString('hex'),
+        reason: 'gone',
+        actor: 'admin',
+      });
+      expect(await auth.exchange.introspect(own)).to.equal(undefined);
+      const late = issue(auth, client, await signAssertion(client));
+      expect(await codeOf(late)).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    });
+
+    it('get tokens again once they are enabled; those of before stay dead', async () => {
+      const client = await addClient(auth);
+      const own = await serviceToken(auth, client);
+      await disable(client.clientId);
+      const request = { actor: 'admin', clientId: client.clientId, requestId: randomUUID() };
+      expect(await auth.clients.enable(request)).to.include({ disabled: false });
+      expect(await auth.exchange.introspect(await serviceToken(auth, client))).to.not.equal(undefined);
+      expect(await auth.exchange.introspect(own)).to.equal(undefined);
+    });
+
+    it('are disabled once for a request id, so that a retry undoes nothing', async () => {
+      const { clientId } = await addClient(auth);
+      const requestId = randomUUID();
+      const first = await disable(clientId, { requestId });
+      await auth.clients.enable({ actor: 'admin', clientId, requestId: randomUUID() });
+      expect(await disable(clientId, { requestId })).to.include({ sequence: first.sequence });
+      const { clients } = await auth.clients.list({ pageSize: 200, pageToken: '' });
+      expect(clients.find((client) => client.clientId === clientId)).to.include({ disabled: false });
+      expect(await codeOf(disable(clientId, { requestId, reason: 'other' }))).to.equal('REQUEST_ID_REUSED');
+    });
+
+    it('are not those who do not exist, nor the one of the logins', async () => {
+      for (const clientId of ['nobody', '', 'a\0b', randomUUID()]) {
+        expect(await codeOf(disable(clientId))).to.equal('NOT_FOUND');
+        const enabling = auth.clients.enable({ actor: 'admin', clientId, requestId: '' });
+        expect(await codeOf(enabling)).to.equal('NOT_FOUND');
+      }
+      expect(await codeOf(disable(DIRECT_CLIENT))).to.equal('FIELD_INVALID');
+      expect(await codeOf(disable('x', { reason: 'x'.repeat(201) }))).to.equal('FIELD_INVALID');
+      await logIn(auth, await addUser(auth));
+    });
+  });
+
+  describe('over the wire', function () {
+    this.timeout(60_000);
+    let cluster: Cluster;
+
+    before(async () => {
+      cluster = await startCluster({ leaseMs: 1500 });
+    });
+    after(() => cluster.close());
+
+    it('are created by admins alone, and die on every instance when they are disabled', async () => {
+      const [first, second] = cluster.replicas;
+      const { clientService } = first;
+      const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+      const message: CreateClientRequest = {
+        clientId: 'shipping',
+        credential: {
+          $case: 'publicKeyPem',
+          value: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
+        },
+        audiences: ['auth'],
+        scopes: ['auth.sync'],
+        exchangeAudiences: [],
+        exchangeScopes: [],
+        certificateBound: false,
+        requestId: randomUUID(),
+      };
+      const create = clientService.createClient.bind(clientService);
+      const customer = await cluster.token(await addUser(first));
+      const refusal = await ask(create, message, { token: customer }).catch((error: unknown) =>
+        receivedError(error),
+      );
+      expect(refusal).to.include({ code: status.PERMISSION_DENIED });
+      const token = await cluster.token(cluster.admin);
+      const { client } = await ask(create, message, { token });
+      expect(client).to.deep.include({
+        clientId: 'shipping',
+        authentication: ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT,
+        state: ClientState.CLIENT_STATE_ACTIVE,
+      });
+      const { clients } = await ask(
+        clientService.listClients.bind(clientService),
+        { pageSize: 0, pageToken: '' },
+        { token },
+      );
+      expect(clients.map(({ clientId }) => clientId)).to.include.members(['direct', 'inventory', 'shipping']);
+
+      const shipping = { clientId: 'shipping', privateKey };
+      // Another replica takes its assertions, but none a second time.
+      const assertion = await signAssertion(shipping);
+      const { token: own } = await issue(second, shipping, assertion);
+      expect(await codeOf(issue(first, shipping, assertion))).to.equal('CLIENT_AUTHENTICATION_FAILED');
+      const verdicts = () => Promise.all(cluster.guards().map((guard) => verdictOf(guard, own)));
+      expect(new Set(await verdicts())).to.deep.equal(new Set(['OK']));
+      const disabled = await ask(
+        clientService.disableClient.bind(clientService),
+        { clientId: 'shipping', reason: 'a test', requestId: randomUUID() },
+        { token },
+      );
+      expect(disabled.client?.state).to.equal(ClientState.CLIENT_STATE_DISABLED);
+      const startedMs = performance.now();
+      while (new Set(await verdicts()).has('OK')) expect(performance.now() - startedMs).to.be.below(1700);
+      expect(new Set(await verdicts())).to.deep.equal(new Set(['TOKEN_REVOKED']));
+    });
+  });
+});

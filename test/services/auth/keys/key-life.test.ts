@@ -1,0 +1,690 @@
+/** The life of keys: rotation by schedule, by hand and in an emergency, with two replicas, a broker and real calls. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  Client,
+  type ClientReadableStream,
+  credentials,
+  Server,
+  ServerCredentials,
+  status,
+} from '@grpc/grpc-js';
+import type { Guard } from '@portcullis/guard';
+import { errorOf } from '@portcullis/guard/client';
+import { KEYS_MAX } from '@portcullis/guard/internal';
+import { expect } from 'chai';
+import { decodeProtectedHeader } from 'jose';
+import {
+  type Key,
+  KeyPurpose,
+  KeyState,
+  type RotateKeyRequest,
+  type RotateKeyResponse,
+} from '../../../../proto/gen/auth/v1/key_service.js';
+import { ask } from '../../../../scripts/system/calls.js';
+import {
+  isDue,
+  LIVE_KEYS_MAX,
+  NEXT_PUBLISHED_SECONDS_MIN,
+  type RotationOutlook,
+  untilKnownMs,
+} from '../../../../services/auth/keys/key-life.js';
+import { enforcementBoundMs, KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
+import { bearer, ECHO, echoHandlers, echoSchema, Trace } from '../../../support/echo.js';
+import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { type Cluster, newRequestId, type Replica, startCluster, until, verdictOf } from '../cluster.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  codeOf,
+  errorOf as domainErrorOf,
+  entriesOf,
+  newKeyEncryptionKey,
+  openAuth,
+  serviceToken,
+  signAssertion,
+  type TestClient,
+} from '../instance.js';
+
+/** How often the key is rotated under load; more with `KEY_ROTATIONS=20`. */
+const ROTATIONS = Number(process.env['KEY_ROTATIONS'] ?? 3);
+
+/** The lease under load, in milliseconds. */
+const LOAD_LEASE_MS = 4000;
+
+const DAY_MS = 86_400_000;
+
+const kidOf = (token: string): string => String(decodeProtectedHeader(token).kid);
+
+/** A guarded service that anybody with the scope `echo.call` can call. */
+interface EchoService {
+  readonly guard: Guard;
+  /** The reason of a refusal; OK when the call was answered. */
+  call(token: string): Promise<string>;
+  /** Opens a stream, and resolves once it runs. */
+  open(token: string): Promise<{ readonly ended: Promise<{ reason: string; atMs: number }> }>;
+  close(): void;
+}
+
+async function startEcho(guard: Guard): Promise<EchoService> {
+  const server = new Server({ interceptors: [guard.interceptor] });
+  guard.addService(server, ECHO, echoSchema(), echoHandlers(new Trace()));
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
+  });
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  const bytes = (value: Buffer): Buffer => value;
+  return {
+    guard,
+    call: (token) =>
+      new Promise((resolve) => {
+        client.makeUnaryRequest(
+          '/test.v1.EchoService/Unary',
+          bytes,
+          bytes,
+          Buffer.from('x'),
+          bearer(token),
+          { deadline: Date.now() + 10_000 },
+          (error) => resolve(error === null ? 'OK' : errorOf(error).reason || error.message),
+        );
+      }),
+    open: async (token) => {
+      const stream: ClientReadableStream<Buffer> = client.makeServerStreamRequest(
+        '/test.v1.EchoService/ServerStream',
+        bytes,
+        bytes,
+        Buffer.from('x'),
+        bearer(token),
+      );
+      const ended = new Promise<{ reason: string; atMs: number }>((resolve) => {
+        stream.on('error', (error) => resolve({ reason: errorOf(error).reason, atMs: performance.now() }));
+        stream.on('end', () => resolve({ reason: '', atMs: performance.now() }));
+      });
+      await new Promise((resolve) => stream.once('data', resolve));
+      return { ended };
+    },
+    close: () => {
+      client.close();
+      server.forceShutdown();
+    },
+  };
+}
+
+describe('the life of keys', function () {
+  this.timeout(60_000 + ROTATIONS * 10_000);
+
+  describe('with two replicas and two services', () => {
+    const leaseMs = 1500;
+    let nats: PrivateNats;
+    let cluster: Cluster;
+    let client: TestClient;
+    let services: readonly [EchoService, EchoService];
+
+    before(async () => {
+      nats = await privateNats();
+    });
+    after(() => nats.stop());
+    beforeEach(async () => {
+      cluster = await startCluster({ leaseMs, nats });
+      const [first, second] = cluster.replicas;
+      client = await addClient(first, { scopes: ['echo.call'], audiences: ['echo', 'auth'] });
+      services = [
+        await startEcho(await cluster.follow('echo', first)),
+        await startEcho(await cluster.follow('echo', second)),
+      ];
+    });
+    afterEach(async () => {
+      for (const service of services) service.close();
+      await cluster.close();
+    });
+
+    const rotate = async (
+      over: Partial<RotateKeyRequest> = {},
+      { keyService }: Replica = cluster.replicas[0],
+      token?: string,
+    ): Promise<RotateKeyResponse> =>
+      await ask(
+        keyService.rotateKey.bind(keyService),
+        {
+          purpose: KeyPurpose.KEY_PURPOSE_TOKEN,
+          emergency: false,
+          reason: 'a test',
+          requestId: newRequestId(),
+          ...over,
+        },
+        { token: token ?? (await cluster.token(cluster.admin)) },
+      );
+    const refusalOf = async (call: Promise<unknown>) => {
+      const error = await call.then(
+        () => undefined,
+        (refusal: unknown) => errorOf(refusal),
+      );
+      return { code: error?.code, reason: error?.reason, retryAfterMs: error?.retryAfterMs };
+    };
+    /** Rotates as soon as that is allowed. */
+    const rotateInDueTime = async (over: Partial<RotateKeyRequest> = {}, replica?: Replica) => {
+      for (;;) {
+        try {
+          return await rotate(over, replica);
+        } catch (error) {
+          const { reason, retryAfterMs } = errorOf(error);
+          if (reason !== 'RATE_LIMITED' || retryAfterMs === undefined) throw error;
+          await sleep(retryAfterMs);
+        }
+      }
+    };
+    const mint = async (replica: Replica): Promise<string> => {
+      const value = await signAssertion(client);
+      const request = {
+        clientId: client.clientId,
+        credential: { $case: 'clientAssertion', value } as const,
+        audiences: [],
+        scopes: [],
+      };
+      return (await ask(replica.auth.issueServiceToken.bind(replica.auth), request)).accessToken;
+    };
+    const keysOf = async (token?: string): Promise<Key[]> => {
+      const [{ keyService }] = cluster.replicas;
+      const options = { token: token ?? (await cluster.token(cluster.admin)) };
+      return (await ask(keyService.listKeys.bind(keyService), { pageSize: 0, pageToken: '' }, options)).keys;
+    };
+    const hasNext = async (): Promise<boolean> =>
+      (await keysOf()).filter(({ state, publishTime }) => state === KeyState.KEY_STATE_NEXT && publishTime)
+        .length === 2;
+
+    /** From here on regular questions come every two seconds only, so that it is a broadcast that tells. */
+    const askSeldom = async (): Promise<void> => {
+      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = 10000');
+      for (const guard of cluster.guards()) guard.askNow();
+      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
+    };
+    /** Sooner than all would have asked by themselves. */
+    const SOON_MS = 1500;
+
+    it('refuses nobody while the key is rotated under load, time and again', async () => {
+      // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
+      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LOAD_LEASE_MS]);
+      for (const guard of cluster.guards()) guard.askNow();
+      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LOAD_LEASE_MS / 2));
+      const refusals: string[] = [];
+      const kids = new Set<string>();
+      const former: string[] = [];
+      let calls = 0;
+      let running = true;
+      const load = Array.from({ length: 4 }, async (_, worker) => {
+        for (let round = worker; running; round += 1) {
+          const fresh = await mint(cluster.replicas[round % 2 === 0 ? 0 : 1]).catch((error: unknown) => {
+            refusals.push(`mint: ${errorOf(error).reason}`);
+            return undefined;
+          });
+          if (fresh === undefined) continue;
+          if (!kids.has(kidOf(fresh))) former.push(fresh);
+          kids.add(kidOf(fresh));
+          const old = former[round % former.length] ?? fresh;
+          for (const token of [fresh, old]) {
+            for (const service of services) {
+              const answer = await service.call(token);
+              calls += 1;
+              if (answer !== 'OK') refusals.push(`${answer} of ${kidOf(token)}`);
+            }
+          }
+        }
+      });
+      const stream = await services[0].open(await mint(cluster.replicas[0]));
+      let cut = false;
+      void stream.ended.then(() => {
+        cut = true;
+      });
+      try {
+        for (let round = 0; round < ROTATIONS; round += 1) {
+          const replica = cluster.replicas[round % 2 === 0 ? 0 : 1];
+          const { signingKey, formerKey, sequence } = await rotateInDueTime({}, replica);
+          expect(sequence).to.equal(0n);
+          expect(signingKey?.state).to.equal(KeyState.KEY_STATE_SIGNING);
+          expect(formerKey?.state).to.equal(KeyState.KEY_STATE_VERIFY_ONLY);
+          await until(() => kids.has(signingKey?.kid ?? ''));
+        }
+      } finally {
+        running = false;
+        await Promise.all(load);
+      }
+      expect(refusals).to.deep.equal([]);
+      expect(kids.size).to.equal(ROTATIONS + 1);
+      expect(calls).to.be.above(ROTATIONS * 20);
+      expect(cut, 'a stream was cut').to.equal(false);
+      // Every key that ever signed in it still verifies.
+      for (const token of former)
+        for (const service of services) expect(await service.call(token)).to.equal('OK');
+    });
+
+    it('lets no key sign by routine before every instance can know it', async () => {
+      await until(hasNext);
+      const before = await keysOf();
+      const next = before.find(
+        ({ state, purpose }) => state === KeyState.KEY_STATE_NEXT && purpose === KeyPurpose.KEY_PURPOSE_TOKEN,
+      );
+      const { signingKey } = await rotateInDueTime();
+      expect(signingKey?.kid).to.equal(next?.kid);
+      const boundMs = enforcementBoundMs(leaseMs);
+      const publishedMs = signingKey?.publishTime?.getTime() ?? Number.NaN;
+      expect(signingKey?.signTime?.getTime()).to.be.at.least(publishedMs + boundMs);
+      // The key after it has just been made.
+      const token = await cluster.token(cluster.admin);
+      await until(hasNext);
+      const refusal = await refusalOf(rotate({}, cluster.replicas[1], token));
+      expect(refusal).to.include({ code: status.RESOURCE_EXHAUSTED, reason: 'RATE_LIMITED' });
+      expect(refusal.retryAfterMs).to.be.within(1, boundMs);
+      const { code, retryAfterMs = 0 } = await domainErrorOfRoutine(cluster.replicas[1]);
+      expect(code).to.equal('RATE_LIMITED');
+      await sleep(retryAfterMs);
+      expect((await rotate({}, cluster.replicas[1], token)).formerKey?.kid).to.equal(signingKey?.kid);
+    });
+
+    const domainErrorOfRoutine = (replica: Replica) =>
+      domainErrorOf(
+        replica.keyLife.rotate({
+          purpose: 'token',
+          emergency: false,
+          reason: '',
+          actor: 'test',
+          requestId: newRequestId(),
+        }),
+      );
+
+    it('in an emergency refuses the old key at once on every instance: known tokens, new ones and streams', async () => {
+      const [first, second] = cluster.replicas;
+      await askSeldom();
+      await until(hasNext);
+      const known = await mint(first);
+      const fresh = [await mint(first), await mint(second)];
+      for (const service of services) expect(await service.call(known)).to.equal('OK');
+      const streams = await Promise.all(services.map((service) => service.open(known)));
+      const admin = await cluster.token(cluster.admin);
+      const requestId = newRequestId();
+      const answer = await rotate({ emergency: true, requestId }, first, admin);
+      const answeredMs = performance.now();
+      expect(answer.formerKey).to.include({ kid: kidOf(known), state: KeyState.KEY_STATE_RETIRED });
+      expect(answer.sequence).to.equal(1n);
+      expect(answer.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 13_000);
+      await until(async () => {
+        const answers = await Promise.all(services.map((service) => service.call(known)));
+        return answers.every((one) => one !== 'OK');
+      });
+      expect(performance.now() - answeredMs).to.be.below(SOON_MS);
+      for (const { ended } of streams) {
+        const { reason, atMs } = await ended;
+        expect(reason).to.equal('TOKEN_REVOKED');
+        expect(atMs - answeredMs).to.be.below(SOON_MS);
+      }
+      for (const token of [known, ...fresh]) {
+        for (const service of services) {
+          expect(await service.call(token)).to.be.oneOf(['TOKEN_REVOKED', 'TOKEN_INVALID']);
+        }
+        for (const { guard } of cluster.replicas) {
+          expect(await verdictOf(guard, token)).to.be.oneOf(['TOKEN_REVOKED', 'TOKEN_INVALID']);
+        }
+      }
+      // The admin's own token was signed by that key, too.
+      const again = await refusalOf(rotate({}, second, admin));
+      expect(again.code).to.equal(status.UNAUTHENTICATED);
+      const entries = (await entriesOf(first)).map(({ kind, key, reason, actor }) => [
+        kind,
+        Buffer.from(key, 'hex').toString(),
+        reason,
+        actor,
+      ]);
+      expect(entries).to.deep.equal([['KEY', kidOf(known), 'a test', cluster.admin.userId]]);
+      for (const replica of cluster.replicas) {
+        const token = await mint(replica);
+        expect(kidOf(token)).to.equal(answer.signingKey?.kid);
+        for (const service of services) expect(await service.call(token)).to.equal('OK');
+      }
+      // A retry of the same request rotates no second time.
+      const repeated = await rotate({ emergency: true, requestId }, second);
+      expect(repeated).to.deep.equal(answer);
+      expect(await entriesOf(first)).to.have.length(1);
+      const other = await refusalOf(rotate({ emergency: false, requestId }, second));
+      expect(other.reason).to.equal('REQUEST_ID_REUSED');
+      await until(hasNext);
+    });
+
+    it('in an emergency brings a key that hardly anybody knows yet to all at once', async () => {
+      const [first, second] = cluster.replicas;
+      await askSeldom();
+      await until(hasNext);
+      await rotate({ emergency: true }, first);
+      await until(hasNext);
+      await rotate({ emergency: true }, second);
+      const startedMs = performance.now();
+      const token = await mint(second);
+      await until(async () => {
+        const answers = await Promise.all(services.map((service) => service.call(token)));
+        return answers.every((answer) => answer === 'OK');
+      });
+      expect(performance.now() - startedMs).to.be.below(SOON_MS);
+    });
+
+    it('rotates the keys of broadcasts too, and no instance takes a broadcast for forged', async () => {
+      const purpose = KeyPurpose.KEY_PURPOSE_BROADCAST;
+      await first().keys.replenish();
+      const kids = async () => (await first().publicKeys.read()).broadcastKeys.map(({ kid }) => kid);
+      const before = await kids();
+      const { signingKey, formerKey } = await rotateInDueTime({ purpose });
+      expect([signingKey?.kid, formerKey?.kid]).to.have.members(before);
+      await until(async () => (await kids()).length === 3);
+      // Other replicas may sign with the former key for a moment longer; it is believed, and then the new one is.
+      await askSeldom();
+      for (const replica of cluster.replicas) {
+        for (let round = 0; round < 3; round += 1) {
+          const token = await mint(replica);
+          for (const service of services) expect(await service.call(token)).to.equal('OK');
+          const startedMs = performance.now();
+          await replica.revocations.revoke({
+            target: { kind: 'token', token },
+            reason: 'a test',
+            actor: 'test',
+            wait: 'KNOWN_INSTANCES',
+          });
+          expect(performance.now() - startedMs).to.be.below(SOON_MS);
+        }
+        await sleep(1100);
+      }
+      const { keySet } = await first().publicKeys.read();
+      expect(keySet.keys).to.have.length(2);
+    });
+
+    const first = (): Replica => cluster.replicas[0];
+
+    it('is in the hands of admins, and can be watched by those who watch security', async () => {
+      const [customer, security] = [
+        await cluster.token(await addUser(first())),
+        await cluster.token(await addUser(first(), ['security'])),
+      ];
+      expect(await refusalOf(rotate({}, first(), customer))).to.include({
+        code: status.PERMISSION_DENIED,
+        reason: 'SCOPE_MISSING',
+      });
+      expect((await refusalOf(rotate({ emergency: true }, first(), security))).code).to.equal(
+        status.PERMISSION_DENIED,
+      );
+      expect((await refusalOf(keysOf(customer))).code).to.equal(status.PERMISSION_DENIED);
+      expect(await keysOf(security)).to.have.length(4);
+      const admin = await cluster.token(cluster.admin);
+      const wrong: Partial<RotateKeyRequest>[] = [
+        { requestId: '' },
+        { requestId: 'x'.repeat(256) },
+        { reason: 'x'.repeat(201) },
+        { purpose: 9 as KeyPurpose },
+      ];
+      for (const request of wrong) {
+        expect((await refusalOf(rotate(request, first(), admin))).reason).to.equal('FIELD_INVALID');
+      }
+      const { keyService } = first();
+      const list = (pageToken: string) =>
+        ask(keyService.listKeys.bind(keyService), { pageSize: 3, pageToken }, { token: admin });
+      const page = await list('');
+      const rest = await list(page.nextPageToken);
+      expect([page.keys.length, rest.keys.length, rest.nextPageToken]).to.deep.equal([3, 1, '']);
+      expect(new Set([...page.keys, ...rest.keys].map(({ kid }) => kid)).size).to.equal(4);
+      expect((await refusalOf(list('nonsense'))).reason).to.equal('FIELD_INVALID');
+      for (const key of page.keys) {
+        expect(key.createTime).to.be.instanceOf(Date);
+        expect(key.publishTime?.getTime()).to.be.at.least(key.createTime?.getTime() ?? Number.NaN);
+        expect(key.algorithm).to.equal('EdDSA');
+      }
+    });
+  });
+
+  describe('without a broker', () => {
+    it('an emergency bites on every instance within the bound', async () => {
+      const leaseMs = 1500;
+      const cluster = await startCluster({ leaseMs });
+      try {
+        const [first] = cluster.replicas;
+        const client = await addClient(first, { scopes: ['echo.call'], audiences: ['echo'] });
+        const token = await serviceToken(first, client);
+        for (const guard of cluster.guards()) expect(await verdictOf(guard, token)).to.equal('OK');
+        const { keyService } = first;
+        const purpose = KeyPurpose.KEY_PURPOSE_UNSPECIFIED;
+        const request = { purpose, emergency: true, reason: '', requestId: newRequestId() };
+        const admin = await cluster.token(cluster.admin);
+        await ask(keyService.rotateKey.bind(keyService), request, { token: admin });
+        const answeredMs = performance.now();
+        for (const guard of cluster.guards()) {
+          await until(async () => (await verdictOf(guard, token)) !== 'OK');
+        }
+        expect(performance.now() - answeredMs).to.be.below(enforcementBoundMs(leaseMs));
+      } finally {
+        await cluster.close();
+      }
+    });
+  });
+
+  describe('in the database', () => {
+    const keyEncryptionKey = newKeyEncryptionKey();
+    let fresh: FreshDatabase;
+    let replicas: readonly [AuthInstance, AuthInstance];
+
+    beforeEach(async () => {
+      fresh = await freshDatabase();
+      const open = () => openAuth(fresh.url, { keyEncryptionKey });
+      replicas = [await open(), await open()];
+    });
+    afterEach(async () => {
+      for (const replica of replicas) await replica.close();
+      await fresh.drop();
+    });
+
+    interface StoredKey {
+      readonly kid: string;
+      readonly state: string;
+      readonly algorithm: string;
+      readonly sealed_private_key: Buffer | null;
+      readonly stop_time: Date | null;
+      readonly retire_time: Date | null;
+    }
+    const stored = async (purpose = 'token'): Promise<StoredKey[]> => {
+      const { rows } = await replicas[0].database.query<StoredKey>(
+        'SELECT * FROM signing_keys WHERE purpose = $1 ORDER BY create_time, state DESC',
+        [purpose],
+      );
+      return rows;
+    };
+    const inState = async (state: string): Promise<StoredKey[]> =>
+      (await stored()).filter((key) => key.state === state);
+    /** Makes all keys so much older. */
+    const age = async (ms: number): Promise<void> => {
+      await replicas[0].database.query(
+        `UPDATE signing_keys SET create_time = create_time - $1 * interval '1 ms',
+           publish_time = publish_time - $1 * interval '1 ms', sign_time = sign_time - $1 * interval '1 ms',
+           stop_time = stop_time - $1 * interval '1 ms'`,
+        [ms],
+      );
+    };
+    const rotateNow = (emergency: boolean) =>
+      replicas[0].keyLife.rotate({
+        purpose: 'token',
+        emergency,
+        reason: '',
+        actor: 'test',
+        requestId: newRequestId(),
+      });
+
+    it('rotates by schedule in exactly one of the replicas that try at once, both purposes', async () => {
+      const [first, second] = replicas;
+      await Promise.all([first.keyLife.tend(), second.keyLife.tend()]);
+      expect([...first.rotations, ...second.rotations]).to.deep.equal([]);
+      for (let round = 1; round <= 3; round += 1) {
+        await age(30 * DAY_MS);
+        await Promise.all(replicas.flatMap(({ keyLife }) => [keyLife.tend(), keyLife.tend()]));
+        const rotations = [...first.rotations, ...second.rotations];
+        expect(rotations.map(({ signingKey }) => signingKey.purpose).sort()).to.deep.equal([
+          ...Array<string>(round).fill('broadcast'),
+          ...Array<string>(round).fill('token'),
+        ]);
+        for (const purpose of ['token', 'broadcast']) {
+          const states = (await stored(purpose)).map(({ state }) => state);
+          expect(states.filter((state) => state === 'signing')).to.have.length(1);
+          expect(states.filter((state) => state === 'next')).to.have.length(1);
+        }
+      }
+    });
+
+    it('does not rotate by schedule while the next key is young', async () => {
+      const [{ database, keyLife, rotations }] = replicas;
+      await age(31 * DAY_MS);
+      await database.query(
+        `UPDATE signing_keys SET publish_time = clock_timestamp() - $1 * interval '1 s' WHERE state = 'next'`,
+        [NEXT_PUBLISHED_SECONDS_MIN - 5],
+      );
+      await keyLife.tend();
+      expect(rotations).to.deep.equal([]);
+      await database.query(
+        `UPDATE signing_keys SET publish_time = publish_time - interval '6 s' WHERE state = 'next'`,
+      );
+      await keyLife.tend();
+      expect(rotations).to.have.length(2);
+    });
+
+    it('keeps a former key until its last token has expired, then forgets its private half', async () => {
+      const [first, second] = replicas;
+      const client = await addClient(first, { scopes: ['echo.call'], audiences: ['echo'] });
+      const token = await serviceToken(first, client);
+      await age(DAY_MS);
+      await rotateNow(false);
+      await until(async () => (await inState('next')).length === 1);
+      await second.keyLife.tend();
+      expect((await inState('verify-only')).map(({ kid }) => kid)).to.deep.equal([kidOf(token)]);
+      const verify = () =>
+        first.store.transaction(async (tx) => (await first.tokens.verifierIn(tx))(token, 'echo'));
+      expect((await verify())?.keyId).to.equal(kidOf(token));
+      const stopped = (seconds: number) =>
+        first.database.query(
+          `UPDATE signing_keys SET stop_time = clock_timestamp() - $1 * interval '1 s' WHERE kid = $2`,
+          [seconds, kidOf(token)],
+        );
+      await stopped(KEEP_SECONDS - 5);
+      await second.keyLife.tend();
+      expect(await inState('verify-only')).to.have.length(1);
+      await stopped(KEEP_SECONDS + 1);
+      await second.keyLife.tend();
+      const [retired] = await inState('retired');
+      expect(retired?.kid).to.equal(kidOf(token));
+      expect(retired?.sealed_private_key).to.equal(null);
+      expect(retired?.retire_time).to.be.instanceOf(Date);
+      expect(await verify()).to.equal(undefined);
+    });
+
+    it('forgets the private half of a key that is revoked, and of all when an epoch is opened', async () => {
+      const [{ epochs }] = replicas;
+      const { formerKey } = await rotateNow(true);
+      expect(formerKey.state).to.equal('retired');
+      expect(formerKey.stopTime).to.be.instanceOf(Date);
+      for (const key of await inState('retired')) expect(key.sealed_private_key).to.equal(null);
+      await epochs.open({ reason: '', actor: 'test', requestId: newRequestId() });
+      const retired = [...(await stored()), ...(await stored('broadcast'))].filter(
+        ({ state }) => state === 'retired',
+      );
+      expect(retired.length).to.be.at.least(4);
+      for (const key of retired) expect(key.sealed_private_key).to.equal(null);
+    });
+
+    it('lets no live key lose its private half, and no row publish a private one', async () => {
+      const [{ database }] = replicas;
+      const violations = [
+        "UPDATE signing_keys SET sealed_private_key = NULL WHERE state = 'next'",
+        `UPDATE signing_keys SET public_jwk = (public_jwk::jsonb || '{"d": "AAAA"}')::text`,
+      ];
+      for (const sql of violations) {
+        const outcome = await database.query(sql).then(
+          () => 'done',
+          (error: unknown) => String((error as { code?: string }).code),
+        );
+        expect(outcome).to.equal('23514');
+      }
+    });
+
+    it('adopts another algorithm with the next rotation, and not before', async () => {
+      const changed = await openAuth(fresh.url, { keyEncryptionKey, algorithm: 'ES256' });
+      const outcome = async () =>
+        (await stored()).map(({ state, algorithm }) => `${state} ${algorithm}`).sort();
+      expect(await outcome()).to.deep.equal(['next ES256', 'retired EdDSA', 'signing EdDSA']);
+      // One that has not been started again leaves it alone.
+      await replicas[0].keyLife.tend();
+      expect(await outcome()).to.deep.equal(['next ES256', 'retired EdDSA', 'signing EdDSA']);
+      await age(31 * DAY_MS);
+      await changed.keyLife.tend();
+      expect(await outcome()).to.deep.equal([
+        'next ES256',
+        'retired EdDSA',
+        'signing ES256',
+        'verify-only EdDSA',
+      ]);
+      expect((await stored('broadcast')).map(({ algorithm }) => algorithm)).to.deep.equal(
+        Array(3).fill('EdDSA'),
+      );
+      await changed.close();
+    });
+
+    it('publishes no more keys than an instance takes', async () => {
+      const [{ database, keyLife, rotations }] = replicas;
+      // A rotation adds a key to those that are published.
+      expect(LIVE_KEYS_MAX + 1).to.be.at.most(KEYS_MAX);
+      const more = LIVE_KEYS_MAX - (await stored()).length;
+      await database.query(
+        `INSERT INTO signing_keys (kid, purpose, algorithm, epoch, state, public_jwk, sealed_private_key, stop_time)
+         SELECT 'former-' || n, purpose, algorithm, epoch, 'verify-only', public_jwk, sealed_private_key,
+                clock_timestamp() + interval '40 days'
+         FROM signing_keys, generate_series(1, $1) n WHERE purpose = 'token' AND state = 'signing'`,
+        [more],
+      );
+      await age(31 * DAY_MS);
+      expect(await codeOf(rotateNow(false))).to.equal('RATE_LIMITED');
+      await keyLife.tend();
+      expect(rotations.map(({ signingKey }) => signingKey.purpose)).to.deep.equal(['broadcast']);
+      // An emergency adds none, and is never too much.
+      expect((await rotateNow(true)).signingKey.state).to.equal('signing');
+    });
+  });
+
+  describe('by the rule', () => {
+    const now = new Date('2030-06-01T00:00:00Z');
+    const outlook = (over: Partial<RotationOutlook> = {}): RotationOutlook => ({
+      now,
+      signing: { kid: 'a', signTime: new Date(now.getTime() - 31 * DAY_MS) },
+      next: { kid: 'b', publishTime: new Date(now.getTime() - DAY_MS) },
+      live: 2,
+      leaseMs: 5000,
+      olderLeasesEndBy: new Date(0),
+      ...over,
+    });
+
+    it('waits for leases of every length, from the moment at which the publication was known', () => {
+      const publishTime = new Date(now.getTime() - 1000);
+      expect(untilKnownMs(outlook())).to.equal(0);
+      expect(untilKnownMs(outlook({ next: { kid: 'b', publishTime } }))).to.equal(4150);
+      expect(untilKnownMs(outlook({ next: { kid: 'b', publishTime: undefined } }))).to.equal(5150);
+      expect(untilKnownMs(outlook({ next: undefined }))).to.equal(5150);
+      expect(untilKnownMs(outlook({ olderLeasesEndBy: new Date(now.getTime() + 700) }))).to.equal(700);
+    });
+
+    it('is due when the signing key is old, the next one is known and few are published', () => {
+      expect(isDue(outlook(), 30 * DAY_MS)).to.equal(true);
+      expect(isDue(outlook(), 32 * DAY_MS)).to.equal(false);
+      const notDue: Partial<RotationOutlook>[] = [
+        { signing: undefined },
+        { next: undefined },
+        { next: { kid: 'b', publishTime: undefined } },
+        { next: { kid: 'b', publishTime: new Date(now.getTime() - 1_799_000) } },
+        { olderLeasesEndBy: new Date(now.getTime() + 1) },
+        { live: LIVE_KEYS_MAX },
+      ];
+      for (const over of notDue)
+        expect(isDue(outlook(over), 30 * DAY_MS), JSON.stringify(over)).to.equal(false);
+    });
+  });
+});

@@ -1,0 +1,215 @@
+/** Tests of the signing keys, against PostgreSQL. */
+
+import { createHash } from 'node:crypto';
+import { expect } from 'chai';
+import { compactVerify, decodeProtectedHeader, importJWK, type JWK } from 'jose';
+import {
+  createKeys,
+  type PublishedKeys,
+  publish,
+  type SigningAlgorithm,
+  UnusableKeyError,
+} from '../../../../services/auth/keys/keys.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { rejectionOf } from '../../../support/rejection.js';
+import { type AuthInstance, codeOf, newKeyEncryptionKey, openAuth } from '../instance.js';
+
+interface StoredKey {
+  readonly kid: string;
+  readonly purpose: string;
+  readonly state: string;
+  readonly algorithm: string;
+  readonly public_jwk: string;
+  readonly sealed_private_key: Buffer;
+}
+
+describe('signing keys', () => {
+  const keyEncryptionKey = newKeyEncryptionKey();
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  beforeEach(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { keyEncryptionKey, openKeys: false });
+  });
+  afterEach(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  const stored = async (): Promise<StoredKey[]> =>
+    (await auth.database.query<StoredKey>('SELECT * FROM signing_keys ORDER BY purpose, state, kid')).rows;
+  const reopened = (kek = keyEncryptionKey, algorithm: SigningAlgorithm = 'EdDSA') =>
+    createKeys({ store: auth.store, keyEncryptionKey: kek, algorithm });
+  const published = (): Promise<PublishedKeys> => auth.store.transaction((tx) => auth.keys.published(tx));
+  const sign = (keys = auth.keys, claims: object = { sub: 'somebody' }): Promise<string> =>
+    auth.store.transaction(async (tx) => (await keys.lockTokenSigner(tx))(claims));
+
+  it('are one signing and one next of each purpose, made once however many replicas start at once', async () => {
+    const replicas = await Promise.all(
+      [1, 2, 3].map(() => openAuth(fresh.url, { keyEncryptionKey, openKeys: false })),
+    );
+    await Promise.all([auth, ...replicas].map((replica) => replica.keys.open()));
+    expect((await stored()).map(({ purpose, state }) => `${purpose} ${state}`)).to.deep.equal([
+      'broadcast next',
+      'broadcast signing',
+      'token next',
+      'token signing',
+    ]);
+    const tokens = await Promise.all(replicas.map((replica) => sign(replica.keys)));
+    expect(new Set(tokens.map((token) => decodeProtectedHeader(token).kid)).size).to.equal(1);
+    await Promise.all(replicas.map((replica) => replica.close()));
+  });
+
+  it('stay the same when auth starts again', async () => {
+    await auth.keys.open();
+    const before = await stored();
+    await reopened().open();
+    expect(await stored()).to.deep.equal(before);
+  });
+
+  it('sign tokens with a header of exactly alg, kid and typ, which the published key verifies', async () => {
+    await auth.keys.open();
+    const token = await sign();
+    const header = decodeProtectedHeader(token);
+    expect(Object.keys(header)).to.deep.equal(['alg', 'kid', 'typ']);
+    expect(header).to.include({ alg: 'EdDSA', typ: 'at+jwt' });
+    const key = (await published()).keySet.keys.find(({ kid }) => kid === header.kid);
+    await compactVerify(token, await importJWK(JSON.parse(key?.jwk ?? '{}') as JWK, 'EdDSA'));
+  });
+
+  for (const algorithm of ['ES256', 'RS256', 'PS256'] as const) {
+    it(`can be of ${algorithm}`, async function () {
+      this.timeout(60_000);
+      const keys = reopened(keyEncryptionKey, algorithm);
+      await keys.open();
+      const token = await sign(keys);
+      const { alg, kid } = decodeProtectedHeader(token);
+      expect(alg).to.equal(algorithm);
+      const key = (await published()).keySet.keys.find((one) => one.kid === kid);
+      await compactVerify(token, await importJWK(JSON.parse(key?.jwk ?? '{}') as JWK, algorithm));
+      expect((await published()).broadcastKeys.map((one) => one.algorithm)).to.deep.equal(['EdDSA', 'EdDSA']);
+    });
+  }
+
+  it('sign broadcasts with a key that is in no key set of tokens', async () => {
+    await auth.keys.open();
+    const message = await auth.keys.broadcastSigner().sign(Buffer.from('entries'));
+    const header = decodeProtectedHeader(message);
+    expect(Object.keys(header)).to.deep.equal(['alg', 'kid', 'typ']);
+    expect(header).to.include({ alg: 'EdDSA', typ: 'portcullis-revocations+jws' });
+    const { keySet, broadcastKeys } = await published();
+    const key = broadcastKeys.find(({ kid }) => kid === header.kid);
+    const verified = await compactVerify(
+      message,
+      await importJWK(JSON.parse(key?.jwk ?? '{}') as JWK, 'EdDSA'),
+    );
+    expect(Buffer.from(verified.payload).toString()).to.equal('entries');
+    expect(keySet.keys.some(({ kid }) => kid === header.kid)).to.equal(false);
+  });
+
+  it('cannot sign before they are opened', async () => {
+    expect(await codeOf(sign())).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await rejectionOf(auth.keys.broadcastSigner().sign(Buffer.alloc(1)))).message).to.equal(
+      'no key signs broadcasts',
+    );
+  });
+
+  it('lie encrypted: neither the private key nor its text is in the row', async () => {
+    await auth.keys.open();
+    for (const row of await stored()) {
+      expect(Object.keys(JSON.parse(row.public_jwk) as object)).to.deep.equal(['kty', 'crv', 'x']);
+      expect(row.sealed_private_key.toString('latin1')).to.not.contain('PRIVATE KEY');
+    }
+  });
+
+  it('do not open with another key-encryption key, and none is added', async () => {
+    await auth.keys.open();
+    await auth.database.query("UPDATE signing_keys SET state = 'verify-only' WHERE state = 'next'");
+    const before = await stored();
+    const error = await rejectionOf(reopened(newKeyEncryptionKey()).open());
+    expect(error).to.be.instanceOf(UnusableKeyError);
+    expect(before.map(({ kid }) => kid)).to.include((error as UnusableKeyError).kid);
+    expect(error.message).to.contain((error as UnusableKeyError).kid);
+    expect(await stored()).to.deep.equal(before);
+  });
+
+  const tamperings: { readonly name: string; readonly sql: string }[] = [
+    {
+      name: 'a flipped bit',
+      sql: 'sealed_private_key = set_bit(sealed_private_key, 300, 1 - get_bit(sealed_private_key, 300))',
+    },
+    {
+      name: 'a flipped bit of the tag',
+      sql: 'sealed_private_key = set_bit(sealed_private_key, 100, 1 - get_bit(sealed_private_key, 100))',
+    },
+    { name: 'nothing left', sql: "sealed_private_key = ''" },
+    { name: 'another algorithm', sql: "algorithm = 'ES256'" },
+    { name: 'another kid', sql: "kid = 'other'" },
+    {
+      name: "another key's private half",
+      sql: 'sealed_private_key = (SELECT sealed_private_key FROM signing_keys o WHERE o.kid <> k.kid LIMIT 1)',
+    },
+    {
+      name: "another key's public half",
+      sql: 'public_jwk = (SELECT public_jwk FROM signing_keys o WHERE o.kid <> k.kid LIMIT 1)',
+    },
+    { name: 'a public half that is none', sql: "public_jwk = '{}'" },
+  ];
+  for (const { name, sql } of tamperings) {
+    it(`do not open when their row was changed: ${name}`, async () => {
+      await auth.keys.open();
+      await auth.database.query(
+        `UPDATE signing_keys k SET ${sql} WHERE purpose = 'token' AND state = 'signing'`,
+      );
+      const tampered = (await stored()).find(
+        ({ purpose, state }) => purpose === 'token' && state === 'signing',
+      );
+      const error = await rejectionOf(reopened().open());
+      expect(error).to.be.instanceOf(UnusableKeyError);
+      expect((error as UnusableKeyError).kid).to.equal(tampered?.kid);
+    });
+  }
+
+  it('do not open when a broadcast key is made a token key', async () => {
+    await auth.keys.open();
+    await auth.database.query("UPDATE signing_keys SET state = 'retired' WHERE purpose = 'token'");
+    await auth.database.query("UPDATE signing_keys SET purpose = 'token' WHERE purpose = 'broadcast'");
+    expect(await rejectionOf(reopened().open())).to.be.instanceOf(UnusableKeyError);
+  });
+
+  it('are published without the retired ones and those of another epoch', async () => {
+    await auth.keys.open();
+    const [first, second] = (await published()).keySet.keys;
+    await auth.database.query("UPDATE signing_keys SET state = 'retired' WHERE kid = $1", [first?.kid]);
+    expect((await published()).keySet.keys.map(({ kid }) => kid)).to.deep.equal([second?.kid]);
+    await auth.database.query("UPDATE signing_keys SET epoch = decode(repeat('00', 16), 'hex')");
+    const { keySet, broadcastKeys } = await published();
+    expect([keySet.keys, broadcastKeys]).to.deep.equal([[], []]);
+  });
+
+  it('have a version that follows from their content, in any order', () => {
+    const key = (kid: string) => ({
+      kid,
+      algorithm: 'EdDSA',
+      jwk: `{"kid":"${kid}"}`,
+      purpose: 'token' as const,
+      state: 'signing' as const,
+      sealedPrivateKey: Buffer.alloc(0),
+    });
+    const { keySet } = publish([key('b'), key('a')]);
+    expect(keySet.keys.map(({ kid }) => kid)).to.deep.equal(['a', 'b']);
+    expect(keySet.version).to.deep.equal(publish([key('a'), key('b')]).keySet.version);
+    const content = 'a\nEdDSA\n{"kid":"a"}\nb\nEdDSA\n{"kid":"b"}\n';
+    expect(keySet.version).to.deep.equal(createHash('sha256').update(content).digest());
+    expect(keySet.version).to.not.deep.equal(publish([key('a')]).keySet.version);
+  });
+
+  it('tell the epoch they belong to', async () => {
+    await auth.keys.open();
+    const { epoch, keySet } = await auth.publicKeys.read();
+    const { rows } = await auth.database.query<{ epoch: Buffer }>('SELECT epoch FROM log_state');
+    expect(epoch).to.deep.equal(rows[0]?.epoch);
+    expect(keySet.keys).to.have.length(2);
+  });
+});

@@ -1,0 +1,52 @@
+/** What replicas tell each other of instances, in PostgreSQL. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
+import type { SharedRecord } from '../../../../services/auth/revocation/instances.js';
+import { createId, tokenRevocation } from '../../../../services/auth/revocation/log.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { type AuthInstance, newKeyEncryptionKey, openAuth } from '../instance.js';
+
+describe('what another replica has heard of an instance', () => {
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { keyEncryptionKey: newKeyEncryptionKey() });
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  it('tells its place in the log only where the log of now has what it had there', async () => {
+    const store = createInstanceStore(auth.database);
+    const { epoch, entries } = await auth.store.transaction((tx) =>
+      tx.revocations.append(
+        [1, 2].map(() => ({ ...tokenRevocation(randomUUID()), reason: 'test', actor: 'test' })),
+      ),
+    );
+    const [first, second] = entries;
+    const ids = [first?.entryId ?? createId(), second?.entryId ?? createId()] as const;
+    const appliedBy = async (over: Partial<SharedRecord>): Promise<bigint | undefined> => {
+      const instance = createId();
+      const record: SharedRecord = {
+        ...{ service: 'inventory', instance, epoch, applied: second?.sequence ?? 0n, seen: [] },
+        ...{ ageMs: 10, leaseLeftMs: 100, ...over },
+      };
+      await store.share(createId(), [record]);
+      const heard = await store.heardElsewhere(createId(), 60_000);
+      return heard.find((one) => one.instance.equals(instance))?.applied;
+    };
+    expect(await appliedBy({ seen: [createId(), ids[1]] })).to.equal(second?.sequence);
+    // The second entry of a log that was there before the database was restored, and what nobody has compared.
+    expect(await appliedBy({ seen: [createId()] })).to.equal(0n);
+    expect(await appliedBy({ seen: [] })).to.equal(0n);
+    // Another place, another epoch, a place that the log has not reached.
+    expect(await appliedBy({ seen: [ids[0]] })).to.equal(0n);
+    expect(await appliedBy({ seen: [ids[1]], epoch: createId() })).to.equal(0n);
+    expect(await appliedBy({ seen: [ids[1]], applied: 99n })).to.equal(0n);
+  });
+});

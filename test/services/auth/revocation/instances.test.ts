@@ -1,0 +1,284 @@
+/** What receipts may claim: which words of an instance count for a revocation, and for how long is waited. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Clock, systemTimers } from '@portcullis/guard/clock';
+import { expect } from 'chai';
+import {
+  type Committed,
+  createInstances,
+  type InstanceStore,
+  type Instances,
+  type SharedRecord,
+} from '../../../../services/auth/revocation/instances.js';
+import {
+  createId,
+  enforcementBoundMs,
+  type SyncAnswer,
+  type SyncQuestion,
+} from '../../../../services/auth/revocation/log.js';
+import { publishedKeys, question } from './revocation-support.js';
+
+const EPOCH = createId();
+const LEASE_MS = 5000;
+
+/** A replica whose clock a test moves, and whose database is a list. */
+class Replica {
+  nowMs = 1_000_000;
+  elsewhere: SharedRecord[] = [];
+  databaseIsAway = false;
+  readonly shared: SharedRecord[][] = [];
+  readonly instances: Instances;
+
+  constructor() {
+    const clock: Clock = { monotonicMs: () => this.nowMs, wallMs: () => this.nowMs };
+    const store: InstanceStore = {
+      share: async (_, records) => void this.shared.push([...records]),
+      heardElsewhere: async () => {
+        if (this.databaseIsAway) throw new Error('away');
+        return this.elsewhere;
+      },
+      list: () => Promise.reject(new TypeError('no list expected')),
+      forgetSilent: () => Promise.resolve(),
+    };
+    // Pauses are short, so that a test moves the clock instead of waiting for it.
+    const timers = {
+      ...systemTimers,
+      after: (ms: number, work: () => void) => systemTimers.after(Math.min(ms, 2), work),
+    };
+    this.instances = createInstances({ store, clock, timers });
+  }
+
+  /** An instance asks and is answered. */
+  ask(number: number, over: Partial<SyncQuestion> = {}, answer: Partial<SyncAnswer> = {}): void {
+    const asked = question({ instance: Buffer.alloc(16, number), epoch: EPOCH, ...over });
+    this.instances.heard(asked);
+    this.instances.answered(asked, this.nowMs, {
+      epoch: EPOCH,
+      head: 9n,
+      headEntryId: createId(),
+      horizon: new Date(0),
+      leaseMs: LEASE_MS,
+      entries: [],
+      pull: false,
+      keySet: publishedKeys('one').keySet,
+      broadcastKeys: [],
+      ...answer,
+    });
+  }
+
+  commit(): Committed {
+    const committedAtMs = this.nowMs;
+    const boundAtMs = committedAtMs + enforcementBoundMs(LEASE_MS);
+    const entry = { entryId: createId(), sequence: 9n };
+    return { epoch: EPOCH, entry, committedAtMs, leaseMs: LEASE_MS, boundAtMs };
+  }
+
+  async wait(committed: Committed, wait: 'KNOWN_INSTANCES' | 'EVERYWHERE' = 'KNOWN_INSTANCES') {
+    const outcome: { states?: string[]; milliseconds?: number[] } = {};
+    const done = this.instances.wait(committed, wait, new AbortController().signal).then((receipts) => {
+      outcome.states = receipts.map(({ instance, state }) => `${instance[0]} ${state}`);
+      outcome.milliseconds = receipts.map(({ milliseconds }) => milliseconds);
+    });
+    // Everything that needs no clock has happened.
+    await sleep(10);
+    return { done, outcome };
+  }
+}
+
+describe('waiting for instances', () => {
+  let replica: Replica;
+  beforeEach(() => {
+    replica = new Replica();
+  });
+
+  it('ends at once when none is known', async () => {
+    const { outcome } = await replica.wait(replica.commit());
+    expect(outcome.states).to.deep.equal([]);
+  });
+
+  it('counts an acknowledgement as soon as it has arrived, and says when', async () => {
+    replica.ask(1);
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed);
+    expect(outcome.states).to.equal(undefined);
+    replica.nowMs += 7;
+    const { entryId } = committed.entry;
+    replica.instances.heard(question({ instance: Buffer.alloc(16, 1), epoch: EPOCH, seen: [entryId] }));
+    await done;
+    expect(outcome).to.deep.equal({ states: ['1 ENFORCED'], milliseconds: [7] });
+  });
+
+  it('counts what was applied, in this epoch alone, and only up to the entry', async () => {
+    replica.ask(1);
+    const { done, outcome } = await replica.wait(replica.commit());
+    for (const words of [
+      { applied: 8n },
+      { applied: 99n, epoch: createId() },
+      { applied: 0n, seen: [createId()] },
+    ]) {
+      replica.nowMs += 1;
+      replica.ask(1, words);
+      await sleep(5);
+      expect(
+        outcome.states,
+        JSON.stringify(words, (_, value) => String(value)),
+      ).to.equal(undefined);
+    }
+    replica.ask(1, { applied: 9n });
+    await done;
+    expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+  });
+
+  it('counts no place that was not compared with the log, as with an instance that is told to pull', async () => {
+    replica.ask(1, { applied: 7n });
+    const { done, outcome } = await replica.wait(replica.commit());
+    replica.nowMs += 1;
+    // In a log that was restored the ninth entry was another one; the log was begun anew before it could be compared.
+    replica.ask(1, { applied: 9n }, { pull: true, epoch: createId() });
+    await sleep(5);
+    expect(outcome.states).to.equal(undefined);
+    expect(replica.instances.asked()[0]?.applied).to.equal(7n);
+    const entryIdAtApplied = createId();
+    replica.ask(1, { applied: 9n, entryIdAtApplied });
+    await done;
+    expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+    // Others compare it once more, by this.
+    expect(replica.instances.asked()[0]?.seen).to.deep.equal([entryIdAtApplied]);
+  });
+
+  it('is not over while an instance that was heard of asks without having the entry: PENDING', async () => {
+    replica.ask(1);
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed);
+    replica.nowMs = committed.boundAtMs - 1;
+    replica.ask(1);
+    await sleep(10);
+    expect(outcome.states).to.equal(undefined);
+    replica.nowMs += 1;
+    await done;
+    expect(outcome).to.deep.equal({ states: ['1 PENDING'], milliseconds: [0] });
+  });
+
+  it('gives a silent instance up when its last lease is over, not before', async () => {
+    replica.ask(1);
+    replica.nowMs += 3000;
+    replica.ask(2);
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed);
+    // After the commit: what was said in the same moment may be of before.
+    replica.nowMs += 1;
+    replica.ask(2, { applied: 9n });
+    replica.nowMs = 1_000_000 + enforcementBoundMs(LEASE_MS) - 1;
+    await sleep(10);
+    expect(outcome.states).to.equal(undefined);
+    replica.nowMs += 1;
+    await done;
+    expect(outcome.states).to.have.members(['1 UNKNOWN', '2 ENFORCED']);
+    expect(replica.nowMs).to.be.below(committed.boundAtMs);
+  });
+
+  it('does not wait for an instance whose lease was over before', async () => {
+    replica.ask(1);
+    replica.nowMs += enforcementBoundMs(LEASE_MS);
+    const { outcome } = await replica.wait(replica.commit());
+    expect(outcome.states).to.deep.equal([]);
+  });
+
+  it('waits for an instance of which only a question after the commit is known: it may have asked before', async () => {
+    const committed = replica.commit();
+    replica.nowMs += 1;
+    replica.ask(3);
+    const { done, outcome } = await replica.wait(committed);
+    expect(outcome.states).to.equal(undefined);
+    replica.ask(3, { applied: 9n });
+    await done;
+    expect(outcome.states).to.deep.equal(['3 ENFORCED']);
+  });
+
+  it('hears what other replicas have heard, and goes on without the database', async () => {
+    const heard = (over: Partial<SharedRecord>): SharedRecord => ({
+      service: 'payment',
+      instance: Buffer.alloc(16, 4),
+      epoch: EPOCH,
+      applied: 0n,
+      seen: [],
+      ageMs: 100,
+      leaseLeftMs: 4900,
+      ...over,
+    });
+    replica.ask(1);
+    replica.elsewhere = [heard({})];
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed);
+    replica.databaseIsAway = true;
+    // After the commit: what was said in the same moment may be of before.
+    replica.nowMs += 1;
+    replica.ask(1, { applied: 9n });
+    await sleep(10);
+    expect(outcome.states).to.equal(undefined);
+    replica.databaseIsAway = false;
+    replica.nowMs += 50;
+    replica.elsewhere = [heard({ seen: [committed.entry.entryId], ageMs: 20 })];
+    await done;
+    expect(outcome.states).to.have.members(['1 ENFORCED', '4 ENFORCED']);
+  });
+
+  it('is not over before it is known what other replicas know', async () => {
+    replica.databaseIsAway = true;
+    const { done, outcome } = await replica.wait(replica.commit());
+    expect(outcome.states).to.equal(undefined);
+    replica.databaseIsAway = false;
+    await done;
+    expect(outcome.states).to.deep.equal([]);
+  });
+
+  it('everywhere ends with the bound alone', async () => {
+    replica.ask(1);
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed, 'EVERYWHERE');
+    // After the commit: what was said in the same moment may be of before.
+    replica.nowMs += 1;
+    replica.ask(1, { applied: 9n });
+    replica.nowMs = committed.boundAtMs - 1;
+    await sleep(10);
+    expect(outcome.states).to.equal(undefined);
+    replica.nowMs += 1;
+    await done;
+    expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+  });
+});
+
+describe('what is known of instances', () => {
+  it('does not go back when questions overtake each other', () => {
+    const replica = new Replica();
+    replica.ask(1, { applied: 7n });
+    replica.ask(1, { applied: 5n });
+    expect(replica.instances.asked()[0]?.applied).to.equal(7n);
+    replica.ask(1, { applied: 2n, epoch: createId() });
+    expect(replica.instances.asked()[0]?.applied).to.equal(2n);
+  });
+
+  it('is told to other replicas at once for a new instance and an acknowledgement, else later, together', async () => {
+    const replica = new Replica();
+    replica.ask(1);
+    await sleep(10);
+    expect(replica.shared).to.have.length(1);
+    replica.ask(1, { seen: [createId()] });
+    await sleep(10);
+    expect(replica.shared).to.have.length(2);
+    replica.ask(1, {}, { pull: true });
+    replica.ask(2);
+    await sleep(10);
+    expect(replica.shared[2]?.map(({ instance }) => instance[0])).to.deep.equal([1, 2]);
+  });
+
+  it('tells of no lease that was not granted', async () => {
+    const replica = new Replica();
+    replica.ask(1, {}, { pull: true });
+    await sleep(10);
+    expect(replica.shared[0]?.[0]?.leaseLeftMs).to.equal(Number.NEGATIVE_INFINITY);
+    replica.ask(2);
+    await sleep(10);
+    expect(replica.shared[1]?.[0]?.leaseLeftMs).to.equal(LEASE_MS);
+  });
+});

@@ -1,0 +1,221 @@
+/** The pure rules of the revocation log. */
+
+import {
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+  CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
+} from '@portcullis/guard';
+import { expect } from 'chai';
+import {
+  type Appended,
+  answerOf,
+  bytesOfUuid,
+  checkQuestion,
+  DATABASE_CLOCK_STEP_SECONDS,
+  enforcedEverywhereBy,
+  enforcementBoundMs,
+  KEEP_SECONDS,
+  type LogEntry,
+  type LogReading,
+  PULL_ENTRIES_MAX,
+  PULL_IDS_MAX,
+  partsOf,
+  SYNC_ENTRIES_MAX,
+  wantedAfter,
+} from '../../../../services/auth/revocation/log.js';
+import { publishedKeys, question } from './revocation-support.js';
+
+const EPOCH = Buffer.alloc(16, 7);
+
+function entry(sequence: bigint): LogEntry {
+  const entryId = Buffer.alloc(16);
+  entryId.writeBigUInt64BE(sequence);
+  return {
+    entryId,
+    sequence,
+    kind: 'TOKEN',
+    issuer: '',
+    key: entryId,
+    minGeneration: 0n,
+    keepUntil: new Date(0),
+    cutOffTime: undefined,
+    acknowledge: false,
+  };
+}
+
+function reading(head: bigint, from = 1n): LogReading {
+  const entries: LogEntry[] = [];
+  for (let sequence = from; sequence <= head; sequence++) entries.push(entry(sequence));
+  return {
+    state: {
+      epoch: EPOCH,
+      head,
+      headEntryId: head === 0n ? Buffer.alloc(0) : entry(head).entryId,
+      horizon: new Date(0),
+      leaseMs: 5000,
+    },
+    keys: publishedKeys('one'),
+    entries,
+    entryIds: new Map(entries.map(({ sequence, entryId }) => [sequence, entryId])),
+  };
+}
+
+function at(applied: bigint) {
+  return question({ epoch: EPOCH, applied, entryIdAtApplied: entry(applied).entryId });
+}
+
+describe('the answer to a question', () => {
+  it('holds nothing for an instance that is up to date', () => {
+    const answer = answerOf(reading(3n), at(3n));
+    expect(answer).to.include({ pull: false, head: 3n });
+    expect(answer.entries).to.deep.equal([]);
+  });
+
+  it('knows the place of an instance at the head although the entry there was dropped', () => {
+    const dropped = { ...reading(3n), entries: [], entryIds: new Map() };
+    expect(answerOf(dropped, at(3n)).pull).to.equal(false);
+  });
+
+  it('holds every entry after the place of an instance that lags', () => {
+    const answer = answerOf(reading(5n), at(2n));
+    expect(answer.entries.map(({ sequence }) => sequence)).to.deep.equal([3n, 4n, 5n]);
+    expect(answer.pull).to.equal(false);
+  });
+
+  it('gives an instance of an empty log an answer without a pull', () => {
+    expect(answerOf(reading(0n), question({ epoch: EPOCH })).pull).to.equal(false);
+  });
+
+  it('asks for a pull when the gap is one larger than an answer may be, and not before', () => {
+    const head = BigInt(SYNC_ENTRIES_MAX) + 1n;
+    expect(answerOf(reading(head), question({ epoch: EPOCH }))).to.include({ pull: true });
+    const answer = answerOf(reading(head), at(1n));
+    expect(answer.pull).to.equal(false);
+    expect(answer.entries).to.have.length(SYNC_ENTRIES_MAX);
+  });
+
+  it('asks for a pull when the entry at the place of the instance was dropped', () => {
+    const answer = answerOf(reading(5n, 4n), at(2n));
+    expect(answer.pull).to.equal(true);
+    expect(answer.entries).to.deep.equal([]);
+  });
+
+  it('asks for a pull when the instance follows another epoch or none, whatever it has applied', () => {
+    expect(answerOf(reading(5n), question()).pull).to.equal(true);
+    expect(answerOf(reading(5n), { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
+  });
+
+  it('is LOG_CHANGED when the instance is ahead of the log', () => {
+    expect(() => answerOf(reading(5n), at(6n)))
+      .to.throw()
+      .with.property('code', 'LOG_CHANGED');
+  });
+
+  it('is LOG_CHANGED when another entry stands at the place of the instance, at the head or before', () => {
+    for (const applied of [5n, 3n]) {
+      const asked = { ...at(applied), entryIdAtApplied: Buffer.alloc(16, 9) };
+      expect(() => answerOf(reading(5n), asked))
+        .to.throw()
+        .with.property('code', 'LOG_CHANGED');
+    }
+  });
+
+  it('holds the key set only when it is another than that of the instance, and always the broadcast keys', () => {
+    const { keySet } = publishedKeys('one');
+    expect(answerOf(reading(0n), question({ epoch: EPOCH })).keySet).to.deep.equal(keySet);
+    const known = question({ epoch: EPOCH, keySetVersion: keySet.version });
+    expect(answerOf(reading(0n), known)).to.deep.include({
+      keySet: undefined,
+      broadcastKeys: publishedKeys('one').broadcastKeys,
+    });
+  });
+});
+
+describe('the entries that some questions need', () => {
+  it('begin after the one that lags furthest, leaving out those that must pull or are up to date', () => {
+    const state = reading(2000n, 2000n).state;
+    expect(wantedAfter(state, [at(1500n), at(1000n), at(999n), at(2000n), question()])).to.equal(1000n);
+    expect(wantedAfter(state, [at(999n), at(2000n)])).to.equal(undefined);
+  });
+});
+
+describe('a question', () => {
+  const bad = {
+    'an instance id of another length': question({ instance: Buffer.alloc(15) }),
+    'an epoch of another length': question({ epoch: Buffer.alloc(3) }),
+    'no entry id at a place': question({ epoch: EPOCH, applied: 1n }),
+    'an entry id at no place': question({ epoch: EPOCH, entryIdAtApplied: Buffer.alloc(16) }),
+    'a place that no log reaches': question({ applied: 2n ** 63n, entryIdAtApplied: Buffer.alloc(16) }),
+    'an acknowledgement that is no id': question({ seen: [Buffer.alloc(1)] }),
+    'no service': question({ service: '' }),
+  };
+  for (const [fault, asked] of Object.entries(bad)) {
+    it(`is refused with ${fault}`, () => {
+      expect(() => checkQuestion(asked))
+        .to.throw()
+        .with.property('code', 'FIELD_INVALID');
+    });
+  }
+});
+
+describe('the bound', () => {
+  const appended: Appended = {
+    epoch: EPOCH,
+    entries: [],
+    lockedTime: new Date(1_000_000),
+    leaseMs: 5000,
+    olderLeasesEndBy: new Date(0),
+  };
+
+  it('is the lease, one per cent and 100 ms', () => {
+    expect(enforcementBoundMs(5000)).to.equal(5150);
+    expect(enforcementBoundMs(1500)).to.equal(1615);
+  });
+
+  it('counts from a time that is not before the commit', () => {
+    expect(enforcedEverywhereBy(appended, 2.5).getTime()).to.equal(1_000_003 + 5150);
+  });
+
+  it('is not before the end of the leases that were longer', () => {
+    const later = new Date(1_009_000);
+    expect(enforcedEverywhereBy({ ...appended, olderLeasesEndBy: later }, 0)).to.deep.equal(later);
+  });
+});
+
+describe('the time for which entries are kept', () => {
+  it('covers the longest life of a token that any instance admits, the skew it allows, and a step of the clock', () => {
+    expect(KEEP_SECONDS).to.equal(
+      ACCESS_TOKEN_LIFETIME_MAX_SECONDS + ADMISSION_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS,
+    );
+  });
+});
+
+describe('the parts of a live set', () => {
+  it('carry every identifier and every entry once, in parts of bounded size, and end with the head', () => {
+    const ids = Buffer.alloc((PULL_IDS_MAX + 1) * 16, 1);
+    const entries = reading(BigInt(PULL_ENTRIES_MAX) + 1n).entries;
+    const packed = { kind: 'TOKEN' as const, keepUntil: new Date(60_000), ids };
+    const head = { epoch: EPOCH, head: 1n, headEntryId: Buffer.alloc(16) };
+    const sizes = [...partsOf({ ...head, packed: [packed], entries })].map((part) => {
+      if (part.part === 'packed') return part.packed.ids.length / 16;
+      return part.part === 'entries' ? part.entries.length : part.end;
+    });
+    expect(sizes).to.deep.equal([PULL_IDS_MAX, 1, PULL_ENTRIES_MAX, 1, head]);
+  });
+
+  it('are the end alone when nothing is revoked', () => {
+    const head = { epoch: EPOCH, head: 0n, headEntryId: Buffer.alloc(0) };
+    expect([...partsOf({ ...head, packed: [], entries: [] })]).to.deep.equal([{ part: 'end', end: head }]);
+  });
+});
+
+describe('a UUID', () => {
+  it('has one value in either case, and is refused in any other spelling', () => {
+    const text = '0190b5a4-7c3e-7d1a-8f00-00112233aabb';
+    expect(bytesOfUuid('token_id', text)).to.deep.equal(bytesOfUuid('token_id', text.toUpperCase()));
+    for (const bad of ['', text.replaceAll('-', ''), `{${text}}`, `${text} `, `${text}0`]) {
+      expect(() => bytesOfUuid('token_id', bad))
+        .to.throw()
+        .with.property('code', 'FIELD_INVALID');
+    }
+  });
+});

@@ -1,0 +1,168 @@
+/** Receipts: what a revocation says of every instance, with two replicas, a real broker and real guards. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import {
+  EnforcementState,
+  type InstanceReceipt,
+  RevokeWait,
+} from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { WAITS_MAX } from '../../../../services/auth/revocation/instances.js';
+import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { type Cluster, startCluster, until, verdictOf } from '../cluster.js';
+import { addUser, claimsOf, codeOf, type TestUser } from '../instance.js';
+
+const { ENFORCEMENT_STATE_ENFORCED, ENFORCEMENT_STATE_UNKNOWN } = EnforcementState;
+const LEASE_MS = 1500;
+
+/** So long that what comes with a regular question does not come soon. */
+const LONG_LEASE_MS = 10_000;
+
+function statesOf(instances: readonly InstanceReceipt[]): string[] {
+  return instances.map(({ service, state }) => `${service} ${state}`).sort();
+}
+
+const ALL_ENFORCED = ['auth', 'auth', 'inventory', 'payment'].map(
+  (service) => `${service} ${ENFORCEMENT_STATE_ENFORCED}`,
+);
+
+describe('a receipt', function () {
+  this.timeout(60_000);
+  let nats: PrivateNats;
+  let cluster: Cluster;
+  let alice: TestUser;
+
+  const start = async ({ withBroker = true, leaseMs = LEASE_MS } = {}): Promise<void> => {
+    cluster = await startCluster({ leaseMs, ...(withBroker && { nats }) });
+    alice = await addUser(cluster.replicas[0]);
+    await until(async () => (await known()).length === 4);
+  };
+  /** What the first replica knows of instances, from wherever. */
+  const known = async () =>
+    (await cluster.replicas[0].instances.list({ pageSize: 0, pageToken: '' })).instances;
+  const revokeUser = (wait: RevokeWait, replica = cluster.replicas[0]) =>
+    cluster.revoke({ $case: 'userId', value: alice.userId }, wait, { replica });
+
+  before(async () => {
+    nats = await privateNats();
+  });
+  after(() => nats.stop());
+  afterEach(() => cluster.close());
+
+  it('without waiting names no instance', async () => {
+    await start();
+    const receipt = await revokeUser(RevokeWait.REVOKE_WAIT_NONE);
+    expect(receipt.instances).to.deep.equal([]);
+  });
+
+  it('of known instances comes once each has the entry, whichever replica it asks', async () => {
+    await start({ leaseMs: LONG_LEASE_MS });
+    for (const replica of cluster.replicas) {
+      const token = await cluster.token(alice, replica);
+      for (const guard of cluster.guards()) expect(await verdictOf(guard, token)).to.equal('OK');
+      const startedMs = performance.now();
+      const { instances } = await revokeUser(RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES, replica);
+      const tookMs = performance.now() - startedMs;
+      for (const guard of cluster.guards()) {
+        expect(await verdictOf(guard, token)).to.equal('TOKEN_REVOKED');
+      }
+      expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
+      // Acknowledged at once, not with the next regular question.
+      expect(tookMs).to.be.below(LONG_LEASE_MS / 10);
+      for (const { milliseconds } of instances) expect(milliseconds).to.be.within(1, tookMs);
+      expect(new Set(instances.map(({ instance }) => instance.toString('hex')))).to.have.property('size', 4);
+    }
+  });
+
+  it('of known instances comes without a broker too, with their second question', async () => {
+    await start({ withBroker: false });
+    const startedMs = performance.now();
+    const { instances } = await revokeUser(RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
+    expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
+    expect(performance.now() - startedMs).to.be.below(LEASE_MS);
+  });
+
+  it('lists an instance that has fallen silent as UNKNOWN, once it trusts its list no longer', async () => {
+    await start();
+    const { payment } = cluster.followers;
+    await payment.close();
+    const token = await cluster.token(alice);
+    const { instances } = await revokeUser(RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
+    expect(payment.state().current).to.equal(false);
+    expect(await verdictOf(payment, token)).to.not.equal('TOKEN_REVOKED');
+    expect(statesOf(instances)).to.deep.equal([
+      ...ALL_ENFORCED.slice(0, 3),
+      `payment ${ENFORCEMENT_STATE_UNKNOWN}`,
+    ]);
+    expect(instances.find(({ service }) => service === 'payment')?.milliseconds).to.equal(0);
+  });
+
+  it('everywhere comes when the bound has passed, not before, though all have acknowledged', async () => {
+    await start();
+    const startedMs = Date.now();
+    const { instances, enforcedEverywhereBy } = await revokeUser(RevokeWait.REVOKE_WAIT_EVERYWHERE);
+    expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
+    expect(Date.now()).to.be.at.least((enforcedEverywhereBy?.getTime() ?? Number.NaN) - 5);
+    expect(Date.now() - startedMs).to.be.within(LEASE_MS, LEASE_MS + 1000);
+  });
+
+  it('is not waited for by a caller who has gone, and the entry is in the log', async () => {
+    await start();
+    await cluster.followers.payment.close();
+    const [replica] = cluster.replicas;
+    const controller = new AbortController();
+    const tokenId = randomUUID();
+    const waiting = replica.revocations.revoke({
+      target: { kind: 'token-id', tokenId },
+      reason: '',
+      actor: 'olga',
+      wait: 'EVERYWHERE',
+      signal: controller.signal,
+    });
+    await until(() => replica.instances.waits() === 1);
+    const startedMs = performance.now();
+    controller.abort();
+    const { sequence } = await waiting;
+    expect(performance.now() - startedMs).to.be.below(200);
+    expect(replica.instances.waits()).to.equal(0);
+    expect(sequence > 0n).to.equal(true);
+  });
+
+  it('is refused before anything is written when too many wait', async () => {
+    await start();
+    await cluster.followers.payment.close();
+    const [replica] = cluster.replicas;
+    const controllers: AbortController[] = [];
+    const revoke = () => {
+      const controller = new AbortController();
+      controllers.push(controller);
+      return replica.revocations.revoke({
+        target: { kind: 'token-id', tokenId: randomUUID() },
+        reason: '',
+        actor: 'olga',
+        wait: 'EVERYWHERE',
+        signal: controller.signal,
+      });
+    };
+    const waiting = Array.from({ length: WAITS_MAX }, revoke);
+    await until(() => replica.instances.waits() === WAITS_MAX);
+    expect(await codeOf(revoke())).to.equal('RATE_LIMITED');
+    for (const controller of controllers) controller.abort();
+    await Promise.all(waiting);
+    const { rows } = await replica.database.query<{ seq: bigint }>('SELECT seq FROM log_state');
+    expect(rows).to.deep.equal([{ seq: BigInt(WAITS_MAX) }]);
+  });
+
+  it('is true of auth itself at once, without any broker', async () => {
+    await start({ withBroker: false, leaseMs: LONG_LEASE_MS });
+    const [replica] = cluster.replicas;
+    for (let round = 0; round < 3; round += 1) {
+      const token = await cluster.token(alice);
+      expect(await verdictOf(replica.guard, token)).to.equal('OK');
+      await cluster.revoke({ $case: 'sessionId', value: String(claimsOf(token)['sid']) });
+      const startedMs = performance.now();
+      await until(async () => (await verdictOf(replica.guard, token)) === 'TOKEN_REVOKED');
+      expect(performance.now() - startedMs).to.be.below(LONG_LEASE_MS / 20);
+    }
+  });
+});

@@ -1,0 +1,219 @@
+/** A revocation log in a database of its own, with users and sessions to revoke, for the tests of auth. */
+
+import { randomUUID } from 'node:crypto';
+import { systemClock } from '@portcullis/guard/clock';
+import { createClientRows } from '../../../../services/auth/clients/store.js';
+import type { PublishedKeys } from '../../../../services/auth/keys/keys.js';
+import { createKeyRows } from '../../../../services/auth/keys/store.js';
+import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
+import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
+import type { LogBatch, SyncAnswer, SyncQuestion } from '../../../../services/auth/revocation/log.js';
+import {
+  createRevocations,
+  type Receipt,
+  type RevocationStore,
+  type Revocations,
+  type RevocationTransaction,
+} from '../../../../services/auth/revocation/revocations.js';
+import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
+import { type Database, openDatabase, type Sql } from '../../../../services/common/database/database.js';
+import { createLog } from '../../../../services/common/host/log.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+
+export const MIGRATIONS = new URL('../../../../services/auth/migrations/', import.meta.url);
+
+export const quietLog = createLog({ service: 'test', level: 'silent' });
+
+/** What a test holds. */
+export interface TestLog {
+  readonly url: string;
+  readonly database: Database;
+  readonly store: RevocationStore;
+  readonly revocations: Revocations;
+  readonly instances: Instances;
+  /** How often the log was read for questions. */
+  reads(): number;
+  /** What was committed, in the order in which it would be broadcast. */
+  readonly broadcast: LogBatch[];
+  /** The questions that raised the alarm of a changed log. */
+  readonly alarms: SyncQuestion[];
+  /** The keys that the log hands out; a test may change them. */
+  readonly keys: { published: PublishedKeys };
+  transaction<T>(work: (tx: RevocationTransaction, sql: Sql) => Promise<T>): Promise<T>;
+  addUser(): Promise<string>;
+  addSession(userId: string): Promise<string>;
+  revokeToken(tokenId?: string): Promise<Receipt>;
+  /** Makes every entry so far look as old as it is to be dropped. */
+  age(byMs: number, where?: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A question of an instance that knows nothing yet. */
+export function question(over: Partial<SyncQuestion> = {}): SyncQuestion {
+  return {
+    service: 'inventory',
+    instance: Buffer.alloc(16, 1),
+    epoch: Buffer.alloc(0),
+    applied: 0n,
+    entryIdAtApplied: Buffer.alloc(0),
+    keySetVersion: Buffer.alloc(0),
+    seen: [],
+    ...over,
+  };
+}
+
+/** The question of an instance that has taken an answer. */
+export function following(answer: SyncAnswer): SyncQuestion {
+  return question({ epoch: answer.epoch, applied: answer.head, entryIdAtApplied: answer.headEntryId });
+}
+
+/** Opens a log in a new database. */
+export async function openTestLog(
+  options: { readonly tokenIdOf?: (token: string) => Promise<string> } = {},
+): Promise<TestLog> {
+  const fresh = await freshDatabase();
+  const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, poolSize: 40 });
+  await database.ready(AbortSignal.timeout(10_000));
+  return compose({ fresh, database, options });
+}
+
+function compose(parts: {
+  readonly fresh: FreshDatabase;
+  readonly database: Database;
+  readonly options: { readonly tokenIdOf?: (token: string) => Promise<string> };
+}): TestLog {
+  const { fresh, database, options } = parts;
+  const broadcast: LogBatch[] = [];
+  const alarms: SyncQuestion[] = [];
+  const keys = { published: publishedKeys('one') };
+
+  const transaction = async <T>(work: (tx: RevocationTransaction, sql: Sql) => Promise<T>): Promise<T> => {
+    let appended: LogBatch[] = [];
+    const result = await database.transaction((sql) => {
+      appended = [];
+      const revocations = createRevocationRows(sql, (batch) => appended.push(batch));
+      return work({ ...accountRows(sql), revocations }, sql);
+    });
+    broadcast.push(...appended);
+    return result;
+  };
+  const store = createRevocationStore({ database, publishedKeys: async () => keys.published });
+  let reads = 0;
+  const countingStore: RevocationStore = {
+    ...store,
+    read: (work) => {
+      reads += 1;
+      return store.read(work);
+    },
+  };
+  const instances = createInstances({ store: createInstanceStore(database), clock: systemClock });
+  const revocations = createRevocations({
+    store: { transaction },
+    log: countingStore,
+    issuer: 'https://auth.test',
+    instances,
+    onKeyRevoked: () => undefined,
+    tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),
+    clock: systemClock,
+    onLogChanged: (asked) => alarms.push(asked),
+  });
+
+  return {
+    url: fresh.url,
+    database,
+    store,
+    revocations,
+    instances,
+    reads: () => reads,
+    broadcast,
+    alarms,
+    keys,
+    transaction,
+    addUser: () => addUser(database),
+    addSession: (userId) => addSession(database, userId),
+    revokeToken: (tokenId = randomUUID()) =>
+      revocations.revoke({ target: { kind: 'token-id', tokenId }, reason: 'a test', actor: 'olga' }),
+    age: (byMs, where = 'true') => age(database, byMs, where),
+    close: async () => {
+      await instances.close();
+      await database.close();
+      await fresh.drop();
+    },
+  };
+}
+
+/** Keys that a log may hand out; another name gives another version. */
+export function publishedKeys(name: string): PublishedKeys {
+  const key = { kid: `token-${name}`, algorithm: 'EdDSA', jwk: '{}' };
+  return {
+    keySet: { version: Buffer.alloc(32, name), keys: [key] },
+    broadcastKeys: [{ ...key, kid: `broadcast-${name}` }],
+  };
+}
+
+function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
+  const end = async (column: 'session_id' | 'user_id', id: string, why: string): Promise<number> => {
+    const { rowCount } = await sql.query(
+      `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
+       WHERE ${column} = $1 AND end_time IS NULL`,
+      [id, why],
+    );
+    return rowCount;
+  };
+  return {
+    clients: createClientRows(sql),
+    events: { record: () => Promise.resolve() },
+    keys: createKeyRows(sql),
+    users: {
+      raiseGeneration: async (userId) => {
+        const { rows } = await sql.query<{ generation: bigint }>(
+          'UPDATE users SET generation = generation + 1 WHERE user_id = $1 RETURNING generation',
+          [userId],
+        );
+        return rows[0]?.generation;
+      },
+    },
+    sessions: {
+      end: async (sessionId, why) => (await end('session_id', sessionId, why)) === 1,
+      endAllOf: (userId, why) => end('user_id', userId, why),
+      lockShared: async (sessionId) => {
+        const { rows } = await sql.query<{ user_id: string }>(
+          'SELECT user_id FROM sessions WHERE session_id = $1 FOR SHARE',
+          [sessionId],
+        );
+        return rows[0] && { userId: rows[0].user_id };
+      },
+    },
+  };
+}
+
+async function addUser(sql: Sql): Promise<string> {
+  const userId = randomUUID();
+  await sql.query(
+    "INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, $2, $2, '')",
+    [userId, `user-${userId.slice(0, 8)}`],
+  );
+  return userId;
+}
+
+async function addSession(sql: Sql, userId: string): Promise<string> {
+  const sessionId = randomUUID();
+  await sql.query(
+    `INSERT INTO sessions (session_id, user_id, client_id, generation, client_generation, device_name, audiences,
+                           scopes, amr, create_time, last_use_time, expire_time)
+     VALUES ($1, $2, 'direct', 1, 1, '', '{}', '{}', '{}', now(), now(), now() + interval '1 day')`,
+    [sessionId, userId],
+  );
+  return sessionId;
+}
+
+async function age(database: Database, byMs: number, where: string): Promise<void> {
+  await database.transaction(async (sql) => {
+    await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER revocation_entries_only_grow');
+    await sql.query(
+      `UPDATE revocation_entries SET keep_until = keep_until - make_interval(secs => $1) WHERE ${where}`,
+      [byMs / 1000],
+    );
+    await sql.query('ALTER TABLE revocation_entries ENABLE TRIGGER revocation_entries_only_grow');
+  });
+}

@@ -1,0 +1,310 @@
+/** Revoking clients, keys and what others have issued, with real guards that follow two replicas. */
+
+import { randomUUID } from 'node:crypto';
+import { status } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
+import { expect } from 'chai';
+import { decodeProtectedHeader } from 'jose';
+import type { RevokeRequest } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { ask } from '../../../../scripts/system/calls.js';
+import type { Target } from '../../../../services/auth/revocation/revocations.js';
+import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { type Cluster, startCluster, until, verdictOf } from '../cluster.js';
+import { addClient, addUser, codeOf, entriesOf, ISSUER, logIn, serviceToken } from '../instance.js';
+
+describe('revoking', function () {
+  this.timeout(60_000);
+  let nats: PrivateNats;
+  let cluster: Cluster;
+
+  before(async () => {
+    nats = await privateNats();
+  });
+  after(() => nats.stop());
+  beforeEach(async () => {
+    cluster = await startCluster({ leaseMs: 1500, nats });
+  });
+  afterEach(() => cluster.close());
+
+  const revoke = (target: RevokeRequest['target']) =>
+    cluster.revoke(target, RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
+  /** Without a call, which would be cut because its own token is hit. */
+  const revokeDirectly = (target: Target) =>
+    cluster.replicas[0].revocations.revoke({
+      target,
+      reason: 'a test',
+      actor: 'test',
+      wait: 'KNOWN_INSTANCES',
+    });
+  const refusalOf = async (target: RevokeRequest['target']) => {
+    const outcome = await revoke(target).then(
+      () => undefined,
+      (error: unknown) => errorOf(error),
+    );
+    return [outcome?.code, outcome?.reason, ...(outcome?.violations ?? []).map(({ field }) => field)];
+  };
+  const kidOf = (token: string): string => String(decodeProtectedHeader(token).kid);
+  const verdicts = (token: string) => Promise.all(cluster.guards().map((guard) => verdictOf(guard, token)));
+
+  describe('a client', () => {
+    it('kills its tokens everywhere, those of others go on, and it can authenticate itself anew', async () => {
+      const [replica] = cluster.replicas;
+      const [victim, bystander] = [await addClient(replica), await addClient(replica)];
+      const [old, other] = [await serviceToken(replica, victim), await serviceToken(replica, bystander)];
+      expect(await verdicts(old)).to.deep.equal(['OK', 'OK', 'OK', 'OK']);
+      await revoke({ $case: 'clientId', value: victim.clientId });
+      expect(new Set(await verdicts(old))).to.deep.equal(new Set(['TOKEN_REVOKED']));
+      expect(new Set(await verdicts(other))).to.deep.equal(new Set(['OK']));
+      expect(new Set(await verdicts(await serviceToken(replica, victim)))).to.deep.equal(new Set(['OK']));
+    });
+
+    it('gives its sessions no further tokens', async () => {
+      const [replica] = cluster.replicas;
+      const user = await addUser(replica);
+      const login = await logIn(replica, user);
+      await revokeDirectly({ kind: 'client', clientId: 'direct' });
+      expect(new Set(await verdicts(login.access.token))).to.deep.equal(new Set(['TOKEN_REVOKED']));
+      const request = { refreshToken: login.refreshToken, requestId: '' };
+      expect(await codeOf(replica.sessions.refresh(request))).to.equal('REFRESH_INVALID');
+      expect(new Set(await verdicts((await logIn(replica, user)).access.token))).to.deep.equal(
+        new Set(['OK']),
+      );
+    });
+
+    it('is done while others mint for it all the time', async () => {
+      const [replica] = cluster.replicas;
+      const victim = await addClient(replica);
+      let minting = true;
+      const minters = Array.from({ length: 8 }, async () => {
+        while (minting) await serviceToken(replica, victim);
+      });
+      // Overtaken by the minters, one of these would fail after the time that a statement may take.
+      for (let round = 0; round < 5; round += 1) await revoke({ $case: 'clientId', value: victim.clientId });
+      minting = false;
+      await Promise.all(minters);
+    });
+
+    it('is NOT_FOUND when nobody knows it, and FIELD_INVALID without a name', async () => {
+      expect(await refusalOf({ $case: 'clientId', value: 'nobody' })).to.deep.equal([
+        status.NOT_FOUND,
+        'NOT_FOUND',
+      ]);
+      expect(await refusalOf({ $case: 'clientId', value: '' })).to.deep.equal([
+        status.INVALID_ARGUMENT,
+        'FIELD_INVALID',
+        'client_id',
+      ]);
+      expect(await entriesOf(cluster.replicas[0])).to.deep.equal([]);
+    });
+  });
+
+  it('cuts a caller who waits for the end of the own token, which is then revoked', async () => {
+    const token = await cluster.token(cluster.admin);
+    const { userId } = cluster.admin;
+    const options = { token };
+    const target = { $case: 'userId', value: userId } as const;
+    const outcome = await cluster
+      .revoke(target, RevokeWait.REVOKE_WAIT_EVERYWHERE, options)
+      .catch((error: unknown) => errorOf(error));
+    expect(outcome).to.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
+    expect(await entriesOf(cluster.replicas[0])).to.have.length(1);
+  });
+
+  it('answers a caller who revokes the own token without waiting', async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const token = await cluster.token(cluster.admin);
+      const target = { $case: 'token', value: token } as const;
+      await cluster.revoke(target, RevokeWait.REVOKE_WAIT_NONE, { token });
+    }
+  });
+
+  describe('a key', () => {
+    const publishedKids = async () =>
+      (await cluster.replicas[0].publicKeys.read()).keySet.keys.map(({ kid }) => kid);
+
+    it('unpublishes it with the entry, the next one signs, and all its tokens die', async () => {
+      const [first, second] = cluster.replicas;
+      const user = await addUser(first);
+      const old = await cluster.token(user);
+      const kid = kidOf(old);
+      const next = (await publishedKids()).find((other) => other !== kid);
+      expect(await verdicts(old)).to.deep.equal(['OK', 'OK', 'OK', 'OK']);
+      await revokeDirectly({ kind: 'key', keyId: kid });
+      for (const verdict of await verdicts(old)) {
+        expect(verdict).to.be.oneOf(['TOKEN_REVOKED', 'TOKEN_INVALID']);
+      }
+      expect(await publishedKids()).to.not.include(kid);
+      expect(
+        (await entriesOf(first)).map(({ kind, key }) => [kind, Buffer.from(key, 'hex').toString()]),
+      ).to.deep.equal([['KEY', kid]]);
+      for (const replica of [first, second]) {
+        const token = await cluster.token(user, replica);
+        expect(kidOf(token)).to.equal(next);
+        // It was published before it signed, so every instance knows it already.
+        expect(await verdicts(token)).to.deep.equal(['OK', 'OK', 'OK', 'OK']);
+      }
+      await until(async () => (await publishedKids()).length === 2);
+    });
+
+    it('takes it out in the same transaction: no reading has the entry and the key', async () => {
+      const [first, second] = cluster.replicas;
+      const kid = kidOf(await cluster.token(await addUser(first)));
+      let watching = true;
+      const torn: unknown[] = [];
+      const watch = (async () => {
+        while (watching) {
+          const { rows } = await second.database.query<{ entries: bigint; published: bigint }>(
+            `SELECT (SELECT count(*) FROM revocation_entries WHERE kind = 'KEY') AS entries,
+                    (SELECT count(*) FROM signing_keys WHERE kid = $1 AND state <> 'retired') AS published`,
+            [kid],
+          );
+          torn.push(...rows.filter(({ entries, published }) => entries + published !== 1n));
+        }
+      })();
+      await revokeDirectly({ kind: 'key', keyId: kid });
+      watching = false;
+      await watch;
+      expect(torn).to.deep.equal([]);
+    });
+
+    it('lets minting go on under load, and what is minted afterwards is good', async () => {
+      const [first] = cluster.replicas;
+      const user = await addUser(first);
+      const client = await addClient(first);
+      let minting = true;
+      const minters = Array.from({ length: 16 }, async () => {
+        while (minting) await serviceToken(first, client);
+      });
+      for (let round = 0; round < 5; round += 1) {
+        await revokeDirectly({ kind: 'key', keyId: kidOf(await cluster.token(user)) });
+        await until(async () => (await publishedKids()).length === 2);
+      }
+      minting = false;
+      // None of them met a moment without a key.
+      await Promise.all(minters);
+      await until(async () => new Set(await verdicts(await cluster.token(user))).has('OK'));
+    });
+
+    it('may come twice, and of a next key that does not sign yet', async () => {
+      const [first] = cluster.replicas;
+      const user = await addUser(first);
+      const signing = kidOf(await cluster.token(user));
+      const next = (await publishedKids()).find((kid) => kid !== signing) ?? '';
+      await revoke({ $case: 'keyId', value: next });
+      await revoke({ $case: 'keyId', value: next });
+      expect(await entriesOf(first)).to.have.length(2);
+      expect(kidOf(await cluster.token(user))).to.equal(signing);
+      await until(async () => (await publishedKids()).length === 2);
+      expect(await publishedKids()).to.not.include(next);
+    });
+
+    it('of broadcasts leaves broadcasting to the next one', async () => {
+      const [first, second] = cluster.replicas;
+      const { rows } = await first.database.query<{ kid: string }>(
+        "SELECT kid FROM signing_keys WHERE purpose = 'broadcast' AND state = 'signing'",
+      );
+      await revoke({ $case: 'keyId', value: rows[0]?.kid ?? '' });
+      expect((await first.publicKeys.read()).broadcastKeys.map(({ kid }) => kid)).to.not.include(
+        rows[0]?.kid,
+      );
+      const header = async (auth: typeof first) =>
+        decodeProtectedHeader(await auth.keys.broadcastSigner().sign(Buffer.alloc(1))).kid;
+      for (const replica of [first, second])
+        await until(async () => (await header(replica)) !== rows[0]?.kid);
+    });
+
+    it('is NOT_FOUND when nobody knows it', async () => {
+      expect(await refusalOf({ $case: 'keyId', value: randomUUID() })).to.deep.equal([
+        status.NOT_FOUND,
+        'NOT_FOUND',
+      ]);
+      expect(await publishedKids()).to.have.length(2);
+    });
+  });
+
+  describe('what another issuer has issued', () => {
+    const foreign = (
+      what: NonNullable<Extract<RevokeRequest['target'], { $case: 'foreign' }>['value']['what']>,
+      issuer = 'https://other.test',
+    ): RevokeRequest['target'] => ({ $case: 'foreign', value: { issuer, what } });
+
+    it('is written with its issuer, a user with a cut-off after the skew', async () => {
+      const [first] = cluster.replicas;
+      const beforeMs = Date.now();
+      await revoke(foreign({ $case: 'tokenId', value: 'jti' }));
+      await revoke(foreign({ $case: 'sessionId', value: 'sid' }));
+      await revoke(foreign({ $case: 'subject', value: 'ålice' }));
+      const { rows } = await first.database.query<{
+        kind: string;
+        issuer: string;
+        key: Buffer;
+        cut_off_time: Date | null;
+      }>('SELECT kind, issuer, key, cut_off_time FROM revocation_entries ORDER BY seq');
+      expect(rows.map(({ kind, issuer, key }) => [kind, issuer, key.toString()])).to.deep.equal([
+        ['TOKEN', 'https://other.test', 'jti'],
+        ['SESSION', 'https://other.test', 'sid'],
+        ['USER', 'https://other.test', 'ålice'],
+      ]);
+      expect(rows.map(({ cut_off_time }) => cut_off_time !== null)).to.deep.equal([false, false, true]);
+      const cutOffMs = rows[2]?.cut_off_time?.getTime() ?? Number.NaN;
+      expect(cutOffMs % 1000).to.equal(0);
+      expect(cutOffMs).to.be.within(beforeMs + 5000, Date.now() + 6000);
+      // The guards took them, by broadcast and by sync.
+      for (const guard of cluster.guards()) expect(guard.state().entries).to.equal(3);
+      // A new instance gets them by a pull.
+      const late = await cluster.follow('late', first);
+      expect(late.state().entries).to.equal(3);
+    });
+
+    it('is not what this issuer has issued, nor nothing', async () => {
+      const wrong: [RevokeRequest['target'], string][] = [
+        [foreign({ $case: 'subject', value: 'alice' }, ISSUER), 'foreign.issuer'],
+        [foreign({ $case: 'subject', value: 'alice' }, ''), 'foreign.issuer'],
+        [foreign({ $case: 'subject', value: '' }), 'foreign.what'],
+        [foreign({ $case: 'tokenId', value: 'x'.repeat(256) }), 'foreign.what'],
+        [{ $case: 'foreign', value: { issuer: 'https://other.test', what: undefined } }, 'foreign.what'],
+      ];
+      for (const [target, field] of wrong) {
+        expect(await refusalOf(target)).to.deep.equal([status.INVALID_ARGUMENT, 'FIELD_INVALID', field]);
+      }
+    });
+  });
+
+  it('lists the instances page by page, with what they lack', async () => {
+    const [first, second] = cluster.replicas;
+    const token = await cluster.token(cluster.admin);
+    const list = async (replica: typeof first, pageToken = '') => {
+      const service = replica.revocationService;
+      return await ask(service.listInstances.bind(service), { pageSize: 3, pageToken }, { token });
+    };
+    await revoke({ $case: 'tokenId', value: randomUUID() });
+    await until(() => cluster.guards().every((guard) => guard.state().applied === 1n));
+    await until(async () => {
+      const { instances } = await first.instances.list({ pageSize: 0, pageToken: '' });
+      return instances.length === 4 && instances.every(({ lag }) => lag === 0n);
+    });
+    await cluster.followers.payment.close();
+    await revoke({ $case: 'tokenId', value: randomUUID() });
+    for (const replica of [first, second]) {
+      const page = await list(replica);
+      expect(page.instances.map(({ service }) => service)).to.deep.equal(['auth', 'auth', 'inventory']);
+      const rest = await list(replica, page.nextPageToken);
+      expect(rest.nextPageToken).to.equal('');
+      expect(rest.instances).to.have.length(1);
+      expect(rest.instances[0]).to.deep.include({
+        service: 'payment',
+        applied: 1n,
+        lag: 1n,
+        currentEpoch: true,
+        leaseLeft: { seconds: 0n, nanos: 0 },
+      });
+      expect((rest.instances[0]?.lastSyncAge?.seconds ?? 0n) >= 1n).to.equal(true);
+      for (const { currentEpoch, leaseLeft, instance } of page.instances) {
+        expect(currentEpoch).to.equal(true);
+        expect(leaseLeft?.seconds === 1n || (leaseLeft?.nanos ?? 0) > 0).to.equal(true);
+        expect(instance).to.have.length(16);
+      }
+    }
+  });
+});

@@ -1,0 +1,428 @@
+/** The record of security events: what is written with what, who finds it, and what happens when it cannot be written. */
+
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
+import { EVENTS_WAITING_MAX, type EventFilter } from '../../../../services/auth/security/event-log.js';
+import type {
+  Initiator,
+  SecurityEvent,
+  SecurityEventType,
+} from '../../../../services/auth/security/events.js';
+import {
+  EVENT_KEPT_DAYS,
+  keptDaysOf,
+  plainText,
+  ROUTINE_EVENT_KEPT_DAYS,
+  SECURITY_EVENT_TYPES,
+  typeUriOf,
+} from '../../../../services/auth/security/events.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { type AuthInstance, addClient, addUser, attemptOf, codeOf, logIn, openAuth } from '../instance.js';
+
+const NO_PROOF = {
+  credential: { kind: 'secret', secret: 'x'.repeat(32) },
+  audiences: [],
+  scopes: [],
+} as const;
+
+describe('security events', () => {
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  beforeEach(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url);
+  });
+
+  afterEach(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  /** Every event of a filter, newest first. */
+  async function eventsOf(filter: EventFilter = {}): Promise<SecurityEvent[]> {
+    const found: SecurityEvent[] = [];
+    for (let pageToken = ''; ; ) {
+      const page = await auth.events.list(filter, { pageSize: 200, pageToken });
+      found.push(...page.events);
+      pageToken = page.nextPageToken;
+      if (pageToken === '') return found;
+    }
+  }
+
+  /** Waits until what was noted outside of a transaction is written. */
+  async function until(type: SecurityEventType, count = 1): Promise<SecurityEvent[]> {
+    for (let tries = 0; tries < 100; tries += 1) {
+      const events = await eventsOf({ types: [type] });
+      if (events.length >= count) return events;
+      await sleep(25);
+    }
+    throw new Error(`no ${count} events ${type}`);
+  }
+
+  describe('are recorded', () => {
+    it('of a login, a refresh, a reuse and a logout, each with its session and its network', async () => {
+      const user = await addUser(auth);
+      const { session, refreshToken } = await logIn(auth, user, { peer: '198.51.100.7:1' });
+      const next = await auth.sessions.refresh({
+        refreshToken,
+        requestId: randomUUID(),
+        peer: '198.51.100.8:2',
+      });
+      await codeOf(auth.sessions.refresh({ refreshToken, requestId: randomUUID(), peer: '203.0.113.9:3' }));
+      await codeOf(auth.sessions.refresh({ refreshToken: next.refreshToken, requestId: randomUUID() }));
+      const second = await logIn(auth, user);
+      await auth.sessions.logout({ userId: user.userId, sessionId: second.session.sessionId });
+      const subject = { userId: user.userId, sessionId: session.sessionId };
+      const events = (await eventsOf({ subject: user.userId })).reverse();
+      expect(events.map(({ type, network }) => [type, network])).to.deep.equal([
+        ['account-created', ''],
+        ['session-established', '198.51.100.7'],
+        ['token-refreshed', '198.51.100.8'],
+        ['refresh-token-reused', '203.0.113.9'],
+        ['session-revoked', '203.0.113.9'],
+        ['session-established', '192.0.2.1'],
+        ['session-revoked', ''],
+      ]);
+      expect(events[4]?.subject).to.deep.equal(subject);
+      expect(events.slice(4).map(({ reason, actor }) => [reason, actor])).to.deep.equal([
+        ['refresh token reused', 'auth'],
+        ['login', user.userId],
+        ['logout', user.userId],
+      ]);
+      expect(await eventsOf({ subject: session.sessionId })).to.have.length(4);
+    });
+
+    it('of a failed login with the user, or a hash of a name that nobody has, and never with what was typed', async () => {
+      const user = await addUser(auth);
+      const typed = `canary-password-${randomUUID()}`;
+      await codeOf(auth.sessions.login(attemptOf(user.username, typed)));
+      await codeOf(auth.sessions.login(attemptOf(typed, 'x')));
+      await codeOf(auth.sessions.login(attemptOf(typed, 'y')));
+      const [third, second, first] = await until('login-failed', 3);
+      expect(first?.subject).to.deep.equal({ userId: user.userId });
+      expect(second?.subject.nameHash)
+        .to.match(/^[\w-]{22}$/)
+        .and.to.equal(third?.subject.nameHash);
+      expect(JSON.stringify([first, second, third])).to.not.include('canary');
+    });
+
+    it('of a client that cannot prove who it is, by its name if it has one, and once a minute', async () => {
+      const client = await addClient(auth);
+      const peer = '198.51.100.5:1';
+      for (const clientId of [client.clientId, client.clientId, 'canary-secret', 'canary-secret']) {
+        await codeOf(auth.serviceTokens.issue({ ...NO_PROOF, clientId, peer }));
+      }
+      const events = await until('client-authentication-failed', 2);
+      expect(events.map(({ subject, network }) => [subject, network])).to.have.deep.members([
+        [{ clientId: client.clientId }, '198.51.100.5'],
+        [{}, '198.51.100.5'],
+      ]);
+    });
+
+    it('of the users and clients that the bootstrap file names', async () => {
+      const client = {
+        publicKeyPem: undefined,
+        secret: undefined,
+        audiences: [],
+        scopes: [],
+        exchangeAudiences: [],
+        exchangeScopes: [],
+        certificateBound: false,
+      };
+      const bootstrap = {
+        users: [{ username: 'olga', password: 'long enough', roles: ['admin'] as const }],
+        clients: [{ clientId: 'shop', ...client }],
+      };
+      await applyBootstrap(bootstrap, auth);
+      await applyBootstrap(bootstrap, auth);
+      const events = await eventsOf();
+      expect(events.map(({ type, actor }) => [type, actor])).to.deep.equal([
+        ['account-created', 'bootstrap'],
+        ['client-created', 'bootstrap'],
+      ]);
+      expect(events[1]?.subject).to.deep.equal({ clientId: 'shop' });
+    });
+
+    it('of every kind of revocation, with who did it and why', async () => {
+      const user = await addUser(auth);
+      const { session } = await logIn(auth, user);
+      const [tokenId, by] = [randomUUID(), { reason: 'lost laptop', actor: 'olga' }];
+      await auth.revocations.revoke({ ...by, target: { kind: 'token-id', tokenId } });
+      await auth.revocations.revoke({ ...by, target: { kind: 'session', sessionId: session.sessionId } });
+      await auth.revocations.revoke({ ...by, target: { kind: 'user', userId: user.userId } });
+      await auth.revocations.revoke({ ...by, target: { kind: 'client', clientId: 'direct' } });
+      const foreign = { issuer: 'https://other.example', what: 'USER', id: 'alice' } as const;
+      await auth.revocations.revoke({ ...by, target: { kind: 'foreign', foreign } });
+      const [key] = (await auth.publicKeys.read()).keySet.keys;
+      const keyId = key?.kid ?? '';
+      await auth.revocations.revoke({ ...by, target: { kind: 'key', keyId } });
+      const events = (await eventsOf()).filter(({ reason }) => reason === 'lost laptop').reverse();
+      expect(events.map(({ type, subject }) => [type, subject])).to.deep.equal([
+        ['token-revoked', { tokenId }],
+        ['session-revoked', { userId: user.userId, sessionId: session.sessionId }],
+        ['session-revoked', { userId: user.userId }],
+        ['client-revoked', { clientId: 'direct' }],
+        ['session-revoked', { issuer: 'https://other.example', userId: 'alice' }],
+        ['key-revoked', { keyId }],
+      ]);
+      expect(new Set(events.map(({ actor }) => actor))).to.deep.equal(new Set(['olga']));
+      const initiator: Initiator = 'admin';
+      expect(events[2]?.details).to.deep.equal({ initiator });
+    });
+
+    it('of other roles, another password, a disabled and an enabled user, a rotation and an epoch', async () => {
+      const user = await addUser(auth);
+      const request = { actor: 'ada', userId: user.userId, requestId: randomUUID() };
+      await auth.accountChanges.setRoles({ ...request, roles: ['operator'] });
+      await auth.accountChanges.changePassword({
+        userId: user.userId,
+        oldPassword: user.password,
+        newPassword: 'another password',
+        peer: '198.51.100.1:1',
+      });
+      await auth.accountChanges.disable({ ...request, requestId: randomUUID() });
+      await auth.accountChanges.enable({ ...request, requestId: randomUUID() });
+      const rotate = { purpose: 'token', reason: 'leak', actor: 'ada', requestId: randomUUID() } as const;
+      const { signingKey, formerKey } = await auth.keyLife.rotate({ ...rotate, emergency: true });
+      await auth.epochs.open({ reason: 'restored', actor: 'ada', requestId: randomUUID() });
+      const events = (await eventsOf()).reverse();
+      expect(events.map(({ type }) => type)).to.deep.equal([
+        'account-created',
+        'token-claims-change',
+        'credential-change',
+        'account-disabled',
+        'account-enabled',
+        'key-rotated',
+        'key-revoked',
+        'epoch-opened',
+      ]);
+      expect(events[1]?.details).to.deep.equal({ roles: ['operator'] });
+      expect(events[5]?.details).to.deep.equal({
+        purpose: 'token',
+        formerKeyId: formerKey.kid,
+        emergency: true,
+      });
+      expect(events[5]?.subject).to.deep.equal({ keyId: signingKey.kid });
+    });
+
+    it('together with what they tell, or not at all', async () => {
+      const event = {
+        type: 'log-changed',
+        subject: {},
+        actor: 'a',
+        reason: 'r',
+        network: '',
+        details: {},
+      } as const;
+      const failing = auth.store.transaction(async (tx) => {
+        await tx.events.record(event);
+        throw new Error('the work fails');
+      });
+      expect(await failing.catch(String)).to.equal('Error: the work fails');
+      expect(await eventsOf()).to.be.empty;
+    });
+  });
+
+  describe('are kept', () => {
+    it('unchanged, and until their time', async () => {
+      await addUser(auth);
+      await eventsOf();
+      for (const statement of [
+        "UPDATE security_events SET actor = 'nobody'",
+        'UPDATE security_events SET position = position + 100',
+        'DELETE FROM security_events',
+        'TRUNCATE security_events',
+      ]) {
+        const outcome = await auth.database.query(statement).catch(String);
+        expect(outcome, statement).to.include('neither changed nor dropped');
+      }
+      expect(await auth.securityStore.dropExpired(10)).to.equal(0);
+      expect(await eventsOf()).to.have.length(1);
+    });
+
+    it('for a year, and what happens all day long for a month', async () => {
+      expect(keptDaysOf('session-revoked')).to.equal(EVENT_KEPT_DAYS);
+      expect(keptDaysOf('token-refreshed')).to.equal(ROUTINE_EVENT_KEPT_DAYS);
+      await addUser(auth);
+      const days =
+        'SELECT round(extract(epoch FROM keep_until - event_time) / 86400)::int AS days FROM security_events';
+      expect((await auth.database.query<{ days: number }>(days)).rows).to.deep.equal([
+        { days: EVENT_KEPT_DAYS },
+      ]);
+    });
+
+    it('under the names of OpenID where there are some', () => {
+      expect(typeUriOf('session-revoked')).to.equal(
+        'https://schemas.openid.net/secevent/caep/event-type/session-revoked',
+      );
+      expect(typeUriOf('account-disabled')).to.equal(
+        'https://schemas.openid.net/secevent/risc/event-type/account-disabled',
+      );
+      expect(typeUriOf('login-failed')).to.equal('urn:portcullis:event-type:login-failed');
+      expect(new Set(SECURITY_EVENT_TYPES.map(typeUriOf)).size).to.equal(SECURITY_EVENT_TYPES.length);
+    });
+
+    it('without tokens that callers have pasted into a reason', async () => {
+      const user = await addUser(auth);
+      const { access, refreshToken } = await logIn(auth, user);
+      const reason = `see ${access.token} and ${refreshToken}`.slice(0, 200);
+      await auth.revocations.revoke({
+        target: { kind: 'token-id', tokenId: randomUUID() },
+        reason,
+        actor: 'olga',
+      });
+      const [event] = await eventsOf({ types: ['token-revoked'] });
+      expect(event?.reason).to.equal('see [token]');
+      expect(plainText(`a ${refreshToken} b\n`)).to.equal('a [token] b ');
+    });
+  });
+
+  describe('are listed', () => {
+    it('in pages, by type, by subject and by time, the newest first', async () => {
+      const users = [await addUser(auth), await addUser(auth), await addUser(auth)];
+      for (const user of users) await logIn(auth, user);
+      const [all, logins] = [await eventsOf(), await eventsOf({ types: ['session-established'] })];
+      expect(all).to.have.length(6);
+      expect(logins.map(({ subject }) => subject.userId)).to.deep.equal(
+        users.map(({ userId }) => userId).reverse(),
+      );
+      const paged: string[] = [];
+      for (let pageToken = ''; ; ) {
+        const page = await auth.events.list({}, { pageSize: 4, pageToken });
+        paged.push(...page.events.map(({ eventId }) => eventId));
+        pageToken = page.nextPageToken;
+        if (pageToken === '') break;
+      }
+      expect(paged).to.deep.equal(all.map(({ eventId }) => eventId));
+      const middle = all[2]?.time ?? new Date(0);
+      const [later, earlier] = [await eventsOf({ beginTime: middle }), await eventsOf({ endTime: middle })];
+      expect(later).to.have.length(3);
+      expect(earlier).to.have.length(3);
+      expect(await eventsOf({ subject: 'nobody' })).to.be.empty;
+    });
+
+    it('but refuse a page token that no page carried', async () => {
+      expect(await codeOf(auth.events.list({}, { pageSize: 0, pageToken: 'x' }))).to.equal('FIELD_INVALID');
+      expect(await codeOf(auth.events.list({}, { pageSize: -1, pageToken: '' }))).to.equal('FIELD_INVALID');
+    });
+  });
+
+  describe('are watched', () => {
+    it('from now on, each once and in order, and from any replica where somebody left off', async () => {
+      const replica = await openAuth(fresh.url, { openKeys: false });
+      try {
+        const before = await addUser(auth);
+        const stop = new AbortController();
+        const watch = auth.events.watch({ filter: {}, resumeToken: '' }, stop.signal);
+        const first = watch.next();
+        await sleep(50);
+        const user = await addUser(auth);
+        await auth.securityStore.place();
+        const { value: told } = await first;
+        expect(told?.event.subject.userId).to.equal(user.userId).and.to.not.equal(before.userId);
+        await logIn(auth, user);
+        await auth.securityStore.place();
+        expect((await watch.next()).value?.event.type).to.equal('session-established');
+        stop.abort();
+        expect((await watch.next()).done).to.equal(true);
+        const later = await addUser(auth);
+        const again = replica.events.watch(
+          { filter: { types: ['account-created'] }, resumeToken: told?.resumeToken ?? '' },
+          AbortSignal.timeout(5000),
+        );
+        expect((await again.next()).value?.event.subject.userId).to.equal(later.userId);
+        await again.return();
+      } finally {
+        await replica.close();
+      }
+    });
+
+    it('even if transactions end in another order than they began', async () => {
+      const stop = new AbortController();
+      const watch = auth.events.watch({ filter: {}, resumeToken: '' }, stop.signal);
+      const first = watch.next();
+      await sleep(50);
+      const event = { subject: {}, actor: 'a', network: '', type: 'log-changed', details: {} } as const;
+      let release = (): void => {};
+      const held = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      const slow = auth.store.transaction(async (tx) => {
+        await tx.events.record({ ...event, reason: 'slow' });
+        await held;
+      });
+      await auth.store.transaction((tx) => tx.events.record({ ...event, reason: 'fast' }));
+      await auth.securityStore.place();
+      expect((await first).value?.event.reason).to.equal('fast');
+      release();
+      await slow;
+      await auth.securityStore.place();
+      expect((await watch.next()).value?.event.reason).to.equal('slow');
+      stop.abort();
+    });
+
+    it('but not with the token of another record', async () => {
+      const signal = AbortSignal.timeout(5000);
+      for (const position of ['999', 'x', '01']) {
+        const resumeToken = Buffer.from(`event ${position}`).toString('base64url');
+        expect(await codeOf(auth.events.watch({ filter: {}, resumeToken }, signal).next())).to.equal(
+          'FIELD_INVALID',
+        );
+      }
+    });
+  });
+
+  describe('that cannot be recorded', () => {
+    it('hold up no login and no revocation: the loss is counted, and said in the record', async () => {
+      const user = await addUser(auth);
+      await auth.database.query('ALTER TABLE security_events RENAME TO away');
+      const { session } = await logIn(auth, user);
+      await auth.revocations.revoke({
+        target: { kind: 'session', sessionId: session.sessionId },
+        reason: '',
+        actor: 'olga',
+      });
+      await codeOf(auth.sessions.login(attemptOf(user.username, 'wrong')));
+      for (let tries = 0; auth.events.counts().lost < 3 && tries < 100; tries += 1) await sleep(25);
+      expect(auth.events.counts().lost).to.equal(3);
+      await auth.database.query('ALTER TABLE away RENAME TO security_events');
+      const [told] = await until('events-lost');
+      expect(told?.details).to.deep.equal({ events: 3 });
+    });
+
+    it('because the record is locked, hold up a login for a moment only', async () => {
+      const user = await addUser(auth);
+      let release = (): void => {};
+      const held = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      const locking = auth.database.transaction(async (sql) => {
+        await sql.query('LOCK TABLE security_events IN ACCESS EXCLUSIVE MODE');
+        await held;
+      });
+      await sleep(50);
+      await logIn(auth, user);
+      release();
+      await locking;
+      expect(auth.events.counts().lost).to.equal(1);
+    });
+
+    it('are kept within a bound while the database is away, and counted beyond it', async () => {
+      const event = {
+        type: 'log-changed',
+        subject: {},
+        actor: 'a',
+        reason: '',
+        network: '',
+        details: {},
+      } as const;
+      for (let count = 0; count < EVENTS_WAITING_MAX + 7; count += 1) auth.events.note(event);
+      expect(auth.events.counts()).to.include({ lost: 7, waiting: EVENTS_WAITING_MAX });
+      await until('log-changed', EVENTS_WAITING_MAX);
+      expect((await until('events-lost'))[0]?.details).to.deep.equal({ events: 7 });
+    });
+  });
+});

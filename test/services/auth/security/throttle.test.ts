@@ -1,0 +1,272 @@
+/** Tests of the limits on guessing, against PostgreSQL, with two replicas. */
+
+import { randomBytes, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { systemClock } from '@portcullis/guard/clock';
+import { expect } from 'chai';
+import {
+  createThrottle,
+  NETWORK_KEPT_DAYS,
+  REFUSAL_REPEATED_MS,
+  type Throttle,
+  type ThrottleLimits,
+} from '../../../../services/auth/security/throttle.js';
+import { createAttemptCounters } from '../../../../services/auth/security/throttle-store.js';
+import { clean } from '../../../../services/auth/store.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import {
+  type AuthInstance,
+  addUser,
+  attemptOf,
+  codeOf,
+  errorOf,
+  logIn,
+  newKeyEncryptionKey,
+  openAuth,
+} from '../instance.js';
+
+const LIMITS = { failuresPerName: 4, failuresPerPeer: 12, windowSeconds: 300 };
+
+describe('the throttle', () => {
+  const keyEncryptionKey = newKeyEncryptionKey();
+  const key = randomBytes(32);
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+  let replica: AuthInstance;
+  let clockMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + clockMs };
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { keyEncryptionKey, limits: LIMITS });
+    replica = await openAuth(fresh.url, { keyEncryptionKey, limits: LIMITS });
+  });
+  after(async () => {
+    await auth.close();
+    await replica.close();
+    await fresh.drop();
+  });
+
+  let peers = 0;
+  const newPeer = (): string => {
+    peers += 1;
+    return `10.0.${peers >> 8}.${peers & 255}:4000`;
+  };
+  const throttleOf = (
+    instance = auth,
+    purpose: 'login' | 'client' = 'login',
+    limits: ThrottleLimits = LIMITS,
+  ): Throttle =>
+    createThrottle({ counters: createAttemptCounters(instance.database), clock, limits, purpose, key });
+  const endWindows = async (): Promise<void> => {
+    await auth.database.query("UPDATE attempt_counters SET end_time = clock_timestamp() - interval '1 ms'");
+    clockMs += REFUSAL_REPEATED_MS;
+  };
+
+  it('limits failures against one name, from whatever network, on all replicas together', async () => {
+    const throttles = [throttleOf(), throttleOf(replica)];
+    const name = randomUUID();
+    const attempts = await Promise.allSettled(
+      Array.from({ length: 20 }, (_, index) => throttles[index % 2]?.attempt(name, newPeer())),
+    );
+    expect(attempts.filter(({ status }) => status === 'fulfilled')).to.have.length(LIMITS.failuresPerName);
+    const error = await errorOf(throttleOf().attempt(name, newPeer()));
+    expect(error.code).to.equal('RATE_LIMITED');
+    expect(error.retryAfterMs).to.be.within(1, LIMITS.windowSeconds * 1000);
+    await throttleOf().attempt(randomUUID(), newPeer());
+  });
+
+  it('limits failures from one network, whatever the name and the port, on all replicas together', async () => {
+    const throttles = [throttleOf(), throttleOf(replica)];
+    for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
+      await throttles[count % 2]?.attempt(randomUUID(), `192.0.2.1:${count}`);
+    }
+    for (const throttle of throttles) {
+      expect(await codeOf(throttle.attempt(randomUUID(), '192.0.2.1:9'))).to.equal('RATE_LIMITED');
+      expect(await codeOf(throttle.attempt(undefined, '::ffff:192.0.2.1:9'))).to.equal('RATE_LIMITED');
+      await throttle.attempt(randomUUID(), '192.0.2.2:9');
+    }
+  });
+
+  it('takes a /64 of IPv6 for one network', async () => {
+    const throttle = throttleOf();
+    for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
+      await throttle.attempt(undefined, `2001:db8:1:2::${count.toString(16)}:4000`);
+    }
+    expect(await codeOf(throttle.attempt(undefined, '[2001:db8:1:2:9:9:9:9]:4000'))).to.equal('RATE_LIMITED');
+    await throttle.attempt(undefined, '2001:db8:1:3::1:4000');
+  });
+
+  it('counts nothing against a name from a network that is over its own limit', async () => {
+    const throttle = throttleOf();
+    const [peer, name] = [newPeer(), randomUUID()];
+    for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) await throttle.attempt(undefined, peer);
+    for (let count = 0; count < 20; count += 1) await codeOf(throttle.attempt(name, peer));
+    await throttle.attempt(name, newPeer());
+  });
+
+  it('begins anew when the window has ended, and not because it is asked again and again', async () => {
+    const throttle = throttleOf();
+    const name = randomUUID();
+    for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
+    const first = await errorOf(throttle.attempt(name, newPeer()));
+    clockMs += REFUSAL_REPEATED_MS;
+    const second = await errorOf(throttle.attempt(name, newPeer()));
+    expect(second.retryAfterMs).to.be.at.most(first.retryAfterMs ?? 0);
+    await endWindows();
+    for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
+    expect(await codeOf(throttle.attempt(name, newPeer()))).to.equal('RATE_LIMITED');
+  });
+
+  it('ends a window where its first attempt has put the end, however many follow', async () => {
+    const counters = createAttemptCounters(auth.database);
+    const counter = randomBytes(32);
+    const endTimes: number[] = [];
+    for (let count = 0; count < 3; count += 1) {
+      const { peer } = await counters.take({ peer: { key: counter, limit: 3 } }, 300);
+      if (peer !== undefined) endTimes.push(peer.endTime.getTime());
+      await sleep(5);
+    }
+    expect(endTimes).to.have.length(3);
+    expect(new Set(endTimes).size).to.equal(1);
+    expect(await counters.take({ peer: { key: counter, limit: 3 } }, 300)).to.deep.equal({ isKnown: false });
+  });
+
+  it('repeats a refusal for a moment without asking the database', async () => {
+    const counters = createAttemptCounters(auth.database);
+    let asked = 0;
+    const throttle = createThrottle({
+      counters: {
+        ...counters,
+        take: (...args) => {
+          asked += 1;
+          return counters.take(...args);
+        },
+      },
+      clock,
+      limits: LIMITS,
+      purpose: 'login',
+      key,
+    });
+    const peer = newPeer();
+    for (let count = 0; count < LIMITS.failuresPerPeer + 50; count += 1) {
+      await throttle.attempt(undefined, peer).catch(() => undefined);
+    }
+    expect(asked).to.equal(LIMITS.failuresPerPeer + 1);
+  });
+
+  it('forgets attempts that succeeded, in the window in which they were counted', async () => {
+    const throttle = throttleOf();
+    const [peer, name] = [newPeer(), randomUUID()];
+    for (let count = 0; count < LIMITS.failuresPerPeer + 1; count += 1) {
+      await (await throttle.attempt(name, peer)).succeeded();
+    }
+    const early = await throttle.attempt(name, newPeer());
+    await endWindows();
+    for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
+    await early.succeeded();
+    expect(await codeOf(throttle.attempt(name, newPeer()))).to.equal('RATE_LIMITED');
+  });
+
+  it('counts clients apart from users', async () => {
+    const peer = newPeer();
+    for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
+      await throttleOf(auth, 'client').attempt(undefined, peer);
+    }
+    await throttleOf().attempt(undefined, peer);
+  });
+
+  describe('while a name is being guessed', () => {
+    const guess = async (username: string, times = LIMITS.failuresPerName + 3): Promise<void> => {
+      for (let count = 0; count < times; count += 1) {
+        await codeOf(
+          (count % 2 === 0 ? auth : replica).sessions.login({
+            ...attemptOf(username, 'wrong password'),
+            peer: newPeer(),
+          }),
+        );
+      }
+    };
+
+    it('lets its owner in from where the owner has logged in before, on every replica', async function () {
+      this.timeout(30_000);
+      const user = await addUser(auth);
+      const home = newPeer();
+      await logIn(auth, user, { peer: home });
+      for (let window = 0; window < 2; window += 1) {
+        await guess(user.username);
+        expect(await codeOf(logIn(auth, user, { peer: newPeer() }))).to.equal('RATE_LIMITED');
+        await logIn(auth, user, { peer: home });
+        await logIn(replica, user, { peer: home.replace(':4000', ':5000') });
+        await endWindows();
+      }
+    });
+
+    it('lets a new network in as soon as the guessing is over', async () => {
+      const user = await addUser(auth);
+      await guess(user.username);
+      expect(await codeOf(logIn(auth, user, { peer: newPeer() }))).to.equal('RATE_LIMITED');
+      await endWindows();
+      const later = await openAuth(fresh.url, { keyEncryptionKey, limits: LIMITS });
+      await logIn(later, user, { peer: newPeer() });
+      await later.close();
+    });
+
+    it('gives a known network no more guesses than anybody', async function () {
+      this.timeout(30_000);
+      const user = await addUser(auth);
+      const home = newPeer();
+      await logIn(auth, user, { peer: home });
+      const codes: string[] = [];
+      for (let count = 0; count < LIMITS.failuresPerName + 2; count += 1) {
+        codes.push(
+          await codeOf(auth.sessions.login({ ...attemptOf(user.username, 'wrong password'), peer: home })),
+        );
+      }
+      expect(codes).to.deep.equal([
+        ...Array<string>(LIMITS.failuresPerName).fill('LOGIN_FAILED'),
+        'RATE_LIMITED',
+        'RATE_LIMITED',
+      ]);
+      // The guesses from there were not counted against the name elsewhere.
+      await logIn(auth, user, { peer: newPeer() });
+    });
+
+    it('knows a network by a login that succeeded, not by one that was tried, and not for ever', async () => {
+      const user = await addUser(auth);
+      const [home, thief] = [newPeer(), newPeer()];
+      await logIn(auth, user, { peer: home });
+      await codeOf(auth.sessions.login({ ...attemptOf(user.username, 'wrong'), peer: thief }));
+      await guess(user.username);
+      expect(await codeOf(logIn(auth, user, { peer: thief }))).to.equal('RATE_LIMITED');
+      await auth.database.query(
+        'UPDATE login_networks SET last_use_time = clock_timestamp() - make_interval(days => $1) WHERE user_id = $2',
+        [NETWORK_KEPT_DAYS + 1, user.userId],
+      );
+      expect(await codeOf(logIn(auth, user, { peer: home }))).to.equal('RATE_LIMITED');
+    });
+  });
+
+  it('keeps no name and no address in the database, and drops what has passed', async () => {
+    const user = await addUser(auth);
+    await logIn(auth, user, { peer: '203.0.113.77:4000' });
+    await codeOf(auth.sessions.login({ ...attemptOf(user.username, 'wrong'), peer: '203.0.113.77:4000' }));
+    const { rows } = await auth.database.query<{ row: string }>(
+      'SELECT t::text AS row FROM attempt_counters t UNION ALL SELECT t::text FROM login_networks t',
+    );
+    const text = rows.map(({ row }) => row).join('\n');
+    const spellings = [user.username, '203.0.113.77'].flatMap((word) => [
+      word,
+      Buffer.from(word).toString('hex'),
+    ]);
+    for (const spelling of spellings) expect(text).to.not.contain(spelling);
+    await endWindows();
+    await clean(auth.database);
+    const { rows: left } = await auth.database.query('SELECT FROM attempt_counters');
+    expect(left).to.be.empty;
+    const { rows: known } = await auth.database.query('SELECT FROM login_networks WHERE user_id = $1', [
+      user.userId,
+    ]);
+    expect(known).to.have.length(1);
+  });
+});

@@ -1,0 +1,477 @@
+/** Tests of logging in, refreshing, listing and ending sessions, against PostgreSQL. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import {
+  REFRESH_IDLE_SECONDS_MAX,
+  SESSION_SECONDS_MAX,
+  type TokenPair,
+} from '../../../../services/auth/sessions/sessions.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import {
+  type AuthInstance,
+  addUser,
+  attemptOf,
+  claimsOf,
+  codeOf,
+  entriesOf,
+  entryKeyOf,
+  errorOf,
+  logIn,
+  newKeyEncryptionKey,
+  openAuth,
+} from '../instance.js';
+
+const ROUNDS_OF_REFRESH = 20;
+const FAILURES_MAX = 5;
+
+describe('sessions', () => {
+  const keyEncryptionKey = newKeyEncryptionKey();
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+  let replica: AuthInstance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { keyEncryptionKey });
+    replica = await openAuth(fresh.url, { keyEncryptionKey });
+  });
+  after(async () => {
+    await auth.close();
+    await replica.close();
+    await fresh.drop();
+  });
+
+  const refresh = (refreshToken: string, requestId: string = randomUUID(), at = auth): Promise<TokenPair> =>
+    at.sessions.refresh({ refreshToken, requestId });
+
+  const isOpen = async (sessionId: string): Promise<boolean> =>
+    (await auth.store.transaction((tx) => tx.sessions.lockShared(sessionId)))?.open === true;
+
+  describe('login', () => {
+    it('grants everything that the roles give when nothing is asked for', async () => {
+      const user = await addUser(auth);
+      const { access, session } = await logIn(auth, user);
+      const claims = claimsOf(access.token);
+      expect(claims).to.include({
+        iss: 'https://auth.example',
+        sub: user.userId,
+        client_id: 'direct',
+        gen: 1,
+      });
+      expect(claims.aud).to.deep.equal(['auth', 'inventory', 'payment']);
+      expect(claims['scope']).to.equal('auth.self inventory.read inventory.reserve payment.pay payment.read');
+      expect(claims['roles']).to.deep.equal(['customer']);
+      expect(claims['clients']).to.deep.equal([['direct', 1]]);
+      expect(claims['sid']).to.equal(session.sessionId);
+      expect(claims['amr']).to.deep.equal(['pwd']);
+      expect(claims['auth_time']).to.equal(Math.floor(session.createTime.getTime() / 1000));
+      expect(Number(claims.exp) - Number(claims.iat)).to.equal(300);
+      expect(access.expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
+    });
+
+    it('grants no more than is asked for, and never more than the roles give', async () => {
+      const user = await addUser(auth);
+      const wanted = { audiences: ['inventory'], scopes: ['inventory.read', 'inventory.manage'] };
+      const claims = claimsOf((await logIn(auth, user, wanted)).access.token);
+      expect(claims.aud).to.deep.equal(['inventory']);
+      expect(claims['scope']).to.equal('inventory.read');
+    });
+
+    it('gives the same answer for an unknown name, a wrong password and a name that cannot be', async () => {
+      const user = await addUser(auth);
+      const errors = await Promise.all([
+        errorOf(auth.sessions.login(attemptOf(user.username, 'wrong password'))),
+        errorOf(auth.sessions.login(attemptOf(`nobody-${randomUUID()}`, user.password))),
+        errorOf(auth.sessions.login(attemptOf('', user.password))),
+        errorOf(auth.sessions.login(attemptOf('a\0b', user.password))),
+        errorOf(auth.sessions.login(attemptOf('x'.repeat(1_000_000), user.password))),
+        errorOf(auth.sessions.login(attemptOf(user.username, `${user.password}${'x'.repeat(1_000_000)}`))),
+        errorOf(auth.sessions.login(attemptOf(user.username, ''))),
+      ]);
+      for (const { code, message } of errors) {
+        expect([code, message]).to.deep.equal(['LOGIN_FAILED', 'username or password is wrong']);
+      }
+    });
+
+    it('takes as long for an unknown name as for a known one', async function () {
+      this.timeout(30_000);
+      const user = await addUser(auth);
+      const millisecondsOf = async (username: string): Promise<number> => {
+        const startedMs = performance.now();
+        await codeOf(auth.sessions.login(attemptOf(username, 'wrong password')));
+        return performance.now() - startedMs;
+      };
+      const known: number[] = [];
+      const unknown: number[] = [];
+      for (let round = 0; round < 12; round += 1) {
+        known.push(await millisecondsOf(user.username));
+        unknown.push(await millisecondsOf(`nobody-${randomUUID()}`));
+      }
+      expect(medianOf(unknown) / medianOf(known)).to.be.within(0.6, 1.6);
+    });
+
+    it('does not care for the case of a name', async () => {
+      const user = await addUser(auth);
+      const { session } = await logIn(auth, { ...user, username: user.username.toUpperCase() });
+      expect(session.userId).to.equal(user.userId);
+    });
+
+    it('is refused when the user was revoked while the password was being compared', async () => {
+      const user = await addUser(auth);
+      const slow = await openAuth(fresh.url, { keyEncryptionKey });
+      const verify = slow.passwords.verify;
+      Object.assign(slow.passwords, {
+        verify: async (hash: string | undefined, password: string) => {
+          const equal = await verify(hash, password);
+          await auth.revocations.revoke({
+            target: { kind: 'user', userId: user.userId },
+            reason: '',
+            actor: 'test',
+          });
+          return equal;
+        },
+      });
+      expect(await codeOf(logIn(slow, user))).to.equal('LOGIN_FAILED');
+      expect((await auth.sessions.list({ userId: user.userId, sessionId: undefined }, page())).sessions).to.be
+        .empty;
+      await slow.close();
+    });
+
+    it('is refused for a while after too many failures against one name, and tells for how long', async function () {
+      this.timeout(30_000);
+      const limits = { failuresPerName: FAILURES_MAX };
+      const limited = await openAuth(fresh.url, { keyEncryptionKey, limits });
+      const user = await addUser(limited);
+      const attempts = Array.from({ length: FAILURES_MAX + 5 }, () =>
+        errorOf(limited.sessions.login(attemptOf(user.username, 'wrong password'))),
+      );
+      const errors = await Promise.all(attempts);
+      expect(errors.filter(({ code }) => code === 'LOGIN_FAILED')).to.have.length(FAILURES_MAX);
+      const refused = errors.filter(({ code }) => code === 'RATE_LIMITED');
+      expect(refused).to.have.length(5);
+      expect(refused[0]?.retryAfterMs).to.be.within(1, 300_000);
+      expect(await codeOf(logIn(limited, user))).to.equal('RATE_LIMITED');
+      await limited.close();
+    });
+
+    it('is not limited by logins that succeed', async function () {
+      this.timeout(30_000);
+      const limits = { failuresPerName: FAILURES_MAX, failuresPerPeer: FAILURES_MAX };
+      const limited = await openAuth(fresh.url, { keyEncryptionKey, limits });
+      const user = await addUser(limited);
+      for (let round = 0; round < FAILURES_MAX + 5; round += 1) {
+        await logIn(limited, user, { peer: '198.51.100.7:1' });
+      }
+      await limited.close();
+    });
+
+    it('refuses what cannot be asked for', async () => {
+      const user = await addUser(auth);
+      expect(await codeOf(logIn(auth, user, { audiences: ['elsewhere'] }))).to.equal('FIELD_INVALID');
+      expect(await codeOf(logIn(auth, user, { scopes: ['Not A Scope'] }))).to.equal('FIELD_INVALID');
+      expect(await codeOf(logIn(auth, user, { scopes: Array<string>(33).fill('a.b') }))).to.equal(
+        'FIELD_INVALID',
+      );
+      expect(await codeOf(logIn(auth, user, { deviceName: 'x'.repeat(101) }))).to.equal('FIELD_INVALID');
+      expect(await codeOf(logIn(auth, user, { deviceName: 'a\0b' }))).to.equal('FIELD_INVALID');
+    });
+  });
+
+  describe('refresh', () => {
+    it('trades a refresh token for new tokens of the same session', async () => {
+      const first = await logIn(auth, await addUser(auth));
+      const second = await refresh(first.refreshToken);
+      expect(second.refreshToken).to.not.equal(first.refreshToken);
+      const [before, after] = [claimsOf(first.access.token), claimsOf(second.access.token)];
+      for (const claim of ['sub', 'sid', 'gen', 'scope', 'auth_time', 'client_id']) {
+        expect(after[claim], claim).to.equal(before[claim]);
+      }
+      expect(after.jti).to.not.equal(before.jti);
+      await refresh(second.refreshToken);
+    });
+
+    it('has one winner among 20 at once on two replicas, and the session does not outlive the race', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: ROUNDS_OF_REFRESH }, (_, index) =>
+          refresh(refreshToken, randomUUID(), index % 2 === 0 ? auth : replica),
+        ),
+      );
+      expect(outcomes.filter(({ status }) => status === 'fulfilled')).to.have.length(1);
+      expect(await isOpen(session.sessionId)).to.equal(false);
+      const entries = (await entriesOf(auth)).filter(({ key }) => key === entryKeyOf(session.sessionId));
+      expect(entries).to.have.length(1);
+      expect(entries[0]).to.include({ kind: 'SESSION', reason: 'refresh token reused', actor: 'auth' });
+    });
+
+    it('ends the session when a used token comes back, in the log and for its successor', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const next = await refresh(refreshToken);
+      auth.broadcast.length = 0;
+      expect(await codeOf(refresh(refreshToken))).to.equal('REFRESH_INVALID');
+      expect(await codeOf(refresh(next.refreshToken))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+      expect(auth.broadcast.map(({ entries }) => entries.map(({ kind }) => kind))).to.deep.equal([
+        ['SESSION'],
+      ]);
+    });
+
+    it('gives a retry of the same request the same successor, on another replica and after a restart, too', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      const first = await refresh(refreshToken, requestId);
+      const again = await refresh(refreshToken, requestId, replica);
+      const restarted = await openAuth(fresh.url, { keyEncryptionKey });
+      const later = await refresh(refreshToken, requestId, restarted);
+      await restarted.close();
+      expect(again.refreshToken).to.equal(first.refreshToken);
+      expect(later.refreshToken).to.equal(first.refreshToken);
+      expect(again.refreshTokenExpireTime).to.deep.equal(first.refreshTokenExpireTime);
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      await refresh(first.refreshToken);
+    });
+
+    it('gives 20 copies of one request at once the same successor', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      const pairs = await Promise.all(
+        Array.from({ length: ROUNDS_OF_REFRESH }, () => refresh(refreshToken, requestId)),
+      );
+      expect(new Set(pairs.map((pair) => pair.refreshToken)).size).to.equal(1);
+      expect(await isOpen(session.sessionId)).to.equal(true);
+    });
+
+    it('ends the session when a request is repeated after its successor was used', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      const next = await refresh(refreshToken, requestId);
+      await refresh(next.refreshToken);
+      expect(await codeOf(refresh(refreshToken, requestId))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+    });
+
+    it('takes a second use without a request id for a reuse', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      await refresh(refreshToken, '');
+      expect(await codeOf(refresh(refreshToken, ''))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+    });
+
+    it('refuses a session of an older generation of its user, though the session is open', async () => {
+      const user = await addUser(auth);
+      const { refreshToken, session } = await logIn(auth, user);
+      await auth.store.transaction((tx) => tx.users.raiseGeneration(user.userId));
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      expect(await codeOf(refresh(refreshToken))).to.equal('REFRESH_INVALID');
+      const claims = claimsOf((await logIn(auth, user)).access.token);
+      expect(claims['gen']).to.equal(2);
+    });
+
+    it('refuses a session of an older generation of its client', async () => {
+      const { refreshToken } = await logIn(auth, await addUser(auth));
+      const raise = (by: number) =>
+        auth.database.query("UPDATE clients SET generation = generation + $1 WHERE client_id = 'direct'", [
+          by,
+        ]);
+      await raise(1);
+      expect(await codeOf(refresh(refreshToken))).to.equal('REFRESH_INVALID');
+      await raise(-1);
+    });
+
+    it('refuses the sessions of a revoked user', async () => {
+      const user = await addUser(auth);
+      const { refreshToken, session } = await logIn(auth, user);
+      const target = { kind: 'user', userId: user.userId } as const;
+      await auth.revocations.revoke({ target, reason: 'test', actor: 'test' });
+      expect(await codeOf(refresh(refreshToken))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+    });
+
+    it('mints nothing that survives a revocation of the user at the same moment', async function () {
+      this.timeout(60_000);
+      for (let round = 0; round < 25; round += 1) {
+        const user = await addUser(auth);
+        const { refreshToken } = await logIn(auth, user);
+        const target = { kind: 'user', userId: user.userId } as const;
+        const [refreshed, opened] = await Promise.allSettled([
+          refresh(refreshToken, randomUUID(), replica),
+          logIn(auth, user),
+          auth.revocations.revoke({ target, reason: '', actor: 'test' }),
+        ]);
+        for (const outcome of [refreshed, opened]) {
+          if (outcome.status === 'rejected') continue;
+          // Of the new generation, or dead: a login after the revocation is a new beginning.
+          const isNew = Number(claimsOf(outcome.value.access.token)['gen']) > 1;
+          const isLive = (await auth.exchange.introspect(outcome.value.access.token)) !== undefined;
+          expect(isLive, 'lives').to.equal(isNew);
+        }
+        if (refreshed.status === 'fulfilled') {
+          expect(await codeOf(refresh(refreshed.value.refreshToken))).to.equal('REFRESH_INVALID');
+        }
+      }
+    });
+
+    it('only narrows: roles that were taken are gone, roles that were given are not there', async () => {
+      const user = await addUser(auth, ['customer', 'operator']);
+      const wanted = { scopes: ['inventory.read', 'inventory.manage'] };
+      const { refreshToken } = await logIn(auth, user, wanted);
+      await auth.database.query("DELETE FROM user_roles WHERE user_id = $1 AND role = 'operator'", [
+        user.userId,
+      ]);
+      await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
+      const claims = claimsOf((await refresh(refreshToken)).access.token);
+      expect(claims['scope']).to.equal('inventory.read');
+      expect(claims['roles']).to.deep.equal(['customer', 'security']);
+    });
+
+    it('asks for no service that the roles no longer reach', async () => {
+      const user = await addUser(auth, ['customer', 'security']);
+      const { refreshToken } = await logIn(auth, user);
+      await auth.database.query("DELETE FROM user_roles WHERE user_id = $1 AND role = 'customer'", [
+        user.userId,
+      ]);
+      expect(claimsOf((await refresh(refreshToken)).access.token).aud).to.deep.equal(['auth']);
+    });
+
+    it('refuses a token that waited too long, and a session that lasted too long', async () => {
+      const idle = await logIn(auth, await addUser(auth));
+      await auth.database.query(
+        "UPDATE refresh_tokens SET expire_time = expire_time - make_interval(secs => $1) - interval '1 s' WHERE session_id = $2",
+        [REFRESH_IDLE_SECONDS_MAX, idle.session.sessionId],
+      );
+      expect(await codeOf(refresh(idle.refreshToken))).to.equal('REFRESH_INVALID');
+
+      const old = await logIn(auth, await addUser(auth));
+      await auth.database.query(
+        "UPDATE sessions SET expire_time = expire_time - make_interval(secs => $1) - interval '1 s' WHERE session_id = $2",
+        [SESSION_SECONDS_MAX, old.session.sessionId],
+      );
+      expect(await codeOf(refresh(old.refreshToken))).to.equal('REFRESH_INVALID');
+    });
+
+    it('gives no token that outlives the session', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      await auth.database.query(
+        "UPDATE sessions SET expire_time = clock_timestamp() + interval '30 s' WHERE session_id = $1",
+        [session.sessionId],
+      );
+      const next = await refresh(refreshToken);
+      expect(next.access.expireTime.getTime() - Date.now()).to.be.below(31_000);
+      expect(next.refreshTokenExpireTime.getTime() - Date.now()).to.be.below(31_000);
+    });
+
+    it('refuses every other spelling of a token, and what never was one', async () => {
+      const { refreshToken, session, access } = await logIn(auth, await addUser(auth));
+      const others = [
+        '',
+        'pcr_',
+        `${refreshToken}=`,
+        `${refreshToken} `,
+        refreshToken.replace('pcr_', ''),
+        refreshToken.slice(0, -1),
+        refreshToken.replace(/.$/, (last) => String.fromCharCode(last.charCodeAt(0) + 1)),
+        access.token,
+        'x'.repeat(1_000_000),
+      ];
+      for (const other of others) expect(await codeOf(refresh(other))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      await refresh(refreshToken);
+    });
+
+    it('refuses a request id that is no text of ours', async () => {
+      expect(await codeOf(refresh('pcr_x', 'x'.repeat(256)))).to.equal('FIELD_INVALID');
+      expect(await codeOf(refresh('pcr_x', 'a\0b'))).to.equal('FIELD_INVALID');
+    });
+  });
+
+  describe('ending', () => {
+    it('writes the end of a session and the log in one transaction, and hands it on', async () => {
+      const user = await addUser(auth);
+      const { session } = await logIn(auth, user);
+      auth.broadcast.length = 0;
+      await auth.sessions.logout({ userId: user.userId, sessionId: session.sessionId });
+      expect(await isOpen(session.sessionId)).to.equal(false);
+      expect((await entriesOf(auth)).at(-1)).to.deep.equal({
+        kind: 'SESSION',
+        key: entryKeyOf(session.sessionId),
+        reason: 'logout',
+        actor: user.userId,
+      });
+      expect(auth.broadcast).to.have.length(1);
+    });
+
+    it('logs out twice without a second entry', async () => {
+      const user = await addUser(auth);
+      const { session } = await logIn(auth, user);
+      const caller = { userId: user.userId, sessionId: session.sessionId };
+      await auth.sessions.logout(caller);
+      auth.broadcast.length = 0;
+      await auth.sessions.logout(caller);
+      expect(auth.broadcast).to.be.empty;
+    });
+
+    it('lets the owner end one session and keeps the others', async () => {
+      const user = await addUser(auth);
+      const first = await logIn(auth, user);
+      const second = await logIn(auth, user);
+      const caller = { userId: user.userId, sessionId: first.session.sessionId };
+      const receipt = await auth.sessions.revoke(caller, second.session.sessionId);
+      expect(receipt.sequence > 0n).to.equal(true);
+      expect(receipt.enforcedEverywhereBy.getTime()).to.be.above(Date.now());
+      expect(await isOpen(first.session.sessionId)).to.equal(true);
+      expect(await codeOf(refresh(second.refreshToken))).to.equal('REFRESH_INVALID');
+      expect(await codeOf(auth.sessions.revoke(caller, second.session.sessionId))).to.equal('NOT_FOUND');
+    });
+
+    it('gives one answer for a session of somebody else and for none at all', async () => {
+      const [owner, other] = [await addUser(auth), await addUser(auth)];
+      const { session } = await logIn(auth, owner);
+      const caller = { userId: other.userId, sessionId: undefined };
+      const errors = [
+        await errorOf(auth.sessions.revoke(caller, session.sessionId)),
+        await errorOf(auth.sessions.revoke(caller, randomUUID())),
+      ];
+      expect(errors.map(({ code, message }) => [code, message])).to.deep.equal([
+        ['NOT_FOUND', 'there is no such session'],
+        ['NOT_FOUND', 'there is no such session'],
+      ]);
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      expect(await codeOf(auth.sessions.revoke(caller, 'not a uuid'))).to.equal('FIELD_INVALID');
+    });
+  });
+
+  describe('list', () => {
+    it('shows the open sessions of the caller alone, newest first, page by page', async () => {
+      const user = await addUser(auth);
+      const opened: string[] = [];
+      for (let count = 0; count < 5; count += 1) opened.push((await logIn(auth, user)).session.sessionId);
+      await logIn(auth, await addUser(auth));
+      const caller = { userId: user.userId, sessionId: opened[0] };
+      await auth.sessions.revoke(caller, opened[2] ?? '');
+      const seen: string[] = [];
+      let pageToken = '';
+      do {
+        const result = await auth.sessions.list(caller, page(2, pageToken));
+        expect(result.sessions.length).to.be.at.most(2);
+        seen.push(...result.sessions.map(({ sessionId }) => sessionId));
+        pageToken = result.nextPageToken;
+      } while (pageToken !== '');
+      expect(seen).to.deep.equal([opened[4], opened[3], opened[1], opened[0]]);
+    });
+
+    it('refuses a page token that no page carried', async () => {
+      const caller = { userId: randomUUID(), sessionId: undefined };
+      expect(await codeOf(auth.sessions.list(caller, page(0, 'WyJ4Il0')))).to.equal('FIELD_INVALID');
+      expect(await codeOf(auth.sessions.list(caller, page(-1)))).to.equal('FIELD_INVALID');
+    });
+  });
+});
+
+function page(pageSize = 0, pageToken = ''): { pageSize: number; pageToken: string } {
+  return { pageSize, pageToken };
+}
+
+function medianOf(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+}

@@ -1,0 +1,368 @@
+/** Tests of acting for a user and of introspection, against PostgreSQL. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import type { MintedToken } from '../../../../services/auth/tokens/tokens.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  claimsOf,
+  codeOf,
+  logIn,
+  openAuth,
+  serviceToken,
+  type TestClient,
+  type TestUser,
+} from '../instance.js';
+
+describe('exchange', () => {
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+  let payment: TestClient;
+  let paymentToken: string;
+  let user: TestUser;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url);
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+  beforeEach(async () => {
+    payment = await addClient(auth, { exchangeAudiences: ['inventory', 'shipping'] });
+    paymentToken = await serviceToken(auth, payment);
+    user = await addUser(auth);
+  });
+
+  /** A user's token that names the calling client as its audience, as Login gives it to real services. */
+  const userToken = async (over: { scopes?: string[]; audience?: string } = {}): Promise<string> => {
+    const { session } = await logIn(auth, user, over.scopes === undefined ? {} : { scopes: over.scopes });
+    const audience = over.audience ?? payment.clientId;
+    await auth.database.query('UPDATE sessions SET audiences = $1 WHERE session_id = $2', [
+      [audience],
+      session.sessionId,
+    ]);
+    return await mintOf(session.sessionId);
+  };
+  const mintOf = (sessionId: string): Promise<string> =>
+    auth.store.transaction(async (tx) => {
+      const session = await tx.sessions.lockShared(sessionId);
+      if (session === undefined) throw new Error('no such session');
+      const { token } = await auth.tokens.mint(tx, {
+        subject: session.userId,
+        clientId: 'direct',
+        audiences: session.audiences,
+        scopes: session.scopes,
+        roles: ['customer'],
+        clients: [['direct', session.clientGeneration]],
+        session: { ...session, authTime: session.createTime },
+      });
+      return token;
+    });
+
+  const exchange = (
+    subjectToken: string,
+    over: { audience?: string; scopes?: string[]; callerToken?: string } = {},
+  ): Promise<MintedToken> =>
+    auth.exchange.exchange({
+      callerToken: paymentToken,
+      subjectToken,
+      audience: 'inventory',
+      scopes: [],
+      ...over,
+    });
+
+  it('gives a token of the user for the other service, by which the service is seen to act', async () => {
+    const subjectToken = await userToken();
+    const [subject, claims] = [claimsOf(subjectToken), claimsOf((await exchange(subjectToken)).token)];
+    expect(claims).to.include({ sub: user.userId, client_id: payment.clientId });
+    expect(claims.aud).to.deep.equal(['inventory']);
+    expect(claims['scope']).to.equal('inventory.read inventory.reserve');
+    expect(claims['act']).to.deep.equal({ sub: payment.clientId });
+    expect(claims['ancestors']).to.deep.equal([subject.jti]);
+    expect(claims['clients']).to.deep.equal([
+      ['direct', 1],
+      [payment.clientId, 1],
+    ]);
+    for (const claim of ['sid', 'gen', 'auth_time']) expect(claims[claim], claim).to.equal(subject[claim]);
+    expect(claims['amr']).to.deep.equal(subject['amr']);
+    expect(claims['roles']).to.deep.equal(subject['roles']);
+    expect(claims.jti).to.not.equal(subject.jti);
+  });
+
+  it('nests who acted before, names every ancestor and every client, and stops after four', async () => {
+    const services = await Promise.all([1, 2, 3, 4, 5].map(() => addClient(auth)));
+    const names = services.map(({ clientId }) => clientId);
+    await auth.database.query('UPDATE clients SET exchange_audiences = $1 WHERE client_id = ANY($1)', [
+      names,
+    ]);
+    const { session } = await logIn(auth, user);
+    await auth.database.query('UPDATE sessions SET audiences = $1 WHERE session_id = $2', [
+      names.slice(0, 1),
+      session.sessionId,
+    ]);
+    let token = await mintOf(session.sessionId);
+    const ancestors: unknown[] = [];
+    const pass = async (hop: number): Promise<MintedToken> => {
+      const [service, next] = [services[hop], names[(hop + 1) % names.length]];
+      if (service === undefined || next === undefined) throw new Error('the chain is too short');
+      const callerToken = await serviceToken(auth, service);
+      return await exchange(token, { callerToken, audience: next, scopes: ['inventory.read'] });
+    };
+    for (let hop = 0; hop < 4; hop += 1) {
+      ancestors.push(claimsOf(token).jti);
+      ({ token } = await pass(hop));
+    }
+    const [first, second, third, fourth] = names;
+    const claims = claimsOf(token);
+    expect(claims['act']).to.deep.equal({
+      sub: fourth,
+      act: { sub: third, act: { sub: second, act: { sub: first } } },
+    });
+    expect(claims['ancestors']).to.deep.equal(ancestors);
+    expect(claims['clients']).to.deep.equal([
+      ['direct', 1],
+      [first, 1],
+      [second, 1],
+      [third, 1],
+      [fourth, 1],
+    ]);
+    expect(await auth.exchange.introspect(token)).to.include({ clientId: fourth });
+    expect(await codeOf(pass(4))).to.equal('SUBJECT_TOKEN_INVALID');
+  });
+
+  describe('narrows', () => {
+    it('scopes: to those asked for, of the other service, that the user’s token has', async () => {
+      const subjectToken = await userToken();
+      const { token } = await exchange(subjectToken, { scopes: ['inventory.read'] });
+      expect(claimsOf(token)['scope']).to.equal('inventory.read');
+      for (const scope of ['inventory.manage', 'inventory', 'inventory.read.all', 'auth.users.read']) {
+        expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('SCOPE_MISSING');
+      }
+      const payOnly = await userToken({ scopes: ['payment.pay'] });
+      expect(await codeOf(exchange(payOnly))).to.equal('SCOPE_MISSING');
+    });
+
+    it('scopes: to those that the client may have for a user, whatever the user’s token has', async () => {
+      const limited = await addClient(auth, {
+        exchangeAudiences: ['inventory'],
+        exchangeScopes: ['inventory.read', 'inventory.manage'],
+      });
+      const callerToken = await serviceToken(auth, limited);
+      const subjectToken = await userToken({ audience: limited.clientId });
+      const { token } = await exchange(subjectToken, { callerToken });
+      expect(claimsOf(token)['scope']).to.equal('inventory.read');
+      for (const scope of ['inventory.reserve', 'inventory.manage']) {
+        const wanted = { callerToken, scopes: ['inventory.read', scope] };
+        expect(await codeOf(exchange(subjectToken, wanted)), scope).to.equal('SCOPE_MISSING');
+      }
+      const reserveOnly = await userToken({ audience: limited.clientId, scopes: ['inventory.reserve'] });
+      expect(await codeOf(exchange(reserveOnly, { callerToken }))).to.equal('SCOPE_MISSING');
+    });
+
+    it('the audience: to those that the client may act at', async () => {
+      const subjectToken = await userToken();
+      expect(await codeOf(exchange(subjectToken, { audience: 'auth' }))).to.equal('AUDIENCE_NOT_ALLOWED');
+      expect(await codeOf(exchange(subjectToken, { audience: payment.clientId }))).to.equal(
+        'AUDIENCE_NOT_ALLOWED',
+      );
+      expect(await codeOf(exchange(subjectToken, { audience: '' }))).to.equal('FIELD_INVALID');
+      expect(await codeOf(exchange(subjectToken, { audience: 'shipping' }))).to.equal('SCOPE_MISSING');
+    });
+
+    it('the lifetime: to that of the user’s token', async () => {
+      const { session } = await logIn(auth, user);
+      const soon = await auth.store.transaction(async (tx) => {
+        const row = await tx.sessions.lockShared(session.sessionId);
+        const notAfter = new Date((await tx.databaseTime()).getTime() + 3000);
+        return await auth.tokens.mint(tx, {
+          subject: user.userId,
+          clientId: 'direct',
+          audiences: [payment.clientId],
+          scopes: ['inventory.read'],
+          roles: [],
+          clients: [['direct', 1n]],
+          session: {
+            sessionId: session.sessionId,
+            generation: 1n,
+            authTime: row?.createTime ?? new Date(),
+            amr: [],
+          },
+          notAfter,
+        });
+      });
+      const { token } = await exchange(soon.token);
+      expect(claimsOf(token).exp).to.equal(claimsOf(soon.token).exp);
+    });
+  });
+
+  describe('refuses', () => {
+    const invalid = async (subjectToken: string, callerToken = paymentToken) =>
+      expect(await codeOf(exchange(subjectToken, { callerToken }))).to.equal('SUBJECT_TOKEN_INVALID');
+
+    it('a token for another service, and what is no token', async () => {
+      await invalid((await logIn(auth, user)).access.token);
+      await invalid(await userToken({ audience: 'inventory' }));
+      await invalid(paymentToken);
+      await invalid('');
+      await invalid('a.b.c');
+      const good = await userToken();
+      await invalid(good.slice(0, -2));
+      await invalid(`${good} `);
+    });
+
+    it('a service’s own token, even one that is for the caller', async () => {
+      const other = await addClient(auth, { audiences: [payment.clientId], scopes: ['inventory.read'] });
+      const own = await serviceToken(auth, other);
+      expect(claimsOf(own).aud).to.deep.equal([payment.clientId]);
+      await invalid(own);
+    });
+
+    it('an expired token', async () => {
+      const { session } = await logIn(auth, user);
+      const token = await auth.store.transaction(async (tx) => {
+        const sign = await auth.keys.lockTokenSigner(tx);
+        const claims = claimsOf((await logIn(auth, user)).access.token);
+        const iat = Number(claims.iat) - 600;
+        return await sign({
+          ...claims,
+          sid: session.sessionId,
+          aud: [payment.clientId],
+          iat,
+          exp: iat + 300,
+        });
+      });
+      await invalid(token);
+    });
+
+    it('a token whose session has ended, though no list knows yet', async () => {
+      const token = await userToken();
+      const sid = String(claimsOf(token)['sid']);
+      await auth.database.query(
+        "UPDATE sessions SET end_time = clock_timestamp(), end_reason = 'LOGOUT' WHERE session_id = $1",
+        [sid],
+      );
+      await invalid(token);
+    });
+
+    it('a token of an older generation of its user', async () => {
+      const token = await userToken();
+      await auth.store.transaction((tx) => tx.users.raiseGeneration(user.userId));
+      await invalid(token);
+    });
+
+    it('a token of an older generation of its client', async () => {
+      const token = await userToken();
+      await auth.database.query("UPDATE clients SET generation = generation + 1 WHERE client_id = 'direct'");
+      await invalid(token);
+      await auth.database.query("UPDATE clients SET generation = generation - 1 WHERE client_id = 'direct'");
+    });
+
+    it('a token that was revoked', async () => {
+      const token = await userToken();
+      const target = { kind: 'token', token } as const;
+      await auth.revocations.revoke({ target, reason: 'test', actor: 'test' });
+      await invalid(token);
+    });
+
+    it('a token that was derived from one that was revoked', async () => {
+      const shop = await addClient(auth, { exchangeAudiences: [payment.clientId] });
+      const { session } = await logIn(auth, user);
+      await auth.database.query('UPDATE sessions SET audiences = $1, scopes = $2 WHERE session_id = $3', [
+        [shop.clientId],
+        [`${payment.clientId}.use`, 'inventory.read'],
+        session.sessionId,
+      ]);
+      const parent = await mintOf(session.sessionId);
+      const callerToken = await serviceToken(auth, shop);
+      const child = await exchange(parent, { callerToken, audience: payment.clientId });
+      expect(await auth.exchange.introspect(child.token)).to.not.equal(undefined);
+      const tokenId = String(claimsOf(parent).jti);
+      await auth.revocations.revoke({ target: { kind: 'token-id', tokenId }, reason: '', actor: 'test' });
+      expect(await auth.exchange.introspect(child.token)).to.equal(undefined);
+      await invalid(child.token);
+    });
+
+    it('a token whose key was retired', async () => {
+      const own = await freshDatabase();
+      const other = await openAuth(own.url);
+      const shop = await addClient(other, { clientId: 'payment', exchangeAudiences: ['inventory'] });
+      const callerToken = await serviceToken(other, shop);
+      const { access } = await logIn(other, await addUser(other));
+      const request = { callerToken, subjectToken: access.token, audience: 'inventory', scopes: [] };
+      await other.exchange.exchange(request);
+      await other.database.query(
+        "UPDATE signing_keys SET state = 'retired' WHERE state = 'signing' AND purpose = 'token'",
+      );
+      await other.database.query(
+        "UPDATE signing_keys SET state = 'signing' WHERE state = 'next' AND purpose = 'token'",
+      );
+      expect(await codeOf(other.exchange.exchange(request))).to.equal('TOKEN_REVOKED');
+      const renewed = await serviceToken(other, shop);
+      expect(await codeOf(other.exchange.exchange({ ...request, callerToken: renewed }))).to.equal(
+        'SUBJECT_TOKEN_INVALID',
+      );
+      await other.close();
+      await own.drop();
+    });
+
+    it('a caller whose own token is no longer good, though its guard let it in', async () => {
+      const subjectToken = await userToken();
+      await auth.database.query('UPDATE clients SET generation = generation + 1 WHERE client_id = $1', [
+        payment.clientId,
+      ]);
+      expect(await codeOf(exchange(subjectToken))).to.equal('TOKEN_REVOKED');
+      paymentToken = await serviceToken(auth, payment);
+      const { token } = await exchange(subjectToken);
+      expect(claimsOf(token)['clients']).to.deep.equal([
+        ['direct', 1],
+        [payment.clientId, 2],
+      ]);
+    });
+  });
+
+  it('mints nothing that survives a revocation of the session at the same moment', async function () {
+    this.timeout(60_000);
+    for (let round = 0; round < 25; round += 1) {
+      const subjectToken = await userToken();
+      const sessionId = String(claimsOf(subjectToken)['sid']);
+      const [exchanged] = await Promise.allSettled([
+        exchange(subjectToken),
+        auth.revocations.revoke({ target: { kind: 'session', sessionId }, reason: '', actor: 'test' }),
+      ]);
+      if (exchanged.status === 'rejected') continue;
+      expect(claimsOf(exchanged.value.token)['sid']).to.equal(sessionId);
+      expect(await auth.exchange.introspect(exchanged.value.token)).to.equal(undefined);
+    }
+  });
+
+  describe('introspection', () => {
+    it('tells what a good token says, whoever it is for', async () => {
+      const { access, session } = await logIn(auth, user);
+      const token = await auth.exchange.introspect(access.token);
+      expect(token).to.include({ subject: user.userId, clientId: 'direct', sessionId: session.sessionId });
+      expect(await auth.exchange.introspect(await userToken({ audience: 'inventory' }))).to.not.equal(
+        undefined,
+      );
+      expect(await auth.exchange.introspect(paymentToken)).to.include({ kind: 'SERVICE' });
+    });
+
+    it('tells nothing of a token that is not good', async () => {
+      const { access, session, refreshToken } = await logIn(auth, user);
+      for (const token of ['', 'a.b.c', refreshToken, access.token.slice(1), randomUUID()]) {
+        expect(await auth.exchange.introspect(token)).to.equal(undefined);
+      }
+      await auth.sessions.logout({ userId: user.userId, sessionId: session.sessionId });
+      expect(await auth.exchange.introspect(access.token)).to.equal(undefined);
+    });
+
+    it('does not take a broadcast for a token', async () => {
+      const message = await auth.keys.broadcastSigner().sign(Buffer.from('{}'));
+      expect(await auth.exchange.introspect(message)).to.equal(undefined);
+    });
+  });
+});

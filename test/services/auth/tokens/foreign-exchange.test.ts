@@ -1,0 +1,176 @@
+/** Tests of exchanging the tokens of other issuers, against PostgreSQL and an issuer over real HTTP. */
+
+import { expect } from 'chai';
+import type { ForeignTarget } from '../../../../services/auth/revocation/log.js';
+import { createForeignKey, ForeignIssuer } from '../../../support/foreign-issuer.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  claimsOf,
+  codeOf,
+  openAuth,
+  serviceToken,
+  type TestClient,
+} from '../instance.js';
+
+describe('exchanging the token of another issuer', () => {
+  let other: ForeignIssuer;
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+  let payment: TestClient;
+  let callerToken: string;
+
+  before(async () => {
+    other = await ForeignIssuer.start();
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, {
+      trustedIssuers: [
+        {
+          issuer: other.name,
+          keys: { jwksUrl: other.jwksUrl, algorithms: ['RS256'] },
+          types: ['JWT'],
+          claims: { roles: ['realm_access', 'roles'] },
+          scopes: { read: 'inventory.read', reserve: 'inventory.reserve', self: 'auth.self' },
+          roles: { clerk: 'operator' },
+          audiences: new Map([['payment', 'payment-api']]),
+        },
+      ],
+    });
+    payment = await addClient(auth, {
+      clientId: 'payment',
+      exchangeAudiences: ['inventory', 'shipping', 'auth'],
+    });
+    callerToken = await serviceToken(auth, payment);
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+    await other.stop();
+  });
+
+  const claims = (over: Record<string, unknown> = {}) =>
+    other.claims({ aud: ['payment-api', 'account'], scope: 'openid read reserve', ...over });
+  const subject = (over: Record<string, unknown> = {}) => other.sign(claims(over));
+  const exchange = async (
+    subjectToken: string,
+    over: { audience?: string; scopes?: string[]; callerToken?: string } = {},
+  ): Promise<string> => {
+    const request = { callerToken, subjectToken, audience: 'inventory', scopes: [], ...over };
+    return (await auth.exchange.exchange(request)).token;
+  };
+
+  it('makes a token of ours that says whose it was, and that it is nobody of ours', async () => {
+    const user = await addUser(auth);
+    const of = claims({ sub: user.userId });
+    const made = claimsOf(await exchange(await other.sign(of)));
+    expect(made).to.deep.include({
+      sub: `${other.name}#${user.userId}`,
+      client_id: 'payment',
+      scope: 'inventory.read inventory.reserve',
+      roles: ['operator'],
+      act: { sub: 'payment' },
+      clients: [['payment', 1]],
+      origin: { iss: other.name, sub: user.userId, sid: of['sid'], jti: of['jti'], iat: of['iat'] },
+    });
+    for (const absent of ['sid', 'gen', 'ancestors']) expect(made).to.not.have.property(absent);
+    expect(made.exp).to.be.at.most(Number(of['exp']));
+  });
+
+  it('lives no longer than its parent, and is narrower in audience and scopes', async () => {
+    const soon = claims({ exp: Math.floor(Date.now() / 1000) + 7 });
+    expect(claimsOf(await exchange(await other.sign(soon))).exp).to.equal(soon['exp']);
+    const token = await subject({ scope: 'read self' });
+    expect(claimsOf(await exchange(token))['scope']).to.equal('inventory.read');
+    expect(await codeOf(exchange(token, { scopes: ['inventory.reserve'] }))).to.equal('SCOPE_MISSING');
+    expect(await codeOf(exchange(token, { audience: 'payment' }))).to.equal('AUDIENCE_NOT_ALLOWED');
+    // Users of others have no business at auth, whatever the client may do there for ours.
+    expect(await codeOf(exchange(token, { audience: 'auth', scopes: ['auth.self'] }))).to.equal(
+      'AUDIENCE_NOT_ALLOWED',
+    );
+  });
+
+  it('refuses what is forged, expired, for another audience, a service’s own, or not to be had', async () => {
+    const now = Math.floor(Date.now() / 1000);
+    const stranger = await createForeignKey('RS256', other.key.kid);
+    const bad = [
+      await other.sign(claims(), {}, stranger),
+      await subject({ iat: now - 100, exp: now - 1 }),
+      await subject({ aud: ['payment'] }),
+      await subject({ aud: ['inventory'] }),
+      await subject({ sub: 'web', azp: 'web', sid: undefined }),
+      await subject({ jti: undefined }),
+      await subject({ iss: `${other.name}/` }),
+      await other.sign(claims(), { typ: 'at+jwt' }),
+    ];
+    for (const [index, token] of bad.entries()) {
+      expect(await codeOf(exchange(token)), String(index)).to.equal('SUBJECT_TOKEN_INVALID');
+    }
+    // Nor is it good for calling auth.
+    expect(await codeOf(exchange(await subject(), { callerToken: await subject() }))).to.equal(
+      'TOKEN_REVOKED',
+    );
+    const unknown = await other.sign(claims(), { kid: 'unknown' });
+    expect(await codeOf(exchange(unknown))).to.be.oneOf(['SUBJECT_TOKEN_INVALID', 'DEPENDENCY_UNAVAILABLE']);
+  });
+
+  const targets: Record<string, (of: Record<string, unknown>) => ForeignTarget> = {
+    token: ({ jti }) => ({ issuer: other.name, what: 'TOKEN', id: String(jti) }),
+    session: ({ sid }) => ({ issuer: other.name, what: 'SESSION', id: String(sid) }),
+    user: ({ sub }) => ({ issuer: other.name, what: 'USER', id: String(sub) }),
+  };
+  for (const [what, target] of Object.entries(targets)) {
+    it(`stops once its ${what} is revoked, and what was made of it is dead, to the end of the chain`, async () => {
+      const shipping = await addClient(auth, { exchangeAudiences: ['inventory'] });
+      await auth.database.query(
+        'UPDATE clients SET exchange_audiences = array_append(exchange_audiences, $1) WHERE client_id = $2',
+        [shipping.clientId, 'payment'],
+      );
+      const of = claims({ sub: `alice-${what}` });
+      const parent = await other.sign(of);
+      const child = await exchange(parent, { audience: shipping.clientId, scopes: ['inventory.read'] });
+      const shippingToken = await serviceToken(auth, shipping);
+      const grandchild = await exchange(child, { callerToken: shippingToken });
+      expect(claimsOf(grandchild)).to.deep.include({
+        origin: claimsOf(child)['origin'],
+        ancestors: [claimsOf(child).jti],
+        act: { sub: shipping.clientId, act: { sub: 'payment' } },
+        sub: `${other.name}#alice-${what}`,
+      });
+      for (const token of [child, grandchild]) {
+        expect(await auth.exchange.introspect(token)).to.not.equal(undefined);
+      }
+      await auth.revocations.revoke({
+        target: { kind: 'foreign', foreign: target(of) },
+        reason: 'a test',
+        actor: 'test',
+      });
+      for (const token of [child, grandchild]) {
+        expect(await auth.exchange.introspect(token)).to.equal(undefined);
+      }
+      expect(await codeOf(exchange(parent))).to.equal('SUBJECT_TOKEN_INVALID');
+      expect(await codeOf(exchange(child, { callerToken: shippingToken }))).to.equal('SUBJECT_TOKEN_INVALID');
+      await exchange(await subject({ sub: 'bob' }));
+    });
+  }
+
+  it('stops at the length of a chain', async () => {
+    const services = await Promise.all([1, 2, 3, 4, 5].map(() => addClient(auth)));
+    const names = services.map(({ clientId }) => clientId);
+    await auth.database.query('UPDATE clients SET exchange_audiences = $1 WHERE client_id = ANY($1)', [
+      names,
+    ]);
+    let token = await subject({ aud: names.slice(0, 1) });
+    for (const [index, service] of services.entries()) {
+      const wanted = {
+        callerToken: await serviceToken(auth, service),
+        audience: names[(index + 1) % names.length] ?? '',
+        scopes: ['inventory.read'],
+      };
+      if (index === 4) expect(await codeOf(exchange(token, wanted))).to.equal('SUBJECT_TOKEN_INVALID');
+      else token = await exchange(token, wanted);
+    }
+    expect(await auth.exchange.introspect(token)).to.not.equal(undefined);
+  });
+});

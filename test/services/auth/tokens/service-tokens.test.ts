@@ -1,0 +1,271 @@
+/** Tests of the tokens that clients get for themselves, against PostgreSQL. */
+
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import type { ErrorCode } from '@portcullis/guard/errors';
+import { expect } from 'chai';
+import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
+import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/clients/clients.js';
+import { clean } from '../../../../services/auth/store.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import {
+  type AuthInstance,
+  addClient,
+  assertionClaims,
+  claimsOf,
+  codeOf,
+  errorOf,
+  ISSUER,
+  issue,
+  openAuth,
+  serviceToken,
+  signAssertion,
+  type TestClient,
+} from '../instance.js';
+
+describe('service tokens', () => {
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+  let client: TestClient;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url);
+    client = await addClient(auth, {
+      scopes: ['auth.sync', 'auth.introspect'],
+      audiences: ['auth', 'inventory'],
+    });
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  const now = () => Math.floor(Date.now() / 1000);
+  const tryAssertion = async (assertion: string, clientId = client.clientId) =>
+    await codeOf(issue(auth, { clientId }, assertion));
+
+  it('say who the client is and nothing of any user', async () => {
+    const { token, expireTime } = await issue(auth, client, await signAssertion(client));
+    const claims = claimsOf(token);
+    expect(claims).to.include({ iss: ISSUER, sub: client.clientId, client_id: client.clientId });
+    expect(claims.aud).to.deep.equal(['auth', 'inventory']);
+    expect(claims['scope']).to.equal('auth.sync auth.introspect');
+    expect(claims['clients']).to.deep.equal([[client.clientId, 1]]);
+    expect(claims['roles']).to.deep.equal([]);
+    for (const claim of ['sid', 'gen', 'auth_time', 'act', 'ancestors'])
+      expect(claims).to.not.have.property(claim);
+    expect(expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
+  });
+
+  it('can be narrower than what the client may have, and not wider', async () => {
+    const narrow = { audiences: ['auth'], scopes: ['auth.sync'] };
+    const { token } = await issue(auth, client, await signAssertion(client), narrow);
+    expect(claimsOf(token).aud).to.deep.equal(['auth']);
+    expect(claimsOf(token)['scope']).to.equal('auth.sync');
+    const wide: readonly [{ audiences?: string[]; scopes?: string[] }, ErrorCode][] = [
+      [{ audiences: ['payment'] }, 'AUDIENCE_NOT_ALLOWED'],
+      [{ scopes: ['auth.sync', 'auth.revoke'] }, 'SCOPE_MISSING'],
+      [{ scopes: ['Auth.Sync'] }, 'FIELD_INVALID'],
+    ];
+    for (const [wanted, code] of wide) {
+      expect(await codeOf(issue(auth, client, await signAssertion(client), wanted))).to.equal(code);
+    }
+  });
+
+  it('are given once for an assertion, among many at once, too', async () => {
+    const assertion = await signAssertion(client);
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 10 }, () => issue(auth, client, assertion)),
+    );
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).to.have.length(1);
+    expect(await tryAssertion(assertion)).to.equal('CLIENT_AUTHENTICATION_FAILED');
+  });
+
+  it('are given again for an assertion that got none because too much was asked', async () => {
+    const assertion = await signAssertion(client);
+    expect(await codeOf(issue(auth, client, assertion, { scopes: ['auth.revoke'] }))).to.equal(
+      'SCOPE_MISSING',
+    );
+    await issue(auth, client, assertion);
+  });
+
+  it('remember the jti of an assertion until it has expired, and then forget it', async () => {
+    await issue(auth, client, await signAssertion(client));
+    const drop = () => auth.store.transaction((tx) => tx.clients.dropExpiredAssertions(1000));
+    expect(await drop()).to.equal(0);
+    await auth.database.query("UPDATE client_assertions SET expire_time = expire_time - interval '10 min'");
+    expect(await drop()).to.be.above(0);
+  });
+
+  const badClaims: { readonly name: string; readonly claims: () => JWTPayload }[] = [
+    { name: 'of another issuer', claims: () => ({ iss: 'other' }) },
+    { name: 'about somebody else', claims: () => ({ sub: 'other' }) },
+    { name: 'for another audience', claims: () => ({ aud: `${ISSUER}/` }) },
+    { name: 'for a list of another audience', claims: () => ({ aud: ['https://other.example'] }) },
+    { name: 'for us and others', claims: () => ({ aud: [ISSUER, 'https://other.example'] }) },
+    { name: 'that has expired', claims: () => ({ exp: now() - 10 }) },
+    { name: 'that lives too long', claims: () => ({ exp: now() + 320 }) },
+    { name: 'that lives for ever', claims: () => ({ exp: 1e300 }) },
+    { name: 'from the future', claims: () => ({ iat: now() + 60 }) },
+    { name: 'that is not good yet', claims: () => ({ nbf: now() + 60 }) },
+    { name: 'with an empty jti', claims: () => ({ jti: '' }) },
+    { name: 'with a jti without end', claims: () => ({ jti: 'x'.repeat(129) }) },
+  ];
+  for (const { name, claims } of badClaims) {
+    it(`are refused for an assertion ${name}`, async () => {
+      expect(await tryAssertion(await signAssertion(client, claims()))).to.equal(
+        'CLIENT_AUTHENTICATION_FAILED',
+      );
+    });
+  }
+
+  for (const claim of ['iss', 'sub', 'aud', 'exp', 'jti']) {
+    it(`are refused for an assertion without ${claim}`, async () => {
+      const claims = assertionClaims(client);
+      delete claims[claim];
+      const assertion = await new SignJWT(claims)
+        .setProtectedHeader({ alg: 'EdDSA' })
+        .sign(client.privateKey);
+      expect(await tryAssertion(assertion)).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    });
+  }
+
+  it('are refused for an assertion that is signed by nobody, another key, or the public key as a secret', async () => {
+    const other = generateKeyPairSync('ed25519');
+    const publicKeyPem = await auth.store.transaction(
+      async (tx) => (await tx.clients.find(client.clientId))?.publicKeyPem ?? '',
+    );
+    const assertions = [
+      new UnsecuredJWT(assertionClaims(client)).encode(),
+      await signAssertion({ ...client, privateKey: other.privateKey }),
+      await new SignJWT(assertionClaims(client))
+        .setProtectedHeader({ alg: 'HS256' })
+        .sign(new TextEncoder().encode(publicKeyPem)),
+      await signAssertion(client, {}, { alg: 'EdDSA', typ: 'at+jwt' }),
+      '',
+      'a.b.c',
+      'x'.repeat(1_000_000),
+    ];
+    for (const assertion of assertions) {
+      expect(await tryAssertion(assertion)).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    }
+  });
+
+  it('are refused alike for unknown clients, clients without a credential, and no proof at all', async () => {
+    const forger = { ...client, clientId: 'nobody' };
+    const errors = [
+      await errorOf(issue(auth, forger, await signAssertion(forger))),
+      await errorOf(
+        issue(auth, { clientId: 'direct' }, await signAssertion({ ...client, clientId: 'direct' })),
+      ),
+      await errorOf(issue(auth, { clientId: 'a\0b' }, await signAssertion(client))),
+      await errorOf(
+        auth.serviceTokens.issue({
+          clientId: client.clientId,
+          credential: undefined,
+          audiences: [],
+          scopes: [],
+          peer: '',
+        }),
+      ),
+    ];
+    expect(new Set(errors.map(({ code, message }) => `${code} ${message}`)).size).to.equal(1);
+    expect(errors[0]?.code).to.equal('CLIENT_AUTHENTICATION_FAILED');
+  });
+
+  it('are refused to a client that uses more assertions than are remembered, and to it alone', async () => {
+    const greedy = await addClient(auth);
+    await auth.database.query(
+      `INSERT INTO client_assertions (client_id, jti_hash, expire_time)
+       SELECT $1, sha256(n::text::bytea), clock_timestamp() + interval '1 min' FROM generate_series(1, $2::int) AS n`,
+      [greedy.clientId, ASSERTIONS_PER_CLIENT_MAX - 1],
+    );
+    await serviceToken(auth, greedy);
+    const { code, retryAfterMs } = await errorOf(serviceToken(auth, greedy));
+    expect({ code, retryAfterMs }).to.deep.equal({ code: 'RATE_LIMITED', retryAfterMs: 30_000 });
+    await serviceToken(auth, client);
+    // What has expired is cleaned to the last one, however many there are.
+    await auth.database.query(
+      "UPDATE client_assertions SET expire_time = expire_time - interval '10 min' WHERE client_id = $1",
+      [greedy.clientId],
+    );
+    await clean(auth.database);
+    const { rowCount } = await auth.database.query('SELECT FROM client_assertions WHERE client_id = $1', [
+      greedy.clientId,
+    ]);
+    expect(rowCount).to.equal(0);
+    await serviceToken(auth, greedy);
+  });
+
+  describe('for a secret', () => {
+    const secret = `secret-${randomUUID()}-${randomUUID()}`;
+    const clientId = `client-${randomUUID()}`;
+
+    before(async () => {
+      const secretHash = await auth.passwords.hash(secret);
+      const rest = {
+        publicKeyPem: undefined,
+        exchangeAudiences: [],
+        exchangeScopes: undefined,
+        certificateBound: false,
+        audiences: ['auth'],
+        scopes: ['auth.sync'],
+      };
+      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, secretHash, ...rest }));
+    });
+
+    const trySecret = (id: string, given: string) =>
+      auth.serviceTokens.issue({
+        clientId: id,
+        credential: { kind: 'secret', secret: given },
+        audiences: [],
+        scopes: [],
+        peer: '',
+      });
+
+    it('are given to the client that has it', async () => {
+      const { token } = await trySecret(clientId, secret);
+      expect(claimsOf(token).sub).to.equal(clientId);
+    });
+
+    it('are refused for another one, an empty one, and for clients that have none', async () => {
+      for (const [id, given] of [
+        [clientId, `${secret}x`],
+        [clientId, ''],
+        [client.clientId, secret],
+        ['direct', ''],
+        ['nobody', secret],
+      ] as const) {
+        expect(await codeOf(trySecret(id, given))).to.equal('CLIENT_AUTHENTICATION_FAILED');
+      }
+    });
+
+    it('are refused when the secret is replaced while it is being compared', async () => {
+      const verify = auth.passwords.verify;
+      const newHash = await auth.passwords.hash(`new-${secret}`);
+      const before = await auth.store.transaction((tx) => tx.clients.find(clientId));
+      const replaceBy = (hash: string | undefined) =>
+        auth.database.query('UPDATE clients SET secret_hash = $1 WHERE client_id = $2', [hash, clientId]);
+      Object.assign(auth.passwords, {
+        verify: async (hash: string | undefined, given: string) => {
+          const equal = await verify(hash, given);
+          await replaceBy(newHash);
+          return equal;
+        },
+      });
+      try {
+        expect(await codeOf(trySecret(clientId, secret))).to.equal('CLIENT_AUTHENTICATION_FAILED');
+      } finally {
+        Object.assign(auth.passwords, { verify });
+        await replaceBy(before?.secretHash);
+      }
+    });
+
+    it('are refused for an assertion that is signed with it', async () => {
+      const assertion = await new SignJWT(assertionClaims({ ...client, clientId }))
+        .setProtectedHeader({ alg: 'HS256' })
+        .sign(new TextEncoder().encode(secret));
+      expect(await tryAssertion(assertion, clientId)).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    });
+  });
+});

@@ -1,0 +1,121 @@
+/** Tests of minting access tokens and of judging them by the database, against PostgreSQL. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { ACCESS_TOKEN_SECONDS_MAX, type Grant, isLive } from '../../../../services/auth/tokens/tokens.js';
+import type { AuthTransaction } from '../../../../services/auth/transaction.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  claimsOf,
+  logIn,
+  openAuth,
+  serviceToken,
+} from '../instance.js';
+
+const GRANT: Grant = {
+  subject: 'service',
+  clientId: 'service',
+  audiences: ['auth'],
+  scopes: ['auth.sync', 'auth.exchange'],
+  roles: [],
+  clients: [['service', 3n]],
+};
+
+describe('tokens', () => {
+  let fresh: FreshDatabase;
+  let auth: AuthInstance;
+
+  before(async () => {
+    fresh = await freshDatabase();
+    auth = await openAuth(fresh.url, { accessTokenSeconds: 120 });
+  });
+  after(async () => {
+    await auth.close();
+    await fresh.drop();
+  });
+
+  const mint = (grant: Grant) => auth.store.transaction((tx) => auth.tokens.mint(tx, grant));
+
+  it('say what was granted, issued and expiring by the time of the database', async () => {
+    const { token, expireTime, before, after } = await auth.store.transaction(async (tx) => {
+      const before = await tx.databaseTime();
+      return { ...(await auth.tokens.mint(tx, GRANT)), before, after: await tx.databaseTime() };
+    });
+    const claims = claimsOf(token);
+    expect(claims).to.deep.include({ sub: 'service', aud: ['auth'], scope: 'auth.sync auth.exchange' });
+    expect(claims['clients']).to.deep.equal([['service', 3]]);
+    expect(claims.iat).to.be.within(Math.floor(before.getTime() / 1000), Math.floor(after.getTime() / 1000));
+    expect(Number(claims.exp) - Number(claims.iat)).to.equal(120);
+    expect(expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
+  });
+
+  it('nest who acts, and who acted before', async () => {
+    const { token } = await mint({ ...GRANT, actors: ['c', 'b', 'a'], ancestors: [randomUUID()] });
+    expect(claimsOf(token)['act']).to.deep.equal({ sub: 'c', act: { sub: 'b', act: { sub: 'a' } } });
+  });
+
+  it('expire no later than they may', async () => {
+    const notAfter = new Date(Date.now() + 30_500);
+    const { expireTime } = await mint({ ...GRANT, notAfter });
+    expect(expireTime.getTime()).to.equal(Math.floor(notAfter.getTime() / 1000) * 1000);
+    const late = await mint({
+      ...GRANT,
+      notAfter: new Date(Date.now() + 2 * ACCESS_TOKEN_SECONDS_MAX * 1000),
+    });
+    expect(late.expireTime.getTime()).to.be.below(Date.now() + 121_000);
+  });
+
+  describe('are judged by the database:', () => {
+    const judge = async (
+      token: string,
+      change: (tx: AuthTransaction, claims: Record<string, unknown>) => Promise<unknown>,
+    ): Promise<[before: boolean, after: boolean]> => {
+      const undo = new Error('undo');
+      let verdict: [boolean, boolean] = [false, false];
+      await auth.store
+        .transaction(async (tx) => {
+          const verified = await (await auth.tokens.verifierIn(tx))(token, undefined);
+          if (verified === undefined) throw new Error('the token is not good');
+          const before = await isLive(tx, verified);
+          await change(tx, claimsOf(token));
+          verdict = [before, await isLive(tx, verified)];
+          throw undo;
+        })
+        .catch((error: unknown) => {
+          if (error !== undo) throw error;
+        });
+      return verdict;
+    };
+
+    it('one of a user dies with its session and with a newer generation of its user', async () => {
+      const user = await addUser(auth);
+      const { access, session } = await logIn(auth, user);
+      expect(await judge(access.token, async () => {})).to.deep.equal([true, true]);
+      const end = (tx: AuthTransaction) => tx.sessions.end(session.sessionId, 'REVOKED');
+      expect(await judge(access.token, end)).to.deep.equal([true, false]);
+      const raise = (tx: AuthTransaction) => tx.users.raiseGeneration(user.userId);
+      expect(await judge(access.token, raise)).to.deep.equal([true, false]);
+    });
+
+    it('one of a service dies with a newer generation of its client and with its key', async () => {
+      const client = await addClient(auth);
+      const token = await serviceToken(auth, client);
+      const verified = await auth.store.transaction(async (tx) =>
+        (await auth.tokens.verifierIn(tx))(token, 'auth'),
+      );
+      if (verified === undefined) throw new Error('the token is not good');
+      const lives = () => auth.store.transaction((tx) => isLive(tx, verified));
+      expect(await lives()).to.equal(true);
+      const update = (sql: string, id: string) => auth.database.query(sql, [id]);
+      await update("UPDATE signing_keys SET state = 'retired' WHERE kid = $1", verified.keyId);
+      expect(await lives()).to.equal(false);
+      await update("UPDATE signing_keys SET state = 'signing' WHERE kid = $1", verified.keyId);
+      expect(await lives()).to.equal(true);
+      await update('UPDATE clients SET generation = generation + 1 WHERE client_id = $1', client.clientId);
+      expect(await lives()).to.equal(false);
+    });
+  });
+});

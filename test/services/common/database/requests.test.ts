@@ -1,0 +1,215 @@
+/** Requests that are carried out once, with a real PostgreSQL. */
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { ServiceError } from '@portcullis/guard';
+import { expect } from 'chai';
+import {
+  type Database,
+  openDatabase,
+  type TransactionOptions,
+} from '../../../../services/common/database/database.js';
+import {
+  forgetRequests,
+  oncePerRequest,
+  REQUEST_ID_CHARACTERS_MAX,
+  type RequestIdentity,
+} from '../../../../services/common/database/requests.js';
+import { createLog } from '../../../../services/common/host/log.js';
+import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { rejectionOf } from '../../../support/rejection.js';
+
+/** As the doc comment of `oncePerRequest` gives it. */
+const MIGRATION = `
+  CREATE TABLE requests (
+    subject text NOT NULL,
+    method text NOT NULL,
+    request_id text NOT NULL,
+    payload_hash bytea NOT NULL,
+    answer bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (subject, method, request_id)
+  );
+  CREATE INDEX requests_created_at ON requests (created_at);`;
+
+const REQUEST: RequestIdentity = {
+  subject: 'alice',
+  method: 'Checkout',
+  requestId: 'r1',
+  payload: '{"n":1}',
+};
+
+describe('a request', () => {
+  let folder: string;
+  let fresh: FreshDatabase;
+  let database: Database;
+  let runs: number;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'portcullis-requests-'));
+    await writeFile(join(folder, '0001-requests.sql'), MIGRATION);
+    fresh = await freshDatabase();
+    const log = createLog({ service: 'test', level: 'silent' });
+    database = openDatabase({ url: fresh.url, migrations: pathToFileURL(folder), log });
+    await database.ready(new AbortController().signal);
+  });
+  after(async () => {
+    await database.close();
+    await fresh.drop();
+    await rm(folder, { recursive: true });
+  });
+  beforeEach(async () => {
+    runs = 0;
+    await database.query('TRUNCATE requests');
+  });
+
+  function send<T>(request: RequestIdentity, answer: T, options?: TransactionOptions): Promise<T> {
+    return database.transaction(
+      (sql) =>
+        oncePerRequest(sql, request, async () => {
+          runs++;
+          return answer;
+        }),
+      options,
+    );
+  }
+
+  async function codeOf(promise: Promise<unknown>): Promise<string> {
+    const error = await rejectionOf(promise);
+    return error instanceof ServiceError ? error.code : String(error);
+  }
+
+  it('is carried out once, and repeated ones get the first answer, exactly', async () => {
+    const answer = {
+      id: 'x',
+      amount: 9_007_199_254_740_993n,
+      at: new Date(5),
+      bytes: Buffer.from('b'),
+      none: undefined,
+      lines: [{ quantity: -1n }],
+    };
+    expect(await send(REQUEST, answer)).to.deep.equal(answer);
+    expect(await send<unknown>(REQUEST, 'another')).to.deep.equal(answer);
+    expect(runs).to.equal(1);
+  });
+
+  it('is another one when another caller or another method uses the same id', async () => {
+    await send(REQUEST, 1);
+    expect(await send({ ...REQUEST, subject: 'bob' }, 2)).to.equal(2);
+    expect(await send({ ...REQUEST, method: 'Deposit' }, 3)).to.equal(3);
+    expect(runs).to.equal(3);
+  });
+
+  it('is refused when its id came with another payload before', async () => {
+    await send(REQUEST, 1);
+    expect(await codeOf(send({ ...REQUEST, payload: '{"n":2}' }, 2))).to.equal('REQUEST_ID_REUSED');
+    expect(runs).to.equal(1);
+  });
+
+  it('may be tried again after it failed', async () => {
+    const failing = database.transaction((sql) =>
+      oncePerRequest(sql, REQUEST, () => Promise.reject(new ServiceError('INSUFFICIENT_STOCK', 'none left'))),
+    );
+    expect(await codeOf(failing)).to.equal('INSUFFICIENT_STOCK');
+    expect(await send(REQUEST, 'now')).to.equal('now');
+  });
+
+  it('is refused while the same one is being carried out, and not held up', async () => {
+    let finish = () => {};
+    const finished = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    let begun = () => {};
+    const begin = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const slow = database.transaction((sql) =>
+      oncePerRequest(sql, REQUEST, async () => {
+        begun();
+        await finished;
+        return 'slow';
+      }),
+    );
+    await begin;
+    expect(await codeOf(send(REQUEST, 'fast'))).to.equal('REQUEST_IN_PROGRESS');
+    finish();
+    expect(await slow).to.equal('slow');
+    expect(await send(REQUEST, 'later')).to.equal('slow');
+    expect(runs).to.equal(0);
+  });
+
+  for (const isolation of ['read committed', 'repeatable read', 'serializable'] as const) {
+    it(`is carried out once among twenty at a time under ${isolation}`, async () => {
+      const all = await Promise.allSettled(
+        Array.from({ length: 20 }, (_, index) => send<number>(REQUEST, index, { isolation })),
+      );
+      const answers = new Set<number>();
+      for (const outcome of all) {
+        if (outcome.status === 'fulfilled') answers.add(outcome.value);
+        else expect(outcome.reason).to.have.property('code', 'REQUEST_IN_PROGRESS');
+      }
+      expect(answers.size).to.equal(1);
+      const { rows } = await database.query('SELECT 1 FROM requests');
+      expect(rows).to.have.length(1);
+    });
+  }
+
+  it('whose snapshot is older than the first one gets the first answer all the same', async () => {
+    const answer = await database.transaction(
+      async (sql) => {
+        await sql.query('SELECT 1 FROM requests');
+        if (runs === 0) await send(REQUEST, 'first');
+        return oncePerRequest(sql, REQUEST, async () => 'second');
+      },
+      { isolation: 'repeatable read' },
+    );
+    expect(answer).to.equal('first');
+  });
+
+  it('without an id is carried out every time', async () => {
+    await send({ ...REQUEST, requestId: '' }, 1);
+    await send({ ...REQUEST, requestId: '' }, 1);
+    expect(runs).to.equal(2);
+    expect((await database.query('SELECT 1 FROM requests')).rows).to.deep.equal([]);
+  });
+
+  it('is never taken for another whose id looks the same: normal forms, case, blanks', async () => {
+    const twins = [
+      '\u00e9',
+      'e\u0301',
+      '\u212b',
+      '\u00c5',
+      'A\u030a',
+      'ID',
+      'id',
+      ' id',
+      'id ',
+      '\u{1f600}'.repeat(255),
+    ];
+    for (const [index, requestId] of twins.entries()) {
+      expect(await send({ ...REQUEST, requestId }, index)).to.equal(index);
+    }
+    expect(runs).to.equal(twins.length);
+  });
+
+  it('with an id that is too long or cannot be stored is refused', async () => {
+    for (const requestId of ['x'.repeat(REQUEST_ID_CHARACTERS_MAX + 1), 'a\0b', 'a\uFFFDb', 'a\uD800']) {
+      expect(await codeOf(send({ ...REQUEST, requestId }, 1))).to.equal('FIELD_INVALID');
+    }
+    expect(runs).to.equal(0);
+    expect(await send({ ...REQUEST, requestId: 'ä'.repeat(REQUEST_ID_CHARACTERS_MAX) }, 1)).to.equal(1);
+  });
+
+  it('is forgotten after its time, and not before', async () => {
+    await send(REQUEST, 1);
+    await send({ ...REQUEST, requestId: 'r2' }, 1);
+    await database.query(
+      `UPDATE requests SET created_at = created_at - interval '8 days' WHERE request_id = 'r1'`,
+    );
+    expect(await forgetRequests(database)).to.equal(1);
+    const { rows } = await database.query('SELECT request_id FROM requests');
+    expect(rows).to.deep.equal([{ request_id: 'r2' }]);
+  });
+});

@@ -1,0 +1,98 @@
+/** The standard health service, as its callers see it. */
+
+import type { ClientReadableStream } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import {
+  type HealthCheckResponse,
+  HealthClient,
+  type HealthListResponse,
+  HealthCheckResponse_ServingStatus as Serving,
+} from '../../../../proto/gen/grpc/health/v1/health.js';
+import { rejectionOf } from '../../../support/rejection.js';
+import { ECHO_SERVICE, type RunningHost, runHost } from './running-host.js';
+
+describe('health', () => {
+  let running: RunningHost;
+  let client: HealthClient;
+  let missing: string;
+
+  beforeEach(async () => {
+    missing = 'the database does not answer';
+    running = await runHost({ readiness: { database: () => missing, broker: () => '' } });
+    client = running.connectAs(HealthClient);
+  });
+  afterEach(() => running.close());
+
+  function becomeReady(): void {
+    missing = '';
+    running.host.readinessChanged();
+  }
+
+  function check(service: string): Promise<HealthCheckResponse['status']> {
+    return new Promise((resolve, reject) => {
+      client.check({ service }, (error, response) =>
+        error === null ? resolve(response.status) : reject(error),
+      );
+    });
+  }
+
+  function list(): Promise<HealthListResponse> {
+    return new Promise((resolve, reject) => {
+      client.list({}, (error, response) => (error === null ? resolve(response) : reject(error)));
+    });
+  }
+
+  async function next(
+    stream: ClientReadableStream<HealthCheckResponse>,
+  ): Promise<HealthCheckResponse['status']> {
+    return new Promise((resolve, reject) => {
+      stream.once('data', (response: HealthCheckResponse) => resolve(response.status));
+      stream.once('error', reject);
+    });
+  }
+
+  it('answers for the whole, each service and readiness; liveness does not depend on them', async () => {
+    const names = ['', ECHO_SERVICE, 'grpc.health.v1.Health', 'readiness'];
+    for (const name of names) expect(await check(name), name).to.equal(Serving.NOT_SERVING);
+    expect(await check('liveness')).to.equal(Serving.SERVING);
+    becomeReady();
+    for (const name of [...names, 'liveness']) expect(await check(name), name).to.equal(Serving.SERVING);
+  });
+
+  it('notices what changed without being told', async () => {
+    missing = '';
+    while ((await check('')) !== Serving.SERVING) await new Promise((resolve) => setTimeout(resolve, 50));
+  });
+
+  it('does not know other names', async () => {
+    expect(await rejectionOf(check('no.such.Service'))).to.have.property('code', status.NOT_FOUND);
+  });
+
+  it('lists them all', async () => {
+    const { statuses } = await list();
+    expect(Object.keys(statuses).sort()).to.deep.equal(
+      ['', ECHO_SERVICE, 'grpc.health.v1.Health', 'liveness', 'readiness'].sort(),
+    );
+  });
+
+  it('tells those who watch, and lets them go when the process stops', async () => {
+    const watch = client.watch({ service: ECHO_SERVICE });
+    expect(await next(watch)).to.equal(Serving.NOT_SERVING);
+    becomeReady();
+    expect(await next(watch)).to.equal(Serving.SERVING);
+    const last = next(watch);
+    const ended = new Promise<{ code: number }>((resolve) => watch.once('status', resolve));
+    await running.host.stop();
+    expect(await last).to.equal(Serving.NOT_SERVING);
+    expect(await ended).to.have.property('code', status.OK);
+    expect(running.lines.join('')).to.not.include('cutting the calls');
+  });
+
+  it('tells those who watch a name that nobody knows', async () => {
+    const watch = client.watch({ service: 'no.such.Service' });
+    expect(await next(watch)).to.equal(Serving.SERVICE_UNKNOWN);
+    watch.on('error', () => {});
+    watch.cancel();
+  });
+});

@@ -1,0 +1,204 @@
+/** The host: ports, limits, readiness and drain. */
+
+import { type AddressInfo, createServer, type Server as TcpServer } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Client, Metadata, status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { ListenError, MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
+import { rejectionOf } from '../../../support/rejection.js';
+import { EchoService, type RunningHost, runHost } from './running-host.js';
+
+const { requestSerialize, responseDeserialize } = EchoService.echo;
+
+function echo(client: Client, request: string, metadata = new Metadata()): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const done = (error: Error | null, value?: string) =>
+      error === null ? resolve(value ?? '') : reject(error);
+    client.makeUnaryRequest(
+      EchoService.echo.path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+      metadata,
+      done,
+    );
+  });
+}
+
+async function takePort(host = '127.0.0.1'): Promise<{ port: number; server: TcpServer }> {
+  const server = createServer();
+  await new Promise<void>((resolve) => {
+    server.listen({ host, port: 0 }, resolve);
+  });
+  return { port: (server.address() as AddressInfo).port, server };
+}
+
+async function freePort(): Promise<number> {
+  const { port, server } = await takePort();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+describe('host', () => {
+  const running: RunningHost[] = [];
+  const taken: TcpServer[] = [];
+
+  async function run(...options: Parameters<typeof runHost>): Promise<RunningHost> {
+    const host = await runHost(...options);
+    running.push(host);
+    return host;
+  }
+  afterEach(async () => {
+    for (const host of running.splice(0)) await host.close();
+    for (const server of taken.splice(0)) server.close();
+  });
+
+  async function take(host?: string): Promise<number> {
+    const { port, server } = await takePort(host);
+    taken.push(server);
+    return port;
+  }
+
+  it('serves, tells its real addresses, and logs them as the launcher expects', async () => {
+    const { host, connect, lines } = await run();
+    expect(await echo(connect(), 'hello')).to.equal('hello');
+    expect(host.address).to.match(/^127\.0\.0\.1:[1-9]/);
+    const line = lines.map((text) => JSON.parse(text)).find(({ msg }) => msg === 'listening');
+    expect(line).to.include({ address: host.address, opsAddress: host.opsAddress });
+  });
+
+  describe('a port that is taken', () => {
+    it('is told of with its number and its variable, and nothing stays open', async () => {
+      const port = await take();
+      const other = await freePort();
+      const error = await rejectionOf(run({ listen: `127.0.0.1:${port}`, opsListen: `127.0.0.1:${other}` }));
+      expect(error).to.be.instanceOf(ListenError);
+      expect(error.message).to.equal(
+        `Port ${port} on 127.0.0.1 is taken. Stop the program that uses it, or set PORTCULLIS_LISTEN to another HOST:PORT.`,
+      );
+      await run({ listen: `127.0.0.1:${other}` });
+    });
+
+    it('is told of when it is the ops port, and the gRPC port is closed again', async () => {
+      const port = await take();
+      const other = await freePort();
+      const error = await rejectionOf(run({ listen: `127.0.0.1:${other}`, opsListen: `127.0.0.1:${port}` }));
+      expect(error.message).to.match(
+        new RegExp(`^Port ${port} on 127\\.0\\.0\\.1 is taken\\..*PORTCULLIS_OPS_LISTEN`),
+      );
+      await run({ listen: `127.0.0.1:${other}` });
+    });
+
+    it('is told of when the same one is asked for twice', async () => {
+      const port = await freePort();
+      const error = await rejectionOf(run({ listen: `127.0.0.1:${port}`, opsListen: `127.0.0.1:${port}` }));
+      expect(error.message).to.match(/is taken.*PORTCULLIS_OPS_LISTEN/);
+    });
+
+    it('is told of when it is taken on one address of the name alone', async () => {
+      const port = await take();
+      const error = await rejectionOf(run({ listen: `localhost:${port}` }));
+      expect(error.message).to.include(`Port ${port} on localhost is taken`);
+    });
+  });
+
+  it('says so when the address is not one of this machine', async () => {
+    for (const listen of ['192.0.2.1:0', 'no-such-host.invalid:0']) {
+      const error = await rejectionOf(run({ listen }));
+      expect(error).to.be.instanceOf(ListenError);
+      expect(error.message).to.equal(
+        `Cannot listen on ${listen}. Set PORTCULLIS_LISTEN to an address of this machine.`,
+      );
+    }
+  });
+
+  it('listens on IPv6 where the machine has it, and says so where it has not', async () => {
+    const hasIpv6 = Object.values(networkInterfaces()).some((all) =>
+      all?.some(({ address }) => address === '::1'),
+    );
+    if (!hasIpv6) {
+      const error = await rejectionOf(run({ listen: '[::1]:0' }));
+      expect(error.message).to.match(/^Cannot listen on \[::1\]:0\./);
+      return;
+    }
+    const { host, connect } = await run({ listen: '[::1]:0' });
+    expect(host.address).to.match(/^\[::1\]:[1-9]/);
+    expect(await echo(connect(), 'six')).to.equal('six');
+  });
+
+  describe('limits', () => {
+    it('refuse a message that is too large', async () => {
+      const { connect } = await run();
+      const error = await rejectionOf(echo(connect(), 'x'.repeat(MESSAGE_BYTES_MAX + 1)));
+      expect(error).to.have.property('code', status.RESOURCE_EXHAUSTED);
+    });
+
+    it('refuse headers that are too large, and go on serving', async () => {
+      const { connect, echo: service } = await run();
+      const metadata = new Metadata();
+      metadata.set('x-long', 'x'.repeat(80 * 1024));
+      let handled = 0;
+      service.handle = async (request) => `${request}${++handled}`;
+      await rejectionOf(echo(connect(), 'x', metadata));
+      expect(await echo(connect({ 'grpc.use_local_subchannel_pool': 1 }), 'x')).to.equal('x1');
+    });
+  });
+
+  it('is ready when nothing is missing, and says what is', async () => {
+    let missing = 'the list is not complete';
+    const { host, ops, lines } = await run({ readiness: { revocations: () => missing } });
+    expect((await ops('/readyz')).status).to.equal(503);
+    missing = '';
+    host.readinessChanged();
+    expect((await ops('/readyz')).status).to.equal(200);
+    const told = lines.map((text) => JSON.parse(text)).filter(({ msg }) => /ready/.test(msg));
+    expect(told.map(({ msg }) => msg)).to.deep.equal(['not ready', 'ready']);
+    expect(told[0].missing).to.deep.equal({ revocations: 'the list is not complete' });
+  });
+
+  describe('stopping', () => {
+    it('lets a call under way end, takes no new one, and is not ready meanwhile', async () => {
+      const { host, echo: service, connect, ops, lines } = await run({ drainMs: 5_000 });
+      let finish = (_: string) => {};
+      service.handle = () =>
+        new Promise((resolve) => {
+          finish = resolve;
+        });
+      const client = connect();
+      const underWay = echo(client, 'x');
+      await sleep(50);
+      const stopped = host.stop();
+      expect((await ops('/readyz')).status).to.equal(503);
+      expect(await (await ops('/readyz')).json()).to.have.deep.property('missing', {
+        process: 'shutting down',
+      });
+      const late = connect({ 'grpc.use_local_subchannel_pool': 1 });
+      expect(await rejectionOf(echo(late, 'late'))).to.have.property('code', status.UNAVAILABLE);
+      finish('done');
+      expect(await underWay).to.equal('done');
+      await stopped;
+      expect(lines.join('')).to.not.include('cutting');
+      await rejectionOf(ops('/livez'));
+    });
+
+    it('cuts a call that does not end within the drain time', async () => {
+      const { host, echo: service, connect, lines } = await run({ drainMs: 100 });
+      service.handle = () => new Promise(() => {});
+      const failed = rejectionOf(echo(connect(), 'x'));
+      await sleep(50);
+      await host.stop();
+      expect(await failed)
+        .to.have.property('code')
+        .that.is.oneOf([status.CANCELLED, status.UNAVAILABLE]);
+      expect(lines.join('')).to.include('cutting the calls');
+    });
+
+    it('happens once, however often it is asked for', async () => {
+      const { host } = await run();
+      const first = host.stop();
+      expect(host.stop()).to.equal(first);
+      await first;
+    });
+  });
+});

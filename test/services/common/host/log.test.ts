@@ -1,0 +1,128 @@
+/** What the log does not say. */
+
+import { generateKeyPairSync } from 'node:crypto';
+import { Metadata } from '@grpc/grpc-js';
+import { ServiceError } from '@portcullis/guard';
+import { expect } from 'chai';
+import { createLog, REDACTED, redactText } from '../../../../services/common/host/log.js';
+
+const JWT = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl';
+
+function capture(level = 'trace') {
+  const lines: string[] = [];
+  const log = createLog({ service: 'test', level }, { write: (line) => void lines.push(line) });
+  const last = (): Record<string, unknown> => JSON.parse(lines.at(-1) ?? '{}');
+  return { log, lines, last };
+}
+
+describe('log', () => {
+  it('writes JSON lines with level, time, service and message', () => {
+    const { log, last } = capture();
+    log.info({ items: 3n, at: new Date(0) }, 'counted');
+    expect(last()).to.include({ level: 'info', service: 'test', msg: 'counted', items: '3' });
+    expect(last()).to.include({ pid: process.pid, at: '1970-01-01T00:00:00.000Z' });
+  });
+
+  it('takes out what stands under a secret name, however deep', () => {
+    const { log, lines } = capture();
+    const names = [
+      'authorization',
+      'Authorization',
+      'password',
+      'newPassword',
+      'client_secret',
+      'refreshToken',
+    ];
+    names.push(
+      'access-token',
+      'token',
+      'key',
+      'privateKey',
+      'KEY_ENCRYPTION_KEY',
+      'cookie',
+      'clientAssertion',
+    );
+    for (const name of names) {
+      log.info({ [name]: 'hunter2' }, 'top');
+      log.info({ a: { b: [{ c: new Map([[name, { deeper: 'hunter2' }]]) }] } }, 'deep');
+      log.child({ [name]: ['hunter2'] }).info('child');
+    }
+    expect(lines).to.have.length(names.length * 3);
+    for (const line of lines) expect(line).to.include(REDACTED).and.not.include('hunter2');
+  });
+
+  it('keeps what only sounds secret', () => {
+    const { log, last } = capture();
+    log.info({ tokenId: 'a', kid: 'b', keyId: 'c', tokensVerified: 4, passwordVersion: 5 }, 'kept');
+    expect(last()).to.include({ tokenId: 'a', kid: 'b', keyId: 'c', tokensVerified: 4, passwordVersion: 5 });
+  });
+
+  it('takes tokens, private keys and passwords of URLs out of any text', () => {
+    const { privateKey } = generateKeyPairSync('ed25519');
+    const pem = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
+    const { log, lines } = capture();
+    log.info(`got Bearer ${JWT}`);
+    log.info({ text: `and ${JWT}` }, 'x');
+    log.info({ text: pem }, pem);
+    log.info('postgresql://portcullis:hunter2@localhost/x');
+    log.error({ err: new Error(`bad bearer ${JWT}`) }, 'failed');
+    log.error(new Error('outer', { cause: new Error(`refused ${JWT}`) }));
+    for (const line of lines) {
+      expect(line).to.include(REDACTED);
+      expect(line).to.not.match(/c2lnbmF0dXJl|hunter2|MC4CAQ/);
+    }
+  });
+
+  it('takes the private members out of a JSON Web Key', () => {
+    const { privateKey } = generateKeyPairSync('ed25519');
+    const { log, last } = capture();
+    log.info({ published: privateKey.export({ format: 'jwk' }) }, 'x');
+    expect(last()['published']).to.include({ kty: 'OKP', d: REDACTED });
+  });
+
+  it('tells an error with its code and its causes', () => {
+    const { log, last } = capture();
+    const cause = Object.assign(new Error('refused'), { code: 'ECONNREFUSED', password: 'hunter2' });
+    log.error({ err: new ServiceError('DEPENDENCY_UNAVAILABLE', 'away', { cause }) }, 'failed');
+    const err = last()['err'];
+    expect(err).to.include({ type: 'ServiceError', message: 'away', code: 'DEPENDENCY_UNAVAILABLE' });
+    expect(err).to.have.property('stack').that.includes('log.test');
+    expect(err).to.have.nested.property('cause.code', 'ECONNREFUSED');
+    expect(err).to.have.nested.property('cause.password', REDACTED);
+  });
+
+  it('survives loops, long lists and bytes', () => {
+    const { log, last } = capture();
+    const loop: Record<string, unknown> = { bytes: Buffer.from('hunter2') };
+    loop['self'] = loop;
+    log.info({ loop, list: Array.from({ length: 1_000 }, (_, index) => index) }, 'x');
+    expect(last()).to.have.nested.property('loop.bytes', '[7 bytes]');
+    expect(last()['list']).to.have.length(100);
+  });
+
+  it('takes the token out of gRPC metadata', () => {
+    const { log, lines } = capture();
+    const metadata = new Metadata();
+    metadata.set('authorization', 'opaque-hunter2');
+    log.info({ metadata }, 'x');
+    expect(lines[0]).to.not.include('hunter2');
+  });
+
+  it('makes grpc-js write here, without the header values that it refused', () => {
+    const { lines } = capture();
+    for (const value of ['Bearer opaque-hunter2 ü', `${JWT}\u0001`]) {
+      Metadata.fromHttp2Headers({ authorization: value, 'x-other': 'fine' });
+    }
+    expect(lines).to.have.length(2);
+    for (const line of lines) {
+      expect(line).to.include('grpc-js').and.include('authorization').and.include(REDACTED);
+      expect(line).to.not.match(/hunter2|eyJ/);
+    }
+  });
+
+  it('leaves ordinary text alone', () => {
+    for (const line of ['the bearer of news', 'https://example.org:8080/a@b', 'eyJ is short', '12:30 a@b']) {
+      expect(redactText(line).replace(REDACTED, 'of')).to.equal(line);
+    }
+  });
+});

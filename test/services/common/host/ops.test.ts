@@ -1,0 +1,89 @@
+/** The HTTP port for operators. */
+
+import { connect } from 'node:net';
+import { expect } from 'chai';
+import { jsonAnswer, OPS_HEADER_BYTES_MAX } from '../../../../services/common/host/ops.js';
+import { type RunningHost, runHost } from './running-host.js';
+
+describe('ops port', () => {
+  let running: RunningHost;
+  let missing: string;
+
+  beforeEach(async () => {
+    missing = '';
+    running = await runHost({
+      readiness: { database: () => missing, broker: () => '' },
+      routes: {
+        '/keys': ({ query }) => jsonAnswer(200, { n: query.get('n') }, { 'cache-control': 'max-age=60' }),
+        '/broken': () => Promise.reject(new Error('hunter2')),
+        '/readyz': () => jsonAnswer(200, 'always'),
+      },
+    });
+  });
+  afterEach(() => running.close());
+
+  it('says that the process lives', async () => {
+    const response = await running.ops('/livez');
+    expect(response.status).to.equal(200);
+    expect(response.headers.get('cache-control')).to.equal('no-store');
+  });
+
+  it('says whether the process is ready, and by name what is missing; no route can replace that', async () => {
+    const ready = await running.ops('/readyz');
+    expect([ready.status, await ready.json()]).to.deep.equal([200, { status: 'ready' }]);
+    missing = 'the database does not answer';
+    const notReady = await running.ops('/readyz');
+    const body = { status: 'not ready', missing: { database: 'the database does not answer' } };
+    expect([notReady.status, await notReady.json()]).to.deep.equal([503, body]);
+    expect((await running.ops('/livez')).status).to.equal(200);
+  });
+
+  it('shows the metrics of the process', async () => {
+    const response = await running.ops('/metrics');
+    expect(response.headers.get('content-type')).to.match(/^text\/plain; version=0\.0\.4/);
+    const text = await response.text();
+    expect(text).to.match(/^process_cpu_seconds_total/m);
+    expect(text).to.include('portcullis_service_info{service="test"} 1');
+  });
+
+  it('serves the routes that were added, with their headers', async () => {
+    const response = await running.ops('/keys?n=5');
+    expect(await response.json()).to.deep.equal({ n: '5' });
+    expect(response.headers.get('cache-control')).to.equal('max-age=60');
+    expect(response.headers.get('content-type')).to.equal('application/json');
+  });
+
+  it('answers HEAD without a body, and nothing but GET and HEAD', async () => {
+    const head = await running.ops('/livez', { method: 'HEAD' });
+    expect([head.status, await head.text()]).to.deep.equal([200, '']);
+    const post = await running.ops('/livez', { method: 'POST', body: 'x' });
+    expect([post.status, post.headers.get('allow')]).to.deep.equal([405, 'GET, HEAD']);
+  });
+
+  it('knows no other path', async () => {
+    for (const path of ['/', '/livez/', '/__proto__', '/constructor', '/metrics/../livez/x']) {
+      expect((await running.ops(path)).status, path).to.equal(404);
+    }
+  });
+
+  it('tells the log, and not the caller, why a route failed', async () => {
+    const response = await running.ops('/broken');
+    expect(response.status).to.equal(500);
+    expect(await response.text()).to.not.include('hunter2');
+    expect(running.lines.join('')).to.include('a route of the ops port failed').and.include('/broken');
+  });
+
+  it('takes no headers beyond its limit, and survives nonsense', async () => {
+    const long = await running.ops('/livez', { headers: { 'x-long': 'x'.repeat(OPS_HEADER_BYTES_MAX) } });
+    expect(long.status).to.equal(431);
+    const [host = '', port] = running.host.opsAddress.split(':');
+    await new Promise<void>((resolve) => {
+      const socket = connect(Number(port), host, () => socket.write('\0\0nonsense\r\n\r\n'));
+      socket
+        .on('error', () => {})
+        .on('close', () => resolve())
+        .resume();
+    });
+    expect((await running.ops('/livez')).status).to.equal(200);
+  });
+});

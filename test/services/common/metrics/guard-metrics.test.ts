@@ -1,0 +1,62 @@
+/** The metrics of a guard over real sockets: they count what was decided, and name nobody. */
+
+import { type ServiceError as GrpcError, Metadata } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { createGuardMetrics } from '../../../../services/common/metrics/guard-metrics.js';
+import { bearer, type Echo, startEcho } from '../../../support/echo.js';
+import { TestIssuer } from '../../../support/issuer.js';
+
+const identity = (bytes: Buffer): Buffer => bytes;
+
+function call(echo: Echo, metadata: Metadata): Promise<void> {
+  return new Promise((resolve) => {
+    const path = '/test.v1.EchoService/Unary';
+    echo.client.makeUnaryRequest(
+      path,
+      identity,
+      identity,
+      Buffer.from('x'),
+      metadata,
+      (_: GrpcError | null) => resolve(),
+    );
+  });
+}
+
+describe('metrics of a guard', () => {
+  it('count decisions by method and reason, tell the state of the list, and name nobody', async () => {
+    const issuer = await TestIssuer.create();
+    const metrics = createGuardMetrics();
+    const echo = await startEcho(issuer, { observer: metrics.observer, listEntriesMax: 1000 });
+    try {
+      metrics.attach(echo.guard);
+      await echo.guard.ready;
+      const claims = issuer.claims();
+      const token = await issuer.sign(claims);
+      await call(echo, bearer(token));
+      await call(echo, bearer(token));
+      await call(echo, new Metadata());
+      await call(echo, bearer(`${token}x`));
+      issuer.revokeSession(String(claims['sid']));
+      echo.guard.askNow();
+      while (echo.guard.state().applied === 0n) await new Promise((resolve) => setTimeout(resolve, 2));
+      await call(echo, bearer(token));
+      const text = await metrics.registry.metrics();
+      const decision = (outcome: string, count: number): string =>
+        `portcullis_decisions_total{grpc_method="/test.v1.EchoService/Unary",outcome="${outcome}"} ${count}`;
+      expect(text).to.include(decision('ADMITTED', 2));
+      expect(text).to.include(decision('TOKEN_MISSING', 1));
+      expect(text).to.include(decision('TOKEN_INVALID', 1));
+      expect(text).to.include(decision('TOKEN_REVOKED', 1));
+      expect(text).to.include('portcullis_invalid_tokens_total{fault="form"} 1');
+      expect(text).to.include('portcullis_revocation_entries 1');
+      expect(text).to.include('portcullis_revocation_entries_max 1000');
+      expect(text).to.include('portcullis_revocation_applied_sequence 1');
+      expect(text).to.include('portcullis_revocation_current 1');
+      for (const secret of [claims['sub'], claims['sid'], claims['jti'], token]) {
+        expect(text).to.not.include(String(secret));
+      }
+    } finally {
+      await echo.stop();
+    }
+  });
+});
