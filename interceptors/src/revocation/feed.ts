@@ -25,6 +25,8 @@ export interface Moment {
 export interface SyncTicket {
   readonly request: SyncRequest;
   readonly askedAt: Moment;
+  /** The list that the question speaks of; when the log begins anew it is another one. */
+  readonly list: RevocationList;
 }
 
 /** What the rest of the process is told, in the same turn in which it happens. */
@@ -125,6 +127,7 @@ export class Feed {
   ask(askedAt: Moment): SyncTicket {
     return {
       askedAt,
+      list: this.#list,
       request: {
         service: this.#service,
         instance: Buffer.from(this.#instance),
@@ -148,8 +151,10 @@ export class Feed {
   take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
     const isLatest = ticket.askedAt.monotonicMs > this.#lastTakenMonotonicMs;
     if (!sameBytes(answer.epoch, this.#epoch)) {
-      // An answer that was overtaken may speak of an epoch that is over.
-      if (!isLatest) return 'outdated';
+      // An answer that was overtaken may speak of an epoch that is over. So may the answer to a later question that was
+      // asked about another list: it may have been read before one that has begun the present epoch already. Such an
+      // answer is ignored, as if it had been lost; the next question names the present epoch.
+      if (!isLatest || ticket.list !== this.#list) return 'outdated';
       this.#beginEpoch(answer.epoch);
     }
     if (isLatest) {
@@ -165,8 +170,9 @@ export class Feed {
       this.#keySetVersion = Uint8Array.from(answer.keySet.version);
     }
     this.#acknowledged(ticket.request.seen);
-    // The entries follow on what the question named; that counts only in the epoch it named.
-    if (answer.pull || !sameBytes(ticket.request.epoch, answer.epoch)) return 'pull';
+    // The entries follow on what was in the list that the question spoke of. To compare epochs is not enough: a list that
+    // was begun anew is empty, even if its epoch is one that was followed before.
+    if (answer.pull || ticket.list !== this.#list) return 'pull';
     // No key set means that the one which the question named still holds; it must be in place.
     const namedKeys =
       this.#keySetVersion.length > 0 && sameBytes(ticket.request.keySetVersion, this.#keySetVersion);

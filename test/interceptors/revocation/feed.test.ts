@@ -519,6 +519,46 @@ describe('a feed', () => {
       expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
     });
 
+    it('is not led back by an answer read before the change that arrives after one read later', () => {
+      const first = feed.ask(at(20));
+      const second = feed.ask(at(30));
+      // The log began anew between the two readings; the second was read before, and after a change of keys.
+      feed.take(first, answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }), () => {});
+      let installed = false;
+      const overtaken = answer({ head: 3n, entryIdAtHead: Buffer.alloc(16, 3), keySet: keySet(3) });
+      const outcome = feed.take(second, overtaken, () => {
+        installed = true;
+      });
+      expect(outcome).to.equal('outdated');
+      expect([feed.hydrated, feed.applied, installed]).to.deep.equal([false, 0n, false]);
+      expect(held.leaseLeftMs(at(31))).to.equal(0);
+      expect(feed.ask(at(32)).request.epoch).to.deep.equal(OTHER_EPOCH);
+    });
+
+    it('is granted nothing on a list that is not the one that the question spoke of', () => {
+      // It leaves the epoch and comes back to it: the epoch is the same, the list is empty.
+      const ticket = feed.ask(at(30));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
+      let outcome = feed.take(ticket, answer({ head: 3n, keySet: keySet(1) }), () => {});
+      expect(outcome).to.equal('pull');
+      // Nor when the keys that the question named are in place again.
+      const again = { ...ticket, askedAt: at(40) };
+      outcome = feed.take(again, answer({ head: 3n }), () => {});
+      expect(outcome).to.equal('pull');
+      expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
+      expect(held.leaseLeftMs(at(41))).to.equal(0);
+    });
+
+    it('takes nothing of a pull that began before it left the epoch and came back', () => {
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(randomUUID())));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
+      expect(feed.takePart(endOfPull(5n, Buffer.alloc(16, 5)))).to.equal(false);
+      expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
+    });
+
     it('trusts the new list once it was pulled and synced', () => {
       held.hydrate(at(20), 1n, Buffer.alloc(16, 7), OTHER_EPOCH);
       expect(feed.hydrated).to.equal(true);
@@ -531,7 +571,7 @@ describe('a feed', () => {
     type Step =
       | { do: 'commit' }
       | { do: 'hear' | 'answer' | 'take'; which: number }
-      | { do: 'ask' | 'pull' | 'part' | 'break' | 'epoch' | 'lose' }
+      | { do: 'ask' | 'pull' | 'part' | 'break' | 'epoch' | 'keys' | 'lose' }
       | { do: 'pass' | 'wall'; ms: number };
     const steps = fc.array(
       fc.oneof(
@@ -545,7 +585,10 @@ describe('a feed', () => {
         { weight: 4, arbitrary: fc.record({ do: fc.constant('pull' as const) }) },
         { weight: 12, arbitrary: fc.record({ do: fc.constant('part' as const) }) },
         { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('break' as const, 'lose' as const) }) },
-        { weight: 1, arbitrary: fc.record({ do: fc.constant('epoch' as const) }) },
+        {
+          weight: 1,
+          arbitrary: fc.record({ do: fc.constantFrom('epoch' as const, 'keys' as const) }),
+        },
         {
           weight: 6,
           arbitrary: fc.record({ do: fc.constant('pass' as const), ms: fc.integer({ min: 1, max: 4000 }) }),
@@ -592,6 +635,9 @@ describe('a feed', () => {
             case 'epoch':
               log.beginEpoch();
               epochAtMs = nowMs;
+              break;
+            case 'keys':
+              log.changeKeys();
               break;
             case 'hear': {
               const message = heardable[step.which % heardable.length];
