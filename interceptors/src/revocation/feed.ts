@@ -10,6 +10,7 @@ import type {
   SyncRequest,
   SyncResponse,
 } from '../../gen/portcullis/revocation/v1/revocation.js';
+import { ClockRises } from './clock-rises.js';
 import { RevocationList } from './list.js';
 
 /** How many acknowledgements one question carries at most. */
@@ -27,6 +28,8 @@ export interface SyncTicket {
   readonly askedAt: Moment;
   /** The list that the question speaks of; when the log begins anew it is another one. */
   readonly list: RevocationList;
+  /** How far the wall clock had risen above the monotonic one by then, in milliseconds; see {@link ClockRises}. */
+  readonly risesMs: number;
 }
 
 /** What the rest of the process is told, in the same turn in which it happens. */
@@ -63,7 +66,8 @@ export class Feed {
   #keySetVersion = new Uint8Array(0);
   #horizonMs = 0;
   #lastTakenMonotonicMs = Number.NEGATIVE_INFINITY;
-  #lease: { readonly askedAt: Moment; readonly lengthMs: number } | undefined;
+  #lease: { readonly askedAt: Moment; readonly risesMs: number; readonly lengthMs: number } | undefined;
+  readonly #rises = new ClockRises();
   #hydrated = false;
   // By their hexadecimal text, in the order in which they came.
   readonly #unacknowledged = new Map<string, Uint8Array>();
@@ -114,12 +118,15 @@ export class Feed {
    * For how long the list may still be trusted, in milliseconds; 0 or less when no longer.
    *
    * It is over at the first of both clocks, and when the wall stands before the question: a machine
-   * that slept does not count its sleep on the monotonic clock, and a wall clock may be set back.
+   * that slept does not count its sleep on the monotonic clock, and a wall clock may be set back. Where
+   * both happened, the sleep counts all the same if the clocks were read in between.
    */
   leaseLeftMs(monotonicMs: number, wallMs: number): number {
+    const risesMs = this.#rises.read(monotonicMs, wallMs);
     const lease = this.#lease;
     if (lease === undefined || wallMs < lease.askedAt.wallMs) return 0;
-    const elapsedMs = Math.max(monotonicMs - lease.askedAt.monotonicMs, wallMs - lease.askedAt.wallMs);
+    const awakeMs = monotonicMs - lease.askedAt.monotonicMs;
+    const elapsedMs = Math.max(awakeMs + (risesMs - lease.risesMs), wallMs - lease.askedAt.wallMs);
     return lease.lengthMs - elapsedMs;
   }
 
@@ -128,6 +135,7 @@ export class Feed {
     return {
       askedAt,
       list: this.#list,
+      risesMs: this.#rises.read(askedAt.monotonicMs, askedAt.wallMs),
       request: {
         service: this.#service,
         instance: Buffer.from(this.#instance),
@@ -178,7 +186,8 @@ export class Feed {
       this.#keySetVersion.length > 0 && sameBytes(ticket.request.keySetVersion, this.#keySetVersion);
     if (answer.keySet === undefined && !namedKeys) return 'outdated';
     this.#advance(answer.head, answer.entryIdAtHead);
-    this.#lease = { askedAt: ticket.askedAt, lengthMs: milliseconds(answer.leaseLength) };
+    const { askedAt, risesMs } = ticket;
+    this.#lease = { askedAt, risesMs, lengthMs: milliseconds(answer.leaseLength) };
     this.#hydrated = true;
     return 'granted';
   }

@@ -121,6 +121,52 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(LEASE_MS, -1000))).to.equal(0);
     });
 
+    it('counts a sleep that follows on a wall clock that was set back', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(3000))).to.equal(LEASE_MS - 3000);
+      expect(held.leaseLeftMs(at(3000, -2500))).to.equal(LEASE_MS - 3000);
+      // Asleep for 1900 ms, which the monotonic clock does not count.
+      expect(held.leaseLeftMs(at(3000, -600))).to.equal(100);
+      expect(held.leaseLeftMs(at(3100, -600))).to.equal(0);
+    });
+
+    it('counts every sleep, however often the wall clock is set back before', () => {
+      held.hydrate(at(0));
+      for (let cycle = 1; cycle <= 10; cycle += 1) {
+        held.leaseLeftMs(at(100 * cycle, -100));
+        // Asleep for 100 ms.
+        expect(held.leaseLeftMs(at(100 * cycle))).to.equal(LEASE_MS - 200 * cycle);
+      }
+    });
+
+    it('counts from the question what the wall clock has risen since', () => {
+      held.hydrate(at(0));
+      held.leaseLeftMs(at(100, -50));
+      held.leaseLeftMs(at(100, 4000));
+      held.ask(at(200, 4000), answer());
+      expect(held.leaseLeftMs(at(200, 4000))).to.equal(LEASE_MS);
+      const ticket = feed.ask(at(300, 4000));
+      held.leaseLeftMs(at(400, 3900));
+      held.leaseLeftMs(at(400, 4000));
+      expect(feed.take(ticket, answer(), () => {})).to.equal('granted');
+      expect(held.leaseLeftMs(at(400, 4000))).to.equal(LEASE_MS - 200);
+    });
+
+    it('is shortened by a wall clock that is set forward as by time that passes', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(100, 1000))).to.equal(LEASE_MS - 1100);
+      expect(held.leaseLeftMs(at(200, 1000))).to.equal(LEASE_MS - 1200);
+      expect(held.leaseLeftMs(at(200, LEASE_MS))).to.be.below(0);
+    });
+
+    it('is not eaten up by jitter of the clocks', () => {
+      held.hydrate(at(0));
+      for (let reading = 0; reading < 100_000; reading += 1) {
+        held.leaseLeftMs(at(reading / 100, (reading % 5) / 2 - 1));
+      }
+      expect(held.leaseLeftMs(at(1000))).to.be.within(LEASE_MS - 1005, LEASE_MS - 1000);
+    });
+
     it('is as long as the issuer says, in the answer that grants it', () => {
       held.hydrate(at(0));
       expect(feed.leaseLengthMs).to.equal(LEASE_MS);
@@ -685,7 +731,7 @@ describe('a feed', () => {
           if (follower.leaseLeftMs(at(nowMs, jumpMs)) <= 0) continue;
           trusted += 1;
           const boundMs = nowMs - LEASE_MS;
-          const followed = after.ask(at(nowMs)).request.epoch;
+          const followed = after.ask(at(nowMs, jumpMs)).request.epoch;
           if (epochAtMs <= boundMs)
             expect(followed.equals(log.epoch), 'follows an epoch that is over').to.equal(true);
           for (const { tokenId, epoch, atMs } of committed) {
