@@ -403,6 +403,40 @@ describe('a feed runner', () => {
     expect(events.at(-1)).to.equal('current');
   });
 
+  it('grants nothing on an answer read before a new epoch that arrives after one read later', async () => {
+    const leaseLength = { seconds: 0n, nanos: 500_000_000 };
+    await hydrate({ leaseLength });
+    const listed = tokenEntry(randomUUID(), { sequence: 1n });
+    runner.askNow();
+    (await source.question(2)).answer(
+      answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, entries: [listed] }),
+    );
+    await settled();
+    // Two questions are open, and both name the first epoch.
+    const asked = source.questions.length;
+    timers.pass(200);
+    timers.pass(100);
+    const [first, second] = [await source.question(asked), await source.question(asked + 1)];
+    events.length = 0;
+    const next = { version: Buffer.alloc(32, 2), keys: [new TestKey('EdDSA').published] };
+    const changed = { version: Buffer.alloc(32, 3), keys: [published, new TestKey('EdDSA').published] };
+    first.answer(answer({ leaseLength, epoch: OTHER_EPOCH, pull: true, keySet: next }));
+    await settled();
+    second.answer(answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, keySet: changed }));
+    await settled();
+    expect(events).to.deep.equal(['epoch', 'keys 1', 'stale']);
+    expect([runner.isCurrent(), feed.hydrated]).to.deep.equal([false, false]);
+    // It comes back to service by itself, in the epoch that is.
+    const pull = await source.pullNumber(1);
+    pull.send(endOfPull(0n, Buffer.alloc(0), OTHER_EPOCH));
+    pull.end();
+    const last = await source.question(asked + 2);
+    expect(last.request.epoch).to.deep.equal(OTHER_EPOCH);
+    last.answer(answer({ epoch: OTHER_EPOCH }));
+    await settled();
+    expect(runner.isCurrent()).to.equal(true);
+  });
+
   it('leaves nothing of a pull that broke, and pulls again when it is told to', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
