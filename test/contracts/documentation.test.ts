@@ -102,6 +102,21 @@ describe('the documentation', () => {
     }
   });
 
+  it('names nothing in a source file that is not in it', async () => {
+    const page = 'docs/architecture.md';
+    const text = await read(page);
+    const besideLink = [...text.matchAll(/\]\(([^)]+\.(?:ts|proto))\), `([^`]+)`/g)];
+    const asLink = [...text.matchAll(/\[`(?:\w+\.)?(\w+)`\]\(([^)]+\.ts)\)/g)];
+    const named = [
+      ...besideLink.map(([, target = '', name = '']) => ({ target, name })),
+      ...asLink.map(([, name = '', target = '']) => ({ target, name })),
+    ].filter(({ name }) => name !== 'ts');
+    expect(named).to.have.length.of.at.least(8);
+    for (const { target, name } of named) {
+      expect(await read(join(dirname(page), target)), target).to.include(name);
+    }
+  });
+
   it('links to no heading that is not there', async () => {
     for (const page of await pages()) {
       const links = [...(await read(page)).matchAll(/\]\(([^)#:]*)#([^)]+)\)/g)];
