@@ -26,14 +26,11 @@ import { createLog } from '../../../../services/common/host/log.js';
 import { freshDatabase } from '../../../support/postgres.js';
 import { rejectionOf } from '../../../support/rejection.js';
 import { startRelay } from '../../../support/tcp-relay.js';
+import { until } from '../../../support/waiting.js';
 
 const MIGRATION = `
   CREATE TABLE counters (name text PRIMARY KEY, value bigint NOT NULL CHECK (value >= 0));
   INSERT INTO counters VALUES ('a', 0), ('b', 0);`;
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await sleep(10);
-}
 
 async function expectUnavailable(promise: Promise<unknown>): Promise<ServiceError> {
   const error = await rejectionOf(promise);
