@@ -5,8 +5,8 @@
  */
 
 import { ServiceError } from '@portcullis/guard/errors';
+import type { Random } from '../shared/random.js';
 import { connectionLost, type Network } from './network.js';
-import type { Random } from './random.js';
 import { MachineClock, Process, type Scheduler } from './time.js';
 
 /** Longest wait for a lock, and longest silence of a transaction, in milliseconds. */
