@@ -1,6 +1,7 @@
 /** The network: every way from one place to another loses, delays, repeats and reorders on its own. */
 
-import { ServiceError } from '@portcullis/guard/errors';
+import type { ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../../services/auth/errors.js';
 import type { Random } from '../shared/random.js';
 import type { Process, Scheduler } from './time.js';
 
@@ -132,5 +133,5 @@ export class Network {
 
 /** What a caller is told whose connection has gone: the work may have been done or not. */
 export function connectionLost(): ServiceError {
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', 'the connection was lost');
+  return new AuthError('DEPENDENCY_UNAVAILABLE', 'the connection was lost');
 }

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from 'node:crypto';
-import { type ErrorCode, REPORT_INTERVAL_MS, type TokenClaims } from '@portcullis/guard';
+import { type GuardErrorCode, REPORT_INTERVAL_MS, type TokenClaims } from '@portcullis/guard';
 import type { Clock } from '@portcullis/guard/clock';
 import { ReportCollector, VerifiedToken } from '@portcullis/guard/internal';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
@@ -63,7 +63,7 @@ class World implements Clock {
     this.collectors[instance % INSTANCES.length]?.admitted(token, address);
   }
 
-  refuse(instance: number, reason: ErrorCode, token: VerifiedToken | undefined, address: string): void {
+  refuse(instance: number, reason: GuardErrorCode, token: VerifiedToken | undefined, address: string): void {
     this.collectors[instance % INSTANCES.length]?.refused(reason, token, address);
   }
 

@@ -24,7 +24,7 @@ import {
   type TestSystem,
 } from '../support/system.js';
 
-const OPERATING = fileURLToPath(new URL('../../docs/operating.md', import.meta.url));
+const OPERATING = fileURLToPath(new URL('../../docs/operating/watch.md', import.meta.url));
 
 describe('the security of a system', function () {
   this.timeout(90_000);

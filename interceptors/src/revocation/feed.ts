@@ -10,6 +10,7 @@ import type {
   SyncRequest,
   SyncResponse,
 } from '../../gen/portcullis/revocation/v1/revocation.js';
+import { ClockRises } from './clock-rises.js';
 import { RevocationList } from './list.js';
 
 /** How many acknowledgements one question carries at most. */
@@ -25,6 +26,10 @@ export interface Moment {
 export interface SyncTicket {
   readonly request: SyncRequest;
   readonly askedAt: Moment;
+  /** The list that the question speaks of; when the log begins anew it is another one. */
+  readonly list: RevocationList;
+  /** How far the wall clock had risen above the monotonic one by then, in milliseconds; see {@link ClockRises}. */
+  readonly risesMs: number;
 }
 
 /** What the rest of the process is told, in the same turn in which it happens. */
@@ -61,7 +66,8 @@ export class Feed {
   #keySetVersion = new Uint8Array(0);
   #horizonMs = 0;
   #lastTakenMonotonicMs = Number.NEGATIVE_INFINITY;
-  #lease: { readonly askedAt: Moment; readonly lengthMs: number } | undefined;
+  #lease: { readonly askedAt: Moment; readonly risesMs: number; readonly lengthMs: number } | undefined;
+  readonly #rises = new ClockRises();
   #hydrated = false;
   // By their hexadecimal text, in the order in which they came.
   readonly #unacknowledged = new Map<string, Uint8Array>();
@@ -112,12 +118,15 @@ export class Feed {
    * For how long the list may still be trusted, in milliseconds; 0 or less when no longer.
    *
    * It is over at the first of both clocks, and when the wall stands before the question: a machine
-   * that slept does not count its sleep on the monotonic clock, and a wall clock may be set back.
+   * that slept does not count its sleep on the monotonic clock, and a wall clock may be set back. Where
+   * both happened, the sleep counts all the same if the clocks were read in between.
    */
   leaseLeftMs(monotonicMs: number, wallMs: number): number {
+    const risesMs = this.#rises.read(monotonicMs, wallMs);
     const lease = this.#lease;
     if (lease === undefined || wallMs < lease.askedAt.wallMs) return 0;
-    const elapsedMs = Math.max(monotonicMs - lease.askedAt.monotonicMs, wallMs - lease.askedAt.wallMs);
+    const awakeMs = monotonicMs - lease.askedAt.monotonicMs;
+    const elapsedMs = Math.max(awakeMs + (risesMs - lease.risesMs), wallMs - lease.askedAt.wallMs);
     return lease.lengthMs - elapsedMs;
   }
 
@@ -125,6 +134,8 @@ export class Feed {
   ask(askedAt: Moment): SyncTicket {
     return {
       askedAt,
+      list: this.#list,
+      risesMs: this.#rises.read(askedAt.monotonicMs, askedAt.wallMs),
       request: {
         service: this.#service,
         instance: Buffer.from(this.#instance),
@@ -148,8 +159,10 @@ export class Feed {
   take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
     const isLatest = ticket.askedAt.monotonicMs > this.#lastTakenMonotonicMs;
     if (!sameBytes(answer.epoch, this.#epoch)) {
-      // An answer that was overtaken may speak of an epoch that is over.
-      if (!isLatest) return 'outdated';
+      // An answer that was overtaken may speak of an epoch that is over. So may the answer to a later question that was
+      // asked about another list: it may have been read before one that has begun the present epoch already. Such an
+      // answer is ignored, as if it had been lost; the next question names the present epoch.
+      if (!isLatest || ticket.list !== this.#list) return 'outdated';
       this.#beginEpoch(answer.epoch);
     }
     if (isLatest) {
@@ -165,14 +178,16 @@ export class Feed {
       this.#keySetVersion = Uint8Array.from(answer.keySet.version);
     }
     this.#acknowledged(ticket.request.seen);
-    // The entries follow on what the question named; that counts only in the epoch it named.
-    if (answer.pull || !sameBytes(ticket.request.epoch, answer.epoch)) return 'pull';
+    // The entries follow on what was in the list that the question spoke of. To compare epochs is not enough: a list that
+    // was begun anew is empty, even if its epoch is one that was followed before.
+    if (answer.pull || ticket.list !== this.#list) return 'pull';
     // No key set means that the one which the question named still holds; it must be in place.
     const namedKeys =
       this.#keySetVersion.length > 0 && sameBytes(ticket.request.keySetVersion, this.#keySetVersion);
     if (answer.keySet === undefined && !namedKeys) return 'outdated';
     this.#advance(answer.head, answer.entryIdAtHead);
-    this.#lease = { askedAt: ticket.askedAt, lengthMs: milliseconds(answer.leaseLength) };
+    const { askedAt, risesMs } = ticket;
+    this.#lease = { askedAt, risesMs, lengthMs: milliseconds(answer.leaseLength) };
     this.#hydrated = true;
     return 'granted';
   }

@@ -23,6 +23,7 @@ import {
   type SyncRequest,
   type SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
 import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 
@@ -130,13 +131,6 @@ class HeldSource implements RevocationSource {
 /** Lets everything run that waits for nothing but its turn. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
-}
-
-async function until(isSo: () => boolean): Promise<void> {
-  for (let attempt = 0; attempt < 2000 && !isSo(); attempt += 1) {
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-  expect(isSo()).to.equal(true);
 }
 
 /** The error that a gRPC client would receive. */
@@ -308,7 +302,11 @@ describe('a feed runner', () => {
   it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
     await hydrate();
     runner.askNow();
-    const error = new ServiceError('LOG_CHANGED', 'the log is not the one that was followed');
+    const error = new ServiceError(
+      'LOG_CHANGED',
+      'FAILED_PRECONDITION',
+      'the log is not the one that was followed',
+    );
     (await source.question(2)).fail(received(error));
     await settled();
     expect([runner.isCurrent(), runner.missing]).to.deep.equal([true, '']);
@@ -401,6 +399,40 @@ describe('a feed runner', () => {
     (await source.question(3)).answer(answer({ epoch: OTHER_EPOCH }));
     await settled();
     expect(events.at(-1)).to.equal('current');
+  });
+
+  it('grants nothing on an answer read before a new epoch that arrives after one read later', async () => {
+    const leaseLength = { seconds: 0n, nanos: 500_000_000 };
+    await hydrate({ leaseLength });
+    const listed = tokenEntry(randomUUID(), { sequence: 1n });
+    runner.askNow();
+    (await source.question(2)).answer(
+      answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, entries: [listed] }),
+    );
+    await settled();
+    // Two questions are open, and both name the first epoch.
+    const asked = source.questions.length;
+    timers.pass(200);
+    timers.pass(100);
+    const [first, second] = [await source.question(asked), await source.question(asked + 1)];
+    events.length = 0;
+    const next = { version: Buffer.alloc(32, 2), keys: [new TestKey('EdDSA').published] };
+    const changed = { version: Buffer.alloc(32, 3), keys: [published, new TestKey('EdDSA').published] };
+    first.answer(answer({ leaseLength, epoch: OTHER_EPOCH, pull: true, keySet: next }));
+    await settled();
+    second.answer(answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, keySet: changed }));
+    await settled();
+    expect(events).to.deep.equal(['epoch', 'keys 1', 'stale']);
+    expect([runner.isCurrent(), feed.hydrated]).to.deep.equal([false, false]);
+    // It comes back to service by itself, in the epoch that is.
+    const pull = await source.pullNumber(1);
+    pull.send(endOfPull(0n, Buffer.alloc(0), OTHER_EPOCH));
+    pull.end();
+    const last = await source.question(asked + 2);
+    expect(last.request.epoch).to.deep.equal(OTHER_EPOCH);
+    last.answer(answer({ epoch: OTHER_EPOCH }));
+    await settled();
+    expect(runner.isCurrent()).to.equal(true);
   });
 
   it('leaves nothing of a pull that broke, and pulls again when it is told to', async () => {

@@ -90,6 +90,7 @@ export class ListenedFeed {
 export class ModelLog {
   epoch: Buffer = randomBytes(16);
   entries: Entry[] = [];
+  #keySet = 1;
 
   append(tokenId: string): Entry {
     const entry = tokenEntry(tokenId, { sequence: BigInt(this.entries.length + 1) });
@@ -100,6 +101,11 @@ export class ModelLog {
   beginEpoch(): void {
     this.epoch = randomBytes(16);
     this.entries = [];
+    this.changeKeys();
+  }
+
+  changeKeys(): void {
+    this.#keySet += 1;
   }
 
   get head(): bigint {
@@ -121,7 +127,7 @@ export class ModelLog {
       entryIdAtHead: this.entryIdAtHead,
       entries: pull ? [] : entries,
       pull,
-      keySet: request.keySetVersion.length === 0 ? keySet(1) : undefined,
+      keySet: request.keySetVersion.equals(keySet(this.#keySet).version) ? undefined : keySet(this.#keySet),
     });
   }
 

@@ -121,6 +121,52 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(LEASE_MS, -1000))).to.equal(0);
     });
 
+    it('counts a sleep that follows on a wall clock that was set back', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(3000))).to.equal(LEASE_MS - 3000);
+      expect(held.leaseLeftMs(at(3000, -2500))).to.equal(LEASE_MS - 3000);
+      // Asleep for 1900 ms, which the monotonic clock does not count.
+      expect(held.leaseLeftMs(at(3000, -600))).to.equal(100);
+      expect(held.leaseLeftMs(at(3100, -600))).to.equal(0);
+    });
+
+    it('counts every sleep, however often the wall clock is set back before', () => {
+      held.hydrate(at(0));
+      for (let cycle = 1; cycle <= 10; cycle += 1) {
+        held.leaseLeftMs(at(100 * cycle, -100));
+        // Asleep for 100 ms.
+        expect(held.leaseLeftMs(at(100 * cycle))).to.equal(LEASE_MS - 200 * cycle);
+      }
+    });
+
+    it('counts from the question what the wall clock has risen since', () => {
+      held.hydrate(at(0));
+      held.leaseLeftMs(at(100, -50));
+      held.leaseLeftMs(at(100, 4000));
+      held.ask(at(200, 4000), answer());
+      expect(held.leaseLeftMs(at(200, 4000))).to.equal(LEASE_MS);
+      const ticket = feed.ask(at(300, 4000));
+      held.leaseLeftMs(at(400, 3900));
+      held.leaseLeftMs(at(400, 4000));
+      expect(feed.take(ticket, answer(), () => {})).to.equal('granted');
+      expect(held.leaseLeftMs(at(400, 4000))).to.equal(LEASE_MS - 200);
+    });
+
+    it('is shortened by a wall clock that is set forward as by time that passes', () => {
+      held.hydrate(at(0));
+      expect(held.leaseLeftMs(at(100, 1000))).to.equal(LEASE_MS - 1100);
+      expect(held.leaseLeftMs(at(200, 1000))).to.equal(LEASE_MS - 1200);
+      expect(held.leaseLeftMs(at(200, LEASE_MS))).to.be.below(0);
+    });
+
+    it('is not eaten up by jitter of the clocks', () => {
+      held.hydrate(at(0));
+      for (let reading = 0; reading < 100_000; reading += 1) {
+        held.leaseLeftMs(at(reading / 100, (reading % 5) / 2 - 1));
+      }
+      expect(held.leaseLeftMs(at(1000))).to.be.within(LEASE_MS - 1005, LEASE_MS - 1000);
+    });
+
     it('is as long as the issuer says, in the answer that grants it', () => {
       held.hydrate(at(0));
       expect(feed.leaseLengthMs).to.equal(LEASE_MS);
@@ -519,6 +565,46 @@ describe('a feed', () => {
       expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
     });
 
+    it('is not led back by an answer read before the change that arrives after one read later', () => {
+      const first = feed.ask(at(20));
+      const second = feed.ask(at(30));
+      // The log began anew between the two readings; the second was read before, and after a change of keys.
+      feed.take(first, answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }), () => {});
+      let installed = false;
+      const overtaken = answer({ head: 3n, entryIdAtHead: Buffer.alloc(16, 3), keySet: keySet(3) });
+      const outcome = feed.take(second, overtaken, () => {
+        installed = true;
+      });
+      expect(outcome).to.equal('outdated');
+      expect([feed.hydrated, feed.applied, installed]).to.deep.equal([false, 0n, false]);
+      expect(held.leaseLeftMs(at(31))).to.equal(0);
+      expect(feed.ask(at(32)).request.epoch).to.deep.equal(OTHER_EPOCH);
+    });
+
+    it('is granted nothing on a list that is not the one that the question spoke of', () => {
+      // It leaves the epoch and comes back to it: the epoch is the same, the list is empty.
+      const ticket = feed.ask(at(30));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
+      let outcome = feed.take(ticket, answer({ head: 3n, keySet: keySet(1) }), () => {});
+      expect(outcome).to.equal('pull');
+      // Nor when the keys that the question named are in place again.
+      const again = { ...ticket, askedAt: at(40) };
+      outcome = feed.take(again, answer({ head: 3n }), () => {});
+      expect(outcome).to.equal('pull');
+      expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
+      expect(held.leaseLeftMs(at(41))).to.equal(0);
+    });
+
+    it('takes nothing of a pull that began before it left the epoch and came back', () => {
+      feed.beginPull();
+      feed.takePart(partOf(tokenEntry(randomUUID())));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
+      expect(feed.takePart(endOfPull(5n, Buffer.alloc(16, 5)))).to.equal(false);
+      expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
+    });
+
     it('trusts the new list once it was pulled and synced', () => {
       held.hydrate(at(20), 1n, Buffer.alloc(16, 7), OTHER_EPOCH);
       expect(feed.hydrated).to.equal(true);
@@ -531,7 +617,7 @@ describe('a feed', () => {
     type Step =
       | { do: 'commit' }
       | { do: 'hear' | 'answer' | 'take'; which: number }
-      | { do: 'ask' | 'pull' | 'part' | 'break' | 'epoch' | 'lose' }
+      | { do: 'ask' | 'pull' | 'part' | 'break' | 'epoch' | 'keys' | 'lose' }
       | { do: 'pass' | 'wall'; ms: number };
     const steps = fc.array(
       fc.oneof(
@@ -545,7 +631,10 @@ describe('a feed', () => {
         { weight: 4, arbitrary: fc.record({ do: fc.constant('pull' as const) }) },
         { weight: 12, arbitrary: fc.record({ do: fc.constant('part' as const) }) },
         { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('break' as const, 'lose' as const) }) },
-        { weight: 1, arbitrary: fc.record({ do: fc.constant('epoch' as const) }) },
+        {
+          weight: 1,
+          arbitrary: fc.record({ do: fc.constantFrom('epoch' as const, 'keys' as const) }),
+        },
         {
           weight: 6,
           arbitrary: fc.record({ do: fc.constant('pass' as const), ms: fc.integer({ min: 1, max: 4000 }) }),
@@ -593,6 +682,9 @@ describe('a feed', () => {
               log.beginEpoch();
               epochAtMs = nowMs;
               break;
+            case 'keys':
+              log.changeKeys();
+              break;
             case 'hear': {
               const message = heardable[step.which % heardable.length];
               if (message !== undefined) follower.feed.hear(message);
@@ -639,7 +731,7 @@ describe('a feed', () => {
           if (follower.leaseLeftMs(at(nowMs, jumpMs)) <= 0) continue;
           trusted += 1;
           const boundMs = nowMs - LEASE_MS;
-          const followed = after.ask(at(nowMs)).request.epoch;
+          const followed = after.ask(at(nowMs, jumpMs)).request.epoch;
           if (epochAtMs <= boundMs)
             expect(followed.equals(log.epoch), 'follows an epoch that is over').to.equal(true);
           for (const { tokenId, epoch, atMs } of committed) {

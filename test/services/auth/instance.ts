@@ -2,7 +2,7 @@
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
-import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
+import { ServiceError } from '@portcullis/guard/errors';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import {
   type AccountChanges,
@@ -329,7 +329,7 @@ export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> 
 }
 
 /** The code with which something fails. */
-export async function codeOf(failing: Promise<unknown>): Promise<ErrorCode> {
+export async function codeOf(failing: Promise<unknown>): Promise<string> {
   return (await errorOf(failing)).code;
 }
 

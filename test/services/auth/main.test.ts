@@ -21,6 +21,7 @@ import {
 import { ask } from '../../../scripts/system/calls.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { until } from '../../support/waiting.js';
 import { signAssertion } from './instance.js';
 
 const ISSUER = 'https://auth.example';
@@ -169,7 +170,7 @@ describe('auth main', function () {
       const refreshed = await ask(auth.refresh.bind(auth), request);
       await ask(auth.logout.bind(auth), {}, { token: refreshed.accessToken });
       for (const token of [login.accessToken, refreshed.accessToken]) {
-        await becomes(async () => (await reasonOf(list(token))) === 'TOKEN_REVOKED');
+        await until(async () => (await reasonOf(list(token))) === 'TOKEN_REVOKED');
       }
       const next = { refreshToken: refreshed.refreshToken, requestId: randomUUID() };
       const { code, reason } = await refusal(ask(auth.refresh.bind(auth), next));
@@ -235,7 +236,7 @@ describe('auth main', function () {
       const userId = user?.userId ?? '';
       const first = await logIn({ username, password: 'long enough' });
       const isRefused = (login: { accessToken: string }) =>
-        becomes(async () => {
+        until(async () => {
           const page = { pageSize: 0, pageToken: '' };
           const call = ask(auth.listSessions.bind(auth), page, { token: login.accessToken });
           return (await reasonOf(call)) === 'TOKEN_REVOKED';
@@ -327,7 +328,7 @@ describe('auth main', function () {
       await ask(revocations.revoke.bind(revocations), revoke, { token });
       const list = () =>
         ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token: login.accessToken });
-      await becomes(async () => (await reasonOf(list())) === 'TOKEN_REVOKED');
+      await until(async () => (await reasonOf(list())) === 'TOKEN_REVOKED');
     });
 
     it('keys with which any JWT library can verify its tokens', async () => {
@@ -435,7 +436,7 @@ describe('auth main', function () {
 
   it('listens without its database, says what is missing, and answers no call OK', async () => {
     const running = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
-    await becomes(() => Promise.resolve(running.output().includes('"msg":"listening"')));
+    await until(() => Promise.resolve(running.output().includes('"msg":"listening"')));
     const line =
       running
         .output()
@@ -474,12 +475,4 @@ function reasonOf(call: Promise<unknown>): Promise<string> {
     () => '',
     (error: unknown) => errorOf(error).reason,
   );
-}
-
-async function becomes(condition: () => Promise<boolean>): Promise<void> {
-  const untilMs = Date.now() + READY_TIMEOUT_MS;
-  while (!(await condition())) {
-    if (Date.now() > untilMs) throw new Error('it did not become so');
-    await sleep(20);
-  }
 }

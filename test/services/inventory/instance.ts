@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
-import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
+import { ServiceError } from '@portcullis/guard/errors';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
@@ -57,7 +57,7 @@ export function stockUp(instance: Instance, onHand: bigint, sku = newSku()): Pro
 }
 
 /** The code with which something fails; fails itself when it succeeds, or fails with anything else. */
-export async function codeOf(failing: Promise<unknown>): Promise<ErrorCode> {
+export async function codeOf(failing: Promise<unknown>): Promise<string> {
   return (await errorOf(failing)).code;
 }
 

@@ -23,6 +23,7 @@ import {
 import { createHandlers } from '../../../services/payment/handlers.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { until } from '../../support/waiting.js';
 import { type Instance, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 
@@ -296,12 +297,3 @@ describe('PaymentService', () => {
     expect(warehouse.item('LAMP').reserved).to.equal(0n);
   });
 });
-
-/** Waits for something that happens by itself, but not for ever. */
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 500; tries++) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error('what was waited for did not happen');
-}

@@ -1,7 +1,7 @@
 /** An instance of payment without its network side, on a real database, and what the tests of payment share. */
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
-import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
+import { ServiceError } from '@portcullis/guard/errors';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
@@ -141,7 +141,7 @@ export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> 
 }
 
 /** The code with which something fails. */
-export async function codeOf(failing: Promise<unknown>): Promise<ErrorCode> {
+export async function codeOf(failing: Promise<unknown>): Promise<string> {
   return (await errorOf(failing)).code;
 }
 

@@ -33,7 +33,8 @@ import { enforcementBoundMs, KEEP_SECONDS } from '../../../../services/auth/revo
 import { bearer, ECHO, echoHandlers, echoSchema, Trace } from '../../../support/echo.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type Cluster, newRequestId, type Replica, startCluster, until, verdictOf } from '../cluster.js';
+import { until } from '../../../support/waiting.js';
+import { type Cluster, newRequestId, type Replica, startCluster, verdictOf } from '../cluster.js';
 import {
   type AuthInstance,
   addClient,

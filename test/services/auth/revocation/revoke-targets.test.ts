@@ -10,7 +10,8 @@ import { RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revoc
 import { ask } from '../../../../scripts/system/calls.js';
 import type { Target } from '../../../../services/auth/revocation/revocations.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
-import { type Cluster, startCluster, until, verdictOf } from '../cluster.js';
+import { until } from '../../../support/waiting.js';
+import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import { addClient, addUser, codeOf, entriesOf, ISSUER, logIn, serviceToken } from '../instance.js';
 
 describe('revoking', function () {

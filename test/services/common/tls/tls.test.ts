@@ -26,6 +26,7 @@ import { type ClientAuth, openTls, type Tls, type TlsSettings } from '../../../.
 import { TlsFilesError, tlsFaultsOf, watchTlsFiles } from '../../../../services/common/tls/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../../../support/certificates.js';
 import { rejectionOf } from '../../../support/rejection.js';
+import { until } from '../../../support/waiting.js';
 import { EchoService, type RunningHost, runHost } from '../host/running-host.js';
 
 const SETUP_TIMEOUT_MS = 60_000;
@@ -326,7 +327,7 @@ describe('TLS', function () {
       const rotate = async (): Promise<void> => {
         for (const identity of next) {
           await put(identity, files);
-          await becomes(async () => (await serialAt(address, authority)) === (await serialIn(identity)));
+          await until(async () => (await serialAt(address, authority)) === (await serialIn(identity)));
           serials.add(await serialAt(address, authority));
           expect(await serialAt(running.host.opsAddress, authority)).to.equal(await serialIn(identity));
         }
@@ -362,7 +363,7 @@ describe('TLS', function () {
         await put(own, files);
         lines.length = 0;
         await spoil();
-        await becomes(async () => lines.some((line) => line.level === 'error' && why.test(line.why)));
+        await until(async () => lines.some((line) => line.level === 'error' && why.test(line.why)));
         // Several looks later it has still been said once. Files that are put one by one are wrong in two ways.
         await sleep(5 * POLL_MS);
         const said = lines.filter(({ level }) => level === 'error').map((line) => line.why);
@@ -371,9 +372,7 @@ describe('TLS', function () {
         expect(await echo(clientOf(running.host.address, trusting(authority.certFile)), name)).to.equal(name);
       }
       await put(other, files);
-      await becomes(
-        async () => (await serialAt(running.host.address, authority)) === (await serialIn(other)),
-      );
+      await until(async () => (await serialAt(running.host.address, authority)) === (await serialIn(other)));
     });
 
     it('follows a symbolic link that is led elsewhere, as Kubernetes does', async () => {
@@ -393,7 +392,7 @@ describe('TLS', function () {
       expect(await serialAt(running.host.address, authority)).to.equal(await serialIn(own));
       const next = await authority.issue();
       await lead('..second', next);
-      await becomes(async () => (await serialAt(running.host.address, authority)) === (await serialIn(next)));
+      await until(async () => (await serialAt(running.host.address, authority)) === (await serialIn(next)));
     });
 
     it('believes by the authorities of the moment when a channel connects again', async () => {
@@ -405,7 +404,7 @@ describe('TLS', function () {
       expect(await refusalOf(client)).to.equal(status.UNAVAILABLE);
       await copyFile(authority.certFile, caFile);
       await tls.reload();
-      await becomes(async () => (await echo(client, 'now').catch(() => '')) === 'now');
+      await until(async () => (await echo(client, 'now').catch(() => '')) === 'now');
     });
 
     it('looks at once when it is told to', async () => {
@@ -504,12 +503,4 @@ function sendAndHangUp(port: number, bytes: Buffer): Promise<void> {
     socket.resume();
     setTimeout(() => socket.destroy(), 200).unref();
   });
-}
-
-async function becomes(holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + CALL_TIMEOUT_MS;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error('it never did');
-    await sleep(POLL_MS);
-  }
 }
