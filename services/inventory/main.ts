@@ -58,7 +58,7 @@ async function main(config: Config): Promise<void> {
       guard.addService(server, InventoryServiceService, protoMetadata, createHandlers({ store, feed }));
     },
     serviceNames: [SERVICE_NAME],
-    readiness: { database: database.missing, revocations: () => guard.state().missing },
+    readiness: { database: database.missing, revocations: () => guard.state().staleReason },
   });
   guard.onStateChange(host.readinessChanged);
   database.onStateChange(host.readinessChanged);

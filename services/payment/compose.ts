@@ -110,7 +110,7 @@ export async function runPayment(config: Config, seams: Seams = {}): Promise<voi
     tls: tls.listener,
     addServices: (server) => guard.addService(server, PaymentServiceService, protoMetadata, handlers),
     serviceNames: [SERVICE_NAME],
-    readiness: { database: database.missing, revocations: () => guard.state().missing },
+    readiness: { database: database.missing, revocations: () => guard.state().staleReason },
   });
   guard.onStateChange(host.readinessChanged);
   database.onStateChange(host.readinessChanged);

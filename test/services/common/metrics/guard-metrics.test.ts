@@ -37,7 +37,7 @@ describe('metrics of a guard', () => {
       await call(echo, new Metadata());
       await call(echo, bearer(`${token}x`));
       issuer.revokeSession(String(claims['sid']));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       while (echo.guard.state().applied === 0n) await new Promise((resolve) => setTimeout(resolve, 2));
       await call(echo, bearer(token));
       const text = await metrics.registry.metrics();
