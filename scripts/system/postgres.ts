@@ -23,10 +23,10 @@ import type { PostgresBinaries } from './postgres-binaries.js';
 import { findPostgresBinaries } from './postgres-binaries.js';
 import type { EndingStep, LaunchedProcess, ProcessRegistry } from './processes.js';
 import { endProcess, launch, startTimeOf } from './processes.js';
+import { entrustFolder, releaseFolder } from './reaper-client.js';
 import { SystemError } from './system-error.js';
 import type { SystemUser } from './system-user.js';
 import { canUserEnter, ownerOf, postgresUser, ROOT_STATE_FOLDER } from './system-user.js';
-import { entrustFolder, releaseFolder } from './warden-client.js';
 
 const SUPERUSER = 'portcullis';
 const STATE_FILE = 'postgres.json';

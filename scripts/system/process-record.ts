@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import type { ProcessRegistry } from './processes.js';
 import { endProcess, isRunning } from './processes.js';
-import type { EntrustedProcess } from './warden-client.js';
+import type { EntrustedProcess } from './reaper-client.js';
 
 /**
  * Ends what an earlier start of the same folder left running: exactly those processes, told by number

@@ -7,8 +7,8 @@ import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { entrust, release } from './reaper-client.js';
 import { SystemError } from './system-error.js';
-import { entrust, release } from './warden-client.js';
 
 const POLL_MS = 20;
 const LOG_TAIL_BYTES = 4_000;

@@ -3,7 +3,7 @@
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { entrustFolder, releaseFolder } from './warden-client.js';
+import { entrustFolder, releaseFolder } from './reaper-client.js';
 
 /** A folder that is there until it is removed, or until our process has ended. */
 export interface TemporaryFolder {

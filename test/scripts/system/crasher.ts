@@ -2,7 +2,7 @@
 
 import pg from 'pg';
 import { startPostgres } from '../../../scripts/system/postgres.js';
-import { wardenPid } from '../../../scripts/system/warden-client.js';
+import { wardenPid } from '../../../scripts/system/reaper-client.js';
 
 const [dataDir] = process.argv.slice(2);
 if (dataDir === undefined) throw new TypeError('usage: crasher.ts <data folder>');

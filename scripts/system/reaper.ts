@@ -3,7 +3,7 @@
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { endProcess } from './processes.js';
-import type { EntrustedProcess, WardenMessage } from './warden-client.js';
+import type { EntrustedProcess, WardenMessage } from './reaper-client.js';
 
 const processes = new Map<number, EntrustedProcess>();
 const folders = new Set<string>();

@@ -56,7 +56,7 @@ function tell(message: WardenMessage): void {
  * by SIGKILL; a session of its own keeps the warden out of reach of what kills our process group.
  */
 function startWarden(): Writable {
-  const program = fileURLToPath(new URL('warden.ts', import.meta.url));
+  const program = fileURLToPath(new URL('reaper.ts', import.meta.url));
   const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
   const child = spawn(process.execPath, ['--import', loader, program], {
     stdio: ['pipe', 'ignore', 'ignore'],
