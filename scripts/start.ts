@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
 import type { Part } from './system/parts.js';
 import type { Progress, System } from './system/system.js';
-import { HANDED_ON_VARIABLES, startSystem } from './system/system.js';
+import { FORWARDED_VARIABLES, startSystem } from './system/system.js';
 import { SystemError } from './system/system-error.js';
 import { PORT_FLAGS, type PortFlags } from './system/system-ports.js';
 
@@ -26,7 +26,7 @@ const program = new Command('npm start --')
   .option('--free-ports', 'use free ports instead of the documented ones')
   .addHelpText(
     'after',
-    `\nVariables: ${[DATA_DIR_VARIABLE, 'DATABASE_URL', 'NATS_URL', 'NATS_SERVER_BIN', ...Object.keys(HANDED_ON_VARIABLES)].join(', ')}`,
+    `\nVariables: ${[DATA_DIR_VARIABLE, 'DATABASE_URL', 'NATS_URL', 'NATS_SERVER_BIN', ...Object.keys(FORWARDED_VARIABLES)].join(', ')}`,
   );
 for (const { flag, what, port } of PORT_FLAGS) {
   program.option(`${flag} <port>`, `port of ${what} (default: ${port})`, parsePort);
@@ -97,7 +97,7 @@ function stopWithNpm(stopping: AbortController): void {
 
 /** A misspelt variable would otherwise be without effect and without a word. */
 function refuseUnknownVariables(): void {
-  const known = [DATA_DIR_VARIABLE, ...Object.keys(HANDED_ON_VARIABLES)];
+  const known = [DATA_DIR_VARIABLE, ...Object.keys(FORWARDED_VARIABLES)];
   const unknown = Object.keys(process.env).filter((name) => name.startsWith(PREFIX) && !known.includes(name));
   if (unknown.length === 0) return;
   throw new SystemError(

@@ -11,7 +11,7 @@ import { InventoryServiceClient, ReservationState } from '../proto/gen/inventory
 import { PaymentServiceClient, PaymentState } from '../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient, RevokeWait } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Money } from '../proto/gen/portcullis/type/v1/money.js';
-import { ask, credentialsOf } from './system/calls.js';
+import { ask, tokenMetadata } from './system/calls.js';
 import type { UserName } from './system/secrets.js';
 import type { System } from './system/system.js';
 import { startSystem } from './system/system.js';
@@ -292,7 +292,7 @@ interface Watch {
 function watch(client: InventoryServiceClient, token: string): Watch {
   const stream: ClientReadableStream<WatchStockResponse> = client.watchStock(
     { skus: [SKU], resumeToken: '' },
-    credentialsOf({ token }),
+    tokenMetadata({ token }),
     { deadline: Date.now() + STREAM_TIMEOUT_MS },
   );
   const opened = new Promise<WatchStockResponse>((resolve, reject) => {

@@ -32,7 +32,7 @@ export async function ask<Request, Response>(
 ): Promise<Response> {
   const deadline = Date.now() + (options.timeoutMs ?? TIMEOUT_MS_DEFAULT);
   return await new Promise((resolve, reject) => {
-    method(request, credentialsOf(options), { deadline }, (error, response) => {
+    method(request, tokenMetadata(options), { deadline }, (error, response) => {
       if (error === null) resolve(response);
       else reject(error);
     });
@@ -40,7 +40,7 @@ export async function ask<Request, Response>(
 }
 
 /** The metadata that carry a token. */
-export function credentialsOf({ token }: AskOptions): Metadata {
+export function tokenMetadata({ token }: AskOptions): Metadata {
   const metadata = new Metadata();
   if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
   return metadata;

@@ -42,14 +42,14 @@ export interface DemoOptions {
  * Puts items into the stock and money into accounts, once for each set of databases. Every step
  * carries a request id of its own, so that an interrupted demo goes on where it was.
  */
-export async function makeDemo(options: DemoOptions): Promise<DemoAccounts> {
+export async function createDemoData(options: DemoOptions): Promise<DemoAccounts> {
   const done = await recordedDemo(options);
   if (done !== undefined) return done;
   const olga = await logIn(options, 'olga');
   const accounts = await Promise.all([
-    makeAccount(options, olga, 'alice'),
-    makeAccount(options, olga, 'bob'),
-    makeItems(options, olga),
+    createAccount(options, olga, 'alice'),
+    createAccount(options, olga, 'bob'),
+    createItems(options, olga),
   ]).then(([alice, bob]) => ({ alice, bob }));
   const draft = `${options.file}.${randomUUID()}`;
   await writeFile(draft, JSON.stringify({ databases: options.databases, accounts }), { mode: 0o600 });
@@ -75,7 +75,7 @@ async function logIn({ addresses, credentials, users }: DemoOptions, name: UserN
   }
 }
 
-async function makeItems({ addresses, credentials }: DemoOptions, token: string): Promise<void> {
+async function createItems({ addresses, credentials }: DemoOptions, token: string): Promise<void> {
   const client = new InventoryServiceClient(addresses.inventory, credentials);
   try {
     for (const { sku, name, minorUnits, onHand } of ITEMS) {
@@ -88,7 +88,7 @@ async function makeItems({ addresses, credentials }: DemoOptions, token: string)
   }
 }
 
-async function makeAccount(options: DemoOptions, operator: string, holder: AccountHolder): Promise<string> {
+async function createAccount(options: DemoOptions, operator: string, holder: AccountHolder): Promise<string> {
   const client = new PaymentServiceClient(options.addresses.payment, options.credentials);
   try {
     const token = await logIn(options, holder);

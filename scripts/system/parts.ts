@@ -31,7 +31,7 @@ export interface Part {
 }
 
 /** One of our services. */
-export interface Proc extends Part {
+export interface ServiceProcess extends Part {
   /** Where it serves gRPC, such as `127.0.0.1:50051`. */
   readonly address: string;
   /** Where it serves `/livez`, `/readyz` and `/metrics`. */
@@ -51,7 +51,7 @@ export interface ReadyOptions {
 }
 
 /** A service that has not been started yet. */
-export interface ProcOptions {
+export interface ServiceProcessOptions {
   readonly address: string;
   readonly opsAddress: string;
   /** The authority that its ops port is known by; HTTP when undefined. */
@@ -60,11 +60,11 @@ export interface ProcOptions {
 }
 
 /** Prepares a service; nothing is started before `launch`. */
-export function createProc(options: ProcOptions): Proc {
+export function createServiceProcess(options: ServiceProcessOptions): ServiceProcess {
   const { address, opsAddress, caFile } = options;
   const { name, logFile } = options.launch;
   let running: LaunchedProcess | undefined;
-  const proc: Proc = {
+  const proc: ServiceProcess = {
     name,
     address,
     opsAddress,
@@ -94,7 +94,7 @@ export function createProc(options: ProcOptions): Proc {
 }
 
 async function waitUntilReady(waiting: {
-  proc: Proc;
+  proc: ServiceProcess;
   process: LaunchedProcess;
   timeoutMs: number;
   signal: AbortSignal | undefined;
@@ -115,7 +115,7 @@ async function waitUntilReady(waiting: {
   }
 }
 
-async function failure(proc: Proc, process: LaunchedProcess, what: string): Promise<SystemError> {
+async function failure(proc: ServiceProcess, process: LaunchedProcess, what: string): Promise<SystemError> {
   return new SystemError(
     `${proc.name} ${what}. The end of its log, ${proc.logFile}:\n${await process.logTail()}`,
   );

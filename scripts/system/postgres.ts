@@ -23,7 +23,7 @@ import type { PostgresBinaries } from './postgres-binaries.js';
 import { findPostgresBinaries } from './postgres-binaries.js';
 import type { EndingStep, LaunchedProcess, ProcessRegistry } from './processes.js';
 import { endProcess, launch, startTimeOf } from './processes.js';
-import { entrustFolder, releaseFolder } from './reaper-client.js';
+import { unwatchFolder, watchFolder } from './reaper-client.js';
 import { SystemError } from './system-error.js';
 import type { SystemUser } from './system-user.js';
 import { canUserEnter, ownerOf, postgresUser, ROOT_STATE_FOLDER } from './system-user.js';
@@ -106,7 +106,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   const user = (await ownerOf(state.place)) ?? (await postgresUser());
   const binaries = await findPostgresBinaries(user);
   const cluster = join(state.place, CLUSTER_FOLDER);
-  if (ephemeral) entrustFolder(state.place);
+  if (ephemeral) watchFolder(state.place);
   await endSurvivor(cluster);
   if (options.port !== 0) {
     await assertPortFree(options.port, 'PostgreSQL', options.portFlag ?? 'another port');
@@ -147,7 +147,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
       await server.stop();
       await rm(state.place, { recursive: true, force: true });
       await rm(join(dataDir, STATE_FILE), { force: true });
-      releaseFolder(state.place);
+      unwatchFolder(state.place);
     },
   };
 }

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import type { ProcessRegistry } from './processes.js';
 import { endProcess, isRunning } from './processes.js';
-import type { EntrustedProcess } from './reaper-client.js';
+import type { WatchedProcess } from './reaper-client.js';
 
 /**
  * Ends what an earlier start of the same folder left running: exactly those processes, told by number
@@ -25,7 +25,7 @@ export async function endRecordedProcesses(file: string): Promise<number> {
 
 /** Keeps the record. Every change is written whole before the next one. */
 export function recordProcesses(file: string): ProcessRegistry {
-  const running = new Map<number, EntrustedProcess>();
+  const running = new Map<number, WatchedProcess>();
   let written = Promise.resolve();
   const write = async (): Promise<void> => {
     const draft = `${file}.${randomUUID()}`;
@@ -49,9 +49,9 @@ export function recordProcesses(file: string): ProcessRegistry {
 }
 
 /** A record that cannot be read was being written when the whole machine stopped, and all processes with it. */
-async function readRecord(file: string): Promise<EntrustedProcess[]> {
+async function readRecord(file: string): Promise<WatchedProcess[]> {
   try {
-    return JSON.parse(await readFile(file, 'utf8')) as EntrustedProcess[];
+    return JSON.parse(await readFile(file, 'utf8')) as WatchedProcess[];
   } catch {
     return [];
   }

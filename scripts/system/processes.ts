@@ -7,7 +7,7 @@ import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { entrust, release } from './reaper-client.js';
+import { unwatchProcess, watchProcess } from './reaper-client.js';
 import { SystemError } from './system-error.js';
 
 const POLL_MS = 20;
@@ -95,11 +95,11 @@ export async function launch(options: LaunchOptions): Promise<LaunchedProcess> {
     ...(options.user ?? {}),
   });
   const identity = await identityOfChild(child, options.name).finally(() => log.close());
-  entrust({ ...identity, ending });
+  watchProcess({ ...identity, ending });
   let outcome: string | undefined;
   const ended = endOf(child).then(async (text) => {
     outcome = text;
-    release(identity);
+    unwatchProcess(identity);
     await options.registry?.ended(identity);
     return text;
   });

@@ -7,14 +7,14 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { EndingStep, ProcessIdentity } from './processes.js';
 
 /** One line of what the launcher tells the warden. */
-export type WardenMessage =
-  | { readonly kind: 'entrust'; readonly process: EntrustedProcess }
+export type ReaperMessage =
+  | { readonly kind: 'entrust'; readonly process: WatchedProcess }
   | { readonly kind: 'release'; readonly process: ProcessIdentity }
   | { readonly kind: 'entrustFolder'; readonly path: string }
   | { readonly kind: 'releaseFolder'; readonly path: string };
 
 /** A process, and how it is to be ended. */
-export interface EntrustedProcess extends ProcessIdentity {
+export interface WatchedProcess extends ProcessIdentity {
   readonly ending: readonly EndingStep[];
 }
 
@@ -22,32 +22,32 @@ let pipe: Writable | undefined;
 let pid: number | undefined;
 
 /** The warden's process; `undefined` before there is anything to watch over. */
-export function wardenPid(): number | undefined {
+export function reaperPid(): number | undefined {
   return pid;
 }
 
 /** Has the warden end this process as soon as ours is gone, however it went. */
-export function entrust({ pid, startTime, ending }: EntrustedProcess): void {
-  tell({ kind: 'entrust', process: { pid, startTime, ending } });
+export function watchProcess({ pid, startTime, ending }: WatchedProcess): void {
+  sendMessage({ kind: 'entrust', process: { pid, startTime, ending } });
 }
 
 /** Tells the warden that this process has ended. */
-export function release({ pid, startTime }: ProcessIdentity): void {
-  tell({ kind: 'release', process: { pid, startTime } });
+export function unwatchProcess({ pid, startTime }: ProcessIdentity): void {
+  sendMessage({ kind: 'release', process: { pid, startTime } });
 }
 
 /** Has the warden remove this temporary folder, after the processes, as soon as our process is gone. */
-export function entrustFolder(path: string): void {
-  tell({ kind: 'entrustFolder', path });
+export function watchFolder(path: string): void {
+  sendMessage({ kind: 'entrustFolder', path });
 }
 
 /** Tells the warden that this folder has been removed, or is to stay. */
-export function releaseFolder(path: string): void {
-  tell({ kind: 'releaseFolder', path });
+export function unwatchFolder(path: string): void {
+  sendMessage({ kind: 'releaseFolder', path });
 }
 
-function tell(message: WardenMessage): void {
-  pipe ??= startWarden();
+function sendMessage(message: ReaperMessage): void {
+  pipe ??= startReaper();
   pipe.write(`${JSON.stringify(message)}\n`);
 }
 
@@ -55,7 +55,7 @@ function tell(message: WardenMessage): void {
  * The warden reads a pipe that only our process holds open. The kernel closes it when we die, even
  * by SIGKILL; a session of its own keeps the warden out of reach of what kills our process group.
  */
-function startWarden(): Writable {
+function startReaper(): Writable {
   const program = fileURLToPath(new URL('reaper.ts', import.meta.url));
   const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
   const child = spawn(process.execPath, ['--import', loader, program], {

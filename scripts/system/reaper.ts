@@ -3,13 +3,13 @@
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { endProcess } from './processes.js';
-import type { EntrustedProcess, WardenMessage } from './reaper-client.js';
+import type { ReaperMessage, WatchedProcess } from './reaper-client.js';
 
-const processes = new Map<number, EntrustedProcess>();
+const processes = new Map<number, WatchedProcess>();
 const folders = new Set<string>();
 
 for await (const line of createInterface({ input: process.stdin })) {
-  take(JSON.parse(line) as WardenMessage);
+  take(JSON.parse(line) as ReaperMessage);
 }
 // The last started depends on those before it, so it goes first.
 for (const entrusted of [...processes.values()].reverse()) {
@@ -17,7 +17,7 @@ for (const entrusted of [...processes.values()].reverse()) {
 }
 for (const folder of folders) await rm(folder, { recursive: true, force: true }).catch(() => undefined);
 
-function take(message: WardenMessage): void {
+function take(message: ReaperMessage): void {
   switch (message.kind) {
     case 'entrust':
       processes.set(message.process.pid, message.process);

@@ -4,12 +4,12 @@ import { mkdir, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
-import { type DemoAccounts, makeDemo } from './demo.js';
+import { createDemoData, type DemoAccounts } from './demo.js';
 import { lockFolder } from './folder-lock.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { NODE_ARGUMENTS } from './node-arguments.js';
-import { createProc, type Part, type Proc } from './parts.js';
+import { createServiceProcess, type Part, type ServiceProcess } from './parts.js';
 import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
 import type { ProcessRegistry } from './processes.js';
@@ -31,7 +31,7 @@ const INHERITED_VARIABLES = [
 ];
 
 /** Variables with our prefix that a start hands on to the services they are for. */
-export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
+export const FORWARDED_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
   PORTCULLIS_LOG_LEVEL: SERVICES,
   PORTCULLIS_DRAIN_SECONDS: SERVICES,
   PORTCULLIS_ACCESS_TOKEN_SECONDS: ['auth'],
@@ -100,11 +100,11 @@ export type LinkOf = (link: {
 
 /** A running system. */
 export interface System {
-  readonly auth: Proc;
+  readonly auth: ServiceProcess;
   /** A second process of auth on the same database, not started yet, if one was asked for. */
-  readonly authReplica: Proc | undefined;
-  readonly inventory: readonly [Proc, Proc];
-  readonly payment: Proc;
+  readonly authReplica: ServiceProcess | undefined;
+  readonly inventory: readonly [ServiceProcess, ServiceProcess];
+  readonly payment: ServiceProcess;
   /** `undefined` when NATS_URL names a server that is not ours. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
   /** The databases of stock and money, for whoever may do anything in them. */
@@ -195,7 +195,7 @@ async function startParts(starting: Starting): Promise<System> {
   const accounts = options.withoutDemo
     ? undefined
     : await timed(options, 'demo', 'items and accounts', () =>
-        makeDemo({
+        createDemoData({
           addresses: {
             auth: services.auth.address,
             inventory: services.inventory[0].address,
@@ -341,10 +341,10 @@ function partOf(name: string, current: () => Postgres | Nats, start: () => Promi
 }
 
 interface Services {
-  readonly auth: Proc;
-  readonly authReplica: Proc | undefined;
-  readonly inventory: readonly [Proc, Proc];
-  readonly payment: Proc;
+  readonly auth: ServiceProcess;
+  readonly authReplica: ServiceProcess | undefined;
+  readonly inventory: readonly [ServiceProcess, ServiceProcess];
+  readonly payment: ServiceProcess;
 }
 
 function createServices(all: {
@@ -369,11 +369,11 @@ function createServices(all: {
     port: number,
     own: NodeJS.ProcessEnv,
     script = join('services', service, 'main.ts'),
-  ): Proc => {
+  ): ServiceProcess => {
     const address = `127.0.0.1:${port}`;
     const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
     const environment = {
-      ...handedOn(options, service),
+      ...forwardedVariables(options, service),
       DATABASE_URL: database.url(databaseOf(service)),
       NATS_URL: brokerOf(name, service),
       PORTCULLIS_LISTEN: address,
@@ -383,7 +383,7 @@ function createServices(all: {
       ...(options.tls === undefined ? {} : tlsVariables(options.tls)),
       ...own,
     };
-    return createProc({
+    return createServiceProcess({
       address,
       opsAddress,
       caFile: options.tls?.caFile,
@@ -464,9 +464,9 @@ async function startServices({ options, undo }: Starting, services: Services): P
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
-function handedOn({ environment = {} }: SystemOptions, service: Service): NodeJS.ProcessEnv {
+function forwardedVariables({ environment = {} }: SystemOptions, service: Service): NodeJS.ProcessEnv {
   const inherited = INHERITED_VARIABLES.map((name) => [name, process.env[name]] as const);
-  const ours = Object.entries(HANDED_ON_VARIABLES)
+  const ours = Object.entries(FORWARDED_VARIABLES)
     .filter(([, services]) => services.includes(service))
     .map(([name]) => [name, environment[name]] as const);
   return Object.fromEntries([...inherited, ...ours].filter(([, value]) => value !== undefined));

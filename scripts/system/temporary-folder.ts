@@ -3,7 +3,7 @@
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { entrustFolder, releaseFolder } from './reaper-client.js';
+import { unwatchFolder, watchFolder } from './reaper-client.js';
 
 /** A folder that is there until it is removed, or until our process has ended. */
 export interface TemporaryFolder {
@@ -15,13 +15,13 @@ export interface TemporaryFolder {
 /** Makes a temporary folder; others may pass through it, as PostgreSQL's user must, but not list it. */
 export async function makeTemporaryFolder(): Promise<TemporaryFolder> {
   const path = await mkdtemp(join(tmpdir(), 'portcullis-'));
-  entrustFolder(path);
+  watchFolder(path);
   await chmod(path, 0o711);
   return {
     path,
     async remove() {
       await rm(path, { recursive: true, force: true });
-      releaseFolder(path);
+      unwatchFolder(path);
     },
   };
 }
