@@ -1,19 +1,19 @@
-/** The launcher's side of the warden, a process that ends what we started when we cannot do so ourselves. */
+/** The launcher's connection to the reaper, which cleans up after a launcher that was killed. */
 
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import type { Writable } from 'node:stream';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import type { EndingStep, ProcessIdentity } from './processes.js';
+import type { EndingStep, ProcessIdentity } from './process-identity.js';
 
-/** One line of what the launcher tells the warden. */
+/** One line that the launcher sends to the reaper. */
 export type ReaperMessage =
-  | { readonly kind: 'entrust'; readonly process: WatchedProcess }
-  | { readonly kind: 'release'; readonly process: ProcessIdentity }
-  | { readonly kind: 'entrustFolder'; readonly path: string }
-  | { readonly kind: 'releaseFolder'; readonly path: string };
+  | { readonly kind: 'watchProcess'; readonly process: WatchedProcess }
+  | { readonly kind: 'unwatchProcess'; readonly process: ProcessIdentity }
+  | { readonly kind: 'watchFolder'; readonly path: string }
+  | { readonly kind: 'unwatchFolder'; readonly path: string };
 
-/** A process, and how it is to be ended. */
+/** A process, and the signals that end it. */
 export interface WatchedProcess extends ProcessIdentity {
   readonly ending: readonly EndingStep[];
 }
@@ -21,29 +21,29 @@ export interface WatchedProcess extends ProcessIdentity {
 let pipe: Writable | undefined;
 let pid: number | undefined;
 
-/** The warden's process; `undefined` before there is anything to watch over. */
+/** The process number of the reaper; `undefined` before there is anything to clean up. */
 export function reaperPid(): number | undefined {
   return pid;
 }
 
-/** Has the warden end this process as soon as ours is gone, however it went. */
+/** Makes the reaper end this process as soon as the launcher is gone, even after SIGKILL. */
 export function watchProcess({ pid, startTime, ending }: WatchedProcess): void {
-  sendMessage({ kind: 'entrust', process: { pid, startTime, ending } });
+  sendMessage({ kind: 'watchProcess', process: { pid, startTime, ending } });
 }
 
-/** Tells the warden that this process has ended. */
+/** Reports to the reaper that this process has ended. */
 export function unwatchProcess({ pid, startTime }: ProcessIdentity): void {
-  sendMessage({ kind: 'release', process: { pid, startTime } });
+  sendMessage({ kind: 'unwatchProcess', process: { pid, startTime } });
 }
 
-/** Has the warden remove this temporary folder, after the processes, as soon as our process is gone. */
+/** Makes the reaper remove this temporary folder, after the processes, as soon as the launcher is gone. */
 export function watchFolder(path: string): void {
-  sendMessage({ kind: 'entrustFolder', path });
+  sendMessage({ kind: 'watchFolder', path });
 }
 
-/** Tells the warden that this folder has been removed, or is to stay. */
+/** Reports to the reaper that this folder was removed or must be kept. */
 export function unwatchFolder(path: string): void {
-  sendMessage({ kind: 'releaseFolder', path });
+  sendMessage({ kind: 'unwatchFolder', path });
 }
 
 function sendMessage(message: ReaperMessage): void {
@@ -52,8 +52,8 @@ function sendMessage(message: ReaperMessage): void {
 }
 
 /**
- * The warden reads a pipe that only our process holds open. The kernel closes it when we die, even
- * by SIGKILL; a session of its own keeps the warden out of reach of what kills our process group.
+ * The reaper reads a pipe that only the launcher holds open: the kernel closes it when the launcher dies, even by
+ * SIGKILL. A session of its own keeps the reaper alive when the launcher's process group is killed.
  */
 function startReaper(): Writable {
   const program = fileURLToPath(new URL('reaper.ts', import.meta.url));

@@ -1,4 +1,4 @@
-/** A program for tests: starts PostgreSQL, fills a table, and is killed in the worst way, its warden first. */
+/** A program for tests: starts PostgreSQL, fills a table, and kills its reaper and itself with SIGKILL. */
 
 import pg from 'pg';
 import { startPostgres } from '../../../scripts/system/postgres.js';
@@ -12,7 +12,7 @@ const client = new pg.Client({ connectionString: server.url('shop') });
 await client.connect();
 await client.query('CREATE TABLE kept AS SELECT 42 AS answer');
 process.stdout.write(`${server.pid}\n`, () => {
-  const warden = reaperPid();
-  if (warden !== undefined) process.kill(warden, 'SIGKILL');
+  const reaper = reaperPid();
+  if (reaper !== undefined) process.kill(reaper, 'SIGKILL');
   process.kill(process.pid, 'SIGKILL');
 });
