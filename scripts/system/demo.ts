@@ -1,4 +1,4 @@
-/** What the demo has in stock and in its accounts, put there through the services' own methods. */
+/** The demo's items and accounts, created through the services' own methods. */
 
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
@@ -20,27 +20,24 @@ const ITEMS = [
 
 const DEPOSITS = { alice: 50_000n, bob: 20_000n } as const;
 
-/** Who has an account in the demo. */
 export type AccountHolder = keyof typeof DEPOSITS;
 
-/** The accounts of the demo's customers. */
+/** The account id of each customer. */
 export type DemoAccounts = Readonly<Record<AccountHolder, string>>;
 
-/** Where the services are, who may log in, and which data they keep. */
 export interface DemoOptions {
   readonly addresses: { readonly auth: string; readonly inventory: string; readonly payment: string };
-  /** How they are reached. */
   readonly credentials: ChannelCredentials;
   readonly users: Readonly<Record<UserName, DemoUser>>;
-  /** Remembers what has been done. */
+  /** Records that the demo's data exist. */
   readonly file: string;
-  /** Tells the databases apart: in other ones, everything is done again. */
+  /** Identifies the databases; in other databases the data are created again. */
   readonly databases: string;
 }
 
 /**
- * Puts items into the stock and money into accounts, once for each set of databases. Every step
- * carries a request id of its own, so that an interrupted demo goes on where it was.
+ * Creates items and funded accounts, once for each set of databases. Each request has a fixed request id, so an
+ * interrupted run continues where it stopped.
  */
 export async function createDemoData(options: DemoOptions): Promise<DemoAccounts> {
   const done = await recordedDemo(options);
@@ -104,7 +101,7 @@ async function createAccount(options: DemoOptions, operator: string, holder: Acc
   }
 }
 
-/** Somebody else's item of that name is as good. */
+/** An item that already exists is accepted, whoever created it. */
 function allowExisting(error: ServiceError): void {
   if (error.code !== status.ALREADY_EXISTS) throw error;
 }
