@@ -9,7 +9,7 @@ import pg from 'pg';
 import { SystemError } from './system-error.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
-/** A checkout whose payment process died is under way for as long as it takes to come back. */
+/** A checkout whose payment process died stays open until that process is back. */
 const STATEMENT_TIMEOUT_MS = 300_000;
 
 /** One invariant, and the number of rows that violate it. */
