@@ -1,7 +1,7 @@
 /** The revocation log in PostgreSQL. */
 
 import type { Database, Sql } from '../../common/database/database.js';
-import type { PublishedKeys } from '../keys/keys.js';
+import type { PublishedKeys } from '../records/keys.js';
 import type {
   Appended,
   EntryKind,
@@ -13,9 +13,10 @@ import type {
   NewEntry,
   OpenedLog,
   PackedIds,
-} from './log.js';
+  RevocationRows,
+} from '../records/revocations.js';
 import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
-import type { LogReader, RevocationRows, RevocationStore } from './revocations.js';
+import type { LogReader, RevocationStore } from './revocations.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;

@@ -9,8 +9,7 @@ import {
   createAccountChanges,
 } from '../../../services/auth/accounts/account-changes.js';
 import { createPasswords, type Passwords } from '../../../services/auth/accounts/passwords.js';
-import type { Role } from '../../../services/auth/accounts/roles.js';
-import { createUsers, type User, type Users } from '../../../services/auth/accounts/users.js';
+import { createUsers, type Users } from '../../../services/auth/accounts/users.js';
 import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
 import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
@@ -24,10 +23,11 @@ import {
   type SigningAlgorithm,
 } from '../../../services/auth/keys/keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import type { LogBatch } from '../../../services/auth/records/revocations.js';
+import type { Role, User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
-import type { LogBatch } from '../../../services/auth/revocation/log.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import {

@@ -26,9 +26,9 @@ import {
   isDue,
   LIVE_KEYS_MAX,
   NEXT_PUBLISHED_SECONDS_MIN,
-  type RotationOutlook,
   untilKnownMs,
 } from '../../../../services/auth/keys/key-life.js';
+import type { RotationOutlook } from '../../../../services/auth/records/keys.js';
 import { enforcementBoundMs, KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
 import { bearer, ECHO, echoHandlers, echoSchema, Trace } from '../../../support/echo.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
