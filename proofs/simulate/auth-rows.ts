@@ -602,6 +602,7 @@ function publishOnce(keys: readonly StoredKey[]): PublishedKeys {
   return known;
 }
 
+/** Without the knowledge of epochs every other epoch is taken for one that is over. */
 function readerOf(world: World, { state, entries, keys, standings }: LogView): LogReader {
   return {
     state,
@@ -616,7 +617,7 @@ function readerOf(world: World, { state, entries, keys, standings }: LogView): L
       const known = new Map<string, EpochStanding>();
       for (const epoch of epochs) {
         const hex = epoch.toString('hex');
-        const standing = standings.get(hex);
+        const standing = world.without === 'known-epochs' ? 'OVER' : standings.get(hex);
         if (standing !== undefined) known.set(hex, standing);
       }
       return known;
