@@ -8,7 +8,7 @@ import {
   BroadcastReader,
 } from '../../../interceptors/src/revocation/broadcasts.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { hmacToken, TestKey, tokenEntry, userPayload } from '../tokens-support.js';
 import { broadcast } from './feed-support.js';
 

@@ -4,7 +4,7 @@ import { generateKeyPairSync, sign } from 'node:crypto';
 import { expect } from 'chai';
 import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
 import { KEYS_MAX, KeyRing, SIGNATURE_ALGORITHMS } from '../../../interceptors/src/token/key-ring.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { hmacToken, TestKey, userPayload } from '../tokens-support.js';
 
 async function verifies(ring: KeyRing, text: string): Promise<boolean> {

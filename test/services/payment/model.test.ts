@@ -5,6 +5,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import type { Checkout } from '../../../services/payment/checkout.js';
 import type { Payment } from '../../../services/payment/payments.js';
+import { codeOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
@@ -12,7 +13,6 @@ import {
   buyerOf,
   callerOf,
   checkoutOver,
-  codeOf,
   type Instance,
   olga,
   openInstance,
