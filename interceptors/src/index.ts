@@ -1,7 +1,19 @@
 /** The server door: what a guarded service needs. */
 
 export { type Clock, systemClock } from './clock.js';
-export { type ErrorCode, type FieldViolation, invalidField, ServiceError } from './errors.js';
+export {
+  type CodeOf,
+  declareErrors,
+  type ErrorClass,
+  type FieldViolation,
+  GuardError,
+  type GuardErrorCode,
+  invalidField,
+  type Reasons,
+  ServiceError,
+  type ServiceErrorOptions,
+  type StatusName,
+} from './errors.js';
 export type { GuardLog } from './log.js';
 export {
   REPORT_SUBJECT,

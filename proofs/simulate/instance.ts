@@ -243,7 +243,7 @@ export class Instance {
 
   #source(): RevocationSource {
     const { world, process } = this.#options;
-    this.#connectedTo = world.random.whole(0, 5);
+    this.#connectedTo = world.random.integer(0, 5);
     return {
       sync: async (request, signal) => {
         if (world.random.chance(0.03)) this.#connectedTo += 1;

@@ -102,6 +102,21 @@ describe('the documentation', () => {
     }
   });
 
+  it('names nothing in a source file that is not in it', async () => {
+    const page = 'docs/architecture.md';
+    const text = await read(page);
+    const besideLink = [...text.matchAll(/\]\(([^)]+\.(?:ts|proto))\), `([^`]+)`/g)];
+    const asLink = [...text.matchAll(/\[`(?:\w+\.)?(\w+)`\]\(([^)]+\.ts)\)/g)];
+    const named = [
+      ...besideLink.map(([, target = '', name = '']) => ({ target, name })),
+      ...asLink.map(([, name = '', target = '']) => ({ target, name })),
+    ].filter(({ name }) => name !== 'ts');
+    expect(named).to.have.length.of.at.least(8);
+    for (const { target, name } of named) {
+      expect(await read(join(dirname(page), target)), target).to.include(name);
+    }
+  });
+
   it('links to no heading that is not there', async () => {
     for (const page of await pages()) {
       const links = [...(await read(page)).matchAll(/\]\(([^)#:]*)#([^)]+)\)/g)];
@@ -138,7 +153,7 @@ async function variablesOf(service: string): Promise<string[]> {
 async function pages(): Promise<string[]> {
   const docs = await readdir(join(ROOT, 'docs'), { recursive: true });
   return [
-    ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md'],
+    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md'],
     ...docs.filter((path) => path.endsWith('.md')).map((path) => join('docs', path)),
   ];
 }

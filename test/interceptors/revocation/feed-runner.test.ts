@@ -302,7 +302,11 @@ describe('a feed runner', () => {
   it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
     await hydrate();
     runner.askNow();
-    const error = new ServiceError('LOG_CHANGED', 'the log is not the one that was followed');
+    const error = new ServiceError(
+      'LOG_CHANGED',
+      'FAILED_PRECONDITION',
+      'the log is not the one that was followed',
+    );
     (await source.question(2)).fail(received(error));
     await settled();
     expect([runner.isCurrent(), runner.missing]).to.deep.equal([true, '']);

@@ -1,8 +1,9 @@
 /** Opening accounts, putting money in, and reading what moved. */
+
 import { randomUUID } from 'node:crypto';
-import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
+import { PaymentError } from '../../../services/payment/errors.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { accountWith, breachesIn, callerOf, type Instance, olga, openInstance } from './instance.js';
@@ -155,7 +156,7 @@ describe('accounts of payment', () => {
       const revoked = callerOf('olga', {
         isOperator: true,
         stillAllowed: () => {
-          throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+          throw new PaymentError('TOKEN_REVOKED', 'the token was revoked');
         },
       });
       const request = { accountId, amount: euros(1n), requestId: 'revoked' };
@@ -170,7 +171,7 @@ describe('accounts of payment', () => {
       const fading = callerOf('olga', {
         stillAllowed: () => {
           const ms = reliance.shift();
-          if (ms === undefined) throw new ServiceError('REVOCATION_STATE_STALE', 'the list is stale');
+          if (ms === undefined) throw new PaymentError('REVOCATION_STATE_STALE', 'the list is stale');
           return ms;
         },
       });

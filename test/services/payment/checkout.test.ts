@@ -1,9 +1,10 @@
 /** Buying: what a buyer is told, and that there is never a charge without goods nor goods without a charge. */
+
 import { randomUUID } from 'node:crypto';
-import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Buyer, Checkout, CheckoutStore } from '../../../services/payment/checkout.js';
+import { PaymentError } from '../../../services/payment/errors.js';
 import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -331,7 +332,7 @@ describe('checkout', () => {
       const scenery = await scene();
       const confused: Settlement = {
         settle: async () => {
-          throw new ServiceError('NOT_FOUND', 'there is no such reservation');
+          throw new PaymentError('NOT_FOUND', 'there is no such reservation');
         },
       };
       const requestId = randomUUID();
@@ -362,7 +363,7 @@ describe('checkout', () => {
         revoked = kind === 'revoked';
       };
       const stillAllowed = () => {
-        if (revoked) throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+        if (revoked) throw new PaymentError('TOKEN_REVOKED', 'the token was revoked');
         return 1_000;
       };
       return { ...scenery, buyer: { ...scenery.buyer, signal: gone.signal, stillAllowed } };
@@ -409,7 +410,7 @@ describe('checkout', () => {
       const scenery = await scene();
       const stillAllowed = () => {
         if (!scenery.warehouse.asked.includes('commit')) return 1_000;
-        throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+        throw new PaymentError('TOKEN_REVOKED', 'the token was revoked');
       };
       const payment = await buy({ ...scenery, buyer: { ...scenery.buyer, stillAllowed } });
       expect(payment.state).to.equal('CAPTURED');

@@ -1,9 +1,11 @@
 /** Cancelling payments that are under way, and refunding captured ones: who may, how much, and what the books say. */
+
 import { randomUUID } from 'node:crypto';
-import { ServiceError } from '@portcullis/guard/errors';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Buyer } from '../../../services/payment/checkout.js';
+import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -158,7 +160,7 @@ describe('reversals of payments', () => {
       const scenery = await scene();
       const { paymentId } = await buy(scenery);
       const stillAllowed = () => {
-        throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+        throw new PaymentError('TOKEN_REVOKED', 'the token was revoked');
       };
       const request = { paymentId, amount: undefined, reason: '', requestId: randomUUID() };
       const revoked = callerOf('olga', { isOperator: true, stillAllowed });

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import pg from 'pg';
+import { AuthError } from '../../../../services/auth/errors.js';
 import { INSTANCES_MAX } from '../../../../services/auth/revocation/instances.js';
 import {
   clientRevocation,
@@ -76,7 +77,7 @@ describe('revoking', () => {
     log = await openTestLog({
       tokenIdOf: async (token) => {
         if (token === 'ours') return '0190b5a4-7c3e-7d1a-8f00-00112233aabb';
-        throw new ServiceError(token === 'late' ? 'TOKEN_EXPIRED' : 'TOKEN_INVALID', 'the token is not good');
+        throw new AuthError(token === 'late' ? 'TOKEN_EXPIRED' : 'TOKEN_INVALID', 'the token is not good');
       },
     });
   });

@@ -1,7 +1,6 @@
 /** Tests of the tokens that clients get for themselves, against PostgreSQL. */
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
-import type { ErrorCode } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
 import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/clients/clients.js';
@@ -61,7 +60,7 @@ describe('service tokens', () => {
     const { token } = await issue(auth, client, await signAssertion(client), narrow);
     expect(claimsOf(token).aud).to.deep.equal(['auth']);
     expect(claimsOf(token)['scope']).to.equal('auth.sync');
-    const wide: readonly [{ audiences?: string[]; scopes?: string[] }, ErrorCode][] = [
+    const wide: readonly [{ audiences?: string[]; scopes?: string[] }, string][] = [
       [{ audiences: ['payment'] }, 'AUDIENCE_NOT_ALLOWED'],
       [{ scopes: ['auth.sync', 'auth.revoke'] }, 'SCOPE_MISSING'],
       [{ scopes: ['Auth.Sync'] }, 'FIELD_INVALID'],

@@ -21,6 +21,7 @@ import {
   violatedConstraint,
 } from '../../../../services/common/database/database.js';
 import { beginWith } from '../../../../services/common/database/database-begin.js';
+import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { rejectionOf } from '../../../support/outcomes.js';
 import { freshDatabase } from '../../../support/postgres.js';
@@ -118,7 +119,7 @@ describe('database', () => {
     });
 
     it('leaves nothing behind when the work throws, and throws the same', async () => {
-      const thrown = new ServiceError('NOT_FOUND', 'no such thing');
+      const thrown = new CommonError('NOT_FOUND', 'no such thing');
       const error = await rejectionOf(
         database.transaction(async (sql) => {
           await sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);

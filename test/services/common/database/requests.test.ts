@@ -17,6 +17,7 @@ import {
   REQUEST_ID_CHARACTERS_MAX,
   type RequestIdentity,
 } from '../../../../services/common/database/requests.js';
+import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
@@ -105,9 +106,9 @@ describe('a request', () => {
 
   it('may be tried again after it failed', async () => {
     const failing = database.transaction((sql) =>
-      oncePerRequest(sql, REQUEST, () => Promise.reject(new ServiceError('INSUFFICIENT_STOCK', 'none left'))),
+      oncePerRequest(sql, REQUEST, () => Promise.reject(new CommonError('RATE_LIMITED', 'too many'))),
     );
-    expect(await codeOf(failing)).to.equal('INSUFFICIENT_STOCK');
+    expect(await codeOf(failing)).to.equal('RATE_LIMITED');
     expect(await send(REQUEST, 'now')).to.equal('now');
   });
 

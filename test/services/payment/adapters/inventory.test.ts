@@ -1,4 +1,5 @@
 /** Calling inventory over real sockets, on behalf of the user whose call is served. */
+
 import {
   type Deadline,
   credentials as grpcCredentials,
@@ -7,7 +8,7 @@ import {
   ServerCredentials,
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
-import { ServiceError, unary } from '@portcullis/guard';
+import { unary } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
@@ -21,6 +22,7 @@ import {
   type InventoryConnection,
   type ServedCall,
 } from '../../../../services/payment/adapters/inventory.js';
+import { PaymentError } from '../../../../services/payment/errors.js';
 import { serviceErrorOf } from '../../../support/outcomes.js';
 
 type Handle = (call: ServerUnaryCall<unknown, unknown>) => Promise<void> | void;
@@ -185,7 +187,7 @@ describe('inventory as payment calls it', () => {
     it(`passes ${code} on`, async () => {
       eachPeer((peer) => {
         peer.handle = () => {
-          throw new ServiceError(code, 'because');
+          throw new PaymentError(code, 'because');
         };
       });
       const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
@@ -197,7 +199,7 @@ describe('inventory as payment calls it', () => {
     const violations = [{ field: 'lines[0].sku', description: 'must be an item' }];
     eachPeer((peer) => {
       peer.handle = () => {
-        throw new ServiceError('FIELD_INVALID', 'bad', { violations });
+        throw new PaymentError('FIELD_INVALID', 'bad', { violations });
       };
     });
     const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
@@ -207,9 +209,9 @@ describe('inventory as payment calls it', () => {
 
   for (const [what, thrown] of [
     ['an unknown fault', new Error('a bug')],
-    ['a revoked token', new ServiceError('TOKEN_REVOKED', 'revoked')],
-    ['a token without the scope', new ServiceError('SCOPE_MISSING', 'no')],
-    ['a request that still runs', new ServiceError('REQUEST_IN_PROGRESS', 'wait')],
+    ['a revoked token', new PaymentError('TOKEN_REVOKED', 'revoked')],
+    ['a token without the scope', new PaymentError('SCOPE_MISSING', 'no')],
+    ['a request that still runs', new PaymentError('REQUEST_IN_PROGRESS', 'wait')],
   ] as const) {
     it(`says DEPENDENCY_UNAVAILABLE for ${what}: it leaves open what has happened`, async () => {
       eachPeer((peer) => {
