@@ -1,7 +1,6 @@
 /** Revoking, and following the log, against a real PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
-import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import pg from 'pg';
 import { AuthError } from '../../../../services/auth/errors.js';
