@@ -11,7 +11,7 @@ import {
 } from '@grpc/grpc-js';
 import type { Guard } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
-import { KEYS_MAX } from '@portcullis/guard/internal';
+import { KEYS_MAX } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import {
