@@ -4,9 +4,10 @@
  * them is not its business.
  */
 
-import { ServiceError } from '@portcullis/guard/errors';
+import type { ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../../services/auth/errors.js';
+import type { Random } from '../shared/random.js';
 import { connectionLost, type Network } from './network.js';
-import type { Random } from './random.js';
 import { MachineClock, Process, type Scheduler } from './time.js';
 
 /** Longest wait for a lock, and longest silence of a transaction, in milliseconds. */
@@ -373,5 +374,5 @@ export class Cluster {
 
 /** What a client is told when the database cannot do it now. */
 export function unavailable(message: string): ServiceError {
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', message);
+  return new AuthError('DEPENDENCY_UNAVAILABLE', message);
 }

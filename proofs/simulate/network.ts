@@ -1,7 +1,8 @@
 /** The network: every way from one place to another loses, delays, repeats and reorders on its own. */
 
-import { ServiceError } from '@portcullis/guard/errors';
-import type { Random } from './random.js';
+import type { ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../../services/auth/errors.js';
+import type { Random } from '../shared/random.js';
 import type { Process, Scheduler } from './time.js';
 
 /** After this time a connection that says nothing is given up: HTTP/2 keepalive, in milliseconds. */
@@ -92,7 +93,7 @@ export class Network {
     }
     let link = links.get(to);
     if (link === undefined) {
-      link = new Link(this.#scheduler, this.#random, this.#random.between(0.2, 4));
+      link = new Link(this.#scheduler, this.#random, this.#random.real(0.2, 4));
       links.set(to, link);
     }
     return link;
@@ -132,5 +133,5 @@ export class Network {
 
 /** What a caller is told whose connection has gone: the work may have been done or not. */
 export function connectionLost(): ServiceError {
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', 'the connection was lost');
+  return new AuthError('DEPENDENCY_UNAVAILABLE', 'the connection was lost');
 }

@@ -10,7 +10,7 @@
  */
 
 import type { Clock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
+import { InventoryError } from './errors.js';
 
 /** Without a hint the database is asked this often. */
 export const POLL_INTERVAL_MS = 1_000;
@@ -113,7 +113,7 @@ export function createChangeFeed(deps: ChangeFeedDeps): ChangeFeed {
 
   return {
     attach: () => {
-      if (isClosed) throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'this instance is stopping');
+      if (isClosed) throw new InventoryError('DEPENDENCY_UNAVAILABLE', 'this instance is stopping');
       readers += 1;
       run ??= startRun(deps, waiting, pause);
       let isAttached = true;
@@ -222,7 +222,9 @@ function settleReached(waiting: ReadonlySet<Waiting>, position: bigint | undefin
 }
 
 function failAll(waiting: ReadonlySet<Waiting>, cause: unknown): void {
-  const error = new ServiceError('DEPENDENCY_UNAVAILABLE', 'changes of stock cannot be read now', { cause });
+  const error = new InventoryError('DEPENDENCY_UNAVAILABLE', 'changes of stock cannot be read now', {
+    cause,
+  });
   for (const reader of [...waiting]) reader.reject(error);
 }
 

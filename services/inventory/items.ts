@@ -1,6 +1,7 @@
 /** The catalogue: items are created, read, and their stock on hand is adjusted. */
 
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { InventoryError } from './errors.js';
 import {
   type Actor,
   type Caller,
@@ -119,7 +120,7 @@ export async function createItem(deps: ItemDeps, caller: Caller, request: Create
   const payload = payloadOf(sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand);
   return deps.store.changeItemsOnce({ subject, method: 'CreateItem', requestId, payload }, async (items) => {
     const created = await items.insertItem({ sku, name, unitPrice, onHand, actor: caller });
-    if (created === undefined) throw new ServiceError('ALREADY_EXISTS', `there is an item ${sku} already`);
+    if (created === undefined) throw new InventoryError('ALREADY_EXISTS', `there is an item ${sku} already`);
     return created;
   });
 }
@@ -196,7 +197,7 @@ export async function adjustStock(
 
 /** NOT_FOUND for an item. */
 export function unknownItem(sku: string): ServiceError {
-  return new ServiceError('NOT_FOUND', `there is no item ${sku}`);
+  return new InventoryError('NOT_FOUND', `there is no item ${sku}`);
 }
 
 function checkAdjustment({ sku, onHand, reserved }: Item, delta: bigint): void {
@@ -205,6 +206,6 @@ function checkAdjustment({ sku, onHand, reserved }: Item, delta: bigint): void {
   }
   if (onHand + delta < reserved) {
     const free = onHand - reserved;
-    throw new ServiceError('INSUFFICIENT_STOCK', `only ${free} units of ${sku} are not reserved`);
+    throw new InventoryError('INSUFFICIENT_STOCK', `only ${free} units of ${sku} are not reserved`);
   }
 }

@@ -1,6 +1,7 @@
 /** Units set aside for a user: reserved all lines or none, then committed, released or expired exactly once. */
 
 import { ServiceError } from '@portcullis/guard/errors';
+import { InventoryError } from './errors.js';
 import { unknownItem } from './items.js';
 import {
   type Actor,
@@ -355,7 +356,7 @@ function checkAvailable(lines: readonly OrderLine[], items: ReadonlyMap<string, 
     return quantity > free ? [`${free} of ${sku}`] : [];
   });
   if (missing.length === 0) return;
-  throw new ServiceError('INSUFFICIENT_STOCK', `not enough in stock: there are ${missing.join(', ')}`);
+  throw new InventoryError('INSUFFICIENT_STOCK', `not enough in stock: there are ${missing.join(', ')}`);
 }
 
 function microsecondsOf(timeToLive: TimeToLive | undefined): bigint {
@@ -390,9 +391,10 @@ async function end(
     return await endLocked(reservations, found, state, caller);
   });
   if (ended.state === state) return ended;
-  if (ended.state === 'EXPIRED') throw new ServiceError('RESERVATION_EXPIRED', 'the reservation has expired');
+  if (ended.state === 'EXPIRED')
+    throw new InventoryError('RESERVATION_EXPIRED', 'the reservation has expired');
   const description = ended.state === 'COMMITTED' ? 'committed' : 'released';
-  throw new ServiceError('RESERVATION_NOT_ACTIVE', `the reservation was ${description} before`);
+  throw new InventoryError('RESERVATION_NOT_ACTIVE', `the reservation was ${description} before`);
 }
 
 /** Ends a reservation whose row is locked, unless it has ended before or its time is up. */
@@ -448,7 +450,7 @@ function isOwn(reservation: Reservation, caller: Caller): boolean {
 
 /** One answer for a missing and a foreign reservation, so that ids cannot be tried out. */
 function unknownReservation(): ServiceError {
-  return new ServiceError('NOT_FOUND', 'there is no such reservation');
+  return new InventoryError('NOT_FOUND', 'there is no such reservation');
 }
 
 function plain({

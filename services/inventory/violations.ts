@@ -1,6 +1,7 @@
 /** What is wrong with a request, collected so that its caller learns of everything at once. */
 
-import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+import type { FieldViolation } from '@portcullis/guard/errors';
+import { InventoryError } from './errors.js';
 import type { Money } from './stock.js';
 
 /** Violations reported at most: they travel in trailers, whose size peers limit. */
@@ -83,7 +84,7 @@ export class Violations {
     const [first, ...more] = this.#found;
     if (first === undefined) return;
     const others = more.length === 0 ? '' : ` (and ${more.length} more)`;
-    throw new ServiceError('FIELD_INVALID', `${first.field} ${first.description}${others}`, {
+    throw new InventoryError('FIELD_INVALID', `${first.field} ${first.description}${others}`, {
       violations: this.#found.slice(0, VIOLATIONS_MAX),
     });
   }

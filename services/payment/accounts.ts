@@ -1,7 +1,9 @@
 /** Accounts: opening them, putting money in, and reading what moved. */
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import type { Caller } from './caller.js';
+import { PaymentError } from './errors.js';
 import { checkAmount, checkCurrency, checkId, checkRequestId, requireValid } from './fields.js';
 import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
 
@@ -84,7 +86,7 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
       return await store.once(request, caller.stillAllowed, async (books) => {
         const account = await books.openAccount(caller.subject, currencyCode);
         if (account !== undefined) return account;
-        throw new ServiceError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
+        throw new PaymentError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
       });
     },
 
@@ -117,7 +119,7 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
 
 /** NOT_FOUND, in the same words whether the account is missing or somebody else's. */
 export function accountNotFound(): ServiceError {
-  return new ServiceError('NOT_FOUND', 'there is no such account');
+  return new PaymentError('NOT_FOUND', 'there is no such account');
 }
 
 async function visibleAccount(store: AccountsStore, accountId: string, caller: Caller): Promise<Account> {

@@ -10,13 +10,15 @@
  * answer decides: goods handed out are paid for from money that is held already, so the capture cannot fail; goods
  * not handed out release the money. While the answer is missing, nothing is undone.
  */
+
 import { createHash, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '@portcullis/guard/clock';
-import { type ErrorCode, type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX } from '../common/money.js';
 import { accountNotFound } from './accounts.js';
 import type { Caller } from './caller.js';
+import { PaymentError, type PaymentErrorCode } from './errors.js';
 import { checkId, checkLines, checkRequestId, type OrderLine, requireValid } from './fields.js';
 import type { Authoriser, Inventory, Reservation, Settlement } from './inventory.js';
 import { type Books, captureTransfer } from './ledger.js';
@@ -179,12 +181,21 @@ export function isUndoable({ step }: Saga): boolean {
 }
 
 /** Failures that say something about the order: the same request gets the same answer for ever. */
-const ABOUT_THE_ORDER: ReadonlySet<ErrorCode> = new Set([
+const ORDER_REASONS = [
   'FIELD_INVALID',
   'NOT_FOUND',
   'INSUFFICIENT_STOCK',
   'INSUFFICIENT_FUNDS',
-]);
+] as const satisfies readonly PaymentErrorCode[];
+
+const ABOUT_THE_ORDER: ReadonlySet<string> = new Set(ORDER_REASONS);
+
+/** What a payment that failed answers with, whenever it is asked about. */
+const FINAL_REASONS = [
+  ...ORDER_REASONS,
+  'RESERVATION_EXPIRED',
+  'PAYMENT_CANCELLED',
+] as const satisfies readonly PaymentErrorCode[];
 
 /** The saga over a store. */
 export function createCheckout(deps: CheckoutDeps): Checkout {
@@ -281,7 +292,7 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
       const account = await books.lockAccount(accountId);
       if (account === undefined) throw accountNotFound();
       if (account.balance - account.held < amount) {
-        throw new ServiceError('INSUFFICIENT_FUNDS', 'the account does not have enough money available');
+        throw new PaymentError('INSUFFICIENT_FUNDS', 'the account does not have enough money available');
       }
       await books.hold(paymentId, accountId, amount);
       return { step: 'held' };
@@ -409,9 +420,13 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
 }
 
 /** The buyer's call ended before the goods were handed out. */
-class CheckoutCancelled extends ServiceError {
+class CheckoutCancelled extends ServiceError<'DEPENDENCY_UNAVAILABLE'> {
   constructor() {
-    super('DEPENDENCY_UNAVAILABLE', 'the call ended before the purchase was decided; nothing was charged');
+    super(
+      'DEPENDENCY_UNAVAILABLE',
+      'UNAVAILABLE',
+      'the call ended before the purchase was decided; nothing was charged',
+    );
     this.name = 'CheckoutCancelled';
   }
 }
@@ -467,13 +482,13 @@ function priceOf(
   const [first] = violations;
   if (first !== undefined) {
     const message = `${first.field} ${first.description}`;
-    return { fault: new ServiceError('FIELD_INVALID', message, { violations }) };
+    return { fault: new PaymentError('FIELD_INVALID', message, { violations }) };
   }
   const amount = reservation.lines.reduce((sum, line) => sum + line.quantity * line.unitPrice.minorUnits, 0n);
   if (amount <= MINOR_UNITS_MAX) return { amount };
   const tooMuch = { field: 'lines', description: 'must not cost more than an int64 of minor units' };
   const message = `${tooMuch.field} ${tooMuch.description}`;
-  return { fault: new ServiceError('FIELD_INVALID', message, { violations: [tooMuch] }) };
+  return { fault: new PaymentError('FIELD_INVALID', message, { violations: [tooMuch] }) };
 }
 
 /** Why the purchase really failed: a buyer who was revoked, or has gone, makes others stop answering. */
@@ -497,24 +512,23 @@ function failureOf(error: ServiceError): Failure {
 function errorOf({ failure }: Saga): ServiceError {
   if (failure === undefined) throw new TypeError('a payment that failed has a failure');
   const { reason, message, violations } = failure;
-  const codes: readonly ErrorCode[] = [...ABOUT_THE_ORDER, 'RESERVATION_EXPIRED', 'PAYMENT_CANCELLED'];
-  const code = codes.find((known) => known === reason) ?? 'DEPENDENCY_UNAVAILABLE';
-  return new ServiceError(code, message, { violations });
+  const code = FINAL_REASONS.find((known) => known === reason) ?? 'DEPENDENCY_UNAVAILABLE';
+  return new PaymentError(code, message, { violations });
 }
 
 function unknownOutcome(cause: unknown): ServiceError {
   const message = 'it is not known yet whether the goods were handed out; ask again with the same request_id';
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', message, { cause, retryAfterMs: 1_000 });
+  return new PaymentError('DEPENDENCY_UNAVAILABLE', message, { cause, retryAfterMs: 1_000 });
 }
 
 function reused(): ServiceError {
   const violation = { field: 'request_id', description: 'was used before with another request' };
   const message = `${violation.field} ${violation.description}`;
-  return new ServiceError('REQUEST_ID_REUSED', message, { violations: [violation] });
+  return new PaymentError('REQUEST_ID_REUSED', message, { violations: [violation] });
 }
 
 function inProgress(): ServiceError {
-  return new ServiceError('REQUEST_IN_PROGRESS', 'the same request is being carried out', {
+  return new PaymentError('REQUEST_IN_PROGRESS', 'the same request is being carried out', {
     retryAfterMs: 500,
   });
 }

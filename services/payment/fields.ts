@@ -1,6 +1,8 @@
 /** Checks of request fields that tell of all faults together. */
-import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+
+import type { FieldViolation } from '@portcullis/guard/errors';
 import { isCurrency, type Money } from '../common/money.js';
+import { PaymentError } from './errors.js';
 
 /** Characters of a `request_id` at most. */
 export const REQUEST_ID_CHARACTERS_MAX = 255;
@@ -35,7 +37,7 @@ export function requireValid(...checks: readonly Violations[]): void {
   if (violations.length === 0) return;
   const [first] = violations;
   const others = violations.length === 1 ? '' : ` (and ${violations.length - 1} more)`;
-  throw new ServiceError('FIELD_INVALID', `${first?.field} ${first?.description}${others}`, {
+  throw new PaymentError('FIELD_INVALID', `${first?.field} ${first?.description}${others}`, {
     violations: violations.slice(0, VIOLATIONS_MAX),
   });
 }

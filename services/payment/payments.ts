@@ -1,8 +1,10 @@
 /** Payments: what they are, how far they have come, and reading them. */
-import { ServiceError } from '@portcullis/guard/errors';
+
+import type { ServiceError } from '@portcullis/guard/errors';
 import type { Money } from '../common/money.js';
 import type { PageRequest } from './accounts.js';
 import type { Caller } from './caller.js';
+import { PaymentError } from './errors.js';
 import { checkId, type OrderLine, requireValid } from './fields.js';
 
 /** How far a payment has come, as its owner sees it. */
@@ -59,7 +61,7 @@ export interface Payments {
 
 /** NOT_FOUND, in the same words whether the payment is missing or somebody else's. */
 export function paymentNotFound(): ServiceError {
-  return new ServiceError('NOT_FOUND', 'there is no such payment');
+  return new PaymentError('NOT_FOUND', 'there is no such payment');
 }
 
 /** The payments that a store keeps. */

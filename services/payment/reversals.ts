@@ -4,12 +4,14 @@
  * A cancellation takes the payment from whoever works on it, in one transaction with giving the money free; it comes
  * too late once the goods may have left. A refund is a transfer of its own, so the books show both ways.
  */
+
 import { randomUUID } from 'node:crypto';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { accountNotFound, type OnceRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { type Change, type Failure, isUndoable, type Saga } from './checkout.js';
+import { PaymentError } from './errors.js';
 import { checkAmount, checkId, checkReason, checkRequestId, requireValid } from './fields.js';
 import { type Books, refundTransfer } from './ledger.js';
 import { type Payment, paymentNotFound } from './payments.js';
@@ -128,7 +130,7 @@ async function decideToCancel(
 ): Promise<Saga> {
   if (!isUndoable(found)) {
     const message = 'the goods may have left; what was paid can be refunded';
-    throw new ServiceError('PAYMENT_NOT_CANCELLABLE', message);
+    throw new PaymentError('PAYMENT_NOT_CANCELLABLE', message);
   }
   await books.dropHold(found.paymentId);
   return await seize(found.paymentId, randomUUID(), { step: 'undoing', failure: CANCELLED }, leaseMs);
@@ -140,7 +142,7 @@ async function giveBack(
   { amount, reason, actorId }: { amount: Money | undefined; reason: string; actorId: string },
 ): Promise<Payment> {
   if (state !== 'CAPTURED' || paid === undefined) {
-    throw new ServiceError('PAYMENT_NOT_CAPTURED', 'there is nothing to refund: the payment is not captured');
+    throw new PaymentError('PAYMENT_NOT_CAPTURED', 'there is nothing to refund: the payment is not captured');
   }
   const { currencyCode } = paid;
   if (amount !== undefined && amount.currencyCode !== currencyCode) {
@@ -149,7 +151,7 @@ async function giveBack(
   const left = paid.minorUnits - (refunded?.minorUnits ?? 0n);
   const minorUnits = amount?.minorUnits ?? left;
   if (minorUnits > left || left === 0n) {
-    throw new ServiceError(
+    throw new PaymentError(
       'REFUND_EXCEEDS_PAYMENT',
       `of this payment ${left} ${currencyCode} are left to refund`,
     );

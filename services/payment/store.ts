@@ -1,13 +1,15 @@
 /** The books in PostgreSQL. What must always be true of them is enforced by the schema; see the migrations. */
+
 import { randomUUID } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
+import type { FieldViolation } from '@portcullis/guard/errors';
 import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import type { AccountsStore } from './accounts.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
+import { PaymentError } from './errors.js';
 import type { OrderLine } from './fields.js';
 import type { Account, Books, EntryKind, LedgerEntry, Transfer } from './ledger.js';
 import type { Payment, PaymentState, PaymentsStore } from './payments.js';
@@ -298,7 +300,7 @@ async function lockSaga(sql: Sql, { paymentId, worker }: Saga, from: readonly St
     [paymentId, worker, from],
   );
   if (rowCount === 1) return;
-  throw new ServiceError('REQUEST_IN_PROGRESS', 'the payment is being worked on elsewhere', {
+  throw new PaymentError('REQUEST_IN_PROGRESS', 'the payment is being worked on elsewhere', {
     retryAfterMs: 500,
   });
 }

@@ -18,7 +18,7 @@ const START_VARIABLES = ['PORTCULLIS_DATA_DIR', 'NATS_SERVER_BIN'];
 describe('the documentation', () => {
   it('describes every variable that a service reads, and no other', async () => {
     const configured = (await Promise.all(SERVICES.map(variablesOf))).flat();
-    const described = (await read('docs/operating.md'))
+    const described = (await read('docs/operating/configure.md'))
       .split('\n')
       .filter((line) => line.startsWith('| `'))
       .flatMap((line) => (line.split('|')[1] ?? '').match(VARIABLE) ?? []);
@@ -35,7 +35,7 @@ describe('the documentation', () => {
   });
 
   it('tells the thresholds of all rules for anomalies as they are', async () => {
-    const rows = (await read('docs/operating.md'))
+    const rows = (await read('docs/operating/watch.md'))
       .split('\n')
       .map((line) => line.split('|').map((cell) => cell.trim()));
     const told = rows.flatMap(([, rule = '', , count, windowSeconds, quietSeconds]) => {
@@ -57,7 +57,7 @@ describe('the documentation', () => {
   });
 
   it('names every type of security event, with the profile that named it and for how long it is kept', async () => {
-    const rows = (await read('docs/operating.md'))
+    const rows = (await read('docs/operating/watch.md'))
       .split('\n')
       .filter((line) => /^\| `[a-z-]+`.*days +\|$/.test(line));
     const told = rows.flatMap((row) => {
@@ -101,7 +101,42 @@ describe('the documentation', () => {
       expect(broken, page).to.be.empty;
     }
   });
+
+  it('names nothing in a source file that is not in it', async () => {
+    const page = 'docs/architecture.md';
+    const text = await read(page);
+    const besideLink = [...text.matchAll(/\]\(([^)]+\.(?:ts|proto))\), `([^`]+)`/g)];
+    const asLink = [...text.matchAll(/\[`(?:\w+\.)?(\w+)`\]\(([^)]+\.ts)\)/g)];
+    const named = [
+      ...besideLink.map(([, target = '', name = '']) => ({ target, name })),
+      ...asLink.map(([, name = '', target = '']) => ({ target, name })),
+    ].filter(({ name }) => name !== 'ts');
+    expect(named).to.have.length.of.at.least(8);
+    for (const { target, name } of named) {
+      expect(await read(join(dirname(page), target)), target).to.include(name);
+    }
+  });
+
+  it('links to no heading that is not there', async () => {
+    for (const page of await pages()) {
+      const links = [...(await read(page)).matchAll(/\]\(([^)#:]*)#([^)]+)\)/g)];
+      for (const [link, target = '', anchor = ''] of links) {
+        const headings = headingsOf(await read(target === '' ? page : join(dirname(page), target)));
+        expect(headings, `${page}: ${link}`).to.include(anchor);
+      }
+    }
+  });
 });
+
+/** The anchors that GitHub gives to a page's headings. */
+function headingsOf(markdown: string): string[] {
+  return [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+}
 
 /** The variables in a service's configuration: the keys that stand in capitals before a colon. */
 async function variablesOf(service: string): Promise<string[]> {
@@ -118,7 +153,7 @@ async function variablesOf(service: string): Promise<string[]> {
 async function pages(): Promise<string[]> {
   const docs = await readdir(join(ROOT, 'docs'), { recursive: true });
   return [
-    ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md'],
+    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'interceptors/README.md'],
     ...docs.filter((path) => path.endsWith('.md')).map((path) => join('docs', path)),
   ];
 }

@@ -10,7 +10,8 @@ import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../proofs/drill
 import { CURRENCY, openShop, type Shop } from '../../proofs/drill/shop.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import { rejectionOf } from '../support/rejection.js';
+import { rejectionOf } from '../support/outcomes.js';
+import { until } from '../support/waiting.js';
 
 const TOKEN_SECONDS = 10;
 const SKEW_SECONDS = 5;
@@ -80,11 +81,3 @@ describe('a checkout whose process was killed', function () {
     expect(readings.filter(({ breaches }) => breaches > 0)).to.deep.equal([]);
   });
 });
-
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
-    if (await holds()) return;
-    await sleep(50);
-  }
-  throw new Error('what was waited for did not happen');
-}

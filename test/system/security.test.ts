@@ -16,15 +16,10 @@ import {
 } from '../../proto/gen/auth/v1/security_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask, credentialsOf } from '../../scripts/system/calls.js';
-import {
-  clientsOf,
-  outcomeOf,
-  type SystemClients,
-  startTestSystem,
-  type TestSystem,
-} from '../support/system.js';
+import { outcomeOf } from '../support/outcomes.js';
+import { clientsOf, type SystemClients, startTestSystem, type TestSystem } from '../support/system.js';
 
-const OPERATING = fileURLToPath(new URL('../../docs/operating.md', import.meta.url));
+const OPERATING = fileURLToPath(new URL('../../docs/operating/watch.md', import.meta.url));
 
 describe('the security of a system', function () {
   this.timeout(90_000);

@@ -8,7 +8,7 @@ import {
   type StatusObject,
   status,
 } from '@grpc/grpc-js';
-import type { ErrorCode } from '../errors.js';
+import type { GuardErrorCode } from '../errors.js';
 import { detailsOf } from '../wire/status.js';
 import type { TokenSource } from './token-source.js';
 
@@ -16,7 +16,7 @@ import type { TokenSource } from './token-source.js';
 export const RETRY_WAIT_MAX_MS = 2000;
 
 /** Refusals of a token that a fresh one may not meet. */
-const RENEWABLE: ReadonlySet<string> = new Set<ErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
+const RENEWABLE: ReadonlySet<string> = new Set<GuardErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
 
 /**
  * A grpc-js client interceptor that sends `authorization: Bearer …`.

@@ -3,8 +3,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Caller, RefusedCalls, Report } from '../../gen/portcullis/security/v1/report.js';
 import type { Clock } from '../clock.js';
-import type { ErrorCode } from '../errors.js';
-import { ID_BYTES } from '../revocation/list.js';
+import type { GuardErrorCode } from '../errors.js';
+import { ID_BYTES } from '../limits.js';
 import type { VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
 
@@ -46,7 +46,7 @@ export class ReportCollector {
     if (token.address !== address) this.#moved(token, address);
   }
 
-  refused(reason: ErrorCode, token: VerifiedToken | undefined, address: string): void {
+  refused(reason: GuardErrorCode, token: VerifiedToken | undefined, address: string): void {
     const caller = token === undefined ? undefined : callerOf(token.claims);
     const key = `${reason} ${address} ${caller?.issuer} ${caller?.subject} ${caller?.sessionId}`;
     const row = this.#refused.get(key);

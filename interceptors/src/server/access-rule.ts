@@ -2,7 +2,7 @@
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { Caller, OnStale, type Rule } from '../../gen/portcullis/access/v1/access.js';
-import { type ErrorCode, ServiceError } from '../errors.js';
+import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
 import type { Principal } from '../token/principal.js';
 
 /** The part of ts-proto's `protoMetadata` in which method options stand. */
@@ -78,7 +78,7 @@ export function violationOf(
   rule: AccessRule,
   principal: Principal,
   wallSeconds: number,
-): ErrorCode | undefined {
+): GuardErrorCode | undefined {
   for (const scope of rule.scopes) if (!principal.scopes.has(scope)) return 'SCOPE_MISSING';
   if (rule.roles.length > 0 && !rule.roles.some((role) => principal.roles.has(role))) return 'ROLE_MISSING';
   if (rule.caller !== 'ANY' && rule.caller !== principal.kind) return 'CALLER_KIND';
@@ -92,19 +92,16 @@ export function violationOf(
 }
 
 /** The sentence sent with each way not to meet a rule. It names what the schema publishes anyway. */
-export function describeViolation(code: ErrorCode, rule: AccessRule): ServiceError {
+export function describeViolation(code: GuardErrorCode, rule: AccessRule): ServiceError<GuardErrorCode> {
   switch (code) {
     case 'SCOPE_MISSING':
-      return new ServiceError(code, `this method needs scope ${rule.scopes.join(' and ')}`);
+      return new GuardError(code, `this method needs scope ${rule.scopes.join(' and ')}`);
     case 'ROLE_MISSING':
-      return new ServiceError(code, `this method needs role ${rule.roles.join(' or ')}`);
+      return new GuardError(code, `this method needs role ${rule.roles.join(' or ')}`);
     case 'CALLER_KIND':
-      return new ServiceError(code, `this method is for ${rule.caller === 'USER' ? 'users' : 'services'}`);
+      return new GuardError(code, `this method is for ${rule.caller === 'USER' ? 'users' : 'services'}`);
     default:
-      return new ServiceError(
-        code,
-        `this method needs a login within ${rule.maxAuthAgeSeconds ?? 0} seconds`,
-      );
+      return new GuardError(code, `this method needs a login within ${rule.maxAuthAgeSeconds ?? 0} seconds`);
   }
 }
 

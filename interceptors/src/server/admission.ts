@@ -2,10 +2,11 @@
 
 import type { Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../clock.js';
-import { ServiceError } from '../errors.js';
+import { type GuardErrorCode, ServiceError } from '../errors.js';
+import { ACCESS_TOKEN_TYPE } from '../limits.js';
 import type { Feed } from '../revocation/feed.js';
 import { type CutReason, VerifiedToken, VerifiedTokens } from '../revocation/verified-tokens.js';
-import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
+import { type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
 import { parseCompactToken } from '../token/compact.js';
 import { KeyRing, type VerificationKeys } from '../token/key-ring.js';
 import { parseJsonObject } from '../token/strict-json.js';
@@ -43,7 +44,7 @@ export class Admissions {
   readonly #trusted: TrustedIssuers | undefined;
   readonly #onTokenInvalid: (fault: string) => void;
   readonly #onVerified: (ms: number) => void;
-  readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError>>();
+  readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError<GuardErrorCode>>>();
   readonly #waitingByPeer = new Map<string, number>();
   #keys: VerificationKeys = KeyRing.EMPTY;
 
@@ -123,7 +124,10 @@ export class Admissions {
    *
    * @returns the error instead, when it is not a token of ours for this service
    */
-  verified(text: string, peer: string): VerifiedToken | Promise<VerifiedToken | ServiceError> | ServiceError {
+  verified(
+    text: string,
+    peer: string,
+  ): VerifiedToken | Promise<VerifiedToken | ServiceError<GuardErrorCode>> | ServiceError<GuardErrorCode> {
     const known = this.tokens.find(text);
     if (known !== undefined) return known;
     const underWay = this.#underWay.get(text);
@@ -157,7 +161,7 @@ export class Admissions {
     issuer: ForeignIssuer,
     text: string,
     peer: string,
-  ): Promise<VerifiedToken | ServiceError> | ServiceError {
+  ): Promise<VerifiedToken | ServiceError<GuardErrorCode>> | ServiceError<GuardErrorCode> {
     const token = issuer.parse(text);
     if (token === undefined) return this.#invalid('form');
     return this.#underVerification(text, peer, () =>
@@ -174,8 +178,8 @@ export class Admissions {
   #underVerification(
     text: string,
     peer: string,
-    verify: () => Promise<VerifiedToken | ServiceError>,
-  ): Promise<VerifiedToken | ServiceError> | ServiceError {
+    verify: () => Promise<VerifiedToken | ServiceError<GuardErrorCode>>,
+  ): Promise<VerifiedToken | ServiceError<GuardErrorCode>> | ServiceError<GuardErrorCode> {
     const waiting = this.#waitingByPeer.get(peer) ?? 0;
     if (this.#underWay.size >= VERIFICATIONS_MAX || waiting >= VERIFICATIONS_PER_PEER_MAX) {
       return sharedRefusal('RATE_LIMITED');
@@ -211,7 +215,10 @@ export class Admissions {
    * @param audience - who the token must be for; anyone when undefined
    * @returns its claims, or TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REVOKED
    */
-  async examine(text: string, audience: string | undefined): Promise<TokenClaims | ServiceError> {
+  async examine(
+    text: string,
+    audience: string | undefined,
+  ): Promise<TokenClaims | ServiceError<GuardErrorCode>> {
     const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
     if (token === undefined || !(await this.#keys.verify(token))) return refusal('TOKEN_INVALID');
     const claims = this.#claimsOf(token.payload, token.keyId, audience);
@@ -240,7 +247,7 @@ export class Admissions {
    * enters the index: a revocation that arrived while the signature was verified is in the list by
    * now, and one that arrives later finds the token in the index.
    */
-  #remember(text: string, payload: Uint8Array, keyId: string): VerifiedToken | ServiceError {
+  #remember(text: string, payload: Uint8Array, keyId: string): VerifiedToken | ServiceError<GuardErrorCode> {
     const claims = this.#claimsOf(payload, keyId, this.#audience);
     if ('fault' in claims) return this.#invalid(claims.fault);
     // The key may have left the set while it was in use.
@@ -286,7 +293,7 @@ export class Admissions {
   }
 
   /** One answer for every bad token: the caller learns nothing of what was wrong; the log does. */
-  #invalid(fault: string): ServiceError {
+  #invalid(fault: string): ServiceError<GuardErrorCode> {
     this.#onTokenInvalid(fault);
     return sharedRefusal('TOKEN_INVALID');
   }

@@ -12,7 +12,8 @@ import type {
 } from '@grpc/grpc-js';
 import type { ClientKey } from '../client/client-key.js';
 import { type Clock, systemClock, systemTimers } from '../clock.js';
-import { type ErrorCode, ServiceError } from '../errors.js';
+import { GuardError, type GuardErrorCode, ServiceError } from '../errors.js';
+import { ID_BYTES } from '../limits.js';
 import type { GuardLog } from '../log.js';
 import {
   createReportSender,
@@ -25,7 +26,6 @@ import { ReportCollector } from '../reports/security-reports.js';
 import type { BrokerFiles } from '../revocation/broker.js';
 import { Feed } from '../revocation/feed.js';
 import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
-import { ID_BYTES } from '../revocation/list.js';
 import { createRemoteSource } from '../revocation/source.js';
 import type { CutReason, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
@@ -98,7 +98,7 @@ export interface GuardOptions {
 /** Told of what a guard does, for metrics. Must not throw. */
 export interface GuardObserver {
   /** A call was admitted, refused with a reason, or cut with one. */
-  decided?(path: string, outcome: 'ADMITTED' | ErrorCode): void;
+  decided?(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
   /** A token was found bad, and why; the caller is not told. */
   tokenInvalid?(fault: string): void;
   /** A message on the broker was not the issuer's. */
@@ -346,7 +346,7 @@ class ServerGuard implements Guard, CallGuard {
     // A method that nobody added through the guard has no rule: it is closed, not open.
     if (rule === undefined) {
       this.#log.error({ event: 'method_without_rule', path }, 'a method was called that has no access rule');
-      return { kind: 'refused', error: new ServiceError('NOT_FOUND', 'no such method') };
+      return { kind: 'refused', error: new GuardError('NOT_FOUND', 'no such method') };
     }
     if (!rule.isPublic && !this.#allowsPlaintext && !isPrivateConnection(call) && hasBearer(metadata)) {
       // Others on the way may have it by now; its caller is to notice, and to stop.
@@ -369,7 +369,7 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   wasRefused(
-    reason: ErrorCode,
+    reason: GuardErrorCode,
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void {
@@ -380,7 +380,7 @@ class ServerGuard implements Guard, CallGuard {
     this.#log.error({ event: 'handler_failed', path, err: error }, 'a handler failed');
   }
 
-  decided(path: string, outcome: 'ADMITTED' | ErrorCode): void {
+  decided(path: string, outcome: 'ADMITTED' | GuardErrorCode): void {
     this.#observer.decided?.(path, outcome);
   }
 

@@ -10,7 +10,7 @@ import type {
   ServerInterceptingCall,
   ServerInterceptingCallInterface,
 } from '@grpc/grpc-js';
-import { type ErrorCode, ServiceError } from '../errors.js';
+import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
 import type { CutReason, LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
 import { attachState, type CallState, type Principal } from '../token/principal.js';
 import { certificateThumbprintUnder, retireConnection } from '../wire/connection.js';
@@ -46,21 +46,25 @@ export interface CallGuard {
   wasAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void;
   /** A call was refused; its token is told where it was verified. */
   wasRefused(
-    reason: ErrorCode,
+    reason: GuardErrorCode,
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void;
   /** A handler failed in a way of which its caller is told nothing. */
   handlerFailed(path: string, error: unknown): void;
   /** How a call was decided, or why it was cut. */
-  decided(path: string, outcome: 'ADMITTED' | ErrorCode): void;
+  decided(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
 }
 
 /** The decision on a call. */
 export type Admission =
   | { readonly kind: 'public' }
   | { readonly kind: 'admitted'; readonly token: VerifiedToken; readonly allowStale: boolean }
-  | { readonly kind: 'refused'; readonly error: ServiceError; readonly token?: VerifiedToken };
+  | {
+      readonly kind: 'refused';
+      readonly error: ServiceError<GuardErrorCode>;
+      readonly token?: VerifiedToken;
+    };
 
 /** What is sent to a caller whose call is refused or cut, for each reason. */
 export const SENTENCES = {
@@ -72,38 +76,38 @@ export const SENTENCES = {
   REVOCATION_STATE_STALE: 'revocations cannot be known at this moment',
   DEPENDENCY_UNAVAILABLE: 'the access token cannot be verified at this moment',
   RATE_LIMITED: 'too many new tokens at once',
-} as const satisfies Partial<Record<ErrorCode, string>>;
+} as const satisfies Partial<Record<GuardErrorCode, string>>;
 
 /** When a caller should come back to a process whose list is stale, in milliseconds. */
 export const STALE_RETRY_MS = 1000;
 
-const RETRIABLE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+const RETRIABLE: ReadonlySet<GuardErrorCode> = new Set<GuardErrorCode>([
   'REVOCATION_STATE_STALE',
   'DEPENDENCY_UNAVAILABLE',
   'RATE_LIMITED',
 ]);
 
 /** The error of a refusal. */
-export function refusal(code: keyof typeof SENTENCES): ServiceError {
+export function refusal(code: keyof typeof SENTENCES): ServiceError<GuardErrorCode> {
   const retry = RETRIABLE.has(code);
-  return new ServiceError(code, SENTENCES[code], retry ? { retryAfterMs: STALE_RETRY_MS } : {});
+  return new GuardError(code, SENTENCES[code], retry ? { retryAfterMs: STALE_RETRY_MS } : {});
 }
 
 const SHARED = new Map<
   keyof typeof SENTENCES,
-  { readonly error: ServiceError; readonly status: CallStatus }
+  { readonly error: ServiceError<GuardErrorCode>; readonly status: CallStatus }
 >();
 
 /**
  * The error of a refusal, the same for everybody: in a flood of bad tokens an error of its own for each, with its stack
  * and its status, costs a good part of what the signature does. It is told, and never thrown.
  */
-export function sharedRefusal(code: keyof typeof SENTENCES): ServiceError {
+export function sharedRefusal(code: keyof typeof SENTENCES): ServiceError<GuardErrorCode> {
   return sharedOf(code).error;
 }
 
 function sharedOf(code: keyof typeof SENTENCES): {
-  readonly error: ServiceError;
+  readonly error: ServiceError<GuardErrorCode>;
   readonly status: CallStatus;
 } {
   let shared = SHARED.get(code);

@@ -3,7 +3,7 @@
 import { type ServiceError as GrpcError, Metadata, type StatusObject, status } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, RetryInfo } from '../../gen/google/rpc/error_details.js';
 import { Status } from '../../gen/google/rpc/status.js';
-import { type ErrorCode, type FieldViolation, ServiceError } from '../errors.js';
+import { type FieldViolation, ServiceError } from '../errors.js';
 
 /** `ErrorInfo.domain` of every error of ours. */
 export const ERROR_DOMAIN = 'portcullis';
@@ -21,58 +21,45 @@ const ERROR_INFO_TYPE = 'type.googleapis.com/google.rpc.ErrorInfo';
 const BAD_REQUEST_TYPE = 'type.googleapis.com/google.rpc.BadRequest';
 const RETRY_INFO_TYPE = 'type.googleapis.com/google.rpc.RetryInfo';
 
-/** The gRPC status of each code: UNAUTHENTICATED, we do not know who calls; PERMISSION_DENIED, we do, and no. */
-const STATUS_OF_CODE = {
-  TOKEN_MISSING: status.UNAUTHENTICATED,
-  TOKEN_INVALID: status.UNAUTHENTICATED,
-  TOKEN_EXPIRED: status.UNAUTHENTICATED,
-  TOKEN_REVOKED: status.UNAUTHENTICATED,
-  TLS_REQUIRED: status.UNAUTHENTICATED,
-  LOGIN_FAILED: status.UNAUTHENTICATED,
-  REFRESH_INVALID: status.UNAUTHENTICATED,
-  CLIENT_AUTHENTICATION_FAILED: status.UNAUTHENTICATED,
-  CERTIFICATE_REQUIRED: status.UNAUTHENTICATED,
-  SCOPE_MISSING: status.PERMISSION_DENIED,
-  ROLE_MISSING: status.PERMISSION_DENIED,
-  CALLER_KIND: status.PERMISSION_DENIED,
-  LOGIN_TOO_OLD: status.PERMISSION_DENIED,
-  AUDIENCE_NOT_ALLOWED: status.PERMISSION_DENIED,
-  REVOCATION_STATE_STALE: status.UNAVAILABLE,
-  DEPENDENCY_UNAVAILABLE: status.UNAVAILABLE,
-  RATE_LIMITED: status.RESOURCE_EXHAUSTED,
-  LOG_CHANGED: status.FAILED_PRECONDITION,
-  FIELD_INVALID: status.INVALID_ARGUMENT,
-  SUBJECT_TOKEN_INVALID: status.INVALID_ARGUMENT,
-  NOT_FOUND: status.NOT_FOUND,
-  ALREADY_EXISTS: status.ALREADY_EXISTS,
-  INSUFFICIENT_STOCK: status.FAILED_PRECONDITION,
-  INSUFFICIENT_FUNDS: status.FAILED_PRECONDITION,
-  RESERVATION_EXPIRED: status.FAILED_PRECONDITION,
-  RESERVATION_NOT_ACTIVE: status.FAILED_PRECONDITION,
-  PAYMENT_CANCELLED: status.FAILED_PRECONDITION,
-  PAYMENT_NOT_CANCELLABLE: status.FAILED_PRECONDITION,
-  PAYMENT_NOT_CAPTURED: status.FAILED_PRECONDITION,
-  REFUND_EXCEEDS_PAYMENT: status.FAILED_PRECONDITION,
-  REQUEST_ID_REUSED: status.FAILED_PRECONDITION,
-  REQUEST_IN_PROGRESS: status.ABORTED,
-} satisfies Record<ErrorCode, status>;
-
 /** A status that ends a call. */
 export type CallStatus = Pick<StatusObject, 'code' | 'details' | 'metadata'>;
 
 /**
- * Turns anything thrown into a status. Total: a {@link ServiceError} becomes its status with
- * `ErrorInfo`, and BadRequest or RetryInfo where they apply; everything else becomes INTERNAL with
- * a fixed text, because an unknown message may hold a secret.
+ * The statuses of a downstream call that mean the same to this service's caller, each with the text that is sent. All
+ * others are about the request or the credentials that this service sent: passed on, they would tell a caller to log in
+ * again, or to change a request that it never made.
+ */
+const PASSED_ON: ReadonlyMap<status, string> = new Map([
+  [status.CANCELLED, 'a call to another service was cancelled'],
+  [status.DEADLINE_EXCEEDED, 'another service did not answer in time'],
+  [status.RESOURCE_EXHAUSTED, 'another service has no capacity left'],
+  [status.ABORTED, 'another service has aborted the operation'],
+  [status.UNAVAILABLE, 'another service is unavailable'],
+]);
+
+/**
+ * Turns anything thrown into a status. Total:
+ * - a {@link ServiceError} becomes its status with `ErrorInfo`, and BadRequest or RetryInfo where they apply;
+ * - an error that a grpc-js client received keeps its status when that means the same to this caller (CANCELLED,
+ *   DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE), with a fixed text and its RetryInfo;
+ * - everything else becomes INTERNAL with a fixed text, because an unknown message may hold a secret.
  */
 export function statusOf(error: unknown): CallStatus {
-  if (!(error instanceof ServiceError)) {
+  if (error instanceof ServiceError) return statusOfServiceError(error);
+  const received = errorOf(error);
+  const text = PASSED_ON.get(received.code);
+  if (text === undefined) {
     return { code: status.INTERNAL, details: 'internal error', metadata: new Metadata() };
   }
-  const code = STATUS_OF_CODE[error.code];
+  const details = retryInfo(received.retryAfterMs);
+  return encoded(received.code, text, details);
+}
+
+function statusOfServiceError(error: ServiceError): CallStatus {
+  const code = status[error.status];
   // grpc-js passes the text to encodeURI, which throws on a lone surrogate.
   const message = error.message.slice(0, ERROR_MESSAGE_LENGTH_MAX).toWellFormed();
-  const details = [
+  const details: Detail[] = [
     {
       typeUrl: ERROR_INFO_TYPE,
       value: Buffer.from(
@@ -92,12 +79,26 @@ export function statusOf(error: unknown): CallStatus {
       value: Buffer.from(BadRequest.encode({ fieldViolations }).finish()),
     });
   }
-  if (error.retryAfterMs !== undefined && !Number.isNaN(error.retryAfterMs)) {
-    // Within bounds, because a duration cannot hold every number: this function must not throw.
-    const retryMs = Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.ceil(error.retryAfterMs)));
-    const retryDelay = { seconds: BigInt(Math.floor(retryMs / 1000)), nanos: (retryMs % 1000) * 1_000_000 };
-    details.push({ typeUrl: RETRY_INFO_TYPE, value: Buffer.from(RetryInfo.encode({ retryDelay }).finish()) });
-  }
+  details.push(...retryInfo(error.retryAfterMs));
+  return encoded(code, message, details);
+}
+
+/** A message of google.rpc.Status's details. */
+interface Detail {
+  readonly typeUrl: string;
+  readonly value: Buffer;
+}
+
+/** RetryInfo, when there is a time to wait, in milliseconds. */
+function retryInfo(retryAfterMs: number | undefined): Detail[] {
+  if (retryAfterMs === undefined || Number.isNaN(retryAfterMs)) return [];
+  // Within bounds, because a duration cannot hold every number: this function must not throw.
+  const retryMs = Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.ceil(retryAfterMs)));
+  const retryDelay = { seconds: BigInt(Math.floor(retryMs / 1000)), nanos: (retryMs % 1000) * 1_000_000 };
+  return [{ typeUrl: RETRY_INFO_TYPE, value: Buffer.from(RetryInfo.encode({ retryDelay }).finish()) }];
+}
+
+function encoded(code: status, message: string, details: Detail[]): CallStatus {
   const metadata = new Metadata();
   metadata.set(DETAILS_KEY, Buffer.from(Status.encode({ code, message, details }).finish()));
   return { code, details: message, metadata };

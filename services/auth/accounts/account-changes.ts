@@ -1,8 +1,9 @@
 /** What takes effect on somebody who may be logged in: another password, other roles, being disabled. */
 
 import type { Clock } from '@portcullis/guard/clock';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { isUuid, parseRequestId } from '../../common/validation/text-checks.js';
+import { AuthError } from '../errors.js';
 import { userRevocation } from '../revocation/log.js';
 import type { Receipt } from '../revocation/revocations.js';
 import { changeAndRevoke, receiptOf } from '../revocation/revoking-change.js';
@@ -197,9 +198,9 @@ function checkUserId(userId: string): void {
 }
 
 function noSuchUser(): ServiceError {
-  return new ServiceError('NOT_FOUND', 'there is no such user');
+  return new AuthError('NOT_FOUND', 'there is no such user');
 }
 
 function oldPasswordWrong(): ServiceError {
-  return new ServiceError('LOGIN_FAILED', 'the old password is wrong');
+  return new AuthError('LOGIN_FAILED', 'the old password is wrong');
 }

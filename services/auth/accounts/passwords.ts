@@ -1,7 +1,7 @@
 /** Passwords and client secrets: argon2id, a bounded number at a time. */
 
 import { hash as argon2Hash, verify as argon2Verify } from '@node-rs/argon2';
-import { ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../errors.js';
 
 /** Hashing at a time: libuv has four threads, and verifying signatures needs some of them. */
 export const HASHES_AT_ONCE_MAX = 2;
@@ -72,7 +72,7 @@ function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
   return async (work) => {
     if (running >= HASHES_AT_ONCE_MAX) {
       if (waiting.length >= HASHES_WAITING_MAX) {
-        throw new ServiceError('RATE_LIMITED', 'too many logins at once', { retryAfterMs: HASHES_RETRY_MS });
+        throw new AuthError('RATE_LIMITED', 'too many logins at once', { retryAfterMs: HASHES_RETRY_MS });
       }
       await new Promise<void>((resolve) => waiting.push(resolve));
     } else {

@@ -1,8 +1,9 @@
 /** The users: who can log in, with which roles, at which generation. */
 
 import { randomUUID } from 'node:crypto';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField } from '@portcullis/guard/errors';
 import { isUuid, LIST_LENGTH_MAX, parseRequestId } from '../../common/validation/text-checks.js';
+import { AuthError } from '../errors.js';
 import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
 import { passwordFault } from './passwords.js';
@@ -131,7 +132,7 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
             roles,
           });
           if (user === undefined) {
-            throw new ServiceError('ALREADY_EXISTS', 'this username is taken, or one that looks like it');
+            throw new AuthError('ALREADY_EXISTS', 'this username is taken, or one that looks like it');
           }
           await tx.events.record({
             type: 'account-created',
@@ -147,7 +148,7 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
     },
     get: async (userId) => {
       const user = isUuid(userId) ? await store.transaction((tx) => tx.users.find(userId)) : undefined;
-      if (user === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
+      if (user === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
       return user;
     },
     list: (page) => store.transaction((tx) => tx.users.list(page)),

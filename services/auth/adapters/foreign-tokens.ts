@@ -2,9 +2,9 @@
 
 import type { GuardLog, Plaintext, TrustedIssuer } from '@portcullis/guard';
 import { type Clock, systemClock, systemTimers } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
 import { createTrustedIssuers, issuerNamedIn } from '@portcullis/guard/internal';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
+import { AuthError } from '../errors.js';
 import type { ForeignTokens } from '../tokens/tokens.js';
 
 /** Another issuer, and what its tokens call our services where that is not their own name. */
@@ -42,13 +42,9 @@ export function createForeignTokens(options: {
       if (token === undefined) return 'INVALID';
       const verdict = await issuer.verify(token);
       if (verdict === 'UNKNOWN') {
-        throw new ServiceError(
-          'DEPENDENCY_UNAVAILABLE',
-          'the subject token cannot be verified at this moment',
-          {
-            retryAfterMs: 1000,
-          },
-        );
+        throw new AuthError('DEPENDENCY_UNAVAILABLE', 'the subject token cannot be verified at this moment', {
+          retryAfterMs: 1000,
+        });
       }
       const claims = verdict === 'GOOD' && issuer.read(token, clock.wallMs() / 1000, 'ANY');
       if (claims === false || 'fault' in claims) return 'INVALID';

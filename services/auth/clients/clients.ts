@@ -2,10 +2,11 @@
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
 import { PASSWORD_LENGTH_MAX, type Passwords, passwordFault } from '../accounts/passwords.js';
 import type { PageRequest } from '../accounts/users.js';
+import { AuthError } from '../errors.js';
 import { checkReason, clientRevocation } from '../revocation/log.js';
 import type { Receipt } from '../revocation/revocations.js';
 import { changeAndRevoke } from '../revocation/revoking-change.js';
@@ -222,7 +223,7 @@ async function create(
         exchangeScopes: rights.exchangeScopes.length === 0 ? undefined : rights.exchangeScopes,
       });
       const client = inserted ? await tx.clients.find(clientId) : undefined;
-      if (client === undefined) throw new ServiceError('ALREADY_EXISTS', 'this client id is taken');
+      if (client === undefined) throw new AuthError('ALREADY_EXISTS', 'this client id is taken');
       await record(tx, 'client-created', { actor, clientId, reason: '' });
       return withoutSecret(client);
     }),
@@ -279,7 +280,7 @@ function checkKnownName(clientId: string): void {
 }
 
 function noSuchClient(): ServiceError {
-  return new ServiceError('NOT_FOUND', 'there is no such client');
+  return new AuthError('NOT_FOUND', 'there is no such client');
 }
 
 /** A client's public key, and the algorithms that it verifies. */
@@ -316,7 +317,7 @@ export function parseClientKey(pem: string): ClientKey | { readonly fault: strin
 export function bindingOf(client: Client, shown: string | undefined, mustBind = false): string | undefined {
   if (!client.certificateBound && !mustBind) return undefined;
   if (shown !== undefined) return shown;
-  throw new ServiceError(
+  throw new AuthError(
     'CERTIFICATE_REQUIRED',
     'the token would be bound to a certificate, and none was shown',
   );
@@ -324,7 +325,7 @@ export function bindingOf(client: Client, shown: string | undefined, mustBind = 
 
 /** What every client hears that could not prove who it is. */
 export function clientAuthenticationFailed(cause?: unknown): ServiceError {
-  return new ServiceError('CLIENT_AUTHENTICATION_FAILED', 'the client is unknown or its proof is wrong', {
+  return new AuthError('CLIENT_AUTHENTICATION_FAILED', 'the client is unknown or its proof is wrong', {
     cause,
   });
 }

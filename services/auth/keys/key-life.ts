@@ -1,8 +1,9 @@
 /** The life of keys: who signs next and when, by routine and in an emergency, and when a key is forgotten. */
 
 import { type Clock, systemClock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { parseRequestId } from '../../common/validation/text-checks.js';
+import { AuthError } from '../errors.js';
 import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from '../revocation/log.js';
 import { takeBackKey } from '../revocation/revocations.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
@@ -217,13 +218,13 @@ export function isDue(outlook: RotationOutlook, rotationMs: number): boolean {
 
 function demandReady(outlook: RotationOutlook): void {
   if (outlook.live >= LIVE_KEYS_MAX) {
-    throw new ServiceError('RATE_LIMITED', 'too many former keys are still published', {
+    throw new AuthError('RATE_LIMITED', 'too many former keys are still published', {
       retryAfterMs: TOO_MANY_KEYS_RETRY_MS,
     });
   }
   const retryAfterMs = Math.ceil(untilKnownMs(outlook));
   if (retryAfterMs === 0) return;
-  throw new ServiceError('RATE_LIMITED', 'not every instance can know the next key yet', { retryAfterMs });
+  throw new AuthError('RATE_LIMITED', 'not every instance can know the next key yet', { retryAfterMs });
 }
 
 async function rotateByRoutine(
@@ -286,5 +287,5 @@ async function recordOf(tx: AuthTransaction, kid: string): Promise<KeyRecord> {
 }
 
 function noKeyYet(): ServiceError {
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', 'there is no next key yet', { retryAfterMs: 500 });
+  return new AuthError('DEPENDENCY_UNAVAILABLE', 'there is no next key yet', { retryAfterMs: 500 });
 }

@@ -2,9 +2,9 @@
 
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
 import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
+import { AuthError } from '../errors.js';
 import { createNextRead } from '../revocation/next-read.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createSign, type Sign } from './compact-signature.js';
@@ -232,7 +232,7 @@ export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemC
       const row = await tx.keys.lockSigning('token');
       if (row === undefined) {
         const retryAfterMs = NO_KEY_RETRY_MS;
-        throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'there is no signing key yet', { retryAfterMs });
+        throw new AuthError('DEPENDENCY_UNAVAILABLE', 'there is no signing key yet', { retryAfterMs });
       }
       return (claims) => sign(row, ACCESS_TOKEN_TYPE, Buffer.from(JSON.stringify(claims), 'utf8'));
     },

@@ -1,7 +1,8 @@
 /** The rules of the revocation log: what an entry is, what a reading of the log answers, when all have it. */
 
 import { randomBytes } from 'node:crypto';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../errors.js';
 import type { PublishedKey, PublishedKeys } from '../keys/keys.js';
 import { ACCESS_TOKEN_SECONDS_MAX } from '../tokens/tokens.js';
 
@@ -408,5 +409,5 @@ function mustPull(reading: LogReading, question: SyncQuestion): boolean {
 }
 
 function logChanged(): ServiceError {
-  return new ServiceError('LOG_CHANGED', 'the revocation log is not the one this instance has followed');
+  return new AuthError('LOG_CHANGED', 'the revocation log is not the one this instance has followed');
 }

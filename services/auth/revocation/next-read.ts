@@ -1,7 +1,7 @@
 /** Lets one read answer many requests, but only those that had arrived before it began. */
 
 import { systemTimers, type Timers } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../errors.js';
 
 /** After this many milliseconds a read no longer keeps the next one from beginning. */
 export const READ_PATIENCE_MS = 2000;
@@ -62,7 +62,7 @@ export function createNextRead<Request, Answer>(
     ask: (request) => {
       if (waiting.length >= WAITING_MAX) {
         return Promise.reject(
-          new ServiceError('RATE_LIMITED', 'too many instances wait for an answer', { retryAfterMs: 1000 }),
+          new AuthError('RATE_LIMITED', 'too many instances wait for an answer', { retryAfterMs: 1000 }),
         );
       }
       return new Promise((resolve, reject) => {

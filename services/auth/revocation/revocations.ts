@@ -4,6 +4,7 @@ import type { Clock, Timers } from '@portcullis/guard/clock';
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import type { UserRows } from '../accounts/users.js';
 import type { ClientRows } from '../clients/clients.js';
+import { AuthError } from '../errors.js';
 import { type KeyRows, type PublishedKeys, retireKey } from '../keys/keys.js';
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../security/events.js';
 import type { SessionRows } from '../sessions/sessions.js';
@@ -252,7 +253,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
     pull: async function* (request) {
       checkInstance(request);
       if (pulls >= PULLS_MAX) {
-        throw new ServiceError('RATE_LIMITED', 'too many instances pull the list', { retryAfterMs: 1000 });
+        throw new AuthError('RATE_LIMITED', 'too many instances pull the list', { retryAfterMs: 1000 });
       }
       pulls += 1;
       try {
@@ -278,7 +279,7 @@ async function revoke(deps: RevocationDeps, request: RevokeRequest): Promise<Rev
   checkReason(reason);
   // Before anything is written: a caller who is turned away must know that nothing was revoked.
   if (wait !== 'NONE' && deps.instances.waits() >= WAITS_MAX) {
-    throw new ServiceError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
+    throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
   }
   const target = await identify(deps, request.target);
   let startedMs = 0;
@@ -383,7 +384,7 @@ export async function takeBackKey(
   keyId: string,
 ): Promise<Revocation> {
   if (await retireKey(tx.keys, keyId)) return keyRevocation(keyId);
-  throw new ServiceError('NOT_FOUND', 'there is no such key');
+  throw new AuthError('NOT_FOUND', 'there is no such key');
 }
 
 /** Does what a revocation does beside the log, and answers what is to be written there and to the record. */
@@ -406,20 +407,20 @@ async function takeBack(
         tx.sessions.end(sessionId, 'REVOKED'),
         tx.sessions.lockShared(sessionId),
       ]);
-      if (session === undefined) throw new ServiceError('NOT_FOUND', 'there is no such session');
+      if (session === undefined) throw new AuthError('NOT_FOUND', 'there is no such session');
       return { revocation, event: sessionsRevoked({ userId: session.userId, sessionId }, by) };
     }
     case 'user': {
       const { userId } = target;
       const generation = await tx.users.raiseGeneration(userId);
-      if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
+      if (generation === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
       await tx.sessions.endAllOf(userId, 'USER_REVOKED');
       return { revocation: userRevocation(userId, generation), event: sessionsRevoked({ userId }, by) };
     }
     case 'client': {
       const { clientId } = target;
       const generation = await tx.clients.raiseGeneration(clientId);
-      if (generation === undefined) throw new ServiceError('NOT_FOUND', 'there is no such client');
+      if (generation === undefined) throw new AuthError('NOT_FOUND', 'there is no such client');
       const event = { ...by, type: 'client-revoked', subject: { clientId }, details: {} } as const;
       return { revocation: clientRevocation(clientId, generation), event };
     }

@@ -2,9 +2,10 @@
 
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
 import type { PageRequest } from '../accounts/users.js';
+import { AuthError } from '../errors.js';
 import type { NewSecurityEvent, SecurityEvent, SecurityEventType } from './events.js';
 import type { ServiceReport } from './service-reports.js';
 
@@ -312,7 +313,7 @@ function eventsLost(events: number): NewSecurityEvent {
 }
 
 function tooManyWatchers(): ServiceError {
-  return new ServiceError('RATE_LIMITED', 'too many watch already', { retryAfterMs: 1000 });
+  return new AuthError('RATE_LIMITED', 'too many watch already', { retryAfterMs: 1000 });
 }
 
 function tokenOf(position: bigint): string {

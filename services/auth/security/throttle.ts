@@ -3,8 +3,9 @@
 import { createHmac } from 'node:crypto';
 import { isIPv6 } from 'node:net';
 import type { Clock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
+import { AuthError } from '../errors.js';
 
 /** Failures within a window against one name, unless configured otherwise. */
 export const FAILURES_PER_NAME_DEFAULT = 20;
@@ -173,7 +174,7 @@ async function giveBack(
 }
 
 function rateLimited(retryAfterMs: number): ServiceError {
-  return new ServiceError('RATE_LIMITED', 'too many attempts', { retryAfterMs: Math.ceil(retryAfterMs) });
+  return new AuthError('RATE_LIMITED', 'too many attempts', { retryAfterMs: Math.ceil(retryAfterMs) });
 }
 
 /** The network of a peer, as grpc-js names it: an address and a port, with or without brackets. */

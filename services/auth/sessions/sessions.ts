@@ -2,13 +2,14 @@
 
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
-import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { audiencesOfScopes, type Role, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
 import type { PageRequest, UserState } from '../accounts/users.js';
 import { type Client, DIRECT_CLIENT } from '../clients/clients.js';
+import { AuthError } from '../errors.js';
 import { sessionRevocation } from '../revocation/log.js';
 import type { Receipt } from '../revocation/revocations.js';
 import { receiptOf } from '../revocation/revoking-change.js';
@@ -229,7 +230,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     listOf: (userId, page) =>
       deps.store.transaction(async (tx) => {
         const user = isUuid(userId) ? await tx.users.find(userId) : undefined;
-        if (user === undefined) throw new ServiceError('NOT_FOUND', 'there is no such user');
+        if (user === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
         return await tx.sessions.listOpen(userId, page);
       }),
     revoke: (caller, sessionId) => revokeOwn(deps, caller, sessionId),
@@ -366,13 +367,13 @@ function parseDeviceName(text: string): string {
 /** What a session is bound to. Told before the password is looked at, and whoever it is. */
 function loginBindingOf(binding: LoginBinding, shown: string | undefined): string | undefined {
   if (binding === 'required' && shown === undefined) {
-    throw new ServiceError('CERTIFICATE_REQUIRED', 'logging in takes a certificate, and none was shown');
+    throw new AuthError('CERTIFICATE_REQUIRED', 'logging in takes a certificate, and none was shown');
   }
   return binding === 'off' ? undefined : shown;
 }
 
 function loginFailed(): ServiceError {
-  return new ServiceError('LOGIN_FAILED', 'username or password is wrong');
+  return new AuthError('LOGIN_FAILED', 'username or password is wrong');
 }
 
 // --- Refresh
@@ -386,7 +387,7 @@ async function refresh(deps: SessionsDeps, request: RefreshAttempt): Promise<Tok
   const pair = given && (await deps.store.transaction((tx) => rotate(deps, tx, given)));
   deps.onRefresh?.(pair === undefined ? 'refused' : pair === 'REUSED' ? 'reused' : 'refreshed');
   if (pair === undefined || pair === 'REUSED')
-    throw new ServiceError('REFRESH_INVALID', 'the refresh token cannot be used');
+    throw new AuthError('REFRESH_INVALID', 'the refresh token cannot be used');
   return pair;
 }
 
@@ -571,7 +572,7 @@ async function revokeOwn(deps: SessionsDeps, caller: SessionCaller, text: string
     const session = await tx.sessions.lock(sessionId);
     // Somebody else's session and none at all are the same answer, so that ids cannot be probed.
     if (!session?.open || session.userId !== caller.userId) {
-      throw new ServiceError('NOT_FOUND', 'there is no such session');
+      throw new AuthError('NOT_FOUND', 'there is no such session');
     }
     await tx.sessions.end(sessionId, 'REVOKED');
     startedMs = deps.clock.monotonicMs();

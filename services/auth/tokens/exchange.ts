@@ -1,9 +1,10 @@
 /** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
 
-import { ServiceError } from '@portcullis/guard/errors';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { parseWords } from '../../common/validation/text-checks.js';
 import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
 import { bindingOf, type Client } from '../clients/clients.js';
+import { AuthError } from '../errors.js';
 import { CLOCK_SKEW_SECONDS } from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import {
@@ -100,11 +101,11 @@ export function createExchange({ store, tokens, foreignTokens }: ExchangeDeps): 
       store.transaction(async (tx) => {
         const verify = await tokens.verifierIn(tx);
         const verified = await verify(token, undefined);
-        if (verified === undefined) throw new ServiceError('TOKEN_INVALID', 'the token is not valid');
+        if (verified === undefined) throw new AuthError('TOKEN_INVALID', 'the token is not valid');
         // Instances admit it for as long as their clocks may differ, so it can be revoked for as long.
         const goneMs = (verified.expiresAtSeconds + CLOCK_SKEW_SECONDS) * 1000;
         if (goneMs <= (await tx.databaseTime()).getTime()) {
-          throw new ServiceError('TOKEN_EXPIRED', 'the token has expired');
+          throw new AuthError('TOKEN_EXPIRED', 'the token has expired');
         }
         return verified.tokenId;
       }),
@@ -175,7 +176,7 @@ async function mintDelegated(
   // Here users act for themselves alone, and only those whom we know.
   const isClosed = subject.origin !== undefined && audience === OWN_AUDIENCE;
   if (isClosed || !client.exchangeAudiences.includes(audience)) {
-    throw new ServiceError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
+    throw new AuthError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
   }
   const scopes = narrow(subject, client, audience, wanted.scopes);
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
@@ -212,16 +213,16 @@ function narrow(
   const mayHave = (scope: string): boolean => client.exchangeScopes?.includes(scope) ?? true;
   for (const scope of wanted) {
     if (!subject.scopes.has(scope)) {
-      throw new ServiceError('SCOPE_MISSING', `the subject token has no scope ${scope}`);
+      throw new AuthError('SCOPE_MISSING', `the subject token has no scope ${scope}`);
     }
     if (!mayHave(scope)) {
-      throw new ServiceError('SCOPE_MISSING', `the client may not have scope ${scope} for a user`);
+      throw new AuthError('SCOPE_MISSING', `the client may not have scope ${scope} for a user`);
     }
   }
   if (wanted.length > 0) return wanted;
   const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience && mayHave(scope));
   if (scopes.length === 0) {
-    throw new ServiceError(
+    throw new AuthError(
       'SCOPE_MISSING',
       `the subject token has no scope for ${audience} that the client may have`,
     );
@@ -230,10 +231,10 @@ function narrow(
 }
 
 function subjectTokenInvalid(): ServiceError {
-  return new ServiceError('SUBJECT_TOKEN_INVALID', 'the subject token cannot be exchanged by this client');
+  return new AuthError('SUBJECT_TOKEN_INVALID', 'the subject token cannot be exchanged by this client');
 }
 
 /** The guard admitted the caller by its list; the database knows better. */
 function callerRevoked(): ServiceError {
-  return new ServiceError('TOKEN_REVOKED', 'the token is no longer valid');
+  return new AuthError('TOKEN_REVOKED', 'the token is no longer valid');
 }

@@ -6,6 +6,7 @@ import { type JWTPayload, jwtVerify } from 'jose';
 import { parseWords, WORD_LENGTH_MAX } from '../../common/validation/text-checks.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { bindingOf, type Client, clientAuthenticationFailed, parseClientKey } from '../clients/clients.js';
+import { AuthError } from '../errors.js';
 import type { Throttle } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { MintedToken, Tokens } from './tokens.js';
@@ -180,7 +181,7 @@ async function proveByAssertion(
   });
   // Its proof is good, so it may hear why it gets nothing: it asks far too often.
   if (outcome === 'FULL') {
-    throw new ServiceError('RATE_LIMITED', 'the client has used too many assertions that have not expired', {
+    throw new AuthError('RATE_LIMITED', 'the client has used too many assertions that have not expired', {
       retryAfterMs: ASSERTION_SECONDS_MAX * 100,
     });
   }
@@ -201,14 +202,14 @@ function grantOf(
   const scopes = wanted.scopes.length === 0 ? client.scopes : wanted.scopes;
   const foreign = audiences.find((audience) => !client.audiences.includes(audience));
   if (foreign !== undefined || audiences.length === 0) {
-    throw new ServiceError(
+    throw new AuthError(
       'AUDIENCE_NOT_ALLOWED',
       `the client may not have a token for ${foreign ?? 'anybody'}`,
     );
   }
   const missing = scopes.find((scope) => !client.scopes.includes(scope));
   if (missing !== undefined) {
-    throw new ServiceError('SCOPE_MISSING', `the client may not have scope ${missing}`);
+    throw new AuthError('SCOPE_MISSING', `the client may not have scope ${missing}`);
   }
   return { audiences, scopes };
 }

@@ -1,8 +1,10 @@
 /** PostgreSQL: one pool per process, transactions that repeat themselves, notifications, and getting ready. */
+
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ServiceError } from '@portcullis/guard';
+import type { ServiceError } from '@portcullis/guard';
 import pg from 'pg';
+import { CommonError } from '../errors.js';
 import type { Log } from '../host/log.js';
 import { beginWith } from './database-begin.js';
 import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './database-errors.js';
@@ -482,7 +484,7 @@ function lostAgainstAnother(error: unknown): boolean {
 }
 
 function unavailable(message: string, cause?: unknown): ServiceError {
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', message, { cause, retryAfterMs: RETRY_AFTER_MS });
+  return new CommonError('DEPENDENCY_UNAVAILABLE', message, { cause, retryAfterMs: RETRY_AFTER_MS });
 }
 
 function createPool(options: DatabaseOptions): pg.Pool {

@@ -1,7 +1,9 @@
 /** Requests that are carried out once however often they are sent: the first answer is kept and given again. */
+
 import { createHash } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import { invalidField, ServiceError } from '@portcullis/guard';
+import { invalidField, type ServiceError } from '@portcullis/guard';
+import { CommonError } from '../errors.js';
 import type { Sql } from './database.js';
 
 /** The longest request id. */
@@ -101,7 +103,7 @@ async function takeLock(sql: Sql, { subject, method, requestId }: RequestIdentit
 
 function repeatAnswer<T>(known: { payload_hash: Buffer; answer: Buffer }, payloadHash: Buffer): T {
   if (known.payload_hash.equals(payloadHash)) return deserialize(known.answer);
-  throw new ServiceError('REQUEST_ID_REUSED', 'request_id was used before with another request', {
+  throw new CommonError('REQUEST_ID_REUSED', 'request_id was used before with another request', {
     violations: [{ field: 'request_id', description: 'was used before with another request' }],
   });
 }
@@ -122,7 +124,7 @@ async function keepAnswer(
 }
 
 function inProgress(): ServiceError {
-  return new ServiceError('REQUEST_IN_PROGRESS', 'the same request is being carried out', {
+  return new CommonError('REQUEST_IN_PROGRESS', 'the same request is being carried out', {
     retryAfterMs: 200,
   });
 }

@@ -1,7 +1,8 @@
 /** Inventory by gRPC: on behalf of the user whose call is served, and in the service's own name. */
+
 import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
 import { connectivityState, Metadata } from '@grpc/grpc-js';
-import { type ErrorCode, ServiceError, signalOf } from '@portcullis/guard';
+import { type ServiceError, signalOf } from '@portcullis/guard';
 import {
   authenticate,
   channelOptionsFor,
@@ -16,6 +17,7 @@ import {
   type Reservation as ReservationMessage,
   ReservationState as StateMessage,
 } from '../../../proto/gen/inventory/v1/inventory_service.js';
+import { PaymentError, type PaymentErrorCode } from '../errors.js';
 import type { Inventory, Reservation, ReservationState, Settlement } from '../inventory.js';
 
 /** How long one call to inventory may take. */
@@ -145,7 +147,11 @@ function invokeUnary(
 }
 
 /** What inventory says about the order, and the buyer may hear. */
-const ANSWERS: ReadonlySet<string> = new Set<ErrorCode>(['FIELD_INVALID', 'NOT_FOUND', 'INSUFFICIENT_STOCK']);
+const ANSWERS = [
+  'FIELD_INVALID',
+  'NOT_FOUND',
+  'INSUFFICIENT_STOCK',
+] as const satisfies readonly PaymentErrorCode[];
 
 /**
  * Whatever is no answer leaves open what has happened: a call that was cut, because the token was revoked meanwhile
@@ -154,17 +160,14 @@ const ANSWERS: ReadonlySet<string> = new Set<ErrorCode>(['FIELD_INVALID', 'NOT_F
  */
 function serviceErrorFrom(error: GrpcError): ServiceError {
   const { reason, message, violations, retryAfterMs } = errorOf(error);
-  if (isAnswer(reason)) return new ServiceError(reason, message, { cause: error, violations });
+  const answer = ANSWERS.find((known) => known === reason);
+  if (answer !== undefined) return new PaymentError(answer, message, { cause: error, violations });
   return unanswered('inventory does not answer', error, retryAfterMs);
-}
-
-function isAnswer(reason: string): reason is ErrorCode {
-  return ANSWERS.has(reason);
 }
 
 function unanswered(message: string, cause: unknown, retryAfterMs?: number): ServiceError {
   const retry = retryAfterMs === undefined ? {} : { retryAfterMs };
-  return new ServiceError('DEPENDENCY_UNAVAILABLE', message, { cause, ...retry });
+  return new PaymentError('DEPENDENCY_UNAVAILABLE', message, { cause, ...retry });
 }
 
 /** Takes turns among the instances, and leaves out those that could not be reached last. */

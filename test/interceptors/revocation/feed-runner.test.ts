@@ -23,6 +23,7 @@ import {
   type SyncRequest,
   type SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
 import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 
@@ -130,13 +131,6 @@ class HeldSource implements RevocationSource {
 /** Lets everything run that waits for nothing but its turn. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
-}
-
-async function until(isSo: () => boolean): Promise<void> {
-  for (let attempt = 0; attempt < 2000 && !isSo(); attempt += 1) {
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-  expect(isSo()).to.equal(true);
 }
 
 /** The error that a gRPC client would receive. */
@@ -308,7 +302,11 @@ describe('a feed runner', () => {
   it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
     await hydrate();
     runner.askNow();
-    const error = new ServiceError('LOG_CHANGED', 'the log is not the one that was followed');
+    const error = new ServiceError(
+      'LOG_CHANGED',
+      'FAILED_PRECONDITION',
+      'the log is not the one that was followed',
+    );
     (await source.question(2)).fail(received(error));
     await settled();
     expect([runner.isCurrent(), runner.missing]).to.deep.equal([true, '']);

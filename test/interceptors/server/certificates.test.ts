@@ -31,6 +31,7 @@ import { type TlsWatch, watchTlsFiles } from '../../../services/common/tls/tls-f
 import { type Authority, createAuthority, type Identity } from '../../support/certificates.js';
 import { bearer, type Echo, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
+import { until } from '../../support/waiting.js';
 
 const SETUP_TIMEOUT_MS = 60_000;
 const HELLO = Buffer.from('hello');
@@ -351,12 +352,4 @@ const ISSUING: ServiceDefinition = {
 function outcomeOf(error: GrpcError | null): string {
   if (error === null) return 'OK';
   return `${status[error.code]} ${errorOf(error).reason}`;
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  const endMs = Date.now() + 5000;
-  while (!holds()) {
-    if (Date.now() > endMs) throw new Error('waited for too long');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }

@@ -27,6 +27,7 @@ import {
   Trace,
 } from '../../support/echo.js';
 import { AUDIENCE, createTestKey, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
+import { until } from '../../support/waiting.js';
 
 const identity = (bytes: Buffer): Buffer => bytes;
 const HELLO = Buffer.from('hello');
@@ -108,14 +109,6 @@ function openBidi(echo: Echo, token: string) {
   );
   stream.write(HELLO);
   return opened(stream);
-}
-
-async function until(holds: () => boolean, what: string): Promise<void> {
-  const endMs = Date.now() + 5000;
-  while (!holds()) {
-    if (Date.now() > endMs) throw new Error(`did not come about: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
 }
 
 describe('guard', () => {
@@ -397,7 +390,7 @@ describe('guard', () => {
         for (const text of [token, unseen]) {
           expect(await call(echo.client, 'Unary', bearer(text))).to.include({ reason: 'TOKEN_REVOKED' });
         }
-        await until(() => echo.trace.ended >= 1, 'the handler of the stream ends');
+        await until(() => echo.trace.ended >= 1);
       });
     }
 
@@ -415,7 +408,7 @@ describe('guard', () => {
       expect(await call(echo.client, 'Unary', bearer(derived))).to.include({ code: status.OK });
       issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(parent));
       echo.guard.askNow();
-      await until(() => echo.guard.state().applied === 1n, 'the entry is applied');
+      await until(() => echo.guard.state().applied === 1n);
       expect(await call(echo.client, 'Unary', bearer(derived))).to.include({ reason: 'TOKEN_REVOKED' });
     });
 
@@ -433,7 +426,7 @@ describe('guard', () => {
       issuer.revoke(EntryKind.ENTRY_KIND_USER, String(claims['sub']), 2n);
       issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(String(claims['jti'])));
       echo.guard.askNow();
-      await until(() => echo.guard.state().applied === 3n, 'the entries are applied');
+      await until(() => echo.guard.state().applied === 3n);
       await new Promise((resolve) => setTimeout(resolve, 50));
       for (const { stream } of streams) {
         expect(stream.destroyed).to.equal(false);
@@ -448,7 +441,7 @@ describe('guard', () => {
       // The revocation is in the list before the calls reach the server's event loop again.
       issuer.revokeSession(String(claims['sid']));
       echo.guard.askNow();
-      await until(() => echo.guard.state().applied === 1n, 'the entry is applied');
+      await until(() => echo.guard.state().applied === 1n);
       const after = await call(echo.client, 'Unary', bearer(token));
       expect(after).to.include({ reason: 'TOKEN_REVOKED' });
       for (const end of await Promise.all(ends))
@@ -461,7 +454,7 @@ describe('guard', () => {
       stream.pause();
       issuer.revokeSession(String(claims['sid']));
       echo.guard.askNow();
-      await until(() => echo.trace.ended === 1, 'the handler ends');
+      await until(() => echo.trace.ended === 1);
       stream.resume();
     });
   });
@@ -470,7 +463,7 @@ describe('guard', () => {
     it('refuses after the lease, lets ALLOW methods go on, cuts the other streams, and recovers by itself', async () => {
       issuer.leaseMs = 300;
       echo.guard.askNow();
-      await until(() => echo.guard.state().leaseMs <= 300, 'the short lease is in force');
+      await until(() => echo.guard.state().leaseMs <= 300);
       const token = await issuer.token();
       const refused = await openServerStream(echo, token);
       const allowed = await openServerStream(echo, token, 'StaleStream');
@@ -492,7 +485,7 @@ describe('guard', () => {
       expect(await call(echo.client, 'Unary', unknown)).to.include({ code: status.UNAVAILABLE });
       issuer.keys = key === undefined ? [] : [key];
       issuer.answers = true;
-      await until(() => echo.guard.state().current, 'the list is current again');
+      await until(() => echo.guard.state().current);
       expect(await call(echo.client, 'Unary', bearer(token))).to.include({ code: status.OK });
       allowed.stream.cancel();
     });
@@ -507,7 +500,7 @@ describe('guard', () => {
       const token = await small.token();
       expect(await call(full.client, 'Unary', bearer(token))).to.include({ code: status.OK });
       for (let count = 0; count < 4; count += 1) small.revokeSession(randomUUID());
-      await until(() => !full.guard.state().current, 'the lease is over');
+      await until(() => !full.guard.state().current);
       expect(full.guard.state().missing).to.contain('the revocation list is full');
       expect(await call(full.client, 'Unary', bearer(token))).to.include({
         code: status.UNAVAILABLE,
@@ -526,7 +519,7 @@ describe('guard', () => {
     issuer.keys = [next];
     echo.guard.askNow();
     expect(await live.end).to.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
-    await until(() => echo.guard.state().current, 'the new log is followed');
+    await until(() => echo.guard.state().current);
     expect((await call(echo.client, 'Unary', bearer(token))).code).to.equal(status.UNAUTHENTICATED);
     expect(await call(echo.client, 'Unary', bearer(await issuer.token()))).to.include({ code: status.OK });
   });

@@ -19,6 +19,7 @@ import {
 } from '../../../interceptors/src/token/issuer-keys.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { createForeignKey, ForeignIssuer, type ForeignKey } from '../../support/foreign-issuer.js';
+import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers } from '../tokens-support.js';
 
 const TYPES = { types: new Set(['jwt']), mayLackKeyId: false };
@@ -78,8 +79,7 @@ describe('the keys of another issuer', () => {
     timers.pass(ms);
   }
 
-  const settled = (holds: () => boolean) => until(holds, 6000);
-  const failed = () => settled(() => warnings.length > 0);
+  const failed = () => until(() => warnings.length > 0);
 
   it('verify what they have signed, and are fetched once for many', async () => {
     open();
@@ -97,7 +97,7 @@ describe('the keys of another issuer', () => {
 
   it('are fetched at most once in a while, however many unknown kids come', async () => {
     open();
-    await settled(() => changes === 1);
+    await until(() => changes === 1);
     clock.pass(KEYS_PAUSE_MS);
     const stranger = await createForeignKey('ES256');
     for (let round = 0; round < 5; round += 1) {
@@ -127,10 +127,10 @@ describe('the keys of another issuer', () => {
 
   it('are fetched anew now and then, so that a key that was withdrawn leaves', async () => {
     open();
-    await settled(() => changes === 1);
+    await until(() => changes === 1);
     const former = issuer.key;
     issuer.keys = [await createForeignKey('ES256')];
-    await settled(() => {
+    await until(() => {
       pass(KEYS_REFRESH_MS);
       return changes >= 2;
     });
@@ -160,7 +160,7 @@ describe('the keys of another issuer', () => {
     expect(issuer.asked).to.equal(1);
     issuer.behaviour = 'good';
     pass(KEYS_PAUSE_MS);
-    await settled(() => changes === 1);
+    await until(() => changes === 1);
     expect(await keys.verify(await tokenBy())).to.equal('GOOD');
   });
 
@@ -220,7 +220,7 @@ describe('the keys of another issuer', () => {
     for (const lie of lies) {
       issuer.lie = lie;
       const before = warnings.length;
-      await settled(() => {
+      await until(() => {
         pass(KEYS_PAUSE_MS);
         return warnings.length > before;
       });
@@ -258,7 +258,7 @@ describe('the keys of another issuer', () => {
       ],
     };
     open({ algorithms: ['ES256', 'RS256', 'PS256'] });
-    await settled(() => changes === 1);
+    await until(() => changes === 1);
     for (const kid of [es.kid, rsa.kid]) expect(keys.has(kid), kid).to.equal(true);
     const unusable = ['encryption', 'private', 'other algorithm', 'off the curve', '', 'symmetric', 'short'];
     for (const kid of [rsaWithout.kid, ed.kid, ...unusable]) expect(keys.has(kid), kid).to.equal(false);
@@ -289,11 +289,3 @@ describe('the keys of another issuer', () => {
     expect(await keys.verify({ ...token, algorithm: 'HS256' })).to.equal('BAD');
   });
 });
-
-async function until(holds: () => boolean, withinMs: number): Promise<void> {
-  const endMs = Date.now() + withinMs;
-  while (!holds()) {
-    if (Date.now() > endMs) throw new Error('waited for too long');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}

@@ -13,7 +13,8 @@ import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/
 import { bearer, type Echo, startEcho } from '../../support/echo.js';
 import { createForeignKey, ForeignIssuer } from '../../support/foreign-issuer.js';
 import { AUDIENCE, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
+import { until } from '../../support/waiting.js';
 
 const HELLO = Buffer.from('hello');
 const identity = (bytes: Buffer): Buffer => bytes;
@@ -441,12 +442,4 @@ describe('another issuer', () => {
 function outcomeOf(error: GrpcError | null): string {
   if (error === null) return 'OK';
   return `${status[error.code]} ${errorOf(error).reason}`;
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  const endMs = Date.now() + 5000;
-  while (!holds()) {
-    if (Date.now() > endMs) throw new Error('waited for too long');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }

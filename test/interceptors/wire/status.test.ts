@@ -3,7 +3,7 @@
 import { Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { type ErrorCode, invalidField, ServiceError } from '../../../interceptors/src/errors.js';
+import { GuardError, type GuardErrorCode, invalidField } from '../../../interceptors/src/errors.js';
 import {
   ERROR_DOMAIN,
   ERROR_MESSAGE_LENGTH_MAX,
@@ -21,36 +21,18 @@ const CODES = {
   TOKEN_EXPIRED: 16,
   TOKEN_REVOKED: 16,
   TLS_REQUIRED: 16,
-  LOGIN_FAILED: 16,
-  REFRESH_INVALID: 16,
-  CERTIFICATE_REQUIRED: status.UNAUTHENTICATED,
-  CLIENT_AUTHENTICATION_FAILED: 16,
   SCOPE_MISSING: 7,
   ROLE_MISSING: 7,
   CALLER_KIND: 7,
   LOGIN_TOO_OLD: 7,
-  AUDIENCE_NOT_ALLOWED: 7,
   REVOCATION_STATE_STALE: 14,
   DEPENDENCY_UNAVAILABLE: 14,
   RATE_LIMITED: 8,
-  LOG_CHANGED: 9,
   FIELD_INVALID: 3,
-  SUBJECT_TOKEN_INVALID: 3,
   NOT_FOUND: 5,
-  ALREADY_EXISTS: 6,
-  INSUFFICIENT_STOCK: 9,
-  INSUFFICIENT_FUNDS: 9,
-  RESERVATION_EXPIRED: 9,
-  RESERVATION_NOT_ACTIVE: 9,
-  PAYMENT_CANCELLED: 9,
-  PAYMENT_NOT_CANCELLABLE: 9,
-  PAYMENT_NOT_CAPTURED: 9,
-  REFUND_EXCEEDS_PAYMENT: 9,
-  REQUEST_ID_REUSED: 9,
-  REQUEST_IN_PROGRESS: 10,
-} satisfies Record<ErrorCode, number>;
+} satisfies Record<GuardErrorCode, number>;
 
-const code = fc.constantFrom(...(Object.keys(CODES) as ErrorCode[]));
+const code = fc.constantFrom(...(Object.keys(CODES) as GuardErrorCode[]));
 /** Any UTF-16, lone surrogates included. */
 const anyText = fc
   .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 700 })
@@ -59,7 +41,7 @@ const anyText = fc
 describe('a status that is sent often', () => {
   it('is what it was, and what is done to one sending changes no other', () => {
     const plain = statusOf(
-      new ServiceError('RATE_LIMITED', 'too many new tokens at once', { retryAfterMs: 1000 }),
+      new GuardError('RATE_LIMITED', 'too many new tokens at once', { retryAfterMs: 1000 }),
     );
     const often = sentOften(plain);
     expect([often.code, often.details]).to.deep.equal([plain.code, plain.details]);
@@ -89,7 +71,7 @@ describe('a status that is sent often', () => {
 describe('the status of an error', () => {
   for (const [name, number] of Object.entries(CODES)) {
     it(`is ${status[number]} for ${name}, with the code as its reason`, () => {
-      const sent = statusOf(new ServiceError(name as ErrorCode, 'a sentence'));
+      const sent = statusOf(new GuardError(name as GuardErrorCode, 'a sentence'));
       expect(sent).to.include({ code: number, details: 'a sentence' });
       expect(errorOf(sent)).to.deep.equal({
         code: number,
@@ -112,7 +94,7 @@ describe('the status of an error', () => {
         fc.option(fc.nat(RETRY_AFTER_MAX_MS), { nil: undefined }),
         (name, message, violations, retryAfterMs) => {
           const options = { violations, ...(retryAfterMs !== undefined && { retryAfterMs }) };
-          const received = errorOf(statusOf(new ServiceError(name, message, options)));
+          const received = errorOf(statusOf(new GuardError(name, message, options)));
           expect(received).to.include({ code: CODES[name], reason: name, message, retryAfterMs });
           expect(received.violations.map(({ field, description }) => ({ field, description }))).to.deep.equal(
             violations,
@@ -134,7 +116,7 @@ describe('the status of an error', () => {
   it('is made of every text, however long or broken, and can be sent', () => {
     fc.assert(
       fc.property(code, anyText, anyText, (name, message, field) => {
-        const error = new ServiceError(name, message, { violations: [{ field, description: field }] });
+        const error = new GuardError(name, message, { violations: [{ field, description: field }] });
         const sent = statusOf(error);
         expect(sent.details.length).to.be.at.most(ERROR_MESSAGE_LENGTH_MAX);
         // What grpc-js does with it.
@@ -146,7 +128,7 @@ describe('the status of an error', () => {
 
   it('is cut between characters, never within one', () => {
     const message = `${'a'.repeat(ERROR_MESSAGE_LENGTH_MAX - 1)}😀`;
-    expect(statusOf(new ServiceError('NOT_FOUND', message)).details).to.equal(
+    expect(statusOf(new GuardError('NOT_FOUND', message)).details).to.equal(
       `${'a'.repeat(ERROR_MESSAGE_LENGTH_MAX - 1)}\ufffd`,
     );
   });
@@ -163,7 +145,7 @@ describe('the status of an error', () => {
       [1999.5, 2000],
     ];
     for (const [retryAfterMs, received] of waits) {
-      const sent = statusOf(new ServiceError('RATE_LIMITED', 'later', { retryAfterMs }));
+      const sent = statusOf(new GuardError('RATE_LIMITED', 'later', { retryAfterMs }));
       expect(errorOf(sent).retryAfterMs, String(retryAfterMs)).to.equal(received);
     }
   });
@@ -190,9 +172,40 @@ describe('the status of an error', () => {
     }
   });
 
+  it('passes on the status of a downstream call that means the same to its own caller, with a fixed text', () => {
+    const downstream = statusOf(new GuardError('DEPENDENCY_UNAVAILABLE', 'hunter2', { retryAfterMs: 700 }));
+    const passedOn = [
+      'CANCELLED',
+      'DEADLINE_EXCEEDED',
+      'RESOURCE_EXHAUSTED',
+      'ABORTED',
+      'UNAVAILABLE',
+    ] as const;
+    for (const name of passedOn) {
+      const received = Object.assign(new Error('hunter2'), { ...downstream, code: status[name] });
+      const sent = statusOf(received);
+      expect(sent.code, name).to.equal(status[name]);
+      expect(sent.details).to.contain('another service').and.not.contain('hunter2');
+      expect(errorOf(sent)).to.include({ reason: '', retryAfterMs: 700 });
+      expect(sent.metadata.get('grpc-status-details-bin').join('')).to.not.contain('hunter2');
+    }
+  });
+
+  it('is INTERNAL when a downstream call failed for what this service has sent', () => {
+    const own = new Set([1, 4, 8, 10, 14]);
+    for (let code = 0; code <= 17; code += 1) {
+      if (own.has(code)) continue;
+      const received = Object.assign(new Error('x'), { code, details: 'x', metadata: new Metadata() });
+      expect(statusOf(received), String(code)).to.include({
+        code: status.INTERNAL,
+        details: 'internal error',
+      });
+    }
+  });
+
   it('never carries the cause', () => {
     const sent = statusOf(
-      new ServiceError('NOT_FOUND', 'no such item', { cause: new Error('SELECT hunter2') }),
+      new GuardError('NOT_FOUND', 'no such item', { cause: new Error('SELECT hunter2') }),
     );
     const [details] = sent.metadata.get('grpc-status-details-bin');
     expect(Buffer.from(details ?? '').toString('latin1')).to.not.include('hunter2');
@@ -201,7 +214,7 @@ describe('the status of an error', () => {
 
   it('is byte for byte the same for equal errors', () => {
     const bytes = () =>
-      statusOf(new ServiceError('TOKEN_INVALID', 'the access token is not valid')).metadata.get(
+      statusOf(new GuardError('TOKEN_INVALID', 'the access token is not valid')).metadata.get(
         'grpc-status-details-bin',
       );
     expect(bytes()).to.deep.equal(bytes());
@@ -259,7 +272,7 @@ describe('a received error', () => {
 describe('a service error', () => {
   it('keeps its cause for the log', () => {
     const cause = new Error('why');
-    expect(new ServiceError('NOT_FOUND', 'no such item', { cause })).to.include({
+    expect(new GuardError('NOT_FOUND', 'no such item', { cause })).to.include({
       name: 'ServiceError',
       code: 'NOT_FOUND',
       message: 'no such item',
@@ -269,6 +282,6 @@ describe('a service error', () => {
   });
 
   it('has no cause when none was given', () => {
-    expect(Object.hasOwn(new ServiceError('NOT_FOUND', 'no such item'), 'cause')).to.equal(false);
+    expect(Object.hasOwn(new GuardError('NOT_FOUND', 'no such item'), 'cause')).to.equal(false);
   });
 });

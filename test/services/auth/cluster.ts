@@ -1,7 +1,6 @@
 /** Replicas of auth behind real sockets on one database, and services that follow them, for the tests of auth. */
 
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { createGuard, type Guard, ServiceError } from '@portcullis/guard';
 import {
@@ -37,6 +36,7 @@ import type { LogBatch } from '../../../services/auth/revocation/log.js';
 import { createAuthHandlers } from '../../../services/auth/sessions/handlers.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { until } from '../../support/waiting.js';
 import {
   type AuthInstance,
   addClient,
@@ -220,15 +220,6 @@ export async function verdictOf(guard: Guard, token: string): Promise<string> {
   } catch (error) {
     if (error instanceof ServiceError) return error.code;
     throw error;
-  }
-}
-
-/** Waits until something holds. */
-export async function until(holds: () => boolean | Promise<boolean>, withinMs = 8000): Promise<void> {
-  const startedMs = performance.now();
-  while (!(await holds())) {
-    if (performance.now() - startedMs > withinMs) throw new Error('waited for too long');
-    await sleep(3);
   }
 }
 

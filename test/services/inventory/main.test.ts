@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { until } from '../../support/waiting.js';
 
 describe('inventory main', () => {
   let folder: string;
@@ -68,9 +69,6 @@ describe('inventory main', () => {
     const response = await fetch(`http://${opsAddress}/readyz`);
     return { status: response.status, body: await response.text() };
   }
-  async function becomes(condition: () => Promise<boolean>): Promise<void> {
-    while (!(await condition())) await sleep(50);
-  }
 
   it('tells of all faults of its configuration at once, and opens nothing', async () => {
     const { exited } = start({ DATABASE_URL: '', PORTCULLIS_CLIENT_ID: '', PORTCULLIS_OOPS: '1' });
@@ -106,7 +104,7 @@ describe('inventory main', () => {
   it('migrates its database, and then lacks auth alone', async () => {
     const { child, exited, line } = start();
     const { opsAddress } = await line('listening');
-    await becomes(async () => !(await missingAt(opsAddress)).body.includes('database'));
+    await until(async () => !(await missingAt(opsAddress)).body.includes('database'));
     const { status, body } = await missingAt(opsAddress);
     expect(status).to.equal(503);
     expect(body).to.include('revocations');

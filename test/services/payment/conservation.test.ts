@@ -1,8 +1,10 @@
 /** Money is conserved at every moment, whatever runs at the same time and whatever fails. */
+
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
+import { PaymentError } from '../../../services/payment/errors.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
@@ -60,7 +62,7 @@ describe('money of payment', () => {
     warehouse.trouble = async (_method, moment) => {
       await sleep(1);
       if (++calls % 7 !== 0) return;
-      throw new ServiceError('DEPENDENCY_UNAVAILABLE', `lost ${moment} the effect`);
+      throw new PaymentError('DEPENDENCY_UNAVAILABLE', `lost ${moment} the effect`);
     };
     const users = await Promise.all(
       ['ann', 'ben', 'cid', 'dot', 'eve'].map(async (subject) => {

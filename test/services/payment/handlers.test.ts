@@ -10,7 +10,6 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { createGuard, type Guard, principalOf } from '@portcullis/guard';
-import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import {
   type CheckoutResponse,
@@ -22,7 +21,9 @@ import {
 } from '../../../proto/gen/payment/v1/payment_service.js';
 import { createHandlers } from '../../../services/payment/handlers.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
+import { refusalOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { until } from '../../support/waiting.js';
 import { type Instance, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 
@@ -84,14 +85,6 @@ describe('PaymentService', () => {
         error === null ? resolve(response) : reject(error),
       );
     });
-  }
-
-  async function refusalOf(failing: Promise<unknown>) {
-    const outcome = await failing.then(
-      () => undefined,
-      (error: unknown) => error,
-    );
-    return errorOf(outcome);
   }
 
   const tokenOf = (sub: string, rights: object) => issuer.token({ aud: ['payment'], sub, ...rights });
@@ -296,12 +289,3 @@ describe('PaymentService', () => {
     expect(warehouse.item('LAMP').reserved).to.equal(0n);
   });
 });
-
-/** Waits for something that happens by itself, but not for ever. */
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 500; tries++) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error('what was waited for did not happen');
-}

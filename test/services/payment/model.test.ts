@@ -1,10 +1,13 @@
 /** Payment against a simple model: any sequence of operations, crashes and troubles, command by command. */
+
 import { randomUUID } from 'node:crypto';
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import type { Checkout } from '../../../services/payment/checkout.js';
+import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
+import { codeOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
@@ -12,7 +15,6 @@ import {
   buyerOf,
   callerOf,
   checkoutOver,
-  codeOf,
   type Instance,
   olga,
   openInstance,
@@ -131,7 +133,7 @@ class Buy implements Command {
       const isStruck =
         (this.#trouble === 'lost' && moment === 'before') ||
         (this.#trouble === 'unanswered' && moment === 'after');
-      if (isStruck) throw new ServiceError('DEPENDENCY_UNAVAILABLE', 'no answer');
+      if (isStruck) throw new PaymentError('DEPENDENCY_UNAVAILABLE', 'no answer');
     };
   }
   toString = () => `buy ${this.#quantity}, ${this.#trouble} at ${this.#at}`;
@@ -241,7 +243,7 @@ function free({ warehouse }: Real): bigint {
 function buy(real: Real, { requestId, quantity }: Purchase, isRevoked = false): Promise<Payment> {
   const { accountId, subject, warehouse } = real;
   const stillAllowed = () => {
-    if (isRevoked) throw new ServiceError('TOKEN_REVOKED', 'the token was revoked');
+    if (isRevoked) throw new PaymentError('TOKEN_REVOKED', 'the token was revoked');
     return 1_000;
   };
   const buyer = buyerOf(subject, warehouse.for(subject), { stillAllowed });

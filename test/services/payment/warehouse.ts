@@ -1,7 +1,9 @@
 /** A warehouse in memory that keeps the promises of inventory, and fails where a test wants it to. */
+
 import { randomUUID } from 'node:crypto';
-import { type ErrorCode, ServiceError } from '@portcullis/guard/errors';
 import type { Money } from '../../../services/common/money.js';
+import { InventoryError } from '../../../services/inventory/errors.js';
+import { PaymentError, type PaymentErrorCode } from '../../../services/payment/errors.js';
 import type { OrderLine } from '../../../services/payment/fields.js';
 import type {
   Inventory,
@@ -47,7 +49,7 @@ export class Warehouse {
 
   item(sku: string): Item {
     const item = this.#items.get(sku);
-    if (item === undefined) throw new ServiceError('NOT_FOUND', `there is no item ${sku}`);
+    if (item === undefined) throw new PaymentError('NOT_FOUND', `there is no item ${sku}`);
     return item;
   }
 
@@ -61,7 +63,7 @@ export class Warehouse {
   static readonly settlement: Settlement = {
     settle: ({ reservationId, outcome, authoriser, requestId }) => {
       const warehouse = Warehouse.#keepers.get(reservationId);
-      if (warehouse === undefined) throw new ServiceError('NOT_FOUND', 'there is no such reservation');
+      if (warehouse === undefined) throw new PaymentError('NOT_FOUND', 'there is no such reservation');
       const method = outcome === 'COMMITTED' ? 'commit' : 'release';
       return warehouse.#ask(method, () =>
         warehouse.#once(authoriser.subject, 'settle', requestId, `${reservationId} ${outcome}`, () => {
@@ -102,7 +104,7 @@ export class Warehouse {
     const key = JSON.stringify([owner, method, requestId]);
     const known = this.#answers.get(key);
     if (known !== undefined) {
-      if (known.payload !== payload) throw new ServiceError('REQUEST_ID_REUSED', 'used before');
+      if (known.payload !== payload) throw new PaymentError('REQUEST_ID_REUSED', 'used before');
       return this.#own(owner, known.reservationId);
     }
     const reservation = work();
@@ -113,7 +115,7 @@ export class Warehouse {
   #reserve(owner: string, lines: readonly OrderLine[], timeToLiveSeconds: number): Kept {
     for (const { sku, quantity } of lines) {
       const { onHand, reserved } = this.item(sku);
-      if (onHand - reserved < quantity) throw new ServiceError('INSUFFICIENT_STOCK', 'not enough in stock');
+      if (onHand - reserved < quantity) throw new PaymentError('INSUFFICIENT_STOCK', 'not enough in stock');
     }
     for (const { sku, quantity } of lines) this.item(sku).reserved += quantity;
     const reservation: Kept = {
@@ -130,8 +132,8 @@ export class Warehouse {
 
   #end(owner: string, reservationId: string, state: 'COMMITTED' | 'RELEASED' | 'EXPIRED'): Kept {
     const reservation = this.#own(owner, reservationId);
-    if (reservation.state === 'EXPIRED') throw new ServiceError('RESERVATION_EXPIRED', 'it has expired');
-    if (reservation.state !== 'ACTIVE') throw new ServiceError('RESERVATION_NOT_ACTIVE', 'it has ended');
+    if (reservation.state === 'EXPIRED') throw new InventoryError('RESERVATION_EXPIRED', 'it has expired');
+    if (reservation.state !== 'ACTIVE') throw new InventoryError('RESERVATION_NOT_ACTIVE', 'it has ended');
     reservation.state = state;
     for (const { sku, quantity } of reservation.lines) {
       const item = this.item(sku);
@@ -145,7 +147,7 @@ export class Warehouse {
 
   #own(owner: string, reservationId: string): Kept {
     const reservation = this.#reservations.get(reservationId);
-    if (reservation?.owner !== owner) throw new ServiceError('NOT_FOUND', 'there is no such reservation');
+    if (reservation?.owner !== owner) throw new PaymentError('NOT_FOUND', 'there is no such reservation');
     return reservation;
   }
 
@@ -164,12 +166,12 @@ export class Warehouse {
 export function failing(
   method: WarehouseMethod,
   moment: Moment,
-  options: { code?: ErrorCode; times?: number } = {},
+  options: { code?: PaymentErrorCode; times?: number } = {},
 ): Trouble {
   const { code = 'DEPENDENCY_UNAVAILABLE', times = Number.POSITIVE_INFINITY } = options;
   let left = times;
   return (asked, now) => {
     if (asked !== method || now !== moment || left-- <= 0) return;
-    throw new ServiceError(code, 'no answer');
+    throw new PaymentError(code, 'no answer');
   };
 }

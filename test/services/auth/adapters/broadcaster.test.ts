@@ -27,6 +27,7 @@ import type { AuthStore } from '../../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../../services/common/database/database.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { freshDatabase } from '../../../support/postgres.js';
+import { until } from '../../../support/waiting.js';
 import { MIGRATIONS, quietLog } from '../revocation/revocation-support.js';
 
 /** Whatever is broadcast, as it came. */
@@ -36,14 +37,6 @@ async function listen(nats: PrivateNats): Promise<{ connection: NatsConnection; 
   connection.subscribe(BROADCAST_SUBJECT, { callback: (_, message) => heard.push(message.data) });
   await connection.flush();
   return { connection, heard };
-}
-
-async function until(condition: () => boolean, withinMs = 8000): Promise<void> {
-  const startedMs = performance.now();
-  while (!condition()) {
-    if (performance.now() - startedMs > withinMs) throw new Error('waited for too long');
-    await sleep(5);
-  }
 }
 
 function batch(count: number): LogBatch {

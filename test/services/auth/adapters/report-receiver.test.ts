@@ -22,6 +22,7 @@ import {
 import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { until } from '../../../support/waiting.js';
 import { type AuthInstance, addClient, ISSUER, openAuth, type TestClient } from '../instance.js';
 
 describe('reports of services', () => {
@@ -88,12 +89,6 @@ describe('reports of services', () => {
   };
   const refusals = async () =>
     (await auth.events.list({ types: ['calls-refused'] }, { pageSize: 100, pageToken: '' })).events;
-  const until = async (condition: () => boolean | Promise<boolean>): Promise<void> => {
-    for (let tries = 0; !(await condition()); tries += 1) {
-      if (tries > 400) throw new Error('waited for too long');
-      await sleep(20);
-    }
-  };
 
   it('are sent by a guard’s own sender, taken once, and acknowledged when they are recorded', async () => {
     receive();

@@ -8,13 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import type { TokenPair } from '../../../../services/auth/sessions/sessions.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type Cluster, startCluster, until, verdictOf } from '../cluster.js';
+import { until } from '../../../support/waiting.js';
+import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import {
   type AuthInstance,
   addUser,
   claimsOf,
-  codeOf,
   entriesOf,
   entryKeyOf,
   logIn,

@@ -21,18 +21,16 @@ import {
   violatedConstraint,
 } from '../../../../services/common/database/database.js';
 import { beginWith } from '../../../../services/common/database/database-begin.js';
+import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
 import { startRelay } from '../../../support/tcp-relay.js';
+import { until } from '../../../support/waiting.js';
 
 const MIGRATION = `
   CREATE TABLE counters (name text PRIMARY KEY, value bigint NOT NULL CHECK (value >= 0));
   INSERT INTO counters VALUES ('a', 0), ('b', 0);`;
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await sleep(10);
-}
 
 async function expectUnavailable(promise: Promise<unknown>): Promise<ServiceError> {
   const error = await rejectionOf(promise);
@@ -121,7 +119,7 @@ describe('database', () => {
     });
 
     it('leaves nothing behind when the work throws, and throws the same', async () => {
-      const thrown = new ServiceError('NOT_FOUND', 'no such thing');
+      const thrown = new CommonError('NOT_FOUND', 'no such thing');
       const error = await rejectionOf(
         database.transaction(async (sql) => {
           await sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);

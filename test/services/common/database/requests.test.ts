@@ -4,7 +4,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import {
   type Database,
@@ -17,9 +16,10 @@ import {
   REQUEST_ID_CHARACTERS_MAX,
   type RequestIdentity,
 } from '../../../../services/common/database/requests.js';
+import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
 
 /** As the doc comment of `oncePerRequest` gives it. */
 const MIGRATION = `
@@ -76,11 +76,6 @@ describe('a request', () => {
     );
   }
 
-  async function codeOf(promise: Promise<unknown>): Promise<string> {
-    const error = await rejectionOf(promise);
-    return error instanceof ServiceError ? error.code : String(error);
-  }
-
   it('is carried out once, and repeated ones get the first answer, exactly', async () => {
     const answer = {
       id: 'x',
@@ -110,9 +105,9 @@ describe('a request', () => {
 
   it('may be tried again after it failed', async () => {
     const failing = database.transaction((sql) =>
-      oncePerRequest(sql, REQUEST, () => Promise.reject(new ServiceError('INSUFFICIENT_STOCK', 'none left'))),
+      oncePerRequest(sql, REQUEST, () => Promise.reject(new CommonError('RATE_LIMITED', 'too many'))),
     );
-    expect(await codeOf(failing)).to.equal('INSUFFICIENT_STOCK');
+    expect(await codeOf(failing)).to.equal('RATE_LIMITED');
     expect(await send(REQUEST, 'now')).to.equal('now');
   });
 

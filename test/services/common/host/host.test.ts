@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { ListenError, MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { EchoService, type RunningHost, runHost } from './running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;

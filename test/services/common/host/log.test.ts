@@ -2,8 +2,8 @@
 
 import { generateKeyPairSync } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
-import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
+import { CommonError } from '../../../../services/common/errors.js';
 import { createLog, REDACTED, redactText } from '../../../../services/common/host/log.js';
 
 const JWT = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl';
@@ -83,7 +83,7 @@ describe('log', () => {
   it('tells an error with its code and its causes', () => {
     const { log, last } = capture();
     const cause = Object.assign(new Error('refused'), { code: 'ECONNREFUSED', password: 'hunter2' });
-    log.error({ err: new ServiceError('DEPENDENCY_UNAVAILABLE', 'away', { cause }) }, 'failed');
+    log.error({ err: new CommonError('DEPENDENCY_UNAVAILABLE', 'away', { cause }) }, 'failed');
     const err = last()['err'];
     expect(err).to.include({ type: 'ServiceError', message: 'away', code: 'DEPENDENCY_UNAVAILABLE' });
     expect(err).to.have.property('stack').that.includes('log.test');

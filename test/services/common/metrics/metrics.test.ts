@@ -2,8 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CallOptions, type Client, Metadata, ServerInterceptingCall, status } from '@grpc/grpc-js';
-import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
+import { CommonError } from '../../../../services/common/errors.js';
 import { EchoService, type RunningHost, runHost } from '../host/running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;
@@ -112,7 +112,7 @@ describe('metrics of calls', () => {
   });
 
   it('count failures by status, spelt as Go spells it', async () => {
-    running.echo.handle = () => Promise.reject(new ServiceError('NOT_FOUND', 'no such thing'));
+    running.echo.handle = () => Promise.reject(new CommonError('NOT_FOUND', 'no such thing'));
     await echo().catch(() => {});
     running.echo.handle = () => Promise.reject(new Error('boom'));
     await echo().catch(() => {});

@@ -25,7 +25,8 @@ import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder
 import { type ClientAuth, openTls, type Tls, type TlsSettings } from '../../../../services/common/tls/tls.js';
 import { TlsFilesError, tlsFaultsOf, watchTlsFiles } from '../../../../services/common/tls/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../../../support/certificates.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { refusalOf, rejectionOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import { EchoService, type RunningHost, runHost } from '../host/running-host.js';
 
 const SETUP_TIMEOUT_MS = 60_000;
@@ -138,13 +139,13 @@ describe('TLS', function () {
   it('is not believed with a certificate of a stranger, for another name, or that has expired', async () => {
     const known = trusting(authority.certFile);
     const byStranger = await serve(await stranger.issue());
-    expect(await refusalOf(clientOf(byStranger.host.address, known))).to.equal(status.UNAVAILABLE);
+    expect(await statusOf(clientOf(byStranger.host.address, known))).to.equal(status.UNAVAILABLE);
     const ca = await readFile(authority.certFile);
     const refused = await rejectionOf(httpsStatus(byStranger.host.opsAddress, { ca }));
     expect(refused).to.have.property('code', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE');
 
     const otherName = await serve(elsewhere);
-    expect(await refusalOf(clientOf(otherName.host.address, known))).to.equal(status.UNAVAILABLE);
+    expect(await statusOf(clientOf(otherName.host.address, known))).to.equal(status.UNAVAILABLE);
 
     // Ours would not even start with it.
     const server = new Server();
@@ -154,7 +155,7 @@ describe('TLS', function () {
       cert_chain: await readFile(expired.certFile),
     };
     const port = await bind(server, ServerCredentials.createSsl(null, [pair]));
-    expect(await refusalOf(clientOf(`127.0.0.1:${port}`, known))).to.equal(status.UNAVAILABLE);
+    expect(await statusOf(clientOf(`127.0.0.1:${port}`, known))).to.equal(status.UNAVAILABLE);
 
     const good = await serve(own);
     expect(await echo(clientOf(good.host.address, known), 'good')).to.equal('good');
@@ -162,7 +163,7 @@ describe('TLS', function () {
 
   it('answers no plaintext, and survives what is no TLS at all', async () => {
     const running = await serve(own);
-    expect(await refusalOf(clientOf(running.host.address, credentials.createInsecure()))).to.equal(
+    expect(await statusOf(clientOf(running.host.address, credentials.createInsecure()))).to.equal(
       status.UNAVAILABLE,
     );
     await rejectionOf(fetch(`http://${running.host.opsAddress}/livez`));
@@ -195,7 +196,7 @@ describe('TLS', function () {
     });
     const { port } = server.address() as AddressInfo;
     const client = clientOf(`127.0.0.1:${port}`, trusting(authority.certFile));
-    expect(await refusalOf(client)).to.be.oneOf([status.UNAVAILABLE, status.DEADLINE_EXCEEDED]);
+    expect(await statusOf(client)).to.be.oneOf([status.UNAVAILABLE, status.DEADLINE_EXCEEDED]);
     expect(requests).to.equal(0);
   });
 
@@ -253,9 +254,9 @@ describe('TLS', function () {
       const demanding = { clientAuth: 'required', clientCaFile: authority.certFile } as const;
       const running = await serve(own, demanding, [look]);
       const { address } = running.host;
-      expect(await refusalOf(clientOf(address, trusting(authority.certFile)))).to.equal(status.UNAVAILABLE);
+      expect(await statusOf(clientOf(address, trusting(authority.certFile)))).to.equal(status.UNAVAILABLE);
       const asStranger = clientOf(address, trusting(authority.certFile, strangersCaller));
-      expect(await refusalOf(asStranger)).to.equal(status.UNAVAILABLE);
+      expect(await statusOf(asStranger)).to.equal(status.UNAVAILABLE);
       expect(seen).to.be.empty;
       expect(await echo(clientOf(address, trusting(authority.certFile, callers)), 'known')).to.equal('known');
       expect(seen).to.deep.equal(['DNS:caller']);
@@ -326,7 +327,7 @@ describe('TLS', function () {
       const rotate = async (): Promise<void> => {
         for (const identity of next) {
           await put(identity, files);
-          await becomes(async () => (await serialAt(address, authority)) === (await serialIn(identity)));
+          await until(async () => (await serialAt(address, authority)) === (await serialIn(identity)));
           serials.add(await serialAt(address, authority));
           expect(await serialAt(running.host.opsAddress, authority)).to.equal(await serialIn(identity));
         }
@@ -362,7 +363,7 @@ describe('TLS', function () {
         await put(own, files);
         lines.length = 0;
         await spoil();
-        await becomes(async () => lines.some((line) => line.level === 'error' && why.test(line.why)));
+        await until(async () => lines.some((line) => line.level === 'error' && why.test(line.why)));
         // Several looks later it has still been said once. Files that are put one by one are wrong in two ways.
         await sleep(5 * POLL_MS);
         const said = lines.filter(({ level }) => level === 'error').map((line) => line.why);
@@ -371,9 +372,7 @@ describe('TLS', function () {
         expect(await echo(clientOf(running.host.address, trusting(authority.certFile)), name)).to.equal(name);
       }
       await put(other, files);
-      await becomes(
-        async () => (await serialAt(running.host.address, authority)) === (await serialIn(other)),
-      );
+      await until(async () => (await serialAt(running.host.address, authority)) === (await serialIn(other)));
     });
 
     it('follows a symbolic link that is led elsewhere, as Kubernetes does', async () => {
@@ -393,7 +392,7 @@ describe('TLS', function () {
       expect(await serialAt(running.host.address, authority)).to.equal(await serialIn(own));
       const next = await authority.issue();
       await lead('..second', next);
-      await becomes(async () => (await serialAt(running.host.address, authority)) === (await serialIn(next)));
+      await until(async () => (await serialAt(running.host.address, authority)) === (await serialIn(next)));
     });
 
     it('believes by the authorities of the moment when a channel connects again', async () => {
@@ -402,10 +401,10 @@ describe('TLS', function () {
       const running = await serve(own);
       const tls = open({});
       const client = clientOf(running.host.address, tls.credentialsFor(caFile));
-      expect(await refusalOf(client)).to.equal(status.UNAVAILABLE);
+      expect(await statusOf(client)).to.equal(status.UNAVAILABLE);
       await copyFile(authority.certFile, caFile);
       await tls.reload();
-      await becomes(async () => (await echo(client, 'now').catch(() => '')) === 'now');
+      await until(async () => (await echo(client, 'now').catch(() => '')) === 'now');
     });
 
     it('looks at once when it is told to', async () => {
@@ -452,9 +451,8 @@ function echo(client: Client, request: string): Promise<string> {
   });
 }
 
-async function refusalOf(client: Client): Promise<unknown> {
-  const error = await rejectionOf(echo(client, 'nobody may hear this'));
-  return (error as { code?: unknown }).code;
+async function statusOf(client: Client): Promise<status> {
+  return (await refusalOf(echo(client, 'nobody may hear this'))).code;
 }
 
 function bind(server: Server, creds: ServerCredentials): Promise<number> {
@@ -504,12 +502,4 @@ function sendAndHangUp(port: number, bytes: Buffer): Promise<void> {
     socket.resume();
     setTimeout(() => socket.destroy(), 200).unref();
   });
-}
-
-async function becomes(holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + CALL_TIMEOUT_MS;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error('it never did');
-    await sleep(POLL_MS);
-  }
 }

@@ -1,4 +1,5 @@
 /** Calling inventory over real sockets, on behalf of the user whose call is served. */
+
 import {
   type Deadline,
   credentials as grpcCredentials,
@@ -7,7 +8,7 @@ import {
   ServerCredentials,
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
-import { ServiceError, unary } from '@portcullis/guard';
+import { unary } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
@@ -21,7 +22,8 @@ import {
   type InventoryConnection,
   type ServedCall,
 } from '../../../../services/payment/adapters/inventory.js';
-import { errorOf } from '../instance.js';
+import { PaymentError } from '../../../../services/payment/errors.js';
+import { serviceErrorOf } from '../../../support/outcomes.js';
 
 type Handle = (call: ServerUnaryCall<unknown, unknown>) => Promise<void> | void;
 
@@ -185,10 +187,10 @@ describe('inventory as payment calls it', () => {
     it(`passes ${code} on`, async () => {
       eachPeer((peer) => {
         peer.handle = () => {
-          throw new ServiceError(code, 'because');
+          throw new PaymentError(code, 'because');
         };
       });
-      const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+      const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
       expect(error).to.deep.include({ code, message: 'because' });
     });
   }
@@ -197,19 +199,19 @@ describe('inventory as payment calls it', () => {
     const violations = [{ field: 'lines[0].sku', description: 'must be an item' }];
     eachPeer((peer) => {
       peer.handle = () => {
-        throw new ServiceError('FIELD_INVALID', 'bad', { violations });
+        throw new PaymentError('FIELD_INVALID', 'bad', { violations });
       };
     });
-    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('FIELD_INVALID');
     expect(error.violations.map(({ field }) => field)).to.deep.equal(['lines[0].sku']);
   });
 
   for (const [what, thrown] of [
     ['an unknown fault', new Error('a bug')],
-    ['a revoked token', new ServiceError('TOKEN_REVOKED', 'revoked')],
-    ['a token without the scope', new ServiceError('SCOPE_MISSING', 'no')],
-    ['a request that still runs', new ServiceError('REQUEST_IN_PROGRESS', 'wait')],
+    ['a revoked token', new PaymentError('TOKEN_REVOKED', 'revoked')],
+    ['a token without the scope', new PaymentError('SCOPE_MISSING', 'no')],
+    ['a request that still runs', new PaymentError('REQUEST_IN_PROGRESS', 'wait')],
   ] as const) {
     it(`says DEPENDENCY_UNAVAILABLE for ${what}: it leaves open what has happened`, async () => {
       eachPeer((peer) => {
@@ -217,14 +219,14 @@ describe('inventory as payment calls it', () => {
           throw thrown;
         };
       });
-      const error = await errorOf(connection.settlement.settle(SETTLING));
+      const error = await serviceErrorOf(connection.settlement.settle(SETTLING));
       expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
     });
   }
 
   it('says DEPENDENCY_UNAVAILABLE when nobody is there', async () => {
     eachPeer((peer) => peer.stop());
-    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
@@ -232,7 +234,7 @@ describe('inventory as payment calls it', () => {
     eachPeer((peer) => {
       peer.answer = { ...RESERVATION, lines: [{ sku: 'LAMP', quantity: 1n, unitPrice: undefined }] };
     });
-    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
@@ -242,7 +244,9 @@ describe('inventory as payment calls it', () => {
     });
     const startedMs = performance.now();
     const call = servedCall({ deadline: new Date(Date.now() + 150) });
-    expect((await errorOf(connection.forCall(call).reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await serviceErrorOf(connection.forCall(call).reserve(ORDER))).code).to.equal(
+      'DEPENDENCY_UNAVAILABLE',
+    );
     expect(performance.now() - startedMs).to.be.below(1_500);
   });
 
@@ -257,8 +261,8 @@ describe('inventory as payment calls it', () => {
     const inventory = connection.forCall(
       servedCall({ signal: ending.signal, deadline: new Date(Date.now() + 60) }),
     );
-    expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
-    expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await serviceErrorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await serviceErrorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
     expect(calls().filter(({ path }) => path === 'reserve')).to.have.lengthOf(1);
     await connection.settlement.settle(SETTLING);
     const settled = calls().filter(({ path }) => path === 'settle');

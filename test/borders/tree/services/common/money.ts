@@ -1,4 +1,4 @@
-// room: services/common/money is pure
+// room: services/common/{money,errors} are pure
 import '@portcullis/guard/errors';
 import 'pg'; // refused: noRestrictedImports
 import './database/database.js'; // refused: noRestrictedImports
