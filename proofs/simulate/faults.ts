@@ -155,8 +155,8 @@ const FAULTS: { readonly [name: string]: Fault } = {
     later(random.next() * 100, () => callers.revokeSomething());
     let wake = (): void => {};
     let isOver = false;
-    const ageMs = leaseMs * random.between(0.3, 0.9);
-    const backMs = ageMs * random.between(0.4, 1);
+    const ageMs = leaseMs * random.real(0.3, 0.9);
+    const backMs = ageMs * random.real(0.4, 1);
     later(ageMs, () => {
       if (isOver || !struck.isSettled) return;
       struck.setBack(backMs);
@@ -164,7 +164,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
         if (isOver || !struck.isSettled) return;
         wake = struck.sleep();
         // It wakes up when its wall clock is about as far as it was.
-        later(backMs * random.between(0.7, 1.3), () => {
+        later(backMs * random.real(0.7, 1.3), () => {
           wake();
           for (let call = 0; call < 4; call += 1) {
             later((call * leaseMs) / 20, () => callers.presentSuspects(struck));
@@ -241,7 +241,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
   'restore-before-epoch': ({ system, random, leaseMs, later }) => {
     system.save();
     system.openEpoch();
-    later(random.between(0.2, 2) * leaseMs, () => {
+    later(random.real(0.2, 2) * leaseMs, () => {
       if (system.restore()) later(random.next() * 8 * leaseMs, () => system.openEpochIfDue());
     });
     return () => {};
@@ -257,7 +257,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     ]);
     for (const { weather } of ways) {
       weather.slowProbability = 0.7;
-      weather.slowMs = leaseMs * random.between(0.1, 0.7);
+      weather.slowMs = leaseMs * random.real(0.1, 0.7);
     }
     const atMs = random.next() * leaseMs;
     later(atMs, () => callers.revokeNextKey());
