@@ -4,7 +4,6 @@ import { Metadata } from '@grpc/grpc-js';
 import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
 import {
   type Admission,
-  BROADCAST_BYTES_MAX,
   type Caller,
   type CompactToken,
   Enforcement,
@@ -15,6 +14,7 @@ import {
   readClaims,
   type VerifiedToken,
 } from '@portcullis/guard/internal';
+import { BROADCAST_BYTES_MAX } from '@portcullis/guard/limits';
 import type {
   Entry,
   PullRequest,
@@ -243,7 +243,7 @@ export class Instance {
 
   #source(): RevocationSource {
     const { world, process } = this.#options;
-    this.#connectedTo = world.random.whole(0, 5);
+    this.#connectedTo = world.random.integer(0, 5);
     return {
       sync: async (request, signal) => {
         if (world.random.chance(0.03)) this.#connectedTo += 1;

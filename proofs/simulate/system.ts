@@ -69,12 +69,12 @@ export class Host {
     const { scheduler, random } = system.world;
     this.#system = system;
     this.#name = name;
-    this.#offsetMs = random.between(-1500, 1500);
+    this.#offsetMs = random.real(-1500, 1500);
     this.sleeps = random.chance(0.4);
     this.#clock = new MachineClock(scheduler, {
-      rate: random.chance(0.3) ? 0.99 : random.between(0.99, 1.01),
+      rate: random.chance(0.3) ? 0.99 : random.real(0.99, 1.01),
       wallMs: START_MS + this.#offsetMs,
-      monotonicMs: random.between(0, 1e6),
+      monotonicMs: random.real(0, 1e6),
     });
     this.instance = this.#start();
   }
@@ -102,7 +102,7 @@ export class Host {
       process,
       broker,
       replicas: () => this.#system.replicas,
-      verifyMs: () => world.random.around(this.#system.verifyMs),
+      verifyMs: () => world.random.exponential(this.#system.verifyMs),
       onEntry: ({ entryId }) => this.#system.entryArrived(process.name, entryId.toString('hex')),
     });
   }
@@ -176,7 +176,7 @@ export class System {
     truth.restored(saved.atMs);
     this.world.tell('database', () => `is as it was at ${Math.round(saved.atMs)} ms`);
     for (const replica of this.replicas) {
-      scheduler.after(this.world.random.between(0, 300), () => {
+      scheduler.after(this.world.random.real(0, 300), () => {
         replica.node = this.cluster.primary;
       });
     }

@@ -1,7 +1,7 @@
 /** What all parts of one simulated run share: time, chance, the network, the truth, and what is written down of it. */
 
+import type { Random } from '../shared/random.js';
 import type { Network } from './network.js';
-import type { Random } from './random.js';
 import type { GuardName } from './rules.js';
 import type { Signatures } from './signatures.js';
 import type { Scheduler } from './time.js';

@@ -6,9 +6,10 @@ import { expect } from 'chai';
 import { EnforcementState, RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, newRequestId, startCluster, verdictOf } from '../cluster.js';
-import { addUser, codeOf, logIn, type TestUser } from '../instance.js';
+import { addUser, logIn, type TestUser } from '../instance.js';
 
 describe('an epoch', function () {
   this.timeout(60_000);

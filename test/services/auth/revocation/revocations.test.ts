@@ -1,7 +1,6 @@
 /** Revoking, and following the log, against a real PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
-import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import pg from 'pg';
 import { AuthError } from '../../../../services/auth/errors.js';
@@ -27,20 +26,10 @@ import {
   LIVE_SLICE_ENTRIES,
   LOG_LOCK_MS_MAX,
 } from '../../../../services/auth/revocation/store.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
 /** The code of the ServiceError that a promise is rejected with. */
-async function codeOf(promise: Promise<unknown>): Promise<string> {
-  try {
-    await promise;
-    return 'OK';
-  } catch (error) {
-    if (error instanceof ServiceError) return error.code;
-    throw error;
-  }
-}
-
 async function logRows(log: TestLog) {
   const { rows } = await log.database.query<{
     seq: bigint;
@@ -171,7 +160,7 @@ describe('revoking', () => {
     const tokenId = randomUUID();
     expect(await codeOf(revoke({ kind: 'token-id', tokenId }, 'x'.repeat(201)))).to.equal('FIELD_INVALID');
     expect(await codeOf(revoke({ kind: 'token-id', tokenId }, 'a\0b'))).to.equal('FIELD_INVALID');
-    expect(await codeOf(revoke({ kind: 'token-id', tokenId }, '🔑'.repeat(200)))).to.equal('OK');
+    await revoke({ kind: 'token-id', tokenId }, '🔑'.repeat(200));
   });
 
   it('says when all instances enforce it: the bound after the commit', async () => {
@@ -455,7 +444,7 @@ describe('a sync', () => {
     expect(await codeOf(log.revocations.sync(following(seen)))).to.equal('LOG_CHANGED');
     expect(log.alarms).to.have.length(3);
     const whole = await log.revocations.sync(question());
-    expect(await codeOf(log.revocations.sync(following(whole)))).to.equal('OK');
+    await log.revocations.sync(following(whole));
   });
 
   it('hands out the key set only to instances that hold another one', async () => {
@@ -490,7 +479,7 @@ describe('a sync', () => {
   });
 
   it('commits a write, and answers nothing where that is refused, as it is on a standby', async () => {
-    expect(await codeOf(log.revocations.sync(question()))).to.equal('OK');
+    await log.revocations.sync(question());
     const { rows } = await log.database.query('SELECT count(*)::int AS readers FROM log_readers');
     expect(rows).to.deep.equal([{ readers: 1 }]);
     await log.database.query(

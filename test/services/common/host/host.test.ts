@@ -7,7 +7,7 @@ import { type Client, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
 import { ListenError } from '../../../../services/common/host/listen.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { EchoService, type RunningHost, runHost } from './running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;
