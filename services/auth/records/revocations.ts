@@ -96,6 +96,20 @@ export interface LiveSet extends LogHead {
   readonly entries: readonly LogEntry[];
 }
 
+/**
+ * What the database knows of an epoch that is not the present one. `OVER`: the present one was opened after it, or after it was
+ * lost, so nothing that was issued in it still counts. `LOST`: an instance has followed it, the database has not, and no epoch
+ * has been opened since that was found.
+ */
+export type EpochStanding = 'OVER' | 'LOST';
+
+/** An epoch that the database does not know although an instance has followed it. */
+export interface LostEpoch {
+  readonly epoch: Buffer;
+  /** The epoch in whose log that was found. */
+  readonly foundUnder: Buffer;
+}
+
 /** What is known of a revocation once it is in the log. */
 export interface Receipt {
   readonly sequence: bigint;
