@@ -13,10 +13,11 @@ import { errorOf } from '@portcullis/guard/client';
 import { LoginRequest, RefreshRequest, type RefreshResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { IssueServiceTokenRequest } from '../../proto/gen/portcullis/token/v1/token.js';
 import { ask } from '../../scripts/system/calls.js';
-import type { Random } from '../drill/random.js';
+import type { Random } from '../shared/random.js';
+import { median } from '../shared/statistics.js';
 import { type Claims, claimsIn, encode, jsonText, sealed } from './forge.js';
 import type { Range } from './range.js';
-import { medianOf, untilRefusedEverywhere } from './tokens.js';
+import { untilRefusedEverywhere } from './tokens.js';
 import { forEach, judge, judgeNotServed, underWatch } from './volley.js';
 import type { Answer } from './wire.js';
 
@@ -198,8 +199,8 @@ async function attackWithRefreshMutants(range: Range, random: Random): Promise<v
 
 /** Within ASCII, because protobuf's strings must be UTF-8. */
 function flipped(text: string, random: Random): string {
-  const at = random.between(0, text.length - 1);
-  const code = text.charCodeAt(at) ^ (1 << random.between(0, 6));
+  const at = random.integer(0, text.length - 1);
+  const code = text.charCodeAt(at) ^ (1 << random.integer(0, 6));
   return text.slice(0, at) + String.fromCharCode(code) + text.slice(at + 1);
 }
 
@@ -376,7 +377,7 @@ async function attackTiming(range: Range): Promise<void> {
       judge(range, className, 'a known name', one.answer, [other.answer.fields]);
       range.board.holds(className, other.answer.status === status.UNAUTHENTICATED, 'an unknown name');
     }
-    const [knownMs, unknownMs] = [medianOf(known), medianOf(unknown)];
+    const [knownMs, unknownMs] = [median(known), median(unknown)];
     const ratio = Math.max(knownMs, unknownMs) / Math.min(knownMs, unknownMs);
     range.board.holds(
       className,

@@ -1,10 +1,11 @@
 /** `npm run attack`: tries to get past the guard of a private system in every way known, and counts. */
 
-import { writeFile } from 'node:fs/promises';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
-import { createRandom } from '../drill/random.js';
+import { integerBetween, stopSignal } from '../shared/command-line.js';
+import { createRandom, randomSeed, SEED_MAX } from '../shared/random.js';
+import { createProgress, writeFigures } from '../shared/reporting.js';
 import { attackAccess } from './access.js';
 import { attackLogin } from './login.js';
 import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './planted.js';
@@ -14,13 +15,14 @@ import { Scoreboard, tableOf } from './scoreboard.js';
 import { attackTokens } from './tokens.js';
 
 const MUTANTS_DEFAULT = 20_000;
-const SEED_MAX = 2 ** 32 - 1;
+const COUNT_MAX = 1_000_000_000;
 /** As long as tokens may live: the one that is mutated must stay good to the end. */
 const ACCESS_TOKEN_SECONDS = 3600;
 /** Long, so that a busy machine is not taken for a stale list: revocations are not what is tried here. */
 const LEASE_MS = 20_000;
 const FINDINGS_SHOWN_MAX = 20;
-const BAR_WIDTH = 30;
+/** The shortest time between two lines of progress where there is no terminal. */
+const LINE_INTERVAL_MS = 2_000;
 /** Raised, because everything comes from one network; the limit for a name is what the last class runs into. */
 const LOGIN_LIMITS = {
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: '50',
@@ -30,7 +32,7 @@ const LOGIN_LIMITS = {
 interface Options {
   readonly mutants: number;
   readonly ordinary: number;
-  readonly seed: number;
+  readonly seed?: number;
   readonly json?: string;
   readonly record?: string;
   readonly part?: Part;
@@ -40,26 +42,16 @@ interface Options {
 const PARTS = ['alarms', 'tokens', 'access', 'login'] as const;
 type Part = (typeof PARTS)[number];
 
-const interrupted = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
+const stopping = stopSignal();
 process.exitCode = (await attack(readOptions())) ? 0 : 1;
 
 function readOptions(): Options {
-  const command = new Command('attack')
+  const count = integerBetween(0, COUNT_MAX);
+  const command = new Command('npm run attack --')
     .description('attacks a private system: tokens, access, login and refresh, and what it says of attacks')
-    .option('--mutants <number>', 'mutants of a real token', parseCount, MUTANTS_DEFAULT)
-    .option(
-      '--ordinary <number>',
-      'ordinary calls that must raise no alarm',
-      parseCount,
-      ORDINARY_CALLS_DEFAULT,
-    )
-    .option(
-      '--seed <number>',
-      'repeats the choices of an earlier run',
-      parseCount,
-      Math.floor(Math.random() * SEED_MAX),
-    )
+    .option('--mutants <n>', 'mutants of a real token', count, MUTANTS_DEFAULT)
+    .option('--ordinary <n>', 'ordinary calls that must raise no alarm', count, ORDINARY_CALLS_DEFAULT)
+    .option('--seed <n>', 'repeats the choices of an earlier run', integerBetween(0, SEED_MAX))
     .option('--json <file>', 'writes the figures there')
     .option('--record <file>', 'writes what auth has recorded there, for npm run traces')
     .addOption(new Option('--part <part>', 'attacks this alone').choices(PARTS))
@@ -67,17 +59,20 @@ function readOptions(): Options {
   return command.opts<Options>();
 }
 
-function parseCount(text: string): number {
-  const count = Number(text);
-  if (!Number.isSafeInteger(count) || count < 0) throw new InvalidArgumentError('must be a whole number.');
-  return count;
-}
-
-async function attack({ mutants, ordinary, seed, json, record, part }: Options): Promise<boolean> {
+async function attack({
+  mutants,
+  ordinary,
+  seed = randomSeed(),
+  json,
+  record,
+  part,
+}: Options): Promise<boolean> {
   console.log(`Seed ${seed}, ${mutants} mutants.`);
   const startedMs = performance.now();
   const board = new Scoreboard();
-  const progress = createProgress(board);
+  const display = createProgress(process.stdout, { lineIntervalMs: LINE_INTERVAL_MS });
+  const progress = (what: string, done: number, of: number): void =>
+    display.show(done, of, `${what}; ${board.tried} tried so far`);
   const folder = await makeTemporaryFolder();
   let system: System | undefined;
   let failure: unknown;
@@ -89,10 +84,10 @@ async function attack({ mutants, ordinary, seed, json, record, part }: Options):
       ephemeral: true,
       leaseMs: LEASE_MS,
       environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(ACCESS_TOKEN_SECONDS), ...LOGIN_LIMITS },
-      signal: interrupted.signal,
+      signal: stopping,
     });
     const range = await openRange(system, board, (...how) => {
-      interrupted.signal.throwIfAborted();
+      stopping.throwIfAborted();
       progress(...how);
     });
     try {
@@ -111,18 +106,14 @@ async function attack({ mutants, ordinary, seed, json, record, part }: Options):
   } catch (error) {
     failure = error;
   } finally {
-    progress('', 0, 0);
+    display.end();
     await system?.stop();
     await folder.remove();
   }
   const seconds = (performance.now() - startedMs) / 1000;
   report(board, failure);
   console.log(`\nSeed ${seed}, ${seconds.toFixed(1)} s.`);
-  if (json !== undefined)
-    await writeFile(
-      json,
-      `${JSON.stringify(figuresOf(board, { seed, mutants, seconds, failure }), null, 2)}\n`,
-    );
+  await writeFigures(json, figuresOf(board, { seed, mutants, seconds, failure }));
   return failure === undefined && board.held;
 }
 
@@ -157,22 +148,5 @@ function figuresOf(
     ...rest,
     complete: failure === undefined,
     findings: board.findings,
-  };
-}
-
-/** A bar that redraws itself for people; a line for each class for everybody else. */
-function createProgress(board: Scoreboard): (what: string, done: number, of: number) => void {
-  let shown = '';
-  return (what, done, of) => {
-    if (process.stdout.isTTY) {
-      const filled = of === 0 ? 0 : Math.round((BAR_WIDTH * done) / of);
-      const bar = '█'.repeat(filled) + '░'.repeat(BAR_WIDTH - filled);
-      process.stdout.write(
-        what === '' ? '\r\x1b[K' : `\r\x1b[K${bar} ${String(board.tried).padStart(7)} ${what}`,
-      );
-    } else if (what !== '' && what !== shown) {
-      console.log(`${String(board.tried).padStart(7)} tried; ${what}`);
-    }
-    shown = what;
   };
 }

@@ -1,6 +1,6 @@
 /** Mutants of a real token: every one there is within a few edits, and as many more as are asked for. */
 
-import type { Random } from '../drill/random.js';
+import type { Random } from '../shared/random.js';
 import { segmentsOf } from './forge.js';
 
 /** A header value that is nearly a good one. */
@@ -44,7 +44,7 @@ export function* mutantsOf(
   for (const family of families) {
     const wanted = Math.floor(family.size * part);
     // A start of its own for each family, so that a short run does not see the same positions always.
-    const start = random.between(0, Math.max(0, family.size - 1));
+    const start = random.integer(0, Math.max(0, family.size - 1));
     for (let index = 0; index < wanted && made < count; index += 1) {
       const mutant = family.at((start + Math.floor(index / part)) % family.size);
       made += 1;
@@ -149,14 +149,14 @@ function replaced(value: string, at: number, length: number, piece: string): str
 
 function editedAtRandom(good: string, other: string, random: Random): string {
   let text = good;
-  for (let left = random.between(1, EDITS_MAX); left > 0; left -= 1) text = edited(text, other, random);
+  for (let left = random.integer(1, EDITS_MAX); left > 0; left -= 1) text = edited(text, other, random);
   return text;
 }
 
 function edited(text: string, other: string, random: Random): string {
-  const at = random.between(0, text.length);
-  const length = random.between(1, 16);
-  switch (random.between(0, 6)) {
+  const at = random.integer(0, text.length);
+  const length = random.integer(1, 16);
+  switch (random.integer(0, 6)) {
     case 0:
       return replaced(text, at, 0, random.pick(PIECES));
     case 1:
@@ -176,7 +176,7 @@ function edited(text: string, other: string, random: Random): string {
 
 function exchangedSegments(text: string, other: string, random: Random): string {
   const [mine, theirs] = [text.split('.'), other.split('.')];
-  const at = random.between(0, Math.max(0, mine.length - 1));
-  mine[at] = random.next() < 0.5 ? (theirs[at] ?? '') : (mine[random.between(0, mine.length - 1)] ?? '');
+  const at = random.integer(0, Math.max(0, mine.length - 1));
+  mine[at] = random.next() < 0.5 ? (theirs[at] ?? '') : (mine[random.integer(0, mine.length - 1)] ?? '');
   return mine.join('.');
 }

@@ -1,5 +1,7 @@
 /** What was tried, and what came of it, by class. */
 
+import { tableText } from '../shared/reporting.js';
+
 /** The figures of one class. */
 export interface Score {
   tried: number;
@@ -100,20 +102,12 @@ function emptyScore(): Score {
   return { tried: 0, refused: 0, accepted: 0, crashes: 0, differing: 0 };
 }
 
-/** The figures as a table for people. */
+/** The scores of all classes, and their total. */
 export function tableOf(scores: ReadonlyMap<string, Score>, total: Score): string {
   const columns = ['tried', 'refused', 'accepted', 'crashes', 'differing'] as const;
-  const lines = [...scores, ['total', total] as const];
-  const width = Math.max(...lines.map(([name]) => name.length));
-  const row = (name: string, cells: readonly string[]): string =>
-    [name.padEnd(width), ...cells.map((cell) => cell.padStart(10))].join('');
-  return [
-    row('', columns),
-    ...lines.map(([name, score]) =>
-      row(
-        name,
-        columns.map((column) => String(score[column])),
-      ),
-    ),
-  ].join('\n');
+  const rows = [...scores, ['total', total] as const].map(([name, score]) => [
+    name,
+    ...columns.map((column) => String(score[column])),
+  ]);
+  return tableText([['', ...columns], ...rows]);
 }

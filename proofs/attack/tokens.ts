@@ -2,7 +2,8 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { ask } from '../../scripts/system/calls.js';
-import type { Random } from '../drill/random.js';
+import type { Random } from '../shared/random.js';
+import { median } from '../shared/statistics.js';
 import { encode, jsonText, sealed, segmentsOf } from './forge.js';
 import { mutantsOf } from './mutants.js';
 import type { Aim, Range, Target } from './range.js';
@@ -416,11 +417,11 @@ async function floodWithUnknownKeys(range: Range): Promise<void> {
     flooding = false;
     await measuring;
   });
-  const median = medianOf(goodMs);
+  const medianMs = median(goodMs);
   range.board.holds(
     className,
-    median < GOOD_MEDIAN_MS_MAX,
-    `good tokens took ${median.toFixed(1)} ms in the median`,
+    medianMs < GOOD_MEDIAN_MS_MAX,
+    `good tokens took ${medianMs.toFixed(1)} ms in the median`,
   );
   const after = await range.handled();
   const more = (path: string): number =>
@@ -437,12 +438,6 @@ async function floodWithUnknownKeys(range: Range): Promise<void> {
     syncs <= range.targets.length * (seconds + 2),
     `${syncs} syncs in ${seconds.toFixed(1)} s`,
   );
-}
-
-/** The middle one of several numbers. */
-export function medianOf(numbers: readonly number[]): number {
-  const sorted = [...numbers].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }
 
 async function fireExactly(

@@ -3,10 +3,10 @@
 import { constants, createPublicKey, type VerifyKeyObjectInput, verify } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
+import { createRandom, randomSeed } from '../shared/random.js';
 import { bearer, createDecider } from './decider.js';
 import { ECHO_AUDIENCE } from './echo.js';
 import { BENCH_ISSUER, BenchIssuer } from './issuer.js';
-import { shuffled } from './statistics.js';
 import { answerCommands } from './worker.js';
 
 /** The ways to verify a token. */
@@ -23,6 +23,7 @@ export interface ColdTurn {
 export type ColdRounds = readonly Readonly<Record<Way, Readonly<Record<'one' | 'many', ColdTurn>>>>[];
 
 const IN_FLIGHT = 64;
+const random = createRandom(randomSeed());
 
 /** What OpenSSL must be told of an algorithm that is not its usual one. */
 const ENCODINGS: Readonly<Record<string, Omit<VerifyKeyObjectInput, 'key'>>> = {
@@ -47,7 +48,7 @@ const commands = {
     // The first rounds teach V8, and are forgotten.
     for (let round = -2; round < how.rounds; round += 1) {
       const figures: Partial<Record<Way, Record<'one' | 'many', ColdTurn>>> = {};
-      for (const way of shuffled(WAYS)) {
+      for (const way of random.shuffle(WAYS)) {
         const one = await ways[way](await issuer.tokens(how.tokens), 1);
         const many = await ways[way](await issuer.tokens(how.tokens), IN_FLIGHT);
         figures[way] = { one, many };

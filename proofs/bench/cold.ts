@@ -1,16 +1,9 @@
 /** Section `cold`: what a token costs that is seen for the first time. */
 
+import { formatNumber } from '../shared/reporting.js';
+import { type Spread, spreadOf } from '../shared/statistics.js';
 import { type ColdCommands, type ColdRounds, type ColdTurn, WAYS, type Way } from './cold-process.js';
-import {
-  atLeast,
-  atMost,
-  type BenchContext,
-  type Findings,
-  type Goal,
-  rounded,
-  type Section,
-} from './section.js';
-import { type Spread, spreadOf } from './statistics.js';
+import { atLeast, atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { startWorker } from './worker.js';
 
 const ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;
@@ -101,5 +94,5 @@ function timesOf(rounds: ColdRounds, way: Way): Record<string, number> {
 }
 
 function rowOf(algorithm: string, way: Way, rounds: ColdRounds): string[] {
-  return [`${algorithm} ${way}`, ...Object.values(timesOf(rounds, way)).map(rounded)];
+  return [`${algorithm} ${way}`, ...Object.values(timesOf(rounds, way)).map(formatNumber)];
 }

@@ -1,15 +1,17 @@
 /** A process that decides calls with known tokens, without a server: what the guard itself takes of a call. */
 
 import { Metadata } from '@grpc/grpc-js';
+import { createRandom, randomSeed } from '../shared/random.js';
+import { type Spread, spreadOf } from '../shared/statistics.js';
 import { createDecider } from './decider.js';
 import { BenchIssuer } from './issuer.js';
-import { type Spread, shuffled, spreadOf } from './statistics.js';
 import { answerCommands } from './worker.js';
 
 const KNOWN_TOKENS = 1000;
 const CALLS_PER_TURN = 20_000;
 const WAYS = ['nothing', 'guard', 'map'] as const;
 type Way = (typeof WAYS)[number];
+const random = createRandom(randomSeed());
 
 /** Nanoseconds a call, without those that making the metadata takes. */
 export interface DecisionFigures {
@@ -53,7 +55,7 @@ const commands = {
     const all: Record<Way, number>[] = [];
     for (let round = -5; round < rounds; round += 1) {
       const times: Record<Way, number> = { nothing: 0, guard: 0, map: 0 };
-      for (const way of shuffled(WAYS)) times[way] = turn(way);
+      for (const way of random.shuffle(WAYS)) times[way] = turn(way);
       if (round >= 0) all.push(times);
     }
     await close();

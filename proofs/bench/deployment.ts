@@ -5,10 +5,10 @@
 
 import { randomBytes } from 'node:crypto';
 import { Broadcast, Entry, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { createRandom } from '../drill/random.js';
+import { createRandom } from '../shared/random.js';
+import { formatNumber } from '../shared/reporting.js';
+import { quantile } from '../shared/statistics.js';
 import type { BenchContext, Findings, Section } from './section.js';
-import { rounded } from './section.js';
-import { quantile } from './statistics.js';
 
 /** A deployment. */
 interface Deployment {
@@ -92,20 +92,20 @@ function reckon(context: BenchContext): Findings {
           row('sessions', ({ sessions }) => size(sessions)),
           row('revocations/s', ({ revocationsPerSecond }) => size(revocationsPerSecond)),
           row('entries in every list', ({ entries }) => size(entries)),
-          row('list memory an instance, MB', ({ listMegabytes }) => rounded(listMegabytes)),
-          row('broadcasts/s', ({ broadcasts }) => rounded(broadcasts)),
-          row('deliveries by the broker/s', ({ deliveries }) => rounded(deliveries)),
-          row('broker, out, MB/s', ({ brokerMegabytes }) => rounded(brokerMegabytes)),
-          row('CPU of an instance for broadcasts, %', ({ applyCpu }) => rounded(applyCpu * 100)),
-          row('syncs/s', ({ syncs }) => rounded(syncs)),
-          row('auth, out, for syncs, MB/s', ({ syncMegabytes }) => rounded(syncMegabytes)),
-          row('auth, cores for syncs', ({ syncCores }) => rounded(syncCores)),
-          row('sync waits for its reading, p99 ms', ({ syncWaitP99Ms }) => rounded(syncWaitP99Ms)),
-          row('entries between two syncs', ({ entriesPerSync }) => rounded(entriesPerSync)),
-          row('log lock busy, %', ({ lockBusy }) => rounded(lockBusy * 100)),
-          row('revoker waits for the lock, p99 ms', ({ lockWaitP99Ms }) => rounded(lockWaitP99Ms)),
-          row('refreshes/s', ({ refreshes }) => rounded(refreshes)),
-          row('cold start pulls, MB', ({ pullMegabytes }) => rounded(pullMegabytes)),
+          row('list memory an instance, MB', ({ listMegabytes }) => formatNumber(listMegabytes)),
+          row('broadcasts/s', ({ broadcasts }) => formatNumber(broadcasts)),
+          row('deliveries by the broker/s', ({ deliveries }) => formatNumber(deliveries)),
+          row('broker, out, MB/s', ({ brokerMegabytes }) => formatNumber(brokerMegabytes)),
+          row('CPU of an instance for broadcasts, %', ({ applyCpu }) => formatNumber(applyCpu * 100)),
+          row('syncs/s', ({ syncs }) => formatNumber(syncs)),
+          row('auth, out, for syncs, MB/s', ({ syncMegabytes }) => formatNumber(syncMegabytes)),
+          row('auth, cores for syncs', ({ syncCores }) => formatNumber(syncCores)),
+          row('sync waits for its reading, p99 ms', ({ syncWaitP99Ms }) => formatNumber(syncWaitP99Ms)),
+          row('entries between two syncs', ({ entriesPerSync }) => formatNumber(entriesPerSync)),
+          row('log lock busy, %', ({ lockBusy }) => formatNumber(lockBusy * 100)),
+          row('revoker waits for the lock, p99 ms', ({ lockWaitP99Ms }) => formatNumber(lockWaitP99Ms)),
+          row('refreshes/s', ({ refreshes }) => formatNumber(refreshes)),
+          row('cold start pulls, MB', ({ pullMegabytes }) => formatNumber(pullMegabytes)),
           row('stops at', ({ stops }) => (stops.length === 0 ? '–' : stops.join(', '))),
         ],
       },

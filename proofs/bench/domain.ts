@@ -10,13 +10,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import { nowMs } from '../drill/moment.js';
 import { openShop, type Shop, type Shopper } from '../drill/shop.js';
+import { formatNumber } from '../shared/reporting.js';
+import { quantile } from '../shared/statistics.js';
+import { nowMs } from '../shared/waiting.js';
 import { Connection } from './connection.js';
 import { type PreparedCall, prepareCalls } from './prepared-calls.js';
-import { atLeast, type Findings, rounded, type Section, type Table } from './section.js';
+import { atLeast, type Findings, type Section, type Table } from './section.js';
 import { type Statement, statementsOf } from './statements.js';
-import { quantile } from './statistics.js';
 
 const POOL_SIZE = 10;
 const CALLERS = 32;
@@ -295,9 +296,9 @@ function findingsOf(
     title: `ReserveStock, ${CALLERS} callers, ${POOL_SIZE} connections`,
     rows: [
       ['', 'a second'],
-      [`its ${statements} statements through pg`, rounded(directRate)],
-      ['through the service', rounded(serviceRate)],
-      ['ratio', rounded(ratio)],
+      [`its ${statements} statements through pg`, formatNumber(directRate)],
+      ['through the service', formatNumber(serviceRate)],
+      ['ratio', formatNumber(ratio)],
     ],
   };
   const rest = checkouts.map(({ meanMs, steps }) => {
@@ -309,12 +310,12 @@ function findingsOf(
       ['', ...checkouts.map(({ callers }) => `${callers} at once`)],
       ...STEPS.map(([name, title]) => [
         title,
-        ...checkouts.map(({ steps }) => rounded(steps.get(name) ?? Number.NaN)),
+        ...checkouts.map(({ steps }) => formatNumber(steps.get(name) ?? Number.NaN)),
       ]),
-      ['wire, guard, checks, waiting', ...rest.map(rounded)],
-      ['all of it', ...checkouts.map(({ meanMs }) => rounded(meanMs))],
-      ['99th percentile', ...checkouts.map(({ p99Ms }) => rounded(p99Ms))],
-      ['checkouts a second', ...checkouts.map(({ perSecond }) => rounded(perSecond))],
+      ['wire, guard, checks, waiting', ...rest.map(formatNumber)],
+      ['all of it', ...checkouts.map(({ meanMs }) => formatNumber(meanMs))],
+      ['99th percentile', ...checkouts.map(({ p99Ms }) => formatNumber(p99Ms))],
+      ['checkouts a second', ...checkouts.map(({ perSecond }) => formatNumber(perSecond))],
     ],
   };
   return {

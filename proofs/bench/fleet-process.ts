@@ -7,6 +7,7 @@ import { credentials } from '@grpc/grpc-js';
 import { createGuard } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import { createRemoteSource, Feed, FeedRunner } from '@portcullis/guard/internal';
+import { waitUntil } from '../shared/waiting.js';
 import { BENCH_ISSUER, ID_BYTES } from './issuer.js';
 import { answerCommands } from './worker.js';
 
@@ -64,12 +65,11 @@ const commands = {
 
   /** Waits until all have heard of one more entry. @returns when the last one did, on the clock of the machine */
   untilHeard: async (): Promise<number> => {
-    const deadlineMs = performance.now() + HEARD_MS_MAX;
-    while (heard < instances.length) {
-      if (performance.now() > deadlineMs)
-        throw new Error(`${heard} of ${instances.length} instances have heard`);
-      await sleep(POLL_MS);
-    }
+    await waitUntil(() => heard >= instances.length, {
+      timeoutMs: HEARD_MS_MAX,
+      pollMs: POLL_MS,
+      failure: () => `${heard} of ${instances.length} instances have received the entry`,
+    });
     heard = 0;
     return lastHeardMs;
   },

@@ -1,17 +1,10 @@
 /** Section `hydrate`: how long an instance takes from its start, with an empty list, until it may serve. */
 
+import { formatNumber } from '../shared/reporting.js';
+import { spreadOf } from '../shared/statistics.js';
 import type { FleetCommands } from './fleet-process.js';
 import type { IssuerCommands } from './issuer-process.js';
-import {
-  atLeast,
-  atMost,
-  type BenchContext,
-  type Findings,
-  type Goal,
-  rounded,
-  type Section,
-} from './section.js';
-import { spreadOf } from './statistics.js';
+import { atLeast, atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { startWorker } from './worker.js';
 
 const SIZES = [100_000, 1_000_000];
@@ -40,10 +33,10 @@ async function measureHydrate(context: BenchContext): Promise<Findings> {
     const perSecond = entries / (ready.median / 1000);
     rows.push([
       entries.toLocaleString('en-US'),
-      rounded(ready.median),
-      `${rounded(ready.lower)}–${rounded(ready.upper)}`,
-      entries === 0 ? '–' : rounded(perSecond),
-      rounded(blocked.median),
+      formatNumber(ready.median),
+      `${formatNumber(ready.lower)}–${formatNumber(ready.upper)}`,
+      entries === 0 ? '–' : formatNumber(perSecond),
+      formatNumber(blocked.median),
     ]);
     figures[String(entries)] = {
       entries_per_second: entries === 0 ? undefined : perSecond,

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import type { TokenClaims } from '@portcullis/guard';
 import { RevocationList, uuidOf } from '@portcullis/guard/internal';
 import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { quantile } from './statistics.js';
+import { quantile } from '../shared/statistics.js';
 import { answerCommands } from './worker.js';
 
 const ID_BYTES = 16;

@@ -1,7 +1,8 @@
 /** Section `list`: what the revocation list costs, beside a Set and a Map of strings. */
 
+import { formatNumber } from '../shared/reporting.js';
 import type { Holder, HolderFigures, ListCommands } from './list-process.js';
-import { atMost, type BenchContext, type Findings, type Goal, rounded, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { startWorker } from './worker.js';
 
 const SIZES = [100_000, 1_000_000, 10_000_000];
@@ -95,7 +96,7 @@ function rowOf(holder: Holder, entries: number, measured: HolderFigures): string
   return [
     holder,
     entries.toLocaleString('en-US'),
-    ...[bytesPerEntry, lookupNs, insertNs, longestPauseMs].map(rounded),
-    holder === 'set' || holder === 'nothing' ? '–' : rounded(purgeMs),
+    ...[bytesPerEntry, lookupNs, insertNs, longestPauseMs].map(formatNumber),
+    holder === 'set' || holder === 'nothing' ? '–' : formatNumber(purgeMs),
   ];
 }

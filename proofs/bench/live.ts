@@ -2,11 +2,12 @@
 
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatNumber } from '../shared/reporting.js';
+import { quantile, spreadOf } from '../shared/statistics.js';
 import { STREAM_PATH, UNARY_PATH } from './echo.js';
 import type { CallTaken, LoadCommands } from './load-process.js';
-import { atMost, type BenchContext, type Findings, type Goal, rounded, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { type Bench, MESSAGE, openBench } from './side-by-side.js';
-import { quantile, spreadOf } from './statistics.js';
 import { startWorker, type Worker } from './worker.js';
 
 /** How many streams are cut, and how many of another user stay open beside them. */
@@ -96,8 +97,8 @@ async function measureLive(context: BenchContext): Promise<Findings> {
           title: 'one stream',
           rows: [
             ['', 'bytes', 'CPU µs to open'],
-            ['bare', rounded(bare.bytes), rounded(bare.cpuMicroseconds)],
-            ['guard', rounded(guarded.bytes), rounded(guarded.cpuMicroseconds)],
+            ['bare', formatNumber(bare.bytes), formatNumber(bare.cpuMicroseconds)],
+            ['guard', formatNumber(guarded.bytes), formatNumber(guarded.cpuMicroseconds)],
           ],
         },
         {
@@ -161,10 +162,10 @@ async function measureCut(
     row: [
       label,
       ...[aloneMs, cutMs].flatMap(({ median, lower, upper }) => [
-        rounded(median),
-        `${rounded(lower)}–${rounded(upper)}`,
+        formatNumber(median),
+        `${formatNumber(lower)}–${formatNumber(upper)}`,
       ]),
-      ...(isNoticed ? [p99Before, p99, p99 / p99Before, p90].map(rounded) : ['–', '–', '–', '–']),
+      ...(isNoticed ? [p99Before, p99, p99 / p99Before, p90].map(formatNumber) : ['–', '–', '–', '–']),
     ],
     goals: [
       ...(cut === 10 ? [goalOf(cutMs.median, CUT_ONE_SESSION_MS_MAX)] : []),

@@ -1,9 +1,10 @@
 /** The load generator: a process that sends prepared calls as fast as they are answered, or at a steady rate. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { quantile, sumOf } from '../shared/statistics.js';
+import { waitUntil } from '../shared/waiting.js';
 import { Connection } from './connection.js';
 import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-calls.js';
-import { quantile } from './statistics.js';
 import { answerCommands } from './worker.js';
 
 /** Calls to prepare under a name. */
@@ -98,7 +99,7 @@ const commands = {
   openStreams: async ({ connections, calls, count }: Streams): Promise<void> => {
     const all = opened.get(connections) ?? [];
     const { calls: some } = found(calls);
-    const before = sum(all, ({ messages }) => messages);
+    const before = sumOf(all, ({ messages }) => messages);
     for (let sent = 0; sent < count; ) {
       for (const connection of all) {
         const call = some[sent % some.length];
@@ -107,20 +108,20 @@ const commands = {
         connection.flush();
         sent += 1;
       }
-      await until(() => sum(all, ({ messages }) => messages) - before >= sent - STREAMS_UNANSWERED_MAX);
+      await until(() => sumOf(all, ({ messages }) => messages) - before >= sent - STREAMS_UNANSWERED_MAX);
     }
-    await until(() => sum(all, ({ messages }) => messages) - before >= count);
+    await until(() => sumOf(all, ({ messages }) => messages) - before >= count);
   },
 
   /** Waits until no stream is open. @returns when the last one ended, on the clock of the machine */
   untilEnded: async (name: string): Promise<number> => {
     const all = opened.get(name) ?? [];
-    await until(() => sum(all, ({ open }) => open) === 0);
+    await until(() => sumOf(all, ({ open }) => open) === 0);
     return performance.timeOrigin + Math.max(...all.map(({ lastEndMs }) => lastEndMs));
   },
 
   /** How many calls are open. */
-  openCalls: (name: string): number => sum(opened.get(name) ?? [], ({ open }) => open),
+  openCalls: (name: string): number => sumOf(opened.get(name) ?? [], ({ open }) => open),
 
   close: (name: string): void => {
     for (const connection of opened.get(name) ?? []) connection.close();
@@ -146,16 +147,9 @@ function found(calls: string): PreparedCalls {
   return known;
 }
 
-async function until(isDone: () => boolean): Promise<void> {
-  const deadlineMs = performance.now() + STALL_MS;
-  while (!isDone()) {
-    if (performance.now() > deadlineMs) throw new Error('streams did not open or end in time');
-    await sleep(POLL_MS);
-  }
-}
-
-function sum(all: readonly Connection[], value: (connection: Connection) => number): number {
-  return all.reduce((total, connection) => total + value(connection), 0);
+function until(isDone: () => boolean): Promise<void> {
+  const failure = 'streams did not open or end in time';
+  return waitUntil(isDone, { timeoutMs: STALL_MS, pollMs: POLL_MS, failure });
 }
 
 class RunningFlow {

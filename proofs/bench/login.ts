@@ -10,10 +10,11 @@ import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { formatNumber } from '../shared/reporting.js';
+import { type Spread, spreadOf } from '../shared/statistics.js';
 import { processorTimeMs } from './processor-time.js';
-import { atLeast, type BenchContext, type Findings, type Goal, rounded, type Section } from './section.js';
+import { atLeast, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { replay, type Statement, statementsOf } from './statements.js';
-import { type Spread, spreadOf } from './statistics.js';
 
 const WORKERS = 8;
 const RATIO_MIN = 0.8;
@@ -86,11 +87,11 @@ async function measureLogin(context: BenchContext): Promise<Findings> {
       };
       rows.push([
         label,
-        rounded(ownRate),
-        rounded(rawRate),
+        formatNumber(ownRate),
+        formatNumber(rawRate),
         ratio.median.toFixed(2),
         `${ratio.lower.toFixed(2)}–${ratio.upper.toFixed(2)}`,
-        ...[ownCpuMs, rawCpuMs].map(rounded),
+        ...[ownCpuMs, rawCpuMs].map(formatNumber),
         cpuRatio.median.toFixed(2),
       ]);
       goals.push(atLeast(label, ratio.median, RATIO_MIN, ' ×'));

@@ -4,12 +4,16 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 import { Command, Option } from 'commander';
 import { SystemError } from '../../scripts/system/system-error.js';
+import { stopSignal } from '../shared/command-line.js';
+import { createProgress, markdownTable, tableText, writeFigures } from '../shared/reporting.js';
 import { type ChartFigures, chartOf } from './chart.js';
-import { type BenchContext, type Findings, type Section, textOf } from './section.js';
+import type { BenchContext, Findings, Section, Table } from './section.js';
 import { SECTIONS } from './sections.js';
 import { chooseCores } from './worker.js';
 
 const GIBIBYTE = 2 ** 30;
+/** The shortest time between two lines of progress where there is no terminal. */
+const LINE_INTERVAL_MS = 10_000;
 
 const program = new Command('npm run bench --')
   .description('Measures what the guard costs, side by side with what people use instead.')
@@ -26,14 +30,13 @@ const flags = program.opts<{
   chart?: string;
   markdown: boolean;
 }>();
-const interrupted = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
+const stopping = stopSignal();
 
 try {
   process.exitCode = await main();
 } catch (error) {
   process.exitCode = 1;
-  if (interrupted.signal.aborted) console.error('\nInterrupted.');
+  if (stopping.aborted) console.error('\nInterrupted.');
   else console.error(error instanceof SystemError ? error.message : error);
 }
 
@@ -44,7 +47,7 @@ async function main(): Promise<number> {
     isShort: flags.short,
     earlier: figures,
     cores,
-    signal: interrupted.signal,
+    signal: stopping,
   };
   const pinned =
     cores.server === undefined ? 'NOT pinned to cores: expect noise' : 'server and load on a core each';
@@ -53,7 +56,7 @@ async function main(): Promise<number> {
     if (flags.only !== undefined && flags.only !== section.name) continue;
     figures[section.name] = await run(section, context);
     // After each section, so that an interrupted bench has not measured for nothing.
-    if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(figures, null, 2)}\n`);
+    await writeFigures(flags.json, figures);
   }
   if (flags.chart !== undefined) {
     const peers = figures['peers'] as ChartFigures | undefined;
@@ -74,9 +77,10 @@ async function run(section: Section, context: Omit<BenchContext, 'progress'>): P
   console.log(`\n${section.name}: ${section.title}`);
   const loadBefore = loadavg()[0] ?? 0;
   const startedMs = performance.now();
-  const findings = await section.run({ ...context, progress });
-  progress('');
-  for (const table of findings.tables) console.log(`\n${textOf(table, flags.markdown)}`);
+  const display = createProgress(process.stdout, { lineIntervalMs: LINE_INTERVAL_MS });
+  const findings = await section.run({ ...context, progress: (text) => display.show(0, 0, text) });
+  display.end();
+  for (const table of findings.tables) console.log(`\n${tableOf(table)}`);
   console.log(`\n${goalsOf(findings)}`);
   for (const note of findings.notes ?? []) console.log(note);
   const seconds = (performance.now() - startedMs) / 1000;
@@ -92,15 +96,15 @@ async function run(section: Section, context: Omit<BenchContext, 'progress'>): P
   };
 }
 
+function tableOf({ title, rows }: Table): string {
+  if (flags.markdown) return `${title}\n\n${markdownTable(rows)}`;
+  return `${title}\n${tableText(rows).replaceAll(/^/gm, '  ')}`;
+}
+
 function goalsOf({ goals }: Findings): string {
   return goals
     .map(({ name, wanted, got, isReached }) => `${isReached ? '✓' : '✗'} ${name}: ${got} (goal ${wanted})`)
     .join('\n');
-}
-
-/** What is going on, on a terminal alone: elsewhere it would be most of what is said. */
-function progress(text: string): void {
-  if (process.stdout.isTTY) process.stdout.write(`\r\u001b[2K${text}`);
 }
 
 function machineOf(): Record<string, unknown> {

@@ -2,10 +2,10 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import jsonwebtoken from 'jsonwebtoken';
 import { findFreePort, isPortFree } from '../../scripts/system/ports.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { holdsWithin } from '../shared/waiting.js';
 import type { ArmName } from './arms.js';
 import { BenchIssuer } from './issuer.js';
 import { atLeast, type BenchContext, type Findings, type Goal, type Section } from './section.js';
@@ -149,13 +149,10 @@ async function startRedis(): Promise<{ readonly url: string; stop(): Promise<voi
     }
     await folder.remove();
   };
-  const deadlineMs = performance.now() + REDIS_START_MS_MAX;
-  while (await isPortFree(port)) {
-    if (performance.now() > deadlineMs) {
-      await stop();
-      throw new Error('redis-server does not listen');
-    }
-    await sleep(REDIS_POLL_MS);
+  const listens = await holdsWithin(REDIS_START_MS_MAX, REDIS_POLL_MS, async () => !(await isPortFree(port)));
+  if (!listens) {
+    await stop();
+    throw new Error('redis-server does not listen');
   }
   return { url: `redis://127.0.0.1:${port}`, stop };
 }

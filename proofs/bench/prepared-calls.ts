@@ -6,7 +6,7 @@
 
 import { connect } from 'node:http2';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { waitUntil } from '../shared/waiting.js';
 
 const FRAME_HEADER_BYTES = 9;
 const PREFACE_BYTES = 24;
@@ -108,11 +108,11 @@ async function record(requests: readonly Request[]): Promise<Buffer> {
     streams += 1;
   }
   const expected = { streams, withData: requests.some(({ message }) => message !== undefined) };
-  const deadlineMs = performance.now() + RECORDING_MS_MAX;
-  while (!isWhole(Buffer.concat(chunks), expected)) {
-    if (performance.now() > deadlineMs) throw new Error('the calls could not be recorded in time');
-    await sleep(RECORDING_POLL_MS);
-  }
+  await waitUntil(() => isWhole(Buffer.concat(chunks), expected), {
+    timeoutMs: RECORDING_MS_MAX,
+    pollMs: RECORDING_POLL_MS,
+    failure: 'the calls could not be recorded in time',
+  });
   session.destroy();
   heard?.destroy();
   server.close();

@@ -13,9 +13,10 @@ import { RevocationServiceClient, RevokeWait } from '../../proto/gen/portcullis/
 import { ask } from '../../scripts/system/calls.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { formatNumber } from '../shared/reporting.js';
+import { quantile } from '../shared/statistics.js';
 import type { LoadCommands } from './load-process.js';
-import { atMost, type BenchContext, type Findings, rounded, type Section } from './section.js';
-import { quantile } from './statistics.js';
+import { atMost, type BenchContext, type Findings, type Section } from './section.js';
 import { startWorker } from './worker.js';
 
 const TRIALS = { idle: 200, loaded: 300 };
@@ -283,8 +284,8 @@ function findingsOf(idle: readonly Trial[], loaded: readonly Trial[]): Findings 
   const returned = (trial: Trial): number => trial.returnedToRefused;
   const rowOf = (name: string, trials: readonly Trial[]): string[] => [
     name,
-    ...[0.5, 0.99].map((share) => rounded(of(trials, sent, share))),
-    ...[0.5, 0.99].map((share) => rounded(of(trials, returned, share))),
+    ...[0.5, 0.99].map((share) => formatNumber(of(trials, sent, share))),
+    ...[0.5, 0.99].map((share) => formatNumber(of(trials, returned, share))),
   ];
   const instances = [...new Set(idle.map(({ instance }) => instance))];
   return {
@@ -320,7 +321,7 @@ function findingsOf(idle: readonly Trial[], loaded: readonly Trial[]): Findings 
         title: 'its parts alone, p50 in ms',
         rows: [
           ['commit', 'signed publish', 'two round trips', 'sum'],
-          [rounded(commit), rounded(publish), rounded(2 * roundTrip), rounded(partsMs)],
+          [formatNumber(commit), formatNumber(publish), formatNumber(2 * roundTrip), formatNumber(partsMs)],
         ],
       },
     ],

@@ -3,11 +3,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startNats } from '../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { formatNumber } from '../shared/reporting.js';
+import { quantile } from '../shared/statistics.js';
 import type { FleetCommands } from './fleet-process.js';
 import type { IssuerCommands } from './issuer-process.js';
-import { atMost, type BenchContext, type Findings, type Goal, rounded, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { type ArmFigures, compare, openBench } from './side-by-side.js';
-import { quantile } from './statistics.js';
 import { HEAD, rowOf } from './warm.js';
 import { startWorker, type Worker } from './worker.js';
 
@@ -101,7 +102,7 @@ async function measureFleets(context: BenchContext): Promise<Findings> {
       const [p50, p99] = [quantile(lastMs, 0.5), quantile(lastMs, 0.99)];
       rows.push([
         String(count),
-        ...[p50, p99, cpu / count, idle.issuer / count, idle.fleet / count].map(rounded),
+        ...[p50, p99, cpu / count, idle.issuer / count, idle.fleet / count].map(formatNumber),
       ]);
       figures[String(count)] = {
         last_heard_p50_ms: p50,

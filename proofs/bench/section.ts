@@ -1,5 +1,6 @@
 /** What a section of the bench is: something measured, with figures for machines, tables for people, and goals. */
 
+import { formatNumber, type Rows } from '../shared/reporting.js';
 import type { Cores } from './worker.js';
 
 /** One part of the bench. A new one is written in a file of its own and listed in `sections.ts`. */
@@ -35,10 +36,9 @@ export interface Findings {
   readonly notes?: readonly string[];
 }
 
-/** A table for people: the head first; the first column is text, the others are numbers. */
 export interface Table {
   readonly title: string;
-  readonly rows: readonly (readonly string[])[];
+  readonly rows: Rows;
 }
 
 /** Something that a figure should reach. */
@@ -54,7 +54,7 @@ export function atMost(name: string, got: number, limit: number, unit = ''): Goa
   return {
     name,
     wanted: `≤ ${limit}${unit}`,
-    got: `${rounded(got)}${unit}`,
+    got: `${formatNumber(got)}${unit}`,
     isReached: got <= limit,
   };
 }
@@ -64,34 +64,7 @@ export function atLeast(name: string, got: number, limit: number, unit = ''): Go
   return {
     name,
     wanted: `≥ ${limit}${unit}`,
-    got: `${rounded(got)}${unit}`,
+    got: `${formatNumber(got)}${unit}`,
     isReached: got >= limit,
   };
-}
-
-/** A number with as many digits as say something. */
-export function rounded(value: number): string {
-  if (!Number.isFinite(value)) return '–';
-  const size = Math.abs(value);
-  if (size >= 10_000) return Math.round(value).toLocaleString('en-US');
-  if (size >= 100) return value.toFixed(0);
-  if (size >= 10) return value.toFixed(1);
-  return value.toFixed(size >= 1 ? 2 : 3);
-}
-
-/** The table as text; or as Markdown, for the documentation. */
-export function textOf({ title, rows }: Table, markdown = false): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const lineOf = (row: readonly string[]): string => {
-    const cells = row.map((cell, column) =>
-      column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
-    );
-    return markdown ? `| ${cells.join(' | ')} |` : cells.join('  ').trimEnd();
-  };
-  const [head = [], ...body] = rows;
-  if (!markdown) return [title, ...rows.map((row) => `  ${lineOf(row)}`)].join('\n');
-  const rule = widths.map((width, column) =>
-    column === 0 ? '-'.repeat(width) : `${'-'.repeat(Math.max(1, width - 1))}:`,
-  );
-  return [title, '', lineOf(head), `| ${rule.join(' | ')} |`, ...body.map(lineOf)].join('\n');
 }

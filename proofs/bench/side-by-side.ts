@@ -5,12 +5,13 @@
  */
 
 import { randomBytes } from 'node:crypto';
+import { createRandom, randomSeed } from '../shared/random.js';
+import { type Spread, spreadOf } from '../shared/statistics.js';
 import type { ArmName } from './arms.js';
 import { UNARY_PATH } from './echo.js';
 import type { LoadCommands } from './load-process.js';
 import type { BenchContext } from './section.js';
 import type { ServerCommands, Serving } from './server-process.js';
-import { type Spread, shuffled, spreadOf } from './statistics.js';
 import { startWorker, type Worker } from './worker.js';
 
 /** A server process with its arms, and the generator that loads them. */
@@ -70,6 +71,8 @@ export interface Comparison {
   readonly warmUpCalls?: number;
 }
 
+const random = createRandom(randomSeed());
+
 /** A request of the size of many. */
 export const MESSAGE = Buffer.alloc(64, 'x');
 
@@ -94,7 +97,7 @@ export async function compare(
   }
   // In turns, so that what V8 learns does not depend on who came first.
   for (let step = 0; step < 4; step += 1) {
-    for (const arm of shuffled(arms)) {
+    for (const arm of random.shuffle(arms)) {
       const calls = Math.max(1, Math.floor(Math.min(warmUpCalls, 4 * comparison.callsPerTurn(arm)) / 4));
       await turn(bench, arm, Math.max(calls, comparison.tokens(arm).length), inFlight);
     }
@@ -103,7 +106,7 @@ export async function compare(
   for (let round = 1; round <= rounds; round += 1) {
     context.signal.throwIfAborted();
     context.progress(`round ${round} of ${rounds}`);
-    for (const arm of shuffled(arms)) {
+    for (const arm of random.shuffle(arms)) {
       turns.get(arm)?.push(await turn(bench, arm, comparison.callsPerTurn(arm), inFlight));
     }
   }

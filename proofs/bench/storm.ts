@@ -1,11 +1,12 @@
 /** Section `storm`: what callers with known tokens notice while new and forged ones pour in. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatNumber } from '../shared/reporting.js';
+import { spreadOf } from '../shared/statistics.js';
 import { UNARY_PATH } from './echo.js';
 import type { FlowResult } from './load-process.js';
-import { atMost, type BenchContext, type Findings, rounded, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Section } from './section.js';
 import { type Bench, MESSAGE, openBench } from './side-by-side.js';
-import { spreadOf } from './statistics.js';
 
 const KNOWN_TOKENS = 500;
 const KNOWN_PER_SECOND = 2_000;
@@ -80,7 +81,12 @@ function findingsOf(turns: readonly Record<'quiet' | 'busy' | 'storm', FlowResul
   });
   const row = (name: 'quiet' | 'busy' | 'storm', label: string): string[] => {
     const { p50, p99 } = times(name);
-    return [label, rounded(p50), rounded(p99.median), `${rounded(p99.lower)}–${rounded(p99.upper)}`];
+    return [
+      label,
+      formatNumber(p50),
+      formatNumber(p99.median),
+      `${formatNumber(p99.lower)}–${formatNumber(p99.upper)}`,
+    ];
   };
   return {
     figures: {

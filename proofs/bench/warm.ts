@@ -1,18 +1,11 @@
 /** Section `warm`: what the guard costs on a call whose token it knows. */
 
+import { formatNumber } from '../shared/reporting.js';
+import type { Spread } from '../shared/statistics.js';
 import type { DecisionCommands, DecisionFigures } from './decision-process.js';
 import { profileTable, type Shares, sharesOf } from './profile.js';
-import {
-  atLeast,
-  atMost,
-  type BenchContext,
-  type Findings,
-  rounded,
-  type Section,
-  type Table,
-} from './section.js';
+import { atLeast, atMost, type BenchContext, type Findings, type Section, type Table } from './section.js';
 import { type ArmFigures, type Bench, compare, openBench } from './side-by-side.js';
-import type { Spread } from './statistics.js';
 import { startWorker } from './worker.js';
 
 const ARMS = ['bare', 'bare-again', 'guard', 'naive-cache'] as const;
@@ -108,8 +101,12 @@ function decisionTable({ guardNs, mapNs, ratio }: DecisionFigures): Table {
     title: 'the decision alone, without a server: all checks, beside one look into a Map of whole tokens',
     rows: [
       ['', 'ns', 'quartiles'],
-      ['guard', rounded(guardNs.median), `${rounded(guardNs.lower)}–${rounded(guardNs.upper)}`],
-      ['Map', rounded(mapNs.median), `${rounded(mapNs.lower)}–${rounded(mapNs.upper)}`],
+      [
+        'guard',
+        formatNumber(guardNs.median),
+        `${formatNumber(guardNs.lower)}–${formatNumber(guardNs.upper)}`,
+      ],
+      ['Map', formatNumber(mapNs.median), `${formatNumber(mapNs.lower)}–${formatNumber(mapNs.upper)}`],
       ['ratio', ratio.median.toFixed(3), quartilesOf(ratio)],
     ],
   };
@@ -122,10 +119,10 @@ export const HEAD = ['', 'CPU µs a call', 'CPU ×', 'quartiles', 'calls/s', 'ca
 export function rowOf([arm, figures]: readonly [string, ArmFigures]): string[] {
   return [
     arm,
-    rounded(figures.cpuMicroseconds.median),
+    formatNumber(figures.cpuMicroseconds.median),
     figures.cpuRatio.median.toFixed(3),
     quartilesOf(figures.cpuRatio),
-    rounded(figures.perSecond.median),
+    formatNumber(figures.perSecond.median),
     figures.throughputRatio.median.toFixed(3),
     quartilesOf(figures.throughputRatio),
   ];

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { ask } from '../../scripts/system/calls.js';
 import type { InvariantReading } from '../../scripts/system/invariants.js';
-import { nowMs } from './moment.js';
+import { nowMs } from '../shared/waiting.js';
 import type { Shop, Shopper } from './shop.js';
 import { type Deal, insist, isSame, type Trade, type Ware } from './trade.js';
 

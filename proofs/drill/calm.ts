@@ -1,21 +1,18 @@
 /** How soon a revocation is seen when nothing is broken. */
 
+import { type Percentiles, percentilesOf } from '../shared/statistics.js';
+import { nowMs } from '../shared/waiting.js';
 import type { Arena, InstanceName } from './arena.js';
 import { type Clients, questionsOf } from './calls.js';
 import { logInAs, type Revoker } from './cast.js';
-import { nowMs } from './moment.js';
 
 const QUESTION_TIMEOUT_MS = 2_000;
 const LOG_INS_AT_ONCE = 4;
 /** One question to each instance; all of them are refused as soon as the revocation is there. */
 const METHODS = new Set(['ListSessions', 'GetReservation', 'ListPayments', 'Unary']);
 
-/** What was measured at one instance, in milliseconds. */
-export interface Latencies {
-  readonly p50: number;
-  readonly p99: number;
-  readonly max: number;
-}
+/** Latencies of one instance, in milliseconds. */
+export type Latencies = Percentiles;
 
 /** What was measured at all of them, together and one by one. */
 export interface CalmFigures extends Latencies {
@@ -71,14 +68,7 @@ async function untilRefused(ask: () => Promise<{ kind: string }>, fromMs: number
   }
 }
 
-/** The middle, the hundredth from the top, and the top. */
+/** p50, p99 and maximum, in milliseconds with two decimals. */
 export function latenciesOf(all: readonly number[]): Latencies {
-  const sorted = all.toSorted((a, b) => a - b);
-  const at = (share: number): number =>
-    round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0);
-  return { p50: at(0.5), p99: at(0.99), max: round(sorted.at(-1) ?? 0) };
-}
-
-function round(milliseconds: number): number {
-  return Math.round(milliseconds * 100) / 100;
+  return percentilesOf(all, 2);
 }

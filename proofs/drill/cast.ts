@@ -6,12 +6,12 @@ import { credentials } from '@grpc/grpc-js';
 import { createServiceTokenSource } from '@portcullis/guard/client';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../scripts/system/calls.js';
+import type { Random } from '../shared/random.js';
+import { nowMs } from '../shared/waiting.js';
 import { type Arena, type Customer, VICTIM_CLIENT } from './arena.js';
 import type { Clients } from './calls.js';
 import type { Ledger } from './ledger.js';
 import type { Player } from './load.js';
-import { nowMs } from './moment.js';
-import type { Random } from './random.js';
 
 const REVOKE_TIMEOUT_MS = 2_000;
 const RETRY_MS = 100;

@@ -13,11 +13,11 @@ import {
 } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../scripts/system/calls.js';
+import { createRandom, type Random } from '../shared/random.js';
+import { createProgress } from '../shared/reporting.js';
+import { nowMs } from '../shared/waiting.js';
 import { Audit, type Findings, noFindings, note, violationsIn, watchInvariants } from './audit.js';
 import { FAILPOINTS, type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
-import { nowMs } from './moment.js';
-import { createRandom, type Random } from './random.js';
-import { createProgress } from './report.js';
 import type { DrillOptions } from './revocation-drill.js';
 import { inTurns, openShop, type Shop, type Shopper } from './shop.js';
 import { insist, Trade, type Ware } from './trade.js';
@@ -182,20 +182,20 @@ async function killAt(drill: Drill, failpoint: Failpoint, who: 'payment' | 'inve
   const { shop, random, files, figures } = drill;
   const { payment, inventory } = shop.system;
   const victim = who === 'payment' ? 'self' : inventory.map(({ pid }) => pid);
-  await writeOrders(files, { failpoint, skip: random.between(0, SKIP_MAX), victim });
+  await writeOrders(files, { failpoint, skip: random.integer(0, SKIP_MAX), victim });
   const load = startLoad(drill);
   const isReached = await appears(files.marker, FAILPOINT_MS_MAX);
   if (isReached) figures.failpoints[failpoint] += 1;
   // Whoever was not killed at the failpoint is killed at a moment of chance.
   if (who === 'inventory' || !isReached) {
     if (who === 'inventory' && !isReached) for (const instance of inventory) instance.kill('SIGKILL');
-    await sleep(random.between(0, AFTERMATH_MS_MAX));
+    await sleep(random.integer(0, AFTERMATH_MS_MAX));
     payment.kill('SIGKILL');
   }
   if (who === 'inventory') figures.kills.inventory += inventory.length;
   figures.kills.payment += 1;
   await payment.ended();
-  await sleep(random.between(0, AFTERMATH_MS_MAX));
+  await sleep(random.integer(0, AFTERMATH_MS_MAX));
   await Promise.all(inventory.map((instance) => (instance.isRunning() ? undefined : instance.restart())));
   // The next process is under the same load while it takes up what this one left.
   await writeOrders(files, NO_ORDERS);

@@ -5,8 +5,8 @@ import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { bidi, clientStream, createGuard, serverStream, signalOf, unary } from '@portcullis/guard';
+import { nowMs } from '../shared/waiting.js';
 import { ECHO, ECHO_AUDIENCE, ECHO_CLIENT, ECHO_SCHEMA, ECHO_TICK_MS } from './echo-service.js';
-import { nowMs } from './moment.js';
 
 const BLOCK_MS_MAX = 10_000;
 const WITNESSES_MAX = 10_000;

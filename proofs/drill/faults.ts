@@ -4,13 +4,13 @@ import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Proc } from '../../scripts/system/parts.js';
+import type { Random } from '../shared/random.js';
+import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { blockEcho, type Clients } from './calls.js';
 import type { Intruder, Target } from './forgeries.js';
 import type { LinkMode } from './link.js';
 import type { Load } from './load.js';
-import { nowMs } from './moment.js';
-import type { Random } from './random.js';
 
 const POLL_MS = 2;
 const FROZEN_WITHIN_MS = 1_000;
@@ -157,7 +157,7 @@ export const FAULTS: readonly Fault[] = [
       // What was committed is told to nobody before auth dies.
       const healLinks = turn % 2 === 0 ? setLinks(striking, 'broker', { kind: 'mute' }) : undefined;
       const answered = striking.revokeOne();
-      if (turn % 3 === 1) await sleep(random.between(0, 15));
+      if (turn % 3 === 1) await sleep(random.integer(0, 15));
       else await answered;
       arena.processes.auth.kill('SIGKILL');
       await arena.processes.auth.ended();

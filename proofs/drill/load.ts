@@ -2,6 +2,7 @@
 
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { nowMs } from '../shared/waiting.js';
 import { INSTANCES, type InstanceName } from './arena.js';
 import {
   askWitness,
@@ -12,7 +13,6 @@ import {
   type StreamKind,
 } from './calls.js';
 import { type Credential, isService, type Ledger, type Outcome } from './ledger.js';
-import { nowMs } from './moment.js';
 
 /** How often every question is asked, once with a good token and once with a revoked one, in milliseconds. */
 const ASK_INTERVAL_MS = 40;

@@ -1,15 +1,15 @@
 /** `npm run drill`: breaks a private system of real processes in every way we know, and proves that its promises hold. */
 
-import { randomInt } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SystemError } from '../../scripts/system/system-error.js';
+import { integerBetween, stopSignal } from '../shared/command-line.js';
+import { randomSeed, SEED_MAX } from '../shared/random.js';
+import { writeFigures } from '../shared/reporting.js';
 import { drillCheckout } from './checkout-drill.js';
 import { drillMoney } from './money-drill.js';
 import { type DrillOptions, drillRevocation } from './revocation-drill.js';
 import { drillStock } from './stock-drill.js';
 
-const SEED_MAX = 2 ** 31;
 const ROUNDS_DEFAULT = 16;
 const ROUNDS_MAX = 10_000;
 /** Tokens live for five minutes, and every round judges its own. */
@@ -31,7 +31,7 @@ const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures
 
 const program = new Command('npm run drill --')
   .description('Breaks a private system in every way we know, and proves that its promises hold.')
-  .option('--rounds <n>', 'how often something is broken', wholeNumber(1, ROUNDS_MAX), ROUNDS_DEFAULT)
+  .option('--rounds <n>', 'how often something is broken', integerBetween(1, ROUNDS_MAX), ROUNDS_DEFAULT)
   .addOption(
     new Option('--only <drill>', 'one drill alone')
       .choices(Object.keys(DRILLS))
@@ -41,9 +41,9 @@ const program = new Command('npm run drill --')
   .option(
     '--fault-seconds <n>',
     'how long each fault of the revocation drill lasts',
-    wholeNumber(1, FAULT_SECONDS_MAX),
+    integerBetween(1, FAULT_SECONDS_MAX),
   )
-  .option('--seed <n>', 'chooses the same faults in the same order again', wholeNumber(0, SEED_MAX))
+  .option('--seed <n>', 'chooses the same faults in the same order again', integerBetween(0, SEED_MAX))
   .option('--json <file>', 'where to write the figures')
   .parse();
 const flags = program.opts<{
@@ -54,19 +54,18 @@ const flags = program.opts<{
   seed?: number;
   json?: string;
 }>();
-const interrupted = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort());
+const stopping = stopSignal();
 
 try {
   process.exitCode = await main();
 } catch (error) {
   process.exitCode = 1;
-  if (interrupted.signal.aborted) console.error('\nInterrupted.');
+  if (stopping.aborted) console.error('\nInterrupted.');
   else console.error(error instanceof SystemError ? error.message : error);
 }
 
 async function main(): Promise<number> {
-  const seed = flags.seed ?? randomInt(SEED_MAX);
+  const seed = flags.seed ?? randomSeed();
   let violations = 0;
   const all: Figures[] = [];
   for (const [name, drill] of Object.entries(DRILLS)) {
@@ -77,27 +76,19 @@ async function main(): Promise<number> {
       seed,
       faults: flags.faults,
       faultSeconds: flags.faultSeconds,
-      signal: interrupted.signal,
+      signal: stopping,
     });
     all.push(figures);
     violations += figures.violations;
   }
   const told = all.length === 1 ? all[0] : Object.fromEntries(all.map((figures) => [figures.drill, figures]));
-  if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(told, null, 2)}\n`);
+  if (told !== undefined) await writeFigures(flags.json, told);
   console.log(`seed ${seed}`);
-  if (interrupted.signal.aborted) console.error('Interrupted.');
-  return violations === 0 && !interrupted.signal.aborted ? 0 : 1;
+  if (stopping.aborted) console.error('Interrupted.');
+  return violations === 0 && !stopping.aborted ? 0 : 1;
 }
 
 function choice(text: string): string {
   if (text in DRILLS) return text;
   throw new InvalidArgumentError(`Allowed are ${Object.keys(DRILLS).join(', ')}.`);
-}
-
-function wholeNumber(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const number = Number(text);
-    if (Number.isInteger(number) && number >= min && number <= max) return number;
-    throw new InvalidArgumentError(`A whole number from ${min} to ${max} is expected.`);
-  };
 }

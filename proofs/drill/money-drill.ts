@@ -3,10 +3,10 @@
 import { randomUUID } from 'node:crypto';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceService } from '../../proto/gen/payment/v1/payment_service.js';
+import { createRandom, type Random } from '../shared/random.js';
+import { createProgress } from '../shared/reporting.js';
+import { nowMs } from '../shared/waiting.js';
 import { Audit, noFindings, violationsIn, watchInvariants } from './audit.js';
-import { nowMs } from './moment.js';
-import { createRandom, type Random } from './random.js';
-import { createProgress } from './report.js';
 import type { DrillOptions } from './revocation-drill.js';
 import { inTurns, openShop, type Shop, type Shopper } from './shop.js';
 import { askUntil, type Deal, insist, sendOnce, Trade, type Ware } from './trade.js';
@@ -121,7 +121,7 @@ async function operate({ shop, trade, random }: Market, shopper: Shopper): Promi
     return deal.name;
   };
   if (chance < 0.3) return await settle(trade.checkout(shopper));
-  if (chance < 0.5) return await settle(trade.deposit(shopper, BigInt(random.between(1, 900))));
+  if (chance < 0.5) return await settle(trade.deposit(shopper, BigInt(random.integer(1, 900))));
   if (chance < 0.6) return await settle(trade.refund(shopper) ?? trade.deposit(shopper, 1n));
   if (chance < 0.65) {
     // Sent twice at once: one of them is carried out.

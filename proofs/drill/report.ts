@@ -1,9 +1,10 @@
 /** What the drill says: on the way, at the end, and to machines. */
 
+import { tableText } from '../shared/reporting.js';
+import { sumOf } from '../shared/statistics.js';
 import type { CalmFigures } from './calm.js';
 import type { Ledger, RoundFigures } from './ledger.js';
 
-const BAR_WIDTH = 30;
 const VIOLATIONS_SHOWN_MAX = 20;
 
 /** All figures of a drill. */
@@ -35,30 +36,6 @@ export interface Figures {
   readonly violation_details: Ledger['violations'];
 }
 
-/** Shows how far the drill has come: as a bar on a terminal, as lines elsewhere. */
-export function createProgress(out: NodeJS.WriteStream): {
-  show(done: number, of: number, text: string): void;
-  end(): void;
-} {
-  let last = '';
-  return {
-    show(done, of, text) {
-      if (!out.isTTY) {
-        const line = `${String(done).padStart(String(of).length)}/${of}  ${text}`;
-        if (line !== last) out.write(`${line}\n`);
-        last = line;
-        return;
-      }
-      const filled = Math.round((done / Math.max(1, of)) * BAR_WIDTH);
-      const bar = `${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)}`;
-      out.write(`\r\u001b[2K${bar} ${done}/${of}  ${text}`.slice(0, Math.max(BAR_WIDTH, out.columns) + 8));
-    },
-    end() {
-      if (out.isTTY) out.write('\r\u001b[2K');
-    },
-  };
-}
-
 /** The rounds, summed up by fault. */
 export function summaryOf(rounds: readonly RoundFigures[]): string {
   const header = [
@@ -72,16 +49,16 @@ export function summaryOf(rounds: readonly RoundFigures[]): string {
     'back ms',
   ];
   const rows = [...byFault(rounds)].map(([fault, all]) => rowOf(fault, all));
-  return table([header, ...rows, rowOf('all', rounds)]);
+  return tableText([header, ...rows, rowOf('all', rounds)]);
 }
 
 function rowOf(name: string, all: readonly RoundFigures[]): string[] {
   return [
     name,
     String(all.length),
-    String(sum(all, ({ revocations }) => revocations)),
-    String(sum(all, ({ checks }) => checks)),
-    String(sum(all, ({ violations }) => violations)),
+    String(sumOf(all, ({ revocations }) => revocations)),
+    String(sumOf(all, ({ checks }) => checks)),
+    String(sumOf(all, ({ violations }) => violations)),
     worst(all, ({ maxLateMs }) => maxLateMs).toFixed(0),
     worst(all, ({ unavailableMs }) => unavailableMs).toFixed(0),
     worst(all, ({ backAfterMs }) => backAfterMs).toFixed(0),
@@ -121,9 +98,9 @@ export function figuresOf(
     bound_ms: ledger.boundMs,
     starved: ledger.starved,
     rounds: rounds.length,
-    revocations: sum(rounds, ({ revocations }) => revocations),
-    checks: sum(rounds, ({ checks }) => checks),
-    violations: sum(rounds, ({ violations }) => violations),
+    revocations: sumOf(rounds, ({ revocations }) => revocations),
+    checks: sumOf(rounds, ({ checks }) => checks),
+    violations: sumOf(rounds, ({ violations }) => violations),
     violations_by_kind: Object.fromEntries(ledger.counts),
     max_late_ms: Math.round(worst(rounds, ({ maxLateMs }) => maxLateMs)),
     unavailable_ms: perFault((all) => worst(all, ({ unavailableMs }) => unavailableMs)),
@@ -139,23 +116,6 @@ function byFault(rounds: readonly RoundFigures[]): Map<string, RoundFigures[]> {
   return groups;
 }
 
-function sum(all: readonly RoundFigures[], value: (figures: RoundFigures) => number): number {
-  return all.reduce((total, figures) => total + value(figures), 0);
-}
-
 function worst(all: readonly RoundFigures[], value: (figures: RoundFigures) => number): number {
   return Math.max(0, ...all.map(value));
-}
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) =>
-          column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
-        )
-        .join('  '),
-    )
-    .join('\n');
 }

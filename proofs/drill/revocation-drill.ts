@@ -1,6 +1,9 @@
 /** The drill of revocations: real processes, real servers, faults, and nobody revoked who is served beyond the bound. */
 
 import { loadavg } from 'node:os';
+import { createRandom, type Random } from '../shared/random.js';
+import { createProgress } from '../shared/reporting.js';
+import { nowMs } from '../shared/waiting.js';
 import { buildArena, INSTANCES } from './arena.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
 import { type CalmFigures, measureCalm } from './calm.js';
@@ -9,9 +12,7 @@ import { FAULTS, type Fault } from './faults.js';
 import { admitIntruder } from './forgeries.js';
 import { Ledger } from './ledger.js';
 import { Load } from './load.js';
-import { nowMs } from './moment.js';
-import { createRandom, type Random } from './random.js';
-import { createProgress, type Figures, figuresOf, summaryOf, violationsOf } from './report.js';
+import { type Figures, figuresOf, summaryOf, violationsOf } from './report.js';
 import { type Rounds, runRound } from './rounds.js';
 import { watchStarvation } from './starvation.js';
 

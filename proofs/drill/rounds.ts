@@ -2,6 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ask } from '../../scripts/system/calls.js';
+import type { Random } from '../shared/random.js';
+import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
 import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './cast.js';
@@ -9,8 +11,6 @@ import type { Fault } from './faults.js';
 import type { Intruder } from './forgeries.js';
 import type { Ledger, RoundFigures } from './ledger.js';
 import { Load, type Player } from './load.js';
-import { nowMs } from './moment.js';
-import type { Random } from './random.js';
 import type { Starvation } from './starvation.js';
 
 /**
@@ -125,7 +125,7 @@ async function strike(acting: {
   };
 
   revokeNext();
-  if (random.next() < 0.5) await sleep(random.between(0, WARM_UP_MS), undefined, { signal });
+  if (random.next() < 0.5) await sleep(random.integer(0, WARM_UP_MS), undefined, { signal });
   const turn = turns.get(fault.name) ?? 0;
   turns.set(fault.name, turn + 1);
   const heal = await fault.strike({

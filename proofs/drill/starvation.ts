@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import type { Proc } from '../../scripts/system/parts.js';
+import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
-import { nowMs } from './moment.js';
 
 const LOOK_INTERVAL_MS = 50;
 const NANOSECONDS_PER_MILLISECOND = 1e6;

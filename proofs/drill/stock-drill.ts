@@ -3,10 +3,10 @@
 import { randomUUID } from 'node:crypto';
 import { InventoryServiceService as methods } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { ask } from '../../scripts/system/calls.js';
+import { createRandom, type Random } from '../shared/random.js';
+import { createProgress } from '../shared/reporting.js';
+import { nowMs } from '../shared/waiting.js';
 import { type Findings, noFindings, note, violationsIn, watchInvariants } from './audit.js';
-import { nowMs } from './moment.js';
-import { createRandom, type Random } from './random.js';
-import { createProgress } from './report.js';
 import type { DrillOptions } from './revocation-drill.js';
 import { inTurns, openShop, type Shop } from './shop.js';
 import { askUntil, type Outcome, sendOnce } from './trade.js';

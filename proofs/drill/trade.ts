@@ -12,8 +12,8 @@ import {
   PaymentState,
 } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask, credentialsOf } from '../../scripts/system/calls.js';
-import { nowMs } from './moment.js';
-import type { Random } from './random.js';
+import type { Random } from '../shared/random.js';
+import { nowMs } from '../shared/waiting.js';
 import { CURRENCY, type Shop, type Shopper } from './shop.js';
 
 const TIMEOUT_MS = 4_000;
@@ -81,11 +81,11 @@ export class Trade {
 
   /** A purchase of one or two items, sometimes of more than anybody can pay. */
   checkout(shopper: Shopper): Deal {
-    const wares = this.#random.shuffle(this.#wares).slice(0, this.#random.between(1, 2));
+    const wares = this.#random.shuffle(this.#wares).slice(0, this.#random.integer(1, 2));
     const isTooMuch = this.#random.next() < 0.15;
     const lines = wares.map(({ sku }) => ({
       sku,
-      quantity: isTooMuch ? 900n : BigInt(this.#random.between(1, 3)),
+      quantity: isTooMuch ? 900n : BigInt(this.#random.integer(1, 3)),
     }));
     return this.buy(shopper, lines);
   }
@@ -117,7 +117,7 @@ export class Trade {
     const { outcome } = this.#random.pick(bought);
     if (outcome.kind !== 'answered') return undefined;
     const { payment } = methods.checkout.responseDeserialize(outcome.bytes);
-    const minorUnits = BigInt(this.#random.between(1, 120));
+    const minorUnits = BigInt(this.#random.integer(1, 120));
     const { paymentId = '' } = payment ?? {};
     const request = { paymentId, amount: money(minorUnits), reason: 'drill', requestId: randomUUID() };
     const effect = () => ({ minorUnits, sold: [] });

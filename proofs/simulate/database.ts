@@ -6,8 +6,8 @@
 
 import type { ServiceError } from '@portcullis/guard/errors';
 import { AuthError } from '../../services/auth/errors.js';
+import type { Random } from '../shared/random.js';
 import { connectionLost, type Network } from './network.js';
-import type { Random } from './random.js';
 import { MachineClock, Process, type Scheduler } from './time.js';
 
 /** Longest wait for a lock, and longest silence of a transaction, in milliseconds. */

@@ -4,8 +4,8 @@ import { Broadcast } from '../../proto/gen/portcullis/revocation/v1/revocation.j
 import { entryMessageOf } from '../../services/auth/adapters/revocation-messages.js';
 import { BROADCAST_TYPE } from '../../services/auth/keys/keys.js';
 import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation/log.js';
+import type { Random } from '../shared/random.js';
 import type { Link } from './network.js';
-import type { Random } from './random.js';
 import type { Host, System } from './system.js';
 import type { World } from './world.js';
 
@@ -15,7 +15,7 @@ type Fault = (faults: Faults) => (() => void) | undefined;
 const FAULTS: { readonly [name: string]: Fault } = {
   loss: ({ links, random }) => {
     const struck = links();
-    for (const { weather } of struck) weather.lossProbability = random.between(0.2, 1);
+    for (const { weather } of struck) weather.lossProbability = random.real(0.2, 1);
     return () => {
       for (const { weather } of struck) weather.lossProbability = 0;
     };
@@ -23,8 +23,8 @@ const FAULTS: { readonly [name: string]: Fault } = {
   slowness: ({ links, random, leaseMs }) => {
     const struck = links();
     for (const { weather } of struck) {
-      weather.slowProbability = random.between(0.3, 1);
-      weather.slowMs = random.between(20, 1.1 * leaseMs);
+      weather.slowProbability = random.real(0.3, 1);
+      weather.slowMs = random.real(20, 1.1 * leaseMs);
     }
     return () => {
       for (const { weather } of struck) weather.slowProbability = 0;
@@ -34,7 +34,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     const struck = system.hosts
       .filter(() => random.chance(0.7))
       .map(({ instance }) => system.world.network.link('broker', instance.process.name));
-    const lossProbability = random.between(0.3, 1);
+    const lossProbability = random.real(0.3, 1);
     for (const { weather } of struck) weather.lossProbability = lossProbability;
     return () => {
       for (const { weather } of struck) weather.lossProbability = 0;
@@ -45,9 +45,9 @@ const FAULTS: { readonly [name: string]: Fault } = {
       system.world.network.link('broker', instance.process.name),
     );
     for (const { weather } of struck) {
-      weather.repeatProbability = random.between(0.2, 1);
+      weather.repeatProbability = random.real(0.2, 1);
       weather.slowProbability = 0.7;
-      weather.slowMs = random.between(10, 1000);
+      weather.slowMs = random.real(10, 1000);
     }
     return () => {
       for (const { weather } of struck) {
@@ -63,7 +63,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     const ways = system.replicas.map(({ process }) => system.world.network.link(process.name, struck.name));
     for (const { weather } of ways) {
       weather.slowProbability = 1;
-      weather.slowMs = leaseMs * random.between(0.3, 1.1);
+      weather.slowMs = leaseMs * random.real(0.3, 1.1);
     }
     let open: (() => void) | undefined = () => {};
     const atMs = random.next() * leaseMs;
@@ -83,14 +83,14 @@ const FAULTS: { readonly [name: string]: Fault } = {
     const struck = host().instance;
     const way = network.link('database', struck.connectedTo.process.name);
     way.weather.slowProbability = 1;
-    way.weather.slowMs = Math.min(1800, leaseMs * random.between(0.1, 0.6));
+    way.weather.slowMs = Math.min(1800, leaseMs * random.real(0.1, 0.6));
     let open: (() => void) | undefined = () => {};
     const atMs = random.next() * leaseMs;
     later(atMs, provoke);
     const fromBroker = network.link('broker', struck.process.name);
     fromBroker.weather.blocked = 'lose';
     // Questions that were asked before are still answered.
-    later(atMs + random.between(100, 900), () => {
+    later(atMs + random.real(100, 900), () => {
       if (open !== undefined) open = block(waysOf(system, struck.process.name, 'there'), 'lose');
     });
     return () => {
@@ -105,7 +105,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
   replay: ({ system, random, later }) => {
     const { broker } = system;
     if (broker.history.length === 0) return undefined;
-    for (let count = random.whole(1, 4); count > 0; count -= 1) {
+    for (let count = random.integer(1, 4); count > 0; count -= 1) {
       later(random.next() * 500, () => broker.forward(random.pick(broker.history)));
     }
     return () => {};
@@ -113,7 +113,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
   forgery: ({ system, random }) => {
     const forged = forgedBroadcast(system);
     if (forged === undefined) return undefined;
-    for (let count = random.whole(1, 3); count > 0; count -= 1) system.broker.forward(forged);
+    for (let count = random.integer(1, 3); count > 0; count -= 1) system.broker.forward(forged);
     return () => {};
   },
   'auth-crash': ({ system, random }) => {
@@ -135,7 +135,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     const ways = system.replicas.map(({ process }) => system.world.network.link(process.name, name));
     for (const { weather } of ways) {
       weather.slowProbability = 1;
-      weather.slowMs = random.between(50, leaseMs / 2);
+      weather.slowMs = random.real(50, leaseMs / 2);
     }
     struck.restart();
     return () => {
@@ -144,13 +144,38 @@ const FAULTS: { readonly [name: string]: Fault } = {
   },
   'instance-pause': ({ host }) => host().instance.process.pause(),
   'machine-sleep': ({ system, random }) => {
-    const sleeper = system.hosts.find(({ sleeps }) => sleeps && random.chance(0.7));
-    if (sleeper === undefined) return undefined;
-    const resume = sleeper.instance.process.pause();
-    sleeper.clock.sleep(true);
+    const sleeper = system.hosts.find(({ sleeps, isSettled }) => sleeps && isSettled && random.chance(0.7));
+    return sleeper?.sleep();
+  },
+  'set-back-then-sleep': ({ system, random, leaseMs, block, later, callers }) => {
+    const struck = system.hosts.find(({ sleeps, isSettled }) => sleeps && isSettled && random.chance(0.7));
+    if (struck === undefined) return undefined;
+    const { name } = struck.instance.process;
+    const open = random.chance(0.7) ? block(waysOf(system, name, 'both'), 'lose') : () => {};
+    later(random.next() * 100, () => callers.revokeSomething());
+    let wake = (): void => {};
+    let isOver = false;
+    const ageMs = leaseMs * random.real(0.3, 0.9);
+    const backMs = ageMs * random.real(0.4, 1);
+    later(ageMs, () => {
+      if (isOver || !struck.isSettled) return;
+      struck.setBack(backMs);
+      later((random.next() * leaseMs) / 5, () => {
+        if (isOver || !struck.isSettled) return;
+        wake = struck.sleep();
+        // It wakes up when its wall clock is about as far as it was.
+        later(backMs * random.real(0.7, 1.3), () => {
+          wake();
+          for (let call = 0; call < 4; call += 1) {
+            later((call * leaseMs) / 20, () => callers.presentSuspects(struck));
+          }
+        });
+      });
+    });
     return () => {
-      sleeper.clock.sleep(false);
-      resume();
+      isOver = true;
+      wake();
+      open();
     };
   },
   'wall-clock-step': ({ system, random }) => {
@@ -162,26 +187,26 @@ const FAULTS: { readonly [name: string]: Fault } = {
   },
   'clock-rate': ({ host, random }) => {
     const { clock } = host();
-    clock.changeRate(random.pick([0.99, 1.01, random.between(0.99, 1.01)]));
+    clock.changeRate(random.pick([0.99, 1.01, random.real(0.99, 1.01)]));
     return () => {};
   },
   'database-clock-step': ({ system, random }) => {
-    const toMs = random.between(-DATABASE_STEP_MS / 2, DATABASE_STEP_MS / 2);
+    const toMs = random.real(-DATABASE_STEP_MS / 2, DATABASE_STEP_MS / 2);
     system.stepDatabaseClock(toMs - system.databaseStepMs);
     return () => {};
   },
   'slow-replication': ({ system, random }) => {
-    system.cluster.replicationMs = random.between(5, 900);
+    system.cluster.replicationMs = random.real(5, 900);
     return () => {
       system.cluster.replicationMs = 0.5;
     };
   },
   failover: ({ system, random, leaseMs }) => {
-    system.failOver(random.between(0, 4 * leaseMs));
+    system.failOver(random.real(0, 4 * leaseMs));
     return () => {};
   },
   'failover-unheard': ({ system, random, leaseMs, later, provoke }) => {
-    system.failOver(random.between(2 * leaseMs, 5 * leaseMs));
+    system.failOver(random.real(2 * leaseMs, 5 * leaseMs));
     for (let count = 0; count < 2; count += 1) later(random.next() * leaseMs, provoke);
     return system.broker.fallSilent();
   },
@@ -213,16 +238,47 @@ const FAULTS: { readonly [name: string]: Fault } = {
       system.verifyMs = 0.3;
     };
   },
+  'restore-before-epoch': ({ system, random, leaseMs, later }) => {
+    system.save();
+    system.openEpoch();
+    later(random.real(0.2, 2) * leaseMs, () => {
+      if (system.restore()) later(random.next() * 8 * leaseMs, () => system.openEpochIfDue());
+    });
+    return () => {};
+  },
+  'epoch-amid-questions': ({ system, host, random, leaseMs, later, callers }) => {
+    const struck = host();
+    const { network } = system.world;
+    const { name } = struck.instance.process;
+    // Questions and answers overtake each other.
+    const ways = system.replicas.flatMap(({ process }) => [
+      network.link(process.name, name),
+      network.link(name, process.name),
+    ]);
+    for (const { weather } of ways) {
+      weather.slowProbability = 0.7;
+      weather.slowMs = leaseMs * random.real(0.1, 0.7);
+    }
+    const atMs = random.next() * leaseMs;
+    later(atMs, () => callers.revokeNextKey());
+    later(atMs + random.next() * 0.3 * leaseMs, () => system.openEpoch());
+    for (let call = 0; call < 12; call += 1) {
+      later(atMs + ((call + random.next()) * leaseMs) / 8, () => callers.presentSuspects(struck));
+    }
+    return () => {
+      for (const { weather } of ways) weather.slowProbability = 0;
+    };
+  },
   'lease-change': ({ system, random }) => {
     const replica = system.anyReplica();
     const { leaseMs } = system.world.settings;
     replica?.process.run(() => {
-      replica.service.setLeaseMs(Math.round(leaseMs * random.between(0.5, 1.6))).catch(() => undefined);
+      replica.service.setLeaseMs(Math.round(leaseMs * random.real(0.5, 1.6))).catch(() => undefined);
     });
     return () => {};
   },
   'slow-verification': ({ system, random }) => {
-    system.verifyMs = random.between(5, 300);
+    system.verifyMs = random.real(5, 300);
     return () => {
       system.verifyMs = 0.3;
     };
@@ -235,23 +291,32 @@ export const DATABASE_STEP_MS = 4000;
 /** How many of all faults a run has, about. */
 const FAULT_SHARE = 0.3;
 
+/** What faults make callers do: to strike when nobody does anything would prove little. */
+export interface Callers {
+  revokeSomething(): void;
+  revokeNextKey(): void;
+  presentSuspects(host: Host): void;
+}
+
 /** The faults of one run. */
 export class Faults {
   readonly system: System;
   readonly leaseMs: number;
-  readonly provoke: () => void;
+  readonly callers: Callers;
   readonly #world: World;
   readonly #enabled: readonly string[];
   readonly #active = new Set<() => void>();
 
-  /** @param provoke - makes somebody revoke something now */
-  constructor(system: System, provoke: () => void) {
+  constructor(system: System, callers: Callers) {
     this.system = system;
-    this.provoke = provoke;
+    this.callers = callers;
     this.#world = system.world;
     this.leaseMs = this.#world.settings.leaseMs;
     this.#enabled = Object.keys(FAULTS).filter(() => this.random.chance(FAULT_SHARE));
   }
+
+  /** Makes somebody revoke something now. */
+  readonly provoke = (): void => this.callers.revokeSomething();
 
   get random(): Random {
     return this.#world.random;
@@ -260,7 +325,7 @@ export class Faults {
   /** Plans the strikes of a run. */
   start(): void {
     const { activeMs } = this.#world.settings;
-    const strikes = this.#enabled.length === 0 ? 0 : this.random.whole(2, 14);
+    const strikes = this.#enabled.length === 0 ? 0 : this.random.integer(2, 14);
     for (let strike = 0; strike < strikes; strike += 1) {
       this.#world.scheduler.at(this.random.next() * activeMs, () => this.strike());
     }
@@ -285,7 +350,7 @@ export class Faults {
       this.#world.tell('fault', () => `${name} is over`);
     };
     this.#active.add(endOnce);
-    scheduler.after(this.random.around(1.2 * this.leaseMs), endOnce);
+    scheduler.after(this.random.exponential(1.2 * this.leaseMs), endOnce);
   }
 
   /** Ends everything. */

@@ -1,20 +1,25 @@
 /** `npm run simulate`: tries the promise of revocation against random schedules of everything that can go wrong. */
 
 import { fork } from 'node:child_process';
-import { randomInt } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { Command, InvalidArgumentError, Option } from 'commander';
-import { addTally, createProgress, createTally, figuresOf, summaryOf, type Tally } from './report.js';
+import { Command, Option } from 'commander';
+import { integerBetween } from '../shared/command-line.js';
+import { randomSeed, SEED_MAX } from '../shared/random.js';
+import { createProgress, writeFigures } from '../shared/reporting.js';
+import { addTally, createTally, figuresOf, summaryOf, type Tally } from './report.js';
 import { GUARDS, type GuardName, NOTICED_BY } from './rules.js';
 import { runSeedSoon } from './run.js';
 import type { Job } from './worker.js';
 
-const SEED_MAX = 2 ** 31;
 const SEEDS_DEFAULT = 1000;
 const SEEDS_MAX = 10_000_000;
 const WORKERS_MAX = 2;
+
+/** The shortest time between two drawings of the progress bar. */
+const BAR_INTERVAL_MS = 200;
+/** The shortest time between two lines of progress where there is no terminal. */
+const LINE_INTERVAL_MS = 5_000;
 
 /** How many seeds a worker is sent at once. */
 const JOB_SEEDS = 20;
@@ -27,9 +32,9 @@ const program = new Command('npm run simulate --')
   .option(
     '--seeds <n>',
     `how many schedules (default: ${SEEDS_DEFAULT}, with --seed one)`,
-    wholeNumber(1, SEEDS_MAX),
+    integerBetween(1, SEEDS_MAX),
   )
-  .option('--seed <n>', 'the first schedule; alone it is shown event by event', wholeNumber(0, SEED_MAX))
+  .option('--seed <n>', 'the first schedule; alone it is shown event by event', integerBetween(0, SEED_MAX))
   .addOption(
     new Option(
       '--without <guard>',
@@ -44,7 +49,7 @@ process.exitCode = await main();
 
 async function main(): Promise<number> {
   const { without } = flags;
-  const firstSeed = flags.seed ?? randomInt(SEED_MAX);
+  const firstSeed = flags.seed ?? randomSeed();
   const seeds = flags.seeds ?? (flags.seed === undefined ? SEEDS_DEFAULT : 1);
   console.log(`seed ${firstSeed}, ${seeds} schedules${without === undefined ? '' : `, without ${without}`}`);
   const startedMs = performance.now();
@@ -54,7 +59,7 @@ async function main(): Promise<number> {
   const figures = figuresOf(tally, { firstSeed, without, seconds });
   await show(tally, seeds === 1 ? firstSeed : undefined);
   console.log(`\n${summaryOf(figures)}\n`);
-  if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(figures, null, 2)}\n`);
+  await writeFigures(flags.json, figures);
   console.log(verdictOf(tally, firstSeed));
   return tally.violations.length === 0 ? 0 : 1;
 }
@@ -79,7 +84,10 @@ async function runAll(run: {
 }): Promise<Tally> {
   const { firstSeed, seeds, without } = run;
   const total = createTally();
-  const progress = createProgress(process.stderr);
+  const progress = createProgress(process.stderr, {
+    barIntervalMs: BAR_INTERVAL_MS,
+    lineIntervalMs: LINE_INTERVAL_MS,
+  });
   const endSeed = firstSeed + seeds;
   let nextSeed = firstSeed;
   let noticed = false;
@@ -97,7 +105,7 @@ async function runAll(run: {
         addTally(total, tally);
         noticed ||=
           without !== undefined && tally.violations.some(({ first }) => first.oracle === NOTICED_BY[without]);
-        progress.show(total.seeds, seeds, total.violations.length);
+        progress.show(total.seeds, seeds, `schedules, ${total.violations.length} with violations`);
       }),
     ),
   );
@@ -143,12 +151,4 @@ async function show(tally: Tally, onlySeed: number | undefined): Promise<void> {
   for (const { atMs, oracle, what } of violations.slice(0, 5)) {
     console.log(`${atMs.toFixed(1).padStart(9)}  VIOLATION (${oracle}): ${what}`);
   }
-}
-
-function wholeNumber(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const number = Number(text);
-    if (Number.isInteger(number) && number >= min && number <= max) return number;
-    throw new InvalidArgumentError(`A whole number from ${min} to ${max} is expected.`);
-  };
 }

@@ -2,7 +2,7 @@
 
 import type { ServiceError } from '@portcullis/guard/errors';
 import { AuthError } from '../../services/auth/errors.js';
-import type { Random } from './random.js';
+import type { Random } from '../shared/random.js';
 import type { Process, Scheduler } from './time.js';
 
 /** After this time a connection that says nothing is given up: HTTP/2 keepalive, in milliseconds. */
@@ -93,7 +93,7 @@ export class Network {
     }
     let link = links.get(to);
     if (link === undefined) {
-      link = new Link(this.#scheduler, this.#random, this.#random.between(0.2, 4));
+      link = new Link(this.#scheduler, this.#random, this.#random.real(0.2, 4));
       links.set(to, link);
     }
     return link;

@@ -191,7 +191,7 @@ function broadcast(world: World, cluster: Cluster, broker: Broker, process: Proc
 /** The keys of the issuer; signing is a line in a list, and everything else as in production. */
 function createListedKeys(world: World, store: AuthStore): Keys {
   const make = (purpose: KeyRow['purpose'], state: KeyRow['state']): KeyRow => {
-    return keyRow(`key-${purpose}-${world.random.whole(1, 1e9)}`, purpose, state);
+    return keyRow(`key-${purpose}-${world.random.integer(1, 1e9)}`, purpose, state);
   };
   const makeAll = (): KeyRow[] =>
     (['token', 'broadcast'] as const).flatMap((purpose) => [make(purpose, 'signing'), make(purpose, 'next')]);

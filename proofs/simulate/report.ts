@@ -1,15 +1,8 @@
 /** What the simulation says: on the way, at the end, and to machines. */
 
+import { type Percentiles, percentilesOf, roundTo } from '../shared/statistics.js';
 import type { RunResult } from './run.js';
 import type { Violation } from './world.js';
-
-const BAR_WIDTH = 30;
-
-/** How often a line is written where there is no terminal, in milliseconds. */
-const LINE_INTERVAL_MS = 5000;
-
-/** How often a bar is drawn, in milliseconds. */
-const BAR_INTERVAL_MS = 200;
 
 /** Some runs, summed up. It can be sent from one thread to another. */
 export interface Tally {
@@ -24,13 +17,6 @@ export interface Tally {
   readonly faults: { [name: string]: number };
 }
 
-/** The smallest, and what half, and nearly all, and all of the values reach. */
-export interface Spread {
-  readonly p50: number;
-  readonly p99: number;
-  readonly max: number;
-}
-
 /** The figures for machines. */
 export interface Figures {
   readonly seeds: number;
@@ -42,11 +28,11 @@ export interface Figures {
   readonly violating_seeds: readonly number[];
   /** Latest admission of something revoked, after Revoke had returned; within the bound unless it is a violation. */
   readonly max_late_ms: number;
-  readonly revoke_to_refused_ms: Spread;
+  readonly revoke_to_refused_ms: Percentiles;
   /** How long an instance refused for want of a lease, while faults struck. */
-  readonly unavailable_ms: Spread;
+  readonly unavailable_ms: Percentiles;
   /** From the healing of all faults until every instance served again. */
-  readonly recovery_ms: Spread;
+  readonly recovery_ms: Percentiles;
   readonly seconds: number;
   readonly seeds_per_second: number;
   readonly faults: { readonly [name: string]: number };
@@ -106,19 +92,19 @@ export function figuresOf(
     checks: tally.checks,
     violations: tally.violations.length,
     violating_seeds: tally.violations.map(({ seed }) => seed).sort((a, b) => a - b),
-    max_late_ms: round(tally.maxLateMs),
+    max_late_ms: roundTo(tally.maxLateMs, 1),
     revoke_to_refused_ms: spreadOf(tally.revokeToRefusedMs),
     unavailable_ms: spreadOf(tally.unavailableMs),
     recovery_ms: spreadOf(tally.recoveryMs),
-    seconds: round(run.seconds),
-    seeds_per_second: round(tally.seeds / run.seconds),
+    seconds: roundTo(run.seconds, 1),
+    seeds_per_second: roundTo(tally.seeds / run.seconds, 1),
     faults: Object.fromEntries(Object.entries(tally.faults).sort(([a], [b]) => (a < b ? -1 : 1))),
   };
 }
 
 /** The figures for people. */
 export function summaryOf(figures: Figures): string {
-  const spread = ({ p50, p99, max }: Spread): string => `p50 ${p50}  p99 ${p99}  max ${max} ms`;
+  const spread = ({ p50, p99, max }: Percentiles): string => `p50 ${p50}  p99 ${p99}  max ${max} ms`;
   const rows: [string, string][] = [
     ['schedules', `${figures.seeds} in ${figures.seconds} s, ${figures.seeds_per_second} a second`],
     ['revocations', String(figures.revocations)],
@@ -138,38 +124,6 @@ export function summaryOf(figures: Figures): string {
   return rows.map(([name, value]) => `${name.padEnd(20)}${value}`).join('\n');
 }
 
-/** Shows how far it has come: a bar on a terminal, a line every few seconds elsewhere. */
-export function createProgress(out: NodeJS.WriteStream): {
-  show(done: number, of: number, found: number): void;
-  end(): void;
-} {
-  let lastMs = performance.now();
-  return {
-    show: (done, of, found) => {
-      const nowMs = performance.now();
-      if (nowMs - lastMs < (out.isTTY ? BAR_INTERVAL_MS : LINE_INTERVAL_MS)) return;
-      lastMs = nowMs;
-      const text = `${done}/${of} schedules, ${found} with violations`;
-      if (!out.isTTY) {
-        out.write(`${text}\n`);
-        return;
-      }
-      const filled = Math.round((done / Math.max(1, of)) * BAR_WIDTH);
-      out.write(`\r\u001b[2K${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)} ${text}`);
-    },
-    end: () => {
-      if (out.isTTY) out.write('\r\u001b[2K');
-    },
-  };
-}
-
-function spreadOf(values: readonly number[]): Spread {
-  const sorted = Float64Array.from(values).sort();
-  const at = (share: number): number =>
-    round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0);
-  return { p50: at(0.5), p99: at(0.99), max: at(1) };
-}
-
-function round(value: number): number {
-  return Math.round(value * 10) / 10;
+function spreadOf(values: readonly number[]): Percentiles {
+  return percentilesOf(values, 1);
 }

@@ -2,7 +2,7 @@
 
 import type { CompactToken, VerificationKeys } from '@portcullis/guard/internal';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
-import type { Random } from './random.js';
+import type { Random } from '../shared/random.js';
 
 /** The one algorithm of these keys. */
 export const ALGORITHM = 'EdDSA';

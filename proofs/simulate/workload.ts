@@ -69,7 +69,7 @@ export class Workload {
   }
 
   #repeat(meanMs: number, work: () => void): void {
-    this.#scheduler.after(this.#random.around(meanMs), () => {
+    this.#scheduler.after(this.#random.exponential(meanMs), () => {
       if (this.#scheduler.nowMs >= this.#world.settings.activeMs) return;
       work();
       this.#repeat(meanMs, work);
@@ -104,7 +104,7 @@ export class Workload {
     replica.process.run(() => void work(replica).catch(() => undefined));
   }
 
-  #login(then: (token: TokenTruth) => void = () => {}, userIndex = this.#random.whole(0, 2)): void {
+  #login(then: (token: TokenTruth) => void = () => {}, userIndex = this.#random.integer(0, 2)): void {
     const userId = this.#system.userIds[userIndex] ?? '';
     const name = `user-${userIndex + 1}`;
     this.#atReplica(async ({ service }) => {
@@ -209,7 +209,7 @@ export class Workload {
     const { instance } = host;
     const everyMs = this.#world.settings.leaseMs / 3;
     const talk = (call: Call): void => {
-      this.#scheduler.after(this.#random.around(everyMs), () => {
+      this.#scheduler.after(this.#random.exponential(everyMs), () => {
         if (!call.isOpen || this.#scheduler.nowMs >= this.#world.settings.activeMs) return;
         instance.process.run(() => call.message());
         talk(call);
@@ -262,17 +262,28 @@ export class Workload {
     else this.#revokeForeign(login);
   }
 
+  /** Somebody revokes the key that is to sign next: another key set, and every token still counts. */
+  revokeNextKey(): void {
+    const keyId = this.#system.nextTokenKey();
+    if (keyId !== undefined) this.#revoke({ kind: 'key', keyId }, []);
+  }
+
+  /** Calls one instance with what was revoked lately. */
+  presentSuspects(host: Host): void {
+    for (const token of this.#suspects.slice(-8)) this.#call(token, host);
+  }
+
   #revokeUser(login: Login): void {
     const index = this.#system.userIds.indexOf(login.userId);
     this.#revoke({ kind: 'user', userId: login.userId }, [login.token], () => {
       // Whoever was thrown out comes back at once, within the same second more often than not.
       if (this.#random.chance(0.6)) {
-        this.#scheduler.after(this.#random.around(150), () =>
+        this.#scheduler.after(this.#random.exponential(150), () =>
           this.#login((fresh) => this.#presentEverywhere(fresh), index),
         );
       }
       if (this.#random.chance(0.5))
-        this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
+        this.#scheduler.after(this.#random.exponential(200), () => this.#refresh(login));
     });
   }
 
@@ -285,9 +296,9 @@ export class Workload {
       if (clientId !== 'direct') this.#renewServiceToken();
       else
         for (const login of this.#logins.slice(-2))
-          this.#scheduler.after(this.#random.around(300), () => this.#refresh(login));
+          this.#scheduler.after(this.#random.exponential(300), () => this.#refresh(login));
       if (this.#random.chance(0.6)) {
-        this.#scheduler.after(this.#random.around(200), () =>
+        this.#scheduler.after(this.#random.exponential(200), () =>
           this.#login((fresh) => this.#presentEverywhere(fresh)),
         );
       }
@@ -304,7 +315,7 @@ export class Workload {
 
   #presentEverywhere(token: TokenTruth): void {
     for (const host of this.#system.hosts) {
-      this.#scheduler.after(this.#random.around(200), () => this.#call(token, host));
+      this.#scheduler.after(this.#random.exponential(200), () => this.#call(token, host));
     }
   }
 
@@ -325,7 +336,7 @@ export class Workload {
         () => `${label} has returned OK: other roles for the user of ${login.token.label}`,
       );
       this.#watch(login.token);
-      this.#scheduler.after(this.#random.around(200), () => this.#refresh(login));
+      this.#scheduler.after(this.#random.exponential(200), () => this.#refresh(login));
     });
   }
 

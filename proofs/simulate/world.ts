@@ -1,7 +1,7 @@
 /** What all parts of one simulated run share: time, chance, the network, the truth, and what is written down of it. */
 
+import type { Random } from '../shared/random.js';
 import type { Network } from './network.js';
-import type { Random } from './random.js';
 import type { GuardName } from './rules.js';
 import type { Signatures } from './signatures.js';
 import type { Scheduler } from './time.js';
@@ -35,7 +35,7 @@ export const START_MS = Date.UTC(2030, 0, 1);
 
 /** Something that should not have happened. */
 export interface Violation {
-  readonly oracle: 'late' | 'innocent' | 'liveness';
+  readonly oracle: 'late' | 'innocent' | 'unnoticed' | 'liveness';
   readonly atMs: number;
   readonly what: string;
 }

@@ -1,14 +1,15 @@
 /** `npm run traces`: lets the rules for anomalies see recorded and generated traffic, and says what they found and missed. */
 
-import { writeFile } from 'node:fs/promises';
-import { Command, InvalidArgumentError } from 'commander';
-import { createRandom } from '../drill/random.js';
+import { Command } from 'commander';
+import { integerBetween } from '../shared/command-line.js';
+import { createRandom, SEED_MAX } from '../shared/random.js';
+import { writeFigures } from '../shared/reporting.js';
+import { sumOf } from '../shared/statistics.js';
 import { RECORDING, readRecording } from './recording.js';
 import { type Replay, replay, tableOf } from './replay.js';
 import { generateTraffic } from './traffic.js';
 
 const SEED_DEFAULT = 1;
-const SEED_MAX = 2 ** 32 - 1;
 
 interface Options {
   readonly seed: number;
@@ -17,7 +18,7 @@ interface Options {
 
 const { seed, json } = new Command('npm run traces --')
   .description('Replays recorded and generated traffic through the rules for anomalies.')
-  .option('--seed <number>', 'which traffic is generated', parseSeed, SEED_DEFAULT)
+  .option('--seed <number>', 'which traffic is generated', integerBetween(0, SEED_MAX), SEED_DEFAULT)
   .option('--json <file>', 'writes the figures there')
   .parse()
   .opts<Options>();
@@ -29,7 +30,7 @@ const { ordinary_calls, false_alarms, planted, found } = figures;
 console.log(
   `Seed ${seed}: ${ordinary_calls} ordinary calls, ${false_alarms} false alarms, ${found} of ${planted} attacks found.`,
 );
-if (json !== undefined) await writeFile(json, `${JSON.stringify(figures, null, 2)}\n`);
+await writeFigures(json, figures);
 process.exitCode = false_alarms === 0 && found === planted ? 0 : 1;
 
 function figuresOf(all: readonly Replay[]): {
@@ -38,19 +39,10 @@ function figuresOf(all: readonly Replay[]): {
   planted: number;
   found: number;
 } {
-  const sum = (of: (one: Replay) => number): number => all.reduce((total, one) => total + of(one), 0);
   return {
-    ordinary_calls: sum(({ ordinaryCalls }) => ordinaryCalls),
-    false_alarms: sum(({ falseAlarms }) => falseAlarms.length),
-    planted: sum((one) => one.planted),
-    found: sum((one) => one.found.length),
+    ordinary_calls: sumOf(all, ({ ordinaryCalls }) => ordinaryCalls),
+    false_alarms: sumOf(all, ({ falseAlarms }) => falseAlarms.length),
+    planted: sumOf(all, (one) => one.planted),
+    found: sumOf(all, (one) => one.found.length),
   };
-}
-
-function parseSeed(text: string): number {
-  const number = Number(text);
-  if (!Number.isSafeInteger(number) || number < 0 || number > SEED_MAX) {
-    throw new InvalidArgumentError(`must be a whole number up to ${SEED_MAX}.`);
-  }
-  return number;
 }

@@ -3,6 +3,7 @@
 import { createAnomalyRules, type Finding } from '../../services/auth/security/anomaly-rules.js';
 import type { AnomalyRule } from '../../services/auth/security/events.js';
 import { identifiersOf } from '../../services/auth/security/events.js';
+import { tableText } from '../shared/reporting.js';
 import type { PlantedAttack, Trace } from './items.js';
 
 /** A report may come so much later than what it tells of, in milliseconds. */
@@ -54,16 +55,15 @@ export function tableOf({ name, ordinaryCalls, found, missed, falseAlarms }: Rep
   for (const { rule } of found) count(rule, 'found');
   for (const { rule } of missed) count(rule, 'missed');
   for (const { details } of falseAlarms) count(details.rule, 'falseAlarms');
-  const row = (cells: readonly (string | number)[]): string =>
-    cells.map((cell, index) => (index === 0 ? String(cell).padEnd(28) : String(cell).padStart(13))).join('');
+  const rows = [...rules]
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+    .map(([rule, figures]) => [
+      rule,
+      ...[figures.found + figures.missed, figures.found, figures.missed, figures.falseAlarms].map(String),
+    ]);
   return [
     `${name}: ${ordinaryCalls} ordinary calls`,
-    row(['', 'planted', 'found', 'missed', 'false alarms']),
-    ...[...rules]
-      .sort(([one], [other]) => (one < other ? -1 : 1))
-      .map(([rule, figures]) =>
-        row([rule, figures.found + figures.missed, figures.found, figures.missed, figures.falseAlarms]),
-      ),
+    tableText([['', 'planted', 'found', 'missed', 'false alarms'], ...rows]),
     ...missed.map(({ rule, subject }) => `MISSED ${rule} ${subject}`),
     ...falseAlarms.map(({ subject, details }) => `FALSE ALARM ${details.rule} ${JSON.stringify(subject)}`),
   ].join('\n');

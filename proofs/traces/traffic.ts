@@ -10,7 +10,7 @@ import { ReportCollector, VerifiedToken } from '@portcullis/guard/internal';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
 import type { SecurityEvent } from '../../services/auth/security/events.js';
-import type { Random } from '../drill/random.js';
+import type { Random } from '../shared/random.js';
 import type { PlantedAttack, Trace } from './items.js';
 
 const ISSUER = 'https://auth.example';
@@ -97,7 +97,7 @@ export function generateTraffic(random: Random): Trace {
   ordinaryCalls += ordinaryService(random, at);
   ordinaryMistakes(random, users, at);
   for (let count = 0; count < PER_KIND; count += 1) {
-    const beginMs = random.between(ATTACKS_FROM_MS, LENGTH_MS - 300_000);
+    const beginMs = random.integer(ATTACKS_FROM_MS, LENGTH_MS - 300_000);
     planted.push(...plantAll({ random, users, at, beginMs, count }));
   }
   for (let atMs = REPORT_INTERVAL_MS; atMs <= LENGTH_MS; atMs += REPORT_INTERVAL_MS) {
@@ -134,10 +134,10 @@ function ordinaryUser(random: Random, user: User, at: At): number {
   let calls = 0;
   const call = (atMs: number, actor: Actor = user.actor): void => {
     calls += 1;
-    at(atMs, (world) => world.call(random.between(0, 2), actor));
+    at(atMs, (world) => world.call(random.integer(0, 2), actor));
   };
   const phase = random.next() * Math.PI * 2;
-  at(random.between(0, 60_000), (world) => login(world, user));
+  at(random.integer(0, 60_000), (world) => login(world, user));
   for (let atMs = 0; atMs < LENGTH_MS; ) {
     // Interest comes and goes, within an hour.
     const interest = 1 + 0.7 * Math.sin(phase + (atMs / 3_600_000) * Math.PI * 2);
@@ -145,16 +145,16 @@ function ordinaryUser(random: Random, user: User, at: At): number {
     if (atMs < LENGTH_MS) call(atMs);
   }
   // Now and then a page that asks for much, and a telephone that leaves the house.
-  for (let count = random.between(0, 3); count > 0; count -= 1) {
-    const beginMs = random.between(0, LENGTH_MS - 60_000);
-    for (let burst = random.between(20, 150); burst > 0; burst -= 1)
-      call(beginMs + random.between(0, 20_000));
+  for (let count = random.integer(0, 3); count > 0; count -= 1) {
+    const beginMs = random.integer(0, LENGTH_MS - 60_000);
+    for (let burst = random.integer(20, 150); burst > 0; burst -= 1)
+      call(beginMs + random.integer(0, 20_000));
   }
   if (random.next() < 0.3) {
-    const beginMs = random.between(0, LENGTH_MS - 60_000);
+    const beginMs = random.integer(0, LENGTH_MS - 60_000);
     for (const network of [addressOf(random), addressOf(random)]) {
       for (let count = 0; count < 5; count += 1) {
-        call(beginMs + random.between(0, 50_000), { ...user.actor, address: network });
+        call(beginMs + random.integer(0, 50_000), { ...user.actor, address: network });
       }
     }
   }
@@ -165,7 +165,7 @@ function ordinaryUser(random: Random, user: User, at: At): number {
 function ordinaryService(random: Random, at: At): number {
   const actor = { token: tokenOf('payment', undefined), address: '192.0.2.30' };
   let calls = 0;
-  for (let atMs = 0; atMs < LENGTH_MS; atMs += random.between(50, 200)) {
+  for (let atMs = 0; atMs < LENGTH_MS; atMs += random.integer(50, 200)) {
     calls += 1;
     at(atMs, (world) => world.call(3, actor));
   }
@@ -175,20 +175,20 @@ function ordinaryService(random: Random, at: At): number {
 /** Forgotten passwords, expired tokens, revoked sessions of people who were at work, and a program with an old token. */
 function ordinaryMistakes(random: Random, users: readonly User[], at: At): void {
   for (const user of users) {
-    const moment = (): number => random.between(0, LENGTH_MS - 60_000);
+    const moment = (): number => random.integer(0, LENGTH_MS - 60_000);
     if (random.next() < 0.4) {
       const beginMs = moment();
-      for (let count = random.between(1, 5); count > 0; count -= 1) {
+      for (let count = random.integer(1, 5); count > 0; count -= 1) {
         at(beginMs + count * 8000, (world) => failLogin(world, { userId: user.userId }, user.actor.address));
       }
     }
-    for (let count = random.between(0, 6); count > 0; count -= 1) {
+    for (let count = random.integer(0, 6); count > 0; count -= 1) {
       at(moment(), (world) => world.refuse(0, 'TOKEN_EXPIRED', user.actor.token, user.actor.address));
     }
     if (random.next() < 0.1) {
       // Other roles: what was under way is refused, and refreshed.
       const beginMs = moment();
-      for (let count = random.between(1, 12); count > 0; count -= 1) {
+      for (let count = random.integer(1, 12); count > 0; count -= 1) {
         at(beginMs + count, (world) =>
           world.refuse(1, 'TOKEN_REVOKED', user.actor.token, user.actor.address),
         );
@@ -246,7 +246,7 @@ function plantAll({
   });
   often(400, 200, (world, time) => world.refuse(time, 'TOKEN_REVOKED', revoked.actor.token, network(10)));
   often(400, 200, (world, time) => world.refuse(time, 'TOKEN_INVALID', undefined, network(11)));
-  const everyMs = 1000 / random.between(25, 60);
+  const everyMs = 1000 / random.integer(25, 60);
   often(Math.floor(90_000 / everyMs), everyMs, (world, time) => world.call(time, busy.actor));
   return [
     attack('name-guessed', guessed.userId, 250_000),
@@ -305,7 +305,7 @@ function sessionOf({ actor }: User): string {
 }
 
 function addressOf(random: Random): string {
-  return `100.${random.between(64, 127)}.${random.between(0, 255)}.${random.between(1, 254)}`;
+  return `100.${random.integer(64, 127)}.${random.integer(0, 255)}.${random.integer(1, 254)}`;
 }
 
 /** The same UUID for the same name. */

@@ -13,7 +13,7 @@ import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/
 import { bearer, type Echo, startEcho } from '../../support/echo.js';
 import { createForeignKey, ForeignIssuer } from '../../support/foreign-issuer.js';
 import { AUDIENCE, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { until } from '../../support/waiting.js';
 
 const HELLO = Buffer.from('hello');

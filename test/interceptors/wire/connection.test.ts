@@ -18,7 +18,7 @@ import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js
 import { createAuthority, THIS_MACHINE } from '../../support/certificates.js';
 import { bearer, type Echo, type EchoListener, startEcho } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const SETUP_TIMEOUT_MS = 60_000;
 const insecure = credentials.createInsecure();

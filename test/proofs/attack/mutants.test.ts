@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { mutantsOf } from '../../../proofs/attack/mutants.js';
-import { createRandom } from '../../../proofs/drill/random.js';
+import { createRandom } from '../../../proofs/shared/random.js';
 
 const GOOD = `${'eyJhbGciOiJFZERTQSJ9'}.${'eyJzdWIiOiJhIn0'}.${'c2lnbmF0dXJlLW9mLXRoZS10b2tlbg'}`;
 const OTHER = `${'eyJhbGciOiJFZERTQSJ9'}.${'eyJzdWIiOiJiIn0'}.${'YW5vdGhlci1zaWduYXR1cmUtb2YtaXQ'}`;

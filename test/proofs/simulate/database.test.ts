@@ -2,9 +2,9 @@
 
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
+import { createRandom } from '../../../proofs/shared/random.js';
 import { Cluster, type Node, type Transaction } from '../../../proofs/simulate/database.js';
 import { Network } from '../../../proofs/simulate/network.js';
-import { Random } from '../../../proofs/simulate/random.js';
 import { MachineClock, Process, Scheduler } from '../../../proofs/simulate/time.js';
 import { inEvent } from './support.js';
 
@@ -17,7 +17,7 @@ describe('the database of a simulation', () => {
 
   beforeEach(() => {
     scheduler = new Scheduler();
-    const random = new Random(1);
+    const random = createRandom(1, { discard: 4 });
     network = new Network(scheduler, random);
     cluster = new Cluster(scheduler, network, random, 0);
     client = new Process(

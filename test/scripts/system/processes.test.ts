@@ -20,7 +20,7 @@ import {
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const ORPHANER = fileURLToPath(new URL('orphaner.ts', import.meta.url));
 const WARDEN_PATIENCE_MS = 10_000;

@@ -2,7 +2,6 @@
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import {
   type AccountChanges,
@@ -316,21 +315,6 @@ export function issue(
 /** What a token says. */
 export function claimsOf(token: string): JWTPayload & Record<string, unknown> {
   return decodeJwt(token);
-}
-
-/** The ServiceError with which something fails; fails itself when it succeeds or fails otherwise. */
-export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
-  const outcome = await failing.then(
-    () => 'succeeded',
-    (error: unknown) => error,
-  );
-  if (outcome instanceof ServiceError) return outcome;
-  throw new Error('expected a ServiceError', { cause: outcome });
-}
-
-/** The code with which something fails. */
-export async function codeOf(failing: Promise<unknown>): Promise<string> {
-  return (await errorOf(failing)).code;
 }
 
 /** The entries of the log, oldest first. */

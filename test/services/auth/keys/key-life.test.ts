@@ -11,7 +11,7 @@ import {
 } from '@grpc/grpc-js';
 import type { Guard } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
-import { KEYS_MAX } from '@portcullis/guard/internal';
+import { KEYS_MAX } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import {
@@ -32,6 +32,7 @@ import {
 import { enforcementBoundMs, KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
 import { bearer, ECHO, echoHandlers, echoSchema, Trace } from '../../../support/echo.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { codeOf, refusalOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, newRequestId, type Replica, startCluster, verdictOf } from '../cluster.js';
@@ -39,8 +40,6 @@ import {
   type AuthInstance,
   addClient,
   addUser,
-  codeOf,
-  errorOf as domainErrorOf,
   entriesOf,
   newKeyEncryptionKey,
   openAuth,
@@ -159,13 +158,6 @@ describe('the life of keys', function () {
         },
         { token: token ?? (await cluster.token(cluster.admin)) },
       );
-    const refusalOf = async (call: Promise<unknown>) => {
-      const error = await call.then(
-        () => undefined,
-        (refusal: unknown) => errorOf(refusal),
-      );
-      return { code: error?.code, reason: error?.reason, retryAfterMs: error?.retryAfterMs };
-    };
     /** Rotates as soon as that is allowed. */
     const rotateInDueTime = async (over: Partial<RotateKeyRequest> = {}, replica?: Replica) => {
       for (;;) {
@@ -279,14 +271,14 @@ describe('the life of keys', function () {
       const refusal = await refusalOf(rotate({}, cluster.replicas[1], token));
       expect(refusal).to.include({ code: status.RESOURCE_EXHAUSTED, reason: 'RATE_LIMITED' });
       expect(refusal.retryAfterMs).to.be.within(1, boundMs);
-      const { code, retryAfterMs = 0 } = await domainErrorOfRoutine(cluster.replicas[1]);
+      const { code, retryAfterMs = 0 } = await errorOfRoutineRotation(cluster.replicas[1]);
       expect(code).to.equal('RATE_LIMITED');
       await sleep(retryAfterMs);
       expect((await rotate({}, cluster.replicas[1], token)).formerKey?.kid).to.equal(signingKey?.kid);
     });
 
-    const domainErrorOfRoutine = (replica: Replica) =>
-      domainErrorOf(
+    const errorOfRoutineRotation = (replica: Replica) =>
+      serviceErrorOf(
         replica.keyLife.rotate({
           purpose: 'token',
           emergency: false,

@@ -10,9 +10,9 @@ import {
   type SigningAlgorithm,
   UnusableKeyError,
 } from '../../../../services/auth/keys/keys.js';
+import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
-import { type AuthInstance, codeOf, newKeyEncryptionKey, openAuth } from '../instance.js';
+import { type AuthInstance, newKeyEncryptionKey, openAuth } from '../instance.js';
 
 interface StoredKey {
   readonly kid: string;

@@ -6,8 +6,9 @@ import { THRESHOLDS } from '../../../../services/auth/security/anomaly-rules.js'
 import { type AnomalyWatch, createAnomalyWatch } from '../../../../services/auth/security/anomaly-watch.js';
 import type { AnomalyRule, SecurityEvent } from '../../../../services/auth/security/events.js';
 import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, addUser, codeOf, entriesOf, logIn, openAuth } from '../instance.js';
+import { type AuthInstance, addUser, entriesOf, logIn, openAuth } from '../instance.js';
 
 describe('the watch for anomalies', () => {
   let fresh: FreshDatabase;

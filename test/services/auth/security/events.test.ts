@@ -18,8 +18,9 @@ import {
   SECURITY_EVENT_TYPES,
   typeUriOf,
 } from '../../../../services/auth/security/events.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, addClient, addUser, attemptOf, codeOf, logIn, openAuth } from '../instance.js';
+import { type AuthInstance, addClient, addUser, attemptOf, logIn, openAuth } from '../instance.js';
 
 const NO_PROOF = {
   credential: { kind: 'secret', secret: 'x'.repeat(32) },

@@ -6,6 +6,7 @@ import '../../common/validation/text-checks.js';
 import '../../common/money.js';
 import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
+import '@portcullis/guard/limits';
 import './handlers.js'; // refused: noRestrictedImports
 import './store.js'; // refused: noRestrictedImports
 import './instance-store.js'; // refused: noRestrictedImports
