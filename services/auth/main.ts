@@ -300,11 +300,11 @@ function createParts(
   const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void => {
     events.noteSampled(`log-changed ${service}`, {
       ...{ type: 'log-changed', actor: 'auth', network: '', subject: { service }, details: {} },
-      reason: 'an instance has seen revocations that the database does not have',
+      reason: 'an instance has seen revocations, or an epoch, that the database does not have',
     });
     outside.log.error(
       { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
-      'an instance has seen revocations that the database does not have: it was restored or lost transactions',
+      'an instance has seen revocations, or an epoch, that the database does not have: it was restored or lost transactions',
     );
   };
   const guesses = {

@@ -125,6 +125,20 @@ export interface SyncQuestion {
   readonly seen: readonly Buffer[];
 }
 
+/**
+ * What the database knows of an epoch that is not the present one. `OVER`: the present one was opened after it, or after it was
+ * lost, so nothing that was issued in it still counts. `LOST`: an instance has followed it, the database has not, and no epoch
+ * has been opened since that was found.
+ */
+export type EpochStanding = 'OVER' | 'LOST';
+
+/** An epoch that the database does not know although an instance has followed it. */
+export interface LostEpoch {
+  readonly epoch: Buffer;
+  /** The epoch in whose log that was found. */
+  readonly foundUnder: Buffer;
+}
+
 /** One reading of the log, good for every question that had arrived before it began. */
 export interface LogReading {
   readonly state: LogState;
@@ -134,6 +148,8 @@ export interface LogReading {
   readonly entries: readonly LogEntry[];
   /** The ids of those entries that the questions name as applied and that have not been dropped. */
   readonly entryIds: ReadonlyMap<bigint, Buffer>;
+  /** What is known of the other epochs that the questions name, by their hexadecimal text; nothing of some. */
+  readonly otherEpochs: ReadonlyMap<string, EpochStanding>;
 }
 
 /** The answer to a {@link SyncQuestion}. */
@@ -310,11 +326,29 @@ export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[
   return [...places];
 }
 
+/** The epochs that some questions name beside the present one. */
+export function otherEpochs(state: LogHead, questions: readonly SyncQuestion[]): Buffer[] {
+  const others = new Map<string, Buffer>();
+  for (const { epoch } of questions) {
+    if (epoch.length > 0 && !epoch.equals(state.epoch)) others.set(epoch.toString('hex'), epoch);
+  }
+  return [...others.values()];
+}
+
+/** The epoch that a question names when the database knows nothing of it and this has not been written down yet. */
+export function newlyLost(
+  { state, otherEpochs: known }: LogReading,
+  { epoch }: SyncQuestion,
+): LostEpoch | undefined {
+  if (epoch.length === 0 || epoch.equals(state.epoch) || known.has(epoch.toString('hex'))) return undefined;
+  return { epoch, foundUnder: state.epoch };
+}
+
 /**
  * What a reading of the log answers to one question that had arrived before the reading began.
  *
- * @throws ServiceError LOG_CHANGED when the instance has seen entries that this log does not have: the database
- *   was restored or has lost transactions, and what else it lost nobody knows
+ * @throws ServiceError LOG_CHANGED when the instance has seen entries that this log does not have, or an epoch that this
+ *   database does not have: it was restored or has lost transactions, and what else it lost nobody knows
  */
 export function answerOf(reading: LogReading, question: SyncQuestion): SyncAnswer {
   const { state, keys } = reading;
@@ -359,7 +393,11 @@ const SERVICE_CHARACTERS_MAX = 100;
 
 function mustPull(reading: LogReading, question: SyncQuestion): boolean {
   const { state } = reading;
-  if (!question.epoch.equals(state.epoch)) return true;
+  if (question.epoch.length === 0) return true;
+  if (!question.epoch.equals(state.epoch)) {
+    if (reading.otherEpochs.get(question.epoch.toString('hex')) !== 'OVER') throw logChanged();
+    return true;
+  }
   if (question.applied > state.head) throw logChanged();
   if (question.applied > 0n) {
     const known =

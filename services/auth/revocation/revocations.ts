@@ -11,11 +11,13 @@ import type { SessionRows } from '../sessions/sessions.js';
 import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
 import type {
   Appended,
+  EpochStanding,
   ForeignTarget,
   LiveSet,
   LogEntry,
   LogReading,
   LogState,
+  LostEpoch,
   NewEntry,
   OpenedLog,
   PullPart,
@@ -34,6 +36,8 @@ import {
   enforcedEverywhereBy,
   foreignRevocation,
   keyRevocation,
+  newlyLost,
+  otherEpochs,
   partsOf,
   sessionRevocation,
   tokenRevocation,
@@ -44,6 +48,12 @@ import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;
+
+/**
+ * Most lost epochs that are remembered of those found under one present epoch. A restore loses a few at most; the rest is for
+ * a service that makes epochs up.
+ */
+export const LOST_EPOCHS_MAX = 1000;
 
 /** Most Pulls that are answered at once. */
 export const PULLS_MAX = 64;
@@ -76,6 +86,8 @@ export interface LogReader {
   entriesAfter(sequence: bigint): Promise<readonly LogEntry[]>;
   /** The ids of those entries at the positions that have not been dropped. */
   entryIdsAt(sequences: readonly bigint[]): Promise<ReadonlyMap<bigint, Buffer>>;
+  /** What is known of epochs that are not the present one, by their hexadecimal text; nothing of some. */
+  standingOf(epochs: readonly Buffer[]): Promise<ReadonlyMap<string, EpochStanding>>;
   /** The published keys of the epoch. */
   publishedKeys(): Promise<PublishedKeys>;
 }
@@ -87,6 +99,11 @@ export interface RevocationStore {
    * was the end of the log of the one primary. Throws when the commit is not known to have succeeded.
    */
   read<T>(work: (log: LogReader) => Promise<T>): Promise<T>;
+  /**
+   * Writes down epochs that were lost, for as long as the epoch under which that was found is the present one: once another
+   * one is opened they are over. No more than {@link LOST_EPOCHS_MAX} of each present epoch are kept, the latest ones.
+   */
+  noteLostEpochs(lost: readonly LostEpoch[]): Promise<void>;
   /** All live entries, from one snapshot. */
   readLive(): Promise<LiveSet>;
   /** Drops at most `limit` entries whose time has passed, moves the horizon with them, and answers how many. */
@@ -191,15 +208,28 @@ export interface Revocations {
 export function createRevocations(deps: RevocationDeps): Revocations {
   const readHead = async (questions: readonly SyncQuestion[]) => {
     const reading = await readFor(deps.log, questions);
-    return (question: SyncQuestion) => answerOf(reading, question);
+    return () => reading;
+  };
+  const noteLost = async (lost: readonly LostEpoch[]) => {
+    await deps.log.noteLostEpochs(lost);
+    return () => undefined;
   };
   const readLive = async () => {
     const live = await deps.log.readLive();
     return () => live;
   };
-  const reads = createNextRead<SyncQuestion, SyncAnswer>(readHead, READ_PATIENCE_MS, deps.timers);
+  const reads = createNextRead<SyncQuestion, LogReading>(readHead, READ_PATIENCE_MS, deps.timers);
   const liveReads = createNextRead<undefined, LiveSet>(readLive, READ_PATIENCE_MS, deps.timers);
+  // Together, like reads: whoever makes up epochs must not keep all connections to the database.
+  const losses = createNextRead<LostEpoch, undefined>(noteLost, READ_PATIENCE_MS, deps.timers);
   let pulls = 0;
+
+  const changed = async (reading: LogReading, question: SyncQuestion): Promise<void> => {
+    deps.onLogChanged(question);
+    const lost = newlyLost(reading, question);
+    // What could not be written down now is found again by the instance's next question.
+    if (lost !== undefined) await losses.ask(lost).catch(() => undefined);
+  };
 
   return {
     revoke: (request) => revoke(deps, request),
@@ -208,10 +238,14 @@ export function createRevocations(deps: RevocationDeps): Revocations {
       checkQuestion(question);
       const askedAtMs = deps.clock.monotonicMs();
       deps.instances.heard(question);
-      const answer = await reads.ask(question).catch((error: unknown) => {
-        if (error instanceof ServiceError && error.code === 'LOG_CHANGED') deps.onLogChanged(question);
+      const reading = await reads.ask(question);
+      let answer: SyncAnswer;
+      try {
+        answer = answerOf(reading, question);
+      } catch (error) {
+        if (error instanceof ServiceError && error.code === 'LOG_CHANGED') await changed(reading, question);
         throw error;
-      });
+      }
       deps.instances.answered(question, askedAtMs, answer);
       return answer;
     },
@@ -417,11 +451,13 @@ function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Prom
     const { state } = reader;
     const after = wantedAfter(state, questions);
     const places = comparedPlaces(state, questions);
-    const [keys, entries, entryIds] = await Promise.all([
+    const others = otherEpochs(state, questions);
+    const [keys, entries, entryIds, known] = await Promise.all([
       reader.publishedKeys(),
       after === undefined ? [] : reader.entriesAfter(after),
       places.length === 0 ? new Map<bigint, Buffer>() : reader.entryIdsAt(places),
+      others.length === 0 ? new Map<string, EpochStanding>() : reader.standingOf(others),
     ]);
-    return { state, keys, entries, entryIds };
+    return { state, keys, entries, entryIds, otherEpochs: known };
   });
 }
