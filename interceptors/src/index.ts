@@ -14,6 +14,14 @@ export {
   type ServiceErrorOptions,
   type StatusName,
 } from './errors.js';
+export {
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+  ACCESS_TOKEN_TYPE,
+  ACTOR_CHAIN_LENGTH_MAX,
+  CLOCK_SKEW_SECONDS,
+  LEGACY_SECRET_BYTES_MIN,
+  SIGNATURE_ALGORITHMS,
+} from './limits.js';
 export type { GuardLog } from './log.js';
 export {
   REPORT_SUBJECT,
@@ -40,14 +48,7 @@ export {
   type GuardState,
 } from './server/guard.js';
 export { bidi, clientStream, serverStream, unary } from './server/handlers.js';
-export {
-  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
-  ACCESS_TOKEN_TYPE,
-  ACTOR_CHAIN_LENGTH_MAX,
-  CLOCK_SKEW_SECONDS,
-  type TokenClaims,
-} from './token/claims.js';
-export { SIGNATURE_ALGORITHMS } from './token/key-ring.js';
+export type { TokenClaims } from './token/claims.js';
 export {
   bearerOf,
   certificateThumbprintOf,
@@ -56,11 +57,6 @@ export {
   signalOf,
   stillAllowed,
 } from './token/principal.js';
-export {
-  LEGACY_SECRET_BYTES_MIN,
-  type TrustedIssuer,
-  type TrustedIssuerFault,
-  trustedIssuerFaults,
-} from './token/trusted-issuers.js';
+export { type TrustedIssuer, type TrustedIssuerFault, trustedIssuerFaults } from './token/trusted-issuers.js';
 export type { Plaintext } from './wire/connection.js';
 export { type CallStatus, statusOf } from './wire/status.js';

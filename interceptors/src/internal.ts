@@ -5,7 +5,7 @@
 
 export { createReportSender, REPORTS_WAITING_MAX, startReporting } from './reports/report-sender.js';
 export { ReportCollector } from './reports/security-reports.js';
-export { BROADCAST_BYTES_MAX, BroadcastReader } from './revocation/broadcasts.js';
+export { BroadcastReader } from './revocation/broadcasts.js';
 export { type AnswerOutcome, Feed, type Moment, type SyncTicket } from './revocation/feed.js';
 export { FeedRunner } from './revocation/feed-runner.js';
 export { RevocationList, uuidOf } from './revocation/list.js';
@@ -16,7 +16,7 @@ export { Enforcement } from './server/enforcement.js';
 export type { Admission } from './server/guarded-call.js';
 export { readClaims } from './token/claims.js';
 export { type CompactToken, parseCompactToken } from './token/compact.js';
-export { KEYS_MAX, KeyRing, type VerificationKeys } from './token/key-ring.js';
+export { KeyRing, type VerificationKeys } from './token/key-ring.js';
 export { attachState } from './token/principal.js';
 export { parseJsonObject } from './token/strict-json.js';
 export { createTrustedIssuers, issuerNamedIn } from './token/trusted-issuers.js';

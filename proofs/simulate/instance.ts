@@ -4,7 +4,6 @@ import { Metadata } from '@grpc/grpc-js';
 import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
 import {
   type Admission,
-  BROADCAST_BYTES_MAX,
   type Caller,
   type CompactToken,
   Enforcement,
@@ -15,6 +14,7 @@ import {
   readClaims,
   type VerifiedToken,
 } from '@portcullis/guard/internal';
+import { BROADCAST_BYTES_MAX } from '@portcullis/guard/limits';
 import type {
   Entry,
   PullRequest,
@@ -151,6 +151,12 @@ export class Instance {
     this.#dropExpired();
   }
 
+  /** Both clocks are read. @returns true */
+  readClocks(): true {
+    this.#runner.isCurrent();
+    return true;
+  }
+
   get isCurrent(): boolean {
     return this.#runner.isCurrent();
   }
@@ -202,6 +208,11 @@ export class Instance {
     if (acknowledged !== undefined && truth.isHitBy(token, acknowledged)) {
       const told = `${this.process.name} let pass ${what} with ${token.label}, although it had acknowledged ${acknowledged}`;
       violations.push({ oracle: 'late', atMs: scheduler.nowMs, what: told });
+    }
+    const lost = allowStale ? undefined : truth.unnoticedAmong(this.#feed.followedEpochs);
+    if (lost !== undefined) {
+      const told = `${this.process.name} let pass ${what}, although it had followed epoch ${lost.slice(0, 8)}, which the database has lost`;
+      violations.push({ oracle: 'unnoticed', atMs: scheduler.nowMs, what: told });
     }
     const { overdueMs, sinceConfirmedMs, by } = truth.lateness(token);
     if (allowStale || sinceConfirmedMs < 0) return;

@@ -11,11 +11,10 @@ import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
+import { endOf, outcomeOf } from '../support/outcomes.js';
 import {
   clientsOf,
-  endOf,
   LEASE_MS,
-  outcomeOf,
   type SystemClients,
   startTestSystem,
   type TestSystem,

@@ -9,8 +9,9 @@ import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import type { System } from '../../scripts/system/system.js';
+import { endOf, outcomeOf } from '../support/outcomes.js';
 import type { SystemClients } from '../support/system.js';
-import { clientsOf, endOf, outcomeOf, sharedSystem } from '../support/system.js';
+import { clientsOf, sharedSystem } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
 const SKU = 'LAMP-01';

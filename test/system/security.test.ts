@@ -16,13 +16,8 @@ import {
 } from '../../proto/gen/auth/v1/security_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
-import {
-  clientsOf,
-  outcomeOf,
-  type SystemClients,
-  startTestSystem,
-  type TestSystem,
-} from '../support/system.js';
+import { outcomeOf } from '../support/outcomes.js';
+import { clientsOf, type SystemClients, startTestSystem, type TestSystem } from '../support/system.js';
 
 const OPERATING = fileURLToPath(new URL('../../docs/operating/watch.md', import.meta.url));
 

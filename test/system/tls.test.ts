@@ -15,10 +15,10 @@ import { ask } from '../../scripts/system/calls.js';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { type Authority, createAuthority, type Identity } from '../support/certificates.js';
+import { outcomeOf } from '../support/outcomes.js';
 import {
   clientsOf,
   LEASE_MS,
-  outcomeOf,
   type SystemClients,
   startTestSystem,
   type TestSystem,

@@ -8,11 +8,10 @@ import { expect } from 'chai';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import { ForeignIssuer } from '../support/foreign-issuer.js';
+import { endOf, outcomeOf } from '../support/outcomes.js';
 import {
   clientsOf,
-  endOf,
   LEASE_MS,
-  outcomeOf,
   type SystemClients,
   startTestSystem,
   type TestSystem,

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import type { Caller, RefusedCalls, Report } from '../../gen/portcullis/security/v1/report.js';
 import type { Clock } from '../clock.js';
 import type { GuardErrorCode } from '../errors.js';
-import { ID_BYTES } from '../revocation/list.js';
+import { ID_BYTES } from '../limits.js';
 import type { VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
 

@@ -3,6 +3,7 @@
 import { connect, type NatsConnection } from 'nats';
 import { Broadcast } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
+import { BROADCAST_BYTES_MAX } from '../limits.js';
 import { parseCompactToken } from '../token/compact.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from '../token/key-ring.js';
 import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from './broker.js';
@@ -12,9 +13,6 @@ export const BROADCAST_SUBJECT = 'portcullis.v1.revocations';
 
 /** `typ` of a broadcast, so that it is never taken for a token, nor a token for it. */
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';
-
-/** The longest broadcast looked at, in bytes. */
-export const BROADCAST_BYTES_MAX = 1024 * 1024;
 
 /** Keys that sign broadcasts, ready for use. */
 export interface BroadcastKeys {

@@ -1,11 +1,9 @@
 /** The revocation list of one process: what has been taken back, for as long as it could matter. */
 
 import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
+import { ID_BYTES } from '../limits.js';
 import type { TokenClaims, TokenOrigin } from '../token/claims.js';
 import { IdTable } from './id-table.js';
-
-/** Length of an identifier in an entry, in bytes. */
-export const ID_BYTES = 16;
 
 /** How many entries a list holds unless told otherwise: some 500 MB of identifiers. */
 export const LIST_ENTRIES_MAX = 20_000_000;

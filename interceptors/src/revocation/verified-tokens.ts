@@ -1,7 +1,8 @@
 /** The tokens this process has verified, so that each is verified once, and found by what revokes it. */
 
 import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
-import { CLOCK_SKEW_SECONDS, type TokenClaims } from '../token/claims.js';
+import { CLOCK_SKEW_SECONDS } from '../limits.js';
+import type { TokenClaims } from '../token/claims.js';
 import { foreignKey, foreignKeysOf, isForeignKind, isRevokedBy, textOf, uuidOf } from './list.js';
 
 /** How many verified tokens a process remembers. Those with live calls stay beyond it. */

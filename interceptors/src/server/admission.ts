@@ -3,9 +3,10 @@
 import type { Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../clock.js';
 import { type GuardErrorCode, ServiceError } from '../errors.js';
+import { ACCESS_TOKEN_TYPE } from '../limits.js';
 import type { Feed } from '../revocation/feed.js';
 import { type CutReason, VerifiedToken, VerifiedTokens } from '../revocation/verified-tokens.js';
-import { ACCESS_TOKEN_TYPE, type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
+import { type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
 import { parseCompactToken } from '../token/compact.js';
 import { KeyRing, type VerificationKeys } from '../token/key-ring.js';
 import { parseJsonObject } from '../token/strict-json.js';

@@ -13,6 +13,7 @@ import type {
 import type { ClientKey } from '../client/client-key.js';
 import { type Clock, systemClock, systemTimers } from '../clock.js';
 import { GuardError, type GuardErrorCode, ServiceError } from '../errors.js';
+import { ID_BYTES } from '../limits.js';
 import type { GuardLog } from '../log.js';
 import {
   createReportSender,
@@ -25,7 +26,6 @@ import { ReportCollector } from '../reports/security-reports.js';
 import type { BrokerFiles } from '../revocation/broker.js';
 import { Feed } from '../revocation/feed.js';
 import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
-import { ID_BYTES } from '../revocation/list.js';
 import { createRemoteSource } from '../revocation/source.js';
 import type { CutReason, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';

@@ -1,25 +1,14 @@
 /** The inside of an access token: every claim present, of its type, within its limits. */
 
+import {
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+  ACTOR_CHAIN_LENGTH_MAX,
+  CLAIM_LIST_LENGTH_MAX,
+  CLAIM_TEXT_LENGTH_MAX,
+  CLOCK_SKEW_SECONDS,
+} from '../limits.js';
 import type { Principal } from './principal.js';
 import type { JsonObject, JsonValue } from './strict-json.js';
-
-/** `typ` of an access token (RFC 9068 §2.1). */
-export const ACCESS_TOKEN_TYPE = 'at+jwt';
-
-/** How far clocks may differ, in seconds. */
-export const CLOCK_SKEW_SECONDS = 5;
-
-/** The longest lifetime of an access token, in seconds. */
-export const ACCESS_TOKEN_LIFETIME_MAX_SECONDS = 3600;
-
-/** How many services may act for one another in one token (RFC 8693 §4.1). */
-export const ACTOR_CHAIN_LENGTH_MAX = 4;
-
-/** The longest text in a claim, in characters. */
-export const CLAIM_TEXT_LENGTH_MAX = 255;
-
-/** The most members of a list in a claim. */
-export const CLAIM_LIST_LENGTH_MAX = 64;
 
 /** What an access token says, and what revocations are matched against. */
 export interface TokenClaims extends Principal {

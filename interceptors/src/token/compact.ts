@@ -1,9 +1,7 @@
 /** The outside of a token: three canonical segments and a header with nothing in it but what it must have. */
 
+import { TOKEN_LENGTH_MAX } from '../limits.js';
 import { type JsonObject, parseJsonObject } from './strict-json.js';
-
-/** The longest token looked at, in characters. */
-export const TOKEN_LENGTH_MAX = 8192;
 
 /** The longest `kid` looked at, in characters. */
 export const KID_LENGTH_MAX = 64;

@@ -1,14 +1,7 @@
 /** The inside of another issuer's token, put into our words. */
 
-import {
-  CLAIM_LIST_LENGTH_MAX,
-  CLAIM_TEXT_LENGTH_MAX,
-  CLOCK_SKEW_SECONDS,
-  type ClaimFault,
-  foreignPrincipalId,
-  type TokenClaims,
-  thumbprintIn,
-} from './claims.js';
+import { CLAIM_LIST_LENGTH_MAX, CLAIM_TEXT_LENGTH_MAX, CLOCK_SKEW_SECONDS } from '../limits.js';
+import { type ClaimFault, foreignPrincipalId, type TokenClaims, thumbprintIn } from './claims.js';
 import type { JsonObject, JsonValue } from './strict-json.js';
 
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */

@@ -4,9 +4,10 @@ import { readFile } from 'node:fs/promises';
 import { compactVerify } from 'jose';
 import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
 import type { Clock, Timers } from '../clock.js';
+import { KEYS_MAX, type SIGNATURE_ALGORITHMS } from '../limits.js';
 import type { GuardLog } from '../log.js';
 import type { CompactToken } from './compact.js';
-import { KEYS_MAX, KeyRing, type SIGNATURE_ALGORITHMS } from './key-ring.js';
+import { KeyRing } from './key-ring.js';
 import { type JsonObject, type JsonValue, parseJsonObject } from './strict-json.js';
 
 /** How an issuer's key set may be had, and with which algorithms its keys are used. */

@@ -3,15 +3,10 @@
 import { constants, KeyObject, type VerifyKeyObjectInput, verify } from 'node:crypto';
 import { importJWK, type JWK } from 'jose';
 import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
+import { KEYS_MAX, RSA_BITS_MIN, SIGNATURE_ALGORITHMS } from '../limits.js';
 import type { CompactToken } from './compact.js';
 
-/** The algorithms a key of our own issuer may have; never a symmetric one. */
-export const SIGNATURE_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;
-
 type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
-
-/** The shortest RSA key that may sign, in bits (RFC 7518 §3.3, §3.5). */
-export const RSA_BITS_MIN = 2048;
 
 /** How OpenSSL is told of an algorithm (RFC 7518 §3.3 to §3.5, RFC 8037 §3.1). */
 interface SignatureParameters {
@@ -41,9 +36,6 @@ const PARAMETERS: Readonly<Record<SignatureAlgorithm, SignatureParameters>> = {
     fits: isStrongRsa,
   },
 };
-
-/** How many keys one set may hold. */
-export const KEYS_MAX = 32;
 
 /** Keys that verify signatures, as those see them who use them. */
 export interface VerificationKeys {

@@ -1,14 +1,15 @@
 /** Other issuers whose tokens are taken: each with its own keys, its own words and its own limits. */
 
 import type { Clock, Timers } from '../clock.js';
-import type { GuardLog } from '../log.js';
-import { isPrivateUrl, type Plaintext } from '../wire/connection.js';
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   ACCESS_TOKEN_TYPE,
-  type ClaimFault,
-  type TokenClaims,
-} from './claims.js';
+  LEGACY_SECRET_BYTES_MIN,
+  SIGNATURE_ALGORITHMS,
+} from '../limits.js';
+import type { GuardLog } from '../log.js';
+import { isPrivateUrl, type Plaintext } from '../wire/connection.js';
+import type { ClaimFault, TokenClaims } from './claims.js';
 import { type CompactToken, parseForeignToken, payloadOf } from './compact.js';
 import { type ClaimNames, type ForeignRules, readForeignClaims } from './foreign-claims.js';
 import {
@@ -18,11 +19,7 @@ import {
   type KeyVerdict,
   type PublishedIssuerKeys,
 } from './issuer-keys.js';
-import { SIGNATURE_ALGORITHMS } from './key-ring.js';
 import { parseJsonObject } from './strict-json.js';
-
-/** The shortest secret of a legacy issuer, in bytes (RFC 7518 §3.2). */
-export const LEGACY_SECRET_BYTES_MIN = 32;
 
 /** How many other issuers one process may trust. */
 export const TRUSTED_ISSUERS_MAX = 32;

@@ -7,9 +7,8 @@ import {
   CLAIM_LIST_LENGTH_MAX,
   CLAIM_TEXT_LENGTH_MAX,
   CLOCK_SKEW_SECONDS,
-  type ClaimsExpected,
-  readClaims,
-} from '../../../interceptors/src/token/claims.js';
+} from '../../../interceptors/src/limits.js';
+import { type ClaimsExpected, readClaims } from '../../../interceptors/src/token/claims.js';
 import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
 import {
   AUDIENCE,

@@ -2,11 +2,8 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import {
-  KID_LENGTH_MAX,
-  parseCompactToken,
-  TOKEN_LENGTH_MAX,
-} from '../../../interceptors/src/token/compact.js';
+import { TOKEN_LENGTH_MAX } from '../../../interceptors/src/limits.js';
+import { KID_LENGTH_MAX, parseCompactToken } from '../../../interceptors/src/token/compact.js';
 
 const TYPE = 'at+jwt';
 const HEADER = { alg: 'EdDSA', kid: 'key-1', typ: TYPE };

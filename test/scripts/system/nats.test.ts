@@ -14,7 +14,7 @@ import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.j
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { privateNats } from '../../support/nats.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const FETCH_TIMEOUT_MS = 120_000;
 

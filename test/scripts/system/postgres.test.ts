@@ -14,7 +14,7 @@ import { isRunning, startTimeOf } from '../../../scripts/system/process-identity
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const CRASHER = fileURLToPath(new URL('crasher.ts', import.meta.url));
 

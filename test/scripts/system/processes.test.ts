@@ -14,7 +14,7 @@ import { type LaunchedProcess, launch } from '../../../scripts/system/processes.
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const ORPHANER = fileURLToPath(new URL('orphaner.ts', import.meta.url));
 const WARDEN_PATIENCE_MS = 10_000;

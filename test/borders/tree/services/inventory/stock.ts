@@ -3,6 +3,7 @@ import './reservations.js';
 import 'node:crypto';
 import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
+import '@portcullis/guard/limits';
 import './store.js'; // refused: noRestrictedImports
 import './handlers.js'; // refused: noRestrictedImports
 import './main.js'; // refused: noRestrictedImports

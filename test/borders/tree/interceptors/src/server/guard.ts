@@ -1,6 +1,7 @@
 // room: server is the highest room of the library
 import './admission.js';
 import '../errors.js';
+import '../limits.js';
 import '../revocation/feed.js';
 import '../reports/report-sender.js';
 import '../client/token-source.js';

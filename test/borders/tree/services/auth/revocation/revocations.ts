@@ -1,11 +1,13 @@
 // room: domain code
 import './log.js';
 import '../keys/keys.js';
+import '../records/users.js';
 import '../transaction.js';
 import '../../common/validation/text-checks.js';
 import '../../common/money.js';
 import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
+import '@portcullis/guard/limits';
 import './handlers.js'; // refused: noRestrictedImports
 import './store.js'; // refused: noRestrictedImports
 import './instance-store.js'; // refused: noRestrictedImports
