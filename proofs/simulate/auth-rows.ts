@@ -1,23 +1,25 @@
 /** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
 
-import type { UserState } from '../../services/auth/accounts/users.js';
-import type { Client } from '../../services/auth/clients/clients.js';
-import { type KeyRow, type PublishedKeys, publish } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/keys.js';
+import type { Client } from '../../services/auth/records/clients.js';
+import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
+import type {
+  Appended,
+  EpochStanding,
+  LiveSet,
+  LogBatch,
+  LogEntry,
+  LogLock,
+  LogState,
+  LostEpoch,
+  NewEntry,
+  PackedIds,
+} from '../../services/auth/records/revocations.js';
+import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
+import type { UserState } from '../../services/auth/records/users.js';
 import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
-import {
-  type Appended,
-  CLOCK_SKEW_SECONDS,
-  enforcementBoundMs,
-  type LiveSet,
-  type LogBatch,
-  type LogEntry,
-  type LogLock,
-  type LogState,
-  type NewEntry,
-  type PackedIds,
-} from '../../services/auth/revocation/log.js';
+import { CLOCK_SKEW_SECONDS, enforcementBoundMs } from '../../services/auth/revocation/log.js';
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/revocations.js';
-import type { RefreshTokenRow, Session } from '../../services/auth/sessions/sessions.js';
 import type { AuthStore, AuthTransaction } from '../../services/auth/transaction.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
 import type { Process } from './time.js';
@@ -42,6 +44,8 @@ type SessionRow = Omit<Session, 'open'> & { readonly ended: boolean };
 
 const EMPTY = Buffer.alloc(0);
 const LOG = 'log';
+const EPOCHS = 'epochs';
+const LOST_EPOCHS = 'lost epochs';
 
 /** How a process of auth reaches the database: at whichever server it takes for the primary. */
 export interface Connection {
@@ -72,6 +76,7 @@ export function seedTables(
   world.truth.epoch = epoch.toString('hex');
   for (const tables of [cluster.standby, cluster.primary.tables]) {
     tables.put(LOG, LOG, log);
+    tables.put(EPOCHS, epoch.toString('hex'), { epoch });
     for (const user of rows.users) tables.put('users', user.userId, user);
     for (const key of rows.keys) tables.put('keys', key.kid, { ...key, epoch });
     for (const clientId of ['direct', 'payment']) tables.put('clients', clientId, clientRow(clientId));
@@ -453,6 +458,7 @@ async function openEpoch(world: World, transaction: Transaction, reason: string)
   const log = logOf(transaction);
   const epoch = world.random.bytes(16);
   transaction.put(LOG, LOG, { ...log, epoch, head: 0n, headEntryId: EMPTY });
+  transaction.put(EPOCHS, epoch.toString('hex'), { epoch });
   const lock = lockOf(log, timeOf(transaction).getTime());
   transaction.onDurable(() => {
     const { leaseMs } = lock;
@@ -471,10 +477,11 @@ export function createLogStore(connection: Connection): RevocationStore {
   const read = async <T>(work: (log: LogReader) => Promise<T>): Promise<T> => {
     // Whoever waits for the next read is served by the one before when that guard is left out.
     const { nowMs } = world.scheduler;
-    if (world.without === 'shared-read' && last?.endedAtMs === nowMs) return await work(readerOf(last.view));
+    if (world.without === 'shared-read' && last?.endedAtMs === nowMs)
+      return await work(readerOf(world, last.view));
     const perform = async (transaction: Transaction): Promise<T> => {
       const view = await transaction.statement(() => viewOf(world, transaction.node.tables));
-      const result = await work(readerOf(view));
+      const result = await work(readerOf(world, view));
       last = { view, endedAtMs: Number.POSITIVE_INFINITY };
       return result;
     };
@@ -490,6 +497,10 @@ export function createLogStore(connection: Connection): RevocationStore {
 
   return {
     read,
+    noteLostEpochs: (lost) =>
+      cluster.transaction(process, node(), (transaction) =>
+        transaction.statement(() => noteLostEpochs(transaction, lost)),
+      ),
     readLive: () =>
       cluster.uncommitted(process, node(), (transaction) =>
         transaction.statement(() => liveSetOf(viewOf(world, transaction.node.tables))),
@@ -533,6 +544,8 @@ interface LogView {
   readonly state: LogState;
   readonly entries: readonly EntryRow[];
   readonly keys: PublishedKeys;
+  /** Of every epoch that is known beside the present one, by its hexadecimal text. */
+  readonly standings: ReadonlyMap<string, EpochStanding>;
 }
 
 function viewOf(world: World, tables: Tables): LogView {
@@ -545,7 +558,28 @@ function viewOf(world: World, tables: Tables): LogView {
   const { epoch, head, headEntryId, leaseMs } = log;
   const horizon = new Date(world.without === 'retention' ? 0 : log.horizonMs);
   const state = { epoch, head, headEntryId: comparable(world, headEntryId), horizon, leaseMs };
-  return { state, entries, keys: publishOnce(liveKeys(tables.all('keys'), epoch)) };
+  const keys = publishOnce(liveKeys(tables.all('keys'), epoch));
+  return { state, entries, keys, standings: standingsOf(tables, epoch) };
+}
+
+function standingsOf(tables: Tables, epoch: Buffer): ReadonlyMap<string, EpochStanding> {
+  const standings = new Map<string, EpochStanding>();
+  for (const [hex, row] of tables.all(LOST_EPOCHS)) {
+    standings.set(hex, (row as LostEpoch).foundUnder.equals(epoch) ? 'LOST' : 'OVER');
+  }
+  for (const hex of tables.all(EPOCHS).keys()) standings.set(hex, 'OVER');
+  return standings;
+}
+
+/** A restore loses a few epochs, and nobody makes any up: there is nothing to bound. */
+async function noteLostEpochs(transaction: Transaction, lost: readonly LostEpoch[]): Promise<void> {
+  await transaction.lock(LOST_EPOCHS, 'exclusive');
+  const present = logOf(transaction).epoch;
+  for (const one of lost) {
+    const hex = one.epoch.toString('hex');
+    const isKnown = [EPOCHS, LOST_EPOCHS].some((table) => transaction.get(table, hex) !== undefined);
+    if (one.foundUnder.equals(present) && !isKnown) transaction.put(LOST_EPOCHS, hex, one);
+  }
 }
 
 /** Without the comparison of entries every id equals every other. */
@@ -568,7 +602,8 @@ function publishOnce(keys: readonly StoredKey[]): PublishedKeys {
   return known;
 }
 
-function readerOf({ state, entries, keys }: LogView): LogReader {
+/** Without the knowledge of epochs every other epoch is taken for one that is over. */
+function readerOf(world: World, { state, entries, keys, standings }: LogView): LogReader {
   return {
     state,
     entriesAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
@@ -577,6 +612,15 @@ function readerOf({ state, entries, keys }: LogView): LogReader {
       for (const { sequence, entryId } of entries)
         if (sequences.includes(sequence)) ids.set(sequence, entryId);
       return ids;
+    },
+    standingOf: async (epochs) => {
+      const known = new Map<string, EpochStanding>();
+      for (const epoch of epochs) {
+        const hex = epoch.toString('hex');
+        const standing = world.without === 'known-epochs' ? 'OVER' : standings.get(hex);
+        if (standing !== undefined) known.set(hex, standing);
+      }
+      return known;
     },
     publishedKeys: async () => keys,
   };
@@ -673,6 +717,13 @@ export function createInstanceStore(connection: Connection): InstanceStore {
 /** The doors that the simulation opens. Whoever tries another one finds that it is no function. */
 function onlyThese<T extends object>(doors: Partial<T>): T {
   return doors as T;
+}
+
+/** The key that is to sign tokens next, as the database has it. */
+export function nextTokenKeyIn(tables: Tables): string | undefined {
+  const { epoch } = tables.get(LOG, LOG) as LogRow;
+  const keys = liveKeys(tables.all('keys'), epoch);
+  return keys.find(({ purpose, state }) => purpose === 'token' && state === 'next')?.kid;
 }
 
 /** A new user, who may log in with his own name as the password. */

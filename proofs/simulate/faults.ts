@@ -144,13 +144,38 @@ const FAULTS: { readonly [name: string]: Fault } = {
   },
   'instance-pause': ({ host }) => host().instance.process.pause(),
   'machine-sleep': ({ system, random }) => {
-    const sleeper = system.hosts.find(({ sleeps }) => sleeps && random.chance(0.7));
-    if (sleeper === undefined) return undefined;
-    const resume = sleeper.instance.process.pause();
-    sleeper.clock.sleep(true);
+    const sleeper = system.hosts.find(({ sleeps, isSettled }) => sleeps && isSettled && random.chance(0.7));
+    return sleeper?.sleep();
+  },
+  'set-back-then-sleep': ({ system, random, leaseMs, block, later, callers }) => {
+    const struck = system.hosts.find(({ sleeps, isSettled }) => sleeps && isSettled && random.chance(0.7));
+    if (struck === undefined) return undefined;
+    const { name } = struck.instance.process;
+    const open = random.chance(0.7) ? block(waysOf(system, name, 'both'), 'lose') : () => {};
+    later(random.next() * 100, () => callers.revokeSomething());
+    let wake = (): void => {};
+    let isOver = false;
+    const ageMs = leaseMs * random.real(0.3, 0.9);
+    const backMs = ageMs * random.real(0.4, 1);
+    later(ageMs, () => {
+      if (isOver || !struck.isSettled) return;
+      struck.setBack(backMs);
+      later((random.next() * leaseMs) / 5, () => {
+        if (isOver || !struck.isSettled) return;
+        wake = struck.sleep();
+        // It wakes up when its wall clock is about as far as it was.
+        later(backMs * random.real(0.7, 1.3), () => {
+          wake();
+          for (let call = 0; call < 4; call += 1) {
+            later((call * leaseMs) / 20, () => callers.presentSuspects(struck));
+          }
+        });
+      });
+    });
     return () => {
-      sleeper.clock.sleep(false);
-      resume();
+      isOver = true;
+      wake();
+      open();
     };
   },
   'wall-clock-step': ({ system, random }) => {
@@ -213,6 +238,37 @@ const FAULTS: { readonly [name: string]: Fault } = {
       system.verifyMs = 0.3;
     };
   },
+  'restore-before-epoch': ({ system, random, leaseMs, later }) => {
+    system.save();
+    system.openEpoch();
+    later(random.real(0.2, 2) * leaseMs, () => {
+      if (system.restore()) later(random.next() * 8 * leaseMs, () => system.openEpochIfDue());
+    });
+    return () => {};
+  },
+  'epoch-amid-questions': ({ system, host, random, leaseMs, later, callers }) => {
+    const struck = host();
+    const { network } = system.world;
+    const { name } = struck.instance.process;
+    // Questions and answers overtake each other.
+    const ways = system.replicas.flatMap(({ process }) => [
+      network.link(process.name, name),
+      network.link(name, process.name),
+    ]);
+    for (const { weather } of ways) {
+      weather.slowProbability = 0.7;
+      weather.slowMs = leaseMs * random.real(0.1, 0.7);
+    }
+    const atMs = random.next() * leaseMs;
+    later(atMs, () => callers.revokeNextKey());
+    later(atMs + random.next() * 0.3 * leaseMs, () => system.openEpoch());
+    for (let call = 0; call < 12; call += 1) {
+      later(atMs + ((call + random.next()) * leaseMs) / 8, () => callers.presentSuspects(struck));
+    }
+    return () => {
+      for (const { weather } of ways) weather.slowProbability = 0;
+    };
+  },
   'lease-change': ({ system, random }) => {
     const replica = system.anyReplica();
     const { leaseMs } = system.world.settings;
@@ -235,23 +291,32 @@ export const DATABASE_STEP_MS = 4000;
 /** How many of all faults a run has, about. */
 const FAULT_SHARE = 0.3;
 
+/** What faults make callers do: to strike when nobody does anything would prove little. */
+export interface Callers {
+  revokeSomething(): void;
+  revokeNextKey(): void;
+  presentSuspects(host: Host): void;
+}
+
 /** The faults of one run. */
 export class Faults {
   readonly system: System;
   readonly leaseMs: number;
-  readonly provoke: () => void;
+  readonly callers: Callers;
   readonly #world: World;
   readonly #enabled: readonly string[];
   readonly #active = new Set<() => void>();
 
-  /** @param provoke - makes somebody revoke something now */
-  constructor(system: System, provoke: () => void) {
+  constructor(system: System, callers: Callers) {
     this.system = system;
-    this.provoke = provoke;
+    this.callers = callers;
     this.#world = system.world;
     this.leaseMs = this.#world.settings.leaseMs;
     this.#enabled = Object.keys(FAULTS).filter(() => this.random.chance(FAULT_SHARE));
   }
+
+  /** Makes somebody revoke something now. */
+  readonly provoke = (): void => this.callers.revokeSomething();
 
   get random(): Random {
     return this.#world.random;

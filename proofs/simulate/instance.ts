@@ -152,6 +152,12 @@ export class Instance {
     this.#dropExpired();
   }
 
+  /** Both clocks are read. @returns true */
+  readClocks(): true {
+    this.#runner.isCurrent();
+    return true;
+  }
+
   get isCurrent(): boolean {
     return this.#runner.isCurrent();
   }
@@ -203,6 +209,11 @@ export class Instance {
     if (acknowledged !== undefined && truth.isHitBy(token, acknowledged)) {
       const told = `${this.process.name} let pass ${what} with ${token.label}, although it had acknowledged ${acknowledged}`;
       violations.push({ oracle: 'late', atMs: scheduler.nowMs, what: told });
+    }
+    const lost = allowStale ? undefined : truth.unnoticedAmong(this.#feed.followedEpochs);
+    if (lost !== undefined) {
+      const told = `${this.process.name} let pass ${what}, although it had followed epoch ${lost.slice(0, 8)}, which the database has lost`;
+      violations.push({ oracle: 'unnoticed', atMs: scheduler.nowMs, what: told });
     }
     const { overdueMs, sinceConfirmedMs, by } = truth.lateness(token);
     if (allowStale || sinceConfirmedMs < 0) return;

@@ -28,12 +28,15 @@ export const GUARDS = [
   'signature',
   'epoch',
   'generation',
+  'same-list',
+  'known-epochs',
+  'clock-rises',
 ] as const;
 
 export type GuardName = (typeof GUARDS)[number];
 
 /** Which oracle notices that a guard is missing. */
-export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' } = {
+export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unnoticed' } = {
   lease: 'late',
   'lease-start': 'late',
   applied: 'late',
@@ -47,6 +50,9 @@ export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' } = {
   signature: 'innocent',
   epoch: 'innocent',
   generation: 'innocent',
+  'same-list': 'late',
+  'known-epochs': 'unnoticed',
+  'clock-rises': 'late',
 };
 
 /** Whether the text names a guard. */
@@ -56,13 +62,17 @@ export function isGuardName(text: string): text is GuardName {
 
 type FeedOptions = ConstructorParameters<typeof Feed>[0];
 
-/** A feed of which one may ask which epoch it follows. */
+/** A feed of which one may ask which epochs it follows, and has followed. */
 export class WatchedFeed extends Feed {
   followedEpoch = '';
+  readonly followedEpochs = new Set<string>();
 
   override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
     const outcome = super.take(ticket, answer, installKeys);
-    if (outcome !== 'outdated') this.followedEpoch = answer.epoch.toString('hex');
+    if (outcome !== 'outdated') {
+      this.followedEpoch = answer.epoch.toString('hex');
+      this.followedEpochs.add(this.followedEpoch);
+    }
     return outcome;
   }
 }
@@ -86,6 +96,10 @@ export function createFeed(
       return new OnceCheckedFeed(options);
     case 'epoch':
       return new AnyEpochFeed(options);
+    case 'same-list':
+      return new AnyListFeed(options);
+    case 'clock-rises':
+      return new RiselessFeed(options);
     default:
       return new WatchedFeed(options);
   }
@@ -182,5 +196,38 @@ class RememberedList extends RevocationList {
 class AnyEpochFeed extends WatchedFeed {
   override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
     return super.hear({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
+  }
+}
+
+/** An answer in the epoch that the question named is taken for one about the present list. */
+class AnyListFeed extends WatchedFeed {
+  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
+    if (!ticket.request.epoch.equals(answer.epoch)) return super.take(ticket, answer, installKeys);
+    const present = (): RevocationList => this.list;
+    // Asked when it is needed: to take the answer may begin another list.
+    const anyList: SyncTicket = {
+      ...ticket,
+      get list() {
+        return present();
+      },
+    };
+    return super.take(anyList, answer, installKeys);
+  }
+}
+
+/** Both clocks are looked at as they stand now, and what they did in between is forgotten. */
+class RiselessFeed extends WatchedFeed {
+  #askedAt: Moment = { monotonicMs: 0, wallMs: 0 };
+
+  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
+    const outcome = super.take(ticket, answer, installKeys);
+    if (outcome === 'granted') this.#askedAt = ticket.askedAt;
+    return outcome;
+  }
+
+  override leaseLeftMs(monotonicMs: number, wallMs: number): number {
+    const { monotonicMs: askedMonotonicMs, wallMs: askedWallMs } = this.#askedAt;
+    if (this.leaseLengthMs === 0 || wallMs < askedWallMs) return 0;
+    return this.leaseLengthMs - Math.max(monotonicMs - askedMonotonicMs, wallMs - askedWallMs);
   }
 }

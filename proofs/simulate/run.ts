@@ -60,7 +60,7 @@ export function runSeed(
     // Faults like the company of revocations.
     if (random.chance(0.4)) scheduler.after(random.exponential(100), () => faults.strike());
   });
-  const faults = new Faults(system, () => workload.revokeSomething());
+  const faults = new Faults(system, workload);
   measureSpread(system);
   workload.start();
   faults.start();

@@ -1,6 +1,6 @@
 /** The whole system of one run: the database, the broker, replicas of auth, instances, and the operator who minds them. */
 
-import { keyRow, seedTables, userRow } from './auth-rows.js';
+import { keyRow, nextTokenKeyIn, seedTables, userRow } from './auth-rows.js';
 import { Broker } from './broker.js';
 import { Cluster, type Node, type Tables } from './database.js';
 import type { Reachable } from './instance.js';
@@ -58,8 +58,14 @@ export class Replica implements Reachable {
 /** A machine on which an instance runs, through all its processes. */
 export class Host {
   instance: Instance;
-  /** A machine sleeps or has its wall clock set, but not both: nothing is promised for the two together. */
+  /**
+   * Whether the machine sleeps now and then, or has its wall clock set at any time. One that sleeps has it set back only in a
+   * way for which something is promised: its clocks are read in between.
+   */
   readonly sleeps: boolean;
+  /** Whether the clocks have been read since the machine last slept, or since its wall clock was last set back. */
+  #isRead = true;
+  #sleeping = false;
   readonly #system: System;
   readonly #name: string;
   readonly #clock: MachineClock;
@@ -86,6 +92,42 @@ export class Host {
   restart(): void {
     this.instance.process.kill();
     this.instance = this.#start();
+    this.#read();
+  }
+
+  /** Whether it may be put to sleep now, or have its wall clock set back, so that something is still promised. */
+  get isSettled(): boolean {
+    return this.#isRead && !this.#sleeping;
+  }
+
+  setBack(ms: number): void {
+    this.#clock.step(-ms);
+    this.#read();
+  }
+
+  /** @returns a function that wakes it up */
+  sleep(): () => void {
+    const resume = this.instance.process.pause();
+    this.#sleeping = true;
+    this.#clock.sleep(true);
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      this.#clock.sleep(false);
+      this.#sleeping = false;
+      resume();
+      this.#read();
+    };
+  }
+
+  /** Reads the clocks as soon as the process runs. */
+  #read(): void {
+    this.#isRead = false;
+    const { instance } = this;
+    instance.process.run(() => {
+      this.#isRead = instance === this.instance && instance.readClocks();
+    });
   }
 
   /** What a time service does in the end. Not on a machine that may have slept until now: that would be both at once. */
@@ -121,6 +163,8 @@ export class System {
   #databaseStepMs = 0;
   #saved: { readonly tables: Tables; readonly atMs: number } | undefined;
   #epochs = 0;
+  /** How many epochs are being opened. */
+  #opening = 0;
   #epochDue = false;
 
   constructor(world: World) {
@@ -162,6 +206,11 @@ export class System {
     return this.#databaseStepMs;
   }
 
+  /** The key that is to sign tokens next. */
+  nextTokenKey(): string | undefined {
+    return nextTokenKeyIn(this.cluster.primary.tables);
+  }
+
   /** Keeps the database's present state, as a backup does. */
   save(): void {
     this.#saved = { tables: this.cluster.standby.copy(), atMs: this.world.scheduler.nowMs };
@@ -198,19 +247,32 @@ export class System {
   openEpochIfDue(): void {
     if (!this.#epochDue) return;
     this.#epochDue = false;
+    this.openEpoch();
+  }
+
+  /** Operators may open an epoch at any time. */
+  openEpoch(): void {
     this.#epochs += 1;
+    this.#opening += 1;
     this.#openEpoch(`epoch-${this.#epochs}`);
   }
 
   /** An instance was told that the log is not the one that it has followed. */
   logChanged(): void {
     const { truth, violations, scheduler } = this.world;
-    if (truth.restoredAtMs !== undefined) return;
-    violations.push({
-      oracle: 'liveness',
-      atMs: scheduler.nowMs,
-      what: 'an instance was told LOG_CHANGED, and nothing was lost',
-    });
+    if (truth.restoredAtMs === undefined) {
+      violations.push({
+        oracle: 'liveness',
+        atMs: scheduler.nowMs,
+        what: 'an instance was told LOG_CHANGED, and nothing was lost',
+      });
+      return;
+    }
+    // After an epoch was opened an alarm is of an instance that nobody had heard of since the restore: then another one is due.
+    const isExpected = this.#epochDue || this.#opening > 0 || truth.epochOpenedAtMs <= truth.restoredAtMs;
+    if (isExpected || scheduler.nowMs < truth.epochOpenedAtMs + OPERATOR_RETRY_MS) return;
+    this.#epochDue = true;
+    scheduler.after(OPERATOR_RETRY_MS, () => this.openEpochIfDue());
   }
 
   entryArrived(host: string, entryId: string): void {
@@ -231,6 +293,7 @@ export class System {
     replica?.process.run(() => {
       replica.service.epochs.open({ reason, actor: 'operator', requestId: reason }).then(
         () => {
+          if (!isOpen) this.#opening -= 1;
           isOpen = true;
           truth.confirmed(reason);
           this.world.tell('operator', () => `${reason} is open`);

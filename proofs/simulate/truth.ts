@@ -5,7 +5,8 @@
  */
 
 import type { Metadata } from '@grpc/grpc-js';
-import { enforcementBoundMs, type Revocation } from '../../services/auth/revocation/log.js';
+import type { Revocation } from '../../services/auth/records/revocations.js';
+import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 
 /** A revocation that was committed, or the opening of an epoch, which takes back all there was. */
 export interface RevocationTruth {
@@ -78,6 +79,8 @@ export class Truth {
   readonly #all: RevocationTruth[] = [];
   #leaseMsMax = 0;
   #restoredLeasesEndMs = 0;
+  readonly #epochs: { readonly epoch: string; readonly openedAtMs: number; lostAtMs: number | undefined }[] =
+    [];
   /** When the database was last put back. */
   restoredAtMs: number | undefined;
   /** The epoch that is valid now, and when it was opened. */
@@ -202,6 +205,7 @@ export class Truth {
     for (const session of this.#sessions.values()) session.revocations.push(revocation);
     this.epoch = epoch;
     this.epochOpenedAtMs = this.#nowMs();
+    this.#epochs.push({ epoch, openedAtMs: this.epochOpenedAtMs, lostAtMs: undefined });
   }
 
   /** What an entry takes back, in words that are the same in every run of a seed. */
@@ -233,6 +237,7 @@ export class Truth {
     const nowMs = this.#nowMs();
     this.restoredAtMs = nowMs;
     this.#restoredLeasesEndMs = nowMs + enforcementBoundMs(this.#leaseMsMax);
+    for (const opened of this.#epochs) if (opened.openedAtMs > toMs) opened.lostAtMs ??= nowMs;
     for (const revocation of this.#all) if (revocation.durableAtMs > toMs) revocation.lostAtMs ??= nowMs;
     for (const session of this.#sessions.values()) if (session.openedAtMs > toMs) session.lostAtMs ??= nowMs;
     for (const token of this.#tokens.values()) {
@@ -244,6 +249,22 @@ export class Truth {
   isUnsettled(followedEpoch: string): boolean {
     if (this.restoredAtMs === undefined) return false;
     return this.epochOpenedAtMs <= this.restoredAtMs || followedEpoch !== this.epoch;
+  }
+
+  /**
+   * An epoch that the database has lost, of those that an instance has followed, when no other one was opened since and the
+   * leases of before the restore are over: such an instance has noticed, and serves nobody.
+   */
+  unnoticedAmong(followed: ReadonlySet<string>): string | undefined {
+    if (this.#nowMs() <= this.#restoredLeasesEndMs) return undefined;
+    for (const { epoch, lostAtMs } of this.#epochs) {
+      if (lostAtMs === undefined || !followed.has(epoch)) continue;
+      const isOver = this.#epochs.some(
+        (later) => later.openedAtMs > lostAtMs && later.lostAtMs === undefined,
+      );
+      if (!isOver) return epoch;
+    }
+    return undefined;
   }
 
   /** Everything that takes the token back, lost or not. */

@@ -262,6 +262,17 @@ export class Workload {
     else this.#revokeForeign(login);
   }
 
+  /** Somebody revokes the key that is to sign next: another key set, and every token still counts. */
+  revokeNextKey(): void {
+    const keyId = this.#system.nextTokenKey();
+    if (keyId !== undefined) this.#revoke({ kind: 'key', keyId }, []);
+  }
+
+  /** Calls one instance with what was revoked lately. */
+  presentSuspects(host: Host): void {
+    for (const token of this.#suspects.slice(-8)) this.#call(token, host);
+  }
+
   #revokeUser(login: Login): void {
     const index = this.#system.userIds.indexOf(login.userId);
     this.#revoke({ kind: 'user', userId: login.userId }, [login.token], () => {

@@ -35,7 +35,7 @@ export const START_MS = Date.UTC(2030, 0, 1);
 
 /** Something that should not have happened. */
 export interface Violation {
-  readonly oracle: 'late' | 'innocent' | 'liveness';
+  readonly oracle: 'late' | 'innocent' | 'unnoticed' | 'liveness';
   readonly atMs: number;
   readonly what: string;
 }

@@ -46,14 +46,16 @@ import { startHousekeeping } from './housekeeping.js';
 import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
 import { createKeyHandlers } from './keys/handlers.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
-import { createKeys, createPublicKeys, type KeyPurpose, UnusableKeyError } from './keys/keys.js';
+import { createKeys, createPublicKeys, UnusableKeyError } from './keys/keys.js';
 import { readPublishedKeys } from './keys/store.js';
 import { createAuthCounts } from './metrics.js';
+import type { KeyPurpose } from './records/keys.js';
+import type { LogBatch } from './records/revocations.js';
 import { createEpochs } from './revocation/epochs.js';
 import { createRevocationHandlers } from './revocation/handlers.js';
 import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
-import type { LogBatch, SyncQuestion } from './revocation/log.js';
+import type { SyncQuestion } from './revocation/log.js';
 import { createRevocations } from './revocation/revocations.js';
 import { createRevocationStore } from './revocation/store.js';
 import { createAnomalyWatch, JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
@@ -300,11 +302,11 @@ function createParts(
   const onLogChanged = ({ service, applied, epoch }: SyncQuestion): void => {
     events.noteSampled(`log-changed ${service}`, {
       ...{ type: 'log-changed', actor: 'auth', network: '', subject: { service }, details: {} },
-      reason: 'an instance has seen revocations that the database does not have',
+      reason: 'an instance has seen revocations, or an epoch, that the database does not have',
     });
     outside.log.error(
       { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
-      'an instance has seen revocations that the database does not have: it was restored or lost transactions',
+      'an instance has seen revocations, or an epoch, that the database does not have: it was restored or lost transactions',
     );
   };
   const guesses = {

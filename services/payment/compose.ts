@@ -3,28 +3,21 @@
  * between the saga and its ports, so that nothing in the service needs to know how to fail.
  */
 
-import { createGuard, systemClock } from '@portcullis/guard';
+import { systemClock } from '@portcullis/guard';
 import { createExchange, createServiceTokenSource } from '@portcullis/guard/client';
 import { PaymentServiceService, protoMetadata } from '../../proto/gen/payment/v1/payment_service.js';
-import { openDatabase } from '../common/database/database.js';
-import { hostMethods, startHost } from '../common/host/host.js';
-import { createLog } from '../common/host/log.js';
-import { exitWith, runUntilSignal } from '../common/host/process.js';
-import { createGuardMetrics } from '../common/metrics/guard-metrics.js';
-import { openTls } from '../common/tls/tls.js';
+import type { Log } from '../common/host/log.js';
+import { runService, type ServiceParts, type ServiceResources } from '../common/host/run-service.js';
 import { createAccounts } from './accounts.js';
-import { connectInventory, type ServedCall } from './adapters/inventory.js';
+import { connectInventory, type InventoryConnection, type ServedCall } from './adapters/inventory.js';
 import { type CheckoutStore, type CheckoutTimes, createCheckout, defaultCheckoutTimes } from './checkout.js';
 import type { Config } from './config.js';
 import { createHandlers } from './handlers.js';
 import type { Inventory, Settlement } from './inventory.js';
 import { createPayments } from './payments.js';
-import { RESUME_INTERVAL_MS, type Resumer, startResumer } from './resumer.js';
+import { RESUME_INTERVAL_MS, startResumer } from './resumer.js';
 import { createReversals } from './reversals.js';
-import { createStore } from './store.js';
-
-const SERVICE = 'payment';
-const SERVICE_NAME = 'payment.v1.PaymentService';
+import { createStore, type Store } from './store.js';
 
 /** What may be put around the ports of the saga, and its times. */
 export interface Seams {
@@ -35,18 +28,18 @@ export interface Seams {
   readonly resumeIntervalMs?: number;
 }
 
-/** Runs the service until it is told to stop. */
+/** Runs the service until a signal stops it. */
 export async function runPayment(config: Config, seams: Seams = {}): Promise<void> {
-  const log = createLog({ service: SERVICE, level: config.logLevel });
-  const tls = openTls(config.tls, { log });
-  const migrations = new URL('./migrations/', import.meta.url);
-  const database = openDatabase({
-    url: config.databaseUrl,
-    migrationUrl: config.migrationDatabaseUrl,
-    migrations,
-    log,
+  await runService({
+    name: 'payment',
+    config,
+    migrations: new URL('./migrations/', import.meta.url),
+    compose: (resources) => composePayment(config, seams, resources),
   });
-  const store = createStore(database);
+}
+
+function composePayment(config: Config, seams: Seams, resources: ServiceResources): ServiceParts {
+  const { log, tls, database, closer } = resources;
   const identity = {
     address: config.authAddress,
     credentials: tls.credentialsFor(config.authCaFile),
@@ -55,22 +48,8 @@ export async function runPayment(config: Config, seams: Seams = {}): Promise<voi
     clientKey: config.clientKey,
     issuer: config.issuer,
   };
-  const exchange = createExchange(identity);
-  const own = createServiceTokenSource({
-    ...identity,
-    audiences: ['inventory'],
-    scopes: ['inventory.settle'],
-  });
-  const inventory = connectInventory({
-    addresses: config.inventoryAddresses,
-    credentials: tls.credentialsFor(config.inventoryCaFile),
-    plaintext: config.tls.plaintext,
-    exchange,
-    own,
-    clock: systemClock,
-  });
-  const accounts = createAccounts({ store });
-  const payments = createPayments({ store });
+  const inventory = openInventory(config, identity, resources);
+  const store = createStore(database);
   const times = seams.times ?? defaultCheckoutTimes;
   const checkout = createCheckout({
     store: seams.store?.(store) ?? store,
@@ -79,72 +58,57 @@ export async function runPayment(config: Config, seams: Seams = {}): Promise<voi
     log,
     times,
   });
-  const reversals = createReversals({ store, finish: checkout.finish, leaseMs: times.leaseMs });
   const inventoryFor = (call: ServedCall): Inventory => {
     const forCall = inventory.forCall(call);
     return seams.inventory?.(forCall) ?? forCall;
   };
-  const handlers = createHandlers({ accounts, payments, checkout, reversals, inventoryFor });
-  const metrics = createGuardMetrics();
-  const guard = await createGuard({
-    issuer: config.issuer,
-    audience: SERVICE,
+  const handlers = createHandlers({
+    accounts: createAccounts({ store }),
+    payments: createPayments({ store }),
+    checkout,
+    reversals: createReversals({ store, finish: checkout.finish, leaseMs: times.leaseMs }),
+    inventoryFor,
+  });
+  return {
     auth: identity,
     trustedIssuers: config.trustedIssuers,
-    nats: { url: config.natsUrl, files: tls.broker },
-    plaintext: config.tls.plaintext,
-    publicMethods: hostMethods(config),
-    log,
-    observer: metrics.observer,
-  });
-  metrics.attach(guard);
-  const host = await startHost({
-    service: SERVICE,
-    listen: config.listen,
-    opsListen: config.opsListen,
-    log,
-    registry: metrics.registry,
-    reflection: config.reflection,
-    drainMs: config.drainMs,
-    interceptors: [guard.interceptor],
-    tls: tls.listener,
-    addServices: (server) => guard.addService(server, PaymentServiceService, protoMetadata, handlers),
-    serviceNames: [SERVICE_NAME],
-    readiness: { database: database.missing, revocations: () => guard.state().staleReason },
-  });
-  guard.onStateChange(host.readinessChanged);
-  database.onStateChange(host.readinessChanged);
-
-  const stopping = new AbortController();
-  let resumer: Resumer | undefined;
-  runUntilSignal({
-    log,
-    drainMs: config.drainMs,
-    reload: tls.reload,
-    stop: async () => {
-      stopping.abort();
-      await host.stop();
-      await resumer?.stop();
-      inventory.close();
-      exchange.close();
-      own.close();
-      await guard.close();
-      await database.close();
-      tls.close();
+    services: [{ definition: PaymentServiceService, schema: protoMetadata, handlers }],
+    start: async () => {
+      await warnOfRewritableLedger(store, log);
+      const { resumeAbandoned } = checkout;
+      const { resumeIntervalMs: intervalMs = RESUME_INTERVAL_MS } = seams;
+      closer.add('resumer', startResumer({ resumeAbandoned, log, intervalMs }).stop);
     },
-  });
+  };
+}
 
-  try {
-    await database.ready(stopping.signal);
-    if (await store.mayRewriteLedger()) {
-      log.warn(
-        'the database role may change what is written in the ledger: give the service one that may not',
-      );
-    }
-    const { resumeAbandoned } = checkout;
-    const { resumeIntervalMs: intervalMs = RESUME_INTERVAL_MS } = seams;
-    if (!stopping.signal.aborted) resumer = startResumer({ resumeAbandoned, log, intervalMs });
-  } catch (error) {
-    if (!stopping.signal.aborted) exitWith(error);
-  }
+/** Opens the connections to inventory, and what fetches the tokens that are sent there. */
+function openInventory(
+  config: Config,
+  identity: Parameters<typeof createExchange>[0],
+  { tls, closer }: ServiceResources,
+): InventoryConnection {
+  const exchange = createExchange(identity);
+  closer.add('token exchange', exchange.close);
+  const own = createServiceTokenSource({
+    ...identity,
+    audiences: ['inventory'],
+    scopes: ['inventory.settle'],
+  });
+  closer.add('service tokens', own.close);
+  const inventory = connectInventory({
+    addresses: config.inventoryAddresses,
+    credentials: tls.credentialsFor(config.inventoryCaFile),
+    plaintext: config.tls.plaintext,
+    exchange,
+    own,
+    clock: systemClock,
+  });
+  closer.add('connections to inventory', inventory.close);
+  return inventory;
+}
+
+async function warnOfRewritableLedger(store: Store, log: Log): Promise<void> {
+  if (!(await store.mayRewriteLedger())) return;
+  log.warn('the database role may change what is written in the ledger: give the service one that may not');
 }

@@ -153,7 +153,7 @@ async function variablesOf(service: string): Promise<string[]> {
 async function pages(): Promise<string[]> {
   const docs = await readdir(join(ROOT, 'docs'), { recursive: true });
   return [
-    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md'],
+    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'interceptors/README.md'],
     ...docs.filter((path) => path.endsWith('.md')).map((path) => join('docs', path)),
   ];
 }

@@ -1,8 +1,5 @@
 /** A whole system for tests: one that several suites share, and clients for it. */
 
-import type { ClientReadableStream } from '@grpc/grpc-js';
-import { status } from '@grpc/grpc-js';
-import { errorOf } from '@portcullis/guard/client';
 import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -95,25 +92,4 @@ export function clientsOf(system: System): SystemClients {
       for (const client of [auth, revocation, ...inventory, payment]) client.close();
     },
   };
-}
-
-/** How a call ended: `OK`, or status and reason such as `UNAUTHENTICATED TOKEN_REVOKED`. */
-export async function outcomeOf(answer: Promise<unknown>): Promise<string> {
-  try {
-    await answer;
-    return 'OK';
-  } catch (error) {
-    const { code, reason } = errorOf(error);
-    return `${status[code]} ${reason}`.trim();
-  }
-}
-
-/** How a stream ended, in the words of {@link outcomeOf}. */
-export async function endOf(stream: ClientReadableStream<unknown>): Promise<string> {
-  const ended = new Promise<void>((resolve, reject) => {
-    stream.on('data', () => undefined);
-    stream.on('error', reject);
-    stream.on('end', () => setImmediate(resolve));
-  });
-  return await outcomeOf(ended);
 }

@@ -10,7 +10,7 @@ import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../proofs/drill
 import { CURRENCY, openShop, type Shop } from '../../proofs/drill/shop.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import { rejectionOf } from '../support/rejection.js';
+import { rejectionOf } from '../support/outcomes.js';
 import { until } from '../support/waiting.js';
 
 const TOKEN_SECONDS = 10;

@@ -11,6 +11,7 @@ import type { MessageTypeDefinition, PackageDefinition, ServiceDefinition } from
 import { loadSync } from '@grpc/proto-loader';
 import { expect } from 'chai';
 import type { System } from '../../scripts/system/system.js';
+import { rejectionOf } from '../support/outcomes.js';
 import { sharedSystem } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
@@ -107,7 +108,7 @@ describe('a peer without generated code', () => {
 
   it('understands what is wrong with a request, field by field', async () => {
     const token = await logIn('alice');
-    const error = await refusalOf(
+    const error = await receivedErrorOf(
       call(
         inventory(),
         'inventory.v1.InventoryService',
@@ -131,7 +132,7 @@ describe('a peer without generated code', () => {
   it('gets no further with a token that it has changed', async () => {
     const token = await logIn('alice');
     const forged = `${token.slice(0, -8)}AAAAAAAA`;
-    const error = await refusalOf(
+    const error = await receivedErrorOf(
       call(inventory(), 'inventory.v1.InventoryService', 'ListItems', {}, forged),
     );
     expect(error.code).to.equal(status.UNAUTHENTICATED);
@@ -227,11 +228,6 @@ function detailsOf(error: ServiceError): Message[] {
   );
 }
 
-async function refusalOf(answer: Promise<unknown>): Promise<ServiceError> {
-  const outcome = await answer.then(
-    () => undefined,
-    (error: unknown) => error as ServiceError,
-  );
-  if (outcome === undefined) throw new Error('the call succeeded, and should have been refused');
-  return outcome;
+async function receivedErrorOf(answer: Promise<unknown>): Promise<ServiceError> {
+  return (await rejectionOf(answer)) as ServiceError;
 }

@@ -3,7 +3,19 @@
 import { randomBytes } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
-import type { PublishedKey, PublishedKeys } from '../keys/keys.js';
+import type { PublishedKey, PublishedKeys } from '../records/keys.js';
+import type {
+  EntryKind,
+  EpochStanding,
+  LiveSet,
+  LogEntry,
+  LogHead,
+  LogLock,
+  LogState,
+  LostEpoch,
+  PackedIds,
+  Revocation,
+} from '../records/revocations.js';
 import { ACCESS_TOKEN_SECONDS_MAX } from '../tokens/tokens.js';
 
 /** Bytes of an epoch, an entry id, an instance id, and of a packed `jti` or `sid`. */
@@ -30,87 +42,6 @@ export const PULL_ENTRIES_MAX = 1000;
 /** Longest reason of a revocation, in characters. */
 export const REASON_CHARACTERS_MAX = 200;
 
-/** What an entry takes back. */
-export type EntryKind = 'TOKEN' | 'SESSION' | 'USER' | 'CLIENT' | 'KEY';
-
-/** What a new entry takes back; the log adds the rest. */
-export interface Revocation {
-  readonly kind: EntryKind;
-  /** The other issuer whose token, session or user this is; empty for our own. */
-  readonly issuer: string;
-  /**
-   * The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`; always text when
-   * it is another issuer's.
-   */
-  readonly key: Buffer;
-  /** Tokens of a lower generation are revoked; 0 for kinds that know no generation. */
-  readonly minGeneration: bigint;
-}
-
-/** An entry that is about to be written. */
-export interface NewEntry extends Revocation {
-  readonly reason: string;
-  /** Who revoked: the subject of a caller, or the name of the part of auth that acted by itself. */
-  readonly actor: string;
-  /** Whoever hears the broadcast is asked to say so at once. */
-  readonly acknowledge?: boolean;
-}
-
-/** An entry as it stands in the log. */
-export interface LogEntry extends Revocation {
-  readonly entryId: Buffer;
-  /** Position in the log of its epoch, from 1, without gaps, in the order of commits. */
-  readonly sequence: bigint;
-  /** The entry is dropped only after this moment of database time. */
-  readonly keepUntil: Date;
-  /** Of another issuer's user alone: what was issued up to this whole second is revoked. */
-  readonly cutOffTime: Date | undefined;
-  /** Only in a broadcast: its receiver is asked to say at once that it has the entry. */
-  readonly acknowledge: boolean;
-}
-
-/** The end of the log at one moment. */
-export interface LogHead {
-  readonly epoch: Buffer;
-  /** Sequence of the last entry; 0 when the epoch has none yet. */
-  readonly head: bigint;
-  /** Id of the entry at `head`; empty when `head` is 0. It is known even after that entry was dropped. */
-  readonly headEntryId: Buffer;
-}
-
-/** What belongs to the whole log. */
-export interface LogState extends LogHead {
-  /** The largest `keepUntil` among the entries dropped so far. */
-  readonly horizon: Date;
-  /** For how long an answer lets an instance trust its list. */
-  readonly leaseMs: number;
-}
-
-/** Entries that one transaction has written. */
-export interface LogBatch {
-  readonly epoch: Buffer;
-  /** In log order. */
-  readonly entries: readonly LogEntry[];
-}
-
-/** What bounds the time until all instances have what a transaction has written. */
-export interface LogLock {
-  /** Database time at which the log was locked; the commit comes later. */
-  readonly lockedTime: Date;
-  /** The longest lease that an answer given now grants. */
-  readonly leaseMs: number;
-  /** When the leases of a greater length, granted before it was lowered, are over. */
-  readonly olderLeasesEndBy: Date;
-}
-
-/** A log that was begun. */
-export interface OpenedLog extends LogLock {
-  readonly epoch: Buffer;
-}
-
-/** What a transaction has written. */
-export interface Appended extends LogBatch, LogLock {}
-
 /** An instance's question whether its list is up to date. */
 export interface SyncQuestion {
   readonly service: string;
@@ -134,6 +65,8 @@ export interface LogReading {
   readonly entries: readonly LogEntry[];
   /** The ids of those entries that the questions name as applied and that have not been dropped. */
   readonly entryIds: ReadonlyMap<bigint, Buffer>;
+  /** What is known of the other epochs that the questions name, by their hexadecimal text; nothing of some. */
+  readonly otherEpochs: ReadonlyMap<string, EpochStanding>;
 }
 
 /** The answer to a {@link SyncQuestion}. */
@@ -144,21 +77,6 @@ export interface SyncAnswer extends LogState {
   /** The keys that verify access tokens, when they are not those that the instance holds. */
   readonly keySet: PublishedKeys['keySet'] | undefined;
   readonly broadcastKeys: readonly PublishedKey[];
-}
-
-/** Identifiers of one kind that may be dropped at the same minute. */
-export interface PackedIds {
-  readonly kind: 'TOKEN' | 'SESSION';
-  /** Rounded up to the minute, so that none is dropped before its time. */
-  readonly keepUntil: Date;
-  /** {@link ID_BYTES} each, one after another. */
-  readonly ids: Buffer;
-}
-
-/** All live entries of an epoch, from one snapshot. */
-export interface LiveSet extends LogHead {
-  readonly packed: readonly PackedIds[];
-  readonly entries: readonly LogEntry[];
 }
 
 /** One part of the answer to a Pull; only `end` makes the parts before it count. */
@@ -310,11 +228,29 @@ export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[
   return [...places];
 }
 
+/** The epochs that some questions name beside the present one. */
+export function otherEpochs(state: LogHead, questions: readonly SyncQuestion[]): Buffer[] {
+  const others = new Map<string, Buffer>();
+  for (const { epoch } of questions) {
+    if (epoch.length > 0 && !epoch.equals(state.epoch)) others.set(epoch.toString('hex'), epoch);
+  }
+  return [...others.values()];
+}
+
+/** The epoch that a question names when the database knows nothing of it and this has not been written down yet. */
+export function newlyLost(
+  { state, otherEpochs: known }: LogReading,
+  { epoch }: SyncQuestion,
+): LostEpoch | undefined {
+  if (epoch.length === 0 || epoch.equals(state.epoch) || known.has(epoch.toString('hex'))) return undefined;
+  return { epoch, foundUnder: state.epoch };
+}
+
 /**
  * What a reading of the log answers to one question that had arrived before the reading began.
  *
- * @throws ServiceError LOG_CHANGED when the instance has seen entries that this log does not have: the database
- *   was restored or has lost transactions, and what else it lost nobody knows
+ * @throws ServiceError LOG_CHANGED when the instance has seen entries that this log does not have, or an epoch that this
+ *   database does not have: it was restored or has lost transactions, and what else it lost nobody knows
  */
 export function answerOf(reading: LogReading, question: SyncQuestion): SyncAnswer {
   const { state, keys } = reading;
@@ -359,7 +295,11 @@ const SERVICE_CHARACTERS_MAX = 100;
 
 function mustPull(reading: LogReading, question: SyncQuestion): boolean {
   const { state } = reading;
-  if (!question.epoch.equals(state.epoch)) return true;
+  if (question.epoch.length === 0) return true;
+  if (!question.epoch.equals(state.epoch)) {
+    if (reading.otherEpochs.get(question.epoch.toString('hex')) !== 'OVER') throw logChanged();
+    return true;
+  }
   if (question.applied > state.head) throw logChanged();
   if (question.applied > 0n) {
     const known =

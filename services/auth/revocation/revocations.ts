@@ -2,27 +2,25 @@
 
 import type { Clock, Timers } from '@portcullis/guard/clock';
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
-import type { UserRows } from '../accounts/users.js';
-import type { ClientRows } from '../clients/clients.js';
 import { AuthError } from '../errors.js';
-import { type KeyRows, type PublishedKeys, retireKey } from '../keys/keys.js';
-import type { NewSecurityEvent, SecurityEventRows, Subject } from '../security/events.js';
-import type { SessionRows } from '../sessions/sessions.js';
-import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
+import { retireKey } from '../keys/keys.js';
+import type { ClientRows } from '../records/clients.js';
+import type { KeyRows, PublishedKeys } from '../records/keys.js';
 import type {
-  Appended,
-  ForeignTarget,
+  EpochStanding,
   LiveSet,
   LogEntry,
-  LogReading,
   LogState,
-  NewEntry,
-  OpenedLog,
-  PullPart,
+  LostEpoch,
+  Receipt,
   Revocation,
-  SyncAnswer,
-  SyncQuestion,
-} from './log.js';
+  RevocationRows,
+} from '../records/revocations.js';
+import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
+import type { SessionRows } from '../records/sessions.js';
+import type { UserRows } from '../records/users.js';
+import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
+import type { ForeignTarget, LogReading, PullPart, SyncAnswer, SyncQuestion } from './log.js';
 import {
   answerOf,
   bytesOfUuid,
@@ -34,6 +32,8 @@ import {
   enforcedEverywhereBy,
   foreignRevocation,
   keyRevocation,
+  newlyLost,
+  otherEpochs,
   partsOf,
   sessionRevocation,
   tokenRevocation,
@@ -45,29 +45,17 @@ import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;
 
+/**
+ * Most lost epochs that are remembered of those found under one present epoch. A restore loses a few at most; the rest is for
+ * a service that makes epochs up.
+ */
+export const LOST_EPOCHS_MAX = 1000;
+
 /** Most Pulls that are answered at once. */
 export const PULLS_MAX = 64;
 
 /** Longest name of a client or key, and longest issuer or identifier of another issuer, in characters. */
 export const NAME_CHARACTERS_MAX = 255;
-
-/** The revocation log, inside a transaction. */
-export interface RevocationRows {
-  /**
-   * Writes entries at the end of the log, and sees to it that they are broadcast after the commit. It locks the
-   * end of the log until the transaction ends, so it comes last, after all other rows have been locked.
-   *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
-   */
-  append(entries: readonly NewEntry[]): Promise<Appended>;
-  /**
-   * Begins a new log in the place of this one. It locks the end of the log until the transaction ends, so it
-   * comes after all other rows have been locked.
-   *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
-   */
-  openEpoch(why: { readonly reason: string; readonly actor: string }): Promise<OpenedLog>;
-}
 
 /** Reads the log in one snapshot. */
 export interface LogReader {
@@ -76,6 +64,8 @@ export interface LogReader {
   entriesAfter(sequence: bigint): Promise<readonly LogEntry[]>;
   /** The ids of those entries at the positions that have not been dropped. */
   entryIdsAt(sequences: readonly bigint[]): Promise<ReadonlyMap<bigint, Buffer>>;
+  /** What is known of epochs that are not the present one, by their hexadecimal text; nothing of some. */
+  standingOf(epochs: readonly Buffer[]): Promise<ReadonlyMap<string, EpochStanding>>;
   /** The published keys of the epoch. */
   publishedKeys(): Promise<PublishedKeys>;
 }
@@ -87,6 +77,11 @@ export interface RevocationStore {
    * was the end of the log of the one primary. Throws when the commit is not known to have succeeded.
    */
   read<T>(work: (log: LogReader) => Promise<T>): Promise<T>;
+  /**
+   * Writes down epochs that were lost, for as long as the epoch under which that was found is the present one: once another
+   * one is opened they are over. No more than {@link LOST_EPOCHS_MAX} of each present epoch are kept, the latest ones.
+   */
+  noteLostEpochs(lost: readonly LostEpoch[]): Promise<void>;
   /** All live entries, from one snapshot. */
   readLive(): Promise<LiveSet>;
   /** Drops at most `limit` entries whose time has passed, moves the horizon with them, and answers how many. */
@@ -104,13 +99,6 @@ export type Target =
   | { readonly kind: 'client'; readonly clientId: string }
   | { readonly kind: 'key'; readonly keyId: string }
   | { readonly kind: 'foreign'; readonly foreign: ForeignTarget };
-
-/** What is known of a revocation once it is in the log. */
-export interface Receipt {
-  readonly sequence: bigint;
-  /** From this moment of database time on no instance admits what was revoked. */
-  readonly enforcedEverywhereBy: Date;
-}
 
 /** What is known of a revocation once it has been waited for. */
 export interface RevokeReceipt extends Receipt {
@@ -191,15 +179,28 @@ export interface Revocations {
 export function createRevocations(deps: RevocationDeps): Revocations {
   const readHead = async (questions: readonly SyncQuestion[]) => {
     const reading = await readFor(deps.log, questions);
-    return (question: SyncQuestion) => answerOf(reading, question);
+    return () => reading;
+  };
+  const noteLost = async (lost: readonly LostEpoch[]) => {
+    await deps.log.noteLostEpochs(lost);
+    return () => undefined;
   };
   const readLive = async () => {
     const live = await deps.log.readLive();
     return () => live;
   };
-  const reads = createNextRead<SyncQuestion, SyncAnswer>(readHead, READ_PATIENCE_MS, deps.timers);
+  const reads = createNextRead<SyncQuestion, LogReading>(readHead, READ_PATIENCE_MS, deps.timers);
   const liveReads = createNextRead<undefined, LiveSet>(readLive, READ_PATIENCE_MS, deps.timers);
+  // Together, like reads: whoever makes up epochs must not keep all connections to the database.
+  const losses = createNextRead<LostEpoch, undefined>(noteLost, READ_PATIENCE_MS, deps.timers);
   let pulls = 0;
+
+  const changed = async (reading: LogReading, question: SyncQuestion): Promise<void> => {
+    deps.onLogChanged(question);
+    const lost = newlyLost(reading, question);
+    // What could not be written down now is found again by the instance's next question.
+    if (lost !== undefined) await losses.ask(lost).catch(() => undefined);
+  };
 
   return {
     revoke: (request) => revoke(deps, request),
@@ -208,10 +209,14 @@ export function createRevocations(deps: RevocationDeps): Revocations {
       checkQuestion(question);
       const askedAtMs = deps.clock.monotonicMs();
       deps.instances.heard(question);
-      const answer = await reads.ask(question).catch((error: unknown) => {
-        if (error instanceof ServiceError && error.code === 'LOG_CHANGED') deps.onLogChanged(question);
+      const reading = await reads.ask(question);
+      let answer: SyncAnswer;
+      try {
+        answer = answerOf(reading, question);
+      } catch (error) {
+        if (error instanceof ServiceError && error.code === 'LOG_CHANGED') await changed(reading, question);
         throw error;
-      });
+      }
       deps.instances.answered(question, askedAtMs, answer);
       return answer;
     },
@@ -417,11 +422,13 @@ function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Prom
     const { state } = reader;
     const after = wantedAfter(state, questions);
     const places = comparedPlaces(state, questions);
-    const [keys, entries, entryIds] = await Promise.all([
+    const others = otherEpochs(state, questions);
+    const [keys, entries, entryIds, known] = await Promise.all([
       reader.publishedKeys(),
       after === undefined ? [] : reader.entriesAfter(after),
       places.length === 0 ? new Map<bigint, Buffer>() : reader.entryIdsAt(places),
+      others.length === 0 ? new Map<string, EpochStanding>() : reader.standingOf(others),
     ]);
-    return { state, keys, entries, entryIds };
+    return { state, keys, entries, entryIds, otherEpochs: known };
   });
 }

@@ -1,21 +1,24 @@
 /** The revocation log in PostgreSQL. */
 
 import type { Database, Sql } from '../../common/database/database.js';
-import type { PublishedKeys } from '../keys/keys.js';
+import type { PublishedKeys } from '../records/keys.js';
 import type {
   Appended,
   EntryKind,
+  EpochStanding,
   LiveSet,
   LogBatch,
   LogEntry,
   LogLock,
   LogState,
+  LostEpoch,
   NewEntry,
   OpenedLog,
   PackedIds,
-} from './log.js';
+  RevocationRows,
+} from '../records/revocations.js';
 import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
-import type { LogReader, RevocationRows, RevocationStore } from './revocations.js';
+import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './revocations.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;
@@ -75,6 +78,8 @@ export function createRevocationStore(deps: {
         idleReaders.push(reader);
       }
     },
+
+    noteLostEpochs: (lost) => database.transaction((sql) => noteLostEpochs(sql, lost)),
 
     readLive: () =>
       database.transaction((sql) => readLive(sql), { isolation: 'repeatable read', readOnly: true }),
@@ -273,8 +278,48 @@ function createLogReader(
       );
       return new Map(rows.map(({ seq, entry_id }) => [seq, entry_id]));
     },
+    standingOf: async (epochs) => {
+      const { rows } = await sql.query<{ epoch: Buffer; standing: EpochStanding }>(
+        `SELECT epoch, CASE found_under WHEN $2 THEN 'LOST' ELSE 'OVER' END AS standing
+         FROM lost_epochs WHERE epoch = ANY($1::bytea[])
+         UNION ALL
+         SELECT epoch, 'OVER' FROM epochs WHERE epoch = ANY($1::bytea[])`,
+        [epochs, state.epoch],
+      );
+      return new Map(rows.map(({ epoch, standing }) => [epoch.toString('hex'), standing]));
+    },
     publishedKeys: () => publishedKeys(sql),
   };
+}
+
+/**
+ * Not a part of the reading that found them, which must wait for nobody. Each counts only if the epoch under which it was
+ * found is still the present one of this database: between the two the database may have been restored once more, and what
+ * was found before says nothing about what was opened after. In the order of their ids, so that no two such transactions
+ * wait for each other.
+ */
+async function noteLostEpochs(sql: Sql, lost: readonly LostEpoch[]): Promise<void> {
+  await boundLogLock(sql);
+  const ordered = [...new Map(lost.map((one) => [one.epoch.toString('hex'), one])).entries()]
+    .sort(([left], [right]) => (left < right ? -1 : 1))
+    .map(([, one]) => one)
+    .slice(0, LOST_EPOCHS_MAX);
+  await sql.query(
+    `INSERT INTO lost_epochs (epoch, found_under, find_time)
+     SELECT lost.epoch, log_state.epoch, clock_timestamp()
+     FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS lost (epoch, found_under, ordinal)
+       JOIN log_state ON log_state.epoch = lost.found_under
+     WHERE NOT EXISTS (SELECT FROM epochs WHERE epochs.epoch = lost.epoch)
+     ORDER BY lost.ordinal
+     ON CONFLICT (epoch) DO NOTHING`,
+    [ordered.map(({ epoch }) => epoch), ordered.map(({ foundUnder }) => foundUnder)],
+  );
+  await sql.query(
+    `DELETE FROM lost_epochs WHERE epoch IN (
+       SELECT lost.epoch FROM lost_epochs AS lost JOIN log_state ON log_state.epoch = lost.found_under
+       ORDER BY lost.find_time DESC, lost.epoch OFFSET $1)`,
+    [LOST_EPOCHS_MAX],
+  );
 }
 
 const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, key, min_generation, keep_until, cut_off_time';

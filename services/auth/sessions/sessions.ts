@@ -5,13 +5,16 @@ import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { audiencesOfScopes, type Role, scopesOfRoles } from '../accounts/roles.js';
+import { audiencesOfScopes, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
-import type { PageRequest, UserState } from '../accounts/users.js';
-import { type Client, DIRECT_CLIENT } from '../clients/clients.js';
+import { DIRECT_CLIENT } from '../clients/clients.js';
 import { AuthError } from '../errors.js';
+import type { Client } from '../records/clients.js';
+import type { PageRequest } from '../records/page.js';
+import type { Receipt } from '../records/revocations.js';
+import type { RefreshTokenRow, Session } from '../records/sessions.js';
+import type { Role, UserState } from '../records/users.js';
 import { sessionRevocation } from '../revocation/log.js';
-import type { Receipt } from '../revocation/revocations.js';
 import { receiptOf } from '../revocation/revoking-change.js';
 import { networkOf, type Throttle } from '../security/throttle.js';
 import type { MintedToken, Tokens } from '../tokens/tokens.js';
@@ -47,89 +50,6 @@ export const LOGIN_BINDINGS = ['off', 'optional', 'required'] as const;
 
 /** One of {@link LOGIN_BINDINGS}. */
 export type LoginBinding = (typeof LOGIN_BINDINGS)[number];
-
-/** Why a session ended. */
-export type SessionEnd =
-  | 'LOGOUT'
-  | 'REVOKED'
-  | 'REFRESH_REUSED'
-  | 'USER_REVOKED'
-  | 'EPOCH_ENDED'
-  | 'PASSWORD_CHANGED'
-  | 'USER_DISABLED'
-  | 'ROLES_CHANGED';
-
-/** A session as the database has it. */
-export interface Session {
-  readonly sessionId: string;
-  readonly userId: string;
-  readonly clientId: string;
-  /** The user's generation at the login; at an older one the session gets no token any more. */
-  readonly generation: bigint;
-  /** The client's generation at the login. */
-  readonly clientGeneration: bigint;
-  readonly deviceName: string;
-  readonly audiences: readonly string[];
-  readonly scopes: readonly string[];
-  readonly amr: readonly string[];
-  /** The certificate that the session's tokens are bound to; undefined when they are not. */
-  readonly certificateThumbprint: string | undefined;
-  /** When the user logged in. */
-  readonly createTime: Date;
-  readonly lastUseTime: Date;
-  readonly expireTime: Date;
-  /** Neither ended nor expired, by database time. */
-  readonly open: boolean;
-}
-
-/** A refresh token as the database has it: never the token itself. */
-export interface RefreshTokenRow {
-  readonly sessionId: string;
-  readonly userId: string;
-  readonly expireTime: Date;
-  readonly used: boolean;
-  /** Whose request used it; undefined when unused, or when the request had no id. */
-  readonly requestId: string | undefined;
-  readonly successorHash: Buffer | undefined;
-}
-
-/** The sessions' rows, inside a transaction. */
-export interface SessionRows {
-  insert(session: Omit<Session, 'open'>): Promise<void>;
-  /** The session; its row stays share-locked until the end of the transaction. */
-  lockShared(sessionId: string): Promise<Session | undefined>;
-  /** The session; nobody else may lock its row until the end of the transaction. */
-  lock(sessionId: string): Promise<Session | undefined>;
-  /** Notes a refresh. */
-  touch(sessionId: string, time: Date): Promise<void>;
-  /** Closes the session's row; false when there is no such session or it was closed before. */
-  end(sessionId: string, why: SessionEnd): Promise<boolean>;
-  /** Closes every open session of the user and answers how many. */
-  endAllOf(userId: string, why: SessionEnd): Promise<number>;
-  /**
-   * Lifts the user's open sessions from one generation to the next, so that they get tokens again, and narrows what
-   * they may ask for. Closes those that have nobody left to ask, and those of an older generation.
-   */
-  restamp(
-    userId: string,
-    change: { from: bigint; to: bigint; scopes: readonly string[]; audiences: readonly string[] },
-  ): Promise<void>;
-  /** Closes every open session of all users and answers how many. */
-  endEvery(why: SessionEnd): Promise<number>;
-  /** A page of the user's open sessions, newest first. */
-  listOpen(userId: string, page: PageRequest): Promise<{ sessions: Session[]; nextPageToken: string }>;
-  insertRefreshToken(token: { hash: Buffer; sessionId: string; expireTime: Date }): Promise<void>;
-  /** What is known of a refresh token; takes no lock, so ask again under the session's. */
-  findRefreshToken(hash: Buffer): Promise<RefreshTokenRow | undefined>;
-  markUsed(token: {
-    hash: Buffer;
-    time: Date;
-    requestId: string | undefined;
-    successorHash: Buffer;
-  }): Promise<void>;
-  /** Drops sessions that ended long ago, at most so many; answers how many. */
-  dropOld(limit: number): Promise<number>;
-}
 
 /** What a client needs to keep calling. */
 export interface TokenPair {

@@ -2,7 +2,8 @@
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import { SESSION_KEPT_DAYS, type Session, type SessionEnd, type SessionRows } from './sessions.js';
+import type { Session, SessionEnd, SessionRows } from '../records/sessions.js';
+import { SESSION_KEPT_DAYS } from './sessions.js';
 
 interface SessionRow {
   readonly session_id: string;

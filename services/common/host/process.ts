@@ -2,7 +2,7 @@
 import closeWithGrace from 'close-with-grace';
 import { ConfigurationError } from '../config/env.js';
 import { MigrationError } from '../database/migrations.js';
-import { ListenError } from './host.js';
+import { ListenError } from './listen.js';
 import { flushLog, type Log } from './log.js';
 
 /** Beyond the drain of calls, the rest of a shutdown may take this long. */

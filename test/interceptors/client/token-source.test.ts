@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { createTokenSource, type FetchedToken } from '../../../interceptors/src/client/token-source.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { SetClock } from '../tokens-support.js';
 
 /** A source whose fetches a test answers by hand. */

@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { BROADCAST_BYTES_MAX } from '../../../interceptors/src/limits.js';
 import { BROADCAST_TYPE, BroadcastReader } from '../../../interceptors/src/revocation/broadcasts.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { hmacToken, TestKey, tokenEntry, userPayload } from '../tokens-support.js';
 import { broadcast } from './feed-support.js';
 

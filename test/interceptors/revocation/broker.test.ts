@@ -6,7 +6,7 @@ import { type BrokerFiles, brokerConnection } from '../../../interceptors/src/in
 import { type Nats, startNats } from '../../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { type Authority, createAuthority } from '../../support/certificates.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const SETUP_TIMEOUT_MS = 120_000;
 

@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { KEYS_MAX, SIGNATURE_ALGORITHMS } from '../../../interceptors/src/limits.js';
 import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
 import { KeyRing } from '../../../interceptors/src/token/key-ring.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { hmacToken, TestKey, userPayload } from '../tokens-support.js';
 
 async function verifies(ring: KeyRing, text: string): Promise<boolean> {

@@ -26,6 +26,9 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   signature: 11,
   epoch: 31,
   generation: 1,
+  'same-list': 1350,
+  'known-epochs': 36,
+  'clock-rises': 66,
 };
 
 describe('a simulated run', function () {

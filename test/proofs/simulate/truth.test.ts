@@ -2,12 +2,12 @@
 
 import { expect } from 'chai';
 import { Truth } from '../../../proofs/simulate/truth.js';
+import type { Revocation } from '../../../services/auth/records/revocations.js';
 import {
   clientRevocation,
   enforcementBoundMs,
   foreignRevocation,
   keyRevocation,
-  type Revocation,
   sessionRevocation,
   tokenRevocation,
   userRevocation,
@@ -162,6 +162,30 @@ describe('the truth of a simulation', () => {
     expect([truth.isUnsettled('old'), truth.isUnsettled('new')]).to.deep.equal([true, false]);
     nowMs += enforcementBoundMs(LEASE_MS) + 1;
     expect(truth.lateness(token)).to.deep.include({ overdueMs: 1, by: 'epoch-1' });
+  });
+
+  it('knows that an instance must have noticed the loss of an epoch that it followed, until another one is opened', () => {
+    const open = (epoch: string) =>
+      truth.epochOpened(epoch, { label: epoch, leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
+    const followed = new Set(['first', 'lost']);
+    truth.leaseChanged(LEASE_MS);
+    nowMs = 100;
+    open('lost');
+    nowMs = 200;
+    truth.restored(50);
+    nowMs += enforcementBoundMs(LEASE_MS);
+    // Until then it may go on with the lease of before.
+    expect(truth.unnoticedAmong(followed)).to.equal(undefined);
+    nowMs += 1;
+    expect(truth.unnoticedAmong(followed)).to.equal('lost');
+    expect(truth.unnoticedAmong(new Set(['first']))).to.equal(undefined);
+    open('next');
+    expect(truth.unnoticedAmong(followed)).to.equal(undefined);
+    nowMs += 100;
+    truth.restored(50);
+    nowMs += enforcementBoundMs(LEASE_MS) + 1;
+    expect(truth.unnoticedAmong(followed)).to.equal('lost');
+    expect(truth.unnoticedAmong(new Set(['next']))).to.equal('next');
   });
 
   it('allows no delay once Revoke has waited for everybody', () => {

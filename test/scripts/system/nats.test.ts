@@ -8,13 +8,13 @@ import { expect } from 'chai';
 import type { NatsConnection } from 'nats';
 import { startNats } from '../../../scripts/system/nats.js';
 import { findNatsServer } from '../../../scripts/system/nats-binary.js';
-import { isRunning, startTimeOf } from '../../../scripts/system/processes.js';
+import { isRunning, startTimeOf } from '../../../scripts/system/process-identity.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { privateNats } from '../../support/nats.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const FETCH_TIMEOUT_MS = 120_000;
 

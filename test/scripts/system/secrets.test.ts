@@ -8,7 +8,7 @@ import { loadSecrets } from '../../../scripts/system/secrets.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 describe('the secrets of a data folder', () => {
   let folder: TemporaryFolder;

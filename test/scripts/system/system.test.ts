@@ -13,7 +13,7 @@ import { choosePorts } from '../../../scripts/system/system-ports.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { privateNats } from '../../support/nats.js';
-import { rejectionOf } from '../../support/rejection.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 const START_TIMEOUT_MS = 120_000;
 

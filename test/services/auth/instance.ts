@@ -2,15 +2,13 @@
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import {
   type AccountChanges,
   createAccountChanges,
 } from '../../../services/auth/accounts/account-changes.js';
 import { createPasswords, type Passwords } from '../../../services/auth/accounts/passwords.js';
-import type { Role } from '../../../services/auth/accounts/roles.js';
-import { createUsers, type User, type Users } from '../../../services/auth/accounts/users.js';
+import { createUsers, type Users } from '../../../services/auth/accounts/users.js';
 import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
 import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
@@ -24,10 +22,11 @@ import {
   type SigningAlgorithm,
 } from '../../../services/auth/keys/keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import type { LogBatch } from '../../../services/auth/records/revocations.js';
+import type { Role, User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
-import type { LogBatch } from '../../../services/auth/revocation/log.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import {
@@ -316,21 +315,6 @@ export function issue(
 /** What a token says. */
 export function claimsOf(token: string): JWTPayload & Record<string, unknown> {
   return decodeJwt(token);
-}
-
-/** The ServiceError with which something fails; fails itself when it succeeds or fails otherwise. */
-export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
-  const outcome = await failing.then(
-    () => 'succeeded',
-    (error: unknown) => error,
-  );
-  if (outcome instanceof ServiceError) return outcome;
-  throw new Error('expected a ServiceError', { cause: outcome });
-}
-
-/** The code with which something fails. */
-export async function codeOf(failing: Promise<unknown>): Promise<string> {
-  return (await errorOf(failing)).code;
 }
 
 /** The entries of the log, oldest first. */

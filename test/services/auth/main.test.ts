@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, credentials, status } from '@grpc/grpc-js';
-import { errorOf, type ReceivedError } from '@portcullis/guard/client';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import pg from 'pg';
@@ -20,6 +20,7 @@ import {
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../scripts/system/calls.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { outcomeOf, refusalOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { until } from '../../support/waiting.js';
 import { signAssertion } from './instance.js';
@@ -145,14 +146,6 @@ describe('auth main', function () {
       const request = { clientId, credential, audiences: [], scopes: [] };
       return (await ask(auth.issueServiceToken.bind(auth), request)).accessToken;
     };
-    const refusal = async (call: Promise<unknown>): Promise<ReceivedError> => {
-      const outcome = await call.then(
-        () => undefined,
-        (error: unknown) => error,
-      );
-      if (outcome === undefined) throw new Error('the call succeeded');
-      return errorOf(outcome);
-    };
 
     it('a whole session: login, list, refresh, logout, and refusal afterwards', async () => {
       const login = await logIn();
@@ -170,17 +163,17 @@ describe('auth main', function () {
       const refreshed = await ask(auth.refresh.bind(auth), request);
       await ask(auth.logout.bind(auth), {}, { token: refreshed.accessToken });
       for (const token of [login.accessToken, refreshed.accessToken]) {
-        await until(async () => (await reasonOf(list(token))) === 'TOKEN_REVOKED');
+        await until(async () => (await outcomeOf(list(token))) === 'UNAUTHENTICATED TOKEN_REVOKED');
       }
       const next = { refreshToken: refreshed.refreshToken, requestId: randomUUID() };
-      const { code, reason } = await refusal(ask(auth.refresh.bind(auth), next));
+      const { code, reason } = await refusalOf(ask(auth.refresh.bind(auth), next));
       expect([code, reason]).to.deep.equal([status.UNAUTHENTICATED, 'REFRESH_INVALID']);
     });
 
     it('the same refusal for a wrong password and an unknown name', async () => {
       const errors = [
-        await refusal(logIn({ password: 'wrong password' })),
-        await refusal(logIn({ username: 'nobody-here' })),
+        await refusalOf(logIn({ password: 'wrong password' })),
+        await refusalOf(logIn({ username: 'nobody-here' })),
       ];
       for (const { code, reason, message } of errors) {
         expect([code, reason, message]).to.deep.equal([
@@ -217,12 +210,12 @@ describe('auth main', function () {
         { token },
       );
       expect(page.map(({ username }) => username)).to.include.members(['new.user', 'olga']);
-      const { code, violations } = await refusal(
+      const { code, violations } = await refusalOf(
         ask(users.createUser.bind(users), { ...request, username: 'x' }, { token }),
       );
       expect(code).to.equal(status.INVALID_ARGUMENT);
       expect(violations.map(({ field }) => field)).to.deep.equal(['username']);
-      expect((await refusal(ask(users.getUser.bind(users), { userId: 'x' }, { token }))).code).to.equal(
+      expect((await refusalOf(ask(users.getUser.bind(users), { userId: 'x' }, { token }))).code).to.equal(
         status.NOT_FOUND,
       );
     });
@@ -239,7 +232,7 @@ describe('auth main', function () {
         until(async () => {
           const page = { pageSize: 0, pageToken: '' };
           const call = ask(auth.listSessions.bind(auth), page, { token: login.accessToken });
-          return (await reasonOf(call)) === 'TOKEN_REVOKED';
+          return (await outcomeOf(call)) === 'UNAUTHENTICATED TOKEN_REVOKED';
         });
 
       const roles = { userId, roles: ['customer', 'security'], requestId: randomUUID() };
@@ -259,7 +252,7 @@ describe('auth main', function () {
 
       const passwords = { oldPassword: 'wrong password', newPassword: 'longer than enough' };
       const wrong = ask(auth.changePassword.bind(auth), passwords, { token: second.accessToken });
-      expect((await refusal(wrong)).reason).to.equal('LOGIN_FAILED');
+      expect((await refusalOf(wrong)).reason).to.equal('LOGIN_FAILED');
       const right = { ...passwords, oldPassword: 'long enough' };
       const receipt = await ask(auth.changePassword.bind(auth), right, { token: second.accessToken });
       expect(receipt.sequence > restamped.sequence).to.equal(true);
@@ -271,7 +264,7 @@ describe('auth main', function () {
       const disabled = await ask(users.disableUser.bind(users), account, { token });
       expect(disabled.user?.state).to.equal(UserState.USER_STATE_DISABLED);
       await isRefused(third);
-      const refused = await refusal(logIn({ username, password: 'longer than enough' }));
+      const refused = await refusalOf(logIn({ username, password: 'longer than enough' }));
       expect([refused.reason, refused.message]).to.deep.equal([
         'LOGIN_FAILED',
         'username or password is wrong',
@@ -298,8 +291,8 @@ describe('auth main', function () {
       expect(answer.audiences).to.deep.equal(['inventory']);
       expect(await introspect('nonsense')).to.deep.include({ active: false, subject: '', scopes: [] });
       const others = [
-        refusal(ask(auth.exchangeToken.bind(auth), request, { token: watcher })),
-        refusal(ask(auth.introspect.bind(auth), { token: watcher }, { token: payment })),
+        refusalOf(ask(auth.exchangeToken.bind(auth), request, { token: watcher })),
+        refusalOf(ask(auth.introspect.bind(auth), { token: watcher }, { token: payment })),
       ];
       for (const { code, reason } of await Promise.all(others)) {
         expect([code, reason]).to.deep.equal([status.PERMISSION_DENIED, 'SCOPE_MISSING']);
@@ -310,7 +303,7 @@ describe('auth main', function () {
         { pageSize: 0, pageToken: '' },
         { token: login.accessToken },
       );
-      expect((await refusal(sessions)).reason).to.equal('TOKEN_INVALID');
+      expect((await refusalOf(sessions)).reason).to.equal('TOKEN_INVALID');
     });
 
     it('revocation of a user by name of the caller: sessions end and tokens die', async () => {
@@ -328,7 +321,7 @@ describe('auth main', function () {
       await ask(revocations.revoke.bind(revocations), revoke, { token });
       const list = () =>
         ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token: login.accessToken });
-      await until(async () => (await reasonOf(list())) === 'TOKEN_REVOKED');
+      await until(async () => (await outcomeOf(list())) === 'UNAUTHENTICATED TOKEN_REVOKED');
     });
 
     it('keys with which any JWT library can verify its tokens', async () => {
@@ -360,7 +353,7 @@ describe('auth main', function () {
 
     it('without a secret in its log', async () => {
       const { accessToken, refreshToken } = await logIn();
-      await refusal(ask(auth.refresh.bind(auth), { refreshToken: `${refreshToken}x`, requestId: '' }));
+      await refusalOf(ask(auth.refresh.bind(auth), { refreshToken: `${refreshToken}x`, requestId: '' }));
       for (const secret of [PASSWORD, accessToken, refreshToken, keyEncryptionKey, 'PRIVATE KEY']) {
         expect(running.output().includes(secret), secret.slice(0, 8)).to.equal(false);
       }
@@ -467,12 +460,4 @@ async function queryOn<Row extends object>(url: string, sql: string): Promise<{ 
   } finally {
     await client.end();
   }
-}
-
-/** Why a call was refused; empty when it was not. */
-function reasonOf(call: Promise<unknown>): Promise<string> {
-  return call.then(
-    () => '',
-    (error: unknown) => errorOf(error).reason,
-  );
 }

@@ -62,4 +62,31 @@ describe('migrating auth', () => {
     }
     expect(rows).to.have.length(names.length);
   });
+
+  it('knows the first epoch of a database in which others were opened since', async () => {
+    const before = await openAt('0010');
+    const epochOf = async (database: Database) => {
+      const { rows } = await database.query<{ epoch: Buffer }>('SELECT epoch FROM log_state');
+      return rows[0]?.epoch.toString('hex');
+    };
+    const first = await epochOf(before);
+    await before.query(
+      `INSERT INTO signing_keys (kid, purpose, algorithm, epoch, state, public_jwk, sealed_private_key)
+       SELECT 'a key', 'token', 'EdDSA', epoch, 'next', '{}', '' FROM log_state`,
+    );
+    await before.query(
+      `INSERT INTO epochs (epoch, open_time, reason, actor) VALUES (decode(repeat('ab', 16), 'hex'), now(), 'restored', 'olga')`,
+    );
+    await before.query(`UPDATE log_state SET epoch = decode(repeat('ab', 16), 'hex')`);
+    await before.close();
+    const after = await openAt('9999');
+    const { rows } = await after.query<{ epoch: Buffer; actor: string }>(
+      'SELECT epoch, actor FROM epochs ORDER BY actor',
+    );
+    await after.close();
+    expect(rows.map(({ epoch, actor }) => [epoch.toString('hex'), actor])).to.deep.equal([
+      [first, ''],
+      ['ab'.repeat(16), 'olga'],
+    ]);
+  });
 });

@@ -7,8 +7,8 @@ import { decodeProtectedHeader } from 'jose';
 import { sessionRevocation } from '../../../services/auth/revocation/log.js';
 import { clean } from '../../../services/auth/store.js';
 import type { AuthTransaction } from '../../../services/auth/transaction.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { rejectionOf } from '../../support/rejection.js';
 import {
   type AuthInstance,
   addClient,

@@ -11,8 +11,9 @@ import {
   PATIENCE_MS,
   type StockLevel,
 } from '../../../services/inventory/change-feed.js';
+import { codeOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { codeOf, type Instance, openInstance, stockUp } from './instance.js';
+import { type Instance, openInstance, stockUp } from './instance.js';
 
 /** A wait that is not given up; a new one each time, as each call has its own. */
 const never = () => new AbortController().signal;

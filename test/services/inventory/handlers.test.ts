@@ -24,8 +24,8 @@ import {
 } from '../../../proto/gen/inventory/v1/inventory_service.js';
 import { createHandlers } from '../../../services/inventory/handlers.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
+import { refusalOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { rejectionOf } from '../../support/rejection.js';
 import { type Instance, newSku, openInstance } from './instance.js';
 
 const CUSTOMER_SCOPES = 'inventory.read inventory.reserve';
@@ -109,9 +109,6 @@ describe('inventory handlers', () => {
         },
       );
     });
-  }
-  async function refusalOf(asking: Promise<unknown>) {
-    return errorOf(await rejectionOf(asking));
   }
 
   const createItem = (who: Metadata, change: Partial<CreateItemRequest> = {}) => {

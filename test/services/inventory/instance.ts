@@ -2,7 +2,6 @@
 
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
@@ -54,28 +53,6 @@ export function newSku(prefix = 'T'): string {
 export function stockUp(instance: Instance, onHand: bigint, sku = newSku()): Promise<Item> {
   const unitPrice = { minorUnits: 250n, currencyCode: 'EUR' };
   return createItem(instance, olga, { sku, name: 'Thing', unitPrice, onHand, requestId: randomUUID() });
-}
-
-/** The code with which something fails; fails itself when it succeeds, or fails with anything else. */
-export async function codeOf(failing: Promise<unknown>): Promise<string> {
-  return (await errorOf(failing)).code;
-}
-
-/** The ServiceError with which something fails. */
-export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
-  const outcome = await failing.then(
-    () => 'succeeded',
-    (error: unknown) => error,
-  );
-  if (outcome instanceof ServiceError) return outcome;
-  throw new Error('expected a ServiceError', { cause: outcome });
-}
-
-/** The fields at fault, sorted. */
-export async function faultsOf(failing: Promise<unknown>): Promise<string[]> {
-  const { code, violations } = await errorOf(failing);
-  if (code !== 'FIELD_INVALID') throw new Error(`expected FIELD_INVALID, got ${code}`);
-  return violations.map(({ field }) => field).sort();
 }
 
 /** What is broken in the database, as an operator would ask. */

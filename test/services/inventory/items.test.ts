@@ -11,20 +11,9 @@ import {
   listStockChanges,
 } from '../../../services/inventory/items.js';
 import { reserveStock } from '../../../services/inventory/reservations.js';
+import { codeOf, rejectionOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { rejectionOf } from '../../support/rejection.js';
-import {
-  alice,
-  breachesIn,
-  codeOf,
-  errorOf,
-  faultsOf,
-  type Instance,
-  newSku,
-  olga,
-  openInstance,
-  stockUp,
-} from './instance.js';
+import { alice, breachesIn, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
 
 const ALL = { pageSize: 0, pageToken: '', filter: '' };
 const INT64_MAX = 2n ** 63n - 1n;
@@ -89,7 +78,7 @@ describe('inventory items', () => {
 
     it('tells of all violations together', async () => {
       const bad = item({ sku: 'lower', name: '', unitPrice: undefined, onHand: -1n, requestId: '' });
-      expect(await faultsOf(createItem(inventory, olga, bad))).to.deep.equal([
+      expect(await violatedFieldsOf(createItem(inventory, olga, bad))).to.deep.equal([
         'name',
         'on_hand',
         'request_id',
@@ -140,7 +129,7 @@ describe('inventory items', () => {
     for (const [what, change, field] of badFields) {
       it(`refuses ${what}`, async () => {
         const bad = item(change);
-        expect(await faultsOf(createItem(inventory, olga, bad))).to.deep.equal([field]);
+        expect(await violatedFieldsOf(createItem(inventory, olga, bad))).to.deep.equal([field]);
         if (field !== 'sku') expect(await codeOf(getItem(inventory, bad.sku))).to.equal('NOT_FOUND');
       });
     }
@@ -160,7 +149,7 @@ describe('inventory items', () => {
 
   describe('getItem()', () => {
     it('refuses what is no sku, and does not find what does not exist', async () => {
-      expect(await faultsOf(getItem(inventory, "' OR 1=1"))).to.deep.equal(['sku']);
+      expect(await violatedFieldsOf(getItem(inventory, "' OR 1=1"))).to.deep.equal(['sku']);
       expect(await codeOf(getItem(inventory, newSku()))).to.equal('NOT_FOUND');
     });
   });
@@ -184,12 +173,12 @@ describe('inventory items', () => {
     });
 
     it('refuses page sizes and tokens that are not good', async () => {
-      expect(await faultsOf(listItems(inventory, { pageSize: -1, pageToken: '', filter: '' }))).to.deep.equal(
-        ['page_size'],
-      );
-      expect(await faultsOf(listItems(inventory, { pageSize: 0, pageToken: 'x', filter: '' }))).to.deep.equal(
-        ['page_token'],
-      );
+      expect(
+        await violatedFieldsOf(listItems(inventory, { pageSize: -1, pageToken: '', filter: '' })),
+      ).to.deep.equal(['page_size']);
+      expect(
+        await violatedFieldsOf(listItems(inventory, { pageSize: 0, pageToken: 'x', filter: '' })),
+      ).to.deep.equal(['page_token']);
     });
   });
 
@@ -214,12 +203,14 @@ describe('inventory items', () => {
       const found = [...first.items, ...second.items].map(({ onHand }) => onHand);
       expect(found.sort()).to.deep.equal([5n, 9n]);
       expect(second.nextPageToken).to.equal('');
-      expect(await faultsOf(list(`name = "${name}"`, first.nextPageToken))).to.deep.equal(['page_token']);
+      expect(await violatedFieldsOf(list(`name = "${name}"`, first.nextPageToken))).to.deep.equal([
+        'page_token',
+      ]);
       const dear = await list(`name = "${name}" AND unit_price.minor_units >= 900`, '', 10);
       expect(dear.items.map(({ onHand }) => onHand)).to.deep.equal([9n]);
       const injected = await list(`name = "'; DROP TABLE items; --"`, '', 10);
       expect(injected.items).to.deep.equal([]);
-      expect(await faultsOf(list('owner = "alice"'))).to.deep.equal(['filter']);
+      expect(await violatedFieldsOf(list('owner = "alice"'))).to.deep.equal(['filter']);
     });
 
     it('show the history of an item, newest first, with reasons and actors', async () => {
@@ -266,7 +257,7 @@ describe('inventory items', () => {
       const { sku } = await stockUp(inventory, 10n);
       const lines = [{ sku, quantity: 4n }];
       await reserveStock(inventory, alice, { lines, timeToLive: undefined, requestId: randomUUID() });
-      const error = await errorOf(adjustStock(inventory, olga, adjustment(sku, -7n)));
+      const error = await serviceErrorOf(adjustStock(inventory, olga, adjustment(sku, -7n)));
       expect(error.code).to.equal('INSUFFICIENT_STOCK');
       expect(error.message).to.equal(`only 6 units of ${sku} are not reserved`);
       expect(await getItem(inventory, sku)).to.include({ onHand: 10n, reserved: 4n });
@@ -277,7 +268,9 @@ describe('inventory items', () => {
       const { sku } = await stockUp(inventory, 1_000_000_000n);
       const rest = 1_000_000_000_000n - 1_000_000_000n;
       expect((await adjustStock(inventory, olga, adjustment(sku, rest))).onHand).to.equal(1_000_000_000_000n);
-      expect(await faultsOf(adjustStock(inventory, olga, adjustment(sku, 1n)))).to.deep.equal(['delta']);
+      expect(await violatedFieldsOf(adjustStock(inventory, olga, adjustment(sku, 1n)))).to.deep.equal([
+        'delta',
+      ]);
     });
 
     it('does not find an unknown item', async () => {
@@ -287,7 +280,9 @@ describe('inventory items', () => {
     for (const delta of [0n, INT64_MAX, INT64_MIN, 1_000_000_000_001n]) {
       it(`refuses a delta of ${delta}`, async () => {
         const { sku } = await stockUp(inventory, 1n);
-        expect(await faultsOf(adjustStock(inventory, olga, adjustment(sku, delta)))).to.include('delta');
+        expect(await violatedFieldsOf(adjustStock(inventory, olga, adjustment(sku, delta)))).to.include(
+          'delta',
+        );
         expect((await getItem(inventory, sku)).onHand).to.equal(1n);
       });
     }

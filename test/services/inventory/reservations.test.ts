@@ -18,20 +18,9 @@ import {
   type TimeToLive,
 } from '../../../services/inventory/reservations.js';
 import { type Caller, type Item, payloadOf } from '../../../services/inventory/stock.js';
+import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import {
-  alice,
-  bob,
-  breachesIn,
-  codeOf,
-  errorOf,
-  faultsOf,
-  type Instance,
-  newSku,
-  olga,
-  openInstance,
-  stockUp,
-} from './instance.js';
+import { alice, bob, breachesIn, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
 
 describe('inventory reservations', () => {
   let fresh: FreshDatabase;
@@ -110,7 +99,7 @@ describe('inventory reservations', () => {
 
     it('sets nothing aside when one line is too many', async () => {
       const [{ sku: a }, { sku: b }] = [await stockUp(one, 5n), await stockUp(one, 1n)];
-      const error = await errorOf(
+      const error = await serviceErrorOf(
         reserve([
           [a, 5n],
           [b, 2n],
@@ -293,13 +282,13 @@ describe('inventory reservations', () => {
     ];
     for (const [what, request, fields] of bad) {
       it(`refuses ${what}`, async () => {
-        expect(await faultsOf(reserveStock(one, alice, request))).to.deep.equal(fields);
+        expect(await violatedFieldsOf(reserveStock(one, alice, request))).to.deep.equal(fields);
       });
     }
 
     it('reports a bounded number of violations', async () => {
       const lines = Array.from({ length: 50 }, (): [string, bigint] => ['', 0n]);
-      expect(await faultsOf(reserveStock(one, alice, order(lines)))).to.have.length(25);
+      expect(await violatedFieldsOf(reserveStock(one, alice, order(lines)))).to.have.length(25);
     });
 
     it('takes 50 lines of 1,000,000 units for an hour', async () => {
@@ -349,9 +338,9 @@ describe('inventory reservations', () => {
       it(`does not tell a foreign reservation from a missing one on ${name}`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
-        const foreign = await errorOf(end(one, bob, ending(reservation)));
-        const missing = await errorOf(end(one, bob, ending({ reservationId: randomUUID() })));
-        const byOperator = await errorOf(end(one, olga, ending(reservation)));
+        const foreign = await serviceErrorOf(end(one, bob, ending(reservation)));
+        const missing = await serviceErrorOf(end(one, bob, ending({ reservationId: randomUUID() })));
+        const byOperator = await serviceErrorOf(end(one, olga, ending(reservation)));
         for (const error of [foreign, missing, byOperator]) {
           expect([error.code, error.message]).to.deep.equal(['NOT_FOUND', 'there is no such reservation']);
         }
@@ -371,7 +360,7 @@ describe('inventory reservations', () => {
 
       it(`refuses a ${name} without a good id, all violations together`, async () => {
         const failing = end(one, alice, { reservationId: "'; DROP TABLE items", requestId: '' });
-        expect(await faultsOf(failing)).to.deep.equal(['request_id', 'reservation_id']);
+        expect(await violatedFieldsOf(failing)).to.deep.equal(['request_id', 'reservation_id']);
       });
     }
 
@@ -462,7 +451,9 @@ describe('inventory reservations', () => {
       const missing = { reservationId: randomUUID() };
       const refusals = await Promise.all(
         [own, throughOther, ofBob, missing].flatMap((reservation) =>
-          (['COMMITTED', 'RELEASED'] as const).map((outcome) => errorOf(settle(reservation, { outcome }))),
+          (['COMMITTED', 'RELEASED'] as const).map((outcome) =>
+            serviceErrorOf(settle(reservation, { outcome })),
+          ),
         ),
       );
       expect(new Set(refusals.map(({ code, message }) => `${code} ${message}`)).size).to.equal(1);
@@ -532,7 +523,7 @@ describe('inventory reservations', () => {
         { reservationId: '' },
         { outcome: undefined, authoriser: undefined, requestId: '' },
       );
-      expect(await faultsOf(nothing)).to.deep.equal([
+      expect(await violatedFieldsOf(nothing)).to.deep.equal([
         'authoriser.token_id',
         'authoriser.user_id',
         'outcome',
@@ -549,8 +540,8 @@ describe('inventory reservations', () => {
       const { reservationId } = reservation;
       expect(await getReservation(one, alice, reservationId)).to.deep.equal(reservation);
       expect(await getReservation(one, olga, reservationId)).to.deep.equal(reservation);
-      const foreign = await errorOf(getReservation(one, bob, reservationId));
-      const missing = await errorOf(getReservation(one, bob, randomUUID()));
+      const foreign = await serviceErrorOf(getReservation(one, bob, reservationId));
+      const missing = await serviceErrorOf(getReservation(one, bob, randomUUID()));
       expect([foreign.code, foreign.message]).to.deep.equal([missing.code, missing.message]);
       expect(foreign.code).to.equal('NOT_FOUND');
     });
@@ -564,7 +555,7 @@ describe('inventory reservations', () => {
     });
 
     it('refuses what is no UUID', async () => {
-      expect(await faultsOf(getReservation(one, alice, 'x\0'))).to.deep.equal(['reservation_id']);
+      expect(await violatedFieldsOf(getReservation(one, alice, 'x\0'))).to.deep.equal(['reservation_id']);
     });
   });
 

@@ -17,8 +17,9 @@ import {
   type WatchStore,
   watchStock,
 } from '../../../services/inventory/watch.js';
+import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { alice, codeOf, faultsOf, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
+import { alice, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
 
 describe('inventory watch', () => {
   let fresh: FreshDatabase;
@@ -224,9 +225,9 @@ describe('inventory watch', () => {
 
   it('refuses bad lists of items', async () => {
     const { sku } = await stockUp(one, 1n);
-    expect(await faultsOf(next(watch(one, ['a', sku, sku])))).to.deep.equal(['skus[0]', 'skus[2]']);
+    expect(await violatedFieldsOf(next(watch(one, ['a', sku, sku])))).to.deep.equal(['skus[0]', 'skus[2]']);
     const many = Array.from({ length: 201 }, (_, index) => `S-${index}`);
-    expect(await faultsOf(next(watch(one, many)))).to.deep.equal(['skus']);
+    expect(await violatedFieldsOf(next(watch(one, many)))).to.deep.equal(['skus']);
     expect(await codeOf(next(watch(one, [sku, newSku()])))).to.equal('NOT_FOUND');
   });
 
@@ -251,11 +252,11 @@ describe('inventory watch', () => {
       forged((text) => `${text} a\0`),
     ];
     for (const token of bad) {
-      expect(await faultsOf(next(watch(one, [sku], token))), token.slice(0, 40)).to.deep.equal([
+      expect(await violatedFieldsOf(next(watch(one, [sku], token))), token.slice(0, 40)).to.deep.equal([
         'resume_token',
       ]);
     }
-    expect(await faultsOf(next(watch(one, [], resumeToken)))).to.deep.equal(['resume_token']);
+    expect(await violatedFieldsOf(next(watch(one, [], resumeToken)))).to.deep.equal(['resume_token']);
   });
 
   describe('on a history of the test', () => {

@@ -4,18 +4,9 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import { PaymentError } from '../../../services/payment/errors.js';
+import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import {
-  accountWith,
-  breachesIn,
-  callerOf,
-  codeOf,
-  errorOf,
-  faultsOf,
-  type Instance,
-  olga,
-  openInstance,
-} from './instance.js';
+import { accountWith, breachesIn, callerOf, type Instance, olga, openInstance } from './instance.js';
 
 const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
 
@@ -71,7 +62,7 @@ describe('accounts of payment', () => {
 
     it('tells of all bad fields together', async () => {
       const bad = { currencyCode: 'EURO', requestId: '' };
-      expect(await faultsOf(instance.accounts.open(bad, callerOf('x')))).to.deep.equal([
+      expect(await violatedFieldsOf(instance.accounts.open(bad, callerOf('x')))).to.deep.equal([
         'currency_code',
         'request_id',
       ]);
@@ -81,8 +72,8 @@ describe('accounts of payment', () => {
   describe('get', () => {
     it('answers the same for a missing account as for somebody else’s', async () => {
       const { accountId } = await accountWith(instance, 'owner', 0n);
-      const foreign = await errorOf(instance.accounts.get(accountId, callerOf('stranger')));
-      const missing = await errorOf(instance.accounts.get(randomUUID(), callerOf('stranger')));
+      const foreign = await serviceErrorOf(instance.accounts.get(accountId, callerOf('stranger')));
+      const missing = await serviceErrorOf(instance.accounts.get(randomUUID(), callerOf('stranger')));
       expect(foreign.code).to.equal('NOT_FOUND');
       expect({ code: foreign.code, message: foreign.message }).to.deep.equal({
         code: missing.code,
@@ -136,16 +127,16 @@ describe('accounts of payment', () => {
         );
       const faults = ['account_id', 'amount.currency_code', 'amount.minor_units', 'request_id'];
       for (const minorUnits of [0n, -1n, -(2n ** 63n)]) {
-        expect(await faultsOf(bad(minorUnits))).to.deep.equal(faults);
+        expect(await violatedFieldsOf(bad(minorUnits))).to.deep.equal(faults);
       }
       const none = { accountId: randomUUID(), amount: undefined, requestId: 'x' };
-      expect(await faultsOf(instance.accounts.deposit(none, olga))).to.deep.equal(['amount']);
+      expect(await violatedFieldsOf(instance.accounts.deposit(none, olga))).to.deep.equal(['amount']);
     });
 
     it('refuses another currency than the account’s', async () => {
       const { accountId } = await accountWith(instance, 'euro-only', 0n);
       const request = { accountId, amount: { minorUnits: 1n, currencyCode: 'USD' }, requestId: 'usd' };
-      expect(await faultsOf(instance.accounts.deposit(request, olga))).to.deep.equal([
+      expect(await violatedFieldsOf(instance.accounts.deposit(request, olga))).to.deep.equal([
         'amount.currency_code',
       ]);
     });
@@ -154,7 +145,9 @@ describe('accounts of payment', () => {
       const { accountId } = await accountWith(instance, 'rich', MINOR_UNITS_MAX);
       expect((await instance.accounts.get(accountId, olga)).balance).to.equal(MINOR_UNITS_MAX);
       const request = { accountId, amount: euros(1n), requestId: 'one-more' };
-      expect(await faultsOf(instance.accounts.deposit(request, olga))).to.deep.equal(['amount.minor_units']);
+      expect(await violatedFieldsOf(instance.accounts.deposit(request, olga))).to.deep.equal([
+        'amount.minor_units',
+      ]);
       expect(await breachesIn(instance)).to.deep.equal([]);
     });
 
@@ -224,10 +217,12 @@ describe('accounts of payment', () => {
       const { accountId } = await accountWith(instance, 'inventor', 0n);
       const list = (page: { pageSize: number; pageToken: string; filter: string }) =>
         instance.accounts.listEntries({ accountId, ...page }, callerOf('inventor'));
-      expect(await faultsOf(list({ pageSize: 0, pageToken: 'WyInIl0', filter: '' }))).to.deep.equal([
+      expect(await violatedFieldsOf(list({ pageSize: 0, pageToken: 'WyInIl0', filter: '' }))).to.deep.equal([
         'page_token',
       ]);
-      expect(await faultsOf(list({ pageSize: -1, pageToken: '', filter: '' }))).to.deep.equal(['page_size']);
+      expect(await violatedFieldsOf(list({ pageSize: -1, pageToken: '', filter: '' }))).to.deep.equal([
+        'page_size',
+      ]);
     });
 
     it('shows nobody else’s entries', async () => {

@@ -6,6 +6,7 @@ import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Buyer, Checkout, CheckoutStore } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
+import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
@@ -13,9 +14,6 @@ import {
   buyerOf,
   callerOf,
   checkoutOver,
-  codeOf,
-  errorOf,
-  faultsOf,
   type Instance,
   olga,
   openInstance,
@@ -117,7 +115,7 @@ describe('checkout', () => {
         { sku: 'l\0mp', quantity: -(2n ** 63n) },
       ];
       const order = { accountId: 'mine', lines: bad, requestId: 'x'.repeat(256) };
-      expect(await faultsOf(instance.checkout.checkout(order, buyer))).to.deep.equal([
+      expect(await violatedFieldsOf(instance.checkout.checkout(order, buyer))).to.deep.equal([
         'account_id',
         'lines[0].quantity',
         'lines[1].quantity',
@@ -134,7 +132,7 @@ describe('checkout', () => {
       for (const count of [0, 51]) {
         const many = Array.from({ length: count }, (_, index) => ({ sku: `S${index}`, quantity: 1n }));
         const order = { accountId, lines: many, requestId: 'many' };
-        expect(await faultsOf(instance.checkout.checkout(order, buyer))).to.deep.equal(['lines']);
+        expect(await violatedFieldsOf(instance.checkout.checkout(order, buyer))).to.deep.equal(['lines']);
       }
     });
 
@@ -174,7 +172,7 @@ describe('checkout', () => {
         { sku: 'LAMP', quantity: 1n },
         { sku: 'IMPORT', quantity: 1n },
       ];
-      expect(await faultsOf(orderOf(scenery, mixed))).to.deep.equal(['lines[1].sku']);
+      expect(await violatedFieldsOf(orderOf(scenery, mixed))).to.deep.equal(['lines[1].sku']);
       expect(await standing(scenery)).to.deep.include({
         balance: 1_000n,
         reserved: 0n,
@@ -186,7 +184,9 @@ describe('checkout', () => {
     it('refuses a sum beyond an int64, and releases the goods', async () => {
       const scenery = await scene();
       scenery.warehouse.stock('PALACE', euros(MINOR_UNITS_MAX), 5n);
-      expect(await faultsOf(orderOf(scenery, [{ sku: 'PALACE', quantity: 2n }]))).to.deep.equal(['lines']);
+      expect(await violatedFieldsOf(orderOf(scenery, [{ sku: 'PALACE', quantity: 2n }]))).to.deep.equal([
+        'lines',
+      ]);
       expect(scenery.warehouse.count('RELEASED')).to.equal(1);
     });
 
@@ -205,12 +205,12 @@ describe('checkout', () => {
 
     it('gives one that failed for the order’s sake the same answer', async () => {
       const scenery = await scene(1n);
-      const first = await errorOf(buy(scenery, { requestId: 'same' }));
+      const first = await serviceErrorOf(buy(scenery, { requestId: 'same' }));
       await instance.accounts.deposit(
         { accountId: scenery.accountId, amount: euros(1_000n), requestId: randomUUID() },
         olga,
       );
-      const again = await errorOf(buy(scenery, { requestId: 'same' }));
+      const again = await serviceErrorOf(buy(scenery, { requestId: 'same' }));
       expect(again).to.deep.include({ code: first.code, message: first.message });
       expect((await standing(scenery)).states).to.deep.equal(['INSUFFICIENT_FUNDS']);
     });
@@ -512,7 +512,7 @@ describe('checkout', () => {
       scenery.warehouse.trouble = (method, moment) =>
         method === 'reserve' && moment === 'after' ? asleep : undefined;
       const checkout = checkoutOver(instance.store, { leaseMs: 30 });
-      const slow = errorOf(buy(scenery, { requestId: 'slow', checkout }));
+      const slow = serviceErrorOf(buy(scenery, { requestId: 'slow', checkout }));
       await new Promise((resolve) => setTimeout(resolve, 100));
       expect(await instance.checkout.resumeAbandoned()).to.equal(1);
       wake();
@@ -542,8 +542,8 @@ describe('checkout', () => {
       const payment = await buy(scenery);
       expect(await instance.payments.get(payment.paymentId, scenery.buyer)).to.deep.equal(payment);
       expect(await instance.payments.get(payment.paymentId, olga)).to.deep.equal(payment);
-      const foreign = await errorOf(instance.payments.get(payment.paymentId, callerOf('stranger')));
-      const missing = await errorOf(instance.payments.get(randomUUID(), callerOf('stranger')));
+      const foreign = await serviceErrorOf(instance.payments.get(payment.paymentId, callerOf('stranger')));
+      const missing = await serviceErrorOf(instance.payments.get(randomUUID(), callerOf('stranger')));
       expect(foreign).to.deep.include({ code: 'NOT_FOUND', message: missing.message });
     });
   });

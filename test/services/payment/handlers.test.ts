@@ -10,7 +10,6 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { createGuard, type Guard, principalOf } from '@portcullis/guard';
-import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import {
   type CheckoutResponse,
@@ -22,6 +21,7 @@ import {
 } from '../../../proto/gen/payment/v1/payment_service.js';
 import { createHandlers } from '../../../services/payment/handlers.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
+import { refusalOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { until } from '../../support/waiting.js';
 import { type Instance, openInstance } from './instance.js';
@@ -85,14 +85,6 @@ describe('PaymentService', () => {
         error === null ? resolve(response) : reject(error),
       );
     });
-  }
-
-  async function refusalOf(failing: Promise<unknown>) {
-    const outcome = await failing.then(
-      () => undefined,
-      (error: unknown) => error,
-    );
-    return errorOf(outcome);
   }
 
   const tokenOf = (sub: string, rights: object) => issuer.token({ aud: ['payment'], sub, ...rights });

@@ -1,7 +1,6 @@
 /** An instance of payment without its network side, on a real database, and what the tests of payment share. */
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
@@ -128,28 +127,6 @@ export async function accountWith(
   const { accountId } = account;
   const amount = { minorUnits, currencyCode };
   return await accounts.deposit({ accountId, amount, requestId: randomUUID() }, olga);
-}
-
-/** The ServiceError with which something fails. */
-export async function errorOf(failing: Promise<unknown>): Promise<ServiceError> {
-  const outcome = await failing.then(
-    () => 'succeeded',
-    (error: unknown) => error,
-  );
-  if (outcome instanceof ServiceError) return outcome;
-  throw new Error('expected a ServiceError', { cause: outcome });
-}
-
-/** The code with which something fails. */
-export async function codeOf(failing: Promise<unknown>): Promise<string> {
-  return (await errorOf(failing)).code;
-}
-
-/** The fields at fault, sorted. */
-export async function faultsOf(failing: Promise<unknown>): Promise<string[]> {
-  const { code, violations } = await errorOf(failing);
-  if (code !== 'FIELD_INVALID') throw new Error(`expected FIELD_INVALID, got ${code}`);
-  return violations.map(({ field }) => field).sort();
 }
 
 /** Every invariant that does not hold, as an operator would ask. */

@@ -10,13 +10,12 @@ import {
 } from '../../../services/common/database/database.js';
 import { createAccounts } from '../../../services/payment/accounts.js';
 import { createStore } from '../../../services/payment/store.js';
+import { codeOf, rejectionOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { rejectionOf } from '../../support/rejection.js';
 import {
   accountWith,
   breachesIn,
   buyerOf,
-  codeOf,
   type Instance,
   olga,
   openInstance,

@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import type { Checkout } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
+import { codeOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
@@ -14,7 +15,6 @@ import {
   buyerOf,
   callerOf,
   checkoutOver,
-  codeOf,
   type Instance,
   olga,
   openInstance,

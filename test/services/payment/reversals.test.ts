@@ -7,18 +7,9 @@ import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Buyer } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
+import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import {
-  accountWith,
-  breachesIn,
-  buyerOf,
-  callerOf,
-  codeOf,
-  faultsOf,
-  type Instance,
-  olga,
-  openInstance,
-} from './instance.js';
+import { accountWith, breachesIn, buyerOf, callerOf, type Instance, olga, openInstance } from './instance.js';
 import { failing, Warehouse } from './warehouse.js';
 
 const PRICE = 250n;
@@ -137,18 +128,20 @@ describe('reversals of payments', () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       for (const minorUnits of [0n, -1n, -(2n ** 63n)]) {
-        expect(await faultsOf(refund(bought, { amount: euros(minorUnits) }))).to.deep.equal([
+        expect(await violatedFieldsOf(refund(bought, { amount: euros(minorUnits) }))).to.deep.equal([
           'amount.minor_units',
         ]);
       }
       const dollars = { minorUnits: 1n, currencyCode: 'USD' };
-      expect(await faultsOf(refund(bought, { amount: dollars }))).to.deep.equal(['amount.currency_code']);
+      expect(await violatedFieldsOf(refund(bought, { amount: dollars }))).to.deep.equal([
+        'amount.currency_code',
+      ]);
       const nothing = { minorUnits: 1n, currencyCode: 'EURO' };
       expect(
-        await faultsOf(refund(bought, { amount: nothing, reason: 'a\nb', requestId: '' })),
+        await violatedFieldsOf(refund(bought, { amount: nothing, reason: 'a\nb', requestId: '' })),
       ).to.deep.equal(['amount.currency_code', 'reason', 'request_id']);
-      expect(await faultsOf(refund(bought, { reason: 'x'.repeat(201) }))).to.deep.equal(['reason']);
-      expect(await faultsOf(refund({ paymentId: 'none' }))).to.deep.equal(['payment_id']);
+      expect(await violatedFieldsOf(refund(bought, { reason: 'x'.repeat(201) }))).to.deep.equal(['reason']);
+      expect(await violatedFieldsOf(refund({ paymentId: 'none' }))).to.deep.equal(['payment_id']);
       expect(await codeOf(refund({ paymentId: randomUUID() }))).to.equal('NOT_FOUND');
       expect(await standing(scenery)).to.deep.include({ balance: 500n });
     });
@@ -159,7 +152,7 @@ describe('reversals of payments', () => {
       const amount = euros(MINOR_UNITS_MAX - 500n);
       const deposit = { accountId: scenery.accountId, amount, requestId: randomUUID() };
       await instance.accounts.deposit(deposit, olga);
-      expect(await faultsOf(refund(bought))).to.deep.equal(['amount.minor_units']);
+      expect(await violatedFieldsOf(refund(bought))).to.deep.equal(['amount.minor_units']);
       expect((await standing(scenery)).balance).to.equal(MINOR_UNITS_MAX);
     });
 
@@ -348,13 +341,15 @@ describe('reversals of payments', () => {
       const second = await list('state = CAPTURED', first.nextPageToken);
       expect(second.payments).to.have.lengthOf(1);
       expect(second.nextPageToken).to.equal('');
-      expect(await faultsOf(list('state = FAILED', first.nextPageToken))).to.deep.equal(['page_token']);
+      expect(await violatedFieldsOf(list('state = FAILED', first.nextPageToken))).to.deep.equal([
+        'page_token',
+      ]);
       const failed = await list('failure_reason = "INSUFFICIENT_FUNDS" AND amount.minor_units > 500', '', 50);
       expect(failed.payments.map(({ amount }) => amount)).to.deep.equal([euros(2_250n)]);
       expect((await list('failure_reason != "INSUFFICIENT_FUNDS"', '', 50)).payments).to.have.lengthOf(2);
       const future = await list('create_time > "2999-01-01T00:00:00Z"', '', 50);
       expect(future.payments).to.deep.equal([]);
-      expect(await faultsOf(list('user_id = "somebody"'))).to.deep.equal(['filter']);
+      expect(await violatedFieldsOf(list('user_id = "somebody"'))).to.deep.equal(['filter']);
     });
 
     it('show the entries that fit', async () => {

@@ -2,8 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { NewPayment, Saga, Step } from '../../../services/payment/checkout.js';
+import { codeOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { accountWith, callerOf, codeOf, type Instance, openInstance } from './instance.js';
+import { accountWith, callerOf, type Instance, openInstance } from './instance.js';
 
 const LONG_MS = 60_000;
 

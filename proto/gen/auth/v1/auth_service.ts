@@ -41,7 +41,7 @@ export interface Session {
   sessionId: string;
   /** The client that logged the user in. */
   clientId: string;
-  /** What the caller of Login said of the device. */
+  /** The device name that Login was called with. */
   deviceName: string;
   /** When the session was opened. */
   createTime:
@@ -51,7 +51,7 @@ export interface Session {
   lastUseTime:
     | Date
     | undefined;
-  /** When the session ends by itself, however often it is refreshed. */
+  /** When the session ends, even if it is refreshed until then. */
   expireTime:
     | Date
     | undefined;
@@ -59,15 +59,15 @@ export interface Session {
   current: boolean;
 }
 
-/** Asks to log in. */
+/** Request of Login. */
 export interface LoginRequest {
   /** The user's name. */
   username: string;
   /** The user's password. */
   password: string;
-  /** The services the tokens are for; all the user may reach when empty. */
+  /** The audiences of the tokens; all that the user may have when empty. */
   audiences: string[];
-  /** The scopes wanted; all that the user's roles give when empty. */
+  /** The requested scopes; all that the user's roles grant when empty. */
   scopes: string[];
   /** A name for the device, shown in ListSessions; at most 100 characters. */
   deviceName: string;
@@ -81,7 +81,7 @@ export interface LoginResponse {
   accessTokenExpireTime:
     | Date
     | undefined;
-  /** The refresh token, good for one use. */
+  /** The refresh token; it can be used once. */
   refreshToken: string;
   /** When the refresh token expires if it is not used. */
   refreshTokenExpireTime:
@@ -95,7 +95,7 @@ export interface LoginResponse {
 export interface RefreshRequest {
   /** The refresh token, as last received. */
   refreshToken: string;
-  /** A UUID made by the caller; a retry with the same one is the same request. */
+  /** A UUID chosen by the caller; a retry with the same one is the same request. */
   requestId: string;
 }
 
@@ -133,7 +133,7 @@ export interface ChangePasswordRequest {
 export interface ChangePasswordResponse {
   /** Position of the revocation in the log. */
   sequence: bigint;
-  /** From this moment on no instance admits a token of before. */
+  /** From this moment on no instance admits an older token. */
   enforcedEverywhereBy: Date | undefined;
 }
 
@@ -185,11 +185,11 @@ export interface IntrospectRequest {
   token: string;
 }
 
-/** What a token says. Nothing but `active` is set when it is not good. */
+/** The claims of a token. Only `active` is set when the token is not active. */
 export interface IntrospectResponse {
   /** The token is genuine, unexpired and unrevoked. */
   active: boolean;
-  /** Whom the token speaks for (`sub`). */
+  /** The token's subject (`sub`). */
   subject: string;
   /** The client it was issued to. */
   clientId: string;
@@ -209,8 +209,8 @@ export interface IntrospectResponse {
   tokenId: string;
   /**
    * The certificate that the token is bound to (`cnf`, RFC 8705 §3.2), by the
-   * SHA-256 of its DER in base64url; empty when it is not bound. Whoever asks
-   * must refuse a bound token on a connection that has not shown that one.
+   * SHA-256 of its DER in base64url; empty when it is not bound. The caller must
+   * refuse a bound token on a connection that did not present that certificate.
    */
   certificateThumbprint: string;
 }
@@ -2030,8 +2030,8 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
 export type AuthServiceService = typeof AuthServiceService;
 export const AuthServiceService = {
   /**
-   * Logs a user in with a password and opens a session. Whatever is wrong with
-   * the credentials, the answer is LOGIN_FAILED.
+   * Logs a user in with a password and opens a session. Any fault in the
+   * credentials returns LOGIN_FAILED.
    */
   login: {
     path: "/auth.v1.AuthService/Login" as const,
@@ -2042,7 +2042,7 @@ export const AuthServiceService = {
     responseSerialize: (value: LoginResponse): Buffer => Buffer.from(LoginResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): LoginResponse => LoginResponse.decode(value),
   },
-  /** Trades a refresh token, once, for a new access token and a new refresh token. */
+  /** Exchanges a refresh token, once, for a new access token and a new refresh token. */
   refresh: {
     path: "/auth.v1.AuthService/Refresh" as const,
     requestStream: false as const,
@@ -2064,7 +2064,7 @@ export const AuthServiceService = {
   },
   /**
    * Changes the caller's password. Every token and every session of the user
-   * ends, this one too: log in again with the new password.
+   * ends, including this one: log in again with the new password.
    */
   changePassword: {
     path: "/auth.v1.AuthService/ChangePassword" as const,
@@ -2109,7 +2109,7 @@ export const AuthServiceService = {
     responseSerialize: (value: GetKeysResponse): Buffer => Buffer.from(GetKeysResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetKeysResponse => GetKeysResponse.decode(value),
   },
-  /** Issues an access token to a service that proves which client it is. */
+  /** Issues an access token to a client that authenticates itself (RFC 7523). */
   issueServiceToken: {
     path: "/auth.v1.AuthService/IssueServiceToken" as const,
     requestStream: false as const,
@@ -2122,8 +2122,8 @@ export const AuthServiceService = {
     responseDeserialize: (value: Buffer): IssueServiceTokenResponse => IssueServiceTokenResponse.decode(value),
   },
   /**
-   * Trades a user's token, sent to the calling service, for a narrower one with
-   * which the service acts for that user elsewhere (RFC 8693).
+   * Exchanges a user's token, sent to the calling service, for a narrower one with
+   * which the service acts for that user at another service (RFC 8693).
    */
   exchangeToken: {
     path: "/auth.v1.AuthService/ExchangeToken" as const,
@@ -2135,7 +2135,7 @@ export const AuthServiceService = {
       Buffer.from(ExchangeTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExchangeTokenResponse => ExchangeTokenResponse.decode(value),
   },
-  /** Tells whether a token is good at this moment, and what it says (RFC 7662). */
+  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
   introspect: {
     path: "/auth.v1.AuthService/Introspect" as const,
     requestStream: false as const,
@@ -2149,17 +2149,17 @@ export const AuthServiceService = {
 
 export interface AuthServiceServer extends UntypedServiceImplementation {
   /**
-   * Logs a user in with a password and opens a session. Whatever is wrong with
-   * the credentials, the answer is LOGIN_FAILED.
+   * Logs a user in with a password and opens a session. Any fault in the
+   * credentials returns LOGIN_FAILED.
    */
   login: handleUnaryCall<LoginRequest, LoginResponse>;
-  /** Trades a refresh token, once, for a new access token and a new refresh token. */
+  /** Exchanges a refresh token, once, for a new access token and a new refresh token. */
   refresh: handleUnaryCall<RefreshRequest, RefreshResponse>;
   /** Ends the caller's session and revokes its tokens everywhere. */
   logout: handleUnaryCall<LogoutRequest, LogoutResponse>;
   /**
    * Changes the caller's password. Every token and every session of the user
-   * ends, this one too: log in again with the new password.
+   * ends, including this one: log in again with the new password.
    */
   changePassword: handleUnaryCall<ChangePasswordRequest, ChangePasswordResponse>;
   /** Lists the caller's open sessions. */
@@ -2168,21 +2168,21 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
   revokeSession: handleUnaryCall<RevokeSessionRequest, RevokeSessionResponse>;
   /** Returns the public keys that verify this issuer's access tokens. */
   getKeys: handleUnaryCall<GetKeysRequest, GetKeysResponse>;
-  /** Issues an access token to a service that proves which client it is. */
+  /** Issues an access token to a client that authenticates itself (RFC 7523). */
   issueServiceToken: handleUnaryCall<IssueServiceTokenRequest, IssueServiceTokenResponse>;
   /**
-   * Trades a user's token, sent to the calling service, for a narrower one with
-   * which the service acts for that user elsewhere (RFC 8693).
+   * Exchanges a user's token, sent to the calling service, for a narrower one with
+   * which the service acts for that user at another service (RFC 8693).
    */
   exchangeToken: handleUnaryCall<ExchangeTokenRequest, ExchangeTokenResponse>;
-  /** Tells whether a token is good at this moment, and what it says (RFC 7662). */
+  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
   introspect: handleUnaryCall<IntrospectRequest, IntrospectResponse>;
 }
 
 export interface AuthServiceClient extends Client {
   /**
-   * Logs a user in with a password and opens a session. Whatever is wrong with
-   * the credentials, the answer is LOGIN_FAILED.
+   * Logs a user in with a password and opens a session. Any fault in the
+   * credentials returns LOGIN_FAILED.
    */
   login(
     request: LoginRequest,
@@ -2199,7 +2199,7 @@ export interface AuthServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: LoginResponse) => void,
   ): ClientUnaryCall;
-  /** Trades a refresh token, once, for a new access token and a new refresh token. */
+  /** Exchanges a refresh token, once, for a new access token and a new refresh token. */
   refresh(
     request: RefreshRequest,
     callback: (error: ServiceError | null, response: RefreshResponse) => void,
@@ -2233,7 +2233,7 @@ export interface AuthServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Changes the caller's password. Every token and every session of the user
-   * ends, this one too: log in again with the new password.
+   * ends, including this one: log in again with the new password.
    */
   changePassword(
     request: ChangePasswordRequest,
@@ -2298,7 +2298,7 @@ export interface AuthServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetKeysResponse) => void,
   ): ClientUnaryCall;
-  /** Issues an access token to a service that proves which client it is. */
+  /** Issues an access token to a client that authenticates itself (RFC 7523). */
   issueServiceToken(
     request: IssueServiceTokenRequest,
     callback: (error: ServiceError | null, response: IssueServiceTokenResponse) => void,
@@ -2315,8 +2315,8 @@ export interface AuthServiceClient extends Client {
     callback: (error: ServiceError | null, response: IssueServiceTokenResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Trades a user's token, sent to the calling service, for a narrower one with
-   * which the service acts for that user elsewhere (RFC 8693).
+   * Exchanges a user's token, sent to the calling service, for a narrower one with
+   * which the service acts for that user at another service (RFC 8693).
    */
   exchangeToken(
     request: ExchangeTokenRequest,
@@ -2333,7 +2333,7 @@ export interface AuthServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ExchangeTokenResponse) => void,
   ): ClientUnaryCall;
-  /** Tells whether a token is good at this moment, and what it says (RFC 7662). */
+  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
   introspect(
     request: IntrospectRequest,
     callback: (error: ServiceError | null, response: IntrospectResponse) => void,

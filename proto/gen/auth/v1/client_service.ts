@@ -25,17 +25,17 @@ export const protobufPackage = "auth.v1";
 
 export const protobufFileName = "auth/v1/client_service.proto";
 
-/** The clients: services that get tokens of their own, or act for users. */
+/** The clients: services that request tokens of their own, or act for users. */
 
-/** How a client proves who it is. */
+/** How a client authenticates itself. */
 export const ClientAuthentication = {
-  /** CLIENT_AUTHENTICATION_UNSPECIFIED - Not told. */
+  /** CLIENT_AUTHENTICATION_UNSPECIFIED - Not specified; never sent. */
   CLIENT_AUTHENTICATION_UNSPECIFIED: 0,
-  /** CLIENT_AUTHENTICATION_NONE - It cannot: it stands for users who log in, and gets no token of its own. */
+  /** CLIENT_AUTHENTICATION_NONE - It does not: it stands for users who log in, and gets no token of its own. */
   CLIENT_AUTHENTICATION_NONE: 1,
-  /** CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT - By assertions that it signs with its private key (RFC 7523). */
+  /** CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT - With assertions signed by its private key (RFC 7523). */
   CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT: 2,
-  /** CLIENT_AUTHENTICATION_SECRET - By a secret. */
+  /** CLIENT_AUTHENTICATION_SECRET - With a secret. */
   CLIENT_AUTHENTICATION_SECRET: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -89,7 +89,7 @@ export function clientAuthenticationToJSON(object: ClientAuthentication): string
 
 /** Whether a client may get tokens. */
 export const ClientState = {
-  /** CLIENT_STATE_UNSPECIFIED - Not told. */
+  /** CLIENT_STATE_UNSPECIFIED - Not specified; never sent. */
   CLIENT_STATE_UNSPECIFIED: 0,
   /** CLIENT_STATE_ACTIVE - The client may get tokens. */
   CLIENT_STATE_ACTIVE: 1,
@@ -146,15 +146,15 @@ export interface RegisteredClient {
    * which it acts for users.
    */
   clientId: string;
-  /** How it proves who it is. */
+  /** How it authenticates itself. */
   authentication: ClientAuthentication;
   /** The public key that verifies its assertions, PEM; empty without one. */
   publicKeyPem: string;
-  /** The services that its own tokens may be for. */
+  /** The audiences that its own tokens may have. */
   audiences: string[];
   /** The scopes that its own tokens may have. */
   scopes: string[];
-  /** The services that it may call for users. */
+  /** The audiences for which it may exchange users' tokens. */
   exchangeAudiences: string[];
   /**
    * The scopes that it may have when it acts for users; those that the user's
@@ -168,8 +168,8 @@ export interface RegisteredClient {
     | Date
     | undefined;
   /**
-   * The tokens that it gets are bound to the certificate that it shows (RFC 8705);
-   * without one it gets none.
+   * Its tokens are bound to the client certificate that it presents (RFC 8705);
+   * without a certificate it gets no token.
    */
   certificateBound: boolean;
 }
@@ -178,10 +178,10 @@ export interface RegisteredClient {
 export interface CreateClientRequest {
   /**
    * Its identifier: 1 to 64 lower-case letters, digits, dots, underscores and
-   * hyphens, and not in the form of a UUID, which users have.
+   * hyphens. A UUID is refused, because users have UUIDs.
    */
   clientId: string;
-  /** How it will prove who it is. */
+  /** How it will authenticate itself. */
   credential:
     | //
     /** A public key in PEM: Ed25519, P-256, or RSA of at least 2048 bits. */
@@ -190,22 +190,22 @@ export interface CreateClientRequest {
     /** A secret of 32 to 256 characters. Only a hash of it is kept. */
     { $case: "clientSecret"; value: string }
     | undefined;
-  /** The services that its own tokens may be for. */
+  /** The audiences that its own tokens may have. */
   audiences: string[];
   /** The scopes that its own tokens may have. */
   scopes: string[];
-  /** The services that it may call for users. */
+  /** The audiences for which it may exchange users' tokens. */
   exchangeAudiences: string[];
   /**
    * The scopes that it may have when it acts for users; those that the user's
    * token has when empty.
    */
   exchangeScopes: string[];
-  /** A UUID made by the caller; a retry with the same one is the same request. */
+  /** A UUID chosen by the caller; a retry with the same one is the same request. */
   requestId: string;
   /**
-   * Bind the tokens that it gets to the certificate that it shows (RFC 8705), and
-   * give it none without one.
+   * Binds its tokens to the client certificate that it presents (RFC 8705); without
+   * a certificate it gets no token.
    */
   certificateBound: boolean;
 }
@@ -236,11 +236,11 @@ export interface ListClientsResponse {
 export interface DisableClientRequest {
   /** The client's identifier. */
   clientId: string;
-  /** Why, for the log and the audit record; at most 200 characters. */
+  /** Reason, for the log and the audit record; at most 200 characters. */
   reason: string;
   /**
-   * A UUID made by the caller; a retry with the same one is the same request, so
-   * that it cannot undo what somebody else did since. May be empty.
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
    */
   requestId: string;
 }
@@ -253,7 +253,7 @@ export interface DisableClientResponse {
     | undefined;
   /** Position of the revocation in the log. */
   sequence: bigint;
-  /** From this moment on no instance admits a token of before. */
+  /** From this moment on no instance admits an older token. */
   enforcedEverywhereBy: Date | undefined;
 }
 
@@ -262,8 +262,8 @@ export interface EnableClientRequest {
   /** The client's identifier. */
   clientId: string;
   /**
-   * A UUID made by the caller; a retry with the same one is the same request, so
-   * that it cannot undo what somebody else did since. May be empty.
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
    */
   requestId: string;
 }
@@ -1431,8 +1431,8 @@ export const ClientServiceService = {
     responseDeserialize: (value: Buffer): ListClientsResponse => ListClientsResponse.decode(value),
   },
   /**
-   * Keeps a client from getting tokens, and ends every token in whose chain it
-   * takes part.
+   * Disables a client: it gets no more tokens, and every token whose chain
+   * includes it is revoked.
    */
   disableClient: {
     path: "/auth.v1.ClientService/DisableClient" as const,
@@ -1444,7 +1444,7 @@ export const ClientServiceService = {
       Buffer.from(DisableClientResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DisableClientResponse => DisableClientResponse.decode(value),
   },
-  /** Lets a disabled client get tokens again. What was ended stays ended. */
+  /** Enables a disabled client. Revoked tokens stay revoked. */
   enableClient: {
     path: "/auth.v1.ClientService/EnableClient" as const,
     requestStream: false as const,
@@ -1463,11 +1463,11 @@ export interface ClientServiceServer extends UntypedServiceImplementation {
   /** Lists the clients by id. */
   listClients: handleUnaryCall<ListClientsRequest, ListClientsResponse>;
   /**
-   * Keeps a client from getting tokens, and ends every token in whose chain it
-   * takes part.
+   * Disables a client: it gets no more tokens, and every token whose chain
+   * includes it is revoked.
    */
   disableClient: handleUnaryCall<DisableClientRequest, DisableClientResponse>;
-  /** Lets a disabled client get tokens again. What was ended stays ended. */
+  /** Enables a disabled client. Revoked tokens stay revoked. */
   enableClient: handleUnaryCall<EnableClientRequest, EnableClientResponse>;
 }
 
@@ -1505,8 +1505,8 @@ export interface ClientServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListClientsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Keeps a client from getting tokens, and ends every token in whose chain it
-   * takes part.
+   * Disables a client: it gets no more tokens, and every token whose chain
+   * includes it is revoked.
    */
   disableClient(
     request: DisableClientRequest,
@@ -1523,7 +1523,7 @@ export interface ClientServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DisableClientResponse) => void,
   ): ClientUnaryCall;
-  /** Lets a disabled client get tokens again. What was ended stays ended. */
+  /** Enables a disabled client. Revoked tokens stay revoked. */
   enableClient(
     request: EnableClientRequest,
     callback: (error: ServiceError | null, response: EnableClientResponse) => void,

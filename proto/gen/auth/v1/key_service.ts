@@ -25,11 +25,11 @@ export const protobufPackage = "auth.v1";
 
 export const protobufFileName = "auth/v1/key_service.proto";
 
-/** The keys with which tokens and broadcasts are signed. */
+/** The keys that sign tokens and broadcasts. */
 
 /** What a key signs. */
 export const KeyPurpose = {
-  /** KEY_PURPOSE_UNSPECIFIED - Not told; RotateKey takes it for TOKEN. */
+  /** KEY_PURPOSE_UNSPECIFIED - Not specified; RotateKey reads it as TOKEN. */
   KEY_PURPOSE_UNSPECIFIED: 0,
   /** KEY_PURPOSE_TOKEN - Access tokens. */
   KEY_PURPOSE_TOKEN: 1,
@@ -79,17 +79,17 @@ export function keyPurposeToJSON(object: KeyPurpose): string {
   }
 }
 
-/** Where a key is in its life. */
+/** State in a key's life cycle. */
 export const KeyState = {
   /** KEY_STATE_UNSPECIFIED - Not a state; never sent. */
   KEY_STATE_UNSPECIFIED: 0,
-  /** KEY_STATE_NEXT - It is published and does not sign yet. */
+  /** KEY_STATE_NEXT - Published, not signing yet. */
   KEY_STATE_NEXT: 1,
-  /** KEY_STATE_SIGNING - It signs. */
+  /** KEY_STATE_SIGNING - Signing. */
   KEY_STATE_SIGNING: 2,
-  /** KEY_STATE_VERIFY_ONLY - It signs no more, and still verifies what it has signed. */
+  /** KEY_STATE_VERIFY_ONLY - No longer signing; it verifies the tokens that it signed. */
   KEY_STATE_VERIFY_ONLY: 3,
-  /** KEY_STATE_RETIRED - It is published no more, and its private half has been erased. */
+  /** KEY_STATE_RETIRED - No longer published; its private key has been erased. */
   KEY_STATE_RETIRED: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -147,7 +147,7 @@ export function keyStateToJSON(object: KeyState): string {
   }
 }
 
-/** A signing key, without its private half. */
+/** A signing key, without its private key. */
 export interface Key {
   /** Names the key in the headers of what it signs. */
   kid: string;
@@ -155,13 +155,13 @@ export interface Key {
   algorithm: string;
   /** What it signs. */
   purpose: KeyPurpose;
-  /** Where it is in its life. */
+  /** State in its life cycle. */
   state: KeyState;
-  /** When it was made. */
+  /** When it was created. */
   createTime:
     | Date
     | undefined;
-  /** From when on everybody who asks for the keys has been told of it. */
+  /** When it was first published. */
   publishTime:
     | Date
     | undefined;
@@ -169,11 +169,11 @@ export interface Key {
   signTime:
     | Date
     | undefined;
-  /** When it ceased to sign. */
+  /** When it stopped signing. */
   stopTime:
     | Date
     | undefined;
-  /** When it was taken out of publication. */
+  /** When it was withdrawn from publication. */
   retireTime: Date | undefined;
 }
 
@@ -193,15 +193,15 @@ export interface ListKeysResponse {
   nextPageToken: string;
 }
 
-/** Asks to let the next key sign. */
+/** Request of RotateKey. */
 export interface RotateKeyRequest {
-  /** Which key to rotate; that of access tokens when not told. */
+  /** Which key to rotate; the key of access tokens when not specified. */
   purpose: KeyPurpose;
   /** The key that signs now may have leaked: revoke it at once. */
   emergency: boolean;
-  /** Why, for the log and the audit record; at most 200 characters. */
+  /** Reason, for the log and the audit record; at most 200 characters. */
   reason: string;
-  /** A UUID made by the caller; a retry with the same one is the same request. */
+  /** A UUID chosen by the caller; a retry with the same one is the same request. */
   requestId: string;
 }
 
@@ -218,8 +218,8 @@ export interface RotateKeyResponse {
   /** In an emergency, the position of the revocation in the log; else 0. */
   sequence: bigint;
   /**
-   * In an emergency: from this moment on no instance admits what the former key
-   * has signed, whatever fails.
+   * In an emergency: from this moment on no instance admits a token that the
+   * former key signed, whatever fails.
    */
   enforcedEverywhereBy: Date | undefined;
 }
@@ -893,7 +893,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
 /** Shows the signing keys and changes the one that signs. */
 export type KeyServiceService = typeof KeyServiceService;
 export const KeyServiceService = {
-  /** Lists the keys, those that are retired too, the newest first. */
+  /** Lists the keys, retired ones included, newest first. */
   listKeys: {
     path: "/auth.v1.KeyService/ListKeys" as const,
     requestStream: false as const,
@@ -904,11 +904,12 @@ export const KeyServiceService = {
     responseDeserialize: (value: Buffer): ListKeysResponse => ListKeysResponse.decode(value),
   },
   /**
-   * Lets the next key sign, and makes another next one. By routine the former key
-   * still verifies what it has signed; the call is refused with RATE_LIMITED until
-   * every instance can know the next key. In an emergency the next key signs at
-   * once, and the former one is revoked in the same transaction: all tokens that
-   * it has signed die, the caller's own perhaps among them.
+   * Promotes the next key to signing, and creates another next key. In a routine
+   * rotation the former key still verifies the tokens that it signed; the call
+   * fails with RATE_LIMITED until every instance can know the next key. In an
+   * emergency rotation the next key signs at once, and the former key is revoked
+   * in the same transaction: all tokens that it signed are revoked, possibly the
+   * caller's own.
    */
   rotateKey: {
     path: "/auth.v1.KeyService/RotateKey" as const,
@@ -922,20 +923,21 @@ export const KeyServiceService = {
 } as const;
 
 export interface KeyServiceServer extends UntypedServiceImplementation {
-  /** Lists the keys, those that are retired too, the newest first. */
+  /** Lists the keys, retired ones included, newest first. */
   listKeys: handleUnaryCall<ListKeysRequest, ListKeysResponse>;
   /**
-   * Lets the next key sign, and makes another next one. By routine the former key
-   * still verifies what it has signed; the call is refused with RATE_LIMITED until
-   * every instance can know the next key. In an emergency the next key signs at
-   * once, and the former one is revoked in the same transaction: all tokens that
-   * it has signed die, the caller's own perhaps among them.
+   * Promotes the next key to signing, and creates another next key. In a routine
+   * rotation the former key still verifies the tokens that it signed; the call
+   * fails with RATE_LIMITED until every instance can know the next key. In an
+   * emergency rotation the next key signs at once, and the former key is revoked
+   * in the same transaction: all tokens that it signed are revoked, possibly the
+   * caller's own.
    */
   rotateKey: handleUnaryCall<RotateKeyRequest, RotateKeyResponse>;
 }
 
 export interface KeyServiceClient extends Client {
-  /** Lists the keys, those that are retired too, the newest first. */
+  /** Lists the keys, retired ones included, newest first. */
   listKeys(
     request: ListKeysRequest,
     callback: (error: ServiceError | null, response: ListKeysResponse) => void,
@@ -952,11 +954,12 @@ export interface KeyServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListKeysResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lets the next key sign, and makes another next one. By routine the former key
-   * still verifies what it has signed; the call is refused with RATE_LIMITED until
-   * every instance can know the next key. In an emergency the next key signs at
-   * once, and the former one is revoked in the same transaction: all tokens that
-   * it has signed die, the caller's own perhaps among them.
+   * Promotes the next key to signing, and creates another next key. In a routine
+   * rotation the former key still verifies the tokens that it signed; the call
+   * fails with RATE_LIMITED until every instance can know the next key. In an
+   * emergency rotation the next key signs at once, and the former key is revoked
+   * in the same transaction: all tokens that it signed are revoked, possibly the
+   * caller's own.
    */
   rotateKey(
     request: RotateKeyRequest,

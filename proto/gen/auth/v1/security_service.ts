@@ -27,22 +27,22 @@ export const protobufPackage = "auth.v1";
 
 export const protobufFileName = "auth/v1/security_service.proto";
 
-/** The record of security events, and the review of how the system is set up. */
+/** The record of security events, and the review of the system's settings. */
 
 /** What happened. Where OpenID CAEP or RISC has an event, it has the same name. */
 export const SecurityEventType = {
   /** SECURITY_EVENT_TYPE_UNSPECIFIED - Not a type; never sent. */
   SECURITY_EVENT_TYPE_UNSPECIFIED: 0,
-  /** SECURITY_EVENT_TYPE_SESSION_ESTABLISHED - CAEP: somebody has logged in. */
+  /** SECURITY_EVENT_TYPE_SESSION_ESTABLISHED - CAEP: a user logged in. */
   SECURITY_EVENT_TYPE_SESSION_ESTABLISHED: 1,
   /**
-   * SECURITY_EVENT_TYPE_SESSION_REVOKED - CAEP: a session has ended before its time; without a session in the subject,
+   * SECURITY_EVENT_TYPE_SESSION_REVOKED - CAEP: a session was ended early; without a session in the subject,
    * all sessions and tokens of the user.
    */
   SECURITY_EVENT_TYPE_SESSION_REVOKED: 2,
   /** SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE - CAEP: a password was changed. */
   SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE: 3,
-  /** SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE - CAEP: what tokens say of a user has changed, its roles. */
+  /** SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE - CAEP: the claims of a user's tokens have changed: the roles. */
   SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE: 4,
   /** SECURITY_EVENT_TYPE_ACCOUNT_DISABLED - RISC: a user may no longer log in. */
   SECURITY_EVENT_TYPE_ACCOUNT_DISABLED: 5,
@@ -52,24 +52,21 @@ export const SecurityEventType = {
   SECURITY_EVENT_TYPE_ACCOUNT_CREATED: 7,
   /** SECURITY_EVENT_TYPE_LOGIN_FAILED - A login, or a change of password, was refused because the password was wrong. */
   SECURITY_EVENT_TYPE_LOGIN_FAILED: 8,
-  /** SECURITY_EVENT_TYPE_LOGIN_LIMITED - A login was refused because there had been too many; recorded once a minute. */
+  /** SECURITY_EVENT_TYPE_LOGIN_LIMITED - A login was refused by a rate limit; recorded once a minute. */
   SECURITY_EVENT_TYPE_LOGIN_LIMITED: 9,
-  /** SECURITY_EVENT_TYPE_TOKEN_REFRESHED - A refresh token was used up for its successor. */
+  /** SECURITY_EVENT_TYPE_TOKEN_REFRESHED - A refresh token was exchanged for its successor. */
   SECURITY_EVENT_TYPE_TOKEN_REFRESHED: 10,
-  /**
-   * SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED - A refresh token came again after its successor was given out; its session
-   * has ended.
-   */
+  /** SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED - A used refresh token was presented again; its session has ended. */
   SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED: 11,
   /** SECURITY_EVENT_TYPE_TOKEN_REVOKED - A single token was revoked. */
   SECURITY_EVENT_TYPE_TOKEN_REVOKED: 12,
-  /** SECURITY_EVENT_TYPE_CLIENT_REVOKED - All tokens in whose chain a client takes part were revoked. */
+  /** SECURITY_EVENT_TYPE_CLIENT_REVOKED - All tokens whose chain includes a client were revoked. */
   SECURITY_EVENT_TYPE_CLIENT_REVOKED: 13,
-  /** SECURITY_EVENT_TYPE_KEY_REVOKED - All tokens that a key has signed were revoked. */
+  /** SECURITY_EVENT_TYPE_KEY_REVOKED - All tokens that a key signed were revoked. */
   SECURITY_EVENT_TYPE_KEY_REVOKED: 14,
-  /** SECURITY_EVENT_TYPE_KEY_ROTATED - Another key signs. */
+  /** SECURITY_EVENT_TYPE_KEY_ROTATED - The signing key has changed. */
   SECURITY_EVENT_TYPE_KEY_ROTATED: 15,
-  /** SECURITY_EVENT_TYPE_EPOCH_OPENED - The revocation log was begun anew. */
+  /** SECURITY_EVENT_TYPE_EPOCH_OPENED - A new epoch of the revocation log was opened. */
   SECURITY_EVENT_TYPE_EPOCH_OPENED: 16,
   /** SECURITY_EVENT_TYPE_LOG_CHANGED - An instance has seen revocations that the database does not have. */
   SECURITY_EVENT_TYPE_LOG_CHANGED: 17,
@@ -77,15 +74,15 @@ export const SecurityEventType = {
   SECURITY_EVENT_TYPE_CLIENT_CREATED: 18,
   /** SECURITY_EVENT_TYPE_CLIENT_DISABLED - A client may no longer get tokens. */
   SECURITY_EVENT_TYPE_CLIENT_DISABLED: 19,
-  /** SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED - A client could not prove who it is. */
+  /** SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED - A client failed to authenticate itself. */
   SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED: 20,
   /** SECURITY_EVENT_TYPE_CALLS_REFUSED - Calls were refused: how many, at one instance, within an interval, for one reason. */
   SECURITY_EVENT_TYPE_CALLS_REFUSED: 21,
-  /** SECURITY_EVENT_TYPE_BROADCASTS_FORGED - Messages on the broker pretended to be the issuer's. */
+  /** SECURITY_EVENT_TYPE_BROADCASTS_FORGED - Messages on the broker were not signed by the issuer. */
   SECURITY_EVENT_TYPE_BROADCASTS_FORGED: 22,
   /** SECURITY_EVENT_TYPE_EVENTS_LOST - Events could not be recorded: how many. */
   SECURITY_EVENT_TYPE_EVENTS_LOST: 23,
-  /** SECURITY_EVENT_TYPE_ANOMALY_DETECTED - A rule has found something unusual: `details` has the rule and the evidence. */
+  /** SECURITY_EVENT_TYPE_ANOMALY_DETECTED - An anomaly rule fired: `details` has the rule and the evidence. */
   SECURITY_EVENT_TYPE_ANOMALY_DETECTED: 24,
   /** SECURITY_EVENT_TYPE_CLIENT_ENABLED - A client may get tokens again. */
   SECURITY_EVENT_TYPE_CLIENT_ENABLED: 25,
@@ -279,7 +276,7 @@ export function securityEventTypeToJSON(object: SecurityEventType): string {
 export const FindingGrade = {
   /** FINDING_GRADE_UNSPECIFIED - Not a grade; never sent. */
   FINDING_GRADE_UNSPECIFIED: 0,
-  /** FINDING_GRADE_NOTE - True, and worth knowing; nothing has to be done. */
+  /** FINDING_GRADE_NOTE - Informational; no action needed. */
   FINDING_GRADE_NOTE: 1,
   /** FINDING_GRADE_WEAK - Weaker than it should be. */
   FINDING_GRADE_WEAK: 2,
@@ -335,7 +332,7 @@ export function findingGradeToJSON(object: FindingGrade): string {
   }
 }
 
-/** Whom or what an event is about. What does not apply is empty. */
+/** What an event is about. Fields that do not apply are empty. */
 export interface SecuritySubject {
   /** A user (`sub`). */
   userId: string;
@@ -347,11 +344,11 @@ export interface SecuritySubject {
   tokenId: string;
   /** A signing key (`kid`). */
   keyId: string;
-  /** A keyed hash of a name that nobody has. Equal names have equal hashes. */
+  /** A keyed hash of a name that no user has. Equal names have equal hashes. */
   nameHash: string;
   /** A network: an IPv4 address, or the /64 of an IPv6 one. */
   network: string;
-  /** The issuer, when it is another one. */
+  /** The issuer, when it is not this one. */
   issuer: string;
   /** A service, by its audience. */
   service: string;
@@ -369,19 +366,19 @@ export interface SecurityEvent {
   eventTime:
     | Date
     | undefined;
-  /** Whom or what it is about. */
+  /** What it is about. */
   subject:
     | SecuritySubject
     | undefined;
-  /** Who did it: the subject of a caller, or the name of a part of auth. */
+  /** The actor: a caller's subject, or the name of a part of auth. */
   actor: string;
-  /** Why: what the actor said, or the reason of a refusal. */
+  /** Reason: as stated by the actor, or the reason of a refusal. */
   reason: string;
-  /** Where the call came from; empty when there was none. */
+  /** Network that the call came from; empty when there was no call. */
   network: string;
-  /** The service that tells of it. What others than auth tell is what they claim. */
+  /** The service that reported it. Reports of services other than auth are claims. */
   source: string;
-  /** Facts that only events of this type have, by name. */
+  /** Facts of this type of event, by name. */
   details: { [key: string]: string };
 }
 
@@ -390,7 +387,7 @@ export interface SecurityEvent_DetailsEntry {
   value: string;
 }
 
-/** Which events are meant; what is not set means all. */
+/** Selects events; a field that is not set selects all. */
 export interface SecurityEventFilter {
   /** Of one of these types. */
   types: SecurityEventType[];
@@ -425,13 +422,13 @@ export interface ListSecurityEventsResponse {
   nextPageToken: string;
 }
 
-/** Asks to be told of events. */
+/** Request of WatchSecurityEvents. */
 export interface WatchSecurityEventsRequest {
-  /** Which events; its times are not looked at. */
+  /** Selects events; its times are ignored. */
   filter:
     | SecurityEventFilter
     | undefined;
-  /** Of the last event received; empty to begin now. */
+  /** The `resume_token` of the last event received; empty to begin now. */
   resumeToken: string;
 }
 
@@ -449,7 +446,7 @@ export interface WatchSecurityEventsResponse {
 export interface ReviewSecurityRequest {
 }
 
-/** One thing that is weak, or worth knowing. */
+/** One finding of the review. */
 export interface Finding {
   /** A stable name, such as `PLAINTEXT_LISTENER`. */
   reason: string;
@@ -463,15 +460,15 @@ export interface Finding {
   remedy: string;
 }
 
-/** What the review has found. */
+/** Response of ReviewSecurity. */
 export interface ReviewSecurityResponse {
-  /** What was found, the gravest first; bounded by what there is to look at. */
+  /** The findings, most severe first. */
   findings: Finding[];
-  /** When it was looked at. */
+  /** When the review ran. */
   reviewTime:
     | Date
     | undefined;
-  /** The things that were looked at, whether anything was found or not. */
+  /** What was checked, with or without a finding. */
   lookedAt: string[];
 }
 
@@ -1874,7 +1871,7 @@ export const ReviewSecurityResponse: MessageFns<ReviewSecurityResponse> = {
   },
 };
 
-/** Shows what has happened, and what is weak. */
+/** Shows security events and weak settings. */
 export type SecurityServiceService = typeof SecurityServiceService;
 export const SecurityServiceService = {
   /** Lists security events, the newest first. */
@@ -1891,8 +1888,8 @@ export const SecurityServiceService = {
   },
   /**
    * Streams security events as they are recorded, each once and in order. With
-   * the `resume_token` of an event it goes on right after that one, on any
-   * replica; without, it begins with what is recorded from now on.
+   * the `resume_token` of an event it continues after that event, on any replica;
+   * without one it begins with the next event.
    */
   watchSecurityEvents: {
     path: "/auth.v1.SecurityService/WatchSecurityEvents" as const,
@@ -1906,8 +1903,8 @@ export const SecurityServiceService = {
     responseDeserialize: (value: Buffer): WatchSecurityEventsResponse => WatchSecurityEventsResponse.decode(value),
   },
   /**
-   * Looks at algorithms, keys, lifetimes, listeners, clocks, instances and
-   * passwords as they are now, and names what is weak.
+   * Checks algorithms, keys, lifetimes, listeners, clocks, instances and passwords
+   * as they are now, and reports weak ones.
    */
   reviewSecurity: {
     path: "/auth.v1.SecurityService/ReviewSecurity" as const,
@@ -1927,13 +1924,13 @@ export interface SecurityServiceServer extends UntypedServiceImplementation {
   listSecurityEvents: handleUnaryCall<ListSecurityEventsRequest, ListSecurityEventsResponse>;
   /**
    * Streams security events as they are recorded, each once and in order. With
-   * the `resume_token` of an event it goes on right after that one, on any
-   * replica; without, it begins with what is recorded from now on.
+   * the `resume_token` of an event it continues after that event, on any replica;
+   * without one it begins with the next event.
    */
   watchSecurityEvents: handleServerStreamingCall<WatchSecurityEventsRequest, WatchSecurityEventsResponse>;
   /**
-   * Looks at algorithms, keys, lifetimes, listeners, clocks, instances and
-   * passwords as they are now, and names what is weak.
+   * Checks algorithms, keys, lifetimes, listeners, clocks, instances and passwords
+   * as they are now, and reports weak ones.
    */
   reviewSecurity: handleUnaryCall<ReviewSecurityRequest, ReviewSecurityResponse>;
 }
@@ -1957,8 +1954,8 @@ export interface SecurityServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Streams security events as they are recorded, each once and in order. With
-   * the `resume_token` of an event it goes on right after that one, on any
-   * replica; without, it begins with what is recorded from now on.
+   * the `resume_token` of an event it continues after that event, on any replica;
+   * without one it begins with the next event.
    */
   watchSecurityEvents(
     request: WatchSecurityEventsRequest,
@@ -1970,8 +1967,8 @@ export interface SecurityServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<WatchSecurityEventsResponse>;
   /**
-   * Looks at algorithms, keys, lifetimes, listeners, clocks, instances and
-   * passwords as they are now, and names what is weak.
+   * Checks algorithms, keys, lifetimes, listeners, clocks, instances and passwords
+   * as they are now, and reports weak ones.
    */
   reviewSecurity(
     request: ReviewSecurityRequest,

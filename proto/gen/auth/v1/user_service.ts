@@ -30,7 +30,7 @@ export const protobufFileName = "auth/v1/user_service.proto";
 
 /** Whether a user may log in. */
 export const UserState = {
-  /** USER_STATE_UNSPECIFIED - Not told. */
+  /** USER_STATE_UNSPECIFIED - Not specified; never sent. */
   USER_STATE_UNSPECIFIED: 0,
   /** USER_STATE_ACTIVE - The user may log in. */
   USER_STATE_ACTIVE: 1,
@@ -80,7 +80,7 @@ export function userStateToJSON(object: UserState): string {
   }
 }
 
-/** Somebody who can log in. */
+/** A user account. */
 export interface User {
   /** Identifier, a UUID; the `sub` of the user's tokens. */
   userId: string;
@@ -107,7 +107,7 @@ export interface CreateUserRequest {
   password: string;
   /** The user's roles. */
   roles: string[];
-  /** A UUID made by the caller; a retry with the same one is the same request. */
+  /** A UUID chosen by the caller; a retry with the same one is the same request. */
   requestId: string;
 }
 
@@ -149,11 +149,11 @@ export interface ListUsersResponse {
 export interface SetUserRolesRequest {
   /** The user's identifier. */
   userId: string;
-  /** All the roles the user shall have. */
+  /** The complete list of the user's new roles. */
   roles: string[];
   /**
-   * A UUID made by the caller; a retry with the same one is the same request, so
-   * that it cannot undo what somebody else did since. May be empty.
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
    */
   requestId: string;
 }
@@ -166,7 +166,7 @@ export interface SetUserRolesResponse {
     | undefined;
   /** Position of the revocation in the log. */
   sequence: bigint;
-  /** From this moment on no instance admits a token of before. */
+  /** From this moment on no instance admits an older token. */
   enforcedEverywhereBy: Date | undefined;
 }
 
@@ -175,8 +175,8 @@ export interface DisableUserRequest {
   /** The user's identifier. */
   userId: string;
   /**
-   * A UUID made by the caller; a retry with the same one is the same request, so
-   * that it cannot undo what somebody else did since. May be empty.
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
    */
   requestId: string;
 }
@@ -189,7 +189,7 @@ export interface DisableUserResponse {
     | undefined;
   /** Position of the revocation in the log. */
   sequence: bigint;
-  /** From this moment on no instance admits a token of before. */
+  /** From this moment on no instance admits an older token. */
   enforcedEverywhereBy: Date | undefined;
 }
 
@@ -198,8 +198,8 @@ export interface EnableUserRequest {
   /** The user's identifier. */
   userId: string;
   /**
-   * A UUID made by the caller; a retry with the same one is the same request, so
-   * that it cannot undo what somebody else did since. May be empty.
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
    */
   requestId: string;
 }
@@ -1693,9 +1693,9 @@ export const UserServiceService = {
     responseDeserialize: (value: Buffer): ListUsersResponse => ListUsersResponse.decode(value),
   },
   /**
-   * Gives a user these roles and no others. Every token of before ends; the
-   * user's sessions go on, and a refresh gets tokens with the new roles. What a
-   * session may do only shrinks: new scopes need a new login.
+   * Replaces a user's roles. Older tokens are revoked. Sessions stay open, and a
+   * refresh returns tokens with the new roles. A session never gains scopes: new
+   * scopes need a new login.
    */
   setUserRoles: {
     path: "/auth.v1.UserService/SetUserRoles" as const,
@@ -1707,7 +1707,7 @@ export const UserServiceService = {
       Buffer.from(SetUserRolesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetUserRolesResponse => SetUserRolesResponse.decode(value),
   },
-  /** Keeps a user from logging in, and ends every token and session of the user. */
+  /** Disables logins of a user, and ends every token and session of the user. */
   disableUser: {
     path: "/auth.v1.UserService/DisableUser" as const,
     requestStream: false as const,
@@ -1717,7 +1717,7 @@ export const UserServiceService = {
     responseSerialize: (value: DisableUserResponse): Buffer => Buffer.from(DisableUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DisableUserResponse => DisableUserResponse.decode(value),
   },
-  /** Lets a disabled user log in again. What was ended stays ended. */
+  /** Lets a disabled user log in again. Ended sessions stay ended. */
   enableUser: {
     path: "/auth.v1.UserService/EnableUser" as const,
     requestStream: false as const,
@@ -1749,14 +1749,14 @@ export interface UserServiceServer extends UntypedServiceImplementation {
   /** Lists the users by name. */
   listUsers: handleUnaryCall<ListUsersRequest, ListUsersResponse>;
   /**
-   * Gives a user these roles and no others. Every token of before ends; the
-   * user's sessions go on, and a refresh gets tokens with the new roles. What a
-   * session may do only shrinks: new scopes need a new login.
+   * Replaces a user's roles. Older tokens are revoked. Sessions stay open, and a
+   * refresh returns tokens with the new roles. A session never gains scopes: new
+   * scopes need a new login.
    */
   setUserRoles: handleUnaryCall<SetUserRolesRequest, SetUserRolesResponse>;
-  /** Keeps a user from logging in, and ends every token and session of the user. */
+  /** Disables logins of a user, and ends every token and session of the user. */
   disableUser: handleUnaryCall<DisableUserRequest, DisableUserResponse>;
-  /** Lets a disabled user log in again. What was ended stays ended. */
+  /** Lets a disabled user log in again. Ended sessions stay ended. */
   enableUser: handleUnaryCall<EnableUserRequest, EnableUserResponse>;
   /** Lists the open sessions of a user. */
   listUserSessions: handleUnaryCall<ListUserSessionsRequest, ListUserSessionsResponse>;
@@ -1812,9 +1812,9 @@ export interface UserServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListUsersResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Gives a user these roles and no others. Every token of before ends; the
-   * user's sessions go on, and a refresh gets tokens with the new roles. What a
-   * session may do only shrinks: new scopes need a new login.
+   * Replaces a user's roles. Older tokens are revoked. Sessions stay open, and a
+   * refresh returns tokens with the new roles. A session never gains scopes: new
+   * scopes need a new login.
    */
   setUserRoles(
     request: SetUserRolesRequest,
@@ -1831,7 +1831,7 @@ export interface UserServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetUserRolesResponse) => void,
   ): ClientUnaryCall;
-  /** Keeps a user from logging in, and ends every token and session of the user. */
+  /** Disables logins of a user, and ends every token and session of the user. */
   disableUser(
     request: DisableUserRequest,
     callback: (error: ServiceError | null, response: DisableUserResponse) => void,
@@ -1847,7 +1847,7 @@ export interface UserServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DisableUserResponse) => void,
   ): ClientUnaryCall;
-  /** Lets a disabled user log in again. What was ended stays ended. */
+  /** Lets a disabled user log in again. Ended sessions stay ended. */
   enableUser(
     request: EnableUserRequest,
     callback: (error: ServiceError | null, response: EnableUserResponse) => void,

@@ -29,9 +29,9 @@ export const protobufPackage = "inventory.v1";
 
 export const protobufFileName = "inventory/v1/inventory_service.proto";
 
-/** Items, how many there are, and who has reserved them. */
+/** Items, their stock, and reservations. */
 
-/** How far a reservation has come. */
+/** State of a reservation. */
 export const ReservationState = {
   /** RESERVATION_STATE_UNSPECIFIED - Not a state; never sent. */
   RESERVATION_STATE_UNSPECIFIED: 0,
@@ -41,7 +41,7 @@ export const ReservationState = {
   RESERVATION_STATE_COMMITTED: 2,
   /** RESERVATION_STATE_RELEASED - The units were given back. */
   RESERVATION_STATE_RELEASED: 3,
-  /** RESERVATION_STATE_EXPIRED - The reservation ran out and the units went back. */
+  /** RESERVATION_STATE_EXPIRED - The reservation expired and the units were returned. */
   RESERVATION_STATE_EXPIRED: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -105,7 +105,7 @@ export const StockChangeKind = {
   STOCK_CHANGE_KIND_UNSPECIFIED: 0,
   /** STOCK_CHANGE_KIND_CREATED - The item was created. */
   STOCK_CHANGE_KIND_CREATED: 1,
-  /** STOCK_CHANGE_KIND_ADJUSTED - Somebody changed the stock on hand, for a reason. */
+  /** STOCK_CHANGE_KIND_ADJUSTED - An operator changed the stock on hand, with a reason. */
   STOCK_CHANGE_KIND_ADJUSTED: 2,
   /** STOCK_CHANGE_KIND_RESERVED - Units were set aside. */
   STOCK_CHANGE_KIND_RESERVED: 3,
@@ -113,7 +113,7 @@ export const StockChangeKind = {
   STOCK_CHANGE_KIND_COMMITTED: 4,
   /** STOCK_CHANGE_KIND_RELEASED - Units were given back. */
   STOCK_CHANGE_KIND_RELEASED: 5,
-  /** STOCK_CHANGE_KIND_EXPIRED - Units went back because their reservation ran out. */
+  /** STOCK_CHANGE_KIND_EXPIRED - Units were returned because their reservation expired. */
   STOCK_CHANGE_KIND_EXPIRED: 6,
   UNRECOGNIZED: -1,
 } as const;
@@ -212,7 +212,7 @@ export interface OrderLine {
   quantity: bigint;
 }
 
-/** A number of units of one item, at the price of the moment of reservation. */
+/** A number of units of one item, at the price when they were reserved. */
 export interface ReservationLine {
   /** The item. */
   sku: string;
@@ -226,7 +226,7 @@ export interface ReservationLine {
 export interface Reservation {
   /** Identifier, a UUID. */
   reservationId: string;
-  /** How far it has come. */
+  /** Its state. */
   state: ReservationState;
   /** What is set aside. */
   lines: ReservationLine[];
@@ -234,7 +234,7 @@ export interface Reservation {
   createTime:
     | Date
     | undefined;
-  /** When it runs out unless it is committed or released before. */
+  /** When it expires, unless it is committed or released before. */
   expireTime: Date | undefined;
 }
 
@@ -373,7 +373,7 @@ export interface ReleaseReservationResponse {
   reservation: Reservation | undefined;
 }
 
-/** On whose word a service acts. */
+/** The authorisation on which a service acts. */
 export interface Authoriser {
   /** The user, to whom the reservation belongs. */
   userId: string;
@@ -385,13 +385,13 @@ export interface Authoriser {
   tokenId: string;
 }
 
-/** Asks to end a reservation on the recorded word of its owner. */
+/** Request of SettleReservation. */
 export interface SettleReservationRequest {
   /** The reservation. */
   reservationId: string;
-  /** What is to become of it: COMMITTED or RELEASED. */
+  /** The requested outcome: COMMITTED or RELEASED. */
   outcome: ReservationState;
-  /** On whose word. */
+  /** The authorisation. */
   authoriser:
     | Authoriser
     | undefined;
@@ -402,7 +402,7 @@ export interface SettleReservationRequest {
   requestId: string;
 }
 
-/** How the reservation has ended. */
+/** Response of SettleReservation. */
 export interface SettleReservationResponse {
   /** The reservation as it is now. */
   reservation: Reservation | undefined;
@@ -424,13 +424,13 @@ export interface StockChange {
   onHand: bigint;
   /** Units set aside right after it. */
   reserved: bigint;
-  /** Why, as whoever adjusted the stock has said. */
+  /** The reason that the operator gave. */
   reason: string;
-  /** The user or client on whose word it happened; empty when a reservation ran out. */
+  /** The user or client that caused it; empty when a reservation expired. */
   actorId: string;
   /** The service that acted for the actor; empty when none did. */
   actingClientId: string;
-  /** The token by whose word a service acted in its own name; empty otherwise. */
+  /** The token on whose authorisation a service acted in its own name; empty otherwise. */
   authorisingTokenId: string;
   /** The reservation it belongs to, if any. */
   reservationId: string;
@@ -474,11 +474,14 @@ export interface GetReservationResponse {
   reservation: Reservation | undefined;
 }
 
-/** Asks to be told of changes. */
+/** Request of WatchStock. */
 export interface WatchStockRequest {
   /** The items to watch; all when empty, 200 at most. */
   skus: string[];
-  /** Of the last message received: goes on after it, without the first picture. */
+  /**
+   * The `resume_token` of the last message received: the stream continues after it,
+   * without the current stock first.
+   */
   resumeToken: string;
 }
 
@@ -490,11 +493,11 @@ export interface WatchStockResponse {
   onHand: bigint;
   /** Units set aside. */
   reserved: bigint;
-  /** When it became so. */
+  /** When it changed. */
   changeTime:
     | Date
     | undefined;
-  /** Sent in a new request, it goes on after this message. */
+  /** Sent in a new request, the stream continues after this message. */
   resumeToken: string;
 }
 
@@ -3493,7 +3496,7 @@ export const WatchStockResponse: MessageFns<WatchStockResponse> = {
   },
 };
 
-/** Keeps the stock. */
+/** Manages the stock. */
 export type InventoryServiceService = typeof InventoryServiceService;
 export const InventoryServiceService = {
   /** Adds an item to the catalogue. */
@@ -3551,8 +3554,8 @@ export const InventoryServiceService = {
     responseDeserialize: (value: Buffer): ReserveStockResponse => ReserveStockResponse.decode(value),
   },
   /**
-   * Hands the reserved units out for good: they leave the stock. What a service
-   * has set aside for the caller is ended through that service alone.
+   * Hands the reserved units out: they leave the stock. A reservation that a
+   * service made for the caller can be ended through that service only.
    */
   commitReservation: {
     path: "/inventory.v1.InventoryService/CommitReservation" as const,
@@ -3566,8 +3569,8 @@ export const InventoryServiceService = {
     responseDeserialize: (value: Buffer): CommitReservationResponse => CommitReservationResponse.decode(value),
   },
   /**
-   * Gives the reserved units back. What a service has set aside for the caller
-   * is ended through that service alone.
+   * Returns the reserved units to the stock. A reservation that a service made for
+   * the caller can be ended through that service only.
    */
   releaseReservation: {
     path: "/inventory.v1.InventoryService/ReleaseReservation" as const,
@@ -3593,10 +3596,10 @@ export const InventoryServiceService = {
     responseDeserialize: (value: Buffer): GetReservationResponse => GetReservationResponse.decode(value),
   },
   /**
-   * Ends a reservation that the calling service has made for a user: in the
-   * service's own name, on the word that the user gave while that still counted.
-   * The answer is the reservation as it is then; whoever asks for what cannot be
-   * any more learns from its state how it has ended.
+   * Ends a reservation that the calling service made for a user. The service acts
+   * in its own name, on the user's recorded authorisation. Returns the reservation
+   * as it is then: when the requested outcome is no longer possible, its state
+   * shows how it ended.
    */
   settleReservation: {
     path: "/inventory.v1.InventoryService/SettleReservation" as const,
@@ -3621,7 +3624,7 @@ export const InventoryServiceService = {
       Buffer.from(ListStockChangesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListStockChangesResponse => ListStockChangesResponse.decode(value),
   },
-  /** Streams the stock of items: first as it is, then every change. */
+  /** Streams the stock of items: first the current stock, then every change. */
   watchStock: {
     path: "/inventory.v1.InventoryService/WatchStock" as const,
     requestStream: false as const,
@@ -3648,27 +3651,27 @@ export interface InventoryServiceServer extends UntypedServiceImplementation {
    */
   reserveStock: handleUnaryCall<ReserveStockRequest, ReserveStockResponse>;
   /**
-   * Hands the reserved units out for good: they leave the stock. What a service
-   * has set aside for the caller is ended through that service alone.
+   * Hands the reserved units out: they leave the stock. A reservation that a
+   * service made for the caller can be ended through that service only.
    */
   commitReservation: handleUnaryCall<CommitReservationRequest, CommitReservationResponse>;
   /**
-   * Gives the reserved units back. What a service has set aside for the caller
-   * is ended through that service alone.
+   * Returns the reserved units to the stock. A reservation that a service made for
+   * the caller can be ended through that service only.
    */
   releaseReservation: handleUnaryCall<ReleaseReservationRequest, ReleaseReservationResponse>;
   /** Returns one of the caller's reservations. */
   getReservation: handleUnaryCall<GetReservationRequest, GetReservationResponse>;
   /**
-   * Ends a reservation that the calling service has made for a user: in the
-   * service's own name, on the word that the user gave while that still counted.
-   * The answer is the reservation as it is then; whoever asks for what cannot be
-   * any more learns from its state how it has ended.
+   * Ends a reservation that the calling service made for a user. The service acts
+   * in its own name, on the user's recorded authorisation. Returns the reservation
+   * as it is then: when the requested outcome is no longer possible, its state
+   * shows how it ended.
    */
   settleReservation: handleUnaryCall<SettleReservationRequest, SettleReservationResponse>;
   /** Lists the changes of one item's stock, newest first. */
   listStockChanges: handleUnaryCall<ListStockChangesRequest, ListStockChangesResponse>;
-  /** Streams the stock of items: first as it is, then every change. */
+  /** Streams the stock of items: first the current stock, then every change. */
   watchStock: handleServerStreamingCall<WatchStockRequest, WatchStockResponse>;
 }
 
@@ -3757,8 +3760,8 @@ export interface InventoryServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReserveStockResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Hands the reserved units out for good: they leave the stock. What a service
-   * has set aside for the caller is ended through that service alone.
+   * Hands the reserved units out: they leave the stock. A reservation that a
+   * service made for the caller can be ended through that service only.
    */
   commitReservation(
     request: CommitReservationRequest,
@@ -3776,8 +3779,8 @@ export interface InventoryServiceClient extends Client {
     callback: (error: ServiceError | null, response: CommitReservationResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Gives the reserved units back. What a service has set aside for the caller
-   * is ended through that service alone.
+   * Returns the reserved units to the stock. A reservation that a service made for
+   * the caller can be ended through that service only.
    */
   releaseReservation(
     request: ReleaseReservationRequest,
@@ -3811,10 +3814,10 @@ export interface InventoryServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetReservationResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Ends a reservation that the calling service has made for a user: in the
-   * service's own name, on the word that the user gave while that still counted.
-   * The answer is the reservation as it is then; whoever asks for what cannot be
-   * any more learns from its state how it has ended.
+   * Ends a reservation that the calling service made for a user. The service acts
+   * in its own name, on the user's recorded authorisation. Returns the reservation
+   * as it is then: when the requested outcome is no longer possible, its state
+   * shows how it ended.
    */
   settleReservation(
     request: SettleReservationRequest,
@@ -3847,7 +3850,7 @@ export interface InventoryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListStockChangesResponse) => void,
   ): ClientUnaryCall;
-  /** Streams the stock of items: first as it is, then every change. */
+  /** Streams the stock of items: first the current stock, then every change. */
   watchStock(request: WatchStockRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchStockResponse>;
   watchStock(
     request: WatchStockRequest,

@@ -26,7 +26,7 @@ export const protobufPackage = "payment.v1";
 
 export const protobufFileName = "payment/v1/payment_service.proto";
 
-/** Accounts, and paying for what inventory has set aside. */
+/** Accounts, and payments for goods that inventory has reserved. */
 
 /** What moves money. */
 export const EntryKind = {
@@ -88,15 +88,15 @@ export function entryKindToJSON(object: EntryKind): string {
   }
 }
 
-/** How far a payment has come. */
+/** State of a payment. */
 export const PaymentState = {
   /** PAYMENT_STATE_UNSPECIFIED - Not a state; never sent. */
   PAYMENT_STATE_UNSPECIFIED: 0,
-  /** PAYMENT_STATE_PENDING - Under way. */
+  /** PAYMENT_STATE_PENDING - In progress. */
   PAYMENT_STATE_PENDING: 1,
   /** PAYMENT_STATE_CAPTURED - Paid, and the goods handed out. */
   PAYMENT_STATE_CAPTURED: 2,
-  /** PAYMENT_STATE_FAILED - Came to nothing: no money moved, no goods left. */
+  /** PAYMENT_STATE_FAILED - Failed: no money moved, no goods were handed out. */
   PAYMENT_STATE_FAILED: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -154,11 +154,11 @@ export interface Account {
   accountId: string;
   /** The user it belongs to. */
   userId: string;
-  /** What the user owns, held money included. */
+  /** The user's money, held money included. */
   balance:
     | Money
     | undefined;
-  /** The part of the balance that payments under way hold. */
+  /** The part of the balance that pending payments hold. */
   held:
     | Money
     | undefined;
@@ -196,7 +196,7 @@ export interface Payment {
   paymentId: string;
   /** The account it is paid from. */
   accountId: string;
-  /** How far it has come. */
+  /** Its state. */
   state: PaymentState;
   /** What it costs; absent until the prices are known. */
   amount:
@@ -339,7 +339,7 @@ export interface RefundPaymentResponse {
   payment: Payment | undefined;
 }
 
-/** Asks to end a payment that is under way. */
+/** Request of CancelPayment. */
 export interface CancelPaymentRequest {
   /** The payment. */
   paymentId: string;
@@ -350,7 +350,7 @@ export interface CancelPaymentRequest {
   requestId: string;
 }
 
-/** The payment has come to nothing. */
+/** The payment was cancelled. */
 export interface CancelPaymentResponse {
   /** The payment as it is now. */
   payment: Payment | undefined;
@@ -2603,7 +2603,7 @@ export const ListPaymentsResponse: MessageFns<ListPaymentsResponse> = {
   },
 };
 
-/** Keeps the money. */
+/** Manages accounts and payments. */
 export type PaymentServiceService = typeof PaymentServiceService;
 export const PaymentServiceService = {
   /** Opens an account for the caller: one for each currency. */
@@ -2647,7 +2647,7 @@ export const PaymentServiceService = {
     responseDeserialize: (value: Buffer): ListEntriesResponse => ListEntriesResponse.decode(value),
   },
   /**
-   * Buys: reserves the goods, holds the money, hands the goods out, takes the
+   * Buys: reserves the goods, holds the money, commits the reservation, captures the
    * money. Either all of it happens or nothing.
    */
   checkout: {
@@ -2660,8 +2660,8 @@ export const PaymentServiceService = {
     responseDeserialize: (value: Buffer): CheckoutResponse => CheckoutResponse.decode(value),
   },
   /**
-   * Gives money of a captured payment back: all of it or a part, as an operator.
-   * Goods that come back are put into the stock by inventory's AdjustStock.
+   * Refunds a captured payment in full or in part, as an operator. Returned goods
+   * are added to the stock with inventory's AdjustStock.
    */
   refundPayment: {
     path: "/payment.v1.PaymentService/RefundPayment" as const,
@@ -2674,8 +2674,8 @@ export const PaymentServiceService = {
     responseDeserialize: (value: Buffer): RefundPaymentResponse => RefundPaymentResponse.decode(value),
   },
   /**
-   * Ends a payment of the caller's that is under way, before the goods leave: the
-   * money is released, the goods are given back. Operators may end anyone's.
+   * Cancels a pending payment of the caller before the goods are handed out: the
+   * money and the goods are released. Operators may cancel any payment.
    */
   cancelPayment: {
     path: "/payment.v1.PaymentService/CancelPayment" as const,
@@ -2720,18 +2720,18 @@ export interface PaymentServiceServer extends UntypedServiceImplementation {
   /** Lists the ledger entries of one of the caller's accounts, newest first. */
   listEntries: handleUnaryCall<ListEntriesRequest, ListEntriesResponse>;
   /**
-   * Buys: reserves the goods, holds the money, hands the goods out, takes the
+   * Buys: reserves the goods, holds the money, commits the reservation, captures the
    * money. Either all of it happens or nothing.
    */
   checkout: handleUnaryCall<CheckoutRequest, CheckoutResponse>;
   /**
-   * Gives money of a captured payment back: all of it or a part, as an operator.
-   * Goods that come back are put into the stock by inventory's AdjustStock.
+   * Refunds a captured payment in full or in part, as an operator. Returned goods
+   * are added to the stock with inventory's AdjustStock.
    */
   refundPayment: handleUnaryCall<RefundPaymentRequest, RefundPaymentResponse>;
   /**
-   * Ends a payment of the caller's that is under way, before the goods leave: the
-   * money is released, the goods are given back. Operators may end anyone's.
+   * Cancels a pending payment of the caller before the goods are handed out: the
+   * money and the goods are released. Operators may cancel any payment.
    */
   cancelPayment: handleUnaryCall<CancelPaymentRequest, CancelPaymentResponse>;
   /** Returns one of the caller's payments; operators see all. */
@@ -2806,7 +2806,7 @@ export interface PaymentServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListEntriesResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Buys: reserves the goods, holds the money, hands the goods out, takes the
+   * Buys: reserves the goods, holds the money, commits the reservation, captures the
    * money. Either all of it happens or nothing.
    */
   checkout(
@@ -2825,8 +2825,8 @@ export interface PaymentServiceClient extends Client {
     callback: (error: ServiceError | null, response: CheckoutResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Gives money of a captured payment back: all of it or a part, as an operator.
-   * Goods that come back are put into the stock by inventory's AdjustStock.
+   * Refunds a captured payment in full or in part, as an operator. Returned goods
+   * are added to the stock with inventory's AdjustStock.
    */
   refundPayment(
     request: RefundPaymentRequest,
@@ -2844,8 +2844,8 @@ export interface PaymentServiceClient extends Client {
     callback: (error: ServiceError | null, response: RefundPaymentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Ends a payment of the caller's that is under way, before the goods leave: the
-   * money is released, the goods are given back. Operators may end anyone's.
+   * Cancels a pending payment of the caller before the goods are handed out: the
+   * money and the goods are released. Operators may cancel any payment.
    */
   cancelPayment(
     request: CancelPaymentRequest,

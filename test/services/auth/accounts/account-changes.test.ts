@@ -4,14 +4,13 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { TokenPair } from '../../../../services/auth/sessions/sessions.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addUser,
   attemptOf,
   claimsOf,
-  codeOf,
-  errorOf,
   logIn,
   newKeyEncryptionKey,
   openAuth,
@@ -109,7 +108,7 @@ describe('changes of accounts', () => {
         expect(await codeOf(changePassword(user, { oldPassword }))).to.equal('LOGIN_FAILED');
       }
       for (const newPassword of ['short', 'x'.repeat(257), 'bad bytes \uFFFD', '']) {
-        const { code, violations } = await errorOf(changePassword(user, { newPassword }));
+        const { code, violations } = await serviceErrorOf(changePassword(user, { newPassword }));
         expect([code, violations[0]?.field]).to.deep.equal(['FIELD_INVALID', 'new_password']);
       }
       expect(await codeOf(changePassword({ ...user, userId: randomUUID() }))).to.equal('LOGIN_FAILED');
@@ -266,8 +265,8 @@ describe('changes of accounts', () => {
       expect(await codeOf(refresh(pair))).to.equal('REFRESH_INVALID');
       expect(await openSessionsOf(user)).to.be.empty;
       expect(await entriesOf(user)).to.deep.equal([[2n, 'user disabled', 'admin']]);
-      const right = await errorOf(logIn(auth, user));
-      const wrong = await errorOf(auth.sessions.login(attemptOf(user.username, 'wrong password')));
+      const right = await serviceErrorOf(logIn(auth, user));
+      const wrong = await serviceErrorOf(auth.sessions.login(attemptOf(user.username, 'wrong password')));
       expect([right.code, right.message]).to.deep.equal([wrong.code, wrong.message]);
       expect(await codeOf(changePassword(user))).to.equal('LOGIN_FAILED');
     });

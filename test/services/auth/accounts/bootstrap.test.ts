@@ -2,8 +2,9 @@
 
 import { expect } from 'chai';
 import { applyBootstrap, type Bootstrap } from '../../../../services/auth/accounts/bootstrap.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, attemptOf, claimsOf, codeOf, openAuth } from '../instance.js';
+import { type AuthInstance, attemptOf, claimsOf, openAuth } from '../instance.js';
 
 const BOOTSTRAP: Bootstrap = {
   users: [{ username: 'olga', password: 'first password', roles: ['admin', 'security'] }],

@@ -7,7 +7,7 @@ import {
   HASHES_WAITING_MAX,
   passwordFault,
 } from '../../../../services/auth/accounts/passwords.js';
-import { codeOf } from '../instance.js';
+import { codeOf } from '../../../support/outcomes.js';
 
 describe('passwords', () => {
   const passwords = createPasswords();

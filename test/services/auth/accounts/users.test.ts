@@ -2,8 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, codeOf, errorOf, logIn, openAuth } from '../instance.js';
+import { type AuthInstance, logIn, openAuth } from '../instance.js';
 
 describe('users', () => {
   let fresh: FreshDatabase;
@@ -78,7 +79,7 @@ describe('users', () => {
       [{ requestId: 'a\0b' }, 'request_id'],
     ];
     for (const [over, field] of faults) {
-      const { code, violations, message } = await errorOf(auth.users.create(request(over)));
+      const { code, violations, message } = await serviceErrorOf(auth.users.create(request(over)));
       expect([code, violations.map((violation) => violation.field)], field).to.deep.equal([
         'FIELD_INVALID',
         [field],

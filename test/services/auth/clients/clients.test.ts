@@ -11,15 +11,14 @@ import {
 } from '../../../../proto/gen/auth/v1/client_service.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import { DIRECT_CLIENT, type NewCredential } from '../../../../services/auth/clients/clients.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
-  codeOf,
   entriesOf,
-  errorOf,
   issue,
   logIn,
   openAuth,
@@ -133,7 +132,7 @@ describe('clients', () => {
       [{ requestId: '' }, 'request_id'],
     ];
     for (const [over, field] of faults) {
-      const { code, violations } = await errorOf(auth.clients.create(request(over)));
+      const { code, violations } = await serviceErrorOf(auth.clients.create(request(over)));
       expect([code, violations.map((violation) => violation.field)]).to.deep.equal([
         'FIELD_INVALID',
         [field],

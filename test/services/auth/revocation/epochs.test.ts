@@ -6,9 +6,10 @@ import { expect } from 'chai';
 import { EnforcementState, RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, newRequestId, startCluster, verdictOf } from '../cluster.js';
-import { addUser, codeOf, logIn, type TestUser } from '../instance.js';
+import { addUser, logIn, type TestUser } from '../instance.js';
 
 describe('an epoch', function () {
   this.timeout(60_000);
@@ -131,7 +132,7 @@ describe('an epoch', function () {
     expect(opened[0]).to.deep.equal(opened[1]);
     expect((await first.publicKeys.read()).epoch).to.deep.equal(opened[0]?.epoch);
     const { rows } = await first.database.query<{ reason: string; actor: string }>(
-      'SELECT reason, actor FROM epochs',
+      "SELECT reason, actor FROM epochs WHERE actor <> ''",
     );
     expect(rows).to.deep.equal([{ reason: 'restored', actor: cluster.admin.userId }]);
   });
@@ -142,7 +143,7 @@ describe('an epoch', function () {
     expect(refusal).to.include({ code: status.PERMISSION_DENIED, reason: 'ROLE_MISSING' });
     const nameless = await open('').catch((error: unknown) => errorOf(error));
     expect(nameless).to.include({ code: status.INVALID_ARGUMENT, reason: 'FIELD_INVALID' });
-    const { rows } = await cluster.replicas[0].database.query('SELECT FROM epochs');
+    const { rows } = await cluster.replicas[0].database.query("SELECT FROM epochs WHERE actor <> ''");
     expect(rows).to.have.length(0);
   });
 
@@ -195,6 +196,34 @@ describe('an epoch', function () {
     // No token is of any use any more, not even an operator's.
     const refusal = await open().catch((error: unknown) => errorOf(error));
     expect(refusal).to.include({ code: status.UNAVAILABLE, reason: 'REVOCATION_STATE_STALE' });
+
+    await first.epochs.open({ reason: 'restored', actor: 'operator', requestId: newRequestId() });
+    await allCurrent();
+    const token = await cluster.token(alice);
+    for (const guard of cluster.guards()) expect(await verdictOf(guard, token)).to.equal('OK');
+  });
+
+  it('that a restored database has never had ends service, until the next one is opened', async () => {
+    const [first] = cluster.replicas;
+    const before = await first.publicKeys.read();
+    const { epoch: lost } = await open();
+    await allCurrent();
+    // What a database looks like that was restored from a backup of before the epoch was opened.
+    await first.database.transaction(async (sql) => {
+      await sql.query("UPDATE log_state SET epoch = $1, seq = 0, entry_id = ''", [before.epoch]);
+      await sql.query('DELETE FROM epochs WHERE epoch = $1', [lost]);
+      await sql.query('DELETE FROM signing_keys WHERE epoch = $1', [lost]);
+    });
+    await until(() => cluster.guards().every((guard) => !guard.state().current));
+    for (const guard of cluster.guards()) {
+      expect(guard.state().staleReason).to.contain('an operator must open a new epoch');
+    }
+    // However often they ask: they do not come back by themselves.
+    for (let count = 0; count < 5; count += 1) {
+      for (const guard of cluster.guards()) guard.syncNow();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    expect(cluster.guards().filter((guard) => guard.state().current)).to.deep.equal([]);
 
     await first.epochs.open({ reason: 'restored', actor: 'operator', requestId: newRequestId() });
     await allCurrent();

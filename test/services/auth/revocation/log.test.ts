@@ -5,8 +5,8 @@ import {
   CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
 } from '@portcullis/guard';
 import { expect } from 'chai';
+import type { Appended, LogEntry } from '../../../../services/auth/records/revocations.js';
 import {
-  type Appended,
   answerOf,
   bytesOfUuid,
   checkQuestion,
@@ -14,8 +14,9 @@ import {
   enforcedEverywhereBy,
   enforcementBoundMs,
   KEEP_SECONDS,
-  type LogEntry,
   type LogReading,
+  newlyLost,
+  otherEpochs,
   PULL_ENTRIES_MAX,
   PULL_IDS_MAX,
   partsOf,
@@ -56,6 +57,7 @@ function reading(head: bigint, from = 1n): LogReading {
     keys: publishedKeys('one'),
     entries,
     entryIds: new Map(entries.map(({ sequence, entryId }) => [sequence, entryId])),
+    otherEpochs: new Map(),
   };
 }
 
@@ -99,9 +101,31 @@ describe('the answer to a question', () => {
     expect(answer.entries).to.deep.equal([]);
   });
 
-  it('asks for a pull when the instance follows another epoch or none, whatever it has applied', () => {
+  it('asks for a pull when the instance follows an epoch that is over or none, whatever it has applied', () => {
     expect(answerOf(reading(5n), question()).pull).to.equal(true);
-    expect(answerOf(reading(5n), { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
+    const over = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'OVER' as const]]) };
+    expect(answerOf(over, { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
+  });
+
+  it('is LOG_CHANGED when the instance follows an epoch that this log has never had', () => {
+    const asked = { ...at(0n), entryIdAtApplied: Buffer.alloc(0), epoch: Buffer.alloc(16, 8) };
+    const found = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'LOST' as const]]) };
+    for (const known of [reading(5n), found]) {
+      expect(() => answerOf(known, asked))
+        .to.throw()
+        .with.property('code', 'LOG_CHANGED');
+    }
+    expect(newlyLost(reading(5n), asked)).to.deep.equal({ epoch: asked.epoch, foundUnder: EPOCH });
+    for (const known of [newlyLost(found, asked), newlyLost(reading(5n), question())]) {
+      expect(known).to.equal(undefined);
+    }
+    expect(newlyLost(reading(5n), at(9n))).to.equal(undefined);
+  });
+
+  it('takes the standing of every other epoch that is named, once, and of none else', () => {
+    const [one, two] = [Buffer.alloc(16, 1), Buffer.alloc(16, 2)];
+    const asked = [one, two, one, EPOCH, Buffer.alloc(0)].map((epoch) => question({ epoch }));
+    expect(otherEpochs(reading(0n).state, asked)).to.deep.equal([one, two]);
   });
 
   it('is LOG_CHANGED when the instance is ahead of the log', () => {

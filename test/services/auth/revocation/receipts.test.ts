@@ -9,9 +9,10 @@ import {
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { WAITS_MAX } from '../../../../services/auth/revocation/instances.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
-import { addUser, claimsOf, codeOf, type TestUser } from '../instance.js';
+import { addUser, claimsOf, type TestUser } from '../instance.js';
 
 const { ENFORCEMENT_STATE_ENFORCED, ENFORCEMENT_STATE_UNKNOWN } = EnforcementState;
 const LEASE_MS = 1500;

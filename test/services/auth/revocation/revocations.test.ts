@@ -1,10 +1,15 @@
 /** Revoking, and following the log, against a real PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
-import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import pg from 'pg';
 import { AuthError } from '../../../../services/auth/errors.js';
+import type {
+  LogEntry,
+  LogHead,
+  NewEntry,
+  PackedIds,
+} from '../../../../services/auth/records/revocations.js';
 import { INSTANCES_MAX } from '../../../../services/auth/revocation/instances.js';
 import {
   clientRevocation,
@@ -12,35 +17,23 @@ import {
   foreignRevocation,
   KEEP_SECONDS,
   keyRevocation,
-  type LogEntry,
-  type LogHead,
-  type NewEntry,
-  type PackedIds,
   type PullPart,
   SYNC_ENTRIES_MAX,
+  type SyncAnswer,
   sessionRevocation,
   tokenRevocation,
   userRevocation,
 } from '../../../../services/auth/revocation/log.js';
+import { LOST_EPOCHS_MAX } from '../../../../services/auth/revocation/revocations.js';
 import {
   createRevocationRows,
   LIVE_SLICE_ENTRIES,
   LOG_LOCK_MS_MAX,
 } from '../../../../services/auth/revocation/store.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
 /** The code of the ServiceError that a promise is rejected with. */
-async function codeOf(promise: Promise<unknown>): Promise<string> {
-  try {
-    await promise;
-    return 'OK';
-  } catch (error) {
-    if (error instanceof ServiceError) return error.code;
-    throw error;
-  }
-}
-
 async function logRows(log: TestLog) {
   const { rows } = await log.database.query<{
     seq: bigint;
@@ -51,6 +44,19 @@ async function logRows(log: TestLog) {
     actor: string;
   }>('SELECT seq, kind, key, min_generation, reason, actor FROM revocation_entries ORDER BY seq');
   return rows;
+}
+
+function openEpoch(log: TestLog) {
+  return log.transaction((tx) => tx.revocations.openEpoch({ reason: 'a test', actor: 'olga' }));
+}
+
+/** Makes the database what it was when an answer was given, but for what was found of lost epochs. */
+async function goBackTo(log: TestLog, answer: SyncAnswer): Promise<void> {
+  const { epoch, head, headEntryId } = answer;
+  await log.database.transaction(async (sql) => {
+    await sql.query('UPDATE log_state SET epoch = $1, seq = $2, entry_id = $3', [epoch, head, headEntryId]);
+    await sql.query("DELETE FROM epochs WHERE epoch <> $1 AND actor <> ''", [epoch]);
+  });
 }
 
 async function append(log: TestLog, entries: readonly NewEntry[]): Promise<void> {
@@ -171,7 +177,7 @@ describe('revoking', () => {
     const tokenId = randomUUID();
     expect(await codeOf(revoke({ kind: 'token-id', tokenId }, 'x'.repeat(201)))).to.equal('FIELD_INVALID');
     expect(await codeOf(revoke({ kind: 'token-id', tokenId }, 'a\0b'))).to.equal('FIELD_INVALID');
-    expect(await codeOf(revoke({ kind: 'token-id', tokenId }, '🔑'.repeat(200)))).to.equal('OK');
+    await revoke({ kind: 'token-id', tokenId }, '🔑'.repeat(200));
   });
 
   it('says when all instances enforce it: the bound after the commit', async () => {
@@ -435,12 +441,118 @@ describe('a sync', () => {
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
   });
 
-  it('sends an instance of another epoch to pull', async () => {
+  it('sends an instance of an earlier epoch to pull, the first one included', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
-    const answer = await log.revocations.sync({ ...following(first), epoch: Buffer.alloc(16, 1) });
-    expect(answer).to.include({ pull: true });
-    expect(answer.epoch).to.deep.equal(first.epoch);
+    await openEpoch(log);
+    const second = await log.revocations.sync(following(first));
+    expect(second).to.include({ pull: true });
+    expect(second.epoch).to.not.deep.equal(first.epoch);
+    await openEpoch(log);
+    for (const earlier of [first, second]) {
+      expect(await log.revocations.sync(following(earlier))).to.include({ pull: true });
+    }
+    expect(log.alarms).to.deep.equal([]);
+  });
+
+  describe('of a database that was restored to before an epoch was opened', () => {
+    let before: SyncAnswer;
+    let lost: SyncAnswer;
+
+    beforeEach(async () => {
+      await log.revokeToken();
+      before = await log.revocations.sync(question());
+      await openEpoch(log);
+      lost = await log.revocations.sync(following(before));
+      await goBackTo(log, before);
+    });
+
+    const ask = (answer: SyncAnswer) => codeOf(log.revocations.sync(following(answer)));
+    const found = async () => {
+      const { rows } = await log.database.query<{ epoch: Buffer; found_under: Buffer }>(
+        'SELECT epoch, found_under FROM lost_epochs ORDER BY epoch',
+      );
+      return rows;
+    };
+
+    it('answers LOG_CHANGED to who follows that epoch, and raises the alarm each time', async () => {
+      expect([await ask(lost), await ask(lost)]).to.deep.equal(['LOG_CHANGED', 'LOG_CHANGED']);
+      expect(log.alarms).to.have.length(2);
+      // Who does not know of it goes on, and who knows nothing may begin.
+      expect([await ask(before), await codeOf(log.revocations.sync(question()))]).to.deep.equal(['OK', 'OK']);
+      expect(await found()).to.deep.equal([{ epoch: lost.epoch, found_under: before.epoch }]);
+    });
+
+    it('takes them back once another epoch was opened, on every replica', async () => {
+      expect(await ask(lost)).to.equal('LOG_CHANGED');
+      await openEpoch(log);
+      expect(await log.revocations.sync(following(lost))).to.include({ pull: true });
+      expect(await log.revocations.sync(following(before))).to.include({ pull: true });
+      expect(log.alarms).to.have.length(1);
+    });
+
+    it('does not take for found before what was first named after another epoch was opened', async () => {
+      const next = await openEpoch(log);
+      expect(await ask(lost)).to.equal('LOG_CHANGED');
+      expect(await found()).to.deep.equal([{ epoch: lost.epoch, found_under: next.epoch }]);
+      await openEpoch(log);
+      expect(await log.revocations.sync(following(lost))).to.include({ pull: true });
+    });
+
+    it('is as suspicious after another restore', async () => {
+      expect(await ask(lost)).to.equal('LOG_CHANGED');
+      await openEpoch(log);
+      const later = await log.revocations.sync(following(lost));
+      await goBackTo(log, before);
+      for (const answer of [lost, later]) expect(await ask(answer)).to.equal('LOG_CHANGED');
+      await openEpoch(log);
+      for (const answer of [lost, later]) expect(await ask(answer)).to.equal('OK');
+    });
+
+    it('writes nothing down that was found in a log that is no longer there', async () => {
+      const other = Buffer.alloc(16, 9);
+      await log.store.noteLostEpochs([{ epoch: lost.epoch, foundUnder: other }]);
+      expect(await found()).to.deep.equal([]);
+      // Nor an epoch that the database knows.
+      await log.store.noteLostEpochs([{ epoch: before.epoch, foundUnder: before.epoch }]);
+      expect(await found()).to.deep.equal([]);
+    });
+
+    it('remembers a bounded number of them, the latest', async () => {
+      const made = (index: number) => {
+        const epoch = Buffer.alloc(16, 0xff);
+        epoch.writeUInt32BE(index);
+        return { epoch, foundUnder: before.epoch };
+      };
+      const batch = (from: number) =>
+        Array.from({ length: LOST_EPOCHS_MAX }, (_, index) => made(from + index));
+      await log.store.noteLostEpochs(batch(0));
+      await log.store.noteLostEpochs([{ epoch: lost.epoch, foundUnder: before.epoch }]);
+      let rows = await found();
+      expect(rows).to.have.length(LOST_EPOCHS_MAX);
+      expect(rows.some(({ epoch }) => epoch.equals(lost.epoch))).to.equal(true);
+      await log.store.noteLostEpochs(batch(LOST_EPOCHS_MAX));
+      rows = await found();
+      expect(rows).to.have.length(LOST_EPOCHS_MAX);
+      expect(await ask(lost)).to.equal('LOG_CHANGED');
+      // Named once more, it is among the latest; what is found under the next epoch takes nothing from it.
+      const next = await openEpoch(log);
+      await log.store.noteLostEpochs(batch(0).map(({ epoch }) => ({ epoch, foundUnder: next.epoch })));
+      expect(await ask(lost)).to.equal('OK');
+    });
+
+    it('is found by two replicas at once', async () => {
+      const notes = Array.from({ length: 20 }, () =>
+        log.store.noteLostEpochs(
+          [lost.epoch, Buffer.alloc(16, 1), Buffer.alloc(16, 2)].map((epoch) => ({
+            epoch,
+            foundUnder: before.epoch,
+          })),
+        ),
+      );
+      await Promise.all(notes);
+      expect(await found()).to.have.length(3);
+    });
   });
 
   it('answers LOG_CHANGED and raises the alarm when the log has lost entries, or has others in their place', async () => {
@@ -455,7 +567,7 @@ describe('a sync', () => {
     expect(await codeOf(log.revocations.sync(following(seen)))).to.equal('LOG_CHANGED');
     expect(log.alarms).to.have.length(3);
     const whole = await log.revocations.sync(question());
-    expect(await codeOf(log.revocations.sync(following(whole)))).to.equal('OK');
+    await log.revocations.sync(following(whole));
   });
 
   it('hands out the key set only to instances that hold another one', async () => {
@@ -490,7 +602,7 @@ describe('a sync', () => {
   });
 
   it('commits a write, and answers nothing where that is refused, as it is on a standby', async () => {
-    expect(await codeOf(log.revocations.sync(question()))).to.equal('OK');
+    await log.revocations.sync(question());
     const { rows } = await log.database.query('SELECT count(*)::int AS readers FROM log_readers');
     expect(rows).to.deep.equal([{ readers: 1 }]);
     await log.database.query(

@@ -10,9 +10,10 @@ import { RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revoc
 import { ask } from '../../../../scripts/system/calls.js';
 import type { Target } from '../../../../services/auth/revocation/revocations.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
+import { codeOf, refusalOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
-import { addClient, addUser, codeOf, entriesOf, ISSUER, logIn, serviceToken } from '../instance.js';
+import { addClient, addUser, entriesOf, ISSUER, logIn, serviceToken } from '../instance.js';
 
 describe('revoking', function () {
   this.timeout(60_000);
@@ -38,12 +39,9 @@ describe('revoking', function () {
       actor: 'test',
       wait: 'KNOWN_INSTANCES',
     });
-  const refusalOf = async (target: RevokeRequest['target']) => {
-    const outcome = await revoke(target).then(
-      () => undefined,
-      (error: unknown) => errorOf(error),
-    );
-    return [outcome?.code, outcome?.reason, ...(outcome?.violations ?? []).map(({ field }) => field)];
+  const refusalOfTarget = async (target: RevokeRequest['target']) => {
+    const { code, reason, violations } = await refusalOf(revoke(target));
+    return [code, reason, ...violations.map(({ field }) => field)];
   };
   const kidOf = (token: string): string => String(decodeProtectedHeader(token).kid);
   const verdicts = (token: string) => Promise.all(cluster.guards().map((guard) => verdictOf(guard, token)));
@@ -87,11 +85,11 @@ describe('revoking', function () {
     });
 
     it('is NOT_FOUND when nobody knows it, and FIELD_INVALID without a name', async () => {
-      expect(await refusalOf({ $case: 'clientId', value: 'nobody' })).to.deep.equal([
+      expect(await refusalOfTarget({ $case: 'clientId', value: 'nobody' })).to.deep.equal([
         status.NOT_FOUND,
         'NOT_FOUND',
       ]);
-      expect(await refusalOf({ $case: 'clientId', value: '' })).to.deep.equal([
+      expect(await refusalOfTarget({ $case: 'clientId', value: '' })).to.deep.equal([
         status.INVALID_ARGUMENT,
         'FIELD_INVALID',
         'client_id',
@@ -216,7 +214,7 @@ describe('revoking', function () {
     });
 
     it('is NOT_FOUND when nobody knows it', async () => {
-      expect(await refusalOf({ $case: 'keyId', value: randomUUID() })).to.deep.equal([
+      expect(await refusalOfTarget({ $case: 'keyId', value: randomUUID() })).to.deep.equal([
         status.NOT_FOUND,
         'NOT_FOUND',
       ]);
@@ -267,7 +265,11 @@ describe('revoking', function () {
         [{ $case: 'foreign', value: { issuer: 'https://other.test', what: undefined } }, 'foreign.what'],
       ];
       for (const [target, field] of wrong) {
-        expect(await refusalOf(target)).to.deep.equal([status.INVALID_ARGUMENT, 'FIELD_INVALID', field]);
+        expect(await refusalOfTarget(target)).to.deep.equal([
+          status.INVALID_ARGUMENT,
+          'FIELD_INVALID',
+          field,
+        ]);
       }
     });
   });

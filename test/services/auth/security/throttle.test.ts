@@ -13,17 +13,9 @@ import {
 } from '../../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../../services/auth/security/throttle-store.js';
 import { clean } from '../../../../services/auth/store.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import {
-  type AuthInstance,
-  addUser,
-  attemptOf,
-  codeOf,
-  errorOf,
-  logIn,
-  newKeyEncryptionKey,
-  openAuth,
-} from '../instance.js';
+import { type AuthInstance, addUser, attemptOf, logIn, newKeyEncryptionKey, openAuth } from '../instance.js';
 
 const LIMITS = { failuresPerName: 4, failuresPerPeer: 12, windowSeconds: 300 };
 
@@ -70,7 +62,7 @@ describe('the throttle', () => {
       Array.from({ length: 20 }, (_, index) => throttles[index % 2]?.attempt(name, newPeer())),
     );
     expect(attempts.filter(({ status }) => status === 'fulfilled')).to.have.length(LIMITS.failuresPerName);
-    const error = await errorOf(throttleOf().attempt(name, newPeer()));
+    const error = await serviceErrorOf(throttleOf().attempt(name, newPeer()));
     expect(error.code).to.equal('RATE_LIMITED');
     expect(error.retryAfterMs).to.be.within(1, LIMITS.windowSeconds * 1000);
     await throttleOf().attempt(randomUUID(), newPeer());
@@ -109,9 +101,9 @@ describe('the throttle', () => {
     const throttle = throttleOf();
     const name = randomUUID();
     for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
-    const first = await errorOf(throttle.attempt(name, newPeer()));
+    const first = await serviceErrorOf(throttle.attempt(name, newPeer()));
     clockMs += REFUSAL_REPEATED_MS;
-    const second = await errorOf(throttle.attempt(name, newPeer()));
+    const second = await serviceErrorOf(throttle.attempt(name, newPeer()));
     expect(second.retryAfterMs).to.be.at.most(first.retryAfterMs ?? 0);
     await endWindows();
     for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import type { TokenPair } from '../../../../services/auth/sessions/sessions.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
@@ -15,7 +16,6 @@ import {
   type AuthInstance,
   addUser,
   claimsOf,
-  codeOf,
   entriesOf,
   entryKeyOf,
   logIn,

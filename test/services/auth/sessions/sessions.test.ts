@@ -7,16 +7,15 @@ import {
   SESSION_SECONDS_MAX,
   type TokenPair,
 } from '../../../../services/auth/sessions/sessions.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addUser,
   attemptOf,
   claimsOf,
-  codeOf,
   entriesOf,
   entryKeyOf,
-  errorOf,
   logIn,
   newKeyEncryptionKey,
   openAuth,
@@ -81,13 +80,15 @@ describe('sessions', () => {
     it('gives the same answer for an unknown name, a wrong password and a name that cannot be', async () => {
       const user = await addUser(auth);
       const errors = await Promise.all([
-        errorOf(auth.sessions.login(attemptOf(user.username, 'wrong password'))),
-        errorOf(auth.sessions.login(attemptOf(`nobody-${randomUUID()}`, user.password))),
-        errorOf(auth.sessions.login(attemptOf('', user.password))),
-        errorOf(auth.sessions.login(attemptOf('a\0b', user.password))),
-        errorOf(auth.sessions.login(attemptOf('x'.repeat(1_000_000), user.password))),
-        errorOf(auth.sessions.login(attemptOf(user.username, `${user.password}${'x'.repeat(1_000_000)}`))),
-        errorOf(auth.sessions.login(attemptOf(user.username, ''))),
+        serviceErrorOf(auth.sessions.login(attemptOf(user.username, 'wrong password'))),
+        serviceErrorOf(auth.sessions.login(attemptOf(`nobody-${randomUUID()}`, user.password))),
+        serviceErrorOf(auth.sessions.login(attemptOf('', user.password))),
+        serviceErrorOf(auth.sessions.login(attemptOf('a\0b', user.password))),
+        serviceErrorOf(auth.sessions.login(attemptOf('x'.repeat(1_000_000), user.password))),
+        serviceErrorOf(
+          auth.sessions.login(attemptOf(user.username, `${user.password}${'x'.repeat(1_000_000)}`)),
+        ),
+        serviceErrorOf(auth.sessions.login(attemptOf(user.username, ''))),
       ]);
       for (const { code, message } of errors) {
         expect([code, message]).to.deep.equal(['LOGIN_FAILED', 'username or password is wrong']);
@@ -144,7 +145,7 @@ describe('sessions', () => {
       const limited = await openAuth(fresh.url, { keyEncryptionKey, limits });
       const user = await addUser(limited);
       const attempts = Array.from({ length: FAILURES_MAX + 5 }, () =>
-        errorOf(limited.sessions.login(attemptOf(user.username, 'wrong password'))),
+        serviceErrorOf(limited.sessions.login(attemptOf(user.username, 'wrong password'))),
       );
       const errors = await Promise.all(attempts);
       expect(errors.filter(({ code }) => code === 'LOGIN_FAILED')).to.have.length(FAILURES_MAX);
@@ -429,8 +430,8 @@ describe('sessions', () => {
       const { session } = await logIn(auth, owner);
       const caller = { userId: other.userId, sessionId: undefined };
       const errors = [
-        await errorOf(auth.sessions.revoke(caller, session.sessionId)),
-        await errorOf(auth.sessions.revoke(caller, randomUUID())),
+        await serviceErrorOf(auth.sessions.revoke(caller, session.sessionId)),
+        await serviceErrorOf(auth.sessions.revoke(caller, randomUUID())),
       ];
       expect(errors.map(({ code, message }) => [code, message])).to.deep.equal([
         ['NOT_FOUND', 'there is no such session'],

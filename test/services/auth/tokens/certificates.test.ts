@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { ask as askOver } from '../../../../scripts/system/calls.js';
 import type { LoginBinding } from '../../../../services/auth/sessions/sessions.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { startReplica } from '../cluster.js';
 import {
@@ -11,7 +12,6 @@ import {
   addClient,
   addUser,
   claimsOf,
-  codeOf,
   issue,
   logIn,
   newKeyEncryptionKey,

@@ -3,13 +3,13 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { MintedToken } from '../../../../services/auth/tokens/tokens.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
-  codeOf,
   logIn,
   openAuth,
   serviceToken,

@@ -3,13 +3,13 @@
 import { expect } from 'chai';
 import type { ForeignTarget } from '../../../../services/auth/revocation/log.js';
 import { createForeignKey, ForeignIssuer } from '../../../support/foreign-issuer.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
-  codeOf,
   openAuth,
   serviceToken,
   type TestClient,

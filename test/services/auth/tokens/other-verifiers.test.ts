@@ -14,8 +14,8 @@ import { createWellKnownRoutes, JWKS_PATH } from '../../../../services/auth/adap
 import { SIGNING_ALGORITHMS } from '../../../../services/auth/keys/keys.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type Ops, startOps } from '../../../../services/common/host/ops.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
 import { type AuthInstance, addClient, ISSUER, openAuth, serviceToken } from '../instance.js';
 
 const AUDIENCE = 'echo';

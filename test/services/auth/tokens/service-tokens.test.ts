@@ -3,16 +3,15 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/clients/clients.js';
+import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
 import { clean } from '../../../../services/auth/store.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   assertionClaims,
   claimsOf,
-  codeOf,
-  errorOf,
   ISSUER,
   issue,
   openAuth,
@@ -153,12 +152,12 @@ describe('service tokens', () => {
   it('are refused alike for unknown clients, clients without a credential, and no proof at all', async () => {
     const forger = { ...client, clientId: 'nobody' };
     const errors = [
-      await errorOf(issue(auth, forger, await signAssertion(forger))),
-      await errorOf(
+      await serviceErrorOf(issue(auth, forger, await signAssertion(forger))),
+      await serviceErrorOf(
         issue(auth, { clientId: 'direct' }, await signAssertion({ ...client, clientId: 'direct' })),
       ),
-      await errorOf(issue(auth, { clientId: 'a\0b' }, await signAssertion(client))),
-      await errorOf(
+      await serviceErrorOf(issue(auth, { clientId: 'a\0b' }, await signAssertion(client))),
+      await serviceErrorOf(
         auth.serviceTokens.issue({
           clientId: client.clientId,
           credential: undefined,
@@ -180,7 +179,7 @@ describe('service tokens', () => {
       [greedy.clientId, ASSERTIONS_PER_CLIENT_MAX - 1],
     );
     await serviceToken(auth, greedy);
-    const { code, retryAfterMs } = await errorOf(serviceToken(auth, greedy));
+    const { code, retryAfterMs } = await serviceErrorOf(serviceToken(auth, greedy));
     expect({ code, retryAfterMs }).to.deep.equal({ code: 'RATE_LIMITED', retryAfterMs: 30_000 });
     await serviceToken(auth, client);
     // What has expired is cleaned to the last one, however many there are.

@@ -23,8 +23,8 @@ import {
 import { beginWith } from '../../../../services/common/database/database-begin.js';
 import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
 import { startRelay } from '../../../support/tcp-relay.js';
 import { until } from '../../../support/waiting.js';
 

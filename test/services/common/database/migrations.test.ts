@@ -8,8 +8,8 @@ import { expect } from 'chai';
 import pg from 'pg';
 import { MigrationError, migrate } from '../../../../services/common/database/migrations.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
 
 const FIRST = 'CREATE TABLE one (id integer);\n-- the end\n';
 const SECOND = 'CREATE TABLE two (id integer); INSERT INTO two VALUES (1);';

@@ -4,7 +4,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import {
   type Database,
@@ -19,8 +18,8 @@ import {
 } from '../../../../services/common/database/requests.js';
 import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { rejectionOf } from '../../../support/rejection.js';
 
 /** As the doc comment of `oncePerRequest` gives it. */
 const MIGRATION = `
@@ -75,11 +74,6 @@ describe('a request', () => {
         }),
       options,
     );
-  }
-
-  async function codeOf(promise: Promise<unknown>): Promise<string> {
-    const error = await rejectionOf(promise);
-    return error instanceof ServiceError ? error.code : String(error);
   }
 
   it('is carried out once, and repeated ones get the first answer, exactly', async () => {

@@ -9,7 +9,7 @@ import {
   type HealthListResponse,
   HealthCheckResponse_ServingStatus as Serving,
 } from '../../../../proto/gen/grpc/health/v1/health.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { ECHO_SERVICE, type RunningHost, runHost } from './running-host.js';
 
 describe('health', () => {

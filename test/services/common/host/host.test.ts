@@ -5,8 +5,9 @@ import { networkInterfaces } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { ListenError, MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
+import { ListenError } from '../../../../services/common/host/listen.js';
+import { rejectionOf } from '../../../support/outcomes.js';
 import { EchoService, type RunningHost, runHost } from './running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;

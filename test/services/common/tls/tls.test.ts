@@ -25,7 +25,7 @@ import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder
 import { type ClientAuth, openTls, type Tls, type TlsSettings } from '../../../../services/common/tls/tls.js';
 import { TlsFilesError, tlsFaultsOf, watchTlsFiles } from '../../../../services/common/tls/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../../../support/certificates.js';
-import { rejectionOf } from '../../../support/rejection.js';
+import { refusalOf, rejectionOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { EchoService, type RunningHost, runHost } from '../host/running-host.js';
 
@@ -139,13 +139,13 @@ describe('TLS', function () {
   it('is not believed with a certificate of a stranger, for another name, or that has expired', async () => {
     const known = trusting(authority.certFile);
     const byStranger = await serve(await stranger.issue());
-    expect(await refusalOf(clientOf(byStranger.host.address, known))).to.equal(status.UNAVAILABLE);
+    expect(await statusOf(clientOf(byStranger.host.address, known))).to.equal(status.UNAVAILABLE);
     const ca = await readFile(authority.certFile);
     const refused = await rejectionOf(httpsStatus(byStranger.host.opsAddress, { ca }));
     expect(refused).to.have.property('code', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE');
 
     const otherName = await serve(elsewhere);
-    expect(await refusalOf(clientOf(otherName.host.address, known))).to.equal(status.UNAVAILABLE);
+    expect(await statusOf(clientOf(otherName.host.address, known))).to.equal(status.UNAVAILABLE);
 
     // Ours would not even start with it.
     const server = new Server();
@@ -155,7 +155,7 @@ describe('TLS', function () {
       cert_chain: await readFile(expired.certFile),
     };
     const port = await bind(server, ServerCredentials.createSsl(null, [pair]));
-    expect(await refusalOf(clientOf(`127.0.0.1:${port}`, known))).to.equal(status.UNAVAILABLE);
+    expect(await statusOf(clientOf(`127.0.0.1:${port}`, known))).to.equal(status.UNAVAILABLE);
 
     const good = await serve(own);
     expect(await echo(clientOf(good.host.address, known), 'good')).to.equal('good');
@@ -163,7 +163,7 @@ describe('TLS', function () {
 
   it('answers no plaintext, and survives what is no TLS at all', async () => {
     const running = await serve(own);
-    expect(await refusalOf(clientOf(running.host.address, credentials.createInsecure()))).to.equal(
+    expect(await statusOf(clientOf(running.host.address, credentials.createInsecure()))).to.equal(
       status.UNAVAILABLE,
     );
     await rejectionOf(fetch(`http://${running.host.opsAddress}/livez`));
@@ -196,7 +196,7 @@ describe('TLS', function () {
     });
     const { port } = server.address() as AddressInfo;
     const client = clientOf(`127.0.0.1:${port}`, trusting(authority.certFile));
-    expect(await refusalOf(client)).to.be.oneOf([status.UNAVAILABLE, status.DEADLINE_EXCEEDED]);
+    expect(await statusOf(client)).to.be.oneOf([status.UNAVAILABLE, status.DEADLINE_EXCEEDED]);
     expect(requests).to.equal(0);
   });
 
@@ -254,9 +254,9 @@ describe('TLS', function () {
       const demanding = { clientAuth: 'required', clientCaFile: authority.certFile } as const;
       const running = await serve(own, demanding, [look]);
       const { address } = running.host;
-      expect(await refusalOf(clientOf(address, trusting(authority.certFile)))).to.equal(status.UNAVAILABLE);
+      expect(await statusOf(clientOf(address, trusting(authority.certFile)))).to.equal(status.UNAVAILABLE);
       const asStranger = clientOf(address, trusting(authority.certFile, strangersCaller));
-      expect(await refusalOf(asStranger)).to.equal(status.UNAVAILABLE);
+      expect(await statusOf(asStranger)).to.equal(status.UNAVAILABLE);
       expect(seen).to.be.empty;
       expect(await echo(clientOf(address, trusting(authority.certFile, callers)), 'known')).to.equal('known');
       expect(seen).to.deep.equal(['DNS:caller']);
@@ -401,7 +401,7 @@ describe('TLS', function () {
       const running = await serve(own);
       const tls = open({});
       const client = clientOf(running.host.address, tls.credentialsFor(caFile));
-      expect(await refusalOf(client)).to.equal(status.UNAVAILABLE);
+      expect(await statusOf(client)).to.equal(status.UNAVAILABLE);
       await copyFile(authority.certFile, caFile);
       await tls.reload();
       await until(async () => (await echo(client, 'now').catch(() => '')) === 'now');
@@ -451,9 +451,8 @@ function echo(client: Client, request: string): Promise<string> {
   });
 }
 
-async function refusalOf(client: Client): Promise<unknown> {
-  const error = await rejectionOf(echo(client, 'nobody may hear this'));
-  return (error as { code?: unknown }).code;
+async function statusOf(client: Client): Promise<status> {
+  return (await refusalOf(echo(client, 'nobody may hear this'))).code;
 }
 
 function bind(server: Server, creds: ServerCredentials): Promise<number> {

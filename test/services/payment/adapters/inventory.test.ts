@@ -23,7 +23,7 @@ import {
   type ServedCall,
 } from '../../../../services/payment/adapters/inventory.js';
 import { PaymentError } from '../../../../services/payment/errors.js';
-import { errorOf } from '../instance.js';
+import { serviceErrorOf } from '../../../support/outcomes.js';
 
 type Handle = (call: ServerUnaryCall<unknown, unknown>) => Promise<void> | void;
 
@@ -190,7 +190,7 @@ describe('inventory as payment calls it', () => {
           throw new PaymentError(code, 'because');
         };
       });
-      const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+      const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
       expect(error).to.deep.include({ code, message: 'because' });
     });
   }
@@ -202,7 +202,7 @@ describe('inventory as payment calls it', () => {
         throw new PaymentError('FIELD_INVALID', 'bad', { violations });
       };
     });
-    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('FIELD_INVALID');
     expect(error.violations.map(({ field }) => field)).to.deep.equal(['lines[0].sku']);
   });
@@ -219,14 +219,14 @@ describe('inventory as payment calls it', () => {
           throw thrown;
         };
       });
-      const error = await errorOf(connection.settlement.settle(SETTLING));
+      const error = await serviceErrorOf(connection.settlement.settle(SETTLING));
       expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
     });
   }
 
   it('says DEPENDENCY_UNAVAILABLE when nobody is there', async () => {
     eachPeer((peer) => peer.stop());
-    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
@@ -234,7 +234,7 @@ describe('inventory as payment calls it', () => {
     eachPeer((peer) => {
       peer.answer = { ...RESERVATION, lines: [{ sku: 'LAMP', quantity: 1n, unitPrice: undefined }] };
     });
-    const error = await errorOf(connection.forCall(servedCall()).reserve(ORDER));
+    const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
@@ -244,7 +244,9 @@ describe('inventory as payment calls it', () => {
     });
     const startedMs = performance.now();
     const call = servedCall({ deadline: new Date(Date.now() + 150) });
-    expect((await errorOf(connection.forCall(call).reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await serviceErrorOf(connection.forCall(call).reserve(ORDER))).code).to.equal(
+      'DEPENDENCY_UNAVAILABLE',
+    );
     expect(performance.now() - startedMs).to.be.below(1_500);
   });
 
@@ -259,8 +261,8 @@ describe('inventory as payment calls it', () => {
     const inventory = connection.forCall(
       servedCall({ signal: ending.signal, deadline: new Date(Date.now() + 60) }),
     );
-    expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
-    expect((await errorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await serviceErrorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
+    expect((await serviceErrorOf(inventory.reserve(ORDER))).code).to.equal('DEPENDENCY_UNAVAILABLE');
     expect(calls().filter(({ path }) => path === 'reserve')).to.have.lengthOf(1);
     await connection.settlement.settle(SETTLING);
     const settled = calls().filter(({ path }) => path === 'settle');

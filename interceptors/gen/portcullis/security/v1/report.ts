@@ -12,12 +12,12 @@ export const protobufPackage = "portcullis.security.v1";
 
 export const protobufFileName = "portcullis/security/v1/report.proto";
 
-/** What a guarded service tells the issuer of the calls that it was asked for. */
+/** What a guarded service reports to the issuer about the calls that it received. */
 
 /**
- * What one instance has seen within one interval, in sums. It travels as the
- * payload of a compact JWS that is signed with the key of the service's client,
- * and is acknowledged; one that comes again is known by its `report_id`.
+ * The sums of one instance over one interval. The report is the payload of a
+ * compact JWS signed with the key of the service's client. It is acknowledged; a
+ * repeated report is recognised by its `report_id`.
  */
 export interface Report {
   /** Random identifier of this report, 16 bytes. */
@@ -42,7 +42,7 @@ export interface Report {
   admitted: AdmittedCalls[];
   /** Principals that did not fit into the list. */
   principalsLeftOut: bigint;
-  /** Messages on the broker that the issuer has not signed. */
+  /** Messages on the broker that were not signed by the issuer. */
   forgedBroadcasts: bigint;
   /**
    * Earlier reports of this instance that could not be kept until they were
@@ -61,7 +61,7 @@ export interface RefusedCalls {
   reason: string;
   /** The IP address that they came from. */
   address: string;
-  /** Whom the token spoke for, when its signature and claims were good. */
+  /** The caller that the token names, when its signature and claims were good. */
   caller:
     | Caller
     | undefined;
@@ -85,13 +85,13 @@ export interface AdmittedCalls {
 export interface Caller {
   /** Who issued the token (`iss`). */
   issuer: string;
-  /** Whom it speaks for (`sub`). */
+  /** Its subject (`sub`). */
   subject: string;
   /** The client that it was issued to (`client_id`). */
   clientId: string;
   /** The session (`sid`); empty when there is none. */
   sessionId: string;
-  /** The token was traded by a service that acts for the subject. */
+  /** The token was obtained by a service that acts for the subject. */
   delegated: boolean;
 }
 

@@ -30,11 +30,11 @@ export const protobufPackage = "portcullis.revocation.v1";
 export const protobufFileName = "portcullis/revocation/v1/revocation.proto";
 
 /**
- * Revocations: how they are asked for, how every process learns of them, and
- * what travels on the broker.
+ * Revocations: how they are requested, how instances receive them, and the
+ * messages on the broker.
  */
 
-/** What a revocation takes back. */
+/** What a revocation revokes. */
 export const EntryKind = {
   /** ENTRY_KIND_UNSPECIFIED - Not a kind; never written. */
   ENTRY_KIND_UNSPECIFIED: 0,
@@ -117,9 +117,8 @@ export const RevokeWait = {
   /** REVOKE_WAIT_NONE - Until the entry is in the log. */
   REVOKE_WAIT_NONE: 1,
   /**
-   * REVOKE_WAIT_KNOWN_INSTANCES - Until every instance that has asked within the length of a lease has the
-   * entry in its list, or has been silent for so long that it trusts its list no
-   * longer.
+   * REVOKE_WAIT_KNOWN_INSTANCES - Until every instance that has synced within the length of a lease has the
+   * entry in its list, or its lease has ended.
    */
   REVOKE_WAIT_KNOWN_INSTANCES: 2,
   /**
@@ -181,13 +180,13 @@ export function revokeWaitToJSON(object: RevokeWait): string {
 export const EnforcementState = {
   /** ENFORCEMENT_STATE_UNSPECIFIED - Not a state; never sent. */
   ENFORCEMENT_STATE_UNSPECIFIED: 0,
-  /** ENFORCEMENT_STATE_ENFORCED - The instance has said that the entry is in its list. */
+  /** ENFORCEMENT_STATE_ENFORCED - The instance has acknowledged that the entry is in its list. */
   ENFORCEMENT_STATE_ENFORCED: 1,
-  /** ENFORCEMENT_STATE_PENDING - The instance has asked since the commit, and has not said so yet. */
+  /** ENFORCEMENT_STATE_PENDING - The instance has synced since the commit, and has not acknowledged the entry. */
   ENFORCEMENT_STATE_PENDING: 2,
   /**
-   * ENFORCEMENT_STATE_UNKNOWN - The instance has been silent since the commit. Once its lease is over, it
-   * refuses all calls but those that say `on_stale: ON_STALE_ALLOW`.
+   * ENFORCEMENT_STATE_UNKNOWN - The instance has been silent since the commit. Once its lease has ended, it
+   * refuses all calls except to methods with `on_stale: ON_STALE_ALLOW`.
    */
   ENFORCEMENT_STATE_UNKNOWN: 3,
   UNRECOGNIZED: -1,
@@ -246,7 +245,7 @@ export interface Entry {
   entryId: Buffer;
   /** Position in the log of its epoch: gap-free, in commit order, from 1. */
   sequence: bigint;
-  /** What is taken back. */
+  /** What is revoked. */
   kind: EntryKind;
   /**
    * The `jti` or `sid` (16 bytes) or the UTF-8 text of `sub`, `client_id` or `kid`.
@@ -287,9 +286,9 @@ export interface Broadcast {
   entries: Entry[];
 }
 
-/** Asks to take something back. */
+/** Request of Revoke. */
 export interface RevokeRequest {
-  /** What to take back. */
+  /** What to revoke. */
   target:
     | //
     /** An access token, whole; it must be one of this issuer and not expired. */
@@ -301,35 +300,35 @@ export interface RevokeRequest {
     /** The `sid` of a session, a UUID. */
     { $case: "sessionId"; value: string }
     | //
-    /** A user: all sessions end, all tokens die. */
+    /** A user: all sessions end, all tokens are revoked. */
     { $case: "userId"; value: string }
     | //
     /**
-     * A client: all tokens in whose chain it takes part die, and its sessions
-     * get no further ones. It can authenticate itself anew.
+     * A client: all tokens whose chain includes it are revoked, and its sessions get
+     * no further tokens. It can authenticate itself again.
      */
     { $case: "clientId"; value: string }
     | //
     /**
-     * The `kid` of a signing key: it leaves publication, the next key signs, and
-     * all tokens that it has signed die.
+     * The `kid` of a signing key: it is no longer published, the next key signs, and
+     * all tokens that it signed are revoked.
      */
     { $case: "keyId"; value: string }
     | //
-    /** What another issuer has issued. It need not be known to auth. */
+    /** Tokens of another issuer. They need not be known to auth. */
     { $case: "foreign"; value: ForeignTarget }
     | undefined;
-  /** Why, for the log and the audit record; at most 200 characters. */
+  /** Reason, for the log and the audit record; at most 200 characters. */
   reason: string;
   /** How long the call waits before it returns. */
   wait: RevokeWait;
 }
 
-/** What another issuer has issued, in the words of that issuer's tokens. */
+/** Tokens of another issuer, identified by the claims of that issuer's tokens. */
 export interface ForeignTarget {
-  /** The issuer (`iss`), to the letter; not this one. */
+  /** The issuer (`iss`), exactly; not this one. */
   issuer: string;
-  /** What to take back. */
+  /** What to revoke. */
   what:
     | //
     /** One token (`jti`) and every token derived from it. */
@@ -340,7 +339,7 @@ export interface ForeignTarget {
     | //
     /**
      * All tokens of a user (`sub`) issued up to now, and what was derived from
-     * them. Later ones are good.
+     * them. Later tokens stay valid.
      */
     { $case: "subject"; value: string }
     | undefined;
@@ -354,14 +353,11 @@ export interface RevokeResponse {
   enforcedEverywhereBy:
     | Date
     | undefined;
-  /**
-   * What was heard of each instance that is known; empty when the call did not
-   * wait.
-   */
+  /** The state of each known instance; empty when the call did not wait. */
   instances: InstanceReceipt[];
 }
 
-/** What is known of a revocation at one instance. */
+/** The state of a revocation at one instance. */
 export interface InstanceReceipt {
   /** The service the instance belongs to, by its audience. */
   service: string;
@@ -370,19 +366,19 @@ export interface InstanceReceipt {
   /** Whether the instance has the entry. */
   state: EnforcementState;
   /**
-   * With ENFORCED: how long after the commit auth knew it, in milliseconds. It
-   * holds the way of the broadcast there and of the acknowledgement back.
+   * With ENFORCED: time from the commit until auth received the acknowledgement, in
+   * milliseconds. It includes the broadcast and the acknowledgement.
    */
   milliseconds: number;
 }
 
-/** An instance's question whether its list is up to date. */
+/** Request of Sync: the instance's position in the log. */
 export interface SyncRequest {
   /** The service the instance belongs to, by its audience. */
   service: string;
-  /** Random identifier of the instance, made anew by every process, 16 bytes. */
+  /** Random identifier of the instance, new for each process, 16 bytes. */
   instance: Buffer;
-  /** The epoch the instance follows; empty before its first answer. */
+  /** The epoch the instance follows; empty before its first response. */
   epoch: Buffer;
   /** Every entry up to this sequence is in the instance's list. */
   applied: bigint;
@@ -394,7 +390,7 @@ export interface SyncRequest {
   seen: Buffer[];
 }
 
-/** The answer to an instance's question. */
+/** Response of Sync. */
 export interface SyncResponse {
   /** The current epoch, 16 bytes. */
   epoch: Buffer;
@@ -404,7 +400,7 @@ export interface SyncResponse {
   entryIdAtHead: Buffer;
   /** Every entry after `applied`, unless `pull` is set. */
   entries: Entry[];
-  /** The gap is too large for an answer, or the epoch differs: use Pull. */
+  /** The gap is too large for one response, or the epoch differs: use Pull. */
   pull: boolean;
   /** The key set, when its version differs from the instance's. */
   keySet:
@@ -419,11 +415,11 @@ export interface SyncResponse {
   horizon:
     | Date
     | undefined;
-  /** How long the instance may trust its list, from the moment it asked. */
+  /** How long the instance may trust its list, from the moment it sent the request. */
   leaseLength: Duration | undefined;
 }
 
-/** Asks for the whole live list. */
+/** Request of Pull. */
 export interface PullRequest {
   /** The service the instance belongs to, by its audience. */
   service: string;
@@ -432,8 +428,8 @@ export interface PullRequest {
 }
 
 /**
- * One part of the live list. Only the last part, `end`, makes what came before
- * it count; a stream that breaks earlier leaves nothing behind.
+ * One part of the live list. The parts take effect together with the last part,
+ * `end`; a stream that breaks earlier has no effect.
  */
 export interface PullResponse {
   /** What this part carries. */
@@ -450,7 +446,7 @@ export interface PullResponse {
     | undefined;
 }
 
-/** Many identifiers with one expiry, for speed. */
+/** Identifiers with the same expiry, packed for speed. */
 export interface PackedIds {
   /** TOKEN or SESSION. */
   kind: EntryKind;
@@ -468,7 +464,7 @@ export interface EntryList {
   entries: Entry[];
 }
 
-/** States what the parts before it make up. */
+/** Describes the list that the parts before it make up. */
 export interface PullEnd {
   /** The epoch of the list, 16 bytes. */
   epoch: Buffer;
@@ -494,27 +490,27 @@ export interface ListInstancesResponse {
   nextPageToken: string;
 }
 
-/** An instance, as auth knows it from its questions. */
+/** An instance, as known from its Syncs. */
 export interface Instance {
   /** The service it belongs to, by its audience. */
   service: string;
-  /** Its identifier, made anew by every process, 16 bytes. */
+  /** Its identifier, random for each process, 16 bytes. */
   instance: Buffer;
-  /** How long ago its last question arrived. */
+  /** Time since its last Sync arrived. */
   lastSyncAge:
     | Duration
     | undefined;
-  /** Everything up to this sequence was in its list when it asked. */
+  /** Every entry up to this sequence was in its list at its last Sync. */
   applied: bigint;
   /**
-   * How many entries the log has beyond that now; all, when the instance follows
+   * Number of later entries in the log; all entries, when the instance follows
    * another epoch.
    */
   lag: bigint;
   /**
-   * For how long it may trust its list without another answer; zero when no
-   * longer. Counted from the question's arrival, so the instance itself may stop
-   * a little earlier.
+   * How long it may trust its list without another response; zero when its lease
+   * has ended. Counted from the arrival of the request, so the instance itself may
+   * stop slightly earlier.
    */
   leaseLeft:
     | Duration
@@ -523,15 +519,15 @@ export interface Instance {
   currentEpoch: boolean;
 }
 
-/** Asks to begin the log anew. */
+/** Request of OpenEpoch. */
 export interface OpenEpochRequest {
-  /** Why, for the log and the audit record; at most 200 characters. */
+  /** Reason, for the log and the audit record; at most 200 characters. */
   reason: string;
-  /** Makes a repetition harmless; required. */
+  /** A retry with the same one is the same request; required. */
   requestId: string;
 }
 
-/** What was begun. */
+/** Response of OpenEpoch. */
 export interface OpenEpochResponse {
   /** The new epoch, 16 bytes. */
   epoch: Buffer;
@@ -2962,16 +2958,16 @@ export const OpenEpochResponse: MessageFns<OpenEpochResponse> = {
   },
 };
 
-/** Takes tokens back, and tells every instance what has been taken back. */
+/** Revokes tokens, and keeps the revocation list of every instance complete. */
 export type RevocationServiceService = typeof RevocationServiceService;
 export const RevocationServiceService = {
   /**
    * Revokes a token, a session, a user, a client, a signing key, or what another
    * issuer has issued. Once it has returned OK, the revocation is in the log and
-   * no fault can lose it; the receipt says when every instance enforces it at
-   * the latest. A caller who gives up waiting has revoked all the same. One who
-   * waits for the end of the own token is cut with TOKEN_REVOKED instead of
-   * being answered: by then the revocation bites.
+   * no fault can lose it; the receipt states when every instance enforces it at
+   * the latest. A caller that stops waiting does not undo the revocation. A caller
+   * that waits for the revocation of its own token receives TOKEN_REVOKED instead
+   * of a receipt: by then the revocation is enforced.
    */
   revoke: {
     path: "/portcullis.revocation.v1.RevocationService/Revoke" as const,
@@ -2983,9 +2979,9 @@ export const RevocationServiceService = {
     responseDeserialize: (value: Buffer): RevokeResponse => RevokeResponse.decode(value),
   },
   /**
-   * Answers an instance's question "is my list up to date?". A positive answer
-   * lets the instance trust its list for `lease_length`, counted from the moment
-   * at which the instance sent the question.
+   * Returns whether an instance's list is complete, and what it lacks. A complete
+   * list may be trusted for `lease_length`, counted from the moment at which the
+   * instance sent the request.
    */
   sync: {
     path: "/portcullis.revocation.v1.RevocationService/Sync" as const,
@@ -3007,8 +3003,8 @@ export const RevocationServiceService = {
     responseDeserialize: (value: Buffer): PullResponse => PullResponse.decode(value),
   },
   /**
-   * Lists the instances that have asked within the last minutes, those that
-   * have fallen silent among them.
+   * Lists the instances that have synced within the last minutes, silent ones
+   * included.
    */
   listInstances: {
     path: "/portcullis.revocation.v1.RevocationService/ListInstances" as const,
@@ -3021,9 +3017,9 @@ export const RevocationServiceService = {
     responseDeserialize: (value: Buffer): ListInstancesResponse => ListInstancesResponse.decode(value),
   },
   /**
-   * Begins the log anew: every signing key is retired for new ones, every session
+   * Opens a new epoch of the log: every signing key is replaced, every session
    * ends, and all tokens issued so far are refused. It must be called after the
-   * database was restored, and whenever an instance was answered LOG_CHANGED.
+   * database was restored, and whenever an instance has received LOG_CHANGED.
    */
   openEpoch: {
     path: "/portcullis.revocation.v1.RevocationService/OpenEpoch" as const,
@@ -3040,29 +3036,29 @@ export interface RevocationServiceServer extends UntypedServiceImplementation {
   /**
    * Revokes a token, a session, a user, a client, a signing key, or what another
    * issuer has issued. Once it has returned OK, the revocation is in the log and
-   * no fault can lose it; the receipt says when every instance enforces it at
-   * the latest. A caller who gives up waiting has revoked all the same. One who
-   * waits for the end of the own token is cut with TOKEN_REVOKED instead of
-   * being answered: by then the revocation bites.
+   * no fault can lose it; the receipt states when every instance enforces it at
+   * the latest. A caller that stops waiting does not undo the revocation. A caller
+   * that waits for the revocation of its own token receives TOKEN_REVOKED instead
+   * of a receipt: by then the revocation is enforced.
    */
   revoke: handleUnaryCall<RevokeRequest, RevokeResponse>;
   /**
-   * Answers an instance's question "is my list up to date?". A positive answer
-   * lets the instance trust its list for `lease_length`, counted from the moment
-   * at which the instance sent the question.
+   * Returns whether an instance's list is complete, and what it lacks. A complete
+   * list may be trusted for `lease_length`, counted from the moment at which the
+   * instance sent the request.
    */
   sync: handleUnaryCall<SyncRequest, SyncResponse>;
   /** Streams the whole live revocation list, for a cold start or a large gap. */
   pull: handleServerStreamingCall<PullRequest, PullResponse>;
   /**
-   * Lists the instances that have asked within the last minutes, those that
-   * have fallen silent among them.
+   * Lists the instances that have synced within the last minutes, silent ones
+   * included.
    */
   listInstances: handleUnaryCall<ListInstancesRequest, ListInstancesResponse>;
   /**
-   * Begins the log anew: every signing key is retired for new ones, every session
+   * Opens a new epoch of the log: every signing key is replaced, every session
    * ends, and all tokens issued so far are refused. It must be called after the
-   * database was restored, and whenever an instance was answered LOG_CHANGED.
+   * database was restored, and whenever an instance has received LOG_CHANGED.
    */
   openEpoch: handleUnaryCall<OpenEpochRequest, OpenEpochResponse>;
 }
@@ -3071,10 +3067,10 @@ export interface RevocationServiceClient extends Client {
   /**
    * Revokes a token, a session, a user, a client, a signing key, or what another
    * issuer has issued. Once it has returned OK, the revocation is in the log and
-   * no fault can lose it; the receipt says when every instance enforces it at
-   * the latest. A caller who gives up waiting has revoked all the same. One who
-   * waits for the end of the own token is cut with TOKEN_REVOKED instead of
-   * being answered: by then the revocation bites.
+   * no fault can lose it; the receipt states when every instance enforces it at
+   * the latest. A caller that stops waiting does not undo the revocation. A caller
+   * that waits for the revocation of its own token receives TOKEN_REVOKED instead
+   * of a receipt: by then the revocation is enforced.
    */
   revoke(
     request: RevokeRequest,
@@ -3092,9 +3088,9 @@ export interface RevocationServiceClient extends Client {
     callback: (error: ServiceError | null, response: RevokeResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Answers an instance's question "is my list up to date?". A positive answer
-   * lets the instance trust its list for `lease_length`, counted from the moment
-   * at which the instance sent the question.
+   * Returns whether an instance's list is complete, and what it lacks. A complete
+   * list may be trusted for `lease_length`, counted from the moment at which the
+   * instance sent the request.
    */
   sync(request: SyncRequest, callback: (error: ServiceError | null, response: SyncResponse) => void): ClientUnaryCall;
   sync(
@@ -3112,8 +3108,8 @@ export interface RevocationServiceClient extends Client {
   pull(request: PullRequest, options?: Partial<CallOptions>): ClientReadableStream<PullResponse>;
   pull(request: PullRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<PullResponse>;
   /**
-   * Lists the instances that have asked within the last minutes, those that
-   * have fallen silent among them.
+   * Lists the instances that have synced within the last minutes, silent ones
+   * included.
    */
   listInstances(
     request: ListInstancesRequest,
@@ -3131,9 +3127,9 @@ export interface RevocationServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListInstancesResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Begins the log anew: every signing key is retired for new ones, every session
+   * Opens a new epoch of the log: every signing key is replaced, every session
    * ends, and all tokens issued so far are refused. It must be called after the
-   * database was restored, and whenever an instance was answered LOG_CHANGED.
+   * database was restored, and whenever an instance has received LOG_CHANGED.
    */
   openEpoch(
     request: OpenEpochRequest,

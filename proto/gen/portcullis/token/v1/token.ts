@@ -28,7 +28,7 @@ export interface PublicKey {
   jwk: string;
 }
 
-/** The keys with which tokens of one epoch are verified. */
+/** The keys that verify tokens of one epoch. */
 export interface KeySet {
   /** Hash of the set's content, 32 bytes; equal sets have equal versions. */
   version: Buffer;
@@ -40,7 +40,7 @@ export interface KeySet {
 export interface IssueServiceTokenRequest {
   /** The client that asks. */
   clientId: string;
-  /** How the client proves who it is. */
+  /** How the client authenticates itself. */
   credential:
     | //
     /** A JWT signed by the client's key (RFC 7523). */
@@ -49,9 +49,9 @@ export interface IssueServiceTokenRequest {
     /** The client's secret. */
     { $case: "clientSecret"; value: string }
     | undefined;
-  /** The services the token is for; all that the client may reach when empty. */
+  /** The audiences of the token; all that the client may have when empty. */
   audiences: string[];
-  /** The scopes wanted; all that the client may have when empty. */
+  /** The requested scopes; all that the client may have when empty. */
   scopes: string[];
 }
 
@@ -67,18 +67,18 @@ export interface IssueServiceTokenResponse {
 export interface ExchangeTokenRequest {
   /** The user's access token; its audience must name the calling service. */
   subjectToken: string;
-  /** The service to be called for the user. */
+  /** The audience: the service to be called for the user. */
   audience: string;
   /**
-   * The scopes wanted, within those of the subject token; all of those that
-   * the calling client may pass on to the audience when empty.
+   * The requested scopes, within those of the subject token; when empty, all that
+   * the calling client may pass on to the audience.
    */
   scopes: string[];
 }
 
 /** A token with which the caller acts for a user. */
 export interface ExchangeTokenResponse {
-  /** The access token; it dies with the subject token. */
+  /** The access token; it is revoked together with the subject token. */
   accessToken: string;
   /** When it expires. */
   expireTime: Date | undefined;

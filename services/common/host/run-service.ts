@@ -1,0 +1,192 @@
+/**
+ * Runs a service: opens what every service has (log, certificates, database, guard, ports), starts what the service
+ * adds, and closes all of it at the end. A service says only what differs.
+ */
+import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { createGuard, type Guard, type GuardOptions, type SchemaMetadata } from '@portcullis/guard';
+import { Registry } from 'prom-client';
+import type { LogLevel } from '../config/env.js';
+import { type Database, openDatabase } from '../database/database.js';
+import { createGuardMetrics } from '../metrics/guard-metrics.js';
+import { openTls, type Tls, type TlsSettings } from '../tls/tls.js';
+import { type Closer, createCloser } from './closer.js';
+import { type Host, hostMethods, startHost } from './host.js';
+import { createLog, type Log } from './log.js';
+import type { OpsRoute } from './ops.js';
+import { exitWith, runUntilSignal } from './process.js';
+import type { ReadinessChecks } from './readiness.js';
+
+/** The settings that every service has. */
+export interface ServiceConfig {
+  readonly databaseUrl: string;
+  /** The same database as a role that may change its schema; the role of `databaseUrl` does when undefined. */
+  readonly migrationDatabaseUrl?: string | undefined;
+  /** The broker; without one, revocations arrive by syncs alone. */
+  readonly natsUrl: string | undefined;
+  readonly issuer: string;
+  readonly listen: string;
+  readonly opsListen: string;
+  readonly logLevel: LogLevel;
+  readonly reflection: boolean;
+  readonly drainMs: number;
+  readonly tls: TlsSettings;
+}
+
+/** What every service has opened before its own parts are put together. */
+export interface ServiceResources {
+  readonly log: Log;
+  readonly tls: Tls;
+  /** Answers queries only once it is migrated, which `start` of {@link ServiceParts} can rely on. */
+  readonly database: Database;
+  /** Where the service registers its own metrics. */
+  readonly registry: Registry;
+  /** Takes what the service opens. It is closed in reverse order, after the calls have ended and before the database. */
+  readonly closer: Closer;
+}
+
+/** One gRPC service, whose methods all declare an access rule. */
+export interface GuardedService {
+  readonly definition: ServiceDefinition;
+  /** Its `protoMetadata`. */
+  readonly schema: SchemaMetadata;
+  readonly handlers: UntypedServiceImplementation;
+}
+
+/** The parts in which services differ. */
+export interface ServiceParts {
+  /** Where the guard gets the revocation log. */
+  readonly auth: GuardOptions['auth'];
+  /** Other issuers whose tokens the guard accepts. */
+  readonly trustedIssuers?: GuardOptions['trustedIssuers'];
+  readonly services: readonly GuardedService[];
+  /** Checks beside `database` and `revocations`. */
+  readonly readiness?: ReadinessChecks;
+  /** Further paths of the ops port. */
+  readonly routes?: { readonly [path: string]: OpsRoute };
+  /** Ends calls that would otherwise last for the whole drain time. */
+  readonly endStreams?: () => Promise<void>;
+  /** Runs once, after both ports are open and the database is migrated: for work in the background. */
+  readonly start: (running: RunningService) => Promise<void>;
+}
+
+/** A service whose ports are open. */
+export interface RunningService {
+  /** Aborted as soon as the process is to stop. */
+  readonly signal: AbortSignal;
+  readonly guard: Guard;
+  /** To be called when the result of a readiness check may have changed. */
+  readinessChanged(): void;
+}
+
+/**
+ * Runs the service until a signal stops it. Calls are drained first; then everything that was opened is closed, the
+ * last first. A failure of `start` ends the process with code 1.
+ *
+ * @throws whatever keeps the service from opening its ports
+ */
+export async function runService(options: {
+  /** The service's name in log and metrics, and its audience. */
+  readonly name: string;
+  readonly config: ServiceConfig;
+  /** The folder with the database's migrations. */
+  readonly migrations: URL;
+  /** Puts the service's parts together; nothing is served yet. */
+  readonly compose: (resources: ServiceResources) => ServiceParts | Promise<ServiceParts>;
+}): Promise<void> {
+  const { name, config, migrations } = options;
+  const resources = openResources(name, config, migrations);
+  const { log, tls, database, closer } = resources;
+  const parts = await options.compose(resources);
+  const guard = await openGuard(name, config, parts, resources);
+  const host = await openHost(name, config, parts, { ...resources, guard });
+
+  const stopping = new AbortController();
+  runUntilSignal({
+    log,
+    drainMs: config.drainMs,
+    reload: tls.reload,
+    stop: async () => {
+      stopping.abort();
+      await host.stop();
+      await closer.closeAll();
+    },
+  });
+  try {
+    await database.ready(stopping.signal);
+    await parts.start({ signal: stopping.signal, guard, readinessChanged: host.readinessChanged });
+  } catch (error) {
+    if (!stopping.signal.aborted) exitWith(error);
+  }
+}
+
+function openResources(name: string, config: ServiceConfig, migrations: URL): ServiceResources {
+  const log = createLog({ service: name, level: config.logLevel });
+  const closer = createCloser(log);
+  const tls = openTls(config.tls, { log });
+  closer.add('tls', tls.close);
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl } = config;
+  const database = openDatabase({ url, migrationUrl, migrations, log });
+  closer.add('database', database.close);
+  return { log, tls, database, closer, registry: new Registry() };
+}
+
+async function openGuard(
+  audience: string,
+  config: ServiceConfig,
+  { auth, trustedIssuers }: ServiceParts,
+  { log, tls, registry, closer }: ServiceResources,
+): Promise<Guard> {
+  const { issuer, natsUrl } = config;
+  const metrics = createGuardMetrics(registry);
+  const guard = await createGuard({
+    issuer,
+    audience,
+    auth,
+    trustedIssuers,
+    nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
+    plaintext: config.tls.plaintext,
+    publicMethods: hostMethods(config),
+    log,
+    observer: metrics.observer,
+  });
+  closer.add('guard', guard.close);
+  metrics.attach(guard);
+  return guard;
+}
+
+async function openHost(
+  service: string,
+  { listen, opsListen, reflection, drainMs }: ServiceConfig,
+  { services, readiness, routes, endStreams }: ServiceParts,
+  { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
+): Promise<Host> {
+  const host = await startHost({
+    service,
+    listen,
+    opsListen,
+    log,
+    registry,
+    reflection,
+    drainMs,
+    interceptors: [guard.interceptor],
+    tls: tls.listener,
+    addServices: (server) => {
+      for (const { definition, schema, handlers } of services) {
+        guard.addService(server, definition, schema, handlers);
+      }
+    },
+    serviceNames: services.map(({ definition }) => serviceNameOf(definition)),
+    readiness: { database: database.missing, ...readiness, revocations: () => guard.state().staleReason },
+    routes,
+    endStreams,
+  });
+  guard.onStateChange(host.readinessChanged);
+  database.onStateChange(host.readinessChanged);
+  return host;
+}
+
+/** The full name, such as `inventory.v1.InventoryService`, out of the paths of its methods. */
+function serviceNameOf(definition: ServiceDefinition): string {
+  const [, name = ''] = Object.values(definition)[0]?.path.split('/') ?? [];
+  return name;
+}

@@ -1,0 +1,42 @@
+/** The parts of inventory, put together. */
+
+import { systemClock } from '@portcullis/guard';
+import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
+import { runService, type ServiceParts, type ServiceResources } from '../common/host/run-service.js';
+import { createChangeFeed } from './change-feed.js';
+import type { Config } from './config.js';
+import { createHandlers } from './handlers.js';
+import { CHANGES_CHANNEL, createStore } from './store.js';
+import { startSweeper } from './sweeper.js';
+
+/** Runs the service until a signal stops it. */
+export async function runInventory(config: Config): Promise<void> {
+  await runService({
+    name: 'inventory',
+    config,
+    migrations: new URL('./migrations/', import.meta.url),
+    compose: (resources) => composeInventory(config, resources),
+  });
+}
+
+function composeInventory(config: Config, { log, tls, database, closer }: ServiceResources): ServiceParts {
+  const store = createStore({ database, log });
+  const feed = createChangeFeed({ store, clock: systemClock, log });
+  const handlers = createHandlers({ store, feed });
+  return {
+    auth: {
+      address: config.authAddress,
+      credentials: tls.credentialsFor(config.authCaFile),
+      clientId: config.clientId,
+      clientKey: config.clientKey,
+    },
+    trustedIssuers: config.trustedIssuers,
+    services: [{ definition: InventoryServiceService, schema: protoMetadata, handlers }],
+    // Watchers resume at another instance.
+    endStreams: feed.close,
+    start: async () => {
+      await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
+      closer.add('sweeper', startSweeper({ store, log }).stop);
+    },
+  };
+}
