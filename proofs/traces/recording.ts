@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import type { SecurityEvent } from '../../services/auth/records/security-events.js';
 import type { ServiceReport } from '../../services/auth/records/service-reports.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
-import type { Trace } from './items.js';
+import type { Trace } from './trace.js';
 
 /** The recording that is kept with the code: a run of `npm run attack -- --part alarms --record …`. */
 export const RECORDING = new URL('./recorded.jsonl', import.meta.url);

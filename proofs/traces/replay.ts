@@ -4,7 +4,7 @@ import type { AnomalyRule } from '../../services/auth/records/security-events.js
 import { createAnomalyRules, type Finding } from '../../services/auth/security/anomaly-rules.js';
 import { identifiersOf } from '../../services/auth/security/events.js';
 import { tableText } from '../shared/reporting.js';
-import type { PlantedAttack, Trace } from './items.js';
+import type { PlantedAttack, Trace } from './trace.js';
 
 /** A report may come so much later than what it tells of, in milliseconds. */
 const LATE_MS = 60_000;

@@ -11,7 +11,7 @@ import { reportOf } from '../../services/auth/adapters/report-messages.js';
 import type { SecurityEvent } from '../../services/auth/records/security-events.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
 import type { Random } from '../shared/random.js';
-import type { PlantedAttack, Trace } from './items.js';
+import type { PlantedAttack, Trace } from './trace.js';
 
 const ISSUER = 'https://auth.example';
 const START_MS = Date.UTC(2026, 0, 5, 8);
