@@ -19,9 +19,9 @@ import {
   isDue,
   LIVE_KEYS_MAX,
   NEXT_PUBLISHED_SECONDS_MIN,
-  type RotationOutlook,
   untilKnownMs,
 } from '../../../../services/auth/keys/key-life.js';
+import type { RotationOutlook } from '../../../../services/auth/records/keys.js';
 import { enforcementBoundMs, KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
 import {
   bearer,
