@@ -46,7 +46,7 @@ import {
   type ThrottleLimits,
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
-import { LOGIN_BINDINGS, type LoginBinding } from './sessions/sessions.js';
+import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens/tokens.js';
 
 /** The shortest lease that can be kept up, in milliseconds. */

@@ -7,7 +7,7 @@ import { ANOMALY_RULES } from './records/security-events.js';
 import type { InstanceRecord } from './revocation/instances.js';
 import type { EventCounts } from './security/event-log.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
-import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/sessions.js';
+import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
 /** One number, in the form in which it is registered. */
 export interface AuthMetric {

@@ -21,7 +21,9 @@ import type { User } from '../records/users.js';
 import type { Exchange } from '../tokens/exchange.js';
 import type { ClientCredential, ServiceTokens } from '../tokens/service-tokens.js';
 import type { VerifiedToken } from '../tokens/tokens.js';
-import type { SessionCaller, Sessions, TokenPair } from './sessions.js';
+import type { SessionCaller } from './end-session.js';
+import type { TokenPair } from './session-tokens.js';
+import type { Sessions } from './sessions.js';
 
 /** What the handlers of AuthService use. */
 export interface AuthHandlersDeps {

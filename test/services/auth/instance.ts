@@ -41,13 +41,9 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
-import {
-  createSessions,
-  type LoginAttempt,
-  type LoginBinding,
-  type Sessions,
-} from '../../../services/auth/sessions/sessions.js';
+import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { createExchange, type Exchange } from '../../../services/auth/tokens/exchange.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/tokens/service-tokens.js';
@@ -223,12 +219,12 @@ export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['cus
 }
 
 /** Logs a user in. */
-export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginAttempt> = {}) {
+export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginRequest> = {}) {
   return auth.sessions.login({ ...attemptOf(user.username, user.password), ...over });
 }
 
 /** An attempt to log in. */
-export function attemptOf(username: string, password: string): LoginAttempt {
+export function attemptOf(username: string, password: string): LoginRequest {
   return { username, password, audiences: [], scopes: [], deviceName: 'test', peer: '192.0.2.1:4000' };
 }
 
