@@ -85,7 +85,8 @@ describe('the sums of a guard', () => {
   });
 
   it('stay within bounds, and say what was left out', () => {
-    for (let index = 0; index < PRINCIPALS_MAX + 5; index += 1) collector.recordAdmitted(tokenOf(), '192.0.2.1');
+    for (let index = 0; index < PRINCIPALS_MAX + 5; index += 1)
+      collector.recordAdmitted(tokenOf(), '192.0.2.1');
     const seen = tokenOf();
     for (const address of ['192.0.2.1', '192.0.2.2']) collector.recordAdmitted(seen, address);
     for (let index = 0; index < REFUSED_ROWS_MAX + 7; index += 1) {
