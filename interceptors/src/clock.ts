@@ -4,7 +4,7 @@
 export interface Clock {
   /** Milliseconds since the Unix epoch. An operator may set it forward or back. */
   wallMs(): number;
-  /** Milliseconds since an arbitrary start. Never goes back; may stand still while the machine sleeps. */
+  /** Milliseconds since an arbitrary start. Never goes back; does not count the time that the machine sleeps. */
   monotonicMs(): number;
 }
 
