@@ -270,7 +270,8 @@ export class System {
       return;
     }
     // After an epoch was opened an alarm is of an instance that nobody had heard of since the restore: then another one is due.
-    const isExpected = this.#epochDue || this.#opening.size > 0 || truth.epochOpenedAtMs <= truth.restoredAtMs;
+    const isExpected =
+      this.#epochDue || this.#opening.size > 0 || truth.epochOpenedAtMs <= truth.restoredAtMs;
     if (isExpected || scheduler.nowMs < truth.epochOpenedAtMs + OPERATOR_RETRY_MS) return;
     this.#epochDue = true;
     scheduler.after(OPERATOR_RETRY_MS, () => this.openEpochIfDue());
