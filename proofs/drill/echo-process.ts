@@ -90,8 +90,8 @@ await new Promise<void>((resolve, reject) => {
 });
 const [host = '', port = ''] = variable('DRILL_OPS_LISTEN').split(':');
 createServer((_request, response) => {
-  const { current, missing } = guard.state();
-  response.writeHead(current ? READY : NOT_READY).end(missing);
+  const { current, staleReason } = guard.state();
+  response.writeHead(current ? READY : NOT_READY).end(staleReason);
 }).listen(Number(port), host);
 process.once('SIGTERM', () => process.exit(0));
 
