@@ -196,7 +196,7 @@ describe('reports of services', () => {
       instance: randomBytes(16),
       clock: systemClock,
     });
-    collector.broadcastForged();
+    collector.recordForgedBroadcast();
     const reporting = startReporting({ collector, send: sender.send, intervalMs: 20 });
     open.push(reporting);
     await sleep(500);
@@ -278,7 +278,7 @@ describe('reporting', () => {
       },
     });
     await until(() => {
-      collector.broadcastForged();
+      collector.recordForgedBroadcast();
       return reporting.state().lost >= 5;
     });
     const { lost, waiting } = reporting.state();
