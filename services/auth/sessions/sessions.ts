@@ -3,7 +3,9 @@
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
-import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
+import { canonicalRequestId, parseRequestId } from '../../common/validation/request-id.js';
+import { parseWords } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { audiencesOfScopes, type Role, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
@@ -227,11 +229,12 @@ export function createSessions(deps: SessionsDeps): Sessions {
       });
     },
     list: ({ userId }, page) => deps.store.transaction((tx) => tx.sessions.listOpen(userId, page)),
-    listOf: (userId, page) =>
+    listOf: (text, page) =>
       deps.store.transaction(async (tx) => {
-        const user = isUuid(userId) ? await tx.users.find(userId) : undefined;
+        const userId = parseUuid(text);
+        const user = userId === undefined ? undefined : await tx.users.find(userId);
         if (user === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
-        return await tx.sessions.listOpen(userId, page);
+        return await tx.sessions.listOpen(user.userId, page);
       }),
     revoke: (caller, sessionId) => revokeOwn(deps, caller, sessionId),
   };
@@ -490,8 +493,10 @@ async function successorAgain(
   token: RefreshTokenRow,
   { secret, requestId, now }: { secret: Buffer; requestId: string; now: Date },
 ): Promise<Successor | 'REUSED' | undefined> {
-  if (requestId === '' || token.requestId !== requestId) return 'REUSED';
-  const refreshToken = refreshTokenOf(successorOf(deps.refreshKey, secret, requestId));
+  if (requestId === '' || token.requestId === undefined) return 'REUSED';
+  if (canonicalRequestId(token.requestId) !== requestId) return 'REUSED';
+  // As it was stored: before November 2026 that could be a UUID in upper case.
+  const refreshToken = refreshTokenOf(successorOf(deps.refreshKey, secret, token.requestId));
   const hash = hashOf(refreshToken);
   // Another key-encryption key derives another successor, which was never given to anybody.
   if (!token.successorHash?.equals(hash)) return undefined;
@@ -565,8 +570,8 @@ function mintFor(
 }
 
 async function revokeOwn(deps: SessionsDeps, caller: SessionCaller, text: string): Promise<Receipt> {
-  const sessionId = text.toLowerCase();
-  if (!isUuid(sessionId)) throw invalidField('session_id', 'must be a UUID');
+  const sessionId = parseUuid(text);
+  if (sessionId === undefined) throw invalidField('session_id', 'must be a UUID');
   let startedMs = 0;
   const appended = await deps.store.transaction(async (tx) => {
     const session = await tx.sessions.lock(sessionId);
