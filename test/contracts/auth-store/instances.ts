@@ -1,0 +1,74 @@
+/** What replicas share about the instances. */
+
+import { randomBytes } from 'node:crypto';
+import { expect } from 'chai';
+import type { SharedRecord } from '../../../services/auth/revocation/instances.js';
+import { anEntry, append, headOf, type Under } from './store-under-test.js';
+
+export function describeInstances(under: Under): void {
+  const [here, elsewhere] = [randomBytes(16), randomBytes(16)];
+  const recordOf = (over: Partial<SharedRecord> = {}): SharedRecord => ({
+    service: 'inventory',
+    instance: randomBytes(16),
+    epoch: Buffer.alloc(0),
+    applied: 0n,
+    seen: [],
+    ageMs: 0,
+    leaseLeftMs: 5000,
+    ...over,
+  });
+  const share = (...records: SharedRecord[]) => under().instances.share(elsewhere, records);
+  const heard = async ({ instance }: SharedRecord, { replica = here, withinMs = 5000 } = {}) => {
+    const records = await under().instances.heardElsewhere(replica, withinMs);
+    return records.find((record) => record.instance.equals(instance));
+  };
+
+  describe('the records of instances', () => {
+    it('reach every other replica, and not the one that shared them', async () => {
+      const record = recordOf({ epoch: randomBytes(16), seen: [randomBytes(16), randomBytes(16)] });
+      await share(record);
+      const { service, instance, epoch, seen } = record;
+      expect(await heard(record)).to.deep.include({ service, instance, epoch, seen, applied: 0n });
+      expect(await heard(record, { replica: elsewhere })).to.equal(undefined);
+    });
+
+    it('grow older, and are left out when they are too old', async () => {
+      const record = recordOf({ ageMs: 1000, leaseLeftMs: 2000 });
+      await share(record);
+      await under().sleep(50);
+      const found = await heard(record);
+      expect(found?.ageMs).to.be.within(1050, 5000);
+      expect((found?.ageMs ?? 0) + (found?.leaseLeftMs ?? 0)).to.be.within(2990, 3010);
+      expect(await heard(record, { withinMs: 1000 })).to.equal(undefined);
+    });
+
+    it('count what an instance has applied only when the log has an entry of its at that place', async () => {
+      const [entry] = await append(under(), anEntry());
+      const { epoch } = await headOf(under());
+      const at = { epoch, applied: entry?.sequence ?? 0n };
+      const compared = recordOf({ ...at, seen: [randomBytes(16), entry?.entryId ?? randomBytes(16)] });
+      const otherEntry = recordOf({ ...at, seen: [randomBytes(16)] });
+      const otherEpoch = recordOf({ ...compared, instance: randomBytes(16), epoch: randomBytes(16) });
+      await share(compared, otherEntry, otherEpoch);
+      expect((await heard(compared))?.applied).to.equal(entry?.sequence);
+      expect((await heard(otherEntry))?.applied).to.equal(0n);
+      expect((await heard(otherEpoch))?.applied).to.equal(0n);
+    });
+
+    it('replace what the same replica said of an instance before', async () => {
+      const first = recordOf({ service: 'inventory' });
+      await share(first);
+      await share({ ...first, service: 'payment' });
+      expect((await heard(first))?.service).to.equal('payment');
+      const all = await under().instances.heardElsewhere(here, 5000);
+      expect(all.filter(({ instance }) => instance.equals(first.instance))).to.have.length(1);
+    });
+
+    it('show a lease that was never granted as one that is over', async () => {
+      const record = recordOf({ leaseLeftMs: Number.NEGATIVE_INFINITY, ageMs: 100 });
+      await share(record);
+      const leaseLeftMs = (await heard(record))?.leaseLeftMs;
+      expect(leaseLeftMs).to.be.within(-5000, -100);
+    });
+  });
+}

@@ -1,0 +1,371 @@
+/** The revocation log: appending, reading, the live set, retention, leases and epochs. */
+
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { publish } from '../../../services/auth/keys/keys.js';
+import type { NewEntry } from '../../../services/auth/records/revocations.js';
+import {
+  enforcementBoundMs,
+  foreignRevocation,
+  sessionRevocation,
+  tokenRevocation,
+  userRevocation,
+} from '../../../services/auth/revocation/log.js';
+import type { AuthTransaction } from '../../../services/auth/transaction.js';
+import {
+  actorOf,
+  anEntry,
+  append,
+  demand,
+  dropAll,
+  entryOf,
+  headOf,
+  keyOf,
+  outcomeOf,
+  plain,
+  type Under,
+} from './store-under-test.js';
+
+export function describeLog(under: Under): void {
+  describe('the revocation log', () => {
+    it('numbers entries without gaps, in the order of commits', async () => {
+      const { store, sleep } = under();
+      const { head } = await headOf(under());
+      const order: bigint[] = [];
+      const append = async (holdMs: number, fails = false) => {
+        const { entries } = await store.transaction(async (tx) => {
+          const appended = await tx.revocations.append([anEntry(), anEntry()]);
+          await sleep(holdMs);
+          if (fails) throw new Error('on purpose');
+          return appended;
+        });
+        order.push(...entries.map(({ sequence }) => sequence));
+      };
+      const first = append(50);
+      await sleep(10);
+      await Promise.all([first, outcomeOf(append(10, true)), append(20), append(0)]);
+      expect(order).to.deep.equal([1n, 2n, 3n, 4n, 5n, 6n].map((after) => head + after));
+      expect((await headOf(under())).head).to.equal(head + 6n);
+    });
+
+    it('returns each entry as it was written', async () => {
+      const { store, keepSeconds } = under();
+      const written: NewEntry[] = [
+        { ...anEntry(), acknowledge: true },
+        entryOf(userRevocation(randomUUID(), 7n)),
+        entryOf(foreignRevocation({ issuer: 'https://other.example', what: 'USER', id: 'mallory' })),
+      ];
+      const { epoch, head } = await headOf(under());
+      const appended = await store.transaction((tx) => tx.revocations.append(written));
+      expect(appended.epoch).to.deep.equal(epoch);
+      const keepMs = appended.lockedTime.getTime() + keepSeconds * 1000;
+      for (const [index, entry] of appended.entries.entries()) {
+        const { kind, issuer, key, minGeneration, acknowledge = false } = written[index] ?? anEntry();
+        expect(entry).to.deep.include({ kind, issuer, key, minGeneration, acknowledge });
+        expect(entry.sequence).to.equal(head + BigInt(index + 1));
+        expect(entry.entryId).to.have.length(16);
+        expect(entry.keepUntil.getTime()).to.be.within(keepMs, keepMs + 2);
+      }
+      const [, , foreign] = appended.entries;
+      // A whole second, later than any time that a clock within the skew may have stamped.
+      expect(foreign?.cutOffTime?.getTime()).to.be.above(appended.lockedTime.getTime());
+      expect((foreign?.cutOffTime?.getTime() ?? 1) % 1000).to.equal(0);
+      expect(appended.entries.slice(0, 2).map(({ cutOffTime }) => cutOffTime)).to.deep.equal([
+        undefined,
+        undefined,
+      ]);
+    });
+
+    it('hands a batch on after the commit, and not before', async () => {
+      const { store, handedOn } = under();
+      handedOn.length = 0;
+      const { epoch, entries } = await store.transaction(async (tx) => {
+        const appended = await tx.revocations.append([anEntry()]);
+        expect(handedOn).to.deep.equal([]);
+        return appended;
+      });
+      expect(handedOn).to.have.length(1);
+      expect(handedOn[0]?.epoch).to.deep.equal(epoch);
+      expect(handedOn[0]?.entries).to.deep.equal(entries);
+    });
+
+    it('refuses to append nothing', async () => {
+      const { store } = under();
+      const nothing = store.transaction((tx) => tx.revocations.append([]));
+      expect(await outcomeOf(nothing)).to.be.instanceOf(TypeError);
+    });
+
+    it('knows the tokens of its own issuer that were revoked', async () => {
+      const { store } = under();
+      const [revoked, foreign, other] = [randomUUID(), randomUUID(), randomUUID()];
+      await append(under(), tokenRevocation(revoked), {
+        ...tokenRevocation(foreign),
+        issuer: 'https://other.example',
+      });
+      const anyRevoked = (...ids: string[]) => store.transaction((tx) => tx.tokens.anyRevoked(ids));
+      expect(await anyRevoked(other, revoked)).to.equal(true);
+      expect(await anyRevoked(other, foreign)).to.equal(false);
+      expect(await anyRevoked()).to.equal(false);
+    });
+
+    it('knows what was revoked of another issuer', async () => {
+      const { store } = under();
+      const issuer = 'https://other.example';
+      const [tokenId, sessionId, subject] = [randomUUID(), randomUUID(), randomUUID()];
+      await append(under(), foreignRevocation({ issuer, what: 'TOKEN', id: tokenId }));
+      await append(under(), foreignRevocation({ issuer, what: 'SESSION', id: sessionId }));
+      const [user] = await append(under(), foreignRevocation({ issuer, what: 'USER', id: subject }));
+      const cutOffSeconds = (user?.cutOffTime?.getTime() ?? 0) / 1000;
+      const asked = { issuer, tokenId: 'a', sessionId: 'b', subject: 'c', issuedAtSeconds: cutOffSeconds };
+      const isRevoked = (over: Partial<Parameters<AuthTransaction['tokens']['foreignRevoked']>[0]>) =>
+        store.transaction((tx) => tx.tokens.foreignRevoked({ ...asked, ...over }));
+      expect(await isRevoked({ tokenId })).to.equal(true);
+      expect(await isRevoked({ sessionId })).to.equal(true);
+      expect(await isRevoked({ sessionId: undefined })).to.equal(false);
+      expect(await isRevoked({ subject })).to.equal(true);
+      expect(await isRevoked({ subject, issuedAtSeconds: cutOffSeconds + 1 })).to.equal(false);
+      expect(await isRevoked({ tokenId, sessionId, subject, issuer: 'https://third.example' })).to.equal(
+        false,
+      );
+    });
+  });
+}
+
+export function describeLogReads(under: Under): void {
+  describe('a read of the log', () => {
+    it('returns the entries after a place in order, without what only a broadcast says', async () => {
+      const { store, log } = under();
+      const { head } = await headOf(under());
+      const { entries } = await store.transaction((tx) =>
+        tx.revocations.append([{ ...anEntry(), acknowledge: true }, anEntry(), anEntry()]),
+      );
+      const read = await log.read((reader) => reader.entriesAfter(head + 1n));
+      expect(read.map(plain)).to.deep.equal(entries.slice(1).map(plain));
+      const all = await log.read((reader) => reader.entriesAfter(head));
+      expect(all.map(({ acknowledge }) => acknowledge)).to.deep.equal([false, false, false]);
+    });
+
+    it('returns the end of the log, and the ids of the entries at places that exist', async () => {
+      const { log } = under();
+      const { head } = await headOf(under());
+      const [first, second] = await append(under(), anEntry(), anEntry());
+      const { state, ids } = await log.read(async (reader) => ({
+        state: reader.state,
+        ids: await reader.entryIdsAt([head + 1n, head + 99n]),
+      }));
+      expect(state.head).to.equal(head + 2n);
+      expect(state.headEntryId).to.deep.equal(second?.entryId);
+      expect([...ids]).to.deep.equal([[head + 1n, first?.entryId]]);
+    });
+
+    it('sees one moment of the log, whatever is committed meanwhile', async () => {
+      const { log } = under();
+      const { head } = await headOf(under());
+      const seen = await log.read(async (reader) => {
+        await append(under(), anEntry());
+        return { head: reader.state.head, entries: await reader.entriesAfter(head) };
+      });
+      expect(seen).to.deep.equal({ head, entries: [] });
+      expect((await headOf(under())).head).to.equal(head + 1n);
+    });
+
+    it('sees what was committed before it began', async () => {
+      const { log } = under();
+      for (let time = 0; time < 3; time += 1) {
+        const [entry] = await append(under(), anEntry());
+        expect((await log.read(async ({ state }) => state)).head).to.equal(entry?.sequence);
+      }
+    });
+
+    it('waits for nobody who appends', async () => {
+      const { store, log } = under();
+      await store.transaction(async (tx) => {
+        await tx.revocations.append([anEntry()]);
+        await log.read(async ({ state }) => state);
+        await log.readLive();
+      });
+    });
+
+    it('returns the keys that are published in this epoch', async () => {
+      const { store, log } = under();
+      await store.transaction(async (tx) => {
+        await tx.keys.retireAll();
+        for (const purpose of ['token', 'broadcast'] as const) {
+          for (const state of ['signing', 'next'] as const) await tx.keys.insert(keyOf(purpose, state));
+        }
+      });
+      const published = await log.read((reader) => reader.publishedKeys());
+      expect(published).to.deep.equal(publish(await store.transaction((tx) => tx.keys.live())));
+      expect(published.keySet.keys).to.have.length(2);
+      expect(published.broadcastKeys).to.have.length(2);
+    });
+
+    it('fails with what its work throws', async () => {
+      const failure = new Error('on purpose');
+      expect(await outcomeOf(under().log.read(() => Promise.reject(failure)))).to.equal(failure);
+    });
+  });
+}
+
+export function describeLiveSet(under: Under): void {
+  describe('the live set', () => {
+    it('packs the ids of sessions and tokens by minute, and lists everything else', async () => {
+      const { log } = under();
+      await dropAll(under());
+      const [token, session] = [tokenRevocation(randomUUID()), sessionRevocation(randomUUID())];
+      const foreign = foreignRevocation({ issuer: 'https://other.example', what: 'TOKEN', id: 'a' });
+      const user = userRevocation(randomUUID(), 3n);
+      const entries = await append(under(), token, session, foreign, user);
+      const live = await log.readLive();
+      const keepUntilMs = entries[0]?.keepUntil.getTime() ?? 0;
+      const minute = new Date(Math.ceil(keepUntilMs / 60_000) * 60_000);
+      const packed = live.packed.toSorted((one, other) => (one.kind < other.kind ? 1 : -1));
+      expect(packed).to.deep.equal([
+        { kind: 'TOKEN', keepUntil: minute, ids: token.key },
+        { kind: 'SESSION', keepUntil: minute, ids: session.key },
+      ]);
+      expect(live.entries.map(plain)).to.deep.equal(entries.slice(2).map(plain));
+      const { epoch, head, headEntryId } = await headOf(under());
+      expect(live).to.deep.include({ epoch, head, headEntryId });
+    });
+  });
+}
+
+export function describeRetention(under: Under): void {
+  describe('retention', () => {
+    it('drops nothing before its time', async () => {
+      await dropAll(under());
+      await append(under(), anEntry());
+      expect(await under().log.dropExpired(10)).to.equal(0);
+    });
+
+    it('drops the entries that expired first, at most the limit, and moves the horizon with them', async () => {
+      const { log, sleep, expireEntries } = under();
+      await dropAll(under());
+      const { head } = await headOf(under());
+      for (let count = 0; count < 3; count += 1) {
+        await append(under(), anEntry());
+        await sleep(5);
+      }
+      await expireEntries();
+      const before = await log.read((reader) => reader.entriesAfter(head));
+      expect(await log.dropExpired(2)).to.equal(2);
+      const places = [1n, 2n, 3n].map((after) => head + after);
+      const left = await log.read(async (reader) => ({
+        horizon: reader.state.horizon,
+        ids: [...(await reader.entryIdsAt(places)).keys()],
+        entries: (await reader.entriesAfter(head)).map(({ sequence }) => sequence),
+      }));
+      const horizon = before[1]?.keepUntil;
+      expect(left).to.deep.equal({ horizon, ids: [head + 3n], entries: [head + 3n] });
+      expect(await log.dropExpired(2)).to.equal(1);
+    });
+
+    it('keeps the place and the id of the last entry after that entry was dropped', async () => {
+      const { log, expireEntries } = under();
+      const [entry] = await append(under(), anEntry());
+      await expireEntries();
+      while ((await log.dropExpired(100)) > 0);
+      const { head, headEntryId } = await headOf(under());
+      expect([head, headEntryId]).to.deep.equal([entry?.sequence, entry?.entryId]);
+      expect(await log.readLive()).to.deep.include({ head, headEntryId, packed: [], entries: [] });
+    });
+  });
+}
+
+export function describeLeases(under: Under): void {
+  describe('the length of leases', () => {
+    const lockOf = () => under().store.transaction((tx) => tx.revocations.append([anEntry()]));
+
+    it('applies to every read after it was changed', async () => {
+      const { log } = under();
+      for (const leaseMs of [7000, 4000]) {
+        await log.setLeaseMs(leaseMs);
+        expect((await headOf(under())).leaseMs).to.equal(leaseMs);
+        expect((await lockOf()).leaseMs).to.equal(leaseMs);
+      }
+    });
+
+    it('counts after it was lowered until the last longer lease is over', async () => {
+      const { log, store } = under();
+      await log.setLeaseMs(9000);
+      const before = await store.transaction((tx) => tx.databaseTime());
+      await log.setLeaseMs(3000);
+      const { olderLeasesEndBy, lockedTime } = await lockOf();
+      const boundMs = enforcementBoundMs(9000);
+      expect(olderLeasesEndBy.getTime()).to.be.within(
+        before.getTime() + boundMs,
+        lockedTime.getTime() + boundMs + 1,
+      );
+      await log.setLeaseMs(3000);
+      await log.setLeaseMs(5000);
+      expect((await lockOf()).olderLeasesEndBy).to.deep.equal(olderLeasesEndBy);
+    });
+  });
+}
+
+export function describeEpochs(under: Under): void {
+  const openEpoch = () =>
+    under().store.transaction((tx) => tx.revocations.openEpoch({ reason: actorOf('epoch'), actor: 'test' }));
+
+  describe('a new epoch', () => {
+    it('begins an empty log without keys', async () => {
+      const { store, log } = under();
+      await store.transaction(async (tx) => {
+        await tx.keys.retireAll();
+        await tx.keys.insert(keyOf('token', 'signing'));
+      });
+      await append(under(), anEntry());
+      await dropAll(under());
+      const { epoch: former } = await headOf(under());
+      const { epoch, lockedTime, leaseMs } = await openEpoch();
+      expect(epoch).to.have.length(16);
+      expect(epoch).to.not.deep.equal(former);
+      expect(lockedTime).to.be.a('date');
+      const state = await headOf(under());
+      expect(state).to.deep.include({ epoch, head: 0n, headEntryId: Buffer.alloc(0), leaseMs });
+      expect(await log.read((reader) => reader.entriesAfter(0n))).to.deep.equal([]);
+      expect(await store.transaction((tx) => tx.keys.live())).to.deep.equal([]);
+      expect(await log.readLive()).to.deep.include({ epoch, head: 0n, packed: [], entries: [] });
+      const [entry] = await append(under(), anEntry());
+      expect(entry?.sequence).to.equal(1n);
+    });
+
+    it('begins with what the log before says of other issuers', async () => {
+      const { log } = under();
+      await dropAll(under());
+      const issuer = 'https://other.example';
+      const written = await append(
+        under(),
+        anEntry(),
+        foreignRevocation({ issuer, what: 'USER', id: 'mallory' }),
+        foreignRevocation({ issuer, what: 'TOKEN', id: 'token' }),
+      );
+      await openEpoch();
+      const entries = await log.read((reader) => reader.entriesAfter(0n));
+      expect(entries.map(({ sequence }) => sequence)).to.deep.equal([1n, 2n]);
+      for (const [index, { entryId, sequence: _, ...entry }] of entries.entries()) {
+        const { entryId: formerId, sequence: __, ...former } = demand(written[index + 1]);
+        expect(entry).to.deep.include(former);
+        expect(entryId).to.not.deep.equal(formerId);
+      }
+      const { head, headEntryId } = await headOf(under());
+      expect([head, headEntryId]).to.deep.equal([2n, entries[1]?.entryId]);
+    });
+
+    it('is handed on after the commit, as a batch without entries', async () => {
+      const { handedOn } = under();
+      handedOn.length = 0;
+      const { epoch } = await openEpoch();
+      expect(handedOn).to.deep.equal([{ epoch, entries: [] }]);
+    });
+
+    it('leaves the tokens revoked that were revoked before', async () => {
+      const { store } = under();
+      const tokenId = randomUUID();
+      await append(under(), tokenRevocation(tokenId));
+      await openEpoch();
+      expect(await store.transaction((tx) => tx.tokens.anyRevoked([tokenId]))).to.equal(true);
+    });
+  });
+}
