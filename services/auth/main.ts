@@ -170,7 +170,7 @@ async function serve(config: Config): Promise<void> {
     readiness: {
       database: database.missing,
       keys: () => unprepared,
-      revocations: () => guard.state().missing,
+      revocations: () => guard.state().staleReason,
     },
     routes: createWellKnownRoutes({ issuer, publicKeys: parts.publicKeys }),
   });
@@ -244,7 +244,7 @@ async function serve(config: Config): Promise<void> {
     signingSince = await parts.keyLife.signingSince();
     unprepared = '';
     host.readinessChanged();
-    guard.askNow();
+    guard.syncNow();
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(explain(error));
   }

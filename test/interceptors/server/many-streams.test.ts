@@ -132,7 +132,7 @@ describe(`${STREAMS} live streams`, function () {
     const sid = open[1]?.sid ?? '';
     const entry = issuer.revokeSession(sid);
     const revokedMs = performance.now();
-    echo.guard.askNow();
+    echo.guard.syncNow();
     const hit = cutOf((stream) => stream.sid === sid);
     await untilCut(hit);
     const lastMs = Math.max(...hit.map((stream) => stream.endedAtMs ?? 0)) - revokedMs;
@@ -156,7 +156,7 @@ describe(`${STREAMS} live streams`, function () {
     await sleep(20);
     issuer.revoke(EntryKind.ENTRY_KIND_USER, crowd, 2n);
     const revokedMs = performance.now();
-    echo.guard.askNow();
+    echo.guard.syncNow();
     const hit = cutOf((stream) => stream.user === crowd);
     await untilCut(hit);
     isOn = false;

@@ -196,7 +196,7 @@ describe('reports of services', () => {
       instance: randomBytes(16),
       clock: systemClock,
     });
-    collector.broadcastForged();
+    collector.recordForgedBroadcast();
     const reporting = startReporting({ collector, send: sender.send, intervalMs: 20 });
     open.push(reporting);
     await sleep(500);
@@ -279,7 +279,7 @@ describe('reporting', () => {
     });
     const startedMs = performance.now();
     while (reporting.state().lost < 5 && performance.now() - startedMs < 5000) {
-      collector.broadcastForged();
+      collector.recordForgedBroadcast();
       await sleep(2);
     }
     const { lost, waiting } = reporting.state();
