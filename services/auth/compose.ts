@@ -66,7 +66,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       await signingTimes.refresh();
       preparation.done();
       running.readinessChanged();
-      running.guard.askNow();
+      running.guard.syncNow();
     },
   };
 }
