@@ -18,8 +18,8 @@ import {
   PaymentServiceClient,
 } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import { forEach, judgeNotServed, underWatch } from './attempts.js';
-import type { Aim, Range, Target } from './environment.js';
+import { expectNotServed, forEach, runClass } from './attempts.js';
+import type { Environment, RequestChanges, Target } from './environment.js';
 import { type Claims, claimsIn } from './forge.js';
 import { CALLER, GUARDED_METHODS } from './schema.js';
 import type { Answer } from './wire.js';
@@ -27,29 +27,34 @@ import type { Answer } from './wire.js';
 const SKU = 'MUG-03';
 
 /** Tries all of it. */
-export async function attackAccess(range: Range): Promise<void> {
-  await attackWithPaths(range);
-  await attackWithMethods(range);
-  await attackWithNearRights(range);
-  await attackWithOtherKinds(range);
-  await attackWithForeignObjects(range);
-  await attackAsDeputy(range);
+export async function attackAccess(environment: Environment): Promise<void> {
+  await attackWithPaths(environment);
+  await attackWithMethods(environment);
+  await attackWithNearRights(environment);
+  await attackWithOtherKinds(environment);
+  await attackWithForeignObjects(environment);
+  await attackAsDeputy(environment);
 }
 
 // --- the way a request is written
 
-async function attackWithPaths(range: Range): Promise<void> {
+async function attackWithPaths(environment: Environment): Promise<void> {
   const className = 'paths nearly right';
-  const good = `Bearer ${range.alice.accessToken}`;
-  const attempts = range.targets.flatMap((target) =>
+  const good = `Bearer ${environment.alice.accessToken}`;
+  const attempts = environment.targets.flatMap((target) =>
     pathsNear(target.path).flatMap((path) =>
       [[], [good], ['Bearer x']].map((authorization) => ({ target, path, authorization })),
     ),
   );
-  await underWatch(range, className, () =>
+  await runClass(environment, className, () =>
     forEach(attempts, async ({ target, path, authorization }) => {
-      const answer = await range.fire(target, { path, authorization });
-      judgeNotServed(range, className, `${target.process.name} ${JSON.stringify(path.slice(0, 60))}`, answer);
+      const answer = await environment.send(target, { path, authorization });
+      expectNotServed(
+        environment,
+        className,
+        `${target.process.name} ${JSON.stringify(path.slice(0, 60))}`,
+        answer,
+      );
     }),
   );
 }
@@ -169,7 +174,7 @@ function pathsNear(path: string): string[] {
   ].filter((candidate) => candidate !== path);
 }
 
-async function attackWithMethods(range: Range): Promise<void> {
+async function attackWithMethods(environment: Environment): Promise<void> {
   const className = 'HTTP methods and content types';
   const methods = [
     'GET',
@@ -210,28 +215,28 @@ async function attackWithMethods(range: Range): Promise<void> {
     ],
     undefined,
   ];
-  const forms: Aim[] = [
+  const forms: RequestChanges[] = [
     ...methods.map((method) => ({ method })),
     ...types.map((contentType) => ({ contentType })),
     ...['PUT', 'OPTIONS', 'GET'].flatMap((method) => types.map((contentType) => ({ method, contentType }))),
   ];
-  const credentialsTried = [[], ['Bearer x'], ['Bearer '], [`Basic ${range.alice.accessToken}`]];
-  await underWatch(range, className, async () => {
-    const attempts = range.targets.flatMap((target) =>
+  const credentialsTried = [[], ['Bearer x'], ['Bearer '], [`Basic ${environment.alice.accessToken}`]];
+  await runClass(environment, className, async () => {
+    const attempts = environment.targets.flatMap((target) =>
       forms.flatMap((form) => credentialsTried.map((authorization) => ({ target, form, authorization }))),
     );
     await forEach(attempts, async ({ target, form, authorization }) => {
-      const answer = await range.fire(target, { ...form, authorization });
-      judgeNotServed(range, className, `${target.process.name} ${JSON.stringify(form)}`, answer);
+      const answer = await environment.send(target, { ...form, authorization });
+      expectNotServed(environment, className, `${target.process.name} ${JSON.stringify(form)}`, answer);
     });
     // With a good token such a request may be served, and then as if it were an ordinary one.
-    for (const target of range.targets) {
-      const authorization = [`Bearer ${range.bob.accessToken}`];
-      const usual = await range.fire(target, { authorization });
+    for (const target of environment.targets) {
+      const authorization = [`Bearer ${environment.bob.accessToken}`];
+      const usual = await environment.send(target, { authorization });
       for (const form of forms) {
-        const answer = await range.fire(target, { ...form, authorization });
+        const answer = await environment.send(target, { ...form, authorization });
         const same = answer.status !== status.OK || answer.body.equals(usual.body);
-        range.board.holds(
+        environment.board.holds(
           className,
           same,
           `${target.process.name} ${JSON.stringify(form)}: served otherwise`,
@@ -285,8 +290,8 @@ const NEAR_ROLES: typeof NEAR_MISSES = [
   ['two roles in one', (right) => `customer ${right}`],
 ];
 
-async function attackWithNearRights(range: Range): Promise<void> {
-  const { forge } = range;
+async function attackWithNearRights(environment: Environment): Promise<void> {
+  const { forge } = environment;
   const allScopes = SCOPES.join(' ');
   const scopeTokens = NEAR_MISSES.map(([what, change]) => ({
     what,
@@ -303,8 +308,8 @@ async function attackWithNearRights(range: Range): Promise<void> {
       roles: ROLES.map(change).filter((role) => !ROLES.includes(role)),
     }),
   }));
-  await refuseAll(range, 'scopes nearly right', scopeTokens, ({ scopes }) => scopes.length > 0);
-  await refuseAll(range, 'roles nearly right', roleTokens, ({ roles }) => roles.length > 0);
+  await refuseAll(environment, 'scopes nearly right', scopeTokens, ({ scopes }) => scopes.length > 0);
+  await refuseAll(environment, 'roles nearly right', roleTokens, ({ roles }) => roles.length > 0);
   // Of several scopes that a method asks for, each alone.
   const singles = SCOPES.map((scope) => ({
     what: `${scope} alone`,
@@ -312,14 +317,14 @@ async function attackWithNearRights(range: Range): Promise<void> {
   }));
   for (const { what, token } of singles) {
     const scope = what.replace(' alone', '');
-    await refuseAll(range, 'a scope too few', [{ what, token }], ({ scopes }) =>
+    await refuseAll(environment, 'a scope too few', [{ what, token }], ({ scopes }) =>
       scopes.some((wanted) => wanted !== scope),
     );
   }
 }
 
-async function attackWithOtherKinds(range: Range): Promise<void> {
-  const { forge } = range;
+async function attackWithOtherKinds(environment: Environment): Promise<void> {
+  const { forge } = environment;
   const scope = SCOPES.join(' ');
   const asService: Claims = {
     ...{ sub: 'payment', client_id: 'payment', clients: [['payment', 1]] },
@@ -337,7 +342,7 @@ async function attackWithOtherKinds(range: Range): Promise<void> {
   });
   const className = 'a caller of the other kind';
   await refuseAll(
-    range,
+    environment,
     className,
     [{ what: 'a service as a user', token: serviceToken }],
     ({ caller }) => caller === CALLER.user,
@@ -346,35 +351,39 @@ async function attackWithOtherKinds(range: Range): Promise<void> {
     { what: 'a user as a service', token: userToken },
     { what: 'a service that acts for a user, as a service', token: delegated },
   ];
-  await refuseAll(range, className, users, ({ caller }) => caller === CALLER.service);
+  await refuseAll(environment, className, users, ({ caller }) => caller === CALLER.service);
 }
 
 /** Calls every method that asks for what these tokens lack. */
 async function refuseAll(
-  range: Range,
+  environment: Environment,
   className: string,
   tokens: readonly { readonly what: string; readonly token: string }[],
   lacks: (method: Target['guarded'][number]) => boolean,
 ): Promise<void> {
-  const attempts = range.targets.flatMap((target) =>
+  const attempts = environment.targets.flatMap((target) =>
     target.guarded.filter(lacks).flatMap(({ path }) => tokens.map((tried) => ({ target, path, ...tried }))),
   );
-  await underWatch(range, className, () =>
+  await runClass(environment, className, () =>
     forEach(attempts, async ({ target, path, what, token }) => {
-      const answer = await range.fire(target, { path, authorization: [`Bearer ${token}`] });
+      const answer = await environment.send(target, { path, authorization: [`Bearer ${token}`] });
       const refused = answer.status === status.PERMISSION_DENIED || answer.status === status.UNAUTHENTICATED;
-      range.board.holds(className, refused, `${target.process.name} ${path}, ${what}: ${answer.fields}`);
+      environment.board.holds(
+        className,
+        refused,
+        `${target.process.name} ${path}, ${what}: ${answer.fields}`,
+      );
     }),
   );
 }
 
 // --- other people's things
 
-async function attackWithForeignObjects(range: Range): Promise<void> {
+async function attackWithForeignObjects(environment: Environment): Promise<void> {
   const className = "another user's things";
-  const { auth, inventory, payment } = range.target;
-  const { accountId, paymentId, reservationId } = await alicesThings(range);
-  const sessionId = range.alice.session?.sessionId ?? '';
+  const { auth, inventory, payment } = environment.target;
+  const { accountId, paymentId, reservationId } = await alicesThings(environment);
+  const sessionId = environment.alice.session?.sessionId ?? '';
   const lines = [{ sku: SKU, quantity: 1n }];
   const requestId = (): string => randomUUID();
   const attempts: readonly (readonly [Target, string, string, (id: string) => Uint8Array])[] = [
@@ -412,24 +421,28 @@ async function attackWithForeignObjects(range: Range): Promise<void> {
     ],
     [auth, 'RevokeSession', sessionId, (id) => RevokeSessionRequest.encode({ sessionId: id }).finish()],
   ];
-  await underWatch(range, className, async () => {
+  await runClass(environment, className, async () => {
     for (const [target, method, id, encode] of attempts) {
       const path = `${target.path.slice(0, target.path.lastIndexOf('/'))}/${method}`;
       const asBob = (wanted: string): Promise<Answer> =>
-        range.fire(target, {
+        environment.send(target, {
           path,
-          authorization: [`Bearer ${range.bob.accessToken}`],
+          authorization: [`Bearer ${environment.bob.accessToken}`],
           message: encode(wanted),
         });
       const foreign = await asBob(id);
       const missing = await asBob(randomUUID());
       const refused = foreign.status === status.NOT_FOUND || foreign.status === status.PERMISSION_DENIED;
-      range.board.holds(className, refused && foreign.body.length === 0, `${method}: ${foreign.fields}`);
-      if (foreign.fields === missing.fields) range.board.refused(className);
-      else range.board.differs(className, `${method}: ${foreign.fields} against ${missing.fields}`);
+      environment.board.holds(
+        className,
+        refused && foreign.body.length === 0,
+        `${method}: ${foreign.fields}`,
+      );
+      if (foreign.fields === missing.fields) environment.board.refused(className);
+      else environment.board.differs(className, `${method}: ${foreign.fields} against ${missing.fields}`);
       for (const odd of [id.toUpperCase(), `${id} `, `${id}\0`, `{${id}}`, `' OR '1'='1`]) {
         const answer = await asBob(odd);
-        range.board.holds(
+        environment.board.holds(
           className,
           answer.status !== status.OK,
           `${method} of ${JSON.stringify(odd)}: ${answer.fields}`,
@@ -440,9 +453,9 @@ async function attackWithForeignObjects(range: Range): Promise<void> {
 }
 
 async function alicesThings(
-  range: Range,
+  environment: Environment,
 ): Promise<{ accountId: string; paymentId: string; reservationId: string }> {
-  const { system, alice } = range;
+  const { system, alice } = environment;
   const payment = new PaymentServiceClient(system.payment.address, credentials.createInsecure());
   const inventory = new InventoryServiceClient(system.inventory[0].address, credentials.createInsecure());
   const token = alice.accessToken;
@@ -472,19 +485,19 @@ async function alicesThings(
 
 // --- the confused deputy
 
-async function attackAsDeputy(range: Range): Promise<void> {
+async function attackAsDeputy(environment: Environment): Promise<void> {
   const className = 'a service that wants more than it may have';
-  const { system, auth, alice } = range;
+  const { system, auth, alice } = environment;
   const sourceOf = (wanted: { audiences?: string[]; scopes?: string[] }) =>
     createServiceTokenSource({
       address: system.auth.address,
       credentials: credentials.createInsecure(),
       clientId: 'payment',
-      clientKey: range.clientKey,
+      clientKey: environment.clientKey,
       issuer: system.issuer,
       ...wanted,
     });
-  await underWatch(range, className, async () => {
+  await runClass(environment, className, async () => {
     for (const wanted of [
       { audiences: ['inventory'], scopes: ['inventory.read'] },
       { audiences: ['inventory'], scopes: ['inventory.reserve', 'inventory.settle'] },
@@ -496,7 +509,11 @@ async function attackAsDeputy(range: Range): Promise<void> {
       { audiences: ['*'] },
     ]) {
       const outcome = await outcomeOf(sourceOf(wanted).get());
-      range.board.holds(className, outcome !== 'OK', `a token for ${JSON.stringify(wanted)}: ${outcome}`);
+      environment.board.holds(
+        className,
+        outcome !== 'OK',
+        `a token for ${JSON.stringify(wanted)}: ${outcome}`,
+      );
     }
     const token = await sourceOf({ audiences: ['auth'] }).get();
     const exchange = async (subjectToken: string, audience: string, scopes: string[]): Promise<string> =>
@@ -512,16 +529,16 @@ async function attackAsDeputy(range: Range): Promise<void> {
       [notForPayment.accessToken, 'inventory', ['inventory.read']],
       [token, 'inventory', ['inventory.read']],
       [alice.refreshToken, 'inventory', ['inventory.read']],
-      [range.forge.withClaims({ sub: randomUUID() }), 'inventory', ['inventory.read']],
-      [range.forge.withClaims({ sid: randomUUID() }), 'inventory', ['inventory.read']],
-      [range.forge.withClaims({ gen: 0 }), 'inventory', ['inventory.read']],
-      [range.forge.withClaims({ clients: [['direct', 0]] }), 'inventory', ['inventory.read']],
-      [range.forge.withHeader({ typ: 'JWT' }), 'inventory', ['inventory.read']],
+      [environment.forge.withClaims({ sub: randomUUID() }), 'inventory', ['inventory.read']],
+      [environment.forge.withClaims({ sid: randomUUID() }), 'inventory', ['inventory.read']],
+      [environment.forge.withClaims({ gen: 0 }), 'inventory', ['inventory.read']],
+      [environment.forge.withClaims({ clients: [['direct', 0]] }), 'inventory', ['inventory.read']],
+      [environment.forge.withHeader({ typ: 'JWT' }), 'inventory', ['inventory.read']],
       ['', 'inventory', ['inventory.read']],
     ] as const;
     for (const [subjectToken, audience, scopes] of refused) {
       const outcome = await outcomeOf(exchange(subjectToken, audience, [...scopes]));
-      range.board.holds(className, outcome !== 'OK', `exchanged for ${audience} ${scopes}: ${outcome}`);
+      environment.board.holds(className, outcome !== 'OK', `exchanged for ${audience} ${scopes}: ${outcome}`);
     }
     // What the user's token has may be handed on for this one service; nothing may be added to it.
     for (const scopes of [['inventory.read', 'auth.self'], ['payment.pay'], []]) {
@@ -529,15 +546,15 @@ async function attackAsDeputy(range: Range): Promise<void> {
       const given = String(claims?.['scope'] ?? '')
         .split(' ')
         .filter(Boolean);
-      const mine = String(range.forge.claims['scope']).split(' ');
+      const mine = String(environment.forge.claims['scope']).split(' ');
       const narrow = given.every(
         (scope) => mine.includes(scope) && (scopes.length === 0 || scopes.includes(scope)),
       );
       const forOne = claims === undefined || JSON.stringify(claims['aud']) === '["inventory"]';
-      range.board.holds(className, narrow && forOne, `exchanged for ${scopes}: ${given}`);
+      environment.board.holds(className, narrow && forOne, `exchanged for ${scopes}: ${given}`);
     }
     await attackWithDelegated(
-      range,
+      environment,
       className,
       await exchange(alice.accessToken, 'inventory', ['inventory.read']),
     );
@@ -545,13 +562,21 @@ async function attackAsDeputy(range: Range): Promise<void> {
 }
 
 /** A token that was narrowed for one service is good there, for that, and nowhere else. */
-async function attackWithDelegated(range: Range, className: string, delegated: string): Promise<void> {
-  for (const target of range.targets) {
+async function attackWithDelegated(
+  environment: Environment,
+  className: string,
+  delegated: string,
+): Promise<void> {
+  for (const target of environment.targets) {
     for (const { path, scopes } of target.guarded) {
       if (target.audience === 'inventory' && scopes.every((scope) => scope === 'inventory.read')) continue;
-      const answer = await range.fire(target, { path, authorization: [`Bearer ${delegated}`] });
+      const answer = await environment.send(target, { path, authorization: [`Bearer ${delegated}`] });
       const refused = answer.status === status.PERMISSION_DENIED || answer.status === status.UNAUTHENTICATED;
-      range.board.holds(className, refused, `${path} with a token for reading the stock: ${answer.fields}`);
+      environment.board.holds(
+        className,
+        refused,
+        `${path} with a token for reading the stock: ${answer.fields}`,
+      );
     }
   }
 }

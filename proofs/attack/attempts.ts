@@ -1,7 +1,7 @@
 /** How attempts are made and judged. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Aim, IN_FLIGHT_MAX, type Range, type Target } from './environment.js';
+import { type Environment, IN_FLIGHT_MAX, type RequestChanges, type Target } from './environment.js';
 import type { Answer } from './wire.js';
 
 const UNAUTHENTICATED = 16;
@@ -21,8 +21,8 @@ export async function forEach<T>(
 }
 
 /** Fires with a bad token and expects the one answer to all bad tokens. */
-export async function fireBadToken(
-  range: Range,
+export async function sendBadToken(
+  environment: Environment,
   target: Target,
   attempt: {
     readonly className: string;
@@ -32,27 +32,28 @@ export async function fireBadToken(
   },
 ): Promise<void> {
   const { className, what, value, path } = attempt;
-  const aim: Aim = { authorization: [value], ...(path !== undefined && { path }) };
-  const answer = await range.fire(target, aim);
+  const aim: RequestChanges = { authorization: [value], ...(path !== undefined && { path }) };
+  const answer = await environment.send(target, aim);
   const told = `${target.process.name}: ${what}`;
-  if (answer.kind === 'answered' && answer.fields === range.refusals.invalid) range.board.refused(className);
-  else if (!isSendable(value)) judgeUnsendable(range, className, told, answer);
-  else judge(range, className, told, answer, []);
+  if (answer.kind === 'answered' && answer.fields === environment.refusals.invalid)
+    environment.board.refused(className);
+  else if (!isSendable(value)) expectUnsendable(environment, className, told, answer);
+  else expectRefusal(environment, className, told, answer, []);
 }
 
 /**
  * Judges an answer that must be one of a few exact ones: anything else that is UNAUTHENTICATED tells something, and
  * whatever is not UNAUTHENTICATED has come too far.
  */
-export function judge(
-  range: Range,
+export function expectRefusal(
+  environment: Environment,
   className: string,
   what: string,
   answer: Answer,
   expected: readonly string[],
 ): void {
-  const { board } = range;
-  if (answer.kind === 'silent') judgeSilent(range, className, what, answer);
+  const { board } = environment;
+  if (answer.kind === 'silent') countSilent(environment, className, what, answer);
   else if (answer.kind === 'answered' && expected.includes(answer.fields)) board.refused(className);
   else if (answer.kind !== 'answered') board.differs(className, `${what}: ${answer.kind} ${answer.fields}`);
   else if (answer.status === UNAUTHENTICATED) board.differs(className, `${what}: ${answer.fields}`);
@@ -60,18 +61,23 @@ export function judge(
 }
 
 /** What must not be served, however it is refused. */
-export function judgeNotServed(range: Range, className: string, what: string, answer: Answer): void {
-  const { board } = range;
-  if (answer.kind === 'silent') judgeSilent(range, className, what, answer);
+export function expectNotServed(
+  environment: Environment,
+  className: string,
+  what: string,
+  answer: Answer,
+): void {
+  const { board } = environment;
+  if (answer.kind === 'silent') countSilent(environment, className, what, answer);
   else if (answer.status === OK || answer.body.length > 0)
     board.accepted(className, `${what}: ${answer.fields}`);
   else board.refused(className);
 }
 
 /** A stream that has been opened says something and does not end. */
-function judgeSilent(range: Range, className: string, what: string, answer: Answer): void {
-  if (answer.fields === '') range.board.crashed(className, `${what}: no answer`);
-  else range.board.accepted(className, `${what}: a stream that goes on, ${answer.fields}`);
+function countSilent(environment: Environment, className: string, what: string, answer: Answer): void {
+  if (answer.fields === '') environment.board.crashed(className, `${what}: no answer`);
+  else environment.board.accepted(className, `${what}: a stream that goes on, ${answer.fields}`);
 }
 
 /** HTTP/2 takes a value with control characters, Latin-1 or spaces at its ends for no header at all. */
@@ -80,24 +86,28 @@ function isSendable(value: string): boolean {
 }
 
 /** Whether the header is dropped or the stream is, nobody has been shown a token. */
-function judgeUnsendable(range: Range, className: string, what: string, answer: Answer): void {
-  if (answer.kind === 'reset' || answer.kind === 'closed') range.board.refused(className);
-  else judge(range, className, what, answer, [range.refusals.missing]);
+function expectUnsendable(environment: Environment, className: string, what: string, answer: Answer): void {
+  if (answer.kind === 'reset' || answer.kind === 'closed') environment.board.refused(className);
+  else expectRefusal(environment, className, what, answer, [environment.refusals.missing]);
 }
 
 /** Runs a class of attempts, and sees afterwards that the same processes still serve honest callers. */
-export async function underWatch(range: Range, className: string, work: () => Promise<void>): Promise<void> {
-  range.progress(className, 0, 0);
+export async function runClass(
+  environment: Environment,
+  className: string,
+  work: () => Promise<void>,
+): Promise<void> {
+  environment.progress(className, 0, 0);
   await work();
-  for (const target of range.targets) {
+  for (const target of environment.targets) {
     const { process, pid } = target;
     if (!process.isRunning() || process.pid !== pid) {
-      range.board.crashed(className, `${process.name} has ended`);
+      environment.board.crashed(className, `${process.name} has ended`);
       continue;
     }
-    const answer = await honestAnswer(range, target);
+    const answer = await honestCall(environment, target);
     if (answer.status !== OK) {
-      range.board.crashed(
+      environment.board.crashed(
         className,
         `${process.name} refuses an honest caller: ${answer.kind} ${answer.fields}`,
       );
@@ -106,10 +116,10 @@ export async function underWatch(range: Range, className: string, work: () => Pr
 }
 
 /** A process that is busy with what was just done to it gets a moment. */
-async function honestAnswer(range: Range, target: Target): Promise<Answer> {
+async function honestCall(environment: Environment, target: Target): Promise<Answer> {
   const ask = (): Promise<Answer> => {
-    range.honest.calls += 1;
-    return range.fire(target, { authorization: [`Bearer ${range.bob.accessToken}`] });
+    environment.honest.calls += 1;
+    return environment.send(target, { authorization: [`Bearer ${environment.bob.accessToken}`] });
   };
   const answer = await ask();
   if (answer.status === OK) return answer;
@@ -118,7 +128,7 @@ async function honestAnswer(range: Range, target: Target): Promise<Answer> {
 }
 
 /** By how much the calls that a handler has answered have become more, for these methods. */
-export function servedBetween(
+export function servedCalls(
   before: ReadonlyMap<string, number>,
   after: ReadonlyMap<string, number>,
   paths: readonly string[],

@@ -1,4 +1,4 @@
-/** The range: a running system, what was taken from it, and the bytes in which it refuses. */
+/** The environment: a running system, what was taken from it, and the bytes in which it refuses. */
 
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -34,7 +34,7 @@ export interface Target {
 }
 
 /** A request as it is aimed: what differs from an ordinary one. */
-export interface Aim {
+export interface RequestChanges {
   readonly path?: string;
   /** Values of `authorization`, in their order; none at all when empty. */
   readonly authorization?: readonly string[];
@@ -46,7 +46,7 @@ export interface Aim {
 }
 
 /** A running system under attack. */
-export interface Range {
+export interface Environment {
   readonly system: System;
   readonly targets: readonly Target[];
   readonly target: Readonly<Record<Target['audience'], Target>>;
@@ -63,25 +63,25 @@ export interface Range {
   /** The exact answers to a bad token and to none; TypeError before they were learned. */
   readonly refusals: { readonly invalid: string; readonly missing: string };
   /** Learns them with a bad token for each method, which is enough of them to be told of. */
-  learnRefusals(): Promise<void>;
+  recordRefusals(): Promise<void>;
   readonly board: Scoreboard;
   /** Says how far the attack is; throws when it has been broken off. */
   progress(className: string, done: number, of: number): void;
   /** How often an honest caller was let through to see that all is well. */
   readonly honest: { calls: number };
   logIn(name: UserName): Promise<LoginResponse>;
-  fire(target: Target, aim: Aim): Promise<Answer>;
+  send(target: Target, aim: RequestChanges): Promise<Answer>;
   /** Counts calls by method and code over all processes. */
-  handled(): Promise<ReadonlyMap<string, number>>;
+  handledCalls(): Promise<ReadonlyMap<string, number>>;
   close(): void;
 }
 
 /** Takes from a system what an attacker may have, and learns how it refuses. */
-export async function openRange(
+export async function openEnvironment(
   system: System,
   board: Scoreboard,
-  progress: Range['progress'],
-): Promise<Range> {
+  progress: Environment['progress'],
+): Promise<Environment> {
   const auth = new AuthServiceClient(system.auth.address, credentials.createInsecure());
   const logIn = async (name: UserName): Promise<LoginResponse> => {
     const { username, password } = system.users[name];
@@ -99,7 +99,7 @@ export async function openRange(
     throw new TypeError('a process is missing');
   }
   const listener = await startListener();
-  let refusals: Range['refusals'] | undefined;
+  let refusals: Environment['refusals'] | undefined;
   return {
     system,
     targets,
@@ -116,15 +116,15 @@ export async function openRange(
       if (refusals === undefined) throw new TypeError('it is not known yet how bad tokens are refused');
       return refusals;
     },
-    learnRefusals: async () => {
-      refusals = await learnRefusals(targets);
+    recordRefusals: async () => {
+      refusals = await recordRefusals(targets);
     },
     board,
     progress,
     honest: { calls: 0 },
     logIn,
-    fire,
-    handled: () => readHandled(targets),
+    send,
+    handledCalls: () => readHandledCalls(targets),
     close: () => {
       for (const { peer } of targets) peer.close();
       auth.close();
@@ -134,7 +134,7 @@ export async function openRange(
 }
 
 /** Sends one request. */
-function fire(target: Target, aim: Aim): Promise<Answer> {
+function send(target: Target, aim: RequestChanges): Promise<Answer> {
   const { path = target.path, authorization = [], metadata = [], message } = aim;
   const { method, contentType } = aim;
   const headers =
@@ -149,13 +149,13 @@ function fire(target: Target, aim: Aim): Promise<Answer> {
   return target.peer.send({ block, body: message === undefined ? EMPTY_MESSAGE : messageOf(message) });
 }
 
-const prepared = new Map<string, Buffer>();
+const headersByPath = new Map<string, Buffer>();
 
 function preparedHeaders(path: string): Buffer {
-  let headers = prepared.get(path);
+  let headers = headersByPath.get(path);
   if (headers === undefined) {
     headers = headersOf(path);
-    prepared.set(path, headers);
+    headersByPath.set(path, headers);
   }
   return headers;
 }
@@ -179,10 +179,10 @@ function targetsOf(system: System): Target[] {
 }
 
 /** All processes must refuse alike, whatever the method, or a bad token would tell where it was sent. */
-async function learnRefusals(targets: readonly Target[]): Promise<Range['refusals']> {
+async function recordRefusals(targets: readonly Target[]): Promise<Environment['refusals']> {
   const answersTo = async (authorization: readonly string[]): Promise<string> => {
     const answers = await Promise.all(
-      targets.flatMap((target) => target.guarded.map(({ path }) => fire(target, { path, authorization }))),
+      targets.flatMap((target) => target.guarded.map(({ path }) => send(target, { path, authorization }))),
     );
     const kinds = new Set(answers.map(({ fields }) => fields));
     const [fields] = kinds;
@@ -194,7 +194,7 @@ async function learnRefusals(targets: readonly Target[]): Promise<Range['refusal
   return { invalid: await answersTo(['Bearer x']), missing: await answersTo([]) };
 }
 
-async function startListener(): Promise<Range['listener'] & { server: TcpServer }> {
+async function startListener(): Promise<Environment['listener'] & { server: TcpServer }> {
   let connections = 0;
   const server = createServer((socket) => {
     connections += 1;
@@ -208,7 +208,7 @@ async function startListener(): Promise<Range['listener'] & { server: TcpServer 
   return { server, url: `http://127.0.0.1:${port}`, connections: () => connections };
 }
 
-async function readHandled(targets: readonly Target[]): Promise<ReadonlyMap<string, number>> {
+async function readHandledCalls(targets: readonly Target[]): Promise<ReadonlyMap<string, number>> {
   const handled = new Map<string, number>();
   for (const { process } of targets) {
     const response = await fetch(`http://${process.opsAddress}/metrics`);

@@ -43,7 +43,7 @@ export function jsonText(members: Claims, raw: RawMembers = {}): string {
 }
 
 /** A token over two segments as they are, canonical or not, with a good signature. */
-export function sealed(headerSegment: string, payloadSegment: string, key: KeyObject): string {
+export function signedToken(headerSegment: string, payloadSegment: string, key: KeyObject): string {
   const signed = `${headerSegment}.${payloadSegment}`;
   return `${signed}.${signatureOf(signed, key).toString('base64url')}`;
 }
@@ -72,10 +72,10 @@ export function createForge(key: KeyObject, header: Claims, claims: Claims): For
     header,
     claims,
     withClaims: (changes, raw) =>
-      sealed(headerSegment, encode(jsonText({ ...claims, ...changes }, raw)), key),
+      signedToken(headerSegment, encode(jsonText({ ...claims, ...changes }, raw)), key),
     withHeader: (changes, raw) =>
-      sealed(encode(jsonText({ ...header, ...changes }, raw)), payloadSegment, key),
-    withPayload: (content) => sealed(headerSegment, encode(content), key),
-    withHeaderText: (content) => sealed(encode(content), payloadSegment, key),
+      signedToken(encode(jsonText({ ...header, ...changes }, raw)), payloadSegment, key),
+    withPayload: (content) => signedToken(headerSegment, encode(content), key),
+    withHeaderText: (content) => signedToken(encode(content), payloadSegment, key),
   };
 }

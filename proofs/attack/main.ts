@@ -7,8 +7,8 @@ import { integerBetween, stopSignal } from '../shared/command-line.js';
 import { createRandom, randomSeed, SEED_MAX } from '../shared/random.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
 import { attackAccess } from './access.js';
-import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './anomaly-attacks.js';
-import { openRange } from './environment.js';
+import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from './anomaly-attacks.js';
+import { openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
 import { recordEvents } from './recorder.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
@@ -86,22 +86,22 @@ async function attack({
       environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(ACCESS_TOKEN_SECONDS), ...LOGIN_LIMITS },
       signal: stopping,
     });
-    const range = await openRange(system, board, (...how) => {
+    const environment = await openEnvironment(system, board, (...how) => {
       stopping.throwIfAborted();
       progress(...how);
     });
     try {
       const random = createRandom(seed);
-      if (part === undefined || part === 'alarms') await attackUnderWatch(range, ordinary);
-      await range.learnRefusals();
-      if (part === undefined || part === 'tokens') await attackTokens(range, { mutants, random });
-      if (part === undefined || part === 'access') await attackAccess(range);
-      if (part === undefined || part === 'login') await attackLogin(range, random);
-      await judgeAlarms(range);
+      if (part === undefined || part === 'alarms') await attackAnomalyRules(environment, ordinary);
+      await environment.recordRefusals();
+      if (part === undefined || part === 'tokens') await attackTokens(environment, { mutants, random });
+      if (part === undefined || part === 'access') await attackAccess(environment);
+      if (part === undefined || part === 'login') await attackLogin(environment, random);
+      await checkNoRepetition(environment);
       const database = system.postgres?.url('portcullis_auth');
       if (record !== undefined && database !== undefined) await recordEvents(database, record);
     } finally {
-      range.close();
+      environment.close();
     }
   } catch (error) {
     failure = error;

@@ -37,13 +37,13 @@ export async function stealKeys(system: System): Promise<StolenKeys> {
   const client = new pg.Client(url);
   await client.connect();
   try {
-    const { rows } = await client.query<SealedRow>(
+    const { rows } = await client.query<EncryptedKeyRow>(
       `SELECT kid, purpose, algorithm, public_jwk, sealed_private_key FROM signing_keys WHERE state = 'signing'`,
     );
-    const opened = (purpose: SealedRow['purpose']): StolenKey => {
+    const opened = (purpose: EncryptedKeyRow['purpose']): StolenKey => {
       const row = rows.find((candidate) => candidate.purpose === purpose);
       if (row === undefined) throw new Error(`no key of purpose ${purpose} signs`);
-      return unseal(row, keyEncryptionKey);
+      return decryptKey(row, keyEncryptionKey);
     };
     return { token: opened('token'), broadcast: opened('broadcast') };
   } finally {
@@ -51,7 +51,7 @@ export async function stealKeys(system: System): Promise<StolenKeys> {
   }
 }
 
-interface SealedRow {
+interface EncryptedKeyRow {
   readonly kid: string;
   readonly purpose: 'token' | 'broadcast';
   readonly algorithm: string;
@@ -59,7 +59,7 @@ interface SealedRow {
   readonly sealed_private_key: Buffer;
 }
 
-function unseal(row: SealedRow, keyEncryptionKey: Buffer): StolenKey {
+function decryptKey(row: EncryptedKeyRow, keyEncryptionKey: Buffer): StolenKey {
   const sealed = row.sealed_private_key;
   const decipher = createDecipheriv('aes-256-gcm', keyEncryptionKey, sealed.subarray(0, NONCE_BYTES), {
     authTagLength: TAG_BYTES,

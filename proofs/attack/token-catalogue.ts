@@ -10,7 +10,7 @@ import {
   randomUUID,
   sign,
 } from 'node:crypto';
-import { type Claims, encode, type Forge, jsonText, sealed, segmentsOf } from './forge.js';
+import { type Claims, encode, type Forge, jsonText, segmentsOf, signedToken } from './forge.js';
 import { type StolenKey, type StolenKeys, signatureOf } from './stolen-keys.js';
 
 /** A token to be refused. */
@@ -23,7 +23,7 @@ export interface BadToken {
 }
 
 /** What bad tokens are made from. */
-export interface Loot {
+export interface TokenMaterial {
   readonly forge: Forge;
   readonly keys: StolenKeys;
   /** A token that is accepted. */
@@ -42,7 +42,7 @@ export interface Loot {
 }
 
 /** All of them. */
-export function badTokens(loot: Loot): BadToken[] {
+export function badTokens(loot: TokenMaterial): BadToken[] {
   return [
     ...algorithms(loot),
     ...publicKeyAsSecret(loot),
@@ -84,7 +84,7 @@ const OTHER_ALGORITHMS = [
   ...['A256KW', 'A256GCMKW', 'ECDH-ES', 'RSA1_5', 'RSA-OAEP', 'PBES2-HS256+A128KW', 'ML-DSA-44', 'EdDSA\0'],
 ];
 
-function algorithms({ forge, good, keys }: Loot): BadToken[] {
+function algorithms({ forge, good, keys }: TokenMaterial): BadToken[] {
   const { payload, signature } = segmentsOf(good);
   const header = (alg: unknown): string => encode(jsonText({ ...forge.header, alg }));
   const none = [...NONES, null, 0, false, [], ['none'], {}].flatMap((alg) => {
@@ -168,7 +168,7 @@ const WEAK_WORDS = [
   ...['[object Object]', '\0', '\0'.repeat(32), 'AllYourBase', 'qwerty', '123456', 'shared-secret', 'none'],
 ];
 
-function publicKeyAsSecret({ forge, keys, keySetText }: Loot): BadToken[] {
+function publicKeyAsSecret({ forge, keys, keySetText }: TokenMaterial): BadToken[] {
   const secrets: (readonly [string, string | Buffer])[] = [
     ...publicForms(keys.token),
     ['the key set as published', keySetText],
@@ -221,7 +221,7 @@ function publicForms({ jwkText, kid }: StolenKey): (readonly [string, string | B
 
 // --- header
 
-function ownKeys({ forge, listenerUrl }: Loot): BadToken[] {
+function ownKeys({ forge, listenerUrl }: TokenMaterial): BadToken[] {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
   const jwk = publicKey.export({ format: 'jwk' });
   const payload = encode(jsonText(forge.claims));
@@ -250,18 +250,22 @@ function ownKeys({ forge, listenerUrl }: Loot): BadToken[] {
     const what = jsonText(changes).slice(0, 60);
     const header = { ...forge.header, ...changes };
     return [
-      entry(className, `${what}, signed by its key`, sealed(encode(jsonText(header)), payload, privateKey)),
+      entry(
+        className,
+        `${what}, signed by its key`,
+        signedToken(encode(jsonText(header)), payload, privateKey),
+      ),
       entry(
         className,
         `${what} without kid, signed by its key`,
-        sealed(encode(jsonText({ ...header, kid: undefined })), payload, privateKey),
+        signedToken(encode(jsonText({ ...header, kid: undefined })), payload, privateKey),
       ),
       entry(className, `${what}, signed by the issuer's`, forge.withHeader(changes)),
     ];
   });
 }
 
-function headers({ forge, good }: Loot): BadToken[] {
+function headers({ forge, good }: TokenMaterial): BadToken[] {
   const { payload, signature } = segmentsOf(good);
   const extra: Claims[] = [
     { crit: [] },
@@ -373,7 +377,7 @@ function headers({ forge, good }: Loot): BadToken[] {
   ];
 }
 
-function keyIds({ forge, keys }: Loot): BadToken[] {
+function keyIds({ forge, keys }: TokenMaterial): BadToken[] {
   const { kid } = keys.token;
   const shapes: unknown[] = [
     ...[undefined, null, '', 0, 1, -1, true, false, [], [kid], {}, { kid }, 1e21],
@@ -430,7 +434,7 @@ function keyIds({ forge, keys }: Loot): BadToken[] {
 /** The order of the group of Ed25519, with which a signature can be changed and stay good for a lax verifier. */
 const ED25519_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n;
 
-function signatures({ forge, good, other, keys, clientKey }: Loot): BadToken[] {
+function signatures({ forge, good, other, keys, clientKey }: TokenMaterial): BadToken[] {
   const { header, payload, signature } = segmentsOf(good);
   const bytes = Buffer.from(signature, 'base64url');
   const [first, second] = [bytes.subarray(0, 32), bytes.subarray(32)];
@@ -465,8 +469,8 @@ function signatures({ forge, good, other, keys, clientKey }: Loot): BadToken[] {
     ...bodies.map(([what, content]) => entry(className, what, `${signed}.${encode(content)}`)),
     entry(className, "another user's", `${signed}.${others.signature}`),
     entry(className, "another user's claims under it", `${header}.${others.payload}.${signature}`),
-    entry(className, 'by the key of broadcasts', sealed(header, payload, keys.broadcast.privateKey)),
-    entry(className, "by a service's own key", sealed(header, payload, clientKey)),
+    entry(className, 'by the key of broadcasts', signedToken(header, payload, keys.broadcast.privateKey)),
+    entry(className, "by a service's own key", signedToken(header, payload, clientKey)),
     entry(className, 'over the claims alone', `${signed}.${encode(signatureOf(payload, forge.key))}`),
     entry(className, 'over the header alone', `${signed}.${encode(signatureOf(header, forge.key))}`),
     entry(
@@ -491,7 +495,7 @@ function orderBytes(): Buffer {
 
 const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 
-function spellings({ forge, good }: Loot): BadToken[] {
+function spellings({ forge, good }: TokenMaterial): BadToken[] {
   const { header, payload, signature } = segmentsOf(good);
   const { key } = forge;
   const className = 'spelling';
@@ -500,10 +504,10 @@ function spellings({ forge, good }: Loot): BadToken[] {
     return [
       ...(changed.header === header
         ? []
-        : [entry(className, `${what} in the header`, sealed(changed.header, payload, key))]),
+        : [entry(className, `${what} in the header`, signedToken(changed.header, payload, key))]),
       ...(changed.payload === payload
         ? []
-        : [entry(className, `${what} in the claims`, sealed(header, changed.payload, key))]),
+        : [entry(className, `${what} in the claims`, signedToken(header, changed.payload, key))]),
       ...(changed.signature === signature
         ? []
         : [entry(className, `${what} in the signature`, `${header}.${payload}.${changed.signature}`)]),
@@ -565,7 +569,7 @@ function spellings({ forge, good }: Loot): BadToken[] {
     entry(className, 'one segment', header),
     entry(className, 'dots alone', '..'),
     entry(className, 'empty header', `.${payload}.${signature}`),
-    entry(className, 'empty claims', sealed(header, '', key)),
+    entry(className, 'empty claims', signedToken(header, '', key)),
     entry(className, 'other separators', good.replaceAll('.', ':')),
     entry(className, 'wide dots', good.replaceAll('.', '\u00b7')),
     entry(className, 'in quotes', `"${good}"`),
@@ -611,7 +615,7 @@ const OF_NO_USE: readonly unknown[] = [null, true, false, {}, { a: 1 }, [[]], [n
 /** What each claim must be; others are of another type. */
 const IS_ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = { scope: (value) => value === '' };
 
-function claimTypes({ forge }: Loot): BadToken[] {
+function claimTypes({ forge }: TokenMaterial): BadToken[] {
   const className = 'claims missing or of another type';
   const missing = USER_CLAIMS.map((name) =>
     entry(className, `no ${name}`, forge.withClaims({ [name]: undefined })),
@@ -738,7 +742,7 @@ function nestedActors(depth: number): object {
   return depth === 1 ? { sub: 'a' } : { sub: 'a', act: nestedActors(depth - 1) };
 }
 
-function issuersAndAudiences({ forge }: Loot): BadToken[] {
+function issuersAndAudiences({ forge }: TokenMaterial): BadToken[] {
   const issuer = String(forge.claims['iss']);
   const issuers = [
     ...[
@@ -834,7 +838,7 @@ function issuersAndAudiences({ forge }: Loot): BadToken[] {
   ];
 }
 
-function times({ forge, nowSeconds }: Loot): BadToken[] {
+function times({ forge, nowSeconds }: TokenMaterial): BadToken[] {
   const className = 'times';
   const changes: Claims[] = [
     ...[
@@ -864,7 +868,7 @@ function times({ forge, nowSeconds }: Loot): BadToken[] {
   return changes.map((change) => entry(className, jsonText(change), forge.withClaims(change)));
 }
 
-function jsonTricks({ forge }: Loot): BadToken[] {
+function jsonTricks({ forge }: TokenMaterial): BadToken[] {
   const text = jsonText(forge.claims);
   const doubled = [...USER_CLAIMS, 'roles', 'amr'].flatMap((name) => {
     const member = (key: string, value: unknown): string => `${key}:${JSON.stringify(value)}`;
@@ -943,7 +947,7 @@ function jsonTricks({ forge }: Loot): BadToken[] {
 
 // --- other things that are signed, or look like tokens
 
-function otherKinds({ forge, good, keys, refreshToken, clientKey, nowSeconds }: Loot): BadToken[] {
+function otherKinds({ forge, good, keys, refreshToken, clientKey, nowSeconds }: TokenMaterial): BadToken[] {
   const { header, payload, signature } = segmentsOf(good);
   const broadcastHeader = { alg: 'EdDSA', kid: keys.broadcast.kid, typ: 'portcullis-revocations+jws' };
   const broadcast = encode(Buffer.from([0x0a, 0x10, ...randomBytes(16)]));
@@ -974,22 +978,22 @@ function otherKinds({ forge, good, keys, refreshToken, clientKey, nowSeconds }: 
     entry(
       other,
       'a broadcast',
-      sealed(encode(jsonText(broadcastHeader)), broadcast, keys.broadcast.privateKey),
+      signedToken(encode(jsonText(broadcastHeader)), broadcast, keys.broadcast.privateKey),
     ),
     entry(
       other,
       'a broadcast by the key of tokens',
-      sealed(encode(jsonText({ ...broadcastHeader, kid: keys.token.kid })), broadcast, key),
+      signedToken(encode(jsonText({ ...broadcastHeader, kid: keys.token.kid })), broadcast, key),
     ),
     entry(
       other,
       'claims signed as a broadcast',
-      sealed(encode(jsonText(broadcastHeader)), payload, keys.broadcast.privateKey),
+      signedToken(encode(jsonText(broadcastHeader)), payload, keys.broadcast.privateKey),
     ),
     entry(
       other,
       'claims by the key of broadcasts',
-      sealed(
+      signedToken(
         encode(jsonText({ ...forge.header, kid: keys.broadcast.kid })),
         payload,
         keys.broadcast.privateKey,
@@ -998,24 +1002,24 @@ function otherKinds({ forge, good, keys, refreshToken, clientKey, nowSeconds }: 
     entry(
       other,
       "a service's assertion",
-      sealed(encode(jsonText({ alg: 'EdDSA' })), encode(assertion), clientKey),
+      signedToken(encode(jsonText({ alg: 'EdDSA' })), encode(assertion), clientKey),
     ),
-    entry(other, "a service's assertion under our kid", sealed(header, encode(assertion), clientKey)),
-    entry(other, "a service's assertion by our key", sealed(header, encode(assertion), key)),
+    entry(other, "a service's assertion under our kid", signedToken(header, encode(assertion), clientKey)),
+    entry(other, "a service's assertion by our key", signedToken(header, encode(assertion), key)),
     entry(
       other,
       'an id token',
-      sealed(encode(jsonText({ ...forge.header, typ: 'JWT' })), encode(jsonText(idToken)), key),
+      signedToken(encode(jsonText({ ...forge.header, typ: 'JWT' })), encode(jsonText(idToken)), key),
     ),
     entry(
       other,
       'an id token without typ',
-      sealed(encode(jsonText({ ...forge.header, typ: undefined })), encode(jsonText(idToken)), key),
+      signedToken(encode(jsonText({ ...forge.header, typ: undefined })), encode(jsonText(idToken)), key),
     ),
     entry(
       other,
       'a logout token',
-      sealed(encode(jsonText({ ...forge.header, typ: 'logout+jwt' })), payload, key),
+      signedToken(encode(jsonText({ ...forge.header, typ: 'logout+jwt' })), payload, key),
     ),
     entry(other, 'a UUID', randomUUID()),
     entry(other, 'a PASETO', `v4.public.${payload}${signature}`),
@@ -1028,11 +1032,11 @@ function otherKinds({ forge, good, keys, refreshToken, clientKey, nowSeconds }: 
     entry(
       form,
       'nested, cty JWT',
-      sealed(encode(jsonText({ ...forge.header, cty: 'JWT' })), encode(good), key),
+      signedToken(encode(jsonText({ ...forge.header, cty: 'JWT' })), encode(good), key),
     ),
-    entry(form, 'nested', sealed(header, encode(good), key)),
-    entry(form, 'nested as a string', sealed(header, encode(JSON.stringify(good)), key)),
-    entry(form, 'nested as a claim', sealed(header, encode(jsonText({ jwt: good })), key)),
+    entry(form, 'nested', signedToken(header, encode(good), key)),
+    entry(form, 'nested as a string', signedToken(header, encode(JSON.stringify(good)), key)),
+    entry(form, 'nested as a claim', signedToken(header, encode(jsonText({ jwt: good })), key)),
     entry(form, 'flattened JSON', JSON.stringify(flattened)),
     entry(form, 'general JSON', JSON.stringify({ payload, signatures: [{ protected: header, signature }] })),
     entry(form, 'flattened JSON in base64url', encode(JSON.stringify(flattened))),

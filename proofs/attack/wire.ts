@@ -41,7 +41,7 @@ export interface Answer {
 }
 
 /** A request, ready to be sent. */
-export interface Shot {
+export interface RawRequest {
   /** The headers' block; see {@link headersOf}. */
   readonly block: Buffer;
   /** The body; none at all when undefined. */
@@ -75,7 +75,7 @@ export function headersOf(
 /** One server, as seen by whoever attacks it. */
 export interface Peer {
   /** Sends a request and returns what came back. Never rejects. */
-  send(shot: Shot): Promise<Answer>;
+  send(shot: RawRequest): Promise<Answer>;
   close(): void;
 }
 
@@ -141,7 +141,7 @@ class Connection {
     return this.#open && this.#nextStream < 2 * REQUESTS_PER_CONNECTION_MAX;
   }
 
-  send({ block, body }: Shot): Promise<Answer> {
+  send({ block, body }: RawRequest): Promise<Answer> {
     if (!this.#open) return Promise.resolve(answerOf('closed'));
     const stream = this.#nextStream;
     this.#nextStream += 2;
