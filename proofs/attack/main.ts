@@ -144,7 +144,11 @@ function figuresOf(
   const { failure, ...rest } = run;
   return {
     classes: Object.fromEntries(board.classes),
-    ...{ tried, refused, accepted, crashes, differing },
+    tried,
+    refused,
+    accepted,
+    crashes,
+    differing,
     ...rest,
     complete: failure === undefined,
     findings: board.findings,

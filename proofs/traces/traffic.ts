@@ -221,7 +221,8 @@ function plantAll({
     return user;
   };
   const attack = (rule: PlantedAttack['rule'], subject: string, lengthMs: number): PlantedAttack => ({
-    ...{ rule, subject },
+    rule,
+    subject,
     beginMs: START_MS + beginMs,
     endMs: START_MS + beginMs + lengthMs,
   });
