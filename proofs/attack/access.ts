@@ -1,4 +1,4 @@
-/** Attacks on what a good token may do: other spellings of a method, rights nearly right, other people's things. */
+/** Attacks on authorization: other spellings of a method, similar scopes and roles, objects of other users. */
 
 import { randomUUID } from 'node:crypto';
 import { credentials, status } from '@grpc/grpc-js';
@@ -26,7 +26,6 @@ import type { Answer } from './wire.js';
 
 const SKU = 'MUG-03';
 
-/** Tries all of it. */
 export async function attackAccess(environment: Environment): Promise<void> {
   await attackWithPaths(environment);
   await attackWithMethods(environment);
@@ -36,7 +35,7 @@ export async function attackAccess(environment: Environment): Promise<void> {
   await attackAsDeputy(environment);
 }
 
-// --- the way a request is written
+// --- requests in other forms
 
 async function attackWithPaths(environment: Environment): Promise<void> {
   const className = 'paths nearly right';
@@ -195,7 +194,7 @@ async function attackWithMethods(environment: Environment): Promise<void> {
       const answer = await environment.send(target, { ...form, authorization });
       expectNotServed(environment, className, `${target.process.name} ${JSON.stringify(form)}`, answer);
     });
-    // With a good token such a request may be served, and then as if it were an ordinary one.
+    // With a valid token such a request may be served, but only like an ordinary one.
     for (const target of environment.targets) {
       const authorization = [`Bearer ${environment.bob.accessToken}`];
       const usual = await environment.send(target, { authorization });
@@ -205,19 +204,19 @@ async function attackWithMethods(environment: Environment): Promise<void> {
         environment.board.holds(
           className,
           same,
-          `${target.process.name} ${JSON.stringify(form)}: served otherwise`,
+          `${target.process.name} ${JSON.stringify(form)}: served differently`,
         );
       }
     }
   });
 }
 
-// --- rights
+// --- scopes, roles, kinds of callers
 
 const SCOPES = [...new Set(GUARDED_METHODS.flatMap(({ scopes }) => scopes))];
 const ROLES = ['customer', 'operator', 'security', 'admin'];
 
-/** How a scope or a role can be nearly right. */
+/** Changes that make a similar scope or role. */
 const NEAR_MISSES: readonly (readonly [what: string, change: (right: string) => string])[] = [
   ['the last letter missing', (right) => right.slice(0, -1)],
   ['the first letter missing', (right) => right.slice(1)],
@@ -240,7 +239,7 @@ const NEAR_MISSES: readonly (readonly [what: string, change: (right: string) => 
   ['a regular expression', (right) => `${right.replace('.', '..')}|.*`],
 ];
 
-/** What a role may be, and a scope may not. */
+/** Further changes for roles, with characters that a scope cannot contain. */
 const NEAR_ROLES: typeof NEAR_MISSES = [
   ...NEAR_MISSES,
   ['a space after', (right) => `${right} `],
@@ -268,7 +267,7 @@ async function attackWithNearRights(environment: Environment): Promise<void> {
   }));
   const roleTokens = NEAR_ROLES.map(([what, change]) => ({
     what,
-    // Not every change changes every role.
+    // Some changes leave some roles as they are.
     token: forge.withClaims({
       scope: allScopes,
       roles: ROLES.map(change).filter((role) => !ROLES.includes(role)),
@@ -276,7 +275,7 @@ async function attackWithNearRights(environment: Environment): Promise<void> {
   }));
   await refuseAll(environment, 'scopes nearly right', scopeTokens, ({ scopes }) => scopes.length > 0);
   await refuseAll(environment, 'roles nearly right', roleTokens, ({ roles }) => roles.length > 0);
-  // Of several scopes that a method asks for, each alone.
+  // A method that requires several scopes refuses each alone.
   const singles = SCOPES.map((scope) => ({
     what: `${scope} alone`,
     token: forge.withClaims({ scope, roles: ROLES }),
@@ -328,7 +327,7 @@ async function attackWithOtherKinds(environment: Environment): Promise<void> {
   await refuseAll(environment, className, users, ({ caller }) => caller === CALLER.service);
 }
 
-/** Calls every method that asks for what these tokens lack. */
+/** Calls every method that requires what these tokens lack. */
 async function refuseAll(
   environment: Environment,
   className: string,
@@ -351,12 +350,12 @@ async function refuseAll(
   );
 }
 
-// --- other people's things
+// --- objects of other users
 
 async function attackWithForeignObjects(environment: Environment): Promise<void> {
   const className = "another user's things";
   const { auth, inventory, payment } = environment.target;
-  const { accountId, paymentId, reservationId } = await alicesThings(environment);
+  const { accountId, paymentId, reservationId } = await createAlicesObjects(environment);
   const sessionId = environment.alice.session?.sessionId ?? '';
   const lines = [{ sku: SKU, quantity: 1n }];
   const requestId = (): string => randomUUID();
@@ -426,7 +425,7 @@ async function attackWithForeignObjects(environment: Environment): Promise<void>
   });
 }
 
-async function alicesThings(
+async function createAlicesObjects(
   environment: Environment,
 ): Promise<{ accountId: string; paymentId: string; reservationId: string }> {
   const { system, alice } = environment;
@@ -518,18 +517,18 @@ async function attackAsDeputy(environment: Environment): Promise<void> {
       const outcome = await outcomeOf(exchange(subjectToken, audience, [...scopes]));
       environment.board.holds(className, outcome !== 'OK', `exchanged for ${audience} ${scopes}: ${outcome}`);
     }
-    // What the user's token has may be handed on for this one service; nothing may be added to it.
+    // The exchanged token may have scopes of the user's token, for one audience, and no others.
     for (const scopes of [['inventory.read', 'auth.self'], ['payment.pay'], []]) {
       const claims = await exchange(alice.accessToken, 'inventory', scopes).then(claimsIn, () => undefined);
-      const given = String(claims?.['scope'] ?? '')
+      const granted = String(claims?.['scope'] ?? '')
         .split(' ')
         .filter(Boolean);
-      const mine = String(environment.forge.claims['scope']).split(' ');
-      const narrow = given.every(
-        (scope) => mine.includes(scope) && (scopes.length === 0 || scopes.includes(scope)),
+      const userScopes = String(environment.forge.claims['scope']).split(' ');
+      const narrow = granted.every(
+        (scope) => userScopes.includes(scope) && (scopes.length === 0 || scopes.includes(scope)),
       );
       const forOne = claims === undefined || JSON.stringify(claims['aud']) === '["inventory"]';
-      environment.board.holds(className, narrow && forOne, `exchanged for ${scopes}: ${given}`);
+      environment.board.holds(className, narrow && forOne, `exchanged for ${scopes}: ${granted}`);
     }
     await attackWithDelegated(
       environment,
@@ -539,7 +538,7 @@ async function attackAsDeputy(environment: Environment): Promise<void> {
   });
 }
 
-/** A token that was narrowed for one service is good there, for that, and nowhere else. */
+/** An exchanged token is valid at its one audience, with its scopes, and nowhere else. */
 async function attackWithDelegated(
   environment: Environment,
   className: string,

@@ -1,4 +1,4 @@
-/** Attacks of the kinds that auth looks for: each must raise its event with the right subject, once, and nothing else any. */
+/** Attacks that the anomaly rules detect: each must raise exactly one event with the right subject. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,25 +20,25 @@ import { createPeer } from './wire.js';
 const LOGIN = '/auth.v1.AuthService/Login';
 const REFRESH = '/auth.v1.AuthService/Refresh';
 
-/** Guesses at one name: more than are tolerated, and fewer than are answered. */
+/** Password guesses at one name: above the threshold of the rule, below the rate limit. */
 const GUESSES = 30;
-/** Names that are tried once each. */
+/** Names that are tried once each; above the threshold of the rule. */
 const NAMES = 40;
-/** Calls with one bad token: more than are tolerated. */
+/** Calls with one bad token; above the threshold of the rules. */
 const HAMMERED = 200;
-/** Ordinary calls of each customer and instance, unless told otherwise. */
+/** The default number of ordinary calls, over all customers and instances. */
 export const ORDINARY_CALLS_DEFAULT = 2000;
-/** How long after an attack its event may come: a report, the rules, and a busy machine. */
+/** The longest time from an attack to its event: reports, evaluation, and a busy machine. */
 const FOUND_WITHIN_MS = 3 * REPORT_INTERVAL_MS + 5000;
 const POLL_MS = 250;
 
-/** An attack that was attacks, and what auth must say of it. */
+/** The rule and the subject of the event that an attack must raise. */
 interface AnomalyAttack {
   readonly rule: string;
   readonly subject: Partial<SecuritySubject>;
 }
 
-/** Plants the attacks. */
+/** Makes ordinary calls, then the attacks, and checks the events that they raised. */
 export async function attackAnomalyRules(environment: Environment, ordinaryCalls: number): Promise<void> {
   const client = new SecurityServiceClient(environment.system.auth.address, credentials.createInsecure());
   try {
@@ -57,7 +57,7 @@ export async function attackAnomalyRules(environment: Environment, ordinaryCalls
   }
 }
 
-/** At the end of everything: whatever else was found was found once. */
+/** After all attacks: no rule may have fired twice for one subject. */
 export async function checkNoRepetition(environment: Environment): Promise<void> {
   const className = 'alarms: none twice';
   const client = new SecurityServiceClient(environment.system.auth.address, credentials.createInsecure());
@@ -87,7 +87,7 @@ async function makeOrdinaryCalls(
       const authorization = [`Bearer ${tokens[done % tokens.length]}`];
       const answer = await environment.send(target, { authorization });
       if (answer.status !== status.OK)
-        environment.board.crashed(className, `an honest call: ${answer.fields}`);
+        environment.board.crashed(className, `an ordinary call: ${answer.fields}`);
       if (done % 500 === 0) environment.progress(className, done, calls);
     });
     await sleep(REPORT_INTERVAL_MS + 1000);
@@ -126,14 +126,14 @@ async function reuseRefreshToken(environment: Environment): Promise<AnomalyAttac
   return { rule: 'refresh-reused', subject: { sessionId: sessionOf(accessToken) } };
 }
 
-/** From two networks at each of two instances: only who sees all of them sees that they are many. */
+/** From two networks at each of two instances, so that only auth, which receives all reports, can see four. */
 async function useFromManyNetworks(environment: Environment): Promise<AnomalyAttack> {
   const { accessToken } = await environment.logIn('alice');
   const instances = environment.targets.filter(({ audience }) => audience === 'inventory');
   const networks = ['127.0.0.21', '127.0.0.22', '127.0.0.23', '127.0.0.24'];
   for (const [index, network] of networks.entries()) {
     const instance = instances[index % instances.length];
-    if (instance === undefined) throw new TypeError('there is no inventory');
+    if (instance === undefined) throw new TypeError('the system has no inventory instance');
     const target = fromAddress(instance, network);
     for (let count = 0; count < 3; count += 1) {
       await environment.send(target, { authorization: [`Bearer ${accessToken}`] });
@@ -184,7 +184,7 @@ async function checkFindings(
     !attacks.every((attack) => alarms.some((event) => isOf(event, attack))) &&
     performance.now() < deadlineMs
   );
-  // One more round of reports: what has been found must not be found again.
+  // After another round of reports, no rule may have fired again.
   await sleep(REPORT_INTERVAL_MS + 1000);
   alarms = await anomaliesOf(environment, client);
   for (const attack of attacks) {
@@ -224,7 +224,7 @@ async function anomaliesOf(
   }
 }
 
-/** The same process, called from another address of this machine. */
+/** The target, called from another loopback address. */
 function fromAddress(target: Target, address: string): Target {
   return { ...target, peer: createPeer(target.process.address, address) };
 }

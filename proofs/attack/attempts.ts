@@ -1,4 +1,4 @@
-/** How attempts are made and judged. */
+/** Sends attempts, and checks and counts the responses. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Environment, IN_FLIGHT_MAX, type RequestChanges, type Target } from './environment.js';
@@ -6,8 +6,10 @@ import type { Answer } from './wire.js';
 
 const UNAUTHENTICATED = 16;
 const OK = 0;
+/** How long a process may be busy with a class of attempts. */
+const BUSY_MS = 500;
 
-/** Does the work for each item, a bounded number at a time. */
+/** Runs the work for each item, at most so many at a time. */
 export async function forEach<T>(
   items: Iterable<T>,
   work: (item: T) => Promise<void>,
@@ -20,7 +22,7 @@ export async function forEach<T>(
   await Promise.all(Array.from({ length: inFlight }, worker));
 }
 
-/** Fires with a bad token and expects the one answer to all bad tokens. */
+/** Sends a bad token and expects the one response that all bad tokens get. */
 export async function sendBadToken(
   environment: Environment,
   target: Target,
@@ -32,18 +34,18 @@ export async function sendBadToken(
   },
 ): Promise<void> {
   const { className, what, value, path } = attempt;
-  const aim: RequestChanges = { authorization: [value], ...(path !== undefined && { path }) };
-  const answer = await environment.send(target, aim);
-  const told = `${target.process.name}: ${what}`;
+  const changes: RequestChanges = { authorization: [value], ...(path !== undefined && { path }) };
+  const answer = await environment.send(target, changes);
+  const attempted = `${target.process.name}: ${what}`;
   if (answer.kind === 'answered' && answer.fields === environment.refusals.invalid)
     environment.board.refused(className);
-  else if (!isSendable(value)) expectUnsendable(environment, className, told, answer);
-  else expectRefusal(environment, className, told, answer, []);
+  else if (!isSendable(value)) expectUnsendable(environment, className, attempted, answer);
+  else expectRefusal(environment, className, attempted, answer, []);
 }
 
 /**
- * Judges an answer that must be one of a few exact ones: anything else that is UNAUTHENTICATED tells something, and
- * whatever is not UNAUTHENTICATED has come too far.
+ * Expects one of the given responses, byte for byte. Another UNAUTHENTICATED response counts as differing, because it
+ * reveals something; any other status counts as accepted.
  */
 export function expectRefusal(
   environment: Environment,
@@ -60,7 +62,7 @@ export function expectRefusal(
   else board.accepted(className, `${what}: ${answer.fields}`);
 }
 
-/** What must not be served, however it is refused. */
+/** Expects any error, without a response message. */
 export function expectNotServed(
   environment: Environment,
   className: string,
@@ -74,24 +76,24 @@ export function expectNotServed(
   else board.refused(className);
 }
 
-/** A stream that has been opened says something and does not end. */
+/** Counts a request that did not end: without headers as a crash, with headers as an accepted stream. */
 function countSilent(environment: Environment, className: string, what: string, answer: Answer): void {
   if (answer.fields === '') environment.board.crashed(className, `${what}: no answer`);
-  else environment.board.accepted(className, `${what}: a stream that goes on, ${answer.fields}`);
+  else environment.board.accepted(className, `${what}: a stream that stays open, ${answer.fields}`);
 }
 
-/** HTTP/2 takes a value with control characters, Latin-1 or spaces at its ends for no header at all. */
+/** HTTP/2 servers drop or reject values with control characters, Latin-1, or spaces at either end. */
 function isSendable(value: string): boolean {
   return /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(value);
 }
 
-/** Whether the header is dropped or the stream is, nobody has been shown a token. */
+/** Expects that the server dropped the header or the stream; either way the guard saw no token. */
 function expectUnsendable(environment: Environment, className: string, what: string, answer: Answer): void {
   if (answer.kind === 'reset' || answer.kind === 'closed') environment.board.refused(className);
   else expectRefusal(environment, className, what, answer, [environment.refusals.missing]);
 }
 
-/** Runs a class of attempts, and sees afterwards that the same processes still serve honest callers. */
+/** Runs a class of attempts, then checks that the same processes still serve legitimate callers. */
 export async function runClass(
   environment: Environment,
   className: string,
@@ -109,13 +111,13 @@ export async function runClass(
     if (answer.status !== OK) {
       environment.board.crashed(
         className,
-        `${process.name} refuses an honest caller: ${answer.kind} ${answer.fields}`,
+        `${process.name} refuses a legitimate caller: ${answer.kind} ${answer.fields}`,
       );
     }
   }
 }
 
-/** A process that is busy with what was just done to it gets a moment. */
+/** Calls with a valid token; repeats the call once, because the process may still be busy with the attempts. */
 async function honestCall(environment: Environment, target: Target): Promise<Answer> {
   const ask = (): Promise<Answer> => {
     environment.honest.calls += 1;
@@ -123,11 +125,11 @@ async function honestCall(environment: Environment, target: Target): Promise<Ans
   };
   const answer = await ask();
   if (answer.status === OK) return answer;
-  await sleep(500);
+  await sleep(BUSY_MS);
   return await ask();
 }
 
-/** By how much the calls that a handler has answered have become more, for these methods. */
+/** How many calls to these methods got past the guard between two readings, by method and code. */
 export function servedCalls(
   before: ReadonlyMap<string, number>,
   after: ReadonlyMap<string, number>,

@@ -1,4 +1,4 @@
-/** Attacks on what comes before a token: passwords, names, refresh tokens, clients' assertions, and their limits. */
+/** Attacks on how tokens are obtained: passwords, names, refresh tokens, client assertions, and rate limits. */
 
 import {
   createHmac,
@@ -26,16 +26,16 @@ const REFRESH = '/auth.v1.AuthService/Refresh';
 const ISSUE = '/auth.v1.AuthService/IssueServiceToken';
 const AT_ONCE = 50;
 const REFRESH_MUTANTS = 400;
-/** Samples of each kind when times are compared; fewer than guesses at one name are answered. */
+/** Samples of each kind when response times are compared; below the rate limit for one name. */
 const TIMING_SAMPLES = 30;
-/** The medians of known and unknown names differ by at most this factor. */
+/** The largest ratio of the median response times for known and unknown names. */
 export const TIMING_RATIO_MAX = 1.5;
-/** So many guesses at one name are answered at most before they are limited. */
+/** The largest number of guesses at one name that are answered before the rate limit. */
 export const GUESSES_MAX = 60;
-/** The longest time for which a name is closed to everybody, its owner included, in milliseconds. */
+/** The longest lock-out of a name, in milliseconds; it also locks out the owner. */
 export const LOCKED_OUT_MS_MAX = 15 * 60_000;
 
-/** Tries all of it; the limits last, because then the names are closed for a while. */
+/** The rate limits come last, because they lock the names out for a while. */
 export async function attackLogin(environment: Environment, random: Random): Promise<void> {
   await attackRefreshReuse(environment);
   await attackRefreshAtOnce(environment);
@@ -71,7 +71,7 @@ async function attackRefreshReuse(environment: Environment): Promise<void> {
       board.holds(
         className,
         await waitUntilRefusedEverywhere(environment, token),
-        'an access token of the session lives on',
+        'an access token of the session is still valid',
       );
     }
     board.holds(
@@ -103,13 +103,13 @@ async function attackRefreshAtOnce(environment: Environment): Promise<void> {
       environment.board.holds(
         className,
         await waitUntilRefusedEverywhere(environment, won),
-        "the winner's access token lives on",
+        "the winner's access token is still valid",
       );
     }
     environment.board.holds(
       className,
       await waitUntilRefusedEverywhere(environment, accessToken),
-      'the access token lives on',
+      'the access token is still valid',
     );
   });
 }
@@ -141,17 +141,17 @@ async function attackRefreshRetry(environment: Environment): Promise<void> {
     board.holds(
       className,
       (await refreshOutcome(environment, next.refreshToken)) === INVALID,
-      'the session lives on',
+      'the session is still active',
     );
     board.holds(
       className,
       await waitUntilRefusedEverywhere(environment, next.accessToken),
-      'the access token lives on',
+      'the access token is still valid',
     );
   });
 }
 
-/** None of them is a token, so none of them ends the session of the one they are made from. */
+/** A mutant is not a used token, so it must not end the session of the token that it is made from. */
 async function attackWithRefreshMutants(environment: Environment, random: Random): Promise<void> {
   const className = 'refresh: mutants';
   const { refreshToken, accessToken } = await environment.logIn('bob');
@@ -195,13 +195,13 @@ async function attackWithRefreshMutants(environment: Environment, random: Random
       },
       8,
     );
-    // Refused attempts have done no harm to whoever holds the real one.
+    // The refused attempts must not affect the real token.
     const after = await refreshOutcome(environment, refreshToken);
     if (after !== 'OK') environment.board.crashed(className, `the real token afterwards: ${after}`);
   });
 }
 
-/** Within ASCII, because protobuf's strings must be UTF-8. */
+/** Flips one bit, within ASCII, because protobuf strings must be UTF-8. */
 function flipped(text: string, random: Random): string {
   const at = random.integer(0, text.length - 1);
   const code = text.charCodeAt(at) ^ (1 << random.integer(0, 6));
@@ -239,7 +239,7 @@ function sendRefresh(environment: Environment, refreshToken: string): Promise<An
 
 // --- login
 
-/** What is granted is never more than the roles give, nor does it grow when it is refreshed. */
+/** Granted scopes never exceed those of the roles, and never grow with a refresh. */
 async function attackScopes(environment: Environment): Promise<void> {
   const className = 'login: more scopes than the roles give';
   const { username, password } = environment.system.users.bob;
@@ -289,7 +289,7 @@ function wordsOf(claims: Claims, name: string): readonly string[] {
   return String(claims[name]).split(' ').filter(Boolean);
 }
 
-/** Everybody who is not the user is told the same. */
+/** Wrong names and wrong passwords get the same response. */
 async function attackNames(environment: Environment): Promise<void> {
   const className = 'login: names and passwords nearly right';
   const { username, password } = environment.system.users.bob;
@@ -361,7 +361,7 @@ async function attackNames(environment: Environment): Promise<void> {
   });
 }
 
-/** A string in protobuf's own encoding. */
+/** A protobuf string field. */
 function field(number: number, text: string): Buffer {
   const bytes = Buffer.from(text, 'utf8');
   return Buffer.concat([Buffer.from([(number << 3) | 2, bytes.length]), bytes]);
@@ -381,7 +381,7 @@ function sendLogin(environment: Environment, username: string, password: string)
   return environment.send(environment.target.auth, { path: LOGIN, message: loginOf(username, password) });
 }
 
-/** A name that exists and one that does not: the same bytes after the same time. */
+/** Known and unknown names get the same bytes after the same time. */
 async function attackTiming(environment: Environment): Promise<void> {
   const className = 'login: known and unknown names';
   const timed = async (name: string): Promise<{ answer: Answer; ms: number }> => {
@@ -410,9 +410,9 @@ async function attackTiming(environment: Environment): Promise<void> {
   });
 }
 
-// --- clients
+// --- client assertions
 
-/** Who is not the client learns nothing either. */
+/** All bad client assertions get the same response. */
 async function attackWithAssertions(environment: Environment): Promise<void> {
   const className = "a client's assertion";
   const { clientKey } = environment;
@@ -454,7 +454,7 @@ async function attackWithAssertions(environment: Environment): Promise<void> {
     const once = made();
     const first = await issue(once);
     if (first.status !== status.OK)
-      environment.board.crashed(className, `a good assertion was refused: ${first.fields}`);
+      environment.board.crashed(className, `a valid assertion was refused: ${first.fields}`);
     const bad: (readonly [string, string])[] = [
       ['sent twice', once],
       ['by a stranger', made({}, { alg: 'EdDSA' }, stranger)],
@@ -483,11 +483,11 @@ async function attackWithAssertions(environment: Environment): Promise<void> {
   });
 }
 
-// --- limits
+// --- rate limits
 
 /**
- * Guesses at one name come to an end, for a name that exists and one that does not after as many; nobody else is
- * kept out, and the one whose name it is not for long.
+ * Guesses at one name are limited, after the same number for known and unknown names. Other users can log in, and the
+ * lock-out of the name is bounded.
  */
 async function attackLimits(environment: Environment): Promise<void> {
   const className = 'the limits of login';
@@ -501,11 +501,12 @@ async function attackLimits(environment: Environment): Promise<void> {
       for (const answer of limited) {
         board.holds(className, answer.status === status.RESOURCE_EXHAUSTED, answer.fields);
         const waitMs = retryAfterMs(answer);
-        board.holds(className, waitMs > 0 && waitMs <= LOCKED_OUT_MS_MAX, `to come back after ${waitMs} ms`);
+        board.holds(className, waitMs > 0 && waitMs <= LOCKED_OUT_MS_MAX, `a lock-out of ${waitMs} ms`);
       }
     }
     const alike =
-      known.guesses === unknown.guesses && sentenceOf(known.limited[0]) === sentenceOf(unknown.limited[0]);
+      known.guesses === unknown.guesses &&
+      grpcMessageOf(known.limited[0]) === grpcMessageOf(unknown.limited[0]);
     board.holds(
       className,
       alike,
@@ -514,14 +515,14 @@ async function attackLimits(environment: Environment): Promise<void> {
     const { username, password } = environment.system.users.alice;
     const bystander = await sendLogin(environment, username, password);
     if (bystander.status !== status.OK)
-      board.crashed(className, `another user was kept out: ${bystander.fields}`);
+      board.crashed(className, `another user could not log in: ${bystander.fields}`);
     else board.refused(className);
     const guesser = await sendLogin(environment, environment.system.users.olga.username, 'not the password');
     expectNotServed(environment, className, 'one guess more', guesser);
   });
 }
 
-/** Several at a time, as a guesser would. */
+/** Sends several guesses at a time, as an attacker would. */
 async function guessUntilLimited(
   environment: Environment,
   name: string,
@@ -542,11 +543,11 @@ async function guessUntilLimited(
   return { guesses, limited };
 }
 
-function sentenceOf(answer: Answer | undefined): string {
+function grpcMessageOf(answer: Answer | undefined): string {
   return /grpc-message: (.*)/.exec(answer?.fields ?? '')?.[1] ?? '';
 }
 
-/** RetryInfo, out of the details that came with a refusal. */
+/** The delay of RetryInfo in the details of a refusal. */
 function retryAfterMs(answer: Answer): number {
   const details = /grpc-status-details-bin: (.*)/.exec(answer.fields)?.[1] ?? '';
   const metadata = new Metadata();

@@ -1,4 +1,4 @@
-/** Tokens that are wrong in one way each: the failures that token libraries have really had. */
+/** Tokens that are each wrong in one way: failures that token libraries have had. */
 
 import {
   createHash,
@@ -13,49 +13,46 @@ import {
 import { type Claims, encode, type Forge, jsonText, segmentsOf, signedToken } from './forge.js';
 import { type StolenKey, type StolenKeys, signatureOf } from './stolen-keys.js';
 
-/** A token to be refused. */
 export interface BadToken {
   readonly className: string;
-  /** What is wrong with it. */
+  /** What is wrong with the token. */
   readonly what: string;
-  /** The token; for claims about who it is for, what it is at a service of this audience. */
+  /** The token; a function when it depends on the audience of the service that receives it. */
   readonly token: string | ((audience: string) => string);
 }
 
-/** What bad tokens are made from. */
 export interface TokenMaterial {
   readonly forge: Forge;
   readonly keys: StolenKeys;
-  /** A token that is accepted. */
+  /** A valid token. */
   readonly good: string;
-  /** Another user's. */
+  /** A valid token of another user. */
   readonly other: string;
   /** The refresh token of the same login. */
   readonly refreshToken: string;
-  /** A service's private key, with which it proves to the issuer who it is. */
+  /** The private key with which a service authenticates at the issuer. */
   readonly clientKey: KeyObject;
-  /** Where somebody listens who must never be asked. */
+  /** The address of a server that no process may connect to. */
   readonly listenerUrl: string;
-  /** The issuer's published keys, as the text in which they are published. */
+  /** The issuer's published key set, as text. */
   readonly keySetText: string;
   readonly nowSeconds: number;
 }
 
-/** All of them. */
-export function badTokens(loot: TokenMaterial): BadToken[] {
+export function badTokens(material: TokenMaterial): BadToken[] {
   return [
-    ...algorithms(loot),
-    ...publicKeyAsSecret(loot),
-    ...ownKeys(loot),
-    ...headers(loot),
-    ...keyIds(loot),
-    ...signatures(loot),
-    ...spellings(loot),
-    ...claimTypes(loot),
-    ...issuersAndAudiences(loot),
-    ...times(loot),
-    ...jsonTricks(loot),
-    ...otherKinds(loot),
+    ...algorithms(material),
+    ...publicKeyAsSecret(material),
+    ...ownKeys(material),
+    ...headers(material),
+    ...keyIds(material),
+    ...signatures(material),
+    ...spellings(material),
+    ...claimTypes(material),
+    ...issuersAndAudiences(material),
+    ...times(material),
+    ...jsonTricks(material),
+    ...otherKinds(material),
   ];
 }
 
@@ -125,7 +122,7 @@ function algorithms({ forge, good, keys }: TokenMaterial): BadToken[] {
   ];
 }
 
-/** Good signatures of other families, by keys of the attacker's, under the issuer's `kid`. */
+/** Valid signatures of other algorithm families, by the attacker's keys, with the issuer's `kid`. */
 function otherFamilies(forge: Forge, kid: string): BadToken[] {
   const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
   const curve = (namedCurve: string): KeyObject => generateKeyPairSync('ec', { namedCurve }).privateKey;
@@ -134,7 +131,7 @@ function otherFamilies(forge: Forge, kid: string): BadToken[] {
     const signed = `${encode(jsonText({ ...forge.header, alg, kid }))}.${payload}`;
     return entry(
       'alg of another family',
-      `${alg} by a key of the attacker's`,
+      `${alg} by the attacker's key`,
       `${signed}.${encode(signer(Buffer.from(signed)))}`,
     );
   };
@@ -205,7 +202,7 @@ function publicKeyAsSecret({ forge, keys, keySetText }: TokenMaterial): BadToken
   );
 }
 
-/** Every form in which somebody may hold the public key. */
+/** The forms in which a verifier may hold the public key. */
 function publicForms({ jwkText, kid }: StolenKey): (readonly [string, string | Buffer])[] {
   const jwk = JSON.parse(jwkText) as Record<string, string>;
   const key = createPublicKey({ key: jwk, format: 'jwk' });
@@ -468,7 +465,7 @@ function keyIds({ forge, keys }: TokenMaterial): BadToken[] {
 
 // --- signature
 
-/** The order of the group of Ed25519, with which a signature can be changed and stay good for a lax verifier. */
+/** The group order of Ed25519; adding it to s gives a signature that a lax verifier accepts. */
 const ED25519_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n;
 
 function signatures({ forge, good, other, keys, clientKey }: TokenMaterial): BadToken[] {
@@ -623,7 +620,7 @@ function spellings({ forge, good }: TokenMaterial): BadToken[] {
   ];
 }
 
-/** The same bytes with other bits in the part of the last character that encodes nothing. */
+/** The same bytes with other unused bits in the last character. */
 function withSpareBits(segment: string, bits: number): string {
   const spare = [0, 0, 4, 2][segment.length % 4] ?? 0;
   const last = BASE64URL.indexOf(segment.slice(-1));
@@ -631,7 +628,7 @@ function withSpareBits(segment: string, bits: number): string {
   return segment.slice(0, -1) + BASE64URL.charAt(last ^ bits);
 }
 
-// --- claims, under a good signature
+// --- claims, with a valid signature
 
 const USER_CLAIMS = [
   'iss',
@@ -647,9 +644,9 @@ const USER_CLAIMS = [
   'gen',
   'auth_time',
 ];
-const OF_NO_USE: readonly unknown[] = [null, true, false, {}, { a: 1 }, [[]], [null], [1], -1, 1.5, ''];
+const WRONG_TYPES: readonly unknown[] = [null, true, false, {}, { a: 1 }, [[]], [null], [1], -1, 1.5, ''];
 
-/** What each claim must be; others are of another type. */
+/** Values of {@link WRONG_TYPES} that are valid for a claim after all. */
 const IS_ALLOWED: Readonly<Record<string, (value: unknown) => boolean>> = { scope: (value) => value === '' };
 
 function claimTypes({ forge }: TokenMaterial): BadToken[] {
@@ -658,7 +655,7 @@ function claimTypes({ forge }: TokenMaterial): BadToken[] {
     entry(className, `no ${name}`, forge.withClaims({ [name]: undefined })),
   );
   const mistyped = USER_CLAIMS.flatMap((name) =>
-    OF_NO_USE.filter((value) => !IS_ALLOWED[name]?.(value)).map((value) =>
+    WRONG_TYPES.filter((value) => !IS_ALLOWED[name]?.(value)).map((value) =>
       entry(className, `${name} ${JSON.stringify(value)}`, forge.withClaims({ [name]: value })),
     ),
   );
@@ -745,7 +742,7 @@ function claimTypes({ forge }: TokenMaterial): BadToken[] {
       ancestors: [uuid],
     })),
     { origin: { iss: 'https://x', sub: 'x', jti: 'x', iat: claims['iat'] } },
-    // A user's token that looks like a service's, and the other way round.
+    // A user's token that looks like a service's, and vice versa.
     { sid: undefined, gen: undefined, auth_time: undefined, amr: undefined },
     {
       sid: undefined,
@@ -913,7 +910,7 @@ function jsonTricks({ forge }: TokenMaterial): BadToken[] {
     ['the claims inside __proto__', `{"__proto__":${text}}`],
     ...[8, 9, 20, 100, 1000, 2500].map((depth) => [`depth ${depth}`, within(deep(depth))] as const),
     ['depth of objects', within(`"x":${'{"a":'.repeat(500)}1${'}'.repeat(500)}`)],
-    ['a longer token than is looked at', within(`"x":"${'a'.repeat(8000)}"`)],
+    ['a longer token than is parsed', within(`"x":"${'a'.repeat(8000)}"`)],
     ['a token of 40 KB', within(`"x":"${'a'.repeat(30_000)}"`)],
     ...['[]', 'null', '""', '1', 'true', '', ' ', '{', '}', '{}', '[{}]'].map(
       (content) => [content, content] as const,
@@ -965,7 +962,7 @@ function jsonTricks({ forge }: TokenMaterial): BadToken[] {
   ];
 }
 
-// --- other things that are signed, or look like tokens
+// --- other signed objects, and objects that look like tokens
 
 function otherKinds({ forge, good, keys, refreshToken, clientKey, nowSeconds }: TokenMaterial): BadToken[] {
   const { header, payload, signature } = segmentsOf(good);

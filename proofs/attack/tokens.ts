@@ -1,4 +1,4 @@
-/** Attacks on admission: every bad token there is, at every process, and everything that pretends to be one. */
+/** Attacks on admission: bad tokens of every kind, at every process, and other ways to claim an identity. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { ask } from '../../scripts/system/calls.js';
@@ -12,11 +12,10 @@ import { type BadToken, badTokens } from './token-catalogue.js';
 
 const FLOOD_REQUESTS = 3_000;
 const PROGRESS_EVERY = 500;
-/** Good tokens are answered in at most this time, in the median, while forged ones pour in. */
+/** The median latency of calls with valid tokens during a flood of forged ones, at most. */
 export const GOOD_MEDIAN_MS_MAX = 250;
 const REVOKED_WITHIN_MS = 10_000;
 
-/** Tries all of it. */
 export async function attackTokens(
   environment: Environment,
   options: { readonly mutants: number; readonly random: Random },
@@ -56,7 +55,7 @@ async function attackWithCatalogue(environment: Environment): Promise<void> {
   environment.board.holds(
     className,
     connections === 0,
-    `${connections} connections were made to where a token pointed`,
+    `a process made ${connections} connections to an address from a token`,
   );
 }
 
@@ -66,13 +65,13 @@ function grouped(tokens: readonly BadToken[]): Map<string, BadToken[]> {
   return groups;
 }
 
-/** Each token at each process: once at a method that any customer may call, once at one of the others in turn. */
+/** Sends each token to each process twice: to a method that every customer may call, and to one of the others. */
 async function sendCatalogue(environment: Environment, tokens: readonly BadToken[]): Promise<void> {
   const attempts = tokens.flatMap((bad, index) =>
     environment.targets.flatMap((target) => {
       const token = typeof bad.token === 'string' ? bad.token : bad.token(target.audience);
       const value = `Bearer ${token}`;
-      // Whoever got into Logout would end the session that the others are made from.
+      // An admitted call of Logout would end the session that the other tokens are made from.
       const others = target.guarded.filter(({ path }) => !path.endsWith('/Logout'));
       const path = others[index % others.length]?.path ?? target.path;
       return [
@@ -236,13 +235,13 @@ async function attackWithOtherMetadata(environment: Environment): Promise<void> 
     forEach(pairsOf(environment.targets, metadata), async ([target, field]) => {
       const what = `${field[0]}: ${field[1].slice(0, 12)}`;
       await sendAndExpect(environment, target, className, what, { metadata: [field] }, 'missing');
-      const aim = { authorization: ['Bearer x'], metadata: [field] };
-      await sendAndExpect(environment, target, className, `${what} beside a bad token`, aim, 'invalid');
+      const changes = { authorization: ['Bearer x'], metadata: [field] };
+      await sendAndExpect(environment, target, className, `${what} beside a bad token`, changes, 'invalid');
     }),
   );
 }
 
-/** Tokens that the issuer has made, and made for somebody else. */
+/** Valid tokens of the issuer, for another audience. */
 async function attackWithOtherAudiences(environment: Environment): Promise<void> {
   const className = 'a real token of another service';
   const { username, password } = environment.system.users.alice;
@@ -277,7 +276,7 @@ async function attackWithMutants(
   let done = 0;
   await runClass(environment, 'mutants: every bit flipped', () =>
     forEach(source, async (mutant) => {
-      // Each process in turn; over all positions, every process sees every family.
+      // Each process in turn; over all mutants, every process receives every family.
       const target = environment.targets[done % environment.targets.length];
       done += 1;
       if (done % PROGRESS_EVERY === 0) environment.progress(mutant.className, done, mutants);
@@ -286,7 +285,7 @@ async function attackWithMutants(
   );
 }
 
-/** What the processes themselves counted: nobody was served but the honest callers in between. */
+/** Compares the processes' own metrics: only the calls with valid tokens reached a handler. */
 function expectNoHandlerRan(
   environment: Environment,
   before: ReadonlyMap<string, number>,
@@ -301,19 +300,19 @@ function expectNoHandlerRan(
   environment.board.holds(
     'no handler ran (by the count of the processes)',
     count === honestCalls,
-    `${count} calls were not refused as unauthenticated, ${honestCalls} were honest: ${JSON.stringify([...served])}`,
+    `${count} calls were not refused as unauthenticated, ${honestCalls} had valid tokens: ${JSON.stringify([...served])}`,
   );
 }
 
-/** What the services themselves ask of auth. */
+/** Methods that the services call on auth. */
 function isOwnTraffic(path: string): boolean {
   return /\/(Sync|Pull|ExchangeToken)$/.test(path);
 }
 
-/** Expired and revoked tokens: that they are is told only about tokens in which nothing else is wrong. */
+/** Expired and revoked tokens: the response names that reason only when nothing else is wrong with the token. */
 async function attackWithSpentTokens(environment: Environment): Promise<void> {
   const nowSeconds = Math.floor(Date.now() / 1000);
-  // Further back than clocks may differ.
+  // Beyond the accepted clock skew.
   const expired = { iat: nowSeconds - 300, exp: nowSeconds - 30 };
   await runClass(environment, 'expired', () => attackSpent(environment, 'expired', expired));
   const { accessToken } = await environment.logIn('alice');
@@ -366,7 +365,7 @@ async function attackSpent(
   }
 }
 
-/** Waits until the last instance has heard of a revocation. */
+/** Waits until every instance refuses a revoked token. @returns false when one did not in time */
 export async function waitUntilRefusedEverywhere(environment: Environment, token: string): Promise<boolean> {
   const latest = Date.now() + REVOKED_WITHIN_MS;
   for (const target of environment.targets) {
@@ -379,7 +378,7 @@ export async function waitUntilRefusedEverywhere(environment: Environment, token
   return true;
 }
 
-/** Keys nobody has: no keys are fetched for them, and who has a good token does not notice. */
+/** Unknown key ids in a flood: no keys are fetched for them, and callers with valid tokens are served as before. */
 async function floodWithUnknownKeys(environment: Environment): Promise<void> {
   const className = 'unknown kids at a high rate';
   const before = await environment.handledCalls();
@@ -395,7 +394,7 @@ async function floodWithUnknownKeys(environment: Environment): Promise<void> {
         });
         goodMs.push(performance.now() - sentMs);
         if (answer.status !== 0)
-          environment.board.crashed(className, `an honest caller was refused: ${answer.fields}`);
+          environment.board.crashed(className, `a caller with a valid token was refused: ${answer.fields}`);
       }
     }
   };
@@ -416,7 +415,7 @@ async function floodWithUnknownKeys(environment: Environment): Promise<void> {
   environment.board.holds(
     className,
     medianMs < GOOD_MEDIAN_MS_MAX,
-    `good tokens took ${medianMs.toFixed(1)} ms in the median`,
+    `calls with valid tokens had a median latency of ${medianMs.toFixed(1)} ms`,
   );
   const after = await environment.handledCalls();
   const more = (path: string): number =>
@@ -425,7 +424,7 @@ async function floodWithUnknownKeys(environment: Environment): Promise<void> {
       .reduce((sum, [key, count]) => sum + count - (before.get(key) ?? 0), 0);
   const fetched = more('/auth.v1.AuthService/GetKeys');
   environment.board.holds(className, fetched === 0, `keys were fetched ${fetched} times`);
-  // Each instance asks once a second at most by itself; more would follow from what it was sent.
+  // An instance syncs at most once a second on its own; more syncs would be caused by the flood.
   const syncs = more('/portcullis.revocation.v1.RevocationService/Sync');
   const seconds = (Date.now() - startedMs) / 1000;
   environment.board.holds(
@@ -440,11 +439,11 @@ async function sendAndExpect(
   target: Target,
   className: string,
   what: string,
-  aim: RequestChanges,
+  changes: RequestChanges,
   expected: 'invalid' | 'missing' | 'either',
 ): Promise<void> {
   const { invalid, missing } = environment.refusals;
-  const answer = await environment.send(target, aim);
+  const answer = await environment.send(target, changes);
   const exact = { invalid: [invalid], missing: [missing], either: [invalid, missing] }[expected];
   expectRefusal(environment, className, `${target.process.name}: ${what}`, answer, exact);
 }
