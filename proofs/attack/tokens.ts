@@ -5,10 +5,11 @@ import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { median } from '../shared/statistics.js';
 import { expectRefusal, forEach, runClass, sendBadToken, servedCalls } from './attempts.js';
+import type { BadToken } from './bad-token.js';
 import type { Environment, RequestChanges, Target } from './environment.js';
 import { encode, jsonText, segmentsOf, signedToken } from './forge.js';
 import { mutantsOf } from './mutants.js';
-import { type BadToken, badTokens } from './token-catalogue.js';
+import { badTokens } from './token-catalogue.js';
 
 const FLOOD_REQUESTS = 3_000;
 const PROGRESS_EVERY = 500;
