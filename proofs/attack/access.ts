@@ -58,11 +58,21 @@ async function attackWithPaths(environment: Environment): Promise<void> {
   );
 }
 
+/** Spellings that a router might normalize to the path, or take for a public method. */
 function pathsNear(path: string): string[] {
+  const all = [...respelledPaths(path), ...encodedPaths(path), ...extendedPaths(path), ...otherMethods(path)];
+  return all.filter((candidate) => candidate !== path);
+}
+
+/** A path as its service and method. */
+function partsOf(path: string): { service: string; method: string; bare: string } {
   const [, service = '', method = ''] = path.split('/');
-  const bare = `${service}/${method}`;
-  const encoded = (text: string): string =>
-    [...text].map((character) => `%${character.charCodeAt(0).toString(16)}`).join('');
+  return { service, method, bare: `${service}/${method}` };
+}
+
+/** Other case, slashes and dots. */
+function respelledPaths(path: string): string[] {
+  const { service, method, bare } = partsOf(path);
   return [
     path.toLowerCase(),
     path.toUpperCase(),
@@ -87,6 +97,15 @@ function pathsNear(path: string): string[] {
     `/.${bare}`,
     `/${service}/.${method}`,
     `${path}.`,
+  ];
+}
+
+/** Percent encoding. */
+function encodedPaths(path: string): string[] {
+  const { service, method, bare } = partsOf(path);
+  const encoded = (text: string): string =>
+    [...text].map((character) => `%${character.charCodeAt(0).toString(16)}`).join('');
+  return [
     `/${encoded(service)}/${method}`,
     `/${service}/${encoded(method)}`,
     `/${service}%2f${method}`,
@@ -98,6 +117,12 @@ function pathsNear(path: string): string[] {
     `${path}%00`,
     `${path}%20`,
     `${path}%0a`,
+  ];
+}
+
+/** Something before or after the path. */
+function extendedPaths(path: string): string[] {
+  return [
     `${path}?`,
     `${path}?x=1`,
     `${path}#`,
@@ -124,6 +149,13 @@ function pathsNear(path: string): string[] {
     '/',
     '',
     '//',
+  ];
+}
+
+/** Similar letters, and other services and methods. */
+function otherMethods(path: string): string[] {
+  const { service, method } = partsOf(path);
+  return [
     path.replace('i', 'ı'),
     path.replace('S', 'ſ'),
     `${path}\u00ad`,
@@ -142,73 +174,80 @@ function pathsNear(path: string): string[] {
     `/${service.replace('.v1', '')}/${method}`,
     `${path}${'/'.repeat(2000)}`,
     `/${service}/${'A'.repeat(4000)}`,
-  ].filter((candidate) => candidate !== path);
+  ];
 }
+
+const HTTP_METHODS = [
+  'GET',
+  'PUT',
+  'DELETE',
+  'OPTIONS',
+  'HEAD',
+  'PATCH',
+  'TRACE',
+  'CONNECT',
+  'post',
+  'Post',
+  'PROPFIND',
+  '',
+  'X Y',
+];
+
+const CONTENT_TYPES = [
+  'application/grpc+proto',
+  'application/grpc+json',
+  'application/grpc-web',
+  'application/grpc-web+proto',
+  'application/grpc-web-text',
+  'application/grpc;charset=utf-8',
+  'application/grpcx',
+  'APPLICATION/GRPC',
+  'application/json',
+  'application/x-protobuf',
+  'application/connect+proto',
+  'text/plain',
+  '*/*',
+  '',
+  ' ',
+  undefined,
+];
+
+/** Requests with another HTTP method, another content type, or both. */
+const REQUEST_FORMS: readonly RequestChanges[] = [
+  ...HTTP_METHODS.map((method) => ({ method })),
+  ...CONTENT_TYPES.map((contentType) => ({ contentType })),
+  ...['PUT', 'OPTIONS', 'GET'].flatMap((method) =>
+    CONTENT_TYPES.map((contentType) => ({ method, contentType })),
+  ),
+];
 
 async function attackWithMethods(environment: Environment): Promise<void> {
   const className = 'HTTP methods and content types';
-  const methods = [
-    'GET',
-    'PUT',
-    'DELETE',
-    'OPTIONS',
-    'HEAD',
-    'PATCH',
-    'TRACE',
-    'CONNECT',
-    'post',
-    'Post',
-    'PROPFIND',
-    '',
-    'X Y',
-  ];
-  const types = [
-    'application/grpc+proto',
-    'application/grpc+json',
-    'application/grpc-web',
-    'application/grpc-web+proto',
-    'application/grpc-web-text',
-    'application/grpc;charset=utf-8',
-    'application/grpcx',
-    'APPLICATION/GRPC',
-    'application/json',
-    'application/x-protobuf',
-    'application/connect+proto',
-    'text/plain',
-    '*/*',
-    '',
-    ' ',
-    undefined,
-  ];
-  const forms: RequestChanges[] = [
-    ...methods.map((method) => ({ method })),
-    ...types.map((contentType) => ({ contentType })),
-    ...['PUT', 'OPTIONS', 'GET'].flatMap((method) => types.map((contentType) => ({ method, contentType }))),
-  ];
   const credentialsTried = [[], ['Bearer x'], ['Bearer '], [`Basic ${environment.alice.accessToken}`]];
   await runClass(environment, className, async () => {
     const attempts = environment.targets.flatMap((target) =>
-      forms.flatMap((form) => credentialsTried.map((authorization) => ({ target, form, authorization }))),
+      REQUEST_FORMS.flatMap((form) =>
+        credentialsTried.map((authorization) => ({ target, form, authorization })),
+      ),
     );
     await forEach(attempts, async ({ target, form, authorization }) => {
       const answer = await environment.send(target, { ...form, authorization });
       expectNotServed(environment, className, `${target.process.name} ${JSON.stringify(form)}`, answer);
     });
-    // With a valid token such a request may be served, but only like an ordinary one.
-    for (const target of environment.targets) {
-      const authorization = [`Bearer ${environment.bob.accessToken}`];
-      const usual = await environment.send(target, { authorization });
-      for (const form of forms) {
-        const answer = await environment.send(target, { ...form, authorization });
-        const same = answer.status !== status.OK || answer.body.equals(usual.body);
-        environment.board.holds(
-          className,
-          same,
-          `${target.process.name} ${JSON.stringify(form)}: served differently`,
-        );
-      }
-    }
+    for (const target of environment.targets) await expectServedAlike(environment, className, target);
   });
+}
+
+/** With a valid token such a request may be served, but only like an ordinary one. */
+async function expectServedAlike(environment: Environment, className: string, target: Target): Promise<void> {
+  const authorization = [`Bearer ${environment.bob.accessToken}`];
+  const usual = await environment.send(target, { authorization });
+  for (const form of REQUEST_FORMS) {
+    const answer = await environment.send(target, { ...form, authorization });
+    const isSame = answer.status !== status.OK || answer.body.equals(usual.body);
+    const what = `${target.process.name} ${JSON.stringify(form)}: served differently`;
+    environment.board.holds(className, isSame, what);
+  }
 }
 
 // --- scopes, roles, kinds of callers
@@ -354,75 +393,73 @@ async function refuseAll(
 
 async function attackWithForeignObjects(environment: Environment): Promise<void> {
   const className = "another user's things";
+  const calls = await callsOfAlicesObjects(environment);
+  await runClass(environment, className, async () => {
+    for (const call of calls) await callAsBob(environment, className, call);
+  });
+}
+
+/** A call of a method that names an object by its id. */
+interface ObjectCall {
+  readonly target: Target;
+  readonly method: string;
+  readonly id: string;
+  encode(id: string): Uint8Array;
+}
+
+async function callsOfAlicesObjects(environment: Environment): Promise<ObjectCall[]> {
   const { auth, inventory, payment } = environment.target;
   const { accountId, paymentId, reservationId } = await createAlicesObjects(environment);
   const sessionId = environment.alice.session?.sessionId ?? '';
+  const page = { pageSize: 0, pageToken: '', filter: '' };
   const lines = [{ sku: SKU, quantity: 1n }];
-  const requestId = (): string => randomUUID();
-  const attempts: readonly (readonly [Target, string, string, (id: string) => Uint8Array])[] = [
-    [payment, 'GetAccount', accountId, (id) => GetAccountRequest.encode({ accountId: id }).finish()],
-    [
-      payment,
-      'ListEntries',
-      accountId,
-      (id) => ListEntriesRequest.encode({ accountId: id, pageSize: 0, pageToken: '', filter: '' }).finish(),
-    ],
-    [payment, 'GetPayment', paymentId, (id) => GetPaymentRequest.encode({ paymentId: id }).finish()],
-    [
-      payment,
-      'Checkout',
-      accountId,
-      (id) => CheckoutRequest.encode({ accountId: id, lines, requestId: requestId() }).finish(),
-    ],
-    [
-      inventory,
-      'GetReservation',
-      reservationId,
-      (id) => GetReservationRequest.encode({ reservationId: id }).finish(),
-    ],
-    [
-      inventory,
-      'CommitReservation',
-      reservationId,
-      (id) => CommitReservationRequest.encode({ reservationId: id, requestId: requestId() }).finish(),
-    ],
-    [
-      inventory,
-      'ReleaseReservation',
-      reservationId,
-      (id) => ReleaseReservationRequest.encode({ reservationId: id, requestId: requestId() }).finish(),
-    ],
-    [auth, 'RevokeSession', sessionId, (id) => RevokeSessionRequest.encode({ sessionId: id }).finish()],
+  const call = (target: Target, method: string, id: string, encode: ObjectCall['encode']): ObjectCall => {
+    return { target, method, id, encode };
+  };
+  return [
+    call(payment, 'GetAccount', accountId, (id) => GetAccountRequest.encode({ accountId: id }).finish()),
+    call(payment, 'ListEntries', accountId, (id) =>
+      ListEntriesRequest.encode({ accountId: id, ...page }).finish(),
+    ),
+    call(payment, 'GetPayment', paymentId, (id) => GetPaymentRequest.encode({ paymentId: id }).finish()),
+    call(payment, 'Checkout', accountId, (id) =>
+      CheckoutRequest.encode({ accountId: id, lines, requestId: randomUUID() }).finish(),
+    ),
+    call(inventory, 'GetReservation', reservationId, (id) =>
+      GetReservationRequest.encode({ reservationId: id }).finish(),
+    ),
+    call(inventory, 'CommitReservation', reservationId, (id) =>
+      CommitReservationRequest.encode({ reservationId: id, requestId: randomUUID() }).finish(),
+    ),
+    call(inventory, 'ReleaseReservation', reservationId, (id) =>
+      ReleaseReservationRequest.encode({ reservationId: id, requestId: randomUUID() }).finish(),
+    ),
+    call(auth, 'RevokeSession', sessionId, (id) => RevokeSessionRequest.encode({ sessionId: id }).finish()),
   ];
-  await runClass(environment, className, async () => {
-    for (const [target, method, id, encode] of attempts) {
-      const path = `${target.path.slice(0, target.path.lastIndexOf('/'))}/${method}`;
-      const asBob = (wanted: string): Promise<Answer> =>
-        environment.send(target, {
-          path,
-          authorization: [`Bearer ${environment.bob.accessToken}`],
-          message: encode(wanted),
-        });
-      const foreign = await asBob(id);
-      const missing = await asBob(randomUUID());
-      const refused = foreign.status === status.NOT_FOUND || foreign.status === status.PERMISSION_DENIED;
-      environment.board.holds(
-        className,
-        refused && foreign.body.length === 0,
-        `${method}: ${foreign.fields}`,
-      );
-      if (foreign.fields === missing.fields) environment.board.refused(className);
-      else environment.board.differs(className, `${method}: ${foreign.fields} against ${missing.fields}`);
-      for (const odd of [id.toUpperCase(), `${id} `, `${id}\0`, `{${id}}`, `' OR '1'='1`]) {
-        const answer = await asBob(odd);
-        environment.board.holds(
-          className,
-          answer.status !== status.OK,
-          `${method} of ${JSON.stringify(odd)}: ${answer.fields}`,
-        );
-      }
-    }
-  });
+}
+
+/** An object of alice and a missing one must get the same refusal, and other spellings of the id no success. */
+async function callAsBob(
+  environment: Environment,
+  className: string,
+  { target, method, id, encode }: ObjectCall,
+): Promise<void> {
+  const { board } = environment;
+  const path = `${target.path.slice(0, target.path.lastIndexOf('/'))}/${method}`;
+  const authorization = [`Bearer ${environment.bob.accessToken}`];
+  const asBob = (wanted: string): Promise<Answer> =>
+    environment.send(target, { path, authorization, message: encode(wanted) });
+  const foreign = await asBob(id);
+  const missing = await asBob(randomUUID());
+  const isRefused = foreign.status === status.NOT_FOUND || foreign.status === status.PERMISSION_DENIED;
+  board.holds(className, isRefused && foreign.body.length === 0, `${method}: ${foreign.fields}`);
+  if (foreign.fields === missing.fields) board.refused(className);
+  else board.differs(className, `${method}: ${foreign.fields} against ${missing.fields}`);
+  for (const odd of [id.toUpperCase(), `${id} `, `${id}\0`, `{${id}}`, `' OR '1'='1`]) {
+    const answer = await asBob(odd);
+    const what = `${method} of ${JSON.stringify(odd)}: ${answer.fields}`;
+    board.holds(className, answer.status !== status.OK, what);
+  }
 }
 
 async function createAlicesObjects(
@@ -460,82 +497,109 @@ async function createAlicesObjects(
 
 async function attackAsDeputy(environment: Environment): Promise<void> {
   const className = 'a service that wants more than it may have';
-  const { system, auth, alice } = environment;
-  const sourceOf = (wanted: { audiences?: string[]; scopes?: string[] }) =>
-    createServiceTokenSource({
-      address: system.auth.address,
-      credentials: credentials.createInsecure(),
-      clientId: 'payment',
-      clientKey: environment.clientKey,
-      issuer: system.issuer,
-      ...wanted,
-    });
   await runClass(environment, className, async () => {
-    for (const wanted of [
-      { audiences: ['inventory'], scopes: ['inventory.read'] },
-      { audiences: ['inventory'], scopes: ['inventory.reserve', 'inventory.settle'] },
-      { audiences: ['payment'] },
-      { audiences: ['auth', 'inventory', 'payment'] },
-      { audiences: ['auth'], scopes: ['auth.revoke'] },
-      { audiences: ['auth'], scopes: ['auth.sync', 'auth.users.write'] },
-      { audiences: ['auth'], scopes: ['auth.introspect'] },
-      { audiences: ['*'] },
-    ]) {
-      const outcome = await outcomeOf(sourceOf(wanted).get());
-      environment.board.holds(
-        className,
-        outcome !== 'OK',
-        `a token for ${JSON.stringify(wanted)}: ${outcome}`,
-      );
-    }
-    const token = await sourceOf({ audiences: ['auth'] }).get();
-    const exchange = async (subjectToken: string, audience: string, scopes: string[]): Promise<string> =>
-      (await ask(auth.exchangeToken.bind(auth), { subjectToken, audience, scopes }, { token })).accessToken;
-    const { username, password } = system.users.bob;
-    const notForPayment = await ask(auth.login.bind(auth), {
-      username,
-      password,
-      audiences: ['inventory'],
-      scopes: [],
-      deviceName: 'attack',
-    });
-    const refused = [
-      [alice.accessToken, 'auth', ['auth.self']],
-      [alice.accessToken, 'payment', ['payment.pay']],
-      [alice.accessToken, 'inventory', ['inventory.manage']],
-      [notForPayment.accessToken, 'inventory', ['inventory.read']],
-      [token, 'inventory', ['inventory.read']],
-      [alice.refreshToken, 'inventory', ['inventory.read']],
-      [environment.forge.withClaims({ sub: randomUUID() }), 'inventory', ['inventory.read']],
-      [environment.forge.withClaims({ sid: randomUUID() }), 'inventory', ['inventory.read']],
-      [environment.forge.withClaims({ gen: 0 }), 'inventory', ['inventory.read']],
-      [environment.forge.withClaims({ clients: [['direct', 0]] }), 'inventory', ['inventory.read']],
-      [environment.forge.withHeader({ typ: 'JWT' }), 'inventory', ['inventory.read']],
-      ['', 'inventory', ['inventory.read']],
-    ] as const;
-    for (const [subjectToken, audience, scopes] of refused) {
-      const outcome = await outcomeOf(exchange(subjectToken, audience, [...scopes]));
-      environment.board.holds(className, outcome !== 'OK', `exchanged for ${audience} ${scopes}: ${outcome}`);
-    }
-    // The exchanged token may have scopes of the user's token, for one audience, and no others.
-    for (const scopes of [['inventory.read', 'auth.self'], ['payment.pay'], []]) {
-      const claims = await exchange(alice.accessToken, 'inventory', scopes).then(claimsIn, () => undefined);
-      const granted = String(claims?.['scope'] ?? '')
-        .split(' ')
-        .filter(Boolean);
-      const userScopes = String(environment.forge.claims['scope']).split(' ');
-      const narrow = granted.every(
-        (scope) => userScopes.includes(scope) && (scopes.length === 0 || scopes.includes(scope)),
-      );
-      const forOne = claims === undefined || JSON.stringify(claims['aud']) === '["inventory"]';
-      environment.board.holds(className, narrow && forOne, `exchanged for ${scopes}: ${granted}`);
-    }
-    await attackWithDelegated(
-      environment,
-      className,
-      await exchange(alice.accessToken, 'inventory', ['inventory.read']),
-    );
+    await requestTooMuch(environment, className);
+    const exchange = await exchangerOf(environment);
+    await exchangeTooMuch(environment, className, exchange);
+    await expectNarrowed(environment, className, exchange);
+    const delegated = await exchange(environment.alice.accessToken, 'inventory', ['inventory.read']);
+    await attackWithDelegated(environment, className, delegated);
   });
+}
+
+/** Requests a service token of payment. */
+function serviceToken(
+  { system, clientKey }: Environment,
+  wanted: { readonly audiences?: string[]; readonly scopes?: string[] },
+): Promise<string> {
+  const source = createServiceTokenSource({
+    address: system.auth.address,
+    credentials: credentials.createInsecure(),
+    clientId: 'payment',
+    clientKey,
+    issuer: system.issuer,
+    ...wanted,
+  });
+  return source.get();
+}
+
+async function requestTooMuch(environment: Environment, className: string): Promise<void> {
+  for (const wanted of [
+    { audiences: ['inventory'], scopes: ['inventory.read'] },
+    { audiences: ['inventory'], scopes: ['inventory.reserve', 'inventory.settle'] },
+    { audiences: ['payment'] },
+    { audiences: ['auth', 'inventory', 'payment'] },
+    { audiences: ['auth'], scopes: ['auth.revoke'] },
+    { audiences: ['auth'], scopes: ['auth.sync', 'auth.users.write'] },
+    { audiences: ['auth'], scopes: ['auth.introspect'] },
+    { audiences: ['*'] },
+  ]) {
+    const outcome = await outcomeOf(serviceToken(environment, wanted));
+    environment.board.holds(className, outcome !== 'OK', `a token for ${JSON.stringify(wanted)}: ${outcome}`);
+  }
+}
+
+/** Exchanges a token as payment. @returns the access token */
+type Exchange = (subjectToken: string, audience: string, scopes: readonly string[]) => Promise<string>;
+
+async function exchangerOf(environment: Environment): Promise<Exchange> {
+  const { auth } = environment;
+  const token = await serviceToken(environment, { audiences: ['auth'] });
+  return async (subjectToken, audience, scopes) => {
+    const request = { subjectToken, audience, scopes: [...scopes] };
+    return (await ask(auth.exchangeToken.bind(auth), request, { token })).accessToken;
+  };
+}
+
+async function exchangeTooMuch(
+  environment: Environment,
+  className: string,
+  exchange: Exchange,
+): Promise<void> {
+  const { system, auth, alice, forge } = environment;
+  const { username, password } = system.users.bob;
+  const login = { username, password, audiences: ['inventory'], scopes: [], deviceName: 'attack' };
+  const notForPayment = await ask(auth.login.bind(auth), login);
+  const ownToken = await serviceToken(environment, { audiences: ['auth'] });
+  const refused = [
+    [alice.accessToken, 'auth', ['auth.self']],
+    [alice.accessToken, 'payment', ['payment.pay']],
+    [alice.accessToken, 'inventory', ['inventory.manage']],
+    [notForPayment.accessToken, 'inventory', ['inventory.read']],
+    [ownToken, 'inventory', ['inventory.read']],
+    [alice.refreshToken, 'inventory', ['inventory.read']],
+    [forge.withClaims({ sub: randomUUID() }), 'inventory', ['inventory.read']],
+    [forge.withClaims({ sid: randomUUID() }), 'inventory', ['inventory.read']],
+    [forge.withClaims({ gen: 0 }), 'inventory', ['inventory.read']],
+    [forge.withClaims({ clients: [['direct', 0]] }), 'inventory', ['inventory.read']],
+    [forge.withHeader({ typ: 'JWT' }), 'inventory', ['inventory.read']],
+    ['', 'inventory', ['inventory.read']],
+  ] as const;
+  for (const [subjectToken, audience, scopes] of refused) {
+    const outcome = await outcomeOf(exchange(subjectToken, audience, scopes));
+    environment.board.holds(className, outcome !== 'OK', `exchanged for ${audience} ${scopes}: ${outcome}`);
+  }
+}
+
+/** The exchanged token may have scopes of the user's token, for one audience, and no others. */
+async function expectNarrowed(
+  environment: Environment,
+  className: string,
+  exchange: Exchange,
+): Promise<void> {
+  const { alice, forge, board } = environment;
+  const userScopes = String(forge.claims['scope']).split(' ');
+  for (const scopes of [['inventory.read', 'auth.self'], ['payment.pay'], []]) {
+    const claims = await exchange(alice.accessToken, 'inventory', scopes).then(claimsIn, () => undefined);
+    const granted = String(claims?.['scope'] ?? '')
+      .split(' ')
+      .filter(Boolean);
+    const isNarrowed = granted.every(
+      (scope) => userScopes.includes(scope) && (scopes.length === 0 || scopes.includes(scope)),
+    );
+    const isForOne = claims === undefined || JSON.stringify(claims['aud']) === '["inventory"]';
+    board.holds(className, isNarrowed && isForOne, `exchanged for ${scopes}: ${granted}`);
+  }
 }
 
 /** An exchanged token is valid at its one audience, with its scopes, and nowhere else. */

@@ -17,7 +17,7 @@ import type { Random } from '../shared/random.js';
 import { median } from '../shared/statistics.js';
 import { expectNotServed, expectRefusal, forEach, runClass } from './attempts.js';
 import type { Environment } from './environment.js';
-import { type Claims, claimsIn, encode, jsonText, signedToken } from './forge.js';
+import { type Claims, claimsIn, encode, jsonText, segmentsOf, signedToken } from './forge.js';
 import { waitUntilRefusedEverywhere } from './tokens.js';
 import type { Answer } from './wire.js';
 
@@ -293,7 +293,37 @@ function wordsOf(claims: Claims, name: string): readonly string[] {
 async function attackNames(environment: Environment): Promise<void> {
   const className = 'login: names and passwords nearly right';
   const { username, password } = environment.system.users.bob;
-  const names = [
+  const raw = Buffer.concat([Buffer.from([0x0a, 4]), Buffer.from('bob\xff', 'latin1'), field(2, password)]);
+  await runClass(environment, className, async () => {
+    const expected = await sendLogin(environment, 'nobody-at-all', password);
+    environment.board.holds(
+      className,
+      expected.status === status.UNAUTHENTICATED,
+      `nobody: ${expected.fields}`,
+    );
+    const attempts = [
+      ...similarNames(username).map((name) => ({
+        what: `name ${JSON.stringify(name.slice(0, 30))}`,
+        message: loginOf(name, password),
+      })),
+      ...similarPasswords(password).map((wrong) => ({
+        what: `password of ${wrong.length} characters`,
+        message: loginOf(username, wrong),
+      })),
+      { what: 'a name that is not UTF-8', message: raw },
+    ];
+    for (const { what, message } of attempts) {
+      const answer = await environment.send(environment.target.auth, { path: LOGIN, message });
+      expectRefusal(environment, className, what, answer, [expected.fields]);
+    }
+    const after = await sendLogin(environment, username, password);
+    if (after.status !== status.OK)
+      environment.board.crashed(className, `the real password afterwards: ${after.fields}`);
+  });
+}
+
+function similarNames(username: string): string[] {
+  return [
     '',
     ' ',
     `${username} `,
@@ -320,7 +350,10 @@ async function attackNames(environment: Environment): Promise<void> {
     '__proto__',
     'a'.repeat(1_000_000),
   ];
-  const passwords = [
+}
+
+function similarPasswords(password: string): string[] {
+  return [
     '',
     ' ',
     `${password} `,
@@ -332,33 +365,6 @@ async function attackNames(environment: Environment): Promise<void> {
     'a'.repeat(1_000_000),
     `${password}${'\0'.repeat(300)}`,
   ];
-  const raw = Buffer.concat([Buffer.from([0x0a, 4]), Buffer.from('bob\xff', 'latin1'), field(2, password)]);
-  await runClass(environment, className, async () => {
-    const expected = await sendLogin(environment, 'nobody-at-all', password);
-    environment.board.holds(
-      className,
-      expected.status === status.UNAUTHENTICATED,
-      `nobody: ${expected.fields}`,
-    );
-    const attempts = [
-      ...names.map((name) => ({
-        what: `name ${JSON.stringify(name.slice(0, 30))}`,
-        message: loginOf(name, password),
-      })),
-      ...passwords.map((wrong) => ({
-        what: `password of ${wrong.length} characters`,
-        message: loginOf(username, wrong),
-      })),
-      { what: 'a name that is not UTF-8', message: raw },
-    ];
-    for (const { what, message } of attempts) {
-      const answer = await environment.send(environment.target.auth, { path: LOGIN, message });
-      expectRefusal(environment, className, what, answer, [expected.fields]);
-    }
-    const after = await sendLogin(environment, username, password);
-    if (after.status !== status.OK)
-      environment.board.crashed(className, `the real password afterwards: ${after.fields}`);
-  });
 }
 
 /** A protobuf string field. */
@@ -415,72 +421,81 @@ async function attackTiming(environment: Environment): Promise<void> {
 /** All bad client assertions get the same response. */
 async function attackWithAssertions(environment: Environment): Promise<void> {
   const className = "a client's assertion";
-  const { clientKey } = environment;
+  const { board } = environment;
+  await runClass(environment, className, async () => {
+    const expected = await issue(environment, 'x', 'nobody');
+    board.holds(className, expected.status === status.UNAUTHENTICATED, `nobody: ${expected.fields}`);
+    const once = assertionOf(environment);
+    const first = await issue(environment, once);
+    if (first.status !== status.OK) {
+      board.crashed(className, `a valid assertion was refused: ${first.fields}`);
+    }
+    for (const [what, assertion] of [['sent twice', once] as const, ...badAssertions(environment)]) {
+      expectRefusal(environment, className, what, await issue(environment, assertion), [expected.fields]);
+    }
+  });
+}
+
+function issue(environment: Environment, assertion: string, clientId = 'payment'): Promise<Answer> {
+  const message = IssueServiceTokenRequest.encode({
+    clientId,
+    audiences: [],
+    scopes: [],
+    credential: { $case: 'clientAssertion', value: assertion },
+  }).finish();
+  return environment.send(environment.target.auth, { path: ISSUE, message });
+}
+
+/** An assertion of payment, valid but for the changes. */
+function assertionOf(
+  environment: Environment,
+  changes: Claims = {},
+  header: Claims = { alg: 'EdDSA' },
+  key: KeyObject = environment.clientKey,
+): string {
   const nowSeconds = Math.floor(Date.now() / 1000);
-  const good: Claims = {
+  const claims: Claims = {
     iss: 'payment',
     sub: 'payment',
     aud: environment.system.issuer,
     iat: nowSeconds,
     exp: nowSeconds + 60,
+    jti: randomUUID(),
+    ...changes,
   };
-  const made = (
-    changes: Claims = {},
-    header: Claims = { alg: 'EdDSA' },
-    key: KeyObject = clientKey,
-  ): string =>
-    signedToken(encode(jsonText(header)), encode(jsonText({ ...good, jti: randomUUID(), ...changes })), key);
-  const issue = (assertion: string, clientId = 'payment'): Promise<Answer> =>
-    environment.send(environment.target.auth, {
-      path: ISSUE,
-      message: IssueServiceTokenRequest.encode({
-        clientId,
-        audiences: [],
-        scopes: [],
-        credential: { $case: 'clientAssertion', value: assertion },
-      }).finish(),
-    });
+  return signedToken(encode(jsonText(header)), encode(jsonText(claims)), key);
+}
+
+function badAssertions(environment: Environment): (readonly [what: string, assertion: string])[] {
+  const nowSeconds = Math.floor(Date.now() / 1000);
+  const made = (changes: Claims): string => assertionOf(environment, changes);
   const stranger = generateKeyPairSync('ed25519').privateKey;
+  const { payload } = segmentsOf(made({}));
+  return [
+    ['by a stranger', assertionOf(environment, {}, { alg: 'EdDSA' }, stranger)],
+    ['none', `${encode(jsonText({ alg: 'none' }))}.${payload}.`],
+    ['HMAC with the public key', hmacAssertion(environment.clientKey, payload)],
+    ['for another audience', made({ aud: 'https://other.example' })],
+    ['for several audiences', made({ aud: [environment.system.issuer, 'https://other.example'] })],
+    ['without aud', made({ aud: undefined })],
+    ['of another client', made({ iss: 'inventory', sub: 'inventory' })],
+    ['of another issuer', made({ iss: 'inventory' })],
+    ['without jti', made({ jti: undefined })],
+    ['without exp', made({ exp: undefined })],
+    ['expired', made({ iat: nowSeconds - 600, exp: nowSeconds - 300 })],
+    ['that expires next week', made({ exp: nowSeconds + 7 * 86_400 })],
+    ['not valid yet', made({ nbf: nowSeconds + 600 })],
+    ['with crit', assertionOf(environment, {}, { alg: 'EdDSA', crit: ['x'], x: 1 })],
+    ['an access token', environment.alice.accessToken],
+    ['of a megabyte', 'a'.repeat(1_000_000)],
+    ['empty', ''],
+  ];
+}
+
+function hmacAssertion(clientKey: KeyObject, payload: string): string {
   const pem = createPublicKey(clientKey).export({ type: 'spki', format: 'pem' }).toString();
-  const [, payload] = made().split('.');
-  const hmacInput = `${encode(jsonText({ alg: 'HS256' }))}.${payload}`;
-  await runClass(environment, className, async () => {
-    const expected = await issue('x', 'nobody');
-    environment.board.holds(
-      className,
-      expected.status === status.UNAUTHENTICATED,
-      `nobody: ${expected.fields}`,
-    );
-    const once = made();
-    const first = await issue(once);
-    if (first.status !== status.OK)
-      environment.board.crashed(className, `a valid assertion was refused: ${first.fields}`);
-    const bad: (readonly [string, string])[] = [
-      ['sent twice', once],
-      ['by a stranger', made({}, { alg: 'EdDSA' }, stranger)],
-      ['none', `${encode(jsonText({ alg: 'none' }))}.${payload}.`],
-      [
-        'HMAC with the public key',
-        `${hmacInput}.${createHmac('sha256', pem).update(hmacInput).digest('base64url')}`,
-      ],
-      ['for somebody else', made({ aud: 'https://other.example' })],
-      ['for several', made({ aud: [environment.system.issuer, 'https://other.example'] })],
-      ['without aud', made({ aud: undefined })],
-      ['of another client', made({ iss: 'inventory', sub: 'inventory' })],
-      ['of another issuer', made({ iss: 'inventory' })],
-      ['without jti', made({ jti: undefined })],
-      ['without exp', made({ exp: undefined })],
-      ['expired', made({ iat: nowSeconds - 600, exp: nowSeconds - 300 })],
-      ['of next week', made({ exp: nowSeconds + 7 * 86_400 })],
-      ['not yet', made({ nbf: nowSeconds + 600 })],
-      ['with crit', made({}, { alg: 'EdDSA', crit: ['x'], x: 1 })],
-      ['an access token', environment.alice.accessToken],
-      ['of a megabyte', 'a'.repeat(1_000_000)],
-      ['empty', ''],
-    ];
-    for (const [what, assertion] of bad)
-      expectRefusal(environment, className, what, await issue(assertion), [expected.fields]);
-  });
+  const signed = `${encode(jsonText({ alg: 'HS256' }))}.${payload}`;
+  return `${signed}.${createHmac('sha256', pem).update(signed).digest('base64url')}`;
 }
 
 // --- rate limits

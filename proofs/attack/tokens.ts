@@ -169,64 +169,68 @@ async function attackWithTwoValues(environment: Environment): Promise<void> {
   );
 }
 
+/** Headers in which a careless server might look for a token. */
+const TOKEN_HEADERS = [
+  'authorization-bin',
+  'proxy-authorization',
+  'x-authorization',
+  'x-access-token',
+  'access-token',
+  'token',
+  'jwt',
+  'grpc-authorization',
+  'x-forwarded-authorization',
+  'x-original-authorization',
+  'cookie',
+  'x-api-key',
+  'bearer',
+  'x-jwt-assertion',
+  'x-goog-iap-jwt-assertion',
+  'x-amzn-oidc-data',
+  'x-endpoint-api-userinfo',
+  'authorisation',
+  'x-jwt-payload',
+  'grpcgateway-authorization',
+  'grpc-metadata-authorization',
+  'sec-websocket-protocol',
+];
+
+/** Headers in which a careless server might look for an identity. */
+const IDENTITY_HEADERS = [
+  'x-user',
+  'x-user-id',
+  'x-forwarded-user',
+  'x-remote-user',
+  'remote-user',
+  'x-auth-subject',
+  'x-principal',
+  'x-roles',
+  'x-scopes',
+  'x-client-cert',
+  'x-forwarded-client-cert',
+  'portcullis.call',
+  'portcullis-call',
+  'principal',
+  'portcullis-principal',
+  'x-portcullis-principal',
+  '__proto__',
+  'x-forwarded-for',
+  'x-real-ip',
+  'x-internal',
+  'x-debug',
+];
+
 async function attackWithOtherMetadata(environment: Environment): Promise<void> {
   const className = 'identity in other metadata';
   const token = environment.alice.accessToken;
-  const names = [
-    'authorization-bin',
-    'proxy-authorization',
-    'x-authorization',
-    'x-access-token',
-    'access-token',
-    'token',
-    'jwt',
-    'grpc-authorization',
-    'x-forwarded-authorization',
-    'x-original-authorization',
-    'cookie',
-    'x-api-key',
-    'bearer',
-    'x-jwt-assertion',
-    'x-goog-iap-jwt-assertion',
-    'x-amzn-oidc-data',
-    'x-endpoint-api-userinfo',
-    'authorisation',
-    'x-jwt-payload',
-    'grpcgateway-authorization',
-    'grpc-metadata-authorization',
-    'sec-websocket-protocol',
-  ];
-  const identities = [
-    'x-user',
-    'x-user-id',
-    'x-forwarded-user',
-    'x-remote-user',
-    'remote-user',
-    'x-auth-subject',
-    'x-principal',
-    'x-roles',
-    'x-scopes',
-    'x-client-cert',
-    'x-forwarded-client-cert',
-    'portcullis.call',
-    'portcullis-call',
-    'principal',
-    'portcullis-principal',
-    'x-portcullis-principal',
-    '__proto__',
-    'x-forwarded-for',
-    'x-real-ip',
-    'x-internal',
-    'x-debug',
-  ];
   const principal = jsonText({
     subject: environment.forge.claims['sub'],
     roles: ['admin'],
     scopes: ['auth.self'],
   });
   const metadata = [
-    ...names.flatMap((name) => [[name, token] as const, [name, `Bearer ${token}`] as const]),
-    ...identities.flatMap((name) => [
+    ...TOKEN_HEADERS.flatMap((name) => [[name, token] as const, [name, `Bearer ${token}`] as const]),
+    ...IDENTITY_HEADERS.flatMap((name) => [
       [name, 'admin'] as const,
       [name, principal] as const,
       [name, '127.0.0.1'] as const,
