@@ -72,7 +72,10 @@ guard.addService(server, ECHO, ECHO_SCHEMA, {
     return Buffer.alloc(0);
   }),
   SetBack: unary<Buffer, Buffer>((request) => {
+    // What is promised is promised where the clocks are read before and after.
+    guard.state();
     clock.setBackMs += Number(request.toString());
+    guard.state();
     return Buffer.alloc(0);
   }),
   Sleep: unary<Buffer, Buffer>((request) => {
@@ -80,6 +83,7 @@ guard.addService(server, ECHO, ECHO_SCHEMA, {
     block(Number(request.toString()));
     const toMs = nowMs();
     clock.asleepMs += toMs - fromMs;
+    guard.state();
     return Buffer.from(JSON.stringify({ fromMs, toMs }));
   }),
 });

@@ -9,8 +9,15 @@ import type { Buyer } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { accountWith, breachesIn, buyerOf, callerOf, type Instance, olga, openInstance } from './instance.js';
+import {
+  accountWith,
+  breachesIn,
+  buyerOf,
+  callerOf,
+  type Instance,
+  olga,
+  openFreshInstance,
+} from './instance.js';
 import { failing, Warehouse } from './warehouse.js';
 
 const PRICE = 250n;
@@ -18,17 +25,12 @@ const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
 const ALL = { pageSize: 0, pageToken: '', filter: '' };
 
 describe('reversals of payments', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
   afterEach('the books are right', async () => {
     expect(await breachesIn(instance)).to.deep.equal([]);
   });

@@ -12,7 +12,6 @@ import {
 import { ask } from '../../../../scripts/system/calls.js';
 import { DIRECT_CLIENT, type NewCredential } from '../../../../services/auth/clients/clients.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import {
   type AuthInstance,
@@ -21,7 +20,7 @@ import {
   entriesOf,
   issue,
   logIn,
-  openAuth,
+  openFreshAuth,
   serviceToken,
   signAssertion,
 } from '../instance.js';
@@ -35,17 +34,12 @@ function keyPem(kind: 'ed25519' | 'rsa-1024' = 'ed25519'): string {
 }
 
 describe('clients', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const request = (over: Partial<Parameters<AuthInstance['clients']['create']>[0]> = {}) => ({
     actor: 'admin',
