@@ -7,7 +7,7 @@ import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
-import { blockEcho, type Clients } from './calls.js';
+import { blockEcho, type Clients, putEchoToSleep, setEchoBack } from './calls.js';
 import type { Intruder, Target } from './forgeries.js';
 import type { LinkMode } from './link.js';
 import type { Load } from './load.js';
@@ -15,6 +15,7 @@ import type { Load } from './load.js';
 const POLL_MS = 2;
 const FROZEN_WITHIN_MS = 1_000;
 const PULSE_MS = 200;
+const SLEEPS = 3;
 const PULSES_MAX = 100;
 /** So late that it never comes: the fault is healed long before. */
 const NEVER_MS = 600_000;
@@ -228,6 +229,32 @@ export const FAULTS: readonly Fault[] = [
       return async () => {
         isOver = true;
         await pulsing;
+      };
+    },
+  },
+  {
+    name: 'wall clock set back, then asleep',
+    mayLoseService: true,
+    lasts: [0.5, 1],
+    async strike(striking) {
+      const { arena, clients, leaseMs, load } = striking;
+      const link = { auth: arena.links.auth.get('echo'), broker: arena.links.broker.get('echo') };
+      // Its lease is the last one: nobody tells it anything any more.
+      link.broker?.set({ kind: 'mute' });
+      link.auth?.set({ kind: 'cut' });
+      await striking.revokeOne();
+      const backMs = Math.round(0.27 * leaseMs);
+      await sleep(0.3 * leaseMs);
+      // Each time its wall clock comes back to where it stood; the lease is over when the last sleep ends.
+      for (let cycle = 0; cycle < SLEEPS; cycle += 1) {
+        await setEchoBack(clients.echo, backMs);
+        load.frozen.set('echo', await putEchoToSleep(clients.echo, backMs));
+      }
+      return async () => {
+        await setEchoBack(clients.echo, -SLEEPS * backMs);
+        link.auth?.reset();
+        link.auth?.set({ kind: 'pass' });
+        link.broker?.set({ kind: 'pass' });
       };
     },
   },

@@ -28,7 +28,7 @@ import {
 } from '../common/config/trusted-issuers.js';
 import type { TlsSettings } from '../common/tls/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
-import { LIST_LENGTH_MAX } from '../common/validation/text-checks.js';
+import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
@@ -46,7 +46,7 @@ import {
   type ThrottleLimits,
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
-import { LOGIN_BINDINGS, type LoginBinding } from './sessions/sessions.js';
+import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens/tokens.js';
 
 /** The shortest lease that can be kept up, in milliseconds. */

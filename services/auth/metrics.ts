@@ -7,7 +7,7 @@ import { ANOMALY_RULES } from './records/security-events.js';
 import type { InstanceRecord } from './revocation/instances.js';
 import type { EventCounts } from './security/event-log.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
-import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/sessions.js';
+import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
 /** One number, in the form in which it is registered. */
 export interface AuthMetric {
@@ -117,6 +117,25 @@ export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): 
         read: () => lagOf(deps.instances()),
       },
     ],
+  };
+}
+
+/** Since when the present signing keys sign, as the database had it at the last refresh. */
+export interface SigningTimes {
+  current(): ReadonlyMap<KeyPurpose, Date>;
+  refresh(): Promise<void>;
+}
+
+/** Caches the signing times, because metrics are read without waiting. */
+export function createSigningTimes(keyLife: {
+  signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>>;
+}): SigningTimes {
+  let current: ReadonlyMap<KeyPurpose, Date> = new Map();
+  return {
+    current: () => current,
+    refresh: async () => {
+      current = await keyLife.signingSince();
+    },
   };
 }
 

@@ -1,13 +1,12 @@
 /** Requests that are carried out once however often they are sent: the first answer is kept and given again. */
 
 import { createHash } from 'node:crypto';
-import { deserialize, serialize } from 'node:v8';
-import { invalidField, type ServiceError } from '@portcullis/guard';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { CommonError } from '../errors.js';
+import { parseRequestId, storedRequestIds } from '../validation/request-id.js';
 import type { Sql } from './database.js';
+import { answerToStore, storedAnswer } from './stored-answer.js';
 
-/** The longest request id. */
-export const REQUEST_ID_CHARACTERS_MAX = 255;
 /** How long an answer is kept for a retry. */
 export const REQUEST_KEPT_DAYS = 7;
 /** How many old requests one call of {@link forgetRequests} drops at most. */
@@ -38,9 +37,11 @@ export interface RequestIdentity {
  *   method text NOT NULL,
  *   request_id text NOT NULL,
  *   payload_hash bytea NOT NULL,
- *   answer bytea NOT NULL,
+ *   answer bytea,
+ *   answer_json json,
  *   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
- *   PRIMARY KEY (subject, method, request_id)
+ *   PRIMARY KEY (subject, method, request_id),
+ *   CHECK (num_nonnulls(answer, answer_json) = 1)
  * );
  * CREATE INDEX requests_created_at ON requests (created_at);
  * ```
@@ -53,19 +54,20 @@ export async function oncePerRequest<T>(
   request: RequestIdentity,
   work: () => Promise<T>,
 ): Promise<T> {
-  const { subject, method, requestId } = request;
+  const { subject, method } = request;
+  const requestId = parseRequestId(request.requestId);
   if (requestId === '') return work();
-  demandGoodId(requestId);
-  await takeLock(sql, request);
+  const identity = { ...request, requestId };
+  await takeLock(sql, identity);
   const payloadHash = createHash('sha256').update(request.payload).digest();
-  const { rows } = await sql.query<{ payload_hash: Buffer; answer: Buffer }>(
-    'SELECT payload_hash, answer FROM requests WHERE subject = $1 AND method = $2 AND request_id = $3',
-    [subject, method, requestId],
+  const { rows } = await sql.query<StoredRequest>(
+    'SELECT payload_hash, answer, answer_json FROM requests WHERE subject = $1 AND method = $2 AND request_id = ANY($3)',
+    [subject, method, storedRequestIds(requestId)],
   );
   const known = rows[0];
   if (known !== undefined) return repeatAnswer<T>(known, payloadHash);
   const answer = await work();
-  await keepAnswer(sql, request, payloadHash, serialize(answer));
+  await keepAnswer(sql, identity, payloadHash, answerToStore(answer));
   return answer;
 }
 
@@ -81,17 +83,6 @@ export async function forgetRequests(sql: Sql): Promise<number> {
   return rowCount;
 }
 
-function demandGoodId(requestId: string): void {
-  const isLong = requestId.length > 2 * REQUEST_ID_CHARACTERS_MAX;
-  if (isLong || [...requestId].length > REQUEST_ID_CHARACTERS_MAX) {
-    throw invalidField('request_id', `must have at most ${REQUEST_ID_CHARACTERS_MAX} characters`);
-  }
-  // Bytes that are not UTF-8 arrive as U+FFFD, so two different ids could look like one.
-  if (/[\0\uFFFD]/.test(requestId) || !requestId.isWellFormed()) {
-    throw invalidField('request_id', 'must be UTF-8 without NUL and U+FFFD');
-  }
-}
-
 /** One request runs at a time; the lock goes with the transaction. */
 async function takeLock(sql: Sql, { subject, method, requestId }: RequestIdentity): Promise<void> {
   const { rows } = await sql.query<{ taken: boolean }>(
@@ -101,8 +92,14 @@ async function takeLock(sql: Sql, { subject, method, requestId }: RequestIdentit
   if (rows[0]?.taken !== true) throw inProgress();
 }
 
-function repeatAnswer<T>(known: { payload_hash: Buffer; answer: Buffer }, payloadHash: Buffer): T {
-  if (known.payload_hash.equals(payloadHash)) return deserialize(known.answer);
+interface StoredRequest {
+  readonly payload_hash: Buffer;
+  readonly answer: Buffer | null;
+  readonly answer_json: unknown;
+}
+
+function repeatAnswer<T>(known: StoredRequest, payloadHash: Buffer): T {
+  if (known.payload_hash.equals(payloadHash)) return storedAnswer(known.answer_json, known.answer) as T;
   throw new CommonError('REQUEST_ID_REUSED', 'request_id was used before with another request', {
     violations: [{ field: 'request_id', description: 'was used before with another request' }],
   });
@@ -112,13 +109,13 @@ async function keepAnswer(
   sql: Sql,
   { subject, method, requestId }: RequestIdentity,
   payloadHash: Buffer,
-  answer: Buffer,
+  answerJson: string,
 ): Promise<void> {
   // With a snapshot taken before the other's commit, the conflict raises 40001 here, and the transaction runs again.
   const { rowCount } = await sql.query(
-    `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
+    `INSERT INTO requests (subject, method, request_id, payload_hash, answer_json)
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-    [subject, method, requestId, payloadHash, answer],
+    [subject, method, requestId, payloadHash, answerJson],
   );
   if (rowCount !== 1) throw inProgress();
 }

@@ -41,13 +41,9 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
-import {
-  createSessions,
-  type LoginAttempt,
-  type LoginBinding,
-  type Sessions,
-} from '../../../services/auth/sessions/sessions.js';
+import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { createExchange, type Exchange } from '../../../services/auth/tokens/exchange.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/tokens/service-tokens.js';
@@ -55,6 +51,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
+import { freshDatabase } from '../../support/postgres.js';
 
 export const ISSUER = 'https://auth.example';
 
@@ -92,22 +89,22 @@ export function newKeyEncryptionKey(): Buffer {
   return randomBytes(32);
 }
 
+/** What a test wants otherwise than a replica has it by default. */
+export interface AuthOptions {
+  readonly keyEncryptionKey?: Buffer;
+  readonly accessTokenSeconds?: number;
+  readonly algorithm?: SigningAlgorithm;
+  readonly clock?: Clock;
+  readonly openKeys?: boolean;
+  readonly limits?: Partial<ThrottleLimits>;
+  readonly loginBinding?: LoginBinding;
+  readonly trustedIssuers?: readonly NamingIssuer[];
+  readonly onRevoked?: (batch: LogBatch) => void;
+  readonly onLogChanged?: () => void;
+}
+
 /** Opens a replica; its keys are made unless told otherwise. */
-export async function openAuth(
-  url: string,
-  options: {
-    keyEncryptionKey?: Buffer;
-    accessTokenSeconds?: number;
-    algorithm?: SigningAlgorithm;
-    clock?: Clock;
-    openKeys?: boolean;
-    limits?: Partial<ThrottleLimits>;
-    loginBinding?: LoginBinding;
-    trustedIssuers?: readonly NamingIssuer[];
-    onRevoked?: (batch: LogBatch) => void;
-    onLogChanged?: () => void;
-  } = {},
-): Promise<AuthInstance> {
+export async function openAuth(url: string, options: AuthOptions = {}): Promise<AuthInstance> {
   const { keyEncryptionKey = newKeyEncryptionKey(), accessTokenSeconds = 300, clock = systemClock } = options;
   const log = createLog({ service: 'auth', level: 'silent' });
   const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
@@ -209,6 +206,23 @@ export async function openAuth(
   };
 }
 
+/** A replica alone on a database of its own, which is dropped when it closes. */
+export interface FreshAuth extends AuthInstance {
+  /** The connection string of the database. */
+  readonly url: string;
+}
+
+/** Opens a replica on an empty database of its own. */
+export async function openFreshAuth(options: AuthOptions = {}): Promise<FreshAuth> {
+  const fresh = await freshDatabase();
+  const auth = await openAuth(fresh.url, options);
+  const close = async (): Promise<void> => {
+    await auth.close();
+    await fresh.drop();
+  };
+  return { ...auth, url: fresh.url, close };
+}
+
 /** A user whose password the test knows. */
 export interface TestUser extends User {
   readonly password: string;
@@ -223,12 +237,12 @@ export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['cus
 }
 
 /** Logs a user in. */
-export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginAttempt> = {}) {
+export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginRequest> = {}) {
   return auth.sessions.login({ ...attemptOf(user.username, user.password), ...over });
 }
 
 /** An attempt to log in. */
-export function attemptOf(username: string, password: string): LoginAttempt {
+export function attemptOf(username: string, password: string): LoginRequest {
   return { username, password, audiences: [], scopes: [], deviceName: 'test', peer: '192.0.2.1:4000' };
 }
 

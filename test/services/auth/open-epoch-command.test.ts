@@ -1,44 +1,28 @@
 /** The command with which an operator opens an epoch whose own token no longer counts. */
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { expect } from 'chai';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { type AuthInstance, addUser, logIn, newKeyEncryptionKey, openAuth } from './instance.js';
+import { runProgram } from '../../support/programs.js';
+import { addUser, type FreshAuth, logIn, newKeyEncryptionKey, openFreshAuth } from './instance.js';
 
 describe('the command open-epoch', function () {
   this.timeout(60_000);
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   beforeEach(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey });
+    auth = await openFreshAuth({ keyEncryptionKey });
   });
-  afterEach(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  afterEach(() => auth.close());
 
   async function run(words: readonly string[], key = keyEncryptionKey) {
     const env = {
-      PATH: process.env['PATH'] ?? '',
-      DATABASE_URL: fresh.url,
+      DATABASE_URL: auth.url,
       PORTCULLIS_LISTEN: '127.0.0.1:0',
       PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
       PORTCULLIS_ISSUER: 'https://auth.example',
       PORTCULLIS_KEY_ENCRYPTION_KEY: key.toString('base64url'),
     };
-    const child = spawn(process.execPath, ['--import', 'tsx', 'services/auth/main.ts', ...words], { env });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (text: Buffer) => {
-        output += text.toString();
-      });
-    }
-    const [code] = (await once(child, 'close')) as [number | null];
-    return { code, output };
+    return await runProgram(['services/auth/main.ts', ...words], { env });
   }
 
   it('ends every session, makes new keys, says so, and exits with 0', async () => {
