@@ -1,6 +1,7 @@
 /** Cancelling payments that are under way, and refunding captured ones: who may, how much, and what the books say. */
 
 import { randomUUID } from 'node:crypto';
+import { serialize } from 'node:v8';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
@@ -176,6 +177,17 @@ describe('reversals of payments', () => {
       await refund(first, { amount: euros(100n) });
       expect(await buy(scenery, 'the same')).to.deep.equal(first);
       expect((await instance.payments.get(first.paymentId, olga)).refunded).to.deep.equal(euros(100n));
+    });
+
+    it('changes no answer either that an earlier version stored, serialized by V8', async () => {
+      const scenery = await scene();
+      const first = await buy(scenery, 'the same');
+      await instance.database.query(
+        'UPDATE payments SET first_answer = $2, first_answer_json = NULL WHERE payment_id = $1',
+        [first.paymentId, serialize(first)],
+      );
+      await refund(first, { amount: euros(100n) });
+      expect(await buy(scenery, 'the same')).to.deep.equal(first);
     });
   });
 

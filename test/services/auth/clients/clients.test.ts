@@ -75,13 +75,13 @@ describe('clients', () => {
     await secretOf(bySecret.clientId, SECRET);
     expect(await codeOf(secretOf(bySecret.clientId, `${SECRET}.`))).to.equal('CLIENT_AUTHENTICATION_FAILED');
     const { rows } = await auth.database.query<{ dump: string }>(
-      `SELECT (SELECT json_agg(c)::text FROM clients c) || (SELECT string_agg(encode(answer, 'escape'), ',')
+      `SELECT (SELECT json_agg(c)::text FROM clients c) || (SELECT string_agg(answer_json::text, ',')
          || string_agg(encode(payload_hash, 'hex'), ',') FROM requests) AS dump`,
     );
     expect(rows[0]?.dump).to.contain('$argon2id$');
     expect(rows[0]?.dump).to.not.contain(SECRET);
     const { rows: answers } = await auth.database.query<{ answers: string }>(
-      "SELECT string_agg(encode(answer, 'escape'), ',') AS answers FROM requests",
+      "SELECT string_agg(answer_json::text, ',') AS answers FROM requests",
     );
     expect(answers[0]?.answers).to.not.contain('$argon2id$');
   });
