@@ -4,14 +4,13 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { ACCESS_TOKEN_SECONDS_MAX, type Grant, isLive } from '../../../../services/auth/tokens/tokens.js';
 import type { AuthTransaction } from '../../../../services/auth/transaction.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
   logIn,
-  openAuth,
+  openFreshAuth,
   serviceToken,
 } from '../instance.js';
 
@@ -25,17 +24,12 @@ const GRANT: Grant = {
 };
 
 describe('tokens', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { accessTokenSeconds: 120 });
+    auth = await openFreshAuth({ accessTokenSeconds: 120 });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const mint = (grant: Grant) => auth.store.transaction((tx) => auth.tokens.mint(tx, grant));
 
