@@ -6,14 +6,13 @@ import { expect } from 'chai';
 import type { Grant } from '../../../../services/auth/tokens/grant.js';
 import { isLive } from '../../../../services/auth/tokens/live-tokens.js';
 import type { AuthTransaction } from '../../../../services/auth/transaction.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
   logIn,
-  openAuth,
+  openFreshAuth,
   serviceToken,
 } from '../instance.js';
 
@@ -27,17 +26,12 @@ const GRANT: Grant = {
 };
 
 describe('tokens', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { accessTokenSeconds: 120 });
+    auth = await openFreshAuth({ accessTokenSeconds: 120 });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const mint = (grant: Grant) => auth.store.transaction((tx) => auth.tokens.mint(tx, grant));
 
