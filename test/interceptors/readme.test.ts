@@ -104,7 +104,7 @@ describe("the library's README", () => {
   });
 
   it('names every reason of the library with its status', () => {
-    const rows = [...text.matchAll(/^\| `([A-Z_]+)` \| ([A-Z_]+)/gm)].map(([, code, status]) => [
+    const rows = [...text.matchAll(/^\| `([A-Z_]+)`\s*\| ([A-Z_]+)/gm)].map(([, code, status]) => [
       code,
       status,
     ]);
