@@ -1,4 +1,5 @@
-/** Turns `proto/` into TypeScript and the descriptor image, or tells which of the committed results are out of date. */
+/** `npm run generate`: generates TypeScript and the descriptor image from `proto/`, or checks that they are up to date. */
+
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,7 +9,7 @@ import { parseArgs, promisify } from 'node:util';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUF = join(ROOT, 'node_modules', '.bin', 'buf');
-/** Where generated code stands: that of the services, and that of the library, which must stand alone. */
+/** The folders of generated code: the services', and the library's own copy, because the library is independent. */
 const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen')];
 const LIBRARY_TEMPLATE = join('interceptors', 'buf.gen.yaml');
 const IMAGE = join('proto', 'gen', 'image.binpb');
@@ -24,8 +25,9 @@ const { values: options } = parseArgs({
 
 try {
   if (options.check && options.baseline) {
-    throw new Error('--check and --baseline exclude each other');
+    throw new Error('--check and --baseline cannot be combined');
   }
+  console.log(options.check ? 'Checking generated code …' : 'Running the generators …');
   await (options.baseline ? moveBaseline() : generateOrCheck());
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
@@ -33,11 +35,11 @@ try {
 }
 
 async function moveBaseline(): Promise<void> {
-  await inScratchFolder(refuseBreakingChanges);
+  await inScratchFolder(checkCompatibility);
   // An image, unlike a plain descriptor set, remembers which files are only imported; without that,
   // `buf breaking` would report the well-known types as deleted.
   await buf('build', '--exclude-source-info', '--output', BASELINE);
-  console.log(`${BASELINE} now describes the schema as it is`);
+  console.log(`${BASELINE} now describes the current schema`);
 }
 
 async function generateOrCheck(): Promise<void> {
@@ -49,7 +51,7 @@ async function generateOrCheck(): Promise<void> {
     } else if (stale.length > 0) {
       throw new Error(['generated files are out of date; run `npm run generate`:', ...stale].join('\n  '));
     } else {
-      await refuseBreakingChanges(scratch);
+      await checkCompatibility(scratch);
     }
   });
 }
@@ -63,26 +65,26 @@ async function inScratchFolder(work: (scratch: string) => Promise<void>): Promis
   }
 }
 
-/** Compares the schema with the baseline. buf compares one image with one image, and the schema has two modules. */
-async function refuseBreakingChanges(scratch: string): Promise<void> {
+/** Compares the schema with the baseline. The schema has two modules, and buf compares single images. */
+async function checkCompatibility(scratch: string): Promise<void> {
   const image = join(scratch, 'schema.binpb');
   await buf('build', '--output', image);
   await buf('breaking', image, '--against', BASELINE, '--config', BREAKING_RULES);
 }
 
-/** Runs the generators into `scratch`, and returns what they wrote by its path in the repository. */
+/** Runs the generators with `scratch` as target; returns the files by their path in the repository. */
 async function generate(scratch: string): Promise<Map<string, Buffer>> {
   for (const folder of GENERATED) await mkdir(join(scratch, folder), { recursive: true });
   await Promise.all([
     buf('generate', '--output', scratch),
     buf('generate', '--template', LIBRARY_TEMPLATE, '--output', scratch),
-    // Source info is comments and positions: it would make the image change with every comment.
+    // Source info is comments and positions: with it, every changed comment would change the image.
     buf('build', '--as-file-descriptor-set', '--exclude-source-info', '--output', join(scratch, IMAGE)),
   ]);
   return filesBelow(scratch);
 }
 
-/** The paths whose committed content is not what the generators write: changed, missing or left over. */
+/** The paths whose committed content differs from the generated one: changed, missing or left over. */
 async function differences(fresh: ReadonlyMap<string, Buffer>): Promise<string[]> {
   const committed = await filesBelow(ROOT);
   const paths = new Set([...fresh.keys(), ...committed.keys()]);
@@ -123,7 +125,7 @@ async function filesBelow(base: string): Promise<Map<string, Buffer>> {
   return files;
 }
 
-/** Runs buf in the repository's root; throws what it printed when it fails. */
+/** Runs buf in the repository's root. @throws Error with buf's output when it fails */
 async function buf(...args: readonly string[]): Promise<void> {
   try {
     await promisify(execFile)(BUF, args, { cwd: ROOT });

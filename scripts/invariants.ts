@@ -1,4 +1,4 @@
-/** `npm run invariants`: prints what must always be true of a running system, and exits 1 when something is not. */
+/** `npm run invariants`: checks the invariants of a running system; exits 1 when one of them does not hold. */
 
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,16 +12,16 @@ import {
 import { SystemError } from './system/system-error.js';
 
 const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
-/** Both together, for a system that `npm start` does not run. */
+/** Set both for a system that was not started with `npm start`. */
 const INVENTORY_VARIABLE = 'INVENTORY_DATABASE_URL';
 const PAYMENT_VARIABLE = 'PAYMENT_DATABASE_URL';
 
 const program = new Command('npm run invariants --')
-  .description('Prints what must always be true of a running system, and exits 1 when something is not.')
-  .option('--json', 'prints a list of JSON objects instead of a table')
+  .description('Checks the invariants of a running system; exits 1 when one of them does not hold.')
+  .option('--json', 'print JSON instead of a table')
   .addHelpText(
     'after',
-    `\nThe system is the one of PORTCULLIS_DATA_DIR (default: .portcullis), or that of ${INVENTORY_VARIABLE} and ${PAYMENT_VARIABLE}.`,
+    `\nThe databases are those recorded in PORTCULLIS_DATA_DIR (default: .portcullis), or those of ${INVENTORY_VARIABLE} and ${PAYMENT_VARIABLE}.`,
   )
   .parse();
 
@@ -47,7 +47,9 @@ async function databases(): Promise<DatabaseUrls> {
   const { [INVENTORY_VARIABLE]: inventory, [PAYMENT_VARIABLE]: payment } = process.env;
   if (inventory && payment) return { inventory, payment };
   if (inventory || payment) {
-    throw new SystemError(`${INVENTORY_VARIABLE} and ${PAYMENT_VARIABLE} belong together: set both or none.`);
+    throw new SystemError(
+      `${INVENTORY_VARIABLE} and ${PAYMENT_VARIABLE} belong together: set both or neither.`,
+    );
   }
   return await recordedDatabases(resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_DIR_DEFAULT));
 }
@@ -56,10 +58,13 @@ function tableOf(readings: readonly InvariantReading[]): string {
   const width = Math.max(...readings.map(({ about }) => about.length));
   const lines = readings.map(({ about, invariant, breaches, example }) => {
     const broken =
-      breaches === 0 ? '' : `: ${breaches} ${breaches === 1 ? 'breach' : 'breaches'}, as ${example}`;
+      breaches === 0
+        ? ''
+        : `: ${breaches} ${breaches === 1 ? 'violation' : 'violations'}, such as ${example}`;
     return `${breaches === 0 ? '✓' : '✗'} ${about.padEnd(width)}  ${invariant}${broken}`;
   });
   const broken = readings.filter(({ breaches }) => breaches > 0).length;
-  const end = broken === 0 ? 'All of them hold.' : `${broken} of ${readings.length} do not hold.`;
+  const end =
+    broken === 0 ? 'All invariants hold.' : `${broken} of ${readings.length} invariants do not hold.`;
   return [...lines, '', end].join('\n');
 }

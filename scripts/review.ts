@@ -1,4 +1,4 @@
-/** `npm run review`: what is weak about a running system, for people to read; exits 1 when something is critical. */
+/** `npm run review`: prints weak settings and keys of a running system; exits 1 when a finding is critical. */
 
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -11,7 +11,7 @@ import { FindingGrade, SecurityServiceClient } from '../proto/gen/auth/v1/securi
 import { ask } from './system/calls.js';
 
 const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
-/** Passwords of privileged users are tried, which takes a while. */
+/** Auth tries common passwords on privileged users, which takes a while. */
 const REVIEW_TIMEOUT_MS = 60_000;
 const GRADES = {
   [FindingGrade.FINDING_GRADE_CRITICAL]: 'CRITICAL',
@@ -26,12 +26,12 @@ interface Options {
 }
 
 const options = new Command('npm run review --')
-  .description('Asks auth what is weak about how the system is set up.')
-  .option('--address <host:port>', 'where auth listens', '127.0.0.1:50051')
-  .option('--ca <file>', 'the authority that auth is known by; plaintext without it')
+  .description('Prints weak settings and keys of a running system.')
+  .option('--address <host:port>', 'address of auth', '127.0.0.1:50051')
+  .option('--ca <file>', 'CA certificate of auth (PEM); plaintext without it')
   .option(
     '--token-file <file>',
-    'an access token with the scope auth.security.read; without it, olga of npm start is logged in',
+    'file with an access token that has the scope auth.security.read; without it, the demo user olga logs in',
   )
   .parse()
   .opts<Options>();
@@ -50,12 +50,13 @@ async function review({ address, ca, tokenFile }: Options): Promise<boolean> {
   const security = new SecurityServiceClient(address, channel);
   try {
     const token = tokenFile === undefined ? await logIn(auth) : (await readFile(tokenFile, 'utf8')).trim();
+    console.log('Reviewing the system; this may take a minute …');
     const { findings, lookedAt } = await ask(
       security.reviewSecurity.bind(security),
       {},
       { token, timeoutMs: REVIEW_TIMEOUT_MS },
     );
-    console.log(`Looked at: ${lookedAt.join(', ')}.\n`);
+    console.log(`Reviewed: ${lookedAt.join(', ')}.\n`);
     for (const { grade, reason, subject, fact, remedy } of findings) {
       const name = GRADES[grade as keyof typeof GRADES] ?? 'unknown';
       console.log(`${name.padEnd(8)} ${reason} (${subject})\n         ${fact}\n         → ${remedy}\n`);
@@ -72,7 +73,7 @@ async function review({ address, ca, tokenFile }: Options): Promise<boolean> {
   }
 }
 
-/** As the demo's security officer, with the password that `npm start` has made. */
+/** Logs in as the demo's security officer, with the password that `npm start` has created. */
 async function logIn(auth: AuthServiceClient): Promise<string> {
   const folder = resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_DIR_DEFAULT);
   const file = join(folder, 'secrets', 'bootstrap.json');
@@ -80,7 +81,7 @@ async function logIn(auth: AuthServiceClient): Promise<string> {
     users: { username: string; password: string }[];
   };
   const olga = users.find(({ username }) => username === 'olga');
-  if (olga === undefined) throw new Error(`${file} names no olga: give --token-file`);
+  if (olga === undefined) throw new Error(`${file} has no user olga: use --token-file`);
   const request = { ...olga, audiences: [], scopes: ['auth.security.read'], deviceName: 'review' };
   return (await ask(auth.login.bind(auth), request)).accessToken;
 }

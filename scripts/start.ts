@@ -1,4 +1,4 @@
-/** `npm start`: brings the whole system up, says how to use it, and stops it again. */
+/** `npm start`: starts the whole system, prints how to use it, and stops it on a signal. */
 
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
 import type { Part } from './system/parts.js';
 import type { Progress, System } from './system/system.js';
-import { HANDED_ON_VARIABLES, startSystem } from './system/system.js';
+import { FORWARDED_VARIABLES, startSystem } from './system/system.js';
 import { SystemError } from './system/system-error.js';
 import { PORT_FLAGS, type PortFlags } from './system/system-ports.js';
 
@@ -17,7 +17,7 @@ const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const STILL_WAITING_MS = 4_000;
 const RESTART_DELAY_MS = 1_000;
 const RESTART_DELAY_MAX_MS = 30_000;
-/** npm passes on a signal that the terminal has sent to us as well; later ones are meant. */
+/** npm forwards a signal that the terminal has sent to this process as well, so a repetition this soon is ignored. */
 const SAME_SIGNAL_MS = 1_000;
 const PARENT_CHECK_MS = 500;
 
@@ -26,7 +26,7 @@ const program = new Command('npm start --')
   .option('--free-ports', 'use free ports instead of the documented ones')
   .addHelpText(
     'after',
-    `\nVariables: ${[DATA_DIR_VARIABLE, 'DATABASE_URL', 'NATS_URL', 'NATS_SERVER_BIN', ...Object.keys(HANDED_ON_VARIABLES)].join(', ')}`,
+    `\nVariables: ${[DATA_DIR_VARIABLE, 'DATABASE_URL', 'NATS_URL', 'NATS_SERVER_BIN', ...Object.keys(FORWARDED_VARIABLES)].join(', ')}`,
   );
 for (const { flag, what, port } of PORT_FLAGS) {
   program.option(`${flag} <port>`, `port of ${what} (default: ${port})`, parsePort);
@@ -44,22 +44,10 @@ try {
 async function main(flags: Record<string, unknown>): Promise<void> {
   refuseUnknownVariables();
   const stopping = new AbortController();
-  let firstSignalMs: number | undefined;
-  for (const signal of STOP_SIGNALS) {
-    process.on(signal, () => {
-      if (firstSignalMs === undefined) {
-        console.log('\nStopping …');
-        firstSignalMs = performance.now();
-        stopping.abort();
-      } else if (performance.now() - firstSignalMs > SAME_SIGNAL_MS) {
-        console.log('Not waiting any longer; what still runs is ended in the background.');
-        process.exit(1);
-      }
-    });
-  }
+  stopOnSignals(stopping);
   stopWithNpm(stopping);
   const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || DATA_DIR_DEFAULT);
-  console.log(`Starting Portcullis; its data are in ${dataDir}`);
+  console.log(`Starting Portcullis; data folder: ${dataDir}`);
   const began = performance.now();
   const display = showProgress();
   let system: System;
@@ -69,7 +57,7 @@ async function main(flags: Record<string, unknown>): Promise<void> {
       ports: flags['freePorts'] === true ? 'free' : 'default',
       portOverrides: portsFrom(flags),
       environment: process.env,
-      onProgress: display.take,
+      onProgress: display.show,
       signal: stopping.signal,
     });
   } catch (error) {
@@ -83,10 +71,26 @@ async function main(flags: Record<string, unknown>): Promise<void> {
   for (const part of parts) if (part !== undefined) void keepRunning(part, stopping.signal);
   await new Promise((done) => stopping.signal.addEventListener('abort', done, { once: true }));
   await system.stop();
-  console.log('Stopped; nothing is left running, and the data are kept.');
+  console.log('Stopped; nothing is left running. The data are kept.');
 }
 
-/** npm that is killed tells nobody; whoever killed it wanted the system gone. */
+function stopOnSignals(stopping: AbortController): void {
+  let firstSignalMs: number | undefined;
+  for (const signal of STOP_SIGNALS) {
+    process.on(signal, () => {
+      if (firstSignalMs === undefined) {
+        console.log('\nStopping …');
+        firstSignalMs = performance.now();
+        stopping.abort();
+      } else if (performance.now() - firstSignalMs > SAME_SIGNAL_MS) {
+        console.log('Not waiting any longer; remaining processes are ended in the background.');
+        process.exit(1);
+      }
+    });
+  }
+}
+
+/** A killed npm forwards no signal, so the system stops when npm is gone. */
 function stopWithNpm(stopping: AbortController): void {
   if (process.env['npm_lifecycle_event'] === undefined) return;
   const npm = process.ppid;
@@ -95,14 +99,12 @@ function stopWithNpm(stopping: AbortController): void {
   }, PARENT_CHECK_MS).unref();
 }
 
-/** A misspelt variable would otherwise be without effect and without a word. */
+/** Without this check, a misspelt variable would be ignored silently. */
 function refuseUnknownVariables(): void {
-  const known = [DATA_DIR_VARIABLE, ...Object.keys(HANDED_ON_VARIABLES)];
+  const known = [DATA_DIR_VARIABLE, ...Object.keys(FORWARDED_VARIABLES)];
   const unknown = Object.keys(process.env).filter((name) => name.startsWith(PREFIX) && !known.includes(name));
   if (unknown.length === 0) return;
-  throw new SystemError(
-    `${unknown.join(', ')}: there is no such variable for npm start. It knows ${known.join(', ')}.`,
-  );
+  throw new SystemError(`${unknown.join(', ')}: not a variable of npm start. It reads ${known.join(', ')}.`);
 }
 
 function portsFrom(flags: Record<string, unknown>): PortFlags {
@@ -114,7 +116,7 @@ function portsFrom(flags: Record<string, unknown>): PortFlags {
   return chosen;
 }
 
-/** The name under which commander keeps the value of a flag. */
+/** The property in which commander stores the value of a flag. */
 function optionName(flag: string): string {
   return flag.slice(2).replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
 }
@@ -122,21 +124,21 @@ function optionName(flag: string): string {
 function parsePort(text: string): number {
   const port = Number(text);
   if (/^\d+$/.test(text) && port >= 1 && port <= 65_535) return port;
-  throw new InvalidArgumentError('A port is a number from 1 to 65535.');
+  throw new InvalidArgumentError('Expected a port from 1 to 65535.');
 }
 
-/** One line for each part that is ready, and a sign of life while one takes long. */
-function showProgress(): { take: (progress: Progress) => void; end: () => void } {
-  const underWay = new Set<string>();
+/** Prints a line for each part that is ready, and names the parts that take long. */
+function showProgress(): { show: (progress: Progress) => void; end: () => void } {
+  const pending = new Set<string>();
   const timer = setInterval(() => {
-    if (underWay.size > 0) console.log(`  … still starting: ${[...underWay].join(', ')}`);
+    if (pending.size > 0) console.log(`  … still starting: ${[...pending].join(', ')}`);
   }, STILL_WAITING_MS);
   return {
-    take({ part, state, detail, elapsedMs }) {
+    show({ part, state, detail, elapsedMs }) {
       if (state === 'note') console.log(`  · ${detail}`);
-      if (state === 'starting') underWay.add(part);
+      if (state === 'starting') pending.add(part);
       if (state === 'ready') {
-        underWay.delete(part);
+        pending.delete(part);
         console.log(`  ✓ ${part.padEnd(12)} ${detail.padEnd(20)} ${seconds(elapsedMs)}`);
       }
     },
@@ -144,13 +146,13 @@ function showProgress(): { take: (progress: Progress) => void; end: () => void }
   };
 }
 
-/** Starts a part again when it ended without being asked to. */
+/** Restarts a part whenever it has ended on its own. */
 async function keepRunning(part: Part, stopping: AbortSignal): Promise<void> {
   let delayMs = RESTART_DELAY_MS;
   for (;;) {
     const how = await part.ended();
     if (stopping.aborted) return;
-    console.log(`${part.name} has ended (${how}); its log is ${part.logFile}. It is started again.`);
+    console.log(`${part.name} has ended (${how}); restarting it. Its log: ${part.logFile}`);
     try {
       await sleep(delayMs, undefined, { signal: stopping });
       await part.restart();
@@ -168,17 +170,13 @@ function describe(system: System, elapsedMs: number): string {
   const { auth, inventory, payment, nats, postgres, users, accounts } = system;
   const services = [auth, ...inventory, payment];
   const accountOf = (name: string): string => new Map(Object.entries(accounts ?? {})).get(name) ?? '';
-  const { alice } = users;
-  const local = auth.address;
-  const [first] = inventory;
-  const reserve = '{"lines": [{"sku": "LAMP-01", "quantity": 1}], "request_id": "first-try"}';
   return `Portcullis is ready after ${seconds(elapsedMs)}.
 
 ${table([
   ['part', 'gRPC', 'ops HTTP (/livez, /readyz, /metrics)'],
   ...services.map(({ name, address, opsAddress }) => [name, address, `http://${opsAddress}`]),
-  ['nats-server', nats === undefined ? 'as NATS_URL says' : withoutPassword(nats.url('auth')), ''],
-  ['PostgreSQL', postgres === undefined ? 'as DATABASE_URL says' : withoutPassword(postgres.url('')), ''],
+  ['nats-server', nats === undefined ? 'from NATS_URL' : withoutPassword(nats.url('auth')), ''],
+  ['PostgreSQL', postgres === undefined ? 'from DATABASE_URL' : withoutPassword(postgres.url('')), ''],
 ])}
 
 ${table([
@@ -191,33 +189,38 @@ ${table([
   ]),
 ])}
 
-Data and logs are in ${system.dataDir}, secrets in ${system.secrets.folder}.${elsewhere(system)}
+Data and logs are in ${system.dataDir}, secrets in ${system.secrets.folder}.${clusterNote(system)}
 The public keys are at ${system.issuer}/.well-known/jwks.json
 
-Try it with grpcurl:
+${examples(system)}
+
+Ctrl-C stops everything that this command has started.`;
+}
+
+function examples({ auth, inventory: [first], users: { alice } }: System): string {
+  const reserve = '{"lines": [{"sku": "LAMP-01", "quantity": 1}], "request_id": "first-try"}';
+  return `Try it with grpcurl:
 
   TOKEN=$(grpcurl -plaintext -d '{"username": "alice", "password": "${alice.password}"}' \\
-    ${local} auth.v1.AuthService/Login | sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p')
+    ${auth.address} auth.v1.AuthService/Login | sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p')
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" \\
     ${first.address} inventory.v1.InventoryService/ListItems
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '${reserve}' \\
     ${first.address} inventory.v1.InventoryService/ReserveStock
 
-or with buf, which is installed already:
+or with buf, which is already installed:
 
   TOKEN=$(npx buf curl --protocol grpc --http2-prior-knowledge \\
     -d '{"username": "alice", "password": "${alice.password}"}' \\
-    http://${local}/auth.v1.AuthService/Login | sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p')
+    http://${auth.address}/auth.v1.AuthService/Login | sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p')
   npx buf curl --protocol grpc --http2-prior-knowledge -H "authorization: Bearer $TOKEN" \\
     http://${first.address}/inventory.v1.InventoryService/ListItems
   npx buf curl --protocol grpc --http2-prior-knowledge -H "authorization: Bearer $TOKEN" \\
-    -d '${reserve}' http://${first.address}/inventory.v1.InventoryService/ReserveStock
-
-Ctrl-C stops everything that was started here.`;
+    -d '${reserve}' http://${first.address}/inventory.v1.InventoryService/ReserveStock`;
 }
 
-/** PostgreSQL's user cannot enter every folder of ours, and then its data are somewhere else. */
-function elsewhere({ dataDir, postgres }: System): string {
+/** When PostgreSQL's user cannot enter the data folder, the cluster is in another folder. */
+function clusterNote({ dataDir, postgres }: System): string {
   if (postgres === undefined || postgres.clusterDir.startsWith(dataDir)) return '';
   return `\nPostgreSQL, which does not run as root, has its data in ${postgres.clusterDir}.`;
 }

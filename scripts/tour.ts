@@ -1,6 +1,7 @@
-/** `npm run tour`: walks through the main job with real calls against a private system, and proves each step. */
+/** `npm run tour`: runs the main job with real calls on a private system, and checks each step. */
 
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import { credentials, status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
@@ -11,7 +12,7 @@ import { InventoryServiceClient, ReservationState } from '../proto/gen/inventory
 import { PaymentServiceClient, PaymentState } from '../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient, RevokeWait } from '../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Money } from '../proto/gen/portcullis/type/v1/money.js';
-import { ask, credentialsOf } from './system/calls.js';
+import { ask, tokenMetadata } from './system/calls.js';
 import type { UserName } from './system/secrets.js';
 import type { System } from './system/system.js';
 import { startSystem } from './system/system.js';
@@ -20,12 +21,13 @@ import { makeTemporaryFolder } from './system/temporary-folder.js';
 
 const SKU = 'LAMP-01';
 const QUANTITY = 2n;
-/** A revocation takes milliseconds while nothing is broken; whoever needs this long has not heard of it. */
+/** A revocation reaches every instance within milliseconds when nothing is broken. */
 const REFUSAL_TIMEOUT_MS = 2_000;
 const STREAM_TIMEOUT_MS = 5_000;
 const PROBE_INTERVAL_MS = 1;
+const REVOKED = 'TOKEN_REVOKED';
 
-/** A step that did not hold. */
+/** A step whose claim did not hold. */
 class StepFailure extends Error {}
 
 let stepNumber = 0;
@@ -37,17 +39,13 @@ async function tour(): Promise<boolean> {
   const folder = await makeTemporaryFolder();
   let system: System | undefined;
   try {
-    system = await step('Start the system on free ports', async () => {
-      const started = await startSystem({
-        dataDir: folder.path,
-        ports: 'free',
-        ephemeral: true,
-        environment: { DATABASE_URL: process.env['DATABASE_URL'], NATS_URL: process.env['NATS_URL'] },
-        signal: interrupted.signal,
-      });
-      return [started, 'auth, inventory twice, payment, PostgreSQL, nats-server'];
-    });
-    await walk(system);
+    system = await startPrivateSystem(folder.path);
+    const clients = connect(system);
+    try {
+      await walk({ system, clients, accountId: system.accounts?.alice ?? '' });
+    } finally {
+      clients.close();
+    }
     console.log('\nEvery step held.');
     return true;
   } catch (error) {
@@ -59,139 +57,183 @@ async function tour(): Promise<boolean> {
   }
 }
 
-async function walk(system: System): Promise<void> {
-  const clients = connect(system);
-  const { auth, inventory, payment } = clients;
-  const [first] = inventory;
-  const accountId = system.accounts?.alice ?? '';
-  const logIn = async (name: UserName): Promise<LoginResponse> => {
-    const { username, password } = system.users[name];
-    const request = { username, password, audiences: [], scopes: [], deviceName: 'tour' };
-    return await ask(auth.login.bind(auth), request);
-  };
+async function startPrivateSystem(dataDir: string): Promise<System> {
+  console.log('Starting a private system; this takes some seconds.');
+  return await step('Start the system on free ports', async () => {
+    const system = await startSystem({
+      dataDir,
+      ports: 'free',
+      ephemeral: true,
+      environment: { DATABASE_URL: process.env['DATABASE_URL'], NATS_URL: process.env['NATS_URL'] },
+      signal: interrupted.signal,
+    });
+    return [system, 'auth, inventory twice, payment, PostgreSQL, nats-server'];
+  });
+}
 
+/** What the steps share. */
+interface Tour {
+  readonly system: System;
+  readonly clients: Clients;
+  /** alice's account. */
+  readonly accountId: string;
+}
+
+async function walk(shared: Tour): Promise<void> {
+  const { clients } = shared;
   const alice = await step('alice logs in', async () => {
-    const login = await logIn('alice');
+    const login = await logIn(shared, 'alice');
     return [login, `session ${login.session?.sessionId}`];
   });
   const token = alice.accessToken;
-  const sessionId = alice.session?.sessionId ?? '';
+  await listItems(clients, token);
+  await reserveAndRelease(clients, token);
+  await buy(shared, token);
+  const watches = await watchStock(clients, token);
+  const olga = await step('olga, who may revoke, logs in', async () => [
+    (await logIn(shared, 'olga')).accessToken,
+    '',
+  ]);
+  const bob = (await logIn(shared, 'bob')).accessToken;
+  await admitEverywhere(clients, token);
 
+  const revokedAtMs = await revokeSession(clients, alice.session?.sessionId ?? '', olga);
+  await expectRefusals({ clients, token, watches, revokedAtMs });
+  await expectNoRefresh(clients, alice.refreshToken);
+  await expectOthersServed(clients, bob);
+  await logInAgain(shared);
+}
+
+async function logIn({ system, clients }: Tour, name: UserName): Promise<LoginResponse> {
+  const { username, password } = system.users[name];
+  const request = { username, password, audiences: [], scopes: [], deviceName: 'tour' };
+  return await ask(clients.auth.login.bind(clients.auth), request);
+}
+
+async function listItems({ inventory: [first] }: Clients, token: string): Promise<void> {
   await step('alice lists the items', async () => {
-    const { items } = await ask(
-      first.listItems.bind(first),
-      { pageSize: 0, pageToken: '', filter: '' },
-      { token },
-    );
+    const page = { pageSize: 0, pageToken: '', filter: '' };
+    const { items } = await ask(first.listItems.bind(first), page, { token });
     require(items.some(({ sku }) => sku === SKU), `${SKU} is not among the items`);
     return [undefined, items.map(({ sku, onHand }) => `${onHand} × ${sku}`).join(', ')];
   });
+}
 
-  await step(`alice reserves ${QUANTITY} × ${SKU}, and gives them back`, async () => {
+async function reserveAndRelease({ inventory: [first] }: Clients, token: string): Promise<void> {
+  await step(`alice reserves ${QUANTITY} × ${SKU}, and releases them`, async () => {
     const lines = [{ sku: SKU, quantity: QUANTITY }];
     const request = { lines, timeToLive: undefined, requestId: randomUUID() };
     const { reservation } = await ask(first.reserveStock.bind(first), request, { token });
-    require(reservation?.state ===
-      ReservationState.RESERVATION_STATE_ACTIVE, 'the reservation is not active');
+    const isActive = reservation?.state === ReservationState.RESERVATION_STATE_ACTIVE;
+    require(isActive, 'the reservation is not active');
     const release = { reservationId: reservation.reservationId, requestId: randomUUID() };
     const released = await ask(first.releaseReservation.bind(first), release, { token });
-    const state = released.reservation?.state;
-    require(state === ReservationState.RESERVATION_STATE_RELEASED, 'the reservation was not released');
+    const isReleased = released.reservation?.state === ReservationState.RESERVATION_STATE_RELEASED;
+    require(isReleased, 'the reservation was not released');
     return [undefined, `reservation ${reservation.reservationId}`];
   });
+}
 
+async function buy({ clients, accountId }: Tour, token: string): Promise<void> {
+  const { payment } = clients;
   const before = await stockAndBalance(clients, accountId, token);
   await step(`alice buys ${QUANTITY} × ${SKU}: payment reserves and commits on her behalf`, async () => {
     const request = { accountId, lines: [{ sku: SKU, quantity: QUANTITY }], requestId: randomUUID() };
     const { payment: made } = await ask(payment.checkout.bind(payment), request, { token });
     require(made?.state === PaymentState.PAYMENT_STATE_CAPTURED, 'the payment was not captured');
-    return [undefined, `paid ${text(made.amount)}`];
+    return [undefined, `paid ${moneyText(made.amount)}`];
   });
 
-  await step('stock and balance have moved by exactly that', async () => {
+  await step('stock and balance changed by exactly that', async () => {
     const after = await stockAndBalance(clients, accountId, token);
-    const price = before.unitPrice * QUANTITY;
-    require(after.onHand ===
-      before.onHand - QUANTITY, `the stock went from ${before.onHand} to ${after.onHand}`);
+    const stock = `${before.onHand} → ${after.onHand}`;
+    const balance = `${decimal(before.balance)} → ${decimal(after.balance)}`;
+    require(after.onHand === before.onHand - QUANTITY, `the stock went ${stock}`);
     require(after.reserved === before.reserved, 'something is still reserved');
-    require(after.balance ===
-      before.balance - price, `the balance went from ${before.balance} to ${after.balance}`);
-    return [
-      undefined,
-      `${SKU} ${before.onHand} → ${after.onHand}, balance ${cents(before.balance)} → ${cents(after.balance)}`,
-    ];
+    require(after.balance === before.balance - before.unitPrice * QUANTITY, `the balance went ${balance}`);
+    return [undefined, `${SKU} ${stock}, balance ${balance}`];
   });
+}
 
-  const watches = await step('alice watches the stock on both instances', async () => {
-    const opened = inventory.map((client) => watch(client, token));
-    await Promise.all(opened.map(({ opened: firstMessage }) => firstMessage));
-    return [opened, `${opened.length} streams are open`];
+async function watchStock({ inventory }: Clients, token: string): Promise<Watch[]> {
+  return await step('alice watches the stock on both instances', async () => {
+    const watches = inventory.map((client) => watch(client, token));
+    await Promise.all(watches.map(({ opened }) => opened));
+    return [watches, `${watches.length} streams are open`];
   });
+}
 
-  const olga = await step('olga, who may revoke, logs in', async () => {
-    const login = await logIn('olga');
-    return [login.accessToken, ''];
-  });
-  const bob = (await logIn('bob')).accessToken;
-  await admitEverywhere(clients, token);
-
-  const revokedAt = await step("olga revokes alice's session", async () => {
+/** @returns when Revoke returned */
+async function revokeSession({ revocation }: Clients, sessionId: string, operator: string): Promise<number> {
+  return await step("olga revokes alice's session", async () => {
     const request = {
       target: { $case: 'sessionId' as const, value: sessionId },
       reason: 'the tour',
       wait: RevokeWait.REVOKE_WAIT_NONE,
     };
-    const receipt = await ask(clients.revocation.revoke.bind(clients.revocation), request, { token: olga });
+    const receipt = await ask(revocation.revoke.bind(revocation), request, { token: operator });
     return [performance.now(), `entry ${receipt.sequence} of the log`];
   });
+}
 
-  console.log('     counted from the moment at which Revoke had returned, so what was faster is below zero:');
-  // All at once, so that each place is measured by itself.
+async function expectRefusals(revoked: {
+  readonly clients: Clients;
+  readonly token: string;
+  readonly watches: readonly Watch[];
+  readonly revokedAtMs: number;
+}): Promise<void> {
+  const { clients, token, watches, revokedAtMs } = revoked;
+  console.log(
+    '     Times are relative to the return of Revoke; a negative time means the effect came before it:',
+  );
+  // All at once, so that each instance is measured on its own.
   const places = placesOf(clients, token);
-  const refusals = places.map(({ call }) => untilRefused(call, revokedAt));
-  // A failure is reported by the step that looks at it, and is nobody's until then.
+  const refusals = places.map(({ call }) => untilRefused(call, revokedAtMs));
+  // A failure is reported by the step that awaits it; until then it must not count as unhandled.
   for (const refusal of refusals) refusal.catch(() => undefined);
   for (const [index, { ended }] of watches.entries()) {
     await step(`the stream on inventory-${index + 1} has ended`, async () => {
       const { reason, atMs } = await ended;
-      require(reason === 'TOKEN_REVOKED', `the stream ended with ${reason}`);
-      return [undefined, reason, atMs - revokedAt];
+      require(reason === REVOKED, `the stream ended with ${reason}`);
+      return [undefined, reason, atMs - revokedAtMs];
     });
   }
   for (const [index, { name }] of places.entries()) {
     await step(`the next call to ${name} is refused`, async () => {
       const atMs = (await refusals[index]) ?? 0;
-      return [undefined, 'TOKEN_REVOKED', atMs - revokedAt];
+      return [undefined, REVOKED, atMs - revokedAtMs];
     });
   }
-
-  await step('her refresh token is worth nothing', async () => {
-    const request = { refreshToken: alice.refreshToken, requestId: randomUUID() };
-    const refusal = await refusalOf(ask(auth.refresh.bind(auth), request));
-    require(refusal === 'REFRESH_INVALID', `the answer was ${refusal}`);
-    return [undefined, refusal];
-  });
-
-  await step('bob, whose session nobody revoked, is served everywhere', async () => {
-    await admitEverywhere(clients, bob);
-    return [
-      undefined,
-      placesOf(clients, bob)
-        .map(({ name }) => name)
-        .join(', '),
-    ];
-  });
-
-  await step('alice logs in again and goes on', async () => {
-    const again = (await logIn('alice')).accessToken;
-    await admitEverywhere(clients, again);
-    const { onHand, balance } = await stockAndBalance(clients, accountId, again);
-    return [undefined, `${onHand} × ${SKU}, balance ${cents(balance)}`];
-  });
-  clients.close();
 }
 
-/** Runs one step, and prints what it did and how long it took unless the step has measured that itself. */
+async function expectNoRefresh({ auth }: Clients, refreshToken: string): Promise<void> {
+  await step('her refresh token is refused, too', async () => {
+    const request = { refreshToken, requestId: randomUUID() };
+    const refusal = await refusalOf(ask(auth.refresh.bind(auth), request));
+    require(refusal === 'REFRESH_INVALID', `the answer was ${refusal || 'a new token'}`);
+    return [undefined, refusal];
+  });
+}
+
+async function expectOthersServed(clients: Clients, token: string): Promise<void> {
+  await step('bob, whose session was not revoked, is served everywhere', async () => {
+    await admitEverywhere(clients, token);
+    const names = placesOf(clients, token).map(({ name }) => name);
+    return [undefined, names.join(', ')];
+  });
+}
+
+async function logInAgain(shared: Tour): Promise<void> {
+  const { clients, accountId } = shared;
+  await step('alice logs in again and is served', async () => {
+    const token = (await logIn(shared, 'alice')).accessToken;
+    await admitEverywhere(clients, token);
+    const { onHand, balance } = await stockAndBalance(clients, accountId, token);
+    return [undefined, `${onHand} × ${SKU}, balance ${decimal(balance)}`];
+  });
+}
+
+/** Runs one step, and prints its outcome and its duration, or the time that the step returns. */
 async function step<T>(title: string, work: () => Promise<readonly [T, string, number?]>): Promise<T> {
   interrupted.signal.throwIfAborted();
   stepNumber += 1;
@@ -240,7 +282,7 @@ function connect(system: System): Clients {
   };
 }
 
-/** Every process that decides for itself whether it still trusts a customer's token, with a harmless call to it. */
+/** Every instance that decides on a customer's token, with a call that only reads. */
 function placesOf(
   { inventory, payment }: Clients,
   token: string,
@@ -258,19 +300,19 @@ async function admitEverywhere(clients: Clients, token: string): Promise<void> {
   await Promise.all(placesOf(clients, token).map(({ call }) => call()));
 }
 
-/** Calls again and again until the answer is TOKEN_REVOKED; returns when that was. */
+/** Repeats a call until it is refused with TOKEN_REVOKED. @returns when it was refused */
 async function untilRefused(call: () => Promise<unknown>, fromMs: number): Promise<number> {
   for (;;) {
     const refusal = await refusalOf(call());
     const now = performance.now();
-    if (refusal === 'TOKEN_REVOKED') return now;
+    if (refusal === REVOKED) return now;
     require(refusal === '', `the answer was ${refusal}`);
     require(now - fromMs < REFUSAL_TIMEOUT_MS, `calls are still admitted after ${REFUSAL_TIMEOUT_MS} ms`);
-    await new Promise((resolve) => setTimeout(resolve, PROBE_INTERVAL_MS));
+    await sleep(PROBE_INTERVAL_MS);
   }
 }
 
-/** The reason of an UNAUTHENTICATED answer; empty when the call succeeded. Anything else is an error. */
+/** The reason of an UNAUTHENTICATED response; empty when the call succeeded. Other errors are thrown. */
 async function refusalOf(answer: Promise<unknown>): Promise<string> {
   try {
     await answer;
@@ -285,14 +327,14 @@ async function refusalOf(answer: Promise<unknown>): Promise<string> {
 interface Watch {
   /** Resolves with the first message. */
   readonly opened: Promise<WatchStockResponse>;
-  /** Resolves when the stream has ended: why, and when. */
+  /** Resolves when the stream has ended, with the reason and the time. */
   readonly ended: Promise<{ reason: string; atMs: number }>;
 }
 
 function watch(client: InventoryServiceClient, token: string): Watch {
   const stream: ClientReadableStream<WatchStockResponse> = client.watchStock(
     { skus: [SKU], resumeToken: '' },
-    credentialsOf({ token }),
+    tokenMetadata({ token }),
     { deadline: Date.now() + STREAM_TIMEOUT_MS },
   );
   const opened = new Promise<WatchStockResponse>((resolve, reject) => {
@@ -328,11 +370,11 @@ function milliseconds(elapsed: number): string {
   return `${elapsed.toFixed(1)} ms`.padStart(11);
 }
 
-function text(money: Money | undefined): string {
-  return money === undefined ? 'nothing' : `${cents(money.minorUnits)} ${money.currencyCode}`;
+function moneyText(money: Money | undefined): string {
+  return money === undefined ? 'nothing' : `${decimal(money.minorUnits)} ${money.currencyCode}`;
 }
 
-function cents(minorUnits: bigint): string {
+function decimal(minorUnits: bigint): string {
   return `${minorUnits / 100n}.${String(minorUnits % 100n).padStart(2, '0')}`;
 }
 

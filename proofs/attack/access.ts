@@ -18,10 +18,10 @@ import {
   PaymentServiceClient,
 } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
+import { forEach, judgeNotServed, underWatch } from './attempts.js';
+import type { Aim, Range, Target } from './environment.js';
 import { type Claims, claimsIn } from './forge.js';
-import type { Aim, Range, Target } from './range.js';
 import { CALLER, GUARDED_METHODS } from './schema.js';
-import { forEach, judgeNotServed, underWatch } from './volley.js';
 import type { Answer } from './wire.js';
 
 const SKU = 'MUG-03';

@@ -15,10 +15,10 @@ import { IssueServiceTokenRequest } from '../../proto/gen/portcullis/token/v1/to
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { median } from '../shared/statistics.js';
+import { forEach, judge, judgeNotServed, underWatch } from './attempts.js';
+import type { Range } from './environment.js';
 import { type Claims, claimsIn, encode, jsonText, sealed } from './forge.js';
-import type { Range } from './range.js';
 import { untilRefusedEverywhere } from './tokens.js';
-import { forEach, judge, judgeNotServed, underWatch } from './volley.js';
 import type { Answer } from './wire.js';
 
 const LOGIN = '/auth.v1.AuthService/Login';

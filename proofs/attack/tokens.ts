@@ -4,11 +4,11 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { median } from '../shared/statistics.js';
+import { fireBadToken, forEach, judge, servedBetween, underWatch } from './attempts.js';
+import type { Aim, Range, Target } from './environment.js';
 import { encode, jsonText, sealed, segmentsOf } from './forge.js';
 import { mutantsOf } from './mutants.js';
-import type { Aim, Range, Target } from './range.js';
 import { type BadToken, badTokens } from './token-catalogue.js';
-import { fireBadToken, forEach, judge, servedBetween, underWatch } from './volley.js';
 
 const FLOOD_REQUESTS = 3_000;
 const PROGRESS_EVERY = 500;

@@ -5,7 +5,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
-import { createProc, type Proc } from '../../scripts/system/parts.js';
+import { createServiceProcess, type ServiceProcess } from '../../scripts/system/parts.js';
 import { findFreePort, isPortFree } from '../../scripts/system/ports.js';
 import { loadSecrets } from '../../scripts/system/secrets.js';
 import { type Progress, type System, startSystem } from '../../scripts/system/system.js';
@@ -36,8 +36,8 @@ export interface Customer {
 /** The system under fire. */
 export interface Arena {
   readonly system: System;
-  readonly processes: Readonly<Record<InstanceName, Proc>>;
-  readonly authReplica: Proc;
+  readonly processes: Readonly<Record<InstanceName, ServiceProcess>>;
+  readonly authReplica: ServiceProcess;
   readonly nats: NonNullable<System['nats']>;
   readonly postgres: NonNullable<System['postgres']>;
   /** The links of every instance; auth asks its own database, so it has none to auth. */
@@ -190,11 +190,11 @@ async function prepareEcho({
 }: {
   dataDir: string;
   environment: NodeJS.ProcessEnv;
-}): Promise<Proc> {
+}): Promise<ServiceProcess> {
   const port = await freePair();
   const address = `127.0.0.1:${port}`;
   const opsAddress = `127.0.0.1:${port + OPS_OFFSET}`;
-  return createProc({
+  return createServiceProcess({
     address,
     opsAddress,
     launch: {

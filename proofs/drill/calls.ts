@@ -8,7 +8,7 @@ import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import type { Arena, InstanceName } from './arena.js';
 import { ECHO } from './echo-service.js';
 import type { Outcome } from './ledger.js';
@@ -161,7 +161,7 @@ export function streamKindsOf(
     method: 'WatchStock',
     callers: everybody,
     open: (token) => {
-      const stream = client.watchStock({ skus: [MOVING_SKU], resumeToken: '' }, credentialsOf({ token }));
+      const stream = client.watchStock({ skus: [MOVING_SKU], resumeToken: '' }, tokenMetadata({ token }));
       return readingStream(stream, ({ onHand }) => movedAt(onHand));
     },
   });
@@ -174,7 +174,7 @@ export function streamKindsOf(
       callers: everybody,
       open: (token) => {
         const { path, requestSerialize, responseDeserialize } = ECHO.ServerStream;
-        const metadata = credentialsOf({ token });
+        const metadata = tokenMetadata({ token });
         const request = Buffer.alloc(0);
         const stream = echo.makeServerStreamRequest(
           path,
@@ -192,7 +192,7 @@ export function streamKindsOf(
       callers: everybody,
       open: (token) => {
         const { path, requestSerialize, responseDeserialize } = ECHO.Bidi;
-        const metadata = credentialsOf({ token });
+        const metadata = tokenMetadata({ token });
         const stream = echo.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata);
         return {
           ...readingStream(stream, (message) => Number(message.toString())),
@@ -245,7 +245,7 @@ function askEcho(
   { token, text = '', timeoutMs = 5_000 }: { token?: string; text?: string; timeoutMs?: number },
 ): Promise<Buffer> {
   const { path, requestSerialize, responseDeserialize } = ECHO[method];
-  const metadata = credentialsOf(token === undefined ? {} : { token });
+  const metadata = tokenMetadata(token === undefined ? {} : { token });
   const options = { deadline: Date.now() + timeoutMs };
   return new Promise((resolve, reject) => {
     echo.makeUnaryRequest(
@@ -268,7 +268,7 @@ function streamOnce(echo: Client, token: string, timeoutMs: number): Promise<Buf
       path,
       requestSerialize,
       responseDeserialize,
-      credentialsOf({ token }),
+      tokenMetadata({ token }),
       options,
       settle(resolve, reject),
     );
@@ -291,7 +291,7 @@ function pour(echo: Client, token: string, name: string): OpenStream {
     path,
     requestSerialize,
     responseDeserialize,
-    credentialsOf({ token }),
+    tokenMetadata({ token }),
     (error) => resolve(error === null ? { kind: 'admitted' } : outcomeOfError(error)),
   );
   stream.on('error', () => undefined);

@@ -3,7 +3,7 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Proc } from '../../scripts/system/parts.js';
+import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
@@ -295,14 +295,14 @@ async function killReplica({ arena, random }: Striking): Promise<() => Promise<v
   };
 }
 
-async function freeze(proc: Proc, instance: InstanceName, load: Load): Promise<void> {
+async function freeze(proc: ServiceProcess, instance: InstanceName, load: Load): Promise<void> {
   proc.kill('SIGSTOP');
   const deadlineMs = nowMs() + FROZEN_WITHIN_MS;
   while (!(await isStopped(proc.pid)) && nowMs() < deadlineMs) await sleep(POLL_MS);
   load.frozen.set(instance, { fromMs: nowMs(), toMs: Number.POSITIVE_INFINITY });
 }
 
-function thaw(proc: Proc, instance: InstanceName, load: Load): void {
+function thaw(proc: ServiceProcess, instance: InstanceName, load: Load): void {
   const frozen = load.frozen.get(instance);
   if (frozen !== undefined) frozen.toMs = nowMs();
   proc.kill('SIGCONT');

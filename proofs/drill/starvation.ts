@@ -1,7 +1,7 @@
 /** Notices when processes are kept waiting for a processor: then what the drill sees is not the work of its faults. */
 
 import { readFileSync } from 'node:fs';
-import type { Proc } from '../../scripts/system/parts.js';
+import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 
@@ -60,7 +60,7 @@ export function watchStarvation(arena: Arena, options: { withinMs: number; muchM
 }
 
 /** How long the processes of one part have waited, the one that runs now and those before it. */
-function createCounter(proc: Proc): () => number {
+function createCounter(proc: ServiceProcess): () => number {
   let pid = 0;
   let seenMs = 0;
   let totalMs = 0;

@@ -11,7 +11,7 @@ import {
   PaymentServiceService as methods,
   PaymentState,
 } from '../../proto/gen/payment/v1/payment_service.js';
-import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import { CURRENCY, type Shop, type Shopper } from './shop.js';
@@ -195,7 +195,7 @@ export function sendOnce<Request, Response>(
       method.requestSerialize,
       (bytes: Buffer) => bytes,
       request,
-      credentialsOf({ token }),
+      tokenMetadata({ token }),
       { deadline: Date.now() + TIMEOUT_MS },
       (error: ServiceError | null, bytes) => {
         if (error === null && bytes !== undefined) return resolve({ kind: 'answered', bytes });

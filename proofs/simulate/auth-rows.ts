@@ -1,26 +1,26 @@
 /** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
 
-import type { UserState } from '../../services/auth/accounts/users.js';
-import type { Client } from '../../services/auth/clients/clients.js';
 import { AuthError } from '../../services/auth/errors.js';
-import { type KeyRow, type PublishedKeys, publish } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/keys.js';
+import type { Client } from '../../services/auth/records/clients.js';
+import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
+import type {
+  Appended,
+  EpochStanding,
+  LiveSet,
+  LogBatch,
+  LogEntry,
+  LogLock,
+  LogState,
+  LostEpoch,
+  NewEntry,
+  PackedIds,
+} from '../../services/auth/records/revocations.js';
+import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
+import type { UserState } from '../../services/auth/records/users.js';
 import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
-import {
-  type Appended,
-  CLOCK_SKEW_SECONDS,
-  type EpochStanding,
-  enforcementBoundMs,
-  type LiveSet,
-  type LogBatch,
-  type LogEntry,
-  type LogLock,
-  type LogState,
-  type LostEpoch,
-  type NewEntry,
-  type PackedIds,
-} from '../../services/auth/revocation/log.js';
+import { CLOCK_SKEW_SECONDS, enforcementBoundMs } from '../../services/auth/revocation/log.js';
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/revocations.js';
-import type { RefreshTokenRow, Session } from '../../services/auth/sessions/sessions.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
 import type { Process } from './time.js';

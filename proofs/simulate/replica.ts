@@ -15,16 +15,11 @@ import {
   questionOf,
   syncResponseOf,
 } from '../../services/auth/adapters/revocation-messages.js';
-import {
-  ACCESS_TOKEN_TYPE,
-  BROADCAST_TYPE,
-  type KeyRow,
-  type Keys,
-  publish,
-} from '../../services/auth/keys/keys.js';
+import { ACCESS_TOKEN_TYPE, BROADCAST_TYPE, type Keys, publish } from '../../services/auth/keys/keys.js';
+import type { KeyRow } from '../../services/auth/records/keys.js';
+import type { LogBatch } from '../../services/auth/records/revocations.js';
 import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
 import { createInstances } from '../../services/auth/revocation/instances.js';
-import type { LogBatch } from '../../services/auth/revocation/log.js';
 import { createRevocations, type Revocations } from '../../services/auth/revocation/revocations.js';
 import { createSessions, type Sessions } from '../../services/auth/sessions/sessions.js';
 import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';

@@ -5,7 +5,8 @@
  */
 
 import type { Metadata } from '@grpc/grpc-js';
-import { enforcementBoundMs, type Revocation } from '../../services/auth/revocation/log.js';
+import type { Revocation } from '../../services/auth/records/revocations.js';
+import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 
 /** A revocation that was committed, or the opening of an epoch, which takes back all there was. */
 export interface RevocationTruth {

@@ -2,7 +2,7 @@
 
 import type { InstanceReceipt } from '../../services/auth/revocation/instances.js';
 import type { Target } from '../../services/auth/revocation/revocations.js';
-import type { TokenPair } from '../../services/auth/sessions/sessions.js';
+import type { TokenPair } from '../../services/auth/sessions/session-tokens.js';
 import type { Call } from './instance.js';
 import type { Host, Replica, System } from './system.js';
 import type { TokenTruth } from './truth.js';

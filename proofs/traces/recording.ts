@@ -1,10 +1,10 @@
 /** Recorded traffic: what auth had in its order of events during a real run, as lines of JSON. */
 
 import { readFile } from 'node:fs/promises';
+import type { SecurityEvent } from '../../services/auth/records/security-events.js';
+import type { ServiceReport } from '../../services/auth/records/service-reports.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
-import type { SecurityEvent } from '../../services/auth/security/events.js';
-import type { ServiceReport } from '../../services/auth/security/service-reports.js';
-import type { Trace } from './items.js';
+import type { Trace } from './trace.js';
 
 /** The recording that is kept with the code: a run of `npm run attack -- --part alarms --record …`. */
 export const RECORDING = new URL('./recorded.jsonl', import.meta.url);

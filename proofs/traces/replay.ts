@@ -1,10 +1,10 @@
 /** Lets the rules see a trace, and compares what they find with what was planted. */
 
+import type { AnomalyRule } from '../../services/auth/records/security-events.js';
 import { createAnomalyRules, type Finding } from '../../services/auth/security/anomaly-rules.js';
-import type { AnomalyRule } from '../../services/auth/security/events.js';
 import { identifiersOf } from '../../services/auth/security/events.js';
 import { tableText } from '../shared/reporting.js';
-import type { PlantedAttack, Trace } from './items.js';
+import type { PlantedAttack, Trace } from './trace.js';
 
 /** A report may come so much later than what it tells of, in milliseconds. */
 const LATE_MS = 60_000;

@@ -8,10 +8,10 @@ import { type GuardErrorCode, REPORT_INTERVAL_MS, type TokenClaims } from '@port
 import type { Clock } from '@portcullis/guard/clock';
 import { ReportCollector, VerifiedToken } from '@portcullis/guard/internal';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
+import type { SecurityEvent } from '../../services/auth/records/security-events.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
-import type { SecurityEvent } from '../../services/auth/security/events.js';
 import type { Random } from '../shared/random.js';
-import type { PlantedAttack, Trace } from './items.js';
+import type { PlantedAttack, Trace } from './trace.js';
 
 const ISSUER = 'https://auth.example';
 const START_MS = Date.UTC(2026, 0, 5, 8);

@@ -1,4 +1,4 @@
-/** Calls to the running services, as promises. */
+/** Unary calls to running services as promises. */
 
 import type { CallOptions, ClientUnaryCall, ServiceError } from '@grpc/grpc-js';
 import { Metadata } from '@grpc/grpc-js';
@@ -13,9 +13,7 @@ export type UnaryMethod<Request, Response> = (
   callback: (error: ServiceError | null, response: Response) => void,
 ) => ClientUnaryCall;
 
-/** How one call is made. */
 export interface AskOptions {
-  /** The access token to send. */
   readonly token?: string;
   readonly timeoutMs?: number;
 }
@@ -23,7 +21,7 @@ export interface AskOptions {
 /**
  * Calls a unary method: `ask(client.getItem.bind(client), { sku }, { token })`.
  *
- * @throws ServiceError of grpc-js, with the status that the server answered
+ * @throws ServiceError of grpc-js, with the status of the response
  */
 export async function ask<Request, Response>(
   method: UnaryMethod<Request, Response>,
@@ -32,15 +30,15 @@ export async function ask<Request, Response>(
 ): Promise<Response> {
   const deadline = Date.now() + (options.timeoutMs ?? TIMEOUT_MS_DEFAULT);
   return await new Promise((resolve, reject) => {
-    method(request, credentialsOf(options), { deadline }, (error, response) => {
+    method(request, tokenMetadata(options), { deadline }, (error, response) => {
       if (error === null) resolve(response);
       else reject(error);
     });
   });
 }
 
-/** The metadata that carry a token. */
-export function credentialsOf({ token }: AskOptions): Metadata {
+/** Metadata with the token as credential; empty without a token. */
+export function tokenMetadata({ token }: AskOptions): Metadata {
   const metadata = new Metadata();
   if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
   return metadata;

@@ -1,4 +1,4 @@
-/** What the demo has in stock and in its accounts, put there through the services' own methods. */
+/** The demo's items and accounts, created through the services' own methods. */
 
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
@@ -20,36 +20,33 @@ const ITEMS = [
 
 const DEPOSITS = { alice: 50_000n, bob: 20_000n } as const;
 
-/** Who has an account in the demo. */
 export type AccountHolder = keyof typeof DEPOSITS;
 
-/** The accounts of the demo's customers. */
+/** The account id of each customer. */
 export type DemoAccounts = Readonly<Record<AccountHolder, string>>;
 
-/** Where the services are, who may log in, and which data they keep. */
 export interface DemoOptions {
   readonly addresses: { readonly auth: string; readonly inventory: string; readonly payment: string };
-  /** How they are reached. */
   readonly credentials: ChannelCredentials;
   readonly users: Readonly<Record<UserName, DemoUser>>;
-  /** Remembers what has been done. */
+  /** Records that the demo's data exist. */
   readonly file: string;
-  /** Tells the databases apart: in other ones, everything is done again. */
+  /** Identifies the databases; in other databases the data are created again. */
   readonly databases: string;
 }
 
 /**
- * Puts items into the stock and money into accounts, once for each set of databases. Every step
- * carries a request id of its own, so that an interrupted demo goes on where it was.
+ * Creates items and funded accounts, once for each set of databases. Each request has a fixed request id, so an
+ * interrupted run continues where it stopped.
  */
-export async function makeDemo(options: DemoOptions): Promise<DemoAccounts> {
+export async function createDemoData(options: DemoOptions): Promise<DemoAccounts> {
   const done = await recordedDemo(options);
   if (done !== undefined) return done;
   const olga = await logIn(options, 'olga');
   const accounts = await Promise.all([
-    makeAccount(options, olga, 'alice'),
-    makeAccount(options, olga, 'bob'),
-    makeItems(options, olga),
+    createAccount(options, olga, 'alice'),
+    createAccount(options, olga, 'bob'),
+    createItems(options, olga),
   ]).then(([alice, bob]) => ({ alice, bob }));
   const draft = `${options.file}.${randomUUID()}`;
   await writeFile(draft, JSON.stringify({ databases: options.databases, accounts }), { mode: 0o600 });
@@ -75,7 +72,7 @@ async function logIn({ addresses, credentials, users }: DemoOptions, name: UserN
   }
 }
 
-async function makeItems({ addresses, credentials }: DemoOptions, token: string): Promise<void> {
+async function createItems({ addresses, credentials }: DemoOptions, token: string): Promise<void> {
   const client = new InventoryServiceClient(addresses.inventory, credentials);
   try {
     for (const { sku, name, minorUnits, onHand } of ITEMS) {
@@ -88,7 +85,7 @@ async function makeItems({ addresses, credentials }: DemoOptions, token: string)
   }
 }
 
-async function makeAccount(options: DemoOptions, operator: string, holder: AccountHolder): Promise<string> {
+async function createAccount(options: DemoOptions, operator: string, holder: AccountHolder): Promise<string> {
   const client = new PaymentServiceClient(options.addresses.payment, options.credentials);
   try {
     const token = await logIn(options, holder);
@@ -104,7 +101,7 @@ async function makeAccount(options: DemoOptions, operator: string, holder: Accou
   }
 }
 
-/** Somebody else's item of that name is as good. */
+/** An item that already exists is accepted, whoever created it. */
 function allowExisting(error: ServiceError): void {
   if (error.code !== status.ALREADY_EXISTS) throw error;
 }

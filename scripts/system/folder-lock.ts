@@ -1,30 +1,27 @@
-/** The lock on a folder: one launcher at a time, and a dead one's lock does not stand in the way. */
+/** The lock on a data folder: one launcher at a time; the lock of a dead launcher is ignored. */
 
 import { randomUUID } from 'node:crypto';
 import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ProcessIdentity } from './processes.js';
-import { isRunning, ownIdentity } from './processes.js';
+import { isRunning, ownIdentity, type ProcessIdentity } from './process-identity.js';
 import { SystemError } from './system-error.js';
 
 const PREFIX = 'lock.';
 const RELEASED = 'released';
 const ATTEMPTS_MAX = 100;
 
-/** A lock that is held. */
 export interface FolderLock {
-  /** Gives the lock back. */
   release(): Promise<void>;
 }
 
 /**
  * Locks a folder for as long as this process lives.
  *
- * Lock files are numbered, and the highest number counts. Whoever finds its holder gone, or the lock
- * given back, makes the next number, which can succeed for one alone. Nobody ever removes or replaces
- * the highest, so that no slow process can mistake a living lock for the dead one it has just read.
+ * Lock files are numbered, and the highest number counts. A process that finds its holder dead, or the lock released,
+ * creates the next number, which succeeds for one process only. The highest file is never removed or replaced, so a
+ * slow process cannot mistake a live lock for the dead one that it has just read.
  *
- * @param what - what the folder holds, for the message
+ * @param what - the content of the folder, for the error message
  * @throws SystemError when a running process holds the lock
  */
 export async function lockFolder(folder: string, what: string): Promise<FolderLock> {
@@ -41,14 +38,14 @@ export async function lockFolder(folder: string, what: string): Promise<FolderLo
     if (!(await createWhole(fileOf(folder, number), own))) continue;
     const numbers = await numbersIn(folder);
     if (Math.max(...numbers) > number) {
-      // What we read was old: this number had been used and cleared away in between.
+      // The listing was outdated: this number was used and removed in between.
       await rm(fileOf(folder, number), { force: true });
       continue;
     }
     for (const older of numbers) if (older < number) await rm(fileOf(folder, older), { force: true });
     return { release: () => writeWhole(fileOf(folder, number), RELEASED) };
   }
-  throw new SystemError(`The lock in ${folder} could not be taken: other processes keep taking it.`);
+  throw new SystemError(`The lock in ${folder} could not be acquired: other processes keep acquiring it.`);
 }
 
 function fileOf(folder: string, number: number): string {
@@ -72,7 +69,7 @@ async function holderOf(folder: string, number: number): Promise<ProcessIdentity
   }
 }
 
-/** A link appears with its whole content or not at all, and never replaces another file. */
+/** A hard link appears with its whole content or not at all, and never replaces another file. */
 async function createWhole(file: string, content: string): Promise<boolean> {
   const draft = `${file}.${randomUUID()}`;
   await writeFile(draft, content, { mode: 0o600 });

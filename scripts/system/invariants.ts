@@ -1,6 +1,6 @@
 /**
- * What must always be true of a running system: the `invariants` views of the two databases, and what only both
- * together can tell, namely that goods and money agree.
+ * The invariants of a running system: the `invariants` views of the two databases, and the agreement of goods and
+ * money, which only both databases together show.
  */
 
 import { readFile, writeFile } from 'node:fs/promises';
@@ -9,43 +9,42 @@ import pg from 'pg';
 import { SystemError } from './system-error.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
-/** A checkout whose payment process died is under way for as long as it takes to come back. */
+/** A checkout whose payment process died stays open until that process is back. */
 const STATEMENT_TIMEOUT_MS = 300_000;
 
-/** One thing that must always be true, and how often it is not. */
+/** One invariant, and the number of rows that violate it. */
 export interface InvariantReading {
   readonly about: 'inventory' | 'payment' | 'both';
   readonly invariant: string;
   readonly breaches: number;
-  /** Where, for one of the breaches; `undefined` when there is none. */
+  /** The id of one violating row; `undefined` when there is none. */
   readonly example: string | undefined;
 }
 
-/** The databases of a system, as roles that may read all of them. */
+/** Connection strings of roles that may read everything. */
 export interface DatabaseUrls {
   readonly inventory: string;
   readonly payment: string;
 }
 
-/** Connections through which invariants are read. */
 export interface InvariantReader {
-  /** Reads all of them. Those of one database are of one moment; those of both allow for what is under way. */
+  /** Reads all invariants. Those of one database are read in one snapshot; those of both tolerate open checkouts. */
   read(): Promise<readonly InvariantReading[]>;
   close(): Promise<void>;
 }
 
-/** Where a start leaves word of its databases. The passwords in it are those of the data folder anyway. */
+/** The file in which a start records its databases. Their passwords are in the data folder already. */
 const databasesFile = (dataDir: string): string => join(dataDir, 'secrets', 'databases.json');
 
-/** Leaves word of the databases of the system that runs on a data folder. */
+/** Records the databases of the system that runs on a data folder. */
 export async function recordDatabases(dataDir: string, urls: DatabaseUrls): Promise<void> {
   await writeFile(databasesFile(dataDir), `${JSON.stringify(urls, null, 2)}\n`, { mode: 0o600 });
 }
 
 /**
- * The databases of the system that runs, or last ran, on a data folder.
+ * Returns the databases of the system that runs, or last ran, on a data folder.
  *
- * @throws SystemError when none ever did
+ * @throws SystemError when no system ever ran there
  */
 export async function recordedDatabases(dataDir: string): Promise<DatabaseUrls> {
   const text = await readFile(databasesFile(dataDir), 'utf8').catch((cause: unknown) => {
@@ -82,7 +81,7 @@ async function connect(name: string, url: string): Promise<pg.Client> {
     statement_timeout: STATEMENT_TIMEOUT_MS,
     application_name: 'portcullis invariants',
   });
-  // A query that is under way tells of it anyway.
+  // A lost connection makes the next query fail, which is reported.
   client.on('error', () => undefined);
   await client.connect().catch((cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -118,9 +117,9 @@ interface Delivery {
 }
 
 /**
- * Goods and money of the same purchase change one after the other. Payments are read before and after reservations,
- * so what was true at one moment cannot look like a breach: goods leave before they are paid, and whoever has paid
- * by the first look had the goods by the second.
+ * Goods and money of one purchase change one after the other. Payments are therefore read before and after the
+ * reservations: goods are handed out before the payment is captured, so a payment captured by the first read has its
+ * goods by the second, and no state on the way looks like a violation.
  */
 async function compare(inventory: pg.Client, payment: pg.Client): Promise<InvariantReading[]> {
   const earlier = await purchasesIn(payment);

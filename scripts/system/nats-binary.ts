@@ -1,4 +1,4 @@
-/** Finding nats-server on this machine, or fetching it once through the system's package manager. */
+/** Finds nats-server on this machine, or downloads it once through the system's package manager. */
 
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -14,21 +14,20 @@ const PACKAGED_PROGRAM = join('usr', 'sbin', PROGRAM);
 
 const WHAT_TO_DO =
   'Install nats-server 2.9 or newer with your package manager (for example `brew install nats-server` or ' +
-  '`apk add nats-server`), set NATS_SERVER_BIN to its path, or set NATS_URL to a server that runs already.';
+  '`apk add nats-server`), set NATS_SERVER_BIN to its path, or set NATS_URL to a running server.';
 
-/** Where to look for the program, and where to keep it. */
 export interface NatsBinaryOptions {
   readonly environment: NodeJS.ProcessEnv;
-  /** Told when it has to be fetched, which takes a while. */
+  /** Called before the program is downloaded, which takes a while. */
   readonly onFetch?: () => void;
 }
 
 /**
- * Returns the path of nats-server: `NATS_SERVER_BIN`, else the one on PATH, else one fetched before,
- * else one fetched now as a Debian package. The package is unpacked below the user's cache folder and
- * not installed, so that it needs no privileges and starts no service.
+ * Returns the path of nats-server: `NATS_SERVER_BIN`, else the program on PATH, else a copy downloaded earlier, else
+ * one downloaded now as a Debian package. The package is unpacked below the user's cache folder, not installed: that
+ * needs no privileges and starts no service.
  *
- * @throws SystemError that says what to do when there is none to be had
+ * @throws SystemError that says what to do when the program cannot be obtained
  */
 export async function findNatsServer({ environment, onFetch }: NatsBinaryOptions): Promise<string> {
   const named = environment['NATS_SERVER_BIN'];
@@ -48,7 +47,7 @@ export async function findNatsServer({ environment, onFetch }: NatsBinaryOptions
   return cached;
 }
 
-/** The user's cache folder; where there is none to write to, a folder in the temporary one that is ours alone. */
+/** The user's cache folder; when it is not writable, a private folder below the temporary folder. */
 async function cacheFolder(environment: NodeJS.ProcessEnv): Promise<string> {
   const given = environment['XDG_CACHE_HOME'];
   const home = environment['HOME'] ?? homedir();
@@ -61,12 +60,12 @@ async function cacheFolder(environment: NodeJS.ProcessEnv): Promise<string> {
       () => false,
     );
   if (isUsable) return usual;
-  const ourselves = process.getuid?.();
-  const fallback = join(tmpdir(), `portcullis-cache-${ourselves}`);
+  const ownUid = process.getuid?.();
+  const fallback = join(tmpdir(), `portcullis-cache-${ownUid}`);
   await mkdir(fallback, { recursive: true, mode: 0o700 });
   const { uid, mode } = await lstat(fallback);
-  // Anybody can make a folder of this name first, and put a program of theirs into it.
-  if (uid === ourselves && (mode & 0o022) === 0) return fallback;
+  // Another user can create a folder of this name first, and put a program into it.
+  if (uid === ownUid && (mode & 0o022) === 0) return fallback;
   throw new SystemError(`nats-server is not installed, and ${usual} cannot be written to. ${WHAT_TO_DO}`);
 }
 
@@ -76,9 +75,12 @@ async function fetchPackage(cache: string, environment: NodeJS.ProcessEnv): Prom
     await mkdir(work, { recursive: true });
     await run('apt-get', ['--version'], work, environment);
   } catch (cause) {
-    throw new SystemError(`nats-server is not installed, and apt-get cannot fetch it here. ${WHAT_TO_DO}`, {
-      cause,
-    });
+    throw new SystemError(
+      `nats-server is not installed, and there is no apt-get to download it. ${WHAT_TO_DO}`,
+      {
+        cause,
+      },
+    );
   }
   try {
     await downloadPackage(work, environment);
@@ -89,7 +91,7 @@ async function fetchPackage(cache: string, environment: NodeJS.ProcessEnv): Prom
     await moveIntoPlace(join(work, 'unpacked'), join(cache, PROGRAM));
   } catch (cause) {
     throw new SystemError(
-      `nats-server is not installed, and fetching it through apt-get failed: ${textOf(cause)} ${WHAT_TO_DO}`,
+      `nats-server is not installed, and downloading it through apt-get failed: ${textOf(cause)} ${WHAT_TO_DO}`,
       { cause },
     );
   } finally {
@@ -97,26 +99,26 @@ async function fetchPackage(cache: string, environment: NodeJS.ProcessEnv): Prom
   }
 }
 
-/** The machine's package lists first; where they are missing or old, lists of our own, which need no privileges. */
+/** Uses the machine's package lists; when they are missing or outdated, private lists, which need no privileges. */
 async function downloadPackage(work: string, environment: NodeJS.ProcessEnv): Promise<void> {
-  const asOurselves = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
+  const asRoot = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
   try {
-    await run('apt-get', [...asOurselves, 'download', PROGRAM], work, environment);
+    await run('apt-get', [...asRoot, 'download', PROGRAM], work, environment);
   } catch {
     for (const folder of ['lists/partial', 'cache/archives/partial']) {
       await mkdir(join(work, 'apt', folder), { recursive: true });
     }
     const ownLists = [
-      ...asOurselves,
-      ...['-o', `Dir::State::Lists=${join(work, 'apt', 'lists')}`],
-      ...['-o', `Dir::Cache=${join(work, 'apt', 'cache')}`],
+      ...asRoot,
+      `--option=Dir::State::Lists=${join(work, 'apt', 'lists')}`,
+      `--option=Dir::Cache=${join(work, 'apt', 'cache')}`,
     ];
     await run('apt-get', [...ownLists, 'update'], work, environment);
     await run('apt-get', [...ownLists, 'download', PROGRAM], work, environment);
   }
 }
 
-/** Several of us may fetch at once: the first to finish wins, and the others use its copy. */
+/** Several processes may download at once: the first one moves its copy into place, and the others use it. */
 async function moveIntoPlace(unpacked: string, place: string): Promise<void> {
   try {
     await rename(unpacked, place);

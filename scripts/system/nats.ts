@@ -1,4 +1,4 @@
-/** A nats-server of our own, in which every service has a user with the rights it needs and no more. */
+/** A private nats-server, in which every service has a user with only the permissions it needs. */
 
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -22,36 +22,34 @@ const APPLIED = 'portcullis.v1.applied';
 const REPORTS = 'portcullis.v1.security';
 const INBOX = '_INBOX.>';
 
-/** The users of our server. `test` may do anything, and exists only where it is asked for. */
+/** The users of the server. `test` may publish and subscribe to everything, and exists only on request. */
 export const NATS_USERS = ['auth', 'inventory', 'payment', 'test'] as const;
 
-/** The name of one of {@link NATS_USERS}. */
 export type NatsUser = (typeof NATS_USERS)[number];
 
-/** Certificates of a system, as files: one for all processes, and the authority that it comes from. */
+/** Certificate files of a system: one certificate for all processes, and the CA that issued it. */
 export interface TlsPaths {
   readonly caFile: string;
   readonly certFile: string;
   readonly keyFile: string;
 }
 
-/** How to run nats-server. */
 export interface NatsOptions {
-  /** Where its configuration, its passwords and its log are kept; made when absent. */
+  /** The folder of configuration, passwords and log; created when absent. */
   readonly dataDir: string;
-  /** The port on 127.0.0.1; 0 takes a free one. */
+  /** The port on 127.0.0.1; 0 means any free port. */
   readonly port: number;
   /** Adds the user `test`, who may publish and subscribe to everything. */
   readonly withTestUser?: boolean;
-  /** The flag or variable that moves the port, for the message when it is taken. */
+  /** The flag or variable that sets the port, for the message when it is in use. */
   readonly portFlag?: string;
-  /** Speaks TLS alone, and demands certificates of the authority from its clients. */
+  /** Requires TLS and client certificates issued by the CA. */
   readonly tls?: TlsPaths | undefined;
-  /** Remembers the process across a crash of ours. */
+  /** Records the process, so that a start after a crash can end it. */
   readonly registry?: ProcessRegistry | undefined;
-  /** Where NATS_SERVER_BIN and PATH are looked up; our own environment by default. */
+  /** Where NATS_SERVER_BIN and PATH are read; `process.env` by default. */
   readonly environment?: NodeJS.ProcessEnv;
-  /** Told when nats-server has to be fetched first. */
+  /** Called before nats-server is downloaded. */
   readonly onFetch?: () => void;
 }
 
@@ -61,24 +59,24 @@ export interface Nats {
   readonly pid: number;
   readonly logFile: string;
   /**
-   * The address as one user, with the password in it: `nats://user:password@127.0.0.1:port`. The
-   * `nats` package does not read a user from a URL, whoever connects must take it out and pass it on.
+   * The address with user and password: `nats://user:password@127.0.0.1:port`. The `nats` package does not read the
+   * user from a URL; the caller must pass user and password as options.
    */
   url(user: NatsUser): string;
-  /** Sends a signal, without waiting. */
+  /** Sends a signal without waiting. */
   kill(signal: NodeJS.Signals): void;
-  /** Resolves when the server has ended, with how. */
+  /** Resolves when the server has ended, with its exit code or signal as text. */
   readonly ended: Promise<string>;
-  /** How it ended; `undefined` while it runs. */
+  /** The exit code or signal as text; `undefined` while the server runs. */
   hasEnded(): string | undefined;
-  /** Stops the server; the next one of the same data folder has the same passwords. */
+  /** Stops the server; the next one on the same data folder has the same passwords. */
   stop(): Promise<void>;
 }
 
 /**
  * Starts nats-server on 127.0.0.1 and returns when it accepts connections.
  *
- * @throws SystemError when there is none, when the port is taken or when it does not come up
+ * @throws SystemError when the program is missing, the port is in use, or the server does not start
  */
 export async function startNats(options: NatsOptions): Promise<Nats> {
   const dataDir = resolve(options.dataDir);
@@ -131,18 +129,18 @@ async function loadPasswords(file: string): Promise<Passwords> {
   return made as Passwords;
 }
 
-/** What one user may do. `allow_responses`: publish to the inbox of who has just asked, and nowhere else. */
-interface Rights {
+/** Permissions of one user. `allow_responses` permits publishing to the inbox of a request, and nowhere else. */
+interface Permissions {
   readonly publish: readonly string[];
   readonly subscribe: readonly string[];
   readonly allow_responses?: true;
 }
 
 /**
- * Auth tells of revocations, and acknowledges reports; the others listen, and each may report only under its own
- * name. So a service that was broken into can publish no revocation and speak for no other.
+ * Auth publishes revocations and acknowledges reports; the other services subscribe, and each may report only under
+ * its own name. A compromised service can therefore neither publish revocations nor report for another service.
  */
-function rightsOf(user: NatsUser): Rights {
+function permissionsOf(user: NatsUser): Permissions {
   if (user === 'test') return { publish: ['>'], subscribe: ['>'] };
   if (user === 'auth') {
     const subscribe = [REVOCATIONS, `${APPLIED}.*`, `${REPORTS}.*`, INBOX];
@@ -151,7 +149,7 @@ function rightsOf(user: NatsUser): Rights {
   return { publish: [`${APPLIED}.${user}`, `${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
 }
 
-/** nats-server reads JSON as well as its own notation. */
+/** nats-server reads JSON as well as its own format. */
 function configuration(settings: {
   port: number;
   users: readonly NatsUser[];
@@ -163,14 +161,14 @@ function configuration(settings: {
     {
       host: '127.0.0.1',
       port,
-      // A peer that froze is noticed within seconds.
+      // A client that hangs is disconnected within seconds.
       ping_interval: '1s',
       ping_max: 3,
       ...(tls === undefined
         ? {}
         : { tls: { cert_file: tls.certFile, key_file: tls.keyFile, ca_file: tls.caFile, verify: true } }),
       authorization: {
-        users: users.map((user) => ({ user, password: passwords[user], permissions: rightsOf(user) })),
+        users: users.map((user) => ({ user, password: passwords[user], permissions: permissionsOf(user) })),
       },
     },
     null,

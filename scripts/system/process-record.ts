@@ -1,16 +1,16 @@
-/** The data folder's record of running processes, by which a start finds what a crashed one left behind. */
+/** The record of running processes in a data folder: a start finds in it what a crashed start left running. */
 
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { endProcess, isRunning } from './process-identity.js';
 import type { ProcessRegistry } from './processes.js';
-import { endProcess, isRunning } from './processes.js';
-import type { EntrustedProcess } from './warden-client.js';
+import type { WatchedProcess } from './reaper-client.js';
 
 /**
- * Ends what an earlier start of the same folder left running: exactly those processes, told by number
- * and time of start, the last started first.
+ * Ends the processes that an earlier start of the same folder left running, the last started first. Processes are
+ * identified by number and start time.
  *
- * @returns how many there were
+ * @returns how many processes were ended
  */
 export async function endRecordedProcesses(file: string): Promise<number> {
   let ended = 0;
@@ -23,9 +23,9 @@ export async function endRecordedProcesses(file: string): Promise<number> {
   return ended;
 }
 
-/** Keeps the record. Every change is written whole before the next one. */
+/** Creates a registry that keeps the record. Each change is written completely before the next one. */
 export function recordProcesses(file: string): ProcessRegistry {
-  const running = new Map<number, EntrustedProcess>();
+  const running = new Map<number, WatchedProcess>();
   let written = Promise.resolve();
   const write = async (): Promise<void> => {
     const draft = `${file}.${randomUUID()}`;
@@ -48,10 +48,10 @@ export function recordProcesses(file: string): ProcessRegistry {
   };
 }
 
-/** A record that cannot be read was being written when the whole machine stopped, and all processes with it. */
-async function readRecord(file: string): Promise<EntrustedProcess[]> {
+/** A record is unreadable only when the whole machine stopped while it was written; then no process is left. */
+async function readRecord(file: string): Promise<WatchedProcess[]> {
   try {
-    return JSON.parse(await readFile(file, 'utf8')) as EntrustedProcess[];
+    return JSON.parse(await readFile(file, 'utf8')) as WatchedProcess[];
   } catch {
     return [];
   }

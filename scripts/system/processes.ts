@@ -1,84 +1,62 @@
-/** Child processes by identity: starting them, knowing them again later, and ending them and no others. */
+/** Child processes: starting them, reading the end of their logs, and ending them. */
 
 import type { ChildProcess } from 'node:child_process';
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
+import { mkdir, open, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import { type EndingStep, ORDINARY_ENDING, type ProcessIdentity, startTimeOf } from './process-identity.js';
+import { unwatchProcess, watchProcess } from './reaper-client.js';
 import { SystemError } from './system-error.js';
-import { entrust, release } from './warden-client.js';
 
-const POLL_MS = 20;
 const LOG_TAIL_BYTES = 4_000;
 const LOG_TAIL_LINES = 12;
-/** A log that has grown beyond this is set aside, in place of the one before it. */
+/** A larger log is renamed before the process starts, and replaces the one renamed before. */
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
 
-/** One process, told apart from every other that ever had or will have its number. */
-export interface ProcessIdentity {
-  readonly pid: number;
-  /** When it began, as the kernel counts; a number that is used again begins at another time. */
-  readonly startTime: string;
-}
-
-/** A signal, and how long the process has to end before the next one is sent. */
-export interface EndingStep {
-  readonly signal: NodeJS.Signals;
-  readonly graceMs: number;
-}
-
-/** What is sent to an ordinary process, in turn, until it has ended. */
-export const ORDINARY_ENDING: readonly EndingStep[] = [
-  { signal: 'SIGTERM', graceMs: 20_000 },
-  { signal: 'SIGKILL', graceMs: 10_000 },
-];
-
-/** Is told of every process as soon as it runs, and when it has ended. */
+/** Is notified of every process when it runs and when it has ended. */
 export interface ProcessRegistry {
   started(process: ProcessIdentity, ending: readonly EndingStep[]): Promise<void>;
   ended(process: ProcessIdentity): Promise<void>;
 }
 
-/** How to start a process. */
 export interface LaunchOptions {
-  /** What it is called in messages. */
+  /** The name of the process in messages. */
   readonly name: string;
   readonly command: string;
   readonly arguments: readonly string[];
   readonly cwd: string;
   readonly environment: NodeJS.ProcessEnv;
-  /** Where its output is appended; kept in a file so that it outlives both of us. */
+  /** The file that the output is appended to. A file outlives both processes; a pipe would not. */
   readonly logFile: string;
-  /** The user it runs as, when that is another one than ours. */
+  /** The user that the process runs as; this process's user when absent. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;
-  /** How it is ended, by us or, when we are gone, by the warden. */
+  /** The signals that end the process, sent by this process or, after its death, by the reaper. */
   readonly ending?: readonly EndingStep[];
   readonly registry?: ProcessRegistry | undefined;
 }
 
-/** A process that we started. */
 export interface LaunchedProcess extends ProcessIdentity {
   readonly name: string;
   readonly logFile: string;
-  /** Resolves when it has ended, with how it ended in words. */
+  /** Resolves when the process has ended, with its exit code or signal as text. */
   readonly ended: Promise<string>;
-  /** How it ended; `undefined` while it runs. */
+  /** The exit code or signal as text; `undefined` while the process runs. */
   hasEnded(): string | undefined;
-  /** Sends a signal, without waiting; nothing happens when it has ended. */
+  /** Sends a signal without waiting; does nothing when the process has ended. */
   kill(signal: NodeJS.Signals): void;
-  /** Ends it, step by step until it is gone. */
+  /** Sends the ending signals one after another until the process is gone. */
   stop(): Promise<void>;
-  /** The last lines that it wrote since it was started. */
+  /** The last lines that the process has written since it was started. */
   logTail(): Promise<string>;
 }
 
 /**
- * Starts a process in a group of its own, so that Ctrl-C in a terminal reaches us alone and we end
- * our parts in the right order.
+ * Starts a process in a process group of its own: Ctrl-C in a terminal then reaches only this process, which ends its
+ * children in the right order.
  *
- * @throws SystemError when it cannot be started at all
+ * @throws SystemError when the process cannot be started
  */
 export async function launch(options: LaunchOptions): Promise<LaunchedProcess> {
   const ending = options.ending ?? ORDINARY_ENDING;
@@ -95,11 +73,11 @@ export async function launch(options: LaunchOptions): Promise<LaunchedProcess> {
     ...(options.user ?? {}),
   });
   const identity = await identityOfChild(child, options.name).finally(() => log.close());
-  entrust({ ...identity, ending });
+  watchProcess({ ...identity, ending });
   let outcome: string | undefined;
   const ended = endOf(child).then(async (text) => {
     outcome = text;
-    release(identity);
+    unwatchProcess(identity);
     await options.registry?.ended(identity);
     return text;
   });
@@ -116,60 +94,12 @@ export async function launch(options: LaunchOptions): Promise<LaunchedProcess> {
   };
 }
 
-/** Our own identity. */
-export async function ownIdentity(): Promise<ProcessIdentity> {
-  const startTime = await startTimeOf(process.pid);
-  if (startTime === undefined) throw new SystemError('This process cannot find out when it was started.');
-  return { pid: process.pid, startTime };
-}
-
-/** Tells whether exactly this process still runs. */
-export async function isRunning(identity: ProcessIdentity): Promise<boolean> {
-  return (await startTimeOf(identity.pid)) === identity.startTime;
-}
-
-/** When a process began, or `undefined` when none has this number; a zombie counts as none. */
-export async function startTimeOf(pid: number): Promise<string | undefined> {
-  if (process.platform !== 'linux') return await startTimeFromPs(pid);
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  if (text === undefined) return undefined;
-  // The command's name stands in brackets and may hold blanks and brackets itself.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  const state = fields[0];
-  const ticksSinceBoot = fields[19];
-  if (state === 'Z' || state === 'X' || ticksSinceBoot === undefined) return undefined;
-  return `${await bootId()}/${ticksSinceBoot}`;
-}
-
-/**
- * Ends a process that is not our child, or not any more, and nobody else if it is gone already.
- *
- * @throws SystemError when it survives every step
- */
-export async function endProcess(
-  identity: ProcessIdentity,
-  ending: readonly EndingStep[] = ORDINARY_ENDING,
-): Promise<void> {
-  for (const step of ending) {
-    if (!(await isRunning(identity))) return;
-    sendSignal(identity.pid, step.signal);
-    // A frozen process would leave the signal lying.
-    sendSignal(identity.pid, 'SIGCONT');
-    const deadline = performance.now() + step.graceMs;
-    while (performance.now() < deadline) {
-      if (!(await isRunning(identity))) return;
-      await sleep(POLL_MS);
-    }
-  }
-  if (await isRunning(identity)) throw new SystemError(`Process ${identity.pid} could not be ended.`);
-}
-
 async function identityOfChild(child: ChildProcess, name: string): Promise<ProcessIdentity> {
   if (child.pid === undefined) {
     const [cause]: unknown[] = await once(child, 'error');
     throw new SystemError(`${name} could not be started: ${cause instanceof Error ? cause.message : cause}.`);
   }
-  // A child that ended at once is a zombie until Node has reaped it, and has no start time any more.
+  // A child that has already ended is a zombie or gone, and has no start time.
   return { pid: child.pid, startTime: (await startTimeOf(child.pid)) ?? 'ended' };
 }
 
@@ -185,7 +115,7 @@ async function endChild(
 ): Promise<void> {
   for (const step of ending) {
     if (!child.kill(step.signal)) break;
-    // A frozen process would leave the signal lying.
+    // A stopped process handles signals only after SIGCONT.
     child.kill('SIGCONT');
     const timer = new AbortController();
     const inTime = await Promise.race([
@@ -196,14 +126,6 @@ async function endChild(
     if (inTime) break;
   }
   await ended;
-}
-
-function sendSignal(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
 }
 
 async function sizeOf(file: string): Promise<number> {
@@ -223,20 +145,5 @@ async function tailOf(file: string, start: number): Promise<string> {
     return buffer.toString('utf8', 0, bytesRead).trimEnd().split('\n').slice(-LOG_TAIL_LINES).join('\n');
   } finally {
     await log.close();
-  }
-}
-
-/** Ticks are counted from boot, so the boot belongs to the identity. */
-async function bootId(): Promise<string> {
-  return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-}
-
-async function startTimeFromPs(pid: number): Promise<string | undefined> {
-  try {
-    const { stdout } = await promisify(execFile)('ps', ['-o', 'stat=,lstart=', '-p', String(pid)]);
-    const text = stdout.trim();
-    return text === '' || text.startsWith('Z') ? undefined : text.replace(/^\S+\s+/, '');
-  } catch {
-    return undefined;
   }
 }

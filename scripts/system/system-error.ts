@@ -1,8 +1,8 @@
-/** The error whose message is meant for the person at the terminal. */
+/** The error whose message is meant for the operator. */
 
-/** Something that the person who started us can put right; print its message, without a stack. */
+/** An error that the operator can correct; printed as its message, without a stack. */
 export class SystemError extends Error {
-  /** @param message - whole sentences that say what is wrong and what to do about it */
+  /** @param message - full sentences: what is wrong, and what to do about it */
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = 'SystemError';

@@ -1,14 +1,14 @@
-/** Which ports the system uses, and the flags that move them. */
+/** The ports of the system, and the flags that set them. */
 
 import { assertPortFree, findFreePort, isPortFree } from './ports.js';
 import { SystemError } from './system-error.js';
 
-/** Ops HTTP of a service is this much above its gRPC port. */
+/** A service's ops HTTP port is its gRPC port plus this. */
 const OPS_OFFSET = 1_000;
 const PORT_MAX = 65_535;
 const FREE_PAIR_ATTEMPTS_MAX = 50;
 
-/** The documented ports, the flag that moves each, and whether an ops port belongs to it. */
+/** The documented ports, the flag that sets each, and whether the part has an ops port. */
 const PARTS = {
   auth: { port: 50_051, flag: '--auth-port', what: 'auth', ops: true },
   inventory1: { port: 50_052, flag: '--inventory-port', what: 'inventory-1', ops: true },
@@ -18,16 +18,13 @@ const PARTS = {
   postgres: { port: 55_432, flag: '--postgres-port', what: 'PostgreSQL', ops: false },
 } as const;
 
-/** The name of a part that listens. */
 export type PortName = keyof typeof PARTS;
 
-/** Ports that were chosen by hand. */
+/** Ports that the operator chose. */
 export type PortFlags = Partial<Record<PortName, number>>;
 
-/** All ports of a system. */
 export type SystemPorts = Readonly<Record<PortName, number>> & { readonly opsOffset: number };
 
-/** The flag of every part, with its documented port. */
 export const PORT_FLAGS = Object.entries(PARTS).map(([name, { flag, port, what }]) => ({
   name: name as PortName,
   flag,
@@ -36,10 +33,10 @@ export const PORT_FLAGS = Object.entries(PARTS).map(([name, { flag, port, what }
 }));
 
 /**
- * Chooses the ports: the documented ones, or free ones, unless one is chosen by hand.
+ * Chooses the ports: those that the operator chose, else the documented or free ones.
  *
- * @param options - `without` names the parts that are not started, and need none
- * @throws SystemError when a port is taken or two parts want the same one, naming port and flag
+ * @param options.without - the parts that are not started and need no port
+ * @throws SystemError that names port and flag when a port is in use, invalid, or chosen twice
  */
 export async function choosePorts(
   mode: 'default' | 'free',
@@ -50,8 +47,8 @@ export async function choosePorts(
   const holders = new Map<number, string>();
   for (const { name, flag, what, port: documented } of PORT_FLAGS) {
     const { ops } = PARTS[name];
-    const byHand = overrides[name];
-    const port = byHand ?? (mode === 'default' ? documented : await findFree(ops, holders));
+    const chosenPort = overrides[name];
+    const port = chosenPort ?? (mode === 'default' ? documented : await findFree(ops, holders));
     chosen[name] = port;
     if (without.includes(name)) continue;
     const needed = ops ? [port, port + OPS_OFFSET] : [port];

@@ -1,23 +1,23 @@
-/** The ordinary user as whom PostgreSQL runs when we are root, because it refuses to run as root. */
+/** The ordinary user that PostgreSQL runs as when this process is root; it refuses to run as root. */
 
 import { execFile } from 'node:child_process';
 import { readFile, stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { SystemError } from './system-error.js';
 
-/** Holds what that user must reach when it cannot reach our own folders; root alone writes to it. */
+/** Holds what that user needs when it cannot enter the project or data folder; only root can write to it. */
 export const ROOT_STATE_FOLDER = '/var/lib/portcullis';
 
-/** Preferred first; `nobody` exists everywhere. */
+/** In order of preference; `nobody` exists everywhere. */
 const CANDIDATES = ['postgres', '_postgres', 'nobody'];
 
-/** A user of the machine, as `spawn` takes it. */
+/** A user of the machine, as an option of `spawn`. */
 export interface SystemUser {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** The user to run PostgreSQL as; `undefined` means ourselves, because we are not root. */
+/** The user to run PostgreSQL as; `undefined` when this process is not root and runs it itself. */
 export async function postgresUser(): Promise<SystemUser | undefined> {
   if (process.getuid?.() !== 0) return undefined;
   const lines = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'));
@@ -31,14 +31,14 @@ export async function postgresUser(): Promise<SystemUser | undefined> {
   );
 }
 
-/** The user who owns a folder, as whom its content must be used; `undefined` when that is ourselves. */
+/** The owner of a folder, who must use its content; `undefined` when that is this process's user. */
 export async function ownerOf(folder: string): Promise<SystemUser | undefined> {
   if (process.getuid?.() !== 0) return undefined;
   const { uid, gid } = await stat(folder);
   return uid === 0 ? undefined : { uid, gid };
 }
 
-/** Tells whether a user can enter a folder; tried out, since access lists and mounts have a say too. */
+/** Returns true when a user can enter a folder. It is tried, because access lists and mounts matter too. */
 export async function canUserEnter(folder: string, user: SystemUser | undefined): Promise<boolean> {
   try {
     await promisify(execFile)('/bin/sh', ['-c', 'cd "$1"', 'sh', folder], { ...user, cwd: '/' });

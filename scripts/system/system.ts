@@ -1,25 +1,25 @@
-/** The whole system as processes: started in order, recovered after a crash, and stopped without a trace. */
+/** The whole system as processes: starts them in order, ends what a crashed start left, and stops everything. */
 
 import { mkdir, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
-import { type DemoAccounts, makeDemo } from './demo.js';
+import { createDemoData, type DemoAccounts } from './demo.js';
 import { lockFolder } from './folder-lock.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { NODE_ARGUMENTS } from './node-arguments.js';
-import { createProc, type Part, type Proc } from './parts.js';
+import { createServiceProcess, type Part, type ServiceProcess } from './parts.js';
 import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
-import type { ProcessRegistry } from './processes.js';
+import type { LaunchOptions, ProcessRegistry } from './processes.js';
 import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
 import { SystemError } from './system-error.js';
 import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const SERVICES = ['auth', 'inventory', 'payment'] as const;
-/** What of our own environment the services see, when it is set. */
+/** Variables that services inherit from this process. */
 const INHERITED_VARIABLES = [
   'PATH',
   'HOME',
@@ -30,8 +30,8 @@ const INHERITED_VARIABLES = [
   'NODE_V8_COVERAGE',
 ];
 
-/** Variables with our prefix that a start hands on to the services they are for. */
-export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
+/** Variables with the prefix PORTCULLIS_ that a start forwards, and the services that read them. */
+export const FORWARDED_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
   PORTCULLIS_LOG_LEVEL: SERVICES,
   PORTCULLIS_DRAIN_SECONDS: SERVICES,
   PORTCULLIS_ACCESS_TOKEN_SECONDS: ['auth'],
@@ -48,49 +48,48 @@ export const HANDED_ON_VARIABLES: Readonly<Record<string, readonly Service[]>> =
 
 type Service = (typeof SERVICES)[number];
 
-/** What is going on while the system comes up or goes down. */
+/** A step of the start. */
 export interface Progress {
-  /** The part it is about, such as `PostgreSQL` or `auth`. */
+  /** The part that it is about, such as `PostgreSQL` or `auth`. */
   readonly part: string;
   readonly state: 'starting' | 'ready' | 'note';
-  /** More, in a few words; empty when there is nothing to add. */
+  /** An address or a short remark; may be empty. */
   readonly detail: string;
-  /** Milliseconds since the part was begun. */
+  /** Milliseconds since the start of the part began. */
   readonly elapsedMs: number;
 }
 
-/** How to start the system. */
 export interface SystemOptions {
-  /** Secrets, data and logs; made when absent. */
+  /** The folder of secrets, data and logs; created when absent. */
   readonly dataDir: string;
   /** The documented ports, or free ones. */
   readonly ports: 'default' | 'free';
-  /** Single ports that differ from the documented ones. */
+  /** Ports chosen one by one. */
   readonly portOverrides?: PortFlags;
   readonly onProgress?: (progress: Progress) => void;
-  /** How long an instance may trust its list; the services' default when absent. */
+  /** How long an instance may rely on its revocation list; the default of auth when absent. */
   readonly leaseMs?: number;
-  /** Data of a test: nothing is synced to the disk. */
+  /** For tests: nothing is synced to the disk. */
   readonly ephemeral?: boolean;
-  /** Gives nats-server the user `test`, who may do anything. */
+  /** Gives nats-server the user `test`, who may publish and subscribe to everything. */
   readonly withTestUser?: boolean;
-  /** Leaves the stock and the accounts empty. */
+  /** Creates no items and no accounts. */
   readonly withoutDemo?: boolean;
-  /** Has everything but the database speak TLS, demand certificates of each other, and bind tokens to them. */
+  /** Everything but the database uses mutual TLS, and tokens are bound to client certificates. */
   readonly tls?: TlsPaths;
-  /** Puts something of one's own between a service and what it depends on. */
+  /** Routes the connections of services through links that the caller controls. */
   readonly linkOf?: LinkOf;
-  /** Prepares a second process of auth, on this port; it is started by whoever wants it. */
+  /** Prepares a second process of auth on this port; the caller starts it. */
   readonly authReplicaPort?: number;
-  /** Another program that does what payment does, with variables of its own beside those of payment. */
+  /** A program that runs in the place of payment, with variables of its own. */
   readonly paymentProgram?: { readonly script: string; readonly environment: NodeJS.ProcessEnv };
-  /** Where DATABASE_URL, NATS_URL and what is handed on are read; nothing by default. */
+  /** Where DATABASE_URL, NATS_URL and the forwarded variables are read; none of them by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Aborts the start; what was started is stopped. */
   readonly signal?: AbortSignal;
 }
 
-/** Returns the address to use instead, or the one that was given. */
+/** Returns the address that a process connects to: the given one, or one that leads there. */
 export type LinkOf = (link: {
   /** The process that connects, such as `inventory-1`. */
   readonly from: string;
@@ -100,51 +99,51 @@ export type LinkOf = (link: {
 
 /** A running system. */
 export interface System {
-  readonly auth: Proc;
-  /** A second process of auth on the same database, not started yet, if one was asked for. */
-  readonly authReplica: Proc | undefined;
-  readonly inventory: readonly [Proc, Proc];
-  readonly payment: Proc;
-  /** `undefined` when NATS_URL names a server that is not ours. */
+  readonly auth: ServiceProcess;
+  /** A second process of auth on the same database, not started; `undefined` unless requested. */
+  readonly authReplica: ServiceProcess | undefined;
+  readonly inventory: readonly [ServiceProcess, ServiceProcess];
+  readonly payment: ServiceProcess;
+  /** `undefined` when NATS_URL names another server. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
-  /** The databases of stock and money, for whoever may do anything in them. */
+  /** The databases of inventory and payment, as roles with all privileges. */
   readonly databases: DatabaseUrls;
-  /** `undefined` when DATABASE_URL names a server that is not ours. */
+  /** `undefined` when DATABASE_URL names another server. */
   readonly postgres: (Part & { readonly clusterDir: string; url(database: string): string }) | undefined;
   readonly users: Readonly<Record<UserName, DemoUser>>;
   readonly accounts: DemoAccounts | undefined;
   readonly issuer: string;
-  /** How the services are reached: plaintext, or with the certificates that were given. */
+  /** The channel credentials for calls to the services: plaintext, or the given certificates. */
   readonly credentials: ChannelCredentials;
   readonly dataDir: string;
   readonly secrets: Secrets;
-  /** Stops everything that was started, in order, and gives the data folder back. */
+  /** Stops everything that was started, in reverse order, and releases the data folder. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts PostgreSQL and nats-server, unless they are given, then auth, two instances of inventory,
- * and payment, and returns when all of them are ready.
+ * Starts PostgreSQL and nats-server, unless they are given, then auth, two instances of inventory, and payment.
+ * Returns when all of them are ready.
  *
- * Processes that a crashed start of the same data folder left behind are ended first. When anything
- * fails, everything that was started is stopped before the promise is rejected.
+ * Processes that a crashed start of the same data folder left running are ended first. When a step fails, everything
+ * that was started is stopped before the promise is rejected.
  *
- * @throws SystemError with sentences for the person who started it
+ * @throws SystemError whose message the operator can act on
  */
 export async function startSystem(options: SystemOptions): Promise<System> {
   await mkdir(options.dataDir, { recursive: true, mode: 0o711 });
   const dataDir = await realpath(options.dataDir);
-  const undo: (() => Promise<void>)[] = [];
+  const stopSteps: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
     const failures: unknown[] = [];
-    // One that fails to stop is no reason to leave the others running.
-    for (const step of undo.splice(0).reverse()) await step().catch((error) => failures.push(error));
+    // When one part fails to stop, the others are stopped all the same.
+    for (const step of stopSteps.splice(0).reverse()) await step().catch((error) => failures.push(error));
     if (failures.length > 0) throw failures[0];
   };
   try {
     const lock = await lockFolder(dataDir, 'The data');
-    undo.push(() => lock.release());
-    return await startParts({ options, dataDir, undo, stop });
+    stopSteps.push(() => lock.release());
+    return await startParts({ options, dataDir, stopSteps, stop });
   } catch (error) {
     await stop();
     throw error;
@@ -155,62 +154,44 @@ export async function startSystem(options: SystemOptions): Promise<System> {
 interface Starting {
   readonly options: SystemOptions;
   readonly dataDir: string;
-  /** What to do when stopping, the last first. */
-  readonly undo: (() => Promise<void>)[];
+  /** What stopping does, in reverse order. */
+  readonly stopSteps: (() => Promise<void>)[];
   readonly stop: () => Promise<void>;
+}
+
+/** What the processes of a system are started with. */
+interface Preparation {
+  readonly ports: SystemPorts;
+  readonly secrets: Secrets;
+  readonly registry: ProcessRegistry;
 }
 
 async function startParts(starting: Starting): Promise<System> {
   const { options, dataDir } = starting;
-  const environment = options.environment ?? {};
-  const record = join(dataDir, 'processes.json');
-  const left = await endRecordedProcesses(record);
-  if (left > 0) note(options, `ended ${left} processes that an earlier start had left running`);
-  const registry = recordProcesses(record);
-  const given = { database: environment['DATABASE_URL'], nats: environment['NATS_URL'] };
+  const registry = await recoverProcesses(starting);
   const ports = await choosePorts(options.ports, options.portOverrides ?? {}, {
-    without: [...(given.database ? ['postgres' as const] : []), ...(given.nats ? ['nats' as const] : [])],
+    without: givenParts(options),
   });
   const secrets = await loadSecrets(dataDir, { certificateBound: options.tls !== undefined });
   options.signal?.throwIfAborted();
-  const servers = await Promise.allSettled([
-    given.database
-      ? useDatabase(given.database, secrets)
-      : ownPostgres(starting, { ports, registry, secrets }),
-    given.nats ? { url: () => given.nats ?? '', part: undefined } : ownNats(starting, ports, registry),
-  ]);
-  const [database, broker] = servers.map((outcome) => {
-    if (outcome.status === 'rejected') throw outcome.reason;
-    return outcome.value;
-  }) as [DatabaseServer, Broker];
+  const preparation: Preparation = { ports, secrets, registry };
+  const servers = await startServers(starting, preparation);
   options.signal?.throwIfAborted();
   const databases = {
-    inventory: database.url(databaseOf('inventory')),
-    payment: database.url(databaseOf('payment')),
+    inventory: servers.database.url(databaseOf('inventory')),
+    payment: servers.database.url(databaseOf('payment')),
   };
   await recordDatabases(dataDir, databases);
-  const services = createServices({ options, dataDir, ports, registry, secrets, database, broker });
+  const services = createServices({ options, dataDir, ...preparation, ...servers });
   await startServices(starting, services);
   const channels = await channelCredentials(options.tls);
   const accounts = options.withoutDemo
     ? undefined
-    : await timed(options, 'demo', 'items and accounts', () =>
-        makeDemo({
-          addresses: {
-            auth: services.auth.address,
-            inventory: services.inventory[0].address,
-            payment: services.payment.address,
-          },
-          credentials: channels,
-          users: secrets.users,
-          file: join(dataDir, 'demo.json'),
-          databases: given.database ? new URL(given.database).host : 'own',
-        }),
-      );
+    : await createDemo(starting, { services, channels, secrets });
   return {
     ...services,
-    nats: broker.part,
-    postgres: database.part,
+    nats: servers.broker.part,
+    postgres: servers.database.part,
     databases,
     users: secrets.users,
     accounts,
@@ -222,6 +203,45 @@ async function startParts(starting: Starting): Promise<System> {
   };
 }
 
+/** Ends what a crashed start left running, and records the processes of this one. */
+async function recoverProcesses({ options, dataDir }: Starting): Promise<ProcessRegistry> {
+  const record = join(dataDir, 'processes.json');
+  const ended = await endRecordedProcesses(record);
+  if (ended > 0) note(options, `ended ${ended} processes that an earlier start had left running`);
+  return recordProcesses(record);
+}
+
+/** The parts that the environment names, which are not started here. */
+function givenParts({ environment = {} }: SystemOptions): ('postgres' | 'nats')[] {
+  const given: ('postgres' | 'nats')[] = [];
+  if (environment['DATABASE_URL']) given.push('postgres');
+  if (environment['NATS_URL']) given.push('nats');
+  return given;
+}
+
+async function createDemo(
+  { options, dataDir }: Starting,
+  demo: { services: Services; channels: ChannelCredentials; secrets: Secrets },
+): Promise<DemoAccounts> {
+  const { services, channels, secrets } = demo;
+  const given = options.environment?.['DATABASE_URL'];
+  return await timed(options, 'demo', 'items and accounts', () =>
+    createDemoData({
+      addresses: {
+        auth: services.auth.address,
+        inventory: services.inventory[0].address,
+        payment: services.payment.address,
+      },
+      credentials: channels,
+      users: secrets.users,
+      file: join(dataDir, 'demo.json'),
+      databases: given ? new URL(given).host : 'own',
+    }),
+  );
+}
+
+// --- database and broker
+
 interface DatabaseServer {
   url(database: string): string;
   readonly part: System['postgres'];
@@ -232,26 +252,44 @@ interface Broker {
   readonly part: System['nats'];
 }
 
-/** The database of one service. */
+interface Servers {
+  readonly database: DatabaseServer;
+  readonly broker: Broker;
+}
+
+/** Starts database and broker at the same time, or uses those that the environment names. */
+async function startServers(starting: Starting, preparation: Preparation): Promise<Servers> {
+  const { DATABASE_URL: databaseUrl, NATS_URL: natsUrl } = starting.options.environment ?? {};
+  const [database, broker] = await Promise.allSettled([
+    databaseUrl ? useDatabase(databaseUrl, preparation.secrets) : ownPostgres(starting, preparation),
+    natsUrl ? { url: () => natsUrl, part: undefined } : ownNats(starting, preparation),
+  ]);
+  // Both have settled, so a server that came up is stopped when the other one failed.
+  if (database.status === 'rejected') throw database.reason;
+  if (broker.status === 'rejected') throw broker.reason;
+  return { database: database.value, broker: broker.value };
+}
+
+/** The name of a service's database. */
 function databaseOf(service: Service): string {
   return `portcullis_${service}`;
 }
 
-/** The role with which payment works, which can change nothing that is written in its books. */
+/** The role that payment runs as; it can append to the ledger, not change it. */
 const PAYMENT_ROLE = 'portcullis_payment';
 
 async function useDatabase(given: string, secrets: Secrets): Promise<DatabaseServer> {
   if (!URL.canParse(given)) throw new SystemError('DATABASE_URL is not a URL.');
-  for (const service of SERVICES) {
-    await ensureDatabase(given, databaseOf(service)).catch((cause: unknown) => {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      throw new SystemError(`The server that DATABASE_URL names cannot be used: ${reason}.`, { cause });
-    });
-  }
-  await ensureRole(given, PAYMENT_ROLE, secrets.paymentDatabasePassword).catch((cause: unknown) => {
+  const failure = (what: string) => (cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new SystemError(`The server that DATABASE_URL names lets no role be made: ${reason}.`, { cause });
-  });
+    throw new SystemError(`The server that DATABASE_URL names ${what}: ${reason}.`, { cause });
+  };
+  for (const service of SERVICES) {
+    await ensureDatabase(given, databaseOf(service)).catch(failure('cannot be used'));
+  }
+  await ensureRole(given, PAYMENT_ROLE, secrets.paymentDatabasePassword).catch(
+    failure('does not let a role be created'),
+  );
   const url = (database: string): string => {
     const changed = new URL(given);
     changed.pathname = `/${database}`;
@@ -261,8 +299,8 @@ async function useDatabase(given: string, secrets: Secrets): Promise<DatabaseSer
 }
 
 async function ownPostgres(
-  { options, dataDir, undo }: Starting,
-  { ports, registry, secrets }: { ports: SystemPorts; registry: ProcessRegistry; secrets: Secrets },
+  { options, dataDir, stopSteps }: Starting,
+  { ports, registry, secrets }: Preparation,
 ): Promise<DatabaseServer> {
   const start = (): Promise<Postgres> =>
     startPostgres({
@@ -274,7 +312,7 @@ async function ownPostgres(
     });
   return await timed(options, 'PostgreSQL', `127.0.0.1:${ports.postgres}`, async () => {
     let server = await start();
-    undo.push(() => server.stop());
+    stopSteps.push(() => server.stop());
     for (const service of SERVICES) await server.ensureDatabase(databaseOf(service));
     await server.ensureRole(PAYMENT_ROLE, secrets.paymentDatabasePassword);
     const part = partOf(
@@ -290,9 +328,8 @@ async function ownPostgres(
 }
 
 async function ownNats(
-  { options, dataDir, undo }: Starting,
-  ports: SystemPorts,
-  registry: ProcessRegistry,
+  { options, dataDir, stopSteps }: Starting,
+  { ports, registry }: Preparation,
 ): Promise<Broker> {
   const start = (): Promise<Nats> =>
     startNats({
@@ -303,11 +340,11 @@ async function ownNats(
       tls: options.tls,
       registry,
       environment: { ...process.env, ...options.environment },
-      onFetch: () => note(options, 'nats-server is not installed; it is fetched once, which takes a while'),
+      onFetch: () => note(options, 'nats-server is not installed; downloading it once, which takes a while'),
     });
   return await timed(options, 'nats-server', `127.0.0.1:${ports.nats}`, async () => {
     let server = await start();
-    undo.push(() => server.stop());
+    stopSteps.push(() => server.stop());
     const part = partOf(
       'nats-server',
       () => server,
@@ -340,103 +377,160 @@ function partOf(name: string, current: () => Postgres | Nats, start: () => Promi
   };
 }
 
+// --- services
+
 interface Services {
-  readonly auth: Proc;
-  readonly authReplica: Proc | undefined;
-  readonly inventory: readonly [Proc, Proc];
-  readonly payment: Proc;
+  readonly auth: ServiceProcess;
+  readonly authReplica: ServiceProcess | undefined;
+  readonly inventory: readonly [ServiceProcess, ServiceProcess];
+  readonly payment: ServiceProcess;
 }
 
-function createServices(all: {
-  options: SystemOptions;
-  dataDir: string;
-  ports: SystemPorts;
-  registry: ProcessRegistry;
-  secrets: Secrets;
-  database: DatabaseServer;
-  broker: Broker;
-}): Services {
-  const { options, dataDir, ports, registry, secrets, database, broker } = all;
-  const linkOf: LinkOf = options.linkOf ?? (({ address }) => address);
-  // A server that was given may have several addresses; links lead to our own, which has one.
-  const brokerOf = (name: string, service: Service): string =>
-    options.linkOf === undefined
-      ? broker.url(service)
-      : linked(broker.url(service), (host) => linkOf({ from: name, to: 'nats-server', address: host }));
-  const create = (
-    name: string,
-    service: Service,
-    port: number,
-    own: NodeJS.ProcessEnv,
-    script = join('services', service, 'main.ts'),
-  ): Proc => {
-    const address = `127.0.0.1:${port}`;
-    const opsAddress = `127.0.0.1:${port + ports.opsOffset}`;
-    const environment = {
-      ...handedOn(options, service),
-      DATABASE_URL: database.url(databaseOf(service)),
-      NATS_URL: brokerOf(name, service),
-      PORTCULLIS_LISTEN: address,
-      PORTCULLIS_OPS_LISTEN: opsAddress,
-      PORTCULLIS_ISSUER: issuerOf(ports, options.tls),
-      PORTCULLIS_REFLECTION: 'on',
-      ...(options.tls === undefined ? {} : tlsVariables(options.tls)),
-      ...own,
-    };
-    return createProc({
-      address,
-      opsAddress,
-      caFile: options.tls?.caFile,
-      launch: {
-        name,
-        command: process.execPath,
-        arguments: [...NODE_ARGUMENTS, script],
-        cwd: PROJECT_FOLDER,
-        environment,
-        logFile: join(dataDir, 'logs', `${name}.log`),
-        registry,
-      },
-    });
-  };
-  const client = (name: 'inventory' | 'payment', from: string = name): NodeJS.ProcessEnv => ({
-    PORTCULLIS_AUTH_ADDRESS: linkOf({ from, to: 'auth', address: `127.0.0.1:${ports.auth}` }),
-    ...(options.tls === undefined ? {} : { PORTCULLIS_AUTH_CA: options.tls.caFile }),
-    PORTCULLIS_CLIENT_ID: name,
-    PORTCULLIS_CLIENT_KEY_FILE: secrets.clientKeyFiles[name],
-  });
-  const lease = options.leaseMs === undefined ? {} : { PORTCULLIS_LEASE_MS: String(options.leaseMs) };
+/** What the services' processes and variables follow from. */
+interface ServiceSettings extends Preparation, Servers {
+  readonly options: SystemOptions;
+  readonly dataDir: string;
+}
+
+function createServices(settings: ServiceSettings): Services {
+  const { options, ports } = settings;
   const inventory = [
-    create('inventory-1', 'inventory', ports.inventory1, client('inventory', 'inventory-1')),
-    create('inventory-2', 'inventory', ports.inventory2, client('inventory', 'inventory-2')),
+    createInventory(settings, 'inventory-1', ports.inventory1),
+    createInventory(settings, 'inventory-2', ports.inventory2),
   ] as const;
-  const auth = {
-    ...lease,
-    PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
-    PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
-    ...(options.tls === undefined ? {} : { PORTCULLIS_LOGIN_BINDING: 'optional' }),
-  };
-  const payment = {
-    ...client('payment'),
-    DATABASE_URL: asRole(database.url(databaseOf('payment')), PAYMENT_ROLE, secrets.paymentDatabasePassword),
-    PORTCULLIS_MIGRATION_DATABASE_URL: database.url(databaseOf('payment')),
-    PORTCULLIS_INVENTORY_ADDRESS: inventory.map(({ address }) => address).join(','),
-    ...(options.tls === undefined ? {} : { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
-    ...options.paymentProgram?.environment,
-  };
   const { authReplicaPort } = options;
   return {
     inventory,
-    auth: create('auth', 'auth', ports.auth, auth),
+    auth: createAuth(settings, 'auth', ports.auth),
     authReplica:
-      authReplicaPort === undefined ? undefined : create('auth-replica', 'auth', authReplicaPort, auth),
-    payment: create('payment', 'payment', ports.payment, payment, options.paymentProgram?.script),
+      authReplicaPort === undefined ? undefined : createAuth(settings, 'auth-replica', authReplicaPort),
+    payment: createPayment(
+      settings,
+      inventory.map(({ address }) => address),
+    ),
   };
 }
 
-async function startServices({ options, undo }: Starting, services: Services): Promise<void> {
+function createAuth(settings: ServiceSettings, name: string, port: number): ServiceProcess {
+  const { options, secrets } = settings;
+  const variables = {
+    ...(options.leaseMs !== undefined && { PORTCULLIS_LEASE_MS: String(options.leaseMs) }),
+    PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: secrets.keyEncryptionKeyFile,
+    PORTCULLIS_BOOTSTRAP_FILE: secrets.bootstrapFile,
+    ...(options.tls !== undefined && { PORTCULLIS_LOGIN_BINDING: 'optional' }),
+  };
+  return createService(settings, { name, service: 'auth', port, variables });
+}
+
+function createInventory(settings: ServiceSettings, name: string, port: number): ServiceProcess {
+  const variables = clientVariables(settings, 'inventory', name);
+  return createService(settings, { name, service: 'inventory', port, variables });
+}
+
+function createPayment(settings: ServiceSettings, inventoryAddresses: readonly string[]): ServiceProcess {
+  const { options, ports, secrets, database } = settings;
+  const url = database.url(databaseOf('payment'));
+  const variables = {
+    ...clientVariables(settings, 'payment', 'payment'),
+    DATABASE_URL: asRole(url, PAYMENT_ROLE, secrets.paymentDatabasePassword),
+    PORTCULLIS_MIGRATION_DATABASE_URL: url,
+    PORTCULLIS_INVENTORY_ADDRESS: inventoryAddresses.join(','),
+    ...(options.tls !== undefined && { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
+    ...options.paymentProgram?.environment,
+  };
+  const script = options.paymentProgram?.script;
+  return createService(settings, {
+    name: 'payment',
+    service: 'payment',
+    port: ports.payment,
+    variables,
+    script,
+  });
+}
+
+/** The variables of a service that is a client of auth. */
+function clientVariables(
+  { options, ports, secrets }: ServiceSettings,
+  client: 'inventory' | 'payment',
+  from: string,
+): NodeJS.ProcessEnv {
+  const address = `127.0.0.1:${ports.auth}`;
+  return {
+    PORTCULLIS_AUTH_ADDRESS: options.linkOf?.({ from, to: 'auth', address }) ?? address,
+    ...(options.tls !== undefined && { PORTCULLIS_AUTH_CA: options.tls.caFile }),
+    PORTCULLIS_CLIENT_ID: client,
+    PORTCULLIS_CLIENT_KEY_FILE: secrets.clientKeyFiles[client],
+  };
+}
+
+function createService(
+  settings: ServiceSettings,
+  process: {
+    readonly name: string;
+    readonly service: Service;
+    readonly port: number;
+    readonly variables: NodeJS.ProcessEnv;
+    readonly script?: string | undefined;
+  },
+): ServiceProcess {
+  const { options, ports } = settings;
+  const address = `127.0.0.1:${process.port}`;
+  const opsAddress = `127.0.0.1:${process.port + ports.opsOffset}`;
+  const environment = {
+    ...commonVariables(settings, process),
+    PORTCULLIS_LISTEN: address,
+    PORTCULLIS_OPS_LISTEN: opsAddress,
+    ...process.variables,
+  };
+  const launch = launchOptions(settings, process, environment);
+  return createServiceProcess({ address, opsAddress, caFile: options.tls?.caFile, launch });
+}
+
+/** The variables that every service has. */
+function commonVariables(
+  { options, ports, database, broker }: ServiceSettings,
+  { name, service }: { readonly name: string; readonly service: Service },
+): NodeJS.ProcessEnv {
+  const { linkOf } = options;
+  // A broker that was given may have several addresses; links lead to our own, which has one.
+  const natsUrl =
+    linkOf === undefined
+      ? broker.url(service)
+      : withHost(broker.url(service), (address) => linkOf({ from: name, to: 'nats-server', address }));
+  return {
+    ...forwardedVariables(options, service),
+    DATABASE_URL: database.url(databaseOf(service)),
+    NATS_URL: natsUrl,
+    PORTCULLIS_ISSUER: issuerOf(ports, options.tls),
+    PORTCULLIS_REFLECTION: 'on',
+    ...(options.tls !== undefined && tlsVariables(options.tls)),
+  };
+}
+
+function launchOptions(
+  { dataDir, registry }: ServiceSettings,
+  {
+    name,
+    service,
+    script,
+  }: { readonly name: string; readonly service: Service; readonly script?: string | undefined },
+  environment: NodeJS.ProcessEnv,
+): LaunchOptions {
+  return {
+    name,
+    command: process.execPath,
+    arguments: [...NODE_ARGUMENTS, script ?? join('services', service, 'main.ts')],
+    cwd: PROJECT_FOLDER,
+    environment,
+    logFile: join(dataDir, 'logs', `${name}.log`),
+    registry,
+  };
+}
+
+async function startServices({ options, stopSteps }: Starting, services: Services): Promise<void> {
   const all = [services.auth, ...services.inventory, services.payment];
-  // Whoever asks another stops before the one that is asked.
-  undo.push(
+  // A client stops before the service that it calls.
+  stopSteps.push(
     () => services.auth.stop(),
     async () => await services.authReplica?.stop(),
     async () => void (await Promise.all(services.inventory.map((instance) => instance.stop()))),
@@ -446,14 +540,14 @@ async function startServices({ options, undo }: Starting, services: Services): P
   const signal =
     options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
   const outcomes = await Promise.allSettled(
-    all.map(async (proc) => {
+    all.map(async (service) => {
       try {
-        await timed(options, proc.name, proc.address, async () => {
-          await proc.launch();
-          await proc.ready({ signal });
+        await timed(options, service.name, service.address, async () => {
+          await service.launch();
+          await service.ready({ signal });
         });
       } catch (error) {
-        // One that cannot start is reason enough not to wait for the others; it is also what is reported.
+        // The first failure ends the wait for the others, and is the one that is reported.
         if (!failed.signal.aborted) failed.abort(error);
         throw error;
       }
@@ -464,22 +558,22 @@ async function startServices({ options, undo }: Starting, services: Services): P
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
-function handedOn({ environment = {} }: SystemOptions, service: Service): NodeJS.ProcessEnv {
+function forwardedVariables({ environment = {} }: SystemOptions, service: Service): NodeJS.ProcessEnv {
   const inherited = INHERITED_VARIABLES.map((name) => [name, process.env[name]] as const);
-  const ours = Object.entries(HANDED_ON_VARIABLES)
+  const forwarded = Object.entries(FORWARDED_VARIABLES)
     .filter(([, services]) => services.includes(service))
     .map(([name]) => [name, environment[name]] as const);
-  return Object.fromEntries([...inherited, ...ours].filter(([, value]) => value !== undefined));
+  return Object.fromEntries([...inherited, ...forwarded].filter(([, value]) => value !== undefined));
 }
 
-/** The same URL with another host and port in it. */
-function linked(text: string, linkOf: (host: string) => string): string {
+/** The URL with another host and port. */
+function withHost(text: string, change: (host: string) => string): string {
   const url = new URL(text);
-  url.host = linkOf(url.host);
+  url.host = change(url.host);
   return url.href;
 }
 
-/** The same database for another role. */
+/** The URL with another role. */
 function asRole(text: string, role: string, password: string): string {
   const url = new URL(text);
   url.username = role;
@@ -487,7 +581,7 @@ function asRole(text: string, role: string, password: string): string {
   return url.href;
 }
 
-/** The address at which auth publishes its keys over HTTP. */
+/** The issuer: the HTTP address at which auth publishes its keys. */
 function issuerOf(ports: SystemPorts, tls: TlsPaths | undefined): string {
   return `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${ports.auth + ports.opsOffset}`;
 }

@@ -1,27 +1,27 @@
-/** Temporary folders that go away with us, even when we are killed. */
+/** Temporary folders that disappear with this process, even when it is killed. */
 
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { entrustFolder, releaseFolder } from './warden-client.js';
+import { unwatchFolder, watchFolder } from './reaper-client.js';
 
-/** A folder that is there until it is removed, or until our process has ended. */
+/** Exists until it is removed, or until this process has ended. */
 export interface TemporaryFolder {
   readonly path: string;
-  /** Removes it with all that it holds. */
+  /** Removes the folder and its contents. */
   remove(): Promise<void>;
 }
 
-/** Makes a temporary folder; others may pass through it, as PostgreSQL's user must, but not list it. */
+/** Creates a temporary folder. Other users can traverse it, which PostgreSQL's user must, but not list it. */
 export async function makeTemporaryFolder(): Promise<TemporaryFolder> {
   const path = await mkdtemp(join(tmpdir(), 'portcullis-'));
-  entrustFolder(path);
+  watchFolder(path);
   await chmod(path, 0o711);
   return {
     path,
     async remove() {
       await rm(path, { recursive: true, force: true });
-      releaseFolder(path);
+      unwatchFolder(path);
     },
   };
 }

@@ -31,13 +31,14 @@ import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-confi
 import { LIST_LENGTH_MAX } from '../common/validation/text-checks.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
-import { OWN_AUDIENCE, ROLES } from './accounts/roles.js';
+import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault, clientSecretFault, parseClientKey } from './clients/clients.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
+import type { AnomalyRule } from './records/security-events.js';
+import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
-import type { AnomalyRule } from './security/events.js';
 import type { Endpoint, ReviewSettings } from './security/review.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
@@ -45,7 +46,7 @@ import {
   type ThrottleLimits,
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
-import { LOGIN_BINDINGS, type LoginBinding } from './sessions/sessions.js';
+import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens/tokens.js';
 
 /** The shortest lease that can be kept up, in milliseconds. */

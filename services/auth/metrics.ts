@@ -1,11 +1,13 @@
 /** What auth counts of itself, beside what every guarded service does: events, refreshes, anomalies, keys, lag. */
 
 import type { Clock } from '@portcullis/guard/clock';
-import type { KeyPurpose } from './keys/keys.js';
+import type { KeyPurpose } from './records/keys.js';
+import type { AnomalyRule } from './records/security-events.js';
+import { ANOMALY_RULES } from './records/security-events.js';
 import type { InstanceRecord } from './revocation/instances.js';
 import type { EventCounts } from './security/event-log.js';
-import { ANOMALY_RULES, type AnomalyRule, SECURITY_EVENT_TYPES } from './security/events.js';
-import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/sessions.js';
+import { SECURITY_EVENT_TYPES } from './security/events.js';
+import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
 /** One number, in the form in which it is registered. */
 export interface AuthMetric {

@@ -5,7 +5,7 @@ import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
-import type { LogBatch } from './revocation/log.js';
+import type { LogBatch } from './records/revocations.js';
 import { createRevocationRows } from './revocation/store.js';
 import type { EventObserver } from './security/event-log.js';
 import { createSecurityEventRows, createSecurityStreamRows } from './security/store.js';

@@ -1,14 +1,13 @@
 /** The handle of one database transaction of auth: what every domain file may do inside it, and after it. */
 
-import type { UserRows } from './accounts/users.js';
-import type { ClientRows } from './clients/clients.js';
-import type { KeyRows } from './keys/keys.js';
-import type { RevocationRows } from './revocation/revocations.js';
-import type { SecurityStreamRows } from './security/event-log.js';
-import type { SecurityEventRows } from './security/events.js';
-import type { LoginNetworkRows } from './security/throttle.js';
-import type { SessionRows } from './sessions/sessions.js';
-import type { TokenRows } from './tokens/tokens.js';
+import type { ClientRows } from './records/clients.js';
+import type { KeyRows } from './records/keys.js';
+import type { LoginNetworkRows } from './records/login-networks.js';
+import type { RevocationRows } from './records/revocations.js';
+import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
+import type { SessionRows } from './records/sessions.js';
+import type { TokenRows } from './records/tokens.js';
+import type { UserRows } from './records/users.js';
 
 /**
  * One transaction, read committed. Rows are locked in one order everywhere, so that no two

@@ -10,7 +10,8 @@ import { protoMetadata as paymentMetadata } from '../../proto/gen/payment/v1/pay
 import type { Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 import { Caller } from '../../proto/gen/portcullis/access/v1/access.js';
 import { protoMetadata as revocationMetadata } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { audienceOfScope, ROLES, scopesOfRoles } from '../../services/auth/accounts/roles.js';
+import { audienceOfScope, scopesOfRoles } from '../../services/auth/accounts/roles.js';
+import { ROLES } from '../../services/auth/records/users.js';
 import type { DeclaredRule } from '../support/descriptor-image.js';
 import { ownMethods, ownServices, pathOf, ruleOf } from '../support/descriptor-image.js';
 

@@ -37,7 +37,7 @@ describe('npm run invariants', function () {
   it('finds the running system by its data folder, and says of every invariant that it holds', async () => {
     const { dataDir } = await sharedSystem();
     const { code, output } = await run({ PORTCULLIS_DATA_DIR: dataDir });
-    expect(output).to.contain('All of them hold.').and.not.contain('✗');
+    expect(output).to.contain('All invariants hold.').and.not.contain('✗');
     expect(output.match(/✓ (inventory|payment|both) /g)).to.have.length.above(14);
     expect(code).to.equal(0);
   });

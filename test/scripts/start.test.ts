@@ -15,7 +15,7 @@ import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_s
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import { isPortFree } from '../../scripts/system/ports.js';
-import { startTimeOf } from '../../scripts/system/processes.js';
+import { startTimeOf } from '../../scripts/system/process-identity.js';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';

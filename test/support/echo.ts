@@ -1,8 +1,10 @@
 /** A guarded server with one method of each kind, and rules to try; over real sockets. */
 
 import {
+  type CallOptions,
   type ChannelCredentials,
   Client,
+  type ClientReadableStream,
   credentials,
   Metadata,
   Server,
@@ -23,8 +25,15 @@ import {
 import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 import { AUDIENCE, ISSUER, type TestIssuer } from './issuer.js';
 
+/** Bytes as they are: the serialization of calls that need no generated code. */
+export const identity = (bytes: Buffer): Buffer => bytes;
+
+export const HELLO = Buffer.from('hello');
+
+const CALL_TIMEOUT_MS = 10_000;
+const STREAM_TIMEOUT_MS = 30_000;
+
 function method(name: string, requestStream = false, responseStream = false) {
-  const identity = (bytes: Buffer): Buffer => bytes;
   return {
     path: `/test.v1.EchoService/${name}`,
     requestStream,
@@ -202,6 +211,40 @@ export async function startEcho(
       await guard.close();
     },
   };
+}
+
+/** One call of a method of the echo service. */
+export interface EchoCallOptions extends CallOptions {
+  /** Default `Unary` or `ServerStream`. */
+  readonly method?: string;
+  readonly request?: Buffer;
+}
+
+/** Calls a unary method of an echo server. */
+export function callEcho(
+  client: Client,
+  metadata: Metadata = new Metadata(),
+  { method: name = 'Unary', request = HELLO, ...options }: EchoCallOptions = {},
+): Promise<Buffer> {
+  const bounded = { deadline: Date.now() + CALL_TIMEOUT_MS, ...options };
+  return new Promise((resolve, reject) => {
+    const path = `/test.v1.EchoService/${name}`;
+    client.makeUnaryRequest(path, identity, identity, request, metadata, bounded, (error, response) => {
+      if (error === null) resolve(response ?? Buffer.alloc(0));
+      else reject(error);
+    });
+  });
+}
+
+/** Calls a method of an echo server that streams its answers. */
+export function openEchoStream(
+  client: Client,
+  metadata: Metadata = new Metadata(),
+  { method: name = 'ServerStream', request = HELLO, ...options }: EchoCallOptions = {},
+): ClientReadableStream<Buffer> {
+  const bounded = { deadline: Date.now() + STREAM_TIMEOUT_MS, ...options };
+  const path = `/test.v1.EchoService/${name}`;
+  return client.makeServerStreamRequest(path, identity, identity, request, metadata, bounded);
 }
 
 /** Metadata with a token. */

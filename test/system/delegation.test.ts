@@ -10,7 +10,7 @@ import { decodeJwt } from 'jose';
 import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import { endOf, outcomeOf } from '../support/outcomes.js';
 import {
   clientsOf,
@@ -69,7 +69,7 @@ describe('acting for a user, in processes', function () {
 
   const watch = async (token: string): Promise<Promise<string>[]> => {
     const streams = clients.inventory.map((client) =>
-      client.watchStock({ skus: [SKU], resumeToken: '' }, credentialsOf({ token })),
+      client.watchStock({ skus: [SKU], resumeToken: '' }, tokenMetadata({ token })),
     );
     await Promise.all(streams.map((stream) => once(stream, 'data')));
     return streams.map(endOf);

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { ask } from '../../scripts/system/calls.js';
-import type { Proc } from '../../scripts/system/parts.js';
+import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { isPortFree } from '../../scripts/system/ports.js';
 import type { System } from '../../scripts/system/system.js';
 import { startSystem } from '../../scripts/system/system.js';
@@ -203,7 +203,7 @@ describe('a start that cannot succeed', function () {
       PORTCULLIS_DATADIR: folder.path,
     });
     expect(code).to.equal(1);
-    expect(output).to.match(/PORTCULLIS_DATADIR: there is no such variable/);
+    expect(output).to.match(/PORTCULLIS_DATADIR: not a variable of npm start/);
   });
 
   it('ends every part when one of them cannot start, and shows what that one said', async () => {
@@ -239,7 +239,7 @@ describe('a start that cannot succeed', function () {
   });
 });
 
-async function unreadyTextOf(proc: Proc): Promise<string> {
+async function unreadyTextOf(proc: ServiceProcess): Promise<string> {
   const deadline = performance.now() + PATIENCE_MS;
   for (;;) {
     const answer = await proc.readiness();

@@ -7,7 +7,7 @@ import pg from 'pg';
 import { ReservationState } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import type { System } from '../../scripts/system/system.js';
 import { endOf, outcomeOf } from '../support/outcomes.js';
 import type { SystemClients } from '../support/system.js';
@@ -104,12 +104,12 @@ describe('the main job', () => {
     const olga = (await clients.logIn('olga')).accessToken;
     const bob = (await clients.logIn('bob')).accessToken;
     const streams = clients.inventory.map((client) =>
-      client.watchStock({ skus: [SKU], resumeToken: '' }, credentialsOf({ token })),
+      client.watchStock({ skus: [SKU], resumeToken: '' }, tokenMetadata({ token })),
     );
     await Promise.all(streams.map((stream) => once(stream, 'data')));
     const bobs = clients.inventory[0].watchStock(
       { skus: [SKU], resumeToken: '' },
-      credentialsOf({ token: bob }),
+      tokenMetadata({ token: bob }),
     );
     await once(bobs, 'data');
     const ends = streams.map(endOf);

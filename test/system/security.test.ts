@@ -15,7 +15,7 @@ import {
   type WatchSecurityEventsResponse,
 } from '../../proto/gen/auth/v1/security_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
-import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import { outcomeOf } from '../support/outcomes.js';
 import { clientsOf, type SystemClients, startTestSystem, type TestSystem } from '../support/system.js';
 
@@ -109,7 +109,7 @@ describe('the security of a system', function () {
           },
           resumeToken,
         },
-        credentialsOf({ token: olga }),
+        tokenMetadata({ token: olga }),
       );
     const next = (stream: ReturnType<typeof watch>): Promise<WatchSecurityEventsResponse> =>
       new Promise((resolve, reject) => {

@@ -12,7 +12,7 @@ import { decodeJwt } from 'jose';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import type { Proc } from '../../scripts/system/parts.js';
+import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { type Authority, createAuthority, type Identity } from '../support/certificates.js';
 import { outcomeOf } from '../support/outcomes.js';
@@ -141,7 +141,7 @@ describe('the system over TLS', () => {
     await put(await authority.issue());
     for (const proc of all) proc.kill('SIGHUP');
     const deadline = performance.now() + CHANGE_TIMEOUT_MS;
-    const isNew = async (proc: Proc): Promise<boolean> => !before.has(await serialOf(proc));
+    const isNew = async (proc: ServiceProcess): Promise<boolean> => !before.has(await serialOf(proc));
     while (!(await Promise.all(all.map(isNew))).every(Boolean)) {
       if (performance.now() > deadline) throw new Error('the old certificate is still in use');
       await sleep(20);
@@ -164,7 +164,7 @@ async function thumbprintOf({ certFile }: Identity): Promise<string> {
 }
 
 /** The number of the certificate that the ops port shows. */
-function serialOf(proc: Proc): Promise<string> {
+function serialOf(proc: ServiceProcess): Promise<string> {
   const [host, port] = proc.opsAddress.split(':');
   return new Promise((resolve, reject) => {
     // Whose it is does not matter here, but which.

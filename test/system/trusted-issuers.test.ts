@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { createServiceTokenSource } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { ask, credentialsOf } from '../../scripts/system/calls.js';
+import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import { ForeignIssuer } from '../support/foreign-issuer.js';
 import { endOf, outcomeOf } from '../support/outcomes.js';
 import {
@@ -78,7 +78,7 @@ describe('a second issuer, in processes', function () {
   };
   const watch = async (token: string): Promise<Promise<string>[]> => {
     const streams = clients.inventory.map((client) =>
-      client.watchStock({ skus: [SKU], resumeToken: '' }, credentialsOf({ token })),
+      client.watchStock({ skus: [SKU], resumeToken: '' }, tokenMetadata({ token })),
     );
     await Promise.all(streams.map((stream) => once(stream, 'data')));
     return streams.map(endOf);

@@ -4,15 +4,16 @@ import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { isUuid, parseRequestId } from '../../common/validation/text-checks.js';
 import { AuthError } from '../errors.js';
+import type { Receipt } from '../records/revocations.js';
+import type { User } from '../records/users.js';
 import { userRevocation } from '../revocation/log.js';
-import type { Receipt } from '../revocation/revocations.js';
 import { changeAndRevoke, receiptOf } from '../revocation/revoking-change.js';
 import { networkOf, type Throttle } from '../security/throttle.js';
 import type { LoginFailures } from '../sessions/login-failures.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { type Passwords, passwordFault } from './passwords.js';
 import { audiencesOfScopes, scopesOfRoles } from './roles.js';
-import { parseRoles, type User } from './users.js';
+import { parseRoles } from './users.js';
 
 /** An administrator's request about one user. */
 export interface AccountRequest {

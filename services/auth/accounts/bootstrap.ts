@@ -1,9 +1,9 @@
 /** The users and clients that must exist from the start: created when absent, never changed. */
 
 import { randomUUID } from 'node:crypto';
+import type { Role } from '../records/users.js';
 import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
-import type { Role } from './roles.js';
 import { skeletonOf } from './usernames.js';
 
 /** What must exist from the start; the text of secrets is in here. */

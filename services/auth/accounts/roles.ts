@@ -1,10 +1,7 @@
 /** What each role may do: the scopes it gives, and the services these reach. */
 
-/** The roles there are. */
-export const ROLES = ['customer', 'operator', 'security', 'admin'] as const;
-
-/** What a user is. */
-export type Role = (typeof ROLES)[number];
+import type { Role } from '../records/users.js';
+import { ROLES } from '../records/users.js';
 
 /** The audience of this service; every user may reach it. */
 export const OWN_AUDIENCE = 'auth';

@@ -2,8 +2,7 @@
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import type { Role } from './roles.js';
-import type { User, UserCredentials, UserRows } from './users.js';
+import type { Role, User, UserCredentials, UserRows } from '../records/users.js';
 
 interface UserRow {
   readonly user_id: string;

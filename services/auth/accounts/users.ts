@@ -4,82 +4,14 @@ import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
 import { isUuid, LIST_LENGTH_MAX, parseRequestId } from '../../common/validation/text-checks.js';
 import { AuthError } from '../errors.js';
+import type { PageRequest } from '../records/page.js';
+import type { Role, User } from '../records/users.js';
+import { ROLES } from '../records/users.js';
 import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
 import { passwordFault } from './passwords.js';
-import type { Role } from './roles.js';
-import { isRole, ROLES } from './roles.js';
+import { isRole } from './roles.js';
 import { parseUsername, skeletonOf, USERNAME_RULE } from './usernames.js';
-
-/** A user, as administrators see it. */
-export interface User {
-  readonly userId: string;
-  readonly username: string;
-  readonly roles: readonly Role[];
-  readonly createTime: Date;
-  /** May not log in. */
-  readonly disabled: boolean;
-}
-
-/** What a login compares with. */
-export interface UserCredentials {
-  readonly userId: string;
-  readonly username: string;
-  readonly passwordHash: string;
-  readonly passwordVersion: bigint;
-  readonly generation: bigint;
-}
-
-/** What a user's authority rests on; read under a lock when tokens are minted. */
-export interface UserState {
-  readonly userId: string;
-  readonly generation: bigint;
-  readonly passwordVersion: bigint;
-  readonly roles: readonly Role[];
-  readonly disabled: boolean;
-}
-
-/** A page of a list, asked for. */
-export interface PageRequest {
-  readonly pageSize: number;
-  readonly pageToken: string;
-}
-
-/** The user's rows, inside a transaction. */
-export interface UserRows {
-  /** Creates the user; undefined when the name is taken, or one that looks like it. */
-  insert(user: {
-    userId: string;
-    username: string;
-    nameSkeleton: string;
-    passwordHash: string;
-    roles: readonly Role[];
-  }): Promise<User | undefined>;
-  find(userId: string): Promise<User | undefined>;
-  list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
-  /** Whether somebody has the name. */
-  hasName(username: string): Promise<boolean>;
-  /** What a login with this name compares with; takes no lock. */
-  credentialsOf(username: string): Promise<UserCredentials | undefined>;
-  /** What the user's present password is compared with; takes no lock. */
-  credentialsOfId(userId: string): Promise<UserCredentials | undefined>;
-  /** The user's present state; the row stays share-locked until the end of the transaction. */
-  lockShared(userId: string): Promise<UserState | undefined>;
-  /** Raises the generation by one and answers the new one; undefined when there is no such user. */
-  raiseGeneration(userId: string): Promise<bigint | undefined>;
-  /**
-   * Sets the password and raises the generation, if both versions are still the given ones and the user is not
-   * disabled; answers the new generation, else undefined.
-   */
-  changePassword(
-    from: Pick<UserCredentials, 'userId' | 'passwordVersion' | 'generation'>,
-    passwordHash: string,
-  ): Promise<bigint | undefined>;
-  /** Gives the user these roles and no others. The user's row is locked. */
-  setRoles(userId: string, roles: readonly Role[]): Promise<void>;
-  /** Disables or enables; false when there is no such user. Locks the user's row. */
-  setDisabled(userId: string, disabled: boolean): Promise<boolean>;
-}
 
 /** What administrators do with users. */
 export interface Users {

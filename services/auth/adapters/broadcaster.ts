@@ -11,7 +11,7 @@ import type { ConnectionOptions, NatsConnection } from 'nats';
 import { connect, Events } from 'nats';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys/keys.js';
-import type { LogBatch } from '../revocation/log.js';
+import type { LogBatch } from '../records/revocations.js';
 import { entryMessageOf } from './revocation-messages.js';
 
 /** Most entries in one message, which stays far below the broker's usual limit of 1 MiB. */

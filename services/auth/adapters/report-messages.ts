@@ -4,13 +4,9 @@ import type {
   RefusedCalls as RefusedMessage,
   Report as ReportMessage,
 } from '../../../proto/gen/portcullis/security/v1/report.js';
+import type { ReportedCaller, ServiceReport } from '../records/service-reports.js';
 import { plainText } from '../security/events.js';
-import {
-  REPORT_CLOCK_DIFFERENCE_SECONDS_MAX,
-  REPORT_ROWS_MAX,
-  type ReportedCaller,
-  type ServiceReport,
-} from '../security/service-reports.js';
+import { REPORT_CLOCK_DIFFERENCE_SECONDS_MAX, REPORT_ROWS_MAX } from '../security/service-reports.js';
 import { networkOfAddress } from '../security/throttle.js';
 
 /**

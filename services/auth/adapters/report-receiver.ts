@@ -11,8 +11,9 @@ import {
 import { compactVerify } from 'jose';
 import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { type Client, parseClientKey } from '../clients/clients.js';
-import type { ServiceReport } from '../security/service-reports.js';
+import { parseClientKey } from '../clients/clients.js';
+import type { Client } from '../records/clients.js';
+import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';
 
 /** The longest report that is looked at, in bytes. */

@@ -8,7 +8,8 @@ import type {
   SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EntryKind as EntryKindMessage } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import type { EntryKind, LogBatch, LogEntry, PullPart, SyncAnswer, SyncQuestion } from '../revocation/log.js';
+import type { EntryKind, LogBatch, LogEntry } from '../records/revocations.js';
+import type { PullPart, SyncAnswer, SyncQuestion } from '../revocation/log.js';
 
 /** An entry of the log, as it is sent. */
 export function entryMessageOf(entry: LogEntry): Entry {

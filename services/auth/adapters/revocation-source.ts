@@ -1,7 +1,7 @@
 /** Where questions about the revocation log are answered, as messages: for auth's own list and for the handlers. */
 
 import type { RevocationSource } from '@portcullis/guard';
-import type { LogBatch } from '../revocation/log.js';
+import type { LogBatch } from '../records/revocations.js';
 import type { Revocations } from '../revocation/revocations.js';
 import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
 

@@ -1,7 +1,8 @@
 /** The guard's own strict reading of access tokens, with keys that come from the database. */
 
 import { KeyRing, parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
-import { ACCESS_TOKEN_TYPE, type PublishedKeys } from '../keys/keys.js';
+import { ACCESS_TOKEN_TYPE } from '../keys/keys.js';
+import type { PublishedKeys } from '../records/keys.js';
 import type { VerifyToken } from '../tokens/tokens.js';
 
 /**

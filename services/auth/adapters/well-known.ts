@@ -3,7 +3,8 @@
 import { createHash } from 'node:crypto';
 import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/host/ops.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
-import type { PublicKeys, PublishedKey } from '../keys/keys.js';
+import type { PublicKeys } from '../keys/keys.js';
+import type { PublishedKey } from '../records/keys.js';
 
 /**
  * For how long others may keep the keys, in seconds: a small part of the time for which a key is published before it

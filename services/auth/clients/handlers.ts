@@ -8,7 +8,8 @@ import {
   type CreateClientRequest,
   type RegisteredClient,
 } from '../../../proto/gen/auth/v1/client_service.js';
-import type { Client, Clients, NewCredential } from './clients.js';
+import type { Client } from '../records/clients.js';
+import type { Clients, NewCredential } from './clients.js';
 
 /** Makes the handlers of ClientService. */
 export function createClientHandlers({ clients }: { readonly clients: Clients }): ClientServiceServer {

@@ -2,7 +2,8 @@
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import { ASSERTIONS_PER_CLIENT_MAX, type Client, type ClientRows } from './clients.js';
+import type { Client, ClientRows } from '../records/clients.js';
+import { ASSERTIONS_PER_CLIENT_MAX } from '../records/clients.js';
 
 interface ClientRow {
   readonly client_id: string;

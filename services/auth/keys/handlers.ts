@@ -7,8 +7,8 @@ import {
   KeyPurpose as PurposeMessage,
   KeyState as StateMessage,
 } from '../../../proto/gen/auth/v1/key_service.js';
-import type { KeyLife, KeyRecord } from './key-life.js';
-import type { KeyPurpose } from './keys.js';
+import type { KeyPurpose, KeyRecord } from '../records/keys.js';
+import type { KeyLife } from './key-life.js';
 
 /** Makes the handlers of KeyService. */
 export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): KeyServiceServer {

@@ -4,10 +4,11 @@ import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { parseRequestId } from '../../common/validation/text-checks.js';
 import { AuthError } from '../errors.js';
+import type { KeyPage, KeyPurpose, KeyRecord, RotationOutlook } from '../records/keys.js';
 import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from '../revocation/log.js';
 import { takeBackKey } from '../revocation/revocations.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
-import type { KeyPurpose, KeyState, Keys } from './keys.js';
+import type { Keys } from './keys.js';
 
 /** For how long the next key is published before it signs by schedule, in seconds: others keep copies of the keys. */
 export const NEXT_PUBLISHED_SECONDS_MIN = 1800;
@@ -23,54 +24,6 @@ export const TOO_MANY_KEYS_RETRY_MS = 60_000;
 
 const PURPOSES: readonly KeyPurpose[] = ['token', 'broadcast'];
 const DAY_MS = 86_400_000;
-
-/** A key and what it did when, without any secret. */
-export interface KeyRecord {
-  readonly kid: string;
-  readonly algorithm: string;
-  readonly purpose: KeyPurpose;
-  readonly state: KeyState;
-  readonly createTime: Date;
-  /** From when on everybody who reads the keys is told of it. */
-  readonly publishTime: Date | undefined;
-  readonly signTime: Date | undefined;
-  readonly stopTime: Date | undefined;
-  readonly retireTime: Date | undefined;
-}
-
-/** A page of keys, newest first. */
-export interface KeyPage {
-  readonly keys: readonly KeyRecord[];
-  readonly nextPageToken: string;
-}
-
-/** What decides whether the next key may sign. All times are the database's. */
-export interface RotationOutlook {
-  readonly now: Date;
-  readonly signing: { readonly kid: string; readonly signTime: Date } | undefined;
-  /** Without a time while it is not known that its publication has committed. */
-  readonly next: { readonly kid: string; readonly publishTime: Date | undefined } | undefined;
-  /** How many keys of the purpose are published. */
-  readonly live: number;
-  /** The longest lease that an answer given now grants. */
-  readonly leaseMs: number;
-  /** When the leases of a greater length, granted before it was lowered, are over. */
-  readonly olderLeasesEndBy: Date;
-}
-
-/** What the life of keys needs of their rows, inside a transaction. */
-export interface KeyLifeRows {
-  /** Notes that every key whose row has been committed is published by now. */
-  markPublished(): Promise<void>;
-  outlook(purpose: KeyPurpose): Promise<RotationOutlook>;
-  /** Lets the key that signs only verify from now on; whoever mints waits until the end of the transaction. */
-  stopSigning(purpose: KeyPurpose): Promise<void>;
-  /** Retires the keys that have signed nothing for so many seconds, and answers which. */
-  retireStopped(afterSeconds: number): Promise<string[]>;
-  record(kid: string): Promise<KeyRecord | undefined>;
-  /** Keys of every epoch, newest first. */
-  list(request: { readonly pageSize: number; readonly pageToken: string }): Promise<KeyPage>;
-}
 
 /** The next key that has begun to sign. */
 export interface Rotation {

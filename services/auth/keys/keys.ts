@@ -5,10 +5,10 @@ import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
 import { AuthError } from '../errors.js';
+import type { KeyPurpose, KeyRow, KeyRows, KeyState, PublishedKey, PublishedKeys } from '../records/keys.js';
 import { createNextRead } from '../revocation/next-read.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createSign, type Sign } from './compact-signature.js';
-import type { KeyLifeRows } from './key-life.js';
 
 /** The algorithms that may sign access tokens. */
 export const SIGNING_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;
@@ -33,63 +33,6 @@ export const BROADCAST_KEY_FRESH_MS = 1000;
 
 /** When to ask again while no key has been made yet, in milliseconds. */
 export const NO_KEY_RETRY_MS = 500;
-
-/** What a key signs. One purpose's keys are never taken for the other's. */
-export type KeyPurpose = 'token' | 'broadcast';
-
-/**
- * A key's life: `next` is published and does not sign yet, `signing` signs, `verify-only` still
- * verifies what it signed, `retired` does nothing any more.
- */
-export type KeyState = 'next' | 'signing' | 'verify-only' | 'retired';
-
-/** A public key as it is published. */
-export interface PublishedKey {
-  readonly kid: string;
-  readonly algorithm: string;
-  /** The public key as JWK text. */
-  readonly jwk: string;
-}
-
-/** Every key that verifies something now, as one reading of the database. */
-export interface PublishedKeys {
-  /** Keys of access tokens; `version` is the hash of their content. */
-  readonly keySet: { readonly version: Buffer; readonly keys: readonly PublishedKey[] };
-  /** Keys of broadcasts. */
-  readonly broadcastKeys: readonly PublishedKey[];
-}
-
-/** A key that is not retired, as the database has it. */
-export interface KeyRow extends PublishedKey {
-  readonly purpose: KeyPurpose;
-  readonly state: KeyState;
-  /** Nonce, tag and ciphertext of AES-256-GCM over the PKCS #8 text. */
-  readonly sealedPrivateKey: Buffer;
-}
-
-/** The keys' rows, inside a transaction. Only keys of the log's current epoch are seen. */
-export interface KeyRows extends KeyLifeRows {
-  /** The current epoch of the revocation log, to which all these keys belong. */
-  epoch(): Promise<Buffer>;
-  /** Waits until no other replica makes keys; held until the end of the transaction. */
-  lockMaking(): Promise<void>;
-  /** Every key that is not retired. */
-  live(): Promise<KeyRow[]>;
-  insert(key: KeyRow): Promise<void>;
-  /**
-   * Takes a key out of publication for good, erases its private half, and answers what it was before; undefined
-   * when there is no such key. Whoever mints waits until the end of the transaction.
-   */
-  retire(kid: string): Promise<{ readonly purpose: KeyPurpose; readonly state: KeyState } | undefined>;
-  /** Retires every key and erases the private halves; whoever mints waits until the end of the transaction. */
-  retireAll(): Promise<void>;
-  /** Lets the purpose's next key sign, if there is one. */
-  promoteNext(purpose: KeyPurpose): Promise<void>;
-  /** The key that signs; its row stays share-locked until the end of the transaction. */
-  lockSigning(purpose: KeyPurpose): Promise<KeyRow | undefined>;
-  /** Whether this key still verifies; its row stays share-locked until the end of the transaction. */
-  lockLive(kid: string): Promise<boolean>;
-}
 
 /** The published keys, for whoever asks from outside. */
 export interface PublicKeys {

@@ -2,15 +2,16 @@
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import type { KeyRecord, RotationOutlook } from './key-life.js';
-import {
-  type KeyPurpose,
-  type KeyRow,
-  type KeyRows,
-  type KeyState,
-  type PublishedKeys,
-  publish,
-} from './keys.js';
+import type {
+  KeyPurpose,
+  KeyRecord,
+  KeyRow,
+  KeyRows,
+  KeyState,
+  PublishedKeys,
+  RotationOutlook,
+} from '../records/keys.js';
+import { publish } from './keys.js';
 
 interface SigningKeyRow {
   readonly kid: string;

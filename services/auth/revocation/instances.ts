@@ -1,8 +1,9 @@
 /** The instances that follow the log: what each has said of itself, here or at another replica of auth. */
 
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
-import type { PageRequest } from '../accounts/users.js';
-import type { LogEntry, SyncAnswer, SyncQuestion } from './log.js';
+import type { PageRequest } from '../records/page.js';
+import type { LogEntry } from '../records/revocations.js';
+import type { SyncAnswer, SyncQuestion } from './log.js';
 import { createId, enforcementBoundMs } from './log.js';
 import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 

@@ -2,29 +2,25 @@
 
 import type { Clock, Timers } from '@portcullis/guard/clock';
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
-import type { UserRows } from '../accounts/users.js';
-import type { ClientRows } from '../clients/clients.js';
 import { AuthError } from '../errors.js';
-import { type KeyRows, type PublishedKeys, retireKey } from '../keys/keys.js';
-import type { NewSecurityEvent, SecurityEventRows, Subject } from '../security/events.js';
-import type { SessionRows } from '../sessions/sessions.js';
-import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
+import { retireKey } from '../keys/keys.js';
+import type { ClientRows } from '../records/clients.js';
+import type { KeyRows, PublishedKeys } from '../records/keys.js';
 import type {
-  Appended,
   EpochStanding,
-  ForeignTarget,
   LiveSet,
   LogEntry,
-  LogReading,
   LogState,
   LostEpoch,
-  NewEntry,
-  OpenedLog,
-  PullPart,
+  Receipt,
   Revocation,
-  SyncAnswer,
-  SyncQuestion,
-} from './log.js';
+  RevocationRows,
+} from '../records/revocations.js';
+import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
+import type { SessionRows } from '../records/sessions.js';
+import type { UserRows } from '../records/users.js';
+import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
+import type { ForeignTarget, LogReading, PullPart, SyncAnswer, SyncQuestion } from './log.js';
 import {
   answerOf,
   bytesOfUuid,
@@ -60,24 +56,6 @@ export const PULLS_MAX = 64;
 
 /** Longest name of a client or key, and longest issuer or identifier of another issuer, in characters. */
 export const NAME_CHARACTERS_MAX = 255;
-
-/** The revocation log, inside a transaction. */
-export interface RevocationRows {
-  /**
-   * Writes entries at the end of the log, and sees to it that they are broadcast after the commit. It locks the
-   * end of the log until the transaction ends, so it comes last, after all other rows have been locked.
-   *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
-   */
-  append(entries: readonly NewEntry[]): Promise<Appended>;
-  /**
-   * Begins a new log in the place of this one. It locks the end of the log until the transaction ends, so it
-   * comes after all other rows have been locked.
-   *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
-   */
-  openEpoch(why: { readonly reason: string; readonly actor: string }): Promise<OpenedLog>;
-}
 
 /** Reads the log in one snapshot. */
 export interface LogReader {
@@ -121,13 +99,6 @@ export type Target =
   | { readonly kind: 'client'; readonly clientId: string }
   | { readonly kind: 'key'; readonly keyId: string }
   | { readonly kind: 'foreign'; readonly foreign: ForeignTarget };
-
-/** What is known of a revocation once it is in the log. */
-export interface Receipt {
-  readonly sequence: bigint;
-  /** From this moment of database time on no instance admits what was revoked. */
-  readonly enforcedEverywhereBy: Date;
-}
 
 /** What is known of a revocation once it has been waited for. */
 export interface RevokeReceipt extends Receipt {

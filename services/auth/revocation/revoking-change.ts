@@ -1,9 +1,9 @@
 /** An administrator's change that kills tokens: carried out once, with its revocation in the same transaction. */
 
 import type { Clock } from '@portcullis/guard/clock';
+import type { Appended, NewEntry, Receipt } from '../records/revocations.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../transaction.js';
-import { type Appended, enforcedEverywhereBy, type NewEntry } from './log.js';
-import type { Receipt } from './revocations.js';
+import { enforcedEverywhereBy } from './log.js';
 
 /** What a change has done in its transaction, and what it takes back. */
 export interface RevokingChange<T> {

@@ -1,7 +1,7 @@
 /** The revocation log in PostgreSQL. */
 
 import type { Database, Sql } from '../../common/database/database.js';
-import type { PublishedKeys } from '../keys/keys.js';
+import type { PublishedKeys } from '../records/keys.js';
 import type {
   Appended,
   EntryKind,
@@ -15,9 +15,10 @@ import type {
   NewEntry,
   OpenedLog,
   PackedIds,
-} from './log.js';
+  RevocationRows,
+} from '../records/revocations.js';
 import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
-import { LOST_EPOCHS_MAX, type LogReader, type RevocationRows, type RevocationStore } from './revocations.js';
+import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './revocations.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;

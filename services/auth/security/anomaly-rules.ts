@@ -4,8 +4,8 @@
  */
 
 import { LRUCache } from 'lru-cache';
-import type { AnomalyDetails, AnomalyRule, SecurityEvent, Subject } from './events.js';
-import type { AdmittedCalls, RefusedCalls, ServiceReport } from './service-reports.js';
+import type { AnomalyDetails, AnomalyRule, SecurityEvent, Subject } from '../records/security-events.js';
+import type { AdmittedCalls, RefusedCalls, ServiceReport } from '../records/service-reports.js';
 
 /** When a rule speaks. */
 export interface Threshold {

@@ -4,10 +4,15 @@ import { randomUUID } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
-import type { PageRequest } from '../accounts/users.js';
 import { AuthError } from '../errors.js';
-import type { NewSecurityEvent, SecurityEvent, SecurityEventType } from './events.js';
-import type { ServiceReport } from './service-reports.js';
+import type { PageRequest } from '../records/page.js';
+import type {
+  NewSecurityEvent,
+  SecurityEvent,
+  SecurityEventType,
+  StreamPart,
+} from '../records/security-events.js';
+import type { ServiceReport } from '../records/service-reports.js';
 
 /** Most events that wait to be recorded outside of a transaction; more are lost, and counted. */
 export const EVENTS_WAITING_MAX = 1000;
@@ -52,31 +57,6 @@ export interface EventFilter {
 export interface PlacedEvent {
   readonly position: bigint;
   readonly event: SecurityEvent;
-}
-
-/** One thing of the order: an event, or a report from which the rules learn. */
-export type StreamItem = { readonly position: bigint; readonly time: Date } & (
-  | { readonly event: SecurityEvent }
-  | { readonly report: ServiceReport }
-);
-
-/** A part of the order, and the position up to which nothing was left out; undefined when it reaches the end. */
-export interface StreamPart {
-  readonly items: readonly StreamItem[];
-  readonly upTo: bigint | undefined;
-}
-
-/** The order of events, inside a transaction. */
-export interface SecurityStreamRows {
-  /**
-   * Locks the end of the order until the transaction ends, and gives positions to what has none; undefined when
-   * another transaction holds it and `wait` is not set.
-   */
-  place(wait: boolean): Promise<{ readonly position: bigint; readonly judged: bigint } | undefined>;
-  /** What has a position after this one, in order. */
-  after(position: bigint, limit: number): Promise<StreamPart>;
-  /** Notes that the rules have judged everything up to this position. */
-  setJudged(position: bigint): Promise<void>;
 }
 
 /** The record, outside of transactions. */

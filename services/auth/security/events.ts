@@ -1,6 +1,6 @@
 /** The security events: the closed list of what is recorded, and for how long it is kept. */
 
-import type { Role } from '../accounts/roles.js';
+import type { SecurityEvent, SecurityEventType, Subject } from '../records/security-events.js';
 
 /** For how long what is out of the ordinary is kept, in days. */
 export const EVENT_KEPT_DAYS = 365;
@@ -13,124 +13,6 @@ export const REPORT_KEPT_HOURS = 2;
 
 /** Longest reason, name or detail of an event, in characters; what is longer is cut. */
 export const EVENT_TEXT_CHARACTERS_MAX = 255;
-
-/** Who began what an event tells, as CAEP has it (`initiating_entity`). */
-export type Initiator = 'admin' | 'user' | 'system';
-
-/** The facts that events of each type have, beside those that all have. */
-export interface EventDetails {
-  // OpenID CAEP 1.0.
-  'session-established': { readonly clientId: string };
-  'session-revoked': { readonly initiator: Initiator };
-  'credential-change': { readonly credential: 'password'; readonly change: 'update' };
-  'token-claims-change': { readonly roles: readonly Role[] };
-  // OpenID RISC 1.0.
-  'account-disabled': Nothing;
-  'account-enabled': Nothing;
-  // Our own: neither profile has a name for them.
-  'account-created': { readonly roles: readonly Role[] };
-  'login-failed': { readonly what: 'login' | 'change of password' };
-  'login-limited': { readonly what: 'login' | 'change of password' };
-  'token-refreshed': Nothing;
-  'refresh-token-reused': Nothing;
-  'token-revoked': Nothing;
-  'client-revoked': Nothing;
-  'key-revoked': Nothing;
-  'key-rotated': { readonly purpose: string; readonly formerKeyId: string; readonly emergency: boolean };
-  'epoch-opened': { readonly endedSessions: number };
-  'log-changed': Nothing;
-  'client-created': Nothing;
-  'client-disabled': Nothing;
-  'client-enabled': Nothing;
-  'client-authentication-failed': Nothing;
-  'calls-refused': { readonly calls: number; readonly networks: readonly string[] };
-  'broadcasts-forged': { readonly messages: number };
-  'events-lost': { readonly events: number };
-  'anomaly-detected': AnomalyDetails;
-}
-
-/** What a rule has found. */
-export interface AnomalyDetails {
-  readonly rule: AnomalyRule;
-  /** What was counted, and reached the threshold. */
-  readonly count: number;
-  readonly threshold: number;
-  readonly windowSeconds: number;
-  /** What else was seen, in a few words each. */
-  readonly evidence: readonly string[];
-  /** What was done about it. */
-  readonly action: 'none' | 'session revoked';
-}
-
-/** The rules for anomalies. */
-export const ANOMALY_RULES = [
-  'name-guessed',
-  'names-sprayed',
-  'refresh-reused',
-  'session-in-many-networks',
-  'revoked-token-hammered',
-  'invalid-tokens-hammered',
-  'far-above-usual',
-] as const;
-
-/** One of {@link ANOMALY_RULES}. */
-export type AnomalyRule = (typeof ANOMALY_RULES)[number];
-
-type Nothing = Readonly<Record<never, never>>;
-
-/** What happened. */
-export type SecurityEventType = keyof EventDetails;
-
-/** Whom or what an event is about; what does not apply is absent. */
-export interface Subject {
-  readonly userId?: string | undefined;
-  readonly sessionId?: string | undefined;
-  readonly clientId?: string | undefined;
-  readonly tokenId?: string | undefined;
-  readonly keyId?: string | undefined;
-  /** A keyed hash: where a name belongs, people type passwords. */
-  readonly nameHash?: string | undefined;
-  readonly network?: string | undefined;
-  /** The issuer of the rest, when it is another one. */
-  readonly issuer?: string | undefined;
-  readonly service?: string | undefined;
-}
-
-/** What all events have. */
-interface Common {
-  readonly subject: Subject;
-  /** The subject of a caller, or the name of the part of auth that acted by itself. */
-  readonly actor: string;
-  readonly reason: string;
-  /** Where the call came from; empty when there was none. */
-  readonly network: string;
-}
-
-/** An event that is about to be recorded. */
-export type NewSecurityEvent<Type extends SecurityEventType = SecurityEventType> = {
-  [Each in Type]: Common & {
-    readonly type: Each;
-    readonly details: EventDetails[Each];
-    /** The service that tells of it; auth itself when absent. */
-    readonly source?: string;
-    /** By database time; the moment of recording when absent. */
-    readonly time?: Date;
-    /** A UUID; a new one when absent. The same event recorded twice is one. */
-    readonly eventId?: string;
-  };
-}[Type];
-
-/** An event as it is recorded. */
-export type SecurityEvent<Type extends SecurityEventType = SecurityEventType> = {
-  [Each in Type]: Common & {
-    readonly type: Each;
-    readonly details: EventDetails[Each];
-    readonly source: string;
-    readonly time: Date;
-    readonly eventId: string;
-  };
-}[Type];
-
 const CAEP = 'https://schemas.openid.net/secevent/caep/event-type/';
 const RISC = 'https://schemas.openid.net/secevent/risc/event-type/';
 const OWN = 'urn:portcullis:event-type:';
@@ -209,13 +91,4 @@ export function plainText(text: string): string {
     .replaceAll(/pcr_[\w-]{16,}/g, '[token]')
     .slice(0, EVENT_TEXT_CHARACTERS_MAX)
     .toWellFormed();
-}
-
-/** The rows of events, inside a transaction. */
-export interface SecurityEventRows {
-  /**
-   * Records an event together with what the transaction does. It never fails: an event that cannot be recorded is
-   * counted as lost, and the transaction goes on.
-   */
-  record(event: NewSecurityEvent): Promise<void>;
 }

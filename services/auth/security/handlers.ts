@@ -8,8 +8,9 @@ import {
   type SecurityServiceServer,
   SecurityEventType as TypeMessage,
 } from '../../../proto/gen/auth/v1/security_service.js';
+import type { SecurityEvent, SecurityEventType } from '../records/security-events.js';
 import type { EventFilter, SecurityLog } from './event-log.js';
-import { detailTextsOf, type SecurityEvent, type SecurityEventType, typeUriOf } from './events.js';
+import { detailTextsOf, typeUriOf } from './events.js';
 import type { Grade, SecurityReview } from './review.js';
 
 /** The longest identifier by which events are found, in characters. */

@@ -4,7 +4,7 @@ import { createPublicKey } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
 import { LRUCache } from 'lru-cache';
 import type { Passwords } from '../accounts/passwords.js';
-import type { Role } from '../accounts/roles.js';
+import type { Role } from '../records/users.js';
 import type { Instances, ListedInstance } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review.js';
 

@@ -1,8 +1,8 @@
 /** What the review looks at in the database. */
 
 import type { Database } from '../../common/database/database.js';
-import type { Role } from '../accounts/roles.js';
-import type { KeyPurpose, KeyState } from '../keys/keys.js';
+import type { KeyPurpose, KeyState } from '../records/keys.js';
+import type { Role } from '../records/users.js';
 import { REPORT_KEPT_HOURS } from './events.js';
 import type { ReviewStore } from './review-facts.js';
 

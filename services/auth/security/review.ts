@@ -1,7 +1,8 @@
 /** The review: what is weak about how the system is set up, by stated rules over what is true at this moment. */
 
-import type { Role } from '../accounts/roles.js';
-import type { KeyPurpose, KeyState, SigningAlgorithm } from '../keys/keys.js';
+import type { SigningAlgorithm } from '../keys/keys.js';
+import type { KeyPurpose, KeyState } from '../records/keys.js';
+import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instances.js';
 import type { ThrottleLimits } from './throttle.js';
 

@@ -4,25 +4,16 @@ import { randomUUID } from 'node:crypto';
 import type { Database, Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type {
-  EventFilter,
-  EventObserver,
-  PlacedEvent,
-  SecurityStore,
+  NewSecurityEvent,
+  SecurityEvent,
+  SecurityEventRows,
   SecurityStreamRows,
   StreamItem,
   StreamPart,
-} from './event-log.js';
-import {
-  identifiersOf,
-  isSecurityEventType,
-  keptDaysOf,
-  type NewSecurityEvent,
-  plainText,
-  REPORT_KEPT_HOURS,
-  type SecurityEvent,
-  type SecurityEventRows,
-} from './events.js';
-import type { ServiceReport } from './service-reports.js';
+} from '../records/security-events.js';
+import type { ServiceReport } from '../records/service-reports.js';
+import type { EventFilter, EventObserver, PlacedEvent, SecurityStore } from './event-log.js';
+import { identifiersOf, isSecurityEventType, keptDaysOf, plainText, REPORT_KEPT_HOURS } from './events.js';
 
 /** Most events that get their position at once. */
 export const PLACED_MAX = 5000;

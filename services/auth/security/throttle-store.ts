@@ -1,7 +1,8 @@
 /** Counted attempts, and the networks from which users have logged in, in PostgreSQL. */
 
 import type { Sql } from '../../common/database/database.js';
-import { type AttemptCounters, type LoginNetworkRows, NETWORK_KEPT_DAYS } from './throttle.js';
+import type { LoginNetworkRows } from '../records/login-networks.js';
+import { type AttemptCounters, NETWORK_KEPT_DAYS } from './throttle.js';
 
 /**
  * In a list of results: lets the statement's own commit not wait for the disk. Should the server crash, the attempts of

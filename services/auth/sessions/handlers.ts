@@ -14,12 +14,16 @@ import {
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
 import type { AccountChanges } from '../accounts/account-changes.js';
-import type { User, Users } from '../accounts/users.js';
+import type { Users } from '../accounts/users.js';
 import type { PublicKeys } from '../keys/keys.js';
+import type { Session } from '../records/sessions.js';
+import type { User } from '../records/users.js';
 import type { Exchange } from '../tokens/exchange.js';
 import type { ClientCredential, ServiceTokens } from '../tokens/service-tokens.js';
 import type { VerifiedToken } from '../tokens/tokens.js';
-import type { Session, SessionCaller, Sessions, TokenPair } from './sessions.js';
+import type { SessionCaller } from './end-session.js';
+import type { TokenPair } from './session-tokens.js';
+import type { Sessions } from './sessions.js';
 
 /** What the handlers of AuthService use. */
 export interface AuthHandlersDeps {

@@ -2,8 +2,9 @@
 
 import { createHmac } from 'node:crypto';
 import { parseUsername } from '../accounts/usernames.js';
+import type { Subject } from '../records/security-events.js';
 import type { SecurityLog } from '../security/event-log.js';
-import { identifiersOf, type Subject } from '../security/events.js';
+import { identifiersOf } from '../security/events.js';
 import { networkOf } from '../security/throttle.js';
 
 /** A refused attempt. */

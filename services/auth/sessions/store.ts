@@ -2,7 +2,37 @@
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import { SESSION_KEPT_DAYS, type Session, type SessionEnd, type SessionRows } from './sessions.js';
+import type { PageRequest } from '../records/page.js';
+import type { RefreshTokenRow, Session, SessionEnd, SessionRows } from '../records/sessions.js';
+
+/** For how many days the database keeps a session after its end. */
+export const SESSION_KEPT_DAYS = 30;
+
+/** The rows of sessions and refresh tokens, inside a transaction. */
+export function createSessionRows(sql: Sql): SessionRows {
+  return {
+    insert: (session) => insertSession(sql, session),
+    lockShared: (sessionId) => selectSession(sql, sessionId, 'FOR SHARE'),
+    lock: (sessionId) => selectSession(sql, sessionId, 'FOR UPDATE'),
+    touch: async (sessionId, time) => {
+      await sql.query('UPDATE sessions SET last_use_time = $2 WHERE session_id = $1', [sessionId, time]);
+    },
+    end: async (sessionId, why) => (await endSessions(sql, 'session_id', sessionId, why)) > 0,
+    endAllOf: (userId, why) => endSessions(sql, 'user_id', userId, why),
+    endEvery: (why) => endEverySession(sql, why),
+    restamp: (userId, change) => restampSessions(sql, userId, change),
+    listOpen: (userId, page) => listOpenSessions(sql, userId, page),
+    insertRefreshToken: async ({ hash, sessionId, expireTime }) => {
+      await sql.query(
+        'INSERT INTO refresh_tokens (token_hash, session_id, expire_time) VALUES ($1, $2, $3)',
+        [hash, sessionId, expireTime],
+      );
+    },
+    findRefreshToken: (hash) => findRefreshToken(sql, hash),
+    markUsed: (token) => markUsed(sql, token),
+    dropOld: (limit) => dropOldSessions(sql, limit),
+  };
+}
 
 interface SessionRow {
   readonly session_id: string;
@@ -25,158 +55,137 @@ const IS_OPEN = 'end_time IS NULL AND expire_time > clock_timestamp()';
 const SESSION_COLUMNS = `session_id, user_id, client_id, generation, client_generation, device_name, audiences,
   scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time, ${IS_OPEN} AS open`;
 
-/** The sessions' rows inside a transaction. */
-export function createSessionRows(sql: Sql): SessionRows {
-  const select = async (
-    sessionId: string,
-    locking: 'FOR SHARE' | 'FOR UPDATE',
-  ): Promise<Session | undefined> => {
-    const { rows } = await sql.query<SessionRow>(
-      `SELECT ${SESSION_COLUMNS} FROM sessions WHERE session_id = $1 ${locking}`,
-      [sessionId],
-    );
-    return rows[0] && sessionOf(rows[0]);
-  };
+// A page token must distinguish sessions of the same millisecond, which a Date cannot.
+const MICROSECONDS = '(extract(epoch FROM create_time) * 1000000)::bigint';
 
+async function insertSession(sql: Sql, session: Omit<Session, 'open'>): Promise<void> {
+  await sql.query(
+    `INSERT INTO sessions (session_id, user_id, client_id, generation, client_generation, device_name,
+       audiences, scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+    [
+      session.sessionId,
+      session.userId,
+      session.clientId,
+      session.generation,
+      session.clientGeneration,
+      session.deviceName,
+      session.audiences,
+      session.scopes,
+      session.amr,
+      session.certificateThumbprint ?? null,
+      session.createTime,
+      session.lastUseTime,
+      session.expireTime,
+    ],
+  );
+}
+
+async function selectSession(
+  sql: Sql,
+  sessionId: string,
+  locking: 'FOR SHARE' | 'FOR UPDATE',
+): Promise<Session | undefined> {
+  const { rows } = await sql.query<SessionRow>(
+    `SELECT ${SESSION_COLUMNS} FROM sessions WHERE session_id = $1 ${locking}`,
+    [sessionId],
+  );
+  return rows[0] && sessionOf(rows[0]);
+}
+
+async function endSessions(
+  sql: Sql,
+  column: 'session_id' | 'user_id',
+  id: string,
+  why: SessionEnd,
+): Promise<number> {
+  const { rowCount } = await sql.query(
+    `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
+     WHERE ${column} = $1 AND end_time IS NULL`,
+    [id, why],
+  );
+  return rowCount;
+}
+
+async function endEverySession(sql: Sql, why: SessionEnd): Promise<number> {
+  const { rowCount } = await sql.query(
+    'UPDATE sessions SET end_time = clock_timestamp(), end_reason = $1 WHERE end_time IS NULL',
+    [why],
+  );
+  return rowCount;
+}
+
+async function restampSessions(
+  sql: Sql,
+  userId: string,
+  { from, to, scopes, audiences }: Parameters<SessionRows['restamp']>[1],
+): Promise<void> {
+  await sql.query(
+    `UPDATE sessions SET generation = $3,
+       scopes = ARRAY(SELECT s FROM unnest(scopes) WITH ORDINALITY AS t (s, n) WHERE s = ANY($4) ORDER BY n),
+       audiences = ARRAY(SELECT a FROM unnest(audiences) WITH ORDINALITY AS t (a, n) WHERE a = ANY($5) ORDER BY n)
+     WHERE user_id = $1 AND generation = $2 AND end_time IS NULL`,
+    [userId, from, to, scopes, audiences],
+  );
+  await sql.query(
+    `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
+     WHERE user_id = $1 AND end_time IS NULL AND (generation <> $3 OR audiences = '{}')`,
+    [userId, 'ROLES_CHANGED' satisfies SessionEnd, to],
+  );
+}
+
+async function listOpenSessions(
+  sql: Sql,
+  userId: string,
+  request: PageRequest,
+): Promise<{ sessions: Session[]; nextPageToken: string }> {
+  const { limit, after } = pageOf(request, [cursorPatterns.integer, cursorPatterns.uuid]);
+  const { rows } = await sql.query<SessionRow & { microseconds: bigint }>(
+    `SELECT ${SESSION_COLUMNS}, ${MICROSECONDS} AS microseconds FROM sessions
+     WHERE user_id = $1 AND ${IS_OPEN} AND ($2::bigint IS NULL OR (${MICROSECONDS}, session_id) < ($2, $3))
+     ORDER BY create_time DESC, session_id DESC LIMIT $4`,
+    [userId, after?.[0] ?? null, after?.[1] ?? null, limit + 1],
+  );
+  const page = rows.slice(0, limit);
+  const last = rows.length > limit ? page.at(-1) : undefined;
   return {
-    insert: async (session) => {
-      await sql.query(
-        `INSERT INTO sessions (session_id, user_id, client_id, generation, client_generation, device_name,
-           audiences, scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-        [
-          session.sessionId,
-          session.userId,
-          session.clientId,
-          session.generation,
-          session.clientGeneration,
-          session.deviceName,
-          session.audiences,
-          session.scopes,
-          session.amr,
-          session.certificateThumbprint ?? null,
-          session.createTime,
-          session.lastUseTime,
-          session.expireTime,
-        ],
-      );
-    },
-
-    lockShared: (sessionId) => select(sessionId, 'FOR SHARE'),
-    lock: (sessionId) => select(sessionId, 'FOR UPDATE'),
-
-    touch: async (sessionId, time) => {
-      await sql.query('UPDATE sessions SET last_use_time = $2 WHERE session_id = $1', [sessionId, time]);
-    },
-
-    end: async (sessionId, why) => {
-      const { rowCount } = await sql.query(
-        `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
-         WHERE session_id = $1 AND end_time IS NULL`,
-        [sessionId, why],
-      );
-      return rowCount > 0;
-    },
-
-    endAllOf: async (userId, why) => {
-      const { rowCount } = await sql.query(
-        `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
-         WHERE user_id = $1 AND end_time IS NULL`,
-        [userId, why],
-      );
-      return rowCount;
-    },
-
-    restamp: async (userId, { from, to, scopes, audiences }) => {
-      await sql.query(
-        `UPDATE sessions SET generation = $3,
-           scopes = ARRAY(SELECT s FROM unnest(scopes) WITH ORDINALITY AS t (s, n) WHERE s = ANY($4) ORDER BY n),
-           audiences = ARRAY(SELECT a FROM unnest(audiences) WITH ORDINALITY AS t (a, n) WHERE a = ANY($5) ORDER BY n)
-         WHERE user_id = $1 AND generation = $2 AND end_time IS NULL`,
-        [userId, from, to, scopes, audiences],
-      );
-      await sql.query(
-        `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
-         WHERE user_id = $1 AND end_time IS NULL AND (generation <> $3 OR audiences = '{}')`,
-        [userId, 'ROLES_CHANGED' satisfies SessionEnd, to],
-      );
-    },
-
-    endEvery: async (why) => {
-      const { rowCount } = await sql.query(
-        'UPDATE sessions SET end_time = clock_timestamp(), end_reason = $1 WHERE end_time IS NULL',
-        [why],
-      );
-      return rowCount;
-    },
-
-    listOpen: async (userId, request) => {
-      const { limit, after } = pageOf(request, [cursorPatterns.integer, cursorPatterns.uuid]);
-      const { rows } = await sql.query<SessionRow & { microseconds: bigint }>(
-        `SELECT ${SESSION_COLUMNS}, ${MICROSECONDS} AS microseconds FROM sessions
-         WHERE user_id = $1 AND ${IS_OPEN} AND ($2::bigint IS NULL OR (${MICROSECONDS}, session_id) < ($2, $3))
-         ORDER BY create_time DESC, session_id DESC LIMIT $4`,
-        [userId, after?.[0] ?? null, after?.[1] ?? null, limit + 1],
-      );
-      const page = rows.slice(0, limit);
-      const last = rows.length > limit ? page.at(-1) : undefined;
-      return {
-        sessions: page.map(sessionOf),
-        nextPageToken: last ? pageTokenOf([String(last.microseconds), last.session_id]) : '',
-      };
-    },
-
-    insertRefreshToken: async ({ hash, sessionId, expireTime }) => {
-      await sql.query(
-        'INSERT INTO refresh_tokens (token_hash, session_id, expire_time) VALUES ($1, $2, $3)',
-        [hash, sessionId, expireTime],
-      );
-    },
-
-    findRefreshToken: async (hash) => {
-      const { rows } = await sql.query<RefreshRow>(
-        `SELECT session_id, user_id, t.expire_time, use_time, request_id, successor_hash
-         FROM refresh_tokens t JOIN sessions USING (session_id) WHERE token_hash = $1`,
-        [hash],
-      );
-      const [row] = rows;
-      return (
-        row && {
-          sessionId: row.session_id,
-          userId: row.user_id,
-          expireTime: row.expire_time,
-          used: row.use_time !== null,
-          requestId: row.request_id ?? undefined,
-          successorHash: row.successor_hash ?? undefined,
-        }
-      );
-    },
-
-    markUsed: async ({ hash, time, requestId, successorHash }) => {
-      const { rowCount } = await sql.query(
-        `UPDATE refresh_tokens SET use_time = $2, request_id = $3, successor_hash = $4
-         WHERE token_hash = $1 AND use_time IS NULL`,
-        [hash, time, requestId ?? null, successorHash],
-      );
-      // Unreachable under the session's lock; without that lock, two callers would both win here.
-      if (rowCount !== 1) throw new Error('a refresh token was used twice at once');
-    },
-
-    dropOld: async (limit) => {
-      const { rowCount } = await sql.query(
-        `DELETE FROM sessions WHERE session_id IN (
-           SELECT session_id FROM sessions
-           WHERE expire_time < clock_timestamp() - make_interval(days => $1)
-           ORDER BY expire_time LIMIT $2 FOR UPDATE SKIP LOCKED)`,
-        [SESSION_KEPT_DAYS, limit],
-      );
-      return rowCount;
-    },
+    sessions: page.map(sessionOf),
+    nextPageToken: last ? pageTokenOf([String(last.microseconds), last.session_id]) : '',
   };
 }
 
-// A page token must tell apart sessions of one millisecond, which a Date cannot.
-const MICROSECONDS = '(extract(epoch FROM create_time) * 1000000)::bigint';
+async function findRefreshToken(sql: Sql, hash: Buffer): Promise<RefreshTokenRow | undefined> {
+  const { rows } = await sql.query<RefreshRow>(
+    `SELECT session_id, user_id, t.expire_time, use_time, request_id, successor_hash
+     FROM refresh_tokens t JOIN sessions USING (session_id) WHERE token_hash = $1`,
+    [hash],
+  );
+  return rows[0] && refreshTokenOf(rows[0]);
+}
+
+async function markUsed(
+  sql: Sql,
+  { hash, time, requestId, successorHash }: Parameters<SessionRows['markUsed']>[0],
+): Promise<void> {
+  const { rowCount } = await sql.query(
+    `UPDATE refresh_tokens SET use_time = $2, request_id = $3, successor_hash = $4
+     WHERE token_hash = $1 AND use_time IS NULL`,
+    [hash, time, requestId ?? null, successorHash],
+  );
+  // Unreachable while the session is locked; without that lock, two callers would both succeed here.
+  if (rowCount !== 1) throw new Error('a refresh token was used twice at once');
+}
+
+async function dropOldSessions(sql: Sql, limit: number): Promise<number> {
+  const { rowCount } = await sql.query(
+    `DELETE FROM sessions WHERE session_id IN (
+       SELECT session_id FROM sessions
+       WHERE expire_time < clock_timestamp() - make_interval(days => $1)
+       ORDER BY expire_time LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+    [SESSION_KEPT_DAYS, limit],
+  );
+  return rowCount;
+}
 
 interface RefreshRow {
   readonly session_id: string;
@@ -185,6 +194,17 @@ interface RefreshRow {
   readonly use_time: Date | null;
   readonly request_id: string | null;
   readonly successor_hash: Buffer | null;
+}
+
+function refreshTokenOf(row: RefreshRow): RefreshTokenRow {
+  return {
+    sessionId: row.session_id,
+    userId: row.user_id,
+    expireTime: row.expire_time,
+    used: row.use_time !== null,
+    requestId: row.request_id ?? undefined,
+    successorHash: row.successor_hash ?? undefined,
+  };
 }
 
 function sessionOf(row: SessionRow): Session {

@@ -3,8 +3,9 @@
 import type { ServiceError } from '@portcullis/guard/errors';
 import { parseWords } from '../../common/validation/text-checks.js';
 import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
-import { bindingOf, type Client } from '../clients/clients.js';
+import { bindingOf } from '../clients/clients.js';
 import { AuthError } from '../errors.js';
+import type { Client } from '../records/clients.js';
 import { CLOCK_SKEW_SECONDS } from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import {

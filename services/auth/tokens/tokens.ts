@@ -1,7 +1,9 @@
 /** Access tokens: minting one inside a transaction, and judging one against the database. */
 
 import { randomUUID } from 'node:crypto';
-import type { Keys, PublishedKeys } from '../keys/keys.js';
+import type { Keys } from '../keys/keys.js';
+import type { PublishedKeys } from '../records/keys.js';
+import type { ClientLink, TokenOrigin } from '../records/tokens.js';
 import type { AuthTransaction } from '../transaction.js';
 
 /** The longest life of an access token, in seconds, whatever is configured. */
@@ -13,9 +15,6 @@ export const ACCESS_TOKEN_SECONDS_DEFAULT = 300;
 /** How many services may act for one another in one token (RFC 8693 §4.1). */
 export const ACTOR_CHAIN_LENGTH_MAX = 4;
 
-/** A client of a token's chain, and the generation at which it took part. */
-export type ClientLink = readonly [clientId: string, generation: bigint];
-
 /** The login that a user's token rests on. */
 export interface TokenSession {
   readonly sessionId: string;
@@ -24,15 +23,6 @@ export interface TokenSession {
   readonly authTime: Date;
   /** How the user proved who it is (RFC 8176). */
   readonly amr: readonly string[];
-}
-
-/** The token of another issuer at the root of an exchange, as far as it can be revoked. */
-export interface TokenOrigin {
-  readonly issuer: string;
-  readonly subject: string;
-  readonly sessionId: string | undefined;
-  readonly tokenId: string;
-  readonly issuedAtSeconds: number;
 }
 
 /** A token of another issuer that was found good; whether it has expired or was revoked is another question. */
@@ -122,14 +112,6 @@ export type VerifyToken = (
   keySet: PublishedKeys['keySet'],
   expected: { readonly audience: string | undefined; readonly nowSeconds: number },
 ) => Promise<VerifiedToken | undefined>;
-
-/** What the revocation log says of single tokens, inside a transaction. */
-export interface TokenRows {
-  /** Whether the log has an entry for one of these tokens. */
-  anyRevoked(tokenIds: readonly string[]): Promise<boolean>;
-  /** Whether the log has an entry for this token of another issuer: for itself, its session, or its user by then. */
-  foreignRevoked(token: TokenOrigin): Promise<boolean>;
-}
 
 /** Mints and judges access tokens. */
 export interface Tokens {

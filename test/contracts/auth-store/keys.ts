@@ -1,7 +1,7 @@
 /** The rows of signing keys. */
 
 import { expect } from 'chai';
-import type { KeyPurpose, KeyState } from '../../../services/auth/keys/keys.js';
+import type { KeyPurpose, KeyState } from '../../../services/auth/records/keys.js';
 import { keyOf, OBSERVED_MS, settled, type Under } from './store-under-test.js';
 
 export function describeKeys(under: Under): void {

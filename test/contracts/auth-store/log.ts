@@ -3,10 +3,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { publish } from '../../../services/auth/keys/keys.js';
+import type { NewEntry } from '../../../services/auth/records/revocations.js';
 import {
   enforcementBoundMs,
   foreignRevocation,
-  type NewEntry,
   sessionRevocation,
   tokenRevocation,
   userRevocation,

@@ -3,8 +3,9 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import { createInstanceStore as createPostgresInstanceStore } from '../../../services/auth/revocation/instance-store.js';
-import { KEEP_SECONDS, type LogBatch } from '../../../services/auth/revocation/log.js';
+import { KEEP_SECONDS } from '../../../services/auth/revocation/log.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';

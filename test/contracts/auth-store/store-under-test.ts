@@ -2,17 +2,12 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { ServiceError } from '@portcullis/guard/errors';
-import type { KeyPurpose, KeyRow, KeyState } from '../../../services/auth/keys/keys.js';
+import type { KeyPurpose, KeyRow, KeyState } from '../../../services/auth/records/keys.js';
+import type { LogBatch, LogEntry, NewEntry, Revocation } from '../../../services/auth/records/revocations.js';
+import type { Session } from '../../../services/auth/records/sessions.js';
 import type { InstanceStore } from '../../../services/auth/revocation/instances.js';
-import {
-  type LogBatch,
-  type LogEntry,
-  type NewEntry,
-  type Revocation,
-  tokenRevocation,
-} from '../../../services/auth/revocation/log.js';
+import { tokenRevocation } from '../../../services/auth/revocation/log.js';
 import type { RevocationStore } from '../../../services/auth/revocation/revocations.js';
-import type { Session } from '../../../services/auth/sessions/sessions.js';
 import type { AuthStore, AuthTransaction } from '../../../services/auth/transaction.js';
 
 /** The stores of one database, and what the suite needs to look at them. */

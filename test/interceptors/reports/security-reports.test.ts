@@ -1,9 +1,8 @@
 /** What a guard sums up of its calls: who called from where, who was refused, within bounds. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { queryObjects } from 'node:v8';
-import { Client, credentials, type ServiceError as GrpcError, Metadata } from '@grpc/grpc-js';
+import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { systemClock } from '../../../interceptors/src/clock.js';
 import type { SendReport } from '../../../interceptors/src/index.js';
@@ -18,18 +17,14 @@ import { VerifiedToken } from '../../../interceptors/src/revocation/verified-tok
 import { readClaims } from '../../../interceptors/src/token/claims.js';
 import { parseJsonObject } from '../../../interceptors/src/token/strict-json.js';
 import type { Report } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { bearer, type Echo, startEcho } from '../../support/echo.js';
+import { bearer, callEcho, type Echo, startEcho } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
+import { outcomeOf } from '../../support/outcomes.js';
+import { until } from '../../support/waiting.js';
 
-const identity = (bytes: Buffer): Buffer => bytes;
-
-function call(client: Client, metadata: Metadata, method = 'Unary'): Promise<void> {
-  return new Promise((resolve) => {
-    const path = `/test.v1.EchoService/${method}`;
-    client.makeUnaryRequest(path, identity, identity, Buffer.from('x'), metadata, (_: GrpcError | null) =>
-      resolve(),
-    );
-  });
+/** Calls the server, whatever comes of it. */
+async function call(client: Client, metadata: Metadata, method = 'Unary'): Promise<void> {
+  await outcomeOf(callEcho(client, metadata, { method }));
 }
 
 describe('the sums of a guard', () => {
@@ -127,11 +122,9 @@ describe('the sums of a guard', () => {
       await call(echo.client, new Metadata());
       issuer.revokeSession(String(claims['sid']));
       echo.guard.askNow();
-      while (echo.guard.state().applied === 0n) await sleep(2);
+      await until(() => echo.guard.state().applied > 0n);
       await call(echo.client, bearer(token));
-      const startedMs = performance.now();
-      while (reports.length === 0 && performance.now() - startedMs < REPORT_INTERVAL_MS + 2000)
-        await sleep(20);
+      await until(() => reports.length > 0, { withinMs: REPORT_INTERVAL_MS + 10_000 });
       const [told] = reports;
       expect(told?.service).to.equal(AUDIENCE);
       expect(told?.plaintext).to.equal(true);
@@ -172,8 +165,7 @@ describe('the sums of a guard', () => {
         await call(echo.client, bearer(await issuer.token({ iat: soon - 300, exp: soon })));
       }
       expect(alive() - before).to.be.above(0);
-      const startedMs = performance.now();
-      while (echo.guard.state().tokens > 0 && performance.now() - startedMs < 10_000) await sleep(50);
+      await until(() => echo.guard.state().tokens === 0);
       expect(alive()).to.be.at.most(before);
     } finally {
       await echo.stop();

@@ -15,13 +15,11 @@ import {
   Server,
   ServerCredentials,
   type ServiceDefinition,
-  status,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import {
   authenticate,
   createServiceTokenSource,
-  errorOf,
   type ServiceTokenSource,
 } from '../../../interceptors/src/client.js';
 import { IssueServiceTokenResponse } from '../../../proto/gen/portcullis/token/v1/token.js';
@@ -29,13 +27,21 @@ import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js
 import { channelCredentialsFrom } from '../../../services/common/tls/tls.js';
 import { type TlsWatch, watchTlsFiles } from '../../../services/common/tls/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../../support/certificates.js';
-import { bearer, type Echo, startEcho } from '../../support/echo.js';
+import {
+  bearer,
+  callEcho,
+  type Echo,
+  HELLO,
+  identity,
+  openEchoStream,
+  startEcho,
+} from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
+import { outcomeOf } from '../../support/outcomes.js';
 import { until } from '../../support/waiting.js';
 
 const SETUP_TIMEOUT_MS = 60_000;
-const HELLO = Buffer.from('hello');
-const identity = (bytes: Buffer): Buffer => bytes;
+const CALL_TIMEOUT_MS = 10_000;
 
 /** Asks for a certificate, and takes none as well unless it demands one; grpc-js's own demand one or do not ask. */
 class AskingCredentials extends ServerCredentials {
@@ -110,37 +116,27 @@ describe('a token bound to a certificate', () => {
     issuer.token({ cnf: { 'x5t#S256': thumbprint } });
 
   function call(client: Client, token: string, method = 'Unary'): Promise<string> {
-    return new Promise((resolve) => {
-      client.makeUnaryRequest(
-        `/test.v1.EchoService/${method}`,
-        identity,
-        identity,
-        HELLO,
-        bearer(token),
-        { deadline: Date.now() + 5000 },
-        (error) => resolve(outcomeOf(error)),
-      );
-    });
+    return outcomeOf(callEcho(client, bearer(token), { method }));
   }
 
-  /** How a call of one of the streaming kinds ended, or `open` once its first message has come. */
+  /** How a call of one of the streaming kinds ended; `OK` once its first message or its answer has come. */
   function stream(
     client: Client,
     token: string,
     kind: 'ServerStream' | 'ClientStream' | 'Bidi',
   ): Promise<string> {
     const path = `/test.v1.EchoService/${kind}`;
-    const options = { deadline: Date.now() + 5000 };
-    return new Promise((resolve) => {
+    const options = { deadline: Date.now() + CALL_TIMEOUT_MS };
+    const answered = new Promise<void>((resolve, reject) => {
       const watch = (readable: ClientReadableStream<Buffer>): void => {
-        readable.on('error', (error: GrpcError) => resolve(outcomeOf(error)));
+        readable.on('error', reject);
         readable.on('data', () => {
-          resolve('OK');
+          resolve();
           readable.cancel();
         });
       };
       if (kind === 'ServerStream') {
-        watch(client.makeServerStreamRequest(path, identity, identity, HELLO, bearer(token), options));
+        watch(openEchoStream(client, bearer(token), options));
         return;
       }
       if (kind === 'Bidi') {
@@ -149,17 +145,19 @@ describe('a token bound to a certificate', () => {
         both.write(HELLO);
         return;
       }
+      const ended = (error: GrpcError | null): void => (error === null ? resolve() : reject(error));
       const writable = client.makeClientStreamRequest(
         path,
         identity,
         identity,
         bearer(token),
         options,
-        (error) => resolve(outcomeOf(error)),
+        ended,
       );
       writable.write(HELLO);
       writable.end();
     });
+    return outcomeOf(answered);
   }
 
   for (const clientAuth of ['optional', 'required'] as const) {
@@ -295,17 +293,7 @@ describe('a token bound to a certificate', () => {
     }
 
     function ask(client: Client): Promise<string> {
-      return new Promise((resolve) => {
-        client.makeUnaryRequest(
-          '/test.v1.EchoService/Unary',
-          identity,
-          identity,
-          HELLO,
-          new Metadata(),
-          { deadline: Date.now() + 5000, interceptors: [authenticate(source)] },
-          (error) => resolve(outcomeOf(error)),
-        );
-      });
+      return outcomeOf(callEcho(client, new Metadata(), { interceptors: [authenticate(source)] }));
     }
 
     it('loses no call where the service that is called still sees the former one', async () => {
@@ -348,8 +336,3 @@ const ISSUING: ServiceDefinition = {
     responseDeserialize: identity,
   },
 };
-
-function outcomeOf(error: GrpcError | null): string {
-  if (error === null) return 'OK';
-  return `${status[error.code]} ${errorOf(error).reason}`;
-}

@@ -1,6 +1,7 @@
 /** The guard over real sockets: who gets in, who does not, and who is thrown out. */
 
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   Client,
   type ClientDuplexStream,
@@ -18,19 +19,20 @@ import { createGuard } from '../../../interceptors/src/index.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   bearer,
+  callEcho,
   ECHO,
   ECHO_RULES,
   type Echo,
   echoHandlers,
   echoSchema,
+  HELLO,
+  identity,
+  openEchoStream,
   startEcho,
   Trace,
 } from '../../support/echo.js';
 import { AUDIENCE, createTestKey, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
 import { until } from '../../support/waiting.js';
-
-const identity = (bytes: Buffer): Buffer => bytes;
-const HELLO = Buffer.from('hello');
 
 /** How a call ended: its status, and our reason. */
 interface End {
@@ -48,17 +50,7 @@ function endOf(error: GrpcError | null): End {
 }
 
 function call(client: Client, method: string, metadata: Metadata, request: Buffer = HELLO): Promise<End> {
-  return new Promise((resolve) => {
-    client.makeUnaryRequest(
-      `/test.v1.EchoService/${method}`,
-      identity,
-      identity,
-      request,
-      metadata,
-      { deadline: Date.now() + 5000 },
-      (error) => resolve(endOf(error)),
-    );
-  });
+  return callEcho(client, metadata, { method, request }).then(() => endOf(null), endOf);
 }
 
 type Readable = ClientReadableStream<Buffer> | ClientDuplexStream<Buffer, Buffer>;
@@ -85,16 +77,7 @@ async function opened<S extends Readable>(
 }
 
 function openServerStream(echo: Echo, token: string, method = 'ServerStream') {
-  return opened(
-    echo.client.makeServerStreamRequest(
-      `/test.v1.EchoService/${method}`,
-      identity,
-      identity,
-      HELLO,
-      bearer(token),
-      { deadline: Date.now() + 15_000 },
-    ),
-  );
+  return opened(openEchoStream(echo.client, bearer(token), { method }));
 }
 
 function openBidi(echo: Echo, token: string) {
@@ -427,7 +410,7 @@ describe('guard', () => {
       issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(String(claims['jti'])));
       echo.guard.askNow();
       await until(() => echo.guard.state().applied === 3n);
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await sleep(50);
       for (const { stream } of streams) {
         expect(stream.destroyed).to.equal(false);
         stream.cancel();

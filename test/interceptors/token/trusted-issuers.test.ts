@@ -1,23 +1,18 @@
 /** Other issuers at a real guard: their tokens, our words for them, and that no issuer's keys serve another's tokens. */
 
 import { createHmac, randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type ClientReadableStream, type ServiceError as GrpcError, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { exportSPKI, importJWK } from 'jose';
-import { errorOf } from '../../../interceptors/src/client.js';
 import { createGuard, type TrustedIssuer } from '../../../interceptors/src/index.js';
 import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
 import type { JsonObject } from '../../../interceptors/src/token/strict-json.js';
 import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { bearer, type Echo, startEcho } from '../../support/echo.js';
+import { bearer, callEcho, type Echo, openEchoStream, startEcho } from '../../support/echo.js';
 import { createForeignKey, ForeignIssuer } from '../../support/foreign-issuer.js';
 import { AUDIENCE, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
-import { rejectionOf } from '../../support/outcomes.js';
+import { endOf, outcomeOf, rejectionOf } from '../../support/outcomes.js';
 import { until } from '../../support/waiting.js';
 
-const HELLO = Buffer.from('hello');
-const identity = (bytes: Buffer): Buffer => bytes;
 const LEGACY = 'https://legacy.example';
 const SECRET = Buffer.alloc(32, 's');
 const INVALID = 'UNAUTHENTICATED TOKEN_INVALID';
@@ -75,32 +70,13 @@ describe('another issuer', () => {
   }
 
   function call(token: string, method = 'Unary', at: Echo = echo): Promise<string> {
-    return new Promise((resolve) => {
-      at.client.makeUnaryRequest(
-        `/test.v1.EchoService/${method}`,
-        identity,
-        identity,
-        HELLO,
-        bearer(token),
-        { deadline: Date.now() + 5000 },
-        (error) => resolve(outcomeOf(error)),
-      );
-    });
+    return outcomeOf(callEcho(at.client, bearer(token), { method }));
   }
 
   function watch(token: string): { opened: Promise<unknown>; ended: Promise<string> } {
-    const stream: ClientReadableStream<Buffer> = echo.client.makeServerStreamRequest(
-      '/test.v1.EchoService/ServerStream',
-      identity,
-      identity,
-      HELLO,
-      bearer(token),
-      { deadline: Date.now() + 20_000 },
-    );
+    const stream = openEchoStream(echo.client, bearer(token));
     const opened = new Promise((resolve) => stream.on('data', resolve));
-    const ended = new Promise<string>((resolve) =>
-      stream.on('error', (error: GrpcError) => resolve(outcomeOf(error))),
-    );
+    const ended = endOf(stream);
     return { opened: Promise.race([opened, ended]), ended };
   }
 
@@ -368,7 +344,7 @@ describe('another issuer', () => {
     issuer.epoch = Buffer.alloc(16, 9);
     guard.askNow();
     await stale;
-    while ((await call(early)) === 'UNAVAILABLE REVOCATION_STATE_STALE') await sleep(10);
+    await until(async () => (await call(early)) !== 'UNAVAILABLE REVOCATION_STATE_STALE');
     expect(await call(early)).to.equal('OK');
     expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
     // The issuer of this test keeps its keys, so its own token is looked at anew and found good.
@@ -438,8 +414,3 @@ describe('another issuer', () => {
     });
   });
 });
-
-function outcomeOf(error: GrpcError | null): string {
-  if (error === null) return 'OK';
-  return `${status[error.code]} ${errorOf(error).reason}`;
-}

@@ -4,21 +4,20 @@ import { generateKeyPairSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
-import { type Client, credentials, Metadata, ServerCredentials, status } from '@grpc/grpc-js';
+import { type Client, credentials, Metadata, ServerCredentials } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import {
   channelOptionsFor,
   createExchange,
   createServiceTokenSource,
-  errorOf,
   type Plaintext,
 } from '../../../interceptors/src/client.js';
 import { createGuard } from '../../../interceptors/src/index.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { createAuthority, THIS_MACHINE } from '../../support/certificates.js';
-import { bearer, type Echo, type EchoListener, startEcho } from '../../support/echo.js';
+import { bearer, callEcho, type Echo, type EchoListener, startEcho } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
-import { rejectionOf } from '../../support/outcomes.js';
+import { outcomeOf, rejectionOf } from '../../support/outcomes.js';
 
 const SETUP_TIMEOUT_MS = 60_000;
 const insecure = credentials.createInsecure();
@@ -190,19 +189,5 @@ function hostOf(address: string): string {
 }
 
 function call(client: Client, method: string, metadata: Metadata): Promise<string> {
-  const identity = (bytes: Buffer): Buffer => bytes;
-  return new Promise((resolve) => {
-    client.makeUnaryRequest(
-      `/test.v1.EchoService/${method}`,
-      identity,
-      identity,
-      Buffer.from('hello'),
-      metadata,
-      { deadline: Date.now() + 5000 },
-      (error) => {
-        const { code, reason } = errorOf(error);
-        resolve(error === null ? 'OK' : `${status[code]} ${reason}`);
-      },
-    );
-  });
+  return outcomeOf(callEcho(client, metadata, { method }));
 }

@@ -2,12 +2,12 @@
 
 import { expect } from 'chai';
 import { Truth } from '../../../proofs/simulate/truth.js';
+import type { Revocation } from '../../../services/auth/records/revocations.js';
 import {
   clientRevocation,
   enforcementBoundMs,
   foreignRevocation,
   keyRevocation,
-  type Revocation,
   sessionRevocation,
   tokenRevocation,
   userRevocation,

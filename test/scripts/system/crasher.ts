@@ -1,8 +1,8 @@
-/** A program for tests: starts PostgreSQL, fills a table, and is killed in the worst way, its warden first. */
+/** A program for tests: starts PostgreSQL, fills a table, and kills its reaper and itself with SIGKILL. */
 
 import pg from 'pg';
 import { startPostgres } from '../../../scripts/system/postgres.js';
-import { wardenPid } from '../../../scripts/system/warden-client.js';
+import { reaperPid } from '../../../scripts/system/reaper-client.js';
 
 const [dataDir] = process.argv.slice(2);
 if (dataDir === undefined) throw new TypeError('usage: crasher.ts <data folder>');
@@ -12,7 +12,7 @@ const client = new pg.Client({ connectionString: server.url('shop') });
 await client.connect();
 await client.query('CREATE TABLE kept AS SELECT 42 AS answer');
 process.stdout.write(`${server.pid}\n`, () => {
-  const warden = wardenPid();
-  if (warden !== undefined) process.kill(warden, 'SIGKILL');
+  const reaper = reaperPid();
+  if (reaper !== undefined) process.kill(reaper, 'SIGKILL');
   process.kill(process.pid, 'SIGKILL');
 });

@@ -8,7 +8,7 @@ import { expect } from 'chai';
 import type { NatsConnection } from 'nats';
 import { startNats } from '../../../scripts/system/nats.js';
 import { findNatsServer } from '../../../scripts/system/nats-binary.js';
-import { isRunning, startTimeOf } from '../../../scripts/system/processes.js';
+import { isRunning, startTimeOf } from '../../../scripts/system/process-identity.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';

@@ -1,4 +1,4 @@
-/** A program for tests: starts a process, makes a temporary folder, tells of both, and waits to be killed. */
+/** A program for tests: starts a process, creates a temporary folder, prints both, and waits to be killed. */
 
 import { launch } from '../../../scripts/system/processes.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';

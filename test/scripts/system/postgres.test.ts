@@ -10,7 +10,7 @@ import { expect } from 'chai';
 import pg from 'pg';
 import type { Postgres } from '../../../scripts/system/postgres.js';
 import { startPostgres } from '../../../scripts/system/postgres.js';
-import { isRunning, startTimeOf } from '../../../scripts/system/processes.js';
+import { isRunning, startTimeOf } from '../../../scripts/system/process-identity.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';

@@ -8,15 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { lockFolder } from '../../../scripts/system/folder-lock.js';
+import { endProcess, isRunning, ownIdentity, startTimeOf } from '../../../scripts/system/process-identity.js';
 import { endRecordedProcesses, recordProcesses } from '../../../scripts/system/process-record.js';
-import type { LaunchedProcess } from '../../../scripts/system/processes.js';
-import {
-  endProcess,
-  isRunning,
-  launch,
-  ownIdentity,
-  startTimeOf,
-} from '../../../scripts/system/processes.js';
+import { type LaunchedProcess, launch } from '../../../scripts/system/processes.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';

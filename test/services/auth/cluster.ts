@@ -31,8 +31,8 @@ import { type Broadcaster, createBroadcaster } from '../../../services/auth/adap
 import { createRevocationSource } from '../../../services/auth/adapters/revocation-source.js';
 import { createClientHandlers } from '../../../services/auth/clients/handlers.js';
 import { createKeyHandlers } from '../../../services/auth/keys/handlers.js';
+import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import { createRevocationHandlers } from '../../../services/auth/revocation/handlers.js';
-import type { LogBatch } from '../../../services/auth/revocation/log.js';
 import { createAuthHandlers } from '../../../services/auth/sessions/handlers.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';

@@ -8,8 +8,7 @@ import {
   createAccountChanges,
 } from '../../../services/auth/accounts/account-changes.js';
 import { createPasswords, type Passwords } from '../../../services/auth/accounts/passwords.js';
-import type { Role } from '../../../services/auth/accounts/roles.js';
-import { createUsers, type User, type Users } from '../../../services/auth/accounts/users.js';
+import { createUsers, type Users } from '../../../services/auth/accounts/users.js';
 import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
 import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
@@ -23,10 +22,11 @@ import {
   type SigningAlgorithm,
 } from '../../../services/auth/keys/keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import type { LogBatch } from '../../../services/auth/records/revocations.js';
+import type { Role, User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
-import type { LogBatch } from '../../../services/auth/revocation/log.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import {
@@ -41,13 +41,9 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
-import {
-  createSessions,
-  type LoginAttempt,
-  type LoginBinding,
-  type Sessions,
-} from '../../../services/auth/sessions/sessions.js';
+import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { createExchange, type Exchange } from '../../../services/auth/tokens/exchange.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/tokens/service-tokens.js';
@@ -223,12 +219,12 @@ export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['cus
 }
 
 /** Logs a user in. */
-export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginAttempt> = {}) {
+export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginRequest> = {}) {
   return auth.sessions.login({ ...attemptOf(user.username, user.password), ...over });
 }
 
 /** An attempt to log in. */
-export function attemptOf(username: string, password: string): LoginAttempt {
+export function attemptOf(username: string, password: string): LoginRequest {
   return { username, password, audiences: [], scopes: [], deviceName: 'test', peer: '192.0.2.1:4000' };
 }
 

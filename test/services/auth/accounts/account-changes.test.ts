@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import type { TokenPair } from '../../../../services/auth/sessions/sessions.js';
+import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {

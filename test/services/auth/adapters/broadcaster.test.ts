@@ -17,9 +17,10 @@ import {
 import { entryMessageOf } from '../../../../services/auth/adapters/revocation-messages.js';
 import { type BroadcastSigner, createKeys } from '../../../../services/auth/keys/keys.js';
 import { readPublishedKeys } from '../../../../services/auth/keys/store.js';
+import type { LogBatch } from '../../../../services/auth/records/revocations.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances } from '../../../../services/auth/revocation/instances.js';
-import { createId, type LogBatch, tokenRevocation } from '../../../../services/auth/revocation/log.js';
+import { createId, tokenRevocation } from '../../../../services/auth/revocation/log.js';
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../../services/auth/revocation/store.js';
 import { createAuthStore } from '../../../../services/auth/store.js';

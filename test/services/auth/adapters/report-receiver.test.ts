@@ -19,7 +19,7 @@ import {
   type ReportReceiverDeps,
   receiveReports,
 } from '../../../../services/auth/adapters/report-receiver.js';
-import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
+import type { ServiceReport } from '../../../../services/auth/records/service-reports.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { createTokenVerifier } from '../../../../services/auth/adapters/token-verifier.js';
-import type { PublishedKeys } from '../../../../services/auth/keys/keys.js';
+import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, addUser, claimsOf, ISSUER, logIn, openAuth } from '../instance.js';
 

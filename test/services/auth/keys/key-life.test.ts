@@ -1,14 +1,7 @@
 /** The life of keys: rotation by schedule, by hand and in an emergency, with two replicas, a broker and real calls. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  Client,
-  type ClientReadableStream,
-  credentials,
-  Server,
-  ServerCredentials,
-  status,
-} from '@grpc/grpc-js';
+import { Client, credentials, Server, ServerCredentials, status } from '@grpc/grpc-js';
 import type { Guard } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
 import { KEYS_MAX } from '@portcullis/guard/limits';
@@ -26,13 +19,21 @@ import {
   isDue,
   LIVE_KEYS_MAX,
   NEXT_PUBLISHED_SECONDS_MIN,
-  type RotationOutlook,
   untilKnownMs,
 } from '../../../../services/auth/keys/key-life.js';
+import type { RotationOutlook } from '../../../../services/auth/records/keys.js';
 import { enforcementBoundMs, KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
-import { bearer, ECHO, echoHandlers, echoSchema, Trace } from '../../../support/echo.js';
+import {
+  bearer,
+  callEcho,
+  ECHO,
+  echoHandlers,
+  echoSchema,
+  openEchoStream,
+  Trace,
+} from '../../../support/echo.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
-import { codeOf, refusalOf, serviceErrorOf } from '../../../support/outcomes.js';
+import { codeOf, outcomeOf, refusalOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, newRequestId, type Replica, startCluster, verdictOf } from '../cluster.js';
@@ -61,7 +62,7 @@ const kidOf = (token: string): string => String(decodeProtectedHeader(token).kid
 /** A guarded service that anybody with the scope `echo.call` can call. */
 interface EchoService {
   readonly guard: Guard;
-  /** The reason of a refusal; OK when the call was answered. */
+  /** How a call ended, such as `OK`. */
   call(token: string): Promise<string>;
   /** Opens a stream, and resolves once it runs. */
   open(token: string): Promise<{ readonly ended: Promise<{ reason: string; atMs: number }> }>;
@@ -77,29 +78,11 @@ async function startEcho(guard: Guard): Promise<EchoService> {
     );
   });
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
-  const bytes = (value: Buffer): Buffer => value;
   return {
     guard,
-    call: (token) =>
-      new Promise((resolve) => {
-        client.makeUnaryRequest(
-          '/test.v1.EchoService/Unary',
-          bytes,
-          bytes,
-          Buffer.from('x'),
-          bearer(token),
-          { deadline: Date.now() + 10_000 },
-          (error) => resolve(error === null ? 'OK' : errorOf(error).reason || error.message),
-        );
-      }),
+    call: (token) => outcomeOf(callEcho(client, bearer(token))),
     open: async (token) => {
-      const stream: ClientReadableStream<Buffer> = client.makeServerStreamRequest(
-        '/test.v1.EchoService/ServerStream',
-        bytes,
-        bytes,
-        Buffer.from('x'),
-        bearer(token),
-      );
+      const stream = openEchoStream(client, bearer(token), { deadline: Number.POSITIVE_INFINITY });
       const ended = new Promise<{ reason: string; atMs: number }>((resolve) => {
         stream.on('error', (error) => resolve({ reason: errorOf(error).reason, atMs: performance.now() }));
         stream.on('end', () => resolve({ reason: '', atMs: performance.now() }));
@@ -315,7 +298,10 @@ describe('the life of keys', function () {
       }
       for (const token of [known, ...fresh]) {
         for (const service of services) {
-          expect(await service.call(token)).to.be.oneOf(['TOKEN_REVOKED', 'TOKEN_INVALID']);
+          expect(await service.call(token)).to.be.oneOf([
+            'UNAUTHENTICATED TOKEN_REVOKED',
+            'UNAUTHENTICATED TOKEN_INVALID',
+          ]);
         }
         for (const { guard } of cluster.replicas) {
           expect(await verdictOf(guard, token)).to.be.oneOf(['TOKEN_REVOKED', 'TOKEN_INVALID']);

@@ -5,11 +5,11 @@ import { expect } from 'chai';
 import { compactVerify, decodeProtectedHeader, importJWK, type JWK } from 'jose';
 import {
   createKeys,
-  type PublishedKeys,
   publish,
   type SigningAlgorithm,
   UnusableKeyError,
 } from '../../../../services/auth/keys/keys.js';
+import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, newKeyEncryptionKey, openAuth } from '../instance.js';

@@ -5,8 +5,8 @@ import {
   CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
 } from '@portcullis/guard';
 import { expect } from 'chai';
+import type { Appended, LogEntry } from '../../../../services/auth/records/revocations.js';
 import {
-  type Appended,
   answerOf,
   bytesOfUuid,
   checkQuestion,
@@ -14,7 +14,6 @@ import {
   enforcedEverywhereBy,
   enforcementBoundMs,
   KEEP_SECONDS,
-  type LogEntry,
   type LogReading,
   newlyLost,
   otherEpochs,

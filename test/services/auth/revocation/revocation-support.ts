@@ -3,14 +3,14 @@
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
 import { createClientRows } from '../../../../services/auth/clients/store.js';
-import type { PublishedKeys } from '../../../../services/auth/keys/keys.js';
 import { createKeyRows } from '../../../../services/auth/keys/store.js';
+import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
+import type { LogBatch, Receipt } from '../../../../services/auth/records/revocations.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
-import type { LogBatch, SyncAnswer, SyncQuestion } from '../../../../services/auth/revocation/log.js';
+import type { SyncAnswer, SyncQuestion } from '../../../../services/auth/revocation/log.js';
 import {
   createRevocations,
-  type Receipt,
   type RevocationStore,
   type Revocations,
   type RevocationTransaction,

@@ -4,6 +4,12 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import pg from 'pg';
 import { AuthError } from '../../../../services/auth/errors.js';
+import type {
+  LogEntry,
+  LogHead,
+  NewEntry,
+  PackedIds,
+} from '../../../../services/auth/records/revocations.js';
 import { INSTANCES_MAX } from '../../../../services/auth/revocation/instances.js';
 import {
   clientRevocation,
@@ -11,10 +17,6 @@ import {
   foreignRevocation,
   KEEP_SECONDS,
   keyRevocation,
-  type LogEntry,
-  type LogHead,
-  type NewEntry,
-  type PackedIds,
   type PullPart,
   SYNC_ENTRIES_MAX,
   type SyncAnswer,

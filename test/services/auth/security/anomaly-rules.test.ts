@@ -2,6 +2,9 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
+import type { AnomalyRule, SecurityEvent } from '../../../../services/auth/records/security-events.js';
+import { ANOMALY_RULES } from '../../../../services/auth/records/security-events.js';
+import type { ReportedCaller, ServiceReport } from '../../../../services/auth/records/service-reports.js';
 import {
   type AnomalyRules,
   createAnomalyRules,
@@ -11,9 +14,6 @@ import {
   THRESHOLDS,
   USUAL_LEARNED_SECONDS,
 } from '../../../../services/auth/security/anomaly-rules.js';
-import type { AnomalyRule, SecurityEvent } from '../../../../services/auth/security/events.js';
-import { ANOMALY_RULES } from '../../../../services/auth/security/events.js';
-import type { ReportedCaller, ServiceReport } from '../../../../services/auth/security/service-reports.js';
 
 const START_MS = Date.UTC(2026, 0, 1);
 const ALICE: ReportedCaller = {

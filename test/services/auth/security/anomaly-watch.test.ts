@@ -2,10 +2,10 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import type { AnomalyRule, SecurityEvent } from '../../../../services/auth/records/security-events.js';
+import type { ServiceReport } from '../../../../services/auth/records/service-reports.js';
 import { THRESHOLDS } from '../../../../services/auth/security/anomaly-rules.js';
 import { type AnomalyWatch, createAnomalyWatch } from '../../../../services/auth/security/anomaly-watch.js';
-import type { AnomalyRule, SecurityEvent } from '../../../../services/auth/security/events.js';
-import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, addUser, entriesOf, logIn, openAuth } from '../instance.js';

@@ -4,12 +4,12 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
-import { EVENTS_WAITING_MAX, type EventFilter } from '../../../../services/auth/security/event-log.js';
 import type {
   Initiator,
   SecurityEvent,
   SecurityEventType,
-} from '../../../../services/auth/security/events.js';
+} from '../../../../services/auth/records/security-events.js';
+import { EVENTS_WAITING_MAX, type EventFilter } from '../../../../services/auth/security/event-log.js';
 import {
   EVENT_KEPT_DAYS,
   keptDaysOf,

@@ -8,6 +8,7 @@ import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
 import { parseConfig, reviewSettingsOf } from '../../../../services/auth/config.js';
+import type { ServiceReport } from '../../../../services/auth/records/service-reports.js';
 import {
   createSecurityReview,
   findingsOf,
@@ -16,7 +17,6 @@ import {
 } from '../../../../services/auth/security/review.js';
 import { createReviewFacts } from '../../../../services/auth/security/review-facts.js';
 import { createReviewStore } from '../../../../services/auth/security/review-store.js';
-import type { ServiceReport } from '../../../../services/auth/security/service-reports.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, addUser, logIn, openAuth } from '../instance.js';
 

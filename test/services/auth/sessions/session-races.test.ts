@@ -7,7 +7,7 @@ import { randomInt, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
-import type { TokenPair } from '../../../../services/auth/sessions/sessions.js';
+import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';

@@ -2,11 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import {
-  REFRESH_IDLE_SECONDS_MAX,
-  SESSION_SECONDS_MAX,
-  type TokenPair,
-} from '../../../../services/auth/sessions/sessions.js';
+import { SESSION_SECONDS_MAX } from '../../../../services/auth/sessions/login.js';
+import { REFRESH_IDLE_SECONDS_MAX } from '../../../../services/auth/sessions/refresh-tokens.js';
+import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { ask as askOver } from '../../../../scripts/system/calls.js';
-import type { LoginBinding } from '../../../../services/auth/sessions/sessions.js';
+import type { LoginBinding } from '../../../../services/auth/sessions/login.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { startReplica } from '../cluster.js';

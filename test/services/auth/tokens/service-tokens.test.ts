@@ -3,7 +3,7 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/clients/clients.js';
+import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
 import { clean } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';

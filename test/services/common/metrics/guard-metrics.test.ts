@@ -1,25 +1,16 @@
 /** The metrics of a guard over real sockets: they count what was decided, and name nobody. */
 
-import { type ServiceError as GrpcError, Metadata } from '@grpc/grpc-js';
+import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { createGuardMetrics } from '../../../../services/common/metrics/guard-metrics.js';
-import { bearer, type Echo, startEcho } from '../../../support/echo.js';
+import { bearer, callEcho, type Echo, startEcho } from '../../../support/echo.js';
 import { TestIssuer } from '../../../support/issuer.js';
+import { outcomeOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 
-const identity = (bytes: Buffer): Buffer => bytes;
-
-function call(echo: Echo, metadata: Metadata): Promise<void> {
-  return new Promise((resolve) => {
-    const path = '/test.v1.EchoService/Unary';
-    echo.client.makeUnaryRequest(
-      path,
-      identity,
-      identity,
-      Buffer.from('x'),
-      metadata,
-      (_: GrpcError | null) => resolve(),
-    );
-  });
+/** Calls the server, whatever comes of it. */
+async function call(echo: Echo, metadata: Metadata): Promise<void> {
+  await outcomeOf(callEcho(echo.client, metadata));
 }
 
 describe('metrics of a guard', () => {
@@ -38,7 +29,7 @@ describe('metrics of a guard', () => {
       await call(echo, bearer(`${token}x`));
       issuer.revokeSession(String(claims['sid']));
       echo.guard.askNow();
-      while (echo.guard.state().applied === 0n) await new Promise((resolve) => setTimeout(resolve, 2));
+      await until(() => echo.guard.state().applied > 0n);
       await call(echo, bearer(token));
       const text = await metrics.registry.metrics();
       const decision = (outcome: string, count: number): string =>

@@ -1,6 +1,7 @@
 // room: domain code
 import './log.js';
 import '../keys/keys.js';
+import '../records/users.js';
 import '../transaction.js';
 import '../../common/validation/text-checks.js';
 import '../../common/money.js';

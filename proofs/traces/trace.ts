@@ -1,7 +1,7 @@
 /** A trace: what the rules would have learned, in order, and which attacks are in it. */
 
+import type { AnomalyRule } from '../../services/auth/records/security-events.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
-import type { AnomalyRule } from '../../services/auth/security/events.js';
 
 /** An attack in a trace, and what must be found of it. */
 export interface PlantedAttack {

@@ -6,7 +6,7 @@ import { createServer, type Server as TcpServer } from 'node:net';
 import { credentials } from '@grpc/grpc-js';
 import { AuthServiceClient, type LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import type { Proc } from '../../scripts/system/parts.js';
+import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { UserName } from '../../scripts/system/secrets.js';
 import type { System } from '../../scripts/system/system.js';
 import { claimsIn, createForge, type Forge, segmentsOf } from './forge.js';
@@ -23,7 +23,7 @@ const UNAUTHENTICATED = 16;
 
 /** A process under attack. */
 export interface Target {
-  readonly process: Proc;
+  readonly process: ServiceProcess;
   readonly pid: number;
   readonly audience: 'auth' | 'inventory' | 'payment';
   readonly peer: Peer;
@@ -161,7 +161,7 @@ function preparedHeaders(path: string): Buffer {
 }
 
 function targetsOf(system: System): Target[] {
-  const targetOf = (process: Proc, audience: Target['audience'], path: string): Target => ({
+  const targetOf = (process: ServiceProcess, audience: Target['audience'], path: string): Target => ({
     process,
     pid: process.pid,
     audience,

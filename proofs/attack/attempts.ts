@@ -1,7 +1,7 @@
 /** How attempts are made and judged. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Aim, IN_FLIGHT_MAX, type Range, type Target } from './range.js';
+import { type Aim, IN_FLIGHT_MAX, type Range, type Target } from './environment.js';
 import type { Answer } from './wire.js';
 
 const UNAUTHENTICATED = 16;

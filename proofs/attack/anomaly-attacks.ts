@@ -12,9 +12,9 @@ import {
   type SecuritySubject,
 } from '../../proto/gen/auth/v1/security_service.js';
 import { ask } from '../../scripts/system/calls.js';
+import { forEach, underWatch } from './attempts.js';
+import type { Range, Target } from './environment.js';
 import { claimsIn } from './forge.js';
-import type { Range, Target } from './range.js';
-import { forEach, underWatch } from './volley.js';
 import { createPeer } from './wire.js';
 
 const LOGIN = '/auth.v1.AuthService/Login';

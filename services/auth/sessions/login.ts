@@ -1,0 +1,238 @@
+/** Login: verifies a user's password and opens a session. */
+
+import { randomUUID } from 'node:crypto';
+import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { parseWords } from '../../common/validation/text-checks.js';
+import type { Passwords } from '../accounts/passwords.js';
+import { audiencesOfScopes, scopesOfRoles } from '../accounts/roles.js';
+import { parseUsername } from '../accounts/usernames.js';
+import { DIRECT_CLIENT } from '../clients/clients.js';
+import { AuthError } from '../errors.js';
+import type { Client } from '../records/clients.js';
+import type { Session } from '../records/sessions.js';
+import type { Role, UserCredentials, UserState } from '../records/users.js';
+import { networkOf, type Throttle } from '../security/throttle.js';
+import type { Tokens } from '../tokens/tokens.js';
+import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { LoginFailures } from './login-failures.js';
+import { formatRefreshToken, newRefreshSecret, storeRefreshToken } from './refresh-tokens.js';
+import { mintSessionToken, type TokenPair } from './session-tokens.js';
+
+/** Maximum lifetime of a session, however often it is refreshed, in seconds (30 days). */
+export const SESSION_SECONDS_MAX = 30 * 24 * 3600;
+
+/** Maximum length of a device's name, in characters. */
+export const DEVICE_NAME_CHARACTERS_MAX = 100;
+
+/**
+ * Whether a login binds its session to the client certificate of the connection: never, when there is a certificate,
+ * or always, in which case a login without a certificate fails.
+ */
+export const LOGIN_BINDINGS = ['off', 'optional', 'required'] as const;
+
+/** One of {@link LOGIN_BINDINGS}. */
+export type LoginBinding = (typeof LOGIN_BINDINGS)[number];
+
+/** A login as the caller requests it. */
+export interface LoginRequest {
+  readonly username: string;
+  readonly password: string;
+  readonly audiences: readonly string[];
+  readonly scopes: readonly string[];
+  readonly deviceName: string;
+  /** The peer's address. */
+  readonly peer: string;
+  /** The thumbprint of the peer's client certificate, if it has one. */
+  readonly certificateThumbprint?: string | undefined;
+}
+
+/** An opened session and its first tokens. */
+export interface LoginResult extends TokenPair {
+  readonly session: Session;
+}
+
+export interface LoginDeps {
+  readonly store: AuthStore;
+  readonly passwords: Passwords;
+  readonly throttle: Throttle;
+  readonly tokens: Tokens;
+  readonly loginBinding: LoginBinding;
+  readonly failures: LoginFailures;
+}
+
+/**
+ * Opens a session.
+ *
+ * @throws ServiceError LOGIN_FAILED whatever is wrong with the credentials; CERTIFICATE_REQUIRED; RATE_LIMITED;
+ *   FIELD_INVALID
+ */
+export async function login(deps: LoginDeps, request: LoginRequest): Promise<LoginResult> {
+  const wanted = parseWanted(deps, request);
+  const username = parseUsername(request.username);
+  const failed = { what: 'login', name: request.username, peer: request.peer } as const;
+  const attempt = await deps.throttle.attempt(username, request.peer).catch((error: unknown) => {
+    deps.failures.limited(failed);
+    throw error;
+  });
+  const credentials =
+    username === undefined ? undefined : await deps.store.reads.users.credentialsOf(username);
+  const matches = await deps.passwords.verify(credentials?.passwordHash, request.password);
+  const { networkKey } = attempt;
+  const network = networkOf(request.peer);
+  const opened =
+    matches && credentials !== undefined
+      ? await openSessionFor(deps, { credentials, networkKey, network, wanted })
+      : undefined;
+  if (opened === undefined) {
+    deps.failures.failed({ ...failed, userId: credentials?.userId });
+    throw loginFailed();
+  }
+  await attempt.succeeded();
+  return opened;
+}
+
+/** What the caller asks the session for, after validation. */
+interface WantedSession {
+  readonly audiences: readonly string[];
+  readonly scopes: readonly string[];
+  readonly deviceName: string;
+  readonly certificateThumbprint: string | undefined;
+}
+
+function parseWanted({ loginBinding }: LoginDeps, request: LoginRequest): WantedSession {
+  return {
+    audiences: parseWords('audiences', request.audiences),
+    scopes: parseWords('scopes', request.scopes),
+    deviceName: parseDeviceName(request.deviceName),
+    certificateThumbprint: bindingThumbprint(loginBinding, request.certificateThumbprint),
+  };
+}
+
+function parseDeviceName(text: string): string {
+  if ([...text].length > DEVICE_NAME_CHARACTERS_MAX || /\p{Cc}/u.test(text)) {
+    throw invalidField(
+      'device_name',
+      `must have at most ${DEVICE_NAME_CHARACTERS_MAX} characters, and no control characters`,
+    );
+  }
+  return text.toWellFormed();
+}
+
+/** Decided before the password is verified, so that CERTIFICATE_REQUIRED reveals nothing about the user. */
+function bindingThumbprint(binding: LoginBinding, thumbprint: string | undefined): string | undefined {
+  if (binding === 'required' && thumbprint === undefined) {
+    throw new AuthError('CERTIFICATE_REQUIRED', 'logging in takes a certificate, and none was shown');
+  }
+  return binding === 'off' ? undefined : thumbprint;
+}
+
+interface VerifiedLogin {
+  readonly credentials: UserCredentials;
+  /** Key under which the user's network is remembered. */
+  readonly networkKey: Buffer | undefined;
+  readonly network: string;
+  readonly wanted: WantedSession;
+}
+
+/** Opens the session unless the user or the client may not log in (any more); undefined in that case. */
+async function openSessionFor(
+  deps: LoginDeps,
+  { credentials, networkKey, network, wanted }: VerifiedLogin,
+): Promise<LoginResult | undefined> {
+  return await deps.store.transaction(async (tx) => {
+    const user = await tx.users.lockShared(credentials.userId);
+    // The password was verified before the lock, so a revocation or a password change since then counts.
+    const changed =
+      user?.generation !== credentials.generation || user.passwordVersion !== credentials.passwordVersion;
+    if (changed || user.disabled) return undefined;
+    const [client, now] = await Promise.all([
+      tx.clients.lockShared(DIRECT_CLIENT),
+      tx.databaseTime(),
+      networkKey && tx.loginNetworks.remember({ key: networkKey, userId: user.userId }),
+    ]);
+    if (client === undefined || client.disabled) return undefined;
+    return await openSession(deps, tx, { user, client, now, network, wanted });
+  });
+}
+
+async function openSession(
+  deps: LoginDeps,
+  tx: AuthTransaction,
+  login: { user: UserState; client: Client; now: Date; network: string; wanted: WantedSession },
+): Promise<LoginResult> {
+  const { user, now, network } = login;
+  const session = newSession(login);
+  const refreshToken = formatRefreshToken(newRefreshSecret());
+  const [, refreshTokenExpireTime, access] = await Promise.all([
+    tx.sessions.insert(session),
+    storeRefreshToken(tx, session, refreshToken, now),
+    mintSessionToken(deps.tokens, tx, session, user),
+    recordLogin(tx, session, network),
+  ]);
+  return { session, access, refreshToken, refreshTokenExpireTime };
+}
+
+function newSession({
+  user,
+  client,
+  now,
+  wanted,
+}: {
+  user: UserState;
+  client: Client;
+  now: Date;
+  wanted: WantedSession;
+}): Session {
+  return {
+    sessionId: randomUUID(),
+    userId: user.userId,
+    clientId: DIRECT_CLIENT,
+    generation: user.generation,
+    clientGeneration: client.generation,
+    deviceName: wanted.deviceName,
+    ...grantOf(user.roles, wanted),
+    amr: ['pwd'],
+    certificateThumbprint: wanted.certificateThumbprint,
+    createTime: now,
+    lastUseTime: now,
+    expireTime: new Date(now.getTime() + SESSION_SECONDS_MAX * 1000),
+    open: true,
+  };
+}
+
+/** The requested audiences and scopes that the roles grant; all that the roles grant when none are requested. */
+function grantOf(
+  roles: readonly Role[],
+  wanted: { readonly audiences: readonly string[]; readonly scopes: readonly string[] },
+): { audiences: readonly string[]; scopes: readonly string[] } {
+  const granted = scopesOfRoles(roles);
+  const reachable = audiencesOfScopes(granted);
+  const scopes =
+    wanted.scopes.length === 0 ? granted : granted.filter((scope) => wanted.scopes.includes(scope));
+  const audiences =
+    wanted.audiences.length === 0
+      ? reachable
+      : reachable.filter((audience) => wanted.audiences.includes(audience));
+  // Every service would reject a token without an audience, and the caller could not tell why.
+  if (audiences.length === 0) throw invalidField('audiences', 'must name a service that the user may reach');
+  return { audiences, scopes };
+}
+
+async function recordLogin(
+  tx: AuthTransaction,
+  { userId, sessionId, clientId }: Session,
+  network: string,
+): Promise<void> {
+  await tx.events.record({
+    type: 'session-established',
+    subject: { userId, sessionId, clientId },
+    actor: userId,
+    reason: 'login',
+    network,
+    details: { clientId },
+  });
+}
+
+function loginFailed(): ServiceError {
+  return new AuthError('LOGIN_FAILED', 'username or password is wrong');
+}

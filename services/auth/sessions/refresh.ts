@@ -1,0 +1,213 @@
+/** Refresh: rotates a session's refresh token and detects its reuse. */
+
+import { parseRequestId } from '../../common/validation/text-checks.js';
+import { AuthError } from '../errors.js';
+import type { RefreshTokenRow, Session } from '../records/sessions.js';
+import type { UserState } from '../records/users.js';
+import { networkOf } from '../security/throttle.js';
+import type { Tokens } from '../tokens/tokens.js';
+import type { AuthStore, AuthTransaction } from '../transaction.js';
+import { appendSessionEnd } from './end-session.js';
+import {
+  deriveSuccessor,
+  formatRefreshToken,
+  hashRefreshToken,
+  newRefreshSecret,
+  parseRefreshToken,
+  storeRefreshToken,
+} from './refresh-tokens.js';
+import { mintSessionToken, type TokenPair } from './session-tokens.js';
+
+/** Actor of the revocations that auth itself decides. */
+export const OWN_ACTOR = 'auth';
+
+/** A refresh as the caller requests it. */
+export interface RefreshRequest {
+  readonly refreshToken: string;
+  readonly requestId: string;
+  /** The peer's address, where it is known. */
+  readonly peer?: string;
+  /** The thumbprint of the peer's client certificate, if it has one. */
+  readonly certificateThumbprint?: string | undefined;
+}
+
+/** The outcomes of a refresh. */
+export const REFRESH_OUTCOMES = ['refreshed', 'reused', 'refused'] as const;
+
+/** One of {@link REFRESH_OUTCOMES}. */
+export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number];
+
+export interface RefreshDeps {
+  readonly store: AuthStore;
+  readonly tokens: Tokens;
+  /** Called with the outcome of every refresh. */
+  readonly onRefresh?: (outcome: RefreshOutcome) => void;
+  /** Secret of this issuer from which the successors of refresh tokens are derived. */
+  readonly refreshKey: Buffer;
+}
+
+/**
+ * Uses up a refresh token and returns its successor. A retried request gets the same successor until that is used;
+ * any other use of a used token ends the session.
+ *
+ * @throws ServiceError REFRESH_INVALID whatever is wrong with the token; FIELD_INVALID
+ */
+export async function refresh(deps: RefreshDeps, request: RefreshRequest): Promise<TokenPair> {
+  const requestId = parseRequestId(request.requestId);
+  const network = networkOf(request.peer ?? '');
+  const secret = parseRefreshToken(request.refreshToken);
+  const { certificateThumbprint } = request;
+  const presented = secret && { secret, requestId, network, certificateThumbprint };
+  const result = presented && (await deps.store.transaction((tx) => rotate(deps, tx, presented)));
+  deps.onRefresh?.(outcomeOf(result));
+  if (result === undefined || result === 'REUSED') {
+    throw new AuthError('REFRESH_INVALID', 'the refresh token cannot be used');
+  }
+  return result;
+}
+
+function outcomeOf(result: TokenPair | 'REUSED' | undefined): RefreshOutcome {
+  if (result === undefined) return 'refused';
+  return result === 'REUSED' ? 'reused' : 'refreshed';
+}
+
+/** A refresh token in canonical form, as one request presents it. */
+interface PresentedToken {
+  readonly secret: Buffer;
+  /** Empty when the caller sent none. */
+  readonly requestId: string;
+  readonly network: string;
+  readonly certificateThumbprint: string | undefined;
+}
+
+/**
+ * One rotation. All refreshes of one session wait for the lock on its row, so exactly one of them uses up a token.
+ *
+ * @returns undefined when the token cannot be used, REUSED when the session was ended for it; both commit
+ */
+async function rotate(
+  deps: RefreshDeps,
+  tx: AuthTransaction,
+  presented: PresentedToken,
+): Promise<TokenPair | 'REUSED' | undefined> {
+  const locked = await lockForRefresh(tx, presented);
+  if (locked === undefined) return undefined;
+  const { user, session, token, now } = locked;
+  if (!token.used) {
+    if (token.expireTime <= now) return undefined;
+    const [successor, access] = await Promise.all([
+      replaceToken(deps, tx, session, { ...presented, now }),
+      mintSessionToken(deps.tokens, tx, session, user),
+      recordRefresh(tx, session, { type: 'token-refreshed', network: presented.network }),
+    ]);
+    return { access, ...successor };
+  }
+  const successor = await successorForRetry(deps, tx, token, { ...presented, now });
+  if (successor === undefined) return undefined;
+  if (successor === 'REUSED') {
+    await endReusedSession(tx, session, presented.network);
+    return successor;
+  }
+  const [access] = await Promise.all([
+    mintSessionToken(deps.tokens, tx, session, user),
+    recordRefresh(tx, session, { type: 'token-refreshed', network: presented.network }),
+  ]);
+  return { access, ...successor };
+}
+
+interface LockedForRefresh {
+  readonly user: UserState;
+  readonly session: Session;
+  readonly token: RefreshTokenRow;
+  readonly now: Date;
+}
+
+/** Locks user, session and client; undefined when one of them forbids the refresh or the token does not exist. */
+async function lockForRefresh(
+  tx: AuthTransaction,
+  { secret, certificateThumbprint }: PresentedToken,
+): Promise<LockedForRefresh | undefined> {
+  const hash = hashRefreshToken(formatRefreshToken(secret));
+  const found = await tx.sessions.findRefreshToken(hash);
+  if (found === undefined) return undefined;
+  // Sent together and executed in this order, so the token is read again under the session's lock.
+  const [user, session, token] = await Promise.all([
+    tx.users.lockShared(found.userId),
+    tx.sessions.lock(found.sessionId),
+    tx.sessions.findRefreshToken(hash),
+  ]);
+  if (user === undefined || user.disabled || !session?.open) return undefined;
+  // A peer without the session's certificate does not use up the token: otherwise a thief could end the session.
+  const bound = session.certificateThumbprint;
+  if (bound !== undefined && bound !== certificateThumbprint) return undefined;
+  const [client, now] = await Promise.all([tx.clients.lockShared(session.clientId), tx.databaseTime()]);
+  // A session that began before its user or client was revoked gets no token of the present generation.
+  if (session.generation !== user.generation || session.clientGeneration !== client?.generation) {
+    return undefined;
+  }
+  return token && { user, session, token, now };
+}
+
+type Successor = Pick<TokenPair, 'refreshToken' | 'refreshTokenExpireTime'>;
+
+/** What identifies one request for a successor. */
+interface SuccessorRequest {
+  readonly secret: Buffer;
+  readonly requestId: string;
+  readonly now: Date;
+}
+
+/** Marks the token as used and stores its successor. */
+async function replaceToken(
+  { refreshKey }: RefreshDeps,
+  tx: AuthTransaction,
+  session: Session,
+  { secret, requestId, now }: SuccessorRequest,
+): Promise<Successor> {
+  const next = requestId === '' ? newRefreshSecret() : deriveSuccessor(refreshKey, secret, requestId);
+  const refreshToken = formatRefreshToken(next);
+  const [, , refreshTokenExpireTime] = await Promise.all([
+    tx.sessions.markUsed({
+      hash: hashRefreshToken(formatRefreshToken(secret)),
+      time: now,
+      requestId: requestId === '' ? undefined : requestId,
+      successorHash: hashRefreshToken(refreshToken),
+    }),
+    tx.sessions.touch(session.sessionId, now),
+    storeRefreshToken(tx, session, refreshToken, now),
+  ]);
+  return { refreshToken, refreshTokenExpireTime };
+}
+
+/** The same successor again, for a caller that did not receive the first response; REUSED for any other request. */
+async function successorForRetry(
+  { refreshKey }: RefreshDeps,
+  tx: AuthTransaction,
+  token: RefreshTokenRow,
+  { secret, requestId, now }: SuccessorRequest,
+): Promise<Successor | 'REUSED' | undefined> {
+  if (requestId === '' || token.requestId !== requestId) return 'REUSED';
+  const refreshToken = formatRefreshToken(deriveSuccessor(refreshKey, secret, requestId));
+  const hash = hashRefreshToken(refreshToken);
+  // Under another key-encryption key, a different successor is derived, which no client has ever received.
+  if (!token.successorHash?.equals(hash)) return undefined;
+  const successor = await tx.sessions.findRefreshToken(hash);
+  if (successor === undefined || successor.used) return 'REUSED';
+  if (successor.expireTime <= now) return undefined;
+  return { refreshToken, refreshTokenExpireTime: successor.expireTime };
+}
+
+async function endReusedSession(tx: AuthTransaction, session: Session, network: string): Promise<void> {
+  await tx.sessions.end(session.sessionId, 'REFRESH_REUSED');
+  await recordRefresh(tx, session, { type: 'refresh-token-reused', network });
+  await appendSessionEnd(tx, session, { reason: 'refresh token reused', actor: OWN_ACTOR, network });
+}
+
+async function recordRefresh(
+  tx: AuthTransaction,
+  { userId, sessionId, clientId }: Session,
+  { type, network }: { type: 'token-refreshed' | 'refresh-token-reused'; network: string },
+): Promise<void> {
+  const subject = { userId, sessionId, clientId };
+  await tx.events.record({ type, subject, actor: userId, reason: 'refresh', network, details: {} });
+}
