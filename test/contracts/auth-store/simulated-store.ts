@@ -15,7 +15,7 @@ import { Signatures } from '../../../proofs/simulate/signatures.js';
 import { MachineClock, Process, Scheduler } from '../../../proofs/simulate/time.js';
 import { Truth } from '../../../proofs/simulate/truth.js';
 import { createMeasures, START_MS, type World } from '../../../proofs/simulate/world.js';
-import type { LogBatch } from '../../../services/auth/revocation/log.js';
+import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import type { AuthStoreUnderTest } from './store-under-test.js';
 
 export async function openSimulation(): Promise<AuthStoreUnderTest> {
