@@ -6,7 +6,7 @@ import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
 import { AuthError } from '../errors.js';
 import type { KeyPurpose, KeyRow, KeyRows, KeyState, PublishedKey, PublishedKeys } from '../records/keys.js';
-import { createNextRead } from '../revocation/next-read.js';
+import { createNextRead } from '../shared-reads.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createSign, type Sign } from './compact-signature.js';
 

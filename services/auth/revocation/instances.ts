@@ -3,9 +3,9 @@
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
 import type { LogEntry } from '../records/revocations.js';
+import { createNextRead, READ_PATIENCE_MS } from '../shared-reads.js';
 import type { SyncAnswer, SyncQuestion } from './log.js';
 import { createId, enforcementBoundMs } from './log.js';
-import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 
 /** Most instances whose last question is remembered; beyond it the one that has been silent longest is forgotten. */
 export const INSTANCES_MAX = 10_000;

@@ -19,6 +19,7 @@ import type {
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
 import type { SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
+import { createNextRead, READ_PATIENCE_MS } from '../shared-reads.js';
 import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
 import type { ForeignTarget, LogReading, PullPart, SyncAnswer, SyncQuestion } from './log.js';
 import {
@@ -40,7 +41,6 @@ import {
   userRevocation,
   wantedAfter,
 } from './log.js';
-import { createNextRead, READ_PATIENCE_MS } from './next-read.js';
 
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;

@@ -1,7 +1,7 @@
 /** One read answers many requests, but only those that had arrived before it began. */
 
 import { expect } from 'chai';
-import { createNextRead, READS_MAX } from '../../../../services/auth/revocation/next-read.js';
+import { createNextRead, READS_MAX } from '../../../services/auth/shared-reads.js';
 
 /** A read that ends when the test says so. */
 interface HeldRead {

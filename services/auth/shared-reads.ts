@@ -1,7 +1,7 @@
 /** Lets one read answer many requests, but only those that had arrived before it began. */
 
 import { systemTimers, type Timers } from '@portcullis/guard/clock';
-import { AuthError } from '../errors.js';
+import { AuthError } from './errors.js';
 
 /** After this many milliseconds a read no longer keeps the next one from beginning. */
 export const READ_PATIENCE_MS = 2000;
