@@ -6,7 +6,7 @@ import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
 import { AuthError } from '../errors.js';
 import type { KeyPurpose, KeyRow, KeyRows, KeyState, PublishedKey, PublishedKeys } from '../records/keys.js';
-import { createNextRead } from '../shared-reads.js';
+import { createSharedReads } from '../revocation/shared-reads.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createSign, type Sign } from './compact-signature.js';
 
@@ -213,14 +213,14 @@ export async function retireKey(
 
 /** Shares readings, because anybody may ask, and as often as they like. */
 export function createPublicKeys(store: AuthStore): PublicKeys {
-  const reads = createNextRead<undefined, PublishedKeys & { readonly epoch: Buffer }>(async () => {
+  const reads = createSharedReads<undefined, PublishedKeys & { readonly epoch: Buffer }>(async () => {
     const published = await store.transaction(async ({ keys }) => ({
       epoch: await keys.epoch(),
       ...publish(await keys.live()),
     }));
     return () => published;
   });
-  return { read: () => reads.ask(undefined) };
+  return { read: () => reads.read(undefined) };
 }
 
 /** What is published of these keys. */

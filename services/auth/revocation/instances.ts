@@ -3,9 +3,9 @@
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
 import type { LogEntry } from '../records/revocations.js';
-import { createNextRead, READ_PATIENCE_MS } from '../shared-reads.js';
 import type { SyncAnswer, SyncQuestion } from './log.js';
 import { createId, enforcementBoundMs } from './log.js';
+import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
 /** Most instances whose last question is remembered; beyond it the one that has been silent longest is forgotten. */
 export const INSTANCES_MAX = 10_000;
@@ -150,7 +150,11 @@ export function createInstances(deps: {
     const heard = await store.heardElsewhere(replica, Math.max(...withinMs));
     return () => heard;
   };
-  const elsewhere = createNextRead<number, readonly SharedRecord[]>(readElsewhere, READ_PATIENCE_MS, timers);
+  const elsewhere = createSharedReads<number, readonly SharedRecord[]>(
+    readElsewhere,
+    READ_BLOCKING_MS_MAX,
+    timers,
+  );
 
   return {
     heard: (question) => {
@@ -191,7 +195,7 @@ export function createInstances(deps: {
         let complete = false;
         for (;;) {
           const withinMs = watch.horizonMs();
-          const heard = await elsewhere.ask(withinMs).catch(() => undefined);
+          const heard = await elsewhere.read(withinMs).catch(() => undefined);
           // Until the database has answered, nobody knows which instances the other replicas know.
           if (heard !== undefined) complete = true;
           const nowMs = clock.monotonicMs();

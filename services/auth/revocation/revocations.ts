@@ -19,7 +19,6 @@ import type {
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
 import type { SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
-import { createNextRead, READ_PATIENCE_MS } from '../shared-reads.js';
 import { type InstanceReceipt, type Instances, WAITS_MAX, type Wait } from './instances.js';
 import type { ForeignTarget, LogReading, PullPart, SyncAnswer, SyncQuestion } from './log.js';
 import {
@@ -41,6 +40,7 @@ import {
   userRevocation,
   wantedAfter,
 } from './log.js';
+import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
 /** Most entries that one transaction drops, so that it holds the log's lock for a moment only. */
 export const PURGE_ENTRIES_MAX = 1000;
@@ -189,17 +189,17 @@ export function createRevocations(deps: RevocationDeps): Revocations {
     const live = await deps.log.readLive();
     return () => live;
   };
-  const reads = createNextRead<SyncQuestion, LogReading>(readHead, READ_PATIENCE_MS, deps.timers);
-  const liveReads = createNextRead<undefined, LiveSet>(readLive, READ_PATIENCE_MS, deps.timers);
+  const reads = createSharedReads<SyncQuestion, LogReading>(readHead, READ_BLOCKING_MS_MAX, deps.timers);
+  const liveReads = createSharedReads<undefined, LiveSet>(readLive, READ_BLOCKING_MS_MAX, deps.timers);
   // Together, like reads: whoever makes up epochs must not keep all connections to the database.
-  const losses = createNextRead<LostEpoch, undefined>(noteLost, READ_PATIENCE_MS, deps.timers);
+  const losses = createSharedReads<LostEpoch, undefined>(noteLost, READ_BLOCKING_MS_MAX, deps.timers);
   let pulls = 0;
 
   const changed = async (reading: LogReading, question: SyncQuestion): Promise<void> => {
     deps.onLogChanged(question);
     const lost = newlyLost(reading, question);
     // What could not be written down now is found again by the instance's next question.
-    if (lost !== undefined) await losses.ask(lost).catch(() => undefined);
+    if (lost !== undefined) await losses.read(lost).catch(() => undefined);
   };
 
   return {
@@ -209,7 +209,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
       checkQuestion(question);
       const askedAtMs = deps.clock.monotonicMs();
       deps.instances.heard(question);
-      const reading = await reads.ask(question);
+      const reading = await reads.read(question);
       let answer: SyncAnswer;
       try {
         answer = answerOf(reading, question);
@@ -228,7 +228,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
       }
       pulls += 1;
       try {
-        yield* partsOf(await liveReads.ask(undefined));
+        yield* partsOf(await liveReads.read(undefined));
       } finally {
         pulls -= 1;
       }
