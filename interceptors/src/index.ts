@@ -1,4 +1,4 @@
-/** The server door: what a guarded service needs. */
+/** The server door: for services that are guarded. */
 
 export { type Clock, systemClock } from './clock.js';
 export {
@@ -41,22 +41,17 @@ export {
 export { QUESTIONS_PER_LEASE, type RevocationSource } from './revocation/feed-runner.js';
 export { type AccessRule, readRules, type SchemaMetadata } from './server/access-rule.js';
 export {
-  createGuard,
-  type Guard,
-  type GuardObserver,
-  type GuardOptions,
-  type GuardState,
-} from './server/guard.js';
-export { bidi, clientStream, serverStream, unary } from './server/handlers.js';
-export type { TokenClaims } from './token/claims.js';
-export {
   bearerOf,
   certificateThumbprintOf,
-  type Principal,
   principalOf,
   signalOf,
   stillAllowed,
-} from './token/principal.js';
+} from './server/call-state.js';
+export { createGuard, type Guard, type GuardState } from './server/guard.js';
+export { bidi, clientStream, serverStream, unary } from './server/handlers.js';
+export type { GuardObserver, GuardOptions } from './server/options.js';
+export type { TokenClaims } from './token/claims.js';
+export type { Principal } from './token/principal.js';
 export { type TrustedIssuer, type TrustedIssuerFault, trustedIssuerFaults } from './token/trusted-issuers.js';
 export type { Plaintext } from './wire/connection.js';
 export { type CallStatus, statusOf } from './wire/status.js';

@@ -39,7 +39,7 @@ export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
     nats: undefined,
     clock: systemClock,
     log: { info: () => {}, warn: () => {}, error: () => {} },
-    onKeys: (keys) => enforcement.useKeys(keys),
+    onKeys: (keys) => enforcement.replaceKeys(keys),
     onCurrentChange: () => {},
     onForgery: () => {},
   });
@@ -47,7 +47,12 @@ export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
   while (!runner.isCurrent()) await sleep(POLL_MS);
   const rule = readRules(ECHO, ECHO_SCHEMA).get(UNARY_PATH);
   if (rule === undefined) throw new TypeError('the method has no rule');
-  const peer = { certificateThumbprint: undefined, retireConnection: () => {}, getPeer: () => '127.0.0.1:1' };
+  const peer = {
+    isPrivate: true,
+    certificateThumbprint: undefined,
+    retireConnection: () => {},
+    getPeer: () => '127.0.0.1:1',
+  };
   return {
     decide: (metadata) => enforcement.admissions.decide(rule, metadata, peer),
     close: () => runner.close(),

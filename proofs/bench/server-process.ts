@@ -71,7 +71,7 @@ const commands = {
   revokeUser: (user: string): number => {
     const startedMs = performance.timeOrigin + performance.now();
     issuer?.revoke(EntryKind.ENTRY_KIND_USER, Buffer.from(user), 2n);
-    arms.get('guard')?.guard?.askNow();
+    arms.get('guard')?.guard?.syncNow();
     return startedMs;
   },
 

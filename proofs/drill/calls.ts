@@ -220,6 +220,20 @@ export async function blockEcho(echo: Client, forMs: number): Promise<void> {
   await askEcho(echo, 'Block', { text: String(forMs), timeoutMs: forMs + 10_000 });
 }
 
+/** Sets the echo's wall clock back; forward when the time is below zero. */
+export async function setEchoBack(echo: Client, byMs: number): Promise<void> {
+  await askEcho(echo, 'SetBack', { text: String(byMs), timeoutMs: 10_000 });
+}
+
+/** Lets the echo's machine sleep. @returns from when to when it did */
+export async function putEchoToSleep(
+  echo: Client,
+  forMs: number,
+): Promise<{ readonly fromMs: number; readonly toMs: number }> {
+  const answer = await askEcho(echo, 'Sleep', { text: String(forMs), timeoutMs: forMs + 10_000 });
+  return JSON.parse(answer.toString()) as { fromMs: number; toMs: number };
+}
+
 /** How a call ended. @param handled - a status with which the handler itself answers */
 export async function outcomeOf(answer: Promise<unknown>, handled?: status): Promise<Outcome> {
   try {
@@ -241,7 +255,7 @@ function outcomeOfError(error: unknown, handled?: status): Outcome {
 
 function askEcho(
   echo: Client,
-  method: 'Unary' | 'Witness' | 'Block',
+  method: 'Unary' | 'Witness' | 'Block' | 'SetBack' | 'Sleep',
   { token, text = '', timeoutMs = 5_000 }: { token?: string; text?: string; timeoutMs?: number },
 ): Promise<Buffer> {
   const { path, requestSerialize, responseDeserialize } = ECHO[method];

@@ -1,5 +1,6 @@
 /** Who takes part in a round: tokens that stay good, tokens that are taken back, and how. */
 
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
@@ -162,6 +163,32 @@ export class Revoker {
       this.#ledger.revoking(hits, nowMs());
       const request = { target, reason: 'the drill', wait: RevokeWait.REVOKE_WAIT_NONE };
       await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
+    } catch {
+      return false;
+    }
+    this.#ledger.revoked(hits, nowMs());
+    return true;
+  }
+
+  /** Takes back the key that is to sign next: another key set, and every token still counts. Never rejects. */
+  async revokeNextKey(): Promise<void> {
+    const { auth } = this.#clients;
+    const [header = ''] = (await this.token()).split('.');
+    const { kid } = decoded(header);
+    const published = await ask(auth.getKeys.bind(auth), {}).catch(() => undefined);
+    const next = published?.keySet?.keys.find((key) => key.kid !== kid);
+    if (next === undefined) return;
+    await this.once({ name: 'next key', target: { $case: 'keyId', value: next.kid }, hits: [] });
+  }
+
+  /** Opens an epoch, once; never rejects. @returns whether the answer was OK */
+  async openEpoch(hits: readonly Player[]): Promise<boolean> {
+    const { revocation } = this.#clients;
+    try {
+      const token = await this.token();
+      this.#ledger.revoking(hits, nowMs());
+      const request = { reason: 'the drill', requestId: randomUUID() };
+      await ask(revocation.openEpoch.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
     } catch {
       return false;
     }

@@ -5,6 +5,7 @@ import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { bidi, clientStream, createGuard, serverStream, signalOf, unary } from '@portcullis/guard';
+import { systemClock } from '@portcullis/guard/clock';
 import { nowMs } from '../shared/waiting.js';
 import { ECHO, ECHO_AUDIENCE, ECHO_CLIENT, ECHO_SCHEMA, ECHO_TICK_MS } from './echo-service.js';
 
@@ -16,7 +17,16 @@ const NOT_READY = 503;
 const log = (level: string) => (fields: object, message: string) =>
   console.log(JSON.stringify({ level, time: new Date().toISOString(), ...fields, message }));
 
+/** The machine's clocks, as far as they have not been set. */
+const clock = {
+  setBackMs: 0,
+  asleepMs: 0,
+  wallMs: () => systemClock.wallMs() - clock.setBackMs,
+  monotonicMs: () => systemClock.monotonicMs() - clock.asleepMs,
+};
+
 const guard = await createGuard({
+  clock,
   issuer: variable('DRILL_ISSUER'),
   audience: ECHO_AUDIENCE,
   auth: {
@@ -58,9 +68,19 @@ guard.addService(server, ECHO, ECHO_SCHEMA, {
     return Buffer.from(told);
   }),
   Block: unary<Buffer, Buffer>((request) => {
-    const untilMs = nowMs() + Math.min(BLOCK_MS_MAX, Number(request.toString()));
-    while (nowMs() < untilMs);
+    block(Number(request.toString()));
     return Buffer.alloc(0);
+  }),
+  SetBack: unary<Buffer, Buffer>((request) => {
+    clock.setBackMs += Number(request.toString());
+    return Buffer.alloc(0);
+  }),
+  Sleep: unary<Buffer, Buffer>((request) => {
+    const fromMs = nowMs();
+    block(Number(request.toString()));
+    const toMs = nowMs();
+    clock.asleepMs += toMs - fromMs;
+    return Buffer.from(JSON.stringify({ fromMs, toMs }));
   }),
 });
 await new Promise<void>((resolve, reject) => {
@@ -70,10 +90,15 @@ await new Promise<void>((resolve, reject) => {
 });
 const [host = '', port = ''] = variable('DRILL_OPS_LISTEN').split(':');
 createServer((_request, response) => {
-  const { current, missing } = guard.state();
-  response.writeHead(current ? READY : NOT_READY).end(missing);
+  const { current, staleReason } = guard.state();
+  response.writeHead(current ? READY : NOT_READY).end(staleReason);
 }).listen(Number(port), host);
 process.once('SIGTERM', () => process.exit(0));
+
+function block(ms: number): void {
+  const untilMs = nowMs() + Math.min(BLOCK_MS_MAX, ms);
+  while (nowMs() < untilMs);
+}
 
 function variable(name: string): string {
   const value = process.env[name];

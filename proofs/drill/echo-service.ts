@@ -40,6 +40,10 @@ export const ECHO = {
   Witness: method('Witness', false, false),
   /** Blocks the process's event loop for so many milliseconds. */
   Block: method('Block', false, false),
+  /** Sets the process's wall clock back by so many milliseconds; forward when they are below zero. */
+  SetBack: method('SetBack', false, false),
+  /** Blocks the event loop for so many milliseconds, which its monotonic clock does not count: as a machine that sleeps; answers from when to when, as JSON. */
+  Sleep: method('Sleep', false, false),
 } satisfies ServiceDefinition;
 
 const RULE: Rule = {
@@ -64,6 +68,8 @@ export const ECHO_SCHEMA: SchemaMetadata = {
           Bidi: { rule: RULE },
           Witness: { rule: PUBLIC_RULE },
           Block: { rule: PUBLIC_RULE },
+          SetBack: { rule: PUBLIC_RULE },
+          Sleep: { rule: PUBLIC_RULE },
         },
       },
     },

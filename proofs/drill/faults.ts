@@ -7,7 +7,7 @@ import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
-import { blockEcho, type Clients } from './calls.js';
+import { blockEcho, type Clients, putEchoToSleep, setEchoBack } from './calls.js';
 import type { Intruder, Target } from './forgeries.js';
 import type { LinkMode } from './link.js';
 import type { Load } from './load.js';
@@ -228,6 +228,31 @@ export const FAULTS: readonly Fault[] = [
       return async () => {
         isOver = true;
         await pulsing;
+      };
+    },
+  },
+  {
+    name: 'wall clock set back, then asleep',
+    mayLoseService: true,
+    lasts: [0.5, 1],
+    async strike(striking) {
+      const { arena, clients, leaseMs, load } = striking;
+      const link = { auth: arena.links.auth.get('echo'), broker: arena.links.broker.get('echo') };
+      // Its lease is the last one: nobody tells it anything any more.
+      link.broker?.set({ kind: 'mute' });
+      link.auth?.set({ kind: 'cut' });
+      await striking.revokeOne();
+      const backMs = Math.round(0.45 * leaseMs);
+      await sleep(leaseMs / 2);
+      await setEchoBack(clients.echo, backMs);
+      // Calls come all the time, and with each of them it reads its clocks.
+      await sleep(leaseMs / 15);
+      load.frozen.set('echo', await putEchoToSleep(clients.echo, leaseMs / 2));
+      return async () => {
+        await setEchoBack(clients.echo, -backMs);
+        link.auth?.reset();
+        link.auth?.set({ kind: 'pass' });
+        link.broker?.set({ kind: 'pass' });
       };
     },
   },

@@ -7,6 +7,7 @@ import { nowMs } from '../shared/waiting.js';
 import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
 import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './cast.js';
+import { delayUnevenly, openEpochByCommand, restoreAuthDatabase, saveAuthDatabase } from './epochs.js';
 import type { Fault } from './faults.js';
 import type { Intruder } from './forgeries.js';
 import type { Ledger, RoundFigures } from './ledger.js';
@@ -35,6 +36,8 @@ const REMEMBERED_PLAYERS = 24;
 const REMEMBERED_FOR_MS = 240_000;
 /** Every so many rounds the key itself is taken back. */
 const KEY_EVERY_ROUNDS = 5;
+/** In one round of so many an epoch is opened, and in another one an epoch is lost. */
+const EPOCH_EVERY_ROUNDS = 4;
 
 /** What all rounds share. */
 export interface Rounds {
@@ -86,6 +89,8 @@ async function play(rounds: Rounds, round: number, fault: Fault, figures: RoundF
     await strike({ rounds, fault, cast, load, figures });
     await sweep(rounds, load, cast);
     if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, cast);
+    if (round % EPOCH_EVERY_ROUNDS === 2) await openEpochAmidQuestions(rounds, load, cast);
+    if (round % EPOCH_EVERY_ROUNDS === 0) await loseEpoch(rounds, load, cast);
     await load.hearWitness();
     const open = await load.leftOpen();
     if (open.length > 0) ledger.report('STREAM_LEFT_OPEN', open.join(', '));
@@ -188,21 +193,94 @@ async function sweep({ ledger, remembered }: Rounds, load: Load, cast: Cast): Pr
 
 /** Takes the signing key back: every token dies, and whoever logs in again is served again. */
 async function revokeKey(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
-  const { arena, clients, ledger, revoker } = rounds;
+  const { ledger, revoker } = rounds;
   const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
   if (!(await revoker.untilDone(cast.keyRevocation, () => isLate('auth')))) {
     return ledger.report('NOT_BACK', 'the key could not be revoked');
   }
   await sleep(ledger.boundMs + AFTERMATH_MS);
+  await beServedAnew({ rounds, load, isLate, as: 'user of the next key' });
+  await sweep(rounds, load, cast);
+}
+
+/** Logs in again, and waits until every instance serves the new token. @returns the token */
+async function beServedAnew(waiting: {
+  rounds: Rounds;
+  load: Load;
+  isLate: (instance: InstanceName) => boolean;
+  as: string;
+}): Promise<Player> {
+  const { rounds, load, isLate, as } = waiting;
+  const { arena, clients, ledger, revoker } = rounds;
   await revoker.prepare();
-  const { player } = await logInAs(clients, arena.customers[0], 'user of the next key');
+  const { player } = await logInAs(clients, arena.customers[0], as);
   const missing = new Set<InstanceName>(INSTANCES);
   while (missing.size > 0 && ![...missing].some(isLate)) {
     for (const { question, outcome } of await load.askEverything(player, SWEEP_TIMEOUT_MS)) {
       if (outcome.kind === 'admitted') missing.delete(question.instance);
     }
   }
-  if (missing.size > 0) ledger.report('NOT_BACK', `${[...missing].join(', ')} do not know the next key`);
+  if (missing.size > 0) ledger.report('NOT_BACK', `${[...missing].join(', ')} do not serve the ${as}`);
+  return player;
+}
+
+/** In a new epoch instances may read nothing before they have its list. */
+function readNothingAtFirst({ restarted }: Load): void {
+  for (const name of INSTANCES) restarted.add(name);
+}
+
+/** Revokes the key that is to sign next and opens an epoch while the answers to many questions are on their way. */
+async function openEpochAmidQuestions(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
+  const { arena, ledger, leaseMs, random, revoker } = rounds;
+  await revoker.prepare();
+  readNothingAtFirst(load);
+  const heal = delayUnevenly(arena, { random, longestMs: leaseMs / 2 });
+  try {
+    await sleep(leaseMs / 2);
+    await revoker.revokeNextKey();
+    await sleep(random.real(0, leaseMs / 10));
+    if (!(await revoker.openEpoch(cast.players)))
+      return ledger.report('NOT_BACK', 'no epoch could be opened');
+    // Everything of before is refused by then, and what was revoked long ago at any time.
+    await sleep(ledger.boundMs + AFTERMATH_MS);
+  } finally {
+    heal();
+  }
+  const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  await beServedAnew({ rounds, load, isLate, as: 'user of the new epoch' });
+  await sweep(rounds, load, cast);
+}
+
+/**
+ * Restores auth's database to before an epoch was opened. All instances have followed the lost one, so none serves
+ * anybody, whichever epoch the token is of, until an operator opens the next one.
+ */
+async function loseEpoch(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
+  const { arena, ledger, leaseMs, revoker } = rounds;
+  await revoker.prepare();
+  readNothingAtFirst(load);
+  await saveAuthDatabase(arena);
+  let isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  while (!(await revoker.openEpoch(cast.players))) {
+    if (isLate('auth')) return ledger.report('NOT_BACK', 'no epoch could be opened');
+    await sleep(SWEEP_PAUSE_MS);
+  }
+  // Until an instance has asked it does not know the new keys, and refuses their tokens.
+  await sleep(ledger.boundMs + AFTERMATH_MS);
+  isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  const player = await beServedAnew({ rounds, load, isLate, as: 'user of the epoch that is lost' });
+  ledger.revoking([player], nowMs());
+  await restoreAuthDatabase(arena);
+  // From now on the loss itself counts as the revocation of all there is.
+  ledger.revoked([player], nowMs());
+  const untilMs = nowMs() + ledger.boundMs + 2 * leaseMs;
+  while (nowMs() < untilMs) {
+    await load.askEverything(player, SWEEP_TIMEOUT_MS);
+    await sleep(SWEEP_PAUSE_MS / 2);
+  }
+  await openEpochByCommand(arena);
+  isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  await beServedAnew({ rounds, load, isLate, as: 'user of the epoch after the restore' });
   await sweep(rounds, load, cast);
 }
 

@@ -42,6 +42,7 @@ const RULE: AccessRule = {
 
 /** Calls of the simulation come over nothing, and its tokens are bound to no certificate. */
 const CALLER: Caller = {
+  isPrivate: true,
   certificateThumbprint: undefined,
   getPeer: () => 'peer',
   retireConnection: () => undefined,
@@ -140,10 +141,10 @@ export class Instance {
         warn: (fields, message) => world.tell(process.name, () => `${message}: ${JSON.stringify(fields)}`),
         error: () => {},
       },
-      onKeys: (keys) => this.#enforcement.useKeys(keys),
+      onKeys: (keys) => this.#enforcement.replaceKeys(keys),
       onCurrentChange: (isCurrent) => {
         world.tell(process.name, () => (isCurrent ? 'is current' : 'is stale'));
-        if (!isCurrent) this.#enforcement.recheckAll();
+        if (!isCurrent) this.#enforcement.recheckLiveCalls();
       },
       onForgery: () => {},
     });
@@ -195,7 +196,7 @@ export class Instance {
     options: { allowStale: boolean; isMessage: boolean },
   ): boolean {
     const { allowStale, isMessage } = options;
-    const objection = this.#enforcement.admissions.objectionTo(verified, allowStale);
+    const objection = this.#enforcement.admissions.denialReason(verified, allowStale);
     if (objection !== undefined) this.#refused(token, objection);
     else if (isMessage) this.#admitted(token, 'a message of a live call', allowStale);
     return objection === undefined;

@@ -163,8 +163,8 @@ export class System {
   #databaseStepMs = 0;
   #saved: { readonly tables: Tables; readonly atMs: number } | undefined;
   #epochs = 0;
-  /** How many epochs are being opened. */
-  #opening = 0;
+  /** The epochs that are being opened. */
+  readonly #opening = new Set<string>();
   #epochDue = false;
 
   constructor(world: World) {
@@ -253,8 +253,9 @@ export class System {
   /** Operators may open an epoch at any time. */
   openEpoch(): void {
     this.#epochs += 1;
-    this.#opening += 1;
-    this.#openEpoch(`epoch-${this.#epochs}`);
+    const reason = `epoch-${this.#epochs}`;
+    this.#opening.add(reason);
+    this.#openEpoch(reason);
   }
 
   /** An instance was told that the log is not the one that it has followed. */
@@ -269,7 +270,8 @@ export class System {
       return;
     }
     // After an epoch was opened an alarm is of an instance that nobody had heard of since the restore: then another one is due.
-    const isExpected = this.#epochDue || this.#opening > 0 || truth.epochOpenedAtMs <= truth.restoredAtMs;
+    const isExpected =
+      this.#epochDue || this.#opening.size > 0 || truth.epochOpenedAtMs <= truth.restoredAtMs;
     if (isExpected || scheduler.nowMs < truth.epochOpenedAtMs + OPERATOR_RETRY_MS) return;
     this.#epochDue = true;
     scheduler.after(OPERATOR_RETRY_MS, () => this.openEpochIfDue());
@@ -293,8 +295,8 @@ export class System {
     replica?.process.run(() => {
       replica.service.epochs.open({ reason, actor: 'operator', requestId: reason }).then(
         () => {
-          if (!isOpen) this.#opening -= 1;
           isOpen = true;
+          this.#opening.delete(reason);
           truth.confirmed(reason);
           this.world.tell('operator', () => `${reason} is open`);
         },

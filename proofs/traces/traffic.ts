@@ -60,11 +60,11 @@ class World implements Clock {
 
   call(instance: number, { token, address }: Actor): void {
     this.admitted += 1;
-    this.collectors[instance % INSTANCES.length]?.admitted(token, address);
+    this.collectors[instance % INSTANCES.length]?.recordAdmitted(token, address);
   }
 
   refuse(instance: number, reason: GuardErrorCode, token: VerifiedToken | undefined, address: string): void {
-    this.collectors[instance % INSTANCES.length]?.refused(reason, token, address);
+    this.collectors[instance % INSTANCES.length]?.recordRefused(reason, token, address);
   }
 
   event(event: Pick<SecurityEvent, 'type' | 'subject' | 'network' | 'details'>): void {
@@ -76,7 +76,7 @@ class World implements Clock {
 
   report(): void {
     for (const collector of this.collectors) {
-      const message = collector.take(0);
+      const message = collector.collect(0);
       if (message === undefined) continue;
       const report = reportOf(message, { source: message.service, issuer: ISSUER, wallMs: () => this.nowMs });
       if (report === undefined) throw new TypeError('a report is not taken');

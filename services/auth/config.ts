@@ -28,7 +28,7 @@ import {
 } from '../common/config/trusted-issuers.js';
 import type { TlsSettings } from '../common/tls/tls.js';
 import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
-import { LIST_LENGTH_MAX } from '../common/validation/text-checks.js';
+import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';

@@ -120,6 +120,25 @@ export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): 
   };
 }
 
+/** Since when the present signing keys sign, as the database had it at the last refresh. */
+export interface SigningTimes {
+  current(): ReadonlyMap<KeyPurpose, Date>;
+  refresh(): Promise<void>;
+}
+
+/** Caches the signing times, because metrics are read without waiting. */
+export function createSigningTimes(keyLife: {
+  signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>>;
+}): SigningTimes {
+  let current: ReadonlyMap<KeyPurpose, Date> = new Map();
+  return {
+    current: () => current,
+    refresh: async () => {
+      current = await keyLife.signingSince();
+    },
+  };
+}
+
 function counterOf(name: string, help: string, read: () => number): AuthMetric {
   return { name, help, kind: 'counter', read: () => [[read()]] };
 }

@@ -1,19 +1,19 @@
 /** The catalogue: items are created, read, and their stock on hand is adjusted. */
 
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import type { Money } from '../common/money.js';
+import { createViolations } from '../common/validation/violations.js';
 import { InventoryError } from './errors.js';
 import {
   type Actor,
   type Caller,
   type ChangeKind,
   type Item,
-  type Money,
   ON_HAND_MAX,
   payloadOf,
   type RepeatableRequest,
   type StockTransaction,
 } from './stock.js';
-import { Violations } from './violations.js';
 
 /** Units that an item may have from the beginning. */
 export const INITIAL_ON_HAND_MAX = 1_000_000_000n;
@@ -108,11 +108,12 @@ export interface AdjustStockRequest {
  */
 export async function createItem(deps: ItemDeps, caller: Caller, request: CreateItemRequest): Promise<Item> {
   const { sku, name, onHand, requestId } = request;
-  const violations = new Violations();
-  violations.requireSku(sku, 'sku');
-  violations.requireText(name, 'name');
-  const unitPrice = violations.requirePrice(request.unitPrice, 'unit_price');
-  violations.requireRange(onHand, { min: 0n, max: INITIAL_ON_HAND_MAX }, 'on_hand');
+  const violations = createViolations();
+  violations.requireSku('sku', sku);
+  violations.requireText('name', name);
+  const { unitPrice = { minorUnits: 0n, currencyCode: '' } } = request;
+  violations.requireAmount('unit_price', unitPrice);
+  violations.requireRange('on_hand', onHand, { min: 0n, max: INITIAL_ON_HAND_MAX });
   violations.requireRequestId(requestId);
   violations.throwIfAny();
 
@@ -132,8 +133,8 @@ export async function createItem(deps: ItemDeps, caller: Caller, request: Create
  * @throws ServiceError FIELD_INVALID, NOT_FOUND
  */
 export async function getItem(deps: ItemDeps, sku: string): Promise<Item> {
-  const violations = new Violations();
-  violations.requireSku(sku, 'sku');
+  const violations = createViolations();
+  violations.requireSku('sku', sku);
   violations.throwIfAny();
   const item = await deps.store.getItem(sku);
   if (item === undefined) throw unknownItem(sku);
@@ -173,11 +174,11 @@ export async function adjustStock(
   request: AdjustStockRequest,
 ): Promise<Item> {
   const { sku, delta, reason, requestId } = request;
-  const violations = new Violations();
-  violations.requireSku(sku, 'sku');
-  violations.require(delta !== 0n, 'delta', 'must not be 0');
-  violations.requireRange(delta, { min: -ON_HAND_MAX, max: ON_HAND_MAX }, 'delta');
-  violations.requireText(reason, 'reason');
+  const violations = createViolations();
+  violations.requireSku('sku', sku);
+  violations.require('delta', delta !== 0n, 'must not be 0');
+  violations.requireRange('delta', delta, { min: -ON_HAND_MAX, max: ON_HAND_MAX });
+  violations.requireText('reason', reason);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
 

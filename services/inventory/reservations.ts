@@ -1,6 +1,8 @@
 /** Units set aside for a user: reserved all lines or none, then committed, released or expired exactly once. */
 
 import { ServiceError } from '@portcullis/guard/errors';
+import type { Money } from '../common/money.js';
+import { createViolations, type Violations } from '../common/validation/violations.js';
 import { InventoryError } from './errors.js';
 import { unknownItem } from './items.js';
 import {
@@ -8,12 +10,10 @@ import {
   type Caller,
   type ChangeKind,
   type Item,
-  type Money,
   payloadOf,
   type RepeatableRequest,
   type StockTransaction,
 } from './stock.js';
-import { Violations } from './violations.js';
 
 /** Lines of one reservation at most. */
 export const LINES_MAX = 50;
@@ -204,21 +204,19 @@ export async function settleReservation(
   service: string,
   { reservationId, requestId, outcome, authoriser }: SettleReservationRequest,
 ): Promise<Reservation> {
-  const violations = new Violations();
-  violations.requireUuid(reservationId, 'reservation_id');
-  violations.require(outcome !== undefined, 'outcome', 'must be COMMITTED or RELEASED');
+  const violations = createViolations();
+  const id = violations.requireUuid('reservation_id', reservationId);
+  violations.require('outcome', outcome !== undefined, 'must be COMMITTED or RELEASED');
   const { userId = '', clientId = '', sessionId = '', tokenId = '' } = authoriser ?? {};
-  violations.requireId(userId, 'authoriser.user_id');
+  violations.requireForeignId('authoriser.user_id', userId);
   // Another issuer forms its identifiers as it likes, and may name no client and no session. A purchase of its user
   // that is decided must be settled all the same: nothing else would ever end it.
-  if (clientId !== '') violations.requireId(clientId, 'authoriser.client_id');
-  if (sessionId !== '') violations.requireId(sessionId, 'authoriser.session_id');
-  violations.requireId(tokenId, 'authoriser.token_id');
+  if (clientId !== '') violations.requireForeignId('authoriser.client_id', clientId);
+  if (sessionId !== '') violations.requireForeignId('authoriser.session_id', sessionId);
+  violations.requireForeignId('authoriser.token_id', tokenId);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
   if (outcome === undefined) throw new TypeError('a missing outcome was let through');
-
-  const id = reservationId.toLowerCase();
   const payload = payloadOf(id, outcome, userId, clientId, sessionId, tokenId);
   const request = { subject: service, method: 'SettleReservation', requestId, payload };
   return await deps.store.changeReservationsOnce(request, async (reservations) => {
@@ -241,10 +239,9 @@ export async function getReservation(
   caller: Caller,
   reservationId: string,
 ): Promise<Reservation> {
-  const violations = new Violations();
-  violations.requireUuid(reservationId, 'reservation_id');
+  const violations = createViolations();
+  const id = violations.requireUuid('reservation_id', reservationId);
   violations.throwIfAny();
-  const id = reservationId.toLowerCase();
   const found = await deps.store.getReservation(id);
   if (found === undefined || !(caller.isOperator || isOwn(found, caller))) throw unknownReservation();
   if (found.state !== 'ACTIVE' || !found.isDue) return plain(found);
@@ -278,9 +275,9 @@ export async function sweepReservations(deps: ReservationDeps): Promise<number> 
 }
 
 function checkReserveStock({ lines, timeToLive, requestId }: ReserveStockRequest): void {
-  const violations = new Violations();
+  const violations = createViolations();
   const hasGoodLength = lines.length >= 1 && lines.length <= LINES_MAX;
-  violations.require(hasGoodLength, 'lines', `must be 1 to ${LINES_MAX}`);
+  violations.require('lines', hasGoodLength, `must be 1 to ${LINES_MAX}`);
   // Too many lines are not looked at one by one: there may be a million.
   if (hasGoodLength) checkLines(lines, violations);
   if (timeToLive !== undefined) checkTimeToLive(timeToLive, violations);
@@ -291,9 +288,9 @@ function checkReserveStock({ lines, timeToLive, requestId }: ReserveStockRequest
 function checkLines(lines: readonly OrderLine[], violations: Violations): void {
   const seen = new Set<string>();
   for (const [index, { sku, quantity }] of lines.entries()) {
-    violations.requireSku(sku, `lines[${index}].sku`);
-    violations.require(!seen.has(sku), `lines[${index}].sku`, 'must not be in another line as well');
-    violations.requireRange(quantity, { min: 1n, max: QUANTITY_MAX }, `lines[${index}].quantity`);
+    violations.requireSku(`lines[${index}].sku`, sku);
+    violations.require(`lines[${index}].sku`, !seen.has(sku), 'must not be in another line as well');
+    violations.requireRange(`lines[${index}].quantity`, quantity, { min: 1n, max: QUANTITY_MAX });
     seen.add(sku);
   }
 }
@@ -304,7 +301,7 @@ function checkTimeToLive({ seconds, nanos }: TimeToLive, violations: Violations)
   const isDuration = Number.isInteger(nanos) && nanos >= 0 && nanos < 1_000_000_000;
   const isWithin = seconds >= min && (seconds < max || (seconds === max && nanos === 0));
   const description = `must be ${TIME_TO_LIVE_SECONDS_MIN} to ${TIME_TO_LIVE_SECONDS_MAX} seconds`;
-  violations.require(isDuration && isWithin, 'time_to_live', description);
+  violations.require('time_to_live', isDuration && isWithin, description);
 }
 
 function reserve(
@@ -375,12 +372,10 @@ async function end(
   { reservationId, requestId }: EndReservationRequest,
   { method, state }: Ending,
 ): Promise<Reservation> {
-  const violations = new Violations();
-  violations.requireUuid(reservationId, 'reservation_id');
+  const violations = createViolations();
+  const id = violations.requireUuid('reservation_id', reservationId);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
-
-  const id = reservationId.toLowerCase();
   const request = { subject: caller.subject, method, requestId, payload: payloadOf(id) };
   const ended = await store.changeReservationsOnce(request, async (reservations) => {
     const found = await reservations.lockReservation(id);

@@ -1,14 +1,9 @@
 /** What there is of every item, and the one way in which it changes: inside a transaction, with a line of history. */
 
+import type { Money } from '../common/money.js';
+
 /** Units of one item that the service keeps at most. */
 export const ON_HAND_MAX = 1_000_000_000_000n;
-
-/** An amount of money in the smallest unit of its currency. */
-export interface Money {
-  readonly minorUnits: bigint;
-  /** ISO 4217, three capital letters. */
-  readonly currencyCode: string;
-}
 
 /** Something that can be sold, with its stock. */
 export interface Item {

@@ -10,9 +10,9 @@
 
 import { createHash } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
+import { createViolations } from '../common/validation/violations.js';
 import type { ChangeFeed, StockLevel } from './change-feed.js';
 import { unknownItem } from './items.js';
-import { Violations } from './violations.js';
 
 /** Items that one call may name. */
 export const SKUS_MAX = 200;
@@ -101,13 +101,13 @@ interface Progress {
 }
 
 function checkWatchStock({ skus }: WatchStockRequest): void {
-  const violations = new Violations();
+  const violations = createViolations();
   const hasGoodLength = skus.length <= SKUS_MAX;
-  violations.require(hasGoodLength, 'skus', `must be ${SKUS_MAX} at most`);
+  violations.require('skus', hasGoodLength, `must be ${SKUS_MAX} at most`);
   const seen = new Set<string>();
   for (const [index, sku] of (hasGoodLength ? skus : []).entries()) {
-    violations.requireSku(sku, `skus[${index}]`);
-    violations.require(!seen.has(sku), `skus[${index}]`, 'must not be there twice');
+    violations.requireSku(`skus[${index}]`, sku);
+    violations.require(`skus[${index}]`, !seen.has(sku), 'must not be there twice');
     seen.add(sku);
   }
   violations.throwIfAny();

@@ -2,9 +2,9 @@
 
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
+import { createViolations } from '../common/validation/violations.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
-import { checkAmount, checkCurrency, checkId, checkRequestId, requireValid } from './fields.js';
 import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
 
 /** A request that must take effect once, however often it is sent. */
@@ -81,7 +81,10 @@ export interface Accounts {
 export function createAccounts({ store }: { store: AccountsStore }): Accounts {
   return {
     async open({ currencyCode, requestId }, caller) {
-      requireValid(checkCurrency('currency_code', currencyCode), checkRequestId(requestId));
+      const violations = createViolations();
+      violations.requireCurrency('currency_code', currencyCode);
+      violations.requireRequestId(requestId);
+      violations.throwIfAny();
       const request = { subject: caller.subject, method: 'OpenAccount', requestId, payload: currencyCode };
       return await store.once(request, caller.stillAllowed, async (books) => {
         const account = await books.openAccount(caller.subject, currencyCode);
@@ -91,17 +94,12 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
     },
 
     async get(accountId, caller) {
-      requireValid(checkId('account_id', accountId));
+      requireAccountId(accountId);
       return await visibleAccount(store, accountId, caller);
     },
 
     async deposit({ accountId, amount, requestId }, caller) {
-      requireValid(
-        checkId('account_id', accountId),
-        checkAmount('amount', amount),
-        checkRequestId(requestId),
-      );
-      const given = amount as Money;
+      const given = requireDeposit({ accountId, amount, requestId });
       const payload = JSON.stringify([accountId, String(given.minorUnits), given.currencyCode]);
       const request = { subject: caller.subject, method: 'Deposit', requestId, payload };
       return await store.once(request, caller.stillAllowed, (books) =>
@@ -110,7 +108,7 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
     },
 
     async listEntries({ accountId, ...page }, caller) {
-      requireValid(checkId('account_id', accountId));
+      requireAccountId(accountId);
       const account = await visibleAccount(store, accountId, caller);
       return await store.listEntries(account.accountId, page);
     },
@@ -120,6 +118,25 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
 /** NOT_FOUND, in the same words whether the account is missing or somebody else's. */
 export function accountNotFound(): ServiceError {
   return new PaymentError('NOT_FOUND', 'there is no such account');
+}
+
+function requireAccountId(accountId: string): void {
+  const violations = createViolations();
+  violations.requireUuid('account_id', accountId);
+  violations.throwIfAny();
+}
+
+/** @returns the amount */
+function requireDeposit(request: { accountId: string; amount: Money | undefined; requestId: string }): Money {
+  const { accountId, amount, requestId } = request;
+  const violations = createViolations();
+  violations.requireUuid('account_id', accountId);
+  if (amount === undefined) violations.require('amount', false, 'is required');
+  else violations.requireAmount('amount', amount);
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+  if (amount === undefined) throw new TypeError('a deposit without an amount passed the checks');
+  return amount;
 }
 
 async function visibleAccount(store: AccountsStore, accountId: string, caller: Caller): Promise<Account> {

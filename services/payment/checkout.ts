@@ -16,12 +16,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '@portcullis/guard/clock';
 import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX } from '../common/money.js';
+import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound } from './accounts.js';
 import type { Caller } from './caller.js';
 import { PaymentError, type PaymentErrorCode } from './errors.js';
-import { checkId, checkLines, checkRequestId, type OrderLine, requireValid } from './fields.js';
 import type { Authoriser, Inventory, Reservation, Settlement } from './inventory.js';
 import { type Books, captureTransfer } from './ledger.js';
+import { type OrderLine, requireLines } from './order-lines.js';
 import type { Payment } from './payments.js';
 
 /** The step that is taken next; `captured` and `failed` are the ends. */
@@ -392,8 +393,12 @@ export function createCheckout(deps: CheckoutDeps): Checkout {
   }
 
   return {
-    async checkout({ accountId, lines, requestId }, buyer) {
-      requireValid(checkId('account_id', accountId), checkLines(lines), checkRequestId(requestId));
+    async checkout({ accountId, lines, requestId: givenId }, buyer) {
+      const violations = createViolations();
+      violations.requireUuid('account_id', accountId);
+      requireLines(violations, lines);
+      const requestId = violations.requireRequestId(givenId);
+      violations.throwIfAny();
       const payloadHash = hashOf(accountId, lines);
       const worker = randomUUID();
       const order = { accountId, lines, requestId, payloadHash, worker, caller: buyer };

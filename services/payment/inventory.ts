@@ -1,7 +1,7 @@
 /** The goods: what a checkout needs of the service that keeps them. */
 
 import type { Money } from '../common/money.js';
-import type { OrderLine } from './fields.js';
+import type { OrderLine } from './order-lines.js';
 
 /** How far a reservation has come. */
 export type ReservationState = 'ACTIVE' | 'COMMITTED' | 'RELEASED' | 'EXPIRED';

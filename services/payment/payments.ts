@@ -2,10 +2,11 @@
 
 import type { ServiceError } from '@portcullis/guard/errors';
 import type { Money } from '../common/money.js';
+import { createViolations } from '../common/validation/violations.js';
 import type { PageRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
-import { checkId, type OrderLine, requireValid } from './fields.js';
+import type { OrderLine } from './order-lines.js';
 
 /** How far a payment has come, as its owner sees it. */
 export type PaymentState = 'PENDING' | 'CAPTURED' | 'FAILED';
@@ -68,7 +69,9 @@ export function paymentNotFound(): ServiceError {
 export function createPayments({ store }: { store: PaymentsStore }): Payments {
   return {
     async get(paymentId, caller) {
-      requireValid(checkId('payment_id', paymentId));
+      const violations = createViolations();
+      violations.requireUuid('payment_id', paymentId);
+      violations.throwIfAny();
       const payment = await store.findPayment(paymentId);
       const visible = payment !== undefined && (payment.userId === caller.subject || caller.isOperator);
       if (!visible) throw paymentNotFound();

@@ -8,11 +8,11 @@
 import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
+import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound, type OnceRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { type Change, type Failure, isUndoable, type Saga } from './checkout.js';
 import { PaymentError } from './errors.js';
-import { checkAmount, checkId, checkReason, checkRequestId, requireValid } from './fields.js';
 import { type Books, refundTransfer } from './ledger.js';
 import { type Payment, paymentNotFound } from './payments.js';
 
@@ -85,13 +85,16 @@ const CANCELLED: Failure = {
 export function createReversals({ store, finish, leaseMs }: ReversalDeps): Reversals {
   return {
     async cancel({ paymentId, requestId }, caller) {
-      requireValid(checkId('payment_id', paymentId), checkRequestId(requestId));
-      const payload = JSON.stringify([paymentId.toLowerCase()]);
+      const violations = createViolations();
+      const id = violations.requireUuid('payment_id', paymentId);
+      violations.requireRequestId(requestId);
+      violations.throwIfAny();
+      const payload = JSON.stringify([id]);
       const request = { subject: caller.subject, method: 'CancelPayment', requestId, payload };
       let seized: Saga | undefined;
       const answer = await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
         seized = undefined;
-        const found = await transaction.lockPayment(paymentId);
+        const found = await transaction.lockPayment(id);
         if (found === undefined || !(found.userId === caller.subject || caller.isOperator)) {
           throw paymentNotFound();
         }
@@ -105,17 +108,17 @@ export function createReversals({ store, finish, leaseMs }: ReversalDeps): Rever
     },
 
     async refund({ paymentId, amount, reason, requestId }, caller) {
-      requireValid(
-        checkId('payment_id', paymentId),
-        amount === undefined ? [] : checkAmount('amount', amount),
-        checkReason('reason', reason),
-        checkRequestId(requestId),
-      );
+      const violations = createViolations();
+      const id = violations.requireUuid('payment_id', paymentId);
+      if (amount !== undefined) violations.requireAmount('amount', amount);
+      violations.requireOptionalText('reason', reason);
+      violations.requireRequestId(requestId);
+      violations.throwIfAny();
       const sum = amount === undefined ? null : [String(amount.minorUnits), amount.currencyCode];
-      const payload = JSON.stringify([paymentId.toLowerCase(), sum, reason]);
+      const payload = JSON.stringify([id, sum, reason]);
       const request = { subject: caller.subject, method: 'RefundPayment', requestId, payload };
       return await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
-        const found = await transaction.lockPayment(paymentId);
+        const found = await transaction.lockPayment(id);
         if (found === undefined) throw paymentNotFound();
         return await giveBack(transaction, found, { amount, reason, actorId: caller.subject });
       });

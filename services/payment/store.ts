@@ -7,11 +7,12 @@ import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../comm
 import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
+import { storedRequestIds } from '../common/validation/request-id.js';
 import type { AccountsStore } from './accounts.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
 import { PaymentError } from './errors.js';
-import type { OrderLine } from './fields.js';
 import type { Account, Books, EntryKind, LedgerEntry, Transfer } from './ledger.js';
+import type { OrderLine } from './order-lines.js';
 import type { Payment, PaymentState, PaymentsStore } from './payments.js';
 import type { ReversalStore } from './reversals.js';
 
@@ -284,8 +285,8 @@ async function ownCurrency(sql: Sql, accountId: string, userId: string): Promise
 
 async function lastOfRequest(sql: Sql, userId: string, requestId: string): Promise<Saga | undefined> {
   const { rows } = await sql.query<PaymentRow>(
-    'SELECT * FROM payments WHERE user_id = $1 AND request_id = $2 ORDER BY sequence DESC LIMIT 1',
-    [userId, requestId],
+    'SELECT * FROM payments WHERE user_id = $1 AND request_id = ANY($2) ORDER BY sequence DESC LIMIT 1',
+    [userId, storedRequestIds(requestId)],
   );
   return rows[0] && sagaFrom(rows[0]);
 }

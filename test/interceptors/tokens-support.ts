@@ -119,6 +119,7 @@ export function exchangedPayload(): Record<string, unknown> {
 export function callerWith(thumbprint?: string): Caller & { retired: number } {
   return {
     retired: 0,
+    isPrivate: true,
     certificateThumbprint: thumbprint,
     getPeer: () => 'peer',
     retireConnection() {

@@ -1,12 +1,11 @@
 /** `npm start` as a person uses it: what it prints is true, a signal ends it, and a crash costs nothing. */
 
 import type { ChildProcess } from 'node:child_process';
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { credentials } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -18,18 +17,14 @@ import { isPortFree } from '../../scripts/system/ports.js';
 import { startTimeOf } from '../../scripts/system/process-identity.js';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { type Program, startProgram } from '../support/programs.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';
+import { until } from '../support/waiting.js';
 
 const TEST_TIMEOUT_MS = 120_000;
 const POLL_MS = 50;
 const GONE_WITHIN_MS = 15_000;
 const SKU = 'LAMP-01';
-
-/** A start under way, and what it has printed. */
-interface Start {
-  readonly child: ChildProcess;
-  output(): string;
-}
 
 /** What the first part of the output says. */
 interface Printed {
@@ -73,7 +68,7 @@ describe('npm start', function () {
     expect(stdout).to.contain(SKU).and.to.contain('RESERVATION_STATE_ACTIVE');
 
     start.child.kill('SIGTERM');
-    const [code]: unknown[] = await once(start.child, 'exit');
+    const { code } = await start.ended;
     expect(code).to.equal(0);
     expect(start.output()).to.contain('nothing is left running');
     for (const port of printed.ports) expect(await isPortFree(port)).to.equal(true);
@@ -97,7 +92,7 @@ describe('npm start', function () {
     expect(after.accountOf('alice')).to.equal(before.accountOf('alice'));
     await buyOne(after);
     second.child.kill('SIGINT');
-    await once(second.child, 'exit');
+    await second.ended;
   });
 
   it('leaves nothing behind when it is killed alone', async () => {
@@ -105,16 +100,14 @@ describe('npm start', function () {
     const { ports } = await readyOutput(start);
     start.child.kill('SIGKILL');
     await once(start.child, 'exit');
-    const deadline = performance.now() + GONE_WITHIN_MS;
-    while (performance.now() < deadline && !(await areFree(ports))) await sleep(POLL_MS);
-    expect(await areFree(ports)).to.equal(true);
+    await until(() => areFree(ports), { withinMs: GONE_WITHIN_MS, pollMs: POLL_MS });
   });
 
   it('stops what it has started when it is interrupted halfway', async () => {
     const start = begin('interrupted');
-    while (!start.output().includes('✓ PostgreSQL')) await sleep(POLL_MS);
+    await start.said('✓ PostgreSQL');
     start.child.kill('SIGINT');
-    const [code]: unknown[] = await once(start.child, 'exit');
+    const { code } = await start.ended;
     expect(code).to.equal(0);
     expect(start.output()).to.contain('nothing is left running').and.not.to.contain('is ready after');
     const record = await readFile(join(folder.path, 'interrupted', 'processes.json'), 'utf8');
@@ -127,38 +120,21 @@ describe('npm start', function () {
     const record = await readFile(join(folder.path, 'restarted', 'processes.json'), 'utf8');
     const recorded = JSON.parse(record) as { pid: number }[];
     for (const { pid } of recorded.slice(-1)) process.kill(pid, 'SIGKILL');
-    while (!start.output().includes('is back.')) await sleep(POLL_MS);
+    await start.said('is back.');
     await buyOne(printed);
     start.child.kill('SIGTERM');
-    await once(start.child, 'exit');
+    await start.ended;
   });
 
-  function begin(name: string): Start {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'scripts/start.ts', '--free-ports'], {
-      cwd: PROJECT_FOLDER,
-      env: {
-        PATH: process.env['PATH'],
-        HOME: process.env['HOME'],
-        XDG_CACHE_HOME: process.env['XDG_CACHE_HOME'],
-        PORTCULLIS_DATA_DIR: join(folder.path, name),
-      },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    starts.add(child);
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (chunk: Buffer) => {
-        output += chunk.toString();
-      });
-    }
-    return { child, output: () => output };
+  function begin(name: string): Program {
+    const env = { PORTCULLIS_DATA_DIR: join(folder.path, name) };
+    const start = startProgram(['scripts/start.ts', '--free-ports'], { env });
+    starts.add(start.child);
+    return start;
   }
 
-  async function readyOutput({ child, output }: Start): Promise<Printed> {
-    while (!output().includes('Ctrl-C stops')) {
-      if (child.exitCode !== null) throw new Error(`npm start has ended:\n${output()}`);
-      await sleep(POLL_MS);
-    }
+  async function readyOutput({ output, said }: Program): Promise<Printed> {
+    await said('Ctrl-C stops');
     const addressOf = (part: string): string =>
       new RegExp(`${part} +(127\\.0\\.0\\.1:\\d+)`).exec(output())?.[1] ?? '';
     const wordOf = (user: string, column: number): string =>

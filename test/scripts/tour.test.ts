@@ -1,11 +1,10 @@
 /** The tour proves what it says: it succeeds against the system as it is, and fails when a guard is taken out. */
 
-import { execFile } from 'node:child_process';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { type Ended, runProgram } from '../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 120_000;
@@ -48,17 +47,6 @@ describe('npm run tour', function () {
   });
 });
 
-async function tourIn(cwd: string): Promise<{ code: number; output: string }> {
-  const { HOME, PATH, XDG_CACHE_HOME } = process.env;
-  const running = promisify(execFile)(process.execPath, ['--import', 'tsx', 'scripts/tour.ts'], {
-    cwd,
-    env: { HOME, PATH, XDG_CACHE_HOME },
-  });
-  try {
-    const { stdout } = await running;
-    return { code: 0, output: stdout };
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
-    return { code: Number(error.code), output: String(error.stdout) };
-  }
+async function tourIn(cwd: string): Promise<Ended> {
+  return await runProgram(['scripts/tour.ts'], { cwd });
 }

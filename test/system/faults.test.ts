@@ -1,6 +1,5 @@
 /** What the system does when a part of it is missing, broken or killed. */
 
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { Server } from 'node:net';
@@ -17,7 +16,7 @@ import { SystemError } from '../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { outcomeOf, rejectionOf } from '../support/outcomes.js';
-import { PROJECT_FOLDER } from '../support/project-copy.js';
+import { runProgram } from '../support/programs.js';
 import type { SystemClients, TestSystem } from '../support/system.js';
 import { clientsOf, startTestSystem } from '../support/system.js';
 
@@ -167,11 +166,13 @@ describe('a start that cannot succeed', function () {
 
   for (const service of ['auth', 'inventory', 'payment']) {
     it(`of ${service} names everything that is wrong with its configuration, in one message, and ends`, async () => {
-      const { code, output } = await run(['--import', 'tsx', `services/${service}/main.ts`], {
-        DATABASE_URL: 'not a url',
-        PORTCULLIS_LISTEN: 'nowhere',
-        PORTCULLIS_REFLECTION: 'perhaps',
-        PORTCULLIS_MISSPELT: '1',
+      const { code, output } = await runProgram([`services/${service}/main.ts`], {
+        env: {
+          DATABASE_URL: 'not a url',
+          PORTCULLIS_LISTEN: 'nowhere',
+          PORTCULLIS_REFLECTION: 'perhaps',
+          PORTCULLIS_MISSPELT: '1',
+        },
       });
       expect(code).to.equal(1);
       for (const variable of [
@@ -189,9 +190,9 @@ describe('a start that cannot succeed', function () {
 
   it('names a port that is taken and its flag, and leaves nothing running', async () => {
     const dataDir = join(folder.path, 'taken');
-    const { code, output } = await run(
-      ['--import', 'tsx', 'scripts/start.ts', '--free-ports', '--payment-port', String(takenPort)],
-      { PORTCULLIS_DATA_DIR: dataDir },
+    const { code, output } = await runProgram(
+      ['scripts/start.ts', '--free-ports', '--payment-port', String(takenPort)],
+      { env: { PORTCULLIS_DATA_DIR: dataDir } },
     );
     expect(code).to.equal(1);
     expect(output).to.match(new RegExp(`Port ${takenPort}, which payment needs, is taken.*--payment-port`));
@@ -199,8 +200,8 @@ describe('a start that cannot succeed', function () {
   });
 
   it('says which variable it does not know', async () => {
-    const { code, output } = await run(['--import', 'tsx', 'scripts/start.ts', '--free-ports'], {
-      PORTCULLIS_DATADIR: folder.path,
+    const { code, output } = await runProgram(['scripts/start.ts', '--free-ports'], {
+      env: { PORTCULLIS_DATADIR: folder.path },
     });
     expect(code).to.equal(1);
     expect(output).to.match(/PORTCULLIS_DATADIR: not a variable of npm start/);
@@ -263,21 +264,6 @@ async function eventually(check: () => Promise<unknown>): Promise<void> {
       await sleep(POLL_MS);
     }
   }
-}
-
-async function run(
-  nodeArguments: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): Promise<{ code: unknown; output: string }> {
-  const child = spawn(process.execPath, nodeArguments, {
-    cwd: PROJECT_FOLDER,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...environment },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const chunks: Buffer[] = [];
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-  const [code]: unknown[] = await once(child, 'close');
-  return { code, output: Buffer.concat(chunks).toString() };
 }
 
 /** The processes that a data folder still remembers as running. */

@@ -14,7 +14,8 @@ import {
   IssueServiceTokenResponse,
 } from '../../gen/portcullis/token/v1/token.js';
 import type { Clock } from '../clock.js';
-import { type Channel, demandPrivateChannel } from '../wire/connection.js';
+import { type Channel, requirePrivateChannel } from '../wire/connection.js';
+import { isSecure } from '../wire/grpc-js-internals.js';
 import type { FetchedToken } from './token-source.js';
 
 // The issuer's service is no package of this library: its messages are, and its paths stand here.
@@ -41,12 +42,12 @@ export const CHANNEL_OPTIONS = {
 /**
  * Options of a channel on which access tokens will travel.
  *
- * @throws TypeError when it is not private, see {@link demandPrivateChannel}
+ * @throws TypeError when it is not private, see {@link requirePrivateChannel}
  */
 export function channelOptionsFor(channel: Channel): ChannelOptions {
-  demandPrivateChannel(channel);
+  requirePrivateChannel(channel);
   // A proxy that the environment names would take even what is addressed to this machine to another one.
-  return channel.credentials._isSecure()
+  return isSecure(channel.credentials)
     ? CHANNEL_OPTIONS
     : { ...CHANNEL_OPTIONS, 'grpc.enable_http_proxy': 0 };
 }
@@ -68,7 +69,7 @@ export class IssuerClient {
    * tokens to the certificate that the connection was made with, which may have been renewed since.
    */
   reconnect(): void {
-    if (!this.#channel.credentials._isSecure()) return;
+    if (!isSecure(this.#channel.credentials)) return;
     const former = this.#client;
     this.#client = connect(this.#channel);
     former.close();

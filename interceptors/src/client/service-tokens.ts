@@ -1,30 +1,30 @@
-/** Tokens for a service itself, and tokens with which it acts for its callers. */
+/** Access tokens for a service itself. */
 
 import type { ChannelCredentials } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
-import { type AnyCall, bearerOf, principalOf } from '../token/principal.js';
 import type { Plaintext } from '../wire/connection.js';
 import { type ClientKey, createAssertionSigner } from './client-key.js';
-import { authenticate } from './interceptor.js';
 import { IssuerClient } from './issuer-client.js';
 import { createTokenSource, type FetchedToken, type TokenSource } from './token-source.js';
 
 /** How a service reaches its issuer, and which client it is there. */
 export interface ServiceIdentity {
-  /** Where the issuer listens, as a grpc-js target. */
+  /** The issuer's address, as a grpc-js target. */
   readonly address: string;
-  /** TLS that knows the issuer; plaintext on loopback alone, unless `plaintext` allows it. */
+  /** TLS credentials that verify the issuer. Plaintext is accepted as `plaintext` says. */
   readonly credentials: ChannelCredentials;
+  /** Default: `loopback`. */
   readonly plaintext?: Plaintext | undefined;
+  /** The client identifier of this service at the issuer. */
   readonly clientId: string;
-  /** Private key of the client. */
+  /** The private key of the client. */
   readonly clientKey: ClientKey;
   /** The issuer's name (`iss`). */
   readonly issuer: string;
   readonly clock?: Clock;
 }
 
-/** A source of tokens that holds a connection open. */
+/** A token source with a connection of its own. */
 export interface ServiceTokenSource extends TokenSource {
   close(): void;
 }
@@ -32,8 +32,8 @@ export interface ServiceTokenSource extends TokenSource {
 /**
  * Tokens for the service itself, by `private_key_jwt` (RFC 7523).
  *
- * @param options.audiences - the services the token is for; all that the client may reach when absent
- * @param options.scopes - the scopes wanted; all that the client may have when absent
+ * @param options.audiences - the services that will accept the token; default: all that the client may call
+ * @param options.scopes - the scopes to request; default: all that the client may have
  * @throws Error when the client key cannot be used, TypeError when tokens would leave this machine in plaintext
  */
 export function createServiceTokenSource(
@@ -42,7 +42,7 @@ export function createServiceTokenSource(
   const clock = options.clock ?? systemClock;
   const client = new IssuerClient(options, clock);
   const sign = createAssertionSigner({ ...options, clock });
-  const source = createIssuedTokens(
+  const source = createIssuedTokenSource(
     client,
     async () =>
       client.issueServiceToken({
@@ -56,8 +56,11 @@ export function createServiceTokenSource(
   return { get: source.get, reject: source.reject, close: () => client.close() };
 }
 
-/** Tokens from an issuer, which is asked over a new connection once its last token was refused somewhere. */
-function createIssuedTokens(
+/**
+ * A token source that reconnects to the issuer when a server rejects the last token: the token may be bound to a client
+ * certificate that was renewed since.
+ */
+export function createIssuedTokenSource(
   client: IssuerClient,
   fetch: () => Promise<FetchedToken>,
   clock: Clock,
@@ -76,63 +79,6 @@ function createIssuedTokens(
         last = '';
       }
       source.reject(token);
-    },
-  };
-}
-
-/** How many exchanged tokens are kept. */
-export const EXCHANGED_TOKENS_MAX = 10_000;
-
-/** Trades callers' tokens for tokens to act for them. */
-export interface Exchange {
-  /**
-   * Tokens with which this service acts for the caller of `call`, narrower than the caller's own
-   * (RFC 8693). One exchange serves all calls that come with the same token.
-   */
-  forCall(call: AnyCall, wanted: { audience: string; scopes: readonly string[] }): TokenSource;
-  close(): void;
-}
-
-/**
- * Acts for callers, as the service that `options` names.
- *
- * @throws TypeError when tokens would leave this machine in plaintext
- */
-export function createExchange(options: ServiceIdentity): Exchange {
-  const clock = options.clock ?? systemClock;
-  const client = new IssuerClient(options, clock);
-  const own = createServiceTokenSource({ ...options, scopes: ['auth.exchange'] });
-  // In order of insertion, so that the oldest goes first when there are too many.
-  const kept = new Map<string, { source: TokenSource; expiresAtMs: number }>();
-
-  return {
-    forCall: (call, { audience, scopes }) => {
-      const principal = principalOf(call);
-      const subjectToken = bearerOf(call);
-      // By the token itself: another issuer may give its token the identifier of somebody else's.
-      const key = JSON.stringify([subjectToken, audience, scopes]);
-      const found = kept.get(key);
-      if (found !== undefined && clock.wallMs() < found.expiresAtMs) return found.source;
-      const source = createIssuedTokens(
-        client,
-        () =>
-          client.exchangeToken(
-            { subjectToken, audience, scopes: [...scopes] },
-            { interceptors: [authenticate(own)] },
-          ),
-        clock,
-      );
-      for (const oldest of kept.keys()) {
-        if (kept.size < EXCHANGED_TOKENS_MAX) break;
-        kept.delete(oldest);
-      }
-      kept.delete(key);
-      kept.set(key, { source, expiresAtMs: principal.expiresAtSeconds * 1000 });
-      return source;
-    },
-    close: () => {
-      client.close();
-      own.close();
     },
   };
 }

@@ -59,7 +59,7 @@ export function startReporting(options: {
   let stop = (): void => {};
 
   const collect = (): void => {
-    const report = collector.take(untold);
+    const report = collector.collect(untold);
     if (report === undefined) return;
     untold = 0;
     waiting.push(report);

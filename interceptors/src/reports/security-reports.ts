@@ -40,13 +40,13 @@ export class ReportCollector {
     this.#beganMs = options.clock.wallMs();
   }
 
-  admitted(token: VerifiedToken, address: string): void {
+  recordAdmitted(token: VerifiedToken, address: string): void {
     if (token.calls === 0) this.#active.push(token);
     token.calls += 1;
     if (token.address !== address) this.#moved(token, address);
   }
 
-  refused(reason: GuardErrorCode, token: VerifiedToken | undefined, address: string): void {
+  recordRefused(reason: GuardErrorCode, token: VerifiedToken | undefined, address: string): void {
     const caller = token === undefined ? undefined : callerOf(token.claims);
     const key = `${reason} ${address} ${caller?.issuer} ${caller?.subject} ${caller?.sessionId}`;
     const row = this.#refused.get(key);
@@ -56,18 +56,18 @@ export class ReportCollector {
     } else this.#refusedLeftOut += 1n;
   }
 
-  broadcastForged(): void {
+  recordForgedBroadcast(): void {
     this.#forged += 1n;
   }
 
   /** Once seen, it is told with every report: a connection may last for long. */
-  connected(plaintext: 'none' | 'local' | 'remote'): void {
+  recordConnection(plaintext: 'none' | 'local' | 'remote'): void {
     if (plaintext !== 'none') this.#plaintext = true;
     if (plaintext === 'remote') this.#remotePlaintext = true;
   }
 
   /** What was summed up since the last time; undefined when nothing has happened. */
-  take(lostReports: number): Report | undefined {
+  collect(lostReports: number): Report | undefined {
     const [active, refused] = [this.#active, this.#refused];
     const isEmpty = active.length + refused.size + lostReports === 0 && this.#forged === 0n;
     const [beganMs, endedMs] = [this.#beganMs, this.#clock.wallMs()];

@@ -37,7 +37,7 @@ export class BroadcastReader {
   }
 
   /** Puts the keys in place that sign broadcasts; they come from the issuer alone, never from the broker. */
-  useKeys(keys: BroadcastKeys): void {
+  replaceKeys(keys: BroadcastKeys): void {
     this.#keys = keys;
   }
 

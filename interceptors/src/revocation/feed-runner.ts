@@ -210,7 +210,7 @@ export class FeedRunner {
       if (keys !== undefined) onKeys(keys);
     });
     // An answer that was overtaken would bring back a key that has left.
-    if (outcome !== 'outdated') this.#reader.useKeys(broadcastKeys);
+    if (outcome !== 'outdated') this.#reader.replaceKeys(broadcastKeys);
     if (outcome === 'pull') {
       // Another epoch has ended the lease.
       this.#lookAtLease();

@@ -16,7 +16,7 @@ const BUCKETS_GROWTH = 4;
 const EVICTION_STEPS_MAX = 32;
 
 /** Why a live call is cut. */
-export type CutReason = 'TOKEN_REVOKED' | 'TOKEN_EXPIRED' | 'REVOCATION_STATE_STALE';
+export type DenialReason = 'TOKEN_REVOKED' | 'TOKEN_EXPIRED' | 'REVOCATION_STATE_STALE';
 
 /** An admitted call that has not ended; it stands in the chain of its token's calls. */
 export interface LiveCall {
@@ -153,7 +153,7 @@ export class VerifiedTokens {
   }
 
   /** The tokens that an entry revokes: exactly those, found without looking at the others. */
-  hitBy(entry: Entry): VerifiedToken[] {
+  revokedBy(entry: Entry): VerifiedToken[] {
     const hit: VerifiedToken[] = [];
     for (const token of this.#candidates(entry)) {
       if (!token.revoked && isRevokedBy(token.claims, entry)) hit.push(token);

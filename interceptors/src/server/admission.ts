@@ -1,41 +1,58 @@
-/** Where a call is decided: from the `authorization` header to admitted or refused. */
+/** Decides calls: from the `authorization` header to an admission or a refusal. */
 
 import type { Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../clock.js';
 import { type GuardErrorCode, ServiceError } from '../errors.js';
 import { ACCESS_TOKEN_TYPE } from '../limits.js';
 import type { Feed } from '../revocation/feed.js';
-import { type CutReason, VerifiedToken, VerifiedTokens } from '../revocation/verified-tokens.js';
+import { type DenialReason, VerifiedToken, VerifiedTokens } from '../revocation/verified-tokens.js';
 import { type ClaimFault, readClaims, type TokenClaims } from '../token/claims.js';
 import { parseCompactToken } from '../token/compact.js';
 import { KeyRing, type VerificationKeys } from '../token/key-ring.js';
 import { parseJsonObject } from '../token/strict-json.js';
 import { type ForeignIssuer, issuerNamedIn, type TrustedIssuers } from '../token/trusted-issuers.js';
 import { type AccessRule, describeViolation, violationOf } from './access-rule.js';
-import { type Admission, refusal, sharedRefusal } from './guarded-call.js';
+import { type RefusalCode, refusal, sharedRefusal } from './refusals.js';
 
-/** How many signatures may wait for verification at once. */
+/** Maximum number of signatures that are being verified or wait for a thread. */
 export const VERIFICATIONS_MAX = 1024;
 
-/** How many of them one peer may have. */
+/** The part of them that one peer may cause. */
 export const VERIFICATIONS_PER_PEER_MAX = 256;
 
+/** The authorization scheme (RFC 6750 §2.1), as it must be spelled. */
 const SCHEME = 'Bearer ';
 
-/** Whoever calls, by the connection. */
+/** What the connection tells about the caller. */
 export interface Caller {
-  /** Its address. */
+  /** The peer's address and port. */
   getPeer(): string;
-  /** The certificate that it has shown, by its thumbprint (RFC 8705 §3.1); undefined when there is none. */
+  /** Whether the connection is encrypted, or stays on this machine. */
+  readonly isPrivate: boolean;
+  /** The peer's verified TLS certificate, by its thumbprint (RFC 8705 §3.1); undefined when it showed none. */
   readonly certificateThumbprint: string | undefined;
-  /** Asks it to make a new connection. */
+  /** Asks the peer to open a new connection. */
   retireConnection(): void;
 }
 
-/** Decides calls. Knows the tokens, the keys and the rules; knows nothing of how calls are held or cut. */
+/** The decision on a call. */
+export type Admission =
+  | { readonly kind: 'public' }
+  | { readonly kind: 'admitted'; readonly token: VerifiedToken; readonly allowStale: boolean }
+  | {
+      readonly kind: 'refused';
+      readonly error: ServiceError<GuardErrorCode>;
+      /** The token, when it was verified and refused for another reason. */
+      readonly token?: VerifiedToken;
+    };
+
+/** A verified token, or the error to refuse it with. */
+type Verification = VerifiedToken | ServiceError<GuardErrorCode>;
+
+/** Decides calls by tokens, keys and rules. How calls are held and cut is the part of guarded-call.ts. */
 export class Admissions {
   readonly tokens = new VerifiedTokens();
-  /** How many calls have shown a credential so far. */
+  /** How many calls with a credential were decided so far. */
   decisions = 0;
   readonly #issuer: string;
   readonly #audience: string;
@@ -44,8 +61,9 @@ export class Admissions {
   readonly #trusted: TrustedIssuers | undefined;
   readonly #onTokenInvalid: (fault: string) => void;
   readonly #onVerified: (ms: number) => void;
-  readonly #underWay = new Map<string, Promise<VerifiedToken | ServiceError<GuardErrorCode>>>();
-  readonly #waitingByPeer = new Map<string, number>();
+  /** By the text of the token. */
+  readonly #pending = new Map<string, Promise<Verification>>();
+  readonly #pendingByPeer = new Map<string, number>();
   #keys: VerificationKeys = KeyRing.EMPTY;
 
   constructor(options: {
@@ -53,10 +71,11 @@ export class Admissions {
     audience: string;
     clock: Clock;
     feed: Feed;
-    /** Other issuers whose tokens are taken. */
+    /** Other issuers whose tokens are accepted. */
     trusted?: TrustedIssuers | undefined;
+    /** A token was rejected; `fault` names the reason, for logs and metrics only. */
     onTokenInvalid: (fault: string) => void;
-    /** A signature was verified, and how long that took, the wait for a thread included. */
+    /** A signature was verified in so many milliseconds, including the wait for a thread. */
     onVerified?: ((ms: number) => void) | undefined;
   }) {
     this.#issuer = options.issuer;
@@ -68,20 +87,19 @@ export class Admissions {
     this.#onVerified = options.onVerified ?? (() => undefined);
   }
 
-  /** Puts another key set in place. */
-  useKeys(keys: VerificationKeys): void {
+  /** Replaces the issuer's key set. */
+  replaceKeys(keys: VerificationKeys): void {
     this.#keys = keys;
   }
 
-  /** Whether a key with this identifier may verify tokens now. */
+  /** Whether the current key set has this key. */
   hasKey(keyId: string): boolean {
     return this.#keys.has(keyId);
   }
 
   /**
-   * Decides a call. Claims are remembered, verdicts never: revocation, expiry, lease and rule are
-   * looked at on every call, and so is the certificate that a token is bound to. With a known token nothing here is
-   * asynchronous.
+   * Decides a call. Claims are cached, decisions are not: every call checks revocation, expiry, lease, rule, and the
+   * certificate that the token is bound to. With a cached token the result is synchronous.
    */
   decide(rule: AccessRule, metadata: Metadata, call: Caller): Admission | Promise<Admission> {
     if (rule.isPublic) return { kind: 'public' };
@@ -95,15 +113,15 @@ export class Admissions {
     this.decisions += 1;
     const text = value.slice(SCHEME.length);
     const known = this.tokens.find(text);
-    if (known !== undefined) return this.#judge(known, rule, call);
-    return this.#meet(text, rule, call);
+    if (known !== undefined) return this.#authorize(known, rule, call);
+    return this.#verifyAndAuthorize(text, rule, call);
   }
 
-  /** Why a token that was admitted no longer counts. */
-  objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined {
-    // A token that was forgotten is no longer flagged by what revokes it: a handler that outlives
-    // its call would be told for ever that its caller may be relied on.
-    if (token.revoked || (!token.indexed && this.#isRevokedNow(token.claims))) return 'TOKEN_REVOKED';
+  /** Why a call with this token must not go on; undefined when it may. */
+  denialReason(token: VerifiedToken, allowStale: boolean): DenialReason | undefined {
+    // Revocations flag only tokens in the index. A handler may outlive its call and its token's place in the index, so
+    // the list is searched instead.
+    if (token.revoked || (!token.indexed && this.#isRevoked(token.claims))) return 'TOKEN_REVOKED';
     const wallMs = this.#clock.wallMs();
     if (token.expiresAtMs <= wallMs || token.expiresAtMs <= this.#feed.horizonMs) return 'TOKEN_EXPIRED';
     if (allowStale ? this.#feed.hydrated : this.#feed.leaseLeftMs(this.#clock.monotonicMs(), wallMs) > 0) {
@@ -112,47 +130,48 @@ export class Admissions {
     return 'REVOCATION_STATE_STALE';
   }
 
-  /** For how many milliseconds a token that counts now may be relied on. */
-  reliableMs(token: VerifiedToken, allowStale: boolean): number {
+  /** For how many milliseconds a call with this token may go on, if nothing is revoked and no sync succeeds. */
+  validForMs(token: VerifiedToken, allowStale: boolean): number {
     const wallMs = this.#clock.wallMs();
     const lifeMs = token.expiresAtMs - wallMs;
     return allowStale ? lifeMs : Math.min(lifeMs, this.#feed.leaseLeftMs(this.#clock.monotonicMs(), wallMs));
   }
 
   /**
-   * The verified token with this text. Many callers with the same new token share one verification.
+   * Verifies a token, or finds it in the cache. Concurrent calls with the same new token share one verification.
    *
-   * @returns the error instead, when it is not a token of ours for this service
+   * @returns the token, or the error to refuse it with
    */
-  verified(
-    text: string,
-    peer: string,
-  ): VerifiedToken | Promise<VerifiedToken | ServiceError<GuardErrorCode>> | ServiceError<GuardErrorCode> {
+  verify(text: string, peer: string): Verification | Promise<Verification> {
     const known = this.tokens.find(text);
     if (known !== undefined) return known;
-    const underWay = this.#underWay.get(text);
-    if (underWay !== undefined) return underWay;
+    const pending = this.#pending.get(text);
+    if (pending !== undefined) return pending;
     if (this.#trusted !== undefined && this.#trusted.size > 0) {
-      // By its name alone, before any key is looked at: what one issuer signs is never tried with another's keys.
+      // The issuer is chosen by its name before any key lookup: keys of one issuer never verify tokens of another.
       const issuer = issuerNamedIn(text);
       const foreign = issuer === undefined ? undefined : this.#trusted.find(issuer);
       if (foreign !== undefined) return this.#verifyForeign(foreign, text, peer);
       if (issuer !== this.#issuer) return this.#invalid(issuer === undefined ? 'form' : 'iss');
     }
+    return this.#verifyOwn(text, peer);
+  }
+
+  #verifyOwn(text: string, peer: string): Verification | Promise<Verification> {
     const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
     if (token === undefined) return this.#invalid('form');
-    // Without keys nothing can be said of any token: the process has not yet heard from its issuer.
+    // Before the first sync there are no keys, so no token can be called invalid.
     if (this.#keys === KeyRing.EMPTY) return sharedRefusal('REVOCATION_STATE_STALE');
-    // A process that is cut off may have missed the key: then it cannot say that the token is bad.
+    // A process whose lease is over may have missed a new key, so it cannot call the token invalid either.
     if (!this.#keys.has(token.keyId)) {
       return this.#isCurrent() ? this.#invalid('kid') : sharedRefusal('REVOCATION_STATE_STALE');
     }
     const keys = this.#keys;
-    return this.#underVerification(text, peer, () =>
+    return this.#verifyOnce(text, peer, () =>
       keys
         .verify(token)
         .then((isGood) =>
-          isGood ? this.#remember(text, token.payload, token.keyId) : this.#invalid('signature'),
+          isGood ? this.#accept(text, token.payload, token.keyId) : this.#invalid('signature'),
         ),
     );
   }
@@ -161,61 +180,62 @@ export class Admissions {
     issuer: ForeignIssuer,
     text: string,
     peer: string,
-  ): Promise<VerifiedToken | ServiceError<GuardErrorCode>> | ServiceError<GuardErrorCode> {
+  ): Promise<Verification> | ServiceError<GuardErrorCode> {
     const token = issuer.parse(text);
     if (token === undefined) return this.#invalid('form');
-    return this.#underVerification(text, peer, () =>
+    return this.#verifyOnce(text, peer, () =>
       issuer.verify(token).then((verdict) => {
         if (verdict === 'UNKNOWN') return sharedRefusal('DEPENDENCY_UNAVAILABLE');
         if (verdict === 'BAD' || !issuer.has(token.keyId)) return this.#invalid('signature');
         const claims = issuer.read(token, this.#clock.wallMs() / 1000, 'OURS');
-        return 'fault' in claims ? this.#invalid(claims.fault) : this.#add(text, claims);
+        return 'fault' in claims ? this.#invalid(claims.fault) : this.#cache(text, claims);
       }),
     );
   }
 
-  /** Verifies at a time what may be verified at a time; many callers with one token share its verification. */
-  #underVerification(
+  /** Runs one verification for all calls that wait for it, within the limits for the process and for one peer. */
+  #verifyOnce(
     text: string,
     peer: string,
-    verify: () => Promise<VerifiedToken | ServiceError<GuardErrorCode>>,
-  ): Promise<VerifiedToken | ServiceError<GuardErrorCode>> | ServiceError<GuardErrorCode> {
-    const waiting = this.#waitingByPeer.get(peer) ?? 0;
-    if (this.#underWay.size >= VERIFICATIONS_MAX || waiting >= VERIFICATIONS_PER_PEER_MAX) {
+    verify: () => Promise<Verification>,
+  ): Promise<Verification> | ServiceError<GuardErrorCode> {
+    const pendingOfPeer = this.#pendingByPeer.get(peer) ?? 0;
+    if (this.#pending.size >= VERIFICATIONS_MAX || pendingOfPeer >= VERIFICATIONS_PER_PEER_MAX) {
       return sharedRefusal('RATE_LIMITED');
     }
-    this.#waitingByPeer.set(peer, waiting + 1);
+    this.#pendingByPeer.set(peer, pendingOfPeer + 1);
     const beganMs = this.#clock.monotonicMs();
-    const ended = (): void => {
-      this.#onVerified(this.#clock.monotonicMs() - beganMs);
-      this.#underWay.delete(text);
-      const left = (this.#waitingByPeer.get(peer) ?? 1) - 1;
-      if (left === 0) this.#waitingByPeer.delete(peer);
-      else this.#waitingByPeer.set(peer, left);
-    };
-    // One promise for all that is waited for: `finally` would make two more, for each new token.
+    // Two callbacks instead of `finally`, which would create two more promises for each new token.
     const verification = verify().then(
       (result) => {
-        ended();
+        this.#ended(text, peer, beganMs);
         return result;
       },
       (error: unknown) => {
-        ended();
+        this.#ended(text, peer, beganMs);
         throw error;
       },
     );
-    this.#underWay.set(text, verification);
+    this.#pending.set(text, verification);
     return verification;
   }
 
+  #ended(text: string, peer: string, beganMs: number): void {
+    this.#onVerified(this.#clock.monotonicMs() - beganMs);
+    this.#pending.delete(text);
+    const left = (this.#pendingByPeer.get(peer) ?? 1) - 1;
+    if (left === 0) this.#pendingByPeer.delete(peer);
+    else this.#pendingByPeer.set(peer, left);
+  }
+
   /**
-   * Examines a token that was not sent as a credential, for another audience perhaps. It is not
-   * remembered, and the lease is not asked for: whoever examines tokens decides what else must hold.
+   * Verifies a token that is not this call's credential, for another audience perhaps (RFC 7662). It is not cached, and
+   * the lease is not checked.
    *
-   * @param audience - who the token must be for; anyone when undefined
+   * @param audience - the audience that the token must have; any when undefined
    * @returns its claims, or TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REVOKED
    */
-  async examine(
+  async introspect(
     text: string,
     audience: string | undefined,
   ): Promise<TokenClaims | ServiceError<GuardErrorCode>> {
@@ -223,46 +243,47 @@ export class Admissions {
     if (token === undefined || !(await this.#keys.verify(token))) return refusal('TOKEN_INVALID');
     const claims = this.#claimsOf(token.payload, token.keyId, audience);
     if ('fault' in claims) return refusal('TOKEN_INVALID');
-    const objection = this.objectionTo(new VerifiedToken(text, claims), true);
-    return objection === undefined ? claims : refusal(objection);
+    const reason = this.denialReason(new VerifiedToken(text, claims), true);
+    return reason === undefined ? claims : refusal(reason);
   }
 
   #isCurrent(): boolean {
     return this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs()) > 0;
   }
 
-  #meet(text: string, rule: AccessRule, call: Caller): Admission | Promise<Admission> {
-    const verified = this.verified(text, call.getPeer());
+  #verifyAndAuthorize(text: string, rule: AccessRule, call: Caller): Admission | Promise<Admission> {
+    const verified = this.verify(text, call.getPeer());
     if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
-    if (verified instanceof VerifiedToken) return this.#judge(verified, rule, call);
-    // Everybody who waited for the same verification is judged after it: it may have been revoked
-    // meanwhile.
+    if (verified instanceof VerifiedToken) return this.#authorize(verified, rule, call);
+    // Every call that waited is checked after the verification: the token may have been revoked meanwhile.
     return verified.then((result) =>
-      result instanceof ServiceError ? { kind: 'refused', error: result } : this.#judge(result, rule, call),
+      result instanceof ServiceError
+        ? { kind: 'refused', error: result }
+        : this.#authorize(result, rule, call),
     );
   }
 
-  /**
-   * Reads the claims, and looks the token up in the revocation list in the same turn in which it
-   * enters the index: a revocation that arrived while the signature was verified is in the list by
-   * now, and one that arrives later finds the token in the index.
-   */
-  #remember(text: string, payload: Uint8Array, keyId: string): VerifiedToken | ServiceError<GuardErrorCode> {
+  /** Checks the claims of a token whose signature is valid, and caches the token. */
+  #accept(text: string, payload: Uint8Array, keyId: string): Verification {
     const claims = this.#claimsOf(payload, keyId, this.#audience);
     if ('fault' in claims) return this.#invalid(claims.fault);
-    // The key may have left the set while it was in use.
+    // The key may have left the set during the verification.
     if (!this.#keys.has(keyId)) return this.#invalid('kid');
-    return this.#add(text, claims);
+    return this.#cache(text, claims);
   }
 
-  #add(text: string, claims: TokenClaims): VerifiedToken {
+  /**
+   * Checks the revocation list and adds the token to the index, in one turn of the event loop. A revocation that arrived
+   * during the verification is in the list; one that arrives later finds the token in the index.
+   */
+  #cache(text: string, claims: TokenClaims): VerifiedToken {
     const token = new VerifiedToken(text, claims);
     token.revoked = this.#feed.list.revokes(claims);
     if (token.expiresAtMs > this.#clock.wallMs()) this.tokens.add(token);
     return token;
   }
 
-  #isRevokedNow(claims: TokenClaims): boolean {
+  #isRevoked(claims: TokenClaims): boolean {
     const keys = claims.isForeign ? this.#trusted?.find(claims.issuer) : this.#keys;
     return this.#feed.list.revokes(claims) || keys?.has(claims.keyId) !== true;
   }
@@ -274,31 +295,31 @@ export class Admissions {
     return readClaims(json, keyId, { issuer: this.#issuer, audience, nowSeconds });
   }
 
-  #judge(token: VerifiedToken, rule: AccessRule, call: Caller): Admission {
+  #authorize(token: VerifiedToken, rule: AccessRule, call: Caller): Admission {
     token.used = true;
     const bound = token.claims.certificateThumbprint;
     if (bound !== undefined && bound !== call.certificateThumbprint) {
-      // Its owner may have renewed the certificate since the connection was made; a new one shows it. A thief is
-      // none the wiser.
+      // The rightful client may have renewed its certificate since it connected; a new connection will show it. The
+      // response does not reveal the cause.
       call.retireConnection();
       return { kind: 'refused', error: this.#invalid('cnf') };
     }
-    const objection = this.objectionTo(token, rule.allowStale);
-    if (objection !== undefined) return { ...refused(objection), token };
-    // Few rules ask for the time, and reading a clock is a good part of what all this costs.
+    const reason = this.denialReason(token, rule.allowStale);
+    if (reason !== undefined) return { ...refused(reason), token };
+    // Few rules need the time, and reading a clock is a good part of the cost of this check.
     const nowSeconds = rule.maxAuthAgeSeconds === undefined ? 0 : this.#clock.wallMs() / 1000;
     const violation = violationOf(rule, token.claims, nowSeconds);
     if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule), token };
     return { kind: 'admitted', token, allowStale: rule.allowStale };
   }
 
-  /** One answer for every bad token: the caller learns nothing of what was wrong; the log does. */
+  /** One error for every bad token: the log and the metrics get the fault, the caller does not. */
   #invalid(fault: string): ServiceError<GuardErrorCode> {
     this.#onTokenInvalid(fault);
     return sharedRefusal('TOKEN_INVALID');
   }
 }
 
-function refused(code: Parameters<typeof refusal>[0]): Extract<Admission, { kind: 'refused' }> {
+function refused(code: RefusalCode): Extract<Admission, { kind: 'refused' }> {
   return { kind: 'refused', error: sharedRefusal(code) };
 }

@@ -52,7 +52,7 @@ export class Enforcement {
     this.#timers = options.timers;
     this.#onCutFailed = options.onCutFailed;
     this.feed = options.createFeed({
-      entryAdded: (entry) => this.#revoke(this.admissions.tokens.hitBy(entry)),
+      entryAdded: (entry) => this.#revoke(this.admissions.tokens.revokedBy(entry)),
       listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
       // What another issuer has signed does not end with our log: it is looked up in the new list once that is there,
       // and until then nobody is admitted.
@@ -62,8 +62,8 @@ export class Enforcement {
   }
 
   /** Puts another key set in place. What a key that has left signed is flagged at once: it may have leaked. */
-  useKeys(keys: VerificationKeys): void {
-    this.admissions.useKeys(keys);
+  replaceKeys(keys: VerificationKeys): void {
+    this.admissions.replaceKeys(keys);
     this.#revokeWhere(({ claims }) => !claims.isForeign && !keys.has(claims.keyId));
   }
 
@@ -75,7 +75,7 @@ export class Enforcement {
   }
 
   /** Lets every live call look whether it may still go on. */
-  recheckAll(): void {
+  recheckLiveCalls(): void {
     for (const token of this.admissions.tokens.all()) this.#cut(token.liveCalls());
   }
 

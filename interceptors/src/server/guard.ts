@@ -1,8 +1,7 @@
-/** The guard of a server: one interceptor that decides every call, and the feed behind it. */
+/** The guard of a server: an interceptor that decides every call, and the feed that keeps its revocation list current. */
 
 import { randomBytes } from 'node:crypto';
 import type {
-  ChannelCredentials,
   Metadata,
   Server,
   ServerInterceptingCallInterface,
@@ -10,7 +9,6 @@ import type {
   ServiceDefinition,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import type { ClientKey } from '../client/client-key.js';
 import { type Clock, systemClock, systemTimers } from '../clock.js';
 import { GuardError, type GuardErrorCode, ServiceError } from '../errors.js';
 import { ID_BYTES } from '../limits.js';
@@ -23,120 +21,58 @@ import {
   startReporting,
 } from '../reports/report-sender.js';
 import { ReportCollector } from '../reports/security-reports.js';
-import type { BrokerFiles } from '../revocation/broker.js';
 import { Feed } from '../revocation/feed.js';
 import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
 import { createRemoteSource } from '../revocation/source.js';
-import type { CutReason, VerifiedToken } from '../revocation/verified-tokens.js';
+import type { DenialReason, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
-import { type AnyCall, stateOf } from '../token/principal.js';
-import { createTrustedIssuers, type TrustedIssuer, type TrustedIssuers } from '../token/trusted-issuers.js';
-import { addressOf, isPrivateConnection, type Plaintext } from '../wire/connection.js';
+import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
+import { addressOf, type PlaintextUse } from '../wire/connection.js';
 import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
-import { type CallStatus, statusOf } from '../wire/status.js';
 import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
-import type { Caller } from './admission.js';
+import type { Admission, Caller } from './admission.js';
 import { Enforcement } from './enforcement.js';
-import { type Admission, type CallGuard, guardCall, sharedRefusal } from './guarded-call.js';
+import { type CallGuard, guardCall } from './guarded-call.js';
+import { onlyGuarded } from './handlers.js';
+import type { GuardObserver, GuardOptions } from './options.js';
+import { sharedRefusal } from './refusals.js';
 
-/** How often expired tokens are looked for, in milliseconds. */
+/** How often expired tokens are dropped and their calls cut, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 250;
 
-/** How many log lines about refused tokens are written a second. */
+/** Maximum number of log lines about rejected tokens, per second. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
 
-/** What a guard needs. */
-export interface GuardOptions {
-  /** The issuer (`iss`) whose tokens are accepted, and whose revocation log is followed. */
-  readonly issuer: string;
-  /** This service's own audience (`aud`). */
-  readonly audience: string;
-  /** The issuer's gRPC address and this service's client there; or, in the issuer's own process, the log itself. */
-  readonly auth:
-    | {
-        /** Where the issuer listens, as a grpc-js target. */
-        readonly address: string;
-        /** How the issuer is known: TLS with its CA; plaintext on loopback alone, unless `plaintext` allows it. */
-        readonly credentials: ChannelCredentials;
-        /** The client that this service is at the issuer. */
-        readonly clientId: string;
-        /** The client's private key: PKCS #8 PEM, or a KeyObject. */
-        readonly clientKey: ClientKey;
-      }
-    | {
-        readonly source: RevocationSource;
-        /** Takes the reports of this process, which others send over the broker; nobody when absent. */
-        readonly report?: SendReport | undefined;
-      };
-  /**
-   * Other issuers whose tokens are accepted as well, each with its own keys. They can be revoked through the same log.
-   * An issuer that is away keeps nobody from being served but those with tokens that only it can vouch for.
-   */
-  readonly trustedIssuers?: readonly TrustedIssuer[] | undefined;
-  /**
-   * The broker, with user and password in the URL if it wants them, and certificates where the URL begins with
-   * `tls:`. Without a broker revocations arrive by syncs alone.
-   */
-  readonly nats?: { readonly url: string; readonly files?: BrokerFiles | undefined } | undefined;
-  /**
-   * Where access tokens may travel in plaintext, to this server and from it to the issuer: on loopback alone by
-   * default. A token that arrives otherwise is refused with TLS_REQUIRED, unlooked at.
-   */
-  readonly plaintext?: Plaintext | undefined;
-  /**
-   * How many revocations this process may hold; some 20 million unless told otherwise. Nothing is
-   * ever forgotten to make room: a process whose list is full answers UNAVAILABLE.
-   */
-  readonly listEntriesMax?: number | undefined;
-  /** Methods without a rule that anyone may call, by full path: health checks, say. */
-  readonly publicMethods?: Iterable<string>;
-  readonly clock?: Clock;
-  readonly log?: GuardLog;
-  readonly observer?: GuardObserver;
-}
-
-/** Told of what a guard does, for metrics. Must not throw. */
-export interface GuardObserver {
-  /** A call was admitted, refused with a reason, or cut with one. */
-  decided?(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
-  /** A token was found bad, and why; the caller is not told. */
-  tokenInvalid?(fault: string): void;
-  /** A message on the broker was not the issuer's. */
-  broadcastForged?(): void;
-  /** A new token's signature was verified, and how many milliseconds that took, with the wait for a thread. */
-  verified?(ms: number): void;
-}
-
-/** What a guard knows of itself. */
+/** The state of a guard, for readiness and metrics. */
 export interface GuardState {
   /** The revocation list has been complete once. */
   readonly ready: boolean;
-  /** The revocation list may be trusted at this moment. */
+  /** The revocation list is current: its lease is running. */
   readonly current: boolean;
-  /** For how long it may be trusted without another answer, in milliseconds. */
+  /** How long the lease still runs without another sync, in milliseconds; 0 when it is over. */
   readonly leaseMs: number;
-  /** Entries in the revocation list. */
+  /** Number of entries in the revocation list. */
   readonly entries: number;
-  /** Entries at which the list is full and the process stops serving. */
+  /** Number of entries at which the list is full and calls are refused. */
   readonly entriesMax: number;
-  /** Everything up to this sequence of the log is in the list. */
+  /** Every entry of the log up to this sequence is in the list. */
   readonly applied: bigint;
-  /** Verified tokens remembered. */
+  /** Number of cached tokens. */
   readonly tokens: number;
-  /** What keeps the list from being trusted, in one phrase; empty when nothing does. */
-  readonly missing: string;
-  /** Reports to the issuer of the calls that this process was asked for. */
+  /** Why the list is not current, in one phrase; empty when it is. */
+  readonly staleReason: string;
+  /** The security reports to the issuer. */
   readonly reports: ReportingState;
 }
 
 /** Guards a server. */
 export interface Guard {
-  /** To be given to the server, after interceptors that only watch. */
+  /** Give it to the server as the last interceptor, after those that only observe. */
   readonly interceptor: ServerInterceptor;
   /**
    * Adds a service whose methods all declare an access rule.
    *
-   * @throws TypeError naming every method that declares none, or that has no handler
+   * @throws TypeError naming every method without a rule, or without a handler
    */
   addService(
     server: Server,
@@ -144,33 +80,35 @@ export interface Guard {
     schema: SchemaMetadata,
     handlers: UntypedServiceImplementation,
   ): void;
-  /** Resolves once the revocation list has been complete. */
+  /** Resolves when the revocation list has been complete once. */
   readonly ready: Promise<void>;
   state(): GuardState;
-  /** Calls the listener whenever the list becomes trusted or stale. @returns a function that ends it */
+  /** Calls the listener when the list becomes current or stale. @returns a function that removes the listener */
   onStateChange(listener: () => void): () => void;
   /**
-   * Examines a token that was not sent as a credential.
+   * Verifies a token that is not this call's credential.
    *
-   * @param audience - who the token must be for; anyone when absent
+   * @param audience - the audience that the token must have; default: any
    * @throws ServiceError TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REVOKED
    */
   authenticateToken(token: string, audience?: string): Promise<TokenClaims>;
-  /** Asks the issuer at once instead of waiting for the next regular question. */
-  askNow(): void;
-  /** Stops the feed. Calls that are admitted afterwards are few: the lease runs out. */
+  /** Syncs with the issuer now instead of waiting for the next regular sync. */
+  syncNow(): void;
+  /** Stops the feed and the reports. The interceptor keeps working until the lease is over. */
   close(): Promise<void>;
 }
 
 const SILENT_LOG: GuardLog = { info: () => {}, warn: () => {}, error: () => {} };
 
 /**
- * Creates a guard. It returns at once; the revocation list is fetched in the background, for as
- * long as that takes, and until it is complete every method that is not public is UNAVAILABLE.
+ * Creates a guard. The revocation list is fetched in the background; until it is complete, every method that is not
+ * public fails with REVOCATION_STATE_STALE.
+ *
+ * @throws TypeError when an option cannot be used, or tokens would travel in plaintext where that is not allowed
  */
 export async function createGuard(options: GuardOptions): Promise<Guard> {
   if (options.issuer === '' || options.audience === '') {
-    throw new TypeError('a guard needs the issuer it trusts and its own audience');
+    throw new TypeError('expected an issuer and an audience, got an empty string');
   }
   const source =
     'source' in options.auth
@@ -193,11 +131,12 @@ class ServerGuard implements Guard, CallGuard {
   readonly #allowsPlaintext: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
-  /** Absent where nobody takes reports: what is summed up for nobody would never be let go. */
+  /** Undefined where reports cannot be sent: they would only use memory. */
   readonly #reports: ReportCollector | undefined;
-  readonly #connected: (plaintext: 'none' | 'local' | 'remote') => void;
+  readonly #onConnection: (plaintext: PlaintextUse) => void;
   readonly #reporting: Reporting | undefined;
   readonly #closeSender: () => Promise<void>;
+  #resolveReady: () => void = () => {};
   #invalidLines = 0;
   #invalidSecond = 0;
 
@@ -207,7 +146,28 @@ class ServerGuard implements Guard, CallGuard {
     this.#observer = options.observer ?? {};
     this.#allowsPlaintext = options.plaintext === 'allow';
     const instance = randomBytes(ID_BYTES);
-    this.#trusted = createTrustedIssuers({
+    this.#trusted = this.#createTrusted(options);
+    const { send, close } = reportSenderOf(options);
+    const reports = send && new ReportCollector({ service: options.audience, instance, clock: this.#clock });
+    this.#reports = reports;
+    this.#onConnection = (plaintext) => reports?.recordConnection(plaintext);
+    this.#reporting = send && reports && startReporting({ collector: reports, send });
+    this.#closeSender = close;
+    this.#enforcement = this.#createEnforcement(options, instance);
+    this.#feed = this.#enforcement.feed;
+    this.ready = new Promise((resolve) => {
+      this.#resolveReady = resolve;
+    });
+    this.#runner = this.#createRunner(options, source, instance);
+    for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
+    this.interceptor = (method, call) => guardCall(method, call, this);
+    this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
+    this.#expiryTimer.unref();
+    this.#runner.start();
+  }
+
+  #createTrusted(options: GuardOptions): TrustedIssuers {
+    return createTrustedIssuers({
       issuers: options.trustedIssuers ?? [],
       ownIssuer: options.issuer,
       audience: options.audience,
@@ -217,66 +177,47 @@ class ServerGuard implements Guard, CallGuard {
       log: this.#log,
       onKeys: (issuer) => this.#enforcement.foreignKeysChanged(issuer),
     });
-    const { send, close } = reportsOf(options);
-    const collector =
-      send && new ReportCollector({ service: options.audience, instance, clock: this.#clock });
-    this.#reports = collector;
-    this.#connected = (plaintext) => collector?.connected(plaintext);
-    this.#reporting = send && collector && startReporting({ collector, send });
-    this.#closeSender = close;
-    this.#enforcement = new Enforcement({
-      issuer: options.issuer,
-      audience: options.audience,
+  }
+
+  #createEnforcement(options: GuardOptions, instance: Uint8Array): Enforcement {
+    const { issuer, audience, listEntriesMax } = options;
+    return new Enforcement({
+      issuer,
+      audience,
       clock: this.#clock,
       timers: systemTimers,
-      createFeed: (listener) =>
-        new Feed({
-          service: options.audience,
-          instance,
-          listener,
-          listEntriesMax: options.listEntriesMax,
-        }),
+      createFeed: (listener) => new Feed({ service: audience, instance, listener, listEntriesMax }),
       trusted: this.#trusted,
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
       onVerified: (ms) => this.#observer.verified?.(ms),
       onCutFailed: (error) =>
-        this.#log.error({ event: 'cut_failed', err: error }, 'a handler failed while its call was cut'),
+        this.#log.error({ event: 'cut_failed', err: error }, 'a handler threw while its call was cut'),
     });
-    this.#feed = this.#enforcement.feed;
-    let resolveReady: () => void = () => {};
-    this.ready = new Promise((resolve) => {
-      resolveReady = resolve;
-    });
-    this.#runner = new FeedRunner({
+  }
+
+  #createRunner(options: GuardOptions, source: RevocationSource, instance: Uint8Array): FeedRunner {
+    const { audience, nats } = options;
+    return new FeedRunner({
       feed: this.#feed,
       source,
-      service: options.audience,
+      service: audience,
       instance,
-      nats: options.nats && {
-        url: options.nats.url,
-        files: options.nats.files,
-        name: `portcullis ${options.audience}`,
-        // The issuer itself waits for nobody: without its answers no other process could start.
+      nats: nats && {
+        url: nats.url,
+        files: nats.files,
+        name: `portcullis ${audience}`,
+        // The issuer's own process does not wait for the broker: without its syncs no other process could start.
         awaited: !('source' in options.auth),
       },
       clock: this.#clock,
       log: this.#log,
-      onKeys: (keys) => this.#enforcement.useKeys(keys),
-      onCurrentChange: (isCurrent) => {
-        if (isCurrent) resolveReady();
-        else this.#enforcement.recheckAll();
-        for (const listener of this.#listeners) listener();
-      },
+      onKeys: (keys) => this.#enforcement.replaceKeys(keys),
+      onCurrentChange: (isCurrent) => this.#currentChanged(isCurrent),
       onForgery: () => {
-        this.#reports?.broadcastForged();
+        this.#reports?.recordForgedBroadcast();
         this.#observer.broadcastForged?.();
       },
     });
-    for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
-    this.interceptor = (method, call) => guardCall(method, call, this);
-    this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
-    this.#expiryTimer.unref();
-    this.#runner.start();
   }
 
   addService(
@@ -305,7 +246,7 @@ class ServerGuard implements Guard, CallGuard {
       entriesMax: this.#feed.list.max,
       applied: this.#feed.applied,
       tokens: this.#enforcement.admissions.tokens.size,
-      missing: this.#runner.missing,
+      staleReason: this.#runner.missing,
       reports: this.#reporting?.state() ?? NO_REPORTS,
     };
   }
@@ -318,12 +259,12 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   async authenticateToken(token: string, audience?: string): Promise<TokenClaims> {
-    const result = await this.#enforcement.admissions.examine(token, audience);
+    const result = await this.#enforcement.admissions.introspect(token, audience);
     if (result instanceof ServiceError) throw result;
     return result;
   }
 
-  askNow(): void {
+  syncNow(): void {
     this.#runner.askNow();
   }
 
@@ -335,53 +276,55 @@ class ServerGuard implements Guard, CallGuard {
     await this.#runner.close();
   }
 
-  // What a guarded call asks.
+  // CallGuard.
 
-  admit(
-    path: string,
-    metadata: Metadata,
-    call: ServerInterceptingCallInterface & Caller,
-  ): Admission | Promise<Admission> {
+  admit(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission> {
     const rule = this.#rules.get(path);
-    // A method that nobody added through the guard has no rule: it is closed, not open.
+    // A method that was not added through the guard has no rule: it is closed, not open.
     if (rule === undefined) {
-      this.#log.error({ event: 'method_without_rule', path }, 'a method was called that has no access rule');
+      this.#log.error({ event: 'method_without_rule', path }, 'a method without an access rule was called');
       return { kind: 'refused', error: new GuardError('NOT_FOUND', 'no such method') };
     }
-    if (!rule.isPublic && !this.#allowsPlaintext && !isPrivateConnection(call) && hasBearer(metadata)) {
-      // Others on the way may have it by now; its caller is to notice, and to stop.
+    if (!rule.isPublic && !this.#allowsPlaintext && !caller.isPrivate && hasCredential(metadata)) {
+      // The token may have been read on the network. The caller must notice, so it is refused.
       this.#tokenInvalid('plaintext');
       return { kind: 'refused', error: sharedRefusal('TLS_REQUIRED') };
     }
-    return this.#enforcement.admissions.decide(rule, metadata, call);
+    return this.#enforcement.admissions.decide(rule, metadata, caller);
   }
 
-  objectionTo(token: VerifiedToken, allowStale: boolean): CutReason | undefined {
-    return this.#enforcement.admissions.objectionTo(token, allowStale);
+  denialReason(token: VerifiedToken, allowStale: boolean): DenialReason | undefined {
+    return this.#enforcement.admissions.denialReason(token, allowStale);
   }
 
-  reliableMs(token: VerifiedToken, allowStale: boolean): number {
-    return this.#enforcement.admissions.reliableMs(token, allowStale);
+  validForMs(token: VerifiedToken, allowStale: boolean): number {
+    return this.#enforcement.admissions.validForMs(token, allowStale);
   }
 
-  wasAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
-    this.#reports?.admitted(token, addressOf(call, this.#connected));
+  reportAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
+    this.#reports?.recordAdmitted(token, addressOf(call, this.#onConnection));
   }
 
-  wasRefused(
+  reportRefused(
     reason: GuardErrorCode,
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void {
-    this.#reports?.refused(reason, token, addressOf(call, this.#connected));
+    this.#reports?.recordRefused(reason, token, addressOf(call, this.#onConnection));
   }
 
   handlerFailed(path: string, error: unknown): void {
     this.#log.error({ event: 'handler_failed', path, err: error }, 'a handler failed');
   }
 
-  decided(path: string, outcome: 'ADMITTED' | GuardErrorCode): void {
+  onDecision(path: string, outcome: 'ADMITTED' | GuardErrorCode): void {
     this.#observer.decided?.(path, outcome);
+  }
+
+  #currentChanged(isCurrent: boolean): void {
+    if (isCurrent) this.#resolveReady();
+    else this.#enforcement.recheckLiveCalls();
+    for (const listener of this.#listeners) listener();
   }
 
   #tokenInvalid(fault: string): void {
@@ -392,17 +335,17 @@ class ServerGuard implements Guard, CallGuard {
       this.#invalidLines = 0;
     }
     this.#invalidLines += 1;
-    // Bounded, so that a storm of forged tokens does not become a storm of log lines.
+    // Bounded, so that a flood of forged tokens does not flood the log.
     if (this.#invalidLines <= INVALID_TOKEN_LINES_PER_SECOND) {
-      this.#log.warn({ event: 'token_invalid', fault }, 'a token was refused');
+      this.#log.warn({ event: 'token_invalid', fault }, 'a token was rejected');
     }
   }
 }
 
 const NO_REPORTS: ReportingState = { sent: 0, lost: 0, waiting: 0 };
 
-/** How this process brings its reports to the issuer: not at all without a broker, or a client's key to sign with. */
-function reportsOf({ auth, nats, audience }: GuardOptions): {
+/** How this process sends its reports: to its own issuer, over the broker with a client key, or not at all. */
+function reportSenderOf({ auth, nats, audience }: GuardOptions): {
   send: SendReport | undefined;
   close: () => Promise<void>;
 } {
@@ -412,34 +355,6 @@ function reportsOf({ auth, nats, audience }: GuardOptions): {
   return createReportSender({ ...nats, service: audience, clientId, clientKey });
 }
 
-function hasBearer(metadata: Metadata): boolean {
+function hasCredential(metadata: Metadata): boolean {
   return metadata.get('authorization').length > 0;
-}
-
-interface UnguardedCall extends AnyCall {
-  emit(event: 'error', error: CallStatus): boolean;
-}
-
-/**
- * Handlers that answer only calls which a guard has decided: a server that was made without the guard's
- * interceptor is closed, not open.
- */
-function onlyGuarded(
-  definition: ServiceDefinition,
-  handlers: UntypedServiceImplementation,
-): UntypedServiceImplementation {
-  const guarded: UntypedServiceImplementation = {};
-  for (const [name, { path, responseStream }] of Object.entries(definition)) {
-    const handle = handlers[name] as (call: UnguardedCall, callback?: (error: CallStatus) => void) => void;
-    guarded[name] = (call: UnguardedCall, callback?: (error: CallStatus) => void) => {
-      if (stateOf(call) !== undefined) {
-        handle(call, callback);
-        return;
-      }
-      const status = statusOf(new TypeError(`${path} was called without a guard`));
-      if (responseStream) call.emit('error', status);
-      else callback?.(status);
-    };
-  }
-  return guarded;
 }

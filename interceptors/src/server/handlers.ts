@@ -1,4 +1,4 @@
-/** Between grpc-js and handlers: the only place where a result or a throw becomes a callback. */
+/** Adapters from async handlers to grpc-js handlers: the only place that turns results and throws into callbacks. */
 
 import type {
   handleBidiStreamingCall,
@@ -10,14 +10,16 @@ import type {
   ServerReadableStream,
   ServerUnaryCall,
   ServerWritableStream,
+  ServiceDefinition,
+  UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { ServiceError } from '../errors.js';
-import { type AnyCall, stateOf } from '../token/principal.js';
 import { type CallStatus, statusOf } from '../wire/status.js';
+import { type AnyCall, stateOf } from './call-state.js';
 
 /**
- * A handler for one request and one response. What it throws reaches the caller as its status when
- * it is a ServiceError, and as INTERNAL with a fixed text when it is anything else.
+ * A handler for one request and one response. A ServiceError that it throws is sent with its status; anything else that
+ * it throws is logged and sent as INTERNAL with a fixed text.
  */
 export function unary<Request, Response>(
   handle: (request: Request, call: ServerUnaryCall<Request, Response>) => Promise<Response> | Response,
@@ -32,8 +34,8 @@ export function unary<Request, Response>(
 }
 
 /**
- * A handler for one request and a stream of responses. It is not asked for the next response before
- * the peer has room for it, and its `return` runs when the call ends early.
+ * A handler for one request and a stream of responses. The next response is requested when the peer has room for it, and
+ * the generator's `return` runs when the call ends early.
  */
 export function serverStream<Request, Response>(
   handle: (request: Request, call: ServerWritableStream<Request, Response>) => AsyncIterable<Response>,
@@ -79,7 +81,35 @@ export function bidi<Request, Response>(
   };
 }
 
-/** The part of a writable call that sending needs. */
+interface UnguardedCall extends AnyCall {
+  emit(event: 'error', error: CallStatus): boolean;
+}
+
+/**
+ * The same handlers, answering INTERNAL to calls that no guard decided: a server without the guard's interceptor serves
+ * nothing.
+ */
+export function onlyGuarded(
+  definition: ServiceDefinition,
+  handlers: UntypedServiceImplementation,
+): UntypedServiceImplementation {
+  const guarded: UntypedServiceImplementation = {};
+  for (const [name, { path, responseStream }] of Object.entries(definition)) {
+    const handle = handlers[name] as (call: UnguardedCall, callback?: (error: CallStatus) => void) => void;
+    guarded[name] = (call: UnguardedCall, callback?: (error: CallStatus) => void) => {
+      if (stateOf(call) !== undefined) {
+        handle(call, callback);
+        return;
+      }
+      const status = statusOf(new TypeError(`${path} was called without the guard's interceptor`));
+      if (responseStream) call.emit('error', status);
+      else callback?.(status);
+    };
+  }
+  return guarded;
+}
+
+/** What sending needs of a writable call. */
 interface Outgoing<Response> extends AnyCall {
   readonly cancelled: boolean;
   write(response: Response): boolean;
@@ -87,7 +117,7 @@ interface Outgoing<Response> extends AnyCall {
   removeListener(event: 'drain' | 'cancelled' | 'close' | 'error', listener: () => void): unknown;
 }
 
-/** Runs a step that may throw at once or later, and calls exactly one of the two ends. */
+/** Runs a step that may throw synchronously or reject, and calls exactly one of the two callbacks. */
 function settle<T>(
   step: () => Promise<T> | T,
   succeed: (result: T) => void,
@@ -104,7 +134,7 @@ async function sendAll<Response>(
   const cancelled = whenCancelled(call);
   try {
     while (!call.cancelled) {
-      // A handler may wait for long: the end of the call must not wait for it.
+      // The handler may take long to produce the next response; the end of the call does not wait for it.
       const next = responses.next();
       const step = await Promise.race([next, cancelled.promise]);
       if (step === CANCELLED) {
@@ -112,18 +142,21 @@ async function sendAll<Response>(
         break;
       }
       if (step.done === true) return;
-      if (!call.write(step.value) && !call.cancelled) await roomIn(call);
+      if (!call.write(step.value) && !call.cancelled) await untilWritable(call);
     }
   } finally {
-    cancelled.forget();
-    // Not awaited: a generator that is waiting runs its `finally` only when its wait ends.
+    cancelled.removeListener();
+    // Not awaited: a generator that is waiting runs its `finally` only after the wait.
     responses.return?.().catch((error: unknown) => stateOf(call)?.reportFailure(error));
   }
 }
 
 const CANCELLED = Symbol('cancelled');
 
-function whenCancelled(call: Outgoing<never>): { promise: Promise<typeof CANCELLED>; forget: () => void } {
+function whenCancelled(call: Outgoing<never>): {
+  promise: Promise<typeof CANCELLED>;
+  removeListener: () => void;
+} {
   let resolve: (value: typeof CANCELLED) => void = () => {};
   const promise = new Promise<typeof CANCELLED>((done) => {
     resolve = done;
@@ -132,14 +165,14 @@ function whenCancelled(call: Outgoing<never>): { promise: Promise<typeof CANCELL
   call.once('cancelled', listener);
   return {
     promise,
-    forget: () => {
+    removeListener: () => {
       call.removeListener('cancelled', listener);
     },
   };
 }
 
-/** Waits until the peer has read enough, or is gone. */
-function roomIn(call: Outgoing<never>): Promise<void> {
+/** Waits until the peer has room for more, or the call ends. */
+function untilWritable(call: Outgoing<never>): Promise<void> {
   return new Promise((resolve) => {
     const events = ['drain', 'cancelled', 'close', 'error'] as const;
     const done = (): void => {
@@ -150,12 +183,12 @@ function roomIn(call: Outgoing<never>): Promise<void> {
   });
 }
 
-/** The part of a readable call that receiving needs. */
+/** What receiving needs of a readable call. */
 interface Incoming extends AnyCall {
   iterator(options: { destroyOnReturn: boolean }): AsyncIterable<unknown>;
 }
 
-/** The requests of a call. Reading them to their end leaves the other direction open. */
+/** The requests of a call. Reading all of them leaves the other direction open. */
 function requestsOf<Request>(call: Incoming): AsyncIterable<Request> {
   return call.iterator({ destroyOnReturn: false }) as AsyncIterable<Request>;
 }

@@ -1,8 +1,9 @@
-/** The connections on which tokens travel: private ones alone unless somebody says otherwise, and whose they are. */
+/** The connections on which access tokens travel: whether others can read them, and which peer is at their end. */
 
 import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import { type Http2Session, isSecure, sessionUnder } from './grpc-js-internals.js';
 
-/** Where tokens may travel without TLS: on loopback alone, or wherever the operator is sure of the network. */
+/** Where access tokens may travel without TLS: on loopback only, or on every network. */
 export type Plaintext = 'loopback' | 'allow';
 
 /** A channel that is to be opened. */
@@ -10,24 +11,25 @@ export interface Channel {
   /** A grpc-js target. */
   readonly address: string;
   readonly credentials: ChannelCredentials;
+  /** Default: `loopback`. */
   readonly plaintext?: Plaintext | undefined;
 }
 
 /**
- * Demands that a channel on which tokens will travel is private. Whoever listens on the way could use them, and
- * whoever answers in the place of the issuer could hand out keys of its own.
+ * Rejects a channel that others on the network could read or answer. Access tokens will travel on it: a reader could use
+ * them, and an impostor of the issuer could hand out keys of its own.
  *
- * @throws TypeError when the channel is plaintext, leaves the machine, and `plaintext` does not allow it
+ * @throws TypeError when the channel is plaintext, leaves this machine, and `plaintext` does not allow it
  */
-export function demandPrivateChannel(channel: Channel): void {
+export function requirePrivateChannel(channel: Channel): void {
   const { address, credentials, plaintext = 'loopback' } = channel;
-  if (plaintext === 'allow' || credentials._isSecure() || staysHere(address)) return;
+  if (plaintext === 'allow' || isSecure(credentials) || isLoopbackTarget(address)) return;
   throw new TypeError(
     `no access token is sent to ${address} in plaintext: give TLS credentials, or plaintext: 'allow' for a network that nobody else can read`,
   );
 }
 
-/** Whether what is fetched from a URL comes from whom it names: over TLS, from this machine, or as it is allowed. */
+/** Whether the response from a URL cannot be forged on the network: HTTPS, or HTTP where plaintext is allowed. */
 export function isPrivateUrl(url: string, plaintext: Plaintext = 'loopback'): boolean {
   if (!URL.canParse(url)) return false;
   const { protocol, hostname } = new URL(url);
@@ -36,37 +38,34 @@ export function isPrivateUrl(url: string, plaintext: Plaintext = 'loopback'): bo
   return protocol === 'http:' && (plaintext === 'allow' || isLoopbackHost(host));
 }
 
+const privacy = new WeakMap<Http2Session, boolean>();
+
 /**
- * Whether nobody outside this machine can read the connection under a call. grpc-js offers no way to ask whether it is
- * encrypted (`getAuthContext` is empty unless the peer showed a certificate), hence the look behind its private names,
- * which a test pins. Should they ever change, the connection counts as plaintext.
+ * Whether the connection under a call is encrypted, or stays on this machine. A connection that cannot be inspected
+ * counts as plaintext.
  */
 export function isPrivateConnection(call: ServerInterceptingCallInterface): boolean {
-  return isPrivateSession(sessionOf(call));
+  const session = sessionUnder(call);
+  if (session === undefined) return false;
+  const known = privacy.get(session);
+  if (known !== undefined) return known;
+  const isPrivate = session.encrypted === true || isLoopbackHost(session.socket?.remoteAddress ?? '');
+  privacy.set(session, isPrivate);
+  return isPrivate;
 }
 
-/** The HTTP/2 session, as far as it matters here. */
-interface Session {
-  readonly encrypted?: boolean;
-  readonly socket?: { readonly remoteAddress?: string };
-  goaway?(code: number, lastStreamId: number): void;
-  close?(): void;
-  [ADDRESS]?: string;
-}
-
-/** HTTP/2 error code NO_ERROR (RFC 9113 §7), and the highest number of a stream: none is turned away. */
+/** HTTP/2 error code NO_ERROR (RFC 9113 §7), and the highest stream identifier: no stream is refused. */
 const HTTP2_NO_ERROR = 0;
 const HTTP2_STREAM_ID_MAX = 2 ** 31 - 1;
 
-const thumbprints = new WeakMap<Session, string>();
+const thumbprints = new WeakMap<Http2Session, string>();
 
 /**
- * The certificate that the peer has shown and the listener has verified, by the SHA-256 of its DER in base64url (RFC
- * 8705 §3.1); undefined when there is none. Taking a certificate out of a connection costs more than the rest of a
- * call, and no connection changes its own, so it is remembered.
+ * The peer's verified TLS certificate, as the SHA-256 of its DER in base64url (RFC 8705 §3.1); undefined when the peer
+ * showed none. Cached by connection: reading the certificate costs more than the rest of a call, and it never changes.
  */
 export function certificateThumbprintUnder(call: ServerInterceptingCallInterface): string | undefined {
-  const session = sessionOf(call);
+  const session = sessionUnder(call);
   const known = session && thumbprints.get(session);
   if (known !== undefined) return known;
   const fingerprint = call.getAuthContext().sslPeerCertificate?.fingerprint256;
@@ -76,58 +75,44 @@ export function certificateThumbprintUnder(call: ServerInterceptingCallInterface
   return thumbprint;
 }
 
-/** Asks the peer to make a new connection: calls under way end as they would have, new ones go elsewhere. */
+/** Asks the peer to open a new connection (GOAWAY): calls in progress continue, new ones use the new connection. */
 export function retireConnection(call: ServerInterceptingCallInterface): void {
-  const session = sessionOf(call);
+  const session = sessionUnder(call);
   session?.goaway?.(HTTP2_NO_ERROR, HTTP2_STREAM_ID_MAX);
   session?.close?.();
 }
 
-// Kept on the session itself: to be read with every call, from a map it would cost more than all of the rest.
+// A property of the session: it is read on every call, and a WeakMap would cost more than the rest of the check.
 const ADDRESS = Symbol('address');
 
+interface AddressedSession extends Http2Session {
+  [ADDRESS]?: string;
+}
+
+/** Whether a connection is plaintext, and if so whether its peer is on this machine. */
+export type PlaintextUse = 'none' | 'local' | 'remote';
+
 /**
- * The IP address that a call comes from; empty when it cannot be told. The same text for the same connection.
+ * The IP address of a call's peer; empty when it is unknown. The same string object for every call of a connection.
  *
- * @param onNew - told of each connection once, whether it has no TLS, and if so whether it comes from elsewhere
+ * @param onConnection - called once for each connection
  */
 export function addressOf(
   call: ServerInterceptingCallInterface,
-  onNew: (plaintext: 'none' | 'local' | 'remote') => void,
+  onConnection: (plaintext: PlaintextUse) => void,
 ): string {
-  const session = sessionOf(call);
+  const session: AddressedSession | undefined = sessionUnder(call);
   if (session === undefined) return '';
   const known = session[ADDRESS];
   if (known !== undefined) return known;
   const address = session.socket?.remoteAddress ?? '';
   session[ADDRESS] = address.replace(/^::ffff:(?=\d+\.)/, '');
-  onNew(session.encrypted === true ? 'none' : isLoopbackHost(address) ? 'local' : 'remote');
+  onConnection(session.encrypted === true ? 'none' : isLoopbackHost(address) ? 'local' : 'remote');
   return session[ADDRESS];
 }
 
-const verdicts = new WeakMap<Session, boolean>();
-
-function isPrivateSession(session: Session | undefined): boolean {
-  if (session === undefined) return false;
-  const known = verdicts.get(session);
-  if (known !== undefined) return known;
-  const verdict = session.encrypted === true || isLoopbackHost(session.socket?.remoteAddress ?? '');
-  verdicts.set(session, verdict);
-  return verdict;
-}
-
-function sessionOf(call: ServerInterceptingCallInterface): Session | undefined {
-  let layer: unknown = call;
-  for (let depth = 0; depth < 16 && typeof layer === 'object' && layer !== null; depth += 1) {
-    const { stream, nextCall } = layer as { stream?: { session?: Session }; nextCall?: unknown };
-    if (stream !== undefined) return stream.session;
-    layer = nextCall;
-  }
-  return undefined;
-}
-
-/** Whether every address that a target names is on this machine. */
-function staysHere(target: string): boolean {
+/** Whether every address of a grpc-js target is on this machine. */
+function isLoopbackTarget(target: string): boolean {
   if (/^unix(-abstract)?:/.test(target)) return true;
   const addresses = target.replace(/^(dns|ipv4|ipv6):(\/\/[^/]*\/)?/, '').split(',');
   return addresses.every((address) => isLoopbackHost(hostIn(address.trim())));

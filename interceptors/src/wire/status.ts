@@ -1,20 +1,21 @@
-/** From an error to what goes over the wire: gRPC status, and google.rpc details beside it. */
+/** Errors on the wire: a gRPC status with google.rpc details, encoded by the server and decoded by the client. */
 
 import { type ServiceError as GrpcError, Metadata, type StatusObject, status } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, RetryInfo } from '../../gen/google/rpc/error_details.js';
 import { Status } from '../../gen/google/rpc/status.js';
 import { type FieldViolation, ServiceError } from '../errors.js';
+import { withComputedHeaders } from './grpc-js-internals.js';
 
-/** `ErrorInfo.domain` of every error of ours. */
+/** `ErrorInfo.domain` of every error that the library sends. */
 export const ERROR_DOMAIN = 'portcullis';
 
-/** The longest message that is sent, in UTF-16 units: trailers have a limit that peers set. */
+/** Maximum length of a message, in UTF-16 code units. Longer ones are cut, because peers limit the size of trailers. */
 export const ERROR_MESSAGE_LENGTH_MAX = 500;
 
-/** The longest time that a caller is asked to wait, in milliseconds. */
+/** Maximum RetryInfo delay, in milliseconds. */
 export const RETRY_AFTER_MAX_MS = 24 * 60 * 60 * 1000;
 
-/** Where google.rpc.Status travels (gRFC A-66 and the richer error model). */
+/** The trailer that carries google.rpc.Status (the richer error model of gRPC). */
 const DETAILS_KEY = 'grpc-status-details-bin';
 
 const ERROR_INFO_TYPE = 'type.googleapis.com/google.rpc.ErrorInfo';
@@ -25,9 +26,9 @@ const RETRY_INFO_TYPE = 'type.googleapis.com/google.rpc.RetryInfo';
 export type CallStatus = Pick<StatusObject, 'code' | 'details' | 'metadata'>;
 
 /**
- * The statuses of a downstream call that mean the same to this service's caller, each with the text that is sent. All
- * others are about the request or the credentials that this service sent: passed on, they would tell a caller to log in
- * again, or to change a request that it never made.
+ * The statuses of a downstream call that mean the same to this service's caller, each with the message that is sent.
+ * Every other status is about the request or the credentials that this service sent downstream. Passed on, it would tell
+ * the caller to log in again, or to change a request that it never made.
  */
 const PASSED_ON: ReadonlyMap<status, string> = new Map([
   [status.CANCELLED, 'a call to another service was cancelled'],
@@ -38,11 +39,11 @@ const PASSED_ON: ReadonlyMap<status, string> = new Map([
 ]);
 
 /**
- * Turns anything thrown into a status. Total:
+ * Converts anything thrown to a status. Never throws:
  * - a {@link ServiceError} becomes its status with `ErrorInfo`, and BadRequest or RetryInfo where they apply;
  * - an error that a grpc-js client received keeps its status when that means the same to this caller (CANCELLED,
  *   DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE), with a fixed text and its RetryInfo;
- * - everything else becomes INTERNAL with a fixed text, because an unknown message may hold a secret.
+ * - everything else becomes INTERNAL with a fixed text, because an unknown message may contain a secret.
  */
 export function statusOf(error: unknown): CallStatus {
   if (error instanceof ServiceError) return statusOfServiceError(error);
@@ -83,16 +84,16 @@ function statusOfServiceError(error: ServiceError): CallStatus {
   return encoded(code, message, details);
 }
 
-/** A message of google.rpc.Status's details. */
+/** One message of `google.rpc.Status.details`. */
 interface Detail {
   readonly typeUrl: string;
   readonly value: Buffer;
 }
 
-/** RetryInfo, when there is a time to wait, in milliseconds. */
+/** RetryInfo for a delay in milliseconds; empty without a delay. */
 function retryInfo(retryAfterMs: number | undefined): Detail[] {
   if (retryAfterMs === undefined || Number.isNaN(retryAfterMs)) return [];
-  // Within bounds, because a duration cannot hold every number: this function must not throw.
+  // A Duration cannot hold every number, and this function must not throw.
   const retryMs = Math.min(RETRY_AFTER_MAX_MS, Math.max(0, Math.ceil(retryAfterMs)));
   const retryDelay = { seconds: BigInt(Math.floor(retryMs / 1000)), nanos: (retryMs % 1000) * 1_000_000 };
   return [{ typeUrl: RETRY_INFO_TYPE, value: Buffer.from(RetryInfo.encode({ retryDelay }).finish()) }];
@@ -104,69 +105,26 @@ function encoded(code: status, message: string, details: Detail[]): CallStatus {
   return { code, details: message, metadata };
 }
 
-/** The same status, to be sent many times: its headers are made once, because thousands of calls may be ended at a time. */
-export function sentOften({ code, details, metadata }: CallStatus): CallStatus {
-  return { code, details, metadata: CodedMetadata.of(metadata) };
+/** The same status, cheaper to send: its headers are computed once. For a status that ends many calls. */
+export function reusableStatus({ code, details, metadata }: CallStatus): CallStatus {
+  return { code, details, metadata: withComputedHeaders(metadata) };
 }
 
-/** Metadata that knows what it looks like as headers. grpc-js sends a clone of what it is given. */
-class CodedMetadata extends Metadata {
-  #headers: ReturnType<Metadata['toHttp2Headers']> | undefined;
-
-  static of(metadata: Metadata): CodedMetadata {
-    const coded = new CodedMetadata();
-    coded.merge(metadata);
-    coded.#headers = metadata.toHttp2Headers();
-    return coded;
-  }
-
-  override clone(): Metadata {
-    const copy = new CodedMetadata();
-    copy.merge(this);
-    copy.#headers = this.#headers;
-    return copy;
-  }
-
-  override toHttp2Headers(): ReturnType<Metadata['toHttp2Headers']> {
-    return this.#headers ?? super.toHttp2Headers();
-  }
-
-  override set(...of: Parameters<Metadata['set']>): void {
-    this.#headers = undefined;
-    super.set(...of);
-  }
-
-  override add(...of: Parameters<Metadata['add']>): void {
-    this.#headers = undefined;
-    super.add(...of);
-  }
-
-  override remove(...of: Parameters<Metadata['remove']>): void {
-    this.#headers = undefined;
-    super.remove(...of);
-  }
-
-  override merge(...of: Parameters<Metadata['merge']>): void {
-    this.#headers = undefined;
-    super.merge(...of);
-  }
-}
-
-/** What a received error says. */
+/** The content of a received error. */
 export interface ReceivedError {
-  /** The gRPC status code; UNKNOWN when the error is none of gRPC's. */
+  /** The gRPC status code; UNKNOWN when the error is not a gRPC error. */
   readonly code: status;
-  /** `ErrorInfo.reason` of our domain; empty when the error carries none. */
+  /** `ErrorInfo.reason` of this library's domain; empty when the error carries none. */
   readonly reason: string;
-  /** The text for people. */
+  /** The message, for people. */
   readonly message: string;
   /** The fields at fault, with INVALID_ARGUMENT. */
   readonly violations: readonly FieldViolation[];
-  /** When to try again, in milliseconds; undefined when the server did not say. */
+  /** The RetryInfo delay, in milliseconds; undefined when the server sent none. */
   readonly retryAfterMs: number | undefined;
 }
 
-/** Reads what a server of ours said in an error that a grpc-js client received. Never throws. */
+/** Reads the status and details of an error that a grpc-js client received. Never throws. */
 export function errorOf(error: unknown): ReceivedError {
   const received = error as Partial<GrpcError> | null | undefined;
   const code = typeof received?.code === 'number' ? received.code : status.UNKNOWN;
@@ -174,7 +132,7 @@ export function errorOf(error: unknown): ReceivedError {
   return { ...detailsOf(received?.metadata), code, message };
 }
 
-/** Reads the google.rpc details out of trailers. */
+/** Reads the google.rpc details in trailers. Never throws. */
 export function detailsOf(
   trailers: Metadata | undefined,
 ): Pick<ReceivedError, 'reason' | 'violations' | 'retryAfterMs'> {
@@ -182,7 +140,7 @@ export function detailsOf(
   let violations: FieldViolation[] = [];
   let retryAfterMs: number | undefined;
   try {
-    // Any thrown object may have a member of this name that is no Metadata.
+    // Any thrown object may have a member named `metadata` that is no Metadata.
     const encoded = trailers?.get(DETAILS_KEY)[0];
     for (const detail of encoded instanceof Buffer ? Status.decode(encoded).details : []) {
       if (detail.typeUrl === ERROR_INFO_TYPE) {
@@ -196,7 +154,7 @@ export function detailsOf(
       }
     }
   } catch {
-    // Details that do not decode say nothing; the status code still does.
+    // Details that do not decode are ignored; the status code remains.
   }
   return { reason, violations, retryAfterMs };
 }

@@ -2,7 +2,8 @@
 
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
-import { isUuid, parseRequestId } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
+import { parseRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { Receipt } from '../records/revocations.js';
 import type { User } from '../records/users.js';
@@ -110,12 +111,11 @@ async function changePassword(
   { store, passwords, throttle, clock, failures }: AccountChangesDeps,
   request: { userId: string; oldPassword: string; newPassword: string; peer: string },
 ): Promise<Receipt> {
-  const { userId } = request;
   const fault = passwordFault(request.newPassword);
   if (fault !== undefined) throw invalidField('new_password', fault);
-  const credentials = isUuid(userId)
-    ? await store.transaction((tx) => tx.users.credentialsOfId(userId))
-    : undefined;
+  const userId = parseUuid(request.userId);
+  if (userId === undefined) throw oldPasswordWrong();
+  const credentials = await store.transaction((tx) => tx.users.credentialsOfId(userId));
   if (credentials === undefined) throw oldPasswordWrong();
   const what = 'change of password';
   const failed = { what, name: credentials.username, userId, peer: request.peer } as const;
@@ -163,9 +163,9 @@ function change(
   rest: readonly unknown[],
   work: (tx: AuthTransaction, userId: string, generation: bigint) => Promise<string>,
 ): Promise<ChangedUser> {
-  const { actor, userId } = request;
+  const { actor } = request;
   const requestId = parseRequestId(request.requestId);
-  checkUserId(userId);
+  const userId = parseUserId(request.userId);
   const payload = JSON.stringify([userId, ...rest]);
   return changeAndRevoke(deps, { subject: actor, method, requestId, payload }, async (tx) => {
     // The user's row first, as everywhere; whoever mints for the user waits from here on, or is waited for.
@@ -179,9 +179,9 @@ function change(
 }
 
 async function enable({ store }: AccountChangesDeps, request: AccountRequest): Promise<User> {
-  const { actor, userId } = request;
+  const { actor } = request;
   const requestId = parseRequestId(request.requestId);
-  checkUserId(userId);
+  const userId = parseUserId(request.userId);
   return await store.transaction((tx) =>
     tx.once({ subject: actor, method: 'EnableUser', requestId, payload: userId }, async () => {
       await tx.users.setDisabled(userId, false);
@@ -194,8 +194,10 @@ async function enable({ store }: AccountChangesDeps, request: AccountRequest): P
   );
 }
 
-function checkUserId(userId: string): void {
-  if (!isUuid(userId)) throw noSuchUser();
+function parseUserId(text: string): string {
+  const userId = parseUuid(text);
+  if (userId === undefined) throw noSuchUser();
+  return userId;
 }
 
 function noSuchUser(): ServiceError {

@@ -2,7 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
-import { isUuid, LIST_LENGTH_MAX, parseRequestId } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
+import { parseRequestId } from '../../common/validation/request-id.js';
+import { LIST_LENGTH_MAX } from '../../common/validation/words.js';
 import { AuthError } from '../errors.js';
 import type { PageRequest } from '../records/page.js';
 import type { Role, User } from '../records/users.js';
@@ -78,8 +80,9 @@ export function createUsers({ store, passwords, fingerprint }: UsersDeps): Users
         }),
       );
     },
-    get: async (userId) => {
-      const user = isUuid(userId) ? await store.transaction((tx) => tx.users.find(userId)) : undefined;
+    get: async (text) => {
+      const userId = parseUuid(text);
+      const user = userId === undefined ? undefined : await store.transaction((tx) => tx.users.find(userId));
       if (user === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
       return user;
     },

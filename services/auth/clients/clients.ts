@@ -3,7 +3,9 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
-import { isUuid, parseRequestId, parseWords } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
+import { parseRequestId } from '../../common/validation/request-id.js';
+import { parseWords } from '../../common/validation/words.js';
 import { PASSWORD_LENGTH_MAX, type Passwords, passwordFault } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
@@ -204,7 +206,7 @@ export function clientIdFault(clientId: string): string | undefined {
     return 'must be 1 to 64 lower-case letters, digits, dots, underscores and hyphens';
   }
   // It becomes the subject of the client's tokens, and users are known by UUIDs.
-  return isUuid(clientId) ? 'must not be a UUID' : undefined;
+  return parseUuid(clientId) === undefined ? undefined : 'must not be a UUID';
 }
 
 /** What is wrong with a client's secret; undefined when nothing is. */

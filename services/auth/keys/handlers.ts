@@ -1,6 +1,7 @@
 /** KeyService: messages turned into calls of the domain, and back. */
 
 import { invalidField, principalOf, unary } from '@portcullis/guard';
+import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
   type Key as KeyMessage,
   type KeyServiceServer,
@@ -9,6 +10,7 @@ import {
 } from '../../../proto/gen/auth/v1/key_service.js';
 import type { KeyPurpose, KeyRecord } from '../records/keys.js';
 import type { KeyLife } from './key-life.js';
+import type { PublicKeys } from './keys.js';
 
 /** Makes the handlers of KeyService. */
 export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): KeyServiceServer {
@@ -30,6 +32,20 @@ export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): K
         sequence: revocation?.sequence ?? 0n,
         enforcedEverywhereBy: revocation?.enforcedEverywhereBy,
       };
+    }),
+  };
+}
+
+/** The method of AuthService that publishes the key set. */
+export function createKeySetHandlers({
+  publicKeys,
+}: {
+  readonly publicKeys: PublicKeys;
+}): Pick<AuthServiceServer, 'getKeys'> {
+  return {
+    getKeys: unary(async () => {
+      const { epoch, keySet } = await publicKeys.read();
+      return { epoch, keySet: { version: keySet.version, keys: [...keySet.keys] } };
     }),
   };
 }

@@ -2,7 +2,7 @@
 
 import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { ServiceError } from '@portcullis/guard/errors';
-import { parseRequestId } from '../../common/validation/text-checks.js';
+import { parseRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { KeyPage, KeyPurpose, KeyRecord, RotationOutlook } from '../records/keys.js';
 import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from '../revocation/log.js';

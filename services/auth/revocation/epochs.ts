@@ -2,7 +2,7 @@
 
 import { type Clock, systemClock } from '@portcullis/guard/clock';
 import { invalidField } from '@portcullis/guard/errors';
-import { parseRequestId } from '../../common/validation/text-checks.js';
+import { parseRequestId } from '../../common/validation/request-id.js';
 import type { Keys } from '../keys/keys.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { checkReason, enforcedEverywhereBy } from './log.js';

@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { PublishedKey, PublishedKeys } from '../records/keys.js';
 import type {
@@ -132,11 +133,12 @@ export function createId(): Buffer {
  * The 16 bytes of a UUID.
  *
  * @param field - the request's field, for the error
- * @throws ServiceError FIELD_INVALID when `text` is not a UUID in its usual spelling
+ * @throws ServiceError FIELD_INVALID when `text` is not a UUID
  */
 export function bytesOfUuid(field: string, text: string): Buffer {
-  if (!UUID.test(text)) throw invalidField(field, 'must be a UUID');
-  return Buffer.from(text.replaceAll('-', ''), 'hex');
+  const uuid = parseUuid(text);
+  if (uuid === undefined) throw invalidField(field, 'must be a UUID');
+  return Buffer.from(uuid.replaceAll('-', ''), 'hex');
 }
 
 /**
@@ -281,8 +283,6 @@ export function* partsOf(live: LiveSet): Iterable<PullPart> {
 function ownRevocation(kind: EntryKind, key: Buffer, minGeneration = 0n): Revocation {
   return { kind, issuer: '', key, minGeneration };
 }
-
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The largest sequence that the database can hold. */
 const SEQUENCE_MAX = 2n ** 63n - 1n;

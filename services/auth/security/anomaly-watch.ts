@@ -1,7 +1,7 @@
 /** Lets the rules for anomalies judge the order of events, once for all replicas, and acts where it is told to. */
 
 import { ServiceError } from '@portcullis/guard/errors';
-import { isUuid } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
 import type { AnomalyDetails, AnomalyRule } from '../records/security-events.js';
 import { sessionRevocation } from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
@@ -120,7 +120,8 @@ async function record(
 ): Promise<AnomalyDetails['action']> {
   const { rule } = details;
   const { sessionId } = subject;
-  const isOurs = sessionId !== undefined && isUuid(sessionId) && subject.issuer === undefined;
+  const isOurs =
+    sessionId !== undefined && parseUuid(sessionId) !== undefined && subject.issuer === undefined;
   const revokes = revoking.includes(rule) && isOurs && (await tx.sessions.end(sessionId, 'REVOKED'));
   // Whoever refreshes with an old token ends the session at once.
   const action = revokes || rule === 'refresh-reused' ? 'session revoked' : 'none';

@@ -2,7 +2,7 @@
 
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField } from '@portcullis/guard/errors';
-import { isUuid } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { Appended, Receipt } from '../records/revocations.js';
 import type { Session } from '../records/sessions.js';
@@ -40,8 +40,8 @@ export async function revokeOwnSession(
   { userId }: SessionCaller,
   text: string,
 ): Promise<Receipt> {
-  const sessionId = text.toLowerCase();
-  if (!isUuid(sessionId)) throw invalidField('session_id', 'must be a UUID');
+  const sessionId = parseUuid(text);
+  if (sessionId === undefined) throw invalidField('session_id', 'must be a UUID');
   let startedMs = 0;
   const appended = await store.transaction(async (tx) => {
     const session = await tx.sessions.lock(sessionId);

@@ -1,6 +1,6 @@
 /** Lists of open sessions. */
 
-import { isUuid } from '../../common/validation/text-checks.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { PageRequest } from '../records/page.js';
 import type { Session } from '../records/sessions.js';
@@ -28,12 +28,13 @@ export function listOwnSessions(
 /** The open sessions of any user. Throws NOT_FOUND, FIELD_INVALID. */
 export function listUserSessions(
   { store }: ListSessionsDeps,
-  userId: string,
+  text: string,
   page: PageRequest,
 ): Promise<SessionPage> {
   return store.transaction(async (tx) => {
-    const user = isUuid(userId) ? await tx.users.find(userId) : undefined;
+    const userId = parseUuid(text);
+    const user = userId === undefined ? undefined : await tx.users.find(userId);
     if (user === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
-    return await tx.sessions.listOpen(userId, page);
+    return await tx.sessions.listOpen(user.userId, page);
   });
 }

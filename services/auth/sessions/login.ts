@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
-import { parseWords } from '../../common/validation/text-checks.js';
+import { parseWords } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { audiencesOfScopes, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';

@@ -1,6 +1,6 @@
 /** Refresh: rotates a session's refresh token and detects its reuse. */
 
-import { parseRequestId } from '../../common/validation/text-checks.js';
+import { canonicalRequestId, parseRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { RefreshTokenRow, Session } from '../records/sessions.js';
 import type { UserState } from '../records/users.js';
@@ -186,8 +186,12 @@ async function successorForRetry(
   token: RefreshTokenRow,
   { secret, requestId, now }: SuccessorRequest,
 ): Promise<Successor | 'REUSED' | undefined> {
-  if (requestId === '' || token.requestId !== requestId) return 'REUSED';
-  const refreshToken = formatRefreshToken(deriveSuccessor(refreshKey, secret, requestId));
+  const storedId = token.requestId;
+  if (requestId === '' || storedId === undefined || canonicalRequestId(storedId) !== requestId) {
+    return 'REUSED';
+  }
+  // Derived from the stored form: before November 2026 a UUID was stored as it was sent, possibly in upper case.
+  const refreshToken = formatRefreshToken(deriveSuccessor(refreshKey, secret, storedId));
   const hash = hashRefreshToken(refreshToken);
   // Under another key-encryption key, a different successor is derived, which no client has ever received.
   if (!token.successorHash?.equals(hash)) return undefined;

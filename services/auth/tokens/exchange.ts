@@ -1,7 +1,7 @@
 /** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
 
 import type { ServiceError } from '@portcullis/guard/errors';
-import { parseWords } from '../../common/validation/text-checks.js';
+import { parseWords } from '../../common/validation/words.js';
 import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
 import { bindingOf } from '../clients/clients.js';
 import { AuthError } from '../errors.js';

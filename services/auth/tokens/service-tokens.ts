@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { ServiceError } from '@portcullis/guard/errors';
 import { type JWTPayload, jwtVerify } from 'jose';
-import { parseWords, WORD_LENGTH_MAX } from '../../common/validation/text-checks.js';
+import { parseWords, WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { bindingOf, clientAuthenticationFailed, parseClientKey } from '../clients/clients.js';
 import { AuthError } from '../errors.js';

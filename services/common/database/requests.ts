@@ -2,12 +2,11 @@
 
 import { createHash } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import { invalidField, type ServiceError } from '@portcullis/guard';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { CommonError } from '../errors.js';
+import { parseRequestId, storedRequestIds } from '../validation/request-id.js';
 import type { Sql } from './database.js';
 
-/** The longest request id. */
-export const REQUEST_ID_CHARACTERS_MAX = 255;
 /** How long an answer is kept for a retry. */
 export const REQUEST_KEPT_DAYS = 7;
 /** How many old requests one call of {@link forgetRequests} drops at most. */
@@ -53,19 +52,20 @@ export async function oncePerRequest<T>(
   request: RequestIdentity,
   work: () => Promise<T>,
 ): Promise<T> {
-  const { subject, method, requestId } = request;
+  const { subject, method } = request;
+  const requestId = parseRequestId(request.requestId);
   if (requestId === '') return work();
-  demandGoodId(requestId);
-  await takeLock(sql, request);
+  const identity = { ...request, requestId };
+  await takeLock(sql, identity);
   const payloadHash = createHash('sha256').update(request.payload).digest();
   const { rows } = await sql.query<{ payload_hash: Buffer; answer: Buffer }>(
-    'SELECT payload_hash, answer FROM requests WHERE subject = $1 AND method = $2 AND request_id = $3',
-    [subject, method, requestId],
+    'SELECT payload_hash, answer FROM requests WHERE subject = $1 AND method = $2 AND request_id = ANY($3)',
+    [subject, method, storedRequestIds(requestId)],
   );
   const known = rows[0];
   if (known !== undefined) return repeatAnswer<T>(known, payloadHash);
   const answer = await work();
-  await keepAnswer(sql, request, payloadHash, serialize(answer));
+  await keepAnswer(sql, identity, payloadHash, serialize(answer));
   return answer;
 }
 
@@ -79,17 +79,6 @@ export async function forgetRequests(sql: Sql): Promise<number> {
     [REQUEST_KEPT_DAYS, REQUESTS_FORGOTTEN_MAX],
   );
   return rowCount;
-}
-
-function demandGoodId(requestId: string): void {
-  const isLong = requestId.length > 2 * REQUEST_ID_CHARACTERS_MAX;
-  if (isLong || [...requestId].length > REQUEST_ID_CHARACTERS_MAX) {
-    throw invalidField('request_id', `must have at most ${REQUEST_ID_CHARACTERS_MAX} characters`);
-  }
-  // Bytes that are not UTF-8 arrive as U+FFFD, so two different ids could look like one.
-  if (/[\0\uFFFD]/.test(requestId) || !requestId.isWellFormed()) {
-    throw invalidField('request_id', 'must be UTF-8 without NUL and U+FFFD');
-  }
 }
 
 /** One request runs at a time; the lock goes with the transaction. */

@@ -176,7 +176,7 @@ async function openHost(
       }
     },
     serviceNames: services.map(({ definition }) => serviceNameOf(definition)),
-    readiness: { database: database.missing, ...readiness, revocations: () => guard.state().missing },
+    readiness: { database: database.missing, ...readiness, revocations: () => guard.state().staleReason },
     routes,
     endStreams,
   });

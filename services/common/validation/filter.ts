@@ -11,8 +11,10 @@
  * where it stands. A filter becomes a condition with parameters: no text of a caller's ever becomes SQL.
  */
 import { createHash } from 'node:crypto';
-import { invalidField } from '@portcullis/guard';
+import { invalidField } from '@portcullis/guard/errors';
+import { parseUuid } from './identifiers.js';
 import type { CursorPattern } from './paging.js';
+import { isStoredFaithfully } from './text.js';
 
 /** The longest filter that is looked at. */
 export const FILTER_CHARACTERS_MAX = 1_000;
@@ -57,8 +59,7 @@ export function filterOf(text: string, fields: FilterFields, parameter: number):
   if (text === '') return { condition: '', values: [], fingerprint, pattern };
   if (text.length > FILTER_CHARACTERS_MAX)
     throw fault(`must have at most ${FILTER_CHARACTERS_MAX} characters`);
-  // Bytes that are not UTF-8 arrive as U+FFFD, and PostgreSQL stores no NUL.
-  if (/[\0\uFFFD]/.test(text) || !text.isWellFormed()) throw fault('must be UTF-8 without NUL and U+FFFD');
+  if (!isStoredFaithfully(text)) throw fault('must be UTF-8 without NUL and U+FFFD');
   const comparisons = parse(tokensOf(text), fields);
   return {
     condition: comparisons.map(({ sql }, index) => ` AND ${sql(`$${parameter + index}`)}`).join(''),
@@ -140,8 +141,9 @@ function compare(name: string, field: FilterField, operator: string, value: Toke
       if (value.kind !== 'text') throw fault(`must have the value of ${name} in quotation marks`);
       return { sql: sql('text'), value: text };
     case 'uuid':
-      if (value.kind !== 'text' || !UUID.test(text))
+      if (value.kind !== 'text' || parseUuid(text) === undefined) {
         throw fault(`compares ${name} with a UUID in quotation marks`);
+      }
       return { sql: sql('uuid'), value: text };
     case 'word':
       if (!field.words.includes(text)) throw fault(`compares ${name} with one of ${field.words.join(', ')}`);
@@ -157,7 +159,6 @@ function compare(name: string, field: FilterField, operator: string, value: Toke
   }
 }
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const INTEGER = /^-?[0-9]{1,19}$/;
 const INT64_MAX = 2n ** 63n - 1n;
 const TIME =

@@ -1,5 +1,6 @@
 /** Pages of a list: how many entries a caller gets, and the opaque token with which the next page begins. */
-import { invalidField } from '@portcullis/guard';
+import { invalidField } from '@portcullis/guard/errors';
+import { parseUuid } from './identifiers.js';
 
 /** Entries on a page when the caller does not say. */
 export const PAGE_SIZE_DEFAULT = 50;
@@ -12,8 +13,8 @@ export const PAGE_TOKEN_CHARACTERS_MAX = 2048;
 export const cursorPatterns = {
   /** Any text that PostgreSQL can store. */
   text: /^[^\0]*$/,
-  /** A UUID in lower case. */
-  uuid: /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/,
+  /** A UUID in its canonical form. */
+  uuid: { test: (member: string) => parseUuid(member) === member },
   /** A whole number of at most 18 digits, which an int8 holds. */
   integer: /^-?[0-9]{1,18}$/,
   /** A time of this calendar, as `Date.toISOString` and PostgreSQL's microseconds write it. */

@@ -69,7 +69,7 @@ describe('authenticate', () => {
   it('does not try a revoked token again', async () => {
     const claims = issuer.claims();
     issuer.revokeSession(String(claims['sid']));
-    echo.guard.askNow();
+    echo.guard.syncNow();
     let fetched = 0;
     const source = createTokenSource(async () => {
       fetched += 1;
@@ -91,7 +91,7 @@ describe('authenticate', () => {
     const end = call(stale, source);
     setTimeout(() => {
       issuer.answers = true;
-      stale.guard.askNow();
+      stale.guard.syncNow();
     }, 300);
     expect(await end).to.equal('OK');
     await stale.stop();

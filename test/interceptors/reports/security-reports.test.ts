@@ -52,9 +52,9 @@ describe('the sums of a guard', () => {
     const [sub, sid] = [randomUUID(), randomUUID()];
     const tokens = [tokenOf({ sub, sid }), tokenOf({ sub, sid }), tokenOf()];
     for (const [index, token] of tokens.entries()) {
-      for (let count = 0; count <= index; count += 1) collector.admitted(token, `192.0.2.${index}`);
+      for (let count = 0; count <= index; count += 1) collector.recordAdmitted(token, `192.0.2.${index}`);
     }
-    const report = collector.take(0);
+    const report = collector.collect(0);
     expect(report?.instance).to.deep.equal(instance);
     const [first, second] = report?.admitted ?? [];
     expect(first).to.deep.include({ calls: 3n, addresses: ['192.0.2.0', '192.0.2.1'] });
@@ -66,33 +66,34 @@ describe('the sums of a guard', () => {
       delegated: false,
     });
     expect(second).to.deep.include({ calls: 3n, addresses: ['192.0.2.2'] });
-    expect(collector.take(0)).to.equal(undefined);
+    expect(collector.collect(0)).to.equal(undefined);
     const [token] = tokens;
-    if (token !== undefined) collector.admitted(token, '192.0.2.0');
-    expect(collector.take(0)?.admitted).to.have.length(1);
+    if (token !== undefined) collector.recordAdmitted(token, '192.0.2.0');
+    expect(collector.collect(0)?.admitted).to.have.length(1);
   });
 
   it('tell every address of a token that is used here and there, up to a bound', () => {
     const token = tokenOf();
     for (let round = 0; round < 3; round += 1) {
-      for (let index = 0; index < 5; index += 1) collector.admitted(token, `192.0.2.${index}`);
+      for (let index = 0; index < 5; index += 1) collector.recordAdmitted(token, `192.0.2.${index}`);
     }
-    expect(collector.take(0)?.admitted[0]?.addresses).to.have.members(
+    expect(collector.collect(0)?.admitted[0]?.addresses).to.have.members(
       Array.from({ length: 5 }, (_, index) => `192.0.2.${index}`),
     );
-    for (let index = 0; index < 100; index += 1) collector.admitted(token, `192.0.2.${index}`);
-    expect(collector.take(0)?.admitted[0]?.addresses).to.have.length(ADDRESSES_MAX);
+    for (let index = 0; index < 100; index += 1) collector.recordAdmitted(token, `192.0.2.${index}`);
+    expect(collector.collect(0)?.admitted[0]?.addresses).to.have.length(ADDRESSES_MAX);
   });
 
   it('stay within bounds, and say what was left out', () => {
-    for (let index = 0; index < PRINCIPALS_MAX + 5; index += 1) collector.admitted(tokenOf(), '192.0.2.1');
+    for (let index = 0; index < PRINCIPALS_MAX + 5; index += 1)
+      collector.recordAdmitted(tokenOf(), '192.0.2.1');
     const seen = tokenOf();
-    for (const address of ['192.0.2.1', '192.0.2.2']) collector.admitted(seen, address);
+    for (const address of ['192.0.2.1', '192.0.2.2']) collector.recordAdmitted(seen, address);
     for (let index = 0; index < REFUSED_ROWS_MAX + 7; index += 1) {
-      collector.refused('TOKEN_INVALID', undefined, `10.0.${index >> 8}.${index & 255}`);
+      collector.recordRefused('TOKEN_INVALID', undefined, `10.0.${index >> 8}.${index & 255}`);
     }
-    collector.refused('TOKEN_INVALID', undefined, '10.0.0.0');
-    const report = collector.take(3);
+    collector.recordRefused('TOKEN_INVALID', undefined, '10.0.0.0');
+    const report = collector.collect(3);
     expect(report?.admitted).to.have.length(PRINCIPALS_MAX);
     expect(report?.principalsLeftOut).to.equal(6n);
     // Who is seen in several places is never left out.
@@ -121,7 +122,7 @@ describe('the sums of a guard', () => {
       await call(echo.client, bearer(`${token}x`));
       await call(echo.client, new Metadata());
       issuer.revokeSession(String(claims['sid']));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().applied > 0n);
       await call(echo.client, bearer(token));
       await until(() => reports.length > 0, { withinMs: REPORT_INTERVAL_MS + 10_000 });

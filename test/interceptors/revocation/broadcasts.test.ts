@@ -15,7 +15,7 @@ const payload = Broadcast.encode(message).finish();
 
 async function readerWith(...keys: TestKey[]): Promise<BroadcastReader> {
   const reader = new BroadcastReader();
-  reader.useKeys(await reader.importKeys(keys.map(({ published }) => published)));
+  reader.replaceKeys(await reader.importKeys(keys.map(({ published }) => published)));
   return reader;
 }
 
@@ -88,7 +88,7 @@ describe('a reader of broadcasts', () => {
   it('forgets a key that has left the set', async () => {
     const reader = await readerWith(key);
     const text = Buffer.from(await signed());
-    reader.useKeys(await reader.importKeys([new TestKey('EdDSA').published]));
+    reader.replaceKeys(await reader.importKeys([new TestKey('EdDSA').published]));
     expect(await reader.read(text)).to.equal(undefined);
   });
 

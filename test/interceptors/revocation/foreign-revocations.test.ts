@@ -39,10 +39,10 @@ function isRevoked(of: Partial<TokenClaims>, ...entries: Entry[]): boolean {
   const answers = [
     list.revokes(claims(of)),
     entries.some((one) => isRevokedBy(claims(of), one)),
-    entries.some((one) => tokens.hitBy(one).includes(token)),
+    entries.some((one) => tokens.revokedBy(one).includes(token)),
   ];
   expect(new Set(answers), JSON.stringify(answers)).to.have.property('size', 1);
-  for (const one of entries) expect(tokens.hitBy(one).filter((hit) => hit !== token)).to.deep.equal([]);
+  for (const one of entries) expect(tokens.revokedBy(one).filter((hit) => hit !== token)).to.deep.equal([]);
   return answers[0] === true;
 }
 
@@ -136,7 +136,7 @@ describe('an entry of another issuer', () => {
     const token = verifiedToken(derived);
     tokens.add(token);
     tokens.remove(token);
-    expect(tokens.hitBy(foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.deep.equal([]);
+    expect(tokens.revokedBy(foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.deep.equal([]);
   });
 });
 

@@ -145,7 +145,7 @@ describe('verified tokens', () => {
             return gone[index] !== true;
           });
           const expected = present.filter((token) => isRevokedBy(token.claims, one));
-          expect(tokens.hitBy(one)).to.have.members(expected);
+          expect(tokens.revokedBy(one)).to.have.members(expected);
         },
       ),
       { numRuns: 500 },
@@ -157,9 +157,9 @@ describe('verified tokens', () => {
     const token = verifiedToken();
     tokens.add(token);
     const one = tokenEntry(token.claims.tokenId);
-    expect(tokens.hitBy(one)).to.deep.equal([token]);
+    expect(tokens.revokedBy(one)).to.deep.equal([token]);
     token.revoked = true;
-    expect(tokens.hitBy(one)).to.deep.equal([]);
+    expect(tokens.revokedBy(one)).to.deep.equal([]);
   });
 
   it('leave no trace when they are removed, and survive to be removed twice', () => {
@@ -176,10 +176,10 @@ describe('verified tokens', () => {
     expect(tokens.size).to.equal(1);
     expect(first.indexed).to.equal(false);
     expect(tokens.find(first.text)).to.equal(undefined);
-    expect(tokens.hitBy(entry(ENTRY_KIND_SESSION, bytesOf(shared)))).to.deep.equal([second]);
-    expect(tokens.hitBy(tokenEntry(shared))).to.deep.equal([]);
-    expect(tokens.hitBy(entry(ENTRY_KIND_USER, 'user-1', { minGeneration: 9n }))).to.deep.equal([second]);
-    expect(tokens.hitBy(entry(ENTRY_KIND_KEY, 'key-1'))).to.deep.equal([second]);
+    expect(tokens.revokedBy(entry(ENTRY_KIND_SESSION, bytesOf(shared)))).to.deep.equal([second]);
+    expect(tokens.revokedBy(tokenEntry(shared))).to.deep.equal([]);
+    expect(tokens.revokedBy(entry(ENTRY_KIND_USER, 'user-1', { minGeneration: 9n }))).to.deep.equal([second]);
+    expect(tokens.revokedBy(entry(ENTRY_KIND_KEY, 'key-1'))).to.deep.equal([second]);
     tokens.remove(second);
     expect([...tokens.all()]).to.deep.equal([]);
     expect(tokens.dropExpired(Number.POSITIVE_INFINITY)).to.deep.equal([]);

@@ -2,14 +2,14 @@
 
 import { Metadata, type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { type CutReason, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { type DenialReason, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
 import { type CallGuard, guardCall } from '../../../interceptors/src/server/guarded-call.js';
 import { claims } from '../tokens-support.js';
 
 type Listener = Parameters<ServerInterceptingCallInterface['start']>[0];
 
 describe('a call that takes its own token back', () => {
-  let objection: CutReason | undefined;
+  let objection: DenialReason | undefined;
   let sent: (string | number)[];
   let received: unknown[];
   let below: Listener;
@@ -36,12 +36,12 @@ describe('a call that takes its own token back', () => {
     const token = new VerifiedToken('text', claims());
     const guard: CallGuard = {
       admit: () => ({ kind: 'admitted', token, allowStale: false }),
-      objectionTo: () => objection,
-      reliableMs: () => 1,
+      denialReason: () => objection,
+      validForMs: () => 1,
       handlerFailed: () => {},
-      decided: () => {},
-      wasAdmitted: () => {},
-      wasRefused: () => {},
+      onDecision: () => {},
+      reportAdmitted: () => {},
+      reportRefused: () => {},
     };
     const call = guardCall({ path: '/test.v1.Test/Call', ...method }, inner, guard);
     call.start({

@@ -7,9 +7,13 @@ import { ServiceError } from '../../../interceptors/src/errors.js';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import type { LiveCall, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
 import type { AccessRule } from '../../../interceptors/src/server/access-rule.js';
-import { VERIFICATIONS_MAX, VERIFICATIONS_PER_PEER_MAX } from '../../../interceptors/src/server/admission.js';
+import {
+  type Admission,
+  VERIFICATIONS_MAX,
+  VERIFICATIONS_PER_PEER_MAX,
+} from '../../../interceptors/src/server/admission.js';
 import { CUT_SLICE_CALLS, Enforcement } from '../../../interceptors/src/server/enforcement.js';
-import { type Admission, refusal } from '../../../interceptors/src/server/guarded-call.js';
+import { refusal } from '../../../interceptors/src/server/refusals.js';
 import type { CompactToken } from '../../../interceptors/src/token/compact.js';
 import type { VerificationKeys } from '../../../interceptors/src/token/key-ring.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -142,7 +146,7 @@ describe('enforcement', () => {
   }
 
   function sync(over: Parameters<typeof answer>[0] = {}): void {
-    feed.take(feed.ask(now()), answer(over), () => enforcement.useKeys(keys));
+    feed.take(feed.ask(now()), answer(over), () => enforcement.replaceKeys(keys));
   }
 
   function hydrate(epoch: Buffer = EPOCH, version = 1): void {
@@ -173,7 +177,7 @@ describe('enforcement', () => {
       previousLive: undefined,
       nextLive: undefined,
       recheck: () => {
-        const objection = enforcement.admissions.objectionTo(token, false);
+        const objection = enforcement.admissions.denialReason(token, false);
         if (objection === undefined) return;
         cuts.push(objection);
         token.unlink(call);
@@ -382,10 +386,10 @@ describe('enforcement', () => {
       const tokenId = randomUUID();
       const token = await admitted(tokenText({ jti: tokenId }));
       enforcement.admissions.tokens.remove(token);
-      expect(enforcement.admissions.objectionTo(token, false)).to.equal(undefined);
+      expect(enforcement.admissions.denialReason(token, false)).to.equal(undefined);
       revokeToken(tokenId);
       expect(token.revoked).to.equal(false);
-      expect(enforcement.admissions.objectionTo(token, false)).to.equal('TOKEN_REVOKED');
+      expect(enforcement.admissions.denialReason(token, false)).to.equal('TOKEN_REVOKED');
     });
 
     it('still finds its key gone', async () => {
@@ -393,7 +397,7 @@ describe('enforcement', () => {
       enforcement.admissions.tokens.remove(token);
       keys = new HeldKeys('key-2');
       sync({ keySet: keySet(2) });
-      expect(enforcement.admissions.objectionTo(token, false)).to.equal('TOKEN_REVOKED');
+      expect(enforcement.admissions.denialReason(token, false)).to.equal('TOKEN_REVOKED');
     });
 
     it('meets it as a new one when it comes again', async () => {
@@ -536,17 +540,17 @@ describe('enforcement', () => {
 
     it('ends those that a stale list does not allow, when told to look', async () => {
       const call = liveCall(await admitted(tokenText()));
-      enforcement.recheckAll();
+      enforcement.recheckLiveCalls();
       expect(call.cuts).to.deep.equal([]);
       clock.pass(LEASE_MS);
-      enforcement.recheckAll();
+      enforcement.recheckLiveCalls();
       expect(call.cuts).to.deep.equal(['REVOCATION_STATE_STALE']);
     });
   });
 
   describe('of a token that is examined', () => {
     const examined = async (text: string, audience?: string) => {
-      const outcome = await enforcement.admissions.examine(text, audience);
+      const outcome = await enforcement.admissions.introspect(text, audience);
       return outcome instanceof ServiceError ? outcome.code : outcome.tokenId;
     };
 

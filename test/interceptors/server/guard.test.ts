@@ -366,7 +366,7 @@ describe('guard', () => {
         const server = await openServerStream(echo, token);
         const bidi = await openBidi(echo, token);
         issuer.revoke(...entryFor(claims));
-        echo.guard.askNow();
+        echo.guard.syncNow();
         for (const { end } of [server, bidi]) {
           expect(await end).to.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
         }
@@ -390,7 +390,7 @@ describe('guard', () => {
       });
       expect(await call(echo.client, 'Unary', bearer(derived))).to.include({ code: status.OK });
       issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(parent));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().applied === 1n);
       expect(await call(echo.client, 'Unary', bearer(derived))).to.include({ reason: 'TOKEN_REVOKED' });
     });
@@ -408,7 +408,7 @@ describe('guard', () => {
       issuer.revoke(EntryKind.ENTRY_KIND_SESSION, idOf(String(claims['sid'])));
       issuer.revoke(EntryKind.ENTRY_KIND_USER, String(claims['sub']), 2n);
       issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(String(claims['jti'])));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().applied === 3n);
       await sleep(50);
       for (const { stream } of streams) {
@@ -423,7 +423,7 @@ describe('guard', () => {
       const ends = Array.from({ length: 20 }, () => call(echo.client, 'Unary', bearer(token)));
       // The revocation is in the list before the calls reach the server's event loop again.
       issuer.revokeSession(String(claims['sid']));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().applied === 1n);
       const after = await call(echo.client, 'Unary', bearer(token));
       expect(after).to.include({ reason: 'TOKEN_REVOKED' });
@@ -436,7 +436,7 @@ describe('guard', () => {
       const { stream } = await openServerStream(echo, await issuer.sign(claims), 'ServerStream');
       stream.pause();
       issuer.revokeSession(String(claims['sid']));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.trace.ended === 1);
       stream.resume();
     });
@@ -445,7 +445,7 @@ describe('guard', () => {
   describe('without answers', () => {
     it('refuses after the lease, lets ALLOW methods go on, cuts the other streams, and recovers by itself', async () => {
       issuer.leaseMs = 300;
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().leaseMs <= 300);
       const token = await issuer.token();
       const refused = await openServerStream(echo, token);
@@ -460,7 +460,7 @@ describe('guard', () => {
       expect(await call(echo.client, 'Stale', bearer(token))).to.include({ code: status.OK });
       expect(allowed.stream.destroyed).to.equal(false);
       expect(echo.guard.state()).to.include({ ready: true, current: false });
-      expect(echo.guard.state().missing).to.contain('revocations');
+      expect(echo.guard.state().staleReason).to.contain('revocations');
       // It may have missed a new key: what it cannot know it must not call bad.
       const [key] = issuer.keys;
       issuer.keys = [await createTestKey(), ...issuer.keys];
@@ -484,7 +484,7 @@ describe('guard', () => {
       expect(await call(full.client, 'Unary', bearer(token))).to.include({ code: status.OK });
       for (let count = 0; count < 4; count += 1) small.revokeSession(randomUUID());
       await until(() => !full.guard.state().current);
-      expect(full.guard.state().missing).to.contain('the revocation list is full');
+      expect(full.guard.state().staleReason).to.contain('the revocation list is full');
       expect(await call(full.client, 'Unary', bearer(token))).to.include({
         code: status.UNAVAILABLE,
         reason: 'REVOCATION_STATE_STALE',
@@ -500,7 +500,7 @@ describe('guard', () => {
     const next = await createTestKey();
     issuer.epoch = Buffer.from(randomUUID().replaceAll('-', ''), 'hex');
     issuer.keys = [next];
-    echo.guard.askNow();
+    echo.guard.syncNow();
     expect(await live.end).to.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
     await until(() => echo.guard.state().current);
     expect((await call(echo.client, 'Unary', bearer(token))).code).to.equal(status.UNAUTHENTICATED);

@@ -51,7 +51,7 @@ describe('live call', () => {
     await new Promise((resolve) => stream.once('response', resolve));
     issuer.revokeSession(String(claims['sid']));
     const revokedAt = performance.now();
-    echo.guard.askNow();
+    echo.guard.syncNow();
     expect(await closed).to.equal(constants.NGHTTP2_CANCEL);
     expect(performance.now() - revokedAt).to.be.within(CUT_GRACE_MS * 0.9, CUT_GRACE_MS + 1000);
     session.destroy();
@@ -74,7 +74,7 @@ describe('live call', () => {
     await new Promise((resolve) => stream.once('data', resolve));
     const before = echo.trace.messages;
     issuer.revokeSession(String(claims['sid']));
-    echo.guard.askNow();
+    echo.guard.syncNow();
     for (let index = 0; index < 200; index += 1) stream.write(frame(Buffer.from('more')));
     const appliedBefore = echo.guard.state().applied;
     const end = await trailers;

@@ -331,7 +331,7 @@ describe('another issuer', () => {
     const cutOffTime = new Date(Date.now() + 1000);
     const entry = issuer.revoke(EntryKind.ENTRY_KIND_USER, 'mallory');
     Object.assign(entry, { issuer: other.name, cutOffTime });
-    echo.guard.askNow();
+    echo.guard.syncNow();
     await ready;
     expect(await call(early)).to.equal('OK');
     expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
@@ -342,7 +342,7 @@ describe('another issuer', () => {
       guard.onStateChange(() => void (!guard.state().current && resolve()));
     });
     issuer.epoch = Buffer.alloc(16, 9);
-    guard.askNow();
+    guard.syncNow();
     await stale;
     await until(async () => (await call(early)) !== 'UNAVAILABLE REVOCATION_STATE_STALE');
     expect(await call(early)).to.equal('OK');
@@ -373,7 +373,7 @@ describe('another issuer', () => {
         await opened;
         expect(await call(token)).to.equal('OK');
         entryFor(claims);
-        echo.guard.askNow();
+        echo.guard.syncNow();
         expect(await ended).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         expect(await call(token)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         // One that is met only now is looked up in the list.
@@ -393,7 +393,7 @@ describe('another issuer', () => {
       issuer.revoke(EntryKind.ENTRY_KIND_USER, sub, 1000n);
       issuer.revoke(EntryKind.ENTRY_KIND_CLIENT, 'web', 1000n);
       issuer.revoke(EntryKind.ENTRY_KIND_KEY, other.key.kid);
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().applied === 5n);
       expect(await call(token)).to.equal('OK');
     });

@@ -9,7 +9,7 @@ import {
   ERROR_MESSAGE_LENGTH_MAX,
   errorOf,
   RETRY_AFTER_MAX_MS,
-  sentOften,
+  reusableStatus,
   statusOf,
 } from '../../../interceptors/src/wire/status.js';
 import { ErrorInfo } from '../../../proto/gen/google/rpc/error_details.js';
@@ -43,7 +43,7 @@ describe('a status that is sent often', () => {
     const plain = statusOf(
       new GuardError('RATE_LIMITED', 'too many new tokens at once', { retryAfterMs: 1000 }),
     );
-    const often = sentOften(plain);
+    const often = reusableStatus(plain);
     expect([often.code, often.details]).to.deep.equal([plain.code, plain.details]);
     const [first, second] = [often.metadata.clone(), often.metadata.clone()];
     expect(first.toHttp2Headers()).to.deep.equal(plain.metadata.toHttp2Headers());

@@ -1,12 +1,11 @@
 /** The attack in its short form: nothing gets past the guard as it is, and something does when a part is taken out. */
 
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { runProgram } from '../../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 240_000;
@@ -62,21 +61,10 @@ describe('npm run attack', function () {
   async function attackIn(
     cwd: string,
     options: readonly string[],
-  ): Promise<{ code: number; output: string; figures: Figures }> {
-    const { HOME, PATH, XDG_CACHE_HOME } = process.env;
+  ): Promise<{ code: number | null; output: string; figures: Figures }> {
     const json = join(folder.path, 'figures.json');
-    const running = promisify(execFile)(
-      process.execPath,
-      ['--import', 'tsx', 'proofs/attack/main.ts', '--json', json, ...options],
-      { cwd, env: { HOME, PATH, XDG_CACHE_HOME } },
-    );
-    const { code, output } = await running.then(
-      ({ stdout }) => ({ code: 0, output: stdout }),
-      (error: unknown) => {
-        if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
-        return { code: Number(error.code), output: String(error.stdout) };
-      },
-    );
-    return { code, output, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
+    const words = ['proofs/attack/main.ts', '--json', json, ...options];
+    const { code, stdout } = await runProgram(words, { cwd });
+    return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
   }
 });

@@ -1,12 +1,10 @@
 /** `npm run bench -- --short`: the guard stays cheap. Every bound is a ratio of two things measured in the same run. */
 
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { PROJECT_FOLDER } from '../../support/project-copy.js';
+import { type Ended, runProgram } from '../../support/programs.js';
 
 const TEST_TIMEOUT_MS = 180_000;
 
@@ -70,19 +68,19 @@ describe('npm run bench -- --short', function () {
   });
 
   it('names the sections that there are when it is asked for another one', async () => {
-    const failure = await run(['--only', 'nothing']).catch((error: { stderr: string }) => error.stderr);
-    expect(failure).to.contain('Allowed choices are warm,');
+    const { code, stderr } = await run(['--only', 'nothing']);
+    expect(code).to.equal(1);
+    expect(stderr).to.contain('Allowed choices are warm,');
   });
 
   async function bench(section: string): Promise<{ figures: Figures; output: string }> {
     const file = join(folder.path, `${section}.json`);
-    const { stdout } = await run(['--only', section, '--short', '--json', file]);
+    const { code, stdout, output } = await run(['--only', section, '--short', '--json', file]);
+    expect(code, output).to.equal(0);
     return { figures: JSON.parse(await readFile(file, 'utf8')) as Figures, output: stdout };
   }
 });
 
-function run(args: readonly string[]): Promise<{ stdout: string; stderr: string }> {
-  return promisify(execFile)(process.execPath, ['--import', 'tsx', 'proofs/bench/main.ts', ...args], {
-    cwd: PROJECT_FOLDER,
-  });
+function run(args: readonly string[]): Promise<Ended> {
+  return runProgram(['proofs/bench/main.ts', ...args]);
 }

@@ -1,12 +1,11 @@
 /** The drill holds against the system as it is, and fails when a guard is taken out. */
 
-import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { runProgram } from '../../support/programs.js';
 import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { copyWithout, runDrill } from './run-drill.js';
 
@@ -70,14 +69,8 @@ describe('npm run drill', function () {
   });
 
   it('says which drills there are when it is asked for another', async () => {
-    const running = promisify(execFile)(process.execPath, [
-      ...['--import', 'tsx', join(PROJECT_FOLDER, 'proofs', 'drill', 'main.ts')],
-      ...['--only', 'nothing'],
-    ]);
-    const error = await running.then(
-      () => undefined,
-      (failure: unknown) => failure,
-    );
-    expect(error).to.have.property('stderr').that.contains('revocation');
+    const { code, stderr } = await runProgram(['proofs/drill/main.ts', '--only', 'nothing']);
+    expect(code).to.equal(1);
+    expect(stderr).to.contain('revocation');
   });
 });

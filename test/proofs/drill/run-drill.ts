@@ -1,17 +1,14 @@
 /** Running `npm run drill` in this project, or in a copy of it with a guard taken out. */
 
-import { execFile } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect } from 'chai';
+import { runProgram } from '../../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
-
-/** This project. */
 
 /** How a drill has ended. */
 export interface Drilled<Figures> {
-  readonly code: number;
+  readonly code: number | null;
   readonly output: string;
   readonly figures: Figures;
 }
@@ -24,20 +21,9 @@ export async function runDrill<Figures>(
 ): Promise<Drilled<Figures>> {
   await mkdir(temporary, { recursive: true, mode: 0o711 });
   const json = join(temporary, 'figures.json');
-  const { HOME, PATH, XDG_CACHE_HOME } = process.env;
-  const program = ['--import', 'tsx', 'proofs/drill/main.ts', '--json', json];
-  const running = promisify(execFile)(process.execPath, [...program, ...flags], {
-    cwd,
-    env: { HOME, PATH, XDG_CACHE_HOME, TMPDIR: temporary },
-  });
-  const ended = await running.then(
-    ({ stdout }) => ({ code: 0, output: stdout }),
-    (error: unknown) => {
-      if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
-      return { code: Number(error.code), output: String(error.stdout) };
-    },
-  );
-  return { ...ended, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
+  const words = ['proofs/drill/main.ts', '--json', json, ...flags];
+  const { code, stdout } = await runProgram(words, { cwd, env: { TMPDIR: temporary } });
+  return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
 }
 
 /** Copies the project, with one line of one file replaced: that line must be there exactly once. */

@@ -1,30 +1,13 @@
 /** `npm run simulate` as a command: what it says, writes and ends with. */
 
-import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-
-const SCRIPT = fileURLToPath(new URL('../../../proofs/simulate/main.ts', import.meta.url));
-
-interface Ended {
-  readonly code: number;
-  readonly out: string;
-  readonly error: string;
-}
+import { type Ended, runProgram } from '../../support/programs.js';
 
 function simulate(...args: readonly string[]): Promise<Ended> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, ['--import', 'tsx', SCRIPT, ...args], (failure, out, error) => {
-      resolve({
-        code: typeof failure?.code === 'number' ? failure.code : failure === null ? 0 : -1,
-        out,
-        error,
-      });
-    });
-  });
+  return runProgram(['proofs/simulate/main.ts', ...args]);
 }
 
 // Every command starts three processes, and a busy machine takes its time over that.
@@ -42,7 +25,7 @@ describe('npm run simulate', function () {
 
   it('prints its seed, writes its figures and ends with 0 when the promise held', async () => {
     const file = join(folder, 'figures.json');
-    const { code, out } = await simulate('--seeds', '30', '--seed', '7', '--json', file);
+    const { code, stdout: out } = await simulate('--seeds', '30', '--seed', '7', '--json', file);
     expect(out).to.match(/^seed 7, 30 schedules\n/);
     expect(out).to.contain('The promise held.');
     expect(code).to.equal(0);
@@ -57,18 +40,25 @@ describe('npm run simulate', function () {
   });
 
   it('stops at a violation, shows how it came about, and ends with 1', async () => {
-    const { code, out } = await simulate('--seeds', '500', '--seed', '1', '--without', 'session-generation');
+    const { code, stdout: out } = await simulate(
+      '--seeds',
+      '500',
+      '--seed',
+      '1',
+      '--without',
+      'session-generation',
+    );
     expect(code).to.equal(1);
     expect(out).to.match(/VIOLATION \(late\): inventory-\d let pass/);
     const replay = /Replay: npm run simulate -- --seed (\d+) --without session-generation/.exec(out);
     expect(replay).to.not.equal(null);
     const again = await simulate('--seed', replay?.[1] ?? '', '--without', 'session-generation');
     expect(again.code).to.equal(1);
-    expect(again.out).to.contain(/VIOLATION \(late\): .*/.exec(out)?.[0]);
+    expect(again.stdout).to.contain(/VIOLATION \(late\): .*/.exec(out)?.[0]);
   });
 
   it('names the guards that it knows when it is asked to leave out another', async () => {
-    const { code, error } = await simulate('--without', 'luck');
+    const { code, stderr: error } = await simulate('--without', 'luck');
     expect(code).to.equal(1);
     expect(error).to.contain('lease-start').and.to.contain('session-generation');
   });

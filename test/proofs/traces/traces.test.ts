@@ -1,13 +1,12 @@
 /** The traces prove what they say: all is found as the rules are, and what is missed or wrongly found is told. */
 
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { RECORDING } from '../../../proofs/traces/recording.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { runProgram } from '../../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
 const RULES_FILE = 'services/auth/security/anomaly-rules.ts';
@@ -80,26 +79,14 @@ describe('npm run traces', function () {
   }
 
   async function tracesIn(cwd: string): Promise<Outcome> {
-    const { HOME, PATH } = process.env;
     const json = join(folder.path, 'figures.json');
-    const running = promisify(execFile)(
-      process.execPath,
-      ['--import', 'tsx', 'proofs/traces/main.ts', '--json', json],
-      { cwd, env: { HOME, PATH } },
-    );
-    const { code, output } = await running.then(
-      ({ stdout }) => ({ code: 0, output: stdout }),
-      (error: unknown) => {
-        if (!(error instanceof Error && 'code' in error && 'stdout' in error)) throw error;
-        return { code: Number(error.code), output: String(error.stdout) };
-      },
-    );
-    return { code, output, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
+    const { code, stdout } = await runProgram(['proofs/traces/main.ts', '--json', json], { cwd });
+    return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
   }
 });
 
 interface Outcome {
-  readonly code: number;
+  readonly code: number | null;
   readonly output: string;
   readonly figures: Figures;
 }

@@ -4,7 +4,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { lockFolder } from '../../../scripts/system/folder-lock.js';
@@ -15,9 +14,9 @@ import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { rejectionOf } from '../../support/outcomes.js';
+import { until } from '../../support/waiting.js';
 
 const ORPHANER = fileURLToPath(new URL('orphaner.ts', import.meta.url));
-const WARDEN_PATIENCE_MS = 10_000;
 const ROUNDS = 20;
 const CONTENDERS = 10;
 const SHORT_ENDING = [
@@ -65,7 +64,7 @@ describe('processes that we start', () => {
 
   it('are killed when they do not heed the first signal', async () => {
     const stubborn = await run('trap "" TERM; echo ready; while :; do sleep 0.05; done');
-    while ((await stubborn.logTail()) !== 'ready') await sleep(5);
+    await until(async () => (await stubborn.logTail()) === 'ready');
     await stubborn.stop();
     expect(await stubborn.ended).to.equal('signal SIGKILL');
   });
@@ -127,15 +126,7 @@ describe('processes that we start', () => {
     const startTime = (await startTimeOf(pid)) ?? '';
     expect(await isRunning({ pid, startTime })).to.equal(true);
     launcher.kill('SIGKILL');
-    const deadline = performance.now() + WARDEN_PATIENCE_MS;
-    while (
-      performance.now() < deadline &&
-      ((await isRunning({ pid, startTime })) || (await exists(temporary)))
-    ) {
-      await sleep(20);
-    }
-    expect(await isRunning({ pid, startTime })).to.equal(false);
-    expect(await exists(temporary)).to.equal(false);
+    await until(async () => !(await isRunning({ pid, startTime })) && !(await exists(temporary)));
   });
 });
 

@@ -33,7 +33,7 @@ import { createClientHandlers } from '../../../services/auth/clients/handlers.js
 import { createKeyHandlers } from '../../../services/auth/keys/handlers.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import { createRevocationHandlers } from '../../../services/auth/revocation/handlers.js';
-import { createAuthHandlers } from '../../../services/auth/sessions/handlers.js';
+import { createAuthService } from '../../../services/auth/services.js';
 import type { PrivateNats } from '../../support/nats.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { until } from '../../support/waiting.js';
@@ -177,7 +177,7 @@ export async function startReplica(
     broadcaster = createBroadcaster({ url: options.nats.url('auth'), signer, log: quietLog });
   }
   const server = new Server({ interceptors: [ownGuard.interceptor] });
-  ownGuard.addService(server, AuthServiceService, authMetadata, createAuthHandlers(auth));
+  ownGuard.addService(server, AuthServiceService, authMetadata, createAuthService(auth));
   ownGuard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(auth));
   ownGuard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(auth));
   const handlers = createRevocationHandlers({ ...auth, source });

@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { startHousekeeping } from '../../../services/auth/housekeeping.js';
+import { until } from '../../support/waiting.js';
 
 describe('housekeeping', () => {
   it('goes on round after round when a chore fails, and tells which', async () => {
@@ -49,7 +50,7 @@ describe('housekeeping', () => {
       log: { warn: () => {} },
       intervalMs: 1,
     });
-    while (done.length === 0) await sleep(1);
+    await until(() => done.length > 0);
     const stopped = housekeeping.stop();
     release();
     await stopped;

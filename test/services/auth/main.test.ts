@@ -1,12 +1,8 @@
 /** Tests of auth as a process: its services over real sockets, and how it refuses to start. */
 
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
-import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, credentials, status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
@@ -22,16 +18,15 @@ import { ask } from '../../../scripts/system/calls.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { outcomeOf, refusalOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { killPrograms, type Program, startProgram } from '../../support/programs.js';
 import { until } from '../../support/waiting.js';
 import { signAssertion } from './instance.js';
 
 const ISSUER = 'https://auth.example';
-const READY_TIMEOUT_MS = 15_000;
 const PASSWORD = 'long enough for olga';
 
 describe('auth main', function () {
   this.timeout(60_000);
-  const children: ChildProcessWithoutNullStreams[] = [];
   const keyEncryptionKey = randomBytes(32).toString('base64url');
   const keyOf: Record<string, KeyObject> = {};
   let folder: TemporaryFolder;
@@ -56,7 +51,7 @@ describe('auth main', function () {
     writeFileSync(join(folder.path, 'bootstrap.json'), JSON.stringify(bootstrap));
   });
   after(async () => {
-    for (const child of children) child.kill('SIGKILL');
+    await killPrograms();
     await folder.remove();
     await fresh.drop();
   });
@@ -64,50 +59,31 @@ describe('auth main', function () {
   const query = <Row extends object>(sql: string) => queryOn<Row>(fresh.url, sql);
 
   /** Starts auth; without a broker, because nothing depends on one. */
-  function start(change: Record<string, string> = {}) {
-    const env = {
-      PATH: process.env['PATH'] ?? '',
-      DATABASE_URL: fresh.url,
-      PORTCULLIS_LISTEN: '127.0.0.1:0',
-      PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
-      PORTCULLIS_ISSUER: ISSUER,
-      PORTCULLIS_LEASE_MS: '1500',
-      PORTCULLIS_KEY_ENCRYPTION_KEY: keyEncryptionKey,
-      PORTCULLIS_BOOTSTRAP_FILE: join(folder.path, 'bootstrap.json'),
-      ...change,
-    };
-    const child = spawn(process.execPath, ['--import', 'tsx', 'services/auth/main.ts'], { env });
-    children.push(child);
-    let output = '';
-    const lines: Record<string, unknown>[] = [];
-    child.stderr.on('data', (text: Buffer) => {
-      output += text.toString();
-    });
-    createInterface(child.stdout).on('line', (line) => {
-      output += `${line}\n`;
-      lines.push(JSON.parse(line) as Record<string, unknown>);
-    });
-    const exited = once(child, 'exit').then(([code]) => code as number | null);
-    return {
-      child,
-      exited,
-      output: () => output,
-      ready: async (): Promise<{ address: string; opsAddress: string }> => {
-        const untilMs = Date.now() + READY_TIMEOUT_MS;
-        while (!lines.some(({ msg }) => msg === 'ready')) {
-          if (child.exitCode !== null || Date.now() > untilMs)
-            throw new Error(`auth is not ready: ${output}`);
-          await sleep(20);
-        }
-        const listening = lines.find(({ msg }) => msg === 'listening');
-        return { address: String(listening?.['address']), opsAddress: String(listening?.['opsAddress']) };
+  function start(change: Record<string, string> = {}): Program {
+    return startProgram(['services/auth/main.ts'], {
+      env: {
+        DATABASE_URL: fresh.url,
+        PORTCULLIS_LISTEN: '127.0.0.1:0',
+        PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
+        PORTCULLIS_ISSUER: ISSUER,
+        PORTCULLIS_LEASE_MS: '1500',
+        PORTCULLIS_KEY_ENCRYPTION_KEY: keyEncryptionKey,
+        PORTCULLIS_BOOTSTRAP_FILE: join(folder.path, 'bootstrap.json'),
+        ...change,
       },
-    };
+    });
+  }
+
+  /** Waits until auth is ready, and returns where it listens. */
+  async function addressesOf(auth: Program): Promise<{ address: string; opsAddress: string }> {
+    await auth.logged('ready');
+    const { address, opsAddress } = await auth.logged('listening');
+    return { address: String(address), opsAddress: String(opsAddress) };
   }
 
   describe('serves', () => {
     const clients: Client[] = [];
-    let running: ReturnType<typeof start>;
+    let running: Program;
     let opsAddress: string;
     let auth: AuthServiceClient;
     let users: UserServiceClient;
@@ -115,7 +91,7 @@ describe('auth main', function () {
 
     before(async () => {
       running = start();
-      const addresses = await running.ready();
+      const addresses = await addressesOf(running);
       ({ opsAddress } = addresses);
       const insecure = credentials.createInsecure();
       auth = new AuthServiceClient(addresses.address, insecure);
@@ -126,7 +102,7 @@ describe('auth main', function () {
     after(async () => {
       for (const client of clients) client.close();
       running.child.kill('SIGTERM');
-      expect(await running.exited).to.equal(0);
+      expect((await running.ended).code).to.equal(0);
     });
 
     const logIn = (over: { username?: string; password?: string } = {}) =>
@@ -362,19 +338,19 @@ describe('auth main', function () {
 
   it('serves again after a restart what was there before', async () => {
     const running = start();
-    const { address } = await running.ready();
+    const { address } = await addressesOf(running);
     const auth = new AuthServiceClient(address, credentials.createInsecure());
     const request = { username: 'olga', password: PASSWORD, audiences: [], scopes: [], deviceName: '' };
     await ask(auth.login.bind(auth), request);
     auth.close();
     running.child.kill('SIGTERM');
-    expect(await running.exited).to.equal(0);
+    expect((await running.ended).code).to.equal(0);
   });
 
   it('refuses to start with another key-encryption key, naming the variable and the key', async () => {
     const other = randomBytes(32).toString('base64url');
     const running = start({ PORTCULLIS_KEY_ENCRYPTION_KEY: other });
-    expect(await running.exited).to.equal(1);
+    expect((await running.ended).code).to.equal(1);
     expect(running.output()).to.match(
       /PORTCULLIS_KEY_ENCRYPTION_KEY does not fit the database: signing key \S{22} /,
     );
@@ -395,7 +371,7 @@ describe('auth main', function () {
     );
     const before = (await state()).rows;
     const refusing = start();
-    expect(await refusing.exited).to.equal(1);
+    expect((await refusing.ended).code).to.equal(1);
     expect(refusing.output()).to.contain(`signing key ${kid} cannot be used`);
     expect(refusing.output()).to.not.contain('"msg":"ready"');
     expect((await state()).rows).to.deep.equal(before);
@@ -403,9 +379,9 @@ describe('auth main', function () {
       `UPDATE signing_keys SET sealed_private_key = decode('${sealed}', 'hex') WHERE kid = '${kid}'`,
     );
     const mended = start();
-    await mended.ready();
+    await addressesOf(mended);
     mended.child.kill('SIGTERM');
-    expect(await mended.exited).to.equal(0);
+    expect((await mended.ended).code).to.equal(0);
   });
 
   it('refuses to start without the file of the key-encryption key, naming the variable', async () => {
@@ -413,14 +389,14 @@ describe('auth main', function () {
       PORTCULLIS_KEY_ENCRYPTION_KEY: '',
       PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: join(folder.path, 'not-there'),
     });
-    expect(await running.exited).to.equal(1);
+    expect((await running.ended).code).to.equal(1);
     expect(running.output()).to.contain('PORTCULLIS_KEY_ENCRYPTION_KEY_FILE');
     expect(running.output()).to.not.contain('listening');
   });
 
   it('tells every fault of its configuration at once', async () => {
     const running = start({ DATABASE_URL: '', PORTCULLIS_KEY_ENCRYPTION_KEY: 'short', PORTCULLIS_OOPS: '1' });
-    expect(await running.exited).to.equal(1);
+    expect((await running.ended).code).to.equal(1);
     for (const name of ['DATABASE_URL', 'PORTCULLIS_KEY_ENCRYPTION_KEY', 'PORTCULLIS_OOPS']) {
       expect(running.output()).to.contain(name);
     }
@@ -429,26 +405,20 @@ describe('auth main', function () {
 
   it('listens without its database, says what is missing, and answers no call OK', async () => {
     const running = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
-    await until(() => Promise.resolve(running.output().includes('"msg":"listening"')));
-    const line =
-      running
-        .output()
-        .split('\n')
-        .find((text) => text.includes('"msg":"listening"')) ?? '{}';
-    const { address, opsAddress } = JSON.parse(line) as { address: string; opsAddress: string };
+    const { address, opsAddress } = await running.logged('listening');
     const response = await fetch(`http://${opsAddress}/readyz`);
     expect(response.status).to.equal(503);
     expect(await response.text())
       .to.contain('database')
       .and.to.contain('keys')
       .and.to.contain('revocations');
-    const auth = new AuthServiceClient(address, credentials.createInsecure());
+    const auth = new AuthServiceClient(String(address), credentials.createInsecure());
     const request = { username: 'olga', password: PASSWORD, audiences: [], scopes: [], deviceName: '' };
     const error = await ask(auth.login.bind(auth), request).catch(errorOf);
     expect(error).to.deep.include({ code: status.UNAVAILABLE, reason: 'DEPENDENCY_UNAVAILABLE' });
     auth.close();
     running.child.kill('SIGTERM');
-    expect(await running.exited).to.equal(0);
+    expect((await running.ended).code).to.equal(0);
   });
 });
 

@@ -1,9 +1,8 @@
 /** The command with which an operator opens an epoch whose own token no longer counts. */
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { expect } from 'chai';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { runProgram } from '../../support/programs.js';
 import { type AuthInstance, addUser, logIn, newKeyEncryptionKey, openAuth } from './instance.js';
 
 describe('the command open-epoch', function () {
@@ -23,22 +22,13 @@ describe('the command open-epoch', function () {
 
   async function run(words: readonly string[], key = keyEncryptionKey) {
     const env = {
-      PATH: process.env['PATH'] ?? '',
       DATABASE_URL: fresh.url,
       PORTCULLIS_LISTEN: '127.0.0.1:0',
       PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
       PORTCULLIS_ISSUER: 'https://auth.example',
       PORTCULLIS_KEY_ENCRYPTION_KEY: key.toString('base64url'),
     };
-    const child = spawn(process.execPath, ['--import', 'tsx', 'services/auth/main.ts', ...words], { env });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (text: Buffer) => {
-        output += text.toString();
-      });
-    }
-    const [code] = (await once(child, 'close')) as [number | null];
-    return { code, output };
+    return await runProgram(['services/auth/main.ts', ...words], { env });
   }
 
   it('ends every session, makes new keys, says so, and exits with 0', async () => {

@@ -321,7 +321,7 @@ describe('inventory handlers', () => {
     const ended = new Promise<Error>((resolve) => stream.on('error', resolve));
     await new Promise((resolve) => stream.once('data', resolve));
     issuer.revokeSession(sid);
-    guard.askNow();
+    guard.syncNow();
     expect(errorOf(await ended)).to.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
     expect((await refusalOf(getItem(who, 'A'))).reason).to.equal('TOKEN_REVOKED');
   });

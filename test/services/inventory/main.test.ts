@@ -1,22 +1,20 @@
 /** Inventory as a process: what it says when something is wrong or missing, and how it stops. */
 
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { killPrograms, type Program, startProgram } from '../../support/programs.js';
 import { until } from '../../support/waiting.js';
 
-describe('inventory main', () => {
+describe('inventory main', function () {
+  this.timeout(60_000);
   let folder: string;
   let fresh: FreshDatabase;
-  const children: ChildProcessWithoutNullStreams[] = [];
 
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'inventory-main-'));
@@ -24,18 +22,15 @@ describe('inventory main', () => {
     writeFileSync(join(folder, 'key.pem'), privateKey.export({ format: 'pem', type: 'pkcs8' }));
     fresh = await freshDatabase();
   });
-  afterEach(() => {
-    for (const child of children.splice(0)) child.kill('SIGKILL');
-  });
+  afterEach(killPrograms);
   after(async () => {
     rmSync(folder, { recursive: true });
     await fresh.drop();
   });
 
   /** Starts the service; nobody listens at the ports of broker and auth. */
-  function start(change: Record<string, string> = {}) {
+  function start(change: Record<string, string> = {}): Program {
     const env = {
-      PATH: process.env['PATH'] ?? '',
       DATABASE_URL: fresh.url,
       NATS_URL: 'nats://127.0.0.1:1',
       PORTCULLIS_LISTEN: '127.0.0.1:0',
@@ -46,24 +41,7 @@ describe('inventory main', () => {
       PORTCULLIS_CLIENT_KEY_FILE: join(folder, 'key.pem'),
       ...change,
     };
-    const child = spawn(process.execPath, ['--import', 'tsx', 'services/inventory/main.ts'], { env });
-    children.push(child);
-    let errors = '';
-    child.stderr.on('data', (text: Buffer) => {
-      errors += text.toString();
-    });
-    const lines: Record<string, unknown>[] = [];
-    createInterface(child.stdout).on('line', (line) => lines.push(JSON.parse(line)));
-    const exited = once(child, 'exit').then(([code]) => ({ code, errors }));
-    const line = async (message: string) => {
-      for (;;) {
-        const found = lines.find(({ msg }) => msg === message);
-        if (found !== undefined) return found;
-        if (child.exitCode !== null) throw new Error(`ended without saying ${message}: ${errors}`);
-        await sleep(20);
-      }
-    };
-    return { child, exited, line };
+    return startProgram(['services/inventory/main.ts'], { env });
   }
   async function missingAt(opsAddress: unknown): Promise<{ status: number; body: string }> {
     const response = await fetch(`http://${opsAddress}/readyz`);
@@ -71,8 +49,8 @@ describe('inventory main', () => {
   }
 
   it('tells of all faults of its configuration at once, and opens nothing', async () => {
-    const { exited } = start({ DATABASE_URL: '', PORTCULLIS_CLIENT_ID: '', PORTCULLIS_OOPS: '1' });
-    const { code, errors } = await exited;
+    const { ended } = start({ DATABASE_URL: '', PORTCULLIS_CLIENT_ID: '', PORTCULLIS_OOPS: '1' });
+    const { code, stderr: errors } = await ended;
     expect(code).to.equal(1);
     for (const name of ['DATABASE_URL', 'PORTCULLIS_CLIENT_ID', 'PORTCULLIS_OOPS'])
       expect(errors).to.include(name);
@@ -83,32 +61,32 @@ describe('inventory main', () => {
     await once(taken, 'listening');
     const address = taken.address();
     const port = typeof address === 'object' ? address?.port : undefined;
-    const { exited } = start({ PORTCULLIS_LISTEN: `127.0.0.1:${port}` });
-    const { code, errors } = await exited;
+    const { ended } = start({ PORTCULLIS_LISTEN: `127.0.0.1:${port}` });
+    const { code, stderr: errors } = await ended;
     taken.close();
     expect(code).to.equal(1);
     expect(errors).to.include(`Port ${port} on 127.0.0.1 is taken`).and.to.include('PORTCULLIS_LISTEN');
   });
 
   it('listens without database and auth, says that it is not ready and what is missing', async () => {
-    const { child, exited, line } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
-    const { opsAddress } = await line('listening');
-    await line('waiting for the database');
+    const { child, ended, logged } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
+    const { opsAddress } = await logged('listening');
+    await logged('waiting for the database');
     const { status, body } = await missingAt(opsAddress);
     expect(status).to.equal(503);
     expect(body).to.include('database').and.to.include('revocations');
     child.kill('SIGTERM');
-    expect((await exited).code).to.equal(0);
+    expect((await ended).code).to.equal(0);
   });
 
   it('migrates its database, and then lacks auth alone', async () => {
-    const { child, exited, line } = start();
-    const { opsAddress } = await line('listening');
+    const { child, ended, logged } = start();
+    const { opsAddress } = await logged('listening');
     await until(async () => !(await missingAt(opsAddress)).body.includes('database'));
     const { status, body } = await missingAt(opsAddress);
     expect(status).to.equal(503);
     expect(body).to.include('revocations');
     child.kill('SIGTERM');
-    expect((await exited).code).to.equal(0);
+    expect((await ended).code).to.equal(0);
   });
 });

@@ -271,7 +271,7 @@ describe('PaymentService', () => {
     warehouse.trouble = async (method, moment) => {
       if (method !== 'reserve' || moment !== 'after') return;
       const { sequence } = issuer.revokeSession(sid);
-      guard.askNow();
+      guard.syncNow();
       await until(async () => guard.state().applied >= sequence);
     };
     const order = { accountId, lines: [{ sku: 'LAMP', quantity: 2n }], requestId: 'revoked' };

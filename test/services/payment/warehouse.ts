@@ -4,13 +4,13 @@ import { randomUUID } from 'node:crypto';
 import type { Money } from '../../../services/common/money.js';
 import { InventoryError } from '../../../services/inventory/errors.js';
 import { PaymentError, type PaymentErrorCode } from '../../../services/payment/errors.js';
-import type { OrderLine } from '../../../services/payment/fields.js';
 import type {
   Inventory,
   Reservation,
   ReservationState,
   Settlement,
 } from '../../../services/payment/inventory.js';
+import type { OrderLine } from '../../../services/payment/order-lines.js';
 
 /** What can be asked of a warehouse. */
 export type WarehouseMethod = 'reserve' | 'commit' | 'release';

@@ -115,7 +115,7 @@ describe('a broadcast', () => {
       keySetVersion: Buffer.alloc(0),
       seen: [],
     });
-    reader.useKeys(await reader.importKeys([...broadcastKeys]));
+    reader.replaceKeys(await reader.importKeys([...broadcastKeys]));
     const read = await Promise.all(heard.map((bytes) => reader.read(bytes)));
     return read.map((broadcast) => {
       if (broadcast === undefined) throw new Error('a broadcast that cannot be verified');

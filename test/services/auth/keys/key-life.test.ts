@@ -175,7 +175,7 @@ describe('the life of keys', function () {
     /** From here on regular questions come every two seconds only, so that it is a broadcast that tells. */
     const askSeldom = async (): Promise<void> => {
       await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = 10000');
-      for (const guard of cluster.guards()) guard.askNow();
+      for (const guard of cluster.guards()) guard.syncNow();
       await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
     };
     /** Sooner than all would have asked by themselves. */
@@ -184,7 +184,7 @@ describe('the life of keys', function () {
     it('refuses nobody while the key is rotated under load, time and again', async () => {
       // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
       await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LOAD_LEASE_MS]);
-      for (const guard of cluster.guards()) guard.askNow();
+      for (const guard of cluster.guards()) guard.syncNow();
       await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LOAD_LEASE_MS / 2));
       const refusals: string[] = [];
       const kids = new Set<string>();

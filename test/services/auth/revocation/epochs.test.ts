@@ -77,7 +77,7 @@ describe('an epoch', function () {
     await allCurrent();
     // So long that what comes with a regular question does not come soon.
     await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = 10000');
-    for (const guard of cluster.guards()) guard.askNow();
+    for (const guard of cluster.guards()) guard.syncNow();
     await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
     for (const [index, replica] of cluster.replicas.entries()) {
       const startedMs = performance.now();
@@ -190,7 +190,7 @@ describe('an epoch', function () {
     await until(() => cluster.guards().every((guard) => !guard.state().current));
     // Auth's own guard, which is answered without gRPC, understands as well.
     for (const guard of cluster.guards()) {
-      expect(guard.state().missing).to.contain('an operator must open a new epoch');
+      expect(guard.state().staleReason).to.contain('an operator must open a new epoch');
     }
     expect(first.alarms() + second.alarms()).to.be.above(2);
     // No token is of any use any more, not even an operator's.
@@ -216,11 +216,11 @@ describe('an epoch', function () {
     });
     await until(() => cluster.guards().every((guard) => !guard.state().current));
     for (const guard of cluster.guards()) {
-      expect(guard.state().missing).to.contain('an operator must open a new epoch');
+      expect(guard.state().staleReason).to.contain('an operator must open a new epoch');
     }
     // However often they ask: they do not come back by themselves.
     for (let count = 0; count < 5; count += 1) {
-      for (const guard of cluster.guards()) guard.askNow();
+      for (const guard of cluster.guards()) guard.syncNow();
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     expect(cluster.guards().filter((guard) => guard.state().current)).to.deep.equal([]);

@@ -20,6 +20,7 @@ import {
 } from '../../../../services/auth/security/events.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { until } from '../../../support/waiting.js';
 import { type AuthInstance, addClient, addUser, attemptOf, logIn, openAuth } from '../instance.js';
 
 const NO_PROOF = {
@@ -54,13 +55,13 @@ describe('security events', () => {
   }
 
   /** Waits until what was noted outside of a transaction is written. */
-  async function until(type: SecurityEventType, count = 1): Promise<SecurityEvent[]> {
-    for (let tries = 0; tries < 100; tries += 1) {
-      const events = await eventsOf({ types: [type] });
-      if (events.length >= count) return events;
-      await sleep(25);
-    }
-    throw new Error(`no ${count} events ${type}`);
+  async function written(type: SecurityEventType, count = 1): Promise<SecurityEvent[]> {
+    let events: SecurityEvent[] = [];
+    await until(async () => {
+      events = await eventsOf({ types: [type] });
+      return events.length >= count;
+    });
+    return events;
   }
 
   describe('are recorded', () => {
@@ -102,7 +103,7 @@ describe('security events', () => {
       await codeOf(auth.sessions.login(attemptOf(user.username, typed)));
       await codeOf(auth.sessions.login(attemptOf(typed, 'x')));
       await codeOf(auth.sessions.login(attemptOf(typed, 'y')));
-      const [third, second, first] = await until('login-failed', 3);
+      const [third, second, first] = await written('login-failed', 3);
       expect(first?.subject).to.deep.equal({ userId: user.userId });
       expect(second?.subject.nameHash)
         .to.match(/^[\w-]{22}$/)
@@ -116,7 +117,7 @@ describe('security events', () => {
       for (const clientId of [client.clientId, client.clientId, 'canary-secret', 'canary-secret']) {
         await codeOf(auth.serviceTokens.issue({ ...NO_PROOF, clientId, peer }));
       }
-      const events = await until('client-authentication-failed', 2);
+      const events = await written('client-authentication-failed', 2);
       expect(events.map(({ subject, network }) => [subject, network])).to.have.deep.members([
         [{ clientId: client.clientId }, '198.51.100.5'],
         [{}, '198.51.100.5'],
@@ -387,10 +388,10 @@ describe('security events', () => {
         actor: 'olga',
       });
       await codeOf(auth.sessions.login(attemptOf(user.username, 'wrong')));
-      for (let tries = 0; auth.events.counts().lost < 3 && tries < 100; tries += 1) await sleep(25);
+      await until(() => auth.events.counts().lost >= 3);
       expect(auth.events.counts().lost).to.equal(3);
       await auth.database.query('ALTER TABLE away RENAME TO security_events');
-      const [told] = await until('events-lost');
+      const [told] = await written('events-lost');
       expect(told?.details).to.deep.equal({ events: 3 });
     });
 
@@ -422,8 +423,8 @@ describe('security events', () => {
       } as const;
       for (let count = 0; count < EVENTS_WAITING_MAX + 7; count += 1) auth.events.note(event);
       expect(auth.events.counts()).to.include({ lost: 7, waiting: EVENTS_WAITING_MAX });
-      await until('log-changed', EVENTS_WAITING_MAX);
-      expect((await until('events-lost'))[0]?.details).to.deep.equal({ events: 7 });
+      await written('log-changed', EVENTS_WAITING_MAX);
+      expect((await written('events-lost'))[0]?.details).to.deep.equal({ events: 7 });
     });
   });
 });

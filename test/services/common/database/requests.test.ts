@@ -13,11 +13,11 @@ import {
 import {
   forgetRequests,
   oncePerRequest,
-  REQUEST_ID_CHARACTERS_MAX,
   type RequestIdentity,
 } from '../../../../services/common/database/requests.js';
 import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { REQUEST_ID_CHARACTERS_MAX } from '../../../../services/common/validation/request-id.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 

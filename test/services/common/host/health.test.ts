@@ -10,6 +10,7 @@ import {
   HealthCheckResponse_ServingStatus as Serving,
 } from '../../../../proto/gen/grpc/health/v1/health.js';
 import { rejectionOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import { ECHO_SERVICE, type RunningHost, runHost } from './running-host.js';
 
 describe('health', () => {
@@ -62,7 +63,7 @@ describe('health', () => {
 
   it('notices what changed without being told', async () => {
     missing = '';
-    while ((await check('')) !== Serving.SERVING) await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(async () => (await check('')) === Serving.SERVING);
   });
 
   it('does not know other names', async () => {

@@ -28,7 +28,7 @@ describe('metrics of a guard', () => {
       await call(echo, new Metadata());
       await call(echo, bearer(`${token}x`));
       issuer.revokeSession(String(claims['sid']));
-      echo.guard.askNow();
+      echo.guard.syncNow();
       await until(() => echo.guard.state().applied > 0n);
       await call(echo, bearer(token));
       const text = await metrics.registry.metrics();

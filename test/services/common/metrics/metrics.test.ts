@@ -1,9 +1,9 @@
 /** What is counted of each call, read the way Prometheus reads it. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type CallOptions, type Client, Metadata, ServerInterceptingCall, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { CommonError } from '../../../../services/common/errors.js';
+import { until } from '../../../support/waiting.js';
 import { EchoService, type RunningHost, runHost } from '../host/running-host.js';
 
 const { requestSerialize, responseDeserialize } = EchoService.echo;
@@ -140,14 +140,14 @@ describe('metrics of calls', () => {
       'x',
       () => {},
     );
-    while ((await samples(/started/)).length === 0) await sleep(5);
+    await until(async () => (await samples(/started/)).length > 0);
     call.cancel();
-    while ((await samples(/handled/)).length < 1) await sleep(5);
+    await until(async () => (await samples(/handled/)).length > 0);
     // Sent by hand, so that it is the server that runs out of time, and not the caller who gives up first.
     const hurried = new Metadata();
     hurried.set('grpc-timeout', '50m');
     await echo(undefined, {}, hurried).catch(() => {});
-    while ((await samples(/handled/)).length < 2) await sleep(5);
+    await until(async () => (await samples(/handled/)).length > 1);
     expect(await samples(/handled/)).to.have.members([
       sample('grpc_server_handled_total', 'unary', 'Echo', 1, 'Canceled'),
       sample('grpc_server_handled_total', 'unary', 'Echo', 1, 'DeadlineExceeded'),

@@ -7,6 +7,7 @@ import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
 import './handlers.js'; // refused: noRestrictedImports
 import './main.js'; // refused: noRestrictedImports
+import './parts.js'; // refused: noRestrictedImports
 import './adapters/broadcast.js'; // refused: noRestrictedImports
 import '../inventory/store.js'; // refused: noRestrictedImports
 import '@portcullis/guard'; // refused: noRestrictedImports

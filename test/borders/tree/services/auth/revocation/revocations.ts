@@ -3,7 +3,7 @@ import './log.js';
 import '../keys/keys.js';
 import '../records/users.js';
 import '../transaction.js';
-import '../../common/validation/text-checks.js';
+import '../../common/validation/words.js';
 import '../../common/money.js';
 import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';

@@ -4,7 +4,8 @@ import { generateKeyPairSync } from 'node:crypto';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { createExchange, type Exchange } from '../../../interceptors/src/client.js';
-import { type AnyCall, attachState, type Principal } from '../../../interceptors/src/token/principal.js';
+import { type AnyCall, attachState } from '../../../interceptors/src/server/call-state.js';
+import type { Principal } from '../../../interceptors/src/token/principal.js';
 import { claims, ISSUER, NOW_SECONDS, SetClock } from '../tokens-support.js';
 
 describe('acting for callers', () => {

@@ -1,0 +1,76 @@
+/** The options of a guard. */
+
+import type { ChannelCredentials } from '@grpc/grpc-js';
+import type { ClientKey } from '../client/client-key.js';
+import type { Clock } from '../clock.js';
+import type { GuardErrorCode } from '../errors.js';
+import type { GuardLog } from '../log.js';
+import type { SendReport } from '../reports/report-sender.js';
+import type { BrokerFiles } from '../revocation/broker.js';
+import type { RevocationSource } from '../revocation/feed-runner.js';
+import type { TrustedIssuer } from '../token/trusted-issuers.js';
+import type { Plaintext } from '../wire/connection.js';
+
+/** Options of `createGuard`. */
+export interface GuardOptions {
+  /** The issuer (`iss`) whose tokens are accepted, and whose revocation log is followed. */
+  readonly issuer: string;
+  /** The audience (`aud`) of this service. */
+  readonly audience: string;
+  /** The issuer's gRPC address and this service's client there; or, in the issuer's own process, the log itself. */
+  readonly auth:
+    | {
+        /** The issuer's address, as a grpc-js target. */
+        readonly address: string;
+        /** TLS credentials that verify the issuer. Plaintext is accepted as `plaintext` says. */
+        readonly credentials: ChannelCredentials;
+        /** The client identifier of this service at the issuer. */
+        readonly clientId: string;
+        /** The client's private key: PKCS #8 PEM, or a KeyObject. */
+        readonly clientKey: ClientKey;
+      }
+    | {
+        readonly source: RevocationSource;
+        /** Receives the security reports of this process, which other processes send over the broker. Default: none. */
+        readonly report?: SendReport | undefined;
+      };
+  /**
+   * Other issuers whose tokens are accepted, each with its own keys. Their tokens can be revoked through the same log.
+   * An unreachable issuer affects only calls with its own tokens.
+   */
+  readonly trustedIssuers?: readonly TrustedIssuer[] | undefined;
+  /**
+   * The NATS server: `nats://` or `tls://`, optionally with user and password, and the files of a TLS connection.
+   * Without it, revocations arrive with the next sync.
+   */
+  readonly nats?: { readonly url: string; readonly files?: BrokerFiles | undefined } | undefined;
+  /**
+   * Where access tokens may travel in plaintext, to this server and from it to the issuer. A call that sends a token over
+   * any other plaintext connection fails with TLS_REQUIRED. Default: `loopback`.
+   */
+  readonly plaintext?: Plaintext | undefined;
+  /**
+   * Maximum number of entries in the revocation list. Entries are never evicted: when the list is full, calls fail with
+   * REVOCATION_STATE_STALE. Default: 20 million.
+   */
+  readonly listEntriesMax?: number | undefined;
+  /** Full paths of methods without a rule that need no token, such as those of the health service. */
+  readonly publicMethods?: Iterable<string>;
+  /** Default: the clocks of this machine. */
+  readonly clock?: Clock;
+  /** Default: no log. */
+  readonly log?: GuardLog;
+  readonly observer?: GuardObserver;
+}
+
+/** Observes a guard, for metrics. Its methods must not throw. */
+export interface GuardObserver {
+  /** A call was admitted, or refused or cut for a reason. */
+  decided?(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
+  /** A token was rejected. The fault names the cause, which the caller does not receive. */
+  tokenInvalid?(fault: string): void;
+  /** A message on the broker was not signed by the issuer. */
+  broadcastForged?(): void;
+  /** The signature of a new token was verified in `ms` milliseconds, including the wait for a thread. */
+  verified?(ms: number): void;
+}

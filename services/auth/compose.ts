@@ -1,0 +1,232 @@
+/** Auth as a service: its parts, its connection to the broker and its work in the background. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard';
+import type { Report } from '../../proto/gen/portcullis/security/v1/report.js';
+import { ConfigurationError } from '../common/config/env.js';
+import {
+  type RunningService,
+  runService,
+  type ServiceParts,
+  type ServiceResources,
+} from '../common/host/run-service.js';
+import { registerStateMetrics } from '../common/metrics/state-metrics.js';
+import { applyBootstrap } from './accounts/bootstrap.js';
+import { OWN_AUDIENCE } from './accounts/roles.js';
+import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
+import { reportOf } from './adapters/report-messages.js';
+import { type ReportReceiver, receiveReports } from './adapters/report-receiver.js';
+import { createRevocationSource } from './adapters/revocation-source.js';
+import { createWellKnownRoutes } from './adapters/well-known.js';
+import type { Config } from './config.js';
+import { startHousekeeping } from './housekeeping.js';
+import { UnusableKeyError } from './keys/keys.js';
+import { createSigningTimes, type SigningTimes } from './metrics.js';
+import { createParts, type Parts } from './parts.js';
+import type { LogBatch } from './records/revocations.js';
+import { JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
+import { createServices } from './services.js';
+import { clean } from './store.js';
+
+/** The migrations of auth's database. */
+export const MIGRATIONS = new URL('./migrations/', import.meta.url);
+
+/** Maximum number of security events that one round of housekeeping deletes. */
+const EVENTS_DROPPED_MAX = 5000;
+
+/** Pause between two attempts to prepare the database, in milliseconds. */
+const PREPARE_RETRY_MS = 250;
+
+/** Runs auth until a signal stops it. */
+export async function runAuth(config: Config): Promise<void> {
+  await runService({
+    name: OWN_AUDIENCE,
+    config,
+    migrations: MIGRATIONS,
+    compose: (resources) => composeAuth(config, resources),
+  });
+}
+
+function composeAuth(config: Config, resources: ServiceResources): ServiceParts {
+  const relay = createBatchRelay();
+  const parts = createParts(config, { ...resources, onRevoked: relay.publish });
+  const broker = openBroker(config, resources, parts, relay);
+  const signingTimes = createSigningTimes(parts.keyLife);
+  registerMetrics(resources, parts, broker, signingTimes);
+  const source = createRevocationSource(parts.revocations, relay.subscribe);
+  const preparation = createPreparation();
+  return {
+    auth: { source, report: (message) => takeOwnReport(config, parts, message) },
+    services: createServices({ ...parts, source }),
+    readiness: { keys: preparation.missing },
+    routes: createWellKnownRoutes({ issuer: config.issuer, publicKeys: parts.publicKeys }),
+    start: async (running) => {
+      startBackgroundWork(resources, parts, signingTimes);
+      await prepare(config, resources, parts, running);
+      await signingTimes.refresh();
+      preparation.done();
+      running.readinessChanged();
+      running.guard.syncNow();
+    },
+  };
+}
+
+/** Passes on what this process has written to the revocation log, so that it does not depend on the broker. */
+interface BatchRelay {
+  publish(batch: LogBatch): void;
+  subscribe(listener: (batch: LogBatch) => void): void;
+}
+
+function createBatchRelay(): BatchRelay {
+  const listeners: ((batch: LogBatch) => void)[] = [];
+  return {
+    publish: (batch) => {
+      for (const listener of listeners) listener(batch);
+    },
+    subscribe: (listener) => void listeners.push(listener),
+  };
+}
+
+/** What auth sends to the broker, and receives from it. */
+interface Broker {
+  readonly broadcaster: Broadcaster;
+  readonly receiver: ReportReceiver;
+}
+
+function openBroker(
+  { natsUrl: url, issuer }: Config,
+  { tls, log, closer }: ServiceResources,
+  { keys, store, events, clock }: Parts,
+  relay: BatchRelay,
+): Broker | undefined {
+  if (url === undefined) {
+    log.warn('without a broker revocations travel by sync alone');
+    return undefined;
+  }
+  const files = tls.broker;
+  const broadcaster = createBroadcaster({ url, files, signer: keys.broadcastSigner(), log });
+  closer.add('broadcaster', broadcaster.close);
+  relay.subscribe(broadcaster.publish);
+  const receiver = receiveReports({
+    url,
+    files,
+    issuer,
+    wallMs: clock.wallMs,
+    findClient: (clientId) => store.transaction((tx) => tx.clients.find(clientId)),
+    take: events.takeReport,
+    onForged: () =>
+      events.noteSampled('report-forged', {
+        type: 'broadcasts-forged',
+        actor: 'auth',
+        network: '',
+        subject: {},
+        details: { messages: 1 },
+        reason: 'a message on the broker pretended to be the report of a service',
+      }),
+  });
+  closer.add('report receiver', receiver.close);
+  return { broadcaster, receiver };
+}
+
+function registerMetrics(
+  { registry }: ServiceResources,
+  { counts, clock, events, instances }: Parts,
+  broker: Broker | undefined,
+  signingTimes: SigningTimes,
+): void {
+  registerStateMetrics(
+    registry,
+    counts.read({
+      clock,
+      events: events.counts,
+      reports: () => broker?.receiver.counts() ?? { taken: 0, forged: 0 },
+      broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
+      instances: instances.asked,
+      signingSince: signingTimes.current,
+    }),
+  );
+}
+
+/** Auth's own report does not travel over the broker. */
+async function takeOwnReport({ issuer }: Config, { events, clock }: Parts, message: Report): Promise<void> {
+  const report = reportOf(message, { source: OWN_AUDIENCE, issuer, wallMs: clock.wallMs });
+  if (report !== undefined) await events.takeReport(report);
+}
+
+/** Whether the database has its keys and its first accounts. */
+function createPreparation(): { missing(): string; done(): void } {
+  let missing = 'keys and first accounts are not prepared yet';
+  return {
+    missing: () => missing,
+    done: () => {
+      missing = '';
+    },
+  };
+}
+
+function startBackgroundWork(
+  { log, database, closer }: ServiceResources,
+  { revocations, instances, keyLife, securityStore, anomalies }: Parts,
+  signingTimes: SigningTimes,
+): void {
+  const housekeeping = startHousekeeping({
+    log,
+    chores: {
+      revocations: () => revocations.purge(),
+      instances: () => instances.forgetSilent(),
+      keys: async () => {
+        await keyLife.tend();
+        await signingTimes.refresh();
+      },
+      events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
+      accounts: () => clean(database),
+    },
+  });
+  closer.add('housekeeping', housekeeping.stop);
+  const judging = startHousekeeping({
+    log,
+    intervalMs: JUDGING_INTERVAL_MS,
+    chores: { anomalies: () => anomalies.judge() },
+  });
+  closer.add('anomaly watch', judging.stop);
+}
+
+/** Makes keys, lease and first accounts; retries for as long as the database cannot be reached. */
+async function prepare(
+  config: Config,
+  { log }: ServiceResources,
+  parts: Parts,
+  { signal }: Pick<RunningService, 'signal'>,
+): Promise<void> {
+  for (;;) {
+    try {
+      return await prepareOnce(config, log, parts);
+    } catch (error) {
+      if (!(error instanceof ServiceError) || error.code !== 'DEPENDENCY_UNAVAILABLE') {
+        throw explainUnusableKey(error);
+      }
+      await sleep(PREPARE_RETRY_MS, undefined, { signal });
+    }
+  }
+}
+
+async function prepareOnce(
+  { leaseMs, bootstrap }: Config,
+  log: ServiceResources['log'],
+  parts: Parts,
+): Promise<void> {
+  await parts.keys.open();
+  await parts.revocationLog.setLeaseMs(leaseMs);
+  const created = await applyBootstrap(bootstrap, parts);
+  if (created.users + created.clients > 0) log.info(created, 'created what the bootstrap file names');
+  if (created.lookAlikes.length > 0) {
+    log.warn(created, 'users of the bootstrap file have names that look like those of others');
+  }
+}
+
+/** A key that cannot be decrypted almost always means another key-encryption key, which the operator has to correct. */
+export function explainUnusableKey(error: unknown): unknown {
+  if (!(error instanceof UnusableKeyError)) return error;
+  const problem = `does not fit the database: ${error.message}`;
+  return new ConfigurationError([{ variable: 'PORTCULLIS_KEY_ENCRYPTION_KEY', problem }]);
+}

@@ -1,0 +1,256 @@
+/** The domain of auth, built in the order in which its rooms need each other. */
+
+import { systemClock } from '@portcullis/guard/clock';
+import type { Database } from '../common/database/database.js';
+import type { Closer } from '../common/host/closer.js';
+import type { Log } from '../common/host/log.js';
+import { createAccountChanges } from './accounts/account-changes.js';
+import { createPasswords } from './accounts/passwords.js';
+import { createUsers } from './accounts/users.js';
+import { createForeignTokens } from './adapters/foreign-tokens.js';
+import { createTokenVerifier } from './adapters/token-verifier.js';
+import { createClients } from './clients/clients.js';
+import { type Config, reviewSettingsOf } from './config.js';
+import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
+import { createKeyLife, type Rotation } from './keys/key-life.js';
+import { createKeys, createPublicKeys } from './keys/keys.js';
+import { readPublishedKeys } from './keys/store.js';
+import { createAuthCounts } from './metrics.js';
+import type { LogBatch } from './records/revocations.js';
+import type { AnomalyDetails } from './records/security-events.js';
+import { createEpochs } from './revocation/epochs.js';
+import { createInstanceStore } from './revocation/instance-store.js';
+import { createInstances } from './revocation/instances.js';
+import type { SyncQuestion } from './revocation/log.js';
+import { createRevocations } from './revocation/revocations.js';
+import { createRevocationStore } from './revocation/store.js';
+import type { Finding } from './security/anomaly-rules.js';
+import { createAnomalyWatch } from './security/anomaly-watch.js';
+import { createSecurityLog } from './security/event-log.js';
+import { createSecurityReview } from './security/review.js';
+import { createReviewFacts } from './security/review-facts.js';
+import { createReviewStore } from './security/review-store.js';
+import { createSecurityStore } from './security/store.js';
+import { createThrottle } from './security/throttle.js';
+import { createAttemptCounters } from './security/throttle-store.js';
+import { createLoginFailures } from './sessions/login-failures.js';
+import { createSessions } from './sessions/sessions.js';
+import { createAuthStore } from './store.js';
+import { createExchange } from './tokens/exchange.js';
+import { createServiceTokens } from './tokens/service-tokens.js';
+import { createTokens } from './tokens/tokens.js';
+
+export interface PartsResources {
+  readonly database: Database;
+  readonly log: Log;
+  readonly closer: Closer;
+  /** Called after the commit with the entries that a transaction wrote to the revocation log. */
+  readonly onRevoked: (batch: LogBatch) => void;
+}
+
+/** The domain of auth. */
+export type Parts = ReturnType<typeof createParts>;
+
+/** Builds the domain; what it opens is registered with the closer. */
+export function createParts(config: Config, resources: PartsResources) {
+  const base = createBase(config, resources);
+  const keys = createKeyParts(config, base);
+  const tokens = createTokenParts(config, base, keys);
+  const revocation = createRevocationParts(config, base, keys, tokens);
+  const accounts = createAccountParts(config, base, tokens);
+  const security = createSecurityParts(config, base, revocation);
+  return { ...base, ...keys, ...tokens, ...revocation, ...accounts, ...security };
+}
+
+type Base = ReturnType<typeof createBase>;
+
+/** What all rooms use: the store, the security events, the passwords and the counts. */
+function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
+  const { database, log, closer, onRevoked } = resources;
+  const clock = systemClock;
+  const securityStore = createSecurityStore(database);
+  const events = createSecurityLog({ store: securityStore, clock, log });
+  closer.add('security events', events.close);
+  return {
+    database,
+    log,
+    closer,
+    clock,
+    securityStore,
+    events,
+    store: createAuthStore({ database, onRevoked, events: events.observer }),
+    counts: createAuthCounts(),
+    passwords: createPasswords(),
+    failures: createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') }),
+    fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
+  };
+}
+
+type KeyParts = ReturnType<typeof createKeyParts>;
+
+function createKeyParts(
+  { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
+  { store, log }: Base,
+) {
+  const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
+  const replenishKeys = (): void =>
+    void keys
+      .replenish()
+      .catch((error: unknown) => log.warn({ err: error }, 'could not make the next signing key yet'));
+  return {
+    keys,
+    replenishKeys,
+    keyLife: createKeyLife({
+      store,
+      keys,
+      rotationDays: keyRotationDays,
+      onRotated: (rotation) => logRotation(log, rotation),
+      onNextMissing: replenishKeys,
+    }),
+    publicKeys: createPublicKeys(store),
+    epochs: createEpochs({ store, keys }),
+  };
+}
+
+function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation): void {
+  log.warn(
+    {
+      event: 'key_rotated',
+      purpose: signingKey.purpose,
+      kid: signingKey.kid,
+      formerKid: formerKey.kid,
+      emergency: revocation !== undefined,
+    },
+    'another key signs',
+  );
+}
+
+type TokenParts = ReturnType<typeof createTokenParts>;
+
+function createTokenParts(config: Config, { store, log, closer }: Base, { keys }: KeyParts) {
+  const { issuer, accessTokenSeconds } = config;
+  const foreignTokens = createForeignTokens({
+    issuers: config.trustedIssuers,
+    ownIssuer: issuer,
+    plaintext: config.tls.plaintext,
+    log,
+  });
+  closer.add('foreign tokens', foreignTokens.close);
+  const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken: createTokenVerifier(issuer) });
+  return { tokens, exchange: createExchange({ store, tokens, foreignTokens }) };
+}
+
+type RevocationParts = ReturnType<typeof createRevocationParts>;
+
+function createRevocationParts(
+  { issuer }: Config,
+  base: Base,
+  { replenishKeys }: KeyParts,
+  { exchange }: TokenParts,
+) {
+  const { database, store, clock, closer } = base;
+  const instances = createInstances({ store: createInstanceStore(database), clock });
+  closer.add('instances', instances.close);
+  const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  const revocations = createRevocations({
+    store,
+    log: revocationLog,
+    tokenIdOf: exchange.tokenIdOf,
+    clock,
+    issuer,
+    instances,
+    onKeyRevoked: replenishKeys,
+    onLogChanged: (question) => reportLogChanged(base, question),
+  });
+  return { instances, revocationLog, revocations };
+}
+
+function reportLogChanged({ events, log }: Base, { service, applied, epoch }: SyncQuestion): void {
+  events.noteSampled(`log-changed ${service}`, {
+    type: 'log-changed',
+    actor: 'auth',
+    network: '',
+    subject: { service },
+    details: {},
+    reason: 'an instance has seen revocations, or an epoch, that the database does not have',
+  });
+  log.error(
+    { event: 'log_changed', instanceOf: service, applied, epoch: epoch.toString('hex') },
+    'an instance has seen revocations, or an epoch, that the database does not have: it was restored or lost transactions',
+  );
+}
+
+function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) {
+  const { issuer, keyEncryptionKey } = config;
+  const { store, passwords, clock, failures, fingerprint, counts } = base;
+  const throttle = createThrottleFor('login', config, base);
+  return {
+    users: createUsers({ store, passwords, fingerprint }),
+    clients: createClients({ store, passwords, clock, fingerprint }),
+    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    sessions: createSessions({
+      store,
+      passwords,
+      tokens,
+      throttle,
+      clock,
+      loginBinding: config.loginBinding,
+      failures,
+      onRefresh: counts.refreshed,
+      refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+    }),
+    serviceTokens: createServiceTokens({
+      store,
+      passwords,
+      tokens,
+      // Counted apart: a client with a wrong key must not lock out the users behind the same address.
+      throttle: createThrottleFor('client', config, base),
+      issuer,
+      onRefused: failures.clientRefused,
+    }),
+  };
+}
+
+function createThrottleFor(
+  purpose: 'login' | 'client',
+  { loginLimits, keyEncryptionKey }: Config,
+  { database, clock }: Base,
+) {
+  return createThrottle({
+    counters: createAttemptCounters(database),
+    clock,
+    limits: loginLimits,
+    purpose,
+    key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+  });
+}
+
+function createSecurityParts(config: Config, base: Base, { instances }: RevocationParts) {
+  const { database, store, securityStore, passwords, clock } = base;
+  return {
+    anomalies: createAnomalyWatch({
+      store,
+      events: securityStore,
+      revoking: config.anomaliesRevoke,
+      onFinding: (finding, action) => reportAnomaly(base, finding, action),
+    }),
+    review: createSecurityReview(
+      createReviewFacts({
+        store: createReviewStore(database),
+        settings: reviewSettingsOf(config),
+        instances,
+        passwords,
+        clock,
+      }),
+    ),
+  };
+}
+
+function reportAnomaly(
+  { counts, log }: Base,
+  { subject, details }: Finding,
+  action: AnomalyDetails['action'],
+): void {
+  counts.anomalyFound(details.rule);
+  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'an anomaly was found');
+}

@@ -1,0 +1,68 @@
+/** The handlers of AuthService that issue, exchange and introspect access tokens. */
+
+import { bearerOf, certificateThumbprintOf, invalidField, unary } from '@portcullis/guard';
+import type { AuthServiceServer, IntrospectResponse } from '../../../proto/gen/auth/v1/auth_service.js';
+import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
+import type { Exchange } from './exchange.js';
+import type { ClientCredential, ServiceTokens } from './service-tokens.js';
+import type { VerifiedToken } from './tokens.js';
+
+/** The methods of AuthService that concern access tokens. */
+export function createTokenHandlers({
+  serviceTokens,
+  exchange,
+}: {
+  readonly serviceTokens: ServiceTokens;
+  readonly exchange: Exchange;
+}): Pick<AuthServiceServer, 'issueServiceToken' | 'exchangeToken' | 'introspect'> {
+  return {
+    issueServiceToken: unary(async (request, call) => {
+      const { clientId, audiences, scopes } = request;
+      const { token, expireTime } = await serviceTokens.issue({
+        clientId,
+        credential: credentialOf(request),
+        audiences,
+        scopes,
+        peer: call.getPeer(),
+        certificateThumbprint: certificateThumbprintOf(call),
+      });
+      return { accessToken: token, expireTime };
+    }),
+    exchangeToken: unary(async (request, call) => {
+      if (request.subjectToken === '') throw invalidField('subject_token', 'must be set');
+      const { token, expireTime } = await exchange.exchange({
+        ...request,
+        callerToken: bearerOf(call),
+        certificateThumbprint: certificateThumbprintOf(call),
+      });
+      return { accessToken: token, expireTime };
+    }),
+    introspect: unary(async ({ token }) => introspectionOf(await exchange.introspect(token))),
+  };
+}
+
+function credentialOf({ credential }: IssueServiceTokenRequest): ClientCredential | undefined {
+  switch (credential?.$case) {
+    case 'clientAssertion':
+      return { kind: 'assertion', assertion: credential.value };
+    case 'clientSecret':
+      return { kind: 'secret', secret: credential.value };
+    case undefined:
+      return undefined;
+  }
+}
+
+function introspectionOf(token: VerifiedToken | undefined): IntrospectResponse {
+  return {
+    active: token !== undefined,
+    subject: token?.subject ?? '',
+    clientId: token?.clientId ?? '',
+    sessionId: token?.sessionId ?? '',
+    scopes: [...(token?.scopes ?? [])],
+    roles: [...(token?.roles ?? [])],
+    audiences: [...(token?.audiences ?? [])],
+    expireTime: token && new Date(token.expiresAtSeconds * 1000),
+    tokenId: token?.tokenId ?? '',
+    certificateThumbprint: token?.certificateThumbprint ?? '',
+  };
+}

@@ -1,0 +1,40 @@
+/** `request_id`: what makes a retry the same request. */
+import { invalidField } from '@portcullis/guard/errors';
+import { parseUuid } from './identifiers.js';
+import { countCharacters, isStoredFaithfully } from './text.js';
+
+/** The longest request id, in characters. */
+export const REQUEST_ID_CHARACTERS_MAX = 255;
+
+/** What is wrong with a request id; undefined when nothing is. An empty one is none, and not looked at. */
+export function requestIdFault(requestId: string): string | undefined {
+  if (countCharacters(requestId, REQUEST_ID_CHARACTERS_MAX) > REQUEST_ID_CHARACTERS_MAX) {
+    return `must have at most ${REQUEST_ID_CHARACTERS_MAX} characters`;
+  }
+  return isStoredFaithfully(requestId) ? undefined : 'must be UTF-8 without NUL and U+FFFD';
+}
+
+/** The canonical form: a UUID in lower case, any other text as it is. */
+export function canonicalRequestId(requestId: string): string {
+  return parseUuid(requestId) ?? requestId;
+}
+
+/**
+ * The forms in which a request id may have been stored. Until the canonical form was introduced, in November 2026,
+ * ids were stored as they were sent, and answers are kept for seven days.
+ */
+export function storedRequestIds(requestId: string): readonly string[] {
+  const uuid = parseUuid(requestId);
+  return uuid === undefined ? [requestId] : [uuid, uuid.toUpperCase()];
+}
+
+/**
+ * The canonical form of a request id; empty when the caller sent none.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function parseRequestId(requestId: string): string {
+  const fault = requestIdFault(requestId);
+  if (fault !== undefined) throw invalidField('request_id', fault);
+  return canonicalRequestId(requestId);
+}

@@ -1,0 +1,27 @@
+/** Lists of words in requests: scopes, audiences, roles. */
+import { invalidField } from '@portcullis/guard/errors';
+
+/** The most scopes, audiences or roles in one request. */
+export const LIST_LENGTH_MAX = 32;
+/** The longest scope, audience, role or client id, in characters. */
+export const WORD_LENGTH_MAX = 100;
+
+const WORD = /^[a-z0-9][a-z0-9._-]*$/;
+
+/**
+ * The words of a list, each once.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function parseWords(field: string, words: readonly string[]): readonly string[] {
+  if (words.length > LIST_LENGTH_MAX) {
+    throw invalidField(field, `must have at most ${LIST_LENGTH_MAX} members`);
+  }
+  for (const [index, word] of words.entries()) {
+    if (word.length > WORD_LENGTH_MAX || !WORD.test(word)) {
+      const description = 'must be lower-case letters, digits, dots, underscores and hyphens';
+      throw invalidField(`${field}[${index}]`, description);
+    }
+  }
+  return [...new Set(words)];
+}

@@ -1,0 +1,266 @@
+/** Pins what the library relies on in grpc-js without its documentation saying so: a version that differs fails here. */
+
+import { constants } from 'node:http2';
+import {
+  Client,
+  credentials,
+  Metadata,
+  Server,
+  ServerCredentials,
+  ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
+  type ServerInterceptor,
+  type ServerUnaryCall,
+  type StatusObject,
+  status,
+  type UntypedHandleCall,
+} from '@grpc/grpc-js';
+import { expect } from 'chai';
+import {
+  asServerInterceptingCall,
+  createMetadataSlot,
+  inspectHeadersOf,
+  isSecure,
+  resetStream,
+  type ServerCallListener,
+  type ServerCallStatus,
+  sessionUnder,
+  withComputedHeaders,
+} from '../../../interceptors/src/wire/grpc-js-internals.js';
+
+type Unary = (
+  call: ServerUnaryCall<Buffer, Buffer>,
+  answer: (error: unknown, value?: Buffer) => void,
+) => void;
+
+const PATH = '/test.v1.Pinned/Unary';
+const identity = (bytes: Buffer): Buffer => bytes;
+
+describe('grpc-js', () => {
+  let server: Server;
+  let port: number;
+  let client: Client;
+
+  async function serve(handle: Unary, interceptors: readonly ServerInterceptor[] = []): Promise<void> {
+    server = new Server({ interceptors: [...interceptors] });
+    const definition = {
+      path: PATH,
+      requestStream: false,
+      responseStream: false,
+      requestSerialize: identity,
+      requestDeserialize: identity,
+      responseSerialize: identity,
+      responseDeserialize: identity,
+    };
+    server.addService({ unary: definition }, { unary: handle as UntypedHandleCall });
+    await listen();
+  }
+
+  async function listen(): Promise<void> {
+    port = await new Promise<number>((resolve, reject) => {
+      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+        error === null ? resolve(bound) : reject(error),
+      );
+    });
+    client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  }
+
+  afterEach(() => {
+    client?.close();
+    server?.forceShutdown();
+  });
+
+  function call(metadata = new Metadata()): Promise<StatusObject> {
+    return new Promise((resolve) => {
+      const deadline = Date.now() + 5000;
+      client
+        .makeUnaryRequest(PATH, identity, identity, Buffer.from('x'), metadata, { deadline }, () => {})
+        .on('status', resolve);
+    });
+  }
+
+  const answerAll: Unary = (_call, answer) => answer(null, Buffer.from('y'));
+
+  it('tells TLS credentials from plaintext ones by `_isSecure`', () => {
+    expect(isSecure(credentials.createInsecure())).to.equal(false);
+    expect(isSecure(credentials.createSsl())).to.equal(true);
+  });
+
+  it('keeps the stream of a call in `stream`, below any number of layers that are linked by `nextCall`', async () => {
+    const sessions: unknown[] = [];
+    const addresses: (string | undefined)[] = [];
+    const look: ServerInterceptor = (_method, inner) => {
+      const session = sessionUnder(inner);
+      sessions.push(session);
+      addresses.push(session?.socket?.remoteAddress);
+      return new ServerInterceptingCall(inner);
+    };
+    await serve(answerAll, [look, look, look]);
+    expect((await call()).code).to.equal(status.OK);
+    expect(addresses).to.deep.equal(['127.0.0.1', '127.0.0.1', '127.0.0.1']);
+    expect(new Set(sessions)).to.have.length(1);
+  });
+
+  it('ends the call of a peer when the stream that it keeps there is reset', async () => {
+    const reset: ServerInterceptor = (_method, inner) =>
+      new ServerInterceptingCall(inner, {
+        start: (next) => {
+          next();
+          resetStream(inner, constants.NGHTTP2_CANCEL);
+        },
+      });
+    await serve(answerAll, [(_method, inner) => new ServerInterceptingCall(inner), reset]);
+    expect((await call()).code).to.equal(status.CANCELLED);
+  });
+
+  it('accepts a plain object with the methods of a server call from an interceptor', async () => {
+    await serve(answerAll, [(_method, inner) => asServerInterceptingCall(new PassingCall(inner))]);
+    expect((await call()).code).to.equal(status.OK);
+  });
+
+  it('keeps its HTTP/2 servers in the map `http2Servers`, and reads headers after a listener that came first', async () => {
+    const seen: unknown[] = [];
+    server = new Server();
+    inspectHeadersOf(server, (headers, rawHeaders) => {
+      seen.push(rawHeaders.filter((_text, index) => rawHeaders[index - 1] === 'x-twice'));
+      headers['x-once'] = 'changed';
+    });
+    const received: unknown[] = [];
+    server.addService(
+      {
+        unary: {
+          path: PATH,
+          requestStream: false,
+          responseStream: false,
+          requestSerialize: identity,
+          requestDeserialize: identity,
+          responseSerialize: identity,
+          responseDeserialize: identity,
+        },
+      },
+      {
+        unary: ((request, answer) => {
+          received.push(request.metadata.get('x-once'));
+          answer(null, Buffer.from('y'));
+        }) as Unary as UntypedHandleCall,
+      },
+    );
+    await listen();
+    const metadata = new Metadata();
+    metadata.add('x-twice', 'one');
+    metadata.add('x-twice', 'two');
+    metadata.set('x-once', 'sent');
+    expect((await call(metadata)).code).to.equal(status.OK);
+    expect(seen).to.deep.equal([['one', 'two']]);
+    expect(received).to.deep.equal([['changed']]);
+  });
+
+  it('keeps no map of HTTP/2 servers elsewhere without that being noticed', () => {
+    const moved = new Server();
+    Reflect.set(moved, 'http2Servers', undefined);
+    expect(() => inspectHeadersOf(moved, () => {})).to.throw(TypeError, 'Server.http2Servers');
+  });
+
+  it('gives the handler the very metadata that an interceptor passed on', async () => {
+    const slot = createMetadataSlot<{ name: string }>('pinned');
+    const read: unknown[] = [];
+    const attach: ServerInterceptor = (_method, inner) =>
+      new ServerInterceptingCall(inner, {
+        start: (next) =>
+          next({
+            onReceiveMetadata: (metadata, pass) => {
+              slot.set(metadata, { name: 'attached' });
+              pass(metadata);
+            },
+          }),
+      });
+    await serve(
+      (request, answer) => {
+        read.push(slot.get(request.metadata), slot.get(request.metadata.clone()));
+        read.push(Object.keys(request.metadata.toHttp2Headers()).filter((key) => key.includes('pinned')));
+        answer(null, Buffer.from('y'));
+      },
+      [attach],
+    );
+    expect((await call()).code).to.equal(status.OK);
+    expect(read).to.deep.equal([{ name: 'attached' }, undefined, []]);
+  });
+
+  it('sends a clone of the metadata of a status, and as headers what `toHttp2Headers` returns', async () => {
+    const trailers = new Metadata();
+    trailers.set('x-trailer', 'sent');
+    const reusable = withComputedHeaders(trailers);
+    const compute = trailers.toHttp2Headers;
+    let computed = 0;
+    Metadata.prototype.toHttp2Headers = function (this: Metadata) {
+      if (this.get('x-trailer').length > 0) computed += 1;
+      return compute.call(this);
+    };
+    try {
+      const ended = { code: status.NOT_FOUND, details: 'no', metadata: reusable };
+      await serve((_call, answer) => answer(ended));
+      for (let round = 0; round < 2; round += 1) {
+        const { code, metadata } = await call();
+        expect(code).to.equal(status.NOT_FOUND);
+        expect(metadata.get('x-trailer')).to.deep.equal(['sent']);
+      }
+    } finally {
+      Metadata.prototype.toHttp2Headers = compute;
+    }
+    expect(computed).to.equal(0);
+    expect(reusable.get('x-trailer')).to.deep.equal(['sent']);
+  });
+});
+
+/** The methods of a server call, without grpc-js's own class. */
+class PassingCall implements ServerInterceptingCallInterface {
+  readonly #inner: ServerInterceptingCallInterface;
+
+  constructor(inner: ServerInterceptingCallInterface) {
+    this.#inner = inner;
+  }
+
+  start(listener: ServerCallListener): void {
+    this.#inner.start(listener);
+  }
+
+  sendMetadata(metadata: Metadata): void {
+    this.#inner.sendMetadata(metadata);
+  }
+
+  sendMessage(message: unknown, callback: () => void): void {
+    this.#inner.sendMessage(message, callback);
+  }
+
+  sendStatus(end: ServerCallStatus): void {
+    this.#inner.sendStatus(end);
+  }
+
+  startRead(): void {
+    this.#inner.startRead();
+  }
+
+  getPeer(): string {
+    return this.#inner.getPeer();
+  }
+
+  getDeadline(): ReturnType<ServerInterceptingCallInterface['getDeadline']> {
+    return this.#inner.getDeadline();
+  }
+
+  getHost(): string {
+    return this.#inner.getHost();
+  }
+
+  getAuthContext(): ReturnType<ServerInterceptingCallInterface['getAuthContext']> {
+    return this.#inner.getAuthContext();
+  }
+
+  getConnectionInfo(): ReturnType<ServerInterceptingCallInterface['getConnectionInfo']> {
+    return this.#inner.getConnectionInfo();
+  }
+
+  getMetricsRecorder(): ReturnType<ServerInterceptingCallInterface['getMetricsRecorder']> {
+    return this.#inner.getMetricsRecorder();
+  }
+}
