@@ -18,9 +18,9 @@ import type {
 } from '../../services/auth/records/revocations.js';
 import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
 import type { UserState } from '../../services/auth/records/users.js';
-import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
+import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instance-records.js';
 import { CLOCK_SKEW_SECONDS, enforcementBoundMs } from '../../services/auth/revocation/log.js';
-import type { LogReader, RevocationStore } from '../../services/auth/revocation/revocations.js';
+import type { LogReader, RevocationStore } from '../../services/auth/revocation/log-access.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
 import type { Process } from './time.js';
@@ -767,7 +767,7 @@ export function createInstanceStore(connection: Connection): InstanceStore {
         }),
       );
     },
-    heardElsewhere: (replica, withinMs) =>
+    readFromOthers: (replica, withinMs) =>
       cluster.uncommitted(process, node(), (transaction) =>
         transaction.statement(() => {
           const nowMs = timeOf(transaction).getTime();

@@ -18,7 +18,7 @@ import type {
   RevocationRows,
 } from '../records/revocations.js';
 import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
-import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './revocations.js';
+import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './log-access.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;
