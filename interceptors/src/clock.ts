@@ -1,10 +1,10 @@
-/** Time, as a dependency: the only file that reads the machine's clocks, and the one whose timers the protocol uses. */
+/** Clocks and timers as a dependency. The only file that reads the machine's clocks. */
 
 /** The two clocks of a process. */
 export interface Clock {
-  /** Milliseconds since the Unix epoch; may be set forward and back by an operator. */
+  /** Milliseconds since the Unix epoch. An operator may set it forward or back. */
   wallMs(): number;
-  /** Milliseconds since an arbitrary start; never goes back, does not count a machine's sleep. */
+  /** Milliseconds since an arbitrary start. Never goes back; does not count the time that the machine sleeps. */
   monotonicMs(): number;
 }
 
@@ -14,11 +14,11 @@ export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
 };
 
-/** Work for later. None of it keeps a process alive. */
+/** Timers. None of them keeps the process alive. */
 export interface Timers {
-  /** Does the work once, after so many milliseconds. @returns a function that prevents it */
+  /** Runs `work` once, after `ms` milliseconds. @returns a function that cancels it */
   after(ms: number, work: () => void): () => void;
-  /** Does the work once others have had their turn. */
+  /** Runs `work` in a later turn of the event loop, after pending I/O. */
   soon(work: () => void): void;
 }
 

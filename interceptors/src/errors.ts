@@ -1,6 +1,6 @@
-/** The error that a caller is meant to see, the reasons that the library gives itself, and how a service adds its own. */
+/** Errors that are sent to the caller: the library's own reasons, and how a service declares more. */
 
-/** The gRPC status that a reason is sent with, by its name. OK, UNKNOWN and INTERNAL carry no reason. */
+/** The name of a gRPC status that can carry a reason; OK, UNKNOWN and INTERNAL cannot. */
 export type StatusName =
   | 'CANCELLED'
   | 'INVALID_ARGUMENT'
@@ -17,10 +17,10 @@ export type StatusName =
   | 'DATA_LOSS'
   | 'UNAUTHENTICATED';
 
-/** Reasons, each with its status. */
+/** Reasons and their statuses. */
 export type Reasons = Readonly<Record<string, StatusName>>;
 
-/** The reasons that the library gives itself. UNAUTHENTICATED: the caller is unknown; PERMISSION_DENIED: it is known, and may not. */
+/** The library's own reasons. UNAUTHENTICATED: the caller is not known. PERMISSION_DENIED: it is known and not allowed. */
 const GUARD_REASONS = {
   TOKEN_MISSING: 'UNAUTHENTICATED',
   TOKEN_INVALID: 'UNAUTHENTICATED',
@@ -38,30 +38,30 @@ const GUARD_REASONS = {
   NOT_FOUND: 'NOT_FOUND',
 } as const satisfies Reasons;
 
-/** A reason that the library gives itself. It is stable: clients branch on it, never on a message. */
+/** One of the library's own reasons. Reasons are stable: clients branch on them, never on messages. */
 export type GuardErrorCode = keyof typeof GUARD_REASONS;
 
-/** One field of a request and what is wrong with it. */
+/** What is wrong with one field of a request. */
 export interface FieldViolation {
-  /** Path of the field as the `.proto` names it, such as `lines[2].quantity`. */
+  /** Path of the field in the names of the `.proto`, such as `lines[2].quantity`. */
   readonly field: string;
-  /** What it must be; no final period, no secret. */
+  /** What the field must be: `must be positive`. No final period, no secret. */
   readonly description: string;
 }
 
-/** What a {@link ServiceError} may carry beside its code and message. */
+/** Optional parts of a {@link ServiceError}. */
 export interface ServiceErrorOptions {
-  /** What caused it; for the log alone, never sent. */
+  /** The cause, for the log. It is never sent. */
   readonly cause?: unknown;
-  /** The fields at fault, with FIELD_INVALID. */
+  /** The invalid fields, sent as BadRequest. */
   readonly violations?: readonly FieldViolation[];
-  /** When the caller may try again, in milliseconds from now. */
+  /** Delay after which the caller may retry, in milliseconds; sent as RetryInfo. */
   readonly retryAfterMs?: number;
 }
 
 /**
- * An error that the caller is meant to see: its code is sent as `ErrorInfo.reason`, with its status and its message.
- * A service throws the class that {@link declareErrors} returns for its own reasons.
+ * An error that is sent to the caller, with its status, its message, and its code as `ErrorInfo.reason`. A service throws
+ * the class that {@link declareErrors} returns.
  */
 export class ServiceError<Code extends string = string> extends Error {
   readonly code: Code;
@@ -70,8 +70,8 @@ export class ServiceError<Code extends string = string> extends Error {
   readonly retryAfterMs: number | undefined;
 
   /**
-   * @param code - what clients branch on
-   * @param status - the gRPC status that it is sent with
+   * @param code - the reason, for programs
+   * @param status - the gRPC status
    * @param message - for people: lower case, no final period, no secret, no token
    */
   constructor(code: Code, status: StatusName, message: string, options: ServiceErrorOptions = {}) {
@@ -84,24 +84,24 @@ export class ServiceError<Code extends string = string> extends Error {
   }
 }
 
-/** Makes errors of a closed list of reasons; each reason knows its status. */
+/** An error class for a closed list of reasons, each with its status. */
 export type ErrorClass<Codes extends string> = new <Code extends Codes>(
   code: Code,
   message: string,
   options?: ServiceErrorOptions,
 ) => ServiceError<Code>;
 
-/** The reasons of an {@link ErrorClass}. */
+/** The reasons of an error class. */
 export type CodeOf<Class> = Class extends ErrorClass<infer Codes> ? Codes : never;
 
 /**
- * Declares the reasons of one service, beside those of the library.
+ * Creates the error class of one service: the library's reasons and its own.
  *
  * @example
  * export const ShopError = declareErrors({ SOLD_OUT: 'FAILED_PRECONDITION' });
- * throw new ShopError('SOLD_OUT', 'the last one has just been sold');
+ * throw new ShopError('SOLD_OUT', 'the last item has been sold');
  *
- * @throws TypeError when a reason of the library is given another status
+ * @throws TypeError when one of the library's reasons is declared with another status
  */
 export function declareErrors<const Own extends Reasons>(
   own: Own,
@@ -110,7 +110,9 @@ export function declareErrors<const Own extends Reasons>(
   const statuses = new Map<string, StatusName>(Object.entries(GUARD_REASONS));
   for (const [code, status] of Object.entries(own)) {
     if ((statuses.get(code) ?? status) !== status) {
-      throw new TypeError(`${code} is a reason of the library, with status ${statuses.get(code)}`);
+      throw new TypeError(
+        `${code} is a reason of the library with status ${statuses.get(code)}, got ${status}`,
+      );
     }
     statuses.set(code, status);
   }
@@ -123,7 +125,7 @@ export function declareErrors<const Own extends Reasons>(
   };
 }
 
-/** The errors of the library. */
+/** The error class with the library's own reasons only. */
 export const GuardError = declareErrors({});
 
 /** FIELD_INVALID for one field. */

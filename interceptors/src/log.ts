@@ -1,4 +1,4 @@
-/** Where the library writes what operators should know. A pino logger fits. */
+/** The log of the library, for operators. A pino logger fits. */
 export interface GuardLog {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;

@@ -15,6 +15,7 @@ import type { Load } from './load.js';
 const POLL_MS = 2;
 const FROZEN_WITHIN_MS = 1_000;
 const PULSE_MS = 200;
+const SLEEPS = 3;
 const PULSES_MAX = 100;
 /** So late that it never comes: the fault is healed long before. */
 const NEVER_MS = 600_000;
@@ -241,15 +242,13 @@ export const FAULTS: readonly Fault[] = [
       // Its lease is the last one: nobody tells it anything any more.
       link.broker?.set({ kind: 'mute' });
       link.auth?.set({ kind: 'cut' });
-      await striking.revokeOne();
-      const backMs = Math.round(0.45 * leaseMs);
-      await sleep(leaseMs / 2);
-      await setEchoBack(clients.echo, backMs);
-      // Calls come all the time, and with each of them it reads its clocks.
-      await sleep(leaseMs / 15);
-      load.frozen.set('echo', await putEchoToSleep(clients.echo, leaseMs / 2));
+      const backMs = Math.round(0.27 * leaseMs);
+      await Promise.all([striking.revokeOne(), sleep(0.3 * leaseMs)]);
+      // Each time its wall clock comes back to where it stood; the lease is over when the last sleep ends. In one call,
+      // because a busy machine takes its time over each.
+      load.frozen.set('echo', await putEchoToSleep(clients.echo, { forMs: backMs, times: SLEEPS }));
       return async () => {
-        await setEchoBack(clients.echo, -backMs);
+        await setEchoBack(clients.echo, -SLEEPS * backMs);
         link.auth?.reset();
         link.auth?.set({ kind: 'pass' });
         link.broker?.set({ kind: 'pass' });

@@ -1,5 +1,6 @@
 /** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
 
+import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { AuthError } from '../../services/auth/errors.js';
 import { publish } from '../../services/auth/keys/keys.js';
 import type { Client } from '../../services/auth/records/clients.js';
@@ -19,7 +20,7 @@ import type {
 import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
 import type { UserState } from '../../services/auth/records/users.js';
 import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instance-records.js';
-import { CLOCK_SKEW_SECONDS, enforcementBoundMs } from '../../services/auth/revocation/log.js';
+import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/log-access.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';

@@ -1,10 +1,10 @@
 /** The books in PostgreSQL. What must always be true of them is enforced by the schema; see the migrations. */
 
 import { randomUUID } from 'node:crypto';
-import { deserialize, serialize } from 'node:v8';
 import type { FieldViolation } from '@portcullis/guard/errors';
 import { type Database, IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
+import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import { storedRequestIds } from '../common/validation/request-id.js';
@@ -343,9 +343,9 @@ async function writeChange(sql: Sql, paymentId: string, change: Change, leaseMs:
   if (row === undefined) throw new Error('a payment that was locked is not there');
   if (step !== 'captured') return sagaFrom(row);
   // What is answered now is what every retry gets, whatever is refunded by then.
-  const answer = serialize(paymentFrom(row));
-  await sql.query('UPDATE payments SET first_answer = $2 WHERE payment_id = $1', [paymentId, answer]);
-  return sagaFrom({ ...row, first_answer: answer });
+  const answer = answerToStore(paymentFrom(row));
+  await sql.query('UPDATE payments SET first_answer_json = $2 WHERE payment_id = $1', [paymentId, answer]);
+  return sagaFrom({ ...row, first_answer_json: JSON.parse(answer) as unknown });
 }
 
 /** When a lease that begins now is over, by the database's clock, which all instances share. */
@@ -411,6 +411,7 @@ interface PaymentRow {
   readonly retriable: boolean;
   readonly refunded: bigint;
   readonly first_answer: Buffer | null;
+  readonly first_answer_json: unknown;
   readonly client_id: string;
   readonly session_id: string | null;
   readonly token_id: string;
@@ -454,8 +455,14 @@ function sagaFrom(row: PaymentRow): Saga {
       sessionId: row.session_id ?? undefined,
       tokenId: row.token_id,
     },
-    firstAnswer: row.first_answer === null ? undefined : (deserialize(row.first_answer) as Payment),
+    firstAnswer: firstAnswerFrom(row),
   };
+}
+
+/** Undefined before the capture. */
+function firstAnswerFrom({ first_answer, first_answer_json }: PaymentRow): Payment | undefined {
+  if (first_answer === null && first_answer_json === null) return undefined;
+  return storedAnswer(first_answer_json, first_answer) as Payment;
 }
 
 function paymentFrom(row: PaymentRow): Payment {

@@ -26,7 +26,7 @@ describe('declared errors', () => {
     const status: StatusName = 'ABORTED';
     expect(() => declareErrors({ TOKEN_INVALID: status })).to.throw(
       TypeError,
-      'TOKEN_INVALID is a reason of the library, with status UNAUTHENTICATED',
+      'TOKEN_INVALID is a reason of the library with status UNAUTHENTICATED, got',
     );
   });
 

@@ -1,4 +1,4 @@
-/** The private key with which a client proves to the issuer who it is. */
+/** The private key with which a client authenticates to the issuer (`private_key_jwt`, RFC 7523). */
 
 import { createPrivateKey, KeyObject, randomUUID } from 'node:crypto';
 import { SignJWT } from 'jose';
@@ -7,14 +7,14 @@ import type { Clock } from '../clock.js';
 /** A private key: PKCS #8 PEM text, or a KeyObject. Ed25519, P-256 or RSA. */
 export type ClientKey = string | KeyObject;
 
-/** How long a client assertion is good for, in seconds. */
+/** Lifetime of a client assertion, in seconds. */
 export const ASSERTION_LIFETIME_SECONDS = 60;
 
-/** Makes assertions (RFC 7523 §3): each names its client, its audience and itself, and is used once. */
+/** Creates client assertions (RFC 7523 §3). Each is used once. */
 export type AssertionSigner = () => Promise<string>;
 
 /**
- * @throws Error when the key cannot be read, or is of a kind that is not supported
+ * @throws Error when the key cannot be read, or is neither Ed25519 nor P-256 nor RSA
  */
 export function createAssertionSigner(options: {
   clientId: string;
@@ -39,7 +39,11 @@ export function createAssertionSigner(options: {
   };
 }
 
-/** The one algorithm that a client's private key signs with. Throws for a key of another kind. */
+/**
+ * The algorithm of a client's private key: EdDSA, ES256 or PS256.
+ *
+ * @throws Error when the key is neither Ed25519 nor P-256 nor RSA
+ */
 export function algorithmOf(key: KeyObject): string {
   if (key.type !== 'private') throw new Error('the client key is not a private key');
   switch (key.asymmetricKeyType) {

@@ -1,4 +1,4 @@
-/** The client half of the guard: attaches tokens to calls, and tries once more with a fresh one. */
+/** The client interceptor: attaches access tokens to calls, and retries a unary call once. */
 
 import {
   InterceptingCall,
@@ -12,19 +12,21 @@ import type { GuardErrorCode } from '../errors.js';
 import { detailsOf } from '../wire/status.js';
 import type { TokenSource } from './token-source.js';
 
-/** The longest wait before a call is tried again, in milliseconds; a server that asks for more is believed. */
+/** Maximum delay before a retry, in milliseconds. When the server's RetryInfo asks for more, the call is not retried. */
 export const RETRY_WAIT_MAX_MS = 2000;
 
-/** Refusals of a token that a fresh one may not meet. */
+/** Reasons for which a new token may help. */
 const RENEWABLE: ReadonlySet<string> = new Set<GuardErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
 
 /**
  * A grpc-js client interceptor that sends `authorization: Bearer …`.
  *
- * A unary call is tried once more with a fresh token when its token was refused as expired, or as invalid, which a
- * token is that was bound to a certificate before that was renewed; and when the server said that it would be able to
- * answer soon (UNAVAILABLE with RetryInfo), after that time, if it is short. Streams are not tried again: part of them
- * may have had its effect.
+ * A unary call is retried once:
+ * - with a new token, when the server rejected the first as expired or invalid (a token bound to a client certificate
+ *   becomes invalid when the certificate is renewed);
+ * - after the delay in RetryInfo, when the server answered UNAVAILABLE and the delay is at most {@link RETRY_WAIT_MAX_MS}.
+ *
+ * Streams are not retried, because messages may already have had effects.
  */
 export function authenticate(source: TokenSource): Interceptor {
   return (options, nextCall) => {
@@ -125,14 +127,14 @@ function metadataWithoutToken(metadata: Metadata): Metadata {
   return bare;
 }
 
-/** The end of a call for which no token could be had: what the issuer said, where it said something. */
+/** The status of a call for which no token could be fetched: the issuer's status, if it sent one. */
 function noToken(error: unknown, metadata: Metadata): StatusObject {
   const { code, details, metadata: trailers } = error as Partial<StatusObject>;
   const empty = metadata.clone();
   for (const key of Object.keys(empty.getMap())) empty.remove(key);
   return {
     code: typeof code === 'number' ? code : status.UNAUTHENTICATED,
-    details: typeof details === 'string' ? details : 'no access token could be had',
+    details: typeof details === 'string' ? details : 'no access token could be fetched',
     metadata: trailers ?? empty,
   };
 }

@@ -1,4 +1,4 @@
-/** What the library asks of an issuer by gRPC: tokens for a service, and tokens to act for a user. */
+/** The gRPC client of the issuer: tokens for a service, and exchanged tokens. */
 
 import {
   type CallOptions,
@@ -18,16 +18,16 @@ import { type Channel, requirePrivateChannel } from '../wire/connection.js';
 import { isSecure } from '../wire/grpc-js-internals.js';
 import type { FetchedToken } from './token-source.js';
 
-// The issuer's service is no package of this library: its messages are, and its paths stand here.
+// The messages belong to this library; the service that uses them belongs to the issuer.
 const ISSUE_SERVICE_TOKEN = '/auth.v1.AuthService/IssueServiceToken';
 const EXCHANGE_TOKEN = '/auth.v1.AuthService/ExchangeToken';
 
-/** How long the issuer may take to answer, in milliseconds. */
+/** Deadline of a call to the issuer, in milliseconds. */
 export const ISSUER_TIMEOUT_MS = 5000;
 
 /**
- * Options of a channel that must come back quickly after its peer was away: grpc-js waits for up to
- * two minutes otherwise, and does not notice a connection that was cut without a word.
+ * Options of a channel that must reconnect quickly. By default grpc-js waits up to two minutes between attempts, and does
+ * not detect a connection that was dropped without a packet.
  */
 export const CHANNEL_OPTIONS = {
   'grpc.initial_reconnect_backoff_ms': 100,
@@ -35,24 +35,24 @@ export const CHANNEL_OPTIONS = {
   'grpc.max_reconnect_backoff_ms': 1000,
   'grpc.keepalive_time_ms': 2000,
   'grpc.keepalive_timeout_ms': 1000,
-  // Channels to one address are shared otherwise, and so would be their fate.
+  // By default all channels to an address share one connection, and its failures.
   'grpc.use_local_subchannel_pool': 1,
 } as const;
 
 /**
  * Options of a channel on which access tokens will travel.
  *
- * @throws TypeError when it is not private, see {@link requirePrivateChannel}
+ * @throws TypeError as {@link requirePrivateChannel} does
  */
 export function channelOptionsFor(channel: Channel): ChannelOptions {
   requirePrivateChannel(channel);
-  // A proxy that the environment names would take even what is addressed to this machine to another one.
+  // With `http_proxy` set, grpc-js would send even calls to loopback addresses to the proxy.
   return isSecure(channel.credentials)
     ? CHANNEL_OPTIONS
     : { ...CHANNEL_OPTIONS, 'grpc.enable_http_proxy': 0 };
 }
 
-/** A connection to an issuer. */
+/** A connection to the issuer. */
 export class IssuerClient {
   readonly #channel: Channel;
   readonly #clock: Clock;
@@ -65,8 +65,8 @@ export class IssuerClient {
   }
 
   /**
-   * Makes the next call over a new connection; calls under way end over the one that they are on. The issuer binds
-   * tokens to the certificate that the connection was made with, which may have been renewed since.
+   * Uses a new connection from the next call on; calls in progress end on the old one. The issuer binds tokens to the
+   * client certificate of the connection, which may have been renewed since.
    */
   reconnect(): void {
     if (!isSecure(this.#channel.credentials)) return;
@@ -75,7 +75,7 @@ export class IssuerClient {
     former.close();
   }
 
-  /** Gets a token for the client that the assertion names. */
+  /** Requests a token for the client that the assertion names (RFC 7523). */
   async issueServiceToken(request: IssueServiceTokenRequest): Promise<FetchedToken> {
     const response = await this.#call(
       ISSUE_SERVICE_TOKEN,
@@ -87,7 +87,7 @@ export class IssuerClient {
     return { token: response.accessToken, expireTimeMs: response.expireTime?.getTime() ?? 0 };
   }
 
-  /** Trades a user's token for a narrower one, as the caller that `options` authenticates. */
+  /** Exchanges a token for a narrower one (RFC 8693), as the client that `options` authenticates. */
   async exchangeToken(request: ExchangeTokenRequest, options: CallOptions): Promise<FetchedToken> {
     const response = await this.#call(
       EXCHANGE_TOKEN,

@@ -1,8 +1,8 @@
-/** Where a client's access tokens come from: fetched when needed, shared, renewed before they expire. */
+/** Access tokens of a client: fetched when needed, shared by all calls, renewed before they expire. */
 
 import { type Clock, systemClock } from '../clock.js';
 
-/** A token as its issuer gave it. */
+/** A token that the issuer returned. */
 export interface FetchedToken {
   readonly token: string;
   /** When it expires, in milliseconds since the epoch. */
@@ -11,22 +11,20 @@ export interface FetchedToken {
 
 /** Access tokens for one purpose. */
 export interface TokenSource {
-  /** A token that is good for a while; fetched when there is none, and rejects as the fetch does. */
+  /** A token that is not about to expire, fetched when necessary. Rejects when the fetch does. */
   get(): Promise<string>;
-  /** Says that a server refused this token: the next `get` fetches another one. */
+  /** Reports that a server rejected this token: the next `get` fetches another one. */
   reject(token: string): void;
 }
 
-/** A token is renewed when this part of its life is left, and that long before it ends at the most. */
+/** A token is renewed when this part of its lifetime is left, and at most this long before it expires. */
 const RENEW_PART = 0.2;
 const RENEW_BEFORE_MAX_MS = 30_000;
 
 /**
- * A source that fetches tokens as they are needed.
+ * Creates a source that fetches tokens when they are needed. Concurrent callers share one fetch.
  *
- * However many callers wait, there is one fetch at a time, and all of them get its token.
- *
- * @param fetch - gets a new token; called again after it has failed, when somebody asks again
+ * @param fetch - fetches a new token. After a failure, the next `get` calls it again
  */
 export function createTokenSource(
   fetch: () => Promise<FetchedToken>,
@@ -39,7 +37,7 @@ export function createTokenSource(
     try {
       return await fetch();
     } catch (error) {
-      // A token is renewed before it must be: while it is good, an issuer that is away harms nobody.
+      // Renewal begins before expiry, so the old token still serves while the issuer is unreachable.
       if (held !== undefined && clock.wallMs() < held.expireTimeMs) return held;
       throw error;
     }

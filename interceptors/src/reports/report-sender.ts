@@ -1,4 +1,4 @@
-/** Brings reports to the issuer over the broker: signed, acknowledged, bounded, and never in the way of a call. */
+/** Sends security reports to the issuer over the broker: signed, acknowledged, and bounded in number. */
 
 import { createPrivateKey, KeyObject } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,39 +10,39 @@ import { systemTimers, type Timers } from '../clock.js';
 import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from '../revocation/broker.js';
 import { REPORT_INTERVAL_MS, type ReportCollector } from './security-reports.js';
 
-/** Reports go to this subject with the name of the sender's user at the broker behind it, which it may use alone. */
+/** Prefix of the NATS subject. The sender's user name at the broker follows; only that user may publish there. */
 export const REPORT_SUBJECT = 'portcullis.v1.security';
 
-/** `typ` of a report, so that it is never taken for a token or an assertion, nor one of them for it. */
+/** `typ` of a report, so that a report, a token and a client assertion cannot be confused. */
 export const REPORT_TYPE = 'portcullis-security-report+jws';
 
-/** Most reports that wait to be acknowledged; beyond, the oldest is lost, and counted. */
+/** Maximum number of reports that wait for an acknowledgement. Beyond it the oldest is dropped, and counted as lost. */
 export const REPORTS_WAITING_MAX = 24;
 
-/** How long an acknowledgement may take, in milliseconds. */
+/** How long to wait for an acknowledgement, in milliseconds. */
 export const REPORT_ACKNOWLEDGED_MS = 2000;
 
-/** The pause after a report was not acknowledged, in milliseconds. */
+/** The delay before an unacknowledged report is sent again, in milliseconds. */
 export const REPORT_RETRY_MS = 1000;
 
-/** Brings one report to the issuer; rejects when that is not known to have succeeded. */
+/** Sends one report to the issuer. Rejects unless the issuer acknowledged it. */
 export type SendReport = (report: Report) => Promise<void>;
 
-/** What reporting has done. */
+/** Numbers of reports. */
 export interface ReportingState {
   readonly sent: number;
   readonly lost: number;
   readonly waiting: number;
 }
 
-/** Reports at regular times, until it is closed. */
+/** Sends reports at regular intervals until it is closed. */
 export interface Reporting {
   state(): ReportingState;
-  /** Sends what is left, if that is possible at once, and stops. */
+  /** Tries once to send the remaining reports, then stops. */
   close(): Promise<void>;
 }
 
-/** Starts reporting. What cannot be sent waits; what cannot wait any longer is lost, and the next report says so. */
+/** Starts reporting. A report that cannot be sent waits; a report that is dropped is counted in the next one. */
 export function startReporting(options: {
   readonly collector: ReportCollector;
   readonly send: SendReport;
@@ -53,21 +53,21 @@ export function startReporting(options: {
   const waiting: Report[] = [];
   let sent = 0;
   let lost = 0;
-  let untold = 0;
+  let unreportedLosses = 0;
   let sending: Promise<void> | undefined;
   let closed = false;
   let stop = (): void => {};
 
   const collect = (): void => {
-    const report = collector.collect(untold);
+    const report = collector.collect(unreportedLosses);
     if (report === undefined) return;
-    untold = 0;
+    unreportedLosses = 0;
     waiting.push(report);
     if (waiting.length <= REPORTS_WAITING_MAX) return;
     const [oldest] = waiting.splice(0, 1);
     lost += 1;
-    // What the lost one would have said of earlier losses is lost with it otherwise.
-    untold += 1 + Number(oldest?.lostReports ?? 0n);
+    // The dropped report itself carried a count of earlier losses.
+    unreportedLosses += 1 + Number(oldest?.lostReports ?? 0n);
   };
   const sendAll = async (): Promise<void> => {
     while (waiting.length > 0) {
@@ -111,7 +111,7 @@ export function startReporting(options: {
   };
 }
 
-/** Signs reports with the key of this service's client, and sends them over a connection of their own. */
+/** Signs reports with the key of this service's client and sends them over a connection of their own. */
 export function createReportSender(options: {
   readonly url: string;
   readonly files?: BrokerFiles | undefined;
@@ -124,7 +124,7 @@ export function createReportSender(options: {
     options.clientKey instanceof KeyObject ? options.clientKey : createPrivateKey(options.clientKey);
   const header = { alg: algorithmOf(key), kid: clientId, typ: REPORT_TYPE };
   const connecting = brokerConnection(url, `portcullis ${service} reports`, files);
-  // Without a user at the broker there is nobody whose subject it could be.
+  // A broker without users cannot restrict subjects; the service's name keeps them apart.
   const subject = `${REPORT_SUBJECT}.${connecting.user ?? service}`;
   let connection: NatsConnection | undefined;
   let closed = false;
@@ -136,7 +136,7 @@ export function createReportSender(options: {
         if (closed) await connection.close();
         else await connection.closed();
       } catch {
-        // The guard's own connection tells of a broker that is away.
+        // The connection for revocations logs that the broker is unreachable.
       }
       if (!closed) await sleep(BROKER_RECONNECT_WAIT_MS, undefined, { ref: false });
     }

@@ -1,4 +1,4 @@
-/** What a process tells its issuer of the calls that it was asked for: sums over an interval, never single calls. */
+/** What a process reports to its issuer about the calls it received: sums over an interval, never single calls. */
 
 import { randomBytes } from 'node:crypto';
 import type { Caller, RefusedCalls, Report } from '../../gen/portcullis/security/v1/report.js';
@@ -11,16 +11,16 @@ import type { TokenClaims } from '../token/claims.js';
 /** How often a process reports, in milliseconds. */
 export const REPORT_INTERVAL_MS = 5000;
 
-/** Most rows of refused calls in one report; the rest is told as a sum. */
+/** Maximum number of rows of refused calls in one report; the rest is reported as a sum. */
 export const REFUSED_ROWS_MAX = 500;
 
-/** Most principals in one report, the busiest; of the rest it is told how many there were. */
+/** Maximum number of principals in one report, the busiest ones; the rest is reported as a number. */
 export const PRINCIPALS_MAX = 500;
 
-/** Most addresses that are told of one token. */
+/** Maximum number of addresses that are reported for one token. */
 export const ADDRESSES_MAX = 8;
 
-/** Sums up what a guard decides. */
+/** Sums up the decisions of a guard. */
 export class ReportCollector {
   readonly #service: string;
   readonly #instance: Uint8Array;
@@ -60,13 +60,13 @@ export class ReportCollector {
     this.#forged += 1n;
   }
 
-  /** Once seen, it is told with every report: a connection may last for long. */
+  /** Plaintext use is reported from then on, because a connection may outlive many intervals. */
   recordConnection(plaintext: 'none' | 'local' | 'remote'): void {
     if (plaintext !== 'none') this.#plaintext = true;
     if (plaintext === 'remote') this.#remotePlaintext = true;
   }
 
-  /** What was summed up since the last time; undefined when nothing has happened. */
+  /** The sums since the last call; undefined when nothing happened. @param lostReports - reports dropped since then */
   collect(lostReports: number): Report | undefined {
     const [active, refused] = [this.#active, this.#refused];
     const isEmpty = active.length + refused.size + lostReports === 0 && this.#forged === 0n;
@@ -105,7 +105,7 @@ export class ReportCollector {
   }
 }
 
-/** The calls of each principal and session, the busiest first; the tokens count from nothing again. */
+/** The calls of each principal and session, and resets the counters of the tokens. */
 function sumUp(active: readonly VerifiedToken[]): Report['admitted'] {
   const rows = new Map<string, Report['admitted'][number]>();
   for (const token of active) {
@@ -121,7 +121,7 @@ function sumUp(active: readonly VerifiedToken[]): Report['admitted'] {
     token.calls = 0;
     token.otherAddresses = undefined;
   }
-  // Those seen in several places first: they are few, and what is looked for.
+  // Those with several addresses first: they are few, and the anomaly rules look for them. Then the busiest.
   return [...rows.values()].sort(
     (one, other) => other.addresses.length - one.addresses.length || Number(other.calls - one.calls),
   );

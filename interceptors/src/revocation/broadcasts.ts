@@ -1,4 +1,4 @@
-/** Revocations as the broker brings them: fast, signed, and never trusted for more than they say. */
+/** Broadcasts of revocations over the broker. They are signed; they make revocation fast, and nothing depends on them. */
 
 import { connect, type NatsConnection } from 'nats';
 import { Broadcast } from '../../gen/portcullis/revocation/v1/revocation.js';
@@ -11,16 +11,16 @@ import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from './
 /** The subject on which revocations are broadcast. */
 export const BROADCAST_SUBJECT = 'portcullis.v1.revocations';
 
-/** `typ` of a broadcast, so that it is never taken for a token, nor a token for it. */
+/** `typ` of a broadcast, so that a broadcast and a token cannot be confused. */
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';
 
-/** Keys that sign broadcasts, ready for use. */
+/** The imported keys of broadcasts. */
 export interface BroadcastKeys {
   readonly text: string;
   readonly ring: VerificationKeys;
 }
 
-/** Opens and verifies broadcasts. */
+/** Verifies and decodes broadcasts. */
 export class BroadcastReader {
   readonly #import: ImportKeys;
   #keys: BroadcastKeys = { text: '', ring: KeyRing.EMPTY };
@@ -29,23 +29,23 @@ export class BroadcastReader {
     this.#import = importKeys;
   }
 
-  /** Imports keys; none if they are the ones in place. */
+  /** Imports keys, unless they are the current ones. */
   async importKeys(keys: readonly PublicKey[]): Promise<BroadcastKeys> {
     const inPlace = this.#keys;
     const text = keys.map((key) => `${key.kid} ${key.algorithm} ${key.jwk}`).join('\n');
     return text === inPlace.text ? inPlace : { text, ring: await this.#import(keys) };
   }
 
-  /** Puts the keys in place that sign broadcasts; they come from the issuer alone, never from the broker. */
+  /** Replaces the keys. They come from sync responses, never from the broker. */
   replaceKeys(keys: BroadcastKeys): void {
     this.#keys = keys;
   }
 
   /**
-   * Opens a broadcast.
+   * Verifies and decodes a broadcast. Never rejects.
    *
-   * @param now - verify it before this returns, where that can be done: the caller's thread does nothing else meanwhile
-   * @returns undefined when the bytes are not a broadcast signed by a key in place; never rejects
+   * @param now - verify synchronously on the caller's thread, where that is possible
+   * @returns undefined when the bytes are not a broadcast signed by a current key
    */
   read(bytes: Uint8Array, now = false): Broadcast | undefined | Promise<Broadcast | undefined> {
     if (bytes.byteLength > BROADCAST_BYTES_MAX) return undefined;
@@ -53,9 +53,9 @@ export class BroadcastReader {
     const token = parseCompactToken(text, BROADCAST_TYPE, BROADCAST_BYTES_MAX);
     if (token === undefined) return undefined;
     const { ring } = this.#keys;
-    const opened = (isGood: boolean): Broadcast | undefined => (isGood ? decode(token.payload) : undefined);
-    if (now && ring.verifyNow !== undefined) return opened(ring.verifyNow(token));
-    return ring.verify(token).then(opened);
+    const decodeIf = (isGood: boolean): Broadcast | undefined => (isGood ? decode(token.payload) : undefined);
+    if (now && ring.verifyNow !== undefined) return decodeIf(ring.verifyNow(token));
+    return ring.verify(token).then(decodeIf);
   }
 }
 
@@ -67,18 +67,17 @@ function decode(payload: Uint8Array): Broadcast | undefined {
   }
 }
 
-/** A subscription that lives until it is closed, however often the broker goes away. */
+/** A subscription that reconnects until it is closed. */
 export interface Subscription {
   close(): Promise<void>;
 }
 
 /**
- * Subscribes to broadcasts.
+ * Subscribes to broadcasts, and keeps trying to connect while the broker is unreachable.
  *
- * The broker may be missing for as long as it likes: this keeps trying.
- *
- * @param options.onMessage - called with every message, as it came
- * @param options.onConnected - called after every connection to the broker
+ * @param options.onMessage - called with every message, unverified
+ * @param options.onConnected - called whenever the connection was established
+ * @param options.onDisconnected - called when the connection was lost, and once when the broker cannot be reached
  */
 export function subscribeToBroadcasts(options: {
   url: string;
@@ -86,11 +85,11 @@ export function subscribeToBroadcasts(options: {
   files?: BrokerFiles | undefined;
   onMessage: (bytes: Uint8Array) => void;
   onConnected: () => void;
-  onDisconnected: (why: string) => void;
+  onDisconnected: (reason: string) => void;
 }): Subscription {
   let connection: NatsConnection | undefined;
   let closed = false;
-  let told = false;
+  let reported = false;
 
   const run = async (): Promise<void> => {
     connection = await connect(brokerConnection(options.url, options.name, options.files));
@@ -100,9 +99,9 @@ export function subscribeToBroadcasts(options: {
         if (error === null) options.onMessage(message.data);
       },
     });
-    // What is broadcast before the broker knows of the subscription would be missed.
+    // Broadcasts before the broker has processed the subscription would be missed.
     await connection.flush();
-    told = false;
+    reported = false;
     options.onConnected();
     void watch(connection);
     await subscription.closed;
@@ -111,7 +110,7 @@ export function subscribeToBroadcasts(options: {
   const watch = async (current: NatsConnection): Promise<void> => {
     for await (const event of current.status()) {
       if (event.type === 'reconnect') options.onConnected();
-      if (event.type === 'disconnect') options.onDisconnected('the broker is gone');
+      if (event.type === 'disconnect') options.onDisconnected('the connection to the broker was lost');
     }
   };
 
@@ -120,9 +119,9 @@ export function subscribeToBroadcasts(options: {
       try {
         await run();
       } catch (error) {
-        // Told once, not with every attempt.
-        if (!told && !closed) options.onDisconnected(whyOf(error));
-        told = true;
+        // Reported once, not at every attempt.
+        if (!reported && !closed) options.onDisconnected(reasonOf(error));
+        reported = true;
       }
       if (!closed) await new Promise((resolve) => setTimeout(resolve, BROKER_RECONNECT_WAIT_MS).unref());
     }
@@ -137,6 +136,6 @@ export function subscribeToBroadcasts(options: {
   };
 }
 
-function whyOf(error: unknown): string {
-  return error instanceof Error ? error.message : 'the broker refuses';
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : 'the broker rejects the connection';
 }

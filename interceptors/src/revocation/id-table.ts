@@ -1,4 +1,4 @@
-/** Sets of 128-bit identifiers in typed arrays: a Map of strings would take five times the memory. */
+/** Sets of 128-bit identifiers in typed arrays. A Set of strings would take five times the memory. */
 
 import { randomInt } from 'node:crypto';
 
@@ -6,32 +6,31 @@ const WORDS = 4;
 const HASH_BITS = 32;
 const HASH_RANGE = 2 ** HASH_BITS;
 
-/** The smallest leaf, in slots. */
+/** Minimum size of a leaf, in slots. */
 const SLOTS_MIN = 16;
 
-/** A leaf that would become larger is split in two, so that no growth of a table takes long. */
+/** Maximum size of a leaf, in slots. A larger one is split, so that growing never takes long. */
 const SLOTS_MAX = 2 ** 12;
 
-/** The deepest leaves; beyond that they grow instead, because identifiers chosen to collide cannot be split. */
+/** Maximum depth of a leaf. Deeper ones grow instead, because splitting does not separate colliding identifiers. */
 const DEPTH_MAX = 16;
 
-/** At most seven eighths of a leaf are filled, so that a probe for what is absent stays short. */
+/** Maximum load of a leaf, so that probes for absent identifiers stay short. */
 const FILL_MAX = 7 / 8;
 
-/** How full a leaf is after it has grown. */
+/** Load of a leaf after it has grown. */
 const FILL_GROWN = 0.64;
 
-// Random, so that nobody can choose identifiers that collide.
+// Random, so that an attacker cannot choose identifiers that collide.
 const FACTORS = Array.from({ length: WORDS }, () => randomInt(2 ** 31) * 2 + 1);
 const [FACTOR_A = 1, FACTOR_B = 1, FACTOR_C = 1, FACTOR_D = 1] = FACTORS;
 
 /**
- * A set of non-zero 128-bit identifiers: extendible hashing, in whose leaves identifiers lie by open
- * addressing with linear probing. It grows leaf by leaf, in steps small enough for both the memory
- * and the pause.
+ * A set of non-zero 128-bit identifiers: extendible hashing whose leaves use open addressing with linear probing. It
+ * grows leaf by leaf, so that neither memory nor pauses grow in large steps.
  */
 export class IdTable {
-  /** By the first bits of the hash; a leaf that is less deep stands here several times. */
+  /** By the first bits of the hash. A leaf of less depth has several entries. */
   #directory: Leaf[] = [new Leaf(0, SLOTS_MIN)];
   #depth = 0;
   #size = 0;
@@ -47,7 +46,7 @@ export class IdTable {
     return bytes;
   }
 
-  /** @returns whether it was not there yet */
+  /** Adds an identifier, given as four 32-bit words. @returns whether it is new */
   add(a: number, b: number, c: number, d: number): boolean {
     const hash = hashOf(a, b, c, d);
     let leaf = this.#leafOf(hash);
@@ -69,7 +68,7 @@ export class IdTable {
     return isTaken(leaf.words, leaf.slotOf(hash, a, b, c, d));
   }
 
-  /** Adds all of its identifiers to another table. */
+  /** Adds all identifiers to another table. */
   addTo(other: IdTable): void {
     for (const { words } of new Set(this.#directory)) {
       for (let slot = 0; slot < words.length; slot += WORDS) {
@@ -80,9 +79,9 @@ export class IdTable {
   }
 
   #leafOf(hash: number): Leaf {
-    // A shift by 32 bits shifts by none.
+    // In JavaScript, a shift by 32 bits shifts by 0.
     const leaf = this.#directory[this.#depth === 0 ? 0 : hash >>> (HASH_BITS - this.#depth)];
-    if (leaf === undefined) throw new RangeError('a directory without leaves');
+    if (leaf === undefined) throw new RangeError('expected a leaf for every hash');
     return leaf;
   }
 
@@ -104,9 +103,9 @@ export class IdTable {
   }
 }
 
-/** The identifiers whose hashes begin with the same bits. */
+/** The identifiers whose hashes have the same first `depth` bits. */
 class Leaf {
-  /** How many bits those are. */
+  /** Number of common first bits of the hashes. */
   readonly depth: number;
   words: Uint32Array;
   size = 0;
@@ -120,11 +119,11 @@ class Leaf {
     return (this.size + 1) * WORDS > this.words.length * FILL_MAX;
   }
 
-  /** The first word of the slot that holds the identifier, or of the free one where it belongs. */
+  /** Index of the first word of the identifier's slot, or of the free slot where it belongs. */
   slotOf(hash: number, a: number, b: number, c: number, d: number): number {
     const { words } = this;
     const slots = words.length / WORDS;
-    // In the order of the hashes, so that growing reads and writes memory from its beginning to its end.
+    // In the order of the hashes, so that growing reads and writes memory sequentially.
     let slot = Math.trunc((((hash << this.depth) >>> 0) * slots) / HASH_RANGE) * WORDS;
     while (
       isTaken(words, slot) &&
@@ -152,7 +151,7 @@ class Leaf {
     for (let slot = 0; slot < old.length; slot += WORDS) if (isTaken(old, slot)) this.putAgain(old, slot);
   }
 
-  /** Puts in what lies in another leaf; it is not here yet. */
+  /** Copies an identifier from another leaf. It must not be in this one. */
   putAgain(words: Uint32Array, slot: number): void {
     const a = word(words, slot);
     const b = word(words, slot + 1);
@@ -161,7 +160,7 @@ class Leaf {
     this.put(this.slotOf(hashOf(a, b, c, d), a, b, c, d), a, b, c, d);
   }
 
-  /** Two leaves that hold the same, by the next bit of the hash. */
+  /** Splits the identifiers by the next bit of their hashes. */
   split(): readonly [Leaf, Leaf] {
     const { words } = this;
     const bit = HASH_BITS - this.depth - 1;
@@ -181,7 +180,7 @@ class Leaf {
   }
 }
 
-/** Slots for so many identifiers and some more. */
+/** The number of slots for `size` identifiers at the load after growing. */
 function slotsFor(size: number): number {
   return Math.max(SLOTS_MIN, Math.ceil(size / FILL_GROWN));
 }
@@ -190,7 +189,7 @@ function hashAt(words: Uint32Array, slot: number): number {
   return hashOf(word(words, slot), word(words, slot + 1), word(words, slot + 2), word(words, slot + 3));
 }
 
-/** 32 bits of which the first are the best. */
+/** A 32-bit hash whose first bits are the best mixed. */
 function hashOf(a: number, b: number, c: number, d: number): number {
   return (
     (Math.imul(a, FACTOR_A) + Math.imul(b, FACTOR_B) + Math.imul(c, FACTOR_C) + Math.imul(d, FACTOR_D)) >>> 0

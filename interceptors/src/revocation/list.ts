@@ -1,14 +1,14 @@
-/** The revocation list of one process: what has been taken back, for as long as it could matter. */
+/** The revocation list of one process: the entries of the log that can still match a valid token. */
 
 import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
 import { ID_BYTES } from '../limits.js';
 import type { TokenClaims, TokenOrigin } from '../token/claims.js';
 import { IdTable } from './id-table.js';
 
-/** How many entries a list holds unless told otherwise: some 500 MB of identifiers. */
+/** Default maximum number of entries: some 500 MB of identifiers. */
 export const LIST_ENTRIES_MAX = 20_000_000;
 
-/** The list is full. Nothing was forgotten for it; whoever holds the list must stop to trust it. */
+/** The list is full. No entry was evicted; the owner of the list must not treat it as current any longer. */
 export class ListFullError extends Error {
   constructor(max: number) {
     super(`the revocation list is full: it holds ${max} entries`);
@@ -17,53 +17,53 @@ export class ListFullError extends Error {
 }
 
 /**
- * Entries whose time ends within the same five minutes lie in one table, and are dropped together. A token that is
- * new is looked up in each table: with one for each minute that would take a tenth of what its signature does.
+ * Entries whose `keep_until` is within the same span are in one table, and are dropped together; in milliseconds. Every
+ * new token is looked up in every table: with one per minute, that would take a tenth of the time of verifying it.
  */
 export const TABLE_SPAN_MS = 300_000;
 
-/** A revocation by generation: everything below the minimum is revoked. */
+/** A revocation by generation: every token below the minimum is revoked. */
 interface GenerationFloor {
   minGeneration: bigint;
   keepUntilMs: number;
 }
 
-/** A revocation of another issuer's user by time: whatever was issued up to the cut-off is revoked. */
+/** A revocation of another issuer's user by time: every token issued up to the cut-off is revoked. */
 interface ForeignCutOff {
   seconds: number;
   keepUntilMs: number;
 }
 
-/** The kinds of entries that another issuer's tokens can be matched with. */
+/** The kinds of entries that can revoke another issuer's tokens. */
 export type ForeignKind =
   | typeof EntryKind.ENTRY_KIND_TOKEN
   | typeof EntryKind.ENTRY_KIND_SESSION
   | typeof EntryKind.ENTRY_KIND_USER;
 
 /**
- * What has been revoked. Entries are added in any order and as often as they come; nothing is ever
- * evicted to make room, and only {@link dropUntil} takes entries out.
+ * The revocation list. Entries may be added in any order and repeatedly. Only {@link RevocationList.dropUntil} removes
+ * entries; nothing is evicted to make room.
  */
 export class RevocationList {
-  // By when their entries may be dropped, in spans: dropping is then one deletion.
+  // By the end of their span, so that dropping a span is one deletion.
   readonly #tokens = new Map<number, IdTable>();
   readonly #sessions = new Map<number, IdTable>();
   readonly #users = new Map<string, GenerationFloor>();
   readonly #clients = new Map<string, GenerationFloor>();
   readonly #keys = new Map<string, number>();
-  // Another issuer's identifiers are texts of any length and form, under keys that name the issuer too.
+  // Another issuer's identifiers are texts of any form. The keys contain the issuer.
   readonly #foreignIds = new Map<string, number>();
   readonly #foreignUsers = new Map<string, ForeignCutOff>();
-  /** How many identifiers are in the tables, counted along. */
+  /** Number of identifiers in the tables. */
   #packed = 0;
-  /** How many entries it may hold. */
+  /** Maximum number of entries. */
   readonly max: number;
 
   constructor(max: number = LIST_ENTRIES_MAX) {
     this.max = max;
   }
 
-  /** Memory that identifiers take, in bytes; entries of other kinds are few and not counted. */
+  /** Memory of the identifiers, in bytes. Entries of other kinds are few and not counted. */
   get bytes(): number {
     let bytes = 0;
     for (const tables of [this.#tokens, this.#sessions]) {
@@ -72,21 +72,21 @@ export class RevocationList {
     return bytes;
   }
 
-  /** The number of entries held. */
+  /** Number of entries. */
   get size(): number {
     const ids = this.#packed + this.#foreignIds.size;
     return ids + this.#users.size + this.#clients.size + this.#keys.size + this.#foreignUsers.size;
   }
 
   /**
-   * Adds an entry of the log. Kinds that this version does not know are an error, never ignored.
+   * Adds an entry of the log. An unknown kind is an error, never ignored.
    *
-   * @throws ListFullError when there is no room, RangeError when the entry cannot be understood
+   * @throws ListFullError when the list is full, RangeError when the entry is malformed or of unknown kind
    */
   add(entry: Entry): void {
-    this.#makeSureOfRoom();
+    this.#requireRoom();
     const keepUntilMs = entry.keepUntil?.getTime() ?? Number.NaN;
-    if (!Number.isFinite(keepUntilMs)) throw new RangeError('a revocation entry has no keep_until');
+    if (!Number.isFinite(keepUntilMs)) throw new RangeError('expected a revocation entry with keep_until');
     if (entry.issuer !== '') {
       this.#addForeign(entry, keepUntilMs);
       return;
@@ -95,7 +95,9 @@ export class RevocationList {
       case EntryKind.ENTRY_KIND_TOKEN:
       case EntryKind.ENTRY_KIND_SESSION:
         if (entry.key.byteLength !== ID_BYTES) {
-          throw new RangeError(`a revocation entry names ${entry.key.byteLength} bytes, not ${ID_BYTES}`);
+          throw new RangeError(
+            `expected a revocation entry with a key of ${ID_BYTES} bytes, got ${entry.key.byteLength}`,
+          );
         }
         this.addIds(entry.kind, entry.key, keepUntilMs);
         return;
@@ -114,17 +116,18 @@ export class RevocationList {
   }
 
   /**
-   * Adds many identifiers of one kind, 16 bytes each, one after another.
+   * Adds many identifiers of one kind.
    *
-   * @throws ListFullError when there is no room, RangeError when they cannot be understood
+   * @param ids - {@link ID_BYTES} bytes each, without separators
+   * @throws ListFullError when the list is full, RangeError when the input is malformed or of another kind
    */
   addIds(kind: EntryKind, ids: Uint8Array, keepUntilMs: number): void {
     if (ids.byteLength === 0 || ids.byteLength % ID_BYTES !== 0) {
-      throw new RangeError(`revoked identifiers take ${ids.byteLength} bytes, not a multiple of ${ID_BYTES}`);
+      throw new RangeError(`expected identifiers of ${ID_BYTES} bytes each, got ${ids.byteLength} bytes`);
     }
-    this.#makeSureOfRoom(ids.byteLength / ID_BYTES);
+    this.#requireRoom(ids.byteLength / ID_BYTES);
     const span = Math.ceil(keepUntilMs / TABLE_SPAN_MS);
-    if (!Number.isSafeInteger(span)) throw new RangeError('revoked identifiers have no keep_until');
+    if (!Number.isSafeInteger(span)) throw new RangeError('expected revoked identifiers with keep_until');
     const tables = this.#tablesOf(kind);
     let table = tables.get(span);
     if (table === undefined) {
@@ -143,11 +146,10 @@ export class RevocationList {
   }
 
   /**
-   * Takes over all entries of another list, which must not be used afterwards. Whole tables change
-   * hands where this list has none for their span, so that it costs no time to speak of while this
-   * list is nearly empty.
+   * Merges another list into this one; the other must not be used afterwards. Tables of spans that this list does not
+   * have are moved, not copied, so a merge into a nearly empty list is fast.
    *
-   * @throws ListFullError when both together are too much: all of them are in the list then, and count
+   * @throws ListFullError when the merged list is too large. All entries are in it nevertheless
    */
   takeOver(other: RevocationList): void {
     for (const [own, others] of [
@@ -169,13 +171,13 @@ export class RevocationList {
       for (const [key, keepUntilMs] of others) keepLonger(own, key, keepUntilMs);
     }
     for (const [key, cutOff] of other.#foreignUsers) this.#raiseCutOff(key, cutOff);
-    // Only now is it known: who pulls the list anew has most of it already, and two that are half full fit in one.
+    // Checked at the end, because the lists may have most entries in common.
     if (this.size > this.max) throw new ListFullError(this.max);
   }
 
   #takeOverTable(tables: Map<number, IdTable>, span: number, table: IdTable): void {
     const own = tables.get(span);
-    // The smaller one is copied into the larger one.
+    // The smaller table is copied into the larger one.
     const [larger, smaller] = own !== undefined && own.size > table.size ? [own, table] : [table, own];
     this.#packed -= own?.size ?? 0;
     smaller?.addTo(larger);
@@ -183,8 +185,8 @@ export class RevocationList {
     this.#packed += larger.size;
   }
 
-  /** Entries that are known already count as well: near its end the list errs on the safe side. */
-  #makeSureOfRoom(more = 1): void {
+  /** Counts known entries, too: a nearly full list reports that it is full too early rather than too late. */
+  #requireRoom(more = 1): void {
     if (this.size + more > this.max) throw new ListFullError(this.max);
   }
 
@@ -195,11 +197,11 @@ export class RevocationList {
       case EntryKind.ENTRY_KIND_SESSION:
         return this.#sessions;
       default:
-        throw new RangeError(`revoked identifiers are of kind ${kind}, which is not made of them`);
+        throw new RangeError(`expected identifiers of tokens or sessions, got kind ${kind}`);
     }
   }
 
-  /** Whether anything in the list revokes a token with these claims. */
+  /** Whether an entry revokes a token with these claims. */
   revokes(claims: TokenClaims): boolean {
     if (claims.isForeign) return this.#revokesForeign(claims);
     if (hasUuid(this.#tokens, claims.tokenId)) return true;
@@ -215,10 +217,10 @@ export class RevocationList {
   }
 
   /**
-   * Drops the entries that need not be kept longer than the horizon.
+   * Drops the entries whose `keep_until` is at or before the horizon.
    *
-   * @param horizonMs - told by the issuer, in its database's time: tokens that such entries could
-   *   revoke have expired, and are refused as expired whatever the local clock says
+   * @param horizonMs - from the issuer, in its database's time. Tokens that such entries could revoke count as expired,
+   *   whatever the local clock says
    */
   dropUntil(horizonMs: number): void {
     for (const tables of [this.#tokens, this.#sessions]) {
@@ -241,7 +243,9 @@ export class RevocationList {
 
   #addForeign(entry: Entry, keepUntilMs: number): void {
     if (!isForeignKind(entry.kind)) {
-      throw new RangeError(`a revocation entry of another issuer is of kind ${entry.kind}`);
+      throw new RangeError(
+        `expected a revocation entry of another issuer for a token, session or user, got kind ${entry.kind}`,
+      );
     }
     const key = foreignKey(entry.kind, entry.issuer, textOf(entry.key));
     if (entry.kind !== EntryKind.ENTRY_KIND_USER) {
@@ -274,15 +278,12 @@ export class RevocationList {
   }
 }
 
-/**
- * What entries of other issuers are matched with: the token itself, and the token of another issuer
- * that it was derived from.
- */
+/** What other issuers' entries are matched against: the token itself, and the token that it was derived from. */
 function rootsOf(claims: TokenClaims): readonly TokenOrigin[] {
   return claims.origin === undefined ? [claims] : [claims, claims.origin];
 }
 
-/** The keys under which entries of its issuer would revoke a token. */
+/** The keys of the entries that would revoke a token of another issuer. */
 export function foreignKeysOf(root: TokenOrigin): readonly (readonly [kind: ForeignKind, key: string])[] {
   const { issuer, tokenId, sessionId, subject } = root;
   const token = foreignKey(EntryKind.ENTRY_KIND_TOKEN, issuer, tokenId);
@@ -297,12 +298,12 @@ export function foreignKeysOf(root: TokenOrigin): readonly (readonly [kind: Fore
   return keys;
 }
 
-/** One text for a kind, an issuer and an identifier; no two triples have the same. */
+/** One text for a kind, an issuer and an identifier. Different triples have different texts. */
 export function foreignKey(kind: ForeignKind, issuer: string, text: string): string {
   return `${kind} ${issuer.length} ${issuer} ${text}`;
 }
 
-/** Whether another issuer's tokens can be matched with entries of this kind. */
+/** Whether entries of this kind can revoke another issuer's tokens. */
 export function isForeignKind(kind: EntryKind): kind is ForeignKind {
   return (
     kind === EntryKind.ENTRY_KIND_TOKEN ||
@@ -311,7 +312,7 @@ export function isForeignKind(kind: EntryKind): kind is ForeignKind {
   );
 }
 
-/** Whether an entry revokes a token with these claims; what the list answers for many, this does for one. */
+/** Whether one entry revokes a token with these claims. */
 export function isRevokedBy(claims: TokenClaims, entry: Entry): boolean {
   if (entry.issuer !== '') return rootsOf(claims).some((root) => isForeignRevokedBy(root, entry));
   if (claims.isForeign) return false;
@@ -358,22 +359,22 @@ function isForeignRevokedBy(root: TokenOrigin, entry: Entry): boolean {
 
 function cutOffSecondsOf(entry: Entry): number {
   const seconds = Math.ceil((entry.cutOffTime?.getTime() ?? Number.NaN) / 1000);
-  if (!Number.isSafeInteger(seconds)) throw new RangeError('a revocation entry has no cut_off_time');
+  if (!Number.isSafeInteger(seconds)) throw new RangeError('expected a revocation entry with cut_off_time');
   return seconds;
 }
 
-/** The canonical text of a UUID in 16 bytes. */
+/** The canonical text of a UUID given as 16 bytes (RFC 9562 §4). */
 export function uuidOf(bytes: Uint8Array): string {
   const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 
-/** The text of an entry's key, where it is one. */
+/** The text of an entry's key, for the kinds whose keys are texts. */
 export function textOf(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
 }
 
-/** Four bytes as a number, without an object to read them with: this is done for each identifier. */
+/** Four bytes as a big-endian number. A DataView would be one more object for every identifier. */
 function wordAt(bytes: Uint8Array, at: number): number {
   return (
     (((bytes[at] ?? 0) << 24) |

@@ -1,4 +1,4 @@
-/** The issuer's revocation log, asked over gRPC with this service's own token. */
+/** The issuer's revocation log over gRPC, with this service's own token. */
 
 import {
   type ChannelCredentials,
@@ -20,9 +20,12 @@ import { createServiceTokenSource } from '../client/service-tokens.js';
 import type { Plaintext } from '../wire/connection.js';
 import type { RevocationSource } from './feed-runner.js';
 
-/** The scope with which an instance asks. */
+/** The scope that Sync and Pull require. */
 export const SYNC_SCOPE = 'auth.sync';
 
+/**
+ * @throws Error when the client key cannot be used, TypeError when tokens would leave this machine in plaintext
+ */
 export async function createRemoteSource(options: {
   address: string;
   credentials: ChannelCredentials;

@@ -1,51 +1,51 @@
-/** The tokens this process has verified, so that each is verified once, and found by what revokes it. */
+/** The cache of verified tokens: each token is verified once, and found by the entries that revoke it. */
 
 import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
 import { CLOCK_SKEW_SECONDS } from '../limits.js';
 import type { TokenClaims } from '../token/claims.js';
 import { foreignKey, foreignKeysOf, isForeignKind, isRevokedBy, textOf, uuidOf } from './list.js';
 
-/** How many verified tokens a process remembers. Those with live calls stay beyond it. */
+/** Maximum number of cached tokens. Tokens with live calls are not evicted. */
 export const VERIFIED_TOKENS_MAX = 100_000;
 
-/** The fewest buckets, and by how much they grow when there are more tokens than buckets; powers of two. */
+/** Minimum number of buckets, and the factor by which it grows when there are more tokens; powers of two. */
 const BUCKETS_MIN = 1024;
 const BUCKETS_GROWTH = 4;
 
-/** How many tokens are looked at to find one that may go. */
+/** Maximum number of tokens that are examined to evict one. */
 const EVICTION_STEPS_MAX = 32;
 
-/** Why a live call is cut. */
+/** Why a live call must not go on. */
 export type DenialReason = 'TOKEN_REVOKED' | 'TOKEN_EXPIRED' | 'REVOCATION_STATE_STALE';
 
-/** An admitted call that has not ended; it stands in the chain of its token's calls. */
+/** An admitted call that has not ended: a member of the linked list of its token's calls. */
 export interface LiveCall {
   previousLive: LiveCall | undefined;
   nextLive: LiveCall | undefined;
-  /** Looks whether the call may still go on, and ends it when it may not. */
+  /** Repeats the check, and ends the call when it fails. */
   recheck(): void;
 }
 
-/** A token whose signature and claims were found good. */
+/** A token whose signature and claims are valid. */
 export class VerifiedToken {
   readonly text: string;
   readonly claims: TokenClaims;
-  /** From this moment on it is expired, in wall time, skew included. */
+  /** When it expires, in wall-clock milliseconds, including the clock skew. */
   readonly expiresAtMs: number;
-  /** It was taken back; never becomes false again. */
+  /** It was revoked; never becomes false again. */
   revoked = false;
-  /** Revocations find it in the index; one that is not there must be looked up in the list. */
+  /** It is in the index, where revocations find it. Otherwise the revocation list must be searched. */
   indexed = false;
-  /** Used since the last look for a token to forget. */
+  /** Used since eviction last examined it. */
   used = true;
-  /** Calls admitted with it since they were last reported. */
+  /** Number of calls admitted since the last report. */
   calls = 0;
-  /** Where the last of them came from, and where others did since they were last reported. */
+  /** The address of the last call, and those of other calls since the last report. */
   address = '';
   otherAddresses: Set<string> | undefined;
-  /** The first of its live calls. */
+  /** The head of the list of its live calls. */
   firstCall: LiveCall | undefined;
-  /** The next token of the same bucket. */
+  /** The next token in the same bucket. */
   nextInBucket: VerifiedToken | undefined;
 
   constructor(text: string, claims: TokenClaims) {
@@ -68,7 +68,7 @@ export class VerifiedToken {
     call.nextLive = undefined;
   }
 
-  /** Its live calls, as they are now. */
+  /** A snapshot of its live calls. */
   liveCalls(): LiveCall[] {
     const calls: LiveCall[] = [];
     for (let call = this.firstCall; call !== undefined; call = call.nextLive) calls.push(call);
@@ -78,15 +78,15 @@ export class VerifiedToken {
 
 type Index = Map<string, VerifiedToken | Set<VerifiedToken>>;
 
-/** All verified tokens, found by text on a call, and by identifier on a revocation. */
+/** The verified tokens, found by text for a call, and by identifier for a revocation. */
 export class VerifiedTokens {
-  // Chains of tokens. An array costs a call one look into cold memory where a Map costs two.
+  // Linked lists. An array costs a call one access to cold memory where a Map costs two.
   #buckets = emptyBuckets(BUCKETS_MIN);
   readonly #all = new Set<VerifiedToken>();
   readonly #byTokenId: Index = new Map();
   readonly #bySession: Index = new Map();
   readonly #bySubject: Index = new Map();
-  // By what entries of another issuer name, for tokens that were derived from one of its.
+  // By the keys of another issuer's entries, for tokens derived from its tokens.
   readonly #byOrigin: Index = new Map();
   readonly #byExpiry = new Map<number, Set<VerifiedToken>>();
   readonly #max: number;
@@ -104,10 +104,8 @@ export class VerifiedTokens {
   }
 
   /**
-   * The verified token with this very text.
-   *
-   * Hashing the whole text would cost more than the rest of the warm path, so a few characters of
-   * the signature choose the bucket, and the whole text decides.
+   * Finds a verified token by its text. Hashing the whole text would cost more than the rest of the warm path, so a few
+   * characters of the signature select the bucket, and the whole text is compared.
    */
   find(text: string): VerifiedToken | undefined {
     let token = this.#buckets[hashOf(text) & (this.#buckets.length - 1)];
@@ -116,8 +114,8 @@ export class VerifiedTokens {
   }
 
   /**
-   * Remembers a token. It must have been checked against the revocation list in the same turn of
-   * the event loop, so that no revocation falls between the check and the index.
+   * Adds a token. The caller must have checked the revocation list in the same turn of the event loop, so that no
+   * revocation comes between the check and the index.
    */
   add(token: VerifiedToken): void {
     if (this.#all.size >= this.#max) this.#evictOne();
@@ -136,7 +134,7 @@ export class VerifiedTokens {
     else expiring.add(token);
   }
 
-  /** Forgets a token; its next call verifies it anew. */
+  /** Removes a token; its next call verifies it again. */
   remove(token: VerifiedToken): void {
     if (!this.#all.delete(token)) return;
     token.indexed = false;
@@ -152,16 +150,16 @@ export class VerifiedTokens {
     if (expiring?.size === 0) this.#byExpiry.delete(token.expiresAtMs);
   }
 
-  /** The tokens that an entry revokes: exactly those, found without looking at the others. */
+  /** The tokens that an entry revokes and that are not flagged yet, found by the index. */
   revokedBy(entry: Entry): VerifiedToken[] {
-    const hit: VerifiedToken[] = [];
+    const revoked: VerifiedToken[] = [];
     for (const token of this.#candidates(entry)) {
-      if (!token.revoked && isRevokedBy(token.claims, entry)) hit.push(token);
+      if (!token.revoked && isRevokedBy(token.claims, entry)) revoked.push(token);
     }
-    return hit;
+    return revoked;
   }
 
-  /** Forgets the tokens that have expired, and returns those that had live calls. */
+  /** Removes the tokens that expired at or before `wallMs`, and returns those with live calls. */
   dropExpired(wallMs: number): VerifiedToken[] {
     const live: VerifiedToken[] = [];
     for (const [expiresAtMs, tokens] of this.#byExpiry) {
@@ -184,13 +182,12 @@ export class VerifiedTokens {
       case EntryKind.ENTRY_KIND_USER:
         return lookUp(this.#bySubject, textOf(entry.key));
       default:
-        // Clients and keys are revoked seldom and hit many tokens: a walk over all is cheaper
-        // than an index with a few huge sets.
+        // Clients and keys are revoked rarely, with many tokens each. A scan is cheaper than an index of a few huge sets.
         return this.#all;
     }
   }
 
-  /** The issuer's own tokens by what they say themselves, and what was derived from them by its origin. */
+  /** Tokens of another issuer by their own claims, and tokens derived from them by their origin. */
   #foreignCandidates({ kind, issuer, key }: Entry): Iterable<VerifiedToken> {
     if (!isForeignKind(kind)) return [];
     const text = textOf(key);
@@ -225,8 +222,8 @@ export class VerifiedTokens {
   }
 
   /**
-   * Second chance: the oldest token that was not used since the last look and has no live call. When
-   * all that were looked at had been used, the first of them that has no live call goes.
+   * Evicts by second chance: the oldest token without live calls that was not used since it was last examined. When all
+   * examined tokens were used, the first of them without live calls is evicted.
    */
   #evictOne(): void {
     let steps = 0;
@@ -240,7 +237,7 @@ export class VerifiedTokens {
         fallback ??= token;
       }
       token.used = false;
-      // Moved to the end, so that the next look begins with others.
+      // Moved to the end, so that the next eviction examines others.
       this.#all.delete(token);
       this.#all.add(token);
       steps += 1;
@@ -255,11 +252,11 @@ function originKeysOf({ claims }: VerifiedToken): readonly string[] {
 }
 
 /**
- * The same text in one piece of memory of its own. As it came it is a part of a header, which Node keeps outside of
- * V8's heap: it would keep all of that alive, and each call would find its way there through three pointers.
+ * Copies a text into V8's heap. The original is a slice of a header that Node keeps outside the heap: it would keep the
+ * whole header alive, and every comparison would follow three pointers.
  */
 function compactCopy(text: string): string {
-  // What has passed for a token is plain ASCII.
+  // A verified token is ASCII.
   return Buffer.from(text, 'latin1').toString('latin1');
 }
 
@@ -267,7 +264,7 @@ function emptyBuckets(count: number): (VerifiedToken | undefined)[] {
   return new Array<VerifiedToken | undefined>(count).fill(undefined);
 }
 
-/** 24 bits from characters of the signature, which are as good as random. */
+/** 24 bits from characters of the signature, which are uniformly distributed. */
 function hashOf(text: string): number {
   const end = text.length;
   return (

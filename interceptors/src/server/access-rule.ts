@@ -1,11 +1,11 @@
-/** The access rule of a method: read once from the schema, then asked on every call. */
+/** The access rule of a method: read once from the schema, checked on every call. */
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { Caller, OnStale, type Rule } from '../../gen/portcullis/access/v1/access.js';
 import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
 import type { Principal } from '../token/principal.js';
 
-/** The part of ts-proto's `protoMetadata` in which method options stand. */
+/** The part of ts-proto's `protoMetadata` that contains the method options. */
 export interface SchemaMetadata {
   readonly options?:
     | {
@@ -20,23 +20,23 @@ export interface SchemaMetadata {
     | undefined;
 }
 
-/** A method's rule, in the form in which it is asked. */
+/** The access rule of a method, in the form in which it is checked. */
 export interface AccessRule {
-  /** Anyone may call, without a token. */
+  /** No token is needed. */
   readonly isPublic: boolean;
-  /** Scopes needed, all of them. */
+  /** The caller needs all of these scopes. */
   readonly scopes: readonly string[];
-  /** Roles of which one is needed; none when empty. */
+  /** The caller needs one of these roles; none when empty. */
   readonly roles: readonly string[];
-  /** The kind of caller admitted. */
+  /** The kind of principal that may call. */
   readonly caller: 'ANY' | 'USER' | 'SERVICE';
-  /** Longest time since the last login, in seconds. */
+  /** Maximum time since the last login, in seconds; undefined: any. */
   readonly maxAuthAgeSeconds: number | undefined;
-  /** Admit on what is known while the revocation list is stale. */
+  /** While the revocation list is stale, calls are admitted by what it contains. */
   readonly allowStale: boolean;
 }
 
-/** The rule of methods that anyone may call. */
+/** The rule of methods that need no token. */
 export const PUBLIC_RULE: AccessRule = {
   isPublic: true,
   scopes: [],
@@ -49,9 +49,8 @@ export const PUBLIC_RULE: AccessRule = {
 /**
  * Reads the rules of all methods of a service.
  *
- * @returns the rule of each method by its full path
- * @throws TypeError naming every method that has no rule, or one that contradicts itself: a server
- *   without a complete table must not start
+ * @returns the rules by the full path of the method
+ * @throws TypeError naming every method without a rule or with a contradictory one, so that the server does not start
  */
 export function readRules(definition: ServiceDefinition, schema: SchemaMetadata): Map<string, AccessRule> {
   const rules = new Map<string, AccessRule>();
@@ -73,7 +72,7 @@ export function readRules(definition: ServiceDefinition, schema: SchemaMetadata)
   return rules;
 }
 
-/** Says why a principal does not meet a rule; undefined when it does. */
+/** Why a principal does not meet a rule; undefined when it does. */
 export function violationOf(
   rule: AccessRule,
   principal: Principal,
@@ -91,25 +90,28 @@ export function violationOf(
   return undefined;
 }
 
-/** The sentence sent with each way not to meet a rule. It names what the schema publishes anyway. */
+/** Creates the error for a violation. Its message names the rule, which the schema publishes anyway. */
 export function describeViolation(code: GuardErrorCode, rule: AccessRule): ServiceError<GuardErrorCode> {
   switch (code) {
     case 'SCOPE_MISSING':
-      return new GuardError(code, `this method needs scope ${rule.scopes.join(' and ')}`);
+      return new GuardError(code, `this method requires scope ${rule.scopes.join(' and ')}`);
     case 'ROLE_MISSING':
-      return new GuardError(code, `this method needs role ${rule.roles.join(' or ')}`);
+      return new GuardError(code, `this method requires role ${rule.roles.join(' or ')}`);
     case 'CALLER_KIND':
       return new GuardError(code, `this method is for ${rule.caller === 'USER' ? 'users' : 'services'}`);
     default:
-      return new GuardError(code, `this method needs a login within ${rule.maxAuthAgeSeconds ?? 0} seconds`);
+      return new GuardError(
+        code,
+        `this method requires a login within the last ${rule.maxAuthAgeSeconds ?? 0} seconds`,
+      );
   }
 }
 
 function ruleOf(declared: Rule): AccessRule | string {
   const caller = callerOf(declared.caller);
-  if (caller === undefined) return 'names a kind of caller that this version does not know';
+  if (caller === undefined) return 'declares a caller kind that this version does not know';
   if (declared.onStale < 0 || declared.onStale > OnStale.ON_STALE_ALLOW) {
-    return 'names an on_stale that this version does not know';
+    return 'declares an on_stale that this version does not know';
   }
   const maxAuthAge = declared.maxAuthAge;
   const rule: AccessRule = {
@@ -128,7 +130,7 @@ function ruleOf(declared: Rule): AccessRule | string {
     declared.caller !== Caller.CALLER_UNSPECIFIED ||
     rule.maxAuthAgeSeconds !== undefined ||
     declared.onStale !== OnStale.ON_STALE_UNSPECIFIED;
-  return conditions ? 'is public and has conditions: it must be one or the other' : PUBLIC_RULE;
+  return conditions ? 'is public and has other conditions: declare one or the other' : PUBLIC_RULE;
 }
 
 function callerOf(caller: Caller): AccessRule['caller'] | undefined {

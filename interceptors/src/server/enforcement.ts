@@ -1,4 +1,4 @@
-/** What revocations do in a process: they flag the verified tokens they hit, and cut the calls that hang on them. */
+/** Enforces revocations in one process: flags the cached tokens that they revoke, and cuts the live calls of these. */
 
 import type { Clock, Timers } from '../clock.js';
 import type { Feed, FeedListener } from '../revocation/feed.js';
@@ -8,36 +8,35 @@ import type { ForeignIssuer, TrustedIssuers } from '../token/trusted-issuers.js'
 import { Admissions } from './admission.js';
 
 /**
- * How many live calls are cut before other calls have their turn. Few, because most of the work of ending a call is
- * done by the HTTP/2 of Node after the cut, in the same turn of the event loop.
+ * Maximum number of live calls cut in one turn of the event loop. Few, because Node's HTTP/2 does most of the work of
+ * ending a call after the cut, in the same turn.
  */
 export const CUT_SLICE_CALLS = 5;
 
-/** After so long no further call is cut in the same turn, in milliseconds: handlers are told in it, too. */
+/** Maximum time for cuts in one turn, in milliseconds: each cut also runs code of the handler. */
 const CUT_SLICE_MS = 0.5;
 
-/** For how long nothing is cut after a slice, in milliseconds, while other calls are made. */
+/** Pause after a slice of cuts while other calls arrive, in milliseconds. */
 const CUT_PAUSE_MS = 1;
 
-/** What an {@link Enforcement} needs. */
 export interface EnforcementOptions {
   readonly issuer: string;
   readonly audience: string;
   readonly clock: Clock;
   readonly timers: Timers;
-  /** Makes the feed that tells this listener what it hears. */
+  /** Creates the feed that notifies this listener. */
   readonly createFeed: (listener: FeedListener) => Feed;
-  /** Other issuers whose tokens are taken. */
+  /** Other issuers whose tokens are accepted. */
   readonly trusted?: TrustedIssuers | undefined;
-  /** A token was found bad, and why. */
+  /** A token was rejected; `fault` names the cause. */
   readonly onTokenInvalid: (fault: string) => void;
-  /** A signature was verified, and how many milliseconds it took; nobody is told when absent. */
+  /** A signature was verified in `ms` milliseconds. */
   readonly onVerified?: (ms: number) => void;
-  /** Cutting a call threw: a handler did, when it was told that its caller has gone. */
+  /** A handler threw while its call was cut. */
   readonly onCutFailed: (error: unknown) => void;
 }
 
-/** The feed, the tokens that it flags and the calls that it cuts; without wire and without questions. */
+/** The feed, the tokens that it flags and the calls that it cuts. No I/O. */
 export class Enforcement {
   readonly feed: Feed;
   readonly admissions: Admissions;
@@ -54,41 +53,40 @@ export class Enforcement {
     this.feed = options.createFeed({
       entryAdded: (entry) => this.#revoke(this.admissions.tokens.revokedBy(entry)),
       listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims)),
-      // What another issuer has signed does not end with our log: it is looked up in the new list once that is there,
-      // and until then nobody is admitted.
+      // Tokens of other issuers stay cached: `listFilled` checks them against the new list, and no call is admitted before.
       epochChanged: () => this.#forgetOwn(),
     });
     this.admissions = new Admissions({ ...options, feed: this.feed });
   }
 
-  /** Puts another key set in place. What a key that has left signed is flagged at once: it may have leaked. */
+  /** Replaces the key set. Tokens of a key that left the set are flagged at once: the key may have leaked. */
   replaceKeys(keys: VerificationKeys): void {
     this.admissions.replaceKeys(keys);
     this.#revokeWhere(({ claims }) => !claims.isForeign && !keys.has(claims.keyId));
   }
 
-  /** Another issuer has other keys: what those signed that have left is flagged at once. */
+  /** Flags the tokens whose key left the key set of another issuer. */
   foreignKeysChanged(issuer: ForeignIssuer): void {
     this.#revokeWhere(({ claims }) => {
       return claims.isForeign && claims.issuer === issuer.issuer && !issuer.has(claims.keyId);
     });
   }
 
-  /** Lets every live call look whether it may still go on. */
+  /** Repeats the check of every live call, and cuts those that fail it. */
   recheckLiveCalls(): void {
     for (const token of this.admissions.tokens.all()) this.#cut(token.liveCalls());
   }
 
-  /** Forgets the tokens that have expired, and cuts their calls. */
+  /** Drops expired tokens from the cache, and cuts their calls. */
   dropExpired(): void {
     const untilMs = Math.max(this.#clock.wallMs(), this.feed.horizonMs);
     for (const token of this.admissions.tokens.dropExpired(untilMs)) this.#cut(token.liveCalls());
   }
 
   /**
-   * Our own tokens are forgotten: their calls end, and whoever shows one again is looked at anew. Flagged and kept, one
-   * of the new epoch would stay refused when an answer that was read before the change arrives after one that was
-   * read later, and the epoch goes back and forth.
+   * Drops the issuer's own tokens and cuts their calls; the next call with such a token verifies it again. A flag alone
+   * would not do: sync responses may arrive out of order, the epoch may change back and forth, and a token of the new
+   * epoch would stay refused.
    */
   #forgetOwn(): void {
     const own = [...this.admissions.tokens.all()].filter(({ claims }) => !claims.isForeign);
@@ -104,7 +102,7 @@ export class Enforcement {
 
   #revoke(tokens: readonly VerifiedToken[]): void {
     for (const token of tokens) {
-      // The flag first, for all: from here on no message passes, however long the cutting takes.
+      // All flags first: from here on no message passes, however long the cuts take.
       token.revoked = true;
     }
     for (const token of tokens) this.#cut(token.liveCalls());
@@ -117,18 +115,18 @@ export class Enforcement {
     if (wasIdle) this.#cutSlice(0);
   }
 
-  /** Cuts some calls, from a place in the queue on, then lets other calls have their turn. */
+  /** Cuts calls from an index of the queue on, then yields to other calls. */
   #cutSlice(from: number): void {
     const untilMs = this.#clock.monotonicMs() + CUT_SLICE_MS;
     let next = from;
     do {
       const call = this.#cutQueue[next];
-      // What has been cut is let go at once: to keep thousands of calls alive costs other calls a long pause.
+      // Released at once: keeping thousands of ended calls alive lengthens garbage collection.
       this.#cutQueue[next] = undefined;
       try {
         call?.recheck();
       } catch (error) {
-        // The other calls are cut all the same.
+        // One handler's error does not keep other calls from being cut.
         this.#onCutFailed(error);
       }
       next += 1;

@@ -1,4 +1,4 @@
-/** The inside of an access token: every claim present, of its type, within its limits. */
+/** The claims of an access token (RFC 7519, RFC 9068): all present, of the right type, within their limits. */
 
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
@@ -10,30 +10,30 @@ import {
 import type { Principal } from './principal.js';
 import type { JsonObject, JsonValue } from './strict-json.js';
 
-/** What an access token says, and what revocations are matched against. */
+/** The claims of a valid token. Revocations are matched against them. */
 export interface TokenClaims extends Principal {
-  /** The user's generation under which the session was opened (`gen`); services have none. */
+  /** The user's generation when the session was created (`gen`); services have none. */
   readonly generation: bigint | undefined;
-  /** Every client of the chain, with its generation (`clients`). */
+  /** Every client in the token's chain, with its generation (`clients`). */
   readonly clients: readonly (readonly [clientId: string, generation: bigint])[];
-  /** The `jti` of every token this one was derived from (`ancestors`). */
+  /** The `jti` of every token that this one was derived from (`ancestors`). */
   readonly ancestors: readonly string[];
-  /** The token of another issuer at the root of an exchange (`origin`); undefined when it was ours. */
+  /** The token of another issuer at the root of an exchange (`origin`); undefined when the root is of this issuer. */
   readonly origin: TokenOrigin | undefined;
   /** When the token was issued (`iat`), in seconds since the epoch. */
   readonly issuedAtSeconds: number;
   /** The key that signed the token (`kid`). */
   readonly keyId: string;
   /**
-   * The certificate that the token is bound to (`cnf`, RFC 8705 §3.1), by the SHA-256 of its DER in base64url: it may
-   * be used on connections whose peer has shown that one. Undefined for a token that whoever holds it may use.
+   * The client certificate that the token is bound to (`cnf`, RFC 8705 §3.1), as the SHA-256 of its DER in base64url. The
+   * token is accepted only on connections with that certificate. Undefined for a bearer token.
    */
   readonly certificateThumbprint: string | undefined;
-  /** Another issuer's own token: what names clients, sessions, tokens and generations of ours does not concern it. */
+  /** Issued by another issuer. Revocations of this issuer's clients, sessions, tokens and generations do not match it. */
   readonly isForeign: boolean;
 }
 
-/** The token of another issuer that a token was derived from, as far as it can be revoked. */
+/** The token of another issuer that a token was derived from: the claims by which it can be revoked. */
 export interface TokenOrigin {
   readonly issuer: string;
   readonly subject: string;
@@ -42,16 +42,16 @@ export interface TokenOrigin {
   readonly issuedAtSeconds: number;
 }
 
-/** What a token must say to be taken here. */
+/** What the claims of a token are checked against. */
 export interface ClaimsExpected {
   readonly issuer: string;
-  /** Who the token must be for; anyone when undefined. */
+  /** The audience that the token must have; any when undefined. */
   readonly audience: string | undefined;
-  /** The time, in seconds since the epoch. */
+  /** The current time, in seconds since the epoch. */
   readonly nowSeconds: number;
 }
 
-/** The claim that is wrong; for the log, never for the caller. */
+/** The name of the claim that is wrong; for the log, never for the caller. */
 export interface ClaimFault {
   readonly fault: string;
 }
@@ -62,11 +62,10 @@ const THUMBPRINT = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+$/;
 
 /**
- * Reads the claims of an access token whose signature was found good.
+ * Reads the claims of an access token whose signature is valid. Whether it has expired is not checked here, because the
+ * caller checks that on every call.
  *
- * Whether it has expired is left to the caller, who asks that on every call.
- *
- * @returns the claims, or the name of the claim that is wrong, for the log alone
+ * @returns the claims, or the name of the claim that is wrong, for the log only
  */
 export function readClaims(
   payload: JsonObject,
@@ -74,6 +73,17 @@ export function readClaims(
   expected: ClaimsExpected,
 ): TokenClaims | ClaimFault {
   const reader = new ClaimReader(payload);
+  const claims = claimsIn(reader, keyId);
+  const notBeforeSeconds = reader.has('nbf') ? reader.seconds('nbf') : claims.issuedAtSeconds;
+  const fault =
+    reader.fault ??
+    expectationFault(claims, notBeforeSeconds, expected) ??
+    originFault(claims) ??
+    consistencyFault(claims);
+  return fault === undefined ? claims : { fault };
+}
+
+function claimsIn(reader: ClaimReader, keyId: string): TokenClaims {
   const issuer = reader.text('iss');
   const audiences = reader.texts('aud');
   const subject = reader.text('sub');
@@ -92,41 +102,6 @@ export function readClaims(
   const origin = reader.has('origin') ? reader.origin('origin') : undefined;
   const certificateThumbprint = reader.has('cnf') ? reader.confirmation('cnf') : undefined;
   if (reader.has('amr')) reader.texts('amr');
-  const notBeforeSeconds = reader.has('nbf') ? reader.seconds('nbf') : issuedAtSeconds;
-
-  if (reader.fault !== undefined) return { fault: reader.fault };
-  if (issuer !== expected.issuer) return { fault: 'iss' };
-  if (expected.audience !== undefined && !audiences.includes(expected.audience)) return { fault: 'aud' };
-  if (issuedAtSeconds > expected.nowSeconds + CLOCK_SKEW_SECONDS) return { fault: 'iat' };
-  if (notBeforeSeconds > expected.nowSeconds + CLOCK_SKEW_SECONDS) return { fault: 'nbf' };
-  if (expiresAtSeconds <= issuedAtSeconds) return { fault: 'exp' };
-  // The revocation log keeps its entries this long and no longer: a token that outlived them
-  // would come back to life.
-  if (expiresAtSeconds - issuedAtSeconds > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return { fault: 'exp' };
-
-  if (origin !== undefined) {
-    // Only an exchange makes one, out of a token of another issuer.
-    if (actors.length === 0 || origin.issuer === issuer) return { fault: 'origin' };
-    // Revocations of the origin are kept no longer than it could live: what was derived from it must not outlive it.
-    const livesFor = expiresAtSeconds - origin.issuedAtSeconds;
-    if (livesFor > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return { fault: 'origin' };
-    // Its user is nobody of ours, and has no session and no generation here.
-    if (subject !== foreignPrincipalId(origin.issuer, origin.subject)) return { fault: 'origin' };
-    if (sessionId !== undefined || generation !== undefined) return { fault: 'origin' };
-  }
-
-  // A service's own token has no session; a user's always has one, with its generation.
-  const isOurs = origin === undefined;
-  const isService = isOurs && sessionId === undefined;
-  const isUserLike = generation !== undefined || authTimeSeconds !== undefined || actors.length > 0;
-  if (isService && (subject !== clientId || isUserLike)) return { fault: 'sid' };
-  if (isOurs && !isService && (generation === undefined || authTimeSeconds === undefined)) {
-    return { fault: 'gen' };
-  }
-  if (!isService && subject === clientId) return { fault: 'sub' };
-  if (!clients.some(([id]) => id === clientId)) return { fault: 'clients' };
-  if (isOurs && actors.length > 0 && ancestors.length === 0) return { fault: 'ancestors' };
-
   return {
     issuer,
     id: subject,
@@ -134,7 +109,7 @@ export function readClaims(
     clientId,
     tokenId,
     sessionId,
-    kind: isService ? 'SERVICE' : 'USER',
+    kind: origin === undefined && sessionId === undefined ? 'SERVICE' : 'USER',
     scopes: new Set(scopes),
     roles: new Set(roles),
     audiences,
@@ -152,7 +127,51 @@ export function readClaims(
   };
 }
 
-/** Reads claims by type; the first that is wrong is kept as `fault`, and a neutral value goes on. */
+/** Checks issuer, audience and times. */
+function expectationFault(
+  { issuer, audiences, issuedAtSeconds, expiresAtSeconds }: TokenClaims,
+  notBeforeSeconds: number,
+  expected: ClaimsExpected,
+): string | undefined {
+  const latestSeconds = expected.nowSeconds + CLOCK_SKEW_SECONDS;
+  if (issuer !== expected.issuer) return 'iss';
+  if (expected.audience !== undefined && !audiences.includes(expected.audience)) return 'aud';
+  if (issuedAtSeconds > latestSeconds) return 'iat';
+  if (notBeforeSeconds > latestSeconds) return 'nbf';
+  if (expiresAtSeconds <= issuedAtSeconds) return 'exp';
+  // Revocations are kept for the maximum lifetime. A token that lived longer would become valid again.
+  if (expiresAtSeconds - issuedAtSeconds > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return 'exp';
+  return undefined;
+}
+
+/** Checks a token that was exchanged for one of another issuer. */
+function originFault(claims: TokenClaims): string | undefined {
+  const { origin, issuer, subject, actors, sessionId, generation, expiresAtSeconds } = claims;
+  if (origin === undefined) return undefined;
+  // Only an exchange creates an origin, from a token of another issuer.
+  if (actors.length === 0 || origin.issuer === issuer) return 'origin';
+  // Revocations of the origin are kept for its maximum lifetime, so derived tokens must not outlive it.
+  if (expiresAtSeconds - origin.issuedAtSeconds > ACCESS_TOKEN_LIFETIME_MAX_SECONDS) return 'origin';
+  // The subject belongs to the other issuer, and has no session or generation here.
+  if (subject !== foreignPrincipalId(origin.issuer, origin.subject)) return 'origin';
+  return sessionId === undefined && generation === undefined ? undefined : 'origin';
+}
+
+/** Checks that the claims fit together: a service's own token has no session, a user's has one and a generation. */
+function consistencyFault(claims: TokenClaims): string | undefined {
+  const { subject, clientId, clients, generation, authTimeSeconds, actors, ancestors, origin } = claims;
+  const isService = claims.kind === 'SERVICE';
+  const isUserLike = generation !== undefined || authTimeSeconds !== undefined || actors.length > 0;
+  if (isService && (subject !== clientId || isUserLike)) return 'sid';
+  if (origin === undefined && !isService && (generation === undefined || authTimeSeconds === undefined)) {
+    return 'gen';
+  }
+  if (!isService && subject === clientId) return 'sub';
+  if (!clients.some(([id]) => id === clientId)) return 'clients';
+  return origin === undefined && actors.length > 0 && ancestors.length === 0 ? 'ancestors' : undefined;
+}
+
+/** Reads claims by type. The first wrong claim is kept as `fault`; its value is then neutral. */
 class ClaimReader {
   fault: string | undefined;
   readonly #payload: JsonObject;
@@ -186,7 +205,7 @@ class ClaimReader {
       : this.#fail(name, []);
   }
 
-  /** A NumericDate of RFC 7519, whole seconds; 1e400, 0, negative ones and strings are none. */
+  /** A NumericDate (RFC 7519 §2) in whole seconds; rejects 1e400, 0, negative numbers and strings. */
   seconds(name: string): number {
     const value = this.#value(name);
     return Number.isSafeInteger(value) && (value as number) > 0 ? (value as number) : this.#fail(name, 0);
@@ -235,10 +254,7 @@ class ClaimReader {
     return actors;
   }
 
-  /**
-   * The one way in which tokens are bound here. A token that is bound in another way (RFC 7800, RFC 9449) must not
-   * pass for one that is not bound at all.
-   */
+  /** A certificate thumbprint. A token that is bound in another way (RFC 7800, RFC 9449) must not pass as a bearer token. */
   confirmation(name: string): string {
     return thumbprintIn(this.#value(name)) ?? this.#fail(name, '');
   }
@@ -269,7 +285,7 @@ class ClaimReader {
   }
 }
 
-/** The thumbprint in a confirmation (`cnf`) that holds it and nothing else; undefined in every other one. */
+/** The thumbprint in a confirmation (`cnf`) that contains nothing else; undefined for every other confirmation. */
 export function thumbprintIn(value: JsonValue | undefined): string | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
   const { 'x5t#S256': thumbprint, ...others } = value as JsonObject;
@@ -278,8 +294,8 @@ export function thumbprintIn(value: JsonValue | undefined): string | undefined {
 }
 
 /**
- * The name of another issuer's subject among all subjects. No issuer's name has a `#`, and nor has a subject of ours, so
- * no two pairs share one.
+ * The identifier of another issuer's subject among all principals. Neither issuer names nor this issuer's subjects contain
+ * a `#`, so it is unique.
  */
 export function foreignPrincipalId(issuer: string, subject: string): string {
   return `${issuer}#${subject}`;
@@ -287,8 +303,7 @@ export function foreignPrincipalId(issuer: string, subject: string): string {
 
 function isText(value: JsonValue | undefined): value is string {
   if (typeof value !== 'string' || value.length === 0 || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
-  // An entry of the log names its subject in UTF-8, which has no lone surrogates: a subject with one
-  // could not be revoked.
+  // A log entry names its subject in UTF-8, which has no lone surrogates: a subject with one could not be revoked.
   return value.isWellFormed();
 }
 

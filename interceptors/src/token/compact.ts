@@ -1,36 +1,36 @@
-/** The outside of a token: three canonical segments and a header with nothing in it but what it must have. */
+/** The compact serialization of a token (RFC 7515 §7.1): three canonical segments, and a minimal header. */
 
 import { TOKEN_LENGTH_MAX } from '../limits.js';
 import { type JsonObject, parseJsonObject } from './strict-json.js';
 
-/** The longest `kid` looked at, in characters. */
+/** Maximum length of a `kid`, in characters. */
 export const KID_LENGTH_MAX = 64;
 
-/** The longest `kid` of another issuer looked at, in characters. */
+/** Maximum length of another issuer's `kid`, in characters. */
 export const FOREIGN_KID_LENGTH_MAX = 255;
 
-/** A compact JWS, taken apart; its signature has not been looked at. */
+/** A parsed compact JWS. Its signature has not been verified. */
 export interface CompactToken {
-  /** The text, in its one spelling. */
+  /** The compact serialization. */
   readonly text: string;
   readonly algorithm: string;
   readonly keyId: string;
   readonly payload: Uint8Array;
-  /** What the signature is over: the text of header and payload (RFC 7515 §5.1). */
+  /** The signing input: the encoded header and payload (RFC 7515 §5.1). */
   readonly signed: Buffer;
   readonly signature: Buffer;
 }
 
 /**
- * Takes a compact JWS apart.
+ * Parses a compact JWS.
  *
- * The header must hold `alg`, `kid` and `typ` and nothing else: a token that brings its own key
- * (`jwk`, `jku`, `x5u`, `x5c`) or changes how it is read (`crit`, `b64`, `zip`, `cty`) is refused
- * before any key is looked up (RFC 8725 §3.1, §3.10, §3.11).
+ * The header must contain `alg`, `kid` and `typ`, and nothing else. A token that brings its own key (`jwk`, `jku`, `x5u`,
+ * `x5c`) or changes its interpretation (`crit`, `b64`, `zip`, `cty`) is rejected before any key lookup (RFC 8725 §3.1,
+ * §3.10, §3.11).
  *
- * @param type - the only `typ` accepted
- * @param lengthMax - the longest text looked at, in characters
- * @returns undefined when the text is anything else
+ * @param type - the accepted `typ`
+ * @param lengthMax - the maximum length, in characters
+ * @returns undefined when the text is not such a token
  */
 export function parseCompactToken(
   text: string,
@@ -46,23 +46,24 @@ export function parseCompactToken(
   return { text, algorithm: alg, keyId: kid, ...rest };
 }
 
-/** What other issuers put beside `alg`, `kid` and `typ` and what changes nothing: hints at which key it is. */
-const HINTS: ReadonlySet<string> = new Set(['alg', 'kid', 'typ', 'x5t', 'x5t#S256']);
+/** Header parameters accepted from other issuers. Beside `alg`, `kid` and `typ` they are hints to the key, and ignored. */
+const FOREIGN_PARAMETERS: ReadonlySet<string> = new Set(['alg', 'kid', 'typ', 'x5t', 'x5t#S256']);
 
 /**
- * Takes the token of another issuer apart. It is as strict as with ours, but for hints in the header that are left
- * alone, and for what that issuer calls its access tokens.
+ * Parses a token of another issuer, as strictly as {@link parseCompactToken}, except that hints to the key are ignored and
+ * `typ` is configured.
  *
- * @param expected.types - the accepted values of `typ`, in small letters; '' for none
- * @param expected.mayLackKeyId - a token without `kid` has the empty one
- * @returns undefined when the text is anything else
+ * @param expected.types - the accepted values of `typ`, in lower case; '' accepts a token without `typ`
+ * @param expected.mayLackKeyId - accept a token without `kid`; its key id is then ''
+ * @returns undefined when the text is not such a token
  */
 export function parseForeignToken(
   text: string,
   expected: { readonly types: ReadonlySet<string>; readonly mayLackKeyId: boolean },
 ): CompactToken | undefined {
   const parts = partsOf(text, TOKEN_LENGTH_MAX);
-  if (parts === undefined || !Object.keys(parts.header).every((name) => HINTS.has(name))) return undefined;
+  if (parts === undefined || !Object.keys(parts.header).every((name) => FOREIGN_PARAMETERS.has(name)))
+    return undefined;
   const { header, ...rest } = parts;
   const { alg, kid, typ = '' } = header;
   const keyId = kid === undefined && expected.mayLackKeyId ? '' : kid;
@@ -72,7 +73,7 @@ export function parseForeignToken(
   return { text, algorithm: alg, keyId, ...rest };
 }
 
-/** The payload of a compact JWS; undefined when the text is none. */
+/** The payload of a compact JWS; undefined when the text is not one. */
 export function payloadOf(text: string): Uint8Array | undefined {
   return partsOf(text, TOKEN_LENGTH_MAX)?.payload;
 }
@@ -94,7 +95,7 @@ function partsOf(
   return { header, payload, signed, signature };
 }
 
-/** The last header that was one, and its text: nearly all tokens of an issuer begin with the same one. */
+/** The last parsed header, as a cache: nearly all tokens of an issuer have the same header. */
 let lastHeader: { readonly text: string; readonly header: JsonObject } | undefined;
 
 function headerIn(text: string): JsonObject | undefined {
@@ -106,13 +107,12 @@ function headerIn(text: string): JsonObject | undefined {
 }
 
 /**
- * Decodes base64url in its canonical spelling alone: no padding, no white space, no other alphabet,
- * no spare bits. Otherwise one signature would have many spellings, and a refused token would come
- * back under another one.
+ * Decodes canonical base64url only: no padding, no white space, no other alphabet, no spare bits. Otherwise one signature
+ * would have several encodings, and a rejected token could return in another one.
  */
 function decodeSegment(segment: string): Buffer | undefined {
   if (segment === '') return undefined;
-  // Whatever is not in the alphabet is passed over here, and then missing in what it is compared with.
+  // Node skips characters outside the alphabet, so encoding the bytes again does not return the same text.
   const bytes = Buffer.from(segment, 'base64url');
   return bytes.toString('base64url') === segment ? bytes : undefined;
 }

@@ -1,4 +1,4 @@
-/** The inside of another issuer's token, put into our words. */
+/** The claims of another issuer's token, mapped to this library's claims. */
 
 import { CLAIM_LIST_LENGTH_MAX, CLAIM_TEXT_LENGTH_MAX, CLOCK_SKEW_SECONDS } from '../limits.js';
 import { type ClaimFault, foreignPrincipalId, type TokenClaims, thumbprintIn } from './claims.js';
@@ -7,41 +7,41 @@ import type { JsonObject, JsonValue } from './strict-json.js';
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
 export type ClaimName = string | readonly string[];
 
-/** Where the tokens of an issuer say what ours say; the usual names where nothing is given. */
+/** The names of an issuer's claims. The default names are given for each. */
 export interface ClaimNames {
-  /** Whom the token speaks for; `sub`. */
+  /** The subject. Default: `sub`. */
   readonly subject?: ClaimName | undefined;
-  /** The token's own identifier; `jti`. */
+  /** The token's identifier. Default: `jti`. */
   readonly tokenId?: ClaimName | undefined;
-  /** The session it belongs to; `sid`. */
+  /** The session. Default: `sid`. */
   readonly sessionId?: ClaimName | undefined;
-  /** The client it was issued to; `client_id`, else `azp`. */
+  /** The client that the token was issued to. Default: `client_id`, else `azp`. */
   readonly clientId?: ClaimName | undefined;
-  /** Text with spaces between, or a list; `scope`. */
+  /** A space-separated text, or a list. Default: `scope`. */
   readonly scopes?: ClaimName | undefined;
-  /** A list, or text with spaces between; `roles`. */
+  /** A list, or a space-separated text. Default: `roles`. */
   readonly roles?: ClaimName | undefined;
-  /** When the subject last proved who it is; `auth_time`. */
+  /** When the subject last authenticated. Default: `auth_time`. */
   readonly authTime?: ClaimName | undefined;
 }
 
-/** What an issuer's tokens are held to. */
+/** How an issuer's claims are read. */
 export interface ForeignRules {
   readonly issuer: string;
   readonly names: ClaimNames;
-  /** Ours by theirs. */
+  /** This issuer's scopes, by the other issuer's name. */
   readonly scopes: ReadonlyMap<string, string>;
   readonly roles: ReadonlyMap<string, string>;
   readonly lifetimeMaxSeconds: number;
 }
 
 /**
- * Reads the claims of a token whose signature was found good with the keys of this issuer.
+ * Reads the claims of a token whose signature is valid with the keys of that issuer.
  *
- * What its issuer calls a scope or a role counts only when it may give it; it can name none of our clients, and no
- * generation, session or token of ours.
+ * Only scopes and roles that the issuer is configured to grant are kept. Its claims never name clients, generations,
+ * sessions or tokens of this service's own issuer.
  *
- * @returns the claims, or the name of the claim that is wrong, for the log alone
+ * @returns the claims, or the name of the claim that is wrong, for the log only
  */
 export function readForeignClaims(
   payload: JsonObject,
@@ -66,7 +66,7 @@ export function readForeignClaims(
   if (audiences === undefined || audiences.length === 0) return { fault: 'aud' };
   if (audience !== undefined && !audiences.includes(audience)) return { fault: 'aud' };
   if (subject === undefined) return { fault: 'sub' };
-  // It stands in what is exchanged for the token, and in what services keep.
+  // It becomes the `sub` of exchanged tokens, and services store it.
   const id = foreignPrincipalId(issuer, subject);
   if (id.length > CLAIM_TEXT_LENGTH_MAX) return { fault: 'sub' };
   if (tokenId === undefined) return { fault: 'jti' };
@@ -77,7 +77,7 @@ export function readForeignClaims(
   if (issuedAt === undefined || issuedAt > latestSeconds) return { fault: 'iat' };
   if (notBefore === undefined || notBefore > latestSeconds) return { fault: 'nbf' };
   if (expiresAt === undefined || expiresAt <= issuedAt) return { fault: 'exp' };
-  // Its revocations are kept no longer than it may live.
+  // Its revocations are kept for the maximum lifetime.
   if (expiresAt - issuedAt > rules.lifetimeMaxSeconds) return { fault: 'exp' };
   if (authTime !== undefined && secondsOf(authTime) === undefined) return { fault: 'auth_time' };
   const confirmation = at(payload, 'cnf');
@@ -133,7 +133,7 @@ function textAt(payload: JsonObject, name: ClaimName): string | undefined {
   return isText(value) ? value : undefined;
 }
 
-/** The words of a list, or of a text; none when there is no claim; undefined when it is neither. */
+/** The words of a list or a text; empty without the claim; undefined when the claim is neither. */
 function words(value: JsonValue | undefined, splits = true): readonly string[] | undefined {
   if (value === undefined) return [];
   const list = typeof value === 'string' ? (splits ? value.split(' ').filter(Boolean) : [value]) : value;
@@ -141,13 +141,13 @@ function words(value: JsonValue | undefined, splits = true): readonly string[] |
   return list as readonly string[];
 }
 
-/** A NumericDate; issuers elsewhere write fractions too, of which the earlier second is taken. */
+/** A NumericDate, rounded down: other issuers may write fractions. */
 function secondsOf(value: JsonValue | undefined): number | undefined {
   if (typeof value !== 'number' || !(value > 0 && value <= Number.MAX_SAFE_INTEGER)) return undefined;
   return Math.floor(value);
 }
 
-/** Services keep these texts and pass them on: what no database takes, or what is changed on the way, is none. */
+/** Services store these texts and pass them on, so rejects what a database does not store, or stores changed. */
 function isText(value: JsonValue | undefined): value is string {
   if (typeof value !== 'string' || value === '' || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
   return value.isWellFormed() && !/[\p{Cc}\uFFFD]/u.test(value);

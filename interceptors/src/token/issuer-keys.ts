@@ -1,4 +1,4 @@
-/** The keys of another issuer: fetched in the background, within bounds, and kept for a while when it is away. */
+/** The keys of another issuer: fetched in the background, with limits, and cached while the issuer is unreachable. */
 
 import { readFile } from 'node:fs/promises';
 import { compactVerify } from 'jose';
@@ -10,67 +10,66 @@ import type { CompactToken } from './compact.js';
 import { KeyRing } from './key-ring.js';
 import { type JsonObject, type JsonValue, parseJsonObject } from './strict-json.js';
 
-/** How an issuer's key set may be had, and with which algorithms its keys are used. */
+/** Where an issuer publishes its keys, and the algorithms of its tokens. */
 export interface PublishedIssuerKeys {
-  /** Where it is published: an `https:` URL (plaintext on loopback alone, unless allowed), or a file. */
+  /** The JWK Set (RFC 7517 §5): an `https:` URL (`http:` where plaintext is allowed), or a file. */
   readonly jwksUrl?: string | undefined;
   readonly jwksFile?: string | undefined;
   readonly algorithms: readonly (typeof SIGNATURE_ALGORITHMS)[number][];
 }
 
-/** What verifies the tokens of one issuer, and of no other one. */
+/** The keys of one issuer. They verify tokens of no other one. */
 export interface IssuerKeys {
-  /** Whether the key may verify tokens now. */
+  /** Whether the key is in the current key set. */
   has(keyId: string): boolean;
-  /** Judges a signature. Never rejects, and takes no longer than {@link KEYS_WAIT_MS} beyond the cryptography. */
+  /** Verifies a signature. Never rejects, and waits for keys at most {@link KEYS_WAIT_MS}. */
   verify(token: CompactToken): Promise<KeyVerdict>;
   close(): void;
 }
 
-/** `UNKNOWN`: it cannot be told now, because the keys cannot be had. */
+/** The result of a verification. `UNKNOWN`: the keys are not available now. */
 export type KeyVerdict = 'GOOD' | 'BAD' | 'UNKNOWN';
 
-/** How often keys are fetched while all is well, in milliseconds. */
+/** Interval between two successful fetches, in milliseconds. */
 export const KEYS_REFRESH_MS = 5 * 60_000;
 
-/** The pause between two fetches, whatever asks for them, in milliseconds: unknown kids must not drive us. */
+/** Minimum interval between two fetches, in milliseconds. Unknown kids cannot cause more of them. */
 export const KEYS_PAUSE_MS = 10_000;
 
-/** For how long keys are used that could not be fetched anew, in milliseconds. */
+/** How long keys are used after their last successful fetch, in milliseconds. */
 export const KEYS_KEPT_MS = 60 * 60_000;
 
-/** How long one fetch may take in all, in milliseconds. */
+/** Timeout of one fetch, in milliseconds. */
 export const KEYS_FETCH_TIMEOUT_MS = 3000;
 
-/** The largest key set that is read, in bytes. */
+/** Maximum size of a key set, in bytes. */
 export const KEYS_BYTES_MAX = 128 * 1024;
 
-/** How long a call waits for a fetch that may bring its key, in milliseconds. */
+/** How long a call waits for a fetch that may return its key, in milliseconds. */
 export const KEYS_WAIT_MS = 1000;
 
-/** How many calls wait so at a time, for one issuer. */
+/** Maximum number of calls that wait for a fetch, for each issuer. */
 export const KEYS_WAITERS_MAX = 64;
 
-/** The shortest RSA modulus, in characters of base64url (2048 bits). */
+/** Minimum length of an RSA modulus, in characters of base64url (2048 bits). */
 const RSA_MODULUS_CHARACTERS_MIN = 342;
 
-/** What {@link createPublishedKeys} needs. */
 export interface PublishedKeysOptions extends PublishedIssuerKeys {
   readonly issuer: string;
   readonly clock: Clock;
   readonly timers: Timers;
   readonly log: GuardLog;
-  /** Told whenever another key set is in place. */
+  /** Called when the key set was replaced. */
   readonly onChange: () => void;
 }
 
-/** Keys that the issuer publishes. The first fetch begins at once. */
+/** Creates the keys of an issuer that publishes them. The first fetch begins at once. */
 export function createPublishedKeys(options: PublishedKeysOptions): IssuerKeys {
   return new FetchedKeys(options);
 }
 
 /**
- * The one secret of a legacy issuer, with which its tokens are signed and verified alike (HS256).
+ * Creates the keys of a legacy issuer, whose tokens are signed and verified with the same secret (HS256).
  *
  * @param secret - at least 32 bytes (RFC 7518 §3.2)
  */
@@ -92,7 +91,7 @@ class FetchedKeys implements IssuerKeys {
   readonly #options: PublishedKeysOptions;
   readonly #closing = new AbortController();
   #ring = KeyRing.EMPTY;
-  /** When the present ring was fetched, and when the last fetch began, on the monotonic clock. */
+  /** When the fetch of the current ring, and when the last fetch began, in monotonic milliseconds. */
   #fetchedAtMs = Number.NEGATIVE_INFINITY;
   #beganAtMs = Number.NEGATIVE_INFINITY;
   #fetching: Promise<void> | undefined;
@@ -110,9 +109,9 @@ class FetchedKeys implements IssuerKeys {
 
   async verify(token: CompactToken): Promise<KeyVerdict> {
     if (!this.#ring.has(token.keyId) || !this.#isFresh()) {
-      const isTold = await this.#waitForNews();
+      const isUpToDate = await this.#waitForFetch();
       if (!this.#isFresh()) return 'UNKNOWN';
-      if (!this.#ring.has(token.keyId)) return isTold ? 'BAD' : 'UNKNOWN';
+      if (!this.#ring.has(token.keyId)) return isUpToDate ? 'BAD' : 'UNKNOWN';
     }
     return (await this.#ring.verify(token)) ? 'GOOD' : 'BAD';
   }
@@ -126,20 +125,20 @@ class FetchedKeys implements IssuerKeys {
     return this.#options.clock.monotonicMs() - this.#fetchedAtMs < KEYS_KEPT_MS;
   }
 
-  /** Whether the keys are as new as can be wanted: fetched after this was asked, or not long before. */
-  async #waitForNews(): Promise<boolean> {
+  /** Waits for a fetch, if one may run now. @returns whether the key set is recent enough to call a kid unknown */
+  async #waitForFetch(): Promise<boolean> {
     const askedAtMs = this.#options.clock.monotonicMs();
     const isDue = askedAtMs - this.#beganAtMs >= KEYS_PAUSE_MS;
     const fetching = this.#fetching ?? (isDue ? this.#refresh() : undefined);
     if (fetching !== undefined) {
-      // Callers are few and wait a little: an issuer that is slow must not hold up those of others.
+      // Few calls wait, and not for long: a slow issuer must not delay calls with tokens of others.
       if (this.#waiters >= KEYS_WAITERS_MAX) return false;
       this.#waiters += 1;
       let stop = (): void => undefined;
-      const patience = new Promise<void>((resolve) => {
+      const timeout = new Promise<void>((resolve) => {
         stop = this.#options.timers.after(KEYS_WAIT_MS, resolve);
       });
-      await Promise.race([fetching, patience]);
+      await Promise.race([fetching, timeout]);
       stop();
       this.#waiters -= 1;
     }
@@ -177,7 +176,10 @@ class FetchedKeys implements IssuerKeys {
     } catch (error) {
       if (this.#closing.signal.aborted) return false;
       const reason = error instanceof Error ? error.message : String(error);
-      log.warn({ event: 'issuer_keys_missing', issuer, reason }, 'the keys of another issuer cannot be had');
+      log.warn(
+        { event: 'issuer_keys_missing', issuer, reason },
+        'the keys of another issuer cannot be fetched',
+      );
       return false;
     }
   }
@@ -185,44 +187,46 @@ class FetchedKeys implements IssuerKeys {
 
 async function readBounded(file: string): Promise<Uint8Array> {
   const bytes = await readFile(file);
-  if (bytes.byteLength > KEYS_BYTES_MAX) throw new Error(`the key set has more than ${KEYS_BYTES_MAX} bytes`);
+  if (bytes.byteLength > KEYS_BYTES_MAX)
+    throw new Error(`expected a key set of at most ${KEYS_BYTES_MAX} bytes`);
   return bytes;
 }
 
-/** One answer of the very address that was configured, in time, and no larger than it may be. */
+/** Fetches a URL, following no redirect, within the limits of time and size. */
 async function fetchBounded(url: string, closing: AbortSignal): Promise<Uint8Array> {
   const signal = AbortSignal.any([closing, AbortSignal.timeout(KEYS_FETCH_TIMEOUT_MS)]);
   const response = await fetch(url, {
     signal,
-    // Where it leads to nobody has configured.
+    // A redirect would lead to an address that was not configured.
     redirect: 'error',
     credentials: 'omit',
     headers: { accept: 'application/jwk-set+json, application/json' },
   });
   if (response.status !== 200 || response.body === null) {
     await response.body?.cancel();
-    throw new Error(`the key set was answered with status ${response.status}`);
+    throw new Error(`expected the key set with status 200, got ${response.status}`);
   }
   const parts: Uint8Array[] = [];
   let size = 0;
   for await (const part of response.body as AsyncIterable<Uint8Array>) {
     size += part.byteLength;
-    // Leaving the loop cancels the rest.
-    if (size > KEYS_BYTES_MAX) throw new Error(`the key set has more than ${KEYS_BYTES_MAX} bytes`);
+    // Leaving the loop cancels the response.
+    if (size > KEYS_BYTES_MAX) throw new Error(`expected a key set of at most ${KEYS_BYTES_MAX} bytes`);
     parts.push(part);
   }
   return Buffer.concat(parts);
 }
 
 /**
- * The keys of a JWK Set (RFC 7517 §5) that can be used here; issuers publish others as well.
+ * Imports the usable keys of a JWK Set (RFC 7517 §5). Issuers may publish other keys as well, which are ignored.
  *
- * @throws Error when it is no key set, when it names a kid twice, or when there is nothing to use in it
+ * @throws Error when the bytes are no JWK Set, or no key is usable, or two usable keys have the same `kid`
  */
 async function ringOf(bytes: Uint8Array, algorithms: PublishedIssuerKeys['algorithms']): Promise<KeyRing> {
   const keys = parseJsonObject(bytes)?.['keys'];
-  if (!Array.isArray(keys)) throw new Error('the key set is not a JWK Set');
-  if (keys.length > KEYS_MAX) throw new Error(`the key set holds more than ${KEYS_MAX} keys`);
+  if (!Array.isArray(keys)) throw new Error('expected a JWK Set');
+  if (keys.length > KEYS_MAX)
+    throw new Error(`expected at most ${KEYS_MAX} keys in the key set, got ${keys.length}`);
   const usable: PublicKey[] = [];
   for (const jwk of keys as readonly JsonValue[]) {
     const key = usableKey(jwk, algorithms);
@@ -233,16 +237,16 @@ async function ringOf(bytes: Uint8Array, algorithms: PublishedIssuerKeys['algori
     );
     if (isGood) usable.push(key);
   }
-  if (usable.length === 0) throw new Error('the key set holds no key that can be used');
+  if (usable.length === 0) throw new Error('the key set contains no usable key');
   return await KeyRing.import(usable);
 }
 
-/** One kid, one key, one algorithm: a key that could be used with several is used with none. */
+/** A key with one `kid` and one algorithm. A key that fits several of the algorithms is not usable. */
 function usableKey(jwk: JsonValue, algorithms: PublishedIssuerKeys['algorithms']): PublicKey | undefined {
   if (typeof jwk !== 'object' || jwk === null || Array.isArray(jwk)) return undefined;
   const { kid, kty, crv, alg, use, n, x, y, e, ...others } = jwk as JsonObject;
   if (typeof kid !== 'string' || kid === '' || (use !== undefined && use !== 'sig')) return undefined;
-  // A private key that everybody can read proves nothing.
+  // Published private or symmetric keys prove nothing.
   if ('d' in others || 'k' in others) return undefined;
   if (kty === 'RSA' && (typeof n !== 'string' || n.length < RSA_MODULUS_CHARACTERS_MIN)) return undefined;
   const fitting = algorithms.filter(

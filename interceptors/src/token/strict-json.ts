@@ -1,8 +1,8 @@
-/** JSON as a token may hold it: valid UTF-8, no member twice, not deep. */
+/** JSON as a token may contain it: valid UTF-8, no duplicate members, limited depth. */
 
 import { isUtf8 } from 'node:buffer';
 
-/** How deep objects and arrays may nest. */
+/** Maximum nesting of objects and arrays. */
 export const JSON_DEPTH_MAX = 8;
 
 export type JsonValue = null | boolean | number | string | readonly JsonValue[] | JsonObject;
@@ -13,14 +13,14 @@ export interface JsonObject {
 /**
  * Parses one JSON object.
  *
- * JSON.parse lets the last of two equal members win, while other parsers let the first win: a
- * token could then say one thing to one verifier and another thing to the next (RFC 8725 §2.4,
- * RFC 7519 §4). So members that come twice are refused, as is whatever is not UTF-8.
+ * Of two members with the same name, JSON.parse keeps the last, other parsers the first. A token with both would mean
+ * different things to different verifiers (RFC 7519 §4, RFC 8725 §2.4), so duplicates are rejected. So are bytes that are
+ * not UTF-8.
  *
- * @returns the object, or undefined when the bytes are not such an object
+ * @returns undefined when the bytes are not such an object
  */
 export function parseJsonObject(bytes: Uint8Array): JsonObject | undefined {
-  // Asked first: a Buffer puts U+FFFD in the place of what is not UTF-8.
+  // Checked before decoding, which would replace invalid bytes with U+FFFD.
   if (!isUtf8(bytes)) return undefined;
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
   let value: unknown;
@@ -34,11 +34,11 @@ export function parseJsonObject(bytes: Uint8Array): JsonObject | undefined {
 }
 
 /**
- * Walks a text that JSON.parse took, and compares the names within each object. It can rely on the
- * grammar, so it looks only at strings, braces, brackets and commas.
+ * Compares the member names within each object of a text that JSON.parse has accepted. The grammar is known to hold, so
+ * only strings, braces, brackets and commas matter.
  */
 function hasUniqueMembers(text: string): boolean {
-  // One set of names for each open object, undefined for each open array.
+  // The names of each open object; undefined for each open array.
   const open: (Set<string> | undefined)[] = [];
   let expectsName = false;
   let index = 0;
@@ -48,9 +48,9 @@ function hasUniqueMembers(text: string): boolean {
       const end = endOfString(text, index);
       const names = open[open.length - 1];
       if (expectsName && names !== undefined) {
-        // Decoded before it is compared: "\u0061" and "a" are one name.
-        const spelt = text.slice(index + 1, end - 1);
-        const name = spelt.includes('\\') ? (JSON.parse(text.slice(index, end)) as string) : spelt;
+        // Decoded before comparison: "\u0061" and "a" are the same name.
+        const raw = text.slice(index + 1, end - 1);
+        const name = raw.includes('\\') ? (JSON.parse(text.slice(index, end)) as string) : raw;
         if (name === '__proto__' || names.has(name)) return false;
         names.add(name);
         expectsName = false;

@@ -1,4 +1,4 @@
-/** Other issuers whose tokens are taken: each with its own keys, its own words and its own limits. */
+/** Other issuers whose tokens are accepted, each with its own keys, claim names and limits. */
 
 import type { Clock, Timers } from '../clock.js';
 import {
@@ -21,59 +21,58 @@ import {
 } from './issuer-keys.js';
 import { parseJsonObject } from './strict-json.js';
 
-/** How many other issuers one process may trust. */
+/** Maximum number of other issuers. */
 export const TRUSTED_ISSUERS_MAX = 32;
 
-/** Another issuer whose tokens are taken. */
+/** Another issuer whose tokens are accepted. */
 export interface TrustedIssuer {
-  /** Its name, exactly as its tokens write it (`iss`). */
+  /** Its name, exactly as in `iss`. */
   readonly issuer: string;
-  /** What its tokens call this service (`aud`); the service's own audience when absent. */
+  /** The `aud` of its tokens for this service. Default: this service's audience. */
   readonly audience?: string | undefined;
   /**
-   * Its published keys; or the secret of a legacy issuer, at least {@link LEGACY_SECRET_BYTES_MIN} bytes, with which
-   * HS256 is taken from it and nothing else.
+   * Its published keys; or the secret of a legacy issuer, at least {@link LEGACY_SECRET_BYTES_MIN} bytes, whose tokens
+   * then must use HS256.
    */
   readonly keys: PublishedIssuerKeys | { readonly legacySecret: Uint8Array };
-  /** The `typ` of its access tokens; `at+jwt` (RFC 9068) when absent. An empty one stands for none at all. */
+  /** The accepted `typ` of its access tokens; '' accepts tokens without `typ`. Default: `at+jwt` (RFC 9068). */
   readonly types?: readonly string[] | undefined;
-  /** Where its tokens say what ours say; the usual places when absent. */
+  /** The names of its claims, where they differ from the defaults. */
   readonly claims?: ClaimNames | undefined;
-  /** The scopes that it may give, by what it calls them. Whatever else its tokens say is not heard. */
+  /** The scopes that it may grant, by its names for them. Its other scopes are ignored. */
   readonly scopes?: Readonly<Record<string, string>> | undefined;
-  /** The roles that it may give, by what it calls them. */
+  /** The roles that it may grant, by its names for them. Its other roles are ignored. */
   readonly roles?: Readonly<Record<string, string>> | undefined;
-  /** The longest lifetime of its tokens, in seconds; longer ones are refused. Never more than that of ours. */
+  /** Maximum lifetime of its tokens, in seconds. Default and upper limit: {@link ACCESS_TOKEN_LIFETIME_MAX_SECONDS}. */
   readonly lifetimeMaxSeconds?: number | undefined;
 }
 
-/** One of them, ready for use. */
+/** A trusted issuer, in use. */
 export interface ForeignIssuer {
   readonly issuer: string;
-  /** The outside of its token; undefined when it is not one. */
+  /** Parses one of its tokens; undefined when the text is not one. */
   parse(text: string): CompactToken | undefined;
   verify(token: CompactToken): Promise<KeyVerdict>;
-  /** Whether the key may verify tokens now. */
+  /** Whether the key is in its current key set. */
   has(keyId: string): boolean;
-  /** What a verified token says. @param audience - whether it must be for this service */
+  /** Reads the claims of a verified token. @param audience - `OURS`: the token must be for this service */
   read(token: CompactToken, nowSeconds: number, audience: 'OURS' | 'ANY'): TokenClaims | ClaimFault;
 }
 
-/** What {@link createTrustedIssuers} needs. */
 export interface TrustedIssuersOptions {
   readonly issuers: readonly TrustedIssuer[];
-  /** The issuer of our own tokens, which is nobody else's name. */
+  /** This service's own issuer; no other may have its name. */
   readonly ownIssuer: string;
   readonly audience: string;
   readonly plaintext: Plaintext | undefined;
   readonly clock: Clock;
   readonly timers: Timers;
   readonly log: GuardLog;
-  /** Told whenever the keys of an issuer have changed. */
+  /** Called when the key set of an issuer was replaced. */
   readonly onKeys: (issuer: ForeignIssuer) => void;
 }
 
-/** All of them, found by their names alone, before any key is looked at. */
+/** The trusted issuers, found by their names. */
 export interface TrustedIssuers {
   readonly size: number;
   /** The issuer with exactly this name. */
@@ -82,9 +81,9 @@ export interface TrustedIssuers {
 }
 
 /**
- * Begins to fetch their keys.
+ * Creates the trusted issuers, and begins to fetch their keys.
  *
- * @throws TypeError when one of them cannot be trusted as it is described
+ * @throws TypeError listing all faults of their configuration
  */
 export function createTrustedIssuers(options: TrustedIssuersOptions): TrustedIssuers {
   const faults = trustedIssuerFaults(options.issuers, options);
@@ -106,21 +105,21 @@ export function createTrustedIssuers(options: TrustedIssuersOptions): TrustedIss
   };
 }
 
-/** The issuer that a token names; undefined when it is not a token. Nothing about it has been verified. */
+/** The `iss` of an unverified token; undefined when the text is not a token. */
 export function issuerNamedIn(text: string): string | undefined {
   const bytes = payloadOf(text);
   const issuer = bytes && parseJsonObject(bytes)?.['iss'];
   return typeof issuer === 'string' ? issuer : undefined;
 }
 
-/** What is wrong with one of them, by its place in the list. */
+/** A fault in the configuration of one issuer. */
 export interface TrustedIssuerFault {
   readonly index: number;
-  /** A sentence without a final period, and without a secret. */
+  /** What is wrong; no final period, no secret. */
   readonly problem: string;
 }
 
-/** Everything that keeps them from being trusted as they are described. */
+/** Checks the configuration of trusted issuers. */
 export function trustedIssuerFaults(
   issuers: readonly TrustedIssuer[],
   {
@@ -132,21 +131,24 @@ export function trustedIssuerFaults(
   const names = new Set<string>();
   for (const [index, described] of issuers.entries()) {
     const { issuer, keys, lifetimeMaxSeconds = ACCESS_TOKEN_LIFETIME_MAX_SECONDS } = described;
-    const blame = (problem: string): void =>
+    const add = (problem: string): void =>
       void faults.push({ index, problem: `issuer ${issuer} ${problem}` });
     if (issuer === '' || issuer.length > 255 || issuer.includes('#'))
-      blame('must have 1 to 255 characters and no #');
-    if (issuer === ownIssuer) blame('is our own');
-    if (names.has(issuer)) blame('is named twice');
+      add('must have 1 to 255 characters and no #');
+    if (issuer === ownIssuer) add('is the own issuer of this service');
+    if (names.has(issuer)) add('is configured twice');
     names.add(issuer);
     if (!(lifetimeMaxSeconds > 0 && lifetimeMaxSeconds <= ACCESS_TOKEN_LIFETIME_MAX_SECONDS)) {
-      blame(`must limit lifetimes to at most ${ACCESS_TOKEN_LIFETIME_MAX_SECONDS} seconds`);
+      add(`must limit lifetimes to at most ${ACCESS_TOKEN_LIFETIME_MAX_SECONDS} seconds`);
     }
     const problem = keysFault(keys, plaintext);
-    if (problem !== undefined) blame(problem);
+    if (problem !== undefined) add(problem);
   }
   if (issuers.length > TRUSTED_ISSUERS_MAX) {
-    faults.push({ index: 0, problem: `at most ${TRUSTED_ISSUERS_MAX} issuers can be trusted` });
+    faults.push({
+      index: 0,
+      problem: `expected at most ${TRUSTED_ISSUERS_MAX} issuers, got ${issuers.length}`,
+    });
   }
   return faults;
 }
@@ -162,7 +164,7 @@ function keysFault(keys: TrustedIssuer['keys'], plaintext: Plaintext | undefined
   if (algorithms.length === 0 || !algorithms.every((one) => SIGNATURE_ALGORITHMS.includes(one))) {
     return `must have algorithms among ${SIGNATURE_ALGORITHMS.join(', ')}`;
   }
-  // Whoever could answer in its place could make tokens of its.
+  // An impostor that answers this request could then issue tokens.
   return jwksUrl === undefined || isPrivateUrl(jwksUrl, plaintext)
     ? undefined
     : 'must publish its keys over https, or on this machine';

@@ -1,9 +1,9 @@
 /** What the replicas of auth have heard of the instances, in PostgreSQL. */
 
+import { ID_BYTES } from '@portcullis/guard/limits';
 import type { Database } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instance-records.js';
-import { ID_BYTES } from './log.js';
 
 interface SharedRow {
   readonly service: string;

@@ -1,11 +1,11 @@
 /** Requests that are carried out once however often they are sent: the first answer is kept and given again. */
 
 import { createHash } from 'node:crypto';
-import { deserialize, serialize } from 'node:v8';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { CommonError } from '../errors.js';
 import { parseRequestId, storedRequestIds } from '../validation/request-id.js';
 import type { Sql } from './database.js';
+import { answerToStore, storedAnswer } from './stored-answer.js';
 
 /** How long an answer is kept for a retry. */
 export const REQUEST_KEPT_DAYS = 7;
@@ -37,9 +37,11 @@ export interface RequestIdentity {
  *   method text NOT NULL,
  *   request_id text NOT NULL,
  *   payload_hash bytea NOT NULL,
- *   answer bytea NOT NULL,
+ *   answer bytea,
+ *   answer_json json,
  *   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
- *   PRIMARY KEY (subject, method, request_id)
+ *   PRIMARY KEY (subject, method, request_id),
+ *   CHECK (num_nonnulls(answer, answer_json) = 1)
  * );
  * CREATE INDEX requests_created_at ON requests (created_at);
  * ```
@@ -58,14 +60,14 @@ export async function oncePerRequest<T>(
   const identity = { ...request, requestId };
   await takeLock(sql, identity);
   const payloadHash = createHash('sha256').update(request.payload).digest();
-  const { rows } = await sql.query<{ payload_hash: Buffer; answer: Buffer }>(
-    'SELECT payload_hash, answer FROM requests WHERE subject = $1 AND method = $2 AND request_id = ANY($3)',
+  const { rows } = await sql.query<StoredRequest>(
+    'SELECT payload_hash, answer, answer_json FROM requests WHERE subject = $1 AND method = $2 AND request_id = ANY($3)',
     [subject, method, storedRequestIds(requestId)],
   );
   const known = rows[0];
   if (known !== undefined) return repeatAnswer<T>(known, payloadHash);
   const answer = await work();
-  await keepAnswer(sql, identity, payloadHash, serialize(answer));
+  await keepAnswer(sql, identity, payloadHash, answerToStore(answer));
   return answer;
 }
 
@@ -90,8 +92,14 @@ async function takeLock(sql: Sql, { subject, method, requestId }: RequestIdentit
   if (rows[0]?.taken !== true) throw inProgress();
 }
 
-function repeatAnswer<T>(known: { payload_hash: Buffer; answer: Buffer }, payloadHash: Buffer): T {
-  if (known.payload_hash.equals(payloadHash)) return deserialize(known.answer);
+interface StoredRequest {
+  readonly payload_hash: Buffer;
+  readonly answer: Buffer | null;
+  readonly answer_json: unknown;
+}
+
+function repeatAnswer<T>(known: StoredRequest, payloadHash: Buffer): T {
+  if (known.payload_hash.equals(payloadHash)) return storedAnswer(known.answer_json, known.answer) as T;
   throw new CommonError('REQUEST_ID_REUSED', 'request_id was used before with another request', {
     violations: [{ field: 'request_id', description: 'was used before with another request' }],
   });
@@ -101,13 +109,13 @@ async function keepAnswer(
   sql: Sql,
   { subject, method, requestId }: RequestIdentity,
   payloadHash: Buffer,
-  answer: Buffer,
+  answerJson: string,
 ): Promise<void> {
   // With a snapshot taken before the other's commit, the conflict raises 40001 here, and the transaction runs again.
   const { rowCount } = await sql.query(
-    `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
+    `INSERT INTO requests (subject, method, request_id, payload_hash, answer_json)
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
-    [subject, method, requestId, payloadHash, answer],
+    [subject, method, requestId, payloadHash, answerJson],
   );
   if (rowCount !== 1) throw inProgress();
 }

@@ -122,7 +122,7 @@ describe('the access rules of a service', () => {
     it(`are refused when public stands beside ${what}`, () => {
       expect(() => readOne(rule({ public: true, ...over }))).to.throw(
         TypeError,
-        '/a.v1.Shop/Buy is public and has conditions',
+        '/a.v1.Shop/Buy is public and has other conditions',
       );
       expect(readOne(rule(over))).to.have.property('isPublic', false);
     });
@@ -132,7 +132,7 @@ describe('the access rules of a service', () => {
     for (const unknown of [3, 99, -1]) {
       expect(() => readOne(rule({ caller: unknown as Caller })), `caller ${unknown}`).to.throw(
         TypeError,
-        'does not know',
+        'this version does not know',
       );
       expect(() => readOne(rule({ onStale: unknown as OnStale })), `on_stale ${unknown}`).to.throw(
         TypeError,
@@ -248,11 +248,11 @@ describe('a caller', () => {
     expect(violation(declared)).to.equal('SCOPE_MISSING');
     expect(describeViolation('SCOPE_MISSING', declared)).to.include({
       code: 'SCOPE_MISSING',
-      message: 'this method needs scope a and b',
+      message: 'this method requires scope a and b',
     });
     expect(describeViolation('ROLE_MISSING', declared)).to.include({
       code: 'ROLE_MISSING',
-      message: 'this method needs role c or d',
+      message: 'this method requires role c or d',
     });
     expect(describeViolation('CALLER_KIND', declared)).to.include({
       code: 'CALLER_KIND',
@@ -260,7 +260,7 @@ describe('a caller', () => {
     });
     expect(describeViolation('LOGIN_TOO_OLD', declared)).to.include({
       code: 'LOGIN_TOO_OLD',
-      message: 'this method needs a login within 60 seconds',
+      message: 'this method requires a login within the last 60 seconds',
     });
   });
 });

@@ -202,7 +202,7 @@ describe('another issuer', () => {
       { exp: undefined },
       { exp: 'never' },
       { exp: now - 10, iat: now },
-      { exp: now + 3601 },
+      { exp: now + 3601, iat: now },
       { exp: 1e15 },
       { iat: undefined },
       { iat: now + 60, exp: now + 120 },
@@ -266,7 +266,7 @@ describe('another issuer', () => {
   it('is not trusted at all when it is described carelessly', async () => {
     const { jwksUrl } = other;
     const careless: [Partial<TrustedIssuer>, string][] = [
-      [{ issuer: ISSUER }, 'our own'],
+      [{ issuer: ISSUER }, 'own issuer'],
       [{ issuer: third.name }, 'twice'],
       [{ issuer: '' }, 'characters'],
       [{ issuer: 'https://a.example#b' }, 'characters'],

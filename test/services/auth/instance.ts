@@ -51,6 +51,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
+import { freshDatabase } from '../../support/postgres.js';
 
 export const ISSUER = 'https://auth.example';
 
@@ -88,22 +89,22 @@ export function newKeyEncryptionKey(): Buffer {
   return randomBytes(32);
 }
 
+/** What a test wants otherwise than a replica has it by default. */
+export interface AuthOptions {
+  readonly keyEncryptionKey?: Buffer;
+  readonly accessTokenSeconds?: number;
+  readonly algorithm?: SigningAlgorithm;
+  readonly clock?: Clock;
+  readonly openKeys?: boolean;
+  readonly limits?: Partial<ThrottleLimits>;
+  readonly loginBinding?: LoginBinding;
+  readonly trustedIssuers?: readonly NamingIssuer[];
+  readonly onRevoked?: (batch: LogBatch) => void;
+  readonly onLogChanged?: () => void;
+}
+
 /** Opens a replica; its keys are made unless told otherwise. */
-export async function openAuth(
-  url: string,
-  options: {
-    keyEncryptionKey?: Buffer;
-    accessTokenSeconds?: number;
-    algorithm?: SigningAlgorithm;
-    clock?: Clock;
-    openKeys?: boolean;
-    limits?: Partial<ThrottleLimits>;
-    loginBinding?: LoginBinding;
-    trustedIssuers?: readonly NamingIssuer[];
-    onRevoked?: (batch: LogBatch) => void;
-    onLogChanged?: () => void;
-  } = {},
-): Promise<AuthInstance> {
+export async function openAuth(url: string, options: AuthOptions = {}): Promise<AuthInstance> {
   const { keyEncryptionKey = newKeyEncryptionKey(), accessTokenSeconds = 300, clock = systemClock } = options;
   const log = createLog({ service: 'auth', level: 'silent' });
   const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
@@ -203,6 +204,23 @@ export async function openAuth(
       await database.close();
     },
   };
+}
+
+/** A replica alone on a database of its own, which is dropped when it closes. */
+export interface FreshAuth extends AuthInstance {
+  /** The connection string of the database. */
+  readonly url: string;
+}
+
+/** Opens a replica on an empty database of its own. */
+export async function openFreshAuth(options: AuthOptions = {}): Promise<FreshAuth> {
+  const fresh = await freshDatabase();
+  const auth = await openAuth(fresh.url, options);
+  const close = async (): Promise<void> => {
+    await auth.close();
+    await fresh.drop();
+  };
+  return { ...auth, url: fresh.url, close };
 }
 
 /** A user whose password the test knows. */

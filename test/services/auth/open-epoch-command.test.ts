@@ -1,28 +1,22 @@
 /** The command with which an operator opens an epoch whose own token no longer counts. */
 
 import { expect } from 'chai';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { runProgram } from '../../support/programs.js';
-import { type AuthInstance, addUser, logIn, newKeyEncryptionKey, openAuth } from './instance.js';
+import { addUser, type FreshAuth, logIn, newKeyEncryptionKey, openFreshAuth } from './instance.js';
 
 describe('the command open-epoch', function () {
   this.timeout(60_000);
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   beforeEach(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey });
+    auth = await openFreshAuth({ keyEncryptionKey });
   });
-  afterEach(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  afterEach(() => auth.close());
 
   async function run(words: readonly string[], key = keyEncryptionKey) {
     const env = {
-      DATABASE_URL: fresh.url,
+      DATABASE_URL: auth.url,
       PORTCULLIS_LISTEN: '127.0.0.1:0',
       PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
       PORTCULLIS_ISSUER: 'https://auth.example',

@@ -8,7 +8,6 @@ import { sessionRevocation } from '../../../services/auth/revocation/log.js';
 import { clean } from '../../../services/auth/store.js';
 import type { AuthTransaction } from '../../../services/auth/transaction.js';
 import { rejectionOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
@@ -16,23 +15,18 @@ import {
   issue,
   logIn,
   newKeyEncryptionKey,
-  openAuth,
+  openFreshAuth,
   signAssertion,
 } from './instance.js';
 
 describe('the store of auth', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey });
+    auth = await openFreshAuth({ keyEncryptionKey });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
   beforeEach(() => {
     auth.broadcast.length = 0;
   });

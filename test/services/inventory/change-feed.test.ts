@@ -12,15 +12,13 @@ import {
   type StockLevel,
 } from '../../../services/inventory/change-feed.js';
 import { codeOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { type Instance, openInstance, stockUp } from './instance.js';
+import { type Instance, openFreshInstance, openInstance, stockUp } from './instance.js';
 
 /** A wait that is not given up; a new one each time, as each call has its own. */
 const never = () => new AbortController().signal;
 
 describe('inventory change feed', () => {
   describe('on a real database', () => {
-    let fresh: FreshDatabase;
     let writing: Instance;
     let reading: Instance;
     let a: string;
@@ -28,8 +26,9 @@ describe('inventory change feed', () => {
     let detach: () => void;
 
     before(async () => {
-      fresh = await freshDatabase();
-      [writing, reading] = await Promise.all([openInstance(fresh.url), openInstance(fresh.url)]);
+      const fresh = await openFreshInstance();
+      writing = fresh;
+      reading = await openInstance(fresh.url);
       a = (await stockUp(writing, 100n)).sku;
       b = (await stockUp(writing, 100n)).sku;
     });
@@ -38,8 +37,8 @@ describe('inventory change feed', () => {
     });
     afterEach(() => detach());
     after(async () => {
-      await Promise.all([writing.close(), reading.close()]);
-      await fresh.drop();
+      await reading.close();
+      await writing.close();
     });
 
     /** Adds one unit as the service would, without its checks; hints unless it is part of a transaction. */

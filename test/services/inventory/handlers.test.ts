@@ -25,8 +25,7 @@ import {
 import { createHandlers } from '../../../services/inventory/handlers.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
 import { refusalOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { type Instance, newSku, openInstance } from './instance.js';
+import { type Instance, newSku, openFreshInstance } from './instance.js';
 
 const CUSTOMER_SCOPES = 'inventory.read inventory.reserve';
 const OTHER_ISSUER = 'https://other.example';
@@ -34,7 +33,6 @@ const OTHER_SECRET = Buffer.alloc(32, 's');
 const PRICE = { minorUnits: 9_007_199_254_740_993n, currencyCode: 'EUR' };
 
 describe('inventory handlers', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
   let issuer: TestIssuer;
   let guard: Guard;
@@ -45,8 +43,7 @@ describe('inventory handlers', () => {
   let bob: Metadata;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
     issuer = await TestIssuer.create();
     guard = await createGuard({
       issuer: ISSUER,
@@ -81,7 +78,6 @@ describe('inventory handlers', () => {
     server.forceShutdown();
     await guard.close();
     await instance.close();
-    await fresh.drop();
   });
 
   async function bearerOf(claims: Record<string, unknown>): Promise<Metadata> {

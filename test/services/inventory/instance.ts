@@ -8,6 +8,7 @@ import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/c
 import { createItem } from '../../../services/inventory/items.js';
 import type { Caller, Item } from '../../../services/inventory/stock.js';
 import { CHANGES_CHANNEL, createStore, type Store } from '../../../services/inventory/store.js';
+import { freshDatabase } from '../../support/postgres.js';
 
 /** What one process has of the service. */
 export interface Instance {
@@ -42,6 +43,23 @@ export async function openInstance(url: string, options: { hints?: boolean } = {
       await database.close();
     },
   };
+}
+
+/** An instance on a database of its own, which is dropped when it closes. */
+export interface FreshInstance extends Instance {
+  /** The connection string of the database. */
+  readonly url: string;
+}
+
+/** Opens an instance on an empty database of its own. */
+export async function openFreshInstance(options: { hints?: boolean } = {}): Promise<FreshInstance> {
+  const fresh = await freshDatabase();
+  const instance = await openInstance(fresh.url, options);
+  const close = async (): Promise<void> => {
+    await instance.close();
+    await fresh.drop();
+  };
+  return { ...instance, url: fresh.url, close };
 }
 
 /** A sku that no other test uses. */

@@ -12,25 +12,19 @@ import {
 } from '../../../services/inventory/items.js';
 import { reserveStock } from '../../../services/inventory/reservations.js';
 import { codeOf, rejectionOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { alice, breachesIn, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
+import { alice, breachesIn, type Instance, newSku, olga, openFreshInstance, stockUp } from './instance.js';
 
 const ALL = { pageSize: 0, pageToken: '', filter: '' };
 const INT64_MAX = 2n ** 63n - 1n;
 const INT64_MIN = -(2n ** 63n);
 
 describe('inventory items', () => {
-  let fresh: FreshDatabase;
   let inventory: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    inventory = await openInstance(fresh.url);
+    inventory = await openFreshInstance();
   });
-  after(async () => {
-    await inventory.close();
-    await fresh.drop();
-  });
+  after(() => inventory.close());
 
   function item(change: object = {}) {
     const unitPrice = { minorUnits: 1n, currencyCode: 'EUR' };

@@ -19,21 +19,30 @@ import {
 } from '../../../services/inventory/reservations.js';
 import { type Caller, type Item, payloadOf } from '../../../services/inventory/stock.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { alice, bob, breachesIn, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
+import {
+  alice,
+  bob,
+  breachesIn,
+  type Instance,
+  newSku,
+  olga,
+  openFreshInstance,
+  openInstance,
+  stockUp,
+} from './instance.js';
 
 describe('inventory reservations', () => {
-  let fresh: FreshDatabase;
   let one: Instance;
   let other: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    [one, other] = await Promise.all([openInstance(fresh.url), openInstance(fresh.url)]);
+    const fresh = await openFreshInstance();
+    one = fresh;
+    other = await openInstance(fresh.url);
   });
   after(async () => {
-    await Promise.all([one.close(), other.close()]);
-    await fresh.drop();
+    await other.close();
+    await one.close();
   });
 
   /** What a caller sends to set units aside; each is `[sku, quantity]`. */

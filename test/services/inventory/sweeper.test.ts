@@ -6,23 +6,17 @@ import { expect } from 'chai';
 import { getItem } from '../../../services/inventory/items.js';
 import { reserveStock } from '../../../services/inventory/reservations.js';
 import { SWEEP_INTERVAL_MS, startSweeper } from '../../../services/inventory/sweeper.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { alice, breachesIn, type Instance, openInstance, stockUp } from './instance.js';
+import { alice, breachesIn, type Instance, openFreshInstance, stockUp } from './instance.js';
 
 const silent = { debug: () => {}, warn: () => {} };
 
 describe('inventory sweeper', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
 
   it('gives units back soon after the time of their reservation is up', async () => {
     const { sku } = await stockUp(instance, 5n);

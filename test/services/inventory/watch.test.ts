@@ -18,21 +18,20 @@ import {
   watchStock,
 } from '../../../services/inventory/watch.js';
 import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { alice, type Instance, newSku, olga, openInstance, stockUp } from './instance.js';
+import { alice, type Instance, newSku, olga, openFreshInstance, openInstance, stockUp } from './instance.js';
 
 describe('inventory watch', () => {
-  let fresh: FreshDatabase;
   let one: Instance;
   let other: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    [one, other] = await Promise.all([openInstance(fresh.url), openInstance(fresh.url)]);
+    const fresh = await openFreshInstance();
+    one = fresh;
+    other = await openInstance(fresh.url);
   });
   after(async () => {
-    await Promise.all([one.close(), other.close()]);
-    await fresh.drop();
+    await other.close();
+    await one.close();
   });
 
   function watch(

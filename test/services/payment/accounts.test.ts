@@ -5,23 +5,17 @@ import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { accountWith, breachesIn, callerOf, type Instance, olga, openInstance } from './instance.js';
+import { accountWith, breachesIn, callerOf, type Instance, olga, openFreshInstance } from './instance.js';
 
 const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
 
 describe('accounts of payment', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
 
   describe('open', () => {
     it('opens an empty account', async () => {

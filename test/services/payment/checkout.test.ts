@@ -7,7 +7,6 @@ import type { Buyer, Checkout, CheckoutStore } from '../../../services/payment/c
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
   breachesIn,
@@ -16,7 +15,7 @@ import {
   checkoutOver,
   type Instance,
   olga,
-  openInstance,
+  openFreshInstance,
 } from './instance.js';
 import { failing, type Moment, Warehouse, type WarehouseMethod } from './warehouse.js';
 
@@ -32,17 +31,12 @@ interface Scene {
 }
 
 describe('checkout', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
   afterEach('the books are right', async () => {
     expect(await breachesIn(instance)).to.deep.equal([]);
   });

@@ -5,8 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { PaymentError } from '../../../services/payment/errors.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
+import { accountWith, breachesIn, buyerOf, type Instance, olga, openFreshInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 
 const PRICE = 100n;
@@ -20,17 +19,12 @@ interface Totals {
 }
 
 describe('money of payment', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   beforeEach(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  afterEach(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  afterEach(() => instance.close());
 
   /** What all accounts come to, read in one snapshot. */
   async function totals(): Promise<Totals> {

@@ -22,9 +22,8 @@ import {
 import { createHandlers } from '../../../services/payment/handlers.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
 import { refusalOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { until } from '../../support/waiting.js';
-import { type Instance, openInstance } from './instance.js';
+import { type Instance, openFreshInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 
 const CUSTOMER = { scope: 'payment.read payment.pay inventory.reserve', roles: ['customer'] };
@@ -39,7 +38,6 @@ type Method<Request, Response> = (
 
 describe('PaymentService', () => {
   const warehouse = new Warehouse();
-  let fresh: FreshDatabase;
   let instance: Instance;
   let issuer: TestIssuer;
   let guard: Guard;
@@ -48,8 +46,7 @@ describe('PaymentService', () => {
 
   before(async () => {
     warehouse.stock('LAMP', { minorUnits: 250n, currencyCode: 'EUR' });
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
     issuer = await TestIssuer.create();
     guard = await createGuard({ issuer: ISSUER, audience: 'payment', auth: { source: issuer.source } });
     server = new Server({ interceptors: [guard.interceptor] });
@@ -69,7 +66,6 @@ describe('PaymentService', () => {
     server.forceShutdown();
     await guard.close();
     await instance.close();
-    await fresh.drop();
   });
 
   function call<Request, Response>(

@@ -17,6 +17,7 @@ import type { Account } from '../../../services/payment/ledger.js';
 import { createPayments, type Payments } from '../../../services/payment/payments.js';
 import { createReversals, type Reversals } from '../../../services/payment/reversals.js';
 import { createStore, type Store } from '../../../services/payment/store.js';
+import { freshDatabase } from '../../support/postgres.js';
 import { Warehouse } from './warehouse.js';
 
 /** What one process has of the service. */
@@ -75,6 +76,23 @@ export async function openInstance(url: string, times: Partial<CheckoutTimes> = 
       await database.close();
     },
   };
+}
+
+/** An instance on a database of its own, which is dropped when it closes. */
+export interface FreshInstance extends Instance {
+  /** The connection string of the database. */
+  readonly url: string;
+}
+
+/** Opens an instance on an empty database of its own. */
+export async function openFreshInstance(times: Partial<CheckoutTimes> = {}): Promise<FreshInstance> {
+  const fresh = await freshDatabase();
+  const instance = await openInstance(fresh.url, times);
+  const close = async (): Promise<void> => {
+    await instance.close();
+    await fresh.drop();
+  };
+  return { ...instance, url: fresh.url, close };
 }
 
 /** A process' checkout: it shares nothing with another one but the store. */

@@ -11,33 +11,30 @@ import {
 import { createAccounts } from '../../../services/payment/accounts.js';
 import { createStore } from '../../../services/payment/store.js';
 import { codeOf, rejectionOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
   breachesIn,
   buyerOf,
+  type FreshInstance,
   type Instance,
   olga,
+  openFreshInstance,
   openInstance,
   silentLog,
 } from './instance.js';
 import { failing, Warehouse } from './warehouse.js';
 
 describe('the ledger of payment', () => {
-  let fresh: FreshDatabase;
-  let instance: Instance;
+  let instance: FreshInstance;
   let account: string;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
     ({ accountId: account } = await accountWith(instance, 'owner', 1_000n));
     await leaveHold(instance, account);
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
   afterEach('the books are right', async () => {
     expect(await breachesIn(instance)).to.deep.equal([]);
   });
@@ -86,11 +83,11 @@ describe('the ledger of payment', () => {
     before(async () => {
       const password = randomUUID();
       await run(`CREATE ROLE ${login} LOGIN PASSWORD '${password}' IN ROLE portcullis_payment`);
-      const url = new URL(fresh.url);
+      const url = new URL(instance.url);
       url.username = login;
       url.password = password;
       const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
-      serviceOptions = { url: url.href, migrationUrl: fresh.url, migrations, log: silentLog };
+      serviceOptions = { url: url.href, migrationUrl: instance.url, migrations, log: silentLog };
       service = openDatabase(serviceOptions);
       await service.ready(new AbortController().signal);
     });
@@ -253,7 +250,7 @@ describe('the ledger of payment', () => {
 
   it('answers DEPENDENCY_UNAVAILABLE before its database is ready', async () => {
     const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
-    const database = openDatabase({ url: fresh.url, migrations, log: silentLog });
+    const database = openDatabase({ url: instance.url, migrations, log: silentLog });
     const refusal = await rejectionOf(createStore(database).findAccount(account));
     expect(refusal).to.include({ code: 'DEPENDENCY_UNAVAILABLE' });
     await database.close();

@@ -8,7 +8,6 @@ import type { Checkout } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { codeOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import {
   accountWith,
   breachesIn,
@@ -17,7 +16,7 @@ import {
   checkoutOver,
   type Instance,
   olga,
-  openInstance,
+  openFreshInstance,
 } from './instance.js';
 import { type Trouble, Warehouse, type WarehouseMethod } from './warehouse.js';
 
@@ -272,17 +271,12 @@ async function latest({ instance, subject }: Real): Promise<Payment | undefined>
 }
 
 describe('payment beside a model', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
 
   it('does what the model predicts, in any order, through crashes and lost answers', async function () {
     this.timeout(120_000);

@@ -1,6 +1,7 @@
 /** Cancelling payments that are under way, and refunding captured ones: who may, how much, and what the books say. */
 
 import { randomUUID } from 'node:crypto';
+import { serialize } from 'node:v8';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
@@ -8,8 +9,15 @@ import type { Buyer } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { accountWith, breachesIn, buyerOf, callerOf, type Instance, olga, openInstance } from './instance.js';
+import {
+  accountWith,
+  breachesIn,
+  buyerOf,
+  callerOf,
+  type Instance,
+  olga,
+  openFreshInstance,
+} from './instance.js';
 import { failing, Warehouse } from './warehouse.js';
 
 const PRICE = 250n;
@@ -17,17 +25,12 @@ const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
 const ALL = { pageSize: 0, pageToken: '', filter: '' };
 
 describe('reversals of payments', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
   afterEach('the books are right', async () => {
     expect(await breachesIn(instance)).to.deep.equal([]);
   });
@@ -174,6 +177,17 @@ describe('reversals of payments', () => {
       await refund(first, { amount: euros(100n) });
       expect(await buy(scenery, 'the same')).to.deep.equal(first);
       expect((await instance.payments.get(first.paymentId, olga)).refunded).to.deep.equal(euros(100n));
+    });
+
+    it('changes no answer either that an earlier version stored, serialized by V8', async () => {
+      const scenery = await scene();
+      const first = await buy(scenery, 'the same');
+      await instance.database.query(
+        'UPDATE payments SET first_answer = $2, first_answer_json = NULL WHERE payment_id = $1',
+        [first.paymentId, serialize(first)],
+      );
+      await refund(first, { amount: euros(100n) });
+      expect(await buy(scenery, 'the same')).to.deep.equal(first);
     });
   });
 

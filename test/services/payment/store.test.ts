@@ -3,23 +3,17 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { NewPayment, Saga, Step } from '../../../services/payment/checkout.js';
 import { codeOf } from '../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
-import { accountWith, callerOf, type Instance, openInstance } from './instance.js';
+import { accountWith, callerOf, type Instance, openFreshInstance } from './instance.js';
 
 const LONG_MS = 60_000;
 
 describe('the store of payment', () => {
-  let fresh: FreshDatabase;
   let instance: Instance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    instance = await openInstance(fresh.url);
+    instance = await openFreshInstance();
   });
-  after(async () => {
-    await instance.close();
-    await fresh.drop();
-  });
+  after(() => instance.close());
 
   async function begin(leaseMs = LONG_MS): Promise<Saga> {
     const caller = callerOf(randomUUID());

@@ -5,15 +5,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
-  type AuthInstance,
   addUser,
   attemptOf,
   claimsOf,
+  type FreshAuth,
   logIn,
   newKeyEncryptionKey,
   openAuth,
+  openFreshAuth,
   type TestUser,
 } from '../instance.js';
 
@@ -22,17 +22,12 @@ const FAILURES_MAX = 6;
 
 describe('changes of accounts', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey, limits: { failuresPerName: FAILURES_MAX } });
+    auth = await openFreshAuth({ keyEncryptionKey, limits: { failuresPerName: FAILURES_MAX } });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
   beforeEach(() => {
     auth.broadcast.length = 0;
   });
@@ -140,7 +135,7 @@ describe('changes of accounts', () => {
           auth.revocations.revoke({ target: { kind: 'user', userId }, reason: '', actor: 'test' }),
       ]) {
         const user = await addUser(auth);
-        const slow = await openAuth(fresh.url, { keyEncryptionKey });
+        const slow = await openAuth(auth.url, { keyEncryptionKey });
         const { verify } = slow.passwords;
         Object.assign(slow.passwords, {
           verify: async (hash: string | undefined, password: string) => {
@@ -281,7 +276,7 @@ describe('changes of accounts', () => {
 
     it('cannot log in when disabled while the password was being compared', async () => {
       const user = await addUser(auth);
-      const slow = await openAuth(fresh.url, { keyEncryptionKey });
+      const slow = await openAuth(auth.url, { keyEncryptionKey });
       const { verify } = slow.passwords;
       Object.assign(slow.passwords, {
         verify: async (hash: string | undefined, password: string) => {

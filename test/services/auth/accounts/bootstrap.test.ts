@@ -3,8 +3,7 @@
 import { expect } from 'chai';
 import { applyBootstrap, type Bootstrap } from '../../../../services/auth/accounts/bootstrap.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, attemptOf, claimsOf, openAuth } from '../instance.js';
+import { attemptOf, claimsOf, type FreshAuth, openAuth, openFreshAuth } from '../instance.js';
 
 const BOOTSTRAP: Bootstrap = {
   users: [{ username: 'olga', password: 'first password', roles: ['admin', 'security'] }],
@@ -23,22 +22,17 @@ const BOOTSTRAP: Bootstrap = {
 };
 
 describe('bootstrap', () => {
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   it('creates what is absent, once, however many replicas do so at once', async () => {
     const replicas = await Promise.all([
-      openAuth(fresh.url, { openKeys: false }),
-      openAuth(fresh.url, { openKeys: false }),
+      openAuth(auth.url, { openKeys: false }),
+      openAuth(auth.url, { openKeys: false }),
     ]);
     const created = await Promise.all(
       [auth, ...replicas].map((replica) => applyBootstrap(BOOTSTRAP, replica)),

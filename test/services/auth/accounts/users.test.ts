@@ -3,21 +3,15 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, logIn, openAuth } from '../instance.js';
+import { type AuthInstance, logIn, openFreshAuth } from '../instance.js';
 
 describe('users', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const request = (
     over: { username?: string; password?: string; roles?: string[]; requestId?: string } = {},

@@ -3,25 +3,19 @@
 import { expect } from 'chai';
 import { createTokenVerifier } from '../../../../services/auth/adapters/token-verifier.js';
 import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, addUser, claimsOf, ISSUER, logIn, openAuth } from '../instance.js';
+import { type AuthInstance, addUser, claimsOf, ISSUER, logIn, openFreshAuth } from '../instance.js';
 
 describe('the token verifier', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
   let token: string;
   let keySet: PublishedKeys['keySet'];
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
     token = (await logIn(auth, await addUser(auth))).access.token;
     ({ keySet } = await auth.publicKeys.read());
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const nowSeconds = () => Date.now() / 1000;
   const verify = (text: string, audience?: string, keys = keySet, issuer = ISSUER) =>

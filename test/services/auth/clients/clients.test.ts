@@ -10,9 +10,9 @@ import {
   type CreateClientRequest,
 } from '../../../../proto/gen/auth/v1/client_service.js';
 import { ask } from '../../../../scripts/system/calls.js';
-import { DIRECT_CLIENT, type NewCredential } from '../../../../services/auth/clients/clients.js';
+import { DIRECT_CLIENT } from '../../../../services/auth/clients/client-ids.js';
+import type { NewCredential } from '../../../../services/auth/clients/credentials.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import {
   type AuthInstance,
@@ -21,7 +21,7 @@ import {
   entriesOf,
   issue,
   logIn,
-  openAuth,
+  openFreshAuth,
   serviceToken,
   signAssertion,
 } from '../instance.js';
@@ -35,17 +35,12 @@ function keyPem(kind: 'ed25519' | 'rsa-1024' = 'ed25519'): string {
 }
 
 describe('clients', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const request = (over: Partial<Parameters<AuthInstance['clients']['create']>[0]> = {}) => ({
     actor: 'admin',
@@ -81,13 +76,13 @@ describe('clients', () => {
     await secretOf(bySecret.clientId, SECRET);
     expect(await codeOf(secretOf(bySecret.clientId, `${SECRET}.`))).to.equal('CLIENT_AUTHENTICATION_FAILED');
     const { rows } = await auth.database.query<{ dump: string }>(
-      `SELECT (SELECT json_agg(c)::text FROM clients c) || (SELECT string_agg(encode(answer, 'escape'), ',')
+      `SELECT (SELECT json_agg(c)::text FROM clients c) || (SELECT string_agg(answer_json::text, ',')
          || string_agg(encode(payload_hash, 'hex'), ',') FROM requests) AS dump`,
     );
     expect(rows[0]?.dump).to.contain('$argon2id$');
     expect(rows[0]?.dump).to.not.contain(SECRET);
     const { rows: answers } = await auth.database.query<{ answers: string }>(
-      "SELECT string_agg(encode(answer, 'escape'), ',') AS answers FROM requests",
+      "SELECT string_agg(answer_json::text, ',') AS answers FROM requests",
     );
     expect(answers[0]?.answers).to.not.contain('$argon2id$');
   });

@@ -11,8 +11,7 @@ import {
 } from '../../../../services/auth/keys/keys.js';
 import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, newKeyEncryptionKey, openAuth } from '../instance.js';
+import { type FreshAuth, newKeyEncryptionKey, openAuth, openFreshAuth } from '../instance.js';
 
 interface StoredKey {
   readonly kid: string;
@@ -25,17 +24,12 @@ interface StoredKey {
 
 describe('signing keys', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   beforeEach(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey, openKeys: false });
+    auth = await openFreshAuth({ keyEncryptionKey, openKeys: false });
   });
-  afterEach(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  afterEach(() => auth.close());
 
   const stored = async (): Promise<StoredKey[]> =>
     (await auth.database.query<StoredKey>('SELECT * FROM signing_keys ORDER BY purpose, state, kid')).rows;
@@ -47,7 +41,7 @@ describe('signing keys', () => {
 
   it('are one signing and one next of each purpose, made once however many replicas start at once', async () => {
     const replicas = await Promise.all(
-      [1, 2, 3].map(() => openAuth(fresh.url, { keyEncryptionKey, openKeys: false })),
+      [1, 2, 3].map(() => openAuth(auth.url, { keyEncryptionKey, openKeys: false })),
     );
     await Promise.all([auth, ...replicas].map((replica) => replica.keys.open()));
     expect((await stored()).map(({ purpose, state }) => `${purpose} ${state}`)).to.deep.equal([

@@ -5,21 +5,15 @@ import { expect } from 'chai';
 import type { SharedRecord } from '../../../../services/auth/revocation/instance-records.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createId, tokenRevocation } from '../../../../services/auth/revocation/log.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, newKeyEncryptionKey, openAuth } from '../instance.js';
+import { type AuthInstance, newKeyEncryptionKey, openFreshAuth } from '../instance.js';
 
 describe('what another replica has heard of an instance', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey: newKeyEncryptionKey() });
+    auth = await openFreshAuth({ keyEncryptionKey: newKeyEncryptionKey() });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   it('tells its place in the log only where the log of now has what it had there', async () => {
     const store = createInstanceStore(auth.database);

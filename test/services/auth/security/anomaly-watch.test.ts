@@ -7,23 +7,28 @@ import type { ServiceReport } from '../../../../services/auth/records/service-re
 import { THRESHOLDS } from '../../../../services/auth/security/anomaly-rules.js';
 import { type AnomalyWatch, createAnomalyWatch } from '../../../../services/auth/security/anomaly-watch.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, addUser, entriesOf, logIn, openAuth } from '../instance.js';
+import {
+  type AuthInstance,
+  addUser,
+  entriesOf,
+  type FreshAuth,
+  logIn,
+  openAuth,
+  openFreshAuth,
+} from '../instance.js';
 
 describe('the watch for anomalies', () => {
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
   let replica: AuthInstance;
 
   beforeEach(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
-    replica = await openAuth(fresh.url, { openKeys: false });
+    auth = await openFreshAuth();
+    replica = await openAuth(auth.url, { openKeys: false });
   });
 
   afterEach(async () => {
-    await Promise.all([auth.close(), replica.close()]);
-    await fresh.drop();
+    await replica.close();
+    await auth.close();
   });
 
   const watchOf = (instance: AuthInstance, revoking: readonly AnomalyRule[] = []): AnomalyWatch =>

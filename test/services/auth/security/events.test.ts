@@ -19,9 +19,16 @@ import {
   typeUriOf,
 } from '../../../../services/auth/security/events.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
-import { type AuthInstance, addClient, addUser, attemptOf, logIn, openAuth } from '../instance.js';
+import {
+  addClient,
+  addUser,
+  attemptOf,
+  type FreshAuth,
+  logIn,
+  openAuth,
+  openFreshAuth,
+} from '../instance.js';
 
 const NO_PROOF = {
   credential: { kind: 'secret', secret: 'x'.repeat(32) },
@@ -30,18 +37,13 @@ const NO_PROOF = {
 } as const;
 
 describe('security events', () => {
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   beforeEach(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
   });
 
-  afterEach(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  afterEach(() => auth.close());
 
   /** Every event of a filter, newest first. */
   async function eventsOf(filter: EventFilter = {}): Promise<SecurityEvent[]> {
@@ -314,7 +316,7 @@ describe('security events', () => {
 
   describe('are watched', () => {
     it('from now on, each once and in order, and from any replica where somebody left off', async () => {
-      const replica = await openAuth(fresh.url, { openKeys: false });
+      const replica = await openAuth(auth.url, { openKeys: false });
       try {
         const before = await addUser(auth);
         const stop = new AbortController();

@@ -14,29 +14,34 @@ import {
 import { createAttemptCounters } from '../../../../services/auth/security/throttle-store.js';
 import { clean } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, addUser, attemptOf, logIn, newKeyEncryptionKey, openAuth } from '../instance.js';
+import {
+  type AuthInstance,
+  addUser,
+  attemptOf,
+  type FreshAuth,
+  logIn,
+  newKeyEncryptionKey,
+  openAuth,
+  openFreshAuth,
+} from '../instance.js';
 
 const LIMITS = { failuresPerName: 4, failuresPerPeer: 12, windowSeconds: 300 };
 
 describe('the throttle', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
   const key = randomBytes(32);
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
   let replica: AuthInstance;
   let clockMs = 0;
   const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + clockMs };
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey, limits: LIMITS });
-    replica = await openAuth(fresh.url, { keyEncryptionKey, limits: LIMITS });
+    auth = await openFreshAuth({ keyEncryptionKey, limits: LIMITS });
+    replica = await openAuth(auth.url, { keyEncryptionKey, limits: LIMITS });
   });
   after(async () => {
-    await auth.close();
     await replica.close();
-    await fresh.drop();
+    await auth.close();
   });
 
   let peers = 0;
@@ -45,7 +50,7 @@ describe('the throttle', () => {
     return `10.0.${peers >> 8}.${peers & 255}:4000`;
   };
   const throttleOf = (
-    instance = auth,
+    instance: AuthInstance = auth,
     purpose: 'login' | 'client' = 'login',
     limits: ThrottleLimits = LIMITS,
   ): Throttle =>
@@ -199,7 +204,7 @@ describe('the throttle', () => {
       await guess(user.username);
       expect(await codeOf(logIn(auth, user, { peer: newPeer() }))).to.equal('RATE_LIMITED');
       await endWindows();
-      const later = await openAuth(fresh.url, { keyEncryptionKey, limits: LIMITS });
+      const later = await openAuth(auth.url, { keyEncryptionKey, limits: LIMITS });
       await logIn(later, user, { peer: newPeer() });
       await later.close();
     });

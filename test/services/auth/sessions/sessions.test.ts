@@ -6,7 +6,6 @@ import { SESSION_SECONDS_MAX } from '../../../../services/auth/sessions/login.js
 import { REFRESH_IDLE_SECONDS_MAX } from '../../../../services/auth/sessions/refresh-tokens.js';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addUser,
@@ -14,9 +13,11 @@ import {
   claimsOf,
   entriesOf,
   entryKeyOf,
+  type FreshAuth,
   logIn,
   newKeyEncryptionKey,
   openAuth,
+  openFreshAuth,
 } from '../instance.js';
 
 const ROUNDS_OF_REFRESH = 20;
@@ -24,23 +25,23 @@ const FAILURES_MAX = 5;
 
 describe('sessions', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
   let replica: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey });
-    replica = await openAuth(fresh.url, { keyEncryptionKey });
+    auth = await openFreshAuth({ keyEncryptionKey });
+    replica = await openAuth(auth.url, { keyEncryptionKey });
   });
   after(async () => {
-    await auth.close();
     await replica.close();
-    await fresh.drop();
+    await auth.close();
   });
 
-  const refresh = (refreshToken: string, requestId: string = randomUUID(), at = auth): Promise<TokenPair> =>
-    at.sessions.refresh({ refreshToken, requestId });
+  const refresh = (
+    refreshToken: string,
+    requestId: string = randomUUID(),
+    at: AuthInstance = auth,
+  ): Promise<TokenPair> => at.sessions.refresh({ refreshToken, requestId });
 
   const isOpen = async (sessionId: string): Promise<boolean> =>
     (await auth.store.transaction((tx) => tx.sessions.lockShared(sessionId)))?.open === true;
@@ -118,7 +119,7 @@ describe('sessions', () => {
 
     it('is refused when the user was revoked while the password was being compared', async () => {
       const user = await addUser(auth);
-      const slow = await openAuth(fresh.url, { keyEncryptionKey });
+      const slow = await openAuth(auth.url, { keyEncryptionKey });
       const verify = slow.passwords.verify;
       Object.assign(slow.passwords, {
         verify: async (hash: string | undefined, password: string) => {
@@ -140,7 +141,7 @@ describe('sessions', () => {
     it('is refused for a while after too many failures against one name, and tells for how long', async function () {
       this.timeout(30_000);
       const limits = { failuresPerName: FAILURES_MAX };
-      const limited = await openAuth(fresh.url, { keyEncryptionKey, limits });
+      const limited = await openAuth(auth.url, { keyEncryptionKey, limits });
       const user = await addUser(limited);
       const attempts = Array.from({ length: FAILURES_MAX + 5 }, () =>
         serviceErrorOf(limited.sessions.login(attemptOf(user.username, 'wrong password'))),
@@ -157,7 +158,7 @@ describe('sessions', () => {
     it('is not limited by logins that succeed', async function () {
       this.timeout(30_000);
       const limits = { failuresPerName: FAILURES_MAX, failuresPerPeer: FAILURES_MAX };
-      const limited = await openAuth(fresh.url, { keyEncryptionKey, limits });
+      const limited = await openAuth(auth.url, { keyEncryptionKey, limits });
       const user = await addUser(limited);
       for (let round = 0; round < FAILURES_MAX + 5; round += 1) {
         await logIn(limited, user, { peer: '198.51.100.7:1' });
@@ -221,7 +222,7 @@ describe('sessions', () => {
       const requestId = randomUUID();
       const first = await refresh(refreshToken, requestId);
       const again = await refresh(refreshToken, requestId, replica);
-      const restarted = await openAuth(fresh.url, { keyEncryptionKey });
+      const restarted = await openAuth(auth.url, { keyEncryptionKey });
       const later = await refresh(refreshToken, requestId, restarted);
       await restarted.close();
       expect(again.refreshToken).to.equal(first.refreshToken);

@@ -5,17 +5,18 @@ import { expect } from 'chai';
 import { ask as askOver } from '../../../../scripts/system/calls.js';
 import type { LoginBinding } from '../../../../services/auth/sessions/login.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { startReplica } from '../cluster.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
+  type FreshAuth,
   issue,
   logIn,
   newKeyEncryptionKey,
   openAuth,
+  openFreshAuth,
   serviceToken,
   signAssertion,
   type TestClient,
@@ -27,20 +28,17 @@ const BOUND = { 'x5t#S256': MINE };
 
 describe('binding to certificates', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
-  let fresh: FreshDatabase;
   let instances: Record<LoginBinding, AuthInstance>;
-  let auth: AuthInstance;
+  let auth: FreshAuth;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { keyEncryptionKey });
-    const optional = await openAuth(fresh.url, { keyEncryptionKey, loginBinding: 'optional' });
-    const required = await openAuth(fresh.url, { keyEncryptionKey, loginBinding: 'required' });
+    auth = await openFreshAuth({ keyEncryptionKey });
+    const optional = await openAuth(auth.url, { keyEncryptionKey, loginBinding: 'optional' });
+    const required = await openAuth(auth.url, { keyEncryptionKey, loginBinding: 'required' });
     instances = { off: auth, optional, required };
   });
   after(async () => {
-    for (const instance of Object.values(instances)) await instance.close();
-    await fresh.drop();
+    for (const instance of Object.values(instances).reverse()) await instance.close();
   });
 
   describe('of a service', () => {
@@ -63,7 +61,7 @@ describe('binding to certificates', () => {
     });
 
     it('is told to whoever has a token explained, for there the connection cannot be looked at', async () => {
-      const replica = await startReplica(fresh.url, { keyEncryptionKey });
+      const replica = await startReplica(auth.url, { keyEncryptionKey });
       try {
         await replica.guard.ready;
         const watcher = await addClient(auth, { scopes: ['auth.introspect'] });

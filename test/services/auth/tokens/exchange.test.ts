@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { MintedToken } from '../../../../services/auth/tokens/tokens.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
@@ -12,26 +12,22 @@ import {
   claimsOf,
   logIn,
   openAuth,
+  openFreshAuth,
   serviceToken,
   type TestClient,
   type TestUser,
 } from '../instance.js';
 
 describe('exchange', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
   let payment: TestClient;
   let paymentToken: string;
   let user: TestUser;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
   beforeEach(async () => {
     payment = await addClient(auth, { exchangeAudiences: ['inventory', 'shipping'] });
     paymentToken = await serviceToken(auth, payment);

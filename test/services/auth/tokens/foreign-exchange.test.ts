@@ -4,28 +4,25 @@ import { expect } from 'chai';
 import type { ForeignTarget } from '../../../../services/auth/revocation/log.js';
 import { createForeignKey, ForeignIssuer } from '../../../support/foreign-issuer.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
-  openAuth,
+  openFreshAuth,
   serviceToken,
   type TestClient,
 } from '../instance.js';
 
 describe('exchanging the token of another issuer', () => {
   let other: ForeignIssuer;
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
   let payment: TestClient;
   let callerToken: string;
 
   before(async () => {
     other = await ForeignIssuer.start();
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, {
+    auth = await openFreshAuth({
       trustedIssuers: [
         {
           issuer: other.name,
@@ -46,7 +43,6 @@ describe('exchanging the token of another issuer', () => {
   });
   after(async () => {
     await auth.close();
-    await fresh.drop();
     await other.stop();
   });
 

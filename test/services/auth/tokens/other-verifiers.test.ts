@@ -15,8 +15,7 @@ import { SIGNING_ALGORITHMS } from '../../../../services/auth/keys/keys.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type Ops, startOps } from '../../../../services/common/host/ops.js';
 import { rejectionOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
-import { type AuthInstance, addClient, ISSUER, openAuth, serviceToken } from '../instance.js';
+import { type AuthInstance, addClient, ISSUER, openFreshAuth, serviceToken } from '../instance.js';
 
 const AUDIENCE = 'echo';
 
@@ -63,7 +62,6 @@ describe('other verifiers', function () {
 
   for (const algorithm of SIGNING_ALGORITHMS) {
     describe(`of ${algorithm} tokens`, () => {
-      let fresh: FreshDatabase;
       let auth: AuthInstance;
       let guard: Guard;
       let ops: Ops;
@@ -73,8 +71,7 @@ describe('other verifiers', function () {
       let forged: string;
 
       before(async () => {
-        fresh = await freshDatabase();
-        auth = await openAuth(fresh.url, { algorithm });
+        auth = await openFreshAuth({ algorithm });
         ops = await startOps({
           host: '127.0.0.1',
           port: 0,
@@ -96,7 +93,6 @@ describe('other verifiers', function () {
         await guard.close();
         await ops.close();
         await auth.close();
-        await fresh.drop();
       });
 
       const servedKey = async (): Promise<ServedKey> => {

@@ -6,7 +6,6 @@ import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
 import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
 import { clean } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
@@ -14,29 +13,24 @@ import {
   claimsOf,
   ISSUER,
   issue,
-  openAuth,
+  openFreshAuth,
   serviceToken,
   signAssertion,
   type TestClient,
 } from '../instance.js';
 
 describe('service tokens', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
   let client: TestClient;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url);
+    auth = await openFreshAuth();
     client = await addClient(auth, {
       scopes: ['auth.sync', 'auth.introspect'],
       audiences: ['auth', 'inventory'],
     });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const now = () => Math.floor(Date.now() / 1000);
   const tryAssertion = async (assertion: string, clientId = client.clientId) =>

@@ -1,17 +1,18 @@
 /** Tests of minting access tokens and of judging them by the database, against PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
-import { ACCESS_TOKEN_SECONDS_MAX, type Grant, isLive } from '../../../../services/auth/tokens/tokens.js';
+import type { Grant } from '../../../../services/auth/tokens/grant.js';
+import { isLive } from '../../../../services/auth/tokens/live-tokens.js';
 import type { AuthTransaction } from '../../../../services/auth/transaction.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
   addClient,
   addUser,
   claimsOf,
   logIn,
-  openAuth,
+  openFreshAuth,
   serviceToken,
 } from '../instance.js';
 
@@ -25,17 +26,12 @@ const GRANT: Grant = {
 };
 
 describe('tokens', () => {
-  let fresh: FreshDatabase;
   let auth: AuthInstance;
 
   before(async () => {
-    fresh = await freshDatabase();
-    auth = await openAuth(fresh.url, { accessTokenSeconds: 120 });
+    auth = await openFreshAuth({ accessTokenSeconds: 120 });
   });
-  after(async () => {
-    await auth.close();
-    await fresh.drop();
-  });
+  after(() => auth.close());
 
   const mint = (grant: Grant) => auth.store.transaction((tx) => auth.tokens.mint(tx, grant));
 
@@ -63,7 +59,7 @@ describe('tokens', () => {
     expect(expireTime.getTime()).to.equal(Math.floor(notAfter.getTime() / 1000) * 1000);
     const late = await mint({
       ...GRANT,
-      notAfter: new Date(Date.now() + 2 * ACCESS_TOKEN_SECONDS_MAX * 1000),
+      notAfter: new Date(Date.now() + 2 * ACCESS_TOKEN_LIFETIME_MAX_SECONDS * 1000),
     });
     expect(late.expireTime.getTime()).to.be.below(Date.now() + 121_000);
   });

@@ -1,9 +1,11 @@
 /** Requests that are carried out once, with a real PostgreSQL. */
 
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { serialize } from 'node:v8';
 import { expect } from 'chai';
 import {
   type Database,
@@ -28,9 +30,11 @@ const MIGRATION = `
     method text NOT NULL,
     request_id text NOT NULL,
     payload_hash bytea NOT NULL,
-    answer bytea NOT NULL,
+    answer bytea,
+    answer_json json,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (subject, method, request_id)
+    PRIMARY KEY (subject, method, request_id),
+    CHECK (num_nonnulls(answer, answer_json) = 1)
   );
   CREATE INDEX requests_created_at ON requests (created_at);`;
 
@@ -87,6 +91,45 @@ describe('a request', () => {
     };
     expect(await send(REQUEST, answer)).to.deep.equal(answer);
     expect(await send<unknown>(REQUEST, 'another')).to.deep.equal(answer);
+    expect(runs).to.equal(1);
+  });
+
+  it('has an answer that psql can read', async () => {
+    await send(REQUEST, { amount: 10n, at: new Date(5) });
+    const { rows } = await database.query(
+      `SELECT answer, answer_json -> 'amount' ->> '$bigint' AS amount,
+         answer_json -> 'at' ->> '$date' AS at FROM requests`,
+    );
+    expect(rows).to.deep.equal([{ answer: null, amount: '10', at: '1970-01-01T00:00:00.005Z' }]);
+  });
+
+  for (const answer of [null, undefined, 0, '', false, [], { $bigint: '1' }, 'a\0b\uD800']) {
+    it(`keeps the answer ${JSON.stringify(answer)}`, async () => {
+      await send<unknown>(REQUEST, answer);
+      expect(await send<unknown>(REQUEST, 'another')).to.deep.equal(answer);
+    });
+  }
+
+  it('that was answered by an earlier version gets the same answer, serialized by V8', async () => {
+    const answer = { amount: 10n, at: new Date(5), bytes: Buffer.from('b'), none: undefined };
+    await database.query(
+      `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
+         VALUES ($1, $2, $3, sha256(convert_to($4, 'UTF8')), $5)`,
+      [REQUEST.subject, REQUEST.method, REQUEST.requestId, REQUEST.payload, serialize(answer)],
+    );
+    expect(await send<unknown>(REQUEST, 'another')).to.deep.equal(answer);
+    expect(await codeOf(send({ ...REQUEST, payload: '{"n":2}' }, 2))).to.equal('REQUEST_ID_REUSED');
+    expect(runs).to.equal(0);
+  });
+
+  it('is the same one when its UUID comes in upper case, also when it was stored that way', async () => {
+    const lower = { ...REQUEST, requestId: randomUUID() };
+    const upper = { ...lower, requestId: lower.requestId.toUpperCase() };
+    expect(await send(upper, 'first')).to.equal('first');
+    expect(await send(lower, 'second')).to.equal('first');
+    await database.query('UPDATE requests SET request_id = upper(request_id)');
+    expect(await send(upper, 'third')).to.equal('first');
+    expect(await send(lower, 'fourth')).to.equal('first');
     expect(runs).to.equal(1);
   });
 
