@@ -1,4 +1,4 @@
-/** Section `login`: Login, Refresh and ExchangeToken, beside the work that none of them can do without. */
+/** Section `login`: Login, Refresh and ExchangeToken, beside the unavoidable part of their work. */
 
 import { generateKeyPairSync, randomBytes, randomUUID, sign } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -28,11 +28,11 @@ const NO_LIMITS = {
 
 export const login: Section = {
   name: 'login',
-  title: 'Login, Refresh and ExchangeToken, beside the work that they cannot do without',
+  title: 'Login, Refresh and ExchangeToken, beside the unavoidable part of their work',
   run: measureLogin,
 };
 
-/** Does one thing once; each worker has its own. */
+/** Runs an operation once; each worker has its own. */
 type Work = () => Promise<unknown>;
 
 async function measureLogin(context: BenchContext): Promise<Findings> {
@@ -60,7 +60,7 @@ async function measureLogin(context: BenchContext): Promise<Findings> {
         context.signal.throwIfAborted();
         context.progress(`${name}, round ${round + 1} of ${rounds}`);
         const seconds = context.isShort ? 0.7 : 2;
-        // The raw arm runs in this process, which is nobody but the client of the other one.
+        // The raw arm runs in this process, which is only a client in the other arm.
         const turn = {
           own: await rateOf(own, seconds, () => processorTimeMs(servers)),
           raw: await rateOf(raw, seconds, async () => ownTimeMs() + (await processorTimeMs(servers))),
@@ -109,8 +109,8 @@ async function measureLogin(context: BenchContext): Promise<Findings> {
         },
       ],
       notes: [
-        'The raw arm has no client, no gRPC and no audit: it is argon2, or the SQL and one signature, and nothing else.',
-        'The processor time of servers is that of auth and PostgreSQL; the client, on the same cores, is not in it.',
+        'The raw arm has no client, no gRPC and no audit: it is only argon2, or the SQL and one signature.',
+        'The processor time of servers is that of auth and PostgreSQL, without the client on the same cores.',
       ],
     };
   } finally {
@@ -166,11 +166,12 @@ async function preparePairs(system: System, undo: (() => Promise<void> | void)[]
         exchange(auth, interceptors, accessToken),
   );
   const postgres = system.postgres;
-  if (postgres === undefined) throw new TypeError('the bench reads the log of its own PostgreSQL');
+  if (postgres === undefined)
+    throw new TypeError('this section needs a private PostgreSQL: unset DATABASE_URL');
   const captured = async (works: readonly Work[]): Promise<Work[]> => {
     const all: Work[] = [];
     for (const [index, work] of works.entries()) {
-      // Once before, so that nothing is read for the first time.
+      // The first run fills caches.
       await work();
       const statements = await statementsOf({
         url: postgres.url('portcullis_auth'),
@@ -233,7 +234,7 @@ async function rawWork(
   };
 }
 
-/** How often a second something is done, and the processor time that it takes each time. */
+/** Operations a second, and the processor time of each. */
 interface Rate {
   readonly perSecond: number;
   readonly cpuMs: number;
@@ -244,7 +245,7 @@ function ownTimeMs(): number {
   return (user + system) / 1000;
 }
 
-/** Lets all workers do their work for a while. */
+/** Repeats the work of all workers for some seconds. */
 async function rateOf(works: readonly Work[], seconds: number, cpuMs: () => Promise<number>): Promise<Rate> {
   const beforeMs = await cpuMs();
   const startedMs = performance.now();
