@@ -6,7 +6,7 @@ import { formatNumber } from '../shared/reporting.js';
 import { quantile, spreadOf } from '../shared/statistics.js';
 import { STREAM_PATH, UNARY_PATH } from './echo.js';
 import type { CallTaken, LoadCommands } from './load-process.js';
-import { atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section, type Table } from './section.js';
 import { type Bench, MESSAGE, openBench } from './side-by-side.js';
 import { startWorker, type Worker } from './worker.js';
 
@@ -62,67 +62,68 @@ async function measureLive(context: BenchContext): Promise<Findings> {
   const bench: LiveBench = { ...pair, crowd };
   try {
     setPriority(crowd.pid, CROWD_NICENESS);
-    const known = await bench.server.call('tokens', KNOWN_TOKENS);
-    const ordinary = {
-      name: 'others',
-      path: UNARY_PATH,
-      tokens: known,
-      message: Uint8Array.from(MESSAGE),
-    };
-    await Promise.all([bench.load.call('prepare', ordinary), crowd.call('prepare', ordinary)]);
-    const port = bench.ports.guard ?? 0;
-    await bench.load.call('open', { name: 'others', port, calls: 'others', connections: 4 });
-    await others(bench, { until: { calls: 10_000 }, inFlight: 32 });
+    await prepareOthers(bench);
     const largest = context.isShort ? 1_000 : 10_000;
-    const [bare, guarded] = [await costOf(bench, 'bare', largest), await costOf(bench, 'guard', largest)];
-    const figures: Record<string, unknown> = {
-      bytes_per_stream: guarded.bytes - bare.bytes,
-      bytes_per_stream_bare: bare.bytes,
-      open_cpu_us: guarded.cpuMicroseconds - bare.cpuMicroseconds,
-      open_cpu_us_bare: bare.cpuMicroseconds,
+    const costs = {
+      bare: await costOf(bench, 'bare', largest),
+      guard: await costOf(bench, 'guard', largest),
     };
-    const rows: string[][] = [];
-    const goals: Goal[] = [];
+    const cuts: Awaited<ReturnType<typeof measureCut>>[] = [];
     for (const wanted of context.isShort ? CUTS_SHORT : CUTS) {
-      const found = await measureCut(context, bench, wanted);
-      Object.assign(figures, found.figures);
-      rows.push(found.row);
-      goals.push(...found.goals);
+      cuts.push(await measureCut(context, bench, wanted));
     }
     return {
-      figures,
-      goals,
-      tables: [
-        {
-          title: 'one stream',
-          rows: [
-            ['', 'bytes', 'CPU µs to open'],
-            ['bare', formatNumber(bare.bytes), formatNumber(bare.cpuMicroseconds)],
-            ['guard', formatNumber(guarded.bytes), formatNumber(guarded.cpuMicroseconds)],
-          ],
-        },
-        {
-          title: `all streams of one user cut at once, alone and among ${OTHERS_PER_SECOND} other calls a second`,
-          rows: [
-            [
-              'streams',
-              'alone: ms',
-              'quartiles',
-              'among others: ms',
-              'quartiles',
-              'p99 before',
-              'meanwhile',
-              '×',
-              'p90',
-            ],
-            ...rows,
-          ],
-        },
-      ],
+      figures: {
+        bytes_per_stream: costs.guard.bytes - costs.bare.bytes,
+        bytes_per_stream_bare: costs.bare.bytes,
+        open_cpu_us: costs.guard.cpuMicroseconds - costs.bare.cpuMicroseconds,
+        open_cpu_us_bare: costs.bare.cpuMicroseconds,
+        ...Object.fromEntries(cuts.flatMap(({ figures }) => Object.entries(figures))),
+      },
+      goals: cuts.flatMap(({ goals }) => goals),
+      tables: [costTable(costs), cutTable(cuts.map(({ row }) => row))],
     };
   } finally {
     await Promise.all([pair.stop(), crowd.stop()]);
   }
+}
+
+/** Opens the connections of the other calls, and makes their tokens known. */
+async function prepareOthers(bench: LiveBench): Promise<void> {
+  const ordinary = {
+    name: 'others',
+    path: UNARY_PATH,
+    tokens: await bench.server.call('tokens', KNOWN_TOKENS),
+    message: Uint8Array.from(MESSAGE),
+  };
+  await Promise.all([bench.load.call('prepare', ordinary), bench.crowd.call('prepare', ordinary)]);
+  const port = bench.ports.guard ?? 0;
+  await bench.load.call('open', { name: 'others', port, calls: 'others', connections: 4 });
+  await others(bench, { until: { calls: 10_000 }, inFlight: 32 });
+}
+
+function costTable(costs: Readonly<Record<'bare' | 'guard', StreamCost>>): Table {
+  const rowOf = (arm: 'bare' | 'guard'): string[] => {
+    const { bytes, cpuMicroseconds } = costs[arm];
+    return [arm, formatNumber(bytes), formatNumber(cpuMicroseconds)];
+  };
+  return { title: 'one stream', rows: [['', 'bytes', 'CPU µs to open'], rowOf('bare'), rowOf('guard')] };
+}
+
+function cutTable(rows: readonly (readonly string[])[]): Table {
+  const head = [
+    'streams',
+    'alone: ms',
+    'quartiles',
+    'among others: ms',
+    'quartiles',
+    'p99 before',
+    'meanwhile',
+    '×',
+    'p90',
+  ];
+  const title = `all streams of one user cut at once, alone and among ${OTHERS_PER_SECOND} other calls a second`;
+  return { title, rows: [head, ...rows] };
 }
 
 async function measureCut(
@@ -185,11 +186,12 @@ interface Observed {
 }
 
 /** Memory and processor time of one open stream. */
-async function costOf(
-  bench: LiveBench,
-  arm: 'bare' | 'guard',
-  count: number,
-): Promise<{ bytes: number; cpuMicroseconds: number }> {
+interface StreamCost {
+  readonly bytes: number;
+  readonly cpuMicroseconds: number;
+}
+
+async function costOf(bench: LiveBench, arm: 'bare' | 'guard', count: number): Promise<StreamCost> {
   // The first run warms V8 up and does not count.
   await withStreams(bench, arm, count, async () => {});
   await bench.server.call('collectGarbage');

@@ -16,7 +16,7 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { formatNumber } from '../shared/reporting.js';
 import { quantile } from '../shared/statistics.js';
 import type { LoadCommands } from './load-process.js';
-import { atMost, type BenchContext, type Findings, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section, type Table } from './section.js';
 import { startWorker } from './worker.js';
 
 const TRIALS = { idle: 200, loaded: 300 };
@@ -270,71 +270,75 @@ async function underLoad(
   }
 }
 
+/** One quantile of one time of all trials. */
+function quantileOf(trials: readonly Trial[], value: (trial: Trial) => number, share: number): number {
+  return quantile(trials.map(value), share);
+}
+
+const sent = (trial: Trial): number => trial.sentToRefused;
+const returned = (trial: Trial): number => trial.returnedToRefused;
+
 function findingsOf(idle: readonly Trial[], loaded: readonly Trial[]): Findings {
-  const of = (trials: readonly Trial[], value: (trial: Trial) => number, share: number): number =>
-    quantile(trials.map(value), share);
-  const middle = (value: (trial: Trial) => number): number => of(idle, value, 0.5);
-  const [commit, publish, roundTrip] = [
-    middle((trial) => trial.commit),
-    middle((trial) => trial.publish),
-    middle((trial) => trial.roundTrip),
-  ];
-  const partsMs = commit + publish + 2 * roundTrip;
-  const sent = (trial: Trial): number => trial.sentToRefused;
-  const returned = (trial: Trial): number => trial.returnedToRefused;
-  const rowOf = (name: string, trials: readonly Trial[]): string[] => [
-    name,
-    ...[0.5, 0.99].map((share) => formatNumber(of(trials, sent, share))),
-    ...[0.5, 0.99].map((share) => formatNumber(of(trials, returned, share))),
-  ];
-  const instances = [...new Set(idle.map(({ instance }) => instance))];
+  const commit = quantileOf(idle, (trial) => trial.commit, 0.5);
+  const publish = quantileOf(idle, (trial) => trial.publish, 0.5);
+  const roundTrip = quantileOf(idle, (trial) => trial.roundTrip, 0.5);
+  const parts = { commit, publish, roundTrip, sum: commit + publish + 2 * roundTrip };
   return {
     figures: {
       trials: idle.length,
-      idle_p50_ms: of(idle, sent, 0.5),
-      idle_p99_ms: of(idle, sent, 0.99),
-      loaded_p50_ms: of(loaded, sent, 0.5),
-      loaded_p99_ms: of(loaded, sent, 0.99),
-      returned_p50_ms: of(idle, returned, 0.5),
-      returned_p99_ms: of(idle, returned, 0.99),
-      parts_p50_ms: partsMs,
+      idle_p50_ms: quantileOf(idle, sent, 0.5),
+      idle_p99_ms: quantileOf(idle, sent, 0.99),
+      loaded_p50_ms: quantileOf(loaded, sent, 0.5),
+      loaded_p99_ms: quantileOf(loaded, sent, 0.99),
+      returned_p50_ms: quantileOf(idle, returned, 0.5),
+      returned_p99_ms: quantileOf(idle, returned, 0.99),
+      parts_p50_ms: parts.sum,
       commit_p50_ms: commit,
       publish_p50_ms: publish,
       round_trip_p50_ms: roundTrip,
     },
-    tables: [
-      {
-        title: 'milliseconds until a client is refused',
-        rows: [
-          ['', 'sent: p50', 'p99', 'returned: p50', 'p99'],
-          rowOf('idle', idle),
-          ...instances.map((name) =>
-            rowOf(
-              `  ${name}`,
-              idle.filter(({ instance }) => instance === name),
-            ),
-          ),
-          rowOf('inventory-1 under 50 % load', loaded),
-        ],
-      },
-      {
-        title: 'its parts alone, p50 in ms',
-        rows: [
-          ['commit', 'signed publish', 'two round trips', 'sum'],
-          [formatNumber(commit), formatNumber(publish), formatNumber(2 * roundTrip), formatNumber(partsMs)],
-        ],
-      },
-    ],
-    goals: [
-      atMost(
-        'Revoke sent → refused, p50, beside the sum of its parts',
-        middle(sent) / partsMs,
-        SENT_TO_PARTS_MAX,
-        ' ×',
-      ),
-      atMost('Revoke sent → refused under load, p99', of(loaded, sent, 0.99), LOADED_P99_MS_MAX, ' ms'),
-      atMost('Revoke returned → refused, p50', middle(returned), RETURNED_P50_MS_MAX, ' ms'),
-      atMost('Revoke returned → refused, p99', of(idle, returned, 0.99), RETURNED_P99_MS_MAX, ' ms'),
+    tables: [refusalTable(idle, loaded), partsTable(parts)],
+    goals: goalsOf(idle, loaded, parts.sum),
+  };
+}
+
+function refusalTable(idle: readonly Trial[], loaded: readonly Trial[]): Table {
+  const rowOf = (name: string, trials: readonly Trial[]): string[] => [
+    name,
+    ...[0.5, 0.99].map((share) => formatNumber(quantileOf(trials, sent, share))),
+    ...[0.5, 0.99].map((share) => formatNumber(quantileOf(trials, returned, share))),
+  ];
+  const instances = [...new Set(idle.map(({ instance }) => instance))];
+  const ofInstance = (name: string): Trial[] => idle.filter(({ instance }) => instance === name);
+  return {
+    title: 'milliseconds until a client is refused',
+    rows: [
+      ['', 'sent: p50', 'p99', 'returned: p50', 'p99'],
+      rowOf('idle', idle),
+      ...instances.map((name) => rowOf(`  ${name}`, ofInstance(name))),
+      rowOf('inventory-1 under 50 % load', loaded),
     ],
   };
+}
+
+function partsTable(parts: { commit: number; publish: number; roundTrip: number; sum: number }): Table {
+  const { commit, publish, roundTrip, sum } = parts;
+  return {
+    title: 'its parts alone, p50 in ms',
+    rows: [
+      ['commit', 'signed publish', 'two round trips', 'sum'],
+      [commit, publish, 2 * roundTrip, sum].map(formatNumber),
+    ],
+  };
+}
+
+function goalsOf(idle: readonly Trial[], loaded: readonly Trial[], partsMs: number): Goal[] {
+  const sentToParts = quantileOf(idle, sent, 0.5) / partsMs;
+  const loadedP99Ms = quantileOf(loaded, sent, 0.99);
+  return [
+    atMost('Revoke sent → refused, p50, beside the sum of its parts', sentToParts, SENT_TO_PARTS_MAX, ' ×'),
+    atMost('Revoke sent → refused under load, p99', loadedP99Ms, LOADED_P99_MS_MAX, ' ms'),
+    atMost('Revoke returned → refused, p50', quantileOf(idle, returned, 0.5), RETURNED_P50_MS_MAX, ' ms'),
+    atMost('Revoke returned → refused, p99', quantileOf(idle, returned, 0.99), RETURNED_P99_MS_MAX, ' ms'),
+  ];
 }
