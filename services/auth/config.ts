@@ -1,5 +1,6 @@
 /** The configuration of auth, out of the environment and the bootstrap file. */
 
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import type { ConfigurationFault } from '../common/config/env.js';
 import {
@@ -33,7 +34,8 @@ import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
-import { clientIdFault, clientSecretFault, parseClientKey } from './clients/clients.js';
+import { clientIdFault } from './clients/client-ids.js';
+import { clientSecretFault, parseClientKey } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
@@ -47,7 +49,7 @@ import {
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
-import { ACCESS_TOKEN_SECONDS_DEFAULT, ACCESS_TOKEN_SECONDS_MAX } from './tokens/tokens.js';
+import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** The shortest lease that can be kept up, in milliseconds. */
 export const LEASE_MS_MIN = 100;
@@ -172,7 +174,7 @@ const VARIABLES = {
     KEY_ROTATION_DAYS_DEFAULT,
   ),
   PORTCULLIS_ACCESS_TOKEN_SECONDS: withDefault(
-    seconds({ min: 10, max: ACCESS_TOKEN_SECONDS_MAX }),
+    seconds({ min: 10, max: ACCESS_TOKEN_LIFETIME_MAX_SECONDS }),
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
@@ -213,7 +215,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
       issuer,
       isSymmetric: 'legacySecret' in keys,
       algorithms: 'algorithms' in keys ? keys.algorithms : [],
-      lifetimeMaxSeconds: lifetimeMaxSeconds ?? ACCESS_TOKEN_SECONDS_MAX,
+      lifetimeMaxSeconds: lifetimeMaxSeconds ?? ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
     })),
     bootstrapUsers: config.bootstrap.users.map(({ username }) => username),
   };

@@ -9,7 +9,8 @@ import {
   type RegisteredClient,
 } from '../../../proto/gen/auth/v1/client_service.js';
 import type { Client } from '../records/clients.js';
-import type { Clients, NewCredential } from './clients.js';
+import type { Clients } from './clients.js';
+import type { NewCredential } from './credentials.js';
 
 /** Makes the handlers of ClientService. */
 export function createClientHandlers({ clients }: { readonly clients: Clients }): ClientServiceServer {

@@ -86,7 +86,7 @@ export interface PackedIds {
   readonly kind: 'TOKEN' | 'SESSION';
   /** Rounded up to the minute, so that none is dropped before its time. */
   readonly keepUntil: Date;
-  /** {@link ID_BYTES} each, one after another. */
+  /** ID_BYTES bytes each, concatenated. */
   readonly ids: Buffer;
 }
 
