@@ -7,7 +7,7 @@ import type { Passwords } from '../accounts/passwords.js';
 import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';
 import type { Instances } from '../revocation/instances.js';
-import type { KeyFacts, ReviewFacts, ReviewSettings } from './review.js';
+import type { KeyFacts, ReviewFacts, ReviewSettings } from './review-findings.js';
 
 /** Most privileged users whose passwords are tried. */
 export const TRIED_USERS_MAX = 10;
