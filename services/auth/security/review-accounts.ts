@@ -11,7 +11,7 @@ export function checkClients({ clients }: ReviewFacts): readonly ReviewFinding[]
     }
     return found(true, 'CLIENT_SECRET', 'weak', {
       subject: clientId,
-      fact: `client ${clientId} proves itself with a secret, which it has to send`,
+      fact: `client ${clientId} authenticates with a secret, which it has to send`,
       remedy: 'give the client a key instead (private_key_jwt)',
     });
   });
@@ -21,17 +21,17 @@ export function checkIssuers({ settings: { issuers } }: ReviewFacts): readonly R
   return issuers.flatMap(({ issuer, isSymmetric, algorithms, lifetimeMaxSeconds }) => [
     ...found(isSymmetric, 'ISSUER_SYMMETRIC', 'weak', {
       subject: issuer,
-      fact: `tokens of ${issuer} are verified with the secret that signs them: whoever verifies could also sign`,
-      remedy: 'let that issuer sign with keys of which it publishes one half, and name its jwks_url instead',
+      fact: `tokens of ${issuer} are verified with the secret that signs them: every verifier could also sign`,
+      remedy: 'let that issuer sign with asymmetric keys, and configure its jwks_url instead',
     }),
     ...found(algorithms.includes('RS256'), 'ALGORITHM_WEAK', 'note', {
       subject: issuer,
       fact: `tokens of ${issuer} may be signed with RS256, whose padding (PKCS #1 v1.5) FAPI 2.0 no longer admits`,
-      remedy: 'take RS256 out of its algorithms once that issuer signs with another one',
+      remedy: 'remove RS256 from its algorithms once that issuer signs with another one',
     }),
     ...found(lifetimeMaxSeconds > ACCESS_TOKEN_SECONDS_GOOD, 'ACCESS_TOKEN_LONG', 'note', {
       subject: issuer,
-      fact: `tokens of ${issuer} are taken that live for up to ${lifetimeMaxSeconds} seconds`,
+      fact: `tokens of ${issuer} may live for up to ${lifetimeMaxSeconds} seconds`,
       remedy: `set its lifetime_max_seconds to ${ACCESS_TOKEN_SECONDS_GOOD} if its tokens are that short`,
     }),
   ]);
@@ -44,8 +44,8 @@ export function checkPasswords({
   return users.flatMap(({ username, roles, hasFirstPassword, isGuessable }) => [
     ...found(isGuessable, 'PASSWORD_GUESSABLE', 'critical', {
       subject: username,
-      fact: `${username} has one of the passwords that are tried first`,
-      remedy: 'let the user change it now, and look at its sessions',
+      fact: `${username} has one of the passwords that attackers try first`,
+      remedy: 'let the user change it now, and check the sessions of the user',
     }),
     ...found(
       hasFirstPassword && bootstrapUsers.includes(username),
@@ -53,7 +53,7 @@ export function checkPasswords({
       roles.some((role) => role !== 'customer') ? 'weak' : 'note',
       {
         subject: username,
-        fact: `${username} still has the password that stands in the bootstrap file`,
+        fact: `${username} still has the password from the bootstrap file`,
         remedy: 'let the user change it',
       },
     ),

@@ -2,10 +2,10 @@
 
 import { type Endpoint, found, type Grade, type ReviewFacts, type ReviewFinding } from './review-findings.js';
 
-/** Most guesses at one name within a day that the limits should let through. */
+/** Most guesses at one name that the limits should allow in a day. */
 const GUESSES_PER_NAME_AND_DAY_GOOD = 20_000;
 
-/** Most guesses from one network within a day that the limits should let through. */
+/** Most guesses from one network that the limits should allow in a day. */
 const GUESSES_PER_PEER_AND_DAY_GOOD = 1_000_000;
 
 export function checkLimits({ settings }: ReviewFacts): readonly ReviewFinding[] {
@@ -33,7 +33,7 @@ export function checkListeners({ settings, reporting }: ReviewFacts): readonly R
     ...listeners.flatMap(({ address, isLoopback, isEncrypted }) =>
       found(!isEncrypted, 'PLAINTEXT_LISTENER', isLoopback ? 'note' : 'critical', {
         subject: `auth ${address}`,
-        fact: `auth listens on ${address} without TLS${isLoopback ? ', for this machine alone' : ''}`,
+        fact: `auth listens on ${address} without TLS${isLoopback ? ', reachable only from this machine' : ''}`,
         remedy,
       }),
     ),
@@ -42,14 +42,14 @@ export function checkListeners({ settings, reporting }: ReviewFacts): readonly R
       .flatMap(({ service, instance, plaintext, remotePlaintext }) =>
         found(plaintext, 'PLAINTEXT_LISTENER', remotePlaintext ? 'critical' : 'note', {
           subject: `${service} ${instance}`,
-          fact: `${service} is called without TLS, ${remotePlaintext ? 'from other machines' : 'from its own machine alone'}`,
+          fact: `${service} receives calls without TLS, ${remotePlaintext ? 'also from other machines' : 'only from its own machine'}`,
           remedy,
         }),
       ),
     ...found(allowsPlaintext, 'PLAINTEXT_ALLOWED', 'weak', {
       subject: 'PORTCULLIS_PLAINTEXT',
-      fact: 'tokens are taken over networks without TLS',
-      remedy: 'set it to loopback, unless something else encrypts that network',
+      fact: 'tokens are accepted over networks without TLS',
+      remedy: 'set it to loopback, unless another layer encrypts that network',
     }),
     ...found(
       listeners.some(({ isEncrypted }) => isEncrypted) && !asksForCertificates,
@@ -57,7 +57,7 @@ export function checkListeners({ settings, reporting }: ReviewFacts): readonly R
       'note',
       {
         subject: 'PORTCULLIS_TLS_CLIENT_AUTH',
-        fact: 'callers are not asked for certificates: whoever holds a token may use it',
+        fact: 'callers need no certificates: an attacker with a stolen token can use it',
         remedy: 'set it to optional or required',
       },
     ),
@@ -68,12 +68,12 @@ export function checkServers({ settings: { broker, database } }: ReviewFacts): r
   return [
     ...found(broker === undefined, 'BROKER_MISSING', 'note', {
       subject: 'NATS_URL',
-      fact: 'there is no broker: a revocation takes up to a fifth of the lease, and services send no reports',
+      fact: 'there is no broker: a revocation takes up to a fifth of the lease to arrive, and services send no reports',
       remedy: 'set NATS_URL',
     }),
     ...found(broker !== undefined && !broker.isEncrypted, 'BROKER_PLAINTEXT', gradeOf(broker), {
       subject: broker?.address ?? '',
-      fact: `the broker is reached without TLS at ${broker?.address}`,
+      fact: `auth connects to the broker at ${broker?.address} without TLS`,
       remedy: 'use tls:// in NATS_URL',
     }),
     ...found(
@@ -82,14 +82,13 @@ export function checkServers({ settings: { broker, database } }: ReviewFacts): r
       broker?.isLoopback ? 'weak' : 'critical',
       {
         subject: broker?.address ?? '',
-        fact: 'the broker is used without a user and a password',
-        remedy:
-          'give each service a user of its own at the broker, with the rights that it needs and no more',
+        fact: 'the broker accepts auth without user name and password',
+        remedy: 'give each service its own user at the broker, with only the rights that it needs',
       },
     ),
     ...found(!database.isEncrypted, 'DATABASE_PLAINTEXT', gradeOf(database), {
       subject: database.address,
-      fact: `the database at ${database.address} is reached without TLS that knows whom it talks to`,
+      fact: `auth connects to the database at ${database.address} without TLS that verifies the server`,
       remedy: 'add sslmode=verify-full and sslrootcert to DATABASE_URL',
     }),
   ];
@@ -103,17 +102,17 @@ export function checkShown({ settings: { reflection, logLevel } }: ReviewFacts):
   return [
     ...found(reflection, 'REFLECTION_ON', 'note', {
       subject: 'PORTCULLIS_REFLECTION',
-      fact: 'the schema is shown to anybody who asks',
-      remedy: 'set it to off where strangers can reach auth',
+      fact: 'any client can read the schema',
+      remedy: 'set it to off where untrusted clients can reach auth',
     }),
     ...found(logLevel === 'debug' || logLevel === 'trace', 'LOG_TALKATIVE', 'note', {
       subject: 'PORTCULLIS_LOG_LEVEL',
-      fact: `the log is at ${logLevel}: it says who calls what`,
+      fact: `the log level is ${logLevel}: the log names every caller and method`,
       remedy: 'set it to info',
     }),
     ...found(['error', 'fatal', 'silent'].includes(logLevel), 'LOG_QUIET', 'weak', {
       subject: 'PORTCULLIS_LOG_LEVEL',
-      fact: `the log is at ${logLevel}: warnings are not written`,
+      fact: `the log level is ${logLevel}: warnings are not written`,
       remedy: 'set it to info',
     }),
   ];

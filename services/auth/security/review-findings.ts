@@ -6,10 +6,10 @@ import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';
 import type { ThrottleLimits } from './throttle.js';
 
-/** How much a finding matters. */
+/** The severity of a finding. */
 export type Grade = 'note' | 'weak' | 'critical';
 
-/** One thing that is weak, or worth knowing. */
+/** One weakness, or one fact worth knowing. */
 export interface ReviewFinding {
   readonly reason: string;
   readonly grade: Grade;
@@ -18,9 +18,9 @@ export interface ReviewFinding {
   readonly remedy: string;
 }
 
-/** Somewhere that this process listens, or a server that it uses. */
+/** A listener of this process, or a server that it uses. */
 export interface Endpoint {
-  /** Without user and password. */
+  /** Without user name and password. */
   readonly address: string;
   readonly isLoopback: boolean;
   readonly isEncrypted: boolean;
@@ -41,10 +41,10 @@ export interface ReviewSettings {
   readonly asksForCertificates: boolean;
   readonly broker: (Endpoint & { readonly hasPassword: boolean }) | undefined;
   readonly database: Endpoint;
-  /** The other issuers whose tokens are taken. */
+  /** The other issuers whose tokens are accepted. */
   readonly issuers: readonly {
     readonly issuer: string;
-    /** A secret that both sides know, instead of keys of which one half is public. */
+    /** Its tokens are verified with the secret that signs them. */
     readonly isSymmetric: boolean;
     readonly algorithms: readonly string[];
     readonly lifetimeMaxSeconds: number;
@@ -56,16 +56,16 @@ export interface ReviewSettings {
 /** A signing key, or the public key of a client. */
 export interface KeyFacts {
   readonly algorithm: string;
-  /** Of an RSA key; undefined for others, whose curve says it all. */
+  /** Undefined for keys other than RSA, whose strength follows from the curve. */
   readonly rsaBits: number | undefined;
 }
 
-/** Everything that the review looks at. */
+/** The input of the review. */
 export interface ReviewFacts {
   readonly settings: ReviewSettings;
   /** Database time. */
   readonly now: Date;
-  /** This process's clock less the database's, in milliseconds, as far as a round trip can tell. */
+  /** This process's clock minus the database's, in milliseconds, as far as a round trip can measure it. */
   readonly clockDifferenceMs: number;
   readonly keys: readonly (KeyFacts & {
     readonly kid: string;
@@ -77,16 +77,16 @@ export interface ReviewFacts {
   readonly users: readonly {
     readonly username: string;
     readonly roles: readonly Role[];
-    /** It has never been changed. */
+    /** The password was never changed. */
     readonly hasFirstPassword: boolean;
-    /** It is one of those that are tried first. */
+    /** The password is among those that attackers try first. */
     readonly isGuessable: boolean;
   }[];
   readonly instances: readonly ListedInstance[];
   readonly reporting: readonly {
     readonly service: string;
     readonly instance: string;
-    /** Its clock less the database's, in milliseconds, at least. */
+    /** A lower bound of its clock minus the database's, in milliseconds. */
     readonly clockDifferenceMs: number;
     readonly plaintext: boolean;
     readonly remotePlaintext: boolean;

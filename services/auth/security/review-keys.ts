@@ -11,16 +11,16 @@ import {
 /** Bits of an RSA key below which it is weak: 128 bits of strength (NIST SP 800-57 part 1, table 2). */
 const RSA_BITS_STRONG = 3072;
 
-/** Bits of an RSA key below which it can be broken by those who can afford it. */
+/** Bits of an RSA key below which an attacker with enough money can break it. */
 const RSA_BITS_MIN = 2048;
 
-/** The longest time that a key should sign, in days. */
+/** Longest recommended time for which a key signs, in days. */
 const KEY_ROTATION_DAYS_GOOD = 90;
 
-/** By how much a rotation may be late before it is told, in days. */
+/** Longest delay of a rotation that is not reported, in days. */
 const KEY_ROTATION_LATE_DAYS = 1;
 
-/** The longest lease that is short, in milliseconds. */
+/** Longest lease that counts as short, in milliseconds. */
 const LEASE_MS_GOOD = 30_000;
 
 export function checkAlgorithms({ settings, keys }: ReviewFacts): readonly ReviewFinding[] {
@@ -37,7 +37,7 @@ export function checkAlgorithms({ settings, keys }: ReviewFacts): readonly Revie
       found(algorithm !== settings.signingAlgorithm, 'ALGORITHM_NOT_YET_IN_USE', 'note', {
         subject: kid,
         fact: `${algorithm} signs until the next rotation, then ${settings.signingAlgorithm}`,
-        remedy: 'call KeyService.RotateKey when that is too late',
+        remedy: 'call KeyService.RotateKey to change it at once',
       }),
     ),
   ];
@@ -48,14 +48,14 @@ export function checkKeys({ settings, keys, now }: ReviewFacts): readonly Review
   const oldest = (signTime: Date): number => (now.getTime() - signTime.getTime()) / DAY_MS;
   return [
     ...used.flatMap((key) =>
-      checkSize(key.kid, `key ${key.kid}`, key, 'rotate it away with KeyService.RotateKey'),
+      checkSize(key.kid, `key ${key.kid}`, key, 'replace it with KeyService.RotateKey'),
     ),
     ...used.flatMap(({ kid, purpose, state, signTime }) => {
       const days = state === 'signing' && signTime !== undefined ? oldest(signTime) : 0;
       return found(days > settings.keyRotationDays + KEY_ROTATION_LATE_DAYS, 'KEY_OLD', 'weak', {
         subject: kid,
-        fact: `the ${purpose} key has signed for ${Math.floor(days)} days, which is longer than ${settings.keyRotationDays}`,
-        remedy: 'see in the log of auth why the schedule does not rotate it, or call KeyService.RotateKey',
+        fact: `the ${purpose} key has signed for ${Math.floor(days)} days, and the schedule says ${settings.keyRotationDays}`,
+        remedy: 'find in the log of auth why the schedule does not rotate it, or call KeyService.RotateKey',
       });
     }),
     ...(['token', 'broadcast'] as const).flatMap((purpose) =>
@@ -65,8 +65,8 @@ export function checkKeys({ settings, keys, now }: ReviewFacts): readonly Review
         'weak',
         {
           subject: purpose,
-          fact: `there is no next ${purpose} key: in an emergency one would have to be made first`,
-          remedy: 'see in the log of auth why none can be made',
+          fact: `there is no next ${purpose} key: an emergency rotation would have to create one first`,
+          remedy: 'find in the log of auth why none can be created',
         },
       ),
     ),
@@ -100,11 +100,11 @@ export function checkLifetimes({ settings }: ReviewFacts): readonly ReviewFindin
     ...found(accessTokenSeconds > ACCESS_TOKEN_SECONDS_GOOD, 'ACCESS_TOKEN_LONG', 'weak', {
       subject: 'PORTCULLIS_ACCESS_TOKEN_SECONDS',
       fact: `an access token lives for ${accessTokenSeconds} seconds`,
-      remedy: `set it to ${ACCESS_TOKEN_SECONDS_GOOD} or less: verifiers outside learn of no revocation`,
+      remedy: `set it to ${ACCESS_TOKEN_SECONDS_GOOD} or less: verifiers without the revocation list rely on expiry alone`,
     }),
     ...found(leaseMs > LEASE_MS_GOOD, 'LEASE_LONG', 'weak', {
       subject: 'PORTCULLIS_LEASE_MS',
-      fact: `when everything fails, a revocation bites after ${leaseMs} ms`,
+      fact: `when every connection fails, instances enforce a revocation only after ${leaseMs} ms`,
       remedy: `set it to ${LEASE_MS_GOOD} or less`,
     }),
   ];

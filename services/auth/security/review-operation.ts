@@ -2,10 +2,10 @@
 
 import { found, type ReviewFacts, type ReviewFinding } from './review-findings.js';
 
-/** By how much clocks may differ before it is told, in milliseconds. */
+/** Largest difference between clocks that is not reported, in milliseconds. */
 const CLOCK_DIFFERENCE_MS_GOOD = 1000;
 
-/** By how much clocks may differ before good tokens are refused, in milliseconds. */
+/** Largest difference between clocks at which good tokens are still accepted, in milliseconds. */
 const CLOCK_DIFFERENCE_MS_MAX = 5000;
 
 export function checkClocks({ clockDifferenceMs, reporting }: ReviewFacts): readonly ReviewFinding[] {
@@ -22,7 +22,7 @@ export function checkClocks({ clockDifferenceMs, reporting }: ReviewFacts): read
     return found(away > CLOCK_DIFFERENCE_MS_GOOD, 'CLOCK_DIFFERS', grade, {
       subject,
       fact: `the clock of ${subject} is ${Math.round(away)} ms ${differenceMs > 0 ? 'ahead of' : 'behind'} the database's`,
-      remedy: 'let both machines follow one time server (NTP)',
+      remedy: 'synchronise both machines with one time server (NTP)',
     });
   });
 }
@@ -34,8 +34,8 @@ export function checkInstances({ instances, settings }: ReviewFacts): readonly R
     if (isSilent) {
       return found(true, 'INSTANCE_SILENT', 'note', {
         subject,
-        fact: `it has not asked for ${Math.round(one.lastSyncAgeMs / 1000)} seconds: it has stopped, or is cut off and refuses calls`,
-        remedy: 'nothing when it was stopped; else see its /readyz',
+        fact: `its last sync was ${Math.round(one.lastSyncAgeMs / 1000)} seconds ago: it has stopped, or cannot reach auth and rejects calls`,
+        remedy: 'nothing if it was stopped; otherwise check its /readyz',
       });
     }
     const isBehind = one.lag > 0n || !one.currentEpoch || one.leaseLeftMs <= 0;
@@ -44,7 +44,7 @@ export function checkInstances({ instances, settings }: ReviewFacts): readonly R
       fact: one.currentEpoch
         ? `it lacks ${one.lag} entries of the revocation log, and has ${Math.max(0, Math.round(one.leaseLeftMs))} ms of its lease left`
         : 'it follows an older epoch of the revocation log',
-      remedy: 'see its /readyz and its log',
+      remedy: 'check its /readyz and its log',
     });
   });
 }
@@ -53,13 +53,13 @@ export function checkRecord({ lostEvents, changedLogs }: ReviewFacts): readonly 
   return [
     ...found(changedLogs > 0, 'LOG_CHANGED', 'critical', {
       subject: 'revocation log',
-      fact: 'within the last day an instance has seen revocations that the database does not have',
-      remedy: 'open a new epoch, unless that was done since: the database was restored or lost transactions',
+      fact: 'within the last day an instance had revocations that the database does not have',
+      remedy: 'open a new epoch, unless one was opened since: the database was restored or lost transactions',
     }),
     ...found(lostEvents > 0, 'EVENTS_LOST', 'weak', {
       subject: 'security events',
-      fact: `within the last day ${lostEvents} security events, or reports of services, were lost`,
-      remedy: 'see in the logs why: the database or the broker was away for long',
+      fact: `within the last day ${lostEvents} security events or service reports were lost`,
+      remedy: 'find the cause in the logs: the database or the broker was unreachable for long',
     }),
   ];
 }

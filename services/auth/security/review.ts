@@ -6,20 +6,20 @@ import type { Grade, ReviewFacts, ReviewFinding } from './review-findings.js';
 import { checkAlgorithms, checkKeys, checkLifetimes } from './review-keys.js';
 import { checkClocks, checkInstances, checkRecord } from './review-operation.js';
 
-/** What a review has found. */
+/** The result of a review. */
 export interface ReviewReport {
   readonly findings: readonly ReviewFinding[];
   readonly reviewTime: Date;
   readonly lookedAt: readonly string[];
 }
 
-/** Reviews. */
+/** Reviews the set-up. */
 export interface SecurityReview {
-  /** Looks at everything; who asks while somebody else's review is under way gets that one. */
+  /** Runs all checks. Calls that arrive while a review is under way share its result. */
   run(): Promise<ReviewReport>;
 }
 
-/** Makes the review; `gather` looks at what is. */
+/** Creates the review; `gather` reads its input. */
 export function createSecurityReview(gather: () => Promise<ReviewFacts>): SecurityReview {
   let underWay: Promise<ReviewReport> | undefined;
   const review = async (): Promise<ReviewReport> => {
@@ -38,7 +38,7 @@ export function createSecurityReview(gather: () => Promise<ReviewFacts>): Securi
 
 const ORDER: Readonly<Record<Grade, number>> = { critical: 0, weak: 1, note: 2 };
 
-/** What is weak, or worth knowing, the gravest first. */
+/** All findings, the most severe first. */
 export function findingsOf(facts: ReviewFacts): readonly ReviewFinding[] {
   return Object.values(CHECKS)
     .flatMap((check) => check(facts))

@@ -279,7 +279,7 @@ describe('the review', () => {
           remotePlaintext: true,
         },
       };
-      await auth.events.takeReport(report);
+      await auth.events.recordReport(report);
       auth.instances.answered(
         {
           ...{ service: 'inventory', instance: Buffer.alloc(16, 3), epoch: Buffer.alloc(16, 9), applied: 0n },
