@@ -141,7 +141,7 @@ function registerMetrics(
       events: events.counts,
       reports: () => broker?.receiver.counts() ?? { taken: 0, forged: 0 },
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
-      instances: instances.asked,
+      instances: instances.known,
       signingSince: signingTimes.current,
     }),
   );
@@ -173,7 +173,7 @@ function startBackgroundWork(
     log,
     chores: {
       revocations: () => revocations.purge(),
-      instances: () => instances.forgetSilent(),
+      instances: () => instances.deleteSilent(),
       keys: async () => {
         await keyLife.tend();
         await signingTimes.refresh();

@@ -4,7 +4,7 @@ import type { Clock } from '@portcullis/guard/clock';
 import type { KeyPurpose } from './records/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ANOMALY_RULES } from './records/security-events.js';
-import type { InstanceRecord } from './revocation/instances.js';
+import type { InstanceRecord } from './revocation/instance-records.js';
 import type { EventCounts } from './security/event-log.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
 import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
@@ -144,7 +144,7 @@ function counterOf(name: string, help: string, read: () => number): AuthMetric {
 
 function headOf(instances: readonly InstanceRecord[]): bigint {
   let head = 0n;
-  for (const { answered } of instances) if (answered > head) head = answered;
+  for (const { answeredHead } of instances) if (answeredHead > head) head = answeredHead;
   return head;
 }
 
@@ -154,9 +154,9 @@ const SERVICES_MAX = 50;
 function lagOf(instances: readonly InstanceRecord[]): [number, string][] {
   const head = headOf(instances);
   const lag = new Map<string, number>();
-  for (const { service, applied, epoch, leaseEndMs, askedAtMs } of instances) {
+  for (const { service, applied, epoch, leaseEndMs, requestedAtMs } of instances) {
     // An instance whose lease has expired has stopped, or rejects all calls.
-    if (leaseEndMs < askedAtMs || epoch.length === 0) continue;
+    if (leaseEndMs < requestedAtMs || epoch.length === 0) continue;
     const name = lag.has(service) || lag.size < SERVICES_MAX ? service : 'other';
     lag.set(name, Math.max(lag.get(name) ?? 0, Number(head > applied ? head - applied : 0n)));
   }

@@ -19,7 +19,7 @@ import type {
   RevocationRows,
 } from '../records/revocations.js';
 import { createId, enforcementBoundMs, KEEP_SECONDS } from './log.js';
-import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './revocations.js';
+import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './log-access.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;

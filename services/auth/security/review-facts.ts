@@ -5,7 +5,8 @@ import type { Clock } from '@portcullis/guard/clock';
 import { LRUCache } from 'lru-cache';
 import type { Passwords } from '../accounts/passwords.js';
 import type { Role } from '../records/users.js';
-import type { Instances, ListedInstance } from '../revocation/instances.js';
+import type { ListedInstance } from '../revocation/instance-records.js';
+import type { Instances } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review.js';
 
 /** Most privileged users whose passwords are tried. */

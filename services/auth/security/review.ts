@@ -3,7 +3,7 @@
 import type { SigningAlgorithm } from '../keys/keys.js';
 import type { KeyPurpose, KeyState } from '../records/keys.js';
 import type { Role } from '../records/users.js';
-import type { ListedInstance } from '../revocation/instances.js';
+import type { ListedInstance } from '../revocation/instance-records.js';
 import type { ThrottleLimits } from './throttle.js';
 
 /** Bits of an RSA key below which it is weak: 128 bits of strength (NIST SP 800-57 part 1, table 2). */
