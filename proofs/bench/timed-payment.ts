@@ -2,9 +2,9 @@
 
 import { writeFileSync } from 'node:fs';
 import { runMain } from '../../services/common/host/process.js';
-import type { CheckoutStore } from '../../services/payment/checkout.js';
 import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
+import type { CheckoutStore } from '../../services/payment/saga.js';
 
 const timesFile = process.env['BENCH_TIMES'] ?? '';
 const WRITE_INTERVAL_MS = 250;

@@ -26,7 +26,7 @@ import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
 import { JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
 import { createServices } from './services.js';
-import { clean } from './store.js';
+import { deleteExpired } from './store.js';
 
 /** The migrations of auth's database. */
 export const MIGRATIONS = new URL('./migrations/', import.meta.url);
@@ -179,7 +179,7 @@ function startBackgroundWork(
         await signingTimes.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
-      accounts: () => clean(database),
+      accounts: () => deleteExpired(database),
     },
   });
   closer.add('housekeeping', housekeeping.stop);
