@@ -14,7 +14,7 @@ import { detailsOf } from '../wire/status.js';
 import type { TokenSource } from './token-source.js';
 
 /** Maximum delay before a retry, in milliseconds. When the server's RetryInfo asks for more, the call is not retried. */
-export const RETRY_WAIT_MAX_MS = 2000;
+const RETRY_WAIT_MAX_MS = 2000;
 
 /** A call below the interceptor. grpc-js does not export its type. */
 type OpenCall = ReturnType<Parameters<Interceptor>[1]>;
