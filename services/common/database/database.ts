@@ -6,14 +6,14 @@ import type { ServiceError } from '@portcullis/guard';
 import pg from 'pg';
 import { CommonError } from '../errors.js';
 import type { Log } from '../host/log.js';
-import { beginWith } from './database-begin.js';
-import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './database-errors.js';
-import type { Subscription } from './database-listen.js';
-import { listenTo } from './database-listen.js';
+import { beginWith } from './pg-internals.js';
+import { describeMissing, errorCodeOf, isAway, isPlanOutdated, isTooSlow } from './pg-errors.js';
+import type { Subscription } from './listen.js';
+import { listenTo } from './listen.js';
 import { migrate } from './migrations.js';
 
-export { errorCodeOf, violatedConstraint } from './database-errors.js';
-export type { Subscription } from './database-listen.js';
+export { errorCodeOf, violatedConstraint } from './pg-errors.js';
+export type { Subscription } from './listen.js';
 
 /** Connections of one process. */
 export const POOL_SIZE_DEFAULT = 10;

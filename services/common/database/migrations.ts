@@ -9,7 +9,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Log } from '../host/log.js';
-import { errorCodeOf, isAway } from './database-errors.js';
+import { errorCodeOf, isAway } from './pg-errors.js';
 
 /** The advisory lock under which a database is migrated. */
 const MIGRATION_LOCK = '7305489217361';

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Log } from '../host/log.js';
-import { describeMissing } from './database-errors.js';
+import { describeMissing } from './pg-errors.js';
 
 /** A connection that only listens says nothing by itself when the server is gone, so it is asked this often. */
 export const LISTEN_HEARTBEAT_MS = 2_000;
