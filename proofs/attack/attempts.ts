@@ -1,13 +1,15 @@
-/** How attempts are made and judged. */
+/** Sends attempts, and checks and counts the responses. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Aim, IN_FLIGHT_MAX, type Range, type Target } from './environment.js';
+import { type Environment, IN_FLIGHT_MAX, type RequestChanges, type Target } from './environment.js';
 import type { Answer } from './wire.js';
 
 const UNAUTHENTICATED = 16;
 const OK = 0;
+/** How long a process may be busy with a class of attempts. */
+const BUSY_MS = 500;
 
-/** Does the work for each item, a bounded number at a time. */
+/** Runs the work for each item, at most so many at a time. */
 export async function forEach<T>(
   items: Iterable<T>,
   work: (item: T) => Promise<void>,
@@ -20,9 +22,9 @@ export async function forEach<T>(
   await Promise.all(Array.from({ length: inFlight }, worker));
 }
 
-/** Fires with a bad token and expects the one answer to all bad tokens. */
-export async function fireBadToken(
-  range: Range,
+/** Sends a bad token and expects the one response that all bad tokens get. */
+export async function sendBadToken(
+  environment: Environment,
   target: Target,
   attempt: {
     readonly className: string;
@@ -32,93 +34,103 @@ export async function fireBadToken(
   },
 ): Promise<void> {
   const { className, what, value, path } = attempt;
-  const aim: Aim = { authorization: [value], ...(path !== undefined && { path }) };
-  const answer = await range.fire(target, aim);
-  const told = `${target.process.name}: ${what}`;
-  if (answer.kind === 'answered' && answer.fields === range.refusals.invalid) range.board.refused(className);
-  else if (!isSendable(value)) judgeUnsendable(range, className, told, answer);
-  else judge(range, className, told, answer, []);
+  const changes: RequestChanges = { authorization: [value], ...(path !== undefined && { path }) };
+  const answer = await environment.send(target, changes);
+  const attempted = `${target.process.name}: ${what}`;
+  if (answer.kind === 'answered' && answer.fields === environment.refusals.invalid)
+    environment.board.refused(className);
+  else if (!isSendable(value)) expectUnsendable(environment, className, attempted, answer);
+  else expectRefusal(environment, className, attempted, answer, []);
 }
 
 /**
- * Judges an answer that must be one of a few exact ones: anything else that is UNAUTHENTICATED tells something, and
- * whatever is not UNAUTHENTICATED has come too far.
+ * Expects one of the given responses, byte for byte. Another UNAUTHENTICATED response counts as differing, because it
+ * reveals something; any other status counts as accepted.
  */
-export function judge(
-  range: Range,
+export function expectRefusal(
+  environment: Environment,
   className: string,
   what: string,
   answer: Answer,
   expected: readonly string[],
 ): void {
-  const { board } = range;
-  if (answer.kind === 'silent') judgeSilent(range, className, what, answer);
+  const { board } = environment;
+  if (answer.kind === 'silent') countSilent(environment, className, what, answer);
   else if (answer.kind === 'answered' && expected.includes(answer.fields)) board.refused(className);
   else if (answer.kind !== 'answered') board.differs(className, `${what}: ${answer.kind} ${answer.fields}`);
   else if (answer.status === UNAUTHENTICATED) board.differs(className, `${what}: ${answer.fields}`);
   else board.accepted(className, `${what}: ${answer.fields}`);
 }
 
-/** What must not be served, however it is refused. */
-export function judgeNotServed(range: Range, className: string, what: string, answer: Answer): void {
-  const { board } = range;
-  if (answer.kind === 'silent') judgeSilent(range, className, what, answer);
+/** Expects any error, without a response message. */
+export function expectNotServed(
+  environment: Environment,
+  className: string,
+  what: string,
+  answer: Answer,
+): void {
+  const { board } = environment;
+  if (answer.kind === 'silent') countSilent(environment, className, what, answer);
   else if (answer.status === OK || answer.body.length > 0)
     board.accepted(className, `${what}: ${answer.fields}`);
   else board.refused(className);
 }
 
-/** A stream that has been opened says something and does not end. */
-function judgeSilent(range: Range, className: string, what: string, answer: Answer): void {
-  if (answer.fields === '') range.board.crashed(className, `${what}: no answer`);
-  else range.board.accepted(className, `${what}: a stream that goes on, ${answer.fields}`);
+/** Counts a request that did not end: without headers as a crash, with headers as an accepted stream. */
+function countSilent(environment: Environment, className: string, what: string, answer: Answer): void {
+  if (answer.fields === '') environment.board.crashed(className, `${what}: no answer`);
+  else environment.board.accepted(className, `${what}: a stream that stays open, ${answer.fields}`);
 }
 
-/** HTTP/2 takes a value with control characters, Latin-1 or spaces at its ends for no header at all. */
+/** HTTP/2 servers drop or reject values with control characters, Latin-1, or spaces at either end. */
 function isSendable(value: string): boolean {
   return /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(value);
 }
 
-/** Whether the header is dropped or the stream is, nobody has been shown a token. */
-function judgeUnsendable(range: Range, className: string, what: string, answer: Answer): void {
-  if (answer.kind === 'reset' || answer.kind === 'closed') range.board.refused(className);
-  else judge(range, className, what, answer, [range.refusals.missing]);
+/** Expects that the server dropped the header or the stream; either way the guard saw no token. */
+function expectUnsendable(environment: Environment, className: string, what: string, answer: Answer): void {
+  if (answer.kind === 'reset' || answer.kind === 'closed') environment.board.refused(className);
+  else expectRefusal(environment, className, what, answer, [environment.refusals.missing]);
 }
 
-/** Runs a class of attempts, and sees afterwards that the same processes still serve honest callers. */
-export async function underWatch(range: Range, className: string, work: () => Promise<void>): Promise<void> {
-  range.progress(className, 0, 0);
+/** Runs a class of attempts, then checks that the same processes still serve legitimate callers. */
+export async function runClass(
+  environment: Environment,
+  className: string,
+  work: () => Promise<void>,
+): Promise<void> {
+  environment.progress(className, 0, 0);
   await work();
-  for (const target of range.targets) {
+  for (const target of environment.targets) {
     const { process, pid } = target;
     if (!process.isRunning() || process.pid !== pid) {
-      range.board.crashed(className, `${process.name} has ended`);
+      environment.board.crashed(className, `${process.name} has ended`);
       continue;
     }
-    const answer = await honestAnswer(range, target);
+    const answer = await honestCall(environment, target);
     if (answer.status !== OK) {
-      range.board.crashed(
+      environment.board.crashed(
         className,
-        `${process.name} refuses an honest caller: ${answer.kind} ${answer.fields}`,
+        `${process.name} refuses a legitimate caller: ${answer.kind} ${answer.fields}`,
       );
     }
   }
 }
 
-/** A process that is busy with what was just done to it gets a moment. */
-async function honestAnswer(range: Range, target: Target): Promise<Answer> {
+/** Calls with a valid token; repeats the call once, because the process may still be busy with the attempts. */
+async function honestCall(environment: Environment, target: Target): Promise<Answer> {
   const ask = (): Promise<Answer> => {
-    range.honest.calls += 1;
-    return range.fire(target, { authorization: [`Bearer ${range.bob.accessToken}`] });
+    environment.honest.calls += 1;
+    return environment.send(target, { authorization: [`Bearer ${environment.bob.accessToken}`] });
   };
   const answer = await ask();
   if (answer.status === OK) return answer;
-  await sleep(500);
+  await sleep(BUSY_MS);
   return await ask();
 }
 
-/** By how much the calls that a handler has answered have become more, for these methods. */
-export function servedBetween(
+/** How many calls to these methods got past the guard between two readings, by method and code. */
+export function servedCalls(
   before: ReadonlyMap<string, number>,
   after: ReadonlyMap<string, number>,
   paths: readonly string[],

@@ -1,4 +1,4 @@
-/** The range: a running system, what was taken from it, and the bytes in which it refuses. */
+/** The environment of the attacks: a running system, the keys stolen from it, and its exact refusals. */
 
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -16,7 +16,7 @@ import type { Scoreboard } from './scoreboard.js';
 import { type StolenKeys, stealKeys } from './stolen-keys.js';
 import { type Answer, createPeer, EMPTY_MESSAGE, headersOf, messageOf, type Peer } from './wire.js';
 
-/** Requests under way at one time, to all processes together. */
+/** Concurrent requests to all processes together. */
 export const IN_FLIGHT_MAX = 64;
 
 const UNAUTHENTICATED = 16;
@@ -27,18 +27,18 @@ export interface Target {
   readonly pid: number;
   readonly audience: 'auth' | 'inventory' | 'payment';
   readonly peer: Peer;
-  /** A method that reads, which any customer may call. */
+  /** A read-only method that every customer may call. */
   readonly path: string;
-  /** Every method of the process that asks for a token. */
+  /** Every method of the process that requires a token. */
   readonly guarded: readonly GuardedMethod[];
 }
 
-/** A request as it is aimed: what differs from an ordinary one. */
-export interface Aim {
+/** How a request differs from an ordinary call of the target's method. */
+export interface RequestChanges {
   readonly path?: string;
-  /** Values of `authorization`, in their order; none at all when empty. */
+  /** The values of `authorization`, in order; no header when empty. */
   readonly authorization?: readonly string[];
-  /** More headers, after those. */
+  /** Further headers, after `authorization`. */
   readonly metadata?: readonly (readonly [name: string, value: string])[];
   readonly message?: Uint8Array;
   readonly method?: string;
@@ -46,7 +46,7 @@ export interface Aim {
 }
 
 /** A running system under attack. */
-export interface Range {
+export interface Environment {
   readonly system: System;
   readonly targets: readonly Target[];
   readonly target: Readonly<Record<Target['audience'], Target>>;
@@ -55,33 +55,33 @@ export interface Range {
   readonly bob: LoginResponse;
   readonly olga: LoginResponse;
   readonly keys: StolenKeys;
-  /** Makes tokens that say what alice's says, and are signed by the issuer's own key. */
+  /** Creates tokens with alice's claims, signed with the issuer's key. */
   readonly forge: Forge;
   readonly clientKey: KeyObject;
-  /** Somebody who listens, and must never be asked. */
+  /** A server that no process may ever connect to. */
   readonly listener: { readonly url: string; readonly connections: () => number };
-  /** The exact answers to a bad token and to none; TypeError before they were learned. */
+  /** The exact responses to a bad token and to a missing one. @throws TypeError before they are recorded */
   readonly refusals: { readonly invalid: string; readonly missing: string };
-  /** Learns them with a bad token for each method, which is enough of them to be told of. */
-  learnRefusals(): Promise<void>;
+  /** Records the refusals. Sends one bad token to each method, which is enough to raise an alarm. */
+  recordRefusals(): Promise<void>;
   readonly board: Scoreboard;
-  /** Says how far the attack is; throws when it has been broken off. */
+  /** Shows progress. @throws when the attack was interrupted */
   progress(className: string, done: number, of: number): void;
-  /** How often an honest caller was let through to see that all is well. */
+  /** The number of calls with valid tokens that checked the processes. */
   readonly honest: { calls: number };
   logIn(name: UserName): Promise<LoginResponse>;
-  fire(target: Target, aim: Aim): Promise<Answer>;
-  /** Counts calls by method and code over all processes. */
-  handled(): Promise<ReadonlyMap<string, number>>;
+  send(target: Target, changes: RequestChanges): Promise<Answer>;
+  /** The number of calls by method and code, over all processes. */
+  handledCalls(): Promise<ReadonlyMap<string, number>>;
   close(): void;
 }
 
-/** Takes from a system what an attacker may have, and learns how it refuses. */
-export async function openRange(
+/** Logs the demo's users in, steals the keys, and connects to every process. */
+export async function openEnvironment(
   system: System,
   board: Scoreboard,
-  progress: Range['progress'],
-): Promise<Range> {
+  progress: Environment['progress'],
+): Promise<Environment> {
   const auth = new AuthServiceClient(system.auth.address, credentials.createInsecure());
   const logIn = async (name: UserName): Promise<LoginResponse> => {
     const { username, password } = system.users[name];
@@ -99,7 +99,7 @@ export async function openRange(
     throw new TypeError('a process is missing');
   }
   const listener = await startListener();
-  let refusals: Range['refusals'] | undefined;
+  let refusals: Environment['refusals'] | undefined;
   return {
     system,
     targets,
@@ -113,18 +113,18 @@ export async function openRange(
     clientKey: createPrivateKey(await readFile(system.secrets.clientKeyFiles.payment, 'utf8')),
     listener,
     get refusals() {
-      if (refusals === undefined) throw new TypeError('it is not known yet how bad tokens are refused');
+      if (refusals === undefined) throw new TypeError('the refusals have not been recorded yet');
       return refusals;
     },
-    learnRefusals: async () => {
-      refusals = await learnRefusals(targets);
+    recordRefusals: async () => {
+      refusals = await recordRefusals(targets);
     },
     board,
     progress,
     honest: { calls: 0 },
     logIn,
-    fire,
-    handled: () => readHandled(targets),
+    send,
+    handledCalls: () => readHandledCalls(targets),
     close: () => {
       for (const { peer } of targets) peer.close();
       auth.close();
@@ -133,29 +133,28 @@ export async function openRange(
   };
 }
 
-/** Sends one request. */
-function fire(target: Target, aim: Aim): Promise<Answer> {
-  const { path = target.path, authorization = [], metadata = [], message } = aim;
-  const { method, contentType } = aim;
+function send(target: Target, changes: RequestChanges): Promise<Answer> {
+  const { path = target.path, authorization = [], metadata = [], message } = changes;
+  const { method, contentType } = changes;
   const headers =
-    method === undefined && !('contentType' in aim)
+    method === undefined && !('contentType' in changes)
       ? preparedHeaders(path)
       : headersOf(path, {
           ...(method !== undefined && { method }),
-          ...('contentType' in aim && { contentType }),
+          ...('contentType' in changes && { contentType }),
         });
   const fields = [...authorization.map((value) => ['authorization', value] as const), ...metadata];
   const block = Buffer.concat([headers, ...fields.map(([name, value]) => encodeField(name, value))]);
   return target.peer.send({ block, body: message === undefined ? EMPTY_MESSAGE : messageOf(message) });
 }
 
-const prepared = new Map<string, Buffer>();
+const headersByPath = new Map<string, Buffer>();
 
 function preparedHeaders(path: string): Buffer {
-  let headers = prepared.get(path);
+  let headers = headersByPath.get(path);
   if (headers === undefined) {
     headers = headersOf(path);
-    prepared.set(path, headers);
+    headersByPath.set(path, headers);
   }
   return headers;
 }
@@ -178,23 +177,23 @@ function targetsOf(system: System): Target[] {
   ];
 }
 
-/** All processes must refuse alike, whatever the method, or a bad token would tell where it was sent. */
-async function learnRefusals(targets: readonly Target[]): Promise<Range['refusals']> {
+/** All processes and methods must refuse with the same bytes; a response must not reveal where it comes from. */
+async function recordRefusals(targets: readonly Target[]): Promise<Environment['refusals']> {
   const answersTo = async (authorization: readonly string[]): Promise<string> => {
     const answers = await Promise.all(
-      targets.flatMap((target) => target.guarded.map(({ path }) => fire(target, { path, authorization }))),
+      targets.flatMap((target) => target.guarded.map(({ path }) => send(target, { path, authorization }))),
     );
     const kinds = new Set(answers.map(({ fields }) => fields));
     const [fields] = kinds;
     if (kinds.size !== 1 || fields === undefined || answers[0]?.status !== UNAUTHENTICATED) {
-      throw new Error(`processes and methods differ in how they refuse:\n${[...kinds].join('\n')}`);
+      throw new Error(`processes or methods refuse with different responses:\n${[...kinds].join('\n')}`);
     }
     return fields;
   };
   return { invalid: await answersTo(['Bearer x']), missing: await answersTo([]) };
 }
 
-async function startListener(): Promise<Range['listener'] & { server: TcpServer }> {
+async function startListener(): Promise<Environment['listener'] & { server: TcpServer }> {
   let connections = 0;
   const server = createServer((socket) => {
     connections += 1;
@@ -208,7 +207,7 @@ async function startListener(): Promise<Range['listener'] & { server: TcpServer 
   return { server, url: `http://127.0.0.1:${port}`, connections: () => connections };
 }
 
-async function readHandled(targets: readonly Target[]): Promise<ReadonlyMap<string, number>> {
+async function readHandledCalls(targets: readonly Target[]): Promise<ReadonlyMap<string, number>> {
   const handled = new Map<string, number>();
   for (const { process } of targets) {
     const response = await fetch(`http://${process.opsAddress}/metrics`);

@@ -1,39 +1,36 @@
-/** Tokens put together piece by piece, so that each piece can be wrong by itself. */
+/** Tokens assembled piece by piece, so that each piece can be wrong on its own. */
 
 import type { KeyObject } from 'node:crypto';
 import { signatureOf } from './stolen-keys.js';
 
-/** What a real token says. */
 export type Claims = Readonly<Record<string, unknown>>;
 
-/** A token in its three segments. */
 export interface Segments {
   readonly header: string;
   readonly payload: string;
   readonly signature: string;
 }
 
-/** Members whose value is JSON text that no JavaScript value would be written as, such as `1e400`. */
+/** Members whose value is JSON text that `JSON.stringify` never writes, such as `1e400`. */
 export type RawMembers = Readonly<Record<string, string>>;
 
-/** The canonical base64url of a text or of bytes. */
+/** Canonical base64url of a text or of bytes. */
 export function encode(content: string | Uint8Array): string {
   const bytes = typeof content === 'string' ? Buffer.from(content, 'utf8') : Buffer.from(content);
   return bytes.toString('base64url');
 }
 
-/** The three segments of a token. */
 export function segmentsOf(token: string): Segments {
   const [header = '', payload = '', signature = ''] = token.split('.');
   return { header, payload, signature };
 }
 
-/** What a token says, without asking whether it is true. */
+/** The claims of a token, unverified. */
 export function claimsIn(token: string): Claims {
   return JSON.parse(Buffer.from(segmentsOf(token).payload, 'base64url').toString('utf8')) as Claims;
 }
 
-/** JSON text of an object; members given as raw text stand in it as they are. */
+/** JSON text of an object; raw members are inserted verbatim. */
 export function jsonText(members: Claims, raw: RawMembers = {}): string {
   const kept = Object.entries(members)
     .filter(([name, value]) => value !== undefined && !Object.hasOwn(raw, name))
@@ -42,28 +39,27 @@ export function jsonText(members: Claims, raw: RawMembers = {}): string {
   return `{${[...kept, ...others].join(',')}}`;
 }
 
-/** A token over two segments as they are, canonical or not, with a good signature. */
-export function sealed(headerSegment: string, payloadSegment: string, key: KeyObject): string {
+/** A token from two segments, canonical or not, with a valid signature. */
+export function signedToken(headerSegment: string, payloadSegment: string, key: KeyObject): string {
   const signed = `${headerSegment}.${payloadSegment}`;
   return `${signed}.${signatureOf(signed, key).toString('base64url')}`;
 }
 
-/** Makes tokens with one key, starting from a header and claims that would be accepted. */
+/** Creates tokens with one key, starting from a header and claims that would be accepted. */
 export interface Forge {
   readonly header: Claims;
   readonly claims: Claims;
   readonly key: KeyObject;
-  /** With changed claims; a claim that is `undefined` is left out. */
+  /** With changed claims; `undefined` omits a claim. */
   withClaims(changes: Claims, raw?: RawMembers): string;
-  /** With a changed header; a member that is `undefined` is left out. */
+  /** With a changed header; `undefined` omits a member. */
   withHeader(changes: Claims, raw?: RawMembers): string;
-  /** With this text, or these bytes, for a payload. */
+  /** With this payload. */
   withPayload(content: string | Uint8Array): string;
-  /** With this text for a header. */
+  /** With this header. */
   withHeaderText(content: string | Uint8Array): string;
 }
 
-/** Opens a forge. */
 export function createForge(key: KeyObject, header: Claims, claims: Claims): Forge {
   const headerSegment = encode(jsonText(header));
   const payloadSegment = encode(jsonText(claims));
@@ -72,10 +68,10 @@ export function createForge(key: KeyObject, header: Claims, claims: Claims): For
     header,
     claims,
     withClaims: (changes, raw) =>
-      sealed(headerSegment, encode(jsonText({ ...claims, ...changes }, raw)), key),
+      signedToken(headerSegment, encode(jsonText({ ...claims, ...changes }, raw)), key),
     withHeader: (changes, raw) =>
-      sealed(encode(jsonText({ ...header, ...changes }, raw)), payloadSegment, key),
-    withPayload: (content) => sealed(headerSegment, encode(content), key),
-    withHeaderText: (content) => sealed(encode(content), payloadSegment, key),
+      signedToken(encode(jsonText({ ...header, ...changes }, raw)), payloadSegment, key),
+    withPayload: (content) => signedToken(headerSegment, encode(content), key),
+    withHeaderText: (content) => signedToken(encode(content), payloadSegment, key),
   };
 }

@@ -1,22 +1,22 @@
-/** Header blocks of HTTP/2 (RFC 7541) without a dynamic table: any byte can be sent, and every answer stands alone. */
+/** HPACK (RFC 7541) without a dynamic table: any byte can be sent, and each response can be decoded on its own. */
 
 const LITERAL_NEVER_INDEXED = 0x10;
 const STRING_PREFIX_BITS = 7;
 
 /**
- * One header as a literal that is neither indexed nor compressed, so that its bytes arrive as they are:
- * NUL, line breaks and Latin-1 too, which an honest HTTP/2 client would not let through.
+ * One header as a literal, neither indexed nor compressed, so that its bytes arrive unchanged: also NUL, line breaks
+ * and Latin-1, which other HTTP/2 clients reject.
  */
 export function encodeField(name: string, value: string): Buffer {
   return Buffer.concat([Buffer.from([LITERAL_NEVER_INDEXED]), encodeText(name), encodeText(value)]);
 }
 
-/** Several headers, in their order. */
+/** Several headers, in order. */
 export function encodeFields(fields: readonly (readonly [name: string, value: string])[]): Buffer {
   return Buffer.concat(fields.map(([name, value]) => encodeField(name, value)));
 }
 
-/** One byte for each character up to U+00FF. */
+/** One byte per character, up to U+00FF. */
 function encodeText(text: string): Buffer {
   const bytes = Buffer.from(text, 'latin1');
   return Buffer.concat([encodeInteger(bytes.length), bytes]);
@@ -33,9 +33,9 @@ function encodeInteger(value: number): Buffer {
 }
 
 /**
- * The headers in a block. Its sender must have been told that there is no dynamic table.
+ * Decodes a header block. The sender must know that there is no dynamic table.
  *
- * @throws RangeError when the block refers to such a table or is no header block
+ * @throws RangeError when the block is malformed or refers to a dynamic table
  */
 export function decodeFields(block: Buffer): (readonly [name: string, value: string])[] {
   const reader = new BlockReader(block);
@@ -102,13 +102,14 @@ class BlockReader {
 
 function staticField(index: number): readonly [string, string] {
   const field = STATIC_TABLE[index - 1];
-  if (field === undefined) throw new RangeError(`a header block refers to entry ${index} of no table`);
+  if (field === undefined)
+    throw new RangeError(`a header block refers to entry ${index}, which is not in the static table`);
   return field;
 }
 
 // --- Huffman code (RFC 7541 appendix B)
 
-/** The code is canonical: by length, then by symbol. Of the symbols in ASCII, few need more than 15 bits. */
+/** The code is canonical: ordered by length, then by symbol. Few ASCII symbols need more than 15 bits. */
 const SYMBOLS_BY_LENGTH: readonly (readonly [bits: number, symbols: string])[] = [
   [5, '012aceiost'],
   [6, ' %-./3456789=A_bdfghlmnpru'],
@@ -152,7 +153,7 @@ function decodeHuffman(bytes: Buffer): string {
       length += 1;
       const symbol = SYMBOLS.get(code);
       if (symbol === undefined) {
-        // A server may repeat in its answer what it was asked for: such a text is compared as it came.
+        // A server may echo request bytes in its response: a text with rarer symbols is compared undecoded.
         if (length > SYMBOL_BITS_MAX) return `compressed ${bytes.toString('hex')}`;
         continue;
       }

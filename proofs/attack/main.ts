@@ -1,4 +1,4 @@
-/** `npm run attack`: tries to get past the guard of a private system in every way known, and counts. */
+/** `npm run attack`: attacks a private system with every known technique, and counts the outcomes. */
 
 import { Command, Option } from 'commander';
 import { type System, startSystem } from '../../scripts/system/system.js';
@@ -7,8 +7,8 @@ import { integerBetween, stopSignal } from '../shared/command-line.js';
 import { createRandom, randomSeed, SEED_MAX } from '../shared/random.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
 import { attackAccess } from './access.js';
-import { attackUnderWatch, judgeAlarms, ORDINARY_CALLS_DEFAULT } from './anomaly-attacks.js';
-import { openRange } from './environment.js';
+import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from './anomaly-attacks.js';
+import { type Environment, openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
 import { recordEvents } from './recorder.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
@@ -16,14 +16,14 @@ import { attackTokens } from './tokens.js';
 
 const MUTANTS_DEFAULT = 20_000;
 const COUNT_MAX = 1_000_000_000;
-/** As long as tokens may live: the one that is mutated must stay good to the end. */
+/** The longest lifetime: the token that is mutated must stay valid to the end. */
 const ACCESS_TOKEN_SECONDS = 3600;
-/** Long, so that a busy machine is not taken for a stale list: revocations are not what is tried here. */
+/** Long, so that a busy machine does not make lists stale; revocation is not under attack here. */
 const LEASE_MS = 20_000;
 const FINDINGS_SHOWN_MAX = 20;
 /** The shortest time between two lines of progress where there is no terminal. */
 const LINE_INTERVAL_MS = 2_000;
-/** Raised, because everything comes from one network; the limit for a name is what the last class runs into. */
+/** Higher than the defaults, because all attempts come from one network; the last class tests the limit for a name. */
 const LOGIN_LIMITS = {
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: '50',
   PORTCULLIS_LOGIN_FAILURES_PER_PEER: '10000',
@@ -38,7 +38,7 @@ interface Options {
   readonly part?: Part;
 }
 
-/** What can be attacked by itself. */
+/** The parts that `--part` selects. */
 const PARTS = ['alarms', 'tokens', 'access', 'login'] as const;
 type Part = (typeof PARTS)[number];
 
@@ -48,13 +48,18 @@ process.exitCode = (await attack(readOptions())) ? 0 : 1;
 function readOptions(): Options {
   const count = integerBetween(0, COUNT_MAX);
   const command = new Command('npm run attack --')
-    .description('attacks a private system: tokens, access, login and refresh, and what it says of attacks')
-    .option('--mutants <n>', 'mutants of a real token', count, MUTANTS_DEFAULT)
-    .option('--ordinary <n>', 'ordinary calls that must raise no alarm', count, ORDINARY_CALLS_DEFAULT)
-    .option('--seed <n>', 'repeats the choices of an earlier run', integerBetween(0, SEED_MAX))
-    .option('--json <file>', 'writes the figures there')
-    .option('--record <file>', 'writes what auth has recorded there, for npm run traces')
-    .addOption(new Option('--part <part>', 'attacks this alone').choices(PARTS))
+    .description('Attacks a private system: tokens, access, login and refresh, and the detection of attacks.')
+    .option('--mutants <n>', 'number of mutants of a valid token', count, MUTANTS_DEFAULT)
+    .option(
+      '--ordinary <n>',
+      'number of ordinary calls, which must raise no alarm',
+      count,
+      ORDINARY_CALLS_DEFAULT,
+    )
+    .option('--seed <n>', 'repeat the random choices of an earlier run', integerBetween(0, SEED_MAX))
+    .option('--json <file>', 'write the figures to this file')
+    .option('--record <file>', 'write the security events to this file, for npm run traces')
+    .addOption(new Option('--part <part>', 'attack one part only').choices(PARTS))
     .parse();
   return command.opts<Options>();
 }
@@ -71,13 +76,32 @@ async function attack({
   const startedMs = performance.now();
   const board = new Scoreboard();
   const display = createProgress(process.stdout, { lineIntervalMs: LINE_INTERVAL_MS });
-  const progress = (what: string, done: number, of: number): void =>
+  const progress: Environment['progress'] = (what, done, of) =>
     display.show(done, of, `${what}; ${board.tried} tried so far`);
+  const failure = await attackPrivateSystem(board, { progress, mutants, ordinary, seed, record, part }).then(
+    () => undefined,
+    (error: unknown) => error ?? new Error('unknown failure'),
+  );
+  display.end();
+  const seconds = (performance.now() - startedMs) / 1000;
+  report(board, failure);
+  console.log(`\nSeed ${seed}, ${seconds.toFixed(1)} s.`);
+  await writeFigures(json, figuresOf(board, { seed, mutants, seconds, failure }));
+  return failure === undefined && board.held;
+}
+
+interface Attack extends Pick<Options, 'mutants' | 'ordinary'> {
+  readonly seed: number;
+  readonly part: Part | undefined;
+  readonly record: string | undefined;
+  readonly progress: Environment['progress'];
+}
+
+async function attackPrivateSystem(board: Scoreboard, attack: Attack): Promise<void> {
   const folder = await makeTemporaryFolder();
   let system: System | undefined;
-  let failure: unknown;
   try {
-    progress('starting the system', 0, 0);
+    attack.progress('starting the system', 0, 0);
     system = await startSystem({
       dataDir: folder.path,
       ports: 'free',
@@ -86,35 +110,32 @@ async function attack({
       environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(ACCESS_TOKEN_SECONDS), ...LOGIN_LIMITS },
       signal: stopping,
     });
-    const range = await openRange(system, board, (...how) => {
+    const environment = await openEnvironment(system, board, (...step) => {
       stopping.throwIfAborted();
-      progress(...how);
+      attack.progress(...step);
     });
     try {
-      const random = createRandom(seed);
-      if (part === undefined || part === 'alarms') await attackUnderWatch(range, ordinary);
-      await range.learnRefusals();
-      if (part === undefined || part === 'tokens') await attackTokens(range, { mutants, random });
-      if (part === undefined || part === 'access') await attackAccess(range);
-      if (part === undefined || part === 'login') await attackLogin(range, random);
-      await judgeAlarms(range);
+      await attackParts(environment, attack);
       const database = system.postgres?.url('portcullis_auth');
-      if (record !== undefined && database !== undefined) await recordEvents(database, record);
+      if (attack.record !== undefined && database !== undefined) await recordEvents(database, attack.record);
     } finally {
-      range.close();
+      environment.close();
     }
-  } catch (error) {
-    failure = error;
   } finally {
-    display.end();
     await system?.stop();
     await folder.remove();
   }
-  const seconds = (performance.now() - startedMs) / 1000;
-  report(board, failure);
-  console.log(`\nSeed ${seed}, ${seconds.toFixed(1)} s.`);
-  await writeFigures(json, figuresOf(board, { seed, mutants, seconds, failure }));
-  return failure === undefined && board.held;
+}
+
+async function attackParts(environment: Environment, attack: Attack): Promise<void> {
+  const { mutants, ordinary, seed, part } = attack;
+  const random = createRandom(seed);
+  if (part === undefined || part === 'alarms') await attackAnomalyRules(environment, ordinary);
+  await environment.recordRefusals();
+  if (part === undefined || part === 'tokens') await attackTokens(environment, { mutants, random });
+  if (part === undefined || part === 'access') await attackAccess(environment);
+  if (part === undefined || part === 'login') await attackLogin(environment, random);
+  await checkNoRepetition(environment);
 }
 
 function report(board: Scoreboard, failure: unknown): void {
@@ -127,12 +148,12 @@ function report(board: Scoreboard, failure: unknown): void {
   if (hidden > 0) console.log(`… and ${hidden} more`);
   if (failure !== undefined) {
     console.error(
-      `The attack broke off: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}`,
+      `The attack was aborted: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}`,
     );
   }
   const { tried, accepted, crashes, differing } = total;
   console.log(
-    `${tried} tried, ${accepted} accepted, ${crashes} crashes, ${differing} in other bytes than they must be.`,
+    `${tried} tried, ${accepted} accepted, ${crashes} crashes, ${differing} refused with wrong bytes.`,
   );
 }
 
@@ -144,7 +165,11 @@ function figuresOf(
   const { failure, ...rest } = run;
   return {
     classes: Object.fromEntries(board.classes),
-    ...{ tried, refused, accepted, crashes, differing },
+    tried,
+    refused,
+    accepted,
+    crashes,
+    differing,
     ...rest,
     complete: failure === undefined,
     findings: board.findings,

@@ -1,17 +1,17 @@
-/** Mutants of a real token: every one there is within a few edits, and as many more as are asked for. */
+/** Mutants of a valid token: all single edits of several kinds, then random combinations of edits. */
 
 import type { Random } from '../shared/random.js';
 import { segmentsOf } from './forge.js';
 
-/** A header value that is nearly a good one. */
+/** A changed value of `authorization`. */
 export interface Mutant {
   readonly className: string;
   readonly what: string;
-  /** The value of `authorization`; each character is one byte. */
+  /** The value; each character is one byte. */
   readonly value: string;
 }
 
-/** Mutants that can be counted, of one kind. */
+/** All mutants of one kind, by index. */
 interface Family {
   readonly className: string;
   readonly size: number;
@@ -20,16 +20,16 @@ interface Family {
 
 const SCHEME = 'Bearer ';
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
-/** What is put into a token: its own alphabet, and what parsers stumble over. */
+/** Characters to insert: the alphabet of base64url, and characters that confuse parsers. */
 const PIECES = [...`${ALPHABET}.=+/ ,;:%"{}~\0\t\n\r\x7f\x80\xa0\xff`];
 const EDITS_MAX = 12;
 
 /**
- * So many mutants: each family whole when there is room for all of them, else an equal part of each; the
- * rest are made of several edits at random.
+ * Yields the requested number of mutants: every family completely when they fit, else an equal part of each; the rest
+ * are random combinations of edits.
  *
- * @param good - a token that is accepted
- * @param other - another user's, from which pieces are taken; it is never made again
+ * @param good - a valid token
+ * @param other - a valid token of another user, from which pieces are taken; it is never yielded
  */
 export function* mutantsOf(
   good: string,
@@ -43,7 +43,7 @@ export function* mutantsOf(
   let made = 0;
   for (const family of families) {
     const wanted = Math.floor(family.size * part);
-    // A start of its own for each family, so that a short run does not see the same positions always.
+    // A random start for each family, so that short runs cover different positions.
     const start = random.integer(0, Math.max(0, family.size - 1));
     for (let index = 0; index < wanted && made < count; index += 1) {
       const mutant = family.at((start + Math.floor(index / part)) % family.size);
@@ -53,7 +53,7 @@ export function* mutantsOf(
   }
   while (made < count) {
     const text = editedAtRandom(good, other, random);
-    // Claims and signature of the other one, put together again, are no mutant but that token.
+    // Segments of the other token can add up to that token, which is valid.
     if (text === good || text === other) continue;
     made += 1;
     yield { className: 'mutants: several edits at random', what: text, value: SCHEME + text };
@@ -115,7 +115,7 @@ function familiesOf(good: string): Family[] {
   ];
 }
 
-/** Flips a bit of what the segments encode, and encodes it canonically again. */
+/** Flips one bit of the decoded segments, and encodes them canonically. */
 function decodedBits(good: string): Family {
   const { header, payload, signature } = segmentsOf(good);
   const segments = [header, payload, signature].map((segment) => Buffer.from(segment, 'base64url'));
@@ -127,18 +127,17 @@ function decodedBits(good: string): Family {
       let rest = index;
       const changed = segments.map((segment) => {
         const bits = 8 * segment.length;
-        const mine = rest >= 0 && rest < bits;
+        const isHit = rest >= 0 && rest < bits;
         const bytes = Buffer.from(segment);
-        if (mine) bytes.writeUInt8(bytes.readUInt8(rest >> 3) ^ (1 << (rest & 7)), rest >> 3);
+        if (isHit) bytes.writeUInt8(bytes.readUInt8(rest >> 3) ^ (1 << (rest & 7)), rest >> 3);
         rest -= bits;
         return bytes.toString('base64url');
       });
-      return { what: `bit ${index} of what is encoded`, value: SCHEME + changed.join('.') };
+      return { what: `bit ${index} of the decoded segments`, value: SCHEME + changed.join('.') };
     },
   };
 }
 
-/** Deleting one of two equal neighbours is the same mutant twice, which does no harm; it is never the original. */
 function shortened(value: string, at: number, length: number): string {
   return value.slice(0, at) + value.slice(at + length);
 }

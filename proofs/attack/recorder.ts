@@ -1,9 +1,9 @@
-/** Writes down what auth had in its order of events, for `npm run traces` to replay. */
+/** Records the security events of auth's database as a file that `npm run traces` can replay. */
 
 import { writeFile } from 'node:fs/promises';
 import pg from 'pg';
 
-/** Writes the order of events of auth's database to a file, one a line. */
+/** Writes the ordered events and service reports to a file, one JSON object a line. */
 export async function recordEvents(databaseUrl: string, file: string): Promise<void> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();

@@ -1,4 +1,4 @@
-/** What the descriptor image says of the methods under attack. */
+/** The methods under attack and their access rules, read from the descriptor image. */
 
 import { readFileSync } from 'node:fs';
 import { createFileRegistry, type DescMethod, fromBinary, getExtension } from '@bufbuild/protobuf';
@@ -6,20 +6,20 @@ import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 
 const IMAGE = new URL('../../proto/gen/image.binpb', import.meta.url);
 
-/** Who may call a method, in the image's own numbers: any, a user, a service. */
+/** The values of the rule's `caller`. */
 export const CALLER = { any: 0, user: 1, service: 2 } as const;
 
-/** A method that asks for a token. */
+/** A method that requires a token. */
 export interface GuardedMethod {
   readonly path: string;
-  /** The service that takes its tokens. */
+  /** The audience that its tokens must have. */
   readonly audience: string;
   readonly scopes: readonly string[];
   readonly roles: readonly string[];
   readonly caller: number;
 }
 
-/** Every method of ours that asks for a token. */
+/** Every method of the system that requires a token. */
 export const GUARDED_METHODS: readonly GuardedMethod[] = readGuardedMethods();
 
 function readGuardedMethods(): GuardedMethod[] {
@@ -44,7 +44,7 @@ function pathOf(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 
-/** Messages of the library are served by auth. */
+/** Auth serves the methods that the library declares. */
 function audienceOf(method: DescMethod): string {
   const [first = ''] = method.parent.typeName.split('.');
   return first === 'portcullis' ? 'auth' : first;

@@ -1,20 +1,19 @@
-/** What was tried, and what came of it, by class. */
+/** Counts attempts and their outcomes, by class. */
 
 import { tableText } from '../shared/reporting.js';
 
-/** The figures of one class. */
 export interface Score {
   tried: number;
   refused: number;
-  /** Admitted, or told something that only who is admitted may be told. */
+  /** Admitted, or given a response that only an admitted caller may get. */
   accepted: number;
-  /** A process that ended, or a request that was never answered. */
+  /** Processes that ended, and requests without a response. */
   crashes: number;
-  /** Refused, but not in the very bytes in which such attempts are refused. */
+  /** Refused with other bytes than attempts of this kind must be. */
   differing: number;
 }
 
-/** An attempt that did not come out as it must. */
+/** An attempt with a wrong outcome. */
 export interface Finding {
   readonly className: string;
   readonly outcome: 'accepted' | 'crash' | 'differing';
@@ -23,7 +22,6 @@ export interface Finding {
 
 const FINDINGS_MAX = 200;
 
-/** Counts. */
 export class Scoreboard {
   readonly #scores = new Map<string, Score>();
   readonly #findings: Finding[] = [];
@@ -37,12 +35,12 @@ export class Scoreboard {
     return this.#scores;
   }
 
-  /** The first of what went wrong. */
+  /** The first attempts with wrong outcomes. */
   get findings(): readonly Finding[] {
     return this.#findings;
   }
 
-  /** All classes together. */
+  /** The sum of all classes. */
   get total(): Score {
     const total = emptyScore();
     for (const score of this.#scores.values()) {
@@ -51,7 +49,7 @@ export class Scoreboard {
     return total;
   }
 
-  /** Nothing was accepted, nothing crashed, nothing told itself apart. */
+  /** True when nothing was accepted, nothing crashed and no refusal differed. */
   get held(): boolean {
     const { accepted, crashes, differing } = this.total;
     return accepted + crashes + differing === 0;
@@ -76,7 +74,7 @@ export class Scoreboard {
     this.#note({ className, outcome: 'differing', what });
   }
 
-  /** Counts one attempt that is judged by a condition alone. */
+  /** Counts one attempt as refused when the condition holds, else as accepted. */
   holds(className: string, condition: boolean, what: string): void {
     if (condition) this.refused(className);
     else this.accepted(className, what);

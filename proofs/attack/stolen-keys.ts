@@ -1,4 +1,4 @@
-/** The issuer's private keys, taken as an intruder would who has both the database and the key-encryption key. */
+/** The issuer's private keys, decrypted as an attacker with the database and the key-encryption key would. */
 
 import { createDecipheriv, createPrivateKey, type KeyObject, sign } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -8,28 +8,28 @@ import type { System } from '../../scripts/system/system.js';
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** A key of the issuer, both halves. */
 export interface StolenKey {
   readonly kid: string;
   readonly algorithm: string;
-  /** The public key as it is published. */
+  /** The public key as published. */
   readonly jwkText: string;
   readonly privateKey: KeyObject;
 }
 
-/** What signs tokens, and what signs broadcasts. */
+/** The key that signs tokens, and the key that signs broadcasts. */
 export interface StolenKeys {
   readonly token: StolenKey;
   readonly broadcast: StolenKey;
 }
 
 /**
- * Opens the keys that sign now. With them a token can be wrong in one claim and right in its signature:
- * otherwise the signature would hide whether anybody looks at the claim.
+ * Decrypts the current signing keys. With them, a token can have a valid signature and one wrong claim; otherwise the
+ * bad signature would hide whether the claim is checked.
  */
 export async function stealKeys(system: System): Promise<StolenKeys> {
   const url = system.postgres?.url('portcullis_auth');
-  if (url === undefined) throw new Error('the keys can be taken from a database of our own alone');
+  if (url === undefined)
+    throw new Error('the keys can be read only from a private database: unset DATABASE_URL');
   const keyEncryptionKey = Buffer.from(
     (await readFile(system.secrets.keyEncryptionKeyFile, 'utf8')).trim(),
     'base64url',
@@ -37,21 +37,21 @@ export async function stealKeys(system: System): Promise<StolenKeys> {
   const client = new pg.Client(url);
   await client.connect();
   try {
-    const { rows } = await client.query<SealedRow>(
+    const { rows } = await client.query<EncryptedKeyRow>(
       `SELECT kid, purpose, algorithm, public_jwk, sealed_private_key FROM signing_keys WHERE state = 'signing'`,
     );
-    const opened = (purpose: SealedRow['purpose']): StolenKey => {
+    const keyOf = (purpose: EncryptedKeyRow['purpose']): StolenKey => {
       const row = rows.find((candidate) => candidate.purpose === purpose);
-      if (row === undefined) throw new Error(`no key of purpose ${purpose} signs`);
-      return unseal(row, keyEncryptionKey);
+      if (row === undefined) throw new Error(`there is no signing key of purpose ${purpose}`);
+      return decryptKey(row, keyEncryptionKey);
     };
-    return { token: opened('token'), broadcast: opened('broadcast') };
+    return { token: keyOf('token'), broadcast: keyOf('broadcast') };
   } finally {
     await client.end();
   }
 }
 
-interface SealedRow {
+interface EncryptedKeyRow {
   readonly kid: string;
   readonly purpose: 'token' | 'broadcast';
   readonly algorithm: string;
@@ -59,7 +59,7 @@ interface SealedRow {
   readonly sealed_private_key: Buffer;
 }
 
-function unseal(row: SealedRow, keyEncryptionKey: Buffer): StolenKey {
+function decryptKey(row: EncryptedKeyRow, keyEncryptionKey: Buffer): StolenKey {
   const sealed = row.sealed_private_key;
   const decipher = createDecipheriv('aes-256-gcm', keyEncryptionKey, sealed.subarray(0, NONCE_BYTES), {
     authTagLength: TAG_BYTES,
@@ -68,11 +68,11 @@ function unseal(row: SealedRow, keyEncryptionKey: Buffer): StolenKey {
   decipher.setAuthTag(sealed.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES));
   const text = Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES + TAG_BYTES)), decipher.final()]);
   const privateKey = createPrivateKey(text.toString('utf8'));
-  if (privateKey.asymmetricKeyType !== 'ed25519') throw new Error('these attacks are made for EdDSA');
+  if (privateKey.asymmetricKeyType !== 'ed25519') throw new Error('these attacks support EdDSA only');
   return { kid: row.kid, algorithm: row.algorithm, jwkText: row.public_jwk, privateKey };
 }
 
-/** The signature over the bytes of a text, each character one byte. */
+/** Signs a text whose characters are one byte each. */
 export function signatureOf(text: string, key: KeyObject): Buffer {
   return sign(null, Buffer.from(text, 'latin1'), key);
 }

@@ -1,14 +1,14 @@
-/** A client that speaks HTTP/2 by hand: it sends what no library would, and shows exactly what comes back. */
+/** A raw HTTP/2 client: it sends what no library would send, and returns exactly what the server answers. */
 
 import { connect, type Socket } from 'node:net';
 import { decodeFields, encodeFields } from './hpack.js';
 
-/** Who waits longer than this for an answer gets none. */
+/** A request without a response for this long counts as silent. */
 export const ANSWER_TIMEOUT_MS = 15_000;
 
 /**
- * A connection is given up after so many requests: the windows that HTTP/2 grants for request bodies are
- * never looked at, and so many small bodies fit in the first one.
+ * A connection is closed after so many requests: this client ignores flow control, and so many small bodies fit into
+ * the initial window.
  */
 const REQUESTS_PER_CONNECTION_MAX = 2_000;
 
@@ -20,43 +20,40 @@ const NOTHING = Buffer.alloc(0);
 
 const PREFACE = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1'),
-  // No dynamic table for answers (1), no pushes (2), a window (4) that no answer fills.
+  // No dynamic table for responses (1), no push (2), a window (4) that no response fills.
   frame(FRAME.settings, 0, 0, settings([1, 0], [2, 0], [4, 0x3fff_ffff])),
   frame(FRAME.window, 0, 0, uint32(0x3fff_0000)),
 ]);
 
-/** What came back. */
 export interface Answer {
   /**
-   * `answered` with a complete response; `reset` when HTTP/2 ended the stream; `closed` when it ended the
-   * connection; `silent` when nothing came in time.
+   * `answered`: a complete response; `reset`: the server reset the stream; `closed`: it closed the connection;
+   * `silent`: no complete response in time.
    */
   readonly kind: 'answered' | 'reset' | 'closed' | 'silent';
-  /** `grpc-status`; -1 when there was none. */
+  /** `grpc-status`; -1 without one. */
   readonly status: number;
-  /** Every header and trailer but `date`, in their order: two answers are the same when these are. */
+  /** All headers and trailers but `date`, in order; equal fields mean equal responses. */
   readonly fields: string;
-  /** The body, as it came. */
   readonly body: Buffer;
 }
 
-/** A request, ready to be sent. */
-export interface Shot {
-  /** The headers' block; see {@link headersOf}. */
+export interface RawRequest {
+  /** The header block; see {@link headersOf}. */
   readonly block: Buffer;
-  /** The body; none at all when undefined. */
+  /** The body; `undefined` ends the stream with the headers. */
   readonly body: Buffer | undefined;
 }
 
-/** An empty message, as gRPC frames it. */
+/** An empty message with its gRPC frame. */
 export const EMPTY_MESSAGE = messageOf(NOTHING);
 
-/** A message, as gRPC frames it. */
+/** A message with its gRPC frame. */
 export function messageOf(bytes: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from([0]), uint32(bytes.length), bytes]);
 }
 
-/** What stands before the metadata in a gRPC request. */
+/** The headers of a gRPC request, without metadata. */
 export function headersOf(
   path: string,
   options: { method?: string; contentType?: string | undefined } = {},
@@ -72,17 +69,17 @@ export function headersOf(
   ]);
 }
 
-/** One server, as seen by whoever attacks it. */
+/** The connection to one server. */
 export interface Peer {
-  /** Sends a request and returns what came back. Never rejects. */
-  send(shot: Shot): Promise<Answer>;
+  /** Sends a request and returns the response. Never rejects. */
+  send(request: RawRequest): Promise<Answer>;
   close(): void;
 }
 
 /**
- * Connects to `host:port` when something is sent, and again when it must.
+ * Creates a client of `host:port`. It connects with the first request, and reconnects when necessary.
  *
- * @param from - the address of this machine to connect from; any when absent
+ * @param from - the local address to connect from; any when absent
  */
 export function createPeer(address: string, from?: string): Peer {
   let shared: Connection | undefined;
@@ -91,12 +88,12 @@ export function createPeer(address: string, from?: string): Peer {
     return shared;
   };
   return {
-    send: async (shot) => {
-      const answer = await connection().send(shot);
+    send: async (request) => {
+      const answer = await connection().send(request);
       if (answer.kind !== 'closed') return answer;
-      // Another request may have ended the connection: only alone does it show which one it was.
+      // Another request may have ended the connection: repeated alone, this one shows whether it was the cause.
       const own = new Connection(address, from);
-      const again = await own.send(shot);
+      const again = await own.send(request);
       own.close();
       return again;
     },
@@ -115,7 +112,7 @@ interface Exchange {
 class Connection {
   readonly #socket: Socket;
   readonly #exchanges = new Map<number, Exchange>();
-  readonly #patience: NodeJS.Timeout;
+  readonly #timeoutTimer: NodeJS.Timeout;
   #nextStream = 1;
   #received: Buffer = NOTHING;
   #block: { stream: number; ends: boolean; parts: Buffer[] } | undefined;
@@ -133,15 +130,15 @@ class Connection {
     this.#socket.on('error', () => this.close());
     this.#socket.on('close', () => this.close());
     this.#socket.write(PREFACE);
-    this.#patience = setInterval(() => this.#giveUpOnTheSilent(), 1_000);
-    this.#patience.unref();
+    this.#timeoutTimer = setInterval(() => this.#endSilentRequests(), 1_000);
+    this.#timeoutTimer.unref();
   }
 
   get usable(): boolean {
     return this.#open && this.#nextStream < 2 * REQUESTS_PER_CONNECTION_MAX;
   }
 
-  send({ block, body }: Shot): Promise<Answer> {
+  send({ block, body }: RawRequest): Promise<Answer> {
     if (!this.#open) return Promise.resolve(answerOf('closed'));
     const stream = this.#nextStream;
     this.#nextStream += 2;
@@ -162,7 +159,7 @@ class Connection {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    clearInterval(this.#patience);
+    clearInterval(this.#timeoutTimer);
     this.#socket.destroy();
     for (const stream of [...this.#exchanges.keys()]) this.#end(stream, 'closed');
   }
@@ -177,15 +174,15 @@ class Connection {
       const type = this.#received.readUInt8(offset + 3);
       const flags = this.#received.readUInt8(offset + 4);
       const stream = this.#received.readUInt32BE(offset + 5) & 0x7fff_ffff;
-      this.#take(type, flags, stream, this.#received.subarray(offset + FRAME_HEADER_BYTES, end));
+      this.#handleFrame(type, flags, stream, this.#received.subarray(offset + FRAME_HEADER_BYTES, end));
       offset = end;
     }
     this.#received = this.#received.subarray(offset);
-    // A connection that is through with its requests goes when the last of them has been answered.
+    // A connection that has sent its last request is closed with the last response.
     if (this.#exchanges.size === 0 && !this.usable) this.close();
   }
 
-  #take(type: number, flags: number, stream: number, payload: Buffer): void {
+  #handleFrame(type: number, flags: number, stream: number, payload: Buffer): void {
     switch (type) {
       case FRAME.data: {
         const exchange = this.#exchanges.get(stream);
@@ -195,11 +192,11 @@ class Connection {
       }
       case FRAME.headers:
         this.#block = { stream, ends: (flags & FLAG.endStream) !== 0, parts: [payload] };
-        if (flags & FLAG.endHeaders) this.#takeBlock();
+        if (flags & FLAG.endHeaders) this.#handleBlock();
         break;
       case FRAME.more:
         this.#block?.parts.push(payload);
-        if (flags & FLAG.endHeaders) this.#takeBlock();
+        if (flags & FLAG.endHeaders) this.#handleBlock();
         break;
       case FRAME.reset:
         this.#end(stream, 'reset', `http2-error: ${payload.readUInt32BE(0)}`);
@@ -218,17 +215,17 @@ class Connection {
     }
   }
 
-  #takeBlock(): void {
-    const taken = this.#block;
+  #handleBlock(): void {
+    const block = this.#block;
     this.#block = undefined;
-    const exchange = taken && this.#exchanges.get(taken.stream);
-    if (taken === undefined || exchange === undefined) return;
+    const exchange = block && this.#exchanges.get(block.stream);
+    if (block === undefined || exchange === undefined) return;
     const { fields, status } = decodedBlock(
-      taken.parts.length === 1 ? (taken.parts[0] ?? NOTHING) : Buffer.concat(taken.parts),
+      block.parts.length === 1 ? (block.parts[0] ?? NOTHING) : Buffer.concat(block.parts),
     );
     exchange.fields += fields;
     if (status !== -1) exchange.status = status;
-    if (taken.ends) this.#end(taken.stream, 'answered');
+    if (block.ends) this.#end(block.stream, 'answered');
   }
 
   #end(stream: number, kind: Answer['kind'], detail = ''): void {
@@ -239,7 +236,7 @@ class Connection {
     exchange.resolve({ kind, status, fields: fields + detail, body });
   }
 
-  #giveUpOnTheSilent(): void {
+  #endSilentRequests(): void {
     const latest = Date.now() - ANSWER_TIMEOUT_MS;
     for (const [stream, { sentAtMs }] of this.#exchanges) if (sentAtMs < latest) this.#end(stream, 'silent');
   }
@@ -257,7 +254,7 @@ interface DecodedBlock {
 const DECODED_BLOCKS_MAX = 256;
 const decodedBlocks = new Map<string, DecodedBlock>();
 
-/** Refusals are the same block for a whole second, until their date changes: each is decoded once. */
+/** Refusals are the same block for a whole second, until `date` changes, so each block is decoded once. */
 function decodedBlock(block: Buffer): DecodedBlock {
   const key = block.toString('latin1');
   const known = decodedBlocks.get(key);

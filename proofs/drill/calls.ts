@@ -225,12 +225,13 @@ export async function setEchoBack(echo: Client, byMs: number): Promise<void> {
   await askEcho(echo, 'SetBack', { text: String(byMs), timeoutMs: 10_000 });
 }
 
-/** Lets the echo's machine sleep. @returns from when to when it did */
+/** Sets the echo's wall clock back and lets its machine sleep for as long, so many times. @returns from when to when */
 export async function putEchoToSleep(
   echo: Client,
-  forMs: number,
+  { forMs, times }: { forMs: number; times: number },
 ): Promise<{ readonly fromMs: number; readonly toMs: number }> {
-  const answer = await askEcho(echo, 'Sleep', { text: String(forMs), timeoutMs: forMs + 10_000 });
+  const text = JSON.stringify({ forMs, times });
+  const answer = await askEcho(echo, 'Sleep', { text, timeoutMs: times * forMs + 10_000 });
   return JSON.parse(answer.toString()) as { fromMs: number; toMs: number };
 }
 

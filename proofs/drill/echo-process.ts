@@ -72,19 +72,23 @@ guard.addService(server, ECHO, ECHO_SCHEMA, {
     return Buffer.alloc(0);
   }),
   SetBack: unary<Buffer, Buffer>((request) => {
-    // What is promised is promised where the clocks are read before and after.
-    guard.state();
     clock.setBackMs += Number(request.toString());
-    guard.state();
     return Buffer.alloc(0);
   }),
   Sleep: unary<Buffer, Buffer>((request) => {
+    const { forMs, times } = JSON.parse(request.toString()) as { forMs: number; times: number };
     const fromMs = nowMs();
-    block(Number(request.toString()));
-    const toMs = nowMs();
-    clock.asleepMs += toMs - fromMs;
+    for (let time = 0; time < times; time += 1) {
+      // What is promised is promised where the clocks are read in between.
+      guard.state();
+      clock.setBackMs += forMs;
+      guard.state();
+      const startedMs = nowMs();
+      block(forMs);
+      clock.asleepMs += nowMs() - startedMs;
+    }
     guard.state();
-    return Buffer.from(JSON.stringify({ fromMs, toMs }));
+    return Buffer.from(JSON.stringify({ fromMs, toMs: nowMs() }));
   }),
 });
 await new Promise<void>((resolve, reject) => {

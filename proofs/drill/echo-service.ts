@@ -42,7 +42,10 @@ export const ECHO = {
   Block: method('Block', false, false),
   /** Sets the process's wall clock back by so many milliseconds; forward when they are below zero. */
   SetBack: method('SetBack', false, false),
-  /** Blocks the event loop for so many milliseconds, which its monotonic clock does not count: as a machine that sleeps; answers from when to when, as JSON. */
+  /**
+   * Sets the wall clock back and blocks the event loop for as long, which the monotonic clock does not count: as a machine
+   * that sleeps. Takes how long and how often, and answers from when to when, both as JSON.
+   */
   Sleep: method('Sleep', false, false),
 } satisfies ServiceDefinition;
 

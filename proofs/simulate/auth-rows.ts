@@ -1,5 +1,7 @@
 /** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
 
+import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
+import { AuthError } from '../../services/auth/errors.js';
 import { publish } from '../../services/auth/keys/keys.js';
 import type { Client } from '../../services/auth/records/clients.js';
 import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
@@ -17,13 +19,13 @@ import type {
 } from '../../services/auth/records/revocations.js';
 import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
 import type { UserState } from '../../services/auth/records/users.js';
-import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instances.js';
-import { CLOCK_SKEW_SECONDS, enforcementBoundMs } from '../../services/auth/revocation/log.js';
-import type { LogReader, RevocationStore } from '../../services/auth/revocation/revocations.js';
-import type { AuthStore, AuthTransaction } from '../../services/auth/transaction.js';
+import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instance-records.js';
+import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
+import type { LogReader, RevocationStore } from '../../services/auth/revocation/log-access.js';
+import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
 import type { Process } from './time.js';
-import type { World } from './world.js';
+import { START_MS, type World } from './world.js';
 
 /** The one row of the log. Times are the database's own, but for the one that only the truth is told. */
 interface LogRow {
@@ -39,7 +41,7 @@ interface LogRow {
 
 type EntryRow = LogEntry & { readonly epoch: Buffer };
 type StoredKey = KeyRow & { readonly epoch: Buffer };
-type UserRow = UserState & { readonly username: string };
+type UserRow = UserState & { readonly username: string; readonly createTime: Date };
 type SessionRow = Omit<Session, 'open'> & { readonly ended: boolean };
 
 const EMPTY = Buffer.alloc(0);
@@ -146,13 +148,15 @@ function createTransaction(
     tokens: {
       anyRevoked: (tokenIds) =>
         transaction.statement(() => {
-          const keys = new Set(tokenIds.map((tokenId) => tokenId.replaceAll('-', '')));
+          const keys = new Set(tokenIds.map((tokenId) => tokenId.replaceAll('-', '').toLowerCase()));
           return entriesOf(transaction).some(
-            ({ kind, key }) => kind === 'TOKEN' && keys.has(key.toString('hex')),
+            ({ kind, issuer, key }) => kind === 'TOKEN' && issuer === '' && keys.has(key.toString('hex')),
           );
         }),
-      // All tokens of the simulation have their roots here.
-      foreignRevoked: () => Promise.resolve(false),
+      foreignRevoked: (token) =>
+        transaction.statement(() =>
+          entriesOf(transaction).some((entry) => isForeignRevocationOf(entry, token)),
+        ),
     },
     revocations: {
       append: async (entries) => {
@@ -161,24 +165,70 @@ function createTransaction(
         effects.afterCommit(() => effects.onRevoked({ epoch, entries: written }));
         return appended;
       },
-      openEpoch: (why) => transaction.statement(() => openEpoch(world, transaction, why.reason)),
+      openEpoch: async ({ reason }) => {
+        const opened = await transaction.statement(() => openEpoch(world, transaction, reason));
+        effects.afterCommit(() => effects.onRevoked({ epoch: opened.epoch, entries: [] }));
+        return opened;
+      },
     },
     // The record of events decides nothing of what is simulated.
     events: { record: () => Promise.resolve() },
     databaseTime: () => transaction.statement(() => timeOf(transaction)),
     afterCommit: effects.afterCommit,
-    once: async (request, work) => {
-      const key = `${request.subject} ${request.method} ${request.requestId}`;
-      const answered = await transaction.statement(async () => {
-        await transaction.lock(`request ${key}`, 'exclusive');
-        return transaction.get('requests', key);
-      });
-      if (answered !== undefined) return (answered as { answer: Awaited<ReturnType<typeof work>> }).answer;
-      const answer = await work();
-      await transaction.statement(() => transaction.put('requests', key, { answer }));
-      return answer;
-    },
+    once: (request, work) => once(transaction, request, work),
   });
+}
+
+/** An answer that is kept for the repetition of its request. */
+interface RequestRow {
+  readonly payload: string;
+  readonly answer: unknown;
+}
+
+async function once<T>(
+  transaction: Transaction,
+  request: IdempotentRequest,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { subject, method, requestId, payload } = request;
+  if (requestId === '') return await work();
+  const key = JSON.stringify([subject, method, requestId]);
+  const known = await transaction.statement(() => {
+    if (!transaction.tryLock(`request ${key}`)) {
+      throw new AuthError('REQUEST_IN_PROGRESS', 'the same request is being carried out');
+    }
+    return transaction.get('requests', key) as RequestRow | undefined;
+  });
+  if (known !== undefined) {
+    if (known.payload === payload) return known.answer as T;
+    throw new AuthError('REQUEST_ID_REUSED', 'request_id was used before with another request');
+  }
+  const answer = await work();
+  const row: RequestRow = { payload, answer };
+  await transaction.statement(() => transaction.put('requests', key, row));
+  return answer;
+}
+
+function isForeignRevocationOf(
+  { kind, issuer, key, cutOffTime }: EntryRow,
+  token: Parameters<AuthTransaction['tokens']['foreignRevoked']>[0],
+): boolean {
+  if (issuer !== token.issuer) return false;
+  const text = key.toString('utf8');
+  switch (kind) {
+    case 'TOKEN':
+      return text === token.tokenId;
+    case 'SESSION':
+      return text === token.sessionId;
+    case 'USER':
+      return (
+        text === token.subject &&
+        cutOffTime !== undefined &&
+        cutOffTime.getTime() >= token.issuedAtSeconds * 1000
+      );
+    default:
+      return false;
+  }
 }
 
 function timeOf(transaction: Transaction): Date {
@@ -205,15 +255,11 @@ function userRows(transaction: Transaction): AuthTransaction['users'] {
         }
         return undefined;
       }),
-    find: (userId) =>
-      transaction.statement(() => {
-        const user = find(userId);
-        return user && { ...user, createTime: timeOf(transaction) };
-      }),
+    find: (userId) => transaction.statement(() => find(userId)),
     setRoles: (userId, roles) =>
       transaction.statement(() => {
         const user = find(userId);
-        if (user !== undefined) transaction.put('users', userId, { ...user, roles });
+        if (user !== undefined) transaction.put('users', userId, { ...user, roles: roles.toSorted() });
       }),
     lockShared: (userId) =>
       transaction.statement(async () => {
@@ -268,7 +314,11 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
       }),
     lockShared: (sessionId) => lock(sessionId, 'share'),
     lock: (sessionId) => lock(sessionId, 'exclusive'),
-    touch: () => Promise.resolve(),
+    touch: (sessionId, lastUseTime) =>
+      transaction.statement(() => {
+        const row = transaction.get('sessions', sessionId);
+        if (row !== undefined) transaction.put('sessions', sessionId, { ...row, lastUseTime });
+      }),
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
     endAllOf: (userId) => endThose((row) => row.userId === userId && !row.ended),
     endEvery: () => endThose((row) => !row.ended),
@@ -280,16 +330,14 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
           await transaction.lock(`session ${sessionId}`, 'exclusive');
           const session = transaction.get('sessions', sessionId) as SessionRow | undefined;
           if (session === undefined || session.ended) continue;
+          const isStamped = session.generation === from;
           const kept = {
             scopes: session.scopes.filter((scope) => scopes.includes(scope)),
             audiences: session.audiences.filter((audience) => audiences.includes(audience)),
           };
-          const goesOn = session.generation === from && kept.audiences.length > 0;
-          transaction.put('sessions', sessionId, {
-            ...session,
-            ...kept,
-            ...(goesOn ? { generation: to } : { ended: true }),
-          });
+          const stamped = { ...session, ...(isStamped && { ...kept, generation: to }) };
+          const ended = stamped.generation !== to || stamped.audiences.length === 0;
+          transaction.put('sessions', sessionId, { ...stamped, ended });
         }
       }),
     insertRefreshToken: ({ hash, sessionId, expireTime }) =>
@@ -313,6 +361,7 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
       transaction.statement(() => {
         const key = hash.toString('hex');
         const row = transaction.get('refresh', key) as RefreshTokenRow;
+        if (row.used) throw new Error('a refresh token was used twice at once');
         transaction.put('refresh', key, { ...row, used: true, requestId, successorHash });
       }),
   });
@@ -354,8 +403,8 @@ function keyRows(transaction: Transaction): AuthTransaction['keys'] {
     retire: (kid) =>
       transaction.statement(async () => {
         await transaction.lock('keys', 'exclusive');
-        const key = live().find((row) => row.kid === kid);
-        if (key === undefined) return undefined;
+        const key = transaction.get('keys', kid) as StoredKey | undefined;
+        if (key === undefined || !key.epoch.equals(logOf(transaction).epoch)) return undefined;
         change(key, 'retired');
         return key;
       }),
@@ -389,7 +438,7 @@ function liveKeys(keys: ReadonlyMap<string, object>, epoch: Buffer): StoredKey[]
     const key = row as StoredKey;
     if (key.state !== 'retired' && key.epoch.equals(epoch)) live.push(key);
   }
-  return live;
+  return live.sort((one, other) => (one.kid < other.kid ? -1 : 1));
 }
 
 function lockOf(log: LogRow, nowMs: number): LogLock {
@@ -424,8 +473,7 @@ async function append(
       acknowledge: entry.acknowledge ?? false,
     }),
   );
-  for (const entry of written)
-    transaction.put('entries', `${log.epoch.toString('hex')} ${entry.sequence}`, entry);
+  for (const entry of written) putEntry(transaction, entry);
   const last = written.at(-1);
   if (last === undefined) throw new TypeError('nothing to append');
   transaction.put(LOG, LOG, { ...log, head: last.sequence, headEntryId: last.entryId });
@@ -447,6 +495,14 @@ async function append(
   return { epoch: log.epoch, entries: written, ...lock };
 }
 
+/** Stores an entry. Whether it is to be acknowledged at once is said in its broadcast alone. */
+function putEntry(transaction: Transaction, entry: EntryRow): void {
+  transaction.put('entries', `${entry.epoch.toString('hex')} ${entry.sequence}`, {
+    ...entry,
+    acknowledge: false,
+  });
+}
+
 /** Without generations a cut-off would be a time: everything issued up to this second. */
 function cutOffByTime(world: World, entry: NewEntry, nowMs: number): NewEntry {
   if (world.without !== 'generation' || (entry.kind !== 'USER' && entry.kind !== 'CLIENT')) return entry;
@@ -457,16 +513,42 @@ async function openEpoch(world: World, transaction: Transaction, reason: string)
   await transaction.lock(LOG, 'exclusive');
   const log = logOf(transaction);
   const epoch = world.random.bytes(16);
-  transaction.put(LOG, LOG, { ...log, epoch, head: 0n, headEntryId: EMPTY });
+  const now = timeOf(transaction);
+  const carried = carriedEntries(world, transaction, { from: log.epoch, to: epoch, now });
+  for (const { entry } of carried) putEntry(transaction, entry);
+  const last = carried.at(-1)?.entry;
+  transaction.put(LOG, LOG, {
+    ...log,
+    epoch,
+    head: last?.sequence ?? 0n,
+    headEntryId: last?.entryId ?? EMPTY,
+  });
   transaction.put(EPOCHS, epoch.toString('hex'), { epoch });
-  const lock = lockOf(log, timeOf(transaction).getTime());
+  const lock = lockOf(log, now.getTime());
   transaction.onDurable(() => {
     const { leaseMs } = lock;
     const olderLeasesEndMs = log.olderLeasesEndTrueMs;
     world.truth.epochOpened(epoch.toString('hex'), { label: reason, leaseMs, olderLeasesEndMs });
+    for (const { entry, formerId } of carried) {
+      world.truth.carriedOver(formerId.toString('hex'), entry.entryId.toString('hex'));
+    }
     world.tell('log', () => `${reason} is durable: epoch ${epoch.toString('hex').slice(0, 8)} begins`);
   });
   return { epoch, ...lock };
+}
+
+/** What a log says of other issuers, as the first entries of the next one: their tokens do not end with our keys. */
+function carriedEntries(
+  world: World,
+  transaction: Transaction,
+  { from, to, now }: { from: Buffer; to: Buffer; now: Date },
+): readonly { readonly entry: EntryRow; readonly formerId: Buffer }[] {
+  return entriesOf(transaction)
+    .filter(({ epoch, issuer, keepUntil }) => epoch.equals(from) && issuer !== '' && keepUntil > now)
+    .map((former, index) => ({
+      entry: { ...former, epoch: to, entryId: world.random.bytes(16), sequence: BigInt(index + 1) },
+      formerId: former.entryId,
+    }));
 }
 
 /** The log outside the transactions that write to it. */
@@ -679,12 +761,14 @@ export function createInstanceStore(connection: Connection): InstanceStore {
           const atMs = timeOf(transaction).getTime();
           for (const record of records) {
             const key = `${replica.toString('hex')} ${record.instance.toString('hex')}`;
-            transaction.put('instances', key, { replica, record, atMs });
+            // A lease that never was is one that was over at the question.
+            const leaseLeftMs = Math.max(record.leaseLeftMs, -record.ageMs);
+            transaction.put('instances', key, { replica, record: { ...record, leaseLeftMs }, atMs });
           }
         }),
       );
     },
-    heardElsewhere: (replica, withinMs) =>
+    readFromOthers: (replica, withinMs) =>
       cluster.uncommitted(process, node(), (transaction) =>
         transaction.statement(() => {
           const nowMs = timeOf(transaction).getTime();
@@ -728,7 +812,15 @@ export function nextTokenKeyIn(tables: Tables): string | undefined {
 
 /** A new user, who may log in with his own name as the password. */
 export function userRow(userId: string, username: string): UserRow {
-  return { userId, username, generation: 0n, passwordVersion: 0n, roles: ['customer'], disabled: false };
+  return {
+    userId,
+    username,
+    generation: 0n,
+    passwordVersion: 0n,
+    roles: ['customer'],
+    disabled: false,
+    createTime: new Date(START_MS),
+  };
 }
 
 /** A new key of one purpose. */

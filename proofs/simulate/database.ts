@@ -88,11 +88,7 @@ export class Node {
 
   /** Waits for a lock, first come, first served. Rejects, and ends the transaction, when that takes too long. */
   lock(transaction: Transaction, key: string, mode: LockMode): Promise<void> {
-    let lock = this.#locks.get(key);
-    if (lock === undefined) {
-      lock = { holders: new Map(), waiters: [] };
-      this.#locks.set(key, lock);
-    }
+    const lock = this.#lockOf(key);
     const held = lock.holders.get(transaction);
     if (held === 'exclusive' || held === mode) return DONE;
     if (lock.waiters.length === 0 && isFree(lock, transaction, mode)) {
@@ -100,6 +96,14 @@ export class Node {
       return DONE;
     }
     return this.#wait(lock, transaction, mode);
+  }
+
+  /** Takes an exclusive lock if nobody else holds the key or waits for it. */
+  tryLock(transaction: Transaction, key: string): boolean {
+    const lock = this.#lockOf(key);
+    if (lock.waiters.length > 0 || !isFree(lock, transaction, 'exclusive')) return false;
+    lock.holders.set(transaction, 'exclusive');
+    return true;
   }
 
   release(transaction: Transaction): void {
@@ -111,6 +115,15 @@ export class Node {
       this.#grant(lock);
       if (lock.holders.size === 0 && lock.waiters.length === 0) this.#locks.delete(key);
     }
+  }
+
+  #lockOf(key: string): Lock {
+    let lock = this.#locks.get(key);
+    if (lock === undefined) {
+      lock = { holders: new Map(), waiters: [] };
+      this.#locks.set(key, lock);
+    }
+    return lock;
   }
 
   #wait(lock: Lock, transaction: Transaction, mode: LockMode): Promise<void> {
@@ -200,6 +213,11 @@ export class Transaction {
 
   lock(key: string, mode: LockMode): Promise<void> {
     return this.node.lock(this, key, mode);
+  }
+
+  /** Takes an exclusive lock if it is free; never waits. */
+  tryLock(key: string): boolean {
+    return this.node.tryLock(this, key);
   }
 
   get(table: string, key: string): object | undefined {

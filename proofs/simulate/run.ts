@@ -1,6 +1,6 @@
 /** One run: a system, its callers and its faults from one seed, to the end and past the healing of everything. */
 
-import { CLOCK_SKEW_SECONDS } from '../../services/auth/revocation/log.js';
+import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { createRandom, type Random } from '../shared/random.js';
 import { DATABASE_STEP_MS, Faults } from './faults.js';
 import { Network } from './network.js';

@@ -208,6 +208,12 @@ export class Truth {
     this.#epochs.push({ epoch, openedAtMs: this.epochOpenedAtMs, lostAtMs: undefined });
   }
 
+  /** An entry was written once more, under another id, at the beginning of a new epoch. */
+  carriedOver(formerId: string, entryId: string): void {
+    const revocation = this.#byEntry.get(formerId);
+    if (revocation !== undefined) this.#byEntry.set(entryId, revocation);
+  }
+
   /** What an entry takes back, in words that are the same in every run of a seed. */
   describe({ kind, issuer, key }: Revocation): string {
     const id =

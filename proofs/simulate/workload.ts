@@ -1,7 +1,7 @@
 /** What users, services and operators do, at random moments: log in, refresh, exchange, revoke, and above all call. */
 
-import type { InstanceReceipt } from '../../services/auth/revocation/instances.js';
-import type { Target } from '../../services/auth/revocation/revocations.js';
+import type { InstanceReceipt } from '../../services/auth/revocation/receipts.js';
+import type { Target } from '../../services/auth/revocation/revoke-targets.js';
 import type { TokenPair } from '../../services/auth/sessions/session-tokens.js';
 import type { Call } from './instance.js';
 import type { Host, Replica, System } from './system.js';

@@ -1,4 +1,4 @@
-/** `npm run traces`: lets the rules for anomalies see recorded and generated traffic, and says what they found and missed. */
+/** `npm run traces`: replays recorded and generated traffic through the anomaly rules, and prints what they found and missed. */
 
 import { Command } from 'commander';
 import { integerBetween } from '../shared/command-line.js';
@@ -17,9 +17,9 @@ interface Options {
 }
 
 const { seed, json } = new Command('npm run traces --')
-  .description('Replays recorded and generated traffic through the rules for anomalies.')
-  .option('--seed <number>', 'which traffic is generated', integerBetween(0, SEED_MAX), SEED_DEFAULT)
-  .option('--json <file>', 'writes the figures there')
+  .description('Replays recorded and generated traffic through the anomaly rules.')
+  .option('--seed <n>', 'seed of the generated traffic', integerBetween(0, SEED_MAX), SEED_DEFAULT)
+  .option('--json <file>', 'write the figures to this file')
   .parse()
   .opts<Options>();
 

@@ -1,4 +1,4 @@
-/** Recorded traffic: what auth had in its order of events during a real run, as lines of JSON. */
+/** Recorded traffic: the security events and service reports of a real run, one JSON object a line. */
 
 import { readFile } from 'node:fs/promises';
 import type { SecurityEvent } from '../../services/auth/records/security-events.js';
@@ -6,10 +6,10 @@ import type { ServiceReport } from '../../services/auth/records/service-reports.
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
 import type { Trace } from './trace.js';
 
-/** The recording that is kept with the code: a run of `npm run attack -- --part alarms --record …`. */
+/** The committed recording: a run of `npm run attack -- --part alarms --record FILE`. */
 export const RECORDING = new URL('./recorded.jsonl', import.meta.url);
 
-/** Reads a recording. The attacks in it are those that auth found when it was made. */
+/** Reads a recording. The planted attacks are those that auth found during the recorded run. */
 export async function readRecording(file: URL | string): Promise<Trace> {
   const lines = (await readFile(file, 'utf8')).split('\n').filter((line) => line !== '');
   const observations = lines.map(observationOf);

@@ -1,4 +1,4 @@
-/** Lets the rules see a trace, and compares what they find with what was planted. */
+/** Replays a trace through the anomaly rules, and compares their findings with the planted attacks. */
 
 import type { AnomalyRule } from '../../services/auth/records/security-events.js';
 import { createAnomalyRules, type Finding } from '../../services/auth/security/anomaly-rules.js';
@@ -6,21 +6,20 @@ import { identifiersOf } from '../../services/auth/security/events.js';
 import { tableText } from '../shared/reporting.js';
 import type { PlantedAttack, Trace } from './trace.js';
 
-/** A report may come so much later than what it tells of, in milliseconds. */
+/** How long after an attack its finding may come, because services report at intervals, in milliseconds. */
 const LATE_MS = 60_000;
 
-/** What came of one trace. */
 export interface Replay {
   readonly name: string;
   readonly ordinaryCalls: number;
   readonly planted: number;
   readonly found: readonly PlantedAttack[];
   readonly missed: readonly PlantedAttack[];
-  /** Findings of nothing that was planted, and those that were found before. */
+  /** Findings without a planted attack, and repeated findings. */
   readonly falseAlarms: readonly Finding[];
 }
 
-/** Lets new rules observe all of it. */
+/** Replays a trace through new rules. */
 export function replay({ name, observations, ordinaryCalls, planted }: Trace): Replay {
   const rules = createAnomalyRules();
   const left = new Set(planted);
@@ -44,7 +43,7 @@ function isOf({ subject, time, details }: Finding, attack: PlantedAttack): boole
   );
 }
 
-/** For people: by rule, what was planted and found. */
+/** What was planted and found, by rule. */
 export function tableOf({ name, ordinaryCalls, found, missed, falseAlarms }: Replay): string {
   const rules = new Map<AnomalyRule, { found: number; missed: number; falseAlarms: number }>();
   const count = (rule: AnomalyRule, what: 'found' | 'missed' | 'falseAlarms'): void => {

@@ -1,9 +1,9 @@
-/** A trace: what the rules would have learned, in order, and which attacks are in it. */
+/** A trace: the observations of the anomaly rules in order, and the attacks among them. */
 
 import type { AnomalyRule } from '../../services/auth/records/security-events.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';
 
-/** An attack in a trace, and what must be found of it. */
+/** An attack in a trace, and the finding that it must cause. */
 export interface PlantedAttack {
   readonly rule: AnomalyRule;
   /** An identifier in the subject of the finding. */
@@ -12,10 +12,9 @@ export interface PlantedAttack {
   readonly endMs: number;
 }
 
-/** What the rules would have learned within some time. */
 export interface Trace {
   readonly name: string;
-  /** In order. */
+  /** In the order in which the rules receive them. */
   readonly observations: readonly Observation[];
   readonly ordinaryCalls: number;
   readonly planted: readonly PlantedAttack[];

@@ -1,6 +1,6 @@
 /**
- * Generated traffic: two hours of users, services and mistakes as they happen every day, with attacks planted in it.
- * The calls are summed up by the very code that sums them up in a guard.
+ * Generated traffic: two hours of users, a service and ordinary mistakes, with planted attacks. The guard's own code
+ * aggregates the calls into reports.
  */
 
 import { createHash } from 'node:crypto';
@@ -17,26 +17,26 @@ const ISSUER = 'https://auth.example';
 const START_MS = Date.UTC(2026, 0, 5, 8);
 const HOURS = 2;
 const LENGTH_MS = HOURS * 3_600_000;
-/** Attacks begin when the rules have had time to learn what is usual. */
+/** When attacks begin, so that the rules have time to learn the usual rates. */
 const ATTACKS_FROM_MS = 1_800_000;
 const USERS = 240;
 const INSTANCES = ['inventory-1', 'inventory-2', 'payment-1', 'auth-1'] as const;
-/** Planted attacks of each kind. */
+/** The number of attacks of each kind. */
 const PER_KIND = 5;
 
-/** Everything that happens at one moment. */
-interface Happening {
+/** Something that happens at one moment of the traffic. */
+interface PlannedStep {
   readonly atMs: number;
-  readonly happen: (world: World) => void;
+  readonly run: (world: TrafficWorld) => void;
 }
 
-/** Somebody with a session. */
+/** A caller: a token, and the address that it is used from. */
 interface Actor {
   readonly token: VerifiedToken;
   readonly address: string;
 }
 
-class World implements Clock {
+class TrafficWorld implements Clock {
   nowMs = START_MS;
   readonly observations: Observation[] = [];
   readonly collectors = INSTANCES.map(
@@ -79,18 +79,18 @@ class World implements Clock {
       const message = collector.collect(0);
       if (message === undefined) continue;
       const report = reportOf(message, { source: message.service, issuer: ISSUER, wallMs: () => this.nowMs });
-      if (report === undefined) throw new TypeError('a report is not taken');
+      if (report === undefined) throw new TypeError('a report was rejected');
       this.observations.push({ time: report.endTime, report });
     }
   }
 }
 
-/** Makes the traffic that follows from a seed. */
+/** Generates traffic; the same seed gives the same traffic. */
 export function generateTraffic(random: Random): Trace {
-  const plan: Happening[] = [];
+  const plan: PlannedStep[] = [];
   const planted: PlantedAttack[] = [];
   let ordinaryCalls = 0;
-  const at = (atMs: number, happen: Happening['happen']): void => void plan.push({ atMs, happen });
+  const at = (atMs: number, run: PlannedStep['run']): void => void plan.push({ atMs, run });
   const users = Array.from({ length: USERS }, (_, index) => userOf(random, index));
 
   for (const user of users) ordinaryCalls += ordinaryUser(random, user, at);
@@ -98,34 +98,34 @@ export function generateTraffic(random: Random): Trace {
   ordinaryMistakes(random, users, at);
   for (let count = 0; count < PER_KIND; count += 1) {
     const beginMs = random.integer(ATTACKS_FROM_MS, LENGTH_MS - 300_000);
-    planted.push(...plantAll({ random, users, at, beginMs, count }));
+    planted.push(...plantAttacks({ random, users, at, beginMs, count }));
   }
   for (let atMs = REPORT_INTERVAL_MS; atMs <= LENGTH_MS; atMs += REPORT_INTERVAL_MS) {
     at(atMs, (world) => world.report());
   }
 
-  const world = new World();
-  for (const { atMs, happen } of plan.sort((one, other) => one.atMs - other.atMs)) {
+  const world = new TrafficWorld();
+  for (const { atMs, run } of plan.sort((one, other) => one.atMs - other.atMs)) {
     world.nowMs = START_MS + atMs;
-    happen(world);
+    run(world);
   }
   return { name: 'generated traffic', observations: world.observations, ordinaryCalls, planted };
 }
 
-type At = (atMs: number, happen: Happening['happen']) => void;
+type At = (atMs: number, run: PlannedStep['run']) => void;
 
 interface User {
   readonly userId: string;
   readonly actor: Actor;
-  /** Calls a second, on average. */
+  /** The mean number of calls a second. */
   readonly rate: number;
 }
 
 function userOf(random: Random, index: number): User {
   const userId = idOf(`user ${index}`);
-  // Half of them sit in one office, behind one address.
+  // Half of the users share one address, as in an office.
   const address = index % 2 === 0 ? '192.0.2.10' : addressOf(random);
-  // Some are programs: always busy, and always alike.
+  // Some are programs with a high, steady rate.
   const rate = index % 60 === 0 ? 4 : 0.02 + 0.1 * random.next() ** 2;
   return { userId, actor: { token: tokenOf(userId, `session ${index}`), address }, rate };
 }
@@ -139,12 +139,12 @@ function ordinaryUser(random: Random, user: User, at: At): number {
   const phase = random.next() * Math.PI * 2;
   at(random.integer(0, 60_000), (world) => login(world, user));
   for (let atMs = 0; atMs < LENGTH_MS; ) {
-    // Interest comes and goes, within an hour.
+    // The rate goes up and down within an hour.
     const interest = 1 + 0.7 * Math.sin(phase + (atMs / 3_600_000) * Math.PI * 2);
     atMs += (-Math.log(1 - random.next()) / (user.rate * interest)) * 1000;
     if (atMs < LENGTH_MS) call(atMs);
   }
-  // Now and then a page that asks for much, and a telephone that leaves the house.
+  // Occasional bursts, such as a page with many requests, and phones that change networks.
   for (let count = random.integer(0, 3); count > 0; count -= 1) {
     const beginMs = random.integer(0, LENGTH_MS - 60_000);
     for (let burst = random.integer(20, 150); burst > 0; burst -= 1)
@@ -161,7 +161,7 @@ function ordinaryUser(random: Random, user: User, at: At): number {
   return calls;
 }
 
-/** A service that works for all of them, from the beginning on. */
+/** A service that calls throughout, for all users. */
 function ordinaryService(random: Random, at: At): number {
   const actor = { token: tokenOf('payment', undefined), address: '192.0.2.30' };
   let calls = 0;
@@ -172,7 +172,7 @@ function ordinaryService(random: Random, at: At): number {
   return calls;
 }
 
-/** Forgotten passwords, expired tokens, revoked sessions of people who were at work, and a program with an old token. */
+/** Mistyped passwords, expired tokens, tokens revoked in the middle of work, and a program with an old token. */
 function ordinaryMistakes(random: Random, users: readonly User[], at: At): void {
   for (const user of users) {
     const moment = (): number => random.integer(0, LENGTH_MS - 60_000);
@@ -186,7 +186,7 @@ function ordinaryMistakes(random: Random, users: readonly User[], at: At): void 
       at(moment(), (world) => world.refuse(0, 'TOKEN_EXPIRED', user.actor.token, user.actor.address));
     }
     if (random.next() < 0.1) {
-      // Other roles: what was under way is refused, and refreshed.
+      // After a change of roles, calls in progress are refused until the client refreshes.
       const beginMs = moment();
       for (let count = random.integer(1, 12); count > 0; count -= 1) {
         at(beginMs + count, (world) =>
@@ -200,66 +200,119 @@ function ordinaryMistakes(random: Random, users: readonly User[], at: At): void 
   }
 }
 
-function plantAll({
-  random,
-  users,
-  at,
-  beginMs,
-  count,
-}: {
-  random: Random;
-  users: readonly User[];
-  at: At;
-  beginMs: number;
-  count: number;
-}): PlantedAttack[] {
-  const network = (kind: number): string => `203.0.113.${kind * 20 + count}`;
-  /** Each attack has a victim of its own: of those who are not programs. */
-  const victim = (kind: number): User => {
-    const user = users[1 + kind * 30 + count * 2];
-    if (user === undefined) throw new TypeError('there are too few users');
-    return user;
-  };
-  const attack = (rule: PlantedAttack['rule'], subject: string, lengthMs: number): PlantedAttack => ({
-    ...{ rule, subject },
-    beginMs: START_MS + beginMs,
-    endMs: START_MS + beginMs + lengthMs,
-  });
-  const often = (times: number, everyMs: number, happen: (world: World, time: number) => void): void => {
-    for (let time = 0; time < times; time += 1) at(beginMs + time * everyMs, (world) => happen(world, time));
-  };
-  const [guessed, robbed, shared, revoked, busy] = [victim(0), victim(1), victim(2), victim(3), victim(4)];
-  // Slowly and from many networks, so that no limit is reached.
-  often(25, 10_000, (world, time) => failLogin(world, { userId: guessed.userId }, network(time % 3)));
-  often(40, 5000, (world, time) => failLogin(world, { nameHash: `${count} ${time}` }, network(3)));
-  often(3, 1000, (world) =>
-    world.event({
-      type: 'refresh-token-reused',
-      subject: { userId: robbed.userId, sessionId: sessionOf(robbed) },
-      network: network(4),
-      details: {},
-    }),
-  );
-  // A call now and then, at one instance after another.
-  often(24, 4000, (world, time) => {
-    world.call(time, { token: shared.actor.token, address: network(5 + (time % 5)) });
-  });
-  often(400, 200, (world, time) => world.refuse(time, 'TOKEN_REVOKED', revoked.actor.token, network(10)));
-  often(400, 200, (world, time) => world.refuse(time, 'TOKEN_INVALID', undefined, network(11)));
-  const everyMs = 1000 / random.integer(25, 60);
-  often(Math.floor(90_000 / everyMs), everyMs, (world, time) => world.call(time, busy.actor));
+/** Where and when one attack of each kind is planted. */
+interface Planting {
+  readonly random: Random;
+  readonly users: readonly User[];
+  readonly at: At;
+  readonly beginMs: number;
+  /** The number of the planting; each one has victims and networks of its own. */
+  readonly count: number;
+}
+
+/** Plants one attack of each kind. @returns what the rules must find */
+function plantAttacks(planting: Planting): PlantedAttack[] {
   return [
-    attack('name-guessed', guessed.userId, 250_000),
-    attack('names-sprayed', network(3), 200_000),
-    attack('refresh-reused', sessionOf(robbed), 3000),
-    attack('session-in-many-networks', sessionOf(shared), 96_000),
-    attack('revoked-token-hammered', sessionOf(revoked), 80_000),
-    attack('invalid-tokens-hammered', network(11), 80_000),
-    attack('far-above-usual', busy.userId, 90_000),
+    plantGuessing(planting),
+    plantSpraying(planting),
+    plantReuse(planting),
+    plantSharing(planting),
+    plantRevokedToken(planting),
+    plantInvalidTokens(planting),
+    plantUnusualRate(planting),
   ];
 }
 
-function login(world: World, { userId, actor }: User): void {
+/** Slow guesses at one name from several networks, below every rate limit. */
+function plantGuessing(planting: Planting): PlantedAttack {
+  const { userId } = victimOf(planting, 0);
+  repeat(planting, 25, 10_000, (world, time) => failLogin(world, { userId }, networkOf(planting, time % 3)));
+  return attackOf(planting, 'name-guessed', userId, 250_000);
+}
+
+function plantSpraying(planting: Planting): PlantedAttack {
+  const network = networkOf(planting, 3);
+  repeat(planting, 40, 5000, (world, time) =>
+    failLogin(world, { nameHash: `${planting.count} ${time}` }, network),
+  );
+  return attackOf(planting, 'names-sprayed', network, 200_000);
+}
+
+function plantReuse(planting: Planting): PlantedAttack {
+  const robbed = victimOf(planting, 1);
+  const sessionId = sessionOf(robbed);
+  repeat(planting, 3, 1000, (world) =>
+    world.event({
+      type: 'refresh-token-reused',
+      subject: { userId: robbed.userId, sessionId },
+      network: networkOf(planting, 4),
+      details: {},
+    }),
+  );
+  return attackOf(planting, 'refresh-reused', sessionId, 3000);
+}
+
+/** Few calls from many networks, at one instance after another. */
+function plantSharing(planting: Planting): PlantedAttack {
+  const shared = victimOf(planting, 2);
+  repeat(planting, 24, 4000, (world, time) => {
+    world.call(time, { token: shared.actor.token, address: networkOf(planting, 5 + (time % 5)) });
+  });
+  return attackOf(planting, 'session-in-many-networks', sessionOf(shared), 96_000);
+}
+
+function plantRevokedToken(planting: Planting): PlantedAttack {
+  const revoked = victimOf(planting, 3);
+  const network = networkOf(planting, 10);
+  repeat(planting, 400, 200, (world, time) =>
+    world.refuse(time, 'TOKEN_REVOKED', revoked.actor.token, network),
+  );
+  return attackOf(planting, 'revoked-token-hammered', sessionOf(revoked), 80_000);
+}
+
+function plantInvalidTokens(planting: Planting): PlantedAttack {
+  const network = networkOf(planting, 11);
+  repeat(planting, 400, 200, (world, time) => world.refuse(time, 'TOKEN_INVALID', undefined, network));
+  return attackOf(planting, 'invalid-tokens-hammered', network, 80_000);
+}
+
+function plantUnusualRate(planting: Planting): PlantedAttack {
+  const busy = victimOf(planting, 4);
+  const everyMs = 1000 / planting.random.integer(25, 60);
+  repeat(planting, Math.floor(90_000 / everyMs), everyMs, (world, time) => world.call(time, busy.actor));
+  return attackOf(planting, 'far-above-usual', busy.userId, 90_000);
+}
+
+/** Each attack has another victim, none of them a program. */
+function victimOf({ users, count }: Planting, kind: number): User {
+  const user = users[1 + kind * 30 + count * 2];
+  if (user === undefined) throw new TypeError('there are too few users');
+  return user;
+}
+
+function networkOf({ count }: Planting, kind: number): string {
+  return `203.0.113.${kind * 20 + count}`;
+}
+
+function repeat(
+  { at, beginMs }: Planting,
+  times: number,
+  everyMs: number,
+  step: (world: TrafficWorld, time: number) => void,
+): void {
+  for (let time = 0; time < times; time += 1) at(beginMs + time * everyMs, (world) => step(world, time));
+}
+
+function attackOf(
+  { beginMs }: Planting,
+  rule: PlantedAttack['rule'],
+  subject: string,
+  lengthMs: number,
+): PlantedAttack {
+  return { rule, subject, beginMs: START_MS + beginMs, endMs: START_MS + beginMs + lengthMs };
+}
+
+function login(world: TrafficWorld, { userId, actor }: User): void {
   world.event({
     type: 'session-established',
     subject: { userId, sessionId: actor.token.claims.sessionId ?? '' },
@@ -268,7 +321,7 @@ function login(world: World, { userId, actor }: User): void {
   });
 }
 
-function failLogin(world: World, subject: SecurityEvent['subject'], network: string): void {
+function failLogin(world: TrafficWorld, subject: SecurityEvent['subject'], network: string): void {
   world.event({ type: 'login-failed', subject, network, details: { what: 'login' } });
 }
 
@@ -308,7 +361,7 @@ function addressOf(random: Random): string {
   return `100.${random.integer(64, 127)}.${random.integer(0, 255)}.${random.integer(1, 254)}`;
 }
 
-/** The same UUID for the same name. */
+/** A UUID derived from a name. */
 function idOf(name: string): string {
   const hex = createHash('sha256').update(name).digest('hex');
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)].join(

@@ -11,7 +11,7 @@ import {
 import { compactVerify } from 'jose';
 import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { parseClientKey } from '../clients/clients.js';
+import { parseClientKey } from '../clients/credentials.js';
 import type { Client } from '../records/clients.js';
 import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';

@@ -6,9 +6,9 @@ import { parseRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { KeyPage, KeyPurpose, KeyRecord, RotationOutlook } from '../records/keys.js';
 import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from '../revocation/log.js';
-import { takeBackKey } from '../revocation/revocations.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { Keys } from './keys.js';
+import { revokeKey } from './revoke-key.js';
 
 /** For how long the next key is published before it signs by schedule, in seconds: others keep copies of the keys. */
 export const NEXT_PUBLISHED_SECONDS_MIN = 1800;
@@ -198,7 +198,7 @@ async function rotateInEmergency(
 ): Promise<Rotation> {
   const { signing, next } = await tx.keys.outlook(purpose);
   if (signing === undefined || next === undefined) throw noKeyYet();
-  const revocation = await takeBackKey(tx, signing.kid);
+  const revocation = await revokeKey(tx.keys, signing.kid);
   const keys = { signingKey: await recordOf(tx, next.kid), formerKey: await recordOf(tx, signing.kid) };
   await recordRotation(tx, keys, { reason, actor, emergency: true });
   const startedMs = clock.monotonicMs();

@@ -5,8 +5,8 @@ import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
 import { AuthError } from '../errors.js';
-import type { KeyPurpose, KeyRow, KeyRows, KeyState, PublishedKey, PublishedKeys } from '../records/keys.js';
-import { createNextRead } from '../revocation/next-read.js';
+import type { KeyPurpose, KeyRow, KeyState, PublishedKey, PublishedKeys } from '../records/keys.js';
+import { createSharedReads } from '../revocation/shared-reads.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createSign, type Sign } from './compact-signature.js';
 
@@ -195,32 +195,16 @@ export function createKeys({ store, keyEncryptionKey, algorithm, clock = systemC
   };
 }
 
-/**
- * Takes a key out of publication, and lets the next one sign in its place; false when there is no such key.
- * Afterwards {@link Keys.replenish} is due.
- */
-export async function retireKey(
-  keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>,
-  kid: string,
-): Promise<boolean> {
-  // Nobody makes keys meanwhile: one that is inserted as signing must not meet one that is promoted.
-  await keys.lockMaking();
-  const retired = await keys.retire(kid);
-  if (retired === undefined) return false;
-  if (retired.state === 'signing') await keys.promoteNext(retired.purpose);
-  return true;
-}
-
 /** Shares readings, because anybody may ask, and as often as they like. */
 export function createPublicKeys(store: AuthStore): PublicKeys {
-  const reads = createNextRead<undefined, PublishedKeys & { readonly epoch: Buffer }>(async () => {
+  const reads = createSharedReads<undefined, PublishedKeys & { readonly epoch: Buffer }>(async () => {
     const published = await store.transaction(async ({ keys }) => ({
       epoch: await keys.epoch(),
       ...publish(await keys.live()),
     }));
     return () => published;
   });
-  return { read: () => reads.ask(undefined) };
+  return { read: () => reads.read(undefined) };
 }
 
 /** What is published of these keys. */

@@ -18,9 +18,12 @@ import type {
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EnforcementState, RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Epochs } from './epochs.js';
-import type { InstanceReceipt, Instances, ListedInstance, Wait } from './instances.js';
+import type { ListedInstance } from './instance-records.js';
+import type { Instances } from './instances.js';
 import type { ForeignTarget } from './log.js';
-import type { Revocations, Target } from './revocations.js';
+import type { InstanceReceipt, Wait } from './receipts.js';
+import type { Revocations } from './revocations.js';
+import type { Target } from './revoke-targets.js';
 
 /** What the handlers use. */
 export interface RevocationHandlersDeps {

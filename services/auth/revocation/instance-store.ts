@@ -1,9 +1,9 @@
 /** What the replicas of auth have heard of the instances, in PostgreSQL. */
 
+import { ID_BYTES } from '@portcullis/guard/limits';
 import type { Database } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instances.js';
-import { ID_BYTES } from './log.js';
+import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instance-records.js';
 
 interface SharedRow {
   readonly service: string;
@@ -50,7 +50,7 @@ export function createInstanceStore(database: Database): InstanceStore {
       );
     },
 
-    heardElsewhere: async (replica, withinMs) => {
+    readFromOthers: async (replica, withinMs) => {
       const { rows } = await database.query<SharedRow>(
         `SELECT service, instance, epoch, seen, ${AGES},
                 CASE WHEN EXISTS (
@@ -92,7 +92,7 @@ export function createInstanceStore(database: Database): InstanceStore {
       };
     },
 
-    forgetSilent: async () => {
+    deleteSilent: async () => {
       await database.query(
         'DELETE FROM instances WHERE sync_time < clock_timestamp() - make_interval(secs => $1)',
         [INSTANCE_KEPT_SECONDS],

@@ -2,6 +2,12 @@
 
 import { randomBytes } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import {
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+  ACKNOWLEDGEMENTS_MAX,
+  CLOCK_SKEW_SECONDS,
+  ID_BYTES,
+} from '@portcullis/guard/limits';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { PublishedKey, PublishedKeys } from '../records/keys.js';
@@ -17,19 +23,13 @@ import type {
   PackedIds,
   Revocation,
 } from '../records/revocations.js';
-import { ACCESS_TOKEN_SECONDS_MAX } from '../tokens/tokens.js';
-
-/** Bytes of an epoch, an entry id, an instance id, and of a packed `jti` or `sid`. */
-export const ID_BYTES = 16;
-
-/** By how much the clocks that judge a token's expiry may differ, in seconds. */
-export const CLOCK_SKEW_SECONDS = 5;
 
 /** By how much the database's clock may step, in seconds, without an entry being dropped too early. */
 export const DATABASE_CLOCK_STEP_SECONDS = 60;
 
 /** How long an entry is kept, in seconds: the last token that it hits has expired by then on every clock. */
-export const KEEP_SECONDS = ACCESS_TOKEN_SECONDS_MAX + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
+export const KEEP_SECONDS =
+  ACCESS_TOKEN_LIFETIME_MAX_SECONDS + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
 
 /** Most entries in one answer to a Sync; an instance that lags further is told to pull. */
 export const SYNC_ENTRIES_MAX = 1000;
@@ -190,8 +190,8 @@ export function checkQuestion(question: SyncQuestion): void {
   if (question.entryIdAtApplied.length !== (question.applied === 0n ? 0 : ID_BYTES)) {
     throw invalidField('entry_id_at_applied', `must be of ${ID_BYTES} bytes, or empty when applied is 0`);
   }
-  if (question.seen.length > SEEN_MAX || question.seen.some((id) => id.length !== ID_BYTES)) {
-    throw invalidField('seen', `must hold at most ${SEEN_MAX} entry ids of ${ID_BYTES} bytes`);
+  if (question.seen.length > ACKNOWLEDGEMENTS_MAX || question.seen.some((id) => id.length !== ID_BYTES)) {
+    throw invalidField('seen', `must hold at most ${ACKNOWLEDGEMENTS_MAX} entry ids of ${ID_BYTES} bytes`);
   }
 }
 
@@ -286,9 +286,6 @@ function ownRevocation(kind: EntryKind, key: Buffer, minGeneration = 0n): Revoca
 
 /** The largest sequence that the database can hold. */
 const SEQUENCE_MAX = 2n ** 63n - 1n;
-
-/** Most acknowledgements in one question. */
-const SEEN_MAX = 1000;
 
 /** Longest name of a service, in characters. */
 const SERVICE_CHARACTERS_MAX = 100;

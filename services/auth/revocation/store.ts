@@ -1,5 +1,6 @@
 /** The revocation log in PostgreSQL. */
 
+import { CLOCK_SKEW_SECONDS, ID_BYTES } from '@portcullis/guard/limits';
 import type { Database, Sql } from '../../common/database/database.js';
 import type { PublishedKeys } from '../records/keys.js';
 import type {
@@ -17,8 +18,8 @@ import type {
   PackedIds,
   RevocationRows,
 } from '../records/revocations.js';
-import { CLOCK_SKEW_SECONDS, createId, enforcementBoundMs, ID_BYTES, KEEP_SECONDS } from './log.js';
-import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './revocations.js';
+import { createId, enforcementBoundMs, KEEP_SECONDS } from './log.js';
+import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './log-access.js';
 
 /** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;

@@ -6,7 +6,7 @@ import { parseWords } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { audiencesOfScopes, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
-import { DIRECT_CLIENT } from '../clients/clients.js';
+import { DIRECT_CLIENT } from '../clients/client-ids.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { Session } from '../records/sessions.js';

@@ -1,119 +1,86 @@
-/** Acting for a user: a service trades the token it was called with for a narrower one (RFC 8693). */
+/** Token exchange (RFC 8693): a service gets a token with which it acts for the user who called it. */
 
 import type { ServiceError } from '@portcullis/guard/errors';
+import { ACTOR_CHAIN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { parseWords } from '../../common/validation/words.js';
 import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
-import { bindingOf } from '../clients/clients.js';
+import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import { CLOCK_SKEW_SECONDS } from '../revocation/log.js';
-import type { AuthStore, AuthTransaction } from '../transaction.js';
-import {
-  ACTOR_CHAIN_LENGTH_MAX,
-  type ForeignToken,
-  type ForeignTokens,
-  isLive,
-  type MintedToken,
-  type Tokens,
-  type VerifiedToken,
-} from './tokens.js';
+import type { AuthTransaction } from '../transaction.js';
+import { type IntrospectDeps, introspect, tokenIdOf } from './introspect.js';
+import { isLive } from './live-tokens.js';
+import type { ForeignToken, ForeignTokens, MintedToken, VerifiedToken } from './tokens.js';
 
-/** Trades and explains tokens. */
+/** A service's request to act for a user. */
+export interface ExchangeRequest {
+  /** The token with which the service calls auth. */
+  readonly callerToken: string;
+  /** The user's token, with which the service was called. */
+  readonly subjectToken: string;
+  readonly audience: string;
+  readonly scopes: readonly string[];
+  /** The thumbprint of the service's client certificate, if it has one. */
+  readonly certificateThumbprint?: string | undefined;
+}
+
+/** Exchanges and introspects tokens against the database, never against this process's own revocation list. */
 export interface Exchange {
-  /**
-   * A token with which the calling service acts for the user: for one service, with scopes that the
-   * subject token has, no longer alive than it, and dead with it, with its session, its user and
-   * every client of the chain. When the subject token is bound to a certificate, or the service's tokens are, it is
-   * bound to the service's.
-   *
-   * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token;
-   *   AUDIENCE_NOT_ALLOWED, SCOPE_MISSING for more than there is; TOKEN_REVOKED when the caller's own
-   *   token is no longer good; CERTIFICATE_REQUIRED; FIELD_INVALID
-   */
-  exchange(request: {
-    /** The token that the service called with. */
-    callerToken: string;
-    subjectToken: string;
-    audience: string;
-    scopes: readonly string[];
-    /** The certificate that the service has shown, if any. */
-    certificateThumbprint?: string | undefined;
-  }): Promise<MintedToken>;
-  /** What a token says at this moment; undefined when it is not good, whatever the reason. */
+  exchange(request: ExchangeRequest): Promise<MintedToken>;
   introspect(token: string): Promise<VerifiedToken | undefined>;
-  /**
-   * The `jti` of a token of this issuer that has not expired, whether or not it was revoked.
-   *
-   * @throws ServiceError TOKEN_INVALID, TOKEN_EXPIRED
-   */
   tokenIdOf(token: string): Promise<string>;
 }
 
-/** What {@link createExchange} needs. */
-export interface ExchangeDeps {
-  readonly store: AuthStore;
-  readonly tokens: Tokens;
+export interface ExchangeDeps extends IntrospectDeps {
   readonly foreignTokens: Pick<ForeignTokens, 'verify'>;
 }
 
-/** The exchange of this issuer. It asks the database, never this process's own revocation list. */
-export function createExchange({ store, tokens, foreignTokens }: ExchangeDeps): Exchange {
+export function createExchange(deps: ExchangeDeps): Exchange {
   return {
-    exchange: async ({ callerToken, subjectToken, certificateThumbprint, ...request }) => {
-      const scopes = parseWords('scopes', request.scopes);
-      const [audience = ''] = parseWords('audience', [request.audience]);
-      // Before the transaction: its issuer's keys may have to be waited for.
-      const foreign = await foreignTokens.verify(subjectToken);
-      return await store.transaction(async (tx) => {
-        const verify = await tokens.verifierIn(tx);
-        const caller = await verify(callerToken, OWN_AUDIENCE);
-        if (caller === undefined) throw callerRevoked();
-        const { clientId } = caller;
-        const own = foreign === undefined ? await verify(subjectToken, clientId) : undefined;
-        // Users and sessions are locked before clients, everywhere: the subject comes first.
-        const [subject, isCallerLive, client] = await Promise.all([
-          foreign === undefined ? ownSubject(tx, own) : foreignSubject(tx, foreign, clientId),
-          isLive(tx, caller),
-          tx.clients.lockShared(clientId),
-        ]);
-        if (subject === undefined) throw subjectTokenInvalid();
-        if (!isCallerLive || client === undefined || client.disabled) throw callerRevoked();
-        return await mintDelegated(tokens, tx, {
-          subject,
-          client,
-          audience,
-          scopes,
-          // What only one machine could use must not become what everybody can use who holds it.
-          certificateThumbprint: bindingOf(
-            client,
-            certificateThumbprint,
-            subject.certificateThumbprint !== undefined,
-          ),
-        });
-      });
-    },
-    introspect: (token) =>
-      store.transaction(async (tx) => {
-        const verify = await tokens.verifierIn(tx);
-        const verified = await verify(token, undefined);
-        return verified !== undefined && (await isLive(tx, verified)) ? verified : undefined;
-      }),
-    tokenIdOf: (token) =>
-      store.transaction(async (tx) => {
-        const verify = await tokens.verifierIn(tx);
-        const verified = await verify(token, undefined);
-        if (verified === undefined) throw new AuthError('TOKEN_INVALID', 'the token is not valid');
-        // Instances admit it for as long as their clocks may differ, so it can be revoked for as long.
-        const goneMs = (verified.expiresAtSeconds + CLOCK_SKEW_SECONDS) * 1000;
-        if (goneMs <= (await tx.databaseTime()).getTime()) {
-          throw new AuthError('TOKEN_EXPIRED', 'the token has expired');
-        }
-        return verified.tokenId;
-      }),
+    exchange: (request) => exchangeToken(deps, request),
+    introspect: (token) => introspect(deps, token),
+    tokenIdOf: (token) => tokenIdOf(deps, token),
   };
 }
 
-/** What an exchanged token takes from the one that it is exchanged for. */
+/**
+ * A token with which the calling service acts for the user. It is for one service, has no scope that the subject token
+ * lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or any client of
+ * the chain. It is bound to the service's certificate when the subject token is bound, or the service's tokens are.
+ *
+ * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token; AUDIENCE_NOT_ALLOWED,
+ *   SCOPE_MISSING for a request beyond the rights; TOKEN_REVOKED when the caller's own token is no longer valid;
+ *   CERTIFICATE_REQUIRED; FIELD_INVALID
+ */
+async function exchangeToken(deps: ExchangeDeps, request: ExchangeRequest): Promise<MintedToken> {
+  const { store, tokens, foreignTokens } = deps;
+  const { callerToken, subjectToken } = request;
+  const scopes = parseWords('scopes', request.scopes);
+  const [audience = ''] = parseWords('audience', [request.audience]);
+  // Before the transaction, because the other issuer's keys may have to be fetched.
+  const foreign = await foreignTokens.verify(subjectToken);
+  return await store.transaction(async (tx) => {
+    const verify = await tokens.verifierIn(tx);
+    const caller = await verify(callerToken, OWN_AUDIENCE);
+    if (caller === undefined) throw callerRevoked();
+    const { clientId } = caller;
+    const own = foreign === undefined ? await verify(subjectToken, clientId) : undefined;
+    // Users and sessions are locked before clients, everywhere, so the subject comes first.
+    const [subject, isCallerLive, client] = await Promise.all([
+      foreign === undefined ? ownSubject(tx, own) : foreignSubject(tx, foreign, clientId),
+      isLive(tx, caller),
+      tx.clients.lockShared(clientId),
+    ]);
+    if (subject === undefined) throw subjectTokenInvalid();
+    if (!isCallerLive || client === undefined || client.disabled) throw callerRevoked();
+    // Otherwise a token that works on one machine alone could be turned into one that works on any.
+    const mustBind = subject.certificateThumbprint !== undefined;
+    const certificateThumbprint = certificateBindingOf(client, request.certificateThumbprint, mustBind);
+    return await mintDelegated(deps, tx, { subject, client, audience, scopes, certificateThumbprint });
+  });
+}
+
+/** What the new token inherits from the subject token. */
 type Subject = Pick<
   VerifiedToken,
   | 'subject'
@@ -129,7 +96,7 @@ type Subject = Pick<
   | 'certificateThumbprint'
 >;
 
-/** Its ancestors are all that the new token will have. */
+/** The subject of a token of this issuer; the token itself is the last of the new token's ancestors. */
 async function ownSubject(
   tx: AuthTransaction,
   token: VerifiedToken | undefined,
@@ -139,8 +106,8 @@ async function ownSubject(
 }
 
 /**
- * A user of another issuer is nobody of ours: without session or generation here, under a name that nobody of ours can
- * have. What revokes the token is found by the origin that the new one carries, also when it is written at this moment.
+ * The subject of another issuer's token: it has no session and no generation here, and a name that no user of ours can
+ * have. A revocation finds the new token by the origin that it carries, even one that is being written at this moment.
  */
 async function foreignSubject(
   tx: AuthTransaction,
@@ -162,24 +129,23 @@ async function foreignSubject(
   };
 }
 
+interface Delegation {
+  readonly subject: Subject;
+  /** The service that is going to act. */
+  readonly client: Client;
+  readonly audience: string;
+  readonly scopes: readonly string[];
+  readonly certificateThumbprint: string | undefined;
+}
+
 async function mintDelegated(
-  tokens: Tokens,
+  { tokens }: ExchangeDeps,
   tx: AuthTransaction,
-  wanted: {
-    subject: Subject;
-    client: Client;
-    audience: string;
-    scopes: readonly string[];
-    certificateThumbprint: string | undefined;
-  },
+  delegation: Delegation,
 ): Promise<MintedToken> {
-  const { subject, client, audience, certificateThumbprint } = wanted;
-  // Here users act for themselves alone, and only those whom we know.
-  const isClosed = subject.origin !== undefined && audience === OWN_AUDIENCE;
-  if (isClosed || !client.exchangeAudiences.includes(audience)) {
-    throw new AuthError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
-  }
-  const scopes = narrow(subject, client, audience, wanted.scopes);
+  const { subject, client, audience, certificateThumbprint } = delegation;
+  requireAudience(delegation);
+  const scopes = narrowScopes(delegation);
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
   const session = subject.sessionId && (await tx.sessions.lockShared(subject.sessionId));
   if (!session && subject.origin === undefined) throw subjectTokenInvalid();
@@ -200,19 +166,22 @@ async function mintDelegated(
   });
 }
 
+function requireAudience({ subject, client, audience }: Delegation): void {
+  // At auth itself, users act only for themselves, and users of other issuers do not act at all.
+  const isClosed = subject.origin !== undefined && audience === OWN_AUDIENCE;
+  if (isClosed || !client.exchangeAudiences.includes(audience)) {
+    throw new AuthError('AUDIENCE_NOT_ALLOWED', `the client may not act for users at ${audience}`);
+  }
+}
+
 /**
- * What is asked for, if the subject token has all of it and the client may have it for a user. Without a wish, what is
- * left of its scopes for the audience alone: the other ones are passed on only where somebody knows that the chain
- * goes further.
+ * The requested scopes, if the subject token has all of them and the client may have them for a user. Without a request,
+ * the subject token's scopes for the audience alone: scopes of other services are passed on only on request, by a client
+ * that knows that the chain continues.
  */
-function narrow(
-  subject: Subject,
-  client: Client,
-  audience: string,
-  wanted: readonly string[],
-): readonly string[] {
+function narrowScopes({ subject, client, audience, scopes: requested }: Delegation): readonly string[] {
   const mayHave = (scope: string): boolean => client.exchangeScopes?.includes(scope) ?? true;
-  for (const scope of wanted) {
+  for (const scope of requested) {
     if (!subject.scopes.has(scope)) {
       throw new AuthError('SCOPE_MISSING', `the subject token has no scope ${scope}`);
     }
@@ -220,7 +189,7 @@ function narrow(
       throw new AuthError('SCOPE_MISSING', `the client may not have scope ${scope} for a user`);
     }
   }
-  if (wanted.length > 0) return wanted;
+  if (requested.length > 0) return requested;
   const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience && mayHave(scope));
   if (scopes.length === 0) {
     throw new AuthError(
@@ -235,7 +204,7 @@ function subjectTokenInvalid(): ServiceError {
   return new AuthError('SUBJECT_TOKEN_INVALID', 'the subject token cannot be exchanged by this client');
 }
 
-/** The guard admitted the caller by its list; the database knows better. */
+/** The guard admitted the caller by its revocation list, and the database is ahead of that list. */
 function callerRevoked(): ServiceError {
   return new AuthError('TOKEN_REVOKED', 'the token is no longer valid');
 }

@@ -3,8 +3,9 @@
 import { bearerOf, certificateThumbprintOf, invalidField, unary } from '@portcullis/guard';
 import type { AuthServiceServer, IntrospectResponse } from '../../../proto/gen/auth/v1/auth_service.js';
 import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
+import type { ClientCredential } from './client-authentication.js';
 import type { Exchange } from './exchange.js';
-import type { ClientCredential, ServiceTokens } from './service-tokens.js';
+import type { ServiceTokens } from './service-tokens.js';
 import type { VerifiedToken } from './tokens.js';
 
 /** The methods of AuthService that concern access tokens. */

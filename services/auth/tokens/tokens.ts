@@ -1,33 +1,19 @@
-/** Access tokens: minting one inside a transaction, and judging one against the database. */
+/** Access tokens: minted inside a transaction, and verified with the keys that the transaction reads. */
 
 import { randomUUID } from 'node:crypto';
 import type { Keys } from '../keys/keys.js';
 import type { PublishedKeys } from '../records/keys.js';
 import type { ClientLink, TokenOrigin } from '../records/tokens.js';
 import type { AuthTransaction } from '../transaction.js';
+import { claimsOf, wholeSeconds } from './claims.js';
+import type { Grant } from './grant.js';
 
-/** The longest life of an access token, in seconds, whatever is configured. */
-export const ACCESS_TOKEN_SECONDS_MAX = 3600;
-
-/** How long an access token lives unless configured otherwise, in seconds. */
+/** Default lifetime of an access token, in seconds. */
 export const ACCESS_TOKEN_SECONDS_DEFAULT = 300;
 
-/** How many services may act for one another in one token (RFC 8693 §4.1). */
-export const ACTOR_CHAIN_LENGTH_MAX = 4;
-
-/** The login that a user's token rests on. */
-export interface TokenSession {
-  readonly sessionId: string;
-  /** The user's generation under which the login happened. */
-  readonly generation: bigint;
-  readonly authTime: Date;
-  /** How the user proved who it is (RFC 8176). */
-  readonly amr: readonly string[];
-}
-
-/** A token of another issuer that was found good; whether it has expired or was revoked is another question. */
+/** A token of another issuer that was verified. Expiry and revocation are checked separately. */
 export interface ForeignToken extends TokenOrigin {
-  /** Its subject among all subjects. */
+  /** The subject's name in our tokens, unique among the subjects of all issuers. */
   readonly id: string;
   readonly kind: 'USER' | 'SERVICE';
   readonly scopes: ReadonlySet<string>;
@@ -35,52 +21,28 @@ export interface ForeignToken extends TokenOrigin {
   readonly authTimeSeconds: number | undefined;
   readonly expiresAtSeconds: number;
   readonly certificateThumbprint: string | undefined;
-  /** Whether it is for this service of ours. */
+  /** Whether the token's audience names this service of ours. */
   isFor(service: string): boolean;
 }
 
-/** The tokens of other issuers. */
+/** Verifies tokens of other issuers. */
 export interface ForeignTokens {
   /**
-   * What such a token says; INVALID when anything is wrong with it, undefined when it is not another issuer's.
+   * The verified token; INVALID when anything is wrong with it, undefined when no trusted issuer issued it.
    *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when its issuer's keys cannot be had
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the issuer's keys cannot be fetched
    */
   verify(token: string): Promise<ForeignToken | 'INVALID' | undefined>;
   close(): void;
 }
 
-/** What a token shall say. */
-export interface Grant {
-  readonly subject: string;
-  readonly clientId: string;
-  readonly audiences: readonly string[];
-  readonly scopes: readonly string[];
-  readonly roles: readonly string[];
-  readonly clients: readonly ClientLink[];
-  /** Absent in a service's own token, and when the root is another issuer's. */
-  readonly session?: TokenSession | undefined;
-  /** The token of another issuer that this one is derived from. */
-  readonly origin?: TokenOrigin | undefined;
-  /** Beside an origin: when its user last proved who it is, if that is known. */
-  readonly authTimeSeconds?: number | undefined;
-  /** Who acts, the present one first; empty when the subject acts itself. */
-  readonly actors?: readonly string[];
-  /** The `jti` of every token that this one is derived from. */
-  readonly ancestors?: readonly string[];
-  /** The token expires no later than this. */
-  readonly notAfter?: Date;
-  /** The certificate that the token is bound to (RFC 8705); whoever holds the token may use it when undefined. */
-  readonly certificateThumbprint?: string | undefined;
-}
-
-/** A token that was signed. */
+/** A signed token. */
 export interface MintedToken {
   readonly token: string;
   readonly expireTime: Date;
 }
 
-/** What a token says, once its form, signature and claims were found good. */
+/** The content of a token whose form, signature and claims were verified. */
 export interface VerifiedToken {
   readonly tokenId: string;
   readonly subject: string;
@@ -102,10 +64,10 @@ export interface VerifiedToken {
 }
 
 /**
- * Checks form, signature and claims of an access token of this issuer with these keys; whether it
- * has expired or was revoked is not its business. Undefined when anything is wrong.
+ * Verifies form, signature and claims of an access token of this issuer with the given keys; undefined when anything is
+ * wrong. Expiry and revocation are checked separately.
  *
- * @param audience - the token must be for this service; any will do when undefined
+ * @param expected.audience - the service that the token must be for; undefined for any
  */
 export type VerifyToken = (
   token: string,
@@ -113,27 +75,25 @@ export type VerifyToken = (
   expected: { readonly audience: string | undefined; readonly nowSeconds: number },
 ) => Promise<VerifiedToken | undefined>;
 
-/** Mints and judges access tokens. */
-export interface Tokens {
-  /**
-   * Signs a token in this transaction. The caller has share-locked the user, the session and the
-   * clients that the grant names, and has checked them: from then on nothing that is revoked can
-   * miss the token, because whoever revokes waits for these locks.
-   */
-  mint(tx: AuthTransaction, grant: Grant): Promise<MintedToken>;
-  /** Reads the keys and the time of the database once, and answers what verifies tokens by them. */
-  verifierIn(tx: AuthTransaction): Promise<Verifier>;
-}
-
 /**
- * What a token says; undefined when it is not good in form, signature or claims. Whether it may still be used is what
- * {@link isLive} answers.
+ * Verifies form, signature and claims of a token; undefined when anything is wrong. Whether the token may still be used
+ * is the question of `isLive`.
  *
- * @param audience - the token must be for this service; any will do when undefined
+ * @param audience - the service that the token must be for; undefined for any
  */
 export type Verifier = (token: string, audience: string | undefined) => Promise<VerifiedToken | undefined>;
 
-/** What {@link createTokens} needs. */
+/** Mints and verifies access tokens. */
+export interface Tokens {
+  /**
+   * Signs a token in this transaction. The caller has share-locked and checked the user, the session and the clients
+   * that the grant names. Because a revocation waits for these locks, it covers the new token.
+   */
+  mint(tx: AuthTransaction, grant: Grant): Promise<MintedToken>;
+  /** Reads keys and time of the database once, and returns a verifier that uses them. */
+  verifierIn(tx: AuthTransaction): Promise<Verifier>;
+}
+
 export interface TokensDeps {
   readonly issuer: string;
   readonly accessTokenSeconds: number;
@@ -142,102 +102,28 @@ export interface TokensDeps {
 }
 
 /** The access tokens of this issuer. */
-export function createTokens({ issuer, accessTokenSeconds, keys, verifyToken }: TokensDeps): Tokens {
+export function createTokens(deps: TokensDeps): Tokens {
   return {
-    mint: async (tx, grant) => {
-      // The time is read after every lock is held: a token must never look older than what was checked for it.
-      const [sign, now] = await Promise.all([keys.lockTokenSigner(tx), tx.databaseTime()]);
-      const issuedAtSeconds = wholeSeconds(now);
-      const latestSeconds = grant.notAfter ? wholeSeconds(grant.notAfter) : Number.POSITIVE_INFINITY;
-      const expiresAtSeconds = Math.min(issuedAtSeconds + accessTokenSeconds, latestSeconds);
-      const times = { iat: issuedAtSeconds, exp: expiresAtSeconds };
-      const token = await sign({ iss: issuer, ...claimsOf(grant), ...times, jti: randomUUID() });
-      return { token, expireTime: new Date(expiresAtSeconds * 1000) };
-    },
+    mint: (tx, grant) => mint(deps, tx, grant),
     verifierIn: async (tx) => {
-      const [{ keySet }, now] = await Promise.all([keys.published(tx), tx.databaseTime()]);
+      const [{ keySet }, now] = await Promise.all([deps.keys.published(tx), tx.databaseTime()]);
       const nowSeconds = now.getTime() / 1000;
-      return (token, audience) => verifyToken(token, keySet, { audience, nowSeconds });
+      return (token, audience) => deps.verifyToken(token, keySet, { audience, nowSeconds });
     },
   };
 }
 
-/**
- * Whether a verified token may still be used, by what the database says: expiry, user, session,
- * every client of its chain, its key, and the token and its ancestors themselves. What it asked
- * about stays share-locked until the transaction ends.
- */
-export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise<boolean> {
-  // Asked all at once, and locked in this order, so that two transactions do not wait for each other.
-  const [isSessionGood, areClientsGood, isKeyGood, isRevoked, isOriginRevoked, now] = await Promise.all([
-    token.sessionId === undefined || isSessionLive(tx, token, token.sessionId),
-    areClientsLive(tx, token.clients),
-    tx.keys.lockLive(token.keyId),
-    tx.tokens.anyRevoked([token.tokenId, ...token.ancestors]),
-    token.origin !== undefined && tx.tokens.foreignRevoked(token.origin),
-    tx.databaseTime(),
-  ]);
-  if (!isSessionGood || !areClientsGood || !isKeyGood || isRevoked || isOriginRevoked) return false;
-  return wholeSeconds(now) < token.expiresAtSeconds;
-}
-
-async function isSessionLive(tx: AuthTransaction, token: VerifiedToken, sessionId: string): Promise<boolean> {
-  const { subject, generation } = token;
-  const [user, session] = await Promise.all([
-    tx.users.lockShared(subject),
-    tx.sessions.lockShared(sessionId),
-  ]);
-  if (user === undefined || user.disabled) return false;
-  if (generation === undefined || generation < user.generation) return false;
-  return session !== undefined && session.userId === subject && session.open;
-}
-
-async function areClientsLive(tx: AuthTransaction, links: readonly ClientLink[]): Promise<boolean> {
-  const sorted = [...links].sort(([a], [b]) => (a < b ? -1 : 1));
-  const clients = await Promise.all(sorted.map(([clientId]) => tx.clients.lockShared(clientId)));
-  return sorted.every(([, generation], index) => {
-    const client = clients[index];
-    return client !== undefined && !client.disabled && generation >= client.generation;
-  });
-}
-
-function wholeSeconds(time: Date): number {
-  return Math.floor(time.getTime() / 1000);
-}
-
-function claimsOf(grant: Grant): Record<string, unknown> {
-  const { session, origin, actors = [], ancestors = [], certificateThumbprint } = grant;
-  return {
-    sub: grant.subject,
-    aud: grant.audiences,
-    client_id: grant.clientId,
-    scope: grant.scopes.join(' '),
-    roles: grant.roles,
-    clients: grant.clients.map(([clientId, generation]) => [clientId, Number(generation)]),
-    ...(session && {
-      sid: session.sessionId,
-      gen: Number(session.generation),
-      auth_time: wholeSeconds(session.authTime),
-      amr: session.amr,
-    }),
-    ...(origin && {
-      origin: {
-        iss: origin.issuer,
-        sub: origin.subject,
-        ...(origin.sessionId !== undefined && { sid: origin.sessionId }),
-        jti: origin.tokenId,
-        iat: origin.issuedAtSeconds,
-      },
-      ...(grant.authTimeSeconds !== undefined && { auth_time: grant.authTimeSeconds }),
-    }),
-    ...(actors.length > 0 && { act: actorClaim(actors) }),
-    ...(ancestors.length > 0 && { ancestors }),
-    ...(certificateThumbprint !== undefined && { cnf: { 'x5t#S256': certificateThumbprint } }),
-  };
-}
-
-/** The chain as RFC 8693 nests it: the present actor outside, who acted before inside. */
-function actorClaim(actors: readonly string[]): object | undefined {
-  const [sub, ...earlier] = actors;
-  return sub === undefined ? undefined : { sub, ...(earlier.length > 0 && { act: actorClaim(earlier) }) };
+async function mint(
+  { issuer, accessTokenSeconds, keys }: TokensDeps,
+  tx: AuthTransaction,
+  grant: Grant,
+): Promise<MintedToken> {
+  // The time is read after all locks are held: `iat` must not lie before the checks that the token rests on.
+  const [sign, now] = await Promise.all([keys.lockTokenSigner(tx), tx.databaseTime()]);
+  const issuedAtSeconds = wholeSeconds(now);
+  const latestSeconds = grant.notAfter ? wholeSeconds(grant.notAfter) : Number.POSITIVE_INFINITY;
+  const expiresAtSeconds = Math.min(issuedAtSeconds + accessTokenSeconds, latestSeconds);
+  const times = { iat: issuedAtSeconds, exp: expiresAtSeconds };
+  const token = await sign({ iss: issuer, ...claimsOf(grant), ...times, jti: randomUUID() });
+  return { token, expireTime: new Date(expiresAtSeconds * 1000) };
 }

@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
-import type { SharedRecord } from '../../../services/auth/revocation/instances.js';
+import type { SharedRecord } from '../../../services/auth/revocation/instance-records.js';
 import { anEntry, append, headOf, type Under } from './store-under-test.js';
 
 export function describeInstances(under: Under): void {
@@ -19,7 +19,7 @@ export function describeInstances(under: Under): void {
   });
   const share = (...records: SharedRecord[]) => under().instances.share(elsewhere, records);
   const heard = async ({ instance }: SharedRecord, { replica = here, withinMs = 5000 } = {}) => {
-    const records = await under().instances.heardElsewhere(replica, withinMs);
+    const records = await under().instances.readFromOthers(replica, withinMs);
     return records.find((record) => record.instance.equals(instance));
   };
 
@@ -60,7 +60,7 @@ export function describeInstances(under: Under): void {
       await share(first);
       await share({ ...first, service: 'payment' });
       expect((await heard(first))?.service).to.equal('payment');
-      const all = await under().instances.heardElsewhere(here, 5000);
+      const all = await under().instances.readFromOthers(here, 5000);
       expect(all.filter(({ instance }) => instance.equals(first.instance))).to.have.length(1);
     });
 

@@ -1,6 +1,6 @@
 /** The revocation log: appending, reading, the live set, retention, leases and epochs. */
 
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { publish } from '../../../services/auth/keys/keys.js';
 import type { NewEntry } from '../../../services/auth/records/revocations.js';
@@ -308,6 +308,10 @@ export function describeEpochs(under: Under): void {
   const openEpoch = () =>
     under().store.transaction((tx) => tx.revocations.openEpoch({ reason: actorOf('epoch'), actor: 'test' }));
 
+  const present = async () => (await headOf(under())).epoch;
+  const standingOf = async (epoch: Buffer) =>
+    (await under().log.read((reader) => reader.standingOf([epoch]))).get(epoch.toString('hex'));
+
   describe('a new epoch', () => {
     it('begins an empty log without keys', async () => {
       const { store, log } = under();
@@ -344,10 +348,11 @@ export function describeEpochs(under: Under): void {
       await openEpoch();
       const entries = await log.read((reader) => reader.entriesAfter(0n));
       expect(entries.map(({ sequence }) => sequence)).to.deep.equal([1n, 2n]);
-      for (const [index, { entryId, sequence: _, ...entry }] of entries.entries()) {
-        const { entryId: formerId, sequence: __, ...former } = demand(written[index + 1]);
-        expect(entry).to.deep.include(former);
-        expect(entryId).to.not.deep.equal(formerId);
+      for (const [index, entry] of entries.entries()) {
+        const former = demand(written[index + 1]);
+        const { entryId, sequence } = entry;
+        expect(entryId).to.not.deep.equal(former.entryId);
+        expect(plain(entry)).to.deep.equal({ ...plain(former), entryId, sequence });
       }
       const { head, headEntryId } = await headOf(under());
       expect([head, headEntryId]).to.deep.equal([2n, entries[1]?.entryId]);
@@ -366,6 +371,37 @@ export function describeEpochs(under: Under): void {
       await append(under(), tokenRevocation(tokenId));
       await openEpoch();
       expect(await store.transaction((tx) => tx.tokens.anyRevoked([tokenId]))).to.equal(true);
+    });
+
+    it('makes an end of every epoch before it', async () => {
+      const { log } = under();
+      const { epoch: former } = await openEpoch();
+      await openEpoch();
+      expect(await standingOf(former)).to.equal('OVER');
+      await log.noteLostEpochs([{ epoch: former, foundUnder: await present() }]);
+      expect(await standingOf(former)).to.equal('OVER');
+    });
+  });
+
+  describe('an epoch that the database never had', () => {
+    it('is unknown until it is noted, then lost, and over once another epoch is opened', async () => {
+      const { log } = under();
+      const epoch = randomBytes(16);
+      expect(await standingOf(epoch)).to.equal(undefined);
+      const lost = { epoch, foundUnder: await present() };
+      await log.noteLostEpochs([lost]);
+      await log.noteLostEpochs([lost]);
+      expect(await standingOf(epoch)).to.equal('LOST');
+      await openEpoch();
+      expect(await standingOf(epoch)).to.equal('OVER');
+    });
+
+    it('is not noted when another epoch was opened since it was found', async () => {
+      const { log } = under();
+      const lost = { epoch: randomBytes(16), foundUnder: await present() };
+      await openEpoch();
+      await log.noteLostEpochs([lost]);
+      expect(await standingOf(lost.epoch)).to.equal(undefined);
     });
   });
 }

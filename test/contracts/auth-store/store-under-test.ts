@@ -5,16 +5,16 @@ import { ServiceError } from '@portcullis/guard/errors';
 import type { KeyPurpose, KeyRow, KeyState } from '../../../services/auth/records/keys.js';
 import type { LogBatch, LogEntry, NewEntry, Revocation } from '../../../services/auth/records/revocations.js';
 import type { Session } from '../../../services/auth/records/sessions.js';
-import type { InstanceStore } from '../../../services/auth/revocation/instances.js';
+import type { InstanceStore } from '../../../services/auth/revocation/instance-records.js';
 import { tokenRevocation } from '../../../services/auth/revocation/log.js';
-import type { RevocationStore } from '../../../services/auth/revocation/revocations.js';
+import type { RevocationStore } from '../../../services/auth/revocation/log-access.js';
 import type { AuthStore, AuthTransaction } from '../../../services/auth/transaction.js';
 
 /** The stores of one database, and what the suite needs to look at them. */
 export interface AuthStoreUnderTest {
   readonly store: AuthStore;
   readonly log: RevocationStore;
-  readonly instances: Pick<InstanceStore, 'share' | 'heardElsewhere'>;
+  readonly instances: Pick<InstanceStore, 'share' | 'readFromOthers'>;
   /** The batches that were handed on after a commit, in order. */
   readonly handedOn: LogBatch[];
   /** For how long the log keeps an entry, in seconds. */

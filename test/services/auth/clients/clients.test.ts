@@ -10,7 +10,8 @@ import {
   type CreateClientRequest,
 } from '../../../../proto/gen/auth/v1/client_service.js';
 import { ask } from '../../../../scripts/system/calls.js';
-import { DIRECT_CLIENT, type NewCredential } from '../../../../services/auth/clients/clients.js';
+import { DIRECT_CLIENT } from '../../../../services/auth/clients/client-ids.js';
+import type { NewCredential } from '../../../../services/auth/clients/credentials.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import {

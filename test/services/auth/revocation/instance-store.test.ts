@@ -2,8 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import type { SharedRecord } from '../../../../services/auth/revocation/instance-records.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
-import type { SharedRecord } from '../../../../services/auth/revocation/instances.js';
 import { createId, tokenRevocation } from '../../../../services/auth/revocation/log.js';
 import { type AuthInstance, newKeyEncryptionKey, openFreshAuth } from '../instance.js';
 
@@ -31,7 +31,7 @@ describe('what another replica has heard of an instance', () => {
         ...{ ageMs: 10, leaseLeftMs: 100, ...over },
       };
       await store.share(createId(), [record]);
-      const heard = await store.heardElsewhere(createId(), 60_000);
+      const heard = await store.readFromOthers(createId(), 60_000);
       return heard.find((one) => one.instance.equals(instance))?.applied;
     };
     expect(await appliedBy({ seen: [createId(), ids[1]] })).to.equal(second?.sequence);

@@ -3,19 +3,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Clock, systemTimers } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import {
-  type Committed,
-  createInstances,
-  type InstanceStore,
-  type Instances,
-  type SharedRecord,
-} from '../../../../services/auth/revocation/instances.js';
+import type { InstanceStore, SharedRecord } from '../../../../services/auth/revocation/instance-records.js';
+import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
 import {
   createId,
   enforcementBoundMs,
   type SyncAnswer,
   type SyncQuestion,
 } from '../../../../services/auth/revocation/log.js';
+import type { Committed } from '../../../../services/auth/revocation/receipts.js';
 import { publishedKeys, question } from './revocation-support.js';
 
 const EPOCH = createId();
@@ -33,12 +29,12 @@ class Replica {
     const clock: Clock = { monotonicMs: () => this.nowMs, wallMs: () => this.nowMs };
     const store: InstanceStore = {
       share: async (_, records) => void this.shared.push([...records]),
-      heardElsewhere: async () => {
+      readFromOthers: async () => {
         if (this.databaseIsAway) throw new Error('away');
         return this.elsewhere;
       },
       list: () => Promise.reject(new TypeError('no list expected')),
-      forgetSilent: () => Promise.resolve(),
+      deleteSilent: () => Promise.resolve(),
     };
     // Pauses are short, so that a test moves the clock instead of waiting for it.
     const timers = {
@@ -51,7 +47,7 @@ class Replica {
   /** An instance asks and is answered. */
   ask(number: number, over: Partial<SyncQuestion> = {}, answer: Partial<SyncAnswer> = {}): void {
     const asked = question({ instance: Buffer.alloc(16, number), epoch: EPOCH, ...over });
-    this.instances.heard(asked);
+    this.instances.requested(asked);
     this.instances.answered(asked, this.nowMs, {
       epoch: EPOCH,
       head: 9n,
@@ -103,7 +99,7 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.equal(undefined);
     replica.nowMs += 7;
     const { entryId } = committed.entry;
-    replica.instances.heard(question({ instance: Buffer.alloc(16, 1), epoch: EPOCH, seen: [entryId] }));
+    replica.instances.requested(question({ instance: Buffer.alloc(16, 1), epoch: EPOCH, seen: [entryId] }));
     await done;
     expect(outcome).to.deep.equal({ states: ['1 ENFORCED'], milliseconds: [7] });
   });
@@ -137,13 +133,13 @@ describe('waiting for instances', () => {
     replica.ask(1, { applied: 9n }, { pull: true, epoch: createId() });
     await sleep(5);
     expect(outcome.states).to.equal(undefined);
-    expect(replica.instances.asked()[0]?.applied).to.equal(7n);
+    expect(replica.instances.known()[0]?.applied).to.equal(7n);
     const entryIdAtApplied = createId();
     replica.ask(1, { applied: 9n, entryIdAtApplied });
     await done;
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
     // Others compare it once more, by this.
-    expect(replica.instances.asked()[0]?.seen).to.deep.equal([entryIdAtApplied]);
+    expect(replica.instances.known()[0]?.seen).to.deep.equal([entryIdAtApplied]);
   });
 
   it('is not over while an instance that was heard of asks without having the entry: PENDING', async () => {
@@ -253,9 +249,9 @@ describe('what is known of instances', () => {
     const replica = new Replica();
     replica.ask(1, { applied: 7n });
     replica.ask(1, { applied: 5n });
-    expect(replica.instances.asked()[0]?.applied).to.equal(7n);
+    expect(replica.instances.known()[0]?.applied).to.equal(7n);
     replica.ask(1, { applied: 2n, epoch: createId() });
-    expect(replica.instances.asked()[0]?.applied).to.equal(2n);
+    expect(replica.instances.known()[0]?.applied).to.equal(2n);
   });
 
   it('is told to other replicas at once for a new instance and an acknowledgement, else later, together', async () => {

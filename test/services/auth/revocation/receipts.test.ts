@@ -7,7 +7,7 @@ import {
   type InstanceReceipt,
   RevokeWait,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { WAITS_MAX } from '../../../../services/auth/revocation/instances.js';
+import { WAITS_MAX } from '../../../../services/auth/revocation/receipts.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';

@@ -9,12 +9,9 @@ import type { LogBatch, Receipt } from '../../../../services/auth/records/revoca
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
 import type { SyncAnswer, SyncQuestion } from '../../../../services/auth/revocation/log.js';
-import {
-  createRevocations,
-  type RevocationStore,
-  type Revocations,
-  type RevocationTransaction,
-} from '../../../../services/auth/revocation/revocations.js';
+import type { RevocationStore } from '../../../../services/auth/revocation/log-access.js';
+import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
+import type { RevocationTransaction } from '../../../../services/auth/revocation/revoke-targets.js';
 import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
 import { type Database, openDatabase, type Sql } from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';

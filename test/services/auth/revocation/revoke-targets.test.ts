@@ -8,7 +8,7 @@ import { decodeProtectedHeader } from 'jose';
 import type { RevokeRequest } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';
-import type { Target } from '../../../../services/auth/revocation/revocations.js';
+import type { Target } from '../../../../services/auth/revocation/revoke-targets.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { codeOf, refusalOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';

@@ -1,8 +1,10 @@
 /** Tests of minting access tokens and of judging them by the database, against PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
-import { ACCESS_TOKEN_SECONDS_MAX, type Grant, isLive } from '../../../../services/auth/tokens/tokens.js';
+import type { Grant } from '../../../../services/auth/tokens/grant.js';
+import { isLive } from '../../../../services/auth/tokens/live-tokens.js';
 import type { AuthTransaction } from '../../../../services/auth/transaction.js';
 import {
   type AuthInstance,
@@ -57,7 +59,7 @@ describe('tokens', () => {
     expect(expireTime.getTime()).to.equal(Math.floor(notAfter.getTime() / 1000) * 1000);
     const late = await mint({
       ...GRANT,
-      notAfter: new Date(Date.now() + 2 * ACCESS_TOKEN_SECONDS_MAX * 1000),
+      notAfter: new Date(Date.now() + 2 * ACCESS_TOKEN_LIFETIME_MAX_SECONDS * 1000),
     });
     expect(late.expireTime.getTime()).to.be.below(Date.now() + 121_000);
   });

@@ -1,20 +1,23 @@
-/** One read answers many requests, but only those that had arrived before it began. */
+/** Shared reads: one read answers many requests, but only requests that arrived before it began. */
 
 import { expect } from 'chai';
-import { createNextRead, READS_MAX } from '../../../../services/auth/revocation/next-read.js';
+import {
+  CONCURRENT_READS_MAX,
+  createSharedReads,
+} from '../../../../services/auth/revocation/shared-reads.js';
 
-/** A read that ends when the test says so. */
+/** A read that ends when the test decides. */
 interface HeldRead {
   readonly requests: readonly string[];
   finish(answer?: (request: string) => string): void;
   fail(error: Error): void;
 }
 
-const PATIENCE_MS = 20;
+const BLOCKING_MS_MAX = 20;
 
 function createHeldReads() {
   const held: HeldRead[] = [];
-  const reads = createNextRead<string, string>(
+  const reads = createSharedReads<string, string>(
     (requests) =>
       new Promise((resolve, reject) => {
         const number = held.length;
@@ -24,22 +27,22 @@ function createHeldReads() {
           fail: reject,
         });
       }),
-    PATIENCE_MS,
+    BLOCKING_MS_MAX,
   );
   return { held, reads };
 }
 
-describe('the next read', () => {
-  it('begins at once when no read is under way', () => {
+describe('shared reads', () => {
+  it('begin at once when no read is under way', () => {
     const { held, reads } = createHeldReads();
-    void reads.ask('a');
+    void reads.read('a');
     expect(held.map(({ requests }) => requests)).to.deep.equal([['a']]);
   });
 
-  it('never serves a request that arrived after it began', async () => {
+  it('answer no request from a read that began before the request arrived', async () => {
     const { held, reads } = createHeldReads();
-    const first = reads.ask('a');
-    const later = [reads.ask('b'), reads.ask('c')];
+    const first = reads.read('a');
+    const later = [reads.read('b'), reads.read('c')];
     held[0]?.finish();
     expect(await first).to.equal('a by read 0');
     await new Promise(setImmediate);
@@ -48,20 +51,20 @@ describe('the next read', () => {
     expect(await Promise.all(later)).to.deep.equal(['b by read 1', 'c by read 1']);
   });
 
-  it('refuses its own requests when it fails, and no others', async () => {
+  it('reject the requests of a read that fails, and no others', async () => {
     const { held, reads } = createHeldReads();
-    const first = reads.ask('a').catch((error: Error) => error.message);
-    const second = reads.ask('b');
+    const first = reads.read('a').catch((error: Error) => error.message);
+    const second = reads.read('b');
     held[0]?.fail(new Error('the database is away'));
     expect(await first).to.equal('the database is away');
     held[1]?.finish();
     expect(await second).to.equal('b by read 1');
   });
 
-  it('refuses one request alone when the answer to that one throws', async () => {
+  it('reject only the request whose answer throws', async () => {
     const { held, reads } = createHeldReads();
-    void reads.ask('first');
-    const both = [reads.ask('good'), reads.ask('bad').catch(() => 'refused')];
+    void reads.read('first');
+    const both = [reads.read('good'), reads.read('bad').catch(() => 'refused')];
     held[0]?.finish();
     await new Promise(setImmediate);
     held[1]?.finish((request) => {
@@ -71,19 +74,19 @@ describe('the next read', () => {
     expect(await Promise.all(both)).to.deep.equal(['good', 'refused']);
   });
 
-  it('is not held up for ever by one that hangs, and is not begun without bound', async () => {
+  it('go on when a read hangs, with a bounded number of reads at once', async () => {
     const { held, reads } = createHeldReads();
-    for (let read = 0; read < READS_MAX; read++) {
-      void reads.ask(`${read}`);
-      if (read > 0) await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS * 3));
+    for (let read = 0; read < CONCURRENT_READS_MAX; read++) {
+      void reads.read(`${read}`);
+      if (read > 0) await new Promise((resolve) => setTimeout(resolve, BLOCKING_MS_MAX * 3));
       expect(held).to.have.length(read + 1);
     }
-    const last = reads.ask('last');
-    await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS * 3));
-    expect(held).to.have.length(READS_MAX);
+    const last = reads.read('last');
+    await new Promise((resolve) => setTimeout(resolve, BLOCKING_MS_MAX * 3));
+    expect(held).to.have.length(CONCURRENT_READS_MAX);
     held[0]?.finish();
     await new Promise(setImmediate);
-    held[READS_MAX]?.finish();
-    expect(await last).to.equal(`last by read ${READS_MAX}`);
+    held[CONCURRENT_READS_MAX]?.finish();
+    expect(await last).to.equal(`last by read ${CONCURRENT_READS_MAX}`);
   });
 });

@@ -1,0 +1,61 @@
+/** What auth keeps of the instances that follow the log. */
+
+import type { PageRequest } from '../records/page.js';
+
+/** How long a silent instance is listed, in seconds. */
+export const INSTANCE_KEPT_SECONDS = 600;
+
+/** An instance as of its last sync request. */
+export interface InstanceRecord {
+  readonly service: string;
+  readonly instance: Buffer;
+  /** Monotonic time of this process at which its last request arrived. */
+  readonly requestedAtMs: number;
+  /** What it had applied then, compared with the log. */
+  readonly applied: bigint;
+  readonly epoch: Buffer;
+  /** Entries that it has: those that its last request acknowledged, and the one at `applied` if it was compared. */
+  readonly seen: readonly Buffer[];
+  /** The head of the response. */
+  readonly answeredHead: bigint;
+  /** Monotonic time at which its last lease from here is over; earlier than `requestedAtMs` when it has none. */
+  readonly leaseEndMs: number;
+}
+
+/**
+ * What replicas share of an instance. Times are ages, because no two machines share a clock. The ages pass through the
+ * database's clock, which may be set, and the database may be restored. So `applied` counts only where the log, when it
+ * is read, has an entry of `seen` at that place.
+ */
+export type SharedRecord = Pick<InstanceRecord, 'service' | 'instance' | 'applied' | 'epoch' | 'seen'> & {
+  readonly ageMs: number;
+  readonly leaseLeftMs: number;
+};
+
+/** An instance as it is listed. */
+export interface ListedInstance {
+  readonly service: string;
+  readonly instance: Buffer;
+  readonly lastSyncAgeMs: number;
+  readonly applied: bigint;
+  readonly lag: bigint;
+  readonly leaseLeftMs: number;
+  readonly currentEpoch: boolean;
+}
+
+/** A page of instances. */
+export interface InstancePage {
+  readonly instances: readonly ListedInstance[];
+  readonly nextPageToken: string;
+}
+
+/** The records of all replicas, in the database. */
+export interface InstanceStore {
+  share(replica: Buffer, records: readonly SharedRecord[]): Promise<void>;
+  /** The records of other replicas whose last request is younger than the given age. */
+  readFromOthers(replica: Buffer, ageMsMax: number): Promise<readonly SharedRecord[]>;
+  /** A page of all instances, by service and id. */
+  list(page: PageRequest): Promise<InstancePage>;
+  /** Deletes the records of instances that have been silent for {@link INSTANCE_KEPT_SECONDS}. */
+  deleteSilent(): Promise<void>;
+}

@@ -1,0 +1,43 @@
+/** The revocation log outside the transactions that write to it, as the domain needs it. */
+
+import type { PublishedKeys } from '../records/keys.js';
+import type { EpochStanding, LiveSet, LogEntry, LogState, LostEpoch } from '../records/revocations.js';
+
+/**
+ * Most lost epochs that are kept for one present epoch. A restore loses a few at most; the bound is for a service that
+ * invents epochs.
+ */
+export const LOST_EPOCHS_MAX = 1000;
+
+/** Reads the log in one snapshot. */
+export interface LogReader {
+  readonly state: LogState;
+  /** The entries of the epoch after a sequence, ascending. */
+  entriesAfter(sequence: bigint): Promise<readonly LogEntry[]>;
+  /** The ids of the entries at these sequences; entries that were dropped are missing. */
+  entryIdsAt(sequences: readonly bigint[]): Promise<ReadonlyMap<bigint, Buffer>>;
+  /** What is known of other epochs, by their hexadecimal text; epochs that the database does not know are missing. */
+  standingOf(epochs: readonly Buffer[]): Promise<ReadonlyMap<string, EpochStanding>>;
+  /** The published keys of the epoch. */
+  publishedKeys(): Promise<PublishedKeys>;
+}
+
+/** The revocation log outside the transactions that write to it. */
+export interface RevocationStore {
+  /**
+   * Reads in a snapshot that begins after this call, in a transaction that also commits a write. So the result was the
+   * end of the log of the one primary. Throws when the commit was not confirmed.
+   */
+  read<T>(work: (log: LogReader) => Promise<T>): Promise<T>;
+  /**
+   * Records lost epochs, unless another epoch was opened since they were found: then they are over. Keeps the latest
+   * {@link LOST_EPOCHS_MAX} of each present epoch.
+   */
+  noteLostEpochs(lost: readonly LostEpoch[]): Promise<void>;
+  /** All live entries, from one snapshot. */
+  readLive(): Promise<LiveSet>;
+  /** Drops at most `limit` expired entries, moves the horizon with them, and returns how many were dropped. */
+  dropExpired(limit: number): Promise<number>;
+  /** Sets the length of leases. After a shorter length is set, the longer one counts until its last lease is over. */
+  setLeaseMs(leaseMs: number): Promise<void>;
+}

@@ -1,0 +1,208 @@
+/** The targets of a revocation: what each names, and what revoking it changes beside the log. */
+
+import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { AuthError } from '../errors.js';
+import { revokeKey } from '../keys/revoke-key.js';
+import type { ClientRows } from '../records/clients.js';
+import type { KeyRows } from '../records/keys.js';
+import type { Revocation, RevocationRows } from '../records/revocations.js';
+import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
+import type { SessionRows } from '../records/sessions.js';
+import type { UserRows } from '../records/users.js';
+import {
+  bytesOfUuid,
+  clientRevocation,
+  type ForeignTarget,
+  foreignRevocation,
+  sessionRevocation,
+  tokenRevocation,
+  userRevocation,
+} from './log.js';
+
+/** Longest name of a client or key, and longest issuer or identifier of another issuer, in characters. */
+export const NAME_CHARACTERS_MAX = 255;
+
+/** What a caller wants to revoke. */
+export type Target =
+  | { readonly kind: 'token'; readonly token: string }
+  | { readonly kind: 'token-id'; readonly tokenId: string }
+  | { readonly kind: 'session'; readonly sessionId: string }
+  | { readonly kind: 'user'; readonly userId: string }
+  | { readonly kind: 'client'; readonly clientId: string }
+  | { readonly kind: 'key'; readonly keyId: string }
+  | { readonly kind: 'foreign'; readonly foreign: ForeignTarget };
+
+/** A target whose form was checked before a transaction begins. */
+export type CheckedTarget =
+  | { readonly kind: 'token'; readonly tokenId: string; readonly revocation: Revocation }
+  | { readonly kind: 'session'; readonly sessionId: string; readonly revocation: Revocation }
+  | { readonly kind: 'user'; readonly userId: string }
+  | { readonly kind: 'client'; readonly clientId: string }
+  | { readonly kind: 'key'; readonly keyId: string }
+  | { readonly kind: 'foreign'; readonly foreign: ForeignTarget; readonly revocation: Revocation };
+
+/** The part of a transaction that revoking uses. */
+export interface RevocationTransaction {
+  readonly users: Pick<UserRows, 'raiseGeneration'>;
+  readonly sessions: Pick<SessionRows, 'end' | 'endAllOf'> & {
+    /** The session, open or ended. */
+    lockShared(sessionId: string): Promise<{ readonly userId: string } | undefined>;
+  };
+  readonly clients: Pick<ClientRows, 'raiseGeneration'>;
+  readonly keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>;
+  readonly revocations: RevocationRows;
+  readonly events: SecurityEventRows;
+}
+
+/** What the check of a target needs. */
+export interface TargetDeps {
+  /**
+   * Returns the `jti` of an access token of this issuer whose signature, issuer and claims are good and which has not
+   * expired. Its audience does not matter, nor whether it was revoked before. Throws a ServiceError otherwise.
+   */
+  readonly tokenIdOf: (token: string) => Promise<string>;
+  /** This issuer (`iss`). */
+  readonly issuer: string;
+}
+
+/** What one revocation writes: its entry in the log, and its security event. */
+export interface AppliedTarget {
+  readonly revocation: Revocation;
+  readonly event: NewSecurityEvent;
+}
+
+/** What all events of one revocation have in common. */
+export type RevokedBy = Pick<NewSecurityEvent, 'reason' | 'actor' | 'network'>;
+
+/**
+ * Checks a target and brings its identifiers into the one form that tokens have.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export async function checkTarget(deps: TargetDeps, target: Target): Promise<CheckedTarget> {
+  switch (target.kind) {
+    case 'token':
+      return checkedToken(await tokenIdOf(deps, target.token));
+    case 'token-id':
+      return checkedToken(target.tokenId);
+    case 'session': {
+      const sessionId = target.sessionId.toLowerCase();
+      return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
+    }
+    case 'user':
+      bytesOfUuid('user_id', target.userId);
+      // The entry's key is compared with `sub` byte by byte, so it must have the one spelling that tokens have.
+      return { kind: 'user', userId: target.userId.toLowerCase() };
+    case 'client':
+      return { kind: 'client', clientId: checkName('client_id', target.clientId) };
+    case 'key':
+      return { kind: 'key', keyId: checkName('key_id', target.keyId) };
+    case 'foreign':
+      return {
+        kind: 'foreign',
+        foreign: target.foreign,
+        revocation: checkForeign(deps.issuer, target.foreign),
+      };
+  }
+}
+
+/**
+ * Changes the rows that the target names, and returns what belongs in the log and in the record of events.
+ *
+ * @throws ServiceError NOT_FOUND for an unknown session, user, client or key
+ */
+export async function applyTarget(
+  tx: RevocationTransaction,
+  target: CheckedTarget,
+  by: RevokedBy,
+): Promise<AppliedTarget> {
+  switch (target.kind) {
+    case 'token': {
+      const { tokenId, revocation } = target;
+      return { revocation, event: { ...by, type: 'token-revoked', subject: { tokenId }, details: {} } };
+    }
+    case 'foreign':
+      return { revocation: target.revocation, event: foreignEvent(target.foreign, by) };
+    case 'session':
+      return await applySession(tx, target, by);
+    case 'user':
+      return await applyUser(tx, target.userId, by);
+    case 'client':
+      return await applyClient(tx, target.clientId, by);
+    case 'key': {
+      const { keyId } = target;
+      const event = { ...by, type: 'key-revoked', subject: { keyId }, details: {} } as const;
+      return { revocation: await revokeKey(tx.keys, keyId), event };
+    }
+  }
+}
+
+async function applySession(
+  tx: RevocationTransaction,
+  { sessionId, revocation }: { readonly sessionId: string; readonly revocation: Revocation },
+  by: RevokedBy,
+): Promise<AppliedTarget> {
+  // A session that ended before gets another entry: a caller that missed the first answer may send the request again.
+  const [, session] = await Promise.all([
+    tx.sessions.end(sessionId, 'REVOKED'),
+    tx.sessions.lockShared(sessionId),
+  ]);
+  if (session === undefined) throw new AuthError('NOT_FOUND', 'there is no such session');
+  return { revocation, event: sessionsRevoked({ userId: session.userId, sessionId }, by) };
+}
+
+async function applyUser(tx: RevocationTransaction, userId: string, by: RevokedBy): Promise<AppliedTarget> {
+  const generation = await tx.users.raiseGeneration(userId);
+  if (generation === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
+  await tx.sessions.endAllOf(userId, 'USER_REVOKED');
+  return { revocation: userRevocation(userId, generation), event: sessionsRevoked({ userId }, by) };
+}
+
+async function applyClient(
+  tx: RevocationTransaction,
+  clientId: string,
+  by: RevokedBy,
+): Promise<AppliedTarget> {
+  const generation = await tx.clients.raiseGeneration(clientId);
+  if (generation === undefined) throw new AuthError('NOT_FOUND', 'there is no such client');
+  const event = { ...by, type: 'client-revoked', subject: { clientId }, details: {} } as const;
+  return { revocation: clientRevocation(clientId, generation), event };
+}
+
+function checkedToken(tokenId: string): CheckedTarget {
+  return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation: tokenRevocation(tokenId) };
+}
+
+function checkForeign(ownIssuer: string, target: ForeignTarget): Revocation {
+  checkName('foreign.issuer', target.issuer);
+  // Tokens of this issuer are revoked by generation, which two times within one second cannot confuse.
+  if (target.issuer === ownIssuer) throw invalidField('foreign.issuer', 'must be another issuer');
+  checkName('foreign.what', target.id);
+  return foreignRevocation(target);
+}
+
+function checkName(field: string, text: string): string {
+  if (text === '' || [...text].length > NAME_CHARACTERS_MAX || text.includes('\0') || !text.isWellFormed()) {
+    throw invalidField(field, `must have 1 to ${NAME_CHARACTERS_MAX} characters, none of them NUL`);
+  }
+  return text;
+}
+
+function tokenIdOf(deps: TargetDeps, token: string): Promise<string> {
+  return deps.tokenIdOf(token).catch((error: unknown) => {
+    if (!(error instanceof ServiceError) || !error.code.startsWith('TOKEN_')) throw error;
+    // A reason such as TOKEN_INVALID would say that the caller's own token is bad, and make it log in again.
+    throw invalidField('token', 'must be an access token of this issuer that has not expired');
+  });
+}
+
+/** An event whose subject has no session is about all sessions and tokens of the user (CAEP §3.1). */
+function sessionsRevoked(subject: Subject, by: RevokedBy): NewSecurityEvent {
+  return { ...by, type: 'session-revoked', subject, details: { initiator: 'admin' } };
+}
+
+function foreignEvent({ issuer, what, id }: ForeignTarget, by: RevokedBy): NewSecurityEvent {
+  if (what === 'TOKEN')
+    return { ...by, type: 'token-revoked', subject: { issuer, tokenId: id }, details: {} };
+  return sessionsRevoked(what === 'SESSION' ? { issuer, sessionId: id } : { issuer, userId: id }, by);
+}

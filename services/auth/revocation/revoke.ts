@@ -1,0 +1,102 @@
+/** The command that revokes: it writes the entry, waits for instances if asked to, and returns a receipt. */
+
+import type { Clock } from '@portcullis/guard/clock';
+import { AuthError } from '../errors.js';
+import type { Appended, LogEntry, Receipt } from '../records/revocations.js';
+import type { Instances } from './instances.js';
+import { checkReason, enforcedEverywhereBy } from './log.js';
+import { type InstanceReceipt, WAITS_MAX, type Wait } from './receipts.js';
+import {
+  applyTarget,
+  type CheckedTarget,
+  checkTarget,
+  type RevocationTransaction,
+  type Target,
+  type TargetDeps,
+} from './revoke-targets.js';
+
+/** A request to revoke. */
+export interface RevokeRequest {
+  readonly target: Target;
+  readonly reason: string;
+  readonly actor: string;
+  readonly wait?: Wait;
+  /** Ends the wait, not the revocation. */
+  readonly signal?: AbortSignal;
+}
+
+/** What is known of a revocation when the call returns. */
+export interface RevokeReceipt extends Receipt {
+  /** The instances that sent a sync request shortly before; empty for a call that does not wait. */
+  readonly instances: readonly InstanceReceipt[];
+}
+
+/** The collaborators of the command. */
+export interface RevokeDeps extends TargetDeps {
+  readonly store: { transaction<T>(work: (tx: RevocationTransaction) => Promise<T>): Promise<T> };
+  readonly clock: Clock;
+  readonly instances: Pick<Instances, 'waits' | 'wait'>;
+  /** Called after the commit when a key was revoked, so that another one is made. */
+  readonly onKeyRevoked: () => void;
+}
+
+/** An entry that was committed, and how long that took. */
+interface Written {
+  readonly appended: Appended;
+  readonly entry: LogEntry;
+  /** Monotonic time at which the commit was confirmed. */
+  readonly committedAtMs: number;
+  /** From before the log was locked until the commit was confirmed. */
+  readonly elapsedMs: number;
+}
+
+/**
+ * Revokes. When it returns, the entry is in the log and no fault can lose it.
+ *
+ * @throws ServiceError NOT_FOUND for an unknown session, user, client or key; FIELD_INVALID; RATE_LIMITED when too many
+ *   calls wait; DEPENDENCY_UNAVAILABLE, after which the entry may or may not be in the log
+ */
+export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<RevokeReceipt> {
+  const { wait = 'NONE', signal = NEVER } = request;
+  checkReason(request.reason);
+  // Before the write: a caller whose request is rejected must know that nothing was revoked.
+  if (wait !== 'NONE' && deps.instances.waits() >= WAITS_MAX) {
+    throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
+  }
+  const target = await checkTarget(deps, request.target);
+  const written = await write(deps, target, request);
+  if (target.kind === 'key') deps.onKeyRevoked();
+  const { appended, entry, committedAtMs, elapsedMs } = written;
+  const everywhereBy = enforcedEverywhereBy(appended, elapsedMs);
+  const receipt = { sequence: entry.sequence, enforcedEverywhereBy: everywhereBy };
+  if (wait === 'NONE') return { ...receipt, instances: [] };
+  const { epoch, leaseMs, lockedTime } = appended;
+  const boundAtMs = committedAtMs + everywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
+  const committed = { epoch, entry, committedAtMs, leaseMs, boundAtMs };
+  return { ...receipt, instances: await deps.instances.wait(committed, wait, signal) };
+}
+
+const NEVER = new AbortController().signal;
+
+async function write(
+  { store, clock }: RevokeDeps,
+  target: CheckedTarget,
+  { reason, actor, wait = 'NONE' }: RevokeRequest,
+): Promise<Written> {
+  let startedMs = 0;
+  const appended = await store.transaction(async (tx) => {
+    const { revocation, event } = await applyTarget(tx, target, { reason, actor, network: '' });
+    startedMs = clock.monotonicMs();
+    // An instance that learns of a revoked key must sync at once, to learn which key signs in its place.
+    const acknowledge = wait !== 'NONE' || target.kind === 'key';
+    const [, result] = await Promise.all([
+      tx.events.record(event),
+      tx.revocations.append([{ ...revocation, reason, actor, acknowledge }]),
+    ]);
+    return result;
+  });
+  const committedAtMs = clock.monotonicMs();
+  const [entry] = appended.entries;
+  if (entry === undefined) throw new TypeError('the log has written no entry');
+  return { appended, entry, committedAtMs, elapsedMs: committedAtMs - startedMs };
+}

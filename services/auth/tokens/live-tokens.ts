@@ -1,0 +1,43 @@
+/** Whether a verified token may still be used, by what the database says. */
+
+import type { ClientLink } from '../records/tokens.js';
+import type { AuthTransaction } from '../transaction.js';
+import type { VerifiedToken } from './tokens.js';
+
+/**
+ * Checks expiry, user, session, every client of the chain, the signing key, and revocations of the token and its
+ * ancestors. The rows that it reads stay share-locked until the transaction ends.
+ */
+export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise<boolean> {
+  // Sent together and executed in this order, which is the lock order of all transactions.
+  const [isSessionGood, areClientsGood, isKeyGood, isRevoked, isOriginRevoked, now] = await Promise.all([
+    token.sessionId === undefined || isSessionLive(tx, token, token.sessionId),
+    areClientsLive(tx, token.clients),
+    tx.keys.lockLive(token.keyId),
+    tx.tokens.anyRevoked([token.tokenId, ...token.ancestors]),
+    token.origin !== undefined && tx.tokens.foreignRevoked(token.origin),
+    tx.databaseTime(),
+  ]);
+  if (!isSessionGood || !areClientsGood || !isKeyGood || isRevoked || isOriginRevoked) return false;
+  return Math.floor(now.getTime() / 1000) < token.expiresAtSeconds;
+}
+
+async function isSessionLive(tx: AuthTransaction, token: VerifiedToken, sessionId: string): Promise<boolean> {
+  const { subject, generation } = token;
+  const [user, session] = await Promise.all([
+    tx.users.lockShared(subject),
+    tx.sessions.lockShared(sessionId),
+  ]);
+  if (user === undefined || user.disabled) return false;
+  if (generation === undefined || generation < user.generation) return false;
+  return session !== undefined && session.userId === subject && session.open;
+}
+
+async function areClientsLive(tx: AuthTransaction, links: readonly ClientLink[]): Promise<boolean> {
+  const sorted = [...links].sort(([a], [b]) => (a < b ? -1 : 1));
+  const clients = await Promise.all(sorted.map(([clientId]) => tx.clients.lockShared(clientId)));
+  return sorted.every(([, generation], index) => {
+    const client = clients[index];
+    return client !== undefined && !client.disabled && generation >= client.generation;
+  });
+}
