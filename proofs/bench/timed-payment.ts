@@ -1,10 +1,10 @@
-/** Payment as the bench runs it: the service's own parts, with a stopwatch around each port of the saga. */
+/** Payment as the bench runs it: the service's own parts, with a timer around each port of the saga. */
 
 import { writeFileSync } from 'node:fs';
 import { runMain } from '../../services/common/host/process.js';
-import type { CheckoutStore } from '../../services/payment/checkout.js';
 import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
+import type { CheckoutStore } from '../../services/payment/saga.js';
 
 const timesFile = process.env['BENCH_TIMES'] ?? '';
 const WRITE_INTERVAL_MS = 250;

@@ -6,10 +6,10 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runMain } from '../../services/common/host/process.js';
-import type { CheckoutStore, Step } from '../../services/payment/checkout.js';
 import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
 import type { Inventory, Settlement } from '../../services/payment/inventory.js';
+import type { CheckoutStore, Step } from '../../services/payment/saga.js';
 import { type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
 
 /** Short, so that what a dead process left is taken up soon. */

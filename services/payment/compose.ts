@@ -10,13 +10,14 @@ import type { Log } from '../common/host/log.js';
 import { runService, type ServiceParts, type ServiceResources } from '../common/host/run-service.js';
 import { createAccounts } from './accounts.js';
 import { connectInventory, type InventoryConnection, type ServedCall } from './adapters/inventory.js';
-import { type CheckoutStore, type CheckoutTimes, createCheckout, defaultCheckoutTimes } from './checkout.js';
+import { createCheckout } from './checkout.js';
 import type { Config } from './config.js';
 import { createHandlers } from './handlers.js';
 import type { Inventory, Settlement } from './inventory.js';
 import { createPayments } from './payments.js';
 import { RESUME_INTERVAL_MS, startResumer } from './resumer.js';
 import { createReversals } from './reversals.js';
+import { type CheckoutStore, type CheckoutTimes, defaultCheckoutTimes } from './saga.js';
 import { createStore, type Store } from './store.js';
 
 /** What may be put around the ports of the saga, and its times. */

@@ -11,10 +11,10 @@ import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound, type OnceRequest } from './accounts.js';
 import type { Caller } from './caller.js';
-import { type Change, type Failure, isUndoable, type Saga } from './checkout.js';
 import { PaymentError } from './errors.js';
 import { type Books, refundTransfer } from './ledger.js';
 import { type Payment, paymentNotFound } from './payments.js';
+import { type Change, type Failure, isUndoable, type Saga } from './saga.js';
 
 /** One transaction on one payment and the books. */
 export interface ReversalTransaction {

@@ -9,12 +9,12 @@ import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import { storedRequestIds } from '../common/validation/request-id.js';
 import type { AccountsStore } from './accounts.js';
-import type { Change, CheckoutStore, Failure, Saga, Step } from './checkout.js';
 import { PaymentError } from './errors.js';
 import type { Account, Books, EntryKind, LedgerEntry, Transfer } from './ledger.js';
 import type { OrderLine } from './order-lines.js';
 import type { Payment, PaymentState, PaymentsStore } from './payments.js';
 import type { ReversalStore } from './reversals.js';
+import type { Change, CheckoutStore, Failure, Saga, Step } from './saga.js';
 
 /** Everything that the payment service keeps. */
 export interface Store extends AccountsStore, PaymentsStore, CheckoutStore, ReversalStore {

@@ -10,8 +10,8 @@ import { copyWithout, runDrill } from './run-drill.js';
 
 const TEST_TIMEOUT_MS = 180_000;
 /** What can still be undone: nothing that may have handed out goods. */
-const GUARD_FILE = 'services/payment/checkout.ts';
-const GUARD_LINE = "const UNDOABLE: readonly Step[] = ['reserving', 'reserved', 'held'];";
+const GUARD_FILE = 'services/payment/saga.ts';
+const GUARD_LINE = "export const UNDOABLE: readonly Step[] = ['reserving', 'reserved', 'held'];";
 
 interface Figures {
   readonly rounds: number;

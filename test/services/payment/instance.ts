@@ -5,17 +5,12 @@ import { type Database, openDatabase } from '../../../services/common/database/d
 import { createLog } from '../../../services/common/host/log.js';
 import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
 import type { Caller } from '../../../services/payment/caller.js';
-import {
-  type Buyer,
-  type Checkout,
-  type CheckoutStore,
-  type CheckoutTimes,
-  createCheckout,
-} from '../../../services/payment/checkout.js';
+import { type Checkout, createCheckout } from '../../../services/payment/checkout.js';
 import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
 import type { Account } from '../../../services/payment/ledger.js';
 import { createPayments, type Payments } from '../../../services/payment/payments.js';
 import { createReversals, type Reversals } from '../../../services/payment/reversals.js';
+import type { Buyer, CheckoutStore, CheckoutTimes } from '../../../services/payment/saga.js';
 import { createStore, type Store } from '../../../services/payment/store.js';
 import { freshDatabase } from '../../support/postgres.js';
 import { Warehouse } from './warehouse.js';

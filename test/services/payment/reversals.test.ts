@@ -5,9 +5,9 @@ import { serialize } from 'node:v8';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
-import type { Buyer } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
+import type { Buyer } from '../../../services/payment/saga.js';
 import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
 import {
   accountWith,

@@ -1,7 +1,7 @@
 /** Claims on payments: one worker at a time, and no step out of turn. */
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import type { NewPayment, Saga, Step } from '../../../services/payment/checkout.js';
+import type { NewPayment, Saga, Step } from '../../../services/payment/saga.js';
 import { codeOf } from '../../support/outcomes.js';
 import { accountWith, callerOf, type Instance, openFreshInstance } from './instance.js';
 

@@ -2,7 +2,7 @@
 import './failpoints.js';
 import '../../services/payment/compose.js';
 import '../../services/payment/config.js';
-import '../../services/payment/checkout.js';
+import '../../services/payment/saga.js';
 import '../../services/common/host/process.js';
 import '@portcullis/guard';
 import '../../services/payment/main.js'; // refused: noRestrictedImports
