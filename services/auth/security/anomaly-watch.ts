@@ -1,4 +1,4 @@
-/** Lets the rules for anomalies judge the order of events, once for all replicas, and acts where it is told to. */
+/** Applies the anomaly rules to the ordered events, once for all replicas, and revokes sessions where configured. */
 
 import { ServiceError } from '@portcullis/guard/errors';
 import { parseUuid } from '../../common/validation/identifiers.js';
@@ -8,25 +8,26 @@ import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
 import type { SecurityStore } from './event-access.js';
 
-/** How often new events are judged, in milliseconds. */
+/** How often the rules read new events, in milliseconds. */
 export const JUDGING_INTERVAL_MS = 250;
 
-/** Most events that one transaction judges. */
+/** Most events that the rules process in one transaction. */
 export const JUDGED_MAX = 1000;
 
 /** The rules whose findings name a session that can be revoked. */
 export const REVOKING_RULES = ['session-in-many-networks', 'far-above-usual'] as const;
 
-/** Who revokes when a rule does. */
+/** The actor of revocations by rules. */
 export const RULES_ACTOR = 'anomaly-rules';
 
-/** What watches for anomalies. */
+/** Watches for anomalies. */
 export interface AnomalyWatch {
-  /** Judges what is new, unless another replica is doing so; answers how many findings were recorded. */
+  /**
+   * Applies the rules to new events, unless another replica is doing so, and returns how many findings were recorded.
+   */
   judge(): Promise<number>;
 }
 
-/** What {@link createAnomalyWatch} needs. */
 export interface AnomalyWatchDeps {
   readonly store: AuthStore;
   readonly events: Pick<SecurityStore, 'itemsBetween'>;
@@ -36,17 +37,17 @@ export interface AnomalyWatchDeps {
 }
 
 /**
- * Makes the watch of one replica. Every replica has rules of its own, which follow the one order of events; whichever
- * holds the lock on its end speaks for all, in the transaction that notes how far the order was judged. So each
- * finding is recorded once, however many replicas there are and whichever dies.
+ * Creates the watch of one replica. Every replica has its own rules, which follow the one order of events. The replica
+ * that holds the lock on the end of the order records findings, in the transaction that stores how far the rules came.
+ * So each finding is recorded once, whichever replica stops.
  */
 export function createAnomalyWatch(deps: AnomalyWatchDeps): AnomalyWatch {
   const { store, events, revoking, onFinding } = deps;
   let rules = createAnomalyRules();
-  /** What the rules have observed; undefined while they know nothing. */
+  /** The last position that the rules have observed; undefined while their memory is empty. */
   let observed: bigint | undefined;
 
-  /** Lets the rules observe what other replicas, or this one before it was started, have judged. */
+  /** Feeds the rules what other replicas, or this one before its start, have processed. */
   const catchUp = async (judged: bigint, now: Date): Promise<void> => {
     const since = new Date(now.getTime() - LOOK_BACK_MS);
     for (let after = observed ?? 0n; after < judged; ) {
@@ -63,7 +64,7 @@ export function createAnomalyWatch(deps: AnomalyWatchDeps): AnomalyWatch {
       return end && { ...end, now: await tx.databaseTime() };
     });
     if (state === undefined || state.position === state.judged) return NOTHING;
-    // Outside of the transaction, which must not last: whoever starts has an hour to read.
+    // Outside the transaction, which must be short: a new replica reads one hour of events.
     await catchUp(state.judged, state.now);
     return await store
       .transaction(async (tx) => {
@@ -71,7 +72,7 @@ export function createAnomalyWatch(deps: AnomalyWatchDeps): AnomalyWatch {
         if (end === undefined || end.judged !== observed) return NOTHING;
         const { items, upTo = end.position } = await tx.eventStream.after(end.judged, JUDGED_MAX);
         const found: Found[] = [];
-        // If the transaction fails, the rules have observed what was not judged: they begin anew.
+        // If the transaction fails, the rules have observed events that were not processed, so they start again empty.
         observed = undefined;
         for (const finding of items.flatMap((item) => rules.observe(item))) {
           found.push({ finding, action: await record(tx, finding, revoking) });
@@ -96,7 +97,7 @@ export function createAnomalyWatch(deps: AnomalyWatchDeps): AnomalyWatch {
           if (!isMore) return count;
         }
       } catch (error) {
-        // The database tells of itself when it is away.
+        // The database layer reports an unreachable database.
         if (error instanceof ServiceError && error.code === 'DEPENDENCY_UNAVAILABLE') return count;
         throw error;
       } finally {
@@ -123,7 +124,7 @@ async function record(
   const isOurs =
     sessionId !== undefined && parseUuid(sessionId) !== undefined && subject.issuer === undefined;
   const revokes = revoking.includes(rule) && isOurs && (await tx.sessions.end(sessionId, 'REVOKED'));
-  // Whoever refreshes with an old token ends the session at once.
+  // The refresh with a used token has ended the session already.
   const action = revokes || rule === 'refresh-reused' ? 'session revoked' : 'none';
   await tx.events.record({
     type: 'anomaly-detected',

@@ -16,22 +16,22 @@ import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js'
 import type { EventObserver } from './event-recorder.js';
 import { identifiersOf, isSecurityEventType, keptDaysOf, plainText, REPORT_KEPT_HOURS } from './events.js';
 
-/** Most events that get their position at once. */
+/** Most events that get their position in one transaction. */
 export const PLACED_MAX = 5000;
 
 /**
- * A report counts as not older than this, in minutes, and never as of the future: a clock that is wrong must not
- * take other instances' reports out of the rules' windows.
+ * Oldest time at which a report counts, in minutes; a time in the future counts as now. A wrong clock must not move
+ * other instances' reports out of the rules' windows.
  */
 export const REPORT_LATE_MINUTES_MAX = 10;
 
-/** The type under which reports lie among the events, where only the rules see them. */
+/** The type of reports among the events; only the rules read them. */
 const REPORT_TYPE = 'service-report';
 
 /**
  * The events' rows inside a transaction.
  *
- * @param afterCommit - told what to count once the transaction has committed
+ * @param afterCommit - registers what to count after the commit
  */
 export function createSecurityEventRows(
   sql: Sql,
@@ -63,7 +63,7 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
   };
 }
 
-/** The record in this database. */
+/** Creates the record in this database. */
 export function createSecurityStore(database: Database): SecurityStore {
   const placeAll = async (): Promise<bigint> => {
     for (;;) {
@@ -102,7 +102,7 @@ export function createSecurityStore(database: Database): SecurityStore {
 
     list: async (filter, page) => {
       const { limit, after } = pageOf(page, [cursorPatterns.integer]);
-      // What has just been recorded belongs to the first page.
+      // Events that were just recorded belong to the first page.
       if (after === undefined) await placeAll();
       const { rows } = await database.query<EventRow>(
         `SELECT ${COLUMNS} FROM security_events
@@ -155,7 +155,7 @@ export function createSecurityStore(database: Database): SecurityStore {
   };
 }
 
-/** Records events with one statement, and answers for each whether it could be. */
+/** Records events with one statement, and returns for each whether it was recorded. */
 async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<boolean[]> {
   const values = events.map((event) => ({
     eventId: event.eventId ?? randomUUID(),
@@ -189,7 +189,7 @@ async function place(
   );
   const [end] = locked.rows;
   if (end === undefined) return undefined;
-  // A statement of its own: it must see what was committed before the lock was had.
+  // A separate statement, because it must see what was committed before the lock was granted.
   const placed = await sql.query<{ count: bigint }>(
     `WITH fresh AS (
        SELECT event_id, row_number() OVER (ORDER BY event_time, event_id) AS n FROM (
@@ -233,7 +233,7 @@ interface EventRow {
 }
 
 function eventOf(row: EventRow): SecurityEvent | undefined {
-  // A later version may have recorded what this one does not know.
+  // A later version may have recorded types that this version does not know.
   if (!isSecurityEventType(row.type)) return undefined;
   const { type, subject, actor, reason, network, source, details } = row;
   const event = {
