@@ -30,7 +30,7 @@ const QUEUE_GROUP = 'auth';
 
 /** What came of reports. */
 export interface ReceivedCounts {
-  readonly taken: number;
+  readonly recorded: number;
   /** Not signed by the client that they name, too large, or no reports at all. */
   readonly forged: number;
 }
@@ -49,7 +49,7 @@ export interface ReportReceiverDeps {
   /** The client of this name. */
   readonly findClient: (clientId: string) => Promise<Client | undefined>;
   /** Resolves when the report is in the database. */
-  readonly take: (report: ServiceReport) => Promise<void>;
+  readonly record: (report: ServiceReport) => Promise<void>;
   /** A message was not what it claims to be. */
   readonly onForged: () => void;
   readonly wallMs: () => number;
@@ -75,7 +75,7 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
         message.respond();
         return;
       }
-      await deps.take(report);
+      await deps.record(report);
       taken += 1;
       message.respond();
     } catch {
@@ -105,7 +105,7 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
   void stayConnected();
 
   return {
-    counts: () => ({ taken, forged }),
+    counts: () => ({ recorded, forged }),
     close: async () => {
       closed = true;
       await connection?.close();

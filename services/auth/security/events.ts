@@ -83,7 +83,7 @@ export function detailTextsOf(event: SecurityEvent): Record<string, string> {
  * Makes text from callers fit for the record: cuts it, and removes control characters and what looks like a credential,
  * because callers paste tokens into reasons.
  */
-export function plainText(text: string): string {
+export function sanitizeText(text: string): string {
   return text
     .toWellFormed()
     .replaceAll(/\p{Cc}/gu, ' ')

@@ -14,7 +14,7 @@ import type {
 import type { ServiceReport } from '../records/service-reports.js';
 import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js';
 import type { EventObserver } from './event-recorder.js';
-import { identifiersOf, isSecurityEventType, keptDaysOf, plainText, REPORT_KEPT_HOURS } from './events.js';
+import { identifiersOf, isSecurityEventType, keptDaysOf, REPORT_KEPT_HOURS, sanitizeText } from './events.js';
 
 /** Most events that get their position in one transaction. */
 export const PLACED_MAX = 5000;
@@ -57,7 +57,7 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
       );
       return partOf(rows, limit);
     },
-    setJudged: async (position) => {
+    setProcessed: async (position) => {
       await sql.query('UPDATE security_stream SET judged = $1', [position]);
     },
   };
@@ -163,8 +163,8 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
     time: event.time?.toISOString() ?? null,
     subject: event.subject,
     subjects: identifiersOf(event.subject),
-    actor: plainText(event.actor),
-    reason: plainText(event.reason),
+    actor: sanitizeText(event.actor),
+    reason: sanitizeText(event.reason),
     network: event.network,
     source: event.source ?? 'auth',
     details: event.details,
@@ -183,9 +183,9 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
 async function place(
   sql: Sql,
   locking: 'FOR UPDATE' | 'FOR UPDATE SKIP LOCKED',
-): Promise<{ position: bigint; judged: bigint; count: number } | undefined> {
-  const locked = await sql.query<{ position: bigint; judged: bigint }>(
-    `SELECT position, judged FROM security_stream ${locking}`,
+): Promise<{ position: bigint; processed: bigint; count: number } | undefined> {
+  const locked = await sql.query<{ position: bigint; processed: bigint }>(
+    `SELECT position, judged AS processed FROM security_stream ${locking}`,
   );
   const [end] = locked.rows;
   if (end === undefined) return undefined;
@@ -205,7 +205,7 @@ async function place(
   const count = placed.rows[0]?.count ?? 0n;
   const position = end.position + count;
   if (count > 0n) await sql.query('UPDATE security_stream SET position = $1', [position]);
-  return { position, judged: end.judged, count: Number(count) };
+  return { position, processed: end.processed, count: Number(count) };
 }
 
 const COLUMNS = 'event_id, position, type, event_time, subject, actor, reason, network, source, details';

@@ -40,7 +40,7 @@ const TAKE = `
 /** Creates the counters; each statement is its own transaction. */
 export function createAttemptCounters(sql: Sql): AttemptCounters {
   return {
-    take: async ({ peer, name }, windowSeconds) => {
+    count: async ({ peer, name }, windowSeconds) => {
       const { rows } = await sql.query<{
         is_known: boolean;
         peer_end_time: Date | null;
@@ -75,7 +75,7 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
       return Math.max(1, rows[0]?.milliseconds ?? 1);
     },
 
-    giveBack: async ({ key, endTime }) => {
+    subtract: async ({ key, endTime }) => {
       await sql.query(
         `WITH quick AS MATERIALIZED (SELECT ${QUICK_COMMIT} AS setting)
          UPDATE attempt_counters SET attempts = attempts - 1 FROM quick

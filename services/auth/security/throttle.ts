@@ -54,7 +54,7 @@ export interface Counters {
 }
 
 /** What was counted; a counter without attempts left is absent. */
-export interface Taken {
+export interface CountResult {
   readonly peer?: CountedAttempt;
   readonly name?: CountedAttempt;
   /** Whether the user of this name has logged in from this network before. */
@@ -64,11 +64,11 @@ export interface Taken {
 /** The counters of all replicas. Each call commits by itself, so what was counted stays counted. */
 export interface AttemptCounters {
   /** Counts an attempt of the peer and, if the peer had one left, of the name. */
-  take(counters: Counters, windowSeconds: number): Promise<Taken>;
+  count(counters: Counters, windowSeconds: number): Promise<CountResult>;
   /** The remaining time of a counter's present window. */
   windowLeftMs(key: Buffer): Promise<number>;
   /** Subtracts one attempt if its window has not ended. */
-  giveBack(attempt: CountedAttempt): Promise<void>;
+  subtract(attempt: CountedAttempt): Promise<void>;
 }
 
 /** Counts attempts. */
@@ -137,31 +137,31 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
       if (isOpen(peerKey) === undefined) return await refuse(peerKey);
       const forPeer = { key: peerKey, limit: failuresPerPeer };
       if (name === undefined) {
-        const taken = await counters.take({ peer: forPeer }, windowSeconds);
+        const taken = await counters.count({ peer: forPeer }, windowSeconds);
         if (taken.peer === undefined) return await refuse(peerKey);
-        return { networkKey: undefined, succeeded: () => giveBack(counters, [taken.peer]) };
+        return { networkKey: undefined, succeeded: () => subtractAll(counters, [taken.peer]) };
       }
       const networkKey = keyOf('network', name, network);
       const nameKey = keyOf('name', name);
       // Where the network is known, its own counter has the same key: the tables differ.
       const forName = { networkKey, known: isOpen(networkKey), unknown: isOpen(nameKey) };
-      const taken = await counters.take(
+      const taken = await counters.count(
         { peer: forPeer, name: { ...forName, limit: failuresPerName } },
         windowSeconds,
       );
       if (taken.peer === undefined) return await refuse(peerKey);
       if (taken.name === undefined) return await refuse(taken.isKnown ? networkKey : nameKey);
-      return { networkKey, succeeded: () => giveBack(counters, [taken.peer, taken.name]) };
+      return { networkKey, succeeded: () => subtractAll(counters, [taken.peer, taken.name]) };
     },
   };
 }
 
 /** Ignores failures: a count that is too high by one must not withhold what was granted. */
-async function giveBack(
+async function subtractAll(
   counters: AttemptCounters,
   attempts: readonly (CountedAttempt | undefined)[],
 ): Promise<void> {
-  const given = attempts.map((attempt) => attempt && counters.giveBack(attempt).catch(() => undefined));
+  const given = attempts.map((attempt) => attempt && counters.subtract(attempt).catch(() => undefined));
   await Promise.all(given);
 }
 
