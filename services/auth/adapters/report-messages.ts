@@ -1,4 +1,4 @@
-/** Reports of services as messages: the library's types on one side, the domain's on the other. */
+/** Translates service reports from messages to the domain. */
 
 import type {
   RefusedCalls as RefusedMessage,
@@ -10,8 +10,8 @@ import { REPORT_CLOCK_DIFFERENCE_SECONDS_MAX, REPORT_ROWS_MAX } from '../securit
 import { networkOfAddress } from '../security/throttle.js';
 
 /**
- * A report in the words of the domain; undefined when it makes no sense, or is of another time: an old one that is
- * sent again is known by its id for as long as reports are kept.
+ * The report of a message; undefined when it is malformed, or when its end time differs too much from the clock. A
+ * report that is sent again is recognised by its id for as long as reports are kept.
  */
 export function reportOf(
   message: ReportMessage,
@@ -26,7 +26,7 @@ export function reportOf(
   if (refused.length > REPORT_ROWS_MAX || admitted.length > REPORT_ROWS_MAX) return undefined;
   const callerOf = (caller: RefusedMessage['caller']): ReportedCaller | undefined =>
     caller && {
-      // Ours goes without saying.
+      // This issuer is left out.
       issuer: caller.issuer === issuer ? '' : sanitizeText(caller.issuer),
       subject: sanitizeText(caller.subject),
       clientId: sanitizeText(caller.clientId),
