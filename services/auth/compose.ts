@@ -113,7 +113,7 @@ function openBroker(
     issuer,
     wallMs: clock.wallMs,
     findClient: (clientId) => store.transaction((tx) => tx.clients.find(clientId)),
-    take: events.takeReport,
+    take: events.recordReport,
     onForged: () =>
       events.noteSampled('report-forged', {
         type: 'broadcasts-forged',
@@ -150,7 +150,7 @@ function registerMetrics(
 /** Auth's own report does not travel over the broker. */
 async function takeOwnReport({ issuer }: Config, { events, clock }: Parts, message: Report): Promise<void> {
   const report = reportOf(message, { source: OWN_AUDIENCE, issuer, wallMs: clock.wallMs });
-  if (report !== undefined) await events.takeReport(report);
+  if (report !== undefined) await events.recordReport(report);
 }
 
 /** Whether the database has its keys and its first accounts. */

@@ -41,7 +41,7 @@ import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } f
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
-import type { Endpoint, ReviewSettings } from './security/review.js';
+import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
   FAILURES_PER_PEER_DEFAULT,

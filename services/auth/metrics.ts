@@ -5,7 +5,7 @@ import type { KeyPurpose } from './records/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ANOMALY_RULES } from './records/security-events.js';
 import type { InstanceRecord } from './revocation/instance-records.js';
-import type { EventCounts } from './security/event-log.js';
+import type { EventCounts } from './security/event-recorder.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
 import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 

@@ -7,7 +7,7 @@ import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
 import type { LogBatch } from './records/revocations.js';
 import { createRevocationRows } from './revocation/store.js';
-import type { EventObserver } from './security/event-log.js';
+import type { EventObserver } from './security/event-recorder.js';
 import { createSecurityEventRows, createSecurityStreamRows } from './security/store.js';
 import { createLoginNetworkRows, dropOldAttempts } from './security/throttle-store.js';
 import { createSessionRows } from './sessions/store.js';
