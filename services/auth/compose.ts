@@ -26,7 +26,7 @@ import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
 import { JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
 import { createServices } from './services.js';
-import { clean } from './store.js';
+import { deleteExpired } from './store.js';
 
 /** The migrations of auth's database. */
 export const MIGRATIONS = new URL('./migrations/', import.meta.url);
@@ -113,7 +113,7 @@ function openBroker(
     issuer,
     wallMs: clock.wallMs,
     findClient: (clientId) => store.transaction((tx) => tx.clients.find(clientId)),
-    take: events.takeReport,
+    take: events.recordReport,
     onForged: () =>
       events.noteSampled('report-forged', {
         type: 'broadcasts-forged',
@@ -150,7 +150,7 @@ function registerMetrics(
 /** Auth's own report does not travel over the broker. */
 async function takeOwnReport({ issuer }: Config, { events, clock }: Parts, message: Report): Promise<void> {
   const report = reportOf(message, { source: OWN_AUDIENCE, issuer, wallMs: clock.wallMs });
-  if (report !== undefined) await events.takeReport(report);
+  if (report !== undefined) await events.recordReport(report);
 }
 
 /** Whether the database has its keys and its first accounts. */
@@ -179,7 +179,7 @@ function startBackgroundWork(
         await signingTimes.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
-      accounts: () => clean(database),
+      accounts: () => deleteExpired(database),
     },
   });
   closer.add('housekeeping', housekeeping.stop);

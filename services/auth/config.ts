@@ -1,4 +1,4 @@
-/** The configuration of auth, out of the environment and the bootstrap file. */
+/** The configuration of auth, from the environment and the bootstrap file. */
 
 import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
 import { z } from 'zod';
@@ -41,7 +41,7 @@ import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } f
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
-import type { Endpoint, ReviewSettings } from './security/review.js';
+import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
   FAILURES_PER_PEER_DEFAULT,
@@ -51,25 +51,24 @@ import {
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
-/** The shortest lease that can be kept up, in milliseconds. */
+/** Minimum length of a lease, in milliseconds. */
 export const LEASE_MS_MIN = 100;
 
-/** The longest lease, in milliseconds: so late may a revocation bite when everything has failed. */
+/** Maximum length of a lease, in milliseconds. It bounds the delay of a revocation when everything fails. */
 export const LEASE_MS_MAX = 60_000;
 
-/** How long a lease lasts unless configured otherwise, in milliseconds. */
+/** Default length of a lease, in milliseconds. */
 export const LEASE_MS_DEFAULT = 5000;
 
-/** How long calls may take to end when the process is told to stop, unless configured otherwise, in seconds. */
+/** Default time for calls to end after a stop signal, in seconds. */
 export const DRAIN_SECONDS_DEFAULT = 10;
 
-/** The highest limit of failed logins that can be set. */
+/** Maximum of the configurable limits of failed logins. */
 export const LOGIN_FAILURES_MAX = 1_000_000_000;
 
-/** The longest time between two rotations of a signing key, in days. */
+/** Maximum time between two rotations of a signing key, in days. */
 export const KEY_ROTATION_DAYS_MAX = 366;
 
-/** What auth is told from outside. */
 export interface Config {
   readonly databaseUrl: string;
   readonly natsUrl: string | undefined;
@@ -85,20 +84,20 @@ export interface Config {
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly loginLimits: ThrottleLimits;
-  /** Whether users' sessions are bound to the certificates that they log in with. */
+  /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
-  /** The rules for anomalies whose findings revoke the session that they name. */
+  /** The anomaly rules whose findings revoke the session that they name. */
   readonly anomaliesRevoke: readonly AnomalyRule[];
   readonly bootstrap: Bootstrap;
   readonly tls: TlsSettings;
-  /** Other issuers whose tokens can be exchanged. */
+  /** Other issuers whose tokens auth exchanges. */
   readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 /**
  * Reads the configuration.
  *
- * @throws ConfigurationError with every fault, each by its variable
+ * @throws ConfigurationError with all faults, each naming its variable
  */
 export function parseConfig(env: NodeJS.ProcessEnv): Config {
   let bootstrap: Bootstrap = { users: [], clients: [] };
@@ -145,7 +144,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   });
 }
 
-/** Sessions that nobody can open, or that are never bound, are not what was meant. */
+/** A login binding requires client certificates: without them, logins would fail or never be bound. */
 function loginBindingFaults({
   PORTCULLIS_LOGIN_BINDING: binding,
   PORTCULLIS_TLS_CLIENT_AUTH: clientAuth,
@@ -194,13 +193,18 @@ const VARIABLES = {
   ...TRUSTED_ISSUERS_VARIABLES,
 };
 
-/** What the review judges of a configuration. */
+/** The settings that the security review evaluates. */
 export function reviewSettingsOf(config: Config): ReviewSettings {
   const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
   const { reflection, logLevel: level, tls } = config;
   const isEncrypted = tls.listener !== undefined;
   return {
-    ...{ signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits, reflection },
+    signingAlgorithm,
+    keyRotationDays,
+    accessTokenSeconds,
+    leaseMs,
+    loginLimits,
+    reflection,
     logLevel: level,
     allowsPlaintext: tls.plaintext === 'allow',
     listeners: [config.listen, config.opsListen].map((address) => ({
@@ -235,7 +239,7 @@ function databaseOf(databaseUrl: string): Endpoint {
   const { host, hostname, searchParams } = new URL(databaseUrl);
   return {
     address: host,
-    // Without a host it is a socket of this machine.
+    // Without a host, the connection uses a Unix socket of this machine.
     isLoopback:
       hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
     isEncrypted: searchParams.get('sslmode') === 'verify-full',
@@ -244,7 +248,7 @@ function databaseOf(databaseUrl: string): Endpoint {
 
 const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);
 
-/** Text with which nothing is wrong. */
+/** A text for which the check finds no fault. */
 function textWithout(faultOf: (text: string) => string | undefined): z.ZodType<string> {
   return z.string().superRefine((text, context) => {
     const fault = faultOf(text);
@@ -289,9 +293,9 @@ const bootstrapSchema = z.strictObject({
 });
 
 /**
- * Reads the text of a bootstrap file.
+ * Parses the text of a bootstrap file.
  *
- * @returns its contents, or everything that is wrong with it, each fault with its place and no secret
+ * @returns its content, or all faults, each with its place and without secrets
  */
 export function parseBootstrap(text: string): Bootstrap | { readonly faults: readonly string[] } {
   let json: unknown;

@@ -6,7 +6,7 @@ import type { AnomalyDetails, AnomalyRule } from '../records/security-events.js'
 import { sessionRevocation } from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
-import type { SecurityStore } from './event-log.js';
+import type { SecurityStore } from './event-access.js';
 
 /** How often new events are judged, in milliseconds. */
 export const JUDGING_INTERVAL_MS = 250;

@@ -9,9 +9,11 @@ import {
   SecurityEventType as TypeMessage,
 } from '../../../proto/gen/auth/v1/security_service.js';
 import type { SecurityEvent, SecurityEventType } from '../records/security-events.js';
-import type { EventFilter, SecurityLog } from './event-log.js';
+import type { EventFilter } from './event-access.js';
+import type { SecurityLog } from './event-log.js';
 import { detailTextsOf, typeUriOf } from './events.js';
-import type { Grade, SecurityReview } from './review.js';
+import type { SecurityReview } from './review.js';
+import type { Grade } from './review-findings.js';
 
 /** The longest identifier by which events are found, in characters. */
 export const SUBJECT_CHARACTERS_MAX = 255;

@@ -12,7 +12,8 @@ import type {
   StreamPart,
 } from '../records/security-events.js';
 import type { ServiceReport } from '../records/service-reports.js';
-import type { EventFilter, EventObserver, PlacedEvent, SecurityStore } from './event-log.js';
+import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js';
+import type { EventObserver } from './event-recorder.js';
 import { identifiersOf, isSecurityEventType, keptDaysOf, plainText, REPORT_KEPT_HOURS } from './events.js';
 
 /** Most events that get their position at once. */

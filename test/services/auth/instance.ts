@@ -29,11 +29,8 @@ import { createInstanceStore } from '../../../services/auth/revocation/instance-
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
-import {
-  createSecurityLog,
-  type SecurityLog,
-  type SecurityStore,
-} from '../../../services/auth/security/event-log.js';
+import type { SecurityStore } from '../../../services/auth/security/event-access.js';
+import { createSecurityLog, type SecurityLog } from '../../../services/auth/security/event-log.js';
 import { createSecurityStore } from '../../../services/auth/security/store.js';
 import {
   createThrottle,

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import { sessionRevocation } from '../../../services/auth/revocation/log.js';
-import { clean } from '../../../services/auth/store.js';
+import { deleteExpired } from '../../../services/auth/store.js';
 import type { AuthTransaction } from '../../../services/auth/transaction.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import {
@@ -184,7 +184,7 @@ describe('the store of auth', () => {
       "UPDATE sessions SET expire_time = clock_timestamp() - interval '31 days' WHERE session_id = $1",
       [old.session.sessionId],
     );
-    await clean(auth.database);
+    await deleteExpired(auth.database);
     const { rows } = await auth.database.query<{ session_id: string }>(
       'SELECT session_id FROM sessions JOIN refresh_tokens USING (session_id) WHERE user_id = $1',
       [user.userId],

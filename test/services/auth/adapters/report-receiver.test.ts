@@ -53,7 +53,7 @@ describe('reports of services', () => {
       findClient: (clientId) => auth.store.transaction((tx) => tx.clients.find(clientId)),
       take: async (report) => {
         taken.push(report);
-        await auth.events.takeReport(report);
+        await auth.events.recordReport(report);
       },
       onForged: () => undefined,
       wallMs: () => Date.now(),

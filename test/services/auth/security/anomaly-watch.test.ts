@@ -119,7 +119,7 @@ describe('the watch for anomalies', () => {
     for (const revoking of [[], ['session-in-many-networks'] as const]) {
       const user = await addUser(auth);
       const { session, refreshToken } = await logIn(auth, user);
-      await auth.events.takeReport(report(session.sessionId, user.userId, networks));
+      await auth.events.recordReport(report(session.sessionId, user.userId, networks));
       const before = (await entriesOf(auth)).length;
       expect(await watchOf(auth, revoking).judge()).to.equal(1);
       const revoked = (await entriesOf(auth)).slice(before);
@@ -144,11 +144,11 @@ describe('the watch for anomalies', () => {
     const refused = [{ reason: 'TOKEN_INVALID', network: '203.0.113.1', caller: undefined, calls: 30 }];
     const one = { ...report('', user.userId, []), admitted: [], refused };
     await Promise.all([
-      auth.events.takeReport(one),
-      replica.events.takeReport(one),
-      auth.events.takeReport(one),
+      auth.events.recordReport(one),
+      replica.events.recordReport(one),
+      auth.events.recordReport(one),
     ]);
-    await replica.events.takeReport(one);
+    await replica.events.recordReport(one);
     expect(await watchOf(auth).judge()).to.equal(0);
     const { events } = await auth.events.list({ types: ['calls-refused'] }, { pageSize: 10, pageToken: '' });
     expect(events.map(({ details }) => details)).to.deep.equal([{ calls: 30, networks: ['203.0.113.1'] }]);

@@ -9,7 +9,8 @@ import type {
   SecurityEvent,
   SecurityEventType,
 } from '../../../../services/auth/records/security-events.js';
-import { EVENTS_WAITING_MAX, type EventFilter } from '../../../../services/auth/security/event-log.js';
+import type { EventFilter } from '../../../../services/auth/security/event-access.js';
+import { EVENTS_WAITING_MAX } from '../../../../services/auth/security/event-recorder.js';
 import {
   EVENT_KEPT_DAYS,
   keptDaysOf,

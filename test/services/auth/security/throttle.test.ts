@@ -12,7 +12,7 @@ import {
   type ThrottleLimits,
 } from '../../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../../services/auth/security/throttle-store.js';
-import { clean } from '../../../../services/auth/store.js';
+import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
@@ -258,7 +258,7 @@ describe('the throttle', () => {
     ]);
     for (const spelling of spellings) expect(text).to.not.contain(spelling);
     await endWindows();
-    await clean(auth.database);
+    await deleteExpired(auth.database);
     const { rows: left } = await auth.database.query('SELECT FROM attempt_counters');
     expect(left).to.be.empty;
     const { rows: known } = await auth.database.query('SELECT FROM login_networks WHERE user_id = $1', [

@@ -4,7 +4,7 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
 import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
-import { clean } from '../../../../services/auth/store.js';
+import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
@@ -181,7 +181,7 @@ describe('service tokens', () => {
       "UPDATE client_assertions SET expire_time = expire_time - interval '10 min' WHERE client_id = $1",
       [greedy.clientId],
     );
-    await clean(auth.database);
+    await deleteExpired(auth.database);
     const { rowCount } = await auth.database.query('SELECT FROM client_assertions WHERE client_id = $1', [
       greedy.clientId,
     ]);
