@@ -4,9 +4,9 @@ import { generateKeyPairSync } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
 import { ConfigurationError } from '../../../services/common/config/env.js';
+import { makeFolder, type TestFolder } from '../../support/folders.js';
 
 const KEY_ENCRYPTION_KEY = Buffer.alloc(32, 7).toString('base64url');
 const GOOD = {
@@ -21,10 +21,10 @@ const PUBLIC_KEY = generateKeyPairSync('ed25519')
   .toString();
 
 describe('the configuration of auth', () => {
-  let folder: TemporaryFolder;
+  let folder: TestFolder;
 
   before(async () => {
-    folder = await makeTemporaryFolder();
+    folder = await makeFolder();
   });
   after(() => folder.remove());
 
