@@ -38,7 +38,7 @@ export {
   type BrokerFiles,
   brokerConnection,
 } from './revocation/broker.js';
-export { QUESTIONS_PER_LEASE, type RevocationSource } from './revocation/feed-runner.js';
+export { type RevocationSource, SYNCS_PER_LEASE } from './revocation/feed-runner.js';
 export { type AccessRule, readRules, type SchemaMetadata } from './server/access-rule.js';
 export {
   bearerOf,

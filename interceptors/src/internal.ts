@@ -6,7 +6,13 @@
 export { createReportSender, REPORTS_WAITING_MAX, startReporting } from './reports/report-sender.js';
 export { ReportCollector } from './reports/security-reports.js';
 export { BroadcastReader } from './revocation/broadcasts.js';
-export { type AnswerOutcome, Feed, type Moment, type SyncTicket } from './revocation/feed.js';
+export {
+  type BroadcastOutcome,
+  Feed,
+  type Moment,
+  type SyncOutcome,
+  type SyncTicket,
+} from './revocation/feed.js';
 export { FeedRunner } from './revocation/feed-runner.js';
 export { RevocationList, uuidOf } from './revocation/list.js';
 export { createRemoteSource } from './revocation/source.js';

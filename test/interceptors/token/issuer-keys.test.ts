@@ -17,7 +17,7 @@ import {
   KEYS_WAITERS_MAX,
   type PublishedIssuerKeys,
 } from '../../../interceptors/src/token/issuer-keys.js';
-import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeFolder } from '../../support/folders.js';
 import { createForeignKey, ForeignIssuer, type ForeignKey } from '../../support/foreign-issuer.js';
 import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers } from '../tokens-support.js';
@@ -265,7 +265,7 @@ describe('the keys of another issuer', () => {
   });
 
   it('can come from a file, which is read anew', async () => {
-    const folder = await makeTemporaryFolder();
+    const folder = await makeFolder();
     const jwksFile = join(folder.path, 'jwks.json');
     const write = () => writeFile(jwksFile, JSON.stringify({ keys: issuer.keys.map(({ jwk }) => jwk) }));
     await write();
