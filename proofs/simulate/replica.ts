@@ -35,8 +35,8 @@ import {
 } from './auth-rows.js';
 import type { Broker } from './broker.js';
 import type { Cluster, Node } from './database.js';
+import type { IssuedClaims } from './oracle.js';
 import type { Process } from './time.js';
-import type { IssuedClaims } from './truth.js';
 import { ACTING_CLIENT, ISSUER, type World } from './world.js';
 
 /** How long comparing a password takes, in milliseconds: revocations fall into it. */
