@@ -15,6 +15,7 @@ import {
   type RotateKeyResponse,
 } from '../../../../proto/gen/auth/v1/key_service.js';
 import { ask } from '../../../../scripts/system/calls.js';
+import { LEASE_MS_MAX } from '../../../../services/auth/config.js';
 import {
   isDue,
   LIVE_KEYS_MAX,
@@ -172,14 +173,14 @@ describe('the life of keys', function () {
       (await keysOf()).filter(({ state, publishTime }) => state === KeyState.KEY_STATE_NEXT && publishTime)
         .length === 2;
 
-    /** From here on regular questions come every two seconds only, so that it is a broadcast that tells. */
+    /** From here on regular questions come every twelve seconds only, so that it is a broadcast that tells. */
     const askSeldom = async (): Promise<void> => {
-      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = 10000');
+      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LEASE_MS_MAX]);
       for (const guard of cluster.guards()) guard.syncNow();
-      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > 5000));
+      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LEASE_MS_MAX / 2));
     };
-    /** Sooner than all would have asked by themselves. */
-    const SOON_MS = 1500;
+    /** Sooner than all would have asked by themselves, on a busy machine, too. */
+    const SOON_MS = LEASE_MS_MAX / 8;
 
     it('refuses nobody while the key is rotated under load, time and again', async () => {
       // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
@@ -285,7 +286,10 @@ describe('the life of keys', function () {
       const answeredMs = performance.now();
       expect(answer.formerKey).to.include({ kid: kidOf(known), state: KeyState.KEY_STATE_RETIRED });
       expect(answer.sequence).to.equal(1n);
-      expect(answer.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 13_000);
+      expect(answer.enforcedEverywhereBy?.getTime()).to.be.within(
+        Date.now(),
+        Date.now() + enforcementBoundMs(LEASE_MS_MAX) + 3000,
+      );
       await until(async () => {
         const answers = await Promise.all(services.map((service) => service.call(known)));
         return answers.every((one) => one !== 'OK');
