@@ -23,7 +23,7 @@ interface AuthMetric {
 interface AuthMetricsDeps {
   readonly clock: Clock;
   readonly events: () => EventCounts;
-  readonly reports: () => { readonly taken: number; readonly forged: number };
+  readonly reports: () => { readonly recorded: number; readonly forged: number };
   readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
   readonly instances: () => readonly InstanceRecord[];
   /** When the present signing keys began to sign, by purpose. */
@@ -61,7 +61,7 @@ export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): 
         kind: 'gauge',
         read: () => [[deps.events().waiting]],
       },
-      counterOf('service_reports_total', 'Accepted reports of services.', () => deps.reports().taken),
+      counterOf('service_reports_total', 'Accepted reports of services.', () => deps.reports().recorded),
       counterOf(
         'service_reports_forged_total',
         'Messages that were not valid reports, or not signed by the client that they name.',

@@ -144,9 +144,9 @@ export interface SecurityStreamRows {
    * Locks the end of the stream until the transaction ends, and assigns positions to items without one; undefined when
    * another transaction holds the lock and `wait` is false.
    */
-  place(wait: boolean): Promise<{ readonly position: bigint; readonly judged: bigint } | undefined>;
+  place(wait: boolean): Promise<{ readonly position: bigint; readonly processed: bigint } | undefined>;
   /** The items after this position, in order. */
   after(position: bigint, limit: number): Promise<StreamPart>;
   /** Records that the rules have evaluated all items up to this position. */
-  setJudged(position: bigint): Promise<void>;
+  setProcessed(position: bigint): Promise<void>;
 }
