@@ -90,7 +90,7 @@ export interface SystemOptions {
 }
 
 /** Returns the address that a process connects to: the given one, or one that leads there. */
-export type LinkOf = (link: {
+type LinkOf = (link: {
   /** The process that connects, such as `inventory-1`. */
   readonly from: string;
   readonly to: 'auth' | 'nats-server';
