@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import { openShop, type Shop, type Shopper } from '../drill/shop.js';
+import { openShop, type Shop, type Shopper } from '../drill/shop-environment.js';
 import { formatNumber } from '../shared/reporting.js';
 import { quantile } from '../shared/statistics.js';
 import { nowMs } from '../shared/waiting.js';

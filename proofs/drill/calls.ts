@@ -9,9 +9,9 @@ import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_s
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
-import type { Arena, InstanceName } from './arena.js';
 import { ECHO } from './echo-service.js';
-import type { Outcome } from './ledger.js';
+import type { Arena, InstanceName } from './environment.js';
+import type { Outcome } from './revocation-oracle.js';
 
 /** A caller that comes back soon to an instance that was away. */
 const CHANNEL_OPTIONS: ChannelOptions = {

@@ -16,11 +16,11 @@ import { ask } from '../../scripts/system/calls.js';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { Audit, type Findings, noFindings, note, violationsIn, watchInvariants } from './audit.js';
 import { FAILPOINTS, type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop, type Shopper } from './shop.js';
-import { insist, Trade, type Ware } from './trade.js';
+import { inTurns, openShop, type Shop, type Shopper } from './shop-environment.js';
+import { Audit, type Findings, noFindings, note, violationsIn, watchInvariants } from './shop-oracle.js';
+import { insist, Trade, type Ware } from './shop-requests.js';
 
 const SHOPPERS = 8;
 const BALANCE = 50_000n;
@@ -83,7 +83,7 @@ export async function drillCheckout({
     paymentProgram: (dataDir) => {
       Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
       return {
-        script: join('proofs', 'drill', 'mortal-payment.ts'),
+        script: join('proofs', 'drill', 'killable-payment.ts'),
         environment: { [ORDERS_VARIABLE]: files.orders },
       };
     },

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
 import type { Random } from '../shared/random.js';
-import type { Arena } from './arena.js';
+import type { Arena } from './environment.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const AUTH_DATABASE = 'portcullis_auth';

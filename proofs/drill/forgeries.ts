@@ -9,12 +9,12 @@ import {
   sign,
 } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard/internal';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
 import { Broadcast, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Random } from '../shared/random.js';
-import type { Arena } from './arena.js';
+import type { Arena } from './environment.js';
 
 const HEARD_MAX = 300;
 const KEEP_FOR_MS = 3_600_000;

@@ -3,7 +3,6 @@
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { nowMs } from '../shared/waiting.js';
-import { INSTANCES, type InstanceName } from './arena.js';
 import {
   askWitness,
   type CallerKind,
@@ -12,7 +11,8 @@ import {
   type Question,
   type StreamKind,
 } from './calls.js';
-import { type Credential, isService, type Ledger, type Outcome } from './ledger.js';
+import { INSTANCES, type InstanceName } from './environment.js';
+import { type Credential, isService, type Ledger, type Outcome } from './revocation-oracle.js';
 
 /** How often every question is asked, once with a good token and once with a revoked one, in milliseconds. */
 const ASK_INTERVAL_MS = 40;

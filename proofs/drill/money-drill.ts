@@ -6,10 +6,10 @@ import { PaymentServiceService } from '../../proto/gen/payment/v1/payment_servic
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { Audit, noFindings, violationsIn, watchInvariants } from './audit.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop, type Shopper } from './shop.js';
-import { askUntil, type Deal, insist, sendOnce, Trade, type Ware } from './trade.js';
+import { inTurns, openShop, type Shop, type Shopper } from './shop-environment.js';
+import { Audit, noFindings, violationsIn, watchInvariants } from './shop-oracle.js';
+import { askUntil, type Deal, insist, sendOnce, Trade, type Ware } from './shop-requests.js';
 
 const CLIENTS = 64;
 const OPERATIONS_PER_ROUND = 1_000;

@@ -2,8 +2,8 @@
 
 import { tableText } from '../shared/reporting.js';
 import { sumOf } from '../shared/statistics.js';
-import type { CalmFigures } from './calm.js';
-import type { Ledger, RoundFigures } from './ledger.js';
+import type { CalmFigures } from './latency.js';
+import type { Ledger, RoundFigures } from './revocation-oracle.js';
 
 const VIOLATIONS_SHOWN_MAX = 20;
 

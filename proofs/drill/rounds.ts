@@ -4,14 +4,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
-import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './cast.js';
+import { type Arena, INSTANCES, type InstanceName } from './environment.js';
 import { delayUnevenly, openEpochByCommand, restoreAuthDatabase, saveAuthDatabase } from './epochs.js';
 import type { Fault } from './faults.js';
 import type { Intruder } from './forgeries.js';
-import type { Ledger, RoundFigures } from './ledger.js';
 import { Load, type Player } from './load.js';
+import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './participants.js';
+import type { Ledger, RoundFigures } from './revocation-oracle.js';
 import type { Starvation } from './starvation.js';
 
 /**

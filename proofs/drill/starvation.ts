@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, INSTANCES, type InstanceName } from './arena.js';
+import { type Arena, INSTANCES, type InstanceName } from './environment.js';
 
 const LOOK_INTERVAL_MS = 50;
 const NANOSECONDS_PER_MILLISECOND = 1e6;

@@ -6,10 +6,10 @@ import { ask } from '../../scripts/system/calls.js';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Findings, noFindings, note, violationsIn, watchInvariants } from './audit.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop } from './shop.js';
-import { askUntil, type Outcome, sendOnce } from './trade.js';
+import { inTurns, openShop, type Shop } from './shop-environment.js';
+import { type Findings, noFindings, note, violationsIn, watchInvariants } from './shop-oracle.js';
+import { askUntil, type Outcome, sendOnce } from './shop-requests.js';
 
 const BUYERS = 1_000;
 const UNITS = 100;

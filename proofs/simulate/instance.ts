@@ -1,9 +1,11 @@
 /** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
 
 import { Metadata } from '@grpc/grpc-js';
-import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import type { RevocationSource } from '@portcullis/guard';
 import {
+  type AccessRule,
   type Admission,
+  BROADCAST_TYPE,
   type Caller,
   type CompactToken,
   Enforcement,
@@ -21,11 +23,11 @@ import type {
   PullResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Broker } from './broker.js';
+import { createFeed, OnceCheckedFeed, type WatchedFeed } from './guards.js';
+import type { TokenTruth } from './oracle.js';
 import type { AuthService } from './replica.js';
-import { createFeed, OnceCheckedFeed, type WatchedFeed } from './rules.js';
 import { ListedKeys } from './signatures.js';
 import type { Process } from './time.js';
-import type { TokenTruth } from './truth.js';
 import { AUDIENCE, ISSUER, type World } from './world.js';
 
 /** How often expired tokens are looked for, in milliseconds. */

@@ -7,8 +7,8 @@ import { Command, Option } from 'commander';
 import { integerBetween } from '../shared/command-line.js';
 import { randomSeed, SEED_MAX } from '../shared/random.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
+import { GUARDS, type GuardName, NOTICED_BY } from './guards.js';
 import { addTally, createTally, figuresOf, summaryOf, type Tally } from './report.js';
-import { GUARDS, type GuardName, NOTICED_BY } from './rules.js';
 import { runSeedSoon } from './run.js';
 import type { Job } from './worker.js';
 

@@ -3,12 +3,12 @@
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { createRandom, type Random } from '../shared/random.js';
 import { DATABASE_STEP_MS, Faults } from './faults.js';
+import type { GuardName } from './guards.js';
 import { Network } from './network.js';
-import type { GuardName } from './rules.js';
+import { type TokenTruth, Truth } from './oracle.js';
 import { Signatures } from './signatures.js';
 import { System } from './system.js';
 import { demandSettling, Scheduler } from './time.js';
-import { type TokenTruth, Truth } from './truth.js';
 import { Workload } from './workload.js';
 import { createMeasures, type Measures, type Settings, type Violation, type World } from './world.js';
 

@@ -1,7 +1,7 @@
 /** A process that runs seeds: it is sent a few at a time, and answers what they came to. */
 
+import type { GuardName } from './guards.js';
 import { addRun, createTally } from './report.js';
-import type { GuardName } from './rules.js';
 import { runSeed } from './run.js';
 
 /** Some seeds to run. */

@@ -4,8 +4,8 @@ import type { InstanceReceipt } from '../../services/auth/revocation/receipts.js
 import type { Target } from '../../services/auth/revocation/revoke-targets.js';
 import type { TokenPair } from '../../services/auth/sessions/session-tokens.js';
 import type { Call } from './instance.js';
+import type { TokenTruth } from './oracle.js';
 import type { Host, Replica, System } from './system.js';
-import type { TokenTruth } from './truth.js';
 import { AUDIENCE } from './world.js';
 
 /** A login that goes on by refreshing. */

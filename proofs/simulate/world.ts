@@ -1,11 +1,11 @@
 /** What all parts of one simulated run share: time, chance, the network, the truth, and what is written down of it. */
 
 import type { Random } from '../shared/random.js';
+import type { GuardName } from './guards.js';
 import type { Network } from './network.js';
-import type { GuardName } from './rules.js';
+import type { Truth } from './oracle.js';
 import type { Signatures } from './signatures.js';
 import type { Scheduler } from './time.js';
-import type { Truth } from './truth.js';
 
 /** Figures of one run. They are smaller than in production so that expiry, retention and leases meet in one run. */
 export interface Settings {

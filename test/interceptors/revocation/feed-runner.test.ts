@@ -9,8 +9,8 @@ import {
 } from '../../../interceptors/src/revocation/broadcasts.js';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import {
-  BROADCASTS_AT_ONCE_MAX,
-  BROADCASTS_UNDER_WAY_MAX,
+  BROADCASTS_INLINE_MAX,
+  BROADCASTS_PENDING_MAX,
   FeedRunner,
   type RevocationSource,
 } from '../../../interceptors/src/revocation/feed-runner.js';
@@ -209,7 +209,7 @@ describe('a feed runner', () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     expect(events).to.deep.equal(['epoch', 'keys 1']);
-    expect(runner.missing).to.equal('revocations: the issuer has not answered yet');
+    expect(runner.staleReason).to.equal('revocations: the issuer has not answered yet');
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')), endOfPull(4n));
     pull.end();
     const second = await source.question(1);
@@ -218,12 +218,12 @@ describe('a feed runner', () => {
     second.answer(answer({ head: 4n }));
     await settled();
     expect(events).to.deep.equal(['epoch', 'keys 1', 'current']);
-    expect([runner.isCurrent(), runner.missing, feed.list.size]).to.deep.equal([true, '', 1]);
+    expect([runner.isCurrent(), runner.staleReason, feed.list.size]).to.deep.equal([true, '', 1]);
   });
 
   it('counts the lease from before the question was sent', async () => {
     await hydrate();
-    runner.askNow();
+    runner.syncNow();
     const question = await source.question(2);
     clock.pass(3000);
     question.answer(answer());
@@ -265,7 +265,7 @@ describe('a feed runner', () => {
     await settled();
     expect(events).to.deep.equal([]);
     expect(source.pulls).to.have.length(0);
-    expect(runner.missing).to.include('the issuer does not answer');
+    expect(runner.staleReason).to.include('the issuer does not answer');
   });
 
   it('asks regularly, several times within a lease, without waiting for answers', async () => {
@@ -278,7 +278,7 @@ describe('a feed runner', () => {
 
   it('gives up a question that is not answered within a lease', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 100_000_000 } });
-    runner.askNow();
+    runner.syncNow();
     const question = await source.question(2);
     timers.pass(99);
     expect(question.signal.aborted).to.equal(false);
@@ -288,7 +288,7 @@ describe('a feed runner', () => {
 
   it('has one urgent question open at a time, and asks once more when it was asked to meanwhile', async () => {
     await hydrate();
-    for (let count = 0; count < 5; count += 1) runner.askNow();
+    for (let count = 0; count < 5; count += 1) runner.syncNow();
     await settled();
     expect(source.questions).to.have.length(3);
     source.questions[2]?.answer(answer());
@@ -301,7 +301,7 @@ describe('a feed runner', () => {
 
   it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
     await hydrate();
-    runner.askNow();
+    runner.syncNow();
     const error = new ServiceError(
       'LOG_CHANGED',
       'FAILED_PRECONDITION',
@@ -309,32 +309,32 @@ describe('a feed runner', () => {
     );
     (await source.question(2)).fail(received(error));
     await settled();
-    expect([runner.isCurrent(), runner.missing]).to.deep.equal([true, '']);
+    expect([runner.isCurrent(), runner.staleReason]).to.deep.equal([true, '']);
     expect(events).to.deep.equal([]);
     expect(logged).to.include('sync_failed');
 
     clock.pass(LEASE_MS);
-    runner.askNow();
+    runner.syncNow();
     (await source.question(3)).fail(received(error));
     await settled();
     expect(events).to.deep.equal(['stale']);
-    expect(runner.missing).to.include('an operator must open a new epoch');
+    expect(runner.staleReason).to.include('an operator must open a new epoch');
 
-    runner.askNow();
+    runner.syncNow();
     (await source.question(4)).answer(answer());
     await settled();
     expect(events).to.deep.equal(['stale', 'current']);
-    expect(runner.missing).to.equal('');
+    expect(runner.staleReason).to.equal('');
   });
 
   it('says which failure it is, once for each kind of it', async () => {
     for (let number = 0; number < 3; number += 1) {
       (await source.question(number)).fail(new Error('no route'));
       await settled();
-      runner.askNow();
+      runner.syncNow();
     }
     await settled();
-    expect(runner.missing).to.equal('revocations: the issuer does not answer (Error: no route)');
+    expect(runner.staleReason).to.equal('revocations: the issuer does not answer (Error: no route)');
     expect(logged.filter((event) => event === 'sync_failed')).to.have.length(1);
   });
 
@@ -349,11 +349,11 @@ describe('a feed runner', () => {
       { code: 14, details: 'away' },
     ];
     for (const [number, failure] of failures.entries()) {
-      runner.askNow();
+      runner.syncNow();
       (await source.question(number)).fail(failure);
       await settled();
     }
-    expect(runner.missing).to.include('the issuer does not answer');
+    expect(runner.staleReason).to.include('the issuer does not answer');
   });
 
   it('tells that the list is stale when the lease ends, without any answer or failure', async () => {
@@ -380,7 +380,7 @@ describe('a feed runner', () => {
     await hydrate();
     clock.pass(LEASE_MS);
     for (let number = 2; number < 5; number += 1) {
-      runner.askNow();
+      runner.syncNow();
       (await source.question(number)).fail(new Error('away'));
       await settled();
     }
@@ -389,7 +389,7 @@ describe('a feed runner', () => {
 
   it('is stale at once when the log began anew, and current again after a pull and a sync', async () => {
     await hydrate();
-    runner.askNow();
+    runner.syncNow();
     const next = { version: Buffer.alloc(32, 2), keys: [new TestKey('EdDSA').published] };
     (await source.question(2)).answer(answer({ epoch: OTHER_EPOCH, pull: true, keySet: next }));
     const pull = await source.pullNumber(1);
@@ -405,7 +405,7 @@ describe('a feed runner', () => {
     const leaseLength = { seconds: 0n, nanos: 500_000_000 };
     await hydrate({ leaseLength });
     const listed = tokenEntry(randomUUID(), { sequence: 1n });
-    runner.askNow();
+    runner.syncNow();
     (await source.question(2)).answer(
       answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, entries: [listed] }),
     );
@@ -443,8 +443,8 @@ describe('a feed runner', () => {
     pull.fail(new Error('cut off'));
     await settled();
     expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
-    expect(runner.missing).to.include('cut off');
-    runner.askNow();
+    expect(runner.staleReason).to.include('cut off');
+    runner.syncNow();
     (await source.question(1)).answer(answer({ pull: true }));
     const again = await source.pullNumber(1);
     again.send(endOfPull(2n));
@@ -466,7 +466,7 @@ describe('a feed runner', () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     await source.pullNumber(0);
     for (let number = 1; number < 4; number += 1) {
-      runner.askNow();
+      runner.syncNow();
       (await source.question(number)).answer(answer({ pull: true }));
       await settled();
     }
@@ -506,13 +506,13 @@ describe('a feed runner', () => {
     runner.start();
     await hydrate({ broadcastKeys: [key.published] });
     const asked = source.questions.length;
-    for (let sent = 0; sent < 10 * BROADCASTS_UNDER_WAY_MAX; sent += 1) hear(replayed);
+    for (let sent = 0; sent < 10 * BROADCASTS_PENDING_MAX; sent += 1) hear(replayed);
     // The first ones are in the list by now; whoever calls in this very moment is refused.
-    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX);
+    expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
-    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
+    expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
     hear(replayed);
-    await until(() => taken > BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
+    await until(() => taken > BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
     // A moment later some are verified on the spot again.
     const before = taken;
     clock.pass(100);
@@ -591,12 +591,12 @@ describe('a feed runner', () => {
 
   it('stops asking, and gives up what is open, when it is closed', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
-    runner.askNow();
+    runner.syncNow();
     await settled();
     const asked = source.questions.length;
     await runner.close();
     expect(source.questions.at(-1)?.signal.aborted).to.equal(true);
-    runner.askNow();
+    runner.syncNow();
     timers.pass(1000);
     expect(source.questions).to.have.length(asked);
     expect(logged).to.not.include('sync_failed');

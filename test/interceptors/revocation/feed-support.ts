@@ -67,7 +67,7 @@ export class ListenedFeed {
 
   /** Asks at one moment and takes the answer at once. */
   ask(when: Moment, response: SyncResponse, installKeys: () => void = () => {}) {
-    return this.feed.take(this.feed.ask(when), response, installKeys);
+    return this.feed.applySyncResponse(this.feed.createSyncRequest(when), response, installKeys);
   }
 
   /** Follows an epoch from nothing up to a head, asking at `when` for the last time. */
@@ -75,7 +75,7 @@ export class ListenedFeed {
     const before = { ...when, monotonicMs: when.monotonicMs - 1, wallMs: when.wallMs - 1 };
     this.ask(before, answer({ epoch, pull: true, keySet: keySet(1) }));
     this.feed.beginPull();
-    this.feed.takePart(endOfPull(head, entryIdAtHead, epoch));
+    this.feed.applyPullPart(endOfPull(head, entryIdAtHead, epoch));
     this.ask(when, answer({ epoch, head, entryIdAtHead }));
     this.told.length = 0;
     this.added.length = 0;

@@ -146,13 +146,13 @@ describe('enforcement', () => {
   }
 
   function sync(over: Parameters<typeof answer>[0] = {}): void {
-    feed.take(feed.ask(now()), answer(over), () => enforcement.replaceKeys(keys));
+    feed.applySyncResponse(feed.createSyncRequest(now()), answer(over), () => enforcement.replaceKeys(keys));
   }
 
   function hydrate(epoch: Buffer = EPOCH, version = 1): void {
     sync({ epoch, pull: true, keySet: keySet(version) });
     feed.beginPull();
-    feed.takePart(endOfPull(feed.applied, Buffer.alloc(0), epoch));
+    feed.applyPullPart(endOfPull(feed.applied, Buffer.alloc(0), epoch));
     sync({ epoch, head: feed.applied });
   }
 
@@ -188,7 +188,7 @@ describe('enforcement', () => {
     return { cuts };
   }
 
-  const revokeToken = (tokenId: string) => feed.hear(broadcast([tokenEntry(tokenId)]));
+  const revokeToken = (tokenId: string) => feed.applyBroadcast(broadcast([tokenEntry(tokenId)]));
 
   describe('of a known token', () => {
     it('is decided in the same turn, and verified once', async () => {
@@ -253,18 +253,24 @@ describe('enforcement', () => {
 
     const ways: Record<string, () => void> = {
       'a broadcast': () =>
-        feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })])),
+        feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })])),
       'an answer': () =>
         sync({ head: 1n, entries: [entry(EntryKind.ENTRY_KIND_CLIENT, 'direct', { minGeneration: 2n })] }),
       'an answer that was overtaken': () => {
-        const slow = feed.ask(now());
+        const slow = feed.createSyncRequest(now());
         sync();
-        feed.take(slow, answer({ entries: [entry(EntryKind.ENTRY_KIND_KEY, 'key-1')] }), () => {});
+        feed.applySyncResponse(
+          slow,
+          answer({ entries: [entry(EntryKind.ENTRY_KIND_KEY, 'key-1')] }),
+          () => {},
+        );
       },
       'a pull': () => {
         feed.beginPull();
-        feed.takePart(partOf(entry(EntryKind.ENTRY_KIND_SESSION, bytesOf(String(userPayload()['sid'])))));
-        feed.takePart(endOfPull(5n));
+        feed.applyPullPart(
+          partOf(entry(EntryKind.ENTRY_KIND_SESSION, bytesOf(String(userPayload()['sid'])))),
+        );
+        feed.applyPullPart(endOfPull(5n));
       },
       'a key set without its key': () => {
         keys = new HeldKeys('key-2');
@@ -289,7 +295,7 @@ describe('enforcement', () => {
       const token = await admitted(tokenText());
       const call = liveCall(token);
       revokeToken(randomUUID());
-      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 3n })]));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 3n })]));
       sync({ keySet: keySet(2) });
       expect([token.revoked, call.cuts]).to.deep.equal([false, []]);
     });
@@ -433,7 +439,7 @@ describe('enforcement', () => {
       for (const rule of [REFUSE, ALLOW])
         expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
       feed.beginPull();
-      feed.takePart(endOfPull(0n));
+      feed.applyPullPart(endOfPull(0n));
       for (const rule of [REFUSE, ALLOW])
         expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
       sync();
@@ -496,14 +502,14 @@ describe('enforcement', () => {
       const tokens = await Promise.all([admitted(tokenText()), admitted(tokenText()), admitted(tokenText())]);
       const flags: boolean[] = [];
       for (const token of tokens) liveCall(token, () => flags.push(tokens.every(({ revoked }) => revoked)));
-      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
       expect(flags).to.deep.equal([true, true, true]);
     });
 
     const cutMany = async (ms: number) => {
       const token = await admitted(tokenText());
       const calls = Array.from({ length: 4 * CUT_SLICE_CALLS }, () => liveCall(token, () => clock.pass(ms)));
-      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
       return () => calls.filter(({ cuts }) => cuts.length > 0).length;
     };
 

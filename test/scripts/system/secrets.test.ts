@@ -6,15 +6,14 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { loadSecrets } from '../../../scripts/system/secrets.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
-import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeFolder, type TestFolder } from '../../support/folders.js';
 import { rejectionOf } from '../../support/outcomes.js';
 
 describe('the secrets of a data folder', () => {
-  let folder: TemporaryFolder;
+  let folder: TestFolder;
 
   beforeEach(async () => {
-    folder = await makeTemporaryFolder();
+    folder = await makeFolder();
   });
 
   afterEach(() => folder.remove());

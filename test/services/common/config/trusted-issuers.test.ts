@@ -3,8 +3,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { parseTrustedIssuers } from '../../../../services/common/config/trusted-issuers.js';
+import { makeFolder } from '../../../support/folders.js';
 
 const GOOD = {
   issuer: 'https://keycloak.example/realms/shop',
@@ -50,7 +50,7 @@ describe('the configuration of other issuers', () => {
   });
 
   it('takes a secret from a file or as it is, if it is long enough', async () => {
-    const folder = await makeTemporaryFolder();
+    const folder = await makeFolder();
     const file = join(folder.path, 'secret');
     await writeFile(file, `${'s'.repeat(32)}\n`);
     for (const source of [{ legacy_secret: 's'.repeat(32) }, { legacy_secret_file: file }]) {

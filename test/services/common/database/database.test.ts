@@ -20,7 +20,7 @@ import {
   TRANSACTION_ATTEMPTS_MAX,
   violatedConstraint,
 } from '../../../../services/common/database/database.js';
-import { beginWith } from '../../../../services/common/database/database-begin.js';
+import { sendStatement } from '../../../../services/common/database/pg-internals.js';
 import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { rejectionOf } from '../../../support/outcomes.js';
@@ -302,7 +302,7 @@ describe('database', () => {
       closing.push(() => client.end());
       await client.connect();
       const raise = (begin: string) =>
-        beginWith(client, {
+        sendStatement(client, {
           begin,
           name: 'raise',
           text: 'UPDATE counters SET value = value + $1 WHERE true RETURNING value',

@@ -1,7 +1,7 @@
 /** What is true of tokens and revocations, whatever the system believes. */
 
 import { expect } from 'chai';
-import { Truth } from '../../../proofs/simulate/truth.js';
+import { Truth } from '../../../proofs/simulate/oracle.js';
 import type { Revocation } from '../../../services/auth/records/revocations.js';
 import {
   clientRevocation,

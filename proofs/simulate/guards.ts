@@ -5,10 +5,11 @@
 
 import type { TokenClaims } from '@portcullis/guard';
 import {
-  type AnswerOutcome,
+  type BroadcastOutcome,
   Feed,
   type Moment,
   RevocationList,
+  type SyncOutcome,
   type SyncTicket,
 } from '@portcullis/guard/internal';
 import type { Broadcast, SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -67,8 +68,8 @@ export class WatchedFeed extends Feed {
   followedEpoch = '';
   readonly followedEpochs = new Set<string>();
 
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const outcome = super.take(ticket, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    const outcome = super.applySyncResponse(ticket, answer, installKeys);
     if (outcome !== 'outdated') {
       this.followedEpoch = answer.epoch.toString('hex');
       this.followedEpochs.add(this.followedEpoch);
@@ -121,8 +122,8 @@ class LeaseFromAnswerFeed extends WatchedFeed {
     this.#now = now;
   }
 
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    return super.take({ ...ticket, askedAt: this.#now() }, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    return super.applySyncResponse({ ...ticket, sentAt: this.#now() }, answer, installKeys);
   }
 }
 
@@ -130,8 +131,8 @@ class LeaseFromAnswerFeed extends WatchedFeed {
 abstract class BoastfulFeed extends WatchedFeed {
   #boast: { readonly epoch: Buffer; readonly applied: bigint; readonly entryIdAtApplied: Buffer } | undefined;
 
-  override ask(askedAt: Moment): SyncTicket {
-    const ticket = super.ask(askedAt);
+  override createSyncRequest(sentAt: Moment): SyncTicket {
+    const ticket = super.createSyncRequest(sentAt);
     const boast = this.#boast;
     if (boast === undefined || !boast.epoch.equals(ticket.request.epoch) || boast.applied <= this.applied)
       return ticket;
@@ -146,18 +147,18 @@ abstract class BoastfulFeed extends WatchedFeed {
 
 /** A broadcast moves the place up to which everything is in the list. */
 class BroadcastAppliesFeed extends BoastfulFeed {
-  override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
-    const heard = super.hear(broadcast);
+  override applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
+    const heard = super.applyBroadcast(broadcast);
     const last = broadcast.entries.at(-1);
-    if (heard.taken && last !== undefined) this.boast(broadcast.epoch, last.sequence, last.entryId);
+    if (heard.accepted && last !== undefined) this.boast(broadcast.epoch, last.sequence, last.entryId);
     return heard;
   }
 }
 
 /** The beginning of a Pull moves that place, not its end. */
 class PullAppliesFeed extends BoastfulFeed {
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const outcome = super.take(ticket, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    const outcome = super.applySyncResponse(ticket, answer, installKeys);
     if (outcome === 'pull') this.boast(answer.epoch, answer.head, answer.entryIdAtHead);
     return outcome;
   }
@@ -194,15 +195,16 @@ class RememberedList extends RevocationList {
 
 /** Broadcasts of every epoch are taken for those of this one. */
 class AnyEpochFeed extends WatchedFeed {
-  override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
-    return super.hear({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
+  override applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
+    return super.applyBroadcast({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
   }
 }
 
 /** An answer in the epoch that the question named is taken for one about the present list. */
 class AnyListFeed extends WatchedFeed {
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    if (!ticket.request.epoch.equals(answer.epoch)) return super.take(ticket, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    if (!ticket.request.epoch.equals(answer.epoch))
+      return super.applySyncResponse(ticket, answer, installKeys);
     const present = (): RevocationList => this.list;
     // Asked when it is needed: to take the answer may begin another list.
     const anyList: SyncTicket = {
@@ -211,23 +213,23 @@ class AnyListFeed extends WatchedFeed {
         return present();
       },
     };
-    return super.take(anyList, answer, installKeys);
+    return super.applySyncResponse(anyList, answer, installKeys);
   }
 }
 
 /** Both clocks are looked at as they stand now, and what they did in between is forgotten. */
 class RiselessFeed extends WatchedFeed {
-  #askedAt: Moment = { monotonicMs: 0, wallMs: 0 };
+  #sentAt: Moment = { monotonicMs: 0, wallMs: 0 };
 
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const outcome = super.take(ticket, answer, installKeys);
-    if (outcome === 'granted') this.#askedAt = ticket.askedAt;
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    const outcome = super.applySyncResponse(ticket, answer, installKeys);
+    if (outcome === 'granted') this.#sentAt = ticket.sentAt;
     return outcome;
   }
 
   override leaseLeftMs(monotonicMs: number, wallMs: number): number {
-    const { monotonicMs: askedMonotonicMs, wallMs: askedWallMs } = this.#askedAt;
-    if (this.leaseLengthMs === 0 || wallMs < askedWallMs) return 0;
-    return this.leaseLengthMs - Math.max(monotonicMs - askedMonotonicMs, wallMs - askedWallMs);
+    const { monotonicMs: sentMonotonicMs, wallMs: sentWallMs } = this.#sentAt;
+    if (this.leaseLengthMs === 0 || wallMs < sentWallMs) return 0;
+    return this.leaseLengthMs - Math.max(monotonicMs - sentMonotonicMs, wallMs - sentWallMs);
   }
 }

@@ -9,10 +9,10 @@ import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revoc
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, type Customer, VICTIM_CLIENT } from './arena.js';
 import type { Clients } from './calls.js';
-import type { Ledger } from './ledger.js';
+import { type Arena, type Customer, VICTIM_CLIENT } from './environment.js';
 import type { Player } from './load.js';
+import type { Ledger } from './revocation-oracle.js';
 
 const REVOKE_TIMEOUT_MS = 2_000;
 const RETRY_MS = 100;

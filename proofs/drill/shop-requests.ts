@@ -14,7 +14,7 @@ import {
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { CURRENCY, type Shop, type Shopper } from './shop.js';
+import { CURRENCY, type Shop, type Shopper } from './shop-environment.js';
 
 const TIMEOUT_MS = 4_000;
 const RETRY_MS = 60;

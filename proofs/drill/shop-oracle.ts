@@ -5,8 +5,8 @@ import pg from 'pg';
 import { ask } from '../../scripts/system/calls.js';
 import type { InvariantReading } from '../../scripts/system/invariants.js';
 import { nowMs } from '../shared/waiting.js';
-import type { Shop, Shopper } from './shop.js';
-import { type Deal, insist, isSame, type Trade, type Ware } from './trade.js';
+import type { Shop, Shopper } from './shop-environment.js';
+import { type Deal, insist, isSame, type Trade, type Ware } from './shop-requests.js';
 
 const CHECK_PAUSE_MS = 50;
 const QUIET_POLL_MS = 50;

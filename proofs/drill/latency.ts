@@ -2,9 +2,9 @@
 
 import { type Percentiles, percentilesOf } from '../shared/statistics.js';
 import { nowMs } from '../shared/waiting.js';
-import type { Arena, InstanceName } from './arena.js';
 import { type Clients, questionsOf } from './calls.js';
-import { logInAs, type Revoker } from './cast.js';
+import type { Arena, InstanceName } from './environment.js';
+import { logInAs, type Revoker } from './participants.js';
 
 const QUESTION_TIMEOUT_MS = 2_000;
 const LOG_INS_AT_ONCE = 4;

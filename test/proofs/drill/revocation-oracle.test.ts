@@ -1,7 +1,12 @@
 /** The judge of the drill finds what breaks the promise, and nothing else. */
 
 import { expect } from 'chai';
-import { type Credential, Ledger, type Observation, type Outcome } from '../../../proofs/drill/ledger.js';
+import {
+  type Credential,
+  Ledger,
+  type Observation,
+  type Outcome,
+} from '../../../proofs/drill/revocation-oracle.js';
 
 const BOUND_MS = 1_600;
 const ADMITTED: Outcome = { kind: 'admitted' };
