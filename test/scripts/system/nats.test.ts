@@ -45,7 +45,9 @@ describe('the private nats-server', () => {
   it('rejects a revocation that another service publishes, and reports the error to it', async () => {
     const auth = await nats.connect('auth');
     const received: string[] = [];
-    auth.subscribe('portcullis.v1.revocations', { callback: (_, message) => received.push(message.string()) });
+    auth.subscribe('portcullis.v1.revocations', {
+      callback: (_, message) => received.push(message.string()),
+    });
     await auth.flush();
     const payment = await nats.connect('payment');
     const refusal = refusalSeenBy(payment);
