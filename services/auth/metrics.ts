@@ -10,7 +10,7 @@ import { SECURITY_EVENT_TYPES } from './security/events.js';
 import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
 /** A metric in the form in which it is registered. */
-export interface AuthMetric {
+interface AuthMetric {
   readonly name: string;
   readonly help: string;
   readonly kind: 'counter' | 'gauge';
@@ -20,7 +20,7 @@ export interface AuthMetric {
 }
 
 /** The sources of the metrics. */
-export interface AuthMetricsDeps {
+interface AuthMetricsDeps {
   readonly clock: Clock;
   readonly events: () => EventCounts;
   readonly reports: () => { readonly recorded: number; readonly forged: number };
@@ -31,7 +31,7 @@ export interface AuthMetricsDeps {
 }
 
 /** Counters of events as they happen. */
-export interface AuthCounts {
+interface AuthCounts {
   anomalyFound(rule: AnomalyRule): void;
   refreshed(outcome: RefreshOutcome): void;
 }
