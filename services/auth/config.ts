@@ -1,34 +1,28 @@
 /** The configuration of auth, from the environment and the bootstrap file. */
 
-import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import type { ConfigurationFault } from '../common/config/env.js';
 import {
   base64urlBytes,
   fileContents,
-  hostPort,
   isLoopback,
-  type LogLevel,
-  logLevel,
   milliseconds,
   oneOf,
-  onOff,
   optional,
   parseEnvironment,
   seconds,
   secret,
   someOf,
-  url,
   wholeNumber,
   withDefault,
 } from '../common/config/env.js';
 import {
-  type ConfiguredIssuer,
-  parseTrustedIssuers,
-  TRUSTED_ISSUERS_VARIABLES,
-} from '../common/config/trusted-issuers.js';
-import type { TlsSettings } from '../common/tls/tls.js';
-import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
+  type ServiceConfig,
+  serviceConfigOf,
+  serviceFaults,
+  serviceVariables,
+} from '../common/config/service-config.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
@@ -37,7 +31,7 @@ import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
 import { clientSecretFault, parseClientKey } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
-import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
+import { KEY_ENCRYPTION_KEY_BYTES, type SigningAlgorithm } from './keys/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
@@ -52,32 +46,22 @@ import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
-export const LEASE_MS_MIN = 100;
+const LEASE_MS_MIN = 100;
 
 /** Maximum length of a lease, in milliseconds. It bounds the delay of a revocation when everything fails. */
-export const LEASE_MS_MAX = 60_000;
+const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
-export const LEASE_MS_DEFAULT = 5000;
-
-/** Default time for calls to end after a stop signal, in seconds. */
-export const DRAIN_SECONDS_DEFAULT = 10;
+const LEASE_MS_DEFAULT = 5000;
 
 /** Maximum of the configurable limits of failed logins. */
-export const LOGIN_FAILURES_MAX = 1_000_000_000;
+const LOGIN_FAILURES_MAX = 1_000_000_000;
 
 /** Maximum time between two rotations of a signing key, in days. */
-export const KEY_ROTATION_DAYS_MAX = 366;
+const KEY_ROTATION_DAYS_MAX = 366;
 
-export interface Config {
-  readonly databaseUrl: string;
-  readonly natsUrl: string | undefined;
-  readonly issuer: string;
-  readonly listen: string;
-  readonly opsListen: string;
-  readonly logLevel: LogLevel;
-  readonly reflection: boolean;
-  readonly drainMs: number;
+/** Everything that can be configured; auth exchanges the tokens of `trustedIssuers`. */
+export interface Config extends ServiceConfig {
   readonly keyEncryptionKey: Buffer;
   readonly signingAlgorithm: SigningAlgorithm;
   readonly keyRotationDays: number;
@@ -89,9 +73,6 @@ export interface Config {
   /** The anomaly rules whose findings revoke the session that they name. */
   readonly anomaliesRevoke: readonly AnomalyRule[];
   readonly bootstrap: Bootstrap;
-  readonly tls: TlsSettings;
-  /** Other issuers whose tokens auth exchanges. */
-  readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 /**
@@ -103,9 +84,8 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   let bootstrap: Bootstrap = { users: [], clients: [] };
   const values = parseEnvironment(VARIABLES, env, (found) => {
     const faults: readonly ConfigurationFault[] = [
-      ...tlsFaults(found),
+      ...serviceFaults(found, OWN_AUDIENCE),
       ...loginBindingFaults(found),
-      ...parseTrustedIssuers(found, OWN_AUDIENCE).faults,
     ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
@@ -118,14 +98,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     return faults;
   });
   return Object.freeze({
-    databaseUrl: values.DATABASE_URL,
-    natsUrl: values.NATS_URL,
-    issuer: values.PORTCULLIS_ISSUER,
-    listen: values.PORTCULLIS_LISTEN,
-    opsListen: values.PORTCULLIS_OPS_LISTEN,
-    logLevel: values.PORTCULLIS_LOG_LEVEL,
-    reflection: values.PORTCULLIS_REFLECTION,
-    drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    ...serviceConfigOf(values, OWN_AUDIENCE),
     keyEncryptionKey: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
@@ -139,8 +112,6 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
-    tls: tlsSettingsOf(values),
-    trustedIssuers: parseTrustedIssuers(values, OWN_AUDIENCE).issuers,
   });
 }
 
@@ -157,17 +128,11 @@ function loginBindingFaults({
   return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
 }
 
-const VARIABLES = {
-  DATABASE_URL: secret(url({ protocols: ['postgres:', 'postgresql:'] })),
-  NATS_URL: optional(secret(url({ protocols: ['nats:', 'tls:'] }))),
-  PORTCULLIS_ISSUER: url({ protocols: ['http:', 'https:'] }),
-  PORTCULLIS_LISTEN: hostPort(),
-  PORTCULLIS_OPS_LISTEN: hostPort(),
-  PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
-  PORTCULLIS_REFLECTION: withDefault(onOff(), false),
-  PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), DRAIN_SECONDS_DEFAULT),
+/** All variables, by name. */
+export const VARIABLES = {
+  ...serviceVariables({ broker: 'optional' }),
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
-  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNING_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
     KEY_ROTATION_DAYS_DEFAULT,
@@ -189,8 +154,6 @@ const VARIABLES = {
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
-  ...TLS_VARIABLES,
-  ...TRUSTED_ISSUERS_VARIABLES,
 };
 
 /** The settings that the security review evaluates. */

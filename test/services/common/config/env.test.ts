@@ -4,7 +4,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { z } from 'zod';
 import {
   base64urlBytes,
   CONFIGURATION_FILE_BYTES_MAX,
@@ -157,9 +156,9 @@ describe('environment', () => {
       });
     });
 
-    it('are never repeated, not even when put where the file name belongs or quoted by a schema', async () => {
-      const quoting = z.string().refine(() => false, { error: (issue) => `does not like ${issue.input}` });
-      const all = { ...shape, PORTCULLIS_OTHER: secret({ schema: quoting, secret: true }) };
+    it('are never repeated, not even when put where the file name belongs or quoted by a parser', async () => {
+      const quoting = (given: string | undefined) => ({ problem: `does not like ${given}` });
+      const all = { ...shape, PORTCULLIS_OTHER: secret({ parse: quoting, secret: true }) };
       const bad = [
         { PORTCULLIS_KEY_ENCRYPTION_KEY: 'hunter2', PORTCULLIS_OTHER: 'hunter2' },
         { PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: 'hunter2', PORTCULLIS_OTHER_FILE: 'hunter2' },
