@@ -15,7 +15,6 @@ import {
   type RotateKeyResponse,
 } from '../../../../proto/gen/auth/v1/key_service.js';
 import { ask } from '../../../../scripts/system/calls.js';
-import { LEASE_MS_MAX } from '../../../../services/auth/config.js';
 import {
   isDue,
   LIVE_KEYS_MAX,
@@ -37,7 +36,14 @@ import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { codeOf, outcomeOf, refusalOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
-import { type Cluster, newRequestId, type Replica, startCluster, verdictOf } from '../cluster.js';
+import {
+  type Cluster,
+  LONG_LEASE_MS,
+  newRequestId,
+  type Replica,
+  startCluster,
+  verdictOf,
+} from '../cluster.js';
 import {
   type AuthInstance,
   addClient,
@@ -175,12 +181,12 @@ describe('the life of keys', function () {
 
     /** From here on regular questions come every twelve seconds only, so that it is a broadcast that tells. */
     const askSeldom = async (): Promise<void> => {
-      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LEASE_MS_MAX]);
+      await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LONG_LEASE_MS]);
       for (const guard of cluster.guards()) guard.syncNow();
-      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LEASE_MS_MAX / 2));
+      await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LONG_LEASE_MS / 2));
     };
     /** Sooner than all would have asked by themselves, on a busy machine, too. */
-    const SOON_MS = LEASE_MS_MAX / 8;
+    const SOON_MS = LONG_LEASE_MS / 8;
 
     it('refuses nobody while the key is rotated under load, time and again', async () => {
       // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
@@ -288,7 +294,7 @@ describe('the life of keys', function () {
       expect(answer.sequence).to.equal(1n);
       expect(answer.enforcedEverywhereBy?.getTime()).to.be.within(
         Date.now(),
-        Date.now() + enforcementBoundMs(LEASE_MS_MAX) + 3000,
+        Date.now() + enforcementBoundMs(LONG_LEASE_MS) + 3000,
       );
       await until(async () => {
         const answers = await Promise.all(services.map((service) => service.call(known)));

@@ -7,20 +7,18 @@ import {
   type InstanceReceipt,
   RevokeWait,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { LEASE_MS_MAX } from '../../../../services/auth/config.js';
 import { enforcementBoundMs } from '../../../../services/auth/revocation/log.js';
 import { WAITS_MAX } from '../../../../services/auth/revocation/receipts.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
-import { type Cluster, startCluster, verdictOf } from '../cluster.js';
+import { type Cluster, LONG_LEASE_MS, startCluster, verdictOf } from '../cluster.js';
 import { addUser, claimsOf, type TestUser } from '../instance.js';
 
 const { ENFORCEMENT_STATE_ENFORCED, ENFORCEMENT_STATE_UNKNOWN } = EnforcementState;
 const LEASE_MS = 1500;
 
 /** So long that what comes with a regular question does not come soon. */
-const LONG_LEASE_MS = LEASE_MS_MAX;
 /** Sooner than any instance would have asked by itself, on a busy machine, too. */
 const SOON_MS = LONG_LEASE_MS / 8;
 
