@@ -9,7 +9,7 @@ import {
   sign,
 } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard/internal';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
 import { Broadcast, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';

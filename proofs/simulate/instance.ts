@@ -1,9 +1,11 @@
 /** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
 
 import { Metadata } from '@grpc/grpc-js';
-import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import type { RevocationSource } from '@portcullis/guard';
 import {
+  type AccessRule,
   type Admission,
+  BROADCAST_TYPE,
   type Caller,
   type CompactToken,
   Enforcement,

@@ -24,7 +24,7 @@ import { UnusableKeyError } from './keys/keys.js';
 import { createSigningTimes, type SigningTimes } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
-import { JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
+import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
 import { createServices } from './services.js';
 import { deleteExpired } from './store.js';
 
@@ -113,7 +113,7 @@ function openBroker(
     issuer,
     wallMs: clock.wallMs,
     findClient: (clientId) => store.transaction((tx) => tx.clients.find(clientId)),
-    take: events.recordReport,
+    record: events.recordReport,
     onForged: () =>
       events.noteSampled('report-forged', {
         type: 'broadcasts-forged',
@@ -139,7 +139,7 @@ function registerMetrics(
     counts.read({
       clock,
       events: events.counts,
-      reports: () => broker?.receiver.counts() ?? { taken: 0, forged: 0 },
+      reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
       instances: instances.known,
       signingSince: signingTimes.current,
@@ -175,7 +175,7 @@ function startBackgroundWork(
       revocations: () => revocations.purge(),
       instances: () => instances.deleteSilent(),
       keys: async () => {
-        await keyLife.tend();
+        await keyLife.maintain();
         await signingTimes.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
@@ -183,12 +183,12 @@ function startBackgroundWork(
     },
   });
   closer.add('housekeeping', housekeeping.stop);
-  const judging = startHousekeeping({
+  const processing = startHousekeeping({
     log,
-    intervalMs: JUDGING_INTERVAL_MS,
-    chores: { anomalies: () => anomalies.judge() },
+    intervalMs: PROCESSING_INTERVAL_MS,
+    chores: { anomalies: () => anomalies.process() },
   });
-  closer.add('anomaly watch', judging.stop);
+  closer.add('anomaly watch', processing.stop);
 }
 
 /** Makes keys, lease and first accounts; retries for as long as the database cannot be reached. */

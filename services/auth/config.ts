@@ -1,6 +1,6 @@
 /** The configuration of auth, from the environment and the bootstrap file. */
 
-import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import type { ConfigurationFault } from '../common/config/env.js';
 import {
@@ -31,7 +31,7 @@ import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
 import { clientSecretFault, parseClientKey } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
-import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
+import { KEY_ENCRYPTION_KEY_BYTES, type SigningAlgorithm } from './keys/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
@@ -46,19 +46,19 @@ import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
-export const LEASE_MS_MIN = 100;
+const LEASE_MS_MIN = 100;
 
 /** Maximum length of a lease, in milliseconds. It bounds the delay of a revocation when everything fails. */
-export const LEASE_MS_MAX = 60_000;
+const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
-export const LEASE_MS_DEFAULT = 5000;
+const LEASE_MS_DEFAULT = 5000;
 
 /** Maximum of the configurable limits of failed logins. */
-export const LOGIN_FAILURES_MAX = 1_000_000_000;
+const LOGIN_FAILURES_MAX = 1_000_000_000;
 
 /** Maximum time between two rotations of a signing key, in days. */
-export const KEY_ROTATION_DAYS_MAX = 366;
+const KEY_ROTATION_DAYS_MAX = 366;
 
 /** Everything that can be configured; auth exchanges the tokens of `trustedIssuers`. */
 export interface Config extends ServiceConfig {
@@ -132,7 +132,7 @@ function loginBindingFaults({
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
-  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNING_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
     KEY_ROTATION_DAYS_DEFAULT,

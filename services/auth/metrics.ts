@@ -10,7 +10,7 @@ import { SECURITY_EVENT_TYPES } from './security/events.js';
 import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
 /** A metric in the form in which it is registered. */
-export interface AuthMetric {
+interface AuthMetric {
   readonly name: string;
   readonly help: string;
   readonly kind: 'counter' | 'gauge';
@@ -20,10 +20,10 @@ export interface AuthMetric {
 }
 
 /** The sources of the metrics. */
-export interface AuthMetricsDeps {
+interface AuthMetricsDeps {
   readonly clock: Clock;
   readonly events: () => EventCounts;
-  readonly reports: () => { readonly taken: number; readonly forged: number };
+  readonly reports: () => { readonly recorded: number; readonly forged: number };
   readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
   readonly instances: () => readonly InstanceRecord[];
   /** When the present signing keys began to sign, by purpose. */
@@ -31,7 +31,7 @@ export interface AuthMetricsDeps {
 }
 
 /** Counters of events as they happen. */
-export interface AuthCounts {
+interface AuthCounts {
   anomalyFound(rule: AnomalyRule): void;
   refreshed(outcome: RefreshOutcome): void;
 }
@@ -61,7 +61,7 @@ export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): 
         kind: 'gauge',
         read: () => [[deps.events().waiting]],
       },
-      counterOf('service_reports_total', 'Accepted reports of services.', () => deps.reports().taken),
+      counterOf('service_reports_total', 'Accepted reports of services.', () => deps.reports().recorded),
       counterOf(
         'service_reports_forged_total',
         'Messages that were not valid reports, or not signed by the client that they name.',

@@ -15,9 +15,9 @@ import { createTokenRows } from './tokens/store.js';
 import type { AuthStore, AuthTransaction } from './transaction.js';
 
 /** Maximum number of rows that one statement deletes. */
-export const DELETED_ROWS_MAX = 1000;
+const DELETED_ROWS_MAX = 1000;
 
-export interface AuthStoreDeps {
+interface AuthStoreDeps {
   readonly database: Database;
   /** Called after the commit with the entries that the transaction appended to the revocation log. */
   readonly onRevoked: (batch: LogBatch) => void;

@@ -1,12 +1,8 @@
 /** Broadcasts of what has just been revoked: they make revocation fast, and nothing depends on them. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  BROADCAST_SUBJECT,
-  BROKER_RECONNECT_WAIT_MS,
-  type BrokerFiles,
-  brokerConnection,
-} from '@portcullis/guard';
+import type { BrokerFiles } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, BROKER_RECONNECT_WAIT_MS, brokerConnection } from '@portcullis/guard/internal';
 import type { ConnectionOptions, NatsConnection } from 'nats';
 import { connect, Events } from 'nats';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';

@@ -57,7 +57,7 @@ export interface KeyLife {
   /** Since when the keys sign that sign now. */
   signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>>;
   /** Makes what is missing, rotates what is due, forgets what is over. Any number of replicas may do so. */
-  tend(): Promise<void>;
+  maintain(): Promise<void>;
 }
 
 /** What {@link createKeyLife} needs. */
@@ -134,7 +134,7 @@ export function createKeyLife(deps: KeyLifeDeps): KeyLife {
         return since;
       }),
 
-    tend: async () => {
+    maintain: async () => {
       await keys.replenish();
       for (const purpose of PURPOSES) await rotateWhenDue(purpose);
       await store.transaction(async (tx) => {

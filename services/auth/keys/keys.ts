@@ -2,6 +2,7 @@
 
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
+import { ACCESS_TOKEN_TYPE, type SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import type { CryptoKey, JWK } from 'jose';
 import { calculateJwkThumbprint, exportJWK, exportPKCS8, generateKeyPair, importPKCS8 } from 'jose';
 import { AuthError } from '../errors.js';
@@ -10,20 +11,14 @@ import { createSharedReads } from '../revocation/shared-reads.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { createSign, type Sign } from './compact-signature.js';
 
-/** The algorithms that may sign access tokens. */
-export const SIGNING_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as const;
-
 /** An algorithm that may sign access tokens. */
-export type SigningAlgorithm = (typeof SIGNING_ALGORITHMS)[number];
+export type SigningAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
 
 /** Bits of a new RSA key. */
 export const RSA_MODULUS_BITS = 3072;
 
 /** Bytes of the key that encrypts the private keys. */
 export const KEY_ENCRYPTION_KEY_BYTES = 32;
-
-/** `typ` of an access token (RFC 9068). */
-export const ACCESS_TOKEN_TYPE = 'at+jwt';
 
 /** `typ` of a broadcast. */
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';

@@ -12,7 +12,7 @@ export interface RevokingChange<T> {
 }
 
 /** What {@link changeAndRevoke} needs. */
-export interface RevokingChangeDeps {
+export interface ChangeAndRevokeDeps {
   readonly store: AuthStore;
   readonly clock: Clock;
 }
@@ -25,7 +25,7 @@ const COMMIT_MS_MAX = 1000;
  * The work locks its rows before it answers, and the log comes last.
  */
 export async function changeAndRevoke<T extends object>(
-  { store, clock }: RevokingChangeDeps,
+  { store, clock }: ChangeAndRevokeDeps,
   request: IdempotentRequest,
   work: (tx: AuthTransaction) => Promise<RevokingChange<T>>,
 ): Promise<T & Receipt> {

@@ -19,7 +19,7 @@ import {
 import { mintSessionToken, type TokenPair } from './session-tokens.js';
 
 /** Actor of the revocations that auth itself decides. */
-export const OWN_ACTOR = 'auth';
+const OWN_ACTOR = 'auth';
 
 /** A refresh as the caller requests it. */
 export interface RefreshRequest {

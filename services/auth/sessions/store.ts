@@ -6,7 +6,7 @@ import type { PageRequest } from '../records/page.js';
 import type { RefreshTokenRow, Session, SessionEnd, SessionRows } from '../records/sessions.js';
 
 /** For how many days the database keeps a session after its end. */
-export const SESSION_KEPT_DAYS = 30;
+const SESSION_KEPT_DAYS = 30;
 
 /** The rows of sessions and refresh tokens, inside a transaction. */
 export function createSessionRows(sql: Sql): SessionRows {

@@ -1,12 +1,7 @@
 /** The configuration of other issuers whose tokens a service accepts. */
 import { readFileSync } from 'node:fs';
-import {
-  LEGACY_SECRET_BYTES_MIN,
-  type Plaintext,
-  SIGNATURE_ALGORITHMS,
-  type TrustedIssuer,
-  trustedIssuerFaults,
-} from '@portcullis/guard';
+import { type Plaintext, type TrustedIssuer, trustedIssuerFaults } from '@portcullis/guard';
+import { LEGACY_SECRET_BYTES_MIN, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import { type ConfigurationFault, optional, secret, text } from './env.js';
 

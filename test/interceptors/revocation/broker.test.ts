@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { connect, type NatsConnection } from 'nats';
-import { type BrokerFiles, brokerConnection } from '../../../interceptors/src/index.js';
+import { type BrokerFiles, brokerConnection } from '../../../interceptors/src/revocation/broker.js';
 import { type Nats, startNats } from '../../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { type Authority, createAuthority } from '../../support/certificates.js';

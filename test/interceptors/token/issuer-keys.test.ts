@@ -170,14 +170,12 @@ describe('the keys of another issuer', () => {
     open();
     const token = await tokenBy();
     const waiting = Array.from({ length: KEYS_WAITERS_MAX }, () => keys.verify(token));
-    const askedMs = performance.now();
+    // One call more is answered while the issuer is still being asked.
     expect(await keys.verify(token)).to.equal('UNKNOWN');
-    expect(performance.now() - askedMs).to.be.below(500);
+    expect(warnings).to.deep.equal([]);
     timers.pass(KEYS_WAIT_MS);
     expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['UNKNOWN']));
-    const startedMs = performance.now();
-    await failed();
-    expect(performance.now() - startedMs).to.be.below(KEYS_FETCH_TIMEOUT_MS + 2000);
+    await until(() => warnings.length > 0, { withinMs: KEYS_FETCH_TIMEOUT_MS + 5000 });
     expect(issuer.asked).to.equal(1);
   });
 
@@ -186,11 +184,9 @@ describe('the keys of another issuer', () => {
     open();
     await failed();
     expect(warnings[0]).to.contain(String(KEYS_BYTES_MAX));
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    const sent = issuer.sent;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(issuer.sent).to.equal(sent);
-    expect(sent).to.be.below(64 * 1024 * 1024);
+    // The connection is cut, so that the issuer cannot go on.
+    await until(() => issuer.answering === 0);
+    expect(issuer.sent).to.be.below(64 * 1024 * 1024);
   });
 
   it('are not fetched from where the issuer points to', async () => {
