@@ -18,7 +18,7 @@ export interface EnvironmentVariable<T> {
 }
 
 /** A value, or the end of a sentence that begins with the variable's name and never repeats a secret. */
-export type Parsed<T> = { readonly value: T } | { readonly problem: string };
+type Parsed<T> = { readonly value: T } | { readonly problem: string };
 
 /** Variables by name. */
 export type EnvironmentShape = { readonly [variable: string]: EnvironmentVariable<unknown> };

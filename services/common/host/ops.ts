@@ -15,14 +15,14 @@ import type { TlsWatch } from '../tls/tls-files.js';
 import type { Log } from './log.js';
 
 /** How long a caller may take to send its request. */
-export const OPS_REQUEST_TIMEOUT_MS = 5_000;
+const OPS_REQUEST_TIMEOUT_MS = 5_000;
 /** Connections at one time. */
-export const OPS_CONNECTIONS_MAX = 256;
+const OPS_CONNECTIONS_MAX = 256;
 /** Maximum size of a request's headers, all together. */
 export const OPS_HEADER_BYTES_MAX = 8 * 1024;
 
 /** A request as a route sees it; bodies are not read. */
-export interface OpsRequest {
+interface OpsRequest {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;

@@ -6,7 +6,7 @@ import { ListenError } from './listen.js';
 import { flushLog, type Log } from './log.js';
 
 /** Beyond the drain of calls, the rest of a shutdown may take this long. */
-export const STOP_GRACE_MS = 5_000;
+const STOP_GRACE_MS = 5_000;
 
 /**
  * Runs the start of a service. If it fails, the fault is written to standard error, as one message if an operator can

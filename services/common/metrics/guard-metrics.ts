@@ -5,9 +5,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { registerStateMetrics } from './state-metrics.js';
 
 /** Upper bounds of the buckets of `portcullis_verify_seconds`. */
-export const VERIFY_SECONDS_BUCKETS = [
-  0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2,
-];
+const VERIFY_SECONDS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2];
 
 /** The metrics of one guard. */
 export interface GuardMetrics {

@@ -8,7 +8,7 @@ import type { Log } from '../host/log.js';
 import { parseTraceparent } from '../host/trace.js';
 
 /** Upper bounds of the buckets of `grpc_server_handling_seconds`. */
-export const HANDLING_SECONDS_BUCKETS = [
+const HANDLING_SECONDS_BUCKETS = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 ];
 

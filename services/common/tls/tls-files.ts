@@ -6,9 +6,9 @@ import { createSecureContext, type SecureContextOptions, type SecureVersion } fr
 import { type Clock, systemClock } from '@portcullis/guard';
 
 /** The oldest accepted version, whatever Node's own default is. */
-export const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';
+const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';
 /** The cipher suites: only ephemeral keys and authenticated encryption, as HTTP/2 requires. */
-export const TLS_CIPHERS = [
+const TLS_CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
   'TLS_AES_256_GCM_SHA384',
   'TLS_CHACHA20_POLY1305_SHA256',
@@ -20,9 +20,9 @@ export const TLS_CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 /** How often the files are read. */
-export const TLS_POLL_MS = 10_000;
+const TLS_POLL_MS = 10_000;
 /** The longest file; enough for the certificate authorities of an operating system. */
-export const TLS_FILE_BYTES_MAX = 1024 * 1024;
+const TLS_FILE_BYTES_MAX = 1024 * 1024;
 
 /** The files. A certificate, followed by its chain, needs its key. */
 export interface TlsFiles {

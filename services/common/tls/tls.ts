@@ -5,7 +5,7 @@ import type { BrokerFiles, Clock, Plaintext } from '@portcullis/guard';
 import { type TlsLog, type TlsWatch, watchTlsFiles } from './tls-files.js';
 
 /** Maximum duration of a TLS handshake. */
-export const TLS_HANDSHAKE_TIMEOUT_MS = 10_000;
+const TLS_HANDSHAKE_TIMEOUT_MS = 10_000;
 
 /** Whether callers of a listener present a certificate: never requested, verified if presented, or required. */
 export const CLIENT_AUTH_MODES = ['off', 'optional', 'required'] as const;
@@ -102,7 +102,7 @@ function listenerTls(
  *
  * An optional certificate that is not from the authorities counts as none: grpc-js shows only verified ones to handlers.
  */
-export function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
+function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
   return new WatchedServerCredentials(watch, clientAuth);
 }
 

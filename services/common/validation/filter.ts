@@ -17,12 +17,12 @@ import type { CursorPattern } from './paging.js';
 import { isStoredFaithfully } from './text.js';
 
 /** The longest filter, in UTF-16 units. */
-export const FILTER_CHARACTERS_MAX = 1_000;
+const FILTER_CHARACTERS_MAX = 1_000;
 /** Maximum number of comparisons in one filter. */
 export const FILTER_COMPARISONS_MAX = 10;
 
 /** The type of a field, and the SQL expression that it stands for. */
-export type FilterField =
+type FilterField =
   /** Compared by = and != only. */
   | { readonly type: 'text' | 'uuid'; readonly sql: string }
   /** One of some words; compared by = and != only. */

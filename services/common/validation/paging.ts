@@ -3,9 +3,9 @@ import { invalidField } from '@portcullis/guard/errors';
 import { parseUuid } from './identifiers.js';
 
 /** Entries on a page when `page_size` is 0. */
-export const PAGE_SIZE_DEFAULT = 50;
+const PAGE_SIZE_DEFAULT = 50;
 /** Maximum number of entries on a page; a larger `page_size` is reduced to it. */
-export const PAGE_SIZE_MAX = 200;
+const PAGE_SIZE_MAX = 200;
 /** The longest page token, in characters. */
 export const PAGE_TOKEN_CHARACTERS_MAX = 2048;
 
