@@ -30,7 +30,7 @@ async function call(client: Client, metadata: Metadata, method = 'Unary'): Promi
 /** Longer than tokens of the test issuer live, the skew included. */
 const LIFETIME_AND_SKEW_MS = 310_000;
 
-describe('the sums of a guard', () => {
+describe('security reports', () => {
   let issuer: TestIssuer;
   let collector: ReportCollector;
   const instance = randomBytes(16);
@@ -51,7 +51,7 @@ describe('the sums of a guard', () => {
     return new VerifiedToken(randomUUID(), read);
   };
 
-  it('count the calls of each principal and session over all of its tokens, and begin anew', () => {
+  it('count the calls of each principal and session over all of its tokens, starting from zero after each report', () => {
     const [sub, sid] = [randomUUID(), randomUUID()];
     const tokens = [tokenOf({ sub, sid }), tokenOf({ sub, sid }), tokenOf()];
     for (const [index, token] of tokens.entries()) {
@@ -75,7 +75,7 @@ describe('the sums of a guard', () => {
     expect(collector.collect(0)?.admitted).to.have.length(1);
   });
 
-  it('tell every address of a token that is used here and there, up to a bound', () => {
+  it('list every address from which a token is used, up to the limit', () => {
     const token = tokenOf();
     for (let round = 0; round < 3; round += 1) {
       for (let index = 0; index < 5; index += 1) collector.recordAdmitted(token, `192.0.2.${index}`);
@@ -87,7 +87,7 @@ describe('the sums of a guard', () => {
     expect(collector.collect(0)?.admitted[0]?.addresses).to.have.length(ADDRESSES_MAX);
   });
 
-  it('stay within bounds, and say what was left out', () => {
+  it('stay within their limits, and count what was left out', () => {
     for (let index = 0; index < PRINCIPALS_MAX + 5; index += 1)
       collector.recordAdmitted(tokenOf(), '192.0.2.1');
     const seen = tokenOf();
@@ -107,7 +107,7 @@ describe('the sums of a guard', () => {
     expect(report?.lostReports).to.equal(3n);
   });
 
-  it('come from a real guard: who was admitted, who was refused and why, from where, and whether over TLS', async () => {
+  it('of a running guard contain admitted and refused callers, reasons, addresses and plaintext use', async () => {
     const reports: Report[] = [];
     const report: SendReport = (one) => {
       reports.push(one);
@@ -156,7 +156,7 @@ describe('the sums of a guard', () => {
     }
   });
 
-  it('are not kept where nobody takes them: a token that has expired leaves nothing behind', async () => {
+  it('are not collected where they cannot be sent, so that an expired token leaves no memory behind', async () => {
     const clock = new MovableClock();
     const echo = await startEcho(issuer, { clock });
     try {

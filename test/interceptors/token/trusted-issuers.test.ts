@@ -99,7 +99,7 @@ describe('another issuer', () => {
     return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`;
   }
 
-  it('is heard in its own words: scopes and roles that it may give, and no others', async () => {
+  it('grants only the scopes and roles that it may grant, by its own names', async () => {
     expect(await call(await other.token())).to.equal('OK');
     expect(await call(await third.token())).to.equal('OK');
     expect(await call(await issuer.token())).to.equal('OK');
@@ -113,7 +113,7 @@ describe('another issuer', () => {
     );
   });
 
-  it('says who calls by issuer and subject together: its alice is nobody of ours', async () => {
+  it('identifies callers by issuer and subject', async () => {
     const subject = randomUUID();
     expect(await echo.guard.authenticateToken(await issuer.token({ sub: subject }))).to.include({
       id: subject,
@@ -136,7 +136,7 @@ describe('another issuer', () => {
     });
   });
 
-  it('vouches for its own tokens alone, whatever kid and iss they name', async () => {
+  it('has keys that verify only its own tokens, whatever kid and iss they name', async () => {
     const ownKid = issuer.key.kid;
     const forged = [
       // Its keys for a token in our name, and in the name of the third one.
@@ -161,7 +161,7 @@ describe('another issuer', () => {
     expect(echo.trace.started).to.equal(0);
   });
 
-  it('has its keys to itself when another one gives a key the same kid', async () => {
+  it('shares no key with another issuer that uses the same kid', async () => {
     await echo.stop();
     const kid = 'the same';
     const [one, two] = [
@@ -187,7 +187,7 @@ describe('another issuer', () => {
     await two.stop();
   });
 
-  it('is held to its claims, its types and its lifetimes', async () => {
+  it('is rejected with other claims, types and lifetimes than configured', async () => {
     const now = Math.floor(Date.now() / 1000);
     const bad: Record<string, unknown>[] = [
       { aud: ['somebody else'] },
@@ -249,7 +249,7 @@ describe('another issuer', () => {
     expect(await call(await other.token({ exp: now + 55 }))).to.equal(INVALID);
   });
 
-  it('may sign with a secret only where it is configured so, and then with nothing else', async () => {
+  it('may use a secret only where that is configured, and then nothing else', async () => {
     const claims = (over: object = {}) => ({ ...other.claims(), iss: LEGACY, ...over });
     expect(await call(hmac(claims(), SECRET))).to.equal('OK');
     expect(await call(hmac(claims(), SECRET, { alg: 'HS256' }))).to.equal('OK');
@@ -270,7 +270,7 @@ describe('another issuer', () => {
     for (const [index, token] of bad.entries()) expect(await call(token), String(index)).to.equal(INVALID);
   });
 
-  it('is not trusted at all when it is described carelessly', async () => {
+  it('is rejected with a faulty configuration', async () => {
     const { jwksUrl } = other;
     const careless: [Partial<TrustedIssuer>, string][] = [
       [{ issuer: ISSUER }, 'own issuer'],
@@ -303,7 +303,7 @@ describe('another issuer', () => {
     }
   });
 
-  it('that is away or slow keeps nobody else from being served, and its own callers not for long', async () => {
+  it('delays only its own callers, and not for long, when it is unreachable or slow', async () => {
     // The guard of before has its keys, and asks no more.
     expect(await call(await other.token())).to.equal('OK');
     await echo.stop();
@@ -327,7 +327,7 @@ describe('another issuer', () => {
     expect(other.asked).to.equal(1);
   });
 
-  it('is heard after the first answer by whoever came before it, and after the log began anew', async () => {
+  it('is accepted after the first sync by calls that came before it, and in a new epoch', async () => {
     await echo.stop();
     issuer.answers = false;
     echo = await startEcho(issuer, { trustedIssuers: [keycloak()] });
@@ -373,7 +373,7 @@ describe('another issuer', () => {
         foreign(EntryKind.ENTRY_KIND_USER, String(sub), { cutOffTime: new Date(Number(iat) * 1000) }),
     };
     for (const [way, entryFor] of Object.entries(kinds)) {
-      it(`${way}: its calls are refused and its streams cut, those of others go on`, async () => {
+      it(`${way}: its calls are refused and its streams cut, those of others continue`, async () => {
         const claims = other.claims();
         const token = await other.sign(claims);
         const bystander = await other.token({ sub: 'bob' });
@@ -394,7 +394,7 @@ describe('another issuer', () => {
       });
     }
 
-    it('not by what names something of ours, even in the same words', async () => {
+    it("not by entries for this issuer's identifiers, even if the texts are equal", async () => {
       const [jti, sid, sub] = [randomUUID(), randomUUID(), randomUUID()];
       const token = await other.token({ jti, sid, sub });
       issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, idOf(jti));
@@ -407,7 +407,7 @@ describe('another issuer', () => {
       expect(await call(token)).to.equal('OK');
     });
 
-    it('with its key, once it publishes that no more', async () => {
+    it('with its key, when it is no longer published', async () => {
       await echo.stop();
       const clock = new MovableClock();
       // Longer than what passes below, in which the list must stay current.
