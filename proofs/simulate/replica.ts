@@ -1,6 +1,7 @@
 /** One replica of auth: the domain code of production over the simulated database, network and clocks. */
 
 import { parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
+import { ACCESS_TOKEN_TYPE } from '@portcullis/guard/limits';
 import {
   Broadcast,
   type PullResponse,
@@ -15,7 +16,8 @@ import {
   questionOf,
   syncResponseOf,
 } from '../../services/auth/adapters/revocation-messages.js';
-import { ACCESS_TOKEN_TYPE, BROADCAST_TYPE, type Keys, publish } from '../../services/auth/keys/keys.js';
+import { BROADCAST_TYPE, type Keys } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/published-keys.js';
 import type { KeyRow } from '../../services/auth/records/keys.js';
 import type { LogBatch } from '../../services/auth/records/revocations.js';
 import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';

@@ -20,7 +20,7 @@ import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
-import { UnusableKeyError } from './keys/keys.js';
+import { UnusableKeyError } from './keys/sealed-keys.js';
 import { createSigningTimes, type SigningTimes } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';

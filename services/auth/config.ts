@@ -1,6 +1,6 @@
 /** The configuration of auth, from the environment and the bootstrap file. */
 
-import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import type { ConfigurationFault } from '../common/config/env.js';
 import {
@@ -31,7 +31,8 @@ import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
 import { clientSecretFault, parseClientKey } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
-import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
+import type { SigningAlgorithm } from './keys/new-keys.js';
+import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
@@ -132,7 +133,7 @@ function loginBindingFaults({
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
-  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNING_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
     KEY_ROTATION_DAYS_DEFAULT,

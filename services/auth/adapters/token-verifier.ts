@@ -1,7 +1,7 @@
 /** Verification of access tokens as the guard does it, with keys from the database. */
 
 import { KeyRing, parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
-import { ACCESS_TOKEN_TYPE } from '../keys/keys.js';
+import { ACCESS_TOKEN_TYPE } from '@portcullis/guard/limits';
 import type { PublishedKeys } from '../records/keys.js';
 import type { VerifyToken } from '../tokens/tokens.js';
 

@@ -10,7 +10,7 @@ import {
 } from '../../../proto/gen/auth/v1/key_service.js';
 import type { KeyPurpose, KeyRecord } from '../records/keys.js';
 import type { KeyLife } from './key-life.js';
-import type { PublicKeys } from './keys.js';
+import type { PublicKeys } from './published-keys.js';
 
 /** Makes the handlers of KeyService. */
 export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): KeyServiceServer {

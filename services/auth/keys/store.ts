@@ -11,7 +11,7 @@ import type {
   PublishedKeys,
   RotationOutlook,
 } from '../records/keys.js';
-import { publish } from './keys.js';
+import { publish } from './published-keys.js';
 
 interface SigningKeyRow {
   readonly kid: string;

@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process';
 import { createPublicKey, type JsonWebKey } from 'node:crypto';
 import { promisify } from 'node:util';
 import { createGuard, type Guard } from '@portcullis/guard';
+import { SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { createVerifier } from 'fast-jwt';
 import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from 'jose';
@@ -11,7 +12,6 @@ import jsonwebtoken from 'jsonwebtoken';
 import { Registry } from 'prom-client';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createWellKnownRoutes, JWKS_PATH } from '../../../../services/auth/adapters/well-known.js';
-import { SIGNING_ALGORITHMS } from '../../../../services/auth/keys/keys.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type Ops, startOps } from '../../../../services/common/host/ops.js';
 import { rejectionOf } from '../../../support/outcomes.js';
@@ -60,7 +60,7 @@ describe('other verifiers', function () {
     python = await findPython();
   });
 
-  for (const algorithm of SIGNING_ALGORITHMS) {
+  for (const algorithm of SIGNATURE_ALGORITHMS) {
     describe(`of ${algorithm} tokens`, () => {
       let auth: AuthInstance;
       let guard: Guard;
