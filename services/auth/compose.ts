@@ -100,7 +100,7 @@ function openBroker(
   relay: BatchRelay,
 ): Broker | undefined {
   if (url === undefined) {
-    log.warn('without a broker revocations travel by sync alone');
+    log.warn('without a broker, only syncs deliver revocations');
     return undefined;
   }
   const files = tls.broker;
