@@ -3,15 +3,14 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata } from '@grpc/grpc-js';
-import { readRules } from '@portcullis/guard';
 import { systemClock, systemTimers } from '@portcullis/guard/clock';
-import { type Admissions, Enforcement, Feed, FeedRunner } from '@portcullis/guard/internal';
+import { type Admissions, Enforcement, Feed, FeedRunner, readRules } from '@portcullis/guard/internal';
 import { ECHO, ECHO_AUDIENCE, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
 import { BENCH_ISSUER, type BenchIssuer, ID_BYTES } from './issuer.js';
 
 const POLL_MS = 5;
 
-export interface Decider {
+interface Decider {
   decide(metadata: Metadata): ReturnType<Admissions['decide']>;
   close(): Promise<void>;
 }

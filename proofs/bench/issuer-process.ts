@@ -2,7 +2,8 @@
 
 import { randomBytes } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '@portcullis/guard';
+import { serverStream, unary } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, brokerConnection } from '@portcullis/guard/internal';
 import { connect, type NatsConnection } from 'nats';
 import {
   EntryKind,

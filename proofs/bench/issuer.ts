@@ -1,7 +1,8 @@
 /** An issuer in memory: it signs tokens and answers syncs, without network and database. */
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import type { RevocationSource } from '@portcullis/guard';
+import { BROADCAST_TYPE } from '@portcullis/guard/internal';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
 import {
   Broadcast,

@@ -21,7 +21,7 @@ import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
 import { UnusableKeyError } from './keys/sealed-keys.js';
-import { createSigningTimes, type SigningTimes } from './metrics.js';
+import { authMetrics, createSigningTimes, type SigningTimes } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
 import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
@@ -136,7 +136,7 @@ function registerMetrics(
 ): void {
   registerStateMetrics(
     registry,
-    counts.read({
+    authMetrics(counts, {
       clock,
       events: events.counts,
       reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },

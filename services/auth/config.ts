@@ -47,19 +47,19 @@ import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
-export const LEASE_MS_MIN = 100;
+const LEASE_MS_MIN = 100;
 
 /** Maximum length of a lease, in milliseconds. It bounds the delay of a revocation when everything fails. */
-export const LEASE_MS_MAX = 60_000;
+const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
-export const LEASE_MS_DEFAULT = 5000;
+const LEASE_MS_DEFAULT = 5000;
 
 /** Maximum of the configurable limits of failed logins. */
-export const LOGIN_FAILURES_MAX = 1_000_000_000;
+const LOGIN_FAILURES_MAX = 1_000_000_000;
 
 /** Maximum time between two rotations of a signing key, in days. */
-export const KEY_ROTATION_DAYS_MAX = 366;
+const KEY_ROTATION_DAYS_MAX = 366;
 
 /** Everything that can be configured; auth exchanges the tokens of `trustedIssuers`. */
 export interface Config extends ServiceConfig {

@@ -1,9 +1,9 @@
 /** Periodic work that does not depend on calls. */
 
 /** Default pause between two rounds, in milliseconds. */
-export const HOUSEKEEPING_INTERVAL_MS = 60_000;
+const HOUSEKEEPING_INTERVAL_MS = 60_000;
 
-export interface HousekeepingLog {
+interface HousekeepingLog {
   warn(fields: object, message: string): void;
 }
 

@@ -41,7 +41,7 @@ import { createExchange } from './tokens/exchange.js';
 import { createServiceTokens } from './tokens/service-tokens.js';
 import { createTokens } from './tokens/tokens.js';
 
-export interface PartsResources {
+interface PartsResources {
   readonly database: Database;
   readonly log: Log;
   readonly closer: Closer;

@@ -33,7 +33,7 @@ export interface RevocationSource {
 }
 
 /** Number of regular syncs within the length of a lease. */
-export const SYNCS_PER_LEASE = 5;
+const SYNCS_PER_LEASE = 5;
 
 /** Interval of syncs before the first lease, in milliseconds. */
 const FIRST_INTERVAL_MS = 200;

@@ -12,14 +12,14 @@ export interface Bootstrap {
   readonly clients: readonly BootstrapClient[];
 }
 
-export interface BootstrapUser {
+interface BootstrapUser {
   readonly username: string;
   readonly password: string;
   readonly roles: readonly Role[];
 }
 
 /** It has either a public key or a secret. */
-export interface BootstrapClient {
+interface BootstrapClient {
   readonly clientId: string;
   readonly publicKeyPem: string | undefined;
   readonly secret: string | undefined;
@@ -31,7 +31,7 @@ export interface BootstrapClient {
 }
 
 /** What {@link applyBootstrap} has done. */
-export interface BootstrapResult {
+interface BootstrapResult {
   /** Number of created users. */
   readonly users: number;
   /** Number of created clients. */
@@ -40,7 +40,7 @@ export interface BootstrapResult {
   readonly lookAlikes: readonly string[];
 }
 
-export interface BootstrapDeps {
+interface BootstrapDeps {
   readonly store: AuthStore;
   readonly passwords: Passwords;
 }

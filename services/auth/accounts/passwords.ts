@@ -10,13 +10,13 @@ export const HASHES_AT_ONCE_MAX = 2;
 export const HASHES_WAITING_MAX = 200;
 
 /** Retry delay in that error, in milliseconds. */
-export const HASHES_RETRY_MS = 1000;
+const HASHES_RETRY_MS = 1000;
 
 /** Maximum length of a password, in UTF-16 code units. */
 export const PASSWORD_LENGTH_MAX = 256;
 
 /** Minimum length of a password that a user may choose, in UTF-16 code units. */
-export const PASSWORD_LENGTH_MIN = 8;
+const PASSWORD_LENGTH_MIN = 8;
 
 // OWASP's figures for argon2id: 19 MiB, two passes, one lane. `algorithm` 2 is argon2id.
 const ARGON2_OPTIONS = { algorithm: 2, memoryCost: 19 * 1024, timeCost: 2, parallelism: 1 } as const;

@@ -1,10 +1,10 @@
 /** User names: one canonical form of each, and no two that look alike. */
 
 /** Minimum length of a name, in characters. */
-export const USERNAME_CHARACTERS_MIN = 3;
+const USERNAME_CHARACTERS_MIN = 3;
 
 /** Maximum length of a name, in characters. */
-export const USERNAME_CHARACTERS_MAX = 64;
+const USERNAME_CHARACTERS_MAX = 64;
 
 /** The rule for names, as error messages state it. */
 export const USERNAME_RULE = `must have ${USERNAME_CHARACTERS_MIN} to ${USERNAME_CHARACTERS_MAX} letters of one alphabet (Latin, Greek or Cyrillic), digits, dots, underscores and hyphens`;

@@ -1,7 +1,8 @@
 /** Broadcasts new entries of the log. Broadcasts make revocation fast; its safety does not depend on them. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type BrokerFiles, brokerConnection } from '@portcullis/guard';
+import type { BrokerFiles } from '@portcullis/guard';
+import { brokerConnection } from '@portcullis/guard/internal';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys/keys.js';
 import type { LogBatch } from '../records/revocations.js';

@@ -1,7 +1,7 @@
 /** The connection to the broker over which auth broadcasts. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BROADCAST_SUBJECT, BROKER_RECONNECT_WAIT_MS } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, BROKER_RECONNECT_WAIT_MS } from '@portcullis/guard/internal';
 import { type ConnectionOptions, connect, Events, type NatsConnection } from 'nats';
 
 /** How long a close waits for unsent messages, in milliseconds. */

@@ -1,13 +1,13 @@
 /** Receives service reports from the broker, and verifies their signatures. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { BrokerFiles } from '@portcullis/guard';
 import {
   BROKER_RECONNECT_WAIT_MS,
-  type BrokerFiles,
   brokerConnection,
   REPORT_SUBJECT,
   REPORT_TYPE,
-} from '@portcullis/guard';
+} from '@portcullis/guard/internal';
 import { compactVerify } from 'jose';
 import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';

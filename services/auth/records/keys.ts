@@ -92,7 +92,7 @@ export interface KeyRows extends KeyLifeRows {
 }
 
 /** The part of the key rows that the key life cycle uses, inside a transaction. */
-export interface KeyLifeRows {
+interface KeyLifeRows {
   /** Sets the publish time of every key whose row has been committed and has none yet. */
   markPublished(): Promise<void>;
   outlook(purpose: KeyPurpose): Promise<RotationOutlook>;

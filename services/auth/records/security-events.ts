@@ -7,7 +7,7 @@ import type { Role } from './users.js';
 export type Initiator = 'admin' | 'user' | 'system';
 
 /** The details of each event type, beside the fields that all events have. */
-export interface EventDetails {
+interface EventDetails {
   // OpenID CAEP 1.0.
   'session-established': { readonly clientId: string };
   'session-revoked': { readonly initiator: Initiator };
@@ -64,7 +64,7 @@ export const ANOMALY_RULES = [
 /** One of {@link ANOMALY_RULES}. */
 export type AnomalyRule = (typeof ANOMALY_RULES)[number];
 
-export type Nothing = Readonly<Record<never, never>>;
+type Nothing = Readonly<Record<never, never>>;
 
 export type SecurityEventType = keyof EventDetails;
 
@@ -83,7 +83,7 @@ export interface Subject {
   readonly service?: string | undefined;
 }
 
-export interface Common {
+interface Common {
   readonly subject: Subject;
   /** The subject of the caller, or the name of the part of auth that acted. */
   readonly actor: string;

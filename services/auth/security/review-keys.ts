@@ -1,5 +1,6 @@
 /** The checks of algorithms, keys and lifetimes. */
 
+import { RSA_BITS_MIN } from '@portcullis/guard/limits';
 import {
   ACCESS_TOKEN_SECONDS_GOOD,
   found,
@@ -10,9 +11,6 @@ import {
 
 /** Bits of an RSA key below which it is weak: 128 bits of strength (NIST SP 800-57 part 1, table 2). */
 const RSA_BITS_STRONG = 3072;
-
-/** Bits of an RSA key below which an attacker with enough money can break it. */
-const RSA_BITS_MIN = 2048;
 
 /** Longest recommended time for which a key signs, in days. */
 const KEY_ROTATION_DAYS_GOOD = 90;

@@ -8,7 +8,7 @@ import { identifiersOf } from '../security/events.js';
 import { networkOf } from '../security/throttle.js';
 
 /** A failed login, or a password change with a wrong old password. */
-export interface LoginFailure {
+interface LoginFailure {
   readonly what: 'login' | 'change of password';
   /** The name as it was typed. */
   readonly name: string;
@@ -31,7 +31,7 @@ export interface LoginFailures {
 /** Length of a name's hash, in characters: enough to distinguish names. */
 const NAME_HASH_CHARACTERS = 22;
 
-export interface LoginFailuresDeps {
+interface LoginFailuresDeps {
   readonly events: Pick<SecurityLog, 'note' | 'noteSampled'>;
   /** Secret under which unknown names are hashed; the same on all replicas. */
   readonly key: Buffer;

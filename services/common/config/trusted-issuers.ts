@@ -1,12 +1,8 @@
 /** The part of a service's configuration that is about other issuers whose tokens are taken. */
+
 import { readFileSync } from 'node:fs';
-import {
-  LEGACY_SECRET_BYTES_MIN,
-  type Plaintext,
-  SIGNATURE_ALGORITHMS,
-  type TrustedIssuer,
-  trustedIssuerFaults,
-} from '@portcullis/guard';
+import { type Plaintext, type TrustedIssuer, trustedIssuerFaults } from '@portcullis/guard';
+import { LEGACY_SECRET_BYTES_MIN, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import { type ConfigurationFault, optional, secret, text } from './env.js';
 

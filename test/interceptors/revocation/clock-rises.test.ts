@@ -32,17 +32,17 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     return read();
   };
 
-  it('are none while both clocks go on together', () => {
+  it('are zero while both clocks run alike', () => {
     for (let second = 0; second < 1000; second += 1) expect(awake(1000)).to.be.below(1.001);
   });
 
-  it('are as long as a sleep, and as a step forward', () => {
+  it('are as long as a sleep, or a step forward of the wall clock', () => {
     awake(100);
     expect(asleep(4000)).to.be.within(4000, 4001);
     expect(set(700)).to.be.within(4700, 4702);
   });
 
-  it('are not cancelled by a clock that was set back before or after', () => {
+  it('are not cancelled by setting the clock back, before or after', () => {
     awake(100);
     set(-4000);
     expect(asleep(4000)).to.be.within(3999, 4002);
@@ -50,7 +50,7 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     expect(asleep(500)).to.be.within(4498, 4504);
   });
 
-  it('add up over any number of cycles', () => {
+  it('are summed over any number of cycles', () => {
     for (let cycle = 1; cycle <= 1000; cycle += 1) {
       set(-50);
       expect(asleep(50)).to.be.within(49 * cycle, 51 * cycle);
@@ -78,7 +78,7 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     expect(read() - start).to.be.below(5);
   });
 
-  it('are none while the wall clock falls behind slowly', () => {
+  it('are zero while the wall clock runs slow', () => {
     const start = read();
     for (let reading = 0; reading < 100_000; reading += 1) {
       rises.read(monotonicMs + reading, Math.floor(wallMs + reading * 0.999));

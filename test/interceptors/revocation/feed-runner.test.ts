@@ -205,7 +205,7 @@ describe('a feed runner', () => {
     events.length = 0;
   }
 
-  it('asks at once, pulls, asks again, and has the keys before it is current', async () => {
+  it('syncs at once, pulls, syncs again, and installs the keys before it is current', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     expect(events).to.deep.equal(['epoch', 'keys 1']);
@@ -221,7 +221,7 @@ describe('a feed runner', () => {
     expect([runner.isCurrent(), runner.staleReason, feed.list.size]).to.deep.equal([true, '', 1]);
   });
 
-  it('counts the lease from before the question was sent', async () => {
+  it('counts the lease from before the request was sent', async () => {
     await hydrate();
     runner.syncNow();
     const question = await source.question(2);
@@ -231,7 +231,7 @@ describe('a feed runner', () => {
     expect(feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs())).to.equal(LEASE_MS - 3001);
   });
 
-  it('takes what its own process has written at once, and asks only when that is due', async () => {
+  it("applies its own process's entries at once, and syncs only when that is due", async () => {
     await hydrate();
     source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n })]));
     expect([feed.list.size, feed.applied]).to.deep.equal([1, 0n]);
@@ -244,7 +244,7 @@ describe('a feed runner', () => {
     expect((await source.question(2)).request.applied).to.equal(0n);
   });
 
-  it('asks, and does not fail, when it cannot take what its own process has written', async () => {
+  it("syncs, and does not fail, when its own process's entries cannot be applied", async () => {
     await hydrate();
     const asked = source.questions.length;
     source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n, keepUntil: undefined })]));
@@ -252,14 +252,14 @@ describe('a feed runner', () => {
     expect(logged).to.include('broadcast_unusable');
   });
 
-  it('asks at once when its own process has opened an epoch', async () => {
+  it('syncs at once when its own process has opened an epoch', async () => {
     await hydrate();
     source.written({ epoch: OTHER_EPOCH, entries: [] });
     await source.question(2);
     expect(runner.isCurrent()).to.equal(true);
   });
 
-  it('is not current on a key set that cannot be imported', async () => {
+  it('is not current when the key set cannot be imported', async () => {
     const broken = { version: keySet.version, keys: [{ ...published, jwk: '{}' }] };
     (await source.question(0)).answer(answer({ pull: true, keySet: broken }));
     await settled();
@@ -268,7 +268,7 @@ describe('a feed runner', () => {
     expect(runner.staleReason).to.include('the issuer does not answer');
   });
 
-  it('asks regularly, several times within a lease, without waiting for answers', async () => {
+  it('syncs several times within a lease, without waiting for responses', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 250_000_000 } });
     const before = source.questions.length;
     timers.pass(200 + 3 * 50);
@@ -276,7 +276,7 @@ describe('a feed runner', () => {
     expect(source.questions.slice(before).every(({ signal }) => !signal.aborted)).to.equal(true);
   });
 
-  it('gives up a question that is not answered within a lease', async () => {
+  it('aborts a sync that is not answered within a lease', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 100_000_000 } });
     runner.syncNow();
     const question = await source.question(2);
@@ -286,7 +286,7 @@ describe('a feed runner', () => {
     expect(question.signal.aborted).to.equal(true);
   });
 
-  it('has one urgent question open at a time, and asks once more when it was asked to meanwhile', async () => {
+  it('has one urgent sync open at a time, and sends one more when another was requested meanwhile', async () => {
     await hydrate();
     for (let count = 0; count < 5; count += 1) runner.syncNow();
     await settled();
@@ -299,7 +299,7 @@ describe('a feed runner', () => {
     expect(source.questions).to.have.length(4);
   });
 
-  it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
+  it('reports that the log has changed, and becomes stale when its lease ends', async () => {
     await hydrate();
     runner.syncNow();
     const error = new ServiceError(
@@ -327,7 +327,7 @@ describe('a feed runner', () => {
     expect(runner.staleReason).to.equal('');
   });
 
-  it('says which failure it is, once for each kind of it', async () => {
+  it('logs every kind of failure once', async () => {
     for (let number = 0; number < 3; number += 1) {
       (await source.question(number)).fail(new Error('no route'));
       await settled();
@@ -356,7 +356,7 @@ describe('a feed runner', () => {
     expect(runner.staleReason).to.include('the issuer does not answer');
   });
 
-  it('tells that the list is stale when the lease ends, without any answer or failure', async () => {
+  it('reports that the list is stale when the lease ends, without any response or failure', async () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 300_000_000 } });
     clock.pass(300);
@@ -365,7 +365,7 @@ describe('a feed runner', () => {
     expect(logged).to.include('revocations_stale');
   });
 
-  it('looks again when its timer was early, as timers are', async () => {
+  it('checks the lease again when its timer was early', async () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
     // The timer goes off, and the clock of the lease stands still: the look is too early.
@@ -376,7 +376,7 @@ describe('a feed runner', () => {
     expect(events).to.deep.equal(['stale']);
   });
 
-  it('tells once that the list is stale, and again only after it was current', async () => {
+  it('reports once that the list is stale, and again only after it was current', async () => {
     await hydrate();
     clock.pass(LEASE_MS);
     for (let number = 2; number < 5; number += 1) {
@@ -387,7 +387,7 @@ describe('a feed runner', () => {
     expect(events).to.deep.equal(['stale']);
   });
 
-  it('is stale at once when the log began anew, and current again after a pull and a sync', async () => {
+  it('is stale at once in a new epoch, and current again after a pull and a sync', async () => {
     await hydrate();
     runner.syncNow();
     const next = { version: Buffer.alloc(32, 2), keys: [new TestKey('EdDSA').published] };
@@ -401,7 +401,7 @@ describe('a feed runner', () => {
     expect(events.at(-1)).to.equal('current');
   });
 
-  it('grants nothing on an answer read before a new epoch that arrives after one read later', async () => {
+  it('grants no lease on a response read before a new epoch that arrives after one read later', async () => {
     const leaseLength = { seconds: 0n, nanos: 500_000_000 };
     await hydrate({ leaseLength });
     const listed = tokenEntry(randomUUID(), { sequence: 1n });
@@ -435,7 +435,7 @@ describe('a feed runner', () => {
     expect(runner.isCurrent()).to.equal(true);
   });
 
-  it('leaves nothing of a pull that broke, and pulls again when it is told to', async () => {
+  it('drops a pull that broke, and pulls again when told to', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
@@ -453,7 +453,7 @@ describe('a feed runner', () => {
     expect(feed.applied).to.equal(2n);
   });
 
-  it('takes nothing of a pull that ended before its last part', async () => {
+  it('applies nothing of a pull that ended before its last part', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
@@ -473,7 +473,7 @@ describe('a feed runner', () => {
     expect(source.pulls).to.have.length(1);
   });
 
-  it('verifies a bounded number of broadcasts at once, and asks for what it left out', async () => {
+  it('verifies a limited number of broadcasts at a time, and syncs for those that it dropped', async () => {
     await runner.close();
     const key = new TestKey('EdDSA');
     const message = broadcast([tokenEntry('11111111-1111-4111-8111-111111111111', { sequence: 1n })]);
@@ -524,13 +524,13 @@ describe('a feed runner', () => {
     const key = new TestKey('EdDSA');
     const entryOf = (over: Partial<Entry> = {}) => tokenEntry(randomUUID(), { sequence: 1n, ...over });
 
-    it('takes what a broadcast key signed, and asks nothing for that', async () => {
+    it('applies a broadcast signed by a current key, without a sync', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(key, entryOf(), () => feed.list.size > 0);
       expect([feed.list.size, feed.applied, source.questions.length]).to.deep.equal([1, 0n, 2]);
     });
 
-    it('asks at once when something is missing, or an acknowledgement is asked for', async () => {
+    it('syncs at once when an entry is missing, or requests an acknowledgement', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(key, entryOf({ sequence: 3n }));
       (await source.question(2)).answer(answer({ head: 3n, broadcastKeys: [key.published] }));
@@ -540,7 +540,7 @@ describe('a feed runner', () => {
       expect((await source.question(3)).request.seen).to.deep.equal([one.entryId]);
     });
 
-    it('takes nothing that another key signed, and tells of it', async () => {
+    it('reports a broadcast signed by another key, and does not apply it', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(new TestKey('EdDSA', key.published.kid), entryOf(), () => events.length > 0);
       broker.onMessage(Buffer.from('nonsense'));
@@ -549,19 +549,19 @@ describe('a feed runner', () => {
       expect(events).to.deep.equal(['forgery', 'forgery']);
     });
 
-    it('tells of no forgery before it knows any key', async () => {
+    it('reports no forgery before it has a key', async () => {
       await hear(key, entryOf());
       expect(events).to.deep.equal([]);
     });
 
-    it('asks at once when an entry in a broadcast cannot be understood', async () => {
+    it('syncs at once when an entry in a broadcast cannot be applied', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(key, entryOf({ kind: 99 as EntryKind }), () => logged.includes('broadcast_unusable'));
       expect(source.questions).to.have.length(3);
       expect(logged).to.include('broadcast_unusable');
     });
 
-    it('asks at once when the broker is back: what was broadcast meanwhile is missing', async () => {
+    it('syncs at once after reconnecting to the broker, because broadcasts are missing', async () => {
       broker.onConnected();
       await settled();
       expect(source.questions).to.have.length(1);
@@ -572,7 +572,7 @@ describe('a feed runner', () => {
       expect(source.questions).to.have.length(3);
     });
 
-    it('is not led back to a broadcast key that has left, by an answer that was overtaken', async () => {
+    it('does not reinstall a broadcast key that has left, on an overtaken response', async () => {
       await hydrate({ leaseLength: { seconds: 0n, nanos: 500_000_000 }, broadcastKeys: [key.published] });
       timers.pass(200);
       timers.pass(100);
@@ -589,7 +589,7 @@ describe('a feed runner', () => {
     });
   });
 
-  it('stops asking, and gives up what is open, when it is closed', async () => {
+  it('stops syncing, and aborts open requests, when it is closed', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
     runner.syncNow();
     await settled();
@@ -602,7 +602,7 @@ describe('a feed runner', () => {
     expect(logged).to.not.include('sync_failed');
   });
 
-  it('takes no answer after it was closed', async () => {
+  it('applies no response after it was closed', async () => {
     const question = await source.question(0);
     question.answer(answer({ pull: true, keySet }));
     await runner.close();

@@ -37,8 +37,8 @@ describe('a feed', () => {
 
   const revokes = (tokenId: string) => feed.list.revokes(claims({ tokenId }));
 
-  describe('that knows nothing yet', () => {
-    it('asks without a place in any log, and has no lease', () => {
+  describe('before its first response', () => {
+    it('sends a request without a position, and has no lease', () => {
       expect(feed.createSyncRequest(at(0)).request).to.deep.equal({
         service: 'inventory',
         instance: Buffer.alloc(16, 1),
@@ -52,13 +52,13 @@ describe('a feed', () => {
       expect(feed.hydrated).to.equal(false);
     });
 
-    it('pulls first, even when the answer seems complete: it does not follow on the question', () => {
+    it('pulls first, even when the response seems complete, because it does not continue the request', () => {
       expect(held.ask(at(0), answer({ keySet: keySet(1) }))).to.equal('pull');
       expect(feed.hydrated).to.equal(false);
       expect(held.leaseLeftMs(at(0))).to.equal(0);
     });
 
-    it('takes no broadcast', () => {
+    it('ignores broadcasts', () => {
       const tokenId = randomUUID();
       expect(feed.applyBroadcast(broadcast([tokenEntry(tokenId)]))).to.deep.equal({
         accepted: false,
@@ -90,7 +90,7 @@ describe('a feed', () => {
   });
 
   describe('lease', () => {
-    it('runs from the question, not from the answer', () => {
+    it('runs from the request, not from the response', () => {
       held.hydrate(at(0));
       const ticket = feed.createSyncRequest(at(1000));
       // The answer takes four seconds to come.
@@ -101,19 +101,19 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(60_000))).to.be.below(0);
     });
 
-    it('is over already when the answer took longer than it is long', () => {
+    it('is over on arrival when the response took longer than its length', () => {
       held.hydrate(at(0));
       expect(held.ask(at(1000), answer())).to.equal('granted');
       expect(held.leaseLeftMs(at(1000 + LEASE_MS))).to.be.at.most(0);
     });
 
-    it('is over as soon as the wall clock stands before the question', () => {
+    it('is over when the wall clock is before the request', () => {
       held.hydrate(at(0));
       expect(held.leaseLeftMs(at(100, -100))).to.equal(LEASE_MS - 100);
       expect(held.leaseLeftMs(at(100, -101))).to.equal(0);
     });
 
-    it('is over when either clock has passed it: the monotonic one does not count a sleep', () => {
+    it('is over when either clock says so, because the monotonic clock does not count a sleep', () => {
       held.hydrate(at(0));
       expect(held.leaseLeftMs(at(10, LEASE_MS - 11))).to.equal(1);
       expect(held.leaseLeftMs(at(10, LEASE_MS - 10))).to.equal(0);
@@ -143,7 +143,7 @@ describe('a feed', () => {
       }
     });
 
-    it('counts from the question what the wall clock has risen since', () => {
+    it('counts the rises of the wall clock since the request', () => {
       held.hydrate(at(0));
       held.leaseLeftMs(at(100, -50));
       held.leaseLeftMs(at(100, 4000));
@@ -163,7 +163,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(200, LEASE_MS))).to.be.below(0);
     });
 
-    it('is not eaten up by jitter of the clocks', () => {
+    it('is not shortened by jitter of the clocks', () => {
       held.hydrate(at(0));
       for (let reading = 0; reading < 100_000; reading += 1) {
         held.leaseLeftMs(at(reading / 100, (reading % 5) / 2 - 1));
@@ -171,7 +171,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(1000))).to.be.within(LEASE_MS - 1005, LEASE_MS - 1000);
     });
 
-    it('is as long as the issuer says, in the answer that grants it', () => {
+    it('is as long as the response that grants it says', () => {
       held.hydrate(at(0));
       expect(feed.leaseLengthMs).to.equal(LEASE_MS);
       held.ask(at(10), answer({ leaseLength: { seconds: 1n, nanos: 500_000_000 } }));
@@ -179,20 +179,20 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(10))).to.equal(1500);
     });
 
-    it('does not begin when the issuer gives none', () => {
+    it('does not begin when the response contains no length', () => {
       held.hydrate(at(0));
       held.ask(at(10), answer({ leaseLength: undefined }));
       expect(held.leaseLeftMs(at(10))).to.equal(0);
     });
 
-    it('is not renewed by an answer that says pull, and not taken away either', () => {
+    it('is neither renewed nor ended by a response that says pull', () => {
       held.hydrate(at(0));
       expect(held.ask(at(1000), answer({ head: 900n, pull: true }))).to.equal('pull');
       expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 1000);
       expect(feed.applied).to.equal(0n);
     });
 
-    it('begins after the keys are in place, which are installed before it', () => {
+    it('begins after the keys are installed', () => {
       held.hydrate(at(0));
       let leaseWhileInstalling = Number.NaN;
       held.ask(at(2000), answer({ keySet: keySet(2) }), () => {
@@ -203,7 +203,7 @@ describe('a feed', () => {
       expect(feed.createSyncRequest(at(2001)).request.keySetVersion).to.deep.equal(keySet(2).version);
     });
 
-    it('is not renewed when the keys cannot be installed, and the keys are asked for again', () => {
+    it('is not renewed when the keys cannot be installed, and they are requested again', () => {
       held.hydrate(at(0));
       const ticket = feed.createSyncRequest(at(2000));
       const install = () => {
@@ -216,7 +216,7 @@ describe('a feed', () => {
       expect(feed.createSyncRequest(at(2001)).request.keySetVersion).to.deep.equal(keySet(1).version);
     });
 
-    it('is not granted before any key set has come', () => {
+    it('is not granted before the first key set', () => {
       held.ask(at(0), answer({ pull: true }));
       feed.beginPull();
       feed.applyPullPart(endOfPull(0n));
@@ -225,7 +225,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(1))).to.equal(0);
     });
 
-    it('is not granted on a key set that was replaced since the question', () => {
+    it('is not granted on a key set that was replaced since the request', () => {
       held.hydrate(at(0));
       const ticket = feed.createSyncRequest(at(1000));
       const later = feed.createSyncRequest(at(2000));
@@ -236,7 +236,7 @@ describe('a feed', () => {
       expect(feed.applySyncResponse(later, answer({ keySet: keySet(1) }), () => {})).to.equal('granted');
     });
 
-    it('installs no keys from an answer without any', () => {
+    it('installs no keys from a response without any', () => {
       held.hydrate(at(0));
       let installed = 0;
       held.ask(at(10), answer(), () => {
@@ -246,8 +246,8 @@ describe('a feed', () => {
     });
   });
 
-  describe('answers', () => {
-    it('bring every entry into the list, known or not, and tell of each', () => {
+  describe('sync responses', () => {
+    it('add every entry to the list, known or not, and notify of each', () => {
       held.hydrate(at(0));
       const [known, unknown] = [randomUUID(), randomUUID()];
       feed.applyBroadcast(broadcast([tokenEntry(known, { sequence: 1n })]));
@@ -258,14 +258,14 @@ describe('a feed', () => {
       expect(feed.applied).to.equal(2n);
     });
 
-    it('name the entry at the head, which the next question names', () => {
+    it('name the entry at the head, which the next request names', () => {
       held.hydrate(at(0));
       const one = tokenEntry(randomUUID(), { sequence: 1n });
       held.ask(at(10), answer({ head: 1n, entryIdAtHead: one.entryId, entries: [one] }));
       expect(feed.createSyncRequest(at(11)).request.entryIdAtApplied).to.deep.equal(one.entryId);
     });
 
-    it('that were overtaken bring their entries and nothing else', () => {
+    it('contribute only entries when they were overtaken', () => {
       held.hydrate(at(0));
       const tokenId = randomUUID();
       const slow = feed.createSyncRequest(at(1000));
@@ -289,7 +289,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS);
     });
 
-    it('to one question count once', () => {
+    it('to one request count once', () => {
       held.hydrate(at(0));
       const ticket = feed.createSyncRequest(at(1000));
       expect(feed.applySyncResponse(ticket, answer({ head: 1n }), () => {})).to.equal('granted');
@@ -297,13 +297,13 @@ describe('a feed', () => {
       expect(feed.applied).to.equal(1n);
     });
 
-    it('never move the place in the log back', () => {
+    it('never move the position in the log back', () => {
       held.hydrate(at(0), 7n);
       held.ask(at(10), answer({ head: 5n }));
       expect(feed.applied).to.equal(7n);
     });
 
-    it('tell the horizon, which never goes back', () => {
+    it('set the horizon, which never goes back', () => {
       held.hydrate(at(0));
       held.ask(at(10), answer({ horizon: new Date(2000) }));
       held.ask(at(20), answer({ horizon: new Date(1000) }));
@@ -311,7 +311,7 @@ describe('a feed', () => {
       expect(feed.horizonMs).to.equal(2000);
     });
 
-    it('drop the entries that the horizon has passed, and no others', () => {
+    it('drop the entries up to the horizon, and no others', () => {
       held.hydrate(at(0));
       const [early, late] = [randomUUID(), randomUUID()];
       const entries = [
@@ -323,7 +323,7 @@ describe('a feed', () => {
       expect([revokes(early), revokes(late)]).to.deep.equal([false, true]);
     });
 
-    it('grant nothing when an entry in them cannot be understood', () => {
+    it('grant no lease when one of their entries is malformed', () => {
       held.hydrate(at(0));
       const tokenId = randomUUID();
       const entries = [tokenEntry(tokenId, { sequence: 1n }), entry(9 as EntryKind, 'x', { sequence: 2n })];
@@ -337,7 +337,7 @@ describe('a feed', () => {
   describe('broadcasts', () => {
     beforeEach(() => held.hydrate(at(0), 3n));
 
-    it('count at once, in any order, and never move the place in the log', () => {
+    it('count at once, in any order, and never move the position in the log', () => {
       const [fourth, fifth] = [randomUUID(), randomUUID()];
       feed.applyBroadcast(broadcast([tokenEntry(fifth, { sequence: 5n })]));
       feed.applyBroadcast(broadcast([tokenEntry(fourth, { sequence: 4n })]));
@@ -352,7 +352,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(LEASE_MS))).to.equal(0);
     });
 
-    it('call for a question when one before them is missing', () => {
+    it('require a sync when an earlier entry is missing', () => {
       const heard = (sequence: bigint) =>
         feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence })])).syncDue;
       expect(heard(4n)).to.equal(false);
@@ -363,7 +363,7 @@ describe('a feed', () => {
       expect(heard(8n)).to.equal(false);
     });
 
-    it('are expected to go on from where an answer ended', () => {
+    it('continue from the head of the last response', () => {
       held.ask(at(1), answer({ head: 20n }));
       expect(feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence: 21n })])).syncDue).to.equal(
         false,
@@ -392,18 +392,18 @@ describe('a feed', () => {
     };
     beforeEach(() => held.hydrate(at(0)));
 
-    it('are asked for with the next question, which is due at once', () => {
+    it('are sent with the next request, which is due at once', () => {
       const { syncDue, id } = heard(true);
       expect(syncDue).to.equal(true);
       expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([id]);
     });
 
-    it('are not sent for entries that ask for none', () => {
+    it('are not sent for entries that request none', () => {
       expect(heard(false).syncDue).to.equal(false);
       expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([]);
     });
 
-    it('are sent again until a question that carried them was answered', () => {
+    it('are sent again until a request that contained them was answered', () => {
       const { id } = heard(true);
       feed.createSyncRequest(at(1));
       expect(feed.createSyncRequest(at(2)).request.seen).to.deep.equal([id]);
@@ -413,14 +413,14 @@ describe('a feed', () => {
       expect(feed.createSyncRequest(at(4)).request.seen).to.deep.equal([second]);
     });
 
-    it('are sent again when the answer was overtaken by one that did not carry them', () => {
+    it('are sent again when the response was overtaken by one to a request without them', () => {
       const before = feed.createSyncRequest(at(1));
       const { id } = heard(true);
       feed.applySyncResponse(before, answer(), () => {});
       expect(feed.createSyncRequest(at(2)).request.seen).to.deep.equal([id]);
     });
 
-    it('are no more than the limit in one question', () => {
+    it('stay within the limit of one request', () => {
       for (let count = 0; count < ACKNOWLEDGEMENTS_MAX + 5; count += 1) heard(true);
       expect(feed.createSyncRequest(at(1)).request.seen).to.have.length(ACKNOWLEDGEMENTS_MAX);
     });
@@ -447,7 +447,7 @@ describe('a feed', () => {
       expect(held.told).to.deep.equal([]);
     });
 
-    it('forgets the parts of an unfinished one when it begins anew', () => {
+    it('drops the parts of an unfinished pull when it starts again', () => {
       held.hydrate(at(0));
       const [early, late] = [randomUUID(), randomUUID()];
       feed.beginPull();
@@ -458,7 +458,7 @@ describe('a feed', () => {
       expect([revokes(early), revokes(late)]).to.deep.equal([false, true]);
     });
 
-    it('counts whole: packed identifiers, entries and the place in the log at once', () => {
+    it('counts as a whole: packed identifiers, entries and the position in the log at once', () => {
       held.hydrate(at(0));
       const [token, session] = [randomUUID(), randomUUID()];
       const packed = (kind: EntryKind, id: string): PullResponse => ({
@@ -479,7 +479,7 @@ describe('a feed', () => {
       expect(held.told).to.deep.equal(['filled']);
     });
 
-    it('adds to what is known, and moves no place back, when it is older', () => {
+    it('adds to the list, and moves no position back, when it is older', () => {
       held.hydrate(at(0), 9n, Buffer.alloc(16, 9));
       const [heard, pulled] = [randomUUID(), randomUUID()];
       feed.applyBroadcast(broadcast([tokenEntry(heard, { sequence: 10n })]));
@@ -493,7 +493,7 @@ describe('a feed', () => {
       });
     });
 
-    it('counts for nothing when it speaks of another epoch', () => {
+    it('is ignored when it is of another epoch', () => {
       held.hydrate(at(0));
       feed.beginPull();
       feed.applyPullPart(partOf(tokenEntry(randomUUID())));
@@ -501,7 +501,7 @@ describe('a feed', () => {
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     });
 
-    it('counts for nothing when the epoch changed while it ran', () => {
+    it('is ignored when the epoch changed meanwhile', () => {
       held.hydrate(at(0));
       feed.beginPull();
       feed.applyPullPart(partOf(tokenEntry(randomUUID())));
@@ -510,7 +510,7 @@ describe('a feed', () => {
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     });
 
-    it('fails on a part that is of no known kind, instead of leaving it out', () => {
+    it('fails on a part of unknown kind, instead of ignoring it', () => {
       held.hydrate(at(0));
       feed.beginPull();
       expect(() => feed.applyPullPart({ part: undefined })).to.throw(RangeError);
@@ -518,7 +518,7 @@ describe('a feed', () => {
       expect(feed.applied).to.equal(0n);
     });
 
-    it('does not move the place in the log when a part in it cannot be used', () => {
+    it('does not move the position in the log when a part is malformed', () => {
       held.hydrate(at(0));
       feed.beginPull();
       const value = { kind: EntryKind.ENTRY_KIND_TOKEN, keepUntil: new Date(0), ids: Buffer.alloc(15) };
@@ -535,7 +535,7 @@ describe('a feed', () => {
       held.told.length = 0;
     });
 
-    it('drops lease, list and place, and says so before anything of the new one counts', () => {
+    it('drops lease, list and position, and notifies of it before anything of the new epoch counts', () => {
       const fresh = tokenEntry(randomUUID(), { sequence: 1n });
       const outcome = held.ask(
         at(10),
@@ -555,12 +555,12 @@ describe('a feed', () => {
       });
     });
 
-    it('asks for the keys of the new one, although it has keys of the old one', () => {
+    it('requests the keys of the new epoch, although it has keys of the old one', () => {
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true }));
       expect(feed.createSyncRequest(at(11)).request.keySetVersion).to.deep.equal(NOTHING);
     });
 
-    it('is not led back by an answer that was overtaken', () => {
+    it('does not return to the old epoch on an overtaken response', () => {
       const slow = feed.createSyncRequest(at(5));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
       expect(
@@ -570,7 +570,7 @@ describe('a feed', () => {
       expect(feed.list.size).to.equal(0);
     });
 
-    it('is granted nothing by an answer to a question that it asked before', () => {
+    it('gets no lease from a response to an earlier request', () => {
       const slow = feed.createSyncRequest(at(20));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
       const outcome = feed.applySyncResponse(
@@ -582,7 +582,7 @@ describe('a feed', () => {
       expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
     });
 
-    it('is not led back by an answer read before the change that arrives after one read later', () => {
+    it('does not return to the old epoch on a response read before the change that arrives after one read later', () => {
       const first = feed.createSyncRequest(at(20));
       const second = feed.createSyncRequest(at(30));
       // The log began anew between the two readings; the second was read before, and after a change of keys.
@@ -598,7 +598,7 @@ describe('a feed', () => {
       expect(feed.createSyncRequest(at(32)).request.epoch).to.deep.equal(OTHER_EPOCH);
     });
 
-    it('is granted nothing on a list that is not the one that the question spoke of', () => {
+    it('gets no lease for another list than the one that the request described', () => {
       // It leaves the epoch and comes back to it: the epoch is the same, the list is empty.
       const ticket = feed.createSyncRequest(at(30));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
@@ -613,7 +613,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(41))).to.equal(0);
     });
 
-    it('takes nothing of a pull that began before it left the epoch and came back', () => {
+    it('applies nothing of a pull that began before it left the epoch and returned', () => {
       feed.beginPull();
       feed.applyPullPart(partOf(tokenEntry(randomUUID())));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
@@ -622,7 +622,7 @@ describe('a feed', () => {
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     });
 
-    it('trusts the new list once it was pulled and synced', () => {
+    it('gets a lease for the new list after a pull and a sync', () => {
       held.hydrate(at(20), 1n, Buffer.alloc(16, 7), OTHER_EPOCH);
       expect(feed.hydrated).to.equal(true);
       expect(held.leaseLeftMs(at(20))).to.equal(LEASE_MS);
@@ -632,7 +632,7 @@ describe('a feed', () => {
     });
   });
 
-  describe('whatever happens between it and the log', () => {
+  describe('under random delays, losses and reorderings', () => {
     type Step =
       | { do: 'commit' }
       | { do: 'hear' | 'answer' | 'take'; which: number }
@@ -669,7 +669,7 @@ describe('a feed', () => {
       { maxLength: 120 },
     );
 
-    it('is trusted with nothing missing that was committed longer ago than the lease is long', () => {
+    it('has a lease only with every entry committed longer ago than the length of the lease', () => {
       let trusted = 0;
       const run = (all: readonly Step[]): void => {
         const follower = new ListenedFeed();
@@ -766,7 +766,7 @@ describe('a feed', () => {
       expect(trusted).to.be.above(1000);
     });
 
-    it('holds everything up to its place in the log', () => {
+    it('contains every entry up to its position in the log', () => {
       fc.assert(
         fc.property(
           fc.array(fc.constantFrom('commit', 'sync', 'hear', 'pull'), { maxLength: 60 }),

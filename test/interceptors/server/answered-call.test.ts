@@ -8,7 +8,7 @@ import { claims } from '../tokens-support.js';
 
 type Listener = Parameters<ServerInterceptingCallInterface['start']>[0];
 
-describe('a call that takes its own token back', () => {
+describe('a call that revokes its own token', () => {
   let objection: DenialReason | undefined;
   let sent: (string | number)[];
   let received: unknown[];
@@ -60,7 +60,7 @@ describe('a call that takes its own token back', () => {
     received = [];
   });
 
-  it('is not cut between its answer and its status', () => {
+  it('is not cut between its response and its status', () => {
     const { call, token } = started({ requestStream: false, responseStream: false });
     call.sendMessage('answer', () => {});
     objection = 'TOKEN_REVOKED';
@@ -69,7 +69,7 @@ describe('a call that takes its own token back', () => {
     expect(sent).to.deep.equal(['answer', status.OK]);
   });
 
-  it('reads no further message once it has answered', () => {
+  it('reads no further message after its response', () => {
     const { call } = started({ requestStream: true, responseStream: false });
     below.onReceiveMessage('first');
     call.sendMessage('answer', () => {});
@@ -78,7 +78,7 @@ describe('a call that takes its own token back', () => {
     expect(received).to.deep.equal(['first']);
   });
 
-  it('is cut before its answer, and between the messages of a stream', () => {
+  it('is cut before its response, and between the messages of a stream', () => {
     const unary = started({ requestStream: false, responseStream: false }).call;
     objection = 'TOKEN_REVOKED';
     unary.sendMessage('answer', () => {});

@@ -161,7 +161,7 @@ describe('a token bound to a certificate', () => {
   }
 
   for (const clientAuth of ['optional', 'required'] as const) {
-    it(`is of use on connections of that certificate alone, before and after it is known (${clientAuth})`, async () => {
+    it(`is accepted only on connections with that certificate, cached or not (${clientAuth})`, async () => {
       const faults: string[] = [];
       await start(clientAuth, faults);
       const [mine, thief] = [await holder(), await holder()];
@@ -178,7 +178,7 @@ describe('a token bound to a certificate', () => {
     });
   }
 
-  it('is of use in every kind of call, and refused in every kind', async () => {
+  it('is checked in every kind of call', async () => {
     await start('optional');
     const [mine, thief] = [await holder(), await holder()];
     const token = await boundTo(mine);
@@ -188,7 +188,7 @@ describe('a token bound to a certificate', () => {
     }
   });
 
-  it('is refused where no certificate was shown, or one that nobody vouches for; others pass there', async () => {
+  it('is rejected without a client certificate or with an untrusted one, where unbound tokens are accepted', async () => {
     await start('optional');
     const mine = await holder();
     const self = await holder(await createAuthority(folder.path));
@@ -201,14 +201,14 @@ describe('a token bound to a certificate', () => {
     }
   });
 
-  it('is refused in plaintext', async () => {
+  it('is rejected in plaintext', async () => {
     echo = await startEcho(issuer);
     await echo.guard.ready;
     const token = await issuer.token({ cnf: { 'x5t#S256': 'A'.repeat(43) } });
     expect(await call(echo.client, token)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
   });
 
-  it('makes its owner, who has renewed the certificate, connect again; the calls under way go on', async () => {
+  it('makes a client that renewed its certificate reconnect, without ending its open calls', async () => {
     await start('required');
     const before = await holder();
     const after = await holder();
@@ -234,7 +234,7 @@ describe('a token bound to a certificate', () => {
     live.cancel();
   });
 
-  describe('whose owner renews the certificate', () => {
+  describe('whose client renews the certificate', () => {
     let own: Identity;
     let watch: TlsWatch;
     let channel: ChannelCredentials;
@@ -296,7 +296,7 @@ describe('a token bound to a certificate', () => {
       return outcomeOf(callEcho(client, new Metadata(), { interceptors: [authenticate(source)] }));
     }
 
-    it('loses no call where the service that is called still sees the former one', async () => {
+    it('loses no call while the called service sees the former certificate', async () => {
       const client = connect(channel);
       expect(await ask(client)).to.equal('OK');
       await renew();
@@ -310,7 +310,7 @@ describe('a token bound to a certificate', () => {
       expect(echo.trace.started).to.equal(3);
     });
 
-    it('loses no call where the issuer still sees the former one', async () => {
+    it('loses no call while the issuer sees the former certificate', async () => {
       expect(await ask(connect(channel))).to.equal('OK');
       await renew();
       await watch.reload();

@@ -190,7 +190,7 @@ describe('enforcement', () => {
 
   const revokeToken = (tokenId: string) => feed.applyBroadcast(broadcast([tokenEntry(tokenId)]));
 
-  describe('of a known token', () => {
+  describe('of a cached token', () => {
     it('is decided in the same turn, and verified once', async () => {
       const text = tokenText();
       expect(await decided(text)).to.equal('admitted');
@@ -201,7 +201,7 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(1);
     });
 
-    it('remembers claims and never verdicts: rule, expiry, lease and revocation are asked on every call', async () => {
+    it('caches claims and no decisions: rule, expiry, lease and revocation are checked on every call', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       expect(await decided(text)).to.equal('admitted');
@@ -215,7 +215,7 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(1);
     });
 
-    it('is refused on every connection but that of its certificate, cached or not, in the same turn', async () => {
+    it('rejects it on every connection without its certificate, cached or not, in the same turn', async () => {
       const [mine, other] = ['A'.repeat(43), `${'B'.repeat(42)}A`];
       const text = tokenText({ cnf: { 'x5t#S256': mine } });
       const strange = callerWith(other);
@@ -291,7 +291,7 @@ describe('enforcement', () => {
       });
     }
 
-    it('survives whatever does not name it', async () => {
+    it('is not affected by entries that do not match it', async () => {
       const token = await admitted(tokenText());
       const call = liveCall(token);
       revokeToken(randomUUID());
@@ -302,7 +302,7 @@ describe('enforcement', () => {
   });
 
   describe('of a token that is being verified', () => {
-    it('finds it revoked when the revocation came meanwhile, for all who wait', async () => {
+    it('finds it revoked when the revocation arrived meanwhile, for all waiting calls', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       keys.isHolding = true;
@@ -313,7 +313,7 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(1);
     });
 
-    it('finds its key gone when the key left meanwhile', async () => {
+    it('finds its key missing when the key left meanwhile', async () => {
       const old = keys;
       old.isHolding = true;
       const waiting = decided(tokenText());
@@ -342,7 +342,7 @@ describe('enforcement', () => {
       expect(await waiting).to.equal('TOKEN_INVALID');
     });
 
-    it('verifies many callers with one new token once', async () => {
+    it('verifies a new token once for concurrent calls', async () => {
       const text = tokenText();
       keys.isHolding = true;
       const waiting = Array.from({ length: 500 }, () => decided(text));
@@ -351,7 +351,7 @@ describe('enforcement', () => {
       expect([keys.verified, enforcement.admissions.tokens.size]).to.deep.equal([1, 1]);
     });
 
-    it('lets one peer wait for so many, and others all the same', async () => {
+    it('limits the verifications of one peer, without affecting others', async () => {
       keys.isHolding = true;
       const waiting = Array.from({ length: VERIFICATIONS_PER_PEER_MAX }, () =>
         decided(tokenText(), REFUSE, 'flood'),
@@ -365,7 +365,7 @@ describe('enforcement', () => {
       expect(await decided(tokenText(), REFUSE, 'flood')).to.equal('admitted');
     });
 
-    it('lets no more than so many wait in all, while known tokens pass', async () => {
+    it('limits all verifications, without affecting cached tokens', async () => {
       const known = tokenText();
       await admitted(known);
       keys.isHolding = true;
@@ -378,7 +378,7 @@ describe('enforcement', () => {
       await Promise.all(waiting);
     });
 
-    it('remembers nothing of a token that was found bad', async () => {
+    it('caches nothing of a rejected token', async () => {
       const text = tokenText({ aud: ['payment'] });
       expect(await decided(text)).to.equal('TOKEN_INVALID');
       expect(await decided(tokenText({}, 'key-9'))).to.equal('TOKEN_INVALID');
@@ -398,7 +398,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.denialReason(token, false)).to.equal('TOKEN_REVOKED');
     });
 
-    it('still finds its key gone', async () => {
+    it('still finds its key missing', async () => {
       const token = await admitted(tokenText());
       enforcement.admissions.tokens.remove(token);
       keys = new HeldKeys('key-2');
@@ -406,7 +406,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.denialReason(token, false)).to.equal('TOKEN_REVOKED');
     });
 
-    it('meets it as a new one when it comes again', async () => {
+    it('verifies it again when it returns', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       const token = await admitted(text);
@@ -431,7 +431,7 @@ describe('enforcement', () => {
       feed = enforcement.feed;
     });
 
-    it('admits nobody, on_stale ALLOW or not, keys or no keys', async () => {
+    it('admits no call, with or without on_stale ALLOW and keys', async () => {
       const text = tokenText();
       for (const rule of [REFUSE, ALLOW])
         expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
@@ -446,7 +446,7 @@ describe('enforcement', () => {
       for (const rule of [REFUSE, ALLOW]) expect(await decided(text, rule)).to.equal('admitted');
     });
 
-    it('admits nobody again once the epoch changed, on_stale ALLOW or not', async () => {
+    it('admits no call after the epoch changed, with or without on_stale ALLOW', async () => {
       hydrate();
       const text = tokenText();
       expect(await decided(text, ALLOW)).to.equal('admitted');
@@ -460,7 +460,7 @@ describe('enforcement', () => {
       expect(await decided(text, ALLOW)).to.not.equal('admitted');
     });
 
-    it('takes a token of an epoch that came, went with a late answer, and came again', async () => {
+    it('accepts a token of an epoch that began, ended by a late response, and began again', async () => {
       hydrate(OTHER_EPOCH, 2);
       const text = tokenText();
       expect(await decided(text)).to.equal('admitted');
@@ -469,7 +469,7 @@ describe('enforcement', () => {
       expect(await decided(text)).to.equal('admitted');
     });
 
-    it('lets public methods be called', () => {
+    it('admits calls of public methods', () => {
       expect(
         enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), callerWith()),
       ).to.deep.equal({
@@ -479,7 +479,7 @@ describe('enforcement', () => {
   });
 
   describe('of live calls', () => {
-    it('cuts the others when one of them throws, and those of the next revocation', async () => {
+    it('cuts the other calls when one throws, and those of the next revocation', async () => {
       const [first, second] = [randomUUID(), randomUUID()];
       const token = await admitted(tokenText({ jti: first }));
       const other = await admitted(tokenText({ jti: second }));
@@ -513,7 +513,7 @@ describe('enforcement', () => {
       return () => calls.filter(({ cuts }) => cuts.length > 0).length;
     };
 
-    it('lets others have their turn after a few cuts, and pauses only when there are others', async () => {
+    it('yields to other calls after a few cuts, and pauses only when there are any', async () => {
       const count = await cutMany(0);
       // The call that was cut had been admitted shortly before: there are others.
       expect([count(), later.length, paused]).to.deep.equal([CUT_SLICE_CALLS, 1, 1]);
@@ -526,7 +526,7 @@ describe('enforcement', () => {
       expect([count(), later.length, paused]).to.deep.equal([4 * CUT_SLICE_CALLS, 0, 2]);
     });
 
-    it('cuts one at a time when handlers take long to hear of it', async () => {
+    it('cuts one at a time when handlers take long', async () => {
       const count = await cutMany(1);
       for (let done = 1; done <= 4 * CUT_SLICE_CALLS; done += 1) {
         expect(count()).to.equal(done);
@@ -535,7 +535,7 @@ describe('enforcement', () => {
       expect(later).to.deep.equal([]);
     });
 
-    it('ends those of expired tokens', async () => {
+    it('cuts those of expired tokens', async () => {
       const token = await admitted(tokenText());
       const call = liveCall(token);
       clock.wall = token.expiresAtMs;
@@ -544,7 +544,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.tokens.size).to.equal(0);
     });
 
-    it('ends those that a stale list does not allow, when told to look', async () => {
+    it('cuts those that a stale list does not allow, when they are rechecked', async () => {
       const call = liveCall(await admitted(tokenText()));
       enforcement.recheckLiveCalls();
       expect(call.cuts).to.deep.equal([]);
@@ -554,13 +554,13 @@ describe('enforcement', () => {
     });
   });
 
-  describe('of a token that is examined', () => {
+  describe('of a token that is introspected', () => {
     const examined = async (text: string, audience?: string) => {
       const outcome = await enforcement.admissions.introspect(text, audience);
       return outcome instanceof ServiceError ? outcome.code : outcome.tokenId;
     };
 
-    it('tells what it says, for any audience, and remembers nothing', async () => {
+    it('returns its claims, for any audience, and caches nothing', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId, aud: ['payment'] });
       expect(await examined(text)).to.equal(tokenId);
@@ -569,7 +569,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.tokens.size).to.equal(0);
     });
 
-    it('tells that it is bad, revoked or expired', async () => {
+    it('returns whether it is invalid, revoked or expired', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       expect(await examined('nonsense')).to.equal('TOKEN_INVALID');
@@ -580,7 +580,7 @@ describe('enforcement', () => {
       expect(await examined(tokenText())).to.equal('TOKEN_EXPIRED');
     });
 
-    it('tells so when its key left while the signature was verified', async () => {
+    it('finds its key missing when the key left during the verification', async () => {
       const old = keys;
       old.isHolding = true;
       const outcome = examined(tokenText());
@@ -591,8 +591,8 @@ describe('enforcement', () => {
     });
   });
 
-  describe('of credentials that are none', () => {
-    it('answers each bad one alike', async () => {
+  describe('of invalid credentials', () => {
+    it('gives all of them the same response', async () => {
       const good = tokenText();
       const [, payload] = good.split('.');
       const values = [
@@ -619,13 +619,13 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(0);
     });
 
-    it('refuses two good ones at once', () => {
+    it('rejects two valid tokens at once', () => {
       const text = tokenText();
       const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), callerWith());
       expect(admission).to.have.deep.property('error', refusal('TOKEN_INVALID'));
     });
 
-    it('takes none from any other key', () => {
+    it('reads no other header than authorization', () => {
       const metadata = new Metadata();
       for (const key of [
         'x-authorization',

@@ -34,7 +34,7 @@ describe('live call', () => {
     await echo.stop();
   });
 
-  it('resets the stream of a peer that gives no room for the status', async () => {
+  it('resets the stream of a peer whose window has no room for the status', async () => {
     const claims = issuer.claims();
     const token = await issuer.sign(claims);
     // No window: the server cannot send one byte of data, and the trailers stand behind the data.
@@ -57,7 +57,7 @@ describe('live call', () => {
     session.destroy();
   });
 
-  it('lets no message of a revoked caller pass, even before the active cut has come to it', async () => {
+  it('passes no message of a revoked caller, even before the call is cut', async () => {
     const claims = issuer.claims();
     const token = await issuer.sign(claims);
     const session = connect(`http://127.0.0.1:${echo.port}`);
@@ -107,7 +107,7 @@ describe('live call', () => {
     session.destroy();
   });
 
-  it('takes other spellings of the HTTP method and of the path nowhere near a handler without a token', async () => {
+  it('runs no handler without a token for other spellings of the HTTP method and path', async () => {
     const session = connect(`http://127.0.0.1:${echo.port}`);
     const paths = [
       '/test.v1.EchoService/unary',

@@ -127,7 +127,7 @@ describe(`${STREAMS} live streams`, function () {
     await until(() => hit.every((stream) => stream.endedAtMs !== undefined), { withinMs: 60_000, pollMs: 1 });
   }
 
-  it('a revoked session loses its streams, and nobody else loses one', async () => {
+  it('cuts the streams of a revoked session, and no others', async () => {
     const sid = open[1]?.sid ?? '';
     const entry = issuer.revokeSession(sid);
     const revokedMs = performance.now();
@@ -144,7 +144,7 @@ describe(`${STREAMS} live streams`, function () {
     expect(lastMs).to.be.lessThan(500);
   });
 
-  it('a revoked user with half of all streams loses them in slices, and other calls have their turn', async () => {
+  it('cuts half of all streams in slices, while other calls are served', async () => {
     let isOn = true;
     const quiet = callWhile(() => isOn);
     await sleep(300);

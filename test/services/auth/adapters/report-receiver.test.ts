@@ -2,10 +2,12 @@
 
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import {
+  BROADCAST_SUBJECT,
   createReportSender,
+  REPORT_SUBJECT,
+  REPORT_TYPE,
   REPORTS_WAITING_MAX,
   ReportCollector,
   startReporting,
