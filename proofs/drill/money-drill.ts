@@ -1,4 +1,4 @@
-/** The drill of the books: many clients do everything at once, and money is conserved at every read meanwhile. */
+/** The ledger drill: many clients do everything at once, and money is conserved at every check. */
 
 import { randomUUID } from 'node:crypto';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -34,13 +34,13 @@ export interface MoneyFigures {
   readonly imbalances: number;
   readonly stuck: number;
   readonly violations: number;
-  /** How often all invariants were read. */
+  /** Number of checks of all invariants. */
   readonly checks: number;
   readonly seconds: number;
   readonly details: readonly string[];
 }
 
-/** Drills, and prints how it goes. */
+/** Runs the drill and prints its progress. */
 export async function drillMoney({ rounds, seed, signal }: DrillOptions): Promise<MoneyFigures> {
   const startedMs = nowMs();
   const random = createRandom(seed);
@@ -110,7 +110,7 @@ interface Market {
   readonly random: Random;
 }
 
-/** Does one thing, until it has a definite answer. @returns what it was */
+/** Runs one operation until it has a definite outcome. @returns the operation */
 async function operate({ shop, trade, random }: Market, shopper: Shopper): Promise<string> {
   const chance = random.next();
   const untilMs = nowMs() + PATIENCE_MS;

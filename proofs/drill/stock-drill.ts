@@ -1,4 +1,4 @@
-/** The drill of the last units: in each round 1,000 buyers want one of 100 units, over two instances of inventory. */
+/** The stock drill: in each round 1,000 buyers compete for 100 units over two instances of inventory. */
 
 import { randomUUID } from 'node:crypto';
 import { InventoryServiceService as methods } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -29,13 +29,13 @@ export interface StockFigures {
   readonly lost: number;
   readonly stuck: number;
   readonly violations: number;
-  /** How often all invariants were read. */
+  /** Number of checks of all invariants. */
   readonly checks: number;
   readonly seconds: number;
   readonly details: readonly string[];
 }
 
-/** Drills, and prints how it goes. */
+/** Runs the drill and prints its progress. */
 export async function drillStock({ rounds, seed, signal }: DrillOptions): Promise<StockFigures> {
   const startedMs = nowMs();
   const random = createRandom(seed);
@@ -89,7 +89,7 @@ interface Sale {
   readonly tokens: readonly string[];
 }
 
-/** Everybody reserves at once, and whoever got a unit takes it. */
+/** All buyers reserve at once, and each successful buyer commits. */
 async function sellOut({ shop, findings, random, tokens }: Sale, sku: string): Promise<number> {
   await shop.stockUp(sku, PRICE, BigInt(UNITS));
   const untilMs = nowMs() + PATIENCE_MS;

@@ -1,6 +1,6 @@
 /**
- * The rules that keep the promise, one by one, where the simulation can leave one out. Production has no such
- * switches: what is left out here is taken from the code by overriding it, or by changing what it is told.
+ * The guards that keep the promise, each of which the simulation can leave out. Production has no such switches: a
+ * guard is left out by overriding its code or changing its input.
  */
 
 import type { TokenClaims } from '@portcullis/guard';
@@ -14,7 +14,7 @@ import {
 } from '@portcullis/guard/internal';
 import type { Broadcast, SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 
-/** What can be left out. */
+/** The guards. */
 export const GUARDS = [
   'lease',
   'lease-start',
@@ -36,7 +36,7 @@ export const GUARDS = [
 
 export type GuardName = (typeof GUARDS)[number];
 
-/** Which oracle notices that a guard is missing. */
+/** The oracle that detects the missing guard. */
 export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unnoticed' } = {
   lease: 'late',
   'lease-start': 'late',
@@ -63,7 +63,7 @@ export function isGuardName(text: string): text is GuardName {
 
 type FeedOptions = ConstructorParameters<typeof Feed>[0];
 
-/** A feed of which one may ask which epochs it follows, and has followed. */
+/** A feed that exposes the epochs that it follows and has followed. */
 export class WatchedFeed extends Feed {
   followedEpoch = '';
   readonly followedEpochs = new Set<string>();
@@ -78,7 +78,7 @@ export class WatchedFeed extends Feed {
   }
 }
 
-/** Makes the feed of an instance, with a guard left out if it is the feed's. */
+/** Creates the feed of an instance, without the guard if it is one of the feed's. */
 export function createFeed(
   options: FeedOptions,
   without: GuardName | undefined,
@@ -106,14 +106,14 @@ export function createFeed(
   }
 }
 
-/** A list that was complete once is trusted for ever. */
+/** A complete list is trusted for ever. */
 class LeaselessFeed extends WatchedFeed {
   override leaseLeftMs(): number {
     return this.hydrated ? Number.POSITIVE_INFINITY : 0;
   }
 }
 
-/** The lease is counted from the answer. */
+/** The lease is counted from the response. */
 class LeaseFromAnswerFeed extends WatchedFeed {
   readonly #now: () => Moment;
 
@@ -127,7 +127,7 @@ class LeaseFromAnswerFeed extends WatchedFeed {
   }
 }
 
-/** A feed that may ask as if it had applied more than it has. */
+/** A feed whose requests may claim more applied entries than it has. */
 abstract class BoastfulFeed extends WatchedFeed {
   #boast: { readonly epoch: Buffer; readonly applied: bigint; readonly entryIdAtApplied: Buffer } | undefined;
 
@@ -145,7 +145,7 @@ abstract class BoastfulFeed extends WatchedFeed {
   }
 }
 
-/** A broadcast moves the place up to which everything is in the list. */
+/** A broadcast moves `applied`. */
 class BroadcastAppliesFeed extends BoastfulFeed {
   override applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
     const heard = super.applyBroadcast(broadcast);
@@ -155,7 +155,7 @@ class BroadcastAppliesFeed extends BoastfulFeed {
   }
 }
 
-/** The beginning of a Pull moves that place, not its end. */
+/** The beginning of a Pull moves `applied`, not its end. */
 class PullAppliesFeed extends BoastfulFeed {
   override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
     const outcome = super.applySyncResponse(ticket, answer, installKeys);
@@ -164,7 +164,7 @@ class PullAppliesFeed extends BoastfulFeed {
   }
 }
 
-/** A token is looked up in the list when its verification begins, and not again when it has ended. */
+/** A token is looked up in the list when its verification begins, and not when it ends. */
 export class OnceCheckedFeed extends WatchedFeed {
   readonly #verdicts = new Map<string, boolean>();
 
@@ -193,20 +193,20 @@ class RememberedList extends RevocationList {
   }
 }
 
-/** Broadcasts of every epoch are taken for those of this one. */
+/** Broadcasts of other epochs are applied. */
 class AnyEpochFeed extends WatchedFeed {
   override applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
     return super.applyBroadcast({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
   }
 }
 
-/** An answer in the epoch that the question named is taken for one about the present list. */
+/** A response in the epoch that the request named is applied to the current list. */
 class AnyListFeed extends WatchedFeed {
   override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
     if (!ticket.request.epoch.equals(answer.epoch))
       return super.applySyncResponse(ticket, answer, installKeys);
     const present = (): RevocationList => this.list;
-    // Asked when it is needed: to take the answer may begin another list.
+    // Read late: applying the response may begin another list.
     const anyList: SyncTicket = {
       ...ticket,
       get list() {
@@ -217,7 +217,7 @@ class AnyListFeed extends WatchedFeed {
   }
 }
 
-/** Both clocks are looked at as they stand now, and what they did in between is forgotten. */
+/** Only the current readings of both clocks count, not their changes in between. */
 class RiselessFeed extends WatchedFeed {
   #sentAt: Moment = { monotonicMs: 0, wallMs: 0 };
 

@@ -20,8 +20,8 @@ import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
-import { UnusableKeyError } from './keys/keys.js';
-import { createSigningTimes, type SigningTimes } from './metrics.js';
+import { UnusableKeyError } from './keys/sealed-keys.js';
+import { authMetrics, createSigningTimes, type SigningTimes } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
 import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
@@ -100,7 +100,7 @@ function openBroker(
   relay: BatchRelay,
 ): Broker | undefined {
   if (url === undefined) {
-    log.warn('without a broker revocations travel by sync alone');
+    log.warn('without a broker, only syncs deliver revocations');
     return undefined;
   }
   const files = tls.broker;
@@ -136,7 +136,7 @@ function registerMetrics(
 ): void {
   registerStateMetrics(
     registry,
-    counts.read({
+    authMetrics(counts, {
       clock,
       events: events.counts,
       reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },

@@ -75,7 +75,7 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
     throw error;
   });
   const credentials =
-    username === undefined ? undefined : await deps.store.reads.users.credentialsOf(username);
+    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
   const matches = await deps.passwords.verify(credentials?.passwordHash, request.password);
   const { networkKey } = attempt;
   const network = networkOf(request.peer);
