@@ -121,7 +121,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
       formerKid: formerKey.kid,
       emergency: revocation !== undefined,
     },
-    'another key signs',
+    'rotated a signing key',
   );
 }
 
@@ -252,5 +252,5 @@ function reportAnomaly(
   action: AnomalyDetails['action'],
 ): void {
   counts.anomalyFound(details.rule);
-  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'an anomaly was found');
+  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'found an anomaly');
 }
