@@ -218,7 +218,8 @@ async function prepareOnce(
   await parts.keys.open();
   await parts.revocationLog.setLeaseMs(leaseMs);
   const created = await applyBootstrap(bootstrap, parts);
-  if (created.users + created.clients > 0) log.info(created, 'created users and clients of the bootstrap file');
+  if (created.users + created.clients > 0)
+    log.info(created, 'created users and clients of the bootstrap file');
   if (created.lookAlikes.length > 0) {
     log.warn(created, 'did not create some users of the bootstrap file: their names look like existing ones');
   }
