@@ -2,7 +2,7 @@
 
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { AuthError } from '../../services/auth/errors.js';
-import { publish } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/published-keys.js';
 import type { Client } from '../../services/auth/records/clients.js';
 import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
 import type {

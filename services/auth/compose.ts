@@ -20,7 +20,7 @@ import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
-import { UnusableKeyError } from './keys/keys.js';
+import { UnusableKeyError } from './keys/sealed-keys.js';
 import { authMetrics, createSigningTimes, type SigningTimes } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
@@ -100,7 +100,7 @@ function openBroker(
   relay: BatchRelay,
 ): Broker | undefined {
   if (url === undefined) {
-    log.warn('no broker is configured: revocations are distributed by sync only');
+    log.warn('without a broker, only syncs deliver revocations');
     return undefined;
   }
   const files = tls.broker;

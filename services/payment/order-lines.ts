@@ -2,9 +2,9 @@
 import type { Violations } from '../common/validation/violations.js';
 
 /** Lines of an order at most. */
-export const LINES_MAX = 50;
+const LINES_MAX = 50;
 /** Units of one line at most. */
-export const QUANTITY_MAX = 1_000_000n;
+const QUANTITY_MAX = 1_000_000n;
 
 /** Some units of one item. */
 export interface OrderLine {
