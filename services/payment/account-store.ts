@@ -1,0 +1,69 @@
+/** Accounts and their entries in SQL, as their owners read them. */
+
+import type { Database } from '../common/database/database.js';
+import { oncePerRequest } from '../common/database/requests.js';
+import { type FilterFields, filterOf } from '../common/validation/filter.js';
+import { cursorPatterns, pageOf } from '../common/validation/paging.js';
+import type { AccountsStore } from './accounts.js';
+import type { EntryKind, LedgerEntry } from './ledger.js';
+import { type AccountRow, accountFrom, askLast, openBooks, SELECT_ACCOUNT } from './ledger-store.js';
+import { cutPage } from './payment-store.js';
+
+export function createAccountsStore(database: Database): AccountsStore {
+  return {
+    once: (request, stillAllowed, work) =>
+      database.transaction(async (sql) => {
+        const answer = await oncePerRequest(sql, request, () => work(openBooks(sql)));
+        await askLast(sql, stillAllowed);
+        return answer;
+      }),
+
+    async findAccount(accountId) {
+      const { rows } = await database.query<AccountRow>(`${SELECT_ACCOUNT} AND account_id = $1`, [accountId]);
+      return rows[0] && accountFrom(rows[0]);
+    },
+
+    async listEntries(accountId, page) {
+      const { condition, values, fingerprint, pattern } = filterOf(page.filter, ENTRY_FIELDS, 4);
+      const { limit, after } = pageOf(page, [pattern, cursorPatterns.integer]);
+      const { rows } = await database.query<EntryRow>(
+        `SELECT entry_id, entries.sequence, currency_code, amount, kind, payment_id, entries.create_time
+           FROM entries JOIN transfers USING (transfer_id)
+           WHERE account_id = $1 AND ($2::bigint IS NULL OR entries.sequence < $2)${condition}
+           ORDER BY entries.sequence DESC LIMIT $3`,
+        [accountId, after?.[1] ?? null, limit + 1, ...values],
+        { isOneOff: values.length > 0 },
+      );
+      const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
+      return { entries: items.map(entryFrom), nextPageToken };
+    },
+  };
+}
+
+/** What entries can be filtered by. */
+export const ENTRY_FIELDS: FilterFields = {
+  kind: { type: 'word', sql: 'kind', words: ['DEPOSIT', 'CAPTURE', 'REFUND'] },
+  'amount.minor_units': { type: 'integer', sql: 'amount' },
+  payment_id: { type: 'uuid', sql: 'payment_id' },
+  create_time: { type: 'time', sql: 'entries.create_time' },
+};
+
+export interface EntryRow {
+  readonly entry_id: string;
+  readonly sequence: bigint;
+  readonly currency_code: string;
+  readonly amount: bigint;
+  readonly kind: EntryKind;
+  readonly payment_id: string | null;
+  readonly create_time: Date;
+}
+
+export function entryFrom(row: EntryRow): LedgerEntry {
+  return {
+    entryId: row.entry_id,
+    amount: { minorUnits: row.amount, currencyCode: row.currency_code },
+    kind: row.kind,
+    paymentId: row.payment_id ?? undefined,
+    createTime: row.create_time,
+  };
+}

@@ -1,0 +1,205 @@
+/** The sagas of checkouts in SQL: their steps, and the claims of their workers. */
+
+import type { Database, Sql } from '../common/database/database.js';
+import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
+import { storedRequestIds } from '../common/validation/request-id.js';
+import { PaymentError } from './errors.js';
+import { askLast, openBooks } from './ledger-store.js';
+import { type PaymentRow, paymentFrom, selectPayment } from './payment-store.js';
+import type { Payment } from './payments.js';
+import type { Change, CheckoutStore, Failure, Saga, Step } from './saga.js';
+
+export function createCheckoutStore(database: Database): CheckoutStore {
+  return {
+    begin: (payment, leaseMs) =>
+      database.transaction(async (sql) => {
+        const { subject, clientId, sessionId = null, tokenId } = payment.caller;
+        const { accountId, requestId, payloadHash, worker } = payment;
+        const currencyCode = await ownCurrency(sql, accountId, subject);
+        if (currencyCode === undefined) return undefined;
+        const earlier = await lastOfRequest(sql, subject, requestId);
+        if (earlier !== undefined && !mayBeTriedAgain(earlier, payloadHash)) {
+          return { saga: earlier, isNew: false };
+        }
+        const lines = JSON.stringify(payment.lines.map(({ sku, quantity }) => [sku, String(quantity)]));
+        const { rows } = await sql.query<PaymentRow>(
+          `INSERT INTO payments (user_id, account_id, currency_code, request_id, payload_hash, lines,
+               client_id, session_id, token_id, worker, lease_until)
+             VALUES ($1, $2, $3, $4, decode($5, 'hex'), $6, $7, $8, $9, $10, ${LEASE_UNTIL('$11')})
+             ON CONFLICT DO NOTHING RETURNING *`,
+          [
+            ...[subject, accountId, currencyCode, requestId, payloadHash, lines],
+            ...[clientId, sessionId, tokenId, worker, leaseMs],
+          ],
+        );
+        if (rows[0] !== undefined) return { saga: sagaFrom(rows[0]), isNew: true };
+        // The same request began elsewhere between the two statements.
+        const rival = await lastOfRequest(sql, subject, requestId);
+        if (rival === undefined) throw new Error('a payment that was in the way is not there');
+        return { saga: rival, isNew: false };
+      }),
+
+    async claim(paymentId, worker, leaseMs) {
+      const { rows } = await database.query<PaymentRow>(
+        `UPDATE payments SET worker = $2, lease_until = ${LEASE_UNTIL('$3')}
+           WHERE payment_id = $1 AND ${IS_UNFINISHED} AND lease_until <= clock_timestamp() RETURNING *`,
+        [paymentId, worker, leaseMs],
+      );
+      return rows[0] && sagaFrom(rows[0]);
+    },
+
+    async claimAbandoned(limit, leaseMs) {
+      const { rows } = await database.query<PaymentRow>(
+        `UPDATE payments SET worker = gen_random_uuid(), lease_until = ${LEASE_UNTIL('$2')}
+           WHERE payment_id IN (
+             SELECT payment_id FROM payments
+               WHERE ${IS_UNFINISHED} AND lease_until <= (SELECT clock_timestamp())
+               ORDER BY lease_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+           ) RETURNING *`,
+        [limit, leaseMs],
+      );
+      return rows.map(sagaFrom);
+    },
+
+    findSaga: (paymentId) => findSaga(database, paymentId),
+
+    advance: (saga, from, leaseMs, work, stillAllowed) =>
+      database.transaction(async (sql) => {
+        await lockSaga(sql, saga, from);
+        const next = await writeChange(sql, saga.paymentId, await work(openBooks(sql)), leaseMs);
+        if (stillAllowed !== undefined) await askLast(sql, stillAllowed);
+        return next;
+      }),
+
+    async giveUp({ paymentId, worker }) {
+      await database.query(
+        `UPDATE payments SET lease_until = clock_timestamp()
+           WHERE payment_id = $1 AND worker = $2 AND ${IS_UNFINISHED}`,
+        [paymentId, worker],
+      );
+    },
+  };
+}
+
+export async function findSaga(sql: Sql, paymentId: string, locking = ''): Promise<Saga | undefined> {
+  const row = await selectPayment(sql, paymentId, locking);
+  return row && sagaFrom(row);
+}
+
+export async function ownCurrency(sql: Sql, accountId: string, userId: string): Promise<string | undefined> {
+  const { rows } = await sql.query<{ currency_code: string }>(
+    `SELECT currency_code FROM accounts WHERE kind = 'USER' AND account_id = $1 AND user_id = $2`,
+    [accountId, userId],
+  );
+  return rows[0]?.currency_code;
+}
+
+export async function lastOfRequest(sql: Sql, userId: string, requestId: string): Promise<Saga | undefined> {
+  const { rows } = await sql.query<PaymentRow>(
+    'SELECT * FROM payments WHERE user_id = $1 AND request_id = ANY($2) ORDER BY sequence DESC LIMIT 1',
+    [userId, storedRequestIds(requestId)],
+  );
+  return rows[0] && sagaFrom(rows[0]);
+}
+
+export function mayBeTriedAgain({ step, failure, payloadHash }: Saga, wanted: string): boolean {
+  return step === 'failed' && failure?.isRetriable === true && payloadHash === wanted;
+}
+
+export async function lockSaga(sql: Sql, { paymentId, worker }: Saga, from: readonly Step[]): Promise<void> {
+  const { rowCount } = await sql.query(
+    'SELECT FROM payments WHERE payment_id = $1 AND worker = $2 AND step = ANY ($3) FOR NO KEY UPDATE',
+    [paymentId, worker, from],
+  );
+  if (rowCount === 1) return;
+  throw new PaymentError('REQUEST_IN_PROGRESS', 'the payment is being worked on elsewhere', {
+    retryAfterMs: 500,
+  });
+}
+
+export async function writeChange(
+  sql: Sql,
+  paymentId: string,
+  change: Change,
+  leaseMs: number,
+): Promise<Saga> {
+  const { step, reservationId = null, amount = null, failure, allowedBy } = change;
+  const { rows } = await sql.query<PaymentRow>(
+    `UPDATE payments SET
+         step = $2,
+         reservation_id = coalesce($3, reservation_id),
+         amount = coalesce($4, amount),
+         failure_reason = coalesce($5, failure_reason),
+         failure_message = coalesce($6, failure_message),
+         failure_violations = coalesce($7, failure_violations),
+         retriable = coalesce($8, retriable),
+         client_id = coalesce($9, client_id),
+         session_id = CASE WHEN $10::text IS NULL THEN session_id ELSE $11 END,
+         token_id = coalesce($10, token_id),
+         allowed_time = CASE WHEN $10 IS NULL THEN allowed_time ELSE clock_timestamp() END,
+         update_time = clock_timestamp(),
+         lease_until = ${LEASE_UNTIL('$12')}
+       WHERE payment_id = $1 RETURNING *`,
+    [
+      paymentId,
+      step,
+      reservationId,
+      amount,
+      failure?.reason ?? null,
+      failure?.message ?? null,
+      failure === undefined ? null : JSON.stringify(failure.violations),
+      failure?.isRetriable ?? null,
+      allowedBy?.clientId ?? null,
+      allowedBy?.tokenId ?? null,
+      allowedBy?.sessionId ?? null,
+      leaseMs,
+    ],
+  );
+  const [row] = rows;
+  if (row === undefined) throw new Error('a payment that was locked is not there');
+  if (step !== 'captured') return sagaFrom(row);
+  // What is answered now is what every retry gets, whatever is refunded by then.
+  const answer = answerToStore(paymentFrom(row));
+  await sql.query('UPDATE payments SET first_answer_json = $2 WHERE payment_id = $1', [paymentId, answer]);
+  return sagaFrom({ ...row, first_answer_json: JSON.parse(answer) as unknown });
+}
+
+/** When a lease that begins now is over, by the database's clock, which all instances share. */
+export const LEASE_UNTIL = (parameter: string) =>
+  `clock_timestamp() + ${parameter}::integer * interval '1 millisecond'`;
+
+export const IS_UNFINISHED = `step NOT IN ('captured', 'failed')`;
+
+export function sagaFrom(row: PaymentRow): Saga {
+  return {
+    ...paymentFrom(row),
+    step: row.step,
+    currencyCode: row.currency_code,
+    payloadHash: row.payload_hash.toString('hex'),
+    worker: row.worker,
+    failure: failureFrom(row),
+    authoriser: {
+      subject: row.user_id,
+      clientId: row.client_id,
+      sessionId: row.session_id ?? undefined,
+      tokenId: row.token_id,
+    },
+    firstAnswer: firstAnswerFrom(row),
+  };
+}
+
+/** Undefined before the capture. */
+export function firstAnswerFrom({ first_answer, first_answer_json }: PaymentRow): Payment | undefined {
+  if (first_answer === null && first_answer_json === null) return undefined;
+  return storedAnswer(first_answer_json, first_answer) as Payment;
+}
+
+export function failureFrom(row: PaymentRow): Failure | undefined {
+  if (row.failure_reason === null) return undefined;
+  return {
+    reason: row.failure_reason,
+    message: row.failure_message ?? '',
+    violations: row.failure_violations ?? [],
+    isRetriable: row.retriable,
+  };
+}

@@ -1,0 +1,107 @@
+/** Payments in SQL, as their owners read them. */
+
+import type { FieldViolation } from '@portcullis/guard/errors';
+import type { Database, Sql } from '../common/database/database.js';
+import { type FilterFields, filterOf } from '../common/validation/filter.js';
+import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
+import type { OrderLine } from './order-lines.js';
+import type { Payment, PaymentState, PaymentsStore } from './payments.js';
+import type { Step } from './saga.js';
+
+export function createPaymentsStore(database: Database): PaymentsStore {
+  return {
+    async findPayment(paymentId) {
+      const row = await selectPayment(database, paymentId);
+      return row && paymentFrom(row);
+    },
+
+    async listPayments(userId, page) {
+      const { condition, values, fingerprint, pattern } = filterOf(page.filter, PAYMENT_FIELDS, 4);
+      const { limit, after } = pageOf(page, [pattern, cursorPatterns.integer]);
+      const { rows } = await database.query<PaymentRow>(
+        `SELECT * FROM payments WHERE user_id = $1 AND ($2::bigint IS NULL OR sequence < $2)${condition}
+           ORDER BY sequence DESC LIMIT $3`,
+        [userId, after?.[1] ?? null, limit + 1, ...values],
+        { isOneOff: values.length > 0 },
+      );
+      const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
+      return { payments: items.map(paymentFrom), nextPageToken };
+    },
+  };
+}
+
+/** What payments can be filtered by. */
+export const PAYMENT_FIELDS: FilterFields = {
+  state: { type: 'word', sql: 'state', words: ['PENDING', 'CAPTURED', 'FAILED'] },
+  account_id: { type: 'uuid', sql: 'account_id' },
+  'amount.minor_units': { type: 'integer', sql: 'amount' },
+  'amount.currency_code': { type: 'text', sql: 'currency_code' },
+  failure_reason: { type: 'text', sql: 'failure_reason' },
+  create_time: { type: 'time', sql: 'create_time' },
+  update_time: { type: 'time', sql: 'update_time' },
+};
+
+export interface PaymentRow {
+  readonly payment_id: string;
+  readonly sequence: bigint;
+  readonly user_id: string;
+  readonly account_id: string;
+  readonly currency_code: string;
+  readonly payload_hash: Buffer;
+  readonly lines: readonly (readonly [sku: string, quantity: string])[];
+  readonly step: Step;
+  readonly state: PaymentState;
+  readonly amount: bigint | null;
+  readonly reservation_id: string | null;
+  readonly failure_reason: string | null;
+  readonly failure_message: string | null;
+  readonly failure_violations: readonly FieldViolation[] | null;
+  readonly retriable: boolean;
+  readonly refunded: bigint;
+  readonly first_answer: Buffer | null;
+  readonly first_answer_json: unknown;
+  readonly client_id: string;
+  readonly session_id: string | null;
+  readonly token_id: string;
+  readonly worker: string;
+  readonly create_time: Date;
+  readonly update_time: Date;
+}
+
+export async function selectPayment(
+  sql: Sql,
+  paymentId: string,
+  locking = '',
+): Promise<PaymentRow | undefined> {
+  const select = `SELECT * FROM payments WHERE payment_id = $1 ${locking}`;
+  return (await sql.query<PaymentRow>(select, [paymentId])).rows[0];
+}
+
+export function paymentFrom(row: PaymentRow): Payment {
+  const { currency_code: currencyCode } = row;
+  return {
+    paymentId: row.payment_id,
+    userId: row.user_id,
+    accountId: row.account_id,
+    state: row.state,
+    amount: row.amount === null ? undefined : { minorUnits: row.amount, currencyCode },
+    refunded: row.step === 'captured' ? { minorUnits: row.refunded, currencyCode } : undefined,
+    lines: row.lines.map(([sku, quantity]): OrderLine => ({ sku, quantity: BigInt(quantity) })),
+    reservationId: row.reservation_id ?? undefined,
+    failureReason: row.failure_reason ?? undefined,
+    createTime: row.create_time,
+    updateTime: row.update_time,
+  };
+}
+
+/** A page of rows of which one too many was asked for. */
+export function cutPage<Row extends { readonly sequence: bigint }>(
+  rows: readonly Row[],
+  limit: number,
+  fingerprint: string,
+): { items: readonly Row[]; nextPageToken: string } {
+  const items = rows.slice(0, limit);
+  const last = items.at(-1);
+  const isLast = rows.length <= limit || last === undefined;
+  return { items, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, String(last.sequence)]) };
+}
