@@ -15,11 +15,11 @@ import { InventoryError } from './errors.js';
 /** Without a hint the database is asked this often. */
 export const POLL_INTERVAL_MS = 1_000;
 /** Hints are gathered for this long, so that a storm of changes is read in few queries. */
-export const HINT_PAUSE_MS = 5;
+export const WAKE_UP_DELAY_MS = 5;
 /** How soon the feed looks again while an id is missing. */
 export const GAP_PAUSE_MS = 20;
 /** How long watchers wait while the database does not answer, before they are told so. */
-export const PATIENCE_MS = 5_000;
+export const UNREADABLE_MAX_MS = 5_000;
 /** Changes read at once. */
 export const CHANGES_READ_MAX = 500;
 /** Changes kept in memory; a watcher that is further behind reads from the database. */
@@ -52,7 +52,7 @@ export interface ChangeStore {
 }
 
 /** What the feed tells of. */
-export interface FeedLog {
+export interface ChangeFeedLog {
   warn(fields: object, message: string): void;
 }
 
@@ -60,7 +60,7 @@ export interface FeedLog {
 export interface ChangeFeedDeps {
   readonly store: ChangeStore;
   readonly clock: Clock;
-  readonly log: FeedLog;
+  readonly log: ChangeFeedLog;
 }
 
 /** The changes, for any number of readers. */
@@ -68,7 +68,7 @@ export interface ChangeFeed {
   /** Keeps the feed running until the returned function is called. */
   attach(): () => void;
   /** Something may have changed. */
-  hint(): void;
+  wake(): void;
   /**
    * Waits until every change up to this id is settled, and answers the id up to which all are.
    *
@@ -122,7 +122,7 @@ export function createChangeFeed(deps: ChangeFeedDeps): ChangeFeed {
         isAttached = false;
       };
     },
-    hint: pause.interrupt,
+    wake: pause.interrupt,
     reach: (changeId, signal) => {
       const position = run?.recent.position();
       if (position !== undefined && position >= changeId) return Promise.resolve(position);
@@ -161,7 +161,7 @@ function startRun({ store, clock, log }: ChangeFeedDeps, waiting: Set<Waiting>, 
         if (!signal.aborted) settleReached(waiting, recent.position());
       } catch (error) {
         log.warn({ err: error }, 'cannot read the changes of stock');
-        if (clock.monotonicMs() - goodMs > PATIENCE_MS) failAll(waiting, error);
+        if (clock.monotonicMs() - goodMs > UNREADABLE_MAX_MS) failAll(waiting, error);
       }
       await pause.wait(nextMs, signal);
     }
@@ -369,8 +369,8 @@ function createPause(): Pause {
 
   return {
     wait: async (ms, signal) => {
-      await sleep(Math.min(ms, HINT_PAUSE_MS), signal, false);
-      if (ms > HINT_PAUSE_MS && !isHinted) await sleep(ms - HINT_PAUSE_MS, signal, true);
+      await sleep(Math.min(ms, WAKE_UP_DELAY_MS), signal, false);
+      if (ms > WAKE_UP_DELAY_MS && !isHinted) await sleep(ms - WAKE_UP_DELAY_MS, signal, true);
       isHinted = false;
     },
     interrupt: () => {

@@ -35,7 +35,7 @@ function composeInventory(config: Config, { log, tls, database, closer }: Servic
     // Watchers resume at another instance.
     endStreams: feed.close,
     start: async () => {
-      await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
+      await database.listen(CHANGES_CHANNEL, feed.wake, feed.wake);
       closer.add('sweeper', startSweeper({ store, log }).stop);
     },
   };

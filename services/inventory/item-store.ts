@@ -3,7 +3,7 @@
 import type { Sql } from '../common/database/database.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
-import type { ChangePage, FilteredPage, ItemTransaction, StockChange } from './items.js';
+import type { ChangePage, ItemTransaction, PageRequest, StockChange } from './items.js';
 import type { Actor, ChangeKind, Item } from './stock.js';
 import { ITEM_COLUMNS, type ItemRow, itemOf, stockTransaction } from './stock-store.js';
 
@@ -25,7 +25,7 @@ export const ITEM_FIELDS: FilterFields = {
 
 export async function selectItems(
   sql: Sql,
-  request: FilteredPage,
+  request: PageRequest,
 ): Promise<{ items: Item[]; nextPageToken: string }> {
   const { condition, values, fingerprint, pattern } = filterOf(request.filter, ITEM_FIELDS, 3);
   const { limit, after } = pageOf(request, [pattern, cursorPatterns.text]);
@@ -78,7 +78,7 @@ export interface ChangeRow {
   change_time: Date;
 }
 
-export async function selectChanges(sql: Sql, sku: string, request: FilteredPage): Promise<ChangePage> {
+export async function selectChanges(sql: Sql, sku: string, request: PageRequest): Promise<ChangePage> {
   const { condition, values, fingerprint, pattern } = filterOf(request.filter, CHANGE_FIELDS, 4);
   const { limit, after } = pageOf(request, [pattern, cursorPatterns.integer]);
   const { rows } = await sql.query<ChangeRow>(

@@ -28,9 +28,9 @@ export interface ItemTransaction extends StockTransaction {
 export interface ItemStore {
   getItem(sku: string): Promise<Item | undefined>;
   /** A page by sku; throws FIELD_INVALID for a page size, token or filter that is not good. */
-  listItems(page: FilteredPage): Promise<ItemPage>;
+  listItems(page: PageRequest): Promise<ItemPage>;
   /** The changes of one item, the newest first; throws as listItems does. */
-  listChanges(sku: string, page: FilteredPage): Promise<ChangePage>;
+  listChanges(sku: string, page: PageRequest): Promise<ChangePage>;
   /** Runs the work once for a request and commits it, or nothing; a repeated request gets the first answer. */
   changeItemsOnce<T>(
     request: RepeatableRequest,
@@ -44,7 +44,7 @@ export interface ItemDeps {
 }
 
 /** Which part of a list is asked for, as it came from the caller. */
-export interface FilteredPage {
+export interface PageRequest {
   readonly pageSize: number;
   readonly pageToken: string;
   readonly filter: string;
@@ -146,7 +146,7 @@ export async function getItem(deps: ItemDeps, sku: string): Promise<Item> {
  *
  * @throws ServiceError FIELD_INVALID
  */
-export function listItems(deps: ItemDeps, request: FilteredPage): Promise<ItemPage> {
+export function listItems(deps: ItemDeps, request: PageRequest): Promise<ItemPage> {
   return deps.store.listItems(request);
 }
 
@@ -157,7 +157,7 @@ export function listItems(deps: ItemDeps, request: FilteredPage): Promise<ItemPa
  */
 export async function listStockChanges(
   deps: ItemDeps,
-  { sku, ...page }: FilteredPage & { sku: string },
+  { sku, ...page }: PageRequest & { sku: string },
 ): Promise<ChangePage> {
   await getItem(deps, sku);
   return await deps.store.listChanges(sku, page);

@@ -24,7 +24,7 @@ export type Store = ItemStore & ReservationStore & ChangeStore & WatchStore & Sw
 
 /** The store in a database that is migrated by this service's migrations. */
 export function createStore({ database, log }: { database: Database; log: Log }): Store {
-  const announce = createAnnouncer(database, log);
+  const announce = createNotifier(database, log);
 
   /** Runs the work in a transaction; what it moves is announced once that has committed. */
   async function change<T>(work: (sql: Sql, moved: () => void) => Promise<T>): Promise<T> {
@@ -48,7 +48,7 @@ export function createStore({ database, log }: { database: Database; log: Log })
     changeReservations: (work) => change((sql, moved) => work(reservationTransaction(sql, moved))),
     changeReservationsOnce: (request, work) =>
       change((sql, moved) => oncePerRequest(sql, request, () => work(reservationTransaction(sql, moved)))),
-    forgetOldRequests: () => forgetRequests(database),
+    deleteOldRequests: () => forgetRequests(database),
     ...changeReads(database),
     ...watchReads(database),
   };
@@ -60,7 +60,7 @@ export function createStore({ database, log }: { database: Database; log: Log })
  * everything that was committed before it was sent; a lost one costs a watcher some time, no more.
  * So it need not be on the disk, and under load it is sent now and then.
  */
-function createAnnouncer(database: Database, log: Log): () => void {
+function createNotifier(database: Database, log: Log): () => void {
   let isSending = false;
   let isWanted = false;
 

@@ -5,12 +5,12 @@ import { type ReservationStore, sweepReservations } from './reservations.js';
 /** How long after one sweep the next begins. */
 export const SWEEP_INTERVAL_MS = 1_000;
 /** Old requests are forgotten with one sweep in this many. */
-export const SWEEPS_PER_FORGETTING = 60;
+export const SWEEPS_PER_REQUEST_CLEANUP = 60;
 
 /** What the sweeper needs of a store. */
 export interface SweeperStore extends ReservationStore {
   /** Drops some of the requests that are too old to be repeated, and answers how many. */
-  forgetOldRequests(): Promise<number>;
+  deleteOldRequests(): Promise<number>;
 }
 
 /** What the sweeper tells of. */
@@ -42,7 +42,7 @@ export function startSweeper({ store, log }: SweeperDeps): Sweeper {
     try {
       const expired = await sweepReservations({ store });
       if (expired > 0) log.debug({ expired }, 'reservations have expired');
-      if (count % SWEEPS_PER_FORGETTING === 0) await store.forgetOldRequests();
+      if (count % SWEEPS_PER_REQUEST_CLEANUP === 0) await store.deleteOldRequests();
     } catch (error) {
       log.warn({ err: error }, 'could not expire reservations');
     }

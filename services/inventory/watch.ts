@@ -17,7 +17,7 @@ import { unknownItem } from './items.js';
 /** Items that one call may name. */
 export const SKUS_MAX = 200;
 /** Items of one page of the picture. */
-export const PICTURE_PAGE_SIZE = 200;
+export const SNAPSHOT_PAGE_SIZE = 200;
 /** The longest resume token that is looked at. */
 export const RESUME_TOKEN_LENGTH_MAX = 256;
 
@@ -70,11 +70,11 @@ export async function* watchStock(
   const detach = deps.feed.attach();
   try {
     const watched = watchedItems(request.skus);
-    const progress = await beginning(deps, request, watched, signal);
-    if (progress.pictureSku !== undefined) yield* picture(deps, watched, progress, signal);
+    const progress = await startProgress(deps, request, watched, signal);
+    if (progress.snapshotSku !== undefined) yield* readSnapshot(deps, watched, progress, signal);
     while (!signal.aborted) {
       const upTo = await deps.feed.reach(progress.position + 1n, signal);
-      yield* changes(deps, watched, progress, upTo);
+      yield* readChanges(deps, watched, progress, upTo);
     }
   } catch (error) {
     // The wait for the next change ends with the call: that is no failure.
@@ -97,7 +97,7 @@ interface Progress {
   /** The change up to which the watcher knows the items that it knows. */
   position: bigint;
   /** It knows the items up to this sku; undefined when it knows all. */
-  pictureSku: string | undefined;
+  snapshotSku: string | undefined;
 }
 
 function checkWatchStock({ skus }: WatchStockRequest): void {
@@ -119,7 +119,7 @@ function watchedItems(skus: readonly string[]): Watched {
   return { skus: skus.length === 0 ? undefined : new Set(skus), fingerprint };
 }
 
-async function beginning(
+async function startProgress(
   { store, feed }: WatchDeps,
   { skus, resumeToken }: WatchStockRequest,
   { fingerprint }: Watched,
@@ -136,10 +136,10 @@ async function beginning(
     const existing = new Set(await store.existingSkus(skus));
     for (const sku of skus) if (!existing.has(sku)) throw unknownItem(sku);
   }
-  return { position: await feed.reach(0n, signal), pictureSku: '' };
+  return { position: await feed.reach(0n, signal), snapshotSku: '' };
 }
 
-async function* picture(
+async function* readSnapshot(
   deps: WatchDeps,
   watched: Watched,
   progress: Progress,
@@ -147,32 +147,32 @@ async function* picture(
 ): AsyncGenerator<StockNotice, void, undefined> {
   const { store, feed } = deps;
   const skus = watched.skus && [...watched.skus];
-  while (progress.pictureSku !== undefined) {
+  while (progress.snapshotSku !== undefined) {
     const page = pageOf(
-      await store.levels({ afterSku: progress.pictureSku, skus, limit: PICTURE_PAGE_SIZE }),
+      await store.levels({ afterSku: progress.snapshotSku, skus, limit: SNAPSHOT_PAGE_SIZE }),
     );
     // What the page has seen must be settled, or it would be told once more as a change.
     let newest = progress.position;
     for (const { changeId } of page.levels.values()) if (changeId > newest) newest = changeId;
     const upTo = await feed.reach(newest, signal);
-    yield* changes(deps, watched, progress, upTo, page);
+    yield* readChanges(deps, watched, progress, upTo, page);
     for (const level of [...page.levels.values()].sort(bySku)) {
-      progress.pictureSku = level.sku;
+      progress.snapshotSku = level.sku;
       yield noticeOf(level, watched, progress);
     }
-    if (page.lastSku === undefined) progress.pictureSku = undefined;
+    if (page.lastSku === undefined) progress.snapshotSku = undefined;
   }
 }
 
 /** The part of the picture that comes next. */
-interface PicturePage {
+interface SnapshotPage {
   readonly levels: Map<string, StockLevel>;
   /** Undefined on the last page, to which all further items belong. */
   readonly lastSku: string | undefined;
 }
 
-function pageOf(levels: readonly StockLevel[]): PicturePage {
-  const lastSku = levels.length < PICTURE_PAGE_SIZE ? undefined : levels.at(-1)?.sku;
+function pageOf(levels: readonly StockLevel[]): SnapshotPage {
+  const lastSku = levels.length < SNAPSHOT_PAGE_SIZE ? undefined : levels.at(-1)?.sku;
   return { levels: new Map(levels.map((level) => [level.sku, level])), lastSku };
 }
 
@@ -180,17 +180,17 @@ function pageOf(levels: readonly StockLevel[]): PicturePage {
  * The changes up to a position. Those of items beyond the picture so far are not told: they bring
  * `page` up to date, or belong to a later one.
  */
-async function* changes(
+async function* readChanges(
   { feed }: WatchDeps,
   watched: Watched,
   progress: Progress,
   upTo: bigint,
-  page?: PicturePage,
+  page?: SnapshotPage,
 ): AsyncGenerator<StockNotice, void, undefined> {
   while (progress.position < upTo) {
     const read = await feed.read({ after: progress.position, upTo, skus: watched.skus });
     for (const change of read.changes) {
-      if (progress.pictureSku === undefined || change.sku <= progress.pictureSku) {
+      if (progress.snapshotSku === undefined || change.sku <= progress.snapshotSku) {
         progress.position = change.changeId;
         yield noticeOf(change, watched, progress);
       } else if (page !== undefined) {
@@ -202,7 +202,7 @@ async function* changes(
 }
 
 /** Takes a change over unless the page has seen it, or is not the one that it belongs to. */
-function update({ levels, lastSku }: PicturePage, change: StockLevel): void {
+function update({ levels, lastSku }: SnapshotPage, change: StockLevel): void {
   if (lastSku !== undefined && change.sku > lastSku) return;
   const known = levels.get(change.sku);
   if (known === undefined || known.changeId < change.changeId) levels.set(change.sku, change);
@@ -216,8 +216,8 @@ function noticeOf(level: StockLevel, { fingerprint }: Watched, progress: Progres
   return { ...level, resumeToken: resumeTokenOf(progress, fingerprint) };
 }
 
-function resumeTokenOf({ position, pictureSku }: Progress, fingerprint: string): string {
-  const parts = [String(position), fingerprint, ...(pictureSku === undefined ? [] : [pictureSku])];
+function resumeTokenOf({ position, snapshotSku }: Progress, fingerprint: string): string {
+  const parts = [String(position), fingerprint, ...(snapshotSku === undefined ? [] : [snapshotSku])];
   return Buffer.from(parts.join(' '), 'utf8').toString('base64url');
 }
 
@@ -225,8 +225,8 @@ function resumeTokenOf({ position, pictureSku }: Progress, fingerprint: string):
 function parseResumeToken(token: string, fingerprint: string): Progress {
   const text = token.length > RESUME_TOKEN_LENGTH_MAX ? '' : Buffer.from(token, 'base64url').toString('utf8');
   const match = /^(0|[1-9][0-9]{0,17}) ([A-Za-z0-9_-]{11})(?: ([A-Z0-9][A-Z0-9._-]{0,63}))?$/.exec(text);
-  const [, position = '0', givenFingerprint, pictureSku] = match ?? [];
-  const progress = { position: BigInt(position), pictureSku };
+  const [, position = '0', givenFingerprint, snapshotSku] = match ?? [];
+  const progress = { position: BigInt(position), snapshotSku };
   if (match === null || resumeTokenOf(progress, givenFingerprint ?? '') !== token) {
     throw invalidField('resume_token', 'must be the resume_token of a notice');
   }

@@ -4,23 +4,29 @@ import type { Database } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf } from '../common/validation/paging.js';
-import type { AccountsStore } from './accounts.js';
+import type { AccountStore } from './accounts.js';
 import type { EntryKind, LedgerEntry } from './ledger.js';
-import { type AccountRow, accountFrom, askLast, openBooks, SELECT_ACCOUNT } from './ledger-store.js';
+import {
+  type AccountRow,
+  accountOf,
+  confirmStillAllowed,
+  createLedgerTransaction,
+  SELECT_ACCOUNT,
+} from './ledger-store.js';
 import { cutPage } from './payment-store.js';
 
-export function createAccountsStore(database: Database): AccountsStore {
+export function createAccountStore(database: Database): AccountStore {
   return {
-    once: (request, stillAllowed, work) =>
+    changeAccountsOnce: (request, stillAllowed, work) =>
       database.transaction(async (sql) => {
-        const answer = await oncePerRequest(sql, request, () => work(openBooks(sql)));
-        await askLast(sql, stillAllowed);
+        const answer = await oncePerRequest(sql, request, () => work(createLedgerTransaction(sql)));
+        await confirmStillAllowed(sql, stillAllowed);
         return answer;
       }),
 
     async findAccount(accountId) {
       const { rows } = await database.query<AccountRow>(`${SELECT_ACCOUNT} AND account_id = $1`, [accountId]);
-      return rows[0] && accountFrom(rows[0]);
+      return rows[0] && accountOf(rows[0]);
     },
 
     async listEntries(accountId, page) {
@@ -35,7 +41,7 @@ export function createAccountsStore(database: Database): AccountsStore {
         { isOneOff: values.length > 0 },
       );
       const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
-      return { entries: items.map(entryFrom), nextPageToken };
+      return { entries: items.map(entryOf), nextPageToken };
     },
   };
 }
@@ -58,7 +64,7 @@ export interface EntryRow {
   readonly create_time: Date;
 }
 
-export function entryFrom(row: EntryRow): LedgerEntry {
+export function entryOf(row: EntryRow): LedgerEntry {
   return {
     entryId: row.entry_id,
     amount: { minorUnits: row.amount, currencyCode: row.currency_code },

@@ -5,10 +5,10 @@ import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { createViolations } from '../common/validation/violations.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
-import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
+import { type Account, depositTransfer, type LedgerEntry, type LedgerTransaction } from './ledger.js';
 
 /** A request that must take effect once, however often it is sent. */
-export interface OnceRequest {
+export interface RepeatableRequest {
   readonly subject: string;
   readonly method: string;
   readonly requestId: string;
@@ -24,12 +24,16 @@ export interface PageRequest {
 }
 
 /** What accounts need to be kept in. */
-export interface AccountsStore {
+export interface AccountStore {
   /**
    * Does the work in one transaction, or returns what it returned the first time. `stillAllowed` is asked last
    * before the transaction commits.
    */
-  once<T>(request: OnceRequest, stillAllowed: () => number, work: (books: Books) => Promise<T>): Promise<T>;
+  changeAccountsOnce<T>(
+    request: RepeatableRequest,
+    stillAllowed: () => number,
+    work: (ledger: LedgerTransaction) => Promise<T>,
+  ): Promise<T>;
   findAccount(accountId: string): Promise<Account | undefined>;
   /**
    * The entries of an account, newest first.
@@ -78,7 +82,7 @@ export interface Accounts {
 }
 
 /** The accounts that a store keeps. */
-export function createAccounts({ store }: { store: AccountsStore }): Accounts {
+export function createAccounts({ store }: { store: AccountStore }): Accounts {
   return {
     async open({ currencyCode, requestId }, caller) {
       const violations = createViolations();
@@ -86,8 +90,8 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
       violations.requireRequestId(requestId);
       violations.throwIfAny();
       const request = { subject: caller.subject, method: 'OpenAccount', requestId, payload: currencyCode };
-      return await store.once(request, caller.stillAllowed, async (books) => {
-        const account = await books.openAccount(caller.subject, currencyCode);
+      return await store.changeAccountsOnce(request, caller.stillAllowed, async (ledger) => {
+        const account = await ledger.openAccount(caller.subject, currencyCode);
         if (account !== undefined) return account;
         throw new PaymentError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
       });
@@ -102,8 +106,8 @@ export function createAccounts({ store }: { store: AccountsStore }): Accounts {
       const given = requireDeposit({ accountId, amount, requestId });
       const payload = JSON.stringify([accountId, String(given.minorUnits), given.currencyCode]);
       const request = { subject: caller.subject, method: 'Deposit', requestId, payload };
-      return await store.once(request, caller.stillAllowed, (books) =>
-        putIn(books, accountId, given, caller.subject),
+      return await store.changeAccountsOnce(request, caller.stillAllowed, (ledger) =>
+        depositLocked(ledger, accountId, given, caller.subject),
       );
     },
 
@@ -139,15 +143,20 @@ function requireDeposit(request: { accountId: string; amount: Money | undefined;
   return amount;
 }
 
-async function visibleAccount(store: AccountsStore, accountId: string, caller: Caller): Promise<Account> {
+async function visibleAccount(store: AccountStore, accountId: string, caller: Caller): Promise<Account> {
   const account = await store.findAccount(accountId);
   if (account === undefined) throw accountNotFound();
   if (account.userId !== caller.subject && !caller.isOperator) throw accountNotFound();
   return account;
 }
 
-async function putIn(books: Books, accountId: string, amount: Money, actorId: string): Promise<Account> {
-  const account = await books.lockAccount(accountId);
+async function depositLocked(
+  ledger: LedgerTransaction,
+  accountId: string,
+  amount: Money,
+  actorId: string,
+): Promise<Account> {
+  const account = await ledger.lockAccount(accountId);
   if (account === undefined) throw accountNotFound();
   if (account.currencyCode !== amount.currencyCode) {
     throw invalidField('amount.currency_code', `must be ${account.currencyCode}, the account's currency`);
@@ -155,6 +164,6 @@ async function putIn(books: Books, accountId: string, amount: Money, actorId: st
   if (amount.minorUnits > MINOR_UNITS_MAX - account.balance) {
     throw invalidField('amount.minor_units', 'must leave the balance within what an int64 holds');
   }
-  await books.post(depositTransfer(accountId, amount, actorId));
+  await ledger.post(depositTransfer(accountId, amount, actorId));
   return { ...account, balance: account.balance + amount.minorUnits };
 }

@@ -4,8 +4,8 @@ import type { Database, Sql } from '../common/database/database.js';
 import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
 import { storedRequestIds } from '../common/validation/request-id.js';
 import { PaymentError } from './errors.js';
-import { askLast, openBooks } from './ledger-store.js';
-import { type PaymentRow, paymentFrom, selectPayment } from './payment-store.js';
+import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
+import { type PaymentRow, paymentOf, selectPayment } from './payment-store.js';
 import type { Payment } from './payments.js';
 import type { Change, CheckoutStore, Failure, Saga, Step } from './saga.js';
 
@@ -15,10 +15,10 @@ export function createCheckoutStore(database: Database): CheckoutStore {
       database.transaction(async (sql) => {
         const { subject, clientId, sessionId = null, tokenId } = payment.caller;
         const { accountId, requestId, payloadHash, worker } = payment;
-        const currencyCode = await ownCurrency(sql, accountId, subject);
+        const currencyCode = await selectOwnCurrency(sql, accountId, subject);
         if (currencyCode === undefined) return undefined;
-        const earlier = await lastOfRequest(sql, subject, requestId);
-        if (earlier !== undefined && !mayBeTriedAgain(earlier, payloadHash)) {
+        const earlier = await selectLastOfRequest(sql, subject, requestId);
+        if (earlier !== undefined && !mayBeRetried(earlier, payloadHash)) {
           return { saga: earlier, isNew: false };
         }
         const lines = JSON.stringify(payment.lines.map(({ sku, quantity }) => [sku, String(quantity)]));
@@ -32,9 +32,9 @@ export function createCheckoutStore(database: Database): CheckoutStore {
             ...[clientId, sessionId, tokenId, worker, leaseMs],
           ],
         );
-        if (rows[0] !== undefined) return { saga: sagaFrom(rows[0]), isNew: true };
+        if (rows[0] !== undefined) return { saga: sagaOf(rows[0]), isNew: true };
         // The same request began elsewhere between the two statements.
-        const rival = await lastOfRequest(sql, subject, requestId);
+        const rival = await selectLastOfRequest(sql, subject, requestId);
         if (rival === undefined) throw new Error('a payment that was in the way is not there');
         return { saga: rival, isNew: false };
       }),
@@ -45,7 +45,7 @@ export function createCheckoutStore(database: Database): CheckoutStore {
            WHERE payment_id = $1 AND ${IS_UNFINISHED} AND lease_until <= clock_timestamp() RETURNING *`,
         [paymentId, worker, leaseMs],
       );
-      return rows[0] && sagaFrom(rows[0]);
+      return rows[0] && sagaOf(rows[0]);
     },
 
     async claimAbandoned(limit, leaseMs) {
@@ -58,20 +58,25 @@ export function createCheckoutStore(database: Database): CheckoutStore {
            ) RETURNING *`,
         [limit, leaseMs],
       );
-      return rows.map(sagaFrom);
+      return rows.map(sagaOf);
     },
 
-    findSaga: (paymentId) => findSaga(database, paymentId),
+    findSaga: (paymentId) => selectSaga(database, paymentId),
 
     advance: (saga, from, leaseMs, work, stillAllowed) =>
       database.transaction(async (sql) => {
         await lockSaga(sql, saga, from);
-        const next = await writeChange(sql, saga.paymentId, await work(openBooks(sql)), leaseMs);
-        if (stillAllowed !== undefined) await askLast(sql, stillAllowed);
+        const next = await updatePayment(
+          sql,
+          saga.paymentId,
+          await work(createLedgerTransaction(sql)),
+          leaseMs,
+        );
+        if (stillAllowed !== undefined) await confirmStillAllowed(sql, stillAllowed);
         return next;
       }),
 
-    async giveUp({ paymentId, worker }) {
+    async releaseClaim({ paymentId, worker }) {
       await database.query(
         `UPDATE payments SET lease_until = clock_timestamp()
            WHERE payment_id = $1 AND worker = $2 AND ${IS_UNFINISHED}`,
@@ -81,12 +86,16 @@ export function createCheckoutStore(database: Database): CheckoutStore {
   };
 }
 
-export async function findSaga(sql: Sql, paymentId: string, locking = ''): Promise<Saga | undefined> {
+export async function selectSaga(sql: Sql, paymentId: string, locking = ''): Promise<Saga | undefined> {
   const row = await selectPayment(sql, paymentId, locking);
-  return row && sagaFrom(row);
+  return row && sagaOf(row);
 }
 
-export async function ownCurrency(sql: Sql, accountId: string, userId: string): Promise<string | undefined> {
+export async function selectOwnCurrency(
+  sql: Sql,
+  accountId: string,
+  userId: string,
+): Promise<string | undefined> {
   const { rows } = await sql.query<{ currency_code: string }>(
     `SELECT currency_code FROM accounts WHERE kind = 'USER' AND account_id = $1 AND user_id = $2`,
     [accountId, userId],
@@ -94,15 +103,19 @@ export async function ownCurrency(sql: Sql, accountId: string, userId: string): 
   return rows[0]?.currency_code;
 }
 
-export async function lastOfRequest(sql: Sql, userId: string, requestId: string): Promise<Saga | undefined> {
+export async function selectLastOfRequest(
+  sql: Sql,
+  userId: string,
+  requestId: string,
+): Promise<Saga | undefined> {
   const { rows } = await sql.query<PaymentRow>(
     'SELECT * FROM payments WHERE user_id = $1 AND request_id = ANY($2) ORDER BY sequence DESC LIMIT 1',
     [userId, storedRequestIds(requestId)],
   );
-  return rows[0] && sagaFrom(rows[0]);
+  return rows[0] && sagaOf(rows[0]);
 }
 
-export function mayBeTriedAgain({ step, failure, payloadHash }: Saga, wanted: string): boolean {
+export function mayBeRetried({ step, failure, payloadHash }: Saga, wanted: string): boolean {
   return step === 'failed' && failure?.isRetriable === true && payloadHash === wanted;
 }
 
@@ -117,7 +130,7 @@ export async function lockSaga(sql: Sql, { paymentId, worker }: Saga, from: read
   });
 }
 
-export async function writeChange(
+export async function updatePayment(
   sql: Sql,
   paymentId: string,
   change: Change,
@@ -157,11 +170,11 @@ export async function writeChange(
   );
   const [row] = rows;
   if (row === undefined) throw new Error('a payment that was locked is not there');
-  if (step !== 'captured') return sagaFrom(row);
+  if (step !== 'captured') return sagaOf(row);
   // What is answered now is what every retry gets, whatever is refunded by then.
-  const answer = answerToStore(paymentFrom(row));
+  const answer = answerToStore(paymentOf(row));
   await sql.query('UPDATE payments SET first_answer_json = $2 WHERE payment_id = $1', [paymentId, answer]);
-  return sagaFrom({ ...row, first_answer_json: JSON.parse(answer) as unknown });
+  return sagaOf({ ...row, first_answer_json: JSON.parse(answer) as unknown });
 }
 
 /** When a lease that begins now is over, by the database's clock, which all instances share. */
@@ -170,31 +183,31 @@ export const LEASE_UNTIL = (parameter: string) =>
 
 export const IS_UNFINISHED = `step NOT IN ('captured', 'failed')`;
 
-export function sagaFrom(row: PaymentRow): Saga {
+export function sagaOf(row: PaymentRow): Saga {
   return {
-    ...paymentFrom(row),
+    ...paymentOf(row),
     step: row.step,
     currencyCode: row.currency_code,
     payloadHash: row.payload_hash.toString('hex'),
     worker: row.worker,
-    failure: failureFrom(row),
+    failure: storedFailureOf(row),
     authoriser: {
       subject: row.user_id,
       clientId: row.client_id,
       sessionId: row.session_id ?? undefined,
       tokenId: row.token_id,
     },
-    firstAnswer: firstAnswerFrom(row),
+    response: storedResponseOf(row),
   };
 }
 
 /** Undefined before the capture. */
-export function firstAnswerFrom({ first_answer, first_answer_json }: PaymentRow): Payment | undefined {
+export function storedResponseOf({ first_answer, first_answer_json }: PaymentRow): Payment | undefined {
   if (first_answer === null && first_answer_json === null) return undefined;
   return storedAnswer(first_answer_json, first_answer) as Payment;
 }
 
-export function failureFrom(row: PaymentRow): Failure | undefined {
+export function storedFailureOf(row: PaymentRow): Failure | undefined {
   if (row.failure_reason === null) return undefined;
   return {
     reason: row.failure_reason,

@@ -82,7 +82,7 @@ async function checkout(deps: StepDeps, order: Order, buyer: Buyer): Promise<Pay
   if (begun.isNew) return await buy(deps, begun.saga, buyer);
   const { saga } = begun;
   if (saga.payloadHash !== payloadHash) throw requestIdReused();
-  if (saga.step === 'captured') return saga.firstAnswer ?? saga;
+  if (saga.step === 'captured') return saga.response ?? saga;
   if (saga.step === 'failed') throw errorOf(saga);
   const claimed = await store.claim(saga.paymentId, worker, times.leaseMs);
   if (claimed === undefined) throw requestInProgress();
@@ -115,7 +115,7 @@ async function buy(deps: StepDeps, begun: Saga, buyer: Buyer): Promise<Payment> 
     cause = undefined;
     return elsewhere;
   });
-  if (ended.step === 'captured') return ended.firstAnswer ?? ended;
+  if (ended.step === 'captured') return ended.response ?? ended;
   throw cause ?? errorOf(ended);
 }
 
@@ -154,7 +154,7 @@ async function run(
     while (!hasEnded(saga)) saga = await next(saga);
     return saga;
   } catch (error) {
-    await store.giveUp(saga).catch((cause: unknown) => {
+    await store.releaseClaim(saga).catch((cause: unknown) => {
       log.warn({ err: cause, paymentId: saga.paymentId }, 'a claim could not be given up; it will expire');
     });
     throw error;

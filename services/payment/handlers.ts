@@ -41,40 +41,40 @@ export function createHandlers({
   return {
     openAccount: unary(async (request, call) => {
       const account = await accounts.open(request, callerOf(call));
-      return { account: accountMessage(account) };
+      return { account: accountMessageOf(account) };
     }),
     getAccount: unary(async ({ accountId }, call) => {
       const account = await accounts.get(accountId, callerOf(call));
-      return { account: accountMessage(account) };
+      return { account: accountMessageOf(account) };
     }),
     deposit: unary(async (request, call) => {
       const account = await accounts.deposit(request, callerOf(call));
-      return { account: accountMessage(account) };
+      return { account: accountMessageOf(account) };
     }),
     listEntries: unary(async (request, call) => {
       const { entries, nextPageToken } = await accounts.listEntries(request, callerOf(call));
-      return { entries: entries.map(entryMessage), nextPageToken };
+      return { entries: entries.map(entryMessageOf), nextPageToken };
     }),
     checkout: unary(async (request, call) => {
       const buyer = { ...callerOf(call), inventory: inventoryFor(call) };
       const payment = await checkout.checkout(request, buyer);
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     refundPayment: unary(async (request, call) => {
       const payment = await reversals.refund(request, callerOf(call));
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     cancelPayment: unary(async (request, call) => {
       const payment = await reversals.cancel(request, callerOf(call));
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     getPayment: unary(async ({ paymentId }, call) => {
       const payment = await payments.get(paymentId, callerOf(call));
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     listPayments: unary(async (request, call) => {
       const { payments: page, nextPageToken } = await payments.list(request, callerOf(call));
-      return { payments: page.map(paymentMessage), nextPageToken };
+      return { payments: page.map(paymentMessageOf), nextPageToken };
     }),
   };
 }
@@ -93,7 +93,7 @@ function callerOf(call: Call): Caller {
   };
 }
 
-function accountMessage(account: Account): AccountMessage {
+function accountMessageOf(account: Account): AccountMessage {
   const { accountId, userId, currencyCode, balance, held, createTime } = account;
   return {
     accountId,
@@ -110,7 +110,7 @@ const ENTRY_KINDS = {
   REFUND: EntryKindMessage.ENTRY_KIND_REFUND,
 } as const satisfies Record<EntryKind, EntryKindMessage>;
 
-function entryMessage(entry: LedgerEntry): LedgerEntryMessage {
+function entryMessageOf(entry: LedgerEntry): LedgerEntryMessage {
   return { ...entry, kind: ENTRY_KINDS[entry.kind], paymentId: entry.paymentId ?? '' };
 }
 
@@ -120,7 +120,7 @@ const PAYMENT_STATES = {
   FAILED: PaymentStateMessage.PAYMENT_STATE_FAILED,
 } as const satisfies Record<PaymentState, PaymentStateMessage>;
 
-function paymentMessage(payment: Payment): PaymentMessage {
+function paymentMessageOf(payment: Payment): PaymentMessage {
   const { paymentId, accountId, state, amount, refunded, lines, reservationId, failureReason } = payment;
   return {
     paymentId,

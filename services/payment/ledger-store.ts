@@ -2,9 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database/database.js';
-import type { Account, Books, Transfer } from './ledger.js';
+import type { Account, LedgerTransaction, Transfer } from './ledger.js';
 
-export function openBooks(sql: Sql): Books {
+export function createLedgerTransaction(sql: Sql): LedgerTransaction {
   return {
     async openAccount(userId, currencyCode) {
       const { rows } = await sql.query<AccountRow>(
@@ -17,17 +17,17 @@ export function openBooks(sql: Sql): Books {
         `INSERT INTO accounts (kind, currency_code) VALUES ('SALES', $1), ('WORLD', $1) ON CONFLICT DO NOTHING`,
         [currencyCode],
       );
-      return accountFrom(rows[0]);
+      return accountOf(rows[0]);
     },
 
     async lockAccount(accountId) {
       // FOR UPDATE would also block payments that begin, because their foreign key locks the account's key.
       const select = `${SELECT_ACCOUNT} AND account_id = $1 FOR NO KEY UPDATE`;
       const { rows } = await sql.query<AccountRow>(select, [accountId]);
-      return rows[0] && accountFrom(rows[0]);
+      return rows[0] && accountOf(rows[0]);
     },
 
-    post: (transfer) => post(sql, transfer),
+    post: (transfer) => insertTransfer(sql, transfer),
 
     async hold(paymentId, accountId, minorUnits) {
       await sql.query('INSERT INTO holds (payment_id, account_id, amount) VALUES ($1, $2, $3)', [
@@ -43,7 +43,7 @@ export function openBooks(sql: Sql): Books {
   };
 }
 
-export async function post(sql: Sql, transfer: Transfer): Promise<void> {
+export async function insertTransfer(sql: Sql, transfer: Transfer): Promise<void> {
   const { kind, paymentId = null, actorId, reason, currencyCode, entries } = transfer;
   const transferId = randomUUID();
   await sql.query(
@@ -66,7 +66,7 @@ export async function post(sql: Sql, transfer: Transfer): Promise<void> {
  * Asks whether the caller may still be relied on as the last thing before COMMIT, and lets the server end the
  * transaction if this process freezes in between for longer than the answer is good for.
  */
-export async function askLast(sql: Sql, stillAllowed: () => number): Promise<void> {
+export async function confirmStillAllowed(sql: Sql, stillAllowed: () => number): Promise<void> {
   let limitMs: number;
   do {
     // Half of the time for COMMIT to arrive, so that setting the limit may itself take the other half.
@@ -86,7 +86,7 @@ export interface AccountRow {
   readonly create_time: Date;
 }
 
-export function accountFrom(row: AccountRow): Account {
+export function accountOf(row: AccountRow): Account {
   return {
     accountId: row.account_id,
     userId: row.user_id,

@@ -1,4 +1,4 @@
-/** Double entry: what may be written into the books, as balanced transfers. */
+/** Double entry: what may be written into the ledger, as balanced transfers. */
 import type { Money } from '../common/money.js';
 
 /** What moves money. */
@@ -49,8 +49,8 @@ export interface Account {
   readonly createTime: Date;
 }
 
-/** The books, open for writing inside one transaction. */
-export interface Books {
+/** The ledger, open for writing inside one transaction. */
+export interface LedgerTransaction {
   /** Opens an account and the system accounts of its currency; undefined when the user has one in it. */
   openAccount(userId: string, currencyCode: string): Promise<Account | undefined>;
   /** The account, which nobody else moves until the transaction ends. */

@@ -5,14 +5,14 @@ import type { Database, Sql } from '../common/database/database.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
 import type { OrderLine } from './order-lines.js';
-import type { Payment, PaymentState, PaymentsStore } from './payments.js';
+import type { Payment, PaymentState, PaymentStore } from './payments.js';
 import type { Step } from './saga.js';
 
-export function createPaymentsStore(database: Database): PaymentsStore {
+export function createPaymentStore(database: Database): PaymentStore {
   return {
     async findPayment(paymentId) {
       const row = await selectPayment(database, paymentId);
-      return row && paymentFrom(row);
+      return row && paymentOf(row);
     },
 
     async listPayments(userId, page) {
@@ -25,7 +25,7 @@ export function createPaymentsStore(database: Database): PaymentsStore {
         { isOneOff: values.length > 0 },
       );
       const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
-      return { payments: items.map(paymentFrom), nextPageToken };
+      return { payments: items.map(paymentOf), nextPageToken };
     },
   };
 }
@@ -77,7 +77,7 @@ export async function selectPayment(
   return (await sql.query<PaymentRow>(select, [paymentId])).rows[0];
 }
 
-export function paymentFrom(row: PaymentRow): Payment {
+export function paymentOf(row: PaymentRow): Payment {
   const { currency_code: currencyCode } = row;
   return {
     paymentId: row.payment_id,

@@ -31,7 +31,7 @@ export interface Payment {
 }
 
 /** What payments are read from. */
-export interface PaymentsStore {
+export interface PaymentStore {
   findPayment(paymentId: string): Promise<Payment | undefined>;
   /**
    * The payments of a user, newest first.
@@ -66,7 +66,7 @@ export function paymentNotFound(): ServiceError {
 }
 
 /** The payments that a store keeps. */
-export function createPayments({ store }: { store: PaymentsStore }): Payments {
+export function createPayments({ store }: { store: PaymentStore }): Payments {
   return {
     async get(paymentId, caller) {
       const violations = createViolations();

@@ -2,29 +2,29 @@
  * Taking payments back: cancelling one that is under way, refunding one that is captured.
  *
  * A cancellation takes the payment from whoever works on it, in one transaction with giving the money free; it comes
- * too late once the goods may have left. A refund is a transfer of its own, so the books show both ways.
+ * too late once the goods may have left. A refund is a transfer of its own, so the ledger show both ways.
  */
 
 import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { createViolations } from '../common/validation/violations.js';
-import { accountNotFound, type OnceRequest } from './accounts.js';
+import { accountNotFound, type RepeatableRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
-import { type Books, refundTransfer } from './ledger.js';
+import { type LedgerTransaction, refundTransfer } from './ledger.js';
 import { type Payment, paymentNotFound } from './payments.js';
 import { type Change, type Failure, isUndoable, type Saga } from './saga.js';
 
-/** One transaction on one payment and the books. */
+/** One transaction on one payment and the ledger. */
 export interface ReversalTransaction {
-  readonly books: Books;
+  readonly ledger: LedgerTransaction;
   /** The payment, which nobody else moves until the transaction ends. */
   lockPayment(paymentId: string): Promise<Saga | undefined>;
   /** Takes a locked payment from whoever works on it, and changes it. */
-  seize(paymentId: string, worker: string, change: Change, leaseMs: number): Promise<Saga>;
+  takeOver(paymentId: string, worker: string, change: Change, leaseMs: number): Promise<Saga>;
   /** Notes that so much of a locked, captured payment was paid back, on top of what was before. */
-  noteRefund(paymentId: string, minorUnits: bigint): Promise<Payment>;
+  addRefund(paymentId: string, minorUnits: bigint): Promise<Payment>;
 }
 
 /** What reversals are kept in. */
@@ -34,7 +34,7 @@ export interface ReversalStore {
    * before the transaction commits.
    */
   reverseOnce<T>(
-    request: OnceRequest,
+    request: RepeatableRequest,
     stillAllowed: () => number,
     work: (transaction: ReversalTransaction) => Promise<T>,
   ): Promise<T>;
@@ -98,10 +98,10 @@ export function createReversals({ store, finish, leaseMs }: ReversalDeps): Rever
         if (found === undefined || !(found.userId === caller.subject || caller.isOperator)) {
           throw paymentNotFound();
         }
-        if (found.state === 'FAILED') return plain(found);
+        if (found.state === 'FAILED') return paymentOf(found);
         if (found.step !== 'undoing') seized = await decideToCancel(transaction, found, leaseMs);
         // It is certain to fail: the money is free, and the goods are given back next, or run out by themselves.
-        return { ...plain(seized ?? found), state: 'FAILED' as const };
+        return { ...paymentOf(seized ?? found), state: 'FAILED' as const };
       });
       if (seized !== undefined) await finish(seized);
       return answer;
@@ -120,14 +120,14 @@ export function createReversals({ store, finish, leaseMs }: ReversalDeps): Rever
       return await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
         const found = await transaction.lockPayment(id);
         if (found === undefined) throw paymentNotFound();
-        return await giveBack(transaction, found, { amount, reason, actorId: caller.subject });
+        return await refundLocked(transaction, found, { amount, reason, actorId: caller.subject });
       });
     },
   };
 }
 
 async function decideToCancel(
-  { books, seize }: ReversalTransaction,
+  { ledger, takeOver }: ReversalTransaction,
   found: Saga,
   leaseMs: number,
 ): Promise<Saga> {
@@ -135,12 +135,12 @@ async function decideToCancel(
     const message = 'the goods may have left; what was paid can be refunded';
     throw new PaymentError('PAYMENT_NOT_CANCELLABLE', message);
   }
-  await books.dropHold(found.paymentId);
-  return await seize(found.paymentId, randomUUID(), { step: 'undoing', failure: CANCELLED }, leaseMs);
+  await ledger.dropHold(found.paymentId);
+  return await takeOver(found.paymentId, randomUUID(), { step: 'undoing', failure: CANCELLED }, leaseMs);
 }
 
-async function giveBack(
-  { books, noteRefund }: ReversalTransaction,
+async function refundLocked(
+  { ledger, addRefund }: ReversalTransaction,
   { paymentId, accountId, state, amount: paid, refunded }: Saga,
   { amount, reason, actorId }: { amount: Money | undefined; reason: string; actorId: string },
 ): Promise<Payment> {
@@ -159,19 +159,19 @@ async function giveBack(
       `of this payment ${left} ${currencyCode} are left to refund`,
     );
   }
-  const account = await books.lockAccount(accountId);
+  const account = await ledger.lockAccount(accountId);
   if (account === undefined) throw accountNotFound();
   if (minorUnits > MINOR_UNITS_MAX - account.balance) {
     throw invalidField('amount.minor_units', 'must leave the balance within what an int64 holds');
   }
-  await books.post(
+  await ledger.post(
     refundTransfer({ paymentId, accountId, amount: { minorUnits, currencyCode }, actorId, reason }),
   );
-  return await noteRefund(paymentId, minorUnits);
+  return await addRefund(paymentId, minorUnits);
 }
 
 /** Without what only the saga needs to know. */
-function plain(saga: Saga): Payment {
+function paymentOf(saga: Saga): Payment {
   const { paymentId, userId, accountId, state, amount, refunded, lines, reservationId, failureReason } = saga;
   const { createTime, updateTime } = saga;
   const times = { createTime, updateTime };

@@ -1,17 +1,17 @@
 /** Everything that payment keeps in PostgreSQL, put together from the stores of its parts. */
 
 import type { Database } from '../common/database/database.js';
-import { createAccountsStore } from './account-store.js';
-import type { AccountsStore } from './accounts.js';
+import { createAccountStore } from './account-store.js';
+import type { AccountStore } from './accounts.js';
 import { createCheckoutStore } from './checkout-store.js';
-import { createPaymentsStore } from './payment-store.js';
-import type { PaymentsStore } from './payments.js';
+import { createPaymentStore } from './payment-store.js';
+import type { PaymentStore } from './payments.js';
 import { createReversalStore } from './reversal-store.js';
 import type { ReversalStore } from './reversals.js';
 import type { CheckoutStore } from './saga.js';
 
 /** Everything that the payment service keeps. */
-export interface Store extends AccountsStore, PaymentsStore, CheckoutStore, ReversalStore {
+export interface Store extends AccountStore, PaymentStore, CheckoutStore, ReversalStore {
   /** Whether the role that the service works with could change entries, triggers apart. */
   mayRewriteLedger(): Promise<boolean>;
 }
@@ -19,8 +19,8 @@ export interface Store extends AccountsStore, PaymentsStore, CheckoutStore, Reve
 /** The store in a database that has been migrated. */
 export function createStore(database: Database): Store {
   return {
-    ...createAccountsStore(database),
-    ...createPaymentsStore(database),
+    ...createAccountStore(database),
+    ...createPaymentStore(database),
     ...createCheckoutStore(database),
     ...createReversalStore(database),
     async mayRewriteLedger() {

@@ -77,7 +77,7 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
     const deadline = Math.min(clock.wallMs() + INVENTORY_TIMEOUT_MS, deadlineMs);
     const settings = { metadata, options: { deadline, interceptors: [authenticate(source)] }, signal };
     const response = await invokeUnary(nextClient(), invoke, settings);
-    return reservationFrom(response.reservation);
+    return reservationOf(response.reservation);
   }
 
   return {
@@ -89,7 +89,7 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
         return ask((client, ...rest) => client.reserveStock(request, ...rest), source, {
           signal: signalOf(call),
           deadlineMs: millisecondsOf(call.getDeadline()),
-          metadata: traceOf(call),
+          metadata: traceMetadataOf(call),
         });
       },
     }),
@@ -139,7 +139,7 @@ function invokeUnary(
     const call = invoke(client, metadata, options, (error, response) => {
       signal?.removeEventListener('abort', cancel);
       if (error === null) resolve(response);
-      else reject(serviceErrorFrom(error));
+      else reject(serviceErrorOf(error));
     });
     const cancel = () => call.cancel();
     signal?.addEventListener('abort', cancel, { once: true });
@@ -158,7 +158,7 @@ const ANSWERS = [
  * say, may have had its effect. Nor would the reason be the caller's business when it is this service's own token
  * that was refused.
  */
-function serviceErrorFrom(error: GrpcError): ServiceError {
+function serviceErrorOf(error: GrpcError): ServiceError {
   const { reason, message, violations, retryAfterMs } = errorOf(error);
   const answer = ANSWERS.find((known) => known === reason);
   if (answer !== undefined) return new PaymentError(answer, message, { cause: error, violations });
@@ -188,7 +188,7 @@ function isReachable(client: InventoryServiceClient): boolean {
 }
 
 /** The caller's trace goes on; nothing else of its metadata does. */
-function traceOf(call: ServedCall): Metadata {
+function traceMetadataOf(call: ServedCall): Metadata {
   const metadata = new Metadata();
   const [traceparent] = call.metadata.get('traceparent');
   if (typeof traceparent === 'string') metadata.set('traceparent', traceparent);
@@ -199,17 +199,17 @@ function millisecondsOf(deadline: Deadline): number {
   return deadline instanceof Date ? deadline.getTime() : deadline;
 }
 
-function reservationFrom(message: ReservationMessage | undefined): Reservation {
+function reservationOf(message: ReservationMessage | undefined): Reservation {
   if (message === undefined) throw unanswered('inventory answered without a reservation', undefined);
   const { reservationId, lines } = message;
   const priced = lines.map(({ sku, quantity, unitPrice }) => {
     if (unitPrice === undefined) throw unanswered('inventory answered without a price', undefined);
     return { sku, quantity, unitPrice };
   });
-  return { reservationId, state: stateFrom(message), lines: priced };
+  return { reservationId, state: stateOf(message), lines: priced };
 }
 
-function stateFrom({ state }: ReservationMessage): ReservationState {
+function stateOf({ state }: ReservationMessage): ReservationState {
   switch (state) {
     case StateMessage.RESERVATION_STATE_ACTIVE:
       return 'ACTIVE';

@@ -33,7 +33,7 @@ export async function openInstance(url: string, options: { hints?: boolean } = {
   await database.ready(new AbortController().signal);
   const store = createStore({ database, log });
   const feed = createChangeFeed({ store, clock: systemClock, log });
-  if (options.hints !== false) await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
+  if (options.hints !== false) await database.listen(CHANGES_CHANNEL, feed.wake, feed.wake);
   return {
     database,
     store,

@@ -12,7 +12,7 @@ import {
   reserveStock,
 } from '../../../services/inventory/reservations.js';
 import {
-  PICTURE_PAGE_SIZE,
+  SNAPSHOT_PAGE_SIZE,
   type StockNotice,
   type WatchStore,
   watchStock,
@@ -133,7 +133,7 @@ describe('inventory watch', () => {
 
   it('misses nothing under concurrent writers, with readers that break off and resume anywhere', async function () {
     this.timeout(60_000);
-    const count = PICTURE_PAGE_SIZE + 20;
+    const count = SNAPSHOT_PAGE_SIZE + 20;
     const skus = await Promise.all(
       Array.from(
         { length: count },
@@ -279,7 +279,7 @@ describe('inventory watch', () => {
       const position = () => BigInt(changes.length);
       const feed: ChangeFeed = {
         attach: () => () => {},
-        hint: () => {},
+        wake: () => {},
         close: async () => {},
         reach: async (changeId) => {
           writeSome();
