@@ -7,95 +7,119 @@ import { PaymentError } from './errors.js';
 import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
 import { type PaymentRow, paymentOf, selectPayment } from './payment-store.js';
 import type { Payment } from './payments.js';
-import type { Change, CheckoutStore, Failure, Saga, Step } from './saga.js';
+import type { Change, CheckoutStore, Failure, NewPayment, Saga, Step } from './saga.js';
 
+/** Creates the store of the sagas. */
 export function createCheckoutStore(database: Database): CheckoutStore {
   return {
-    begin: (payment, leaseMs) =>
-      database.transaction(async (sql) => {
-        const { subject, clientId, sessionId = null, tokenId } = payment.caller;
-        const { accountId, requestId, payloadHash, worker } = payment;
-        const currencyCode = await selectOwnCurrency(sql, accountId, subject);
-        if (currencyCode === undefined) return undefined;
-        const earlier = await selectLastOfRequest(sql, subject, requestId);
-        if (earlier !== undefined && !mayBeRetried(earlier, payloadHash)) {
-          return { saga: earlier, isNew: false };
-        }
-        const lines = JSON.stringify(payment.lines.map(({ sku, quantity }) => [sku, String(quantity)]));
-        const { rows } = await sql.query<PaymentRow>(
-          `INSERT INTO payments (user_id, account_id, currency_code, request_id, payload_hash, lines,
-               client_id, session_id, token_id, worker, lease_until)
-             VALUES ($1, $2, $3, $4, decode($5, 'hex'), $6, $7, $8, $9, $10, ${LEASE_UNTIL('$11')})
-             ON CONFLICT DO NOTHING RETURNING *`,
-          [
-            ...[subject, accountId, currencyCode, requestId, payloadHash, lines],
-            ...[clientId, sessionId, tokenId, worker, leaseMs],
-          ],
-        );
-        if (rows[0] !== undefined) return { saga: sagaOf(rows[0]), isNew: true };
-        // The same request began elsewhere between the two statements.
-        const rival = await selectLastOfRequest(sql, subject, requestId);
-        if (rival === undefined) throw new Error('a payment that was in the way is not there');
-        return { saga: rival, isNew: false };
-      }),
-
-    async claim(paymentId, worker, leaseMs) {
-      const { rows } = await database.query<PaymentRow>(
-        `UPDATE payments SET worker = $2, lease_until = ${LEASE_UNTIL('$3')}
-           WHERE payment_id = $1 AND ${IS_UNFINISHED} AND lease_until <= clock_timestamp() RETURNING *`,
-        [paymentId, worker, leaseMs],
-      );
-      return rows[0] && sagaOf(rows[0]);
-    },
-
-    async claimAbandoned(limit, leaseMs) {
-      const { rows } = await database.query<PaymentRow>(
-        `UPDATE payments SET worker = gen_random_uuid(), lease_until = ${LEASE_UNTIL('$2')}
-           WHERE payment_id IN (
-             SELECT payment_id FROM payments
-               WHERE ${IS_UNFINISHED} AND lease_until <= (SELECT clock_timestamp())
-               ORDER BY lease_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
-           ) RETURNING *`,
-        [limit, leaseMs],
-      );
-      return rows.map(sagaOf);
-    },
-
+    begin: (payment, leaseMs) => database.transaction((sql) => beginPayment(sql, payment, leaseMs)),
+    claim: (paymentId, worker, leaseMs) => claimPayment(database, paymentId, worker, leaseMs),
+    claimAbandoned: (limit, leaseMs) => claimAbandoned(database, limit, leaseMs),
     findSaga: (paymentId) => selectSaga(database, paymentId),
-
     advance: (saga, from, leaseMs, work, stillAllowed) =>
       database.transaction(async (sql) => {
         await lockSaga(sql, saga, from);
-        const next = await updatePayment(
-          sql,
-          saga.paymentId,
-          await work(createLedgerTransaction(sql)),
-          leaseMs,
-        );
+        const change = await work(createLedgerTransaction(sql));
+        const next = await updatePayment(sql, saga.paymentId, change, leaseMs);
         if (stillAllowed !== undefined) await confirmStillAllowed(sql, stillAllowed);
         return next;
       }),
-
-    async releaseClaim({ paymentId, worker }) {
-      await database.query(
-        `UPDATE payments SET lease_until = clock_timestamp()
-           WHERE payment_id = $1 AND worker = $2 AND ${IS_UNFINISHED}`,
-        [paymentId, worker],
-      );
-    },
+    releaseClaim: (saga) => releaseClaim(database, saga),
   };
 }
 
+async function beginPayment(
+  sql: Sql,
+  payment: NewPayment,
+  leaseMs: number,
+): Promise<{ saga: Saga; isNew: boolean } | undefined> {
+  const { accountId, requestId, payloadHash, caller } = payment;
+  const currencyCode = await selectOwnCurrency(sql, accountId, caller.subject);
+  if (currencyCode === undefined) return undefined;
+  const earlier = await selectLastOfRequest(sql, caller.subject, requestId);
+  if (earlier !== undefined && !mayBeRetried(earlier, payloadHash)) return { saga: earlier, isNew: false };
+  const inserted = await insertPayment(sql, payment, currencyCode, leaseMs);
+  if (inserted !== undefined) return { saga: inserted, isNew: true };
+  // The same request began elsewhere between the two statements.
+  const concurrent = await selectLastOfRequest(sql, caller.subject, requestId);
+  if (concurrent === undefined) throw new Error('the payment that caused the conflict does not exist');
+  return { saga: concurrent, isNew: false };
+}
+
+/** Returns undefined when the same request has a payment already. */
+async function insertPayment(
+  sql: Sql,
+  payment: NewPayment,
+  currencyCode: string,
+  leaseMs: number,
+): Promise<Saga | undefined> {
+  const { accountId, requestId, payloadHash, worker } = payment;
+  const { subject, clientId, sessionId = null, tokenId } = payment.caller;
+  const lines = JSON.stringify(payment.lines.map(({ sku, quantity }) => [sku, String(quantity)]));
+  const { rows } = await sql.query<PaymentRow>(
+    `INSERT INTO payments (user_id, account_id, currency_code, request_id, payload_hash, lines,
+         client_id, session_id, token_id, worker, lease_until)
+       VALUES ($1, $2, $3, $4, decode($5, 'hex'), $6, $7, $8, $9, $10, ${leaseUntil('$11')})
+       ON CONFLICT DO NOTHING RETURNING *`,
+    [
+      subject,
+      accountId,
+      currencyCode,
+      requestId,
+      payloadHash,
+      lines,
+      clientId,
+      sessionId,
+      tokenId,
+      worker,
+      leaseMs,
+    ],
+  );
+  return rows[0] && sagaOf(rows[0]);
+}
+
+async function claimPayment(
+  sql: Sql,
+  paymentId: string,
+  worker: string,
+  leaseMs: number,
+): Promise<Saga | undefined> {
+  const { rows } = await sql.query<PaymentRow>(
+    `UPDATE payments SET worker = $2, lease_until = ${leaseUntil('$3')}
+       WHERE payment_id = $1 AND ${IS_UNFINISHED} AND lease_until <= clock_timestamp() RETURNING *`,
+    [paymentId, worker, leaseMs],
+  );
+  return rows[0] && sagaOf(rows[0]);
+}
+
+async function claimAbandoned(sql: Sql, limit: number, leaseMs: number): Promise<readonly Saga[]> {
+  const { rows } = await sql.query<PaymentRow>(
+    `UPDATE payments SET worker = gen_random_uuid(), lease_until = ${leaseUntil('$2')}
+       WHERE payment_id IN (
+         SELECT payment_id FROM payments
+           WHERE ${IS_UNFINISHED} AND lease_until <= (SELECT clock_timestamp())
+           ORDER BY lease_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+       ) RETURNING *`,
+    [limit, leaseMs],
+  );
+  return rows.map(sagaOf);
+}
+
+async function releaseClaim(sql: Sql, { paymentId, worker }: Saga): Promise<void> {
+  await sql.query(
+    `UPDATE payments SET lease_until = clock_timestamp()
+       WHERE payment_id = $1 AND worker = $2 AND ${IS_UNFINISHED}`,
+    [paymentId, worker],
+  );
+}
+
+/** Reads a payment with the fields of its saga; `locking` is a locking clause of SELECT. */
 export async function selectSaga(sql: Sql, paymentId: string, locking = ''): Promise<Saga | undefined> {
   const row = await selectPayment(sql, paymentId, locking);
   return row && sagaOf(row);
 }
 
-export async function selectOwnCurrency(
-  sql: Sql,
-  accountId: string,
-  userId: string,
-): Promise<string | undefined> {
+async function selectOwnCurrency(sql: Sql, accountId: string, userId: string): Promise<string | undefined> {
   const { rows } = await sql.query<{ currency_code: string }>(
     `SELECT currency_code FROM accounts WHERE kind = 'USER' AND account_id = $1 AND user_id = $2`,
     [accountId, userId],
@@ -103,11 +127,7 @@ export async function selectOwnCurrency(
   return rows[0]?.currency_code;
 }
 
-export async function selectLastOfRequest(
-  sql: Sql,
-  userId: string,
-  requestId: string,
-): Promise<Saga | undefined> {
+async function selectLastOfRequest(sql: Sql, userId: string, requestId: string): Promise<Saga | undefined> {
   const { rows } = await sql.query<PaymentRow>(
     'SELECT * FROM payments WHERE user_id = $1 AND request_id = ANY($2) ORDER BY sequence DESC LIMIT 1',
     [userId, storedRequestIds(requestId)],
@@ -115,11 +135,11 @@ export async function selectLastOfRequest(
   return rows[0] && sagaOf(rows[0]);
 }
 
-export function mayBeRetried({ step, failure, payloadHash }: Saga, wanted: string): boolean {
+function mayBeRetried({ step, failure, payloadHash }: Saga, wanted: string): boolean {
   return step === 'failed' && failure?.isRetriable === true && payloadHash === wanted;
 }
 
-export async function lockSaga(sql: Sql, { paymentId, worker }: Saga, from: readonly Step[]): Promise<void> {
+async function lockSaga(sql: Sql, { paymentId, worker }: Saga, from: readonly Step[]): Promise<void> {
   const { rowCount } = await sql.query(
     'SELECT FROM payments WHERE payment_id = $1 AND worker = $2 AND step = ANY ($3) FOR NO KEY UPDATE',
     [paymentId, worker, from],
@@ -130,6 +150,7 @@ export async function lockSaga(sql: Sql, { paymentId, worker }: Saga, from: read
   });
 }
 
+/** Writes the change of one step and renews the claim. The payment must be locked. */
 export async function updatePayment(
   sql: Sql,
   paymentId: string,
@@ -151,7 +172,7 @@ export async function updatePayment(
          token_id = coalesce($10, token_id),
          allowed_time = CASE WHEN $10 IS NULL THEN allowed_time ELSE clock_timestamp() END,
          update_time = clock_timestamp(),
-         lease_until = ${LEASE_UNTIL('$12')}
+         lease_until = ${leaseUntil('$12')}
        WHERE payment_id = $1 RETURNING *`,
     [
       paymentId,
@@ -169,21 +190,21 @@ export async function updatePayment(
     ],
   );
   const [row] = rows;
-  if (row === undefined) throw new Error('a payment that was locked is not there');
+  if (row === undefined) throw new Error('a locked payment does not exist');
   if (step !== 'captured') return sagaOf(row);
-  // What is answered now is what every retry gets, whatever is refunded by then.
-  const answer = answerToStore(paymentOf(row));
-  await sql.query('UPDATE payments SET first_answer_json = $2 WHERE payment_id = $1', [paymentId, answer]);
-  return sagaOf({ ...row, first_answer_json: JSON.parse(answer) as unknown });
+  // Every retry receives the response of now, whatever is refunded by then.
+  const response = answerToStore(paymentOf(row));
+  await sql.query('UPDATE payments SET first_answer_json = $2 WHERE payment_id = $1', [paymentId, response]);
+  return sagaOf({ ...row, first_answer_json: JSON.parse(response) as unknown });
 }
 
-/** When a lease that begins now is over, by the database's clock, which all instances share. */
-export const LEASE_UNTIL = (parameter: string) =>
+/** When a lease that begins now ends, by the clock of the database, which all instances share. */
+const leaseUntil = (parameter: string) =>
   `clock_timestamp() + ${parameter}::integer * interval '1 millisecond'`;
 
-export const IS_UNFINISHED = `step NOT IN ('captured', 'failed')`;
+const IS_UNFINISHED = `step NOT IN ('captured', 'failed')`;
 
-export function sagaOf(row: PaymentRow): Saga {
+function sagaOf(row: PaymentRow): Saga {
   return {
     ...paymentOf(row),
     step: row.step,
@@ -202,12 +223,12 @@ export function sagaOf(row: PaymentRow): Saga {
 }
 
 /** Undefined before the capture. */
-export function storedResponseOf({ first_answer, first_answer_json }: PaymentRow): Payment | undefined {
+function storedResponseOf({ first_answer, first_answer_json }: PaymentRow): Payment | undefined {
   if (first_answer === null && first_answer_json === null) return undefined;
   return storedAnswer(first_answer_json, first_answer) as Payment;
 }
 
-export function storedFailureOf(row: PaymentRow): Failure | undefined {
+function storedFailureOf(row: PaymentRow): Failure | undefined {
   if (row.failure_reason === null) return undefined;
   return {
     reason: row.failure_reason,

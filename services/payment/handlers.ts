@@ -1,4 +1,5 @@
-/** The methods of PaymentService: messages to domain and back. */
+/** The methods of PaymentService: they map messages to the domain and back. */
+
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import { principalOf, signalOf, stillAllowed, unary } from '@portcullis/guard';
 import {
@@ -20,8 +21,7 @@ import type { Reversals } from './reversals.js';
 /** Any call of this service. */
 type Call = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getDeadline'>;
 
-/** What the handlers hand requests to. */
-export interface HandlerDeps {
+interface HandlerDeps {
   readonly accounts: Accounts;
   readonly payments: Payments;
   readonly checkout: Checkout;
@@ -30,7 +30,7 @@ export interface HandlerDeps {
   readonly inventoryFor: (call: Call) => Inventory;
 }
 
-/** The handlers of PaymentService. */
+/** Creates the handlers of PaymentService, to be added through the guard. */
 export function createHandlers({
   accounts,
   payments,
@@ -82,7 +82,7 @@ export function createHandlers({
 function callerOf(call: Call): Caller {
   const { id, roles, clientId, sessionId, tokenId } = principalOf(call);
   return {
-    // Whose things are whose goes by issuer and subject: another issuer's alice is not ours.
+    // Identifies the user by issuer and subject: two issuers may have a user of the same name.
     subject: id,
     isOperator: roles.has('operator'),
     clientId,

@@ -3,35 +3,41 @@
 import type { FieldViolation } from '@portcullis/guard/errors';
 import type { Database, Sql } from '../common/database/database.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
+import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
 import type { OrderLine } from './order-lines.js';
 import type { Payment, PaymentState, PaymentStore } from './payments.js';
 import type { Step } from './saga.js';
 
+/** Creates the store that payments are read from. */
 export function createPaymentStore(database: Database): PaymentStore {
   return {
-    async findPayment(paymentId) {
+    findPayment: async (paymentId) => {
       const row = await selectPayment(database, paymentId);
       return row && paymentOf(row);
     },
-
-    async listPayments(userId, page) {
-      const { condition, values, fingerprint, pattern } = filterOf(page.filter, PAYMENT_FIELDS, 4);
-      const { limit, after } = pageOf(page, [pattern, cursorPatterns.integer]);
-      const { rows } = await database.query<PaymentRow>(
-        `SELECT * FROM payments WHERE user_id = $1 AND ($2::bigint IS NULL OR sequence < $2)${condition}
-           ORDER BY sequence DESC LIMIT $3`,
-        [userId, after?.[1] ?? null, limit + 1, ...values],
-        { isOneOff: values.length > 0 },
-      );
-      const { items, nextPageToken } = cutPage(rows, limit, fingerprint);
-      return { payments: items.map(paymentOf), nextPageToken };
-    },
+    listPayments: (userId, page) => selectPayments(database, userId, page),
   };
 }
 
-/** What payments can be filtered by. */
-export const PAYMENT_FIELDS: FilterFields = {
+async function selectPayments(
+  sql: Sql,
+  userId: string,
+  page: PageRequest,
+): Promise<{ payments: readonly Payment[]; nextPageToken: string }> {
+  const { condition, values, fingerprint, pattern } = filterOf(page.filter, PAYMENT_FIELDS, 4);
+  const { limit, after } = pageOf(page, [pattern, cursorPatterns.integer]);
+  const { rows } = await sql.query<PaymentRow>(
+    `SELECT * FROM payments WHERE user_id = $1 AND ($2::bigint IS NULL OR sequence < $2)${condition}
+           ORDER BY sequence DESC LIMIT $3`,
+    [userId, after?.[1] ?? null, limit + 1, ...values],
+    { isOneOff: values.length > 0 },
+  );
+  const { items, nextPageToken } = cutPage(rows, limit, ({ sequence }) => [fingerprint, String(sequence)]);
+  return { payments: items.map(paymentOf), nextPageToken };
+}
+
+/** The fields of a payment that a filter may name. */
+const PAYMENT_FIELDS: FilterFields = {
   state: { type: 'word', sql: 'state', words: ['PENDING', 'CAPTURED', 'FAILED'] },
   account_id: { type: 'uuid', sql: 'account_id' },
   'amount.minor_units': { type: 'integer', sql: 'amount' },
@@ -41,6 +47,7 @@ export const PAYMENT_FIELDS: FilterFields = {
   update_time: { type: 'time', sql: 'update_time' },
 };
 
+/** A row of `payments`. */
 export interface PaymentRow {
   readonly payment_id: string;
   readonly sequence: bigint;
@@ -68,6 +75,7 @@ export interface PaymentRow {
   readonly update_time: Date;
 }
 
+/** Reads a row of `payments`; `locking` is a locking clause of SELECT. */
 export async function selectPayment(
   sql: Sql,
   paymentId: string,
@@ -77,6 +85,7 @@ export async function selectPayment(
   return (await sql.query<PaymentRow>(select, [paymentId])).rows[0];
 }
 
+/** Maps a row of `payments` to what its owner reads. */
 export function paymentOf(row: PaymentRow): Payment {
   const { currency_code: currencyCode } = row;
   return {
@@ -92,16 +101,4 @@ export function paymentOf(row: PaymentRow): Payment {
     createTime: row.create_time,
     updateTime: row.update_time,
   };
-}
-
-/** A page of rows of which one too many was asked for. */
-export function cutPage<Row extends { readonly sequence: bigint }>(
-  rows: readonly Row[],
-  limit: number,
-  fingerprint: string,
-): { items: readonly Row[]; nextPageToken: string } {
-  const items = rows.slice(0, limit);
-  const last = items.at(-1);
-  const isLast = rows.length <= limit || last === undefined;
-  return { items, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, String(last.sequence)]) };
 }

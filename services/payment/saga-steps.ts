@@ -69,7 +69,7 @@ export async function beginUndo(
   failure: Failure,
 ): Promise<Saga> {
   return await store.advance(saga, from, times.leaseMs, async (ledger) => {
-    await ledger.dropHold(saga.paymentId);
+    await ledger.releaseHold(saga.paymentId);
     return { step: 'undoing', failure };
   });
 }
@@ -153,7 +153,7 @@ async function handOutGoods(deps: StepDeps, saga: Saga): Promise<boolean> {
 
 async function captureMoney({ store, times }: StepDeps, saga: Saga): Promise<Saga> {
   return await store.advance(saga, ['committing'], times.leaseMs, async (ledger) => {
-    await ledger.dropHold(saga.paymentId);
+    await ledger.releaseHold(saga.paymentId);
     await ledger.post(captureTransfer({ ...saga, amount: amountOf(saga) }));
     return { step: 'captured' };
   });

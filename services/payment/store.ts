@@ -1,6 +1,6 @@
 /** Everything that payment keeps in PostgreSQL, put together from the stores of its parts. */
 
-import type { Database } from '../common/database/database.js';
+import type { Database, Sql } from '../common/database/database.js';
 import { createAccountStore } from './account-store.js';
 import type { AccountStore } from './accounts.js';
 import { createCheckoutStore } from './checkout-store.js';
@@ -10,24 +10,26 @@ import { createReversalStore } from './reversal-store.js';
 import type { ReversalStore } from './reversals.js';
 import type { CheckoutStore } from './saga.js';
 
-/** Everything that the payment service keeps. */
+/** The store of payment. */
 export interface Store extends AccountStore, PaymentStore, CheckoutStore, ReversalStore {
-  /** Whether the role that the service works with could change entries, triggers apart. */
+  /** Whether the database role of the service has the privilege to change ledger entries; triggers forbid it anyway. */
   mayRewriteLedger(): Promise<boolean>;
 }
 
-/** The store in a database that has been migrated. */
+/** Creates the store on a migrated database. */
 export function createStore(database: Database): Store {
   return {
     ...createAccountStore(database),
     ...createPaymentStore(database),
     ...createCheckoutStore(database),
     ...createReversalStore(database),
-    async mayRewriteLedger() {
-      const { rows } = await database.query<{ may: boolean }>(
-        "SELECT has_table_privilege('entries', 'UPDATE, DELETE, TRUNCATE') AS may",
-      );
-      return rows[0]?.may === true;
-    },
+    mayRewriteLedger: () => selectMayRewriteLedger(database),
   };
+}
+
+async function selectMayRewriteLedger(sql: Sql): Promise<boolean> {
+  const { rows } = await sql.query<{ may: boolean }>(
+    "SELECT has_table_privilege('entries', 'UPDATE, DELETE, TRUNCATE') AS may",
+  );
+  return rows[0]?.may === true;
 }
