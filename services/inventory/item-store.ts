@@ -1,19 +1,32 @@
 /** The catalogue and the history of its items in SQL. */
 
 import type { Sql } from '../common/database/database.js';
+import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
-import { cursorPatterns, pageOf, pageTokenOf } from '../common/validation/paging.js';
-import type { ChangePage, ItemTransaction, PageRequest, StockChange } from './items.js';
-import type { Actor, ChangeKind, Item } from './stock.js';
-import { ITEM_COLUMNS, type ItemRow, itemOf, stockTransaction } from './stock-store.js';
+import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
+import type { Actor } from './caller.js';
+import type { ChangePage, ItemPage, ItemStore, ItemTransaction, NewItem, StockChange } from './items.js';
+import type { ChangeKind, Item } from './stock.js';
+import { type ChangeStock, ITEM_COLUMNS, type ItemRow, itemOf, stockTransaction } from './stock-store.js';
 
-export async function selectItem(sql: Sql, sku: string): Promise<Item | undefined> {
+/** Creates the store of the catalogue. */
+export function createItemStore(sql: Sql, changeStock: ChangeStock): ItemStore {
+  return {
+    findItem: (sku) => selectItem(sql, sku),
+    listItems: (page) => selectItems(sql, page),
+    listChanges: (sku, page) => selectChanges(sql, sku, page),
+    changeItemsOnce: (request, work) =>
+      changeStock((tx, onMoved) => oncePerRequest(tx, request, () => work(itemTransaction(tx, onMoved)))),
+  };
+}
+
+async function selectItem(sql: Sql, sku: string): Promise<Item | undefined> {
   const { rows } = await sql.query<ItemRow>(`SELECT ${ITEM_COLUMNS} FROM items WHERE sku = $1`, [sku]);
   return rows[0] && itemOf(rows[0]);
 }
 
-/** What items can be filtered by. */
-export const ITEM_FIELDS: FilterFields = {
+/** The fields of an item that a filter may name. */
+const ITEM_FIELDS: FilterFields = {
   sku: { type: 'text', sql: 'sku' },
   name: { type: 'text', sql: 'name' },
   'unit_price.minor_units': { type: 'integer', sql: 'price_minor' },
@@ -23,10 +36,7 @@ export const ITEM_FIELDS: FilterFields = {
   create_time: { type: 'time', sql: 'create_time' },
 };
 
-export async function selectItems(
-  sql: Sql,
-  request: PageRequest,
-): Promise<{ items: Item[]; nextPageToken: string }> {
+async function selectItems(sql: Sql, request: PageRequest): Promise<ItemPage> {
   const { condition, values, fingerprint, pattern } = filterOf(request.filter, ITEM_FIELDS, 3);
   const { limit, after } = pageOf(request, [pattern, cursorPatterns.text]);
   const { rows } = await sql.query<ItemRow>(
@@ -34,14 +44,12 @@ export async function selectItems(
     [after?.[1] ?? '', limit + 1, ...values],
     { isOneOff: values.length > 0 },
   );
-  const items = rows.slice(0, limit).map(itemOf);
-  const last = items.at(-1);
-  const isLast = rows.length <= limit || last === undefined;
-  return { items, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, last.sku]) };
+  const { items, nextPageToken } = cutPage(rows, limit, ({ sku }) => [fingerprint, sku]);
+  return { items: items.map(itemOf), nextPageToken };
 }
 
-/** Every kind of change; the compiler sees to it that none is forgotten. */
-export const CHANGE_KINDS = Object.keys({
+/** Every kind of change; `satisfies` makes the compiler report a missing one. */
+const CHANGE_KINDS = Object.keys({
   CREATED: true,
   ADJUSTED: true,
   RESERVED: true,
@@ -50,8 +58,8 @@ export const CHANGE_KINDS = Object.keys({
   EXPIRED: true,
 } satisfies Record<ChangeKind, true>);
 
-/** What the history can be filtered by. */
-export const CHANGE_FIELDS: FilterFields = {
+/** The fields of a change that a filter may name. */
+const CHANGE_FIELDS: FilterFields = {
   kind: { type: 'word', sql: 'kind', words: CHANGE_KINDS },
   on_hand_delta: { type: 'integer', sql: 'on_hand_delta' },
   reserved_delta: { type: 'integer', sql: 'reserved_delta' },
@@ -62,7 +70,7 @@ export const CHANGE_FIELDS: FilterFields = {
   change_time: { type: 'time', sql: 'change_time' },
 };
 
-export interface ChangeRow {
+interface ChangeRow {
   change_id: bigint;
   sku: string;
   kind: ChangeKind;
@@ -78,7 +86,7 @@ export interface ChangeRow {
   change_time: Date;
 }
 
-export async function selectChanges(sql: Sql, sku: string, request: PageRequest): Promise<ChangePage> {
+async function selectChanges(sql: Sql, sku: string, request: PageRequest): Promise<ChangePage> {
   const { condition, values, fingerprint, pattern } = filterOf(request.filter, CHANGE_FIELDS, 4);
   const { limit, after } = pageOf(request, [pattern, cursorPatterns.integer]);
   const { rows } = await sql.query<ChangeRow>(
@@ -90,13 +98,11 @@ export async function selectChanges(sql: Sql, sku: string, request: PageRequest)
     [sku, after?.[1] ?? null, limit + 1, ...values],
     { isOneOff: values.length > 0 },
   );
-  const changes = rows.slice(0, limit).map(changeOf);
-  const last = changes.at(-1);
-  const isLast = rows.length <= limit || last === undefined;
-  return { changes, nextPageToken: isLast ? '' : pageTokenOf([fingerprint, String(last.changeId)]) };
+  const { items, nextPageToken } = cutPage(rows, limit, ({ change_id }) => [fingerprint, String(change_id)]);
+  return { changes: items.map(changeOf), nextPageToken };
 }
 
-export function changeOf(row: ChangeRow): StockChange {
+function changeOf(row: ChangeRow): StockChange {
   const { change_id, sku, kind, on_hand, reserved, reason, change_time } = row;
   return {
     changeId: change_id,
@@ -112,19 +118,26 @@ export function changeOf(row: ChangeRow): StockChange {
   };
 }
 
-export function actorOf({ actor, acting_client, authorising_token }: ChangeRow): Actor | undefined {
+function actorOf({ actor, acting_client, authorising_token }: ChangeRow): Actor | undefined {
   if (actor === null) return undefined;
   const actingClient = acting_client ?? undefined;
   return { subject: actor, actingClient, authorisingToken: authorising_token ?? undefined };
 }
 
-export function itemTransaction(sql: Sql, moved: () => void): ItemTransaction {
+function itemTransaction(sql: Sql, onMoved: () => void): ItemTransaction {
   return {
-    ...stockTransaction(sql, moved),
-    insertItem: async ({ sku, name, unitPrice, onHand, actor }) => {
-      moved();
-      const { rows } = await sql.query<ItemRow>(
-        `WITH clock AS (
+    ...stockTransaction(sql, onMoved),
+    insertItem: (item) => {
+      onMoved();
+      return insertItem(sql, item);
+    },
+  };
+}
+
+async function insertItem(sql: Sql, item: NewItem & { actor: Actor }): Promise<Item | undefined> {
+  const { sku, name, unitPrice, onHand, actor } = item;
+  const { rows } = await sql.query<ItemRow>(
+    `WITH clock AS (
            SELECT clock_timestamp() AS now
          ), created AS (
            INSERT INTO items (sku, name, price_minor, currency_code, on_hand, create_time, change_id, change_time)
@@ -138,17 +151,15 @@ export function itemTransaction(sql: Sql, moved: () => void): ItemTransaction {
              FROM created
          )
          SELECT ${ITEM_COLUMNS} FROM created`,
-        [
-          sku,
-          name,
-          unitPrice.minorUnits,
-          unitPrice.currencyCode,
-          onHand,
-          actor.subject,
-          actor.actingClient ?? null,
-        ],
-      );
-      return rows[0] && itemOf(rows[0]);
-    },
-  };
+    [
+      sku,
+      name,
+      unitPrice.minorUnits,
+      unitPrice.currencyCode,
+      onHand,
+      actor.subject,
+      actor.actingClient ?? null,
+    ],
+  );
+  return rows[0] && itemOf(rows[0]);
 }

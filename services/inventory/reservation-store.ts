@@ -1,18 +1,33 @@
 /** Reservations and their lines in SQL. */
 
 import type { Sql } from '../common/database/database.js';
+import { oncePerRequest } from '../common/database/requests.js';
 import type {
   NewReservation,
   Reservation,
   ReservationLine,
   ReservationState,
+  ReservationStore,
   ReservationTransaction,
   StoredReservation,
-} from './reservations.js';
-import { stockTransaction } from './stock-store.js';
+} from './reservation.js';
+import { type ChangeStock, stockTransaction } from './stock-store.js';
 
-/** A reservation beside one of its lines. */
-export interface ReservationRow {
+/** Creates the store of reservations. */
+export function createReservationStore(sql: Sql, changeStock: ChangeStock): ReservationStore {
+  return {
+    findReservation: (reservationId) => selectReservation(sql, reservationId),
+    hasDueReservations: () => selectHasDue(sql),
+    changeReservations: (work) => changeStock((tx, onMoved) => work(reservationTransaction(tx, onMoved))),
+    changeReservationsOnce: (request, work) =>
+      changeStock((tx, onMoved) =>
+        oncePerRequest(tx, request, () => work(reservationTransaction(tx, onMoved))),
+      ),
+  };
+}
+
+/** A reservation joined with one of its lines. */
+interface ReservationRow {
   reservation_id: string;
   owner: string;
   acting_client: string | null;
@@ -27,19 +42,16 @@ export interface ReservationRow {
 }
 
 /**
- * Reservations with their lines, from a relation `chosen`. The clock is read beside rows that are
- * locked already, so time spent waiting for a lock counts.
+ * Reservations with their lines, from a relation `chosen`. The clock is read after the rows are locked, so the time spent
+ * waiting for a lock counts.
  */
-export const RESERVATIONS_CHOSEN = `
+const RESERVATIONS_CHOSEN = `
   SELECT reservation_id, owner, acting_client, state, create_time, expire_time, expire_time <= clock_timestamp() AS is_due,
          sku, quantity, price_minor, currency_code
     FROM chosen JOIN reservation_lines USING (reservation_id)
    ORDER BY expire_time, reservation_id, line_number`;
 
-export async function selectReservation(
-  sql: Sql,
-  reservationId: string,
-): Promise<StoredReservation | undefined> {
+async function selectReservation(sql: Sql, reservationId: string): Promise<StoredReservation | undefined> {
   const { rows } = await sql.query<ReservationRow>(
     `WITH chosen AS (SELECT * FROM reservations WHERE reservation_id = $1) ${RESERVATIONS_CHOSEN}`,
     [reservationId],
@@ -47,16 +59,16 @@ export async function selectReservation(
   return reservationsOf(rows)[0];
 }
 
-export async function selectWhetherDue(sql: Sql): Promise<boolean> {
+async function selectHasDue(sql: Sql): Promise<boolean> {
   const { rowCount } = await sql.query(
     "SELECT FROM reservations WHERE state = 'ACTIVE' AND expire_time <= (SELECT clock_timestamp()) LIMIT 1",
   );
   return rowCount > 0;
 }
 
-export function reservationTransaction(sql: Sql, moved: () => void): ReservationTransaction {
+function reservationTransaction(sql: Sql, onMoved: () => void): ReservationTransaction {
   return {
-    ...stockTransaction(sql, moved),
+    ...stockTransaction(sql, onMoved),
     insertReservation: (reservation) => insertReservation(sql, reservation),
     lockReservation: async (reservationId) => {
       const { rows } = await sql.query<ReservationRow>(
@@ -84,12 +96,12 @@ export function reservationTransaction(sql: Sql, moved: () => void): Reservation
           WHERE reservation_id = $1 AND state = 'ACTIVE'`,
         [reservationId, state],
       );
-      if (rowCount !== 1) throw new TypeError('a reservation was to be ended that is not active');
+      if (rowCount !== 1) throw new TypeError('cannot end a reservation that is not active');
     },
   };
 }
 
-export async function insertReservation(sql: Sql, reservation: NewReservation): Promise<Reservation> {
+async function insertReservation(sql: Sql, reservation: NewReservation): Promise<Reservation> {
   const { owner, actingClient, lines, timeToLiveMicroseconds } = reservation;
   const { rows } = await sql.query<Pick<ReservationRow, 'reservation_id' | 'create_time' | 'expire_time'>>(
     `WITH clock AS (
@@ -118,23 +130,34 @@ export async function insertReservation(sql: Sql, reservation: NewReservation): 
   const [made] = rows;
   if (made === undefined) throw new TypeError('a reservation was not inserted');
   const { reservation_id, create_time, expire_time } = made;
-  const times = { createTime: create_time, expireTime: expire_time };
-  return { reservationId: reservation_id, owner, state: 'ACTIVE', lines, ...times };
+  return {
+    reservationId: reservation_id,
+    owner,
+    state: 'ACTIVE',
+    lines,
+    createTime: create_time,
+    expireTime: expire_time,
+  };
 }
 
-export function reservationsOf(rows: readonly ReservationRow[]): StoredReservation[] {
+/** Collects the lines of each reservation. */
+function reservationsOf(rows: readonly ReservationRow[]): StoredReservation[] {
   const found = new Map<string, StoredReservation & { lines: ReservationLine[] }>();
   for (const row of rows) {
-    const { reservation_id: reservationId, owner, state, is_due: isDue } = row;
-    const actingClient = row.acting_client ?? undefined;
-    const times = { createTime: row.create_time, expireTime: row.expire_time };
-    const known = found.get(reservationId) ?? {
-      ...{ reservationId, owner, actingClient, state, lines: [], isDue },
-      ...times,
+    const { reservation_id: reservationId, owner, state } = row;
+    const reservation = found.get(reservationId) ?? {
+      reservationId,
+      owner,
+      actingClient: row.acting_client ?? undefined,
+      state,
+      lines: [],
+      createTime: row.create_time,
+      expireTime: row.expire_time,
+      isDue: row.is_due,
     };
     const unitPrice = { minorUnits: row.price_minor, currencyCode: row.currency_code };
-    known.lines.push({ sku: row.sku, quantity: row.quantity, unitPrice });
-    found.set(reservationId, known);
+    reservation.lines.push({ sku: row.sku, quantity: row.quantity, unitPrice });
+    found.set(reservationId, reservation);
   }
   return [...found.values()];
 }

@@ -1,8 +1,12 @@
-/** Items and their stock in SQL, as every transaction that moves stock reads and changes them. */
+/** Items and their stock in SQL, shared by all transactions that move stock. */
 
 import type { Sql } from '../common/database/database.js';
 import type { Item, StockMovement, StockTransaction } from './stock.js';
 
+/** Runs the work in a transaction that may move stock, and notifies the watchers after its commit. */
+export type ChangeStock = <T>(work: (sql: Sql, onMoved: () => void) => Promise<T>) => Promise<T>;
+
+/** A row of `items`. */
 export interface ItemRow {
   sku: string;
   name: string;
@@ -13,9 +17,11 @@ export interface ItemRow {
   create_time: Date;
 }
 
+/** The columns of an {@link ItemRow}. */
 export const ITEM_COLUMNS = 'sku, name, price_minor, currency_code, on_hand, reserved, create_time';
 
-export function stockTransaction(sql: Sql, moved: () => void): StockTransaction {
+/** Locks and changes stock inside the transaction of `sql`; `onMoved` is called before each change. */
+export function stockTransaction(sql: Sql, onMoved: () => void): StockTransaction {
   return {
     lockItems: async (skus) => {
       const { rows } = await sql.query<ItemRow>(
@@ -25,13 +31,13 @@ export function stockTransaction(sql: Sql, moved: () => void): StockTransaction 
       return rows.map(itemOf);
     },
     move: (movement) => {
-      moved();
+      onMoved();
       return moveStock(sql, movement);
     },
   };
 }
 
-export async function moveStock(sql: Sql, movement: StockMovement): Promise<Item[]> {
+async function moveStock(sql: Sql, movement: StockMovement): Promise<Item[]> {
   const { kind, actor, reason, reservationId, deltas } = movement;
   const { rows } = await sql.query<ItemRow>(
     `WITH delta AS (
@@ -65,10 +71,11 @@ export async function moveStock(sql: Sql, movement: StockMovement): Promise<Item
     ],
   );
   if (rows.length !== deltas.length)
-    throw new TypeError('stock was to be moved of an item that does not exist');
+    throw new TypeError('cannot move the stock of an item that does not exist');
   return rows.map(itemOf);
 }
 
+/** Maps a row of `items`. */
 export function itemOf(row: ItemRow): Item {
   const { sku, name, price_minor, currency_code, on_hand, reserved, create_time } = row;
   const unitPrice = { minorUnits: price_minor, currencyCode: currency_code };

@@ -1,29 +1,28 @@
 /**
- * Watching stock: first the present picture, then every change, each exactly once and in order,
- * also across a resumption.
+ * Watching stock: first a snapshot, then every change, each exactly once and in order, also across a resumption.
  *
- * The picture is read in pages while changes go on. A page is brought up to a settled position of
- * the history before it is sent, and the items sent before receive their changes up to the same
- * position. So at any moment the watcher has the state of all items up to a sku as of one position,
- * and these two make the resume token.
+ * The snapshot is read in pages while changes go on. Each page is brought up to a settled position of the history before
+ * it is sent, and the items sent before receive their changes up to the same position. So at any moment the watcher knows
+ * all items up to a sku as of one position. The resume token holds that sku and that position.
  */
 
 import { createHash } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
 import { createViolations } from '../common/validation/violations.js';
-import type { ChangeFeed, StockLevel } from './change-feed.js';
-import { unknownItem } from './items.js';
+import type { ChangeFeed } from './change-feed.js';
+import { itemNotFound } from './items.js';
+import type { StockLevel } from './stock.js';
 
-/** Items that one call may name. */
+/** The most items that one call may name. */
 export const SKUS_MAX = 200;
-/** Items of one page of the picture. */
+/** Items of one page of the snapshot. */
 export const SNAPSHOT_PAGE_SIZE = 200;
-/** The longest resume token that is looked at. */
+/** The longest resume token that is parsed, in characters. */
 export const RESUME_TOKEN_LENGTH_MAX = 256;
 
-/** What watching needs of a store, beside the feed. */
+/** Reads the stock for watchers. */
 export interface WatchStore {
-  /** Items by sku, after one of them, among some or all. */
+  /** Items in the order of their skus, after one sku, among some or all. */
   levels(range: {
     afterSku: string;
     skus: readonly string[] | undefined;
@@ -35,33 +34,42 @@ export interface WatchStore {
   isChange(changeId: bigint): Promise<boolean>;
 }
 
-/** What {@link watchStock} needs. */
-export interface WatchDeps {
+interface WatchDeps {
   readonly store: WatchStore;
   readonly feed: ChangeFeed;
 }
 
-/** Asks to be told of changes. */
+/** A request to watch stock. */
 export interface WatchStockRequest {
   /** All items when empty. */
   readonly skus: readonly string[];
-  /** Of the last notice received; empty to begin with the picture. */
+  /** Of the last notice received; empty to begin with a snapshot. */
   readonly resumeToken: string;
 }
 
 /** The stock of one item as it was at some moment. */
 export interface StockNotice extends StockLevel {
-  /** Goes on after this notice. */
+  /** Resumes after this notice. */
   readonly resumeToken: string;
 }
 
-/**
- * Notices until the signal is aborted, at the pace of the reader.
- *
- * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown item; DEPENDENCY_UNAVAILABLE when the
- *   database stays away, and then the resume token of the last notice goes on
- */
-export async function* watchStock(
+/** Watches of stock. */
+export interface StockWatch {
+  /**
+   * Sends notices until the signal is aborted, at the pace of the reader.
+   *
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown item; DEPENDENCY_UNAVAILABLE when the database stays
+   *   unreadable: the resume token of the last notice is still valid
+   */
+  watch(request: WatchStockRequest, signal: AbortSignal): AsyncGenerator<StockNotice, void, undefined>;
+}
+
+/** Creates watches of stock. */
+export function createStockWatch(deps: WatchDeps): StockWatch {
+  return { watch: (request, signal) => watchStock(deps, request, signal) };
+}
+
+async function* watchStock(
   deps: WatchDeps,
   request: WatchStockRequest,
   signal: AbortSignal,
@@ -77,26 +85,26 @@ export async function* watchStock(
       yield* readChanges(deps, watched, progress, upTo);
     }
   } catch (error) {
-    // The wait for the next change ends with the call: that is no failure.
+    // When the call ends, the wait for the next change is rejected: that is no failure.
     if (!signal.aborted) throw error;
   } finally {
     detach();
   }
 }
 
-/** The items of one call. */
+/** The items that one call watches. */
 interface Watched {
   /** All when undefined. */
   readonly skus: ReadonlySet<string> | undefined;
-  /** Tells a resume token of this choice from one of another. */
+  /** Distinguishes resume tokens of different choices of items. */
   readonly fingerprint: string;
 }
 
-/** How far a call has come. */
+/** The position of a watcher. */
 interface Progress {
-  /** The change up to which the watcher knows the items that it knows. */
+  /** The change up to which the known items are up to date. */
   position: bigint;
-  /** It knows the items up to this sku; undefined when it knows all. */
+  /** The watcher knows the items up to this sku; undefined when it knows all. */
   snapshotSku: string | undefined;
 }
 
@@ -127,14 +135,14 @@ async function startProgress(
 ): Promise<Progress> {
   if (resumeToken !== '') {
     const progress = parseResumeToken(resumeToken, fingerprint);
-    // A database that was set back does not have the change; waiting for its id would skip those before it.
+    // A restored database lacks the change; waiting for its id would skip the changes before it.
     const isKnown = progress.position === 0n || (await store.isChange(progress.position));
     if (!isKnown) throw invalidField('resume_token', 'is of a history that is no more: begin without');
     return progress;
   }
   if (skus.length > 0) {
     const existing = new Set(await store.existingSkus(skus));
-    for (const sku of skus) if (!existing.has(sku)) throw unknownItem(sku);
+    for (const sku of skus) if (!existing.has(sku)) throw itemNotFound(sku);
   }
   return { position: await feed.reach(0n, signal), snapshotSku: '' };
 }
@@ -151,7 +159,7 @@ async function* readSnapshot(
     const page = pageOf(
       await store.levels({ afterSku: progress.snapshotSku, skus, limit: SNAPSHOT_PAGE_SIZE }),
     );
-    // What the page has seen must be settled, or it would be told once more as a change.
+    // Changes that the page contains must be settled, or they would be sent once more.
     let newest = progress.position;
     for (const { changeId } of page.levels.values()) if (changeId > newest) newest = changeId;
     const upTo = await feed.reach(newest, signal);
@@ -164,10 +172,10 @@ async function* readSnapshot(
   }
 }
 
-/** The part of the picture that comes next. */
+/** The next part of the snapshot. */
 interface SnapshotPage {
   readonly levels: Map<string, StockLevel>;
-  /** Undefined on the last page, to which all further items belong. */
+  /** Undefined on the last page, to which all further skus belong. */
   readonly lastSku: string | undefined;
 }
 
@@ -177,8 +185,8 @@ function pageOf(levels: readonly StockLevel[]): SnapshotPage {
 }
 
 /**
- * The changes up to a position. Those of items beyond the picture so far are not told: they bring
- * `page` up to date, or belong to a later one.
+ * Sends the changes up to a position. Changes of items beyond the snapshot so far are not sent: they bring `page` up to
+ * date, or belong to a later page.
  */
 async function* readChanges(
   { feed }: WatchDeps,
@@ -201,7 +209,7 @@ async function* readChanges(
   }
 }
 
-/** Takes a change over unless the page has seen it, or is not the one that it belongs to. */
+/** Applies a change, unless the page contains it already or does not cover its sku. */
 function update({ levels, lastSku }: SnapshotPage, change: StockLevel): void {
   if (lastSku !== undefined && change.sku > lastSku) return;
   const known = levels.get(change.sku);
@@ -221,7 +229,7 @@ function resumeTokenOf({ position, snapshotSku }: Progress, fingerprint: string)
   return Buffer.from(parts.join(' '), 'utf8').toString('base64url');
 }
 
-/** Throws FIELD_INVALID for what no notice of the same choice of items carried. */
+/** @throws ServiceError FIELD_INVALID for a token that no notice of the same choice of items carried */
 function parseResumeToken(token: string, fingerprint: string): Progress {
   const text = token.length > RESUME_TOKEN_LENGTH_MAX ? '' : Buffer.from(token, 'base64url').toString('utf8');
   const match = /^(0|[1-9][0-9]{0,17}) ([A-Za-z0-9_-]{11})(?: ([A-Z0-9][A-Z0-9._-]{0,63}))?$/.exec(text);

@@ -4,13 +4,13 @@ import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import type { Sql } from '../../../services/common/database/database.js';
 import {
-  CHANGES_KEPT_MAX,
   type ChangeFeed,
-  type ChangeStore,
   createChangeFeed,
-  type StockLevel,
   UNREADABLE_MAX_MS,
 } from '../../../services/inventory/change-feed.js';
+import type { ChangeStore } from '../../../services/inventory/change-tail.js';
+import { CHANGES_KEPT_MAX } from '../../../services/inventory/recent-changes.js';
+import type { StockLevel } from '../../../services/inventory/stock.js';
 import { codeOf } from '../../support/outcomes.js';
 import { type Instance, openFreshInstance, openInstance, stockUp } from './instance.js';
 
