@@ -14,32 +14,11 @@ export {
   type ServiceErrorOptions,
   type StatusName,
 } from './errors.js';
-export {
-  ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
-  ACCESS_TOKEN_TYPE,
-  ACTOR_CHAIN_LENGTH_MAX,
-  CLOCK_SKEW_SECONDS,
-  LEGACY_SECRET_BYTES_MIN,
-  SIGNATURE_ALGORITHMS,
-} from './limits.js';
 export type { GuardLog } from './log.js';
-export {
-  REPORT_SUBJECT,
-  REPORT_TYPE,
-  type ReportingState,
-  type SendReport,
-} from './reports/report-sender.js';
-export { REPORT_INTERVAL_MS } from './reports/security-reports.js';
-export { BROADCAST_SUBJECT, BROADCAST_TYPE } from './revocation/broadcasts.js';
-export {
-  BROKER_CONNECT_TIMEOUT_MS,
-  BROKER_PING_INTERVAL_MS,
-  BROKER_RECONNECT_WAIT_MS,
-  type BrokerFiles,
-  brokerConnection,
-} from './revocation/broker.js';
-export { QUESTIONS_PER_LEASE, type RevocationSource } from './revocation/feed-runner.js';
-export { type AccessRule, readRules, type SchemaMetadata } from './server/access-rule.js';
+export type { ReportingState, SendReport } from './reports/report-sender.js';
+export type { BrokerFiles } from './revocation/broker.js';
+export type { RevocationSource } from './revocation/feed-runner.js';
+export type { SchemaMetadata } from './server/access-rule.js';
 export {
   bearerOf,
   certificateThumbprintOf,

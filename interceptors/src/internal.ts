@@ -3,14 +3,28 @@
  * proofs. Not public: it changes without notice.
  */
 
-export { createReportSender, REPORTS_WAITING_MAX, startReporting } from './reports/report-sender.js';
-export { ReportCollector } from './reports/security-reports.js';
-export { BroadcastReader } from './revocation/broadcasts.js';
-export { type AnswerOutcome, Feed, type Moment, type SyncTicket } from './revocation/feed.js';
+export {
+  createReportSender,
+  REPORT_SUBJECT,
+  REPORT_TYPE,
+  REPORTS_WAITING_MAX,
+  startReporting,
+} from './reports/report-sender.js';
+export { REPORT_INTERVAL_MS, ReportCollector } from './reports/security-reports.js';
+export { BROADCAST_SUBJECT, BROADCAST_TYPE, BroadcastReader } from './revocation/broadcasts.js';
+export { BROKER_RECONNECT_WAIT_MS, brokerConnection } from './revocation/broker.js';
+export {
+  type BroadcastOutcome,
+  Feed,
+  type Moment,
+  type SyncOutcome,
+  type SyncTicket,
+} from './revocation/feed.js';
 export { FeedRunner } from './revocation/feed-runner.js';
 export { RevocationList, uuidOf } from './revocation/list.js';
 export { createRemoteSource } from './revocation/source.js';
 export { type LiveCall, VerifiedToken } from './revocation/verified-tokens.js';
+export { type AccessRule, readRules } from './server/access-rule.js';
 export type { Admission, Admissions, Caller } from './server/admission.js';
 export { attachState } from './server/call-state.js';
 export { Enforcement } from './server/enforcement.js';

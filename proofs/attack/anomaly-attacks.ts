@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, status } from '@grpc/grpc-js';
-import { REPORT_INTERVAL_MS } from '@portcullis/guard';
+import { REPORT_INTERVAL_MS } from '@portcullis/guard/internal';
 import { LoginRequest, RefreshRequest } from '../../proto/gen/auth/v1/auth_service.js';
 import {
   type SecurityEvent,

@@ -1,4 +1,4 @@
-/** What a server of the bench can be guarded with: our guard, and what people use instead. */
+/** The arms of the comparison: no guard, our guard, and common alternatives. */
 
 import { createPublicKey, createSecretKey, verify as verifySignature } from 'node:crypto';
 import {
@@ -16,8 +16,7 @@ import jsonwebtoken from 'jsonwebtoken';
 import { ECHO, ECHO_AUDIENCE, ECHO_HANDLERS, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
 import { BENCH_ISSUER, type BenchIssuer } from './issuer.js';
 
-/** Every arm by name. */
-export const ARMS = [
+const ARMS = [
   'bare',
   'bare-again',
   'guard',
@@ -32,28 +31,24 @@ export const ARMS = [
   'node-crypto',
 ] as const;
 
-/** The name of one of {@link ARMS}. */
 export type ArmName = (typeof ARMS)[number];
 
-/** What arms are made of. */
-export interface ArmMaterial {
+interface ArmMaterial {
   readonly issuer: BenchIssuer;
-  /** The secret of tokens signed with HMAC; text, as most configurations hold it. */
+  /** The HMAC secret; text, as in most configurations. */
   readonly secret: string;
-  /** Looks a token up in Redis. */
+  /** Redis with the revoked tokens. */
   readonly redis?: { get(key: string): Promise<string | null> };
-  /** Another process that is asked about every token. */
+  /** The server that introspects every token. */
   readonly introspector?: Client;
 }
 
-/** A way to guard a server. */
 export interface Arm {
   readonly interceptors: readonly ServerInterceptor[];
   addTo(server: Server): void;
   readonly guard?: Guard;
 }
 
-/** Makes an arm. */
 export async function createArm(name: ArmName, material: ArmMaterial): Promise<Arm> {
   if (name === 'bare' || name === 'bare-again') return plain([]);
   if (name === 'guard') return await guarded(material.issuer);
@@ -78,10 +73,10 @@ async function guarded(issuer: BenchIssuer): Promise<Arm> {
   };
 }
 
-/** Says whether a token is good; a promise where the library makes one. Throws or rejects when it is not. */
+/** Verifies a token, synchronously or not, as the library does. Throws or rejects when the token is bad. */
 type Check = (token: string) => unknown;
 
-/** The interceptor that the documentation of grpc-js teaches, around one check. */
+/** An interceptor as in the documentation of grpc-js, with one check. */
 function interceptorOf(check: Check): ServerInterceptor {
   return (_method, call) =>
     new ServerInterceptingCall(call, {
@@ -108,7 +103,7 @@ function tokenIn(metadata: Metadata): string {
   return value.slice('Bearer '.length);
 }
 
-/** What every library is told to look at: who issued the token, and whom it is for. */
+/** The claims that every library checks: issuer and audience. */
 const EXPECTED = { issuer: BENCH_ISSUER, audience: ECHO_AUDIENCE };
 
 async function checkOf(
@@ -137,7 +132,7 @@ async function checkOf(
     }
     case 'introspection': {
       const { introspector } = material;
-      if (introspector === undefined) throw new TypeError('this arm needs somebody to ask');
+      if (introspector === undefined) throw new TypeError('this arm needs an introspection server');
       return (token) => introspect(introspector, token);
     }
     case 'jsonwebtoken':
@@ -167,7 +162,7 @@ async function checkOf(
   }
 }
 
-/** What most people would write: a map by the whole token, and the claims once they are known. */
+/** The obvious cache: a Map from the whole token to its verified claims. */
 function naiveCache(verify: (token: string) => Promise<{ readonly payload: object }>): Check {
   const known = new Map<string, { readonly payload: { readonly exp?: number } }>();
   return (token) => {

@@ -1,4 +1,4 @@
-/** The chart of the documentation: what a call costs with each way to guard it, drawn from the figures of a run. */
+/** The chart of the documentation: the processor time of a call with each arm, from the figures of a run. */
 
 const WIDTH = 760;
 const BAR_HEIGHT = 20;
@@ -8,7 +8,7 @@ const VALUE_WIDTH = 130;
 const MARGIN = 16;
 const HEAD_HEIGHT = 44;
 
-/** Names for people, in the order in which they are drawn; an arm that was not measured is left out. */
+/** Labels in drawing order; an arm that was not measured is omitted. */
 const BARS: readonly (readonly [arm: string, label: string])[] = [
   ['bare', 'no authentication'],
   ['guard', 'Portcullis'],
@@ -22,12 +22,12 @@ const BARS: readonly (readonly [arm: string, label: string])[] = [
   ['jsonwebtoken', 'jsonwebtoken, text secret'],
 ];
 
-/** What the chart needs of section `peers`. */
+/** The figures of section `peers` that the chart needs. */
 export type ChartFigures = Readonly<
   Record<string, { readonly cpu_us: number; readonly cpu_ratio: number } | undefined>
 >;
 
-/** Draws the chart. It follows the reader's choice of a light or a dark page. */
+/** Draws the chart as SVG that follows the reader's light or dark color scheme. */
 export function chartOf(figures: ChartFigures, caption: string): string {
   const bars = BARS.flatMap(([arm, label]) => {
     const own = figures[arm];

@@ -1,4 +1,4 @@
-/** A process that meets new tokens: through the guard's own way, through jose, and through `node:crypto` alone. */
+/** A process that verifies new tokens with the guard, with jose, and with `node:crypto` alone. */
 
 import { constants, createPublicKey, type VerifyKeyObjectInput, verify } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,37 +7,34 @@ import { createRandom, randomSeed } from '../shared/random.js';
 import { bearer, createDecider } from './decider.js';
 import { ECHO_AUDIENCE } from './echo.js';
 import { BENCH_ISSUER, BenchIssuer } from './issuer.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
-/** The ways to verify a token. */
 export const WAYS = ['guard', 'jose', 'node-crypto'] as const;
 export type Way = (typeof WAYS)[number];
 
-/** What one way needed for some tokens, one after another or many at once. */
+/** The time of one verifier for a token, one at a time or many at once. */
 export interface ColdTurn {
   readonly cpuMicroseconds: number;
   readonly wallMicroseconds: number;
 }
 
-/** All rounds. */
 export type ColdRounds = readonly Readonly<Record<Way, Readonly<Record<'one' | 'many', ColdTurn>>>>[];
 
 const IN_FLIGHT = 64;
 const random = createRandom(randomSeed());
 
-/** What OpenSSL must be told of an algorithm that is not its usual one. */
+/** Options of OpenSSL for the algorithms that need some. */
 const ENCODINGS: Readonly<Record<string, Omit<VerifyKeyObjectInput, 'key'>>> = {
   ES256: { dsaEncoding: 'ieee-p1363' },
   PS256: { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST },
 };
 
-/** One way: what it is given, made before it is measured because a server has it anyway, and what it does with it. */
+/** One verifier. `given` prepares its input outside of the measurement, as a server has that input anyway. */
 interface WayOf<T> {
   given(token: string): T;
   check(given: T): Promise<unknown> | undefined;
 }
 
-/** Measures one way with some tokens. */
 type Measure = (tokens: readonly string[], inFlight: number) => Promise<ColdTurn>;
 
 const commands = {
@@ -45,7 +42,7 @@ const commands = {
     const issuer = await BenchIssuer.create(how.algorithm);
     const ways = await createWays(issuer);
     const rounds: Record<Way, Record<'one' | 'many', ColdTurn>>[] = [];
-    // The first rounds teach V8, and are forgotten.
+    // The first rounds warm V8 up and do not count.
     for (let round = -2; round < how.rounds; round += 1) {
       const figures: Partial<Record<Way, Record<'one' | 'many', ColdTurn>>> = {};
       for (const way of random.shuffle(WAYS)) {
@@ -105,7 +102,7 @@ async function createWays(issuer: BenchIssuer): Promise<Record<Way, Measure> & {
       given: bearer,
       check: async (metadata) => {
         const { kind } = await decide(metadata);
-        if (kind !== 'admitted') throw new Error('a good token was not admitted');
+        if (kind !== 'admitted') throw new Error('a valid token was not admitted');
       },
     }),
     jose: measured({ given: text, check: (token) => jwtVerify(token, joseKey, options) }),
@@ -117,11 +114,11 @@ async function createWays(issuer: BenchIssuer): Promise<Record<Way, Measure> & {
         const signed = Buffer.from(token.slice(0, end));
         const digest = algorithm === 'EdDSA' ? null : 'sha256';
         const encoded = { key, ...ENCODINGS[algorithm] };
-        if (!verify(digest, signed, encoded, signature)) throw new Error('a good token was refused');
+        if (!verify(digest, signed, encoded, signature)) throw new Error('a valid token was refused');
         return undefined;
       },
     }),
   };
 }
 
-answerCommands(commands);
+executeCommands(commands);

@@ -1,4 +1,4 @@
-/** Section `cold`: what a token costs that is seen for the first time. */
+/** Section `cold`: the cost of a token that is verified for the first time. */
 
 import { formatNumber } from '../shared/reporting.js';
 import { type Spread, spreadOf } from '../shared/statistics.js';
@@ -12,7 +12,7 @@ const TOKENS = { EdDSA: 600, ES256: 600, RS256: 400, PS256: 400 } as const;
 
 export const cold: Section = {
   name: 'cold',
-  title: 'a token that is new, against jose alone and the signature alone',
+  title: 'a new token, beside jose alone and the signature alone',
   run: measureCold,
 };
 
@@ -23,7 +23,7 @@ async function measureCold(context: BenchContext): Promise<Findings> {
   for (const algorithm of context.isShort ? (['EdDSA'] as const) : ALGORITHMS) {
     context.signal.throwIfAborted();
     context.progress(algorithm);
-    // Pinned to no core: verifying runs beside the event loop, and that is part of what is measured.
+    // Not pinned: verification runs on other threads, which is part of the measurement.
     const worker = startWorker<ColdCommands>({ file: 'cold-process.ts', core: undefined });
     try {
       const rounds = context.isShort ? 5 : 12;
@@ -66,7 +66,7 @@ async function measureCold(context: BenchContext): Promise<Findings> {
     figures,
     goals,
     tables: [
-      { title: 'one token; node-crypto looks at the signature alone, synchronously', rows: [head, ...rows] },
+      { title: 'one token; node-crypto verifies the signature only, synchronously', rows: [head, ...rows] },
     ],
   };
 }

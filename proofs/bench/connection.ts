@@ -1,4 +1,4 @@
-/** The client's side of one HTTP/2 connection, as lean as it can be: it sends prepared calls and counts what comes back. */
+/** A minimal HTTP/2 client connection: it sends prepared calls and counts the responses. */
 
 import { connect, type Socket } from 'node:net';
 import type { PreparedCall, PreparedCalls } from './prepared-calls.js';
@@ -10,28 +10,31 @@ const FLAG_ACK = 1;
 const PING_BYTES = 8;
 const SETTINGS_ACK = Buffer.from([0, 0, 0, 4, 1, 0, 0, 0, 0]);
 const PING_ACK_HEADER = Buffer.from([0, 0, 8, 6, 1, 0, 0, 0, 0]);
-/** How many streams of one connection can be told apart while they are open; a power of two. */
+/** The largest number of streams of one connection that are open at once; a power of two. */
 const STREAMS_OPEN_MAX = 2 ** 15;
 
-/** Is told of every call that has ended. */
-export interface CallListener {
-  /** @param answered - there was a response, not a status alone. @param ms - from its sending to its end */
+interface CallListener {
+  /**
+   * Called when a call has ended.
+   *
+   * @param answered - whether there was a response message
+   * @param ms - the time from sending to the end
+   */
   ended(connection: Connection, answered: boolean, ms: number, stream: number): void;
 }
 
-/** One connection. */
 export class Connection {
   listener: CallListener | undefined;
-  /** Calls that have not ended. */
+  /** The number of open calls. */
   open = 0;
-  /** Frames with messages that have come. */
+  /** The number of DATA frames received. */
   messages = 0;
-  /** When the last call ended, on the clock of the process. */
+  /** When the last call ended (`performance.now()`). */
   lastEndMs = 0;
   readonly #socket: Socket;
   #nextStream = 3;
   #rest: Buffer | undefined;
-  /** Bytes of a payload that is not looked at and still to come. */
+  /** Payload bytes still to be skipped. */
   #skip = 0;
   #replies: Buffer[] = [];
   readonly #sentAt = new Float64Array(STREAMS_OPEN_MAX);
@@ -45,7 +48,7 @@ export class Connection {
     socket.on('error', () => {});
   }
 
-  /** Connects, and makes the first call, whose answer is waited for. */
+  /** Connects, makes the first call, and waits for its end. */
   static async connect(port: number, { opening }: PreparedCalls): Promise<Connection> {
     const socket = connect({ host: '127.0.0.1', port });
     const connection = new Connection(socket);
@@ -60,7 +63,7 @@ export class Connection {
     return connection;
   }
 
-  /** Puts a call into what the next {@link flush} sends. @returns the number of its stream */
+  /** Queues a call for the next {@link flush}. @returns the number of its stream */
   send(call: PreparedCall): number {
     const stream = this.#nextStream;
     this.#nextStream += 2;
@@ -144,7 +147,7 @@ export class Connection {
         }
         return;
       case TYPE.goaway:
-        this.#socket.destroy(new Error('the server says goodbye'));
+        this.#socket.destroy(new Error('the server sent GOAWAY'));
         return;
       default:
     }

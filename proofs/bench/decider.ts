@@ -1,23 +1,21 @@
-/** The guard's decision by itself: as an interceptor asks for it, on a list that is current, without a server around it. */
+/** The guard's decision on its own: as the interceptor makes it, with a current list, without a server. */
 
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata } from '@grpc/grpc-js';
-import { readRules } from '@portcullis/guard';
 import { systemClock, systemTimers } from '@portcullis/guard/clock';
-import { type Admissions, Enforcement, Feed, FeedRunner } from '@portcullis/guard/internal';
+import { type Admissions, Enforcement, Feed, FeedRunner, readRules } from '@portcullis/guard/internal';
 import { ECHO, ECHO_AUDIENCE, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
 import { BENCH_ISSUER, type BenchIssuer, ID_BYTES } from './issuer.js';
 
 const POLL_MS = 5;
 
-/** Decides calls to one method. */
-export interface Decider {
+interface Decider {
   decide(metadata: Metadata): ReturnType<Admissions['decide']>;
   close(): Promise<void>;
 }
 
-/** Makes a decider whose list is current. */
+/** Creates a decider, and waits until its revocation list is current. */
 export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
   const instance = randomBytes(ID_BYTES);
   const enforcement = new Enforcement({
@@ -27,7 +25,7 @@ export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
     timers: systemTimers,
     createFeed: (listener) => new Feed({ service: ECHO_AUDIENCE, instance, listener }),
     onTokenInvalid: (fault) => {
-      throw new Error(`a good token was refused: ${fault}`);
+      throw new Error(`a valid token was refused: ${fault}`);
     },
     onCutFailed: () => {},
   });
@@ -59,7 +57,7 @@ export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
   };
 }
 
-/** Metadata with a token, as grpc-js makes them of a request. */
+/** Metadata with a token, as in a request. */
 export function bearer(token: string): Metadata {
   const metadata = new Metadata();
   metadata.set('authorization', `Bearer ${token}`);

@@ -1,11 +1,11 @@
-/** A process that decides calls with known tokens, without a server: what the guard itself takes of a call. */
+/** A process that decides on calls with known tokens, without a server: the guard's own share of a call. */
 
 import { Metadata } from '@grpc/grpc-js';
 import { createRandom, randomSeed } from '../shared/random.js';
 import { type Spread, spreadOf } from '../shared/statistics.js';
 import { createDecider } from './decider.js';
 import { BenchIssuer } from './issuer.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
 const KNOWN_TOKENS = 1000;
 const CALLS_PER_TURN = 20_000;
@@ -13,12 +13,12 @@ const WAYS = ['nothing', 'guard', 'map'] as const;
 type Way = (typeof WAYS)[number];
 const random = createRandom(randomSeed());
 
-/** Nanoseconds a call, without those that making the metadata takes. */
+/** Nanoseconds a call, without the time for the metadata. */
 export interface DecisionFigures {
   readonly guardNs: Spread;
-  /** One look into a Map with the whole token as its key, as most caches have it. */
+  /** One look-up in a Map by the whole token, as in most caches. */
   readonly mapNs: Spread;
-  /** The one against the other, round by round. */
+  /** The guard's time divided by the Map's, by round. */
   readonly ratio: Spread;
 }
 
@@ -28,7 +28,7 @@ const commands = {
     const { decide, close } = await createDecider(issuer);
     const tokens = await issuer.tokens(KNOWN_TOKENS);
     const map = new Map(tokens.map((token) => [token, {}]));
-    // A request brings a new string each time, whose hash nobody has computed yet.
+    // Each request has a new string, whose hash is not computed yet.
     const headers = tokens.map((token) => Buffer.from(`Bearer ${token}`, 'latin1'));
     for (const token of tokens) {
       const metadata = new Metadata();
@@ -48,7 +48,7 @@ const commands = {
         const header = headers[call % headers.length];
         if (header === undefined) continue;
         metadata.set('authorization', header.toString('latin1'));
-        if (!check(metadata)) throw new Error('a known token was not known');
+        if (!check(metadata)) throw new Error('a known token was not found');
       }
       return ((performance.now() - startedMs) * 1e6) / CALLS_PER_TURN;
     };
@@ -69,4 +69,4 @@ const commands = {
 
 export type DecisionCommands = typeof commands;
 
-answerCommands(commands);
+executeCommands(commands);

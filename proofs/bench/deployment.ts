@@ -1,6 +1,6 @@
 /**
- * Section `deployment`: what deployments of several sizes need. Nothing is measured here: it is reckoned from the
- * figures of the other sections, and queues are simulated in virtual time.
+ * Section `deployment`: the needs of deployments of several sizes. Nothing is measured: the needs are computed from the
+ * figures of other sections, and queues are simulated in virtual time.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -10,7 +10,6 @@ import { formatNumber } from '../shared/reporting.js';
 import { quantile } from '../shared/statistics.js';
 import type { BenchContext, Findings, Section } from './section.js';
 
-/** A deployment. */
 interface Deployment {
   readonly name: string;
   readonly instances: number;
@@ -33,7 +32,7 @@ const SYNC_ENTRIES_MAX = 1_000;
 const LIST_ENTRIES_MAX = 20e6;
 const BROADCAST_ENTRIES_MAX = 500;
 const ACCESS_TOKEN_SECONDS = 300;
-/** How many of all sessions are in use at one time; those refresh their tokens. */
+/** The share of sessions that are in use at one time and refresh their tokens. */
 const ACTIVE_PART = 0.05;
 const ID_BYTES = 16;
 const SEED = 7;
@@ -46,13 +45,13 @@ const SIGN_SECONDS = 0.00005;
 /** What a synchronous standby in the same region adds to a commit, in seconds. */
 const REPLICATION_SECONDS = 0.001;
 
-/** What was measured, or what a small machine is known to need where it was not. */
+/** Measured costs; where there is no figure, those of a small machine. */
 interface Costs {
-  /** From the lock on the end of the log until the commit is durable, in seconds. */
+  /** From the lock on the end of the log to the durable commit, in seconds. */
   readonly commitSeconds: number;
-  /** Signing one broadcast and handing it to the broker, in seconds. */
+  /** Signing one broadcast and passing it to the broker, in seconds. */
   readonly signSeconds: number;
-  /** One reading of the log, in seconds. */
+  /** One read of the log, in seconds. */
   readonly readSeconds: number;
   /** Processor time of auth for one Sync, in seconds. */
   readonly syncCpuSeconds: number;
@@ -63,11 +62,11 @@ interface Costs {
 
 export const deployment: Section = {
   name: 'deployment',
-  title: 'what deployments of several sizes need, reckoned and simulated',
-  run: (context) => Promise.resolve(reckon(context)),
+  title: 'the needs of deployments of several sizes, computed and simulated',
+  run: (context) => Promise.resolve(compute(context)),
 };
 
-function reckon(context: BenchContext): Findings {
+function compute(context: BenchContext): Findings {
   const costs = costsOf(context.earlier);
   const entryBytes = bytesOfEntry();
   const needs = DEPLOYMENTS.map((each) => ({ ...each, ...needsOf(each, costs, entryBytes) }));
@@ -100,7 +99,7 @@ function reckon(context: BenchContext): Findings {
           row('syncs/s', ({ syncs }) => formatNumber(syncs)),
           row('auth, out, for syncs, MB/s', ({ syncMegabytes }) => formatNumber(syncMegabytes)),
           row('auth, cores for syncs', ({ syncCores }) => formatNumber(syncCores)),
-          row('sync waits for its reading, p99 ms', ({ syncWaitP99Ms }) => formatNumber(syncWaitP99Ms)),
+          row('sync waits for its read, p99 ms', ({ syncWaitP99Ms }) => formatNumber(syncWaitP99Ms)),
           row('entries between two syncs', ({ entriesPerSync }) => formatNumber(entriesPerSync)),
           row('log lock busy, %', ({ lockBusy }) => formatNumber(lockBusy * 100)),
           row('revoker waits for the lock, p99 ms', ({ lockWaitP99Ms }) => formatNumber(lockWaitP99Ms)),
@@ -140,7 +139,7 @@ function needsOf(
     entriesPerSync,
     syncMegabytes: (syncs * Math.min(entriesPerSync, SYNC_ENTRIES_MAX) * entryBytes.plain) / 1e6,
     syncCores: syncs * costs.syncCpuSeconds,
-    syncWaitP99Ms: simulateReadings(syncs, costs.readSeconds) * 1000,
+    syncWaitP99Ms: simulateReads(syncs, costs.readSeconds) * 1000,
     lockBusy: lock.busy,
     lockWaitP99Ms: lock.waitP99Seconds * 1000,
     refreshes: (sessions * ACTIVE_PART) / ACCESS_TOKEN_SECONDS,
@@ -149,7 +148,7 @@ function needsOf(
   };
 }
 
-/** Requests that come at random times and are served one at a time, each for as long. */
+/** A queue with random arrivals, one server, and a constant service time. */
 function simulateQueue(
   perSecond: number,
   serviceSeconds: number,
@@ -161,14 +160,14 @@ function simulateQueue(
   let arrival = 0;
   let freeAt = 0;
   for (let request = 0; request < REQUESTS_SIMULATED; request += 1) {
-    arrival += -Math.log(1 - random.next()) / perSecond;
+    arrival += random.exponential(1 / perSecond);
     waits.push(Math.max(0, freeAt - arrival));
     freeAt = Math.max(freeAt, arrival) + serviceSeconds;
   }
   return { busy, waitP99Seconds: quantile(waits, 0.99) };
 }
 
-/** What is committed while auth is at work on a message travels together in the next one. */
+/** Batching: entries committed while auth signs one broadcast are sent together in the next one. */
 function simulateBroadcasts(
   perSecond: number,
   signSeconds: number,
@@ -179,12 +178,12 @@ function simulateBroadcasts(
   let messages = 0;
   let entries = 0;
   while (entries < BROADCASTS_SIMULATED) {
-    // Signed as soon as there is something to sign and the one before is done.
+    // Signing starts when there is an entry and the previous broadcast is signed.
     const startedAt = Math.max(arrival, freeAt);
     let inMessage = 0;
     while (arrival <= startedAt && inMessage < BROADCAST_ENTRIES_MAX) {
       inMessage += 1;
-      arrival += -Math.log(1 - random.next()) / perSecond;
+      arrival += random.exponential(1 / perSecond);
     }
     messages += 1;
     entries += inMessage;
@@ -193,26 +192,26 @@ function simulateBroadcasts(
   return { perSecond: (messages / entries) * perSecond, perBatch: entries / messages };
 }
 
-/** How long a sync waits for the end of the reading that answers it, p99, in seconds: one reading after another. */
-function simulateReadings(perSecond: number, readSeconds: number): number {
+/** The p99 time that a sync waits for the read that answers it, in seconds; one read at a time. */
+function simulateReads(perSecond: number, readSeconds: number): number {
   const random = createRandom(SEED);
   const waits: number[] = [];
   let arrival = 0;
   let freeAt = 0;
   while (waits.length < SYNCS_SIMULATED) {
-    // A reading answers those alone that had arrived before it began.
+    // A read answers the syncs that arrived before it began.
     const startedAt = Math.max(arrival, freeAt);
     const endedAt = startedAt + readSeconds;
     while (arrival <= startedAt) {
       waits.push(endedAt - arrival);
-      arrival += -Math.log(1 - random.next()) / perSecond;
+      arrival += random.exponential(1 / perSecond);
     }
     freeAt = endedAt;
   }
   return quantile(waits, 0.99);
 }
 
-/** An entry as it travels, in bytes: alone in a broadcast, as one of many, and in the answer to a sync. */
+/** The bytes of an entry: alone in a broadcast, among many, and in a sync response. */
 function bytesOfEntry(): { readonly single: number; readonly batched: number; readonly plain: number } {
   const entry = Entry.fromPartial({
     entryId: randomBytes(ID_BYTES),

@@ -1,6 +1,6 @@
 /**
- * What stock and money cost: reserving through the service beside the same statements sent straight through `pg`, and
- * where the time of a checkout goes.
+ * Section `domain`: the cost of reserving through the service beside the same SQL statements through `pg` alone, and the
+ * time of each step of a checkout.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { ask } from '../../scripts/system/calls.js';
-import { openShop, type Shop, type Shopper } from '../drill/shop.js';
+import { openShop, type Shop, type Shopper } from '../drill/shop-environment.js';
 import { formatNumber } from '../shared/reporting.js';
 import { quantile } from '../shared/statistics.js';
 import { nowMs } from '../shared/waiting.js';
@@ -26,27 +26,26 @@ const SLICES = 5;
 const SLICE_MS = 4_000;
 const SLICE_SHORT_MS = 1_000;
 const CHECKOUT_CALLERS = [1, 8] as const;
-/** The timed process writes its times down four times a second. */
+/** The timed process writes its times to a file four times a second. */
 const TIMES_WAIT_MS = 400;
 const RATIO_WANTED = 0.5;
 const MONEY = 1_000_000_000n;
 const STOCK = 1_000_000_000n;
 
-/** The steps of a checkout in their order, as the timed process calls them. */
+/** The steps of a checkout in order: the name in the timed process, and the label. */
 const STEPS = [
-  ['begin', 'write down that it begins'],
+  ['begin', 'record that it begins'],
   ['reserve', 'exchange the token once, reserve at inventory'],
-  ['after reserving', 'write down the reservation and its price'],
+  ['after reserving', 'record the reservation and its price'],
   ['after reserved', 'hold the money'],
-  ['after held', 'ask whether the buyer is still allowed, decide'],
+  ['after held', 'check that the buyer is still allowed, decide'],
   ['hand out', 'hand out at inventory'],
   ['after committing', 'capture'],
 ] as const;
 
-/** The section. */
 export const domain: Section = {
   name: 'domain',
-  title: 'ReserveStock beside its own statements, and where the time of a checkout goes',
+  title: 'ReserveStock beside its own statements, and the steps of a checkout',
   run: async ({ isShort, signal, progress }) => {
     const times = { file: '' };
     const shop = await openShop({
@@ -98,7 +97,8 @@ async function measureReserving(wanted: {
 }): Promise<Reserving> {
   const { shop, shoppers, skus, sliceMs, progress, signal } = wanted;
   const { system, clients } = shop;
-  if (system.postgres === undefined) throw new TypeError('the bench reads the log of its own server');
+  if (system.postgres === undefined)
+    throw new TypeError('this section needs a private PostgreSQL: unset DATABASE_URL');
   const [inventory] = clients.inventory;
   const [{ token } = { token: '' }] = shoppers;
   const [first = ''] = skus;
@@ -144,10 +144,10 @@ async function measureReserving(wanted: {
   return { direct, service, statements: statements.length };
 }
 
-/** What a request id looks like, before each call gets its own. */
+/** The placeholder of the request id in a prepared call. */
 const REQUEST_ID_BLANK = `bench-${'0'.repeat(36)}`;
 
-/** Reserves again and again with prepared bytes: a client of grpc-js would cost as much as the service does. */
+/** Reserves repeatedly with prepared bytes; a grpc-js client would cost as much as the service. */
 async function prepareCaller(
   address: string,
   token: string,
@@ -184,7 +184,7 @@ async function prepareCaller(
   };
 }
 
-/** The call for another item, with a request id of its own. */
+/** The prepared call for another item, with a new request id. */
 function filled({ bytes, streamAt }: PreparedCall, from: string, to: string): PreparedCall {
   const mine = Buffer.from(bytes);
   mine.write(to, mine.indexOf(from), 'latin1');
@@ -192,7 +192,7 @@ function filled({ bytes, streamAt }: PreparedCall, from: string, to: string): Pr
   return { bytes: mine, streamAt };
 }
 
-/** What one reservation has sent, and what every repetition replaces by something of its own. */
+/** The statements of one reservation, and the values that each repetition replaces. */
 interface Recording {
   readonly statements: readonly Statement[];
   readonly requestId: string;
@@ -200,7 +200,7 @@ interface Recording {
   readonly sku: string;
 }
 
-/** Sends the same statements, to the commit, for another item, request and reservation. */
+/** Runs the same statements, including the commit, for another item, request and reservation. */
 async function reserveDirectly(pool: pg.Pool, recording: Recording, sku: string): Promise<void> {
   const requestId = `bench-${randomUUID()}`;
   let { reservationId } = recording;
@@ -214,7 +214,7 @@ async function reserveDirectly(pool: pg.Pool, recording: Recording, sku: string)
     for (const { name, text, values } of recording.statements) {
       const query = { ...(name !== undefined && { name: `direct ${name}` }), text, values: values.map(mine) };
       const { rows } = await client.query<{ reservation_id?: string }>(values.length === 0 ? text : query);
-      // COMMIT comes together with a setting, and its results are a list of their own.
+      // COMMIT is sent together with a setting, so it has two results.
       reservationId = rows?.[0]?.reservation_id ?? reservationId;
     }
   } finally {
@@ -222,7 +222,7 @@ async function reserveDirectly(pool: pg.Pool, recording: Recording, sku: string)
   }
 }
 
-/** How often a second it can be done by {@link CALLERS} who each do it again and again. */
+/** The rate at which {@link CALLERS} callers can repeat something, per second. */
 async function rateOf(durationMs: number, work: (caller: number) => Promise<unknown>): Promise<number> {
   const beganMs = nowMs();
   let count = 0;
@@ -305,7 +305,7 @@ function findingsOf(
     return meanMs - [...steps.values()].reduce((sum, step) => sum + step, 0);
   });
   const checkout: Table = {
-    title: 'Checkout, milliseconds on average',
+    title: 'Checkout, mean milliseconds',
     rows: [
       ['', ...checkouts.map(({ callers }) => `${callers} at once`)],
       ...STEPS.map(([name, title]) => [
@@ -313,8 +313,8 @@ function findingsOf(
         ...checkouts.map(({ steps }) => formatNumber(steps.get(name) ?? Number.NaN)),
       ]),
       ['wire, guard, checks, waiting', ...rest.map(formatNumber)],
-      ['all of it', ...checkouts.map(({ meanMs }) => formatNumber(meanMs))],
-      ['99th percentile', ...checkouts.map(({ p99Ms }) => formatNumber(p99Ms))],
+      ['total', ...checkouts.map(({ meanMs }) => formatNumber(meanMs))],
+      ['p99', ...checkouts.map(({ p99Ms }) => formatNumber(p99Ms))],
       ['checkouts a second', ...checkouts.map(({ perSecond }) => formatNumber(perSecond))],
     ],
   };

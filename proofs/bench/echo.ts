@@ -1,4 +1,4 @@
-/** The service that is measured: it answers with what it was sent, so that nearly all of a call is the way there. */
+/** The measured service: it echoes its request, so that a call costs little beside transport and guard. */
 
 import type { ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
@@ -29,12 +29,12 @@ const RULE: Rule = {
   onStale: OnStale.ON_STALE_REFUSE,
 };
 
-/** The rules, as the generated code would hold them. */
+/** The access rules, in the form of generated code. */
 export const ECHO_SCHEMA = {
   options: { services: { EchoService: { methods: { Unary: { rule: RULE }, Stream: { rule: RULE } } } } },
 };
 
-/** Handlers without any adapter around them: the same in every arm, whatever guards it. */
+/** Handlers without adapters, the same in every arm. */
 export const ECHO_HANDLERS: UntypedServiceImplementation = {
   Unary: (call: { request: Buffer }, callback: (error: null, response: Buffer) => void) =>
     callback(null, call.request),

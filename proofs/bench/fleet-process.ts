@@ -1,4 +1,4 @@
-/** A process with many instances in it: each has a feed of its own, with its own connections to issuer and broker. */
+/** A process with many instances, each with its own feed and its own connections to issuer and broker. */
 
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -9,12 +9,12 @@ import { systemClock } from '@portcullis/guard/clock';
 import { createRemoteSource, Feed, FeedRunner } from '@portcullis/guard/internal';
 import { waitUntil } from '../shared/waiting.js';
 import { BENCH_ISSUER, ID_BYTES } from './issuer.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
 const POLL_MS = 5;
-const HEARD_MS_MAX = 10_000;
-const NOBODY = (): void => {};
-const SILENT = { info: NOBODY, warn: NOBODY, error: NOBODY };
+const RECEIVED_MS_MAX = 10_000;
+const IGNORE = (): void => {};
+const SILENT = { info: IGNORE, warn: IGNORE, error: IGNORE };
 
 interface Instance {
   readonly runner: FeedRunner;
@@ -22,11 +22,11 @@ interface Instance {
 }
 
 const instances: Instance[] = [];
-let heard = 0;
-let lastHeardMs = 0;
+let received = 0;
+let lastReceivedMs = 0;
 
 const commands = {
-  /** Starts a guard with nothing in it. @returns how long it took until it was ready to serve */
+  /** Starts a guard with an empty list. @returns the time until it was ready, in milliseconds */
   hydrate: async ({
     port,
   }: {
@@ -49,7 +49,7 @@ const commands = {
     });
     await guard.ready;
     const readyMs = performance.now() - startedMs;
-    // One more turn, so that a turn that has just ended is in the histogram.
+    // One more turn of the event loop, so that the last one is in the histogram.
     await sleep(POLL_MS);
     delay.disable();
     const { entries } = guard.state();
@@ -57,21 +57,21 @@ const commands = {
     return { readyMs, entries, blockedMs: delay.max / 1e6 };
   },
 
-  /** Adds instances until there are so many, and waits until all of them trust their lists. */
+  /** Adds instances up to a number, and waits until all of their lists are current. */
   grow: async (options: { port: number; natsUrl: string; count: number }): Promise<void> => {
     while (instances.length < options.count) instances.push(await createInstance(options));
     while (!instances.every(({ runner }) => runner.isCurrent())) await sleep(POLL_MS);
   },
 
-  /** Waits until all have heard of one more entry. @returns when the last one did, on the clock of the machine */
-  untilHeard: async (): Promise<number> => {
-    await waitUntil(() => heard >= instances.length, {
-      timeoutMs: HEARD_MS_MAX,
+  /** Waits until every instance has received one more entry. @returns when the last one did, in Unix milliseconds */
+  untilReceived: async (): Promise<number> => {
+    await waitUntil(() => received >= instances.length, {
+      timeoutMs: RECEIVED_MS_MAX,
       pollMs: POLL_MS,
-      failure: () => `${heard} of ${instances.length} instances have received the entry`,
+      failure: () => `${received} of ${instances.length} instances have received the entry`,
     });
-    heard = 0;
-    return lastHeardMs;
+    received = 0;
+    return lastReceivedMs;
   },
 
   cpuMicroseconds: (): number => {
@@ -93,11 +93,11 @@ async function createInstance(options: { port: number; natsUrl: string }): Promi
       entryAdded: ({ sequence }) => {
         if (known.has(sequence)) return;
         known.add(sequence);
-        heard += 1;
-        lastHeardMs = performance.timeOrigin + performance.now();
+        received += 1;
+        lastReceivedMs = performance.timeOrigin + performance.now();
       },
-      listFilled: NOBODY,
-      epochChanged: NOBODY,
+      listFilled: IGNORE,
+      epochChanged: IGNORE,
     },
   });
   const runner = new FeedRunner({
@@ -114,12 +114,12 @@ async function createInstance(options: { port: number; natsUrl: string }): Promi
     nats: { url: options.natsUrl, name: 'bench', awaited: true },
     clock: systemClock,
     log: SILENT,
-    onKeys: NOBODY,
-    onCurrentChange: NOBODY,
-    onForgery: NOBODY,
+    onKeys: IGNORE,
+    onCurrentChange: IGNORE,
+    onForgery: IGNORE,
   });
   runner.start();
   return { runner, feed };
 }
 
-answerCommands(commands);
+executeCommands(commands);

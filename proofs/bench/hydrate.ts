@@ -1,4 +1,4 @@
-/** Section `hydrate`: how long an instance takes from its start, with an empty list, until it may serve. */
+/** Section `hydrate`: the time from the start of an instance with an empty list until it may serve. */
 
 import { formatNumber } from '../shared/reporting.js';
 import { spreadOf } from '../shared/statistics.js';
@@ -15,7 +15,7 @@ const READY_MS_MAX = 1_500;
 
 export const hydrate: Section = {
   name: 'hydrate',
-  title: 'from an empty start to serving, over gRPC, in packed chunks',
+  title: 'from a start with an empty list to serving, over gRPC, in packed chunks',
   run: measureHydrate,
 };
 
@@ -65,11 +65,10 @@ async function measure(context: BenchContext, entries: number, times: number) {
   try {
     const port = await issuer.call('listen', { entries, leaseMs: LEASE_MS });
     const all: { readyMs: number; entries: number; blockedMs: number }[] = [];
-    // The first start teaches V8, as the code of a service is not new to it either when it comes to this.
+    // The first start warms V8 up and does not count.
     for (let time = -1; time < times; time += 1) {
       const one = await fleet.call('hydrate', { port });
-      if (one.entries !== entries)
-        throw new Error(`${one.entries} entries have arrived instead of ${entries}`);
+      if (one.entries !== entries) throw new Error(`expected ${entries} entries, got ${one.entries}`);
       if (time >= 0) all.push(one);
     }
     return all;

@@ -1,8 +1,9 @@
-/** An issuer as a process of its own: it answers instances over gRPC, and broadcasts over a real broker. */
+/** An issuer as a process: it serves instances over gRPC, and broadcasts over a real broker. */
 
 import { randomBytes } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { BROADCAST_SUBJECT, brokerConnection, serverStream, unary } from '@portcullis/guard';
+import { serverStream, unary } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, brokerConnection } from '@portcullis/guard/internal';
 import { connect, type NatsConnection } from 'nats';
 import {
   EntryKind,
@@ -17,7 +18,7 @@ import {
   IssueServiceTokenResponse,
 } from '../../proto/gen/portcullis/token/v1/token.js';
 import { BenchIssuer, ID_BYTES } from './issuer.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
 const TOKEN_MS = 3_600_000;
 const NEVER = new AbortController().signal;
@@ -26,7 +27,7 @@ const issuer = await BenchIssuer.create();
 let broker: NatsConnection | undefined;
 
 const commands = {
-  /** Opens a port, with a list of so many tokens taken back. */
+  /** Opens a port, with so many revoked tokens in the log. @returns the port */
   listen: async (options: { entries: number; leaseMs: number; natsUrl?: string }): Promise<number> => {
     issuer.packed = randomBytes(options.entries * ID_BYTES);
     issuer.leaseMs = options.leaseMs;
@@ -48,7 +49,7 @@ const commands = {
     });
   },
 
-  /** Takes a token back that nobody has, and tells everybody. @returns when it began, on the clock of the machine */
+  /** Revokes and broadcasts the id of an unused token. @returns when it began, in Unix milliseconds */
   revoke: async (): Promise<number> => {
     const startedMs = performance.timeOrigin + performance.now();
     const entry = issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, randomBytes(ID_BYTES));
@@ -84,7 +85,7 @@ async function issueToken(request: IssueServiceTokenRequest): Promise<IssueServi
 }
 
 const unimplemented = unary<object, never>(() => {
-  throw new TypeError('the bench does not ask this');
+  throw new TypeError('the bench does not call this method');
 });
 
-answerCommands(commands);
+executeCommands(commands);

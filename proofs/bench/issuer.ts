@@ -1,7 +1,8 @@
-/** An issuer in memory: it signs tokens and answers the questions of a guard, without network and database. */
+/** An issuer in memory: it signs tokens and answers syncs, without network and database. */
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import type { RevocationSource } from '@portcullis/guard';
+import { BROADCAST_TYPE } from '@portcullis/guard/internal';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
 import {
   Broadcast,
@@ -15,17 +16,16 @@ import { ECHO_AUDIENCE } from './echo.js';
 export const BENCH_ISSUER = 'https://issuer.bench.invalid';
 export const ID_BYTES = 16;
 
-/** How long a guard may trust its list unless told otherwise: long, so that questions are no part of what is measured. */
+/** The default lease; long, so that syncs are not part of the measurement. */
 const LEASE_MS = 60_000;
 const TOKEN_SECONDS = 3600;
 const KEEP_MS = 3_665_000;
 const IDS_PER_PART = 8192;
 
-/** An issuer with one key. */
 export class BenchIssuer {
   readonly published: PublicKey;
   leaseMs = LEASE_MS;
-  /** What has been taken back with a packed Pull: token identifiers, 16 bytes each. */
+  /** Revoked token ids, 16 bytes each, which only a packed Pull returns. */
   packed: Buffer = Buffer.alloc(0);
   readonly #privateKey: CryptoKey;
   readonly #broadcastKey: { readonly published: PublicKey; readonly privateKey: CryptoKey };
@@ -43,7 +43,7 @@ export class BenchIssuer {
     return new BenchIssuer(await createKey(algorithm), await createKey('EdDSA'));
   }
 
-  /** Claims of a user, as Login makes them. */
+  /** The claims of a user's token, as Login creates them. */
   claims(over: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
     const now = Math.floor(Date.now() / 1000);
     return {
@@ -65,14 +65,12 @@ export class BenchIssuer {
     };
   }
 
-  /** One token. */
   token(over: Readonly<Record<string, unknown>> = {}): Promise<string> {
     return new CompactSign(Buffer.from(JSON.stringify(this.claims(over))))
       .setProtectedHeader({ alg: this.published.algorithm, kid: this.published.kid, typ: 'at+jwt' })
       .sign(this.#privateKey);
   }
 
-  /** Many tokens. */
   async tokens(count: number): Promise<string[]> {
     const all: string[] = [];
     for (let start = 0; start < count; start += 256) {
@@ -82,7 +80,7 @@ export class BenchIssuer {
     return all;
   }
 
-  /** Writes an entry to the log; whoever asks has it in the answer. */
+  /** Appends an entry to the log, which the next sync returns. */
   revoke(kind: EntryKind, key: Uint8Array, minGeneration = 0n): Entry {
     const entry: Entry = {
       ...Entry.fromPartial({}),
@@ -97,7 +95,7 @@ export class BenchIssuer {
     return entry;
   }
 
-  /** Entries as they travel on the broker. */
+  /** Signs a broadcast of entries. */
   async broadcast(entries: Entry[]): Promise<string> {
     const { published, privateKey } = this.#broadcastKey;
     return await new CompactSign(Broadcast.encode({ epoch: this.#epoch, entries }).finish())
@@ -105,7 +103,7 @@ export class BenchIssuer {
       .sign(privateKey);
   }
 
-  /** Answers a guard in this process. */
+  /** The source of a guard in this process. */
   readonly source: RevocationSource = {
     sync: async (request) => {
       const isOther = Buffer.compare(request.epoch, this.#epoch) !== 0;
@@ -116,7 +114,7 @@ export class BenchIssuer {
         head: this.#head,
         entryIdAtHead: this.#headEntryId,
         entries: isOther ? [] : this.#log.filter(({ sequence }) => sequence > request.applied),
-        // What was taken back before the log begins is in no answer.
+        // Entries before the beginning of the log are in no sync response.
         pull: isOther || request.applied < this.#packedCount,
         keySet: isKnown ? undefined : { version, keys: [this.published] },
         broadcastKeys: [this.#broadcastKey.published],

@@ -1,29 +1,27 @@
-/** A process that holds one revocation list, or what could be used instead, and measures it from inside. */
+/** A process that measures one revocation list, or an alternative to it. */
 
 import { randomBytes } from 'node:crypto';
 import type { TokenClaims } from '@portcullis/guard';
 import { RevocationList, uuidOf } from '@portcullis/guard/internal';
 import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { quantile } from '../shared/statistics.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
 const ID_BYTES = 16;
 const MINUTE_MS = 60_000;
-/** Tokens live for an hour at the longest, so entries go in so many minutes. */
+/** Entries expire within an hour, the longest lifetime of a token. */
 const MINUTES = 60;
-/** Entries are dropped in spans of five minutes. */
+/** How many minutes of entries are dropped at once. */
 const PURGED_MINUTES = 5;
 const COLLECTIONS = 3;
 const LOOKUPS = 200_000;
 const LOOKUPS_PER_TIMING = 1000;
 
-/** What holds identifiers. */
 export type Holder = 'list' | 'set' | 'map' | 'nothing';
 
-/** What was measured of one holder. */
 export interface HolderFigures {
   readonly bytesPerEntry: number;
-  /** Of an identifier that is not there, which is nearly always so. */
+  /** Of an id that is not in the list, the usual case. */
   readonly lookupNs: number;
   readonly insertNs: number;
   readonly longestPauseMs: number;
@@ -32,9 +30,9 @@ export interface HolderFigures {
 
 interface Held {
   add(id: Buffer, minute: number): void;
-  /** One look-up for each token. */
+  /** Looks each token up. */
   countRevoked(tokens: readonly TokenClaims[]): number;
-  /** Drops what may be dropped by the end of a minute. */
+  /** Drops the entries that expire by the end of a minute. */
   purge(minute: number): void;
 }
 
@@ -49,7 +47,7 @@ const commands = {
     for (let start = 0; start < LOOKUPS; start += LOOKUPS_PER_TIMING) {
       const some = tokens.slice(start, start + LOOKUPS_PER_TIMING);
       const startedMs = performance.now();
-      if (held.countRevoked(some) > 0) throw new Error('an identifier was found that was never added');
+      if (held.countRevoked(some) > 0) throw new Error('an id was found that was never added');
       timings.push(((performance.now() - startedMs) * 1e6) / LOOKUPS_PER_TIMING);
     }
     const purges: number[] = [];
@@ -70,7 +68,7 @@ const commands = {
 
 export type ListCommands = typeof commands;
 
-/** In the order of their minutes, as they come in life; each by itself, so that the longest pause is seen. */
+/** Adds entries in the order of their expiry, one by one, so that the longest pause shows. */
 function fill(held: Held, entries: number): { longestPauseMs: number; insertNs: number } {
   const perMinute = Math.ceil(entries / MINUTES);
   let longestMs = 0;
@@ -101,7 +99,7 @@ const HOLDERS: Readonly<Record<Holder, () => Held>> = {
     };
   },
   set: () => {
-    // Without times, so that nothing can ever be dropped: what a Set costs at the least.
+    // Without expiry times, so nothing can be dropped: the least that a Set costs.
     const set = new Set<string>();
     return {
       add: (id) => set.add(uuidOf(id)),
@@ -119,18 +117,18 @@ const HOLDERS: Readonly<Record<Holder, () => Held>> = {
       },
     };
   },
-  // What the measuring itself costs, and for how long the machine kept the process from running.
+  // The cost of the measurement itself, and pauses that the machine causes.
   nothing: () => ({ add: () => {}, countRevoked: () => 0, purge: () => {} }),
 };
 
 function memory(): number {
-  // What the first collection finds dead may keep memory outside of the heap until the next one.
+  // Memory outside of the heap is freed by the collection after the one that finds its owner dead.
   for (let time = 0; time < COLLECTIONS; time += 1) globalThis.gc?.();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
   return heapUsed + arrayBuffers;
 }
 
-/** A user's token with one identifier; the session is one that nobody has revoked. */
+/** Claims of a user's token with this id, whose session is not revoked. */
 function claimsOf(tokenId: string): TokenClaims {
   return {
     issuer: 'https://issuer.bench.invalid',
@@ -157,4 +155,4 @@ function claimsOf(tokenId: string): TokenClaims {
   };
 }
 
-answerCommands(commands);
+executeCommands(commands);

@@ -1,4 +1,4 @@
-/** Section `list`: what the revocation list costs, beside a Set and a Map of strings. */
+/** Section `list`: the cost of the revocation list, beside a Set and a Map of strings. */
 
 import { formatNumber } from '../shared/reporting.js';
 import type { Holder, HolderFigures, ListCommands } from './list-process.js';
@@ -30,8 +30,8 @@ async function measureList(context: BenchContext): Promise<Findings> {
       context.progress(`${holder} of ${entries}`);
       const measured = await measure(holder, entries);
       rows.push(rowOf(holder, entries, measured));
-      const told = figuresOf(measured);
-      Object.assign(own, holder === 'list' ? told : { [holder]: told });
+      const holderFigures = figuresOf(measured);
+      Object.assign(own, holder === 'list' ? holderFigures : { [holder]: holderFigures });
       if (holder === 'list') {
         const size = entries.toLocaleString('en-US');
         goals.push(
@@ -48,7 +48,7 @@ async function measureList(context: BenchContext): Promise<Findings> {
     goals,
     tables: [
       {
-        title: 'entries of 60 minutes, put in one by one',
+        title: 'entries of 60 minutes, added one by one',
         rows: [
           [
             '',
@@ -66,11 +66,11 @@ async function measureList(context: BenchContext): Promise<Findings> {
   };
 }
 
-/** Each in a process of its own: what one leaves behind is no part of the next. */
+/** Measures each in a process of its own, so that none affects the next. */
 async function measure(holder: Holder, entries: number): Promise<HolderFigures> {
   const worker = startWorker<ListCommands>({
     file: 'list-process.ts',
-    // Not pinned: V8 compiles on other threads, and on one core those would stop this one for as long as they take.
+    // Not pinned: V8 compiles on other threads, which would pause this one on a single core.
     core: undefined,
     nodeArguments: ['--expose-gc', `--max-old-space-size=${HEAP_MEBIBYTES}`],
   });

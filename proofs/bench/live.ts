@@ -1,4 +1,4 @@
-/** Section `live`: what a live stream costs, and how soon many of them are cut. */
+/** Section `live`: the cost of an open stream, and the time to cut many of them. */
 
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,11 +6,11 @@ import { formatNumber } from '../shared/reporting.js';
 import { quantile, spreadOf } from '../shared/statistics.js';
 import { STREAM_PATH, UNARY_PATH } from './echo.js';
 import type { CallTaken, LoadCommands } from './load-process.js';
-import { atMost, type BenchContext, type Findings, type Goal, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section, type Table } from './section.js';
 import { type Bench, MESSAGE, openBench } from './side-by-side.js';
 import { startWorker, type Worker } from './worker.js';
 
-/** How many streams are cut, and how many of another user stay open beside them. */
+/** The number of streams to cut, and the number of another user's streams that stay open. */
 interface Cut {
   readonly cut: number;
   readonly kept: number;
@@ -26,21 +26,21 @@ const CUTS_SHORT: readonly Cut[] = [
   { cut: 10, kept: 490 },
   { cut: 1_000, kept: 0 },
 ];
-/** Below so many, other calls notice nothing that could be measured. */
+/** The smallest cut whose effect on other calls can be measured. */
 const NOTICED_MIN = 1_000;
 const CONNECTIONS = 20;
 const KNOWN_TOKENS = 200;
 const OTHERS_PER_SECOND = 1_000;
 const TIMES = 8;
 const TIMES_SHORT = 2;
-/** Other calls count from this moment on: the first ones wait for what was done before. */
+/** Other calls count from this moment on; earlier ones wait for work done before. */
 const FIRST_MS = 300;
-/** For how long other calls are made before streams are cut, and altogether. */
+/** The time before the cut, in milliseconds, and in total, in seconds, during which other calls are made. */
 const QUIET_MS = 1_300;
 const WATCH_SECONDS = 3;
 const IN_FLIGHT_MAX = 512;
 const SETTLE_MS = 300;
-/** The streams' client leaves the core to whoever makes the other calls: on machines of their own it would not be in their way. */
+/** Gives the client of the other calls priority over the client of the streams, which shares its core. */
 const CROWD_NICENESS = 10;
 const CUT_MS_MAX = 500;
 const CUT_ONE_SESSION_MS_MAX = 10;
@@ -49,11 +49,11 @@ const P99_RATIO_MAX = 2;
 
 export const live: Section = {
   name: 'live',
-  title: 'live streams: what one costs, and how soon all of one user are cut',
+  title: 'live streams: the cost of one, and the time to cut all of a user',
   run: measureLive,
 };
 
-/** The server, who makes other calls there, and who holds the streams. */
+/** The server, the client of other calls, and the client of the streams (`crowd`). */
 type LiveBench = Bench & { readonly crowd: Worker<LoadCommands> };
 
 async function measureLive(context: BenchContext): Promise<Findings> {
@@ -62,67 +62,68 @@ async function measureLive(context: BenchContext): Promise<Findings> {
   const bench: LiveBench = { ...pair, crowd };
   try {
     setPriority(crowd.pid, CROWD_NICENESS);
-    const known = await bench.server.call('tokens', KNOWN_TOKENS);
-    const ordinary = {
-      name: 'others',
-      path: UNARY_PATH,
-      tokens: known,
-      message: Uint8Array.from(MESSAGE),
-    };
-    await Promise.all([bench.load.call('prepare', ordinary), crowd.call('prepare', ordinary)]);
-    const port = bench.ports.guard ?? 0;
-    await bench.load.call('open', { name: 'others', port, calls: 'others', connections: 4 });
-    await others(bench, { until: { calls: 10_000 }, inFlight: 32 });
+    await prepareOthers(bench);
     const largest = context.isShort ? 1_000 : 10_000;
-    const [bare, guarded] = [await costOf(bench, 'bare', largest), await costOf(bench, 'guard', largest)];
-    const figures: Record<string, unknown> = {
-      bytes_per_stream: guarded.bytes - bare.bytes,
-      bytes_per_stream_bare: bare.bytes,
-      open_cpu_us: guarded.cpuMicroseconds - bare.cpuMicroseconds,
-      open_cpu_us_bare: bare.cpuMicroseconds,
+    const costs = {
+      bare: await costOf(bench, 'bare', largest),
+      guard: await costOf(bench, 'guard', largest),
     };
-    const rows: string[][] = [];
-    const goals: Goal[] = [];
+    const cuts: Awaited<ReturnType<typeof measureCut>>[] = [];
     for (const wanted of context.isShort ? CUTS_SHORT : CUTS) {
-      const found = await measureCut(context, bench, wanted);
-      Object.assign(figures, found.figures);
-      rows.push(found.row);
-      goals.push(...found.goals);
+      cuts.push(await measureCut(context, bench, wanted));
     }
     return {
-      figures,
-      goals,
-      tables: [
-        {
-          title: 'one stream',
-          rows: [
-            ['', 'bytes', 'CPU µs to open'],
-            ['bare', formatNumber(bare.bytes), formatNumber(bare.cpuMicroseconds)],
-            ['guard', formatNumber(guarded.bytes), formatNumber(guarded.cpuMicroseconds)],
-          ],
-        },
-        {
-          title: `all streams of one user cut at once, alone and among ${OTHERS_PER_SECOND} other calls a second`,
-          rows: [
-            [
-              'streams',
-              'alone: ms',
-              'quartiles',
-              'among others: ms',
-              'quartiles',
-              'p99 before',
-              'meanwhile',
-              '×',
-              'p90',
-            ],
-            ...rows,
-          ],
-        },
-      ],
+      figures: {
+        bytes_per_stream: costs.guard.bytes - costs.bare.bytes,
+        bytes_per_stream_bare: costs.bare.bytes,
+        open_cpu_us: costs.guard.cpuMicroseconds - costs.bare.cpuMicroseconds,
+        open_cpu_us_bare: costs.bare.cpuMicroseconds,
+        ...Object.fromEntries(cuts.flatMap(({ figures }) => Object.entries(figures))),
+      },
+      goals: cuts.flatMap(({ goals }) => goals),
+      tables: [costTable(costs), cutTable(cuts.map(({ row }) => row))],
     };
   } finally {
     await Promise.all([pair.stop(), crowd.stop()]);
   }
+}
+
+/** Opens the connections of the other calls, and makes their tokens known. */
+async function prepareOthers(bench: LiveBench): Promise<void> {
+  const ordinary = {
+    name: 'others',
+    path: UNARY_PATH,
+    tokens: await bench.server.call('tokens', KNOWN_TOKENS),
+    message: Uint8Array.from(MESSAGE),
+  };
+  await Promise.all([bench.load.call('prepare', ordinary), bench.crowd.call('prepare', ordinary)]);
+  const port = bench.ports.guard ?? 0;
+  await bench.load.call('open', { name: 'others', port, calls: 'others', connections: 4 });
+  await others(bench, { until: { calls: 10_000 }, inFlight: 32 });
+}
+
+function costTable(costs: Readonly<Record<'bare' | 'guard', StreamCost>>): Table {
+  const rowOf = (arm: 'bare' | 'guard'): string[] => {
+    const { bytes, cpuMicroseconds } = costs[arm];
+    return [arm, formatNumber(bytes), formatNumber(cpuMicroseconds)];
+  };
+  return { title: 'one stream', rows: [['', 'bytes', 'CPU µs to open'], rowOf('bare'), rowOf('guard')] };
+}
+
+function cutTable(rows: readonly (readonly string[])[]): Table {
+  const head = [
+    'streams',
+    'alone: ms',
+    'quartiles',
+    'among others: ms',
+    'quartiles',
+    'p99 before',
+    'meanwhile',
+    '×',
+    'p90',
+  ];
+  const title = `all streams of one user cut at once, alone and among ${OTHERS_PER_SECOND} other calls a second`;
+  return { title, rows: [head, ...rows] };
 }
 
 async function measureCut(
@@ -176,21 +177,22 @@ async function measureCut(
   };
 }
 
-/** What was seen of one cut, in milliseconds. */
+/** The measurements of one cut, in milliseconds. */
 interface Observed {
   readonly cutMs: number;
-  /** Other calls, before it and while it lasted. */
+  /** Latencies of other calls before and during the cut. */
   readonly before: readonly number[];
   readonly meanwhile: readonly number[];
 }
 
 /** Memory and processor time of one open stream. */
-async function costOf(
-  bench: LiveBench,
-  arm: 'bare' | 'guard',
-  count: number,
-): Promise<{ bytes: number; cpuMicroseconds: number }> {
-  // Once for V8, once for the figures.
+interface StreamCost {
+  readonly bytes: number;
+  readonly cpuMicroseconds: number;
+}
+
+async function costOf(bench: LiveBench, arm: 'bare' | 'guard', count: number): Promise<StreamCost> {
+  // The first run warms V8 up and does not count.
   await withStreams(bench, arm, count, async () => {});
   await bench.server.call('collectGarbage');
   const before = await bench.server.call('usage');
@@ -205,7 +207,7 @@ async function costOf(
   });
 }
 
-/** Opens streams of one user, does something, and closes them by closing their connections. */
+/** Opens streams of one user, runs some work, and closes their connections. */
 async function withStreams<T>(
   { server, crowd, ports }: LiveBench,
   arm: 'bare' | 'guard',
@@ -216,7 +218,7 @@ async function withStreams<T>(
   const { user, tokens } = await server.call('tokensOfOneUser', Math.min(count, CONNECTIONS));
   const name = streamsOf(user);
   await crowd.call('prepare', { name, path: STREAM_PATH, tokens, message: Uint8Array.from(MESSAGE) });
-  // The first call of each connection is an ordinary one, so that it ends.
+  // The first call of each connection is unary, so that it ends.
   await crowd.call('open', {
     name,
     port: ports[arm] ?? 0,
@@ -236,7 +238,7 @@ function streamsOf(user: string): string {
   return `streams of ${user}`;
 }
 
-/** From the revocation until the client has seen the last of its user's streams end. */
+/** The time from the revocation until the client has seen its user's last stream end. */
 async function cutAlone(bench: LiveBench, { cut, kept }: Cut): Promise<number> {
   return await withStreams(bench, 'guard', kept, () =>
     withStreams(bench, 'guard', cut, async (user) => {
@@ -246,12 +248,12 @@ async function cutAlone(bench: LiveBench, { cut, kept }: Cut): Promise<number> {
   );
 }
 
-/** The same, and what others notice of it. */
+/** The same, with other calls whose latency is measured. */
 async function cutAmongOthers(bench: LiveBench, { cut, kept }: Cut): Promise<Observed> {
   const { server, crowd } = bench;
   return await withStreams(bench, 'guard', kept, (bystander) =>
     withStreams(bench, 'guard', cut, async (user) => {
-      // What opening them has left behind is not theirs who are cut.
+      // Garbage from opening the streams must not be collected during the cut.
       await server.call('collectGarbage');
       const beganMs = performance.timeOrigin + performance.now();
       const watching = others(bench, { until: { seconds: WATCH_SECONDS }, inFlight: IN_FLIGHT_MAX });
@@ -260,7 +262,7 @@ async function cutAmongOthers(bench: LiveBench, { cut, kept }: Cut): Promise<Obs
       const endedMs = await crowd.call('untilEnded', streamsOf(user));
       const calls = await watching;
       if (kept > 0 && (await crowd.call('openCalls', streamsOf(bystander))) !== kept) {
-        throw new Error('streams were cut that nobody had revoked');
+        throw new Error('streams of a user who was not revoked were cut');
       }
       const sentWithin = (from: number, to: number): number[] =>
         calls.filter(({ sentMs }) => sentMs >= from && sentMs < to).map(({ ms }) => ms);
@@ -273,7 +275,7 @@ async function cutAmongOthers(bench: LiveBench, { cut, kept }: Cut): Promise<Obs
   );
 }
 
-/** Other calls, at a steady rate when they go on for a time. */
+/** Makes other calls; at a steady rate when they go on for a time. */
 async function others(
   { load }: LiveBench,
   flow: { readonly until: { calls: number } | { seconds: number }; readonly inFlight: number },
@@ -282,6 +284,6 @@ async function others(
   const [result] = await load.call('run', [
     { connections: 'others', calls: 'others', keep: true, ...flow, ...paced },
   ]);
-  if (result === undefined || result.refused > 0) throw new Error('a good call was refused');
+  if (result === undefined || result.refused > 0) throw new Error('a valid call was refused');
   return result.kept;
 }

@@ -1,75 +1,72 @@
-/** The load generator: a process that sends prepared calls as fast as they are answered, or at a steady rate. */
+/** The load generator: a process that sends prepared calls as fast as responses arrive, or at a steady rate. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { quantile, sumOf } from '../shared/statistics.js';
 import { waitUntil } from '../shared/waiting.js';
 import { Connection } from './connection.js';
 import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-calls.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
-/** Calls to prepare under a name. */
-export interface Preparation {
+/** Calls to prepare, and their name. */
+interface Preparation {
   readonly name: string;
   readonly path: string;
   readonly tokens: readonly string[];
-  /** The request; undefined for streams that stay open. */
+  /** The request; `undefined` for streams that stay open. */
   readonly message: Uint8Array | undefined;
 }
 
-/** Connections to open under a name. */
-export interface Opening {
+/** Connections to open, and their name. */
+interface Opening {
   readonly name: string;
   readonly port: number;
-  /** The calls that they will make; the first is made at once. */
+  /** The prepared calls; each connection makes the first one at once. */
   readonly calls: string;
   readonly connections: number;
 }
 
-/** Calls to make on some connections. */
-export interface Flow {
+/** A series of calls on some connections. */
+interface Flow {
   readonly connections: string;
   readonly calls: string;
-  /** How many calls to make, or for how long. */
+  /** The number of calls, or the duration. */
   readonly until: { readonly calls: number } | { readonly seconds: number };
-  /** How many are under way at one time. */
+  /** The number of concurrent calls. */
   readonly inFlight: number;
-  /** At a steady rate, so many a second, instead of as fast as they are answered. */
+  /** A steady rate; as fast as responses arrive when absent. */
   readonly perSecond?: number;
-  /** Each prepared call is made once, in order, and the flow ends with the last of them. */
+  /** Makes each prepared call once, in order, and ends with the last. */
   readonly once?: boolean;
-  /** Tell of every call what it took. */
+  /** Returns the duration of every call. */
   readonly keep?: boolean;
 }
 
-/** One call of a flow. */
 export interface CallTaken {
-  /** When it was sent, on the clock of the machine. */
+  /** When it was sent, in Unix milliseconds. */
   readonly sentMs: number;
   readonly ms: number;
 }
 
-/** What became of a flow. */
 export interface FlowResult {
-  /** Calls that ended. */
+  /** The number of calls that ended. */
   readonly calls: number;
-  /** Those without a response. */
+  /** The number of calls without a response message. */
   readonly refused: number;
   readonly seconds: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
-  /** All of them when the flow keeps them, else none. */
+  /** All calls when the flow keeps them, else empty. */
   readonly kept: readonly CallTaken[];
 }
 
-/** Streams to open. */
-export interface Streams {
+interface Streams {
   readonly connections: string;
   readonly calls: string;
   readonly count: number;
 }
 
 const STALL_MS = 20_000;
-/** How many streams are opened without waiting for the first ones. */
+/** How many streams may be opened before the earlier ones have responded. */
 const STREAMS_UNANSWERED_MAX = 200;
 const POLL_MS = 1;
 
@@ -95,7 +92,7 @@ const commands = {
     opened.set(name, all);
   },
 
-  /** Opens streams that stay open, and waits until each has brought its first message. */
+  /** Opens streams that stay open, and waits for the first message of each. */
   openStreams: async ({ connections, calls, count }: Streams): Promise<void> => {
     const all = opened.get(connections) ?? [];
     const { calls: some } = found(calls);
@@ -113,14 +110,13 @@ const commands = {
     await until(() => sumOf(all, ({ messages }) => messages) - before >= count);
   },
 
-  /** Waits until no stream is open. @returns when the last one ended, on the clock of the machine */
+  /** Waits until no stream is open. @returns when the last one ended, in Unix milliseconds */
   untilEnded: async (name: string): Promise<number> => {
     const all = opened.get(name) ?? [];
     await until(() => sumOf(all, ({ open }) => open) === 0);
     return performance.timeOrigin + Math.max(...all.map(({ lastEndMs }) => lastEndMs));
   },
 
-  /** How many calls are open. */
   openCalls: (name: string): number => sumOf(opened.get(name) ?? [], ({ open }) => open),
 
   close: (name: string): void => {
@@ -129,7 +125,7 @@ const commands = {
     prepared.delete(name);
   },
 
-  /** Runs some flows at one time; it ends when the first of them has ended, and the others stop then. */
+  /** Runs flows concurrently until the first of them has ended; the others stop then. */
   run: async (flows: readonly Flow[]): Promise<FlowResult[]> => {
     const running = flows.map((flow) => new RunningFlow(flow));
     await Promise.race(running.map((flow) => flow.ended));
@@ -218,7 +214,7 @@ class RunningFlow {
         this.#send(connection);
         connection.flush();
       }
-      // Asleep between two moments: a loop that never sleeps would take a core from the server's threads.
+      // Sleeps between sends: a busy loop would take a core from the server's threads.
       await sleep(POLL_MS);
     }
     this.#lookForEnd();
@@ -275,4 +271,4 @@ class RunningFlow {
   }
 }
 
-answerCommands(commands);
+executeCommands(commands);

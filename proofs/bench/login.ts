@@ -1,17 +1,17 @@
-/** Section `login`: Login, Refresh and ExchangeToken, beside the work that none of them can do without. */
+/** Section `login`: Login, Refresh and ExchangeToken, beside the unavoidable part of their work. */
 
 import { generateKeyPairSync, randomBytes, randomUUID, sign } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hash, verify } from '@node-rs/argon2';
 import { authenticate, createServiceTokenSource } from '@portcullis/guard/client';
 import pg from 'pg';
-import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { AuthServiceClient, type LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { formatNumber } from '../shared/reporting.js';
-import { type Spread, spreadOf } from '../shared/statistics.js';
+import { median, spreadOf } from '../shared/statistics.js';
 import { processorTimeMs } from './processor-time.js';
 import { atLeast, type BenchContext, type Findings, type Goal, type Section } from './section.js';
 import { replay, type Statement, statementsOf } from './statements.js';
@@ -28,11 +28,11 @@ const NO_LIMITS = {
 
 export const login: Section = {
   name: 'login',
-  title: 'Login, Refresh and ExchangeToken, beside the work that they cannot do without',
+  title: 'Login, Refresh and ExchangeToken, beside the unavoidable part of their work',
   run: measureLogin,
 };
 
-/** Does one thing once; each worker has its own. */
+/** Runs an operation once; each worker has its own. */
 type Work = () => Promise<unknown>;
 
 async function measureLogin(context: BenchContext): Promise<Findings> {
@@ -45,77 +45,99 @@ async function measureLogin(context: BenchContext): Promise<Findings> {
     signal: context.signal,
     onProgress: ({ part }) => context.progress(`starting ${part}`),
   });
-  const undo: (() => Promise<void> | void)[] = [() => folder.remove(), () => system.stop()];
+  const closers: Closer[] = [() => folder.remove(), () => system.stop()];
   try {
-    const pairs = await preparePairs(system, undo);
+    const pairs = await preparePairs(system, closers);
     const rounds = context.isShort ? 2 : 6;
-    const figures: Record<string, unknown> = {};
-    const rows: string[][] = [];
-    const goals: Goal[] = [];
-    for (const { name, label, own, raw } of pairs) {
-      const rates: Record<'own' | 'raw', Rate>[] = [];
-      const { auth, postgres } = system;
-      const servers = [auth.pid, postgres?.pid ?? 0];
-      for (let round = -1; round < rounds; round += 1) {
-        context.signal.throwIfAborted();
-        context.progress(`${name}, round ${round + 1} of ${rounds}`);
-        const seconds = context.isShort ? 0.7 : 2;
-        // The raw arm runs in this process, which is nobody but the client of the other one.
-        const turn = {
-          own: await rateOf(own, seconds, () => processorTimeMs(servers)),
-          raw: await rateOf(raw, seconds, async () => ownTimeMs() + (await processorTimeMs(servers))),
-        };
-        if (round >= 0) rates.push(turn);
-      }
-      const ratio: Spread = spreadOf(rates.map((rate) => rate.own.perSecond / rate.raw.perSecond));
-      const cpuRatio: Spread = spreadOf(rates.map((rate) => rate.raw.cpuMs / rate.own.cpuMs));
-      const medianOf = (value: (rate: Record<'own' | 'raw', Rate>) => number): number =>
-        spreadOf(rates.map(value)).median;
-      const [ownRate, rawRate] = [
-        medianOf((rate) => rate.own.perSecond),
-        medianOf((rate) => rate.raw.perSecond),
-      ];
-      const [ownCpuMs, rawCpuMs] = [medianOf((rate) => rate.own.cpuMs), medianOf((rate) => rate.raw.cpuMs)];
-      figures[name] = {
-        per_second: ownRate,
-        raw_per_second: rawRate,
-        ratio: ratio.median,
-        ratio_quartiles: [ratio.lower, ratio.upper],
-        server_cpu_ms: ownCpuMs,
-        raw_cpu_ms: rawCpuMs,
-        server_cpu_ratio: cpuRatio.median,
-      };
-      rows.push([
-        label,
-        formatNumber(ownRate),
-        formatNumber(rawRate),
-        ratio.median.toFixed(2),
-        `${ratio.lower.toFixed(2)}–${ratio.upper.toFixed(2)}`,
-        ...[ownCpuMs, rawCpuMs].map(formatNumber),
-        cpuRatio.median.toFixed(2),
-      ]);
-      goals.push(atLeast(label, ratio.median, RATIO_MIN, ' ×'));
-    }
-    return {
-      figures,
-      goals,
-      tables: [
-        {
-          title: `${WORKERS} at a time, ${rounds} rounds; client, service and database share the cores`,
-          rows: [
-            ['', 'per second', 'raw', 'ratio', 'quartiles', 'CPU ms, servers', 'raw', 'raw / servers'],
-            ...rows,
-          ],
-        },
-      ],
-      notes: [
-        'The raw arm has no client, no gRPC and no audit: it is argon2, or the SQL and one signature, and nothing else.',
-        'The processor time of servers is that of auth and PostgreSQL; the client, on the same cores, is not in it.',
-      ],
-    };
+    const results: Result[] = [];
+    for (const pair of pairs) results.push(resultOf(pair, await measurePair(context, system, pair, rounds)));
+    return findingsOf(results, rounds);
   } finally {
-    for (const step of undo.reverse()) await step();
+    for (const close of closers.reverse()) await close();
   }
+}
+
+type Closer = () => Promise<void> | void;
+
+/** The rates of one round, through the service and without it. */
+type Round = Readonly<Record<'own' | 'raw', Rate>>;
+
+/** Lets both arms of a pair take turns; the first round warms up and does not count. */
+async function measurePair(
+  context: BenchContext,
+  { auth, postgres }: System,
+  { name, own, raw }: Pair,
+  rounds: number,
+): Promise<Round[]> {
+  const servers = [auth.pid, postgres?.pid ?? 0];
+  const seconds = context.isShort ? 0.7 : 2;
+  const measured: Round[] = [];
+  for (let round = 0; round <= rounds; round += 1) {
+    context.signal.throwIfAborted();
+    context.progress(`${name}, round ${round} of ${rounds}`);
+    // The raw arm runs in this process, which is only a client in the other arm.
+    measured.push({
+      own: await rateOf(own, seconds, () => processorTimeMs(servers)),
+      raw: await rateOf(raw, seconds, async () => ownTimeMs() + (await processorTimeMs(servers))),
+    });
+  }
+  return measured.slice(1);
+}
+
+/** What was measured of one pair, as figures and as a row of the table. */
+interface Result {
+  readonly name: string;
+  readonly figures: object;
+  readonly row: readonly string[];
+  readonly goal: Goal;
+}
+
+function resultOf({ name, label }: Pair, rounds: readonly Round[]): Result {
+  const ratio = spreadOf(rounds.map(({ own, raw }) => own.perSecond / raw.perSecond));
+  const cpuRatio = median(rounds.map(({ own, raw }) => raw.cpuMs / own.cpuMs));
+  const medianOf = (value: (round: Round) => number): number => median(rounds.map(value));
+  const [ownRate, rawRate] = [medianOf(({ own }) => own.perSecond), medianOf(({ raw }) => raw.perSecond)];
+  const [ownCpuMs, rawCpuMs] = [medianOf(({ own }) => own.cpuMs), medianOf(({ raw }) => raw.cpuMs)];
+  return {
+    name,
+    figures: {
+      per_second: ownRate,
+      raw_per_second: rawRate,
+      ratio: ratio.median,
+      ratio_quartiles: [ratio.lower, ratio.upper],
+      server_cpu_ms: ownCpuMs,
+      raw_cpu_ms: rawCpuMs,
+      server_cpu_ratio: cpuRatio,
+    },
+    row: [
+      label,
+      formatNumber(ownRate),
+      formatNumber(rawRate),
+      ratio.median.toFixed(2),
+      `${ratio.lower.toFixed(2)}–${ratio.upper.toFixed(2)}`,
+      ...[ownCpuMs, rawCpuMs].map(formatNumber),
+      cpuRatio.toFixed(2),
+    ],
+    goal: atLeast(label, ratio.median, RATIO_MIN, ' ×'),
+  };
+}
+
+function findingsOf(results: readonly Result[], rounds: number): Findings {
+  const head = ['', 'per second', 'raw', 'ratio', 'quartiles', 'CPU ms, servers', 'raw', 'raw / servers'];
+  return {
+    figures: Object.fromEntries(results.map(({ name, figures }) => [name, figures])),
+    goals: results.map(({ goal }) => goal),
+    tables: [
+      {
+        title: `${WORKERS} at a time, ${rounds} rounds; client, service and database share the cores`,
+        rows: [head, ...results.map(({ row }) => row)],
+      },
+    ],
+    notes: [
+      'The raw arm has no client, no gRPC and no audit: it is only argon2, or the SQL and one signature.',
+      'The processor time of servers is that of auth and PostgreSQL, without the client on the same cores.',
+    ],
+  };
 }
 
 interface Pair {
@@ -125,10 +147,50 @@ interface Pair {
   readonly raw: readonly Work[];
 }
 
-async function preparePairs(system: System, undo: (() => Promise<void> | void)[]): Promise<Pair[]> {
+async function preparePairs(system: System, closers: Closer[]): Promise<Pair[]> {
   const auth = new AuthServiceClient(system.auth.address, system.credentials);
-  const users = new UserServiceClient(system.auth.address, system.credentials);
-  const payment = createServiceTokenSource({
+  const payment = await paymentTokenSource(system);
+  closers.push(
+    () => auth.close(),
+    () => payment.close(),
+  );
+  const password = randomBytes(12).toString('base64url');
+  const names = Array.from({ length: WORKERS }, (_, index) => `bench-${index + 1}`);
+  await createUsers(system, auth, names, password);
+  const sessions = await Promise.all(names.map((name) => logIn(auth, name, password)));
+  const refreshes = sessions.map(({ refreshToken }) => refresher(auth, refreshToken));
+  const interceptors = [authenticate(payment)];
+  const exchanges = sessions.map(
+    ({ accessToken }): Work =>
+      () =>
+        exchange(auth, interceptors, accessToken),
+  );
+  const sessionIds = sessions.map(({ session }) => session?.sessionId ?? '');
+  const hashed = await hash(password, ARGON2);
+  return [
+    {
+      name: 'login',
+      label: 'Login, against argon2',
+      own: names.map((name) => () => logIn(auth, name, password)),
+      raw: names.map(() => () => verify(hashed, password)),
+    },
+    {
+      name: 'refresh',
+      label: 'Refresh, against SQL and signature',
+      own: refreshes,
+      raw: await capture(system, refreshes, sessionIds, closers),
+    },
+    {
+      name: 'exchange',
+      label: 'ExchangeToken, against SQL and signature',
+      own: exchanges,
+      raw: await capture(system, exchanges, sessionIds, closers),
+    },
+  ];
+}
+
+async function paymentTokenSource(system: System): Promise<ReturnType<typeof createServiceTokenSource>> {
+  return createServiceTokenSource({
     address: system.auth.address,
     credentials: system.credentials,
     clientId: 'payment',
@@ -137,73 +199,64 @@ async function preparePairs(system: System, undo: (() => Promise<void> | void)[]
     audiences: ['auth'],
     scopes: ['auth.exchange'],
   });
-  undo.push(
-    () => auth.close(),
-    () => users.close(),
-    () => payment.close(),
-  );
-  const logIn = (username: string, password: string) =>
-    ask(auth.login.bind(auth), { username, password, audiences: [], scopes: [], deviceName: 'bench' });
-  const olga = await logIn(system.users.olga.username, system.users.olga.password);
-  const password = randomBytes(12).toString('base64url');
-  const names = Array.from({ length: WORKERS }, (_, index) => `bench-${index + 1}`);
-  for (const username of names) {
-    const request = { username, password, roles: ['customer'], requestId: randomUUID() };
-    await ask(users.createUser.bind(users), request, { token: olga.accessToken });
-  }
-  const sessions = await Promise.all(names.map((name) => logIn(name, password)));
-  const refreshes = sessions.map(({ refreshToken }) => {
-    let current = refreshToken;
-    return async (): Promise<void> => {
-      const next = await ask(auth.refresh.bind(auth), { refreshToken: current, requestId: randomUUID() });
-      current = next.refreshToken;
-    };
-  });
-  const interceptors = [authenticate(payment)];
-  const exchanges = sessions.map(
-    ({ accessToken }) =>
-      () =>
-        exchange(auth, interceptors, accessToken),
-  );
-  const postgres = system.postgres;
-  if (postgres === undefined) throw new TypeError('the bench reads the log of its own PostgreSQL');
-  const captured = async (works: readonly Work[]): Promise<Work[]> => {
-    const all: Work[] = [];
-    for (const [index, work] of works.entries()) {
-      // Once before, so that nothing is read for the first time.
-      await work();
-      const statements = await statementsOf({
-        url: postgres.url('portcullis_auth'),
-        logFile: postgres.logFile,
-        parameter: sessions[index]?.session?.sessionId ?? '',
-        operation: async () => void (await work()),
-      });
-      if (statements.length === 0) throw new Error('no statement of the operation was found in the log');
-      all.push(await rawWork(postgres.url('portcullis_auth'), statements, undo));
+}
+
+async function createUsers(
+  system: System,
+  auth: AuthServiceClient,
+  names: readonly string[],
+  password: string,
+): Promise<void> {
+  const { username, password: operatorPassword } = system.users.olga;
+  const { accessToken: token } = await logIn(auth, username, operatorPassword);
+  const users = new UserServiceClient(system.auth.address, system.credentials);
+  try {
+    for (const name of names) {
+      const request = { username: name, password, roles: ['customer'], requestId: randomUUID() };
+      await ask(users.createUser.bind(users), request, { token });
     }
-    return all;
+  } finally {
+    users.close();
+  }
+}
+
+function logIn(auth: AuthServiceClient, username: string, password: string): Promise<LoginResponse> {
+  const request = { username, password, audiences: [], scopes: [], deviceName: 'bench' };
+  return ask(auth.login.bind(auth), request);
+}
+
+/** Refreshes one session again and again, each time with the latest token. */
+function refresher(auth: AuthServiceClient, refreshToken: string): Work {
+  let current = refreshToken;
+  return async () => {
+    const next = await ask(auth.refresh.bind(auth), { refreshToken: current, requestId: randomUUID() });
+    current = next.refreshToken;
   };
-  const hashed = await hash(password, ARGON2);
-  return [
-    {
-      name: 'login',
-      label: 'Login, against argon2',
-      own: names.map((name) => () => logIn(name, password)),
-      raw: names.map(() => () => verify(hashed, password)),
-    },
-    {
-      name: 'refresh',
-      label: 'Refresh, against SQL and signature',
-      own: refreshes,
-      raw: await captured(refreshes),
-    },
-    {
-      name: 'exchange',
-      label: 'ExchangeToken, against SQL and signature',
-      own: exchanges,
-      raw: await captured(exchanges),
-    },
-  ];
+}
+
+/** Takes the SQL statements of each operation from PostgreSQL's log. @returns work that runs them on their own */
+async function capture(
+  { postgres }: System,
+  works: readonly Work[],
+  sessionIds: readonly string[],
+  closers: Closer[],
+): Promise<Work[]> {
+  if (postgres === undefined)
+    throw new TypeError('this section needs a private PostgreSQL: unset DATABASE_URL');
+  const all: Work[] = [];
+  for (const [index, work] of works.entries()) {
+    // The first run fills caches.
+    await work();
+    const statements = await statementsOf({
+      url: postgres.url('portcullis_auth'),
+      logFile: postgres.logFile,
+      parameter: sessionIds[index] ?? '',
+      operation: async () => void (await work()),
+    });
+    if (statements.length === 0) throw new Error('no statement of the operation was found in the log');
+    all.push(await rawWork(postgres.url('portcullis_auth'), statements, closers));
+  }
+  return all;
 }
 
 function exchange(
@@ -217,14 +270,10 @@ function exchange(
   }, request);
 }
 
-async function rawWork(
-  url: string,
-  statements: readonly Statement[],
-  undo: (() => Promise<void> | void)[],
-): Promise<Work> {
+async function rawWork(url: string, statements: readonly Statement[], closers: Closer[]): Promise<Work> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
-  undo.push(() => client.end());
+  closers.push(() => client.end());
   const { privateKey } = generateKeyPairSync('ed25519');
   const claims = randomBytes(TOKEN_BYTES);
   return async () => {
@@ -233,7 +282,7 @@ async function rawWork(
   };
 }
 
-/** How often a second something is done, and the processor time that it takes each time. */
+/** Operations a second, and the processor time of each. */
 interface Rate {
   readonly perSecond: number;
   readonly cpuMs: number;
@@ -244,7 +293,7 @@ function ownTimeMs(): number {
   return (user + system) / 1000;
 }
 
-/** Lets all workers do their work for a while. */
+/** Repeats the work of all workers for some seconds. */
 async function rateOf(works: readonly Work[], seconds: number, cpuMs: () => Promise<number>): Promise<Rate> {
   const beforeMs = await cpuMs();
   const startedMs = performance.now();

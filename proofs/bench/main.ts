@@ -1,4 +1,4 @@
-/** `npm run bench`: measures what the guard costs, side by side with what people use instead. */
+/** `npm run bench`: measures the cost of the guard beside common alternatives. */
 
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
@@ -16,12 +16,16 @@ const GIBIBYTE = 2 ** 30;
 const LINE_INTERVAL_MS = 10_000;
 
 const program = new Command('npm run bench --')
-  .description('Measures what the guard costs, side by side with what people use instead.')
-  .addOption(new Option('--only <section>', 'one section alone').choices(SECTIONS.map(({ name }) => name)))
-  .option('--short', 'seconds instead of minutes: enough to see a regression, not to quote a figure', false)
-  .option('--json <file>', 'where to write the figures; those of other sections in it are kept')
-  .option('--chart <file>', 'draws the peers as SVG; they must be in the figures')
-  .option('--markdown', 'prints tables as Markdown', false)
+  .description('Measures the cost of the guard beside common alternatives.')
+  .addOption(new Option('--only <section>', 'run one section only').choices(SECTIONS.map(({ name }) => name)))
+  .option(
+    '--short',
+    'seconds instead of minutes: enough to detect a regression, not to quote a figure',
+    false,
+  )
+  .option('--json <file>', 'write the figures to this file; figures of other sections in it are kept')
+  .option('--chart <file>', 'write the figures of section peers as an SVG chart to this file')
+  .option('--markdown', 'print tables as Markdown', false)
   .parse();
 const flags = program.opts<{
   only?: string;
@@ -55,18 +59,19 @@ async function main(): Promise<number> {
   for (const section of SECTIONS) {
     if (flags.only !== undefined && flags.only !== section.name) continue;
     figures[section.name] = await run(section, context);
-    // After each section, so that an interrupted bench has not measured for nothing.
+    // After each section, so that an interrupted run keeps its figures.
     await writeFigures(flags.json, figures);
   }
   if (flags.chart !== undefined) {
     const peers = figures['peers'] as ChartFigures | undefined;
-    if (peers === undefined) throw new SystemError('There are no figures of section peers to draw.');
+    if (peers === undefined)
+      throw new SystemError('There are no figures of section peers to draw: run it first, with --json.');
     await writeFile(flags.chart, chartOf(peers, describeMachine()));
   }
   return 0;
 }
 
-/** What an earlier run has written: a whole bench takes long, so its sections may be run one by one. */
+/** The figures of earlier runs: a full run takes long, so sections can be run one by one. */
 async function earlierFigures(): Promise<object> {
   if (flags.json === undefined) return {};
   const text = await readFile(flags.json, 'utf8').catch(() => '{}');

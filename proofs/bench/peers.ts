@@ -1,4 +1,4 @@
-/** Section `peers`: the guard beside what people use instead, all of them in one server process. */
+/** Section `peers`: the guard beside common alternatives, all in one server process. */
 
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,7 +13,7 @@ import { type ArmFigures, compare, openBench } from './side-by-side.js';
 import { HEAD, rowOf } from './warm.js';
 
 const KNOWN_TOKENS = 500;
-/** Calls a turn, by about what a call costs, so that all turns take about as long. */
+/** Calls a turn, by the cost of a call, so that all turns take about the same time. */
 const CALLS = { fast: 12_000, slow: 3_000, slowest: 1_200 } as const;
 const SPEED: Partial<Record<ArmName, keyof typeof CALLS>> = {
   jose: 'slow',
@@ -30,7 +30,7 @@ const JOSE_REDIS_RATIO_MIN = 5;
 
 export const peers: Section = {
   name: 'peers',
-  title: 'the same call, guarded by what people use instead',
+  title: 'the same call, guarded by common alternatives',
   run: measurePeers,
 };
 
@@ -112,13 +112,13 @@ function findingsOf(all: ReadonlyMap<ArmName, ArmFigures>, rounds: number, witho
     goals,
     tables: [
       {
-        title: `${rounds} rounds, ${KNOWN_TOKENS} tokens that come again and again`,
+        title: `${rounds} rounds, ${KNOWN_TOKENS} known tokens`,
         rows: [HEAD, ...[...all].map(rowOf)],
       },
     ],
     notes: withoutRedis
       ? [
-          'Without redis-server: jose with a look-up in Redis was left out. On Debian: apt-get install redis-server.',
+          'redis-server is not installed: the arm jose-redis was omitted. On Debian: apt-get install redis-server.',
         ]
       : [],
   };
@@ -131,7 +131,7 @@ async function hmacTokens(secret: string): Promise<string[]> {
   );
 }
 
-/** A Redis of our own on loopback, which keeps nothing; undefined where there is none to start. */
+/** Starts a private Redis on loopback, without persistence; `undefined` when redis-server is not installed. */
 async function startRedis(): Promise<{ readonly url: string; stop(): Promise<void> } | undefined> {
   if (spawnSync('redis-server', ['--version']).status !== 0) return undefined;
   const folder = await makeTemporaryFolder();
@@ -152,7 +152,7 @@ async function startRedis(): Promise<{ readonly url: string; stop(): Promise<voi
   const listens = await holdsWithin(REDIS_START_MS_MAX, REDIS_POLL_MS, async () => !(await isPortFree(port)));
   if (!listens) {
     await stop();
-    throw new Error('redis-server does not listen');
+    throw new Error('redis-server did not start in time');
   }
   return { url: `redis://127.0.0.1:${port}`, stop };
 }

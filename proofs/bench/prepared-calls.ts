@@ -1,7 +1,7 @@
 /**
- * Calls whose bytes are prepared: a grpc-js client costs three times what the server does, and would be what is
- * measured. The bytes are those that Node's HTTP/2 client sends for the headers of grpc-js, Huffman coding and
- * never-indexed `authorization` included.
+ * Calls whose bytes are prepared: a grpc-js client costs three times as much as the server, and would dominate the
+ * measurement. The bytes are those that Node's HTTP/2 client sends for the headers of grpc-js, including Huffman coding
+ * and never-indexed `authorization`.
  */
 
 import { connect } from 'node:http2';
@@ -15,31 +15,30 @@ const TYPE_HEADERS = 1;
 const FLAG_END_STREAM = 1;
 const RECORDING_MS_MAX = 60_000;
 const RECORDING_POLL_MS = 20;
-/** A server's SETTINGS without any. */
+/** An empty SETTINGS frame. */
 const EMPTY_SETTINGS = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
-/** Bytes of messages that the server may send before it is granted more: enough for a whole run. */
+/** The flow-control window; large enough for a whole run. */
 const WINDOW_BYTES = 2 ** 31 - 1;
 const WINDOW_UPDATE = Buffer.from([0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0xfe, 0, 0]);
 
-/** Calls to one method, ready to be sent. */
 export interface PreparedCalls {
-  /** What a connection begins with; its first call is part of it, on stream 1. */
+  /** The first bytes of a connection; they include its first call, on stream 1. */
   readonly opening: Buffer;
   /** One call each: a HEADERS frame, and a DATA frame when there is a message. */
   readonly calls: readonly PreparedCall[];
 }
 
-/** One call, on a stream whose number is to be put in. */
+/** A call whose stream number must be filled in. */
 export interface PreparedCall {
   readonly bytes: Buffer;
-  /** Where the number of the stream stands, in each of its frames. */
+  /** The offsets of the stream number, one a frame. */
   readonly streamAt: readonly number[];
 }
 
 /**
  * Prepares one call for each token.
  *
- * @param options.message - the request; undefined keeps the stream open and sends none
+ * @param options.message - the request; `undefined` sends none and keeps the stream open
  */
 export async function prepareCalls(options: {
   readonly path: string;
@@ -70,13 +69,13 @@ interface Request {
   readonly message: Buffer | undefined;
 }
 
-/** What Node's own client sends for some requests. */
+/** Records what Node's HTTP/2 client sends for some requests. */
 async function record(requests: readonly Request[]): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  let heard: Socket | undefined;
+  let connected: Socket | undefined;
   let streams = 0;
   const server = createServer((socket) => {
-    heard = socket;
+    connected = socket;
     socket.write(Buffer.concat([EMPTY_SETTINGS, WINDOW_UPDATE]));
     socket.on('data', (chunk: Buffer) => chunks.push(chunk));
     socket.on('error', () => {});
@@ -114,7 +113,7 @@ async function record(requests: readonly Request[]): Promise<Buffer> {
     failure: 'the calls could not be recorded in time',
   });
   session.destroy();
-  heard?.destroy();
+  connected?.destroy();
   server.close();
   return Buffer.concat(chunks);
 }
@@ -152,11 +151,11 @@ function split(bytes: Buffer, streams: number): PreparedCalls {
   const byStream = new Map<number, Buffer[]>();
   for (const { type, flags, stream, bytes: frame } of framesOf(bytes)) {
     if (stream === 0) {
-      // The answer to the recorder's SETTINGS belongs to that connection alone.
+      // The acknowledgement of the recorder's SETTINGS belongs to that connection only.
       if (type !== 4 || (flags & 1) === 0) opening.push(frame);
       continue;
     }
-    // An empty DATA frame that only ends the stream is what a client may send too; its flag goes to the one before.
+    // An empty DATA frame that only ends the stream is dropped, and its flag moves to the frame before.
     const frames = byStream.get(stream) ?? [];
     const last = frames.at(-1);
     if (frame.byteLength === FRAME_HEADER_BYTES && last !== undefined && type === TYPE_DATA) {

@@ -1,15 +1,15 @@
-/** Where a server's time goes, from a profile that its V8 has taken. */
+/** The shares of a server's time, from a V8 profile. */
 
 import type { Profiler } from 'node:inspector/promises';
 import type { Table } from './section.js';
 
-/** Microseconds a call, by the part of the program that was running. */
+/** Microseconds a call, by part of the program. */
 export type Shares = Readonly<Record<Part, number>>;
 
 const PARTS = ['the guard', 'grpc-js', "Node's own JavaScript", 'native code', 'garbage collection'] as const;
 type Part = (typeof PARTS)[number];
 
-/** Sums a profile up; times in which the process had nothing to do are left out. */
+/** Sums up a profile; idle time is omitted. */
 export function sharesOf({ nodes, samples = [], timeDeltas = [] }: Profiler.Profile, calls: number): Shares {
   const byId = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]));
   const shares: Record<Part, number> = {
@@ -35,7 +35,6 @@ function partOf({ functionName, url }: { readonly functionName: string; readonly
   return 'native code';
 }
 
-/** The shares of several arms, side by side. */
 export function profileTable(arms: Readonly<Record<string, Shares>>): Table {
   const names = Object.keys(arms);
   const rows = PARTS.map((part) => [part, ...names.map((name) => (arms[name]?.[part] ?? 0).toFixed(2))]);
@@ -43,7 +42,7 @@ export function profileTable(arms: Readonly<Record<string, Shares>>): Table {
     PARTS.reduce((sum, part) => sum + (arms[name]?.[part] ?? 0), 0).toFixed(2),
   );
   return {
-    title: 'where the time goes, in µs a call, while V8 looks every 0.2 ms',
+    title: 'shares of the time, in µs a call, with a V8 sample every 0.2 ms',
     rows: [['', ...names], ...rows, ['all', ...total]],
   };
 }

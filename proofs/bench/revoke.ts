@@ -1,4 +1,4 @@
-/** Section `revoke`: how soon a revocation is seen, beside the least that its parts can take. */
+/** Section `revoke`: the time from a revocation to the refusal, beside the time of its parts alone. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
@@ -16,17 +16,17 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { formatNumber } from '../shared/reporting.js';
 import { quantile } from '../shared/statistics.js';
 import type { LoadCommands } from './load-process.js';
-import { atMost, type BenchContext, type Findings, type Section } from './section.js';
+import { atMost, type BenchContext, type Findings, type Goal, type Section, type Table } from './section.js';
 import { startWorker } from './worker.js';
 
 const TRIALS = { idle: 200, loaded: 300 };
 const TRIALS_SHORT = { idle: 24, loaded: 12 };
-/** The first trials meet code that V8 has not compiled yet. */
+/** Trials that warm V8 up and do not count. */
 const WARM_UP_TRIALS = 8;
-/** Between two trials everything comes to rest, in milliseconds. */
+/** The pause between two trials, in milliseconds. */
 const REST_MS = 15;
 const WARM_CALLS = 3;
-/** Who is still admitted after this has not heard of it, in milliseconds. */
+/** The longest time until a refusal, in milliseconds. */
 const REFUSAL_MS_MAX = 5_000;
 const LOAD_SHARE = 0.5;
 const CALIBRATION_SECONDS = 1;
@@ -34,7 +34,7 @@ const LOAD_SECONDS = 120;
 const LOAD_CONNECTIONS = 2;
 const LOAD_IN_FLIGHT = 16;
 const LOADED_PATH = '/inventory.v1.InventoryService/GetReservation';
-/** About as many bytes as a broadcast of one entry has. */
+/** About the size of a broadcast of one entry. */
 const BROADCAST_BYTES = 130;
 const BROADCAST_SUBJECT = 'bench.publish';
 
@@ -45,7 +45,7 @@ const RETURNED_P99_MS_MAX = 15;
 
 export const revoke: Section = {
   name: 'revoke',
-  title: 'Revoke until a client of each instance is refused, idle and under load',
+  title: 'from Revoke to the refusal at each instance, idle and under load',
   run: measureRevoke,
 };
 
@@ -70,7 +70,7 @@ async function measureRevoke(context: BenchContext): Promise<Findings> {
   }
 }
 
-/** One revocation, and beside it what it is made of, all in milliseconds. */
+/** The times of one revocation and of its parts, in milliseconds. */
 interface Trial {
   readonly instance: string;
   readonly sentToRefused: number;
@@ -80,11 +80,11 @@ interface Trial {
   readonly roundTrip: number;
 }
 
-/** What a revocation is made of, to be measured alone. */
+/** The parts of a revocation, measured on their own. */
 interface Parts {
-  /** One row, committed to the disk. */
+  /** Commits one row durably. */
   commit(): Promise<void>;
-  /** Signs as many bytes as a broadcast has, publishes them, and waits for the callback of another connection. */
+  /** Signs and publishes as many bytes as a broadcast has, and waits until another connection receives them. */
   publish(): Promise<void>;
   close(): Promise<void>;
 }
@@ -92,7 +92,7 @@ interface Parts {
 async function openParts(system: System): Promise<Parts> {
   const { postgres, nats } = system;
   if (postgres === undefined || nats === undefined) {
-    throw new TypeError('this is measured with servers of our own: unset DATABASE_URL and NATS_URL');
+    throw new TypeError('this section needs private servers: unset DATABASE_URL and NATS_URL');
   }
   const database = new pg.Client({ connectionString: postgres.url('postgres') });
   await database.connect();
@@ -100,8 +100,8 @@ async function openParts(system: System): Promise<Parts> {
   const url = new URL(nats.url('test'));
   const connecting = { servers: url.host, user: url.username, pass: decodeURIComponent(url.password) };
   const [publisher, subscriber] = [await connect(connecting), await connect(connecting)];
-  let heard: () => void = () => {};
-  subscriber.subscribe(BROADCAST_SUBJECT, { callback: () => heard() });
+  let onReceived: () => void = () => {};
+  subscriber.subscribe(BROADCAST_SUBJECT, { callback: () => onReceived() });
   await subscriber.flush();
   const { privateKey } = await generateKeyPair('EdDSA');
   const payload = Buffer.alloc(BROADCAST_BYTES, 1);
@@ -111,7 +111,7 @@ async function openParts(system: System): Promise<Parts> {
     },
     publish: async () => {
       const arrived = new Promise<void>((resolve) => {
-        heard = resolve;
+        onReceived = resolve;
       });
       const signer = new CompactSign(payload).setProtectedHeader({
         alg: 'EdDSA',
@@ -128,7 +128,7 @@ async function openParts(system: System): Promise<Parts> {
   };
 }
 
-/** Revokes a session at a time; one instance after the other is asked until it refuses. */
+/** Revokes one session at a time, and calls one instance after the other until it refuses. */
 async function repeat(
   context: BenchContext,
   what: string,
@@ -143,21 +143,21 @@ async function repeat(
     for (let time = 0; time < times; time += 1) {
       context.signal.throwIfAborted();
       context.progress(`${what}: ${time + 1} of ${times}`);
-      const question = clients.questions[time % clients.questions.length];
-      if (question === undefined) throw new TypeError('there is nobody to ask');
+      const probe = clients.probes[time % clients.probes.length];
+      if (probe === undefined) throw new TypeError('there is no instance to call');
       const { token, sessionId } = await clients.logIn('alice');
-      for (let call = 0; call < WARM_CALLS; call += 1) await question.isRefused(token);
+      for (let call = 0; call < WARM_CALLS; call += 1) await probe.isRefused(token);
       const partial = {
-        instance: question.instance,
+        instance: probe.instance,
         commit: await timed(parts.commit),
         publish: await timed(parts.publish),
-        roundTrip: await timed(() => question.isRefused(token)),
+        roundTrip: await timed(() => probe.isRefused(token)),
       };
       await sleep(REST_MS);
       const sentMs = performance.now();
       await clients.revokeSession(sessionId, operator.token);
       const returnedMs = performance.now();
-      while (!(await question.isRefused(token))) {
+      while (!(await probe.isRefused(token))) {
         if (performance.now() - returnedMs > REFUSAL_MS_MAX) throw new Error('a revoked token is admitted');
       }
       const refusedMs = performance.now();
@@ -180,8 +180,8 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - startedMs;
 }
 
-/** An instance, asked something that its handler refuses at once, so that nothing but admission is measured. */
-interface Question {
+/** Calls of one instance that its handler rejects at once, so that only admission is measured. */
+interface Probe {
   readonly instance: string;
   isRefused(token: string): Promise<boolean>;
 }
@@ -196,7 +196,7 @@ function connectTo(system: System) {
     client: new InventoryServiceClient(address, credentials),
   }));
   const badPage = { pageSize: -1, pageToken: '' };
-  const questions: Question[] = [
+  const probes: Probe[] = [
     {
       instance: 'auth',
       isRefused: (token) => isRefused(ask(auth.listSessions.bind(auth), badPage, { token })),
@@ -212,7 +212,7 @@ function connectTo(system: System) {
     })),
   ];
   return {
-    questions,
+    probes,
     logIn: async (name: 'alice' | 'olga') => {
       const { username, password } = system.users[name];
       const request = { username, password, audiences: [], scopes: [], deviceName: 'bench' };
@@ -240,7 +240,7 @@ async function isRefused(answer: Promise<unknown>): Promise<boolean> {
   }
 }
 
-/** The same while an instance answers half as many calls as it can. */
+/** The same while one instance serves half of its maximum load. */
 async function underLoad(
   context: BenchContext,
   system: System,
@@ -252,7 +252,7 @@ async function underLoad(
   try {
     const { token } = await clients.logIn('alice');
     const name = 'load';
-    // A message that cannot be what the method wants: admitted, and refused by the handler.
+    // A malformed message: the guard admits the call, and the handler rejects it.
     const message = Uint8Array.from([10, 1, 45]);
     await load.call('prepare', { name, path: LOADED_PATH, tokens: [token], message });
     const port = Number(system.inventory[0].address.split(':').at(-1));
@@ -270,71 +270,75 @@ async function underLoad(
   }
 }
 
+/** One quantile of one time of all trials. */
+function quantileOf(trials: readonly Trial[], value: (trial: Trial) => number, share: number): number {
+  return quantile(trials.map(value), share);
+}
+
+const sent = (trial: Trial): number => trial.sentToRefused;
+const returned = (trial: Trial): number => trial.returnedToRefused;
+
 function findingsOf(idle: readonly Trial[], loaded: readonly Trial[]): Findings {
-  const of = (trials: readonly Trial[], value: (trial: Trial) => number, share: number): number =>
-    quantile(trials.map(value), share);
-  const middle = (value: (trial: Trial) => number): number => of(idle, value, 0.5);
-  const [commit, publish, roundTrip] = [
-    middle((trial) => trial.commit),
-    middle((trial) => trial.publish),
-    middle((trial) => trial.roundTrip),
-  ];
-  const partsMs = commit + publish + 2 * roundTrip;
-  const sent = (trial: Trial): number => trial.sentToRefused;
-  const returned = (trial: Trial): number => trial.returnedToRefused;
-  const rowOf = (name: string, trials: readonly Trial[]): string[] => [
-    name,
-    ...[0.5, 0.99].map((share) => formatNumber(of(trials, sent, share))),
-    ...[0.5, 0.99].map((share) => formatNumber(of(trials, returned, share))),
-  ];
-  const instances = [...new Set(idle.map(({ instance }) => instance))];
+  const commit = quantileOf(idle, (trial) => trial.commit, 0.5);
+  const publish = quantileOf(idle, (trial) => trial.publish, 0.5);
+  const roundTrip = quantileOf(idle, (trial) => trial.roundTrip, 0.5);
+  const parts = { commit, publish, roundTrip, sum: commit + publish + 2 * roundTrip };
   return {
     figures: {
       trials: idle.length,
-      idle_p50_ms: of(idle, sent, 0.5),
-      idle_p99_ms: of(idle, sent, 0.99),
-      loaded_p50_ms: of(loaded, sent, 0.5),
-      loaded_p99_ms: of(loaded, sent, 0.99),
-      returned_p50_ms: of(idle, returned, 0.5),
-      returned_p99_ms: of(idle, returned, 0.99),
-      parts_p50_ms: partsMs,
+      idle_p50_ms: quantileOf(idle, sent, 0.5),
+      idle_p99_ms: quantileOf(idle, sent, 0.99),
+      loaded_p50_ms: quantileOf(loaded, sent, 0.5),
+      loaded_p99_ms: quantileOf(loaded, sent, 0.99),
+      returned_p50_ms: quantileOf(idle, returned, 0.5),
+      returned_p99_ms: quantileOf(idle, returned, 0.99),
+      parts_p50_ms: parts.sum,
       commit_p50_ms: commit,
       publish_p50_ms: publish,
       round_trip_p50_ms: roundTrip,
     },
-    tables: [
-      {
-        title: 'milliseconds until a client is refused',
-        rows: [
-          ['', 'sent: p50', 'p99', 'returned: p50', 'p99'],
-          rowOf('idle', idle),
-          ...instances.map((name) =>
-            rowOf(
-              `  ${name}`,
-              idle.filter(({ instance }) => instance === name),
-            ),
-          ),
-          rowOf('inventory-1 under 50 % load', loaded),
-        ],
-      },
-      {
-        title: 'its parts alone, p50 in ms',
-        rows: [
-          ['commit', 'signed publish', 'two round trips', 'sum'],
-          [formatNumber(commit), formatNumber(publish), formatNumber(2 * roundTrip), formatNumber(partsMs)],
-        ],
-      },
-    ],
-    goals: [
-      atMost(
-        'Revoke sent → refused, p50, beside the sum of its parts',
-        middle(sent) / partsMs,
-        SENT_TO_PARTS_MAX,
-        ' ×',
-      ),
-      atMost('Revoke sent → refused under load, p99', of(loaded, sent, 0.99), LOADED_P99_MS_MAX, ' ms'),
-      atMost('Revoke returned → refused, p50', middle(returned), RETURNED_P50_MS_MAX, ' ms'),
-      atMost('Revoke returned → refused, p99', of(idle, returned, 0.99), RETURNED_P99_MS_MAX, ' ms'),
+    tables: [refusalTable(idle, loaded), partsTable(parts)],
+    goals: goalsOf(idle, loaded, parts.sum),
+  };
+}
+
+function refusalTable(idle: readonly Trial[], loaded: readonly Trial[]): Table {
+  const rowOf = (name: string, trials: readonly Trial[]): string[] => [
+    name,
+    ...[0.5, 0.99].map((share) => formatNumber(quantileOf(trials, sent, share))),
+    ...[0.5, 0.99].map((share) => formatNumber(quantileOf(trials, returned, share))),
+  ];
+  const instances = [...new Set(idle.map(({ instance }) => instance))];
+  const ofInstance = (name: string): Trial[] => idle.filter(({ instance }) => instance === name);
+  return {
+    title: 'milliseconds until a client is refused',
+    rows: [
+      ['', 'sent: p50', 'p99', 'returned: p50', 'p99'],
+      rowOf('idle', idle),
+      ...instances.map((name) => rowOf(`  ${name}`, ofInstance(name))),
+      rowOf('inventory-1 under 50 % load', loaded),
     ],
   };
+}
+
+function partsTable(parts: { commit: number; publish: number; roundTrip: number; sum: number }): Table {
+  const { commit, publish, roundTrip, sum } = parts;
+  return {
+    title: 'its parts alone, p50 in ms',
+    rows: [
+      ['commit', 'signed publish', 'two round trips', 'sum'],
+      [commit, publish, 2 * roundTrip, sum].map(formatNumber),
+    ],
+  };
+}
+
+function goalsOf(idle: readonly Trial[], loaded: readonly Trial[], partsMs: number): Goal[] {
+  const sentToParts = quantileOf(idle, sent, 0.5) / partsMs;
+  const loadedP99Ms = quantileOf(loaded, sent, 0.99);
+  return [
+    atMost('Revoke sent → refused, p50, beside the sum of its parts', sentToParts, SENT_TO_PARTS_MAX, ' ×'),
+    atMost('Revoke sent → refused under load, p99', loadedP99Ms, LOADED_P99_MS_MAX, ' ms'),
+    atMost('Revoke returned → refused, p50', quantileOf(idle, returned, 0.5), RETURNED_P50_MS_MAX, ' ms'),
+    atMost('Revoke returned → refused, p99', quantileOf(idle, returned, 0.99), RETURNED_P99_MS_MAX, ' ms'),
+  ];
 }

@@ -1,4 +1,4 @@
-/** Section `scale`: the warm path beside lists of every size, and revocations on their way to many instances. */
+/** Section `scale`: the warm path with lists of several sizes, and the propagation of revocations to many instances. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startNats } from '../../scripts/system/nats.js';
@@ -23,7 +23,7 @@ const HEARD_P99_MS_MAX = 25;
 
 export const scale: Section = {
   name: 'scale',
-  title: 'the warm path beside long lists, and revocations on their way to many instances',
+  title: 'the warm path with long lists, and the propagation of revocations to many instances',
   run: measureScale,
 };
 
@@ -72,12 +72,12 @@ async function measureLists(context: BenchContext): Promise<Findings> {
       warm_cpu_growth: growth,
       warm_aa_spread: control,
     },
-    tables: [{ title: 'the warm path beside lists of every size', rows: [HEAD, ...rows] }],
+    tables: [{ title: 'the warm path with lists of several sizes', rows: [HEAD, ...rows] }],
     goals: [atMost('warm path, longest list against the shortest', growth, Number(control.toFixed(3)), ' ×')],
   };
 }
 
-/** How far the ratio of two equal arms is from 1 in half of all rounds. */
+/** The median distance from 1 of the ratio of two equal arms. */
 function spreadAround1({ cpuRatio }: ArmFigures): number {
   return Math.max(cpuRatio.upper, 1 / cpuRatio.lower);
 }
@@ -142,7 +142,7 @@ async function measureFleets(context: BenchContext): Promise<Findings> {
 type Issuer = Worker<IssuerCommands>;
 type Fleet = Worker<FleetCommands>;
 
-/** Processor time a second for regular questions alone. */
+/** Processor time a second of periodic syncs alone. */
 async function idleCost(
   issuer: Issuer,
   fleet: Fleet,
@@ -160,7 +160,7 @@ async function idleCost(
   return { issuer: (after.issuer - before.issuer) / seconds, fleet: (after.fleet - before.fleet) / seconds };
 }
 
-/** From the revocation until the last instance has it in its list; and processor time of all instances for one. */
+/** The time from a revocation to its arrival in the last list, and the processor time of all instances for it. */
 async function broadcastCost(
   issuer: Issuer,
   fleet: Fleet,
@@ -170,7 +170,7 @@ async function broadcastCost(
   const before = await fleet.call('cpuMicroseconds');
   for (let time = 0; time < times; time += 1) {
     const startedMs = await issuer.call('revoke');
-    lastMs.push((await fleet.call('untilHeard')) - startedMs);
+    lastMs.push((await fleet.call('untilReceived')) - startedMs);
     await sleep(ISSUE_PAUSE_MS);
   }
   return { lastMs, cpu: ((await fleet.call('cpuMicroseconds')) - before) / times };

@@ -1,38 +1,36 @@
-/** What a section of the bench is: something measured, with figures for machines, tables for people, and goals. */
+/** A section of the bench: measurements with figures (JSON), tables (text) and goals. */
 
 import { formatNumber, type Rows } from '../shared/reporting.js';
 import type { Cores } from './worker.js';
 
-/** One part of the bench. A new one is written in a file of its own and listed in `sections.ts`. */
+/** One section. A new one gets a file of its own and is listed in `sections.ts`. */
 export interface Section {
-  /** By which it is chosen, and under which its figures stand in the JSON. */
+  /** The name for `--only`, and the key of its figures in the JSON. */
   readonly name: string;
   /** What it measures, in one line. */
   readonly title: string;
   run(context: BenchContext): Promise<Findings>;
 }
 
-/** What every section is given. */
 export interface BenchContext {
-  /** Measure for seconds instead of minutes: enough to see a regression, not to quote a figure. */
+  /** Measure for seconds instead of minutes: enough to detect a regression, not to quote a figure. */
   readonly isShort: boolean;
-  /** The figures of earlier sections, by their names. */
+  /** The figures of earlier sections, by name. */
   readonly earlier: Readonly<Record<string, unknown>>;
-  /** Where servers and load generators run. */
+  /** The cores of servers and load generators. */
   readonly cores: Cores;
-  /** Aborted when the bench is to end; everything that was started must then be stopped. */
+  /** Aborted when the bench is interrupted; the section must then stop everything that it started. */
   readonly signal: AbortSignal;
-  /** Says what is going on. */
+  /** Shows what is being measured. */
   progress(text: string): void;
 }
 
-/** What a section has found. */
 export interface Findings {
-  /** For machines: keys in snake_case, units last. */
+  /** JSON; keys in snake_case, units last. */
   readonly figures: Readonly<Record<string, unknown>>;
   readonly tables: readonly Table[];
   readonly goals: readonly Goal[];
-  /** Sentences that belong to the figures: what was left out, say. */
+  /** Remarks on the figures, such as what was omitted. */
   readonly notes?: readonly string[];
 }
 
@@ -41,7 +39,7 @@ export interface Table {
   readonly rows: Rows;
 }
 
-/** Something that a figure should reach. */
+/** A target for a figure. */
 export interface Goal {
   readonly name: string;
   readonly wanted: string;
@@ -49,7 +47,6 @@ export interface Goal {
   readonly isReached: boolean;
 }
 
-/** A goal that asks for at most so much. */
 export function atMost(name: string, got: number, limit: number, unit = ''): Goal {
   return {
     name,
@@ -59,7 +56,6 @@ export function atMost(name: string, got: number, limit: number, unit = ''): Goa
   };
 }
 
-/** A goal that asks for at least so much. */
 export function atLeast(name: string, got: number, limit: number, unit = ''): Goal {
   return {
     name,

@@ -1,4 +1,4 @@
-/** The sections of the bench, in the order in which they are run. */
+/** The sections of the bench, in the order in which they run. */
 
 import { cold } from './cold.js';
 import { deployment } from './deployment.js';

@@ -1,4 +1,4 @@
-/** The server that is measured: one process with a server for each arm, so that all of them share one heap and one V8. */
+/** The measured server: one process with a server for each arm, so that all arms share one heap and one V8. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { type Profiler, Session } from 'node:inspector/promises';
@@ -6,22 +6,21 @@ import { Client, credentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { type Arm, type ArmName, createArm } from './arms.js';
 import { BenchIssuer, ID_BYTES } from './issuer.js';
-import { answerCommands } from './worker.js';
+import { executeCommands } from './worker.js';
 
-/** What a server process is to serve. */
 export interface Serving {
   readonly arms: readonly ArmName[];
   readonly algorithm: string;
   readonly secret: string;
   readonly redisUrl?: string;
-  /** Where the process listens that is asked about every token. */
+  /** The port of the introspection server. */
   readonly introspectionPort?: number;
-  /** How many tokens, none of those that are sent, have been taken back already. */
+  /** The number of other tokens that are revoked at the start. */
   readonly revoked?: number;
 }
 
 /** Processor time and memory of the process. */
-export interface Usage {
+interface Usage {
   readonly cpuMicroseconds: number;
   readonly heapBytes: number;
   readonly residentBytes: number;
@@ -55,10 +54,10 @@ const commands = {
     return ports;
   },
 
-  /** New tokens of the issuer whose keys the arms know. */
+  /** Signs new tokens with the issuer's key. */
   tokens: async (count: number): Promise<string[]> => (await issuer?.tokens(count)) ?? [],
 
-  /** New tokens of one user, and a way to take them back together. */
+  /** Signs new tokens of one user, for `revokeUser`. */
   tokensOfOneUser: async (
     count: number,
   ): Promise<{ readonly user: string; readonly tokens: readonly string[] }> => {
@@ -67,7 +66,7 @@ const commands = {
     return { user, tokens: await Promise.all(tokens) };
   },
 
-  /** Takes a user's tokens back; the guard learns of it at once. @returns when it began, on the clock of the machine */
+  /** Revokes a user's tokens; the guard syncs at once. @returns when it began, in Unix milliseconds */
   revokeUser: (user: string): number => {
     const startedMs = performance.timeOrigin + performance.now();
     issuer?.revoke(EntryKind.ENTRY_KIND_USER, Buffer.from(user), 2n);
@@ -85,7 +84,7 @@ const commands = {
     };
   },
 
-  /** Begins to note, many times a second, what the process is doing. */
+  /** Starts the V8 sampling profiler. */
   startProfile: async (): Promise<void> => {
     inspector.connect();
     await inspector.post('Profiler.enable');
@@ -116,10 +115,10 @@ function open({ interceptors, addTo }: Arm): Promise<number> {
   });
 }
 
-/** Loaded only where it is used. */
+/** Loads the Redis client only when it is needed. */
 async function connectToRedis(url: string): Promise<{ get(key: string): Promise<string | null> }> {
   const { Redis } = await import('ioredis');
   return new Redis(url);
 }
 
-answerCommands(commands);
+executeCommands(commands);

@@ -1,7 +1,7 @@
 /**
- * The method for small effects: one server process, whose arms take turns in random order; the server's own processor
- * time; the median over rounds of the ratio to the bare arm of the same round; and always a second bare arm, whose
- * ratio shows what the method cannot tell from nothing.
+ * The method for small effects: one server process, whose arms take turns in random order. The result is the median over
+ * all rounds of the ratio of processor times to the bare arm of the same round. A second bare arm shows the noise of the
+ * method.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -14,7 +14,7 @@ import type { BenchContext } from './section.js';
 import type { ServerCommands, Serving } from './server-process.js';
 import { startWorker, type Worker } from './worker.js';
 
-/** A server process with its arms, and the generator that loads them. */
+/** A server process with its arms, and the load generator. */
 export interface Bench {
   readonly server: Worker<ServerCommands>;
   readonly load: Worker<LoadCommands>;
@@ -22,7 +22,6 @@ export interface Bench {
   stop(): Promise<void>;
 }
 
-/** Starts both processes. */
 export async function openBench(
   context: BenchContext,
   serving: Omit<Serving, 'secret'> & { readonly secret?: string },
@@ -45,13 +44,13 @@ export async function openBench(
   }
 }
 
-/** What one arm did in one round. */
-export interface Turn {
+/** The result of one arm in one round. */
+interface Turn {
   readonly cpuMicroseconds: number;
   readonly perSecond: number;
 }
 
-/** What one arm did in all rounds, beside the bare one. */
+/** The results of one arm in all rounds, and their ratios to the bare arm. */
 export interface ArmFigures {
   readonly cpuRatio: Spread;
   readonly throughputRatio: Spread;
@@ -59,10 +58,9 @@ export interface ArmFigures {
   readonly perSecond: Spread;
 }
 
-/** How arms are compared. */
-export interface Comparison {
+interface Comparison {
   readonly arms: readonly ArmName[];
-  /** The tokens that each arm is sent; all of them are known after the warm-up. */
+  /** The tokens sent to each arm; all are known after the warm-up. */
   readonly tokens: (arm: ArmName) => readonly string[];
   readonly rounds: number;
   readonly callsPerTurn: (arm: ArmName) => number;
@@ -73,7 +71,7 @@ export interface Comparison {
 
 const random = createRandom(randomSeed());
 
-/** A request of the size of many. */
+/** A request of typical size. */
 export const MESSAGE = Buffer.alloc(64, 'x');
 
 /** Compares arms with `bare`, which must be one of them. */
@@ -95,7 +93,7 @@ export async function compare(
     });
     await bench.load.call('open', { name: arm, port, calls: arm, connections });
   }
-  // In turns, so that what V8 learns does not depend on who came first.
+  // In turns, so that V8's optimizations do not depend on which arm came first.
   for (let step = 0; step < 4; step += 1) {
     for (const arm of random.shuffle(arms)) {
       const calls = Math.max(1, Math.floor(Math.min(warmUpCalls, 4 * comparison.callsPerTurn(arm)) / 4));
@@ -121,7 +119,7 @@ async function turn(bench: Bench, arm: ArmName, calls: number, inFlight: number)
   ]);
   const after = await bench.server.call('usage');
   if (result === undefined || result.refused > 0) {
-    throw new Error(`${arm} has refused ${result?.refused} of ${calls} good calls`);
+    throw new Error(`${arm} refused ${result?.refused} of ${calls} valid calls`);
   }
   return {
     cpuMicroseconds: (after.cpuMicroseconds - before.cpuMicroseconds) / result.calls,

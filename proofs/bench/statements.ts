@@ -1,4 +1,4 @@
-/** The SQL of an operation, taken from PostgreSQL's own log, so that the same statements can be run without everything around them. */
+/** The SQL statements of an operation, from PostgreSQL's log, so that they can be run on their own. */
 
 import { randomBytes } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
@@ -12,18 +12,17 @@ const HASH_BYTES = 32;
 const HASH = /^\\x[0-9a-f]{64}$/;
 const PARAMETER = /\$\d+ = (NULL|'(?:[^']|'')*')/g;
 
-/** One statement, as it was sent. */
 export interface Statement {
-  /** By which it is planned once for all; undefined when it is planned each time. */
+  /** The name of a prepared statement; `undefined` when the statement is planned each time. */
   readonly name: string | undefined;
   readonly text: string;
   readonly values: (string | null)[];
 }
 
 /**
- * The statements of the transactions in which some text was a parameter, in their order.
+ * The statements of the transactions that have some text as a parameter, in order.
  *
- * @param options.operation - what is done while PostgreSQL writes its log
+ * @param options.operation - runs while PostgreSQL logs its statements
  */
 export async function statementsOf(options: {
   readonly url: string;
@@ -93,7 +92,7 @@ function recordsIn(log: string): LogRecord[] {
       detail = text;
       last.values = valuesIn(detail);
     } else if (level === undefined && last !== undefined) {
-      // Further lines of the record before.
+      // A continuation of the previous record.
       if (detail === '') last.text += `\n${line.trimStart()}`;
       else {
         detail += `\n${line}`;
@@ -110,7 +109,7 @@ function valuesIn(detail: string): (string | null)[] {
   );
 }
 
-/** Runs statements on a connection; what they change is rolled back, so that they can be run again. */
+/** Runs statements and rolls them back, so that they can be repeated. */
 export async function replay(client: pg.Client, statements: readonly Statement[]): Promise<void> {
   for (const { name, text, values } of statements) {
     const sql = text.replace(/\bCOMMIT$/, 'ROLLBACK');
@@ -126,7 +125,7 @@ export async function replay(client: pg.Client, statements: readonly Statement[]
   }
 }
 
-/** What was written when the statements were taken is there already: other hashes are written in the place of those. */
+/** Replaces a hash by a random one: the recorded one exists already, and is unique. */
 function fresh(value: string | null): string | null {
   return value !== null && HASH.test(value) ? `\\x${randomBytes(HASH_BYTES).toString('hex')}` : value;
 }

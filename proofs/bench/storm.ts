@@ -1,4 +1,4 @@
-/** Section `storm`: what callers with known tokens notice while new and forged ones pour in. */
+/** Section `storm`: latency of calls with known tokens during a flood of new and forged ones. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatNumber } from '../shared/reporting.js';
@@ -18,12 +18,12 @@ const P99_RATIO_MAX = 2;
 
 export const storm: Section = {
   name: 'storm',
-  title: 'known tokens while new and forged ones pour in',
+  title: 'known tokens during a flood of new and forged ones',
   run: measureStorm,
 };
 
 async function measureStorm(context: BenchContext): Promise<Findings> {
-  // The server is pinned to no core, because verifying runs beside its event loop.
+  // The server is not pinned, because verification runs on other threads.
   const bench = await openBench(
     { ...context, cores: { server: undefined, load: undefined } },
     { arms: ['guard'], algorithm: 'EdDSA' },
@@ -33,14 +33,14 @@ async function measureStorm(context: BenchContext): Promise<Findings> {
     const seconds = context.isShort ? 0.8 : 2;
     await openConnections(bench);
     const known = { connections: 'known', calls: 'known', inFlight: IN_FLIGHT_MAX, until: { seconds } };
-    // Known tokens must be known, and V8 must have seen all of it.
+    // Makes the known tokens known, and warms V8 up.
     await bench.load.call('run', [{ ...known, inFlight: 16, until: { calls: 10_000 } }]);
     const turns: Record<'quiet' | 'busy' | 'storm', FlowResult>[] = [];
     for (let round = 1; round <= rounds; round += 1) {
       context.signal.throwIfAborted();
       context.progress(`round ${round} of ${rounds}`);
       const [quiet] = await bench.load.call('run', [{ ...known, perSecond: KNOWN_PER_SECOND }]);
-      // As many calls as in the storm, all with known tokens: what is due to their number alone.
+      // As many calls as in the storm, all with known tokens: the effect of their number alone.
       const [busy] = await bench.load.call('run', [
         { ...known, perSecond: KNOWN_PER_SECOND },
         {
@@ -123,7 +123,7 @@ async function openConnections(bench: Bench): Promise<void> {
   const message = Uint8Array.from(MESSAGE);
   const tokens = await server.call('tokens', KNOWN_TOKENS);
   await load.call('prepare', { name: 'known', path: UNARY_PATH, tokens, message });
-  // Good claims under another token's signature: as much work as a forger can make.
+  // Valid claims with another token's signature: the most work that a forged token can cause.
   const signatureOf = (token = ''): string => token.slice(token.lastIndexOf('.'));
   const forged = tokens.map(
     (token, index) => `${token.slice(0, token.lastIndexOf('.'))}${signatureOf(tokens.at(index - 1))}`,

@@ -1,4 +1,4 @@
-/** Payment as the bench runs it: the service's own parts, with a stopwatch around each port of the saga. */
+/** Payment as the bench runs it: the service's own parts, with a timer around each port of the saga. */
 
 import { writeFileSync } from 'node:fs';
 import { runMain } from '../../services/common/host/process.js';

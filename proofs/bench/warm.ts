@@ -1,4 +1,4 @@
-/** Section `warm`: what the guard costs on a call whose token it knows. */
+/** Section `warm`: the cost of the guard for a call with a known token. */
 
 import { formatNumber } from '../shared/reporting.js';
 import type { Spread } from '../shared/statistics.js';
@@ -16,7 +16,7 @@ const THROUGHPUT_RATIO_MIN = 0.94;
 
 export const warm: Section = {
   name: 'warm',
-  title: 'a call whose token is known, against a server that looks at no token',
+  title: 'a call with a known token, beside a server without a guard',
   run: measureWarm,
 };
 
@@ -74,7 +74,7 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
   }
 }
 
-/** The decision alone, without a server around it, beside one look into a Map of whole tokens. */
+/** Measures the decision without a server, beside one look-up in a Map of whole tokens. */
 async function measureDecision(context: BenchContext): Promise<DecisionFigures> {
   const worker = startWorker<DecisionCommands>({ file: 'decision-process.ts', core: context.cores.server });
   try {
@@ -84,7 +84,7 @@ async function measureDecision(context: BenchContext): Promise<DecisionFigures> 
   }
 }
 
-/** Where the time goes, with the guard and without it. */
+/** Profiles the server with and without the guard. */
 async function profileArms({ server, load }: Bench): Promise<Readonly<Record<string, Shares>>> {
   const profiles: Record<string, Shares> = {};
   for (const arm of ['bare', 'guard'] as const) {
@@ -98,7 +98,7 @@ async function profileArms({ server, load }: Bench): Promise<Readonly<Record<str
 
 function decisionTable({ guardNs, mapNs, ratio }: DecisionFigures): Table {
   return {
-    title: 'the decision alone, without a server: all checks, beside one look into a Map of whole tokens',
+    title: 'the decision without a server: all checks, beside one look-up in a Map of whole tokens',
     rows: [
       ['', 'ns', 'quartiles'],
       [
@@ -112,7 +112,7 @@ function decisionTable({ guardNs, mapNs, ratio }: DecisionFigures): Table {
   };
 }
 
-/** The head of a table of arms. */
+/** The header of a table of arms. */
 export const HEAD = ['', 'CPU µs a call', 'CPU ×', 'quartiles', 'calls/s', 'calls/s ×', 'quartiles'];
 
 /** A row of a table of arms. */

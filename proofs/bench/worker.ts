@@ -1,4 +1,4 @@
-/** Processes of the bench: each on a core of its own, told what to do over a channel. */
+/** Processes of the bench, each pinned to a core, which execute commands from a channel. */
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,26 +8,26 @@ import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 
-/** The cores to which processes are pinned; undefined where that is not possible. */
+/** The cores to which processes are pinned; `undefined` where pinning is not possible. */
 export interface Cores {
   readonly server: number | undefined;
   readonly load: number | undefined;
 }
 
-/** Chooses two cores; none where `taskset` is missing or there is but one. */
+/** Chooses two cores; none when `taskset` is missing or the machine has a single core. */
 export function chooseCores(): Cores {
   const canPin = process.platform === 'linux' && spawnSync('taskset', ['--version']).status === 0;
   if (!canPin || availableParallelism() < 2) return { server: undefined, load: undefined };
   return { server: 0, load: 1 };
 }
 
-/** What a process can be told to do, by name. */
-export type Commands = Readonly<Record<string, (argument: never) => unknown>>;
+/** The commands of a worker, by name. */
+type Commands = Readonly<Record<string, (argument: never) => unknown>>;
 
-/** A process that does what it is told. */
+/** A process that executes commands. */
 export interface Worker<C extends Commands> {
   readonly pid: number;
-  /** Has it done. Rejects with what the command threw, or when the process has ended. */
+  /** Executes a command. Rejects with the error of the command, or when the process has ended. */
   call<K extends keyof C & string>(
     command: K,
     ...argument: Parameters<C[K]>
@@ -35,30 +35,27 @@ export interface Worker<C extends Commands> {
   stop(): Promise<void>;
 }
 
-/** How to start a worker. */
-export interface WorkerOptions {
+interface WorkerOptions {
   /** The file below `proofs/bench`. */
   readonly file: string;
-  /** The core to which it is pinned. */
+  /** The core to pin it to. */
   readonly core: number | undefined;
   readonly nodeArguments?: readonly string[];
 }
 
-/** A command on its way to a worker. */
-interface Question {
+interface CommandMessage {
   readonly id: number;
   readonly command: string;
   readonly argument: unknown;
 }
 
-/** What came back. */
-interface Answer {
+interface ReplyMessage {
   readonly id: number;
   readonly result?: unknown;
   readonly error?: string;
 }
 
-/** Starts a worker; it answers commands as soon as it has loaded. */
+/** Starts a worker; commands wait until it has loaded. */
 export function startWorker<C extends Commands>(options: WorkerOptions): Worker<C> {
   const { core } = options;
   const node = [
@@ -75,11 +72,11 @@ export function startWorker<C extends Commands>(options: WorkerOptions): Worker<
   });
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   child.on('message', (message) => {
-    const { id, result, error } = message as Answer;
-    const asked = waiting.get(id);
+    const { id, result, error } = message as ReplyMessage;
+    const waiter = waiting.get(id);
     waiting.delete(id);
-    if (error === undefined) asked?.resolve(result);
-    else asked?.reject(new Error(error));
+    if (error === undefined) waiter?.resolve(result);
+    else waiter?.reject(new Error(error));
   });
   const end = (why: string): void => {
     for (const { reject } of waiting.values()) reject(new Error(`${options.file} has ended: ${why}`));
@@ -95,8 +92,8 @@ export function startWorker<C extends Commands>(options: WorkerOptions): Worker<
       const id = ids;
       return new Promise((resolve, reject) => {
         waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
-        const question: Question = { id, command: name, argument: argument[0] };
-        child.send(question, (error) => {
+        const message: CommandMessage = { id, command: name, argument: argument[0] };
+        child.send(message, (error) => {
           if (error === null) return;
           waiting.delete(id);
           reject(error);
@@ -114,20 +111,20 @@ async function stopChild(child: ChildProcess): Promise<void> {
   await ended;
 }
 
-/** In a worker: does what it is told until it is stopped, or whoever started it has gone. */
-export function answerCommands(commands: Commands): void {
+/** In a worker: executes commands until the worker is stopped or its parent process has ended. */
+export function executeCommands(commands: Commands): void {
   process.on('message', (message) => {
-    const { id, command, argument } = message as Question;
+    const { id, command, argument } = message as CommandMessage;
     const run = commands[command] as ((argument: unknown) => unknown) | undefined;
-    const answer = (rest: Omit<Answer, 'id'>): void => void process.send?.({ id, ...rest });
+    const reply = (rest: Omit<ReplyMessage, 'id'>): void => void process.send?.({ id, ...rest });
     Promise.resolve()
       .then(() => {
         if (run === undefined) throw new TypeError(`there is no command ${command}`);
         return run(argument);
       })
-      .then((result) => answer({ result }))
+      .then((result) => reply({ result }))
       .catch((error: unknown) =>
-        answer({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+        reply({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
       );
   });
   process.once('disconnect', () => process.exit(0));

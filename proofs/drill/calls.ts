@@ -9,26 +9,26 @@ import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_s
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
-import type { Arena, InstanceName } from './arena.js';
 import { ECHO } from './echo-service.js';
-import type { Outcome } from './ledger.js';
+import type { Environment, InstanceName } from './environment.js';
+import type { Outcome } from './revocation-oracle.js';
 
-/** A caller that comes back soon to an instance that was away. */
+/** A client that reconnects soon after an instance was unreachable. */
 const CHANNEL_OPTIONS: ChannelOptions = {
   'grpc.initial_reconnect_backoff_ms': 50,
   'grpc.min_reconnect_backoff_ms': 50,
   'grpc.max_reconnect_backoff_ms': 200,
-  // Clients of one address would share a connection otherwise, and with it its pauses.
+  // Without a pool of its own, clients of one address share a connection and its reconnect pauses.
   'grpc.use_local_subchannel_pool': 1,
 };
 
-/** The item whose stock moves while the drill goes on. */
+/** The item whose stock changes during the drill. */
 export const MOVING_SKU = 'MUG-03';
 
-/** Who a token speaks for; not every method takes everybody. */
+/** The kind of principal of a token; methods differ in the kinds that they admit. */
 export type CallerKind = 'user' | 'service' | 'delegate';
 
-/** A unary call, or a client stream of one message: one question, one answer. */
+/** A unary call, or a client stream of one message. */
 export interface Question {
   readonly instance: InstanceName;
   readonly method: string;
@@ -37,12 +37,12 @@ export interface Question {
   ask(token: string, timeoutMs: number): Promise<Outcome>;
 }
 
-/** A stream that lives until it is cut. */
+/** A stream that stays open until it is cut. */
 export interface OpenStream {
-  /** Called with the earliest moment at which the server can have let this message pass; `undefined` when unknown. */
+  /** Called with the earliest moment at which the server can have admitted this message; `undefined` when unknown. */
   onMessage(listener: (notBeforeMs: number | undefined) => void): void;
   readonly ended: Promise<Outcome>;
-  /** Sends a moment, where the kind of stream can. */
+  /** Sends a timestamp, for kinds of streams that can. */
   send(moment: number): void;
   cancel(): void;
 }
@@ -52,7 +52,7 @@ export interface StreamKind {
   readonly instance: InstanceName;
   readonly method: string;
   readonly callers: readonly CallerKind[];
-  /** @param name - under which a client stream is known to its witness */
+  /** @param name - identifies a client stream to the echo service that reports its messages */
   open(token: string, name: string): OpenStream;
 }
 
@@ -66,8 +66,8 @@ export interface Clients {
   close(): void;
 }
 
-/** Connects to all instances, not through the links: what lies between clients and instances is never broken. */
-export function connectTo({ processes }: Arena): Clients {
+/** Connects to all instances directly, not through the links: faults never affect the way from clients to instances. */
+export function connectTo({ processes }: Environment): Clients {
   const plain = credentials.createInsecure();
   const auth = new AuthServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
   const revocation = new RevocationServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
@@ -89,7 +89,7 @@ export function connectTo({ processes }: Arena): Clients {
   };
 }
 
-/** All questions, at every instance. */
+/** All unary calls, at every instance. */
 export function questionsOf({ auth, inventory, payment, echo }: Clients): Question[] {
   const page = { pageSize: 1, pageToken: '', filter: '' };
   const everybody = ['user', 'service', 'delegate'] as const;
@@ -133,7 +133,7 @@ export function questionsOf({ auth, inventory, payment, echo }: Clients): Questi
         ask: (token, timeoutMs) =>
           outcomeOf(
             ask(client.getReservation.bind(client), { reservationId: randomUUID() }, { token, timeoutMs }),
-            // Nobody has such a reservation, which only the handler can tell.
+            // No such reservation exists, which only the handler can find out.
             status.NOT_FOUND,
           ),
       },
@@ -149,7 +149,7 @@ export function questionsOf({ auth, inventory, payment, echo }: Clients): Questi
   return questions;
 }
 
-/** All kinds of streams, at every instance. @param movedAt - when the drill asked for this stock */
+/** All kinds of streams, at every instance. @param movedAt - when the drill requested this stock change */
 export function streamKindsOf(
   { inventory, echo }: Clients,
   movedAt: (onHand: bigint) => number | undefined,
@@ -209,7 +209,7 @@ export function streamKindsOf(
   ];
 }
 
-/** What the echo's client streams have been given, by name: the last moment. */
+/** The last timestamp that the echo's handler received on each client stream, by name. */
 export async function askWitness(echo: Client): Promise<Readonly<Record<string, number>>> {
   const answer = await askEcho(echo, 'Witness', {});
   return JSON.parse(answer.toString()) as Record<string, number>;
@@ -225,7 +225,7 @@ export async function setEchoBack(echo: Client, byMs: number): Promise<void> {
   await askEcho(echo, 'SetBack', { text: String(byMs), timeoutMs: 10_000 });
 }
 
-/** Sets the echo's wall clock back and lets its machine sleep for as long, so many times. @returns from when to when */
+/** Sets the echo's wall clock back and lets its machine sleep for the same time, repeatedly. @returns begin and end */
 export async function putEchoToSleep(
   echo: Client,
   { forMs, times }: { forMs: number; times: number },
@@ -312,7 +312,7 @@ function pour(echo: Client, token: string, name: string): OpenStream {
   stream.on('error', () => undefined);
   stream.write(Buffer.from(name));
   return {
-    // Nothing comes back; the witness tells what got through.
+    // The stream returns nothing; the echo service reports which messages it received.
     onMessage: () => undefined,
     ended,
     send: (moment) => void stream.write(Buffer.from(String(moment))),

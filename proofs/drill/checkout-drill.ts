@@ -1,6 +1,6 @@
 /**
- * The drill of checkouts: payment and inventory are killed at every moment of a purchase and at random, under load,
- * while every invariant is read all the time; and in the end nothing is lost, doubled or left over.
+ * The checkout drill: payment and inventory are killed at every failpoint of a purchase and at random moments, under
+ * load, while every invariant is checked continuously. At the end nothing is lost, duplicated or left over.
  */
 
 import { existsSync } from 'node:fs';
@@ -16,11 +16,11 @@ import { ask } from '../../scripts/system/calls.js';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { Audit, type Findings, noFindings, note, violationsIn, watchInvariants } from './audit.js';
 import { FAILPOINTS, type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop, type Shopper } from './shop.js';
-import { insist, Trade, type Ware } from './trade.js';
+import { inTurns, openShop, type Shop, type Shopper } from './shop-environment.js';
+import { Audit, type Findings, noFindings, note, violationsIn, watchInvariants } from './shop-oracle.js';
+import { insist, Trade, type Ware } from './shop-requests.js';
 
 const SHOPPERS = 8;
 const BALANCE = 50_000n;
@@ -29,11 +29,11 @@ const WARES: readonly Ware[] = [
   { sku: 'DRILL-B', minorUnits: 211n, onHand: 1_000_000n },
   { sku: 'DRILL-C', minorUnits: 89n, onHand: 1_000_000n },
 ];
-/** Rounds after which everything is counted up. */
+/** After this many rounds all answers and balances are checked. */
 const ROUNDS_PER_AUDIT = 4;
-/** Every so many rounds inventory dies at the failpoint instead of payment. */
+/** Once in this many rounds inventory is killed at the failpoint instead of payment. */
 const ROUNDS_PER_INVENTORY = 5;
-/** Every so many rounds a buyer is revoked in the middle. */
+/** Once in this many rounds a buyer is revoked during a purchase. */
 const ROUNDS_PER_REVOCATION = 8;
 const FAILPOINT_MS_MAX = 4_000;
 const AFTERMATH_MS_MAX = 250;
@@ -54,18 +54,18 @@ export interface CheckoutFigures {
   readonly imbalances: number;
   readonly stuck: number;
   readonly violations: number;
-  /** How often something was killed at each failpoint. */
+  /** Kills at each failpoint. */
   readonly failpoints: Readonly<Record<string, number>>;
   readonly kills: Readonly<Record<'payment' | 'inventory', number>>;
   /** Buyers who were revoked before the decision, and right after it. */
   readonly revoked: { readonly stopped: number; readonly finished: number };
-  /** How often all invariants were read. */
+  /** Number of checks of all invariants. */
   readonly checks: number;
   readonly seconds: number;
   readonly details: readonly string[];
 }
 
-/** Drills, and prints how it goes. */
+/** Runs the drill and prints its progress. */
 export async function drillCheckout({
   rounds,
   seed,
@@ -83,7 +83,7 @@ export async function drillCheckout({
     paymentProgram: (dataDir) => {
       Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
       return {
-        script: join('proofs', 'drill', 'mortal-payment.ts'),
+        script: join('proofs', 'drill', 'killable-payment.ts'),
         environment: { [ORDERS_VARIABLE]: files.orders },
       };
     },
@@ -155,7 +155,7 @@ interface Drill {
   };
 }
 
-/** Every failpoint in an order of chance, and again, so that in the end all have been struck about equally often. */
+/** All failpoints in random order, repeated, so that each is used about equally often. */
 function planOf(random: Random, rounds: number, wanted: string): Failpoint[] {
   const failpoints = FAILPOINTS.filter((name) => name.includes(wanted));
   if (failpoints.length === 0) throw new Error(`no failpoint has ${wanted} in its name`);
@@ -177,7 +177,7 @@ async function runRound(
   return await killAt(drill, failpoint, round % ROUNDS_PER_INVENTORY === 0 ? 'inventory' : 'payment');
 }
 
-/** Kills payment, or both instances of inventory, at the failpoint and under load; what was going on goes on after. */
+/** Kills payment, or both instances of inventory, at the failpoint and under load, then continues. */
 async function killAt(drill: Drill, failpoint: Failpoint, who: 'payment' | 'inventory'): Promise<string> {
   const { shop, random, files, figures } = drill;
   const { payment, inventory } = shop.system;
@@ -186,7 +186,7 @@ async function killAt(drill: Drill, failpoint: Failpoint, who: 'payment' | 'inve
   const load = startLoad(drill);
   const isReached = await appears(files.marker, FAILPOINT_MS_MAX);
   if (isReached) figures.failpoints[failpoint] += 1;
-  // Whoever was not killed at the failpoint is killed at a moment of chance.
+  // A process that did not reach the failpoint is killed at a random moment.
   if (who === 'inventory' || !isReached) {
     if (who === 'inventory' && !isReached) for (const instance of inventory) instance.kill('SIGKILL');
     await sleep(random.integer(0, AFTERMATH_MS_MAX));
@@ -197,7 +197,7 @@ async function killAt(drill: Drill, failpoint: Failpoint, who: 'payment' | 'inve
   await payment.ended();
   await sleep(random.integer(0, AFTERMATH_MS_MAX));
   await Promise.all(inventory.map((instance) => (instance.isRunning() ? undefined : instance.restart())));
-  // The next process is under the same load while it takes up what this one left.
+  // The next process has the same load while it resumes what this one left.
   await writeOrders(files, NO_ORDERS);
   await payment.restart();
   figures.operations += await load.stop();
@@ -206,7 +206,7 @@ async function killAt(drill: Drill, failpoint: Failpoint, who: 'payment' | 'inve
 
 let ordersWritten = 0;
 
-/** The marker goes last: whoever waits for it must not find old orders. */
+/** The marker is removed last: a process that waits for it must not read old orders. */
 async function writeOrders(
   { orders, marker }: Drill['files'],
   given: Omit<Orders, 'marker' | 'number'>,
@@ -226,7 +226,7 @@ async function appears(file: string, withinMs: number): Promise<boolean> {
   return false;
 }
 
-/** Everybody buys, cancels and is given money back, each one thing after the other. */
+/** Every customer buys, cancels and receives refunds, one operation after another. */
 function startLoad({ trade, shoppers, random }: Drill): { stop(): Promise<number> } {
   let isStopped = false;
   const isOver = () => isStopped;
@@ -249,7 +249,7 @@ function startLoad({ trade, shoppers, random }: Drill): { stop(): Promise<number
         }
       }
       await dealing;
-      // Some buyers do not come back when they get no answer; what they left is for payment alone to settle.
+      // Some buyers do not retry when they get no answer; payment alone must settle what they left.
       if (random.next() < 0.6) await insist(deal, nowMs() + DEAL_MS_MAX);
     }
   }
@@ -270,8 +270,8 @@ async function countUp({ audit }: Drill): Promise<void> {
 }
 
 /**
- * A buyer is revoked while the purchase waits: before the decision nothing may move, and after it the purchase is
- * finished by the next process, although nobody has a token of the buyer's any more.
+ * A buyer is revoked while the purchase waits. Before the decision nothing may move. After it the next process finishes
+ * the purchase, although no token of the buyer is left.
  */
 async function revokeInTheMiddle(
   drill: Drill,
@@ -301,7 +301,7 @@ async function revokeInTheMiddle(
     await writeOrders(files, NO_ORDERS);
     await system.payment.restart();
   } else {
-    // It goes on when the marker is gone.
+    // It continues when the marker is gone.
     await writeOrders(files, NO_ORDERS);
   }
   const outcome = await buying;

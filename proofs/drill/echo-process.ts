@@ -17,7 +17,7 @@ const NOT_READY = 503;
 const log = (level: string) => (fields: object, message: string) =>
   console.log(JSON.stringify({ level, time: new Date().toISOString(), ...fields, message }));
 
-/** The machine's clocks, as far as they have not been set. */
+/** The machine's clocks, shifted by what the drill has set. */
 const clock = {
   setBackMs: 0,
   asleepMs: 0,
@@ -79,7 +79,7 @@ guard.addService(server, ECHO, ECHO_SCHEMA, {
     const { forMs, times } = JSON.parse(request.toString()) as { forMs: number; times: number };
     const fromMs = nowMs();
     for (let time = 0; time < times; time += 1) {
-      // What is promised is promised where the clocks are read in between.
+      // The promise holds only when the clocks are read between the set-back and the sleep.
       guard.state();
       clock.setBackMs += forMs;
       guard.state();

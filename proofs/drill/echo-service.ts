@@ -4,10 +4,10 @@ import type { ServiceDefinition } from '@grpc/grpc-js';
 import type { SchemaMetadata } from '@portcullis/guard';
 import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 
-/** The audience it shares with inventory, so that users' tokens are good for it. */
+/** Its audience, shared with inventory, so that users' tokens are valid for it. */
 export const ECHO_AUDIENCE = 'inventory';
 
-/** The client it is at auth. */
+/** Its client id at auth. */
 export const ECHO_CLIENT = 'drill-echo';
 
 /** How often its server stream sends, in milliseconds. */
@@ -28,23 +28,23 @@ function method(name: string, requestStream: boolean, responseStream: boolean) {
 
 /** The service. Its messages are plain text. */
 export const ECHO = {
-  /** Answers what it was sent. */
+  /** Returns the request. */
   Unary: method('Unary', false, false),
-  /** Takes a name and then moments, and answers how many messages there were. */
+  /** Receives a name and then timestamps, and returns the number of messages. */
   ClientStream: method('ClientStream', true, false),
-  /** Sends the moment at which it sends, again and again. */
+  /** Sends the current time repeatedly. */
   ServerStream: method('ServerStream', false, true),
-  /** Sends back what it is sent, one by one. */
+  /** Returns each message. */
   Bidi: method('Bidi', true, true),
-  /** Tells for every client stream the last moment that its handler was given, as JSON; then forgets them. */
+  /** Returns the last timestamp that the handler of each client stream received, as JSON; then clears them. */
   Witness: method('Witness', false, false),
   /** Blocks the process's event loop for so many milliseconds. */
   Block: method('Block', false, false),
   /** Sets the process's wall clock back by so many milliseconds; forward when they are below zero. */
   SetBack: method('SetBack', false, false),
   /**
-   * Sets the wall clock back and blocks the event loop for as long, which the monotonic clock does not count: as a machine
-   * that sleeps. Takes how long and how often, and answers from when to when, both as JSON.
+   * Sets the wall clock back and blocks the event loop for as long, which the monotonic clock does not count: like a machine
+   * that sleeps. Receives duration and count, and returns begin and end, both as JSON.
    */
   Sleep: method('Sleep', false, false),
 } satisfies ServiceDefinition;

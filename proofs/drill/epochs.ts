@@ -1,4 +1,4 @@
-/** What it takes to open epochs, and to lose one: uneven links, a backup of auth's database, and the operator's command. */
+/** Opening epochs, and losing one: uneven links, a backup of auth's database, and the operator's command. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -7,16 +7,16 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
 import type { Random } from '../shared/random.js';
-import type { Arena } from './arena.js';
+import type { Environment } from './environment.js';
 
 const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const AUTH_DATABASE = 'portcullis_auth';
 const SAVED_DATABASE = 'portcullis_auth_saved';
 const CHANGE_INTERVAL_MS = 70;
 
-/** Delays questions and answers between auth and the instances, each way for another time, which changes. @returns heals */
+/** Delays requests and responses between auth and the instances by different and changing times. @returns heals */
 export function delayUnevenly(
-  { links }: Arena,
+  { links }: Environment,
   { random, longestMs }: { random: Random; longestMs: number },
 ): () => void {
   const all = [...links.auth.values()];
@@ -33,23 +33,23 @@ export function delayUnevenly(
   };
 }
 
-/** Keeps auth's database as it is, as a backup does; its connections are cut. */
-export async function saveAuthDatabase({ postgres }: Arena): Promise<void> {
+/** Copies auth's database as a backup; its connections are cut. */
+export async function saveAuthDatabase({ postgres }: Environment): Promise<void> {
   await alone(postgres.url('postgres'), [
     `DROP DATABASE IF EXISTS ${SAVED_DATABASE}`,
     `CREATE DATABASE ${SAVED_DATABASE} TEMPLATE ${AUTH_DATABASE}`,
   ]);
 }
 
-/** Puts what was kept in the place of auth's database; its connections are cut. */
-export async function restoreAuthDatabase({ postgres }: Arena): Promise<void> {
+/** Restores auth's database from the copy; its connections are cut. */
+export async function restoreAuthDatabase({ postgres }: Environment): Promise<void> {
   await alone(postgres.url('postgres'), [
     `DROP DATABASE ${AUTH_DATABASE}`,
     `ALTER DATABASE ${SAVED_DATABASE} RENAME TO ${AUTH_DATABASE}`,
   ]);
 }
 
-/** Runs statements while nobody else is connected to auth's database. */
+/** Runs statements while no other connection to auth's database exists. */
 async function alone(url: string, statements: readonly string[]): Promise<void> {
   const client = new pg.Client({ connectionString: url });
   client.on('error', () => undefined);
@@ -66,8 +66,8 @@ async function alone(url: string, statements: readonly string[]): Promise<void> 
   }
 }
 
-/** Opens an epoch as an operator does when no token counts any more. @throws Error when the command fails */
-export async function openEpochByCommand({ postgres, system }: Arena): Promise<void> {
+/** Opens an epoch as an operator does when no token is valid. @throws Error when the command fails */
+export async function openEpochByCommand({ postgres, system }: Environment): Promise<void> {
   const child = spawn(
     process.execPath,
     [...NODE_ARGUMENTS, join('services', 'auth', 'main.ts'), 'open-epoch', 'the', 'drill'],

@@ -1,6 +1,6 @@
-/** The moments of a checkout at which something can die, and what the drill orders for one of them. */
+/** The failpoints of a checkout, and the drill's order for one of them. */
 
-/** Before, inside the transaction of, and after each step that is written down; before and after each question to inventory. */
+/** Before, inside the transaction of, and after each stored step; before and after each request to inventory. */
 export const FAILPOINTS = [
   'begin:before',
   'begin:after',
@@ -33,17 +33,17 @@ export const FAILPOINTS = [
 /** The name of one of {@link FAILPOINTS}. */
 export type Failpoint = (typeof FAILPOINTS)[number];
 
-/** What is to happen at a failpoint; payment's process of the drill reads it anew at every moment. */
+/** The action at a failpoint; the drill's payment process reads the order at every failpoint. */
 export interface Orders {
-  /** Tells one order from the one before. */
+  /** Identifies the order. */
   readonly number: number;
   /** None when undefined. */
   readonly failpoint: Failpoint | undefined;
-  /** How many times it is passed before. */
+  /** How often the failpoint is passed before the action. */
   readonly skip: number;
-  /** Who is killed: the process itself, others by their numbers, or nobody, and it only waits. */
+  /** What is killed: the process itself, other processes by pid, or none: then the process only waits. */
   readonly victim: 'self' | 'wait' | readonly number[];
-  /** Written when the failpoint is reached; whoever waits goes on when it is gone. */
+  /** Written when the failpoint is reached; a waiting process continues when the file is removed. */
   readonly marker: string;
 }
 

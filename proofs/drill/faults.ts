@@ -1,4 +1,4 @@
-/** The faults that strike, and how each is healed. */
+/** The faults, and how each is healed. */
 
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { blockEcho, type Clients, putEchoToSleep, setEchoBack } from './calls.js';
+import { type Environment, INSTANCES, type InstanceName } from './environment.js';
 import type { Intruder, Target } from './forgeries.js';
 import type { LinkMode } from './link.js';
 import type { Load } from './load.js';
@@ -17,35 +17,35 @@ const FROZEN_WITHIN_MS = 1_000;
 const PULSE_MS = 200;
 const SLEEPS = 3;
 const PULSES_MAX = 100;
-/** So late that it never comes: the fault is healed long before. */
+/** Longer than any fault lasts, so it never comes. */
 const NEVER_MS = 600_000;
-/** The only file of nats-server's folder that survives a wipe: without it the services' passwords would change. */
+/** The only file in nats-server's folder that a wipe keeps: without it the services' passwords would change. */
 const NATS_PASSWORDS_FILE = 'nats.json';
 
-/** What a fault may use. */
+/** Context of a fault. */
 export interface Striking {
-  readonly arena: Arena;
+  readonly environment: Environment;
   readonly clients: Clients;
   readonly load: Load;
   readonly intruder: Intruder;
   readonly random: Random;
   readonly leaseMs: number;
-  /** How often this fault has struck before. */
+  /** Number of earlier occurrences of this fault. */
   readonly turn: number;
-  /** Good tokens that a forgery might hit. */
+  /** Good tokens, as targets of forgeries. */
   readonly targets: readonly Target[];
-  /** Revokes the next token, once; resolves in the moment in which the answer is there, whatever it is. */
+  /** Revokes the next token, once; resolves as soon as any response arrives. */
   revokeOne(): Promise<void>;
 }
 
 /** A fault. */
 export interface Fault {
   readonly name: string;
-  /** Whether instances may come to distrust their lists while it lasts. */
+  /** Whether leases may run out during the fault. */
   readonly mayLoseService: boolean;
-  /** How long it lasts, in lengths of a lease. */
+  /** Its duration, in leases. */
   readonly lasts: readonly [min: number, max: number];
-  /** Strikes; what it returns heals. */
+  /** Begins the fault; returns the function that heals it. */
   strike(striking: Striking): Promise<() => Promise<void>>;
 }
 
@@ -55,7 +55,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'broker killed',
     mayLoseService: false,
     lasts: [0.5, 2],
-    async strike({ arena: { nats } }) {
+    async strike({ environment: { nats } }) {
       nats.kill('SIGKILL');
       await nats.ended();
       return () => nats.restart();
@@ -65,7 +65,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'broker frozen',
     mayLoseService: false,
     lasts: [1, 3],
-    strike: async ({ arena: { nats } }) => {
+    strike: async ({ environment: { nats } }) => {
       nats.kill('SIGSTOP');
       return async () => nats.kill('SIGCONT');
     },
@@ -74,7 +74,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'broker wiped and made anew',
     mayLoseService: false,
     lasts: [0, 1],
-    async strike({ arena: { nats, natsFolder } }) {
+    async strike({ environment: { nats, natsFolder } }) {
       nats.kill('SIGKILL');
       await nats.ended();
       for (const file of await readdir(natsFolder)) {
@@ -94,7 +94,7 @@ export const FAULTS: readonly Fault[] = [
     mayLoseService: true,
     lasts: [1.2, 2.5],
     async strike(striking) {
-      // A message that still comes by the broker would make it too easy, most of the time.
+      // A message that still arrives over the broker would hide the fault most of the time.
       const healBroker = striking.turn % 3 === 2 ? undefined : setLinks(striking, 'broker', { kind: 'mute' });
       const healAuth = cutLinks(striking, 'auth');
       return async () => {
@@ -127,14 +127,14 @@ export const FAULTS: readonly Fault[] = [
     lasts: [1.5, 2.5],
     async strike(striking) {
       const { leaseMs, random } = striking;
-      // The last answers come in time and are old: a lease that counted from them would last too long.
+      // The last responses arrive in time and are old: a lease counted from their arrival would last too long.
       const backMs = leaseMs * (0.6 + 0.3 * random.next());
       const healBroker = setLinks(striking, 'broker', { kind: 'mute' });
       setLinks(striking, 'auth', { kind: 'slow', thereMs: 0, backMs });
       await sleep(leaseMs / 3);
       const healAuth = setLinks(striking, 'auth', { kind: 'slow', thereMs: NEVER_MS, backMs });
       return async () => {
-        for (const link of striking.arena.links.auth.values()) link.reset();
+        for (const link of striking.environment.links.auth.values()) link.reset();
         healAuth();
         healBroker();
       };
@@ -154,16 +154,16 @@ export const FAULTS: readonly Fault[] = [
     mayLoseService: true,
     lasts: [0, 0.5],
     async strike(striking) {
-      const { arena, random, turn } = striking;
-      // What was committed is told to nobody before auth dies.
+      const { environment, random, turn } = striking;
+      // Auth is killed before it broadcasts what it committed.
       const healLinks = turn % 2 === 0 ? setLinks(striking, 'broker', { kind: 'mute' }) : undefined;
       const answered = striking.revokeOne();
       if (turn % 3 === 1) await sleep(random.integer(0, 15));
       else await answered;
-      arena.processes.auth.kill('SIGKILL');
-      await arena.processes.auth.ended();
+      environment.processes.auth.kill('SIGKILL');
+      await environment.processes.auth.ended();
       return async () => {
-        await arena.processes.auth.restart();
+        await environment.processes.auth.restart();
         healLinks?.();
       };
     },
@@ -172,7 +172,7 @@ export const FAULTS: readonly Fault[] = [
     name: 'auth down for three leases',
     mayLoseService: true,
     lasts: [3, 3],
-    async strike({ arena: { processes } }) {
+    async strike({ environment: { processes } }) {
       processes.auth.kill('SIGKILL');
       await processes.auth.ended();
       return () => processes.auth.restart();
@@ -188,35 +188,35 @@ export const FAULTS: readonly Fault[] = [
     name: 'instance frozen beyond the bound',
     mayLoseService: true,
     lasts: [1.2, 2],
-    async strike({ arena, load, random }) {
+    async strike({ environment, load, random }) {
       const instance = random.pick(INSTANCES);
-      await freeze(arena.processes[instance], instance, load);
-      return async () => thaw(arena.processes[instance], instance, load);
+      await freeze(environment.processes[instance], instance, load);
+      return async () => thaw(environment.processes[instance], instance, load);
     },
   },
   {
     name: 'instance restarted under fire',
     mayLoseService: true,
     lasts: [0, 0.7],
-    async strike({ arena, load, random, turn }) {
+    async strike({ environment, load, random, turn }) {
       const instance = random.pick(INSTANCES.filter((name) => name !== 'auth'));
       load.revokedFirst.add(instance);
       load.restarted.add(instance);
-      arena.processes[instance].kill(turn % 2 === 0 ? 'SIGKILL' : 'SIGTERM');
-      return () => arena.processes[instance].restart();
+      environment.processes[instance].kill(turn % 2 === 0 ? 'SIGKILL' : 'SIGTERM');
+      return () => environment.processes[instance].restart();
     },
   },
   {
     name: 'event loop blocked',
     mayLoseService: true,
     lasts: [1.2, 2],
-    async strike({ arena, clients, leaseMs, random, turn }) {
+    async strike({ environment, clients, leaseMs, random, turn }) {
       if (turn % 2 === 0) {
         const blocked = blockEcho(clients.echo, leaseMs * 1.5).catch(() => undefined);
         return () => blocked;
       }
       const instance = random.pick(INSTANCES);
-      const proc = arena.processes[instance];
+      const proc = environment.processes[instance];
       let isOver = false;
       const pulsing = (async () => {
         for (let pulse = 0; !isOver && pulse < PULSES_MAX; pulse += 1) {
@@ -237,9 +237,9 @@ export const FAULTS: readonly Fault[] = [
     mayLoseService: true,
     lasts: [0.5, 1],
     async strike(striking) {
-      const { arena, clients, leaseMs, load } = striking;
-      const link = { auth: arena.links.auth.get('echo'), broker: arena.links.broker.get('echo') };
-      // Its lease is the last one: nobody tells it anything any more.
+      const { environment, clients, leaseMs, load } = striking;
+      const link = { auth: environment.links.auth.get('echo'), broker: environment.links.broker.get('echo') };
+      // Its last lease runs out: it receives nothing any more.
       link.broker?.set({ kind: 'mute' });
       link.auth?.set({ kind: 'cut' });
       const backMs = Math.round(0.27 * leaseMs);
@@ -272,24 +272,24 @@ export const FAULTS: readonly Fault[] = [
     name: 'database restarted',
     mayLoseService: true,
     lasts: [0.5, 1.5],
-    async strike({ arena: { postgres } }) {
+    async strike({ environment: { postgres } }) {
       await postgres.stop();
       return () => postgres.restart();
     },
   },
 ];
 
-function setLinks({ arena }: Striking, kind: 'auth' | 'broker', mode: LinkMode): () => void {
-  const links = [...arena.links[kind].values()];
+function setLinks({ environment }: Striking, kind: 'auth' | 'broker', mode: LinkMode): () => void {
+  const links = [...environment.links[kind].values()];
   for (const link of links) link.set(mode);
   return () => {
     for (const link of links) link.set({ kind: 'pass' });
   };
 }
 
-/** Cuts all links or some of them; they come back as they were, or as connections that nobody knows any more. */
-function cutLinks({ arena, random, turn }: Striking, kind: 'auth' | 'broker'): () => Promise<void> {
-  const all = [...arena.links[kind].values()];
+/** Cuts all links or some of them; they are restored, or their connections are reset. */
+function cutLinks({ environment, random, turn }: Striking, kind: 'auth' | 'broker'): () => Promise<void> {
+  const all = [...environment.links[kind].values()];
   const cut = turn % 3 === 1 ? random.shuffle(all).slice(0, Math.ceil(all.length / 2)) : all;
   const areForgotten = random.next() < 0.5;
   for (const link of cut) link.set({ kind: 'cut' });
@@ -301,9 +301,9 @@ function cutLinks({ arena, random, turn }: Striking, kind: 'auth' | 'broker'): (
   };
 }
 
-/** Half of the instances ask a second process of auth, until it dies and they find the first one. */
-async function killReplica({ arena, random }: Striking): Promise<() => Promise<void>> {
-  const { authReplica, links, ports } = arena;
+/** Half of the instances use a second process of auth, until it is killed and they reconnect to the first. */
+async function killReplica({ environment, random }: Striking): Promise<() => Promise<void>> {
+  const { authReplica, links, ports } = environment;
   await authReplica.restart();
   const names = random.shuffle([...links.auth.keys()]);
   const moved = names.slice(0, Math.ceil(names.length / 2)).flatMap((name) => links.auth.get(name) ?? []);
@@ -332,7 +332,7 @@ function thaw(proc: ServiceProcess, instance: InstanceName, load: Load): void {
   proc.kill('SIGCONT');
 }
 
-/** Linux tells; elsewhere the time that the caller waits instead must do. */
+/** On Linux the state is read; elsewhere the caller waits for a fixed time. */
 async function isStopped(pid: number): Promise<boolean> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   return text.slice(text.lastIndexOf(')') + 2).startsWith('T');

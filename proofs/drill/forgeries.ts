@@ -1,4 +1,4 @@
-/** Messages on the broker that nobody should believe, and old ones that everybody has heard already. */
+/** Forged messages on the broker, and replayed ones. */
 
 import {
   createDecipheriv,
@@ -9,12 +9,12 @@ import {
   sign,
 } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, BROADCAST_TYPE, brokerConnection } from '@portcullis/guard/internal';
 import { connect, type NatsConnection } from 'nats';
 import pg from 'pg';
 import { Broadcast, EntryKind } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Random } from '../shared/random.js';
-import type { Arena } from './arena.js';
+import type { Environment } from './environment.js';
 
 const HEARD_MAX = 300;
 const KEEP_FOR_MS = 3_600_000;
@@ -24,25 +24,25 @@ const ID_BYTES = 16;
 const GARBAGE_BYTES = 100_000;
 const REPETITIONS = 3;
 
-/** Who is to be locked out by a forgery. */
+/** The target of a forgery. */
 export interface Target {
   readonly sessionId: string;
   readonly userId: string;
 }
 
-/** Somebody who may publish and hear everything on the broker. */
+/** An attacker who may publish and receive everything on the broker. */
 export interface Intruder {
-  /** Publishes forgeries that would revoke these, if anybody believed them. @returns how many */
+  /** Publishes forged revocations of these targets. @returns how many */
   forge(targets: readonly Target[]): Promise<number>;
-  /** Publishes what was heard before, in another order and several times. @returns how many */
+  /** Replays received messages, in another order and several times. @returns how many */
   replay(): Promise<number>;
   close(): Promise<void>;
 }
 
-/** Lets an intruder in, who listens from now on. */
-export async function admitIntruder(arena: Arena, random: Random): Promise<Intruder> {
+/** Connects an attacker, who records messages from now on. */
+export async function admitIntruder(environment: Environment, random: Random): Promise<Intruder> {
   const connection = await connect({
-    ...brokerConnection(arena.nats.url('test'), 'drill intruder'),
+    ...brokerConnection(environment.nats.url('test'), 'drill intruder'),
     waitOnFirstConnect: true,
   });
   const heard: Buffer[] = [];
@@ -53,7 +53,7 @@ export async function admitIntruder(arena: Arena, random: Random): Promise<Intru
       if (heard.length > HEARD_MAX) heard.shift();
     },
   });
-  // What the intruder published itself is not worth hearing.
+  // The attacker's own messages are not recorded.
   const ours = new Set<string>();
   const publish = async (messages: readonly Buffer[]): Promise<number> => {
     for (const message of messages) {
@@ -64,7 +64,7 @@ export async function admitIntruder(arena: Arena, random: Random): Promise<Intru
     ours.clear();
     return messages.length;
   };
-  const stolen = await stealBroadcastKey(arena);
+  const stolen = await stealBroadcastKey(environment);
   return {
     forge: (targets) => publish(forgeriesOf(targets, heard.at(-1), stolen)),
     replay: () => publish(Array.from({ length: REPETITIONS }, () => random.shuffle(heard)).flat()),
@@ -99,7 +99,7 @@ function forgeriesOf(targets: readonly Target[], heard: Buffer | undefined, stol
     jws(stolen, current, { typ: 'at+jwt' }),
     jws(stolen, current, { typ: undefined }),
     jws(stolen, current, { jwk: impostor.key.export({ format: 'jwk' }) }),
-    // The key is the right one, but the log is another: nothing of this environment.
+    // Signed with the right key, for the log of another environment.
     jws(stolen, foreign),
     jws(stolen, Buffer.from('no protobuf')),
   ];
@@ -167,10 +167,10 @@ function newKey(): KeyObject {
 }
 
 /**
- * Takes the key that signs broadcasts out of auth's database, as somebody could who has stolen the
+ * Reads the key that signs broadcasts from auth's database, like an attacker who has stolen the
  * database and the key-encryption key of another environment with the same keys.
  */
-async function stealBroadcastKey({ postgres, system }: Arena): Promise<Signer> {
+async function stealBroadcastKey({ postgres, system }: Environment): Promise<Signer> {
   const client = new pg.Client({ connectionString: postgres.url('portcullis_auth') });
   await client.connect();
   try {

@@ -1,36 +1,36 @@
-/** TCP proxies of our own: a link between two processes that can be cut, slowed down or robbed of messages. */
+/** TCP proxies: a link between two processes that can be cut, delayed or made to lose messages. */
 
 import type { AddressInfo, Socket } from 'node:net';
 import { connect, createServer } from 'node:net';
 import { dropMessages } from './nats-frames.js';
 
 const HOST = '127.0.0.1';
-/** What one direction may hold back; beyond it the sender has to wait. */
+/** The bytes that one direction may hold; beyond them the sender waits. */
 const HELD_BYTES_MAX = 4 * 1024 * 1024;
 
-/** What a link does with what it is given. */
+/** The mode of a link. */
 export type LinkMode =
   | { readonly kind: 'pass' }
-  /** Nothing passes and nobody is told: no FIN, no reset, and connections are accepted that lead nowhere. */
+  /** Nothing passes, without FIN or reset; new connections are accepted and lead nowhere. */
   | { readonly kind: 'cut' }
-  /** Everything passes, so much later; `thereMs` towards the server, `backMs` from it. */
+  /** Everything passes with a delay: `thereMs` towards the server, `backMs` from it. */
   | { readonly kind: 'slow'; readonly thereMs: number; readonly backMs: number }
-  /** Messages of a NATS server do not pass; everything else does, so that the connection seems well. */
+  /** Messages of a NATS server are dropped; everything else passes, so that the connection seems healthy. */
   | { readonly kind: 'mute' };
 
 /** A link to one server. */
 export interface Link {
-  /** Where the client connects to instead. */
+  /** The address that the client connects to. */
   readonly address: string;
   set(mode: LinkMode): void;
-  /** Ends all connections with a reset, as a firewall does that has forgotten them. */
+  /** Ends all connections with a reset, like a firewall that has lost its state. */
   reset(): void;
-  /** Leads new connections to the first of these ports at which somebody listens. */
+  /** Leads new connections to the first of these ports that accepts them. */
   aim(ports: readonly number[]): void;
   close(): Promise<void>;
 }
 
-/** Opens a link from a free port of 127.0.0.1 to a port of it; nobody needs to listen there yet. */
+/** Opens a link from a free port of 127.0.0.1 to another port, which need not be open yet. */
 export async function openLink(targetPort: number): Promise<Link> {
   let mode: LinkMode = { kind: 'pass' };
   let targets: readonly number[] = [targetPort];
@@ -91,7 +91,7 @@ function createPair(options: {
     for (const direction of directions) direction.drop();
     options.gone();
   };
-  // A connection that is made while the link is cut leads nowhere until it is whole again.
+  // A connection made while the link is cut leads nowhere until the link is restored.
   const lead = (): void => {
     if (far !== undefined || mode().kind === 'cut' || near.destroyed) return;
     leadTo(options.targets());
@@ -112,10 +112,10 @@ function createPair(options: {
       else ended();
     });
   };
-  // While the link is cut, neither side learns that the other has gone.
+  // While the link is cut, neither side sees the other close.
   const ended = (): void => {
     if (mode().kind === 'cut') return;
-    // What has been handed over already still arrives.
+    // Bytes that were already forwarded still arrive.
     near.destroySoon();
     far?.destroySoon();
     for (const direction of directions) direction.drop();
@@ -170,7 +170,7 @@ function createDirection(
 
   from.on('data', (chunk: Buffer) => {
     const now = mode();
-    // The frames are followed all the time, because a link can be muted in the middle of one.
+    // Frames are always parsed, because a link can be muted in the middle of one.
     const rest = isFromServer ? strip(chunk, now.kind === 'mute') : chunk;
     const delayMs = now.kind === 'slow' ? delayOf(now) : 0;
     // What came later never overtakes what came earlier.

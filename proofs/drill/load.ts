@@ -1,9 +1,8 @@
-/** The load: clients that ask every instance again and again, and keep streams open at all of them. */
+/** The load: clients that call every instance continuously and keep streams open at all of them. */
 
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { nowMs } from '../shared/waiting.js';
-import { INSTANCES, type InstanceName } from './arena.js';
 import {
   askWitness,
   type CallerKind,
@@ -12,19 +11,20 @@ import {
   type Question,
   type StreamKind,
 } from './calls.js';
-import { type Credential, isService, type Ledger, type Outcome } from './ledger.js';
+import { INSTANCES, type InstanceName } from './environment.js';
+import { type Credential, isService, type Outcome, type RevocationOracle } from './revocation-oracle.js';
 
-/** How often every question is asked, once with a good token and once with a revoked one, in milliseconds. */
+/** Interval of each call, once with a good token and once with a revoked one, in milliseconds. */
 const ASK_INTERVAL_MS = 40;
-/** Most unanswered questions at one instance; a frozen one is asked no more than that. */
+/** Most calls in flight at one instance; a frozen instance gets no more. */
 const OPEN_QUESTIONS_MAX = 96;
-/** Longer than any instance is frozen, so that what it was asked meanwhile is answered after all. */
+/** Longer than any instance is frozen, so that calls made meanwhile get their response. */
 const QUESTION_TIMEOUT_MS = 8_000;
 const STREAM_SEND_INTERVAL_MS = 100;
 const REOPEN_AFTER_MS = 150;
-/** A stream that is opened with a revoked token has ended by then, also on a machine with too much to do. */
+/** A stream opened with a revoked token has ended by then, also on an overloaded machine. */
 const STREAM_ENDS_WITHIN_MS = 3_000;
-/** How many good answers in a row make an instance count as back. */
+/** Number of consecutive good responses after which an instance counts as back. */
 const GOOD_ANSWERS = 3;
 
 /** A token of the load. */
@@ -32,20 +32,20 @@ export interface Player extends Credential {
   readonly kind: CallerKind;
 }
 
-/** The window in which an instance was frozen: it can have admitted nothing between these moments. */
+/** The interval in which an instance was frozen: it cannot have admitted anything in it. */
 export interface Frozen {
   readonly fromMs: number;
   toMs: number;
 }
 
-/** Asks and judges until it is stopped. */
+/** Calls and checks until it is stopped. */
 export class Load {
-  /** Instances at which revoked tokens come first: good ones wait until one of those was answered. */
+  /** Instances that receive calls with revoked tokens first: good tokens wait for the first response. */
   readonly revokedFirst = new Set<InstanceName>();
-  /** Instances that were started again in this round, and may read nothing before they have the whole list. */
+  /** Instances that were restarted in this round and may admit nothing before their list is complete. */
   readonly restarted = new Set<InstanceName>();
   readonly frozen = new Map<InstanceName, Frozen>();
-  readonly #ledger: Ledger;
+  readonly #oracle: RevocationOracle;
   readonly #clients: Clients;
   readonly #questions: readonly Question[];
   readonly #kinds: readonly StreamKind[];
@@ -61,13 +61,13 @@ export class Load {
   #names = 0;
 
   constructor(options: {
-    ledger: Ledger;
+    oracle: RevocationOracle;
     clients: Clients;
     questions: readonly Question[];
     kinds: readonly StreamKind[];
     players: readonly Player[];
   }) {
-    this.#ledger = options.ledger;
+    this.#oracle = options.oracle;
     this.#clients = options.clients;
     this.#questions = options.questions;
     this.#kinds = options.kinds;
@@ -84,7 +84,7 @@ export class Load {
     }
   }
 
-  /** Waits until every instance serves good tokens again. @returns those that were late */
+  /** Waits until every instance admits good tokens again. @returns the late ones */
   async untilServed(isLate: (instance: InstanceName) => boolean): Promise<InstanceName[]> {
     for (;;) {
       const missing = INSTANCES.filter((instance) => {
@@ -98,18 +98,18 @@ export class Load {
     }
   }
 
-  /** When the slowest instance began to serve again. */
+  /** When the slowest instance began to admit again. */
   servedSinceMs(): number {
     return Math.max(...INSTANCES.map((instance) => this.#good.get(instance)?.sinceMs ?? 0));
   }
 
-  /** Begins to count anew who serves: answers to what was asked before do not count. */
+  /** Restarts the count of good responses: responses to earlier calls do not count. */
   countAnew(): void {
     this.#countFromMs = nowMs();
     this.#good.clear();
   }
 
-  /** The streams that stay open although their token has been revoked; one that has just been opened may end first. */
+  /** Streams that stay open although their token was revoked; a stream that was just opened gets time to end. */
   async leftOpen(): Promise<string[]> {
     const suspects = [...this.#streams].filter(({ player }) => player.revokedMs !== undefined);
     const isOpen = (live: LiveStream): boolean => this.#streams.has(live);
@@ -120,7 +120,7 @@ export class Load {
       .map(({ kind, player }) => `${kind.method} on ${kind.instance} with ${player.name}`);
   }
 
-  /** Asks one instance everything with one token; returns the answers of methods that the bound is promised for. */
+  /** Makes every call at one instance with one token; returns the outcomes of methods that the bound holds for. */
   async askEverything(
     player: Player,
     timeoutMs: number,
@@ -131,13 +131,13 @@ export class Load {
     );
   }
 
-  /** Asks the echo what its client streams were given, and judges it. */
+  /** Reads which messages the echo's client streams received, and checks them. */
   async hearWitness(): Promise<void> {
     const heard = await askWitness(this.#clients.echo).catch(() => ({}));
     for (const [name, momentMs] of Object.entries(heard)) {
       const player = this.#poured.get(name);
       if (player === undefined) continue;
-      this.#ledger.judge({
+      this.#oracle.judge({
         credential: player,
         instance: 'echo',
         method: 'ClientStream',
@@ -160,7 +160,7 @@ export class Load {
   async #askAll(): Promise<void> {
     for (; !this.#stopping.signal.aborted; this.#turn += 1) {
       for (const question of this.#questions) {
-        // Reading is asked less often: the bound is not promised for it.
+        // Less frequent: the bound does not hold for methods with ON_STALE_ALLOW.
         if (question.allowStale === true && this.#turn % 4 !== 0) continue;
         this.#askWithOneOf(question, false);
         this.#askWithOneOf(question, true);
@@ -172,9 +172,9 @@ export class Load {
   #askWithOneOf(question: Question, revoked: boolean): void {
     const { instance, callers } = question;
     if (!revoked && this.revokedFirst.has(instance)) {
-      // Whoever holds back is not served either.
+      // While an instance is held back it does not count as serving.
       const now = nowMs();
-      if (question.allowStale !== true) this.#ledger.serve(instance, now, now, { kind: 'unanswered' });
+      if (question.allowStale !== true) this.#oracle.serve(instance, now, now, { kind: 'unanswered' });
       return;
     }
     if ((this.#open.get(instance) ?? 0) >= OPEN_QUESTIONS_MAX) return;
@@ -193,7 +193,7 @@ export class Load {
     const endedMs = nowMs();
     this.#open.set(instance, (this.#open.get(instance) ?? 1) - 1);
     const notBeforeMs = this.#floor(instance, sentMs);
-    this.#ledger.judge({ credential: player, instance, method, notBeforeMs, endedMs, outcome, allowStale });
+    this.#oracle.judge({ credential: player, instance, method, notBeforeMs, endedMs, outcome, allowStale });
     const wasGood = player.revokeSentMs === undefined || endedMs < player.revokeSentMs;
     if (!wasGood && outcome.kind !== 'unavailable' && outcome.kind !== 'unanswered') {
       this.revokedFirst.delete(instance);
@@ -204,7 +204,7 @@ export class Load {
   }
 
   #served(instance: InstanceName, sentMs: number, endedMs: number, outcome: Outcome): void {
-    this.#ledger.serve(instance, sentMs, endedMs, outcome);
+    this.#oracle.serve(instance, sentMs, endedMs, outcome);
     if (sentMs < this.#countFromMs) return;
     if (!isService(outcome, sentMs, endedMs)) {
       this.#good.delete(instance);
@@ -218,7 +218,7 @@ export class Load {
   #read(instance: InstanceName, method: string, player: Player, outcome: Outcome): void {
     if (outcome.kind !== 'unavailable' || outcome.reason !== 'REVOCATION_STATE_STALE') return;
     if (this.restarted.has(instance)) return;
-    this.#ledger.report('READING_LOST', `${method} on ${instance} with ${player.name} was refused as stale`);
+    this.#oracle.report('READING_LOST', `${method} on ${instance} with ${player.name} was refused as stale`);
   }
 
   async #sendAll(): Promise<void> {
@@ -251,14 +251,14 @@ export class Load {
       const notBeforeMs = this.#floor(instance, Math.max(openedMs, momentMs ?? openedMs));
       const outcome = { kind: 'admitted' } as const;
       const seen = { credential: player, instance, method, notBeforeMs, endedMs: nowMs(), outcome };
-      this.#ledger.judge({ ...seen, isMessage: !isFirst });
+      this.#oracle.judge({ ...seen, isMessage: !isFirst });
       isFirst = false;
     });
     const outcome = await stream.ended;
     this.#streams.delete(live);
     if (outcome.kind === 'admitted' || outcome.kind === 'unanswered') return;
     const endedMs = nowMs();
-    this.#ledger.judge({ credential: player, instance, method, notBeforeMs: openedMs, endedMs, outcome });
+    this.#oracle.judge({ credential: player, instance, method, notBeforeMs: openedMs, endedMs, outcome });
   }
 
   /** The earliest moment at which a call that was sent then can have been admitted. */

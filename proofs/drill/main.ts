@@ -1,4 +1,4 @@
-/** `npm run drill`: breaks a private system of real processes in every way we know, and proves that its promises hold. */
+/** `npm run drill`: injects faults into a private system of real processes and checks that its promises hold. */
 
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SystemError } from '../../scripts/system/system-error.js';
@@ -12,10 +12,10 @@ import { drillStock } from './stock-drill.js';
 
 const ROUNDS_DEFAULT = 16;
 const ROUNDS_MAX = 10_000;
-/** Tokens live for five minutes, and every round judges its own. */
+/** Tokens live for five minutes; every round uses new ones. */
 const FAULT_SECONDS_MAX = 120;
 
-/** What every drill tells, beside figures of its own. */
+/** Figures of every drill, beside its own. */
 interface Figures {
   readonly drill: string;
   readonly violations: number;

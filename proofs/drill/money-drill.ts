@@ -1,4 +1,4 @@
-/** The drill of the books: many clients do everything at once, and money is conserved at every read meanwhile. */
+/** The ledger drill: many clients do everything at once, and money is conserved at every check. */
 
 import { randomUUID } from 'node:crypto';
 import { InventoryServiceService } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -6,10 +6,10 @@ import { PaymentServiceService } from '../../proto/gen/payment/v1/payment_servic
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { Audit, noFindings, violationsIn, watchInvariants } from './audit.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop, type Shopper } from './shop.js';
-import { askUntil, type Deal, insist, sendOnce, Trade, type Ware } from './trade.js';
+import { inTurns, openShop, type Shop, type Shopper } from './shop-environment.js';
+import { Audit, noFindings, violationsIn, watchInvariants } from './shop-oracle.js';
+import { askUntil, type Deal, insist, sendOnce, Trade, type Ware } from './shop-requests.js';
 
 const CLIENTS = 64;
 const OPERATIONS_PER_ROUND = 1_000;
@@ -34,13 +34,13 @@ export interface MoneyFigures {
   readonly imbalances: number;
   readonly stuck: number;
   readonly violations: number;
-  /** How often all invariants were read. */
+  /** Number of checks of all invariants. */
   readonly checks: number;
   readonly seconds: number;
   readonly details: readonly string[];
 }
 
-/** Drills, and prints how it goes. */
+/** Runs the drill and prints its progress. */
 export async function drillMoney({ rounds, seed, signal }: DrillOptions): Promise<MoneyFigures> {
   const startedMs = nowMs();
   const random = createRandom(seed);
@@ -110,7 +110,7 @@ interface Market {
   readonly random: Random;
 }
 
-/** Does one thing, until it has a definite answer. @returns what it was */
+/** Runs one operation until it has a definite outcome. @returns the operation */
 async function operate({ shop, trade, random }: Market, shopper: Shopper): Promise<string> {
   const chance = random.next();
   const untilMs = nowMs() + PATIENCE_MS;

@@ -1,15 +1,15 @@
-/** As much of the NATS protocol as it takes to lose messages, and nothing but messages, on the way. */
+/** The part of the NATS protocol that is needed to drop messages, and only messages. */
 
 const GREETING = 'INFO ';
 const LINE_END = Buffer.from('\r\n');
-/** The longest line that can begin a message; whatever is longer is not NATS. */
+/** The longest line that can begin a message, in bytes; a longer line is not NATS. */
 const LINE_BYTES_MAX = 64 * 1024;
 
 /**
- * Returns a function that is given everything that a NATS server sends on one connection, in pieces
- * of any size, and gives it back; while `drop` holds, without the messages (`MSG`, `HMSG`).
+ * Returns a filter for the bytes that a NATS server sends on one connection, in chunks of any size. While `drop`
+ * returns true, the filter removes messages (`MSG`, `HMSG`).
  *
- * On a connection of another protocol it gives everything back as it was.
+ * It does not change the bytes of a connection of another protocol.
  */
 export function dropMessages(): (chunk: Buffer, drop: boolean) => Buffer {
   let line = Buffer.alloc(0);
@@ -48,14 +48,14 @@ export function dropMessages(): (chunk: Buffer, drop: boolean) => Buffer {
   };
 }
 
-/** Whether this is what a NATS server says first; `undefined` while there is too little of it to tell. */
+/** Whether these are the first bytes of a NATS server; `undefined` while there are too few. */
 function beginsLikeNats(line: Buffer): boolean | undefined {
   const begin = line.toString('latin1', 0, GREETING.length);
   if (!GREETING.startsWith(begin)) return false;
   return begin.length < GREETING.length ? undefined : true;
 }
 
-/** How long the payload is that follows this line; `undefined` when the line begins no message. */
+/** Length of the payload that follows this line, in bytes; `undefined` when the line begins no message. */
 function messageBytesOf(line: Buffer): number | undefined {
   const [verb, ...words] = line.toString('latin1').trim().split(/\s+/);
   if (verb !== 'MSG' && verb !== 'HMSG') return undefined;

@@ -1,9 +1,9 @@
-/** What the drill says: on the way, at the end, and to machines. */
+/** Output of the drill: progress, summary and JSON. */
 
 import { tableText } from '../shared/reporting.js';
 import { sumOf } from '../shared/statistics.js';
-import type { CalmFigures } from './calm.js';
-import type { Ledger, RoundFigures } from './ledger.js';
+import type { LatencyFigures } from './latency.js';
+import type { RevocationOracle, RoundFigures } from './revocation-oracle.js';
 
 const VIOLATIONS_SHOWN_MAX = 20;
 
@@ -19,24 +19,24 @@ export interface Figures {
   readonly violations: number;
   readonly violations_by_kind: Readonly<Record<string, number>>;
   readonly max_late_ms: number;
-  readonly revoke_to_refused_ms: CalmFigures;
-  readonly revoke_to_refused_under_load_ms: CalmFigures;
-  /** The worst round of each fault: how long the worst instance served no good token. */
+  readonly revoke_to_refused_ms: LatencyFigures;
+  readonly revoke_to_refused_under_load_ms: LatencyFigures;
+  /** The worst round of each fault: how long the worst instance admitted no good token. */
   readonly unavailable_ms: Readonly<Record<string, number>>;
-  /** The worst round of each fault: from healing until everything was served again. */
+  /** The worst round of each fault: time from healing until every instance served again. */
   readonly back_after_ms: Readonly<Record<string, number>>;
-  /** How long the drill itself was kept from looking at its clock, at worst; it measures no better than that. */
+  /** The longest time for which the drill itself was not scheduled; its measurements are no more precise. */
   readonly drill_delay_ms_max: number;
-  /** Calls refused as stale by instances that had to wait for a processor; no fault was the cause. */
+  /** Calls refused as stale by instances that waited for a processor, without a fault as cause. */
   readonly starved: number;
-  /** How many processes wanted to run when it began, to judge the latencies by. */
+  /** Load of the machine at the start, as context for the latencies. */
   readonly load_average: number;
   readonly seconds: number;
   readonly faults: Readonly<Record<string, number>>;
-  readonly violation_details: Ledger['violations'];
+  readonly violation_details: RevocationOracle['violations'];
 }
 
-/** The rounds, summed up by fault. */
+/** The rounds, summarised by fault. */
 export function summaryOf(rounds: readonly RoundFigures[]): string {
   const header = [
     'fault',
@@ -66,7 +66,7 @@ function rowOf(name: string, all: readonly RoundFigures[]): string[] {
 }
 
 /** The first violations, one a line. */
-export function violationsOf({ violations }: Ledger): string {
+export function violationsOf({ violations }: RevocationOracle): string {
   const shown = violations
     .slice(0, VIOLATIONS_SHOWN_MAX)
     .map(({ kind, round, fault, detail }) => `${kind} in round ${round} (${fault}): ${detail}`);
@@ -76,7 +76,7 @@ export function violationsOf({ violations }: Ledger): string {
 
 /** The figures of all rounds. */
 export function figuresOf(
-  ledger: Ledger,
+  oracle: RevocationOracle,
   rest: Pick<
     Figures,
     | 'drill'
@@ -89,24 +89,24 @@ export function figuresOf(
     | 'seconds'
   >,
 ): Figures {
-  const { rounds } = ledger;
+  const { rounds } = oracle;
   const faults = byFault(rounds);
   const perFault = (value: (all: readonly RoundFigures[]) => number): Record<string, number> =>
     Object.fromEntries([...faults].map(([fault, all]) => [fault, Math.round(value(all))]));
   return {
     ...rest,
-    bound_ms: ledger.boundMs,
-    starved: ledger.starved,
+    bound_ms: oracle.boundMs,
+    starved: oracle.starved,
     rounds: rounds.length,
     revocations: sumOf(rounds, ({ revocations }) => revocations),
     checks: sumOf(rounds, ({ checks }) => checks),
     violations: sumOf(rounds, ({ violations }) => violations),
-    violations_by_kind: Object.fromEntries(ledger.counts),
+    violations_by_kind: Object.fromEntries(oracle.counts),
     max_late_ms: Math.round(worst(rounds, ({ maxLateMs }) => maxLateMs)),
     unavailable_ms: perFault((all) => worst(all, ({ unavailableMs }) => unavailableMs)),
     back_after_ms: perFault((all) => worst(all, ({ backAfterMs }) => backAfterMs)),
     faults: perFault((all) => all.length),
-    violation_details: ledger.violations,
+    violation_details: oracle.violations,
   };
 }
 

@@ -1,44 +1,44 @@
-/** The drill of revocations: real processes, real servers, faults, and nobody revoked who is served beyond the bound. */
+/** The revocation drill: real processes, real servers, faults, and no revoked token admitted after the bound. */
 
 import { loadavg } from 'node:os';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { buildArena, INSTANCES } from './arena.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
-import { type CalmFigures, measureCalm } from './calm.js';
-import { CUSTOMERS_PER_ROUND, gatherCast, Revoker } from './cast.js';
+import { buildEnvironment, INSTANCES } from './environment.js';
 import { FAULTS, type Fault } from './faults.js';
 import { admitIntruder } from './forgeries.js';
-import { Ledger } from './ledger.js';
+import { type LatencyFigures, measureLatency } from './latency.js';
 import { Load } from './load.js';
+import { CUSTOMERS_PER_ROUND, gatherParticipants, Revoker } from './participants.js';
 import { type Figures, figuresOf, summaryOf, violationsOf } from './report.js';
+import { RevocationOracle } from './revocation-oracle.js';
 import { type Rounds, runRound } from './rounds.js';
 import { watchStarvation } from './starvation.js';
 
 /** How long an instance may trust its list, in milliseconds. */
 export const LEASE_MS = 1_500;
 
-/** After this many milliseconds a revocation must hold everywhere: the lease, and a little for clocks and timers. */
+/** After this many milliseconds a revocation must hold everywhere: the lease, and a margin for clocks and timers. */
 export const BOUND_MS = LEASE_MS + 100;
 
 const CALM_TIMES_MAX = 60;
 const CALM_TIMES_PER_ROUND = 4;
-/** Who waits for a processor for half of a lease, within two of them, may be without one. */
+/** An instance that waits for a processor for half of a lease, within two leases, may lose its lease. */
 const STARVED_MS = LEASE_MS / 2;
 
-/** How to drill. */
+/** Options of the drill. */
 export interface DrillOptions {
   readonly rounds: number;
   readonly seed: number;
-  /** Only faults whose names hold this text. */
+  /** Only faults whose names contain this text. */
   readonly faults: string;
-  /** How long every fault lasts, in seconds; each as long as suits it when undefined. */
+  /** Duration of every fault, in seconds; its own default when undefined. */
   readonly faultSeconds: number | undefined;
   readonly signal: AbortSignal;
 }
 
-/** Drills, and prints how it goes. */
+/** Runs the drill and prints its progress. */
 export async function drillRevocation({
   rounds: count,
   seed,
@@ -52,7 +52,7 @@ export async function drillRevocation({
   const progress = createProgress(process.stdout);
   const plan = planOf(random, count, faults);
   progress.show(0, count, 'starting the system');
-  const arena = await buildArena({
+  const environment = await buildEnvironment({
     leaseMs: LEASE_MS,
     customers: CUSTOMERS_PER_ROUND,
     signal,
@@ -60,23 +60,23 @@ export async function drillRevocation({
       if (state !== 'starting') progress.show(0, count, `${part} ${detail}`.trim());
     },
   });
-  const starvation = watchStarvation(arena, { withinMs: 2 * LEASE_MS, muchMs: STARVED_MS });
-  const clients = connectTo(arena);
-  const ledger = new Ledger(BOUND_MS, (instance, atMs) =>
+  const starvation = watchStarvation(environment, { withinMs: 2 * LEASE_MS, muchMs: STARVED_MS });
+  const clients = connectTo(environment);
+  const oracle = new RevocationOracle(BOUND_MS, (instance, atMs) =>
     INSTANCES.some((name) => name === instance && starvation.isCause(name, atMs)),
   );
-  const revoker = new Revoker({ arena, clients, ledger });
-  const intruder = await admitIntruder(arena, random);
+  const revoker = new Revoker({ environment, clients, oracle });
+  const intruder = await admitIntruder(environment, random);
   try {
     const times = Math.min(CALM_TIMES_MAX, CALM_TIMES_PER_ROUND * count);
     progress.show(0, count, 'nothing is broken and nobody calls');
-    const quiet = await measureCalm({ arena, clients, revoker, times, signal });
+    const quiet = await measureLatency({ environment, clients, revoker, times, signal });
     progress.show(0, count, 'nothing is broken, under load');
-    const loaded = await measureUnderLoad({ arena, clients, ledger, revoker, random, times, signal });
+    const loaded = await measureUnderLoad({ environment, clients, oracle, revoker, random, times, signal });
     const rounds: Rounds = {
-      arena,
+      environment,
       clients,
-      ledger,
+      oracle,
       revoker,
       intruder,
       starvation,
@@ -102,7 +102,7 @@ export async function drillRevocation({
       );
     }
     progress.end();
-    const figures = figuresOf(ledger, {
+    const figures = figuresOf(oracle, {
       drill: 'revocation',
       seed,
       lease_ms: LEASE_MS,
@@ -112,17 +112,17 @@ export async function drillRevocation({
       load_average: busy,
       seconds: Math.round((nowMs() - startedMs) / 1_000),
     });
-    print(figures, ledger);
+    print(figures, oracle);
     return figures;
   } finally {
     starvation.stop();
     await intruder.close();
     clients.close();
-    await arena.stop();
+    await environment.stop();
   }
 }
 
-/** Every fault in an order of chance, and again, so that in the end all have struck about equally often. */
+/** All faults in random order, repeated, so that each occurs about equally often. */
 function planOf(random: Random, count: number, wanted: string): Fault[] {
   const faults = FAULTS.filter(({ name }) => name.includes(wanted));
   if (faults.length === 0) throw new Error(`no fault has ${wanted} in its name`);
@@ -132,17 +132,17 @@ function planOf(random: Random, count: number, wanted: string): Fault[] {
 }
 
 async function measureUnderLoad(
-  options: Parameters<typeof measureCalm>[0] & {
-    ledger: Ledger;
+  options: Parameters<typeof measureLatency>[0] & {
+    oracle: RevocationOracle;
     random: Random;
   },
-): Promise<CalmFigures> {
-  const { arena, clients, ledger, random } = options;
-  ledger.beginRound(0, 'none', false);
-  ledger.rounds.pop();
-  const { players } = await gatherCast({ arena, clients, random, round: 0 });
+): Promise<LatencyFigures> {
+  const { environment, clients, oracle, random } = options;
+  oracle.beginRound(0, 'none', false);
+  oracle.rounds.pop();
+  const { players } = await gatherParticipants({ environment, clients, random, round: 0 });
   const load = new Load({
-    ledger,
+    oracle,
     clients,
     questions: questionsOf(clients),
     kinds: streamKindsOf(clients, () => undefined),
@@ -150,15 +150,15 @@ async function measureUnderLoad(
   });
   load.start();
   try {
-    return await measureCalm(options);
+    return await measureLatency(options);
   } finally {
     await load.stop();
   }
 }
 
-function print(figures: Figures, ledger: Ledger): void {
+function print(figures: Figures, oracle: RevocationOracle): void {
   const { revoke_to_refused_ms: quiet, revoke_to_refused_under_load_ms: loaded } = figures;
-  console.log(`\n${summaryOf(ledger.rounds)}\n`);
+  console.log(`\n${summaryOf(oracle.rounds)}\n`);
   for (const [name, { p50, p99, max, instances }] of [
     ['quiet', quiet],
     ['under load', loaded],
@@ -180,5 +180,5 @@ function print(figures: Figures, ledger: Ledger): void {
     );
   }
   if (figures.violations === 0) console.log('No violation.');
-  else console.error(`${figures.violations} violations:\n${violationsOf(ledger)}`);
+  else console.error(`${figures.violations} violations:\n${violationsOf(oracle)}`);
 }

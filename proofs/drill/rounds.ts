@@ -1,22 +1,28 @@
-/** One round after another: a fault strikes while tokens are taken back, and everything is watched. */
+/** Rounds: a fault occurs while tokens are revoked, and every outcome is checked. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, INSTANCES, type InstanceName } from './arena.js';
 import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
-import { type Cast, gatherCast, logInAs, type Revocation, type Revoker } from './cast.js';
+import { type Environment, INSTANCES, type InstanceName } from './environment.js';
 import { delayUnevenly, openEpochByCommand, restoreAuthDatabase, saveAuthDatabase } from './epochs.js';
 import type { Fault } from './faults.js';
 import type { Intruder } from './forgeries.js';
-import type { Ledger, RoundFigures } from './ledger.js';
 import { Load, type Player } from './load.js';
+import {
+  gatherParticipants,
+  logInAs,
+  type Participants,
+  type Revocation,
+  type Revoker,
+} from './participants.js';
+import type { RevocationOracle, RoundFigures } from './revocation-oracle.js';
 import type { Starvation } from './starvation.js';
 
 /**
- * Everything must be served again so soon after a fault was healed, in milliseconds; the time for
- * which the processes had to wait for a processor does not count.
+ * Every instance must serve again within this time after a fault was healed, in milliseconds. Time that the processes
+ * waited for a processor does not count.
  */
 export const BACK_WITHIN_MS = 10_000;
 
@@ -24,102 +30,102 @@ const WARM_UP_MS = 300;
 /** Longer than any fault lasts. */
 const STRIKE_MS_MAX = 60_000;
 const AFTERMATH_MS = 250;
-/** However little the processes run, nobody waits longer than that. */
+/** The upper limit of any wait, however little the processes run. */
 const PATIENCE_MS_MAX = 90_000;
 const MOVE_INTERVAL_MS = 150;
 const MOVES_REMEMBERED = 2_000;
 const SWEEP_TIMEOUT_MS = 2_000;
 const SWEEP_ATTEMPTS_MAX = 5;
 const SWEEP_PAUSE_MS = 200;
-/** Tokens of earlier rounds are asked about again while they have not expired. */
+/** Tokens of earlier rounds are used again until they expire. */
 const REMEMBERED_PLAYERS = 24;
 const REMEMBERED_FOR_MS = 240_000;
-/** Every so many rounds the key itself is taken back. */
+/** Once in this many rounds the signing key is revoked. */
 const KEY_EVERY_ROUNDS = 5;
-/** In one round of so many an epoch is opened, and in another one an epoch is lost. */
+/** Once in this many rounds an epoch is opened, and in another round an epoch is lost. */
 const EPOCH_EVERY_ROUNDS = 4;
 
-/** What all rounds share. */
+/** Context of all rounds. */
 export interface Rounds {
-  readonly arena: Arena;
+  readonly environment: Environment;
   readonly clients: Clients;
-  readonly ledger: Ledger;
+  readonly oracle: RevocationOracle;
   readonly revoker: Revoker;
   readonly intruder: Intruder;
   readonly starvation: Starvation;
   readonly random: Random;
   readonly leaseMs: number;
-  /** How long every fault lasts; each as long as suits it when undefined. */
+  /** Duration of every fault; its own default when undefined. */
   readonly faultMs: number | undefined;
   readonly signal: AbortSignal;
-  /** Revoked tokens of earlier rounds, with the moment from which they may have expired. */
+  /** Revoked tokens of earlier rounds, with the moment from which they may be expired. */
   readonly remembered: { readonly player: Player; readonly untilMs: number }[];
   readonly turns: Map<string, number>;
 }
 
 /** Runs one round; an interrupted one ends early. Never rejects. */
 export async function runRound(rounds: Rounds, round: number, fault: Fault): Promise<RoundFigures> {
-  const { ledger, signal } = rounds;
-  const figures = ledger.beginRound(round, fault.name, fault.mayLoseService);
+  const { oracle, signal } = rounds;
+  const figures = oracle.beginRound(round, fault.name, fault.mayLoseService);
   try {
     await play(rounds, round, fault, figures);
   } catch (error) {
     if (!signal.aborted)
-      ledger.report('NOT_BACK', `the round ended early: ${error instanceof Error ? error.message : error}`);
+      oracle.report('NOT_BACK', `the round ended early: ${error instanceof Error ? error.message : error}`);
   }
-  ledger.endRound();
+  oracle.endRound();
   return figures;
 }
 
 async function play(rounds: Rounds, round: number, fault: Fault, figures: RoundFigures): Promise<void> {
-  const { arena, clients, ledger, random, revoker, signal } = rounds;
+  const { environment, clients, oracle, random, revoker, signal } = rounds;
   await revoker.prepare();
-  const cast = await gatherCast({ arena, clients, random, round });
+  const participants = await gatherParticipants({ environment, clients, random, round });
   const mover = moveStock(rounds);
   const load = new Load({
-    ledger,
+    oracle,
     clients,
     questions: questionsOf(clients),
     kinds: streamKindsOf(clients, mover.movedAt),
-    players: cast.players,
+    players: participants.players,
   });
   load.start();
   try {
     await sleep(WARM_UP_MS, undefined, { signal });
-    await strike({ rounds, fault, cast, load, figures });
-    await sweep(rounds, load, cast);
-    if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, cast);
-    if (round % EPOCH_EVERY_ROUNDS === 2) await openEpochAmidQuestions(rounds, load, cast);
-    if (round % EPOCH_EVERY_ROUNDS === 0) await loseEpoch(rounds, load, cast);
+    await strike({ rounds, fault, participants, load, figures });
+    await sweep(rounds, load, participants);
+    if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, participants);
+    if (round % EPOCH_EVERY_ROUNDS === 2) await openEpochAmidQuestions(rounds, load, participants);
+    if (round % EPOCH_EVERY_ROUNDS === 0) await loseEpoch(rounds, load, participants);
     await load.hearWitness();
     const open = await load.leftOpen();
-    if (open.length > 0) ledger.report('STREAM_LEFT_OPEN', open.join(', '));
+    if (open.length > 0) oracle.report('STREAM_LEFT_OPEN', open.join(', '));
   } finally {
     await mover.stop();
     await load.stop();
   }
-  remember(rounds, cast);
+  remember(rounds, participants);
 }
 
 async function strike(acting: {
   rounds: Rounds;
   fault: Fault;
-  cast: Cast;
+  participants: Participants;
   load: Load;
   figures: RoundFigures;
 }): Promise<void> {
-  const { rounds, fault, cast, load, figures } = acting;
-  const { arena, clients, intruder, ledger, leaseMs, random, revoker, signal, turns } = rounds;
-  const waiting = [...cast.revocations];
+  const { rounds, fault, participants, load, figures } = acting;
+  const { environment, clients, intruder, oracle, leaseMs, random, revoker, signal, turns } = rounds;
+  const waiting = [...participants.revocations];
   const done: Promise<void>[] = [];
   const { starvation } = rounds;
   let isLate = lateAfter(starvation, STRIKE_MS_MAX);
   const insist = async (revocation: Revocation): Promise<void> => {
-    // What counts as late changes with the healing, so it is asked again and again.
+    // The limit moves with the healing, so it is evaluated each time.
     while (!(await revoker.once(revocation))) {
       if (signal.aborted) return;
       if (isLate('auth')) {
-        return ledger.report('NOT_BACK', `the ${revocation.name} could not be revoked`);
+        return oracle.report('NOT_BACK', `the ${revocation.name} could not be revoked`);
       }
       await sleep(SWEEP_PAUSE_MS / 2);
     }
@@ -134,14 +140,14 @@ async function strike(acting: {
   const turn = turns.get(fault.name) ?? 0;
   turns.set(fault.name, turn + 1);
   const heal = await fault.strike({
-    arena,
+    environment,
     clients,
     load,
     intruder,
     random,
     leaseMs,
     turn,
-    targets: cast.good,
+    targets: participants.good,
     async revokeOne() {
       const next = waiting.shift();
       if (next === undefined) return;
@@ -161,18 +167,18 @@ async function strike(acting: {
   await heal();
   for (let left = waiting.length; left > 0; left -= 1) revokeNext();
   const missing = await load.untilServed(isLate);
-  for (const instance of missing) ledger.report('NOT_BACK', `${instance} does not serve good tokens`);
+  for (const instance of missing) oracle.report('NOT_BACK', `${instance} does not serve good tokens`);
   figures.backAfterMs = Math.max(0, load.servedSinceMs() - healedMs);
   await Promise.all(done);
-  // Whatever was revoked last must hold by now, broken or not.
-  await sleep(ledger.boundMs + AFTERMATH_MS, undefined, { signal });
+  // The last revocation must hold by now, with or without the fault.
+  await sleep(oracle.boundMs + AFTERMATH_MS, undefined, { signal });
 }
 
-/** Everything is whole and the bound has passed: every instance must refuse every revoked token now. */
-async function sweep({ ledger, remembered }: Rounds, load: Load, cast: Cast): Promise<void> {
+/** No fault is active and the bound has passed: every instance must refuse every revoked token. */
+async function sweep({ oracle, remembered }: Rounds, load: Load, participants: Participants): Promise<void> {
   const now = nowMs();
   const earlier = remembered.filter(({ untilMs }) => untilMs > now).map(({ player }) => player);
-  const revoked = [...cast.players, ...earlier].filter(({ revokedMs }) => revokedMs !== undefined);
+  const revoked = [...participants.players, ...earlier].filter(({ revokedMs }) => revokedMs !== undefined);
   for (const player of revoked) {
     for (let attempt = 1; ; attempt += 1) {
       const answers = await load.askEverything(player, SWEEP_TIMEOUT_MS);
@@ -185,25 +191,25 @@ async function sweep({ ledger, remembered }: Rounds, load: Load, cast: Cast): Pr
       const where = kept.map(
         ({ question, outcome }) => `${question.method} on ${question.instance}: ${outcome.kind}`,
       );
-      ledger.report('REVOCATION_LOST', `${player.name}: ${where.join(', ')}`);
+      oracle.report('REVOCATION_LOST', `${player.name}: ${where.join(', ')}`);
       break;
     }
   }
 }
 
-/** Takes the signing key back: every token dies, and whoever logs in again is served again. */
-async function revokeKey(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
-  const { ledger, revoker } = rounds;
+/** Revokes the signing key: every token is refused, and new logins are served. */
+async function revokeKey(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
+  const { oracle, revoker } = rounds;
   const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
-  if (!(await revoker.untilDone(cast.keyRevocation, () => isLate('auth')))) {
-    return ledger.report('NOT_BACK', 'the key could not be revoked');
+  if (!(await revoker.untilDone(participants.keyRevocation, () => isLate('auth')))) {
+    return oracle.report('NOT_BACK', 'the key could not be revoked');
   }
-  await sleep(ledger.boundMs + AFTERMATH_MS);
+  await sleep(oracle.boundMs + AFTERMATH_MS);
   await beServedAnew({ rounds, load, isLate, as: 'user of the next key' });
-  await sweep(rounds, load, cast);
+  await sweep(rounds, load, participants);
 }
 
-/** Logs in again, and waits until every instance serves the new token. @returns the token */
+/** Logs in again, and waits until every instance admits the new token. @returns the token */
 async function beServedAnew(waiting: {
   rounds: Rounds;
   load: Load;
@@ -211,80 +217,80 @@ async function beServedAnew(waiting: {
   as: string;
 }): Promise<Player> {
   const { rounds, load, isLate, as } = waiting;
-  const { arena, clients, ledger, revoker } = rounds;
+  const { environment, clients, oracle, revoker } = rounds;
   await revoker.prepare();
-  const { player } = await logInAs(clients, arena.customers[0], as);
+  const { player } = await logInAs(clients, environment.customers[0], as);
   const missing = new Set<InstanceName>(INSTANCES);
   while (missing.size > 0 && ![...missing].some(isLate)) {
     for (const { question, outcome } of await load.askEverything(player, SWEEP_TIMEOUT_MS)) {
       if (outcome.kind === 'admitted') missing.delete(question.instance);
     }
   }
-  if (missing.size > 0) ledger.report('NOT_BACK', `${[...missing].join(', ')} do not serve the ${as}`);
+  if (missing.size > 0) oracle.report('NOT_BACK', `${[...missing].join(', ')} do not serve the ${as}`);
   return player;
 }
 
-/** In a new epoch instances may read nothing before they have its list. */
+/** In a new epoch instances admit nothing before their list is complete. */
 function readNothingAtFirst({ restarted }: Load): void {
   for (const name of INSTANCES) restarted.add(name);
 }
 
-/** Revokes the key that is to sign next and opens an epoch while the answers to many questions are on their way. */
-async function openEpochAmidQuestions(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
-  const { arena, ledger, leaseMs, random, revoker } = rounds;
+/** Revokes the next key and opens an epoch while many Sync responses are in flight. */
+async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
+  const { environment, oracle, leaseMs, random, revoker } = rounds;
   await revoker.prepare();
   readNothingAtFirst(load);
-  const heal = delayUnevenly(arena, { random, longestMs: leaseMs / 2 });
+  const heal = delayUnevenly(environment, { random, longestMs: leaseMs / 2 });
   try {
     await sleep(leaseMs / 2);
     await revoker.revokeNextKey();
     await sleep(random.real(0, leaseMs / 10));
-    if (!(await revoker.openEpoch(cast.players)))
-      return ledger.report('NOT_BACK', 'no epoch could be opened');
-    // Everything of before is refused by then, and what was revoked long ago at any time.
-    await sleep(ledger.boundMs + AFTERMATH_MS);
+    if (!(await revoker.openEpoch(participants.players)))
+      return oracle.report('NOT_BACK', 'no epoch could be opened');
+    // Older tokens are refused by then, and tokens that were revoked long ago at any time.
+    await sleep(oracle.boundMs + AFTERMATH_MS);
   } finally {
     heal();
   }
   const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
   await beServedAnew({ rounds, load, isLate, as: 'user of the new epoch' });
-  await sweep(rounds, load, cast);
+  await sweep(rounds, load, participants);
 }
 
 /**
- * Restores auth's database to before an epoch was opened. All instances have followed the lost one, so none serves
- * anybody, whichever epoch the token is of, until an operator opens the next one.
+ * Restores auth's database to before an epoch was opened. All instances followed the lost epoch, so none admits any
+ * token until an operator opens another epoch.
  */
-async function loseEpoch(rounds: Rounds, load: Load, cast: Cast): Promise<void> {
-  const { arena, ledger, leaseMs, revoker } = rounds;
+async function loseEpoch(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
+  const { environment, oracle, leaseMs, revoker } = rounds;
   await revoker.prepare();
   readNothingAtFirst(load);
-  await saveAuthDatabase(arena);
+  await saveAuthDatabase(environment);
   let isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
-  while (!(await revoker.openEpoch(cast.players))) {
-    if (isLate('auth')) return ledger.report('NOT_BACK', 'no epoch could be opened');
+  while (!(await revoker.openEpoch(participants.players))) {
+    if (isLate('auth')) return oracle.report('NOT_BACK', 'no epoch could be opened');
     await sleep(SWEEP_PAUSE_MS);
   }
-  // Until an instance has asked it does not know the new keys, and refuses their tokens.
-  await sleep(ledger.boundMs + AFTERMATH_MS);
+  // Until its next Sync an instance does not have the new keys, and refuses their tokens.
+  await sleep(oracle.boundMs + AFTERMATH_MS);
   isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
   const player = await beServedAnew({ rounds, load, isLate, as: 'user of the epoch that is lost' });
-  ledger.revoking([player], nowMs());
-  await restoreAuthDatabase(arena);
-  // From now on the loss itself counts as the revocation of all there is.
-  ledger.revoked([player], nowMs());
-  const untilMs = nowMs() + ledger.boundMs + 2 * leaseMs;
+  oracle.revoking([player], nowMs());
+  await restoreAuthDatabase(environment);
+  // From now on the loss counts as a revocation of every token.
+  oracle.revoked([player], nowMs());
+  const untilMs = nowMs() + oracle.boundMs + 2 * leaseMs;
   while (nowMs() < untilMs) {
     await load.askEverything(player, SWEEP_TIMEOUT_MS);
     await sleep(SWEEP_PAUSE_MS / 2);
   }
-  await openEpochByCommand(arena);
+  await openEpochByCommand(environment);
   isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
   await beServedAnew({ rounds, load, isLate, as: 'user of the epoch after the restore' });
-  await sweep(rounds, load, cast);
+  await sweep(rounds, load, participants);
 }
 
-/** Tells whether so much time has passed for an instance since now, the time not counted in which it had no processor. */
+/** Returns whether this much time has passed for an instance since now, without time that it waited for a processor. */
 function lateAfter(starvation: Starvation, patienceMs: number): (instance: InstanceName) => boolean {
   const sinceMs = nowMs();
   const before = new Map(INSTANCES.map((name) => [name, starvation.waitedMs(name)]));
@@ -295,15 +301,15 @@ function lateAfter(starvation: Starvation, patienceMs: number): (instance: Insta
   };
 }
 
-function remember({ remembered }: Rounds, cast: Cast): void {
+function remember({ remembered }: Rounds, participants: Participants): void {
   const untilMs = nowMs() + REMEMBERED_FOR_MS;
-  for (const player of cast.players) {
+  for (const player of participants.players) {
     if (player.revokedMs !== undefined) remembered.push({ player, untilMs });
   }
   remembered.splice(0, Math.max(0, remembered.length - REMEMBERED_PLAYERS));
 }
 
-/** Moves one item's stock all the time, so that there is something to watch, and remembers when it asked for what. */
+/** Changes one item's stock continuously, so that WatchStock has messages, and records the time of each request. */
 function moveStock({ clients, revoker }: Rounds): {
   movedAt: (onHand: bigint) => number | undefined;
   stop: () => Promise<void>;

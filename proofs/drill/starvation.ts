@@ -1,20 +1,20 @@
-/** Notices when processes are kept waiting for a processor: then what the drill sees is not the work of its faults. */
+/** Detects processes that wait for a processor, so that the drill does not blame its faults for that. */
 
 import { readFileSync } from 'node:fs';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, INSTANCES, type InstanceName } from './arena.js';
+import { type Environment, INSTANCES, type InstanceName } from './environment.js';
 
 const LOOK_INTERVAL_MS = 50;
 const NANOSECONDS_PER_MILLISECOND = 1e6;
 
-/** Watches how long the instances are ready to run and do not. */
+/** Measures how long the instances are runnable without running. */
 export interface Starvation {
-  /** For how long an instance, with auth that it asks, has waited for a processor so far, in milliseconds. */
+  /** Time that an instance and auth have waited for a processor so far, in milliseconds. */
   waitedMs(instance: InstanceName): number;
-  /** Whether it waited so much of the time before that moment that its lease may have run out. */
+  /** Whether it waited so long before that moment that its lease may have run out. */
   isCause(instance: InstanceName, atMs: number): boolean;
-  /** The longest time for which the drill itself was kept from looking, in milliseconds. */
+  /** The longest time for which the drill itself was not scheduled, in milliseconds. */
   worstDelayMs(): number;
   stop(): void;
 }
@@ -25,13 +25,16 @@ interface Sample {
 }
 
 /**
- * Begins to watch. Only Linux tells how long a process waits; elsewhere nothing is ever excused.
+ * Begins to measure. Only Linux reports how long a process waits; elsewhere the result is always zero.
  *
- * @param options.withinMs - how far back a wait can be the cause of something
- * @param options.muchMs - how long a wait must be for that, within that time
+ * @param options.withinMs - how far back a wait can be a cause, in milliseconds
+ * @param options.muchMs - how long a wait within that time must be, in milliseconds
  */
-export function watchStarvation(arena: Arena, options: { withinMs: number; muchMs: number }): Starvation {
-  const counters = new Map(INSTANCES.map((name) => [name, createCounter(arena.processes[name])]));
+export function watchStarvation(
+  environment: Environment,
+  options: { withinMs: number; muchMs: number },
+): Starvation {
+  const counters = new Map(INSTANCES.map((name) => [name, createCounter(environment.processes[name])]));
   const samples: Sample[] = [];
   let worstDelayMs = 0;
   let lastMs = nowMs();
@@ -59,7 +62,7 @@ export function watchStarvation(arena: Arena, options: { withinMs: number; muchM
   };
 }
 
-/** How long the processes of one part have waited, the one that runs now and those before it. */
+/** Waiting time of the processes of one part, the current one and earlier ones. */
 function createCounter(proc: ServiceProcess): () => number {
   let pid = 0;
   let seenMs = 0;
@@ -74,7 +77,7 @@ function createCounter(proc: ServiceProcess): () => number {
   };
 }
 
-/** How long a process's first thread, which runs its event loop, was ready to run and did not. */
+/** How long a process's main thread, which runs the event loop, was runnable without running. */
 function waitedMsOf(pid: number): number | undefined {
   try {
     const [, nanoseconds] = readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ');

@@ -1,4 +1,4 @@
-/** The drill of the last units: in each round 1,000 buyers want one of 100 units, over two instances of inventory. */
+/** The stock drill: in each round 1,000 buyers compete for 100 units over two instances of inventory. */
 
 import { randomUUID } from 'node:crypto';
 import { InventoryServiceService as methods } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -6,10 +6,10 @@ import { ask } from '../../scripts/system/calls.js';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Findings, noFindings, note, violationsIn, watchInvariants } from './audit.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop } from './shop.js';
-import { askUntil, type Outcome, sendOnce } from './trade.js';
+import { inTurns, openShop, type Shop } from './shop-environment.js';
+import { type Findings, noFindings, note, violationsIn, watchInvariants } from './shop-oracle.js';
+import { askUntil, type Outcome, sendOnce } from './shop-requests.js';
 
 const BUYERS = 1_000;
 const UNITS = 100;
@@ -29,13 +29,13 @@ export interface StockFigures {
   readonly lost: number;
   readonly stuck: number;
   readonly violations: number;
-  /** How often all invariants were read. */
+  /** Number of checks of all invariants. */
   readonly checks: number;
   readonly seconds: number;
   readonly details: readonly string[];
 }
 
-/** Drills, and prints how it goes. */
+/** Runs the drill and prints its progress. */
 export async function drillStock({ rounds, seed, signal }: DrillOptions): Promise<StockFigures> {
   const startedMs = nowMs();
   const random = createRandom(seed);
@@ -89,7 +89,7 @@ interface Sale {
   readonly tokens: readonly string[];
 }
 
-/** Everybody reserves at once, and whoever got a unit takes it. */
+/** All buyers reserve at once, and each successful buyer commits. */
 async function sellOut({ shop, findings, random, tokens }: Sale, sku: string): Promise<number> {
   await shop.stockUp(sku, PRICE, BigInt(UNITS));
   const untilMs = nowMs() + PATIENCE_MS;

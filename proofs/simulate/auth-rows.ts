@@ -1,8 +1,8 @@
-/** The rows of auth in the simulated database: the same doors as in production, tables instead of SQL behind them. */
+/** Auth's rows in the simulated database: the same interfaces as in production, over tables instead of SQL. */
 
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { AuthError } from '../../services/auth/errors.js';
-import { publish } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/published-keys.js';
 import type { Client } from '../../services/auth/records/clients.js';
 import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
 import type {
@@ -27,7 +27,7 @@ import type { Cluster, Node, Tables, Transaction } from './database.js';
 import type { Process } from './time.js';
 import { START_MS, type World } from './world.js';
 
-/** The one row of the log. Times are the database's own, but for the one that only the truth is told. */
+/** The single row of the log. Times are the database's own, except one that only the oracle uses. */
 interface LogRow {
   readonly epoch: Buffer;
   readonly head: bigint;
@@ -49,7 +49,7 @@ const LOG = 'log';
 const EPOCHS = 'epochs';
 const LOST_EPOCHS = 'lost epochs';
 
-/** How a process of auth reaches the database: at whichever server it takes for the primary. */
+/** How a process of auth reaches the database: at the server that it considers the primary. */
 export interface Connection {
   readonly world: World;
   readonly cluster: Cluster;
@@ -57,7 +57,7 @@ export interface Connection {
   readonly node: () => Node;
 }
 
-/** The first rows: an epoch, its keys, who may log in, and who may act for others. */
+/** The initial rows: an epoch, its keys, users and clients. */
 export function seedTables(
   world: World,
   cluster: Cluster,
@@ -74,8 +74,8 @@ export function seedTables(
     olderLeasesEndByMs: 0,
     olderLeasesEndTrueMs: 0,
   };
-  world.truth.leaseChanged(log.leaseMs);
-  world.truth.epoch = epoch.toString('hex');
+  world.oracle.leaseChanged(log.leaseMs);
+  world.oracle.epoch = epoch.toString('hex');
   for (const tables of [cluster.standby, cluster.primary.tables]) {
     tables.put(LOG, LOG, log);
     tables.put(EPOCHS, epoch.toString('hex'), { epoch });
@@ -101,7 +101,7 @@ function clientRow(clientId: string): Client {
   };
 }
 
-/** The transactions in which a user's sessions were given the user's new generation. */
+/** Transactions in which a user's sessions received the user's new generation. */
 const restamped = new WeakSet<Transaction>();
 
 const transactions = new WeakMap<AuthTransaction, Transaction>();
@@ -113,10 +113,12 @@ export function transactionBehind(tx: AuthTransaction): Transaction {
   return transaction;
 }
 
-/** Auth's transactions. What they write to the log is handed on after the commit. */
+/** Auth's transactions. Their log entries are broadcast after the commit. */
 export function createStore(connection: Connection, onRevoked: (batch: LogBatch) => void): AuthStore {
   const store: AuthStore = {
-    reads: { users: { credentialsOf: (name) => store.transaction((tx) => tx.users.credentialsOf(name)) } },
+    reads: {
+      users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
+    },
     transaction: async (work) => {
       const effects: (() => void)[] = [];
       const { cluster, process, node } = connection;
@@ -171,7 +173,7 @@ function createTransaction(
         return opened;
       },
     },
-    // The record of events decides nothing of what is simulated.
+    // Security events have no effect on the simulated protocol.
     events: { record: () => Promise.resolve() },
     databaseTime: () => transaction.statement(() => timeOf(transaction)),
     afterCommit: effects.afterCommit,
@@ -179,7 +181,7 @@ function createTransaction(
   });
 }
 
-/** An answer that is kept for the repetition of its request. */
+/** A stored response for retries of its request. */
 interface RequestRow {
   readonly payload: string;
   readonly answer: unknown;
@@ -247,7 +249,7 @@ function userRows(transaction: Transaction): AuthTransaction['users'] {
   const find = (userId: string): UserRow | undefined =>
     transaction.get('users', userId) as UserRow | undefined;
   return onlyThese<AuthTransaction['users']>({
-    credentialsOf: (username) =>
+    credentialsByName: (username) =>
       transaction.statement(() => {
         for (const row of transaction.all('users').values()) {
           const user = row as UserRow;
@@ -283,7 +285,7 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
     if (row === undefined) return undefined;
     const session = { ...row, open: !row.ended && row.expireTime > timeOf(transaction) };
     if (world.without !== 'session-generation') return session;
-    // What a refresh would find if it took the generations of today instead of those of the login.
+    // A refresh without the guard: it uses the current generations instead of those of the login.
     const user = transaction.get('users', row.userId) as UserRow;
     const client = transaction.get('clients', row.clientId) as Client;
     return { ...session, generation: user.generation, clientGeneration: client.generation };
@@ -310,17 +312,17 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
     insert: (session) =>
       transaction.statement(() => {
         transaction.put('sessions', session.sessionId, { ...session, ended: false });
-        transaction.onDurable(() => world.truth.sessionOpened(session));
+        transaction.onDurable(() => world.oracle.sessionOpened(session));
       }),
     lockShared: (sessionId) => lock(sessionId, 'share'),
     lock: (sessionId) => lock(sessionId, 'exclusive'),
-    touch: (sessionId, lastUseTime) =>
+    setLastUse: (sessionId, lastUseTime) =>
       transaction.statement(() => {
         const row = transaction.get('sessions', sessionId);
         if (row !== undefined) transaction.put('sessions', sessionId, { ...row, lastUseTime });
       }),
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
-    endAllOf: (userId) => endThose((row) => row.userId === userId && !row.ended),
+    endAllOfUser: (userId) => endThose((row) => row.userId === userId && !row.ended),
     endEvery: () => endThose((row) => !row.ended),
     restamp: (userId, { from, to, scopes, audiences }) =>
       transaction.statement(async () => {
@@ -413,7 +415,7 @@ function keyRows(transaction: Transaction): AuthTransaction['keys'] {
         await transaction.lock('keys', 'exclusive');
         for (const key of live()) change(key, 'retired');
       }),
-    // When a key was published matters to rotation by schedule alone, which is not simulated.
+    // The publish time matters only to scheduled rotation, which is not simulated.
     markPublished: () => transaction.statement(() => undefined),
     promoteNext: (purpose) =>
       transaction.statement(() => {
@@ -484,18 +486,18 @@ async function append(
     for (const [index, entry] of entries.entries()) {
       const entryId = written[index]?.entryId.toString('hex') ?? '';
       const sessionsGoOn = restamped.has(transaction);
-      // Whoever acts in a run gives every act a name of its own, by which it is found again.
-      world.truth.revoked(entry, { label: entry.actor, entryId, leaseMs, olderLeasesEndMs, sessionsGoOn });
+      // Each operation of a run has a name of its own, by which it is found again.
+      world.oracle.revoked(entry, { label: entry.actor, entryId, leaseMs, olderLeasesEndMs, sessionsGoOn });
       world.tell(
         'log',
-        () => `${entry.actor} is durable: ${world.truth.describe(entry)} at ${last.sequence}`,
+        () => `${entry.actor} is durable: ${world.oracle.describe(entry)} at ${last.sequence}`,
       );
     }
   });
   return { epoch: log.epoch, entries: written, ...lock };
 }
 
-/** Stores an entry. Whether it is to be acknowledged at once is said in its broadcast alone. */
+/** Stores an entry. Only its broadcast asks for an acknowledgement. */
 function putEntry(transaction: Transaction, entry: EntryRow): void {
   transaction.put('entries', `${entry.epoch.toString('hex')} ${entry.sequence}`, {
     ...entry,
@@ -503,7 +505,7 @@ function putEntry(transaction: Transaction, entry: EntryRow): void {
   });
 }
 
-/** Without generations a cut-off would be a time: everything issued up to this second. */
+/** Without generations the cut-off is a time: everything issued up to this second. */
 function cutOffByTime(world: World, entry: NewEntry, nowMs: number): NewEntry {
   if (world.without !== 'generation' || (entry.kind !== 'USER' && entry.kind !== 'CLIENT')) return entry;
   return { ...entry, minGeneration: BigInt(Math.floor(nowMs / 1000)) + 1n };
@@ -528,16 +530,16 @@ async function openEpoch(world: World, transaction: Transaction, reason: string)
   transaction.onDurable(() => {
     const { leaseMs } = lock;
     const olderLeasesEndMs = log.olderLeasesEndTrueMs;
-    world.truth.epochOpened(epoch.toString('hex'), { label: reason, leaseMs, olderLeasesEndMs });
+    world.oracle.epochOpened(epoch.toString('hex'), { label: reason, leaseMs, olderLeasesEndMs });
     for (const { entry, formerId } of carried) {
-      world.truth.carriedOver(formerId.toString('hex'), entry.entryId.toString('hex'));
+      world.oracle.carriedOver(formerId.toString('hex'), entry.entryId.toString('hex'));
     }
     world.tell('log', () => `${reason} is durable: epoch ${epoch.toString('hex').slice(0, 8)} begins`);
   });
   return { epoch, ...lock };
 }
 
-/** What a log says of other issuers, as the first entries of the next one: their tokens do not end with our keys. */
+/** Entries about other issuers are copied into the new epoch: their tokens do not end with our keys. */
 function carriedEntries(
   world: World,
   transaction: Transaction,
@@ -557,7 +559,7 @@ export function createLogStore(connection: Connection): RevocationStore {
   let last: { readonly view: LogView; readonly endedAtMs: number } | undefined;
 
   const read = async <T>(work: (log: LogReader) => Promise<T>): Promise<T> => {
-    // Whoever waits for the next read is served by the one before when that guard is left out.
+    // Without the guard, a request that waits for the next read gets the result of the current one.
     const { nowMs } = world.scheduler;
     if (world.without === 'shared-read' && last?.endedAtMs === nowMs)
       return await work(readerOf(world, last.view));
@@ -568,7 +570,7 @@ export function createLogStore(connection: Connection): RevocationStore {
       return result;
     };
     const at = node();
-    // The commit of its own write is what proves that the answer came from the primary.
+    // The commit of its own write proves that the response came from the primary.
     const result =
       world.without === 'fence'
         ? await cluster.uncommitted(process, at, perform)
@@ -600,7 +602,7 @@ export function createLogStore(connection: Connection): RevocationStore {
             leaseMs,
             olderLeaseMs: longest === leaseMs ? undefined : longest,
           });
-          transaction.onDurable(() => world.truth.leaseChanged(leaseMs));
+          transaction.onDurable(() => world.oracle.leaseChanged(leaseMs));
         }),
       );
       await cluster.transaction(process, node(), (transaction) =>
@@ -621,12 +623,12 @@ export function createLogStore(connection: Connection): RevocationStore {
   };
 }
 
-/** One snapshot of what a reading needs. */
+/** A snapshot for one reading. */
 interface LogView {
   readonly state: LogState;
   readonly entries: readonly EntryRow[];
   readonly keys: PublishedKeys;
-  /** Of every epoch that is known beside the present one, by its hexadecimal text. */
+  /** Standing of every known epoch other than the current one, by its hexadecimal id. */
   readonly standings: ReadonlyMap<string, EpochStanding>;
 }
 
@@ -653,7 +655,7 @@ function standingsOf(tables: Tables, epoch: Buffer): ReadonlyMap<string, EpochSt
   return standings;
 }
 
-/** A restore loses a few epochs, and nobody makes any up: there is nothing to bound. */
+/** Not bounded: a restore loses a few epochs, and no instance invents one. */
 async function noteLostEpochs(transaction: Transaction, lost: readonly LostEpoch[]): Promise<void> {
   await transaction.lock(LOST_EPOCHS, 'exclusive');
   const present = logOf(transaction).epoch;
@@ -664,7 +666,7 @@ async function noteLostEpochs(transaction: Transaction, lost: readonly LostEpoch
   }
 }
 
-/** Without the comparison of entries every id equals every other. */
+/** Without the entry-id guard all ids are equal. */
 function comparable(world: World, entryId: Buffer): Buffer {
   if (world.without !== 'entry-id' || entryId.length === 0) return entryId;
   return Object.assign(Buffer.from(entryId), { equals: () => true });
@@ -672,7 +674,7 @@ function comparable(world: World, entryId: Buffer): Buffer {
 
 const published = new Map<string, PublishedKeys>();
 
-/** What is published follows from the keys alone, and is hashed; so it is kept. */
+/** The published set depends on the keys alone and is hashed, so it is cached. */
 function publishOnce(keys: readonly StoredKey[]): PublishedKeys {
   const name = keys.map(({ kid }) => kid).join();
   let known = published.get(name);
@@ -684,7 +686,7 @@ function publishOnce(keys: readonly StoredKey[]): PublishedKeys {
   return known;
 }
 
-/** Without the knowledge of epochs every other epoch is taken for one that is over. */
+/** Without the known-epochs guard every other epoch counts as over. */
 function readerOf(world: World, { state, entries, keys, standings }: LogView): LogReader {
   return {
     state,
@@ -728,7 +730,7 @@ function liveSetOf({ state, entries }: LogView): LiveSet {
   return { epoch, head, headEntryId, packed: [...packed.values()], entries: others };
 }
 
-/** Entries and horizon go in one transaction: whoever no longer finds an entry finds a horizon that covers it. */
+/** Entries and horizon change in one transaction: a reader that misses an entry reads a horizon that covers it. */
 async function dropExpired(world: World, transaction: Transaction, limit: number): Promise<number> {
   const dropped = await transaction.statement(() => {
     const now = timeOf(transaction);
@@ -750,7 +752,7 @@ async function dropExpired(world: World, transaction: Transaction, limit: number
   return dropped.length;
 }
 
-/** What the replicas tell each other of the instances. */
+/** What the replicas store about instances for each other. */
 export function createInstanceStore(connection: Connection): InstanceStore {
   const { world, cluster, process, node } = connection;
   return onlyThese<InstanceStore>({
@@ -761,7 +763,7 @@ export function createInstanceStore(connection: Connection): InstanceStore {
           const atMs = timeOf(transaction).getTime();
           for (const record of records) {
             const key = `${replica.toString('hex')} ${record.instance.toString('hex')}`;
-            // A lease that never was is one that was over at the question.
+            // No lease counts as a lease that had ended at the request.
             const leaseLeftMs = Math.max(record.leaseLeftMs, -record.ageMs);
             transaction.put('instances', key, { replica, record: { ...record, leaseLeftMs }, atMs });
           }
@@ -798,19 +800,19 @@ export function createInstanceStore(connection: Connection): InstanceStore {
   });
 }
 
-/** The doors that the simulation opens. Whoever tries another one finds that it is no function. */
+/** The methods that the simulation implements. Any other one is not a function. */
 function onlyThese<T extends object>(doors: Partial<T>): T {
   return doors as T;
 }
 
-/** The key that is to sign tokens next, as the database has it. */
+/** The next token key in the database. */
 export function nextTokenKeyIn(tables: Tables): string | undefined {
   const { epoch } = tables.get(LOG, LOG) as LogRow;
   const keys = liveKeys(tables.all('keys'), epoch);
   return keys.find(({ purpose, state }) => purpose === 'token' && state === 'next')?.kid;
 }
 
-/** A new user, who may log in with his own name as the password. */
+/** A new user, whose password is the username. */
 export function userRow(userId: string, username: string): UserRow {
   return {
     userId,

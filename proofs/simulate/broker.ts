@@ -1,9 +1,9 @@
-/** The broker: it forwards what it gets, unless it is silent, wiped, or somebody uses it to repeat or to lie. */
+/** The broker: it forwards messages, unless it is silent or wiped, or an attacker replays or forges messages. */
 
 import type { Network } from './network.js';
 import { MachineClock, Process, type Scheduler } from './time.js';
 
-/** Who listens. */
+/** A subscriber. */
 export interface Listener {
   readonly process: Process;
   onMessage(bytes: Uint8Array): void;
@@ -11,7 +11,7 @@ export interface Listener {
   onDisconnected(why: string): void;
 }
 
-/** Core NATS, as far as anybody relies on it: at most once, to whoever is connected. */
+/** Core NATS: at most once delivery to connected subscribers. */
 export class Broker {
   readonly process: Process;
   readonly #scheduler: Scheduler;
@@ -30,12 +30,12 @@ export class Broker {
     );
   }
 
-  /** Everything that was ever published. */
+  /** All published messages. */
   get history(): readonly string[] {
     return this.#history;
   }
 
-  /** A listener is connected after a while. @returns a function that ends it */
+  /** Connects a subscriber after a delay. @returns a function that ends it */
   listen(listener: Listener): () => void {
     this.#scheduler.after(2, () =>
       listener.process.run(() => {
@@ -51,7 +51,7 @@ export class Broker {
     this.#network.link(from.name, this.process.name).send(this.process, () => this.forward(message));
   }
 
-  /** Sends a message to all listeners, whoever made it. */
+  /** Sends a message to all subscribers, genuine or forged. */
   forward(message: string): void {
     if (this.#silences > 0) return;
     const bytes = Buffer.from(message);
@@ -64,7 +64,7 @@ export class Broker {
     }
   }
 
-  /** Takes everything and passes nothing on. @returns a function that ends it */
+  /** Drops every message. @returns a function that ends it */
   fallSilent(): () => void {
     this.#silences += 1;
     return () => {
@@ -72,7 +72,7 @@ export class Broker {
     };
   }
 
-  /** Loses its connections and all it knew; they are made again when the function returned is called. */
+  /** Loses its connections and its state; the returned function reconnects the subscribers. */
   wipe(): () => void {
     const lost = [...this.#listeners];
     this.#listeners.clear();

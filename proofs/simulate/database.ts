@@ -1,7 +1,6 @@
 /**
- * A database like the one that auth uses: transactions with row locks, a primary whose commits count once the
- * standby has them, promotion of the standby, and a return to an older state. It knows tables; what is in
- * them is not its business.
+ * A database like auth's: transactions with row locks, a primary whose commits count once the standby has them,
+ * promotion of the standby, and restores. It knows tables, not their contents.
  */
 
 import type { ServiceError } from '@portcullis/guard/errors';
@@ -13,7 +12,7 @@ import { MachineClock, Process, type Scheduler } from './time.js';
 /** Longest wait for a lock, and longest silence of a transaction, in milliseconds. */
 const LOCK_MS_MAX = 1000;
 
-/** After this time a client gives up a commit of which it hears nothing, in milliseconds. */
+/** Longest wait of a client for the result of a commit, in milliseconds. */
 const COMMIT_PATIENCE_MS = 6000;
 
 /** All rows, by table and key. Rows are never changed in place. */
@@ -49,7 +48,7 @@ export class Tables {
 
 const NO_ROWS: ReadonlyMap<string, object> = new Map();
 
-/** How a row is locked. */
+/** The mode of a row lock. */
 export type LockMode = 'share' | 'exclusive';
 
 interface Waiter {
@@ -77,7 +76,7 @@ export class Node {
     this.tables = tables;
   }
 
-  /** Ends every transaction without a trace. */
+  /** Aborts every transaction. */
   abortAll(): void {
     for (const transaction of [...this.#open]) transaction.abort();
   }
@@ -86,7 +85,7 @@ export class Node {
     this.#open.add(transaction);
   }
 
-  /** Waits for a lock, first come, first served. Rejects, and ends the transaction, when that takes too long. */
+  /** Waits for a lock in order of arrival. Rejects and aborts the transaction after the time limit. */
   lock(transaction: Transaction, key: string, mode: LockMode): Promise<void> {
     const lock = this.#lockOf(key);
     const held = lock.holders.get(transaction);
@@ -98,7 +97,7 @@ export class Node {
     return this.#wait(lock, transaction, mode);
   }
 
-  /** Takes an exclusive lock if nobody else holds the key or waits for it. */
+  /** Takes an exclusive lock if no other transaction holds the key or waits for it. */
   tryLock(transaction: Transaction, key: string): boolean {
     const lock = this.#lockOf(key);
     if (lock.waiters.length > 0 || !isFree(lock, transaction, 'exclusive')) return false;
@@ -132,7 +131,7 @@ export class Node {
         transaction.abort();
         reject(unavailable('a lock was not to be had in time'));
       });
-      // Whoever holds the lock in silence for too long loses it.
+      // A transaction that is idle for too long loses its lock.
       for (const holder of lock.holders.keys()) {
         if (holder !== transaction)
           this.#scheduler.at(holder.silentSinceMs + LOCK_MS_MAX, () => holder.abortIfSilent());
@@ -165,7 +164,7 @@ function isFree(lock: Lock, transaction: Transaction, mode: LockMode): boolean {
   return true;
 }
 
-/** A transaction, read committed: what happens in it happens at its node. */
+/** A transaction at one node, read committed. */
 export class Transaction {
   readonly node: Node;
   silentSinceMs: number;
@@ -187,7 +186,7 @@ export class Transaction {
     node.opened(this);
   }
 
-  /** Sends a statement, which may wait for locks, and waits for its result. They are run in their order, as on a connection. */
+  /** Sends a statement, which may wait for locks, and waits for its result. Statements run in order, as on a connection. */
   statement<T>(work: () => T | Promise<T>): Promise<T> {
     const result = this.#last.then(() => this.#run(work));
     this.#last = result.catch(() => undefined);
@@ -225,7 +224,7 @@ export class Transaction {
     return written === undefined ? this.node.tables.get(table, key) : written.row;
   }
 
-  /** The rows of a table, those written here included. */
+  /** The rows of a table, including uncommitted ones of this transaction. */
   all(table: string): ReadonlyMap<string, object> {
     const committed = this.node.tables.all(table);
     if (this.#writes.size === 0) return committed;
@@ -242,14 +241,14 @@ export class Transaction {
     this.#writes.set(`${table} ${key}`, { table, key, row });
   }
 
-  /** Tells when the writes can no longer be lost, in the order of commits; nobody in the system learns it then. */
+  /** Called when the writes are durable, in commit order; only the oracle learns it then. */
   onDurable(tell: () => void): void {
     this.#onDurable.push(tell);
   }
 
   /**
-   * Commits. The writes count once the standby has them, and are seen and acknowledged after that. On a deposed
-   * primary no standby answers: the commit neither fails nor succeeds, until the client gives up.
+   * Commits. The writes are durable once the standby has them, and visible and acknowledged after that. On a deposed
+   * primary no standby answers: the commit neither fails nor succeeds until the client's time limit.
    */
   commit(): Promise<void> {
     return this.#cluster.network.call(this.#client, this.node.process, async () => {
@@ -263,7 +262,7 @@ export class Transaction {
     });
   }
 
-  /** Ends the transaction from the client's side; nobody waits for it. */
+  /** Ends the transaction from the client's side, without waiting. */
   rollback(): void {
     if (this.#client.isDead) return;
     this.#cluster.network
@@ -292,10 +291,10 @@ export class Transaction {
   }
 }
 
-/** The primary, its standby, and the primaries of before that do not know it. */
+/** The primary, its standby, and former primaries that do not know that they were deposed. */
 export class Cluster {
   readonly network: Network;
-  /** What the standby has: all that was ever acknowledged, and perhaps a little more. */
+  /** The standby's rows: all acknowledged writes, and possibly more. */
   standby: Tables;
   primary: Node;
   /** How long a commit waits for the standby, in milliseconds. */
@@ -313,7 +312,7 @@ export class Cluster {
     this.#nodes = [this.primary];
   }
 
-  /** Runs work in a transaction at a node that the client takes for the primary, and commits it. */
+  /** Runs work in a transaction at the node that the client considers the primary, and commits it. */
   async transaction<T>(
     client: Process,
     node: Node,
@@ -331,7 +330,7 @@ export class Cluster {
     return result;
   }
 
-  /** Runs work that only reads in a transaction, and lets go of it without a commit. */
+  /** Runs read-only work in a transaction, without a commit. */
   async uncommitted<T>(
     client: Process,
     node: Node,
@@ -345,7 +344,7 @@ export class Cluster {
     }
   }
 
-  /** Waits until the standby has what `apply` writes; in vain when the node is no longer the primary. */
+  /** Waits until the standby has what `apply` writes; for ever when the node is no longer the primary. */
   replicate(node: Node, apply: () => void): Promise<void> {
     const halfMs = (this.replicationMs * (0.5 + this.#random.next())) / 2;
     return new Promise((resolve, reject) => {
@@ -362,14 +361,14 @@ export class Cluster {
     });
   }
 
-  /** Promotes the standby. The old primary goes on answering those who still ask it. */
+  /** Promotes the standby. The old primary still answers clients that use it. */
   failOver(): void {
     const old = this.primary;
     this.primary = this.#start(this.standby.copy(), old.process.clock.wallMs());
     this.#nodes.push(this.primary);
   }
 
-  /** Puts an older state in the place of the present one; everybody's transactions end. */
+  /** Restores an older state; all transactions are aborted. */
   restore(tables: Tables): void {
     const old = this.primary;
     this.standby = tables.copy();
@@ -390,7 +389,7 @@ export class Cluster {
   }
 }
 
-/** What a client is told when the database cannot do it now. */
+/** The error of a client when the database is unavailable. */
 export function unavailable(message: string): ServiceError {
   return new AuthError('DEPENDENCY_UNAVAILABLE', message);
 }

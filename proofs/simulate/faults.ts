@@ -1,4 +1,4 @@
-/** What goes wrong, and when: a random choice of faults for each run, each of them striking several times. */
+/** The faults: each run has a random choice of them, and each occurs several times. */
 
 import { Broadcast } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { entryMessageOf } from '../../services/auth/adapters/revocation-messages.js';
@@ -9,7 +9,7 @@ import type { Link } from './network.js';
 import type { Host, System } from './system.js';
 import type { World } from './world.js';
 
-/** Begins a fault, and answers what ends it; undefined when it could not strike now. */
+/** Begins a fault and returns the function that ends it; undefined when it cannot begin now. */
 type Fault = (faults: Faults) => (() => void) | undefined;
 
 const FAULTS: { readonly [name: string]: Fault } = {
@@ -68,7 +68,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     let open: (() => void) | undefined = () => {};
     const atMs = random.next() * leaseMs;
     later(atMs - random.next() * 300, provoke);
-    // What is on its way already still arrives; nothing that is sent later does.
+    // Messages in flight still arrive; later ones do not.
     later(atMs, () => {
       if (open !== undefined) open = block(waysOf(system, struck.name, 'both'), 'lose');
     });
@@ -89,7 +89,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     later(atMs, provoke);
     const fromBroker = network.link('broker', struck.process.name);
     fromBroker.weather.blocked = 'lose';
-    // Questions that were asked before are still answered.
+    // Earlier requests still get their response.
     later(atMs + random.real(100, 900), () => {
       if (open !== undefined) open = block(waysOf(system, struck.process.name, 'there'), 'lose');
     });
@@ -163,7 +163,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
       later((random.next() * leaseMs) / 5, () => {
         if (isOver || !struck.isSettled) return;
         wake = struck.sleep();
-        // It wakes up when its wall clock is about as far as it was.
+        // It wakes up when its wall clock shows about the same time as before.
         later(backMs * random.real(0.7, 1.3), () => {
           wake();
           for (let call = 0; call < 4; call += 1) {
@@ -212,7 +212,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
   },
   restore: ({ system, random, leaseMs, later }) => {
     if (!system.restore()) return undefined;
-    // The operator takes his time.
+    // The operator acts after a delay.
     later(random.next() * 8 * leaseMs, () => system.openEpochIfDue());
     return () => {};
   },
@@ -229,7 +229,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     system.verifyMs = 100;
     later(random.next() * leaseMs, () => {
       system.openEpochIfDue();
-      // Verified while the new epoch arrives.
+      // The token is being verified while the new epoch arrives.
       for (let count = 0; count < 40 && old.length > 0; count += 1) {
         later(random.next() * (leaseMs / 5 + 200), () => broker.forward(random.pick(old)));
       }
@@ -250,7 +250,7 @@ const FAULTS: { readonly [name: string]: Fault } = {
     const struck = host();
     const { network } = system.world;
     const { name } = struck.instance.process;
-    // Questions and answers overtake each other.
+    // Requests and responses overtake each other.
     const ways = system.replicas.flatMap(({ process }) => [
       network.link(process.name, name),
       network.link(name, process.name),
@@ -288,10 +288,10 @@ const FAULTS: { readonly [name: string]: Fault } = {
 /** The largest difference between two readings of the database's clock that time does not explain, in milliseconds. */
 export const DATABASE_STEP_MS = 4000;
 
-/** How many of all faults a run has, about. */
+/** Approximate number of kinds of faults in a run. */
 const FAULT_SHARE = 0.3;
 
-/** What faults make callers do: to strike when nobody does anything would prove little. */
+/** Actions that faults trigger: a fault without traffic proves little. */
 export interface Callers {
   revokeSomething(): void;
   revokeNextKey(): void;
@@ -315,14 +315,14 @@ export class Faults {
     this.#enabled = Object.keys(FAULTS).filter(() => this.random.chance(FAULT_SHARE));
   }
 
-  /** Makes somebody revoke something now. */
+  /** Triggers a revocation now. */
   readonly provoke = (): void => this.callers.revokeSomething();
 
   get random(): Random {
     return this.#world.random;
   }
 
-  /** Plans the strikes of a run. */
+  /** Schedules the faults of a run. */
   start(): void {
     const { activeMs } = this.#world.settings;
     const strikes = this.#enabled.length === 0 ? 0 : this.random.integer(2, 14);
@@ -332,7 +332,7 @@ export class Faults {
     this.later(this.random.next() * activeMs * 0.6, () => this.system.save());
   }
 
-  /** Strikes with one of the run's faults. */
+  /** Begins one of the run's faults. */
   strike(): void {
     if (this.#enabled.length === 0 || this.#world.scheduler.nowMs >= this.#world.settings.activeMs) return;
     const name = this.random.pick(this.#enabled);
@@ -353,7 +353,7 @@ export class Faults {
     scheduler.after(this.random.exponential(1.2 * this.leaseMs), endOnce);
   }
 
-  /** Ends everything. */
+  /** Ends all faults. */
   heal(): void {
     for (const end of [...this.#active]) end();
     const { system } = this;
@@ -363,7 +363,7 @@ export class Faults {
     system.openEpochIfDue();
   }
 
-  /** Does something while the run is still active. */
+  /** Runs work while the run is still active. */
   readonly later = (ms: number, work: () => void): void => {
     this.#world.scheduler.after(ms, () => {
       if (this.#world.scheduler.nowMs < this.#world.settings.activeMs) work();
@@ -372,7 +372,7 @@ export class Faults {
 
   readonly host = (): Host => this.random.pick(this.system.hosts);
 
-  /** Some ways that belong together: between two places, in one direction or in both. */
+  /** Related links: between two places, in one direction or both. */
   readonly links = (): Link[] => {
     const { random, system } = this;
     const { network } = system.world;
@@ -401,7 +401,7 @@ export class Faults {
   };
 }
 
-/** The ways between an instance and everybody else: those that lead there, or both. */
+/** The links between an instance and all others: inbound only, or both directions. */
 function waysOf(system: System, instance: string, which: 'there' | 'both'): Link[] {
   const { network } = system.world;
   const others = ['broker', ...system.replicas.map(({ process }) => process.name)];
@@ -411,11 +411,11 @@ function waysOf(system: System, instance: string, which: 'there' | 'both'): Link
   ]);
 }
 
-/** What somebody sends who can reach the broker and has no key: well made in all but the signature. */
+/** A message of an attacker with access to the broker but without a key: correct except for its signature. */
 function forgedBroadcast(system: System): string | undefined {
   const { world, cluster } = system;
-  const { random, truth, signatures } = world;
-  const tokens = [...truth.tokens].slice(-10);
+  const { random, oracle, signatures } = world;
+  const tokens = [...oracle.tokens].slice(-10);
   if (tokens.length === 0) return undefined;
   const token = random.pick(tokens);
   const session = token.session;
@@ -433,7 +433,7 @@ function forgedBroadcast(system: System): string | undefined {
     cutOffTime: undefined,
     acknowledge: false,
   });
-  const payload = Broadcast.encode({ epoch: Buffer.from(truth.epoch, 'hex'), entries: [entry] }).finish();
+  const payload = Broadcast.encode({ epoch: Buffer.from(oracle.epoch, 'hex'), entries: [entry] }).finish();
   const keys = [...cluster.primary.tables.all('keys').values()] as {
     kid: string;
     purpose: string;

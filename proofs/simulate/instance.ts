@@ -1,9 +1,11 @@
 /** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
 
 import { Metadata } from '@grpc/grpc-js';
-import { type AccessRule, BROADCAST_TYPE, type RevocationSource } from '@portcullis/guard';
+import type { RevocationSource } from '@portcullis/guard';
 import {
+  type AccessRule,
   type Admission,
+  BROADCAST_TYPE,
   type Caller,
   type CompactToken,
   Enforcement,
@@ -21,14 +23,14 @@ import type {
   PullResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Broker } from './broker.js';
+import { createFeed, OnceCheckedFeed, type WatchedFeed } from './guards.js';
+import type { RecordedToken } from './oracle.js';
 import type { AuthService } from './replica.js';
-import { createFeed, OnceCheckedFeed, type WatchedFeed } from './rules.js';
 import { ListedKeys } from './signatures.js';
 import type { Process } from './time.js';
-import type { TokenTruth } from './truth.js';
 import { AUDIENCE, ISSUER, type World } from './world.js';
 
-/** How often expired tokens are looked for, in milliseconds. */
+/** Interval of the search for expired tokens, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 1000;
 
 const RULE: AccessRule = {
@@ -40,7 +42,7 @@ const RULE: AccessRule = {
   allowStale: false,
 };
 
-/** Calls of the simulation come over nothing, and its tokens are bound to no certificate. */
+/** Calls of the simulation have no connection, and its tokens are not bound to certificates. */
 const CALLER: Caller = {
   isPrivate: true,
   certificateThumbprint: undefined,
@@ -48,19 +50,19 @@ const CALLER: Caller = {
   retireConnection: () => undefined,
 };
 
-/** The rule of methods that go on without a lease. */
+/** The rule of methods with ON_STALE_ALLOW. */
 const STALE_RULE: AccessRule = { ...RULE, allowStale: true };
 
-/** What came of a call: admitted, or the code of the refusal. */
+/** The outcome of a call: admitted, or the code of the refusal. */
 export type Outcome = 'ADMITTED' | string;
 
-/** A process of auth that can be asked. */
+/** A reachable process of auth. */
 export interface Reachable {
   readonly process: Process;
   readonly service: AuthService;
 }
 
-/** What an instance stands on. */
+/** The environment of an instance. */
 export interface InstanceOptions {
   readonly world: World;
   readonly process: Process;
@@ -81,10 +83,10 @@ export class Instance {
   readonly #feed: WatchedFeed;
   readonly #enforcement: Enforcement;
   readonly #runner: FeedRunner;
-  /** Its random identifier, by which auth knows it. */
+  /** Its random identifier at auth. */
   readonly id: Buffer;
-  /** What it must refuse because it has said that it knows the revocation. */
-  readonly acknowledged = new Map<TokenTruth, string>();
+  /** What it must refuse because it has acknowledged the revocation. */
+  readonly acknowledged = new Map<RecordedToken, string>();
   #refusingSinceMs: number | undefined;
   #connectedTo = 0;
 
@@ -166,9 +168,9 @@ export class Instance {
     return this.#feed.applied;
   }
 
-  /** A call with the token arrives. The outcome is told when there is one. */
+  /** A call with the token arrives; the outcome is reported later. */
   call(
-    token: TokenTruth,
+    token: RecordedToken,
     options: { allowStale?: boolean; told?: (outcome: Outcome, call?: Call) => void } = {},
   ): void {
     const { allowStale = false, told = () => {} } = options;
@@ -189,9 +191,9 @@ export class Instance {
     else decided(decision);
   }
 
-  /** Whether an admitted call may go on; when a message passes because of that, the oracles look at it. */
+  /** Whether an admitted call may continue; the oracles check each message that passes. */
   mayGoOn(
-    token: TokenTruth,
+    token: RecordedToken,
     verified: VerifiedToken,
     options: { allowStale: boolean; isMessage: boolean },
   ): boolean {
@@ -202,20 +204,20 @@ export class Instance {
     return objection === undefined;
   }
 
-  #admitted(token: TokenTruth, what: string, allowStale: boolean): void {
-    const { measures, truth, violations, scheduler } = this.#world;
+  #admitted(token: RecordedToken, what: string, allowStale: boolean): void {
+    const { measures, oracle, violations, scheduler } = this.#world;
     if (!allowStale) this.#serves();
     const acknowledged = this.acknowledged.get(token);
-    if (acknowledged !== undefined && truth.isHitBy(token, acknowledged)) {
+    if (acknowledged !== undefined && oracle.isHitBy(token, acknowledged)) {
       const told = `${this.process.name} let pass ${what} with ${token.label}, although it had acknowledged ${acknowledged}`;
       violations.push({ oracle: 'late', atMs: scheduler.nowMs, what: told });
     }
-    const lost = allowStale ? undefined : truth.unnoticedAmong(this.#feed.followedEpochs);
+    const lost = allowStale ? undefined : oracle.unnoticedAmong(this.#feed.followedEpochs);
     if (lost !== undefined) {
       const told = `${this.process.name} let pass ${what}, although it had followed epoch ${lost.slice(0, 8)}, which the database has lost`;
       violations.push({ oracle: 'unnoticed', atMs: scheduler.nowMs, what: told });
     }
-    const { overdueMs, sinceConfirmedMs, by } = truth.lateness(token);
+    const { overdueMs, sinceConfirmedMs, by } = oracle.lateness(token);
     if (allowStale || sinceConfirmedMs < 0) return;
     measures.maxLateMs = Math.max(measures.maxLateMs, sinceConfirmedMs);
     if (overdueMs <= 0) return;
@@ -226,12 +228,12 @@ export class Instance {
     });
   }
 
-  #refused(token: TokenTruth, code: string): void {
-    const { truth, violations, scheduler } = this.#world;
+  #refused(token: RecordedToken, code: string): void {
+    const { oracle, violations, scheduler } = this.#world;
     if (code === 'REVOCATION_STATE_STALE') this.#refusingSinceMs ??= scheduler.nowMs;
     if (code !== 'TOKEN_REVOKED') return;
     this.#serves();
-    if (!truth.revocationsOf(token).next().done || truth.isUnsettled(this.#feed.followedEpoch)) return;
+    if (!oracle.revocationsOf(token).next().done || oracle.isUnsettled(this.#feed.followedEpoch)) return;
     violations.push({
       oracle: 'innocent',
       atMs: scheduler.nowMs,
@@ -245,7 +247,7 @@ export class Instance {
     this.#refusingSinceMs = undefined;
   }
 
-  /** The replica that the connection leads to. It stays the same until it fails, and seldom changes otherwise. */
+  /** The replica of the connection. It changes when the connection fails, and rarely otherwise. */
   get connectedTo(): Reachable {
     const replicas = this.#options.replicas();
     const replica = replicas[this.#connectedTo % replicas.length];
@@ -272,7 +274,7 @@ export class Instance {
     };
   }
 
-  /** The parts of a stream arrive in order, and one that is lost breaks it. */
+  /** The parts of a stream arrive in order; a lost part breaks the stream. */
   async *#pull(request: PullRequest, signal: AbortSignal): AsyncGenerator<PullResponse> {
     const { world, process } = this.#options;
     const { process: auth, service } = this.connectedTo;
@@ -321,19 +323,19 @@ function metadataOf(text: string): Metadata {
   return metadata;
 }
 
-/** A live call: it repeats the check with every message, and is told to when its token was revoked. */
+/** A live call: it repeats the check with every message, and when its token is revoked. */
 export class Call implements LiveCall {
   previousLive: LiveCall | undefined;
   nextLive: LiveCall | undefined;
   readonly #instance: Instance;
-  readonly #truth: TokenTruth;
+  readonly #oracle: RecordedToken;
   readonly #token: VerifiedToken;
   readonly #allowStale: boolean;
   #open = true;
 
-  constructor(instance: Instance, truth: TokenTruth, token: VerifiedToken, allowStale: boolean) {
+  constructor(instance: Instance, oracle: RecordedToken, token: VerifiedToken, allowStale: boolean) {
     this.#instance = instance;
-    this.#truth = truth;
+    this.#oracle = oracle;
     this.#token = token;
     this.#allowStale = allowStale;
     token.link(this);
@@ -343,7 +345,7 @@ export class Call implements LiveCall {
     return this.#open;
   }
 
-  /** A message comes by, in either direction. */
+  /** A message passes, in either direction. */
   message(): void {
     this.#check(true);
   }
@@ -361,6 +363,6 @@ export class Call implements LiveCall {
   #check(isMessage: boolean): void {
     if (!this.#open) return;
     const allowStale = this.#allowStale;
-    if (!this.#instance.mayGoOn(this.#truth, this.#token, { allowStale, isMessage })) this.end();
+    if (!this.#instance.mayGoOn(this.#oracle, this.#token, { allowStale, isMessage })) this.end();
   }
 }

@@ -1,4 +1,4 @@
-/** `npm run simulate`: tries the promise of revocation against random schedules of everything that can go wrong. */
+/** `npm run simulate`: checks the promise of revocation under random schedules of faults. */
 
 import { fork } from 'node:child_process';
 import { availableParallelism } from 'node:os';
@@ -7,8 +7,8 @@ import { Command, Option } from 'commander';
 import { integerBetween } from '../shared/command-line.js';
 import { randomSeed, SEED_MAX } from '../shared/random.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
+import { GUARDS, type GuardName, NOTICED_BY } from './guards.js';
 import { addTally, createTally, figuresOf, summaryOf, type Tally } from './report.js';
-import { GUARDS, type GuardName, NOTICED_BY } from './rules.js';
 import { runSeedSoon } from './run.js';
 import type { Job } from './worker.js';
 
@@ -16,15 +16,15 @@ const SEEDS_DEFAULT = 1000;
 const SEEDS_MAX = 10_000_000;
 const WORKERS_MAX = 2;
 
-/** The shortest time between two drawings of the progress bar. */
+/** The shortest time between two updates of the progress bar, in milliseconds. */
 const BAR_INTERVAL_MS = 200;
-/** The shortest time between two lines of progress where there is no terminal. */
+/** The shortest time between two lines of progress without a terminal, in milliseconds. */
 const LINE_INTERVAL_MS = 5_000;
 
 /** How many seeds a worker is sent at once. */
 const JOB_SEEDS = 20;
 
-/** How many lines before a violation are shown; the seed alone shows all. */
+/** Number of trace lines shown before a violation; running the seed alone shows all. */
 const TRACE_LINES = 60;
 
 const program = new Command('npm run simulate --')
@@ -76,7 +76,7 @@ function verdictOf(tally: Tally, firstSeed: number): string {
   return `Without ${without} seed ${first.seed} (the ${first.seed - firstSeed + 1}th) violates the promise. Replay: ${replay}`;
 }
 
-/** Runs all seeds, in several processes; with a guard left out, until its absence was noticed. */
+/** Runs all seeds in several processes; without a guard, until a violation is found. */
 async function runAll(run: {
   firstSeed: number;
   seeds: number;
@@ -115,7 +115,7 @@ async function runAll(run: {
 
 function runWorker(nextJob: () => Job | undefined, done: (tally: Tally) => void): Promise<void> {
   const worker = fork(fileURLToPath(new URL('./worker.ts', import.meta.url)), {
-    // Young objects are many and die young; Node's default keeps the collector busy with them.
+    // Most objects die young; Node's default young generation is too small for them.
     execArgv: ['--import', 'tsx', '--max-semi-space-size=64'],
     serialization: 'advanced',
   });
@@ -137,7 +137,7 @@ function runWorker(nextJob: () => Job | undefined, done: (tally: Tally) => void)
   });
 }
 
-/** Shows the first violation event by event, or all of the one schedule that was asked for. */
+/** Prints the first violation event by event, or the whole schedule of the requested seed. */
 async function show(tally: Tally, onlySeed: number | undefined): Promise<void> {
   const seed = onlySeed ?? tally.violations[0]?.seed;
   if (seed === undefined) return;

@@ -1,30 +1,30 @@
-/** The network: every way from one place to another loses, delays, repeats and reorders on its own. */
+/** The network: each link loses, delays, duplicates and reorders messages independently. */
 
 import type { ServiceError } from '@portcullis/guard/errors';
 import { AuthError } from '../../services/auth/errors.js';
 import type { Random } from '../shared/random.js';
 import type { Process, Scheduler } from './time.js';
 
-/** After this time a connection that says nothing is given up: HTTP/2 keepalive, in milliseconds. */
+/** HTTP/2 keepalive timeout of a silent connection, in milliseconds. */
 const KEEPALIVE_MS = 3000;
 
-/** After this time a machine says that the process is not there, in milliseconds. */
+/** Time until a machine reports that the process is not running, in milliseconds. */
 const REFUSED_MS = 2;
 
-/** How one way behaves at the moment. */
+/** Current behaviour of one link. */
 export interface Weather {
-  /** Usual delay of this way, in milliseconds; ways differ, also in their two directions. */
+  /** Usual delay of this link, in milliseconds; links differ, also in their two directions. */
   delayMs: number;
   lossProbability: number;
   repeatProbability: number;
   /** A message takes up to `slowMs` longer with this probability. */
   slowProbability: number;
   slowMs: number;
-  /** Nothing passes; what is sent is lost, or held until the way is open again. */
+  /** Nothing passes; messages are lost, or held until the link is open again. */
   blocked: 'lose' | 'hold' | undefined;
 }
 
-/** The way from one place to another. */
+/** The link from one place to another. */
 export class Link {
   readonly weather: Weather;
   readonly #scheduler: Scheduler;
@@ -44,7 +44,7 @@ export class Link {
     };
   }
 
-  /** @returns whether the message will arrive, or may yet; false when it is lost */
+  /** @returns whether the message can still arrive; false when it is lost */
   send(receiver: Process, arrive: () => void, mayRepeat = false): boolean {
     const { blocked, lossProbability, repeatProbability } = this.weather;
     if (blocked === 'hold') {
@@ -57,7 +57,7 @@ export class Link {
     return true;
   }
 
-  /** Ends a partition; what was held goes on its way. */
+  /** Ends a partition; held messages are delivered. */
   open(): void {
     this.weather.blocked = undefined;
     const held = this.#held;
@@ -73,7 +73,7 @@ export class Link {
   }
 }
 
-/** All ways there are, made when they are first used. */
+/** All links, created on first use. */
 export class Network {
   readonly #links = new Map<string, Map<string, Link>>();
   readonly #scheduler: Scheduler;
@@ -84,7 +84,7 @@ export class Network {
     this.#random = random;
   }
 
-  /** The way between two places, by the names of what stands there. */
+  /** The link between two places, by name. */
   link(from: string, to: string): Link {
     let links = this.#links.get(from);
     if (links === undefined) {
@@ -100,8 +100,8 @@ export class Network {
   }
 
   /**
-   * Calls another process. The answer may be lost after the work was done; the caller then learns nothing until
-   * its connection is given up.
+   * Calls another process. The response may be lost after the work was done; the caller then waits until its
+   * connection times out.
    */
   call<T>(
     client: Process,
@@ -131,7 +131,7 @@ export class Network {
   }
 }
 
-/** What a caller is told whose connection has gone: the work may have been done or not. */
+/** The error of a caller whose connection was lost: the work may have been done or not. */
 export function connectionLost(): ServiceError {
   return new AuthError('DEPENDENCY_UNAVAILABLE', 'the connection was lost');
 }

@@ -1,6 +1,7 @@
 /** One replica of auth: the domain code of production over the simulated database, network and clocks. */
 
 import { parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
+import { ACCESS_TOKEN_TYPE } from '@portcullis/guard/limits';
 import {
   Broadcast,
   type PullResponse,
@@ -15,7 +16,8 @@ import {
   questionOf,
   syncResponseOf,
 } from '../../services/auth/adapters/revocation-messages.js';
-import { ACCESS_TOKEN_TYPE, BROADCAST_TYPE, type Keys, publish } from '../../services/auth/keys/keys.js';
+import { BROADCAST_TYPE, type Keys } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/published-keys.js';
 import type { KeyRow } from '../../services/auth/records/keys.js';
 import type { LogBatch } from '../../services/auth/records/revocations.js';
 import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
@@ -35,14 +37,14 @@ import {
 } from './auth-rows.js';
 import type { Broker } from './broker.js';
 import type { Cluster, Node } from './database.js';
+import type { IssuedClaims } from './oracle.js';
 import type { Process } from './time.js';
-import type { IssuedClaims } from './truth.js';
 import { ACTING_CLIENT, ISSUER, type World } from './world.js';
 
-/** How long comparing a password takes, in milliseconds: revocations fall into it. */
+/** Duration of a password comparison, in milliseconds: revocations happen meanwhile. */
 const PASSWORD_MS = 40;
 
-/** What one process of auth does for others. */
+/** The interface of one process of auth. */
 export interface AuthService {
   readonly sessions: Sessions;
   readonly exchange: Exchange;
@@ -57,14 +59,14 @@ export interface AuthService {
   pull(request: { service: string; instance: Buffer }): AsyncIterable<PullResponse>;
 }
 
-/** What a replica stands on. */
+/** The environment of a replica. */
 export interface ReplicaOptions {
   readonly world: World;
   readonly cluster: Cluster;
   readonly broker: Broker;
   readonly process: Process;
   readonly node: () => Node;
-  /** An instance knew entries that the log does not have. */
+  /** An instance had entries that the log does not have. */
   readonly onLogChanged: () => void;
 }
 
@@ -165,7 +167,7 @@ function startPurging(process: Process, revocations: Revocations, everyMs: numbe
   });
 }
 
-/** Hands a batch to the broker, soon. A batch of an epoch that is over is signed by nobody. */
+/** Publishes a batch after a short delay. A batch of a former epoch is not signed. */
 function broadcast(world: World, cluster: Cluster, broker: Broker, process: Process, batch: LogBatch): void {
   if (batch.entries.length === 0) return;
   process.after(world.random.next(), () => {
@@ -183,7 +185,7 @@ function broadcast(world: World, cluster: Cluster, broker: Broker, process: Proc
   });
 }
 
-/** The keys of the issuer; signing is a line in a list, and everything else as in production. */
+/** The keys of the issuer; signing appends to a list, everything else is as in production. */
 function createListedKeys(world: World, store: AuthStore): Keys {
   const make = (purpose: KeyRow['purpose'], state: KeyRow['state']): KeyRow => {
     return keyRow(`key-${purpose}-${world.random.integer(1, 1e9)}`, purpose, state);
@@ -208,7 +210,9 @@ function createListedKeys(world: World, store: AuthStore): Keys {
       return async (claims) => {
         const said = claimsToSign(world, claims);
         const text = world.signatures.sign(row.kid, ACCESS_TOKEN_TYPE, Buffer.from(JSON.stringify(said)));
-        transactionBehind(tx).onDurable(() => world.truth.tokenIssued(claims as IssuedClaims, text, row.kid));
+        transactionBehind(tx).onDurable(() =>
+          world.oracle.tokenIssued(claims as IssuedClaims, text, row.kid),
+        );
         return text;
       };
     },
@@ -219,7 +223,7 @@ function createListedKeys(world: World, store: AuthStore): Keys {
   };
 }
 
-/** Without generations a token says when it was issued, and nothing else is compared. */
+/** Without generations a token has its issue time, and nothing else is compared. */
 function claimsToSign(world: World, claims: object): object {
   if (world.without !== 'generation') return claims;
   const { iat, gen, clients } = claims as { iat: number; gen?: number; clients: [string, number][] };

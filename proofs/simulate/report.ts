@@ -1,10 +1,10 @@
-/** What the simulation says: on the way, at the end, and to machines. */
+/** Output of the simulation: progress, summary and JSON. */
 
 import { type Percentiles, percentilesOf, roundTo } from '../shared/statistics.js';
 import type { RunResult } from './run.js';
 import type { Violation } from './world.js';
 
-/** Some runs, summed up. It can be sent from one thread to another. */
+/** The sums of some runs. It can be sent between processes. */
 export interface Tally {
   seeds: number;
   revocations: number;
@@ -17,7 +17,7 @@ export interface Tally {
   readonly faults: { [name: string]: number };
 }
 
-/** The figures for machines. */
+/** The JSON figures. */
 export interface Figures {
   readonly seeds: number;
   readonly first_seed: number;
@@ -26,12 +26,12 @@ export interface Figures {
   readonly checks: number;
   readonly violations: number;
   readonly violating_seeds: readonly number[];
-  /** Latest admission of something revoked, after Revoke had returned; within the bound unless it is a violation. */
+  /** Latest admission of a revoked token after Revoke returned, in milliseconds; within the bound unless it is a violation. */
   readonly max_late_ms: number;
   readonly revoke_to_refused_ms: Percentiles;
-  /** How long an instance refused for want of a lease, while faults struck. */
+  /** How long an instance refused without a lease during faults, in milliseconds. */
   readonly unavailable_ms: Percentiles;
-  /** From the healing of all faults until every instance served again. */
+  /** Time from the healing of all faults until every instance served again, in milliseconds. */
   readonly recovery_ms: Percentiles;
   readonly seconds: number;
   readonly seeds_per_second: number;
@@ -102,7 +102,7 @@ export function figuresOf(
   };
 }
 
-/** The figures for people. */
+/** The figures as text. */
 export function summaryOf(figures: Figures): string {
   const spread = ({ p50, p99, max }: Percentiles): string => `p50 ${p50}  p99 ${p99}  max ${max} ms`;
   const rows: [string, string][] = [

@@ -3,28 +3,28 @@
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { createRandom, type Random } from '../shared/random.js';
 import { DATABASE_STEP_MS, Faults } from './faults.js';
+import type { GuardName } from './guards.js';
 import { Network } from './network.js';
-import type { GuardName } from './rules.js';
+import { Oracle, type RecordedToken } from './oracle.js';
 import { Signatures } from './signatures.js';
 import { System } from './system.js';
 import { demandSettling, Scheduler } from './time.js';
-import { type TokenTruth, Truth } from './truth.js';
 import { Workload } from './workload.js';
 import { createMeasures, type Measures, type Settings, type Violation, type World } from './world.js';
 
-/** How long after the healing everything must serve again, at the latest, in milliseconds and in leases. */
+/** Longest time after the healing until every instance must serve again, in milliseconds and in leases. */
 const RECOVERY_MS_MAX = 12_000;
 const RECOVERY_LEASES_MAX = 3;
 
-/** Neighbouring seeds have similar first draws. */
+/** Decorrelates neighbouring seeds, whose first draws are similar. */
 const DISCARDED_DRAWS = 4;
 
-/** What a run came to. */
+/** Result of a run. */
 export interface RunResult {
   readonly seed: number;
   readonly violations: readonly Violation[];
   readonly measures: Measures;
-  /** What happened, when it was asked for. */
+  /** The trace, when requested. */
   readonly trace: readonly string[];
 }
 
@@ -43,7 +43,7 @@ export function runSeed(
     scheduler,
     random,
     network: new Network(scheduler, random),
-    truth: new Truth(() => scheduler.nowMs),
+    oracle: new Oracle(() => scheduler.nowMs),
     signatures: new Signatures(random),
     settings,
     without,
@@ -57,7 +57,7 @@ export function runSeed(
   world.tell('run', () => JSON.stringify({ seed, ...settings }));
   const system = new System(world);
   const workload = new Workload(system, () => {
-    // Faults like the company of revocations.
+    // Faults prefer moments with revocations.
     if (random.chance(0.4)) scheduler.after(random.exponential(100), () => faults.strike());
   });
   const faults = new Faults(system, workload);
@@ -71,7 +71,7 @@ export function runSeed(
   return { seed, violations: world.violations, measures: world.measures, trace };
 }
 
-/** Runs one seed as {@link runSeed} does, for callers who are within a promise. */
+/** Runs one seed as {@link runSeed} does, for callers inside a promise reaction. */
 export function runSeedSoon(...run: Parameters<typeof runSeed>): Promise<RunResult> {
   return new Promise((resolve, reject) => {
     setImmediate(() => {
@@ -90,7 +90,7 @@ function settingsOf(random: Random): Settings {
   return {
     leaseMs,
     accessTokenSeconds,
-    // As in production: what a token may live, and what clocks may differ and step.
+    // As in production: maximum lifetime, clock skew and clock steps.
     keepSeconds: accessTokenSeconds + CLOCK_SKEW_SECONDS + DATABASE_STEP_MS / 1000,
     replicas: random.pick([1, 2, 2, 3]),
     instances: random.pick([1, 2, 2, 3]),
@@ -99,7 +99,7 @@ function settingsOf(random: Random): Settings {
   };
 }
 
-/** How long an entry takes from Revoke's return to the lists of the instances; nothing when it was there before. */
+/** Times from Revoke's return until the entry is in the lists of the instances; none when it was there before. */
 function measureSpread(system: System): void {
   const { world } = system;
   const seen = new Set<string>();
@@ -107,29 +107,29 @@ function measureSpread(system: System): void {
     const key = `${host} ${label}`;
     if (seen.has(key)) return;
     seen.add(key);
-    const revocation = world.truth.byEntry(label);
+    const revocation = world.oracle.byEntry(label);
     if (revocation === undefined) return;
     const { confirmedAtMs, boundMs } = revocation;
     const sinceMs = confirmedAtMs === undefined ? 0 : world.scheduler.nowMs - confirmedAtMs;
-    // An instance that did not have it by then has refused everything since.
+    // An instance without it by then has refused everything since.
     world.measures.revokeToRefusedMs.push(Math.min(sinceMs, boundMs));
   };
 }
 
-/** After everything has healed every instance must serve a token that nobody has revoked. */
+/** After the healing every instance must admit a token that was not revoked. */
 function checkRecovery(system: System, workload: Workload): void {
   const { world } = system;
   const { scheduler, settings, measures, violations } = world;
   const healedAtMs = scheduler.nowMs;
   const deadlineMs = healedAtMs + RECOVERY_MS_MAX + RECOVERY_LEASES_MAX * settings.leaseMs;
   const served = new Set<string>();
-  let token: TokenTruth | undefined;
+  let token: RecordedToken | undefined;
   while (scheduler.nowMs < deadlineMs && served.size < system.hosts.length) {
     if (token === undefined) workload.freshToken((fresh) => (token = fresh));
     else {
       for (const { instance } of system.hosts) {
         instance.process.run(() =>
-          instance.call(token as TokenTruth, {
+          instance.call(token as RecordedToken, {
             told: (outcome, call) => {
               call?.end();
               world.tell(instance.process.name, () => `after the healing answers ${outcome}`);
@@ -141,8 +141,8 @@ function checkRecovery(system: System, workload: Workload): void {
       }
     }
     scheduler.runUntil(scheduler.nowMs + settings.leaseMs / 10);
-    // One that was caught by an epoch, or by a key that was lost with the database, says nothing.
-    if (token !== undefined && world.truth.revocationsOf(token).next().done !== true) token = undefined;
+    // A token that an epoch or a lost key invalidated proves nothing.
+    if (token !== undefined && world.oracle.revocationsOf(token).next().done !== true) token = undefined;
   }
   if (served.size === system.hosts.length) measures.recoveryMs.push(scheduler.nowMs - healedAtMs);
   else {

@@ -1,4 +1,4 @@
-/** Signatures as a list of who signed what: forging one is impossible here, so that the protocol is what is tried. */
+/** Signatures as a list of signed messages: forging is impossible here, so that only the protocol is tested. */
 
 import type { CompactToken, VerificationKeys } from '@portcullis/guard/internal';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
@@ -9,7 +9,7 @@ export const ALGORITHM = 'EdDSA';
 
 const SIGNATURE_BYTES = 12;
 
-/** Signs, and knows what was signed. */
+/** Signs messages and records them. */
 export class Signatures {
   readonly #random: Random;
   readonly #signed = new Map<string, string>();
@@ -25,7 +25,7 @@ export class Signatures {
     return text;
   }
 
-  /** What looks like one and is none. */
+  /** A well-formed compact JWS with an invalid signature. */
   forge(keyId: string, type: string, payload: Uint8Array): string {
     const header = Buffer.from(`{"alg":"${ALGORITHM}","kid":"${keyId}","typ":"${type}"}`);
     const signature = this.#random.bytes(SIGNATURE_BYTES).toString('base64url');
@@ -38,7 +38,7 @@ export class Signatures {
   }
 }
 
-/** Keys that verify by looking into the list. */
+/** Keys that verify against the list. */
 export class ListedKeys implements VerificationKeys {
   readonly #keyIds: ReadonlySet<string>;
   readonly #verify: (token: CompactToken) => Promise<boolean>;

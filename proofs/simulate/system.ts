@@ -1,4 +1,4 @@
-/** The whole system of one run: the database, the broker, replicas of auth, instances, and the operator who minds them. */
+/** The system of one run: the database, the broker, replicas of auth, instances, and the operator. */
 
 import { keyRow, nextTokenKeyIn, seedTables, userRow } from './auth-rows.js';
 import { Broker } from './broker.js';
@@ -9,14 +9,14 @@ import { type AuthService, startReplica } from './replica.js';
 import { MachineClock, Process } from './time.js';
 import { START_MS, type World } from './world.js';
 
-/** How often the operator tries again, in milliseconds. */
+/** Interval of the operator's retries, in milliseconds. */
 const OPERATOR_RETRY_MS = 2000;
 
-/** A replica of auth, through all its processes. */
+/** A replica of auth across process restarts. */
 export class Replica implements Reachable {
   process: Process;
   service: AuthService;
-  /** The server of the database that it takes for the primary. */
+  /** The database server that it considers the primary. */
   node: Node;
   readonly #system: System;
 
@@ -24,7 +24,7 @@ export class Replica implements Reachable {
     this.#system = system;
     this.node = system.cluster.primary;
     const { scheduler } = system.world;
-    // The bound allows for one clock that differs from another by one percent; the instances' clocks do that here.
+    // The bound allows a difference of one percent between two clocks; here the instances' clocks differ.
     const clock = new MachineClock(scheduler, { rate: 1, wallMs: START_MS, monotonicMs: 0 });
     this.process = new Process(scheduler, name, clock);
     this.service = this.#start();
@@ -34,7 +34,7 @@ export class Replica implements Reachable {
     this.process.kill();
   }
 
-  /** A new process in the place of the one that crashed. */
+  /** Replaces a crashed process by a new one. */
   restart(): void {
     const { name, clock } = this.process;
     this.process = new Process(this.#system.world.scheduler, name, clock);
@@ -55,12 +55,12 @@ export class Replica implements Reachable {
   }
 }
 
-/** A machine on which an instance runs, through all its processes. */
+/** A machine of an instance, across process restarts. */
 export class Host {
   instance: Instance;
   /**
-   * Whether the machine sleeps now and then, or has its wall clock set at any time. One that sleeps has it set back only in a
-   * way for which something is promised: its clocks are read in between.
+   * Whether the machine sleeps sometimes, or has its wall clock set at any time. On a machine that sleeps the wall clock is
+   * set back only within the promise: the clocks are read in between.
    */
   readonly sleeps: boolean;
   /** Whether the clocks have been read since the machine last slept, or since its wall clock was last set back. */
@@ -95,7 +95,7 @@ export class Host {
     this.#read();
   }
 
-  /** Whether it may be put to sleep now, or have its wall clock set back, so that something is still promised. */
+  /** Whether it may be put to sleep now, or have its wall clock set back, within the promise. */
   get isSettled(): boolean {
     return this.#isRead && !this.#sleeping;
   }
@@ -130,7 +130,7 @@ export class Host {
     });
   }
 
-  /** What a time service does in the end. Not on a machine that may have slept until now: that would be both at once. */
+  /** Corrects the clock, as a time service does. Not on a machine that may just have slept: that would combine both. */
   correctClock(): void {
     if (this.sleeps) return;
     this.#clock.step(START_MS + this.#system.world.scheduler.nowMs - this.#clock.wallMs());
@@ -150,7 +150,7 @@ export class Host {
   }
 }
 
-/** The system, as faults and callers reach it. */
+/** The system, as used by faults and callers. */
 export class System {
   readonly world: World;
   readonly cluster: Cluster;
@@ -158,7 +158,7 @@ export class System {
   readonly replicas: readonly Replica[];
   readonly hosts: readonly Host[];
   readonly userIds: readonly string[];
-  /** How long a signature takes to be verified, in milliseconds, about. */
+  /** Approximate duration of a signature verification, in milliseconds. */
   verifyMs = 0.3;
   #databaseStepMs = 0;
   #saved: { readonly tables: Tables; readonly atMs: number } | undefined;
@@ -191,7 +191,7 @@ export class System {
     );
   }
 
-  /** A replica that runs, if there is one. */
+  /** A running replica, if there is one. */
   anyReplica(): Replica | undefined {
     const running = this.replicas.filter(({ process }) => process.isRunning);
     return running.length === 0 ? undefined : this.world.random.pick(running);
@@ -206,23 +206,23 @@ export class System {
     return this.#databaseStepMs;
   }
 
-  /** The key that is to sign tokens next. */
+  /** The next token key. */
   nextTokenKey(): string | undefined {
     return nextTokenKeyIn(this.cluster.primary.tables);
   }
 
-  /** Keeps the database's present state, as a backup does. */
+  /** Copies the database's current state as a backup. */
   save(): void {
     this.#saved = { tables: this.cluster.standby.copy(), atMs: this.world.scheduler.nowMs };
   }
 
-  /** Puts the database back to what was saved. @returns whether anything was */
+  /** Restores the database from the backup. @returns whether there was one */
   restore(): boolean {
     const saved = this.#saved;
     if (saved === undefined) return false;
-    const { scheduler, truth } = this.world;
+    const { scheduler, oracle } = this.world;
     this.cluster.restore(saved.tables);
-    truth.restored(saved.atMs);
+    oracle.restored(saved.atMs);
     this.world.tell('database', () => `is as it was at ${Math.round(saved.atMs)} ms`);
     for (const replica of this.replicas) {
       scheduler.after(this.world.random.real(0, 300), () => {
@@ -243,7 +243,7 @@ export class System {
     }
   }
 
-  /** After a restore an epoch must be opened, sooner or later. */
+  /** After a restore an epoch must be opened eventually. */
   openEpochIfDue(): void {
     if (!this.#epochDue) return;
     this.#epochDue = false;
@@ -258,10 +258,10 @@ export class System {
     this.#openEpoch(reason);
   }
 
-  /** An instance was told that the log is not the one that it has followed. */
+  /** An instance received LOG_CHANGED. */
   logChanged(): void {
-    const { truth, violations, scheduler } = this.world;
-    if (truth.restoredAtMs === undefined) {
+    const { oracle, violations, scheduler } = this.world;
+    if (oracle.restoredAtMs === undefined) {
       violations.push({
         oracle: 'liveness',
         atMs: scheduler.nowMs,
@@ -269,10 +269,10 @@ export class System {
       });
       return;
     }
-    // After an epoch was opened an alarm is of an instance that nobody had heard of since the restore: then another one is due.
+    // An alarm after an epoch was opened comes from an instance that first synced after the restore: then another epoch is due.
     const isExpected =
-      this.#epochDue || this.#opening.size > 0 || truth.epochOpenedAtMs <= truth.restoredAtMs;
-    if (isExpected || scheduler.nowMs < truth.epochOpenedAtMs + OPERATOR_RETRY_MS) return;
+      this.#epochDue || this.#opening.size > 0 || oracle.epochOpenedAtMs <= oracle.restoredAtMs;
+    if (isExpected || scheduler.nowMs < oracle.epochOpenedAtMs + OPERATOR_RETRY_MS) return;
     this.#epochDue = true;
     scheduler.after(OPERATOR_RETRY_MS, () => this.openEpochIfDue());
   }
@@ -281,13 +281,13 @@ export class System {
     this.onEntryArrived(host, entryId);
   }
 
-  /** Set by whoever measures. */
+  /** Set by the measurement. */
   onEntryArrived: (host: string, entryId: string) => void = () => {};
 
   #openEpoch(reason: string): void {
-    const { scheduler, truth } = this.world;
+    const { scheduler, oracle } = this.world;
     let isOpen = false;
-    // Whatever became of the request, a repetition does no harm.
+    // A retry does no harm, whatever the outcome of the request.
     scheduler.after(OPERATOR_RETRY_MS, () => {
       if (!isOpen) this.#openEpoch(reason);
     });
@@ -297,7 +297,7 @@ export class System {
         () => {
           isOpen = true;
           this.#opening.delete(reason);
-          truth.confirmed(reason);
+          oracle.confirmed(reason);
           this.world.tell('operator', () => `${reason} is open`);
         },
         () => undefined,

@@ -1,4 +1,4 @@
-/** Virtual time: what happens when, the clocks that lie about it, and the processes that live in it. */
+/** Virtual time: the event queue, inaccurate clocks, and processes. */
 
 import type { Clock, Timers } from '@portcullis/guard/clock';
 
@@ -8,7 +8,7 @@ interface Event {
   work: (() => void) | undefined;
 }
 
-/** True time, which nobody in the system can read, and the queue of what is to happen in it. */
+/** True time, which no simulated process can read, and the event queue. */
 export class Scheduler {
   readonly #heap: Event[] = [];
   #order = 0;
@@ -18,7 +18,7 @@ export class Scheduler {
     return this.#nowMs;
   }
 
-  /** Does the work at a moment of true time. @returns a function that prevents it */
+  /** Schedules work at a moment of true time. @returns a function that cancels it */
   at(atMs: number, work: () => void): () => void {
     const event: Event = { atMs: Math.max(atMs, this.#nowMs), order: this.#order, work };
     this.#order += 1;
@@ -87,8 +87,8 @@ function isBefore(left: Event, right: Event): boolean {
 }
 
 /**
- * Runs promise reactions until none is left. Node.js runs them between two events of its own loop, at ten times
- * the price of a simulated event; this is what it calls to do so, kept on `process` under its historical name.
+ * Runs promise reactions until none is left. Node.js runs them between two events of its own loop, at ten times the cost
+ * of a simulated event; this is the function that it calls for that, under its historical name on `process`.
  */
 function settlePromises(): void {
   tick();
@@ -158,7 +158,7 @@ export class MachineClock implements Clock {
     this.#rate = rate;
   }
 
-  /** The monotonic clock stands; the wall clock goes on. */
+  /** The monotonic clock stops; the wall clock advances. */
   sleep(asleep: boolean): void {
     this.#settle();
     this.#asleep = asleep;
@@ -176,7 +176,7 @@ export class MachineClock implements Clock {
   }
 }
 
-/** A process: whatever happens in it happens through {@link run}, so that it can be paused and killed between any two steps. */
+/** A process: all its work runs through {@link run}, so that it can be paused and killed between any two steps. */
 export class Process implements Timers {
   readonly name: string;
   readonly clock: MachineClock;
@@ -200,7 +200,7 @@ export class Process implements Timers {
     return !this.#dead && this.#pauses === 0;
   }
 
-  /** Does the work now, when the process goes on, or never when it is dead. */
+  /** Runs the work now, when the process resumes, or never when it is dead. */
   run(work: () => void): void {
     if (this.#dead) return;
     if (this.#pauses > 0) this.#backlog.push(work);
@@ -225,7 +225,7 @@ export class Process implements Timers {
     this.#scheduler.after(0, () => this.run(work));
   }
 
-  /** Stops between two steps; what arrives meanwhile waits. Pauses add up. @returns a function that ends it */
+  /** Pauses between two steps; events that arrive meanwhile wait. Pauses can overlap. @returns a function that ends it */
   pause(): () => void {
     this.#pauses += 1;
     let ended = false;
@@ -247,7 +247,7 @@ export class Process implements Timers {
     this.#onKill.clear();
   }
 
-  /** Tells those who are connected that the process is gone. @returns a function that ends it */
+  /** Registers a listener for the end of the process. @returns a function that removes it */
   onKill(listener: () => void): () => void {
     this.#onKill.add(listener);
     return () => void this.#onKill.delete(listener);

@@ -1,7 +1,7 @@
-/** A process that runs seeds: it is sent a few at a time, and answers what they came to. */
+/** A process that runs seeds: it receives a few at a time and returns their results. */
 
+import type { GuardName } from './guards.js';
 import { addRun, createTally } from './report.js';
-import type { GuardName } from './rules.js';
 import { runSeed } from './run.js';
 
 /** Some seeds to run. */
@@ -11,7 +11,7 @@ export interface Job {
   readonly without: GuardName | undefined;
 }
 
-// Thousands of calls fail in every run, as they should, and nobody looks where.
+// Thousands of calls fail in every run, as expected; their stack traces are not used.
 Error.stackTraceLimit = 0;
 
 process.on('message', ({ firstSeed, count, without }: Job) => {

@@ -1,22 +1,22 @@
-/** What users, services and operators do, at random moments: log in, refresh, exchange, revoke, and above all call. */
+/** The workload of users, services and operators at random moments: logins, refreshes, exchanges, revocations, and mainly calls. */
 
 import type { InstanceReceipt } from '../../services/auth/revocation/receipts.js';
 import type { Target } from '../../services/auth/revocation/revoke-targets.js';
 import type { TokenPair } from '../../services/auth/sessions/session-tokens.js';
 import type { Call } from './instance.js';
+import type { RecordedToken } from './oracle.js';
 import type { Host, Replica, System } from './system.js';
-import type { TokenTruth } from './truth.js';
 import { AUDIENCE } from './world.js';
 
-/** A login that goes on by refreshing. */
+/** A session that is kept alive by refreshes. */
 interface Login {
   readonly userId: string;
   readonly sessionId: string;
   refreshToken: string;
-  readonly token: TokenTruth;
+  readonly token: RecordedToken;
 }
 
-/** Called when somebody is about to revoke: faults like to strike then. */
+/** Called just before a revocation: faults prefer that moment. */
 export type OnRevoke = () => void;
 
 const ACTIONS = ['login', 'refresh', 'exchange', 'stream', 'relogin', 'roles'] as const;
@@ -25,10 +25,10 @@ const ACTIONS = ['login', 'refresh', 'exchange', 'stream', 'relogin', 'roles'] a
 export class Workload {
   readonly #system: System;
   readonly #onRevoke: OnRevoke;
-  readonly #tokens: TokenTruth[] = [];
+  readonly #tokens: RecordedToken[] = [];
   readonly #logins: Login[] = [];
-  readonly #suspects: TokenTruth[] = [];
-  #serviceToken: TokenTruth | undefined;
+  readonly #suspects: RecordedToken[] = [];
+  #serviceToken: RecordedToken | undefined;
   #revocations = 0;
   #requests = 0;
 
@@ -37,7 +37,7 @@ export class Workload {
     this.#onRevoke = onRevoke;
   }
 
-  /** Plans everything until the end of the active time. */
+  /** Schedules everything until the end of the active time. */
   start(): void {
     const { settings } = this.#world;
     const { leaseMs, activeMs } = settings;
@@ -51,8 +51,8 @@ export class Workload {
     this.#repeat(settings.accessTokenSeconds * 500, () => this.#renewServiceToken());
   }
 
-  /** A fresh token of a user whom nobody has revoked since; nothing when it could not be had. */
-  freshToken(then: (token: TokenTruth) => void): void {
+  /** A new token of a user who was not revoked since; undefined when none could be issued. */
+  freshToken(then: (token: RecordedToken) => void): void {
     this.#login(then);
   }
 
@@ -97,14 +97,14 @@ export class Workload {
     }
   }
 
-  /** Does something at a replica that runs; what fails is not tried again. */
+  /** Runs an operation at a running replica; failures are not retried. */
   #atReplica(work: (replica: Replica) => Promise<unknown>): void {
     const replica = this.#system.anyReplica();
     if (replica === undefined) return;
     replica.process.run(() => void work(replica).catch(() => undefined));
   }
 
-  #login(then: (token: TokenTruth) => void = () => {}, userIndex = this.#random.integer(0, 2)): void {
+  #login(then: (token: RecordedToken) => void = () => {}, userIndex = this.#random.integer(0, 2)): void {
     const userId = this.#system.userIds[userIndex] ?? '';
     const name = `user-${userIndex + 1}`;
     this.#atReplica(async ({ service }) => {
@@ -135,11 +135,11 @@ export class Workload {
         'a user',
         () => `has refreshed the session of ${login.token.label}, and has ${token.label}`,
       );
-      if (this.#world.truth.revocationsOf(token).next().done !== true) this.#watch(token);
+      if (this.#world.oracle.revocationsOf(token).next().done !== true) this.#watch(token);
     });
   }
 
-  #exchange(subject: TokenTruth): void {
+  #exchange(subject: RecordedToken): void {
     const caller = this.#serviceToken;
     if (caller === undefined || !subject.audiences.includes('payment')) return;
     this.#atReplica(async ({ service }) => {
@@ -149,7 +149,7 @@ export class Workload {
         audience: AUDIENCE,
         scopes: [],
       });
-      const token = this.#world.truth.byText(minted.token);
+      const token = this.#world.oracle.byText(minted.token);
       this.#tokens.push(token);
       this.#world.tell('payment', () => `has exchanged ${subject.label} for ${token.label}`);
     });
@@ -158,12 +158,12 @@ export class Workload {
   #renewServiceToken(): void {
     this.#atReplica(async ({ service }) => {
       const { token } = await service.issueServiceToken();
-      this.#serviceToken = this.#world.truth.byText(token);
+      this.#serviceToken = this.#world.oracle.byText(token);
     });
   }
 
-  #obtained({ access }: Pick<TokenPair, 'access'>): TokenTruth {
-    const token = this.#world.truth.byText(access.token);
+  #obtained({ access }: Pick<TokenPair, 'access'>): RecordedToken {
+    const token = this.#world.oracle.byText(access.token);
     this.#tokens.push(token);
     return token;
   }
@@ -174,8 +174,8 @@ export class Workload {
     return this.#random.pick(this.#system.hosts);
   }
 
-  /** Mostly one that was or will be revoked; now and then any, expired ones among them. */
-  #pickToken(): TokenTruth | undefined {
+  /** Usually a token that was or will be revoked; sometimes any token, including expired ones. */
+  #pickToken(): RecordedToken | undefined {
     if (this.#suspects.length > 0 && this.#random.chance(0.5)) return this.#recent(this.#suspects);
     if (this.#tokens.length === 0) return undefined;
     return this.#random.chance(0.7) ? this.#recent(this.#tokens) : this.#random.pick(this.#tokens);
@@ -185,7 +185,7 @@ export class Workload {
     return this.#random.pick(from.slice(-8));
   }
 
-  #call(token: TokenTruth | undefined, host: Host): void {
+  #call(token: RecordedToken | undefined, host: Host): void {
     if (token === undefined || !token.audiences.includes(AUDIENCE)) return;
     const { instance } = host;
     const allowStale = this.#random.chance(0.1);
@@ -203,8 +203,8 @@ export class Workload {
     );
   }
 
-  /** A call that lives, with a message now and then. */
-  #stream(token: TokenTruth, host: Host): void {
+  /** A live call with occasional messages. */
+  #stream(token: RecordedToken, host: Host): void {
     if (!token.audiences.includes(AUDIENCE)) return;
     const { instance } = host;
     const everyMs = this.#world.settings.leaseMs / 3;
@@ -224,8 +224,8 @@ export class Workload {
     );
   }
 
-  /** Presents a token again and again, around the moment from which on nobody may admit it, and long after. */
-  #watch(token: TokenTruth): void {
+  /** Presents a token repeatedly around the moment from which no instance may admit it, and long after. */
+  #watch(token: RecordedToken): void {
     this.#suspects.push(token);
     const { leaseMs } = this.#world.settings;
     const boundMs = leaseMs * 1.01 + 100;
@@ -246,7 +246,7 @@ export class Workload {
 
   // --- Revocations
 
-  /** Somebody revokes something of what there is. */
+  /** Revokes a random target. */
   revokeSomething(): void {
     const random = this.#random;
     if (this.#logins.length === 0 || this.#tokens.length === 0) return;
@@ -262,13 +262,13 @@ export class Workload {
     else this.#revokeForeign(login);
   }
 
-  /** Somebody revokes the key that is to sign next: another key set, and every token still counts. */
+  /** Revokes the next key: the key set changes, and every token stays valid. */
   revokeNextKey(): void {
     const keyId = this.#system.nextTokenKey();
     if (keyId !== undefined) this.#revoke({ kind: 'key', keyId }, []);
   }
 
-  /** Calls one instance with what was revoked lately. */
+  /** Calls one instance with recently revoked tokens. */
   presentSuspects(host: Host): void {
     for (const token of this.#suspects.slice(-8)) this.#call(token, host);
   }
@@ -276,7 +276,7 @@ export class Workload {
   #revokeUser(login: Login): void {
     const index = this.#system.userIds.indexOf(login.userId);
     this.#revoke({ kind: 'user', userId: login.userId }, [login.token], () => {
-      // Whoever was thrown out comes back at once, within the same second more often than not.
+      // A user whose session was ended logs in again at once, usually within the same second.
       if (this.#random.chance(0.6)) {
         this.#scheduler.after(this.#random.exponential(150), () =>
           this.#login((fresh) => this.#presentEverywhere(fresh), index),
@@ -305,7 +305,7 @@ export class Workload {
     });
   }
 
-  /** Another issuer's names may be spelt like ours; nothing of ours is meant. */
+  /** Identifiers of another issuer may equal ours; they do not name ours. */
   #revokeForeign(login: Login): void {
     const what = this.#random.pick(['TOKEN', 'SESSION', 'USER'] as const);
     const id = { TOKEN: login.token.tokenId, SESSION: login.sessionId, USER: login.userId }[what];
@@ -313,13 +313,13 @@ export class Workload {
     this.#scheduler.after(500, () => this.#presentEverywhere(login.token));
   }
 
-  #presentEverywhere(token: TokenTruth): void {
+  #presentEverywhere(token: RecordedToken): void {
     for (const host of this.#system.hosts) {
       this.#scheduler.after(this.#random.exponential(200), () => this.#call(token, host));
     }
   }
 
-  /** Other roles: the user's tokens die, the sessions go on. */
+  /** Other roles: the user's tokens are revoked, the sessions stay open. */
   #changeRoles(): void {
     if (this.#logins.length === 0) return;
     const login = this.#recent(this.#logins);
@@ -329,7 +329,7 @@ export class Workload {
     this.#suspects.push(login.token);
     this.#atReplica(async ({ service }) => {
       await service.accountChanges.setRoles({ actor: label, userId: login.userId, requestId: label, roles });
-      this.#world.truth.confirmed(label);
+      this.#world.oracle.confirmed(label);
       this.#world.measures.revocations += 1;
       this.#world.tell(
         'admin',
@@ -341,11 +341,11 @@ export class Workload {
   }
 
   /** @param then - done once Revoke has returned OK */
-  #revoke(target: Target, hit: readonly TokenTruth[], then: () => void = () => {}): void {
+  #revoke(target: Target, hit: readonly RecordedToken[], then: () => void = () => {}): void {
     this.#revocations += 1;
     const label = `revocation-${this.#revocations}`;
     this.#suspects.push(...hit);
-    // A token that nobody has seen yet is under verification when its revocation arrives.
+    // A new token is being verified when its revocation arrives.
     if (this.#random.chance(0.6)) {
       for (const token of hit) {
         this.#scheduler.after(this.#random.next() * 12, () => this.#call(token, this.#pickHost()));
@@ -367,7 +367,7 @@ export class Workload {
         wait,
         signal: new AbortController().signal,
       });
-      this.#world.truth.confirmed(label, wait === 'EVERYWHERE');
+      this.#world.oracle.confirmed(label, wait === 'EVERYWHERE');
       this.#noteReceipts(receipt.instances, label, hit);
       this.#world.measures.revocations += 1;
       this.#world.tell(process.name, () => `${label} has returned OK`);
@@ -376,13 +376,13 @@ export class Workload {
     });
   }
 
-  /** An instance that has said that it knows a revocation must act on it from then on. */
-  #noteReceipts(receipts: readonly InstanceReceipt[], label: string, hit: readonly TokenTruth[]): void {
+  /** An instance that has acknowledged a revocation must enforce it from then on. */
+  #noteReceipts(receipts: readonly InstanceReceipt[], label: string, hit: readonly RecordedToken[]): void {
     for (const { instance: id, state } of receipts) {
       if (state !== 'ENFORCED') continue;
       const host = this.#system.hosts.find(({ instance }) => instance.id.equals(id));
       for (const token of hit) {
-        if (this.#world.truth.isHitBy(token, label)) host?.instance.acknowledged.set(token, label);
+        if (this.#world.oracle.isHitBy(token, label)) host?.instance.acknowledged.set(token, label);
       }
     }
   }

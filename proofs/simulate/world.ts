@@ -1,23 +1,23 @@
-/** What all parts of one simulated run share: time, chance, the network, the truth, and what is written down of it. */
+/** The shared context of one simulated run: time, random source, network, oracle and trace. */
 
 import type { Random } from '../shared/random.js';
+import type { GuardName } from './guards.js';
 import type { Network } from './network.js';
-import type { GuardName } from './rules.js';
+import type { Oracle } from './oracle.js';
 import type { Signatures } from './signatures.js';
 import type { Scheduler } from './time.js';
-import type { Truth } from './truth.js';
 
 /** Figures of one run. They are smaller than in production so that expiry, retention and leases meet in one run. */
 export interface Settings {
   readonly leaseMs: number;
   readonly accessTokenSeconds: number;
-  /** For how long the log keeps an entry. */
+  /** How long the log keeps an entry. */
   readonly keepSeconds: number;
   readonly replicas: number;
   readonly instances: number;
-  /** Some revocations wait for instances; it takes the replicas telling each other of them all the time. */
+  /** Whether some revocations wait for instances, for which the replicas exchange instance states. */
   readonly waits: boolean;
-  /** Faults strike and clients call until then; afterwards everything heals. */
+  /** Faults occur and clients call until then; afterwards everything heals. */
   readonly activeMs: number;
 }
 
@@ -33,39 +33,39 @@ export const ACTING_CLIENT = 'payment';
 /** Real time at the beginning of a run, in milliseconds since the Unix epoch. */
 export const START_MS = Date.UTC(2030, 0, 1);
 
-/** Something that should not have happened. */
+/** A violation. */
 export interface Violation {
   readonly oracle: 'late' | 'innocent' | 'unnoticed' | 'liveness';
   readonly atMs: number;
   readonly what: string;
 }
 
-/** What one run has in common. */
+/** Context of one run. */
 export interface World {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly network: Network;
-  readonly truth: Truth;
+  readonly oracle: Oracle;
   readonly signatures: Signatures;
   readonly settings: Settings;
   readonly without: GuardName | undefined;
   readonly measures: Measures;
   readonly violations: Violation[];
-  /** Writes down what happened, when anybody wants to read it; the text is made only then. */
+  /** Adds a line to the trace, if a trace is requested; the text is created only then. */
   tell(actor: string, what: () => string): void;
 }
 
-/** What is counted and measured in a run. */
+/** Figures of a run. */
 export interface Measures {
   checks: number;
   revocations: number;
-  /** Latest admission of something revoked, after Revoke had returned, in milliseconds. */
+  /** Latest admission of a revoked token after Revoke returned, in milliseconds. */
   maxLateMs: number;
-  /** From Revoke's return until an entry was in the list of an instance that was running. */
+  /** Times from Revoke's return until the entry was in the list of a running instance, in milliseconds. */
   readonly revokeToRefusedMs: number[];
-  /** How long an instance refused what needs a lease. */
+  /** How long an instance refused calls that need a lease, in milliseconds. */
   readonly unavailableMs: number[];
-  /** From the healing of everything until every instance served again. */
+  /** Time from the healing of all faults until every instance served again, in milliseconds. */
   readonly recoveryMs: number[];
   readonly faults: Map<string, number>;
 }

@@ -4,9 +4,9 @@
  */
 
 import { createHash } from 'node:crypto';
-import { type GuardErrorCode, REPORT_INTERVAL_MS, type TokenClaims } from '@portcullis/guard';
+import type { GuardErrorCode, TokenClaims } from '@portcullis/guard';
 import type { Clock } from '@portcullis/guard/clock';
-import { ReportCollector, VerifiedToken } from '@portcullis/guard/internal';
+import { REPORT_INTERVAL_MS, ReportCollector, VerifiedToken } from '@portcullis/guard/internal';
 import { reportOf } from '../../services/auth/adapters/report-messages.js';
 import type { SecurityEvent } from '../../services/auth/records/security-events.js';
 import type { Observation } from '../../services/auth/security/anomaly-rules.js';

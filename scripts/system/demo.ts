@@ -20,12 +20,12 @@ const ITEMS = [
 
 const DEPOSITS = { alice: 50_000n, bob: 20_000n } as const;
 
-export type AccountHolder = keyof typeof DEPOSITS;
+type AccountHolder = keyof typeof DEPOSITS;
 
 /** The account id of each customer. */
 export type DemoAccounts = Readonly<Record<AccountHolder, string>>;
 
-export interface DemoOptions {
+interface DemoOptions {
   readonly addresses: { readonly auth: string; readonly inventory: string; readonly payment: string };
   readonly credentials: ChannelCredentials;
   readonly users: Readonly<Record<UserName, DemoUser>>;

@@ -10,7 +10,7 @@ const PREFIX = 'lock.';
 const RELEASED = 'released';
 const ATTEMPTS_MAX = 100;
 
-export interface FolderLock {
+interface FolderLock {
   release(): Promise<void>;
 }
 

@@ -46,7 +46,7 @@ const POSTGRES_ENDING: readonly EndingStep[] = [
   { signal: 'SIGKILL', graceMs: 5_000 },
 ];
 
-export interface PostgresOptions {
+interface PostgresOptions {
   /**
    * The folder of password, log and data; created when absent. The caller makes sure that one process at a time
    * uses it.

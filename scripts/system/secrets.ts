@@ -29,7 +29,7 @@ const CLIENT_GRANTS = {
 
 export type UserName = keyof typeof USER_ROLES;
 
-export type ClientName = keyof typeof CLIENT_GRANTS;
+type ClientName = keyof typeof CLIENT_GRANTS;
 
 export interface DemoUser {
   readonly username: UserName;

@@ -20,13 +20,13 @@ import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
-import { UnusableKeyError } from './keys/keys.js';
-import { createSigningTimes, type SigningTimes } from './metrics.js';
+import { UnusableKeyError } from './keys/sealed-keys.js';
+import { authMetrics, createSigningTimes, type SigningTimes } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
-import { JUDGING_INTERVAL_MS } from './security/anomaly-watch.js';
+import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
 import { createServices } from './services.js';
-import { clean } from './store.js';
+import { deleteExpired } from './store.js';
 
 /** The migrations of auth's database. */
 export const MIGRATIONS = new URL('./migrations/', import.meta.url);
@@ -100,7 +100,7 @@ function openBroker(
   relay: BatchRelay,
 ): Broker | undefined {
   if (url === undefined) {
-    log.warn('without a broker revocations travel by sync alone');
+    log.warn('without a broker, only syncs deliver revocations');
     return undefined;
   }
   const files = tls.broker;
@@ -113,7 +113,7 @@ function openBroker(
     issuer,
     wallMs: clock.wallMs,
     findClient: (clientId) => store.transaction((tx) => tx.clients.find(clientId)),
-    take: events.takeReport,
+    record: events.recordReport,
     onForged: () =>
       events.noteSampled('report-forged', {
         type: 'broadcasts-forged',
@@ -136,10 +136,10 @@ function registerMetrics(
 ): void {
   registerStateMetrics(
     registry,
-    counts.read({
+    authMetrics(counts, {
       clock,
       events: events.counts,
-      reports: () => broker?.receiver.counts() ?? { taken: 0, forged: 0 },
+      reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
       instances: instances.known,
       signingSince: signingTimes.current,
@@ -150,7 +150,7 @@ function registerMetrics(
 /** Auth's own report does not travel over the broker. */
 async function takeOwnReport({ issuer }: Config, { events, clock }: Parts, message: Report): Promise<void> {
   const report = reportOf(message, { source: OWN_AUDIENCE, issuer, wallMs: clock.wallMs });
-  if (report !== undefined) await events.takeReport(report);
+  if (report !== undefined) await events.recordReport(report);
 }
 
 /** Whether the database has its keys and its first accounts. */
@@ -175,20 +175,20 @@ function startBackgroundWork(
       revocations: () => revocations.purge(),
       instances: () => instances.deleteSilent(),
       keys: async () => {
-        await keyLife.tend();
+        await keyLife.maintain();
         await signingTimes.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
-      accounts: () => clean(database),
+      accounts: () => deleteExpired(database),
     },
   });
   closer.add('housekeeping', housekeeping.stop);
-  const judging = startHousekeeping({
+  const processing = startHousekeeping({
     log,
-    intervalMs: JUDGING_INTERVAL_MS,
-    chores: { anomalies: () => anomalies.judge() },
+    intervalMs: PROCESSING_INTERVAL_MS,
+    chores: { anomalies: () => anomalies.process() },
   });
-  closer.add('anomaly watch', judging.stop);
+  closer.add('anomaly watch', processing.stop);
 }
 
 /** Makes keys, lease and first accounts; retries for as long as the database cannot be reached. */

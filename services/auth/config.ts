@@ -1,34 +1,28 @@
-/** The configuration of auth, out of the environment and the bootstrap file. */
+/** The configuration of auth, from the environment and the bootstrap file. */
 
-import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import type { ConfigurationFault } from '../common/config/env.js';
 import {
   base64urlBytes,
   fileContents,
-  hostPort,
   isLoopback,
-  type LogLevel,
-  logLevel,
   milliseconds,
   oneOf,
-  onOff,
   optional,
   parseEnvironment,
   seconds,
   secret,
   someOf,
-  url,
   wholeNumber,
   withDefault,
 } from '../common/config/env.js';
 import {
-  type ConfiguredIssuer,
-  parseTrustedIssuers,
-  TRUSTED_ISSUERS_VARIABLES,
-} from '../common/config/trusted-issuers.js';
-import type { TlsSettings } from '../common/tls/tls.js';
-import { TLS_VARIABLES, tlsFaults, tlsSettingsOf } from '../common/tls/tls-config.js';
+  type ServiceConfig,
+  serviceConfigOf,
+  serviceFaults,
+  serviceVariables,
+} from '../common/config/service-config.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
@@ -37,11 +31,12 @@ import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
 import { clientSecretFault, parseClientKey } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
-import { KEY_ENCRYPTION_KEY_BYTES, SIGNING_ALGORITHMS, type SigningAlgorithm } from './keys/keys.js';
+import type { SigningAlgorithm } from './keys/new-keys.js';
+import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
-import type { Endpoint, ReviewSettings } from './security/review.js';
+import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
   FAILURES_PER_PEER_DEFAULT,
@@ -51,62 +46,47 @@ import {
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
-/** The shortest lease that can be kept up, in milliseconds. */
-export const LEASE_MS_MIN = 100;
+/** Minimum length of a lease, in milliseconds. */
+const LEASE_MS_MIN = 100;
 
-/** The longest lease, in milliseconds: so late may a revocation bite when everything has failed. */
-export const LEASE_MS_MAX = 60_000;
+/** Maximum length of a lease, in milliseconds. It bounds the delay of a revocation when everything fails. */
+const LEASE_MS_MAX = 60_000;
 
-/** How long a lease lasts unless configured otherwise, in milliseconds. */
-export const LEASE_MS_DEFAULT = 5000;
+/** Default length of a lease, in milliseconds. */
+const LEASE_MS_DEFAULT = 5000;
 
-/** How long calls may take to end when the process is told to stop, unless configured otherwise, in seconds. */
-export const DRAIN_SECONDS_DEFAULT = 10;
+/** Maximum of the configurable limits of failed logins. */
+const LOGIN_FAILURES_MAX = 1_000_000_000;
 
-/** The highest limit of failed logins that can be set. */
-export const LOGIN_FAILURES_MAX = 1_000_000_000;
+/** Maximum time between two rotations of a signing key, in days. */
+const KEY_ROTATION_DAYS_MAX = 366;
 
-/** The longest time between two rotations of a signing key, in days. */
-export const KEY_ROTATION_DAYS_MAX = 366;
-
-/** What auth is told from outside. */
-export interface Config {
-  readonly databaseUrl: string;
-  readonly natsUrl: string | undefined;
-  readonly issuer: string;
-  readonly listen: string;
-  readonly opsListen: string;
-  readonly logLevel: LogLevel;
-  readonly reflection: boolean;
-  readonly drainMs: number;
+/** Everything that can be configured; auth exchanges the tokens of `trustedIssuers`. */
+export interface Config extends ServiceConfig {
   readonly keyEncryptionKey: Buffer;
   readonly signingAlgorithm: SigningAlgorithm;
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   readonly loginLimits: ThrottleLimits;
-  /** Whether users' sessions are bound to the certificates that they log in with. */
+  /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
-  /** The rules for anomalies whose findings revoke the session that they name. */
+  /** The anomaly rules whose findings revoke the session that they name. */
   readonly anomaliesRevoke: readonly AnomalyRule[];
   readonly bootstrap: Bootstrap;
-  readonly tls: TlsSettings;
-  /** Other issuers whose tokens can be exchanged. */
-  readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
 /**
  * Reads the configuration.
  *
- * @throws ConfigurationError with every fault, each by its variable
+ * @throws ConfigurationError with all faults, each naming its variable
  */
 export function parseConfig(env: NodeJS.ProcessEnv): Config {
   let bootstrap: Bootstrap = { users: [], clients: [] };
   const values = parseEnvironment(VARIABLES, env, (found) => {
     const faults: readonly ConfigurationFault[] = [
-      ...tlsFaults(found),
+      ...serviceFaults(found, OWN_AUDIENCE),
       ...loginBindingFaults(found),
-      ...parseTrustedIssuers(found, OWN_AUDIENCE).faults,
     ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
@@ -119,14 +99,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     return faults;
   });
   return Object.freeze({
-    databaseUrl: values.DATABASE_URL,
-    natsUrl: values.NATS_URL,
-    issuer: values.PORTCULLIS_ISSUER,
-    listen: values.PORTCULLIS_LISTEN,
-    opsListen: values.PORTCULLIS_OPS_LISTEN,
-    logLevel: values.PORTCULLIS_LOG_LEVEL,
-    reflection: values.PORTCULLIS_REFLECTION,
-    drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    ...serviceConfigOf(values, OWN_AUDIENCE),
     keyEncryptionKey: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
@@ -140,12 +113,10 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
-    tls: tlsSettingsOf(values),
-    trustedIssuers: parseTrustedIssuers(values, OWN_AUDIENCE).issuers,
   });
 }
 
-/** Sessions that nobody can open, or that are never bound, are not what was meant. */
+/** A login binding requires client certificates: without them, logins would fail or never be bound. */
 function loginBindingFaults({
   PORTCULLIS_LOGIN_BINDING: binding,
   PORTCULLIS_TLS_CLIENT_AUTH: clientAuth,
@@ -158,17 +129,11 @@ function loginBindingFaults({
   return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
 }
 
-const VARIABLES = {
-  DATABASE_URL: secret(url({ protocols: ['postgres:', 'postgresql:'] })),
-  NATS_URL: optional(secret(url({ protocols: ['nats:', 'tls:'] }))),
-  PORTCULLIS_ISSUER: url({ protocols: ['http:', 'https:'] }),
-  PORTCULLIS_LISTEN: hostPort(),
-  PORTCULLIS_OPS_LISTEN: hostPort(),
-  PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
-  PORTCULLIS_REFLECTION: withDefault(onOff(), false),
-  PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: 600 }), DRAIN_SECONDS_DEFAULT),
+/** All variables, by name. */
+export const VARIABLES = {
+  ...serviceVariables({ broker: 'optional' }),
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
-  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNING_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
     KEY_ROTATION_DAYS_DEFAULT,
@@ -190,17 +155,20 @@ const VARIABLES = {
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
-  ...TLS_VARIABLES,
-  ...TRUSTED_ISSUERS_VARIABLES,
 };
 
-/** What the review judges of a configuration. */
+/** The settings that the security review evaluates. */
 export function reviewSettingsOf(config: Config): ReviewSettings {
   const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
   const { reflection, logLevel: level, tls } = config;
   const isEncrypted = tls.listener !== undefined;
   return {
-    ...{ signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits, reflection },
+    signingAlgorithm,
+    keyRotationDays,
+    accessTokenSeconds,
+    leaseMs,
+    loginLimits,
+    reflection,
     logLevel: level,
     allowsPlaintext: tls.plaintext === 'allow',
     listeners: [config.listen, config.opsListen].map((address) => ({
@@ -235,7 +203,7 @@ function databaseOf(databaseUrl: string): Endpoint {
   const { host, hostname, searchParams } = new URL(databaseUrl);
   return {
     address: host,
-    // Without a host it is a socket of this machine.
+    // Without a host, the connection uses a Unix socket of this machine.
     isLoopback:
       hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
     isEncrypted: searchParams.get('sslmode') === 'verify-full',
@@ -244,7 +212,7 @@ function databaseOf(databaseUrl: string): Endpoint {
 
 const words = z.array(z.string().regex(/^[a-z0-9][a-z0-9._-]{0,99}$/)).max(LIST_LENGTH_MAX);
 
-/** Text with which nothing is wrong. */
+/** A text for which the check finds no fault. */
 function textWithout(faultOf: (text: string) => string | undefined): z.ZodType<string> {
   return z.string().superRefine((text, context) => {
     const fault = faultOf(text);
@@ -289,9 +257,9 @@ const bootstrapSchema = z.strictObject({
 });
 
 /**
- * Reads the text of a bootstrap file.
+ * Parses the text of a bootstrap file.
  *
- * @returns its contents, or everything that is wrong with it, each fault with its place and no secret
+ * @returns its content, or all faults, each with its place and without secrets
  */
 export function parseBootstrap(text: string): Bootstrap | { readonly faults: readonly string[] } {
   let json: unknown;

@@ -1,14 +1,13 @@
-/** What has to be done now and then, whether anybody calls or not. */
+/** Periodic work that does not depend on calls. */
 
-/** The pause between two rounds, in milliseconds. */
-export const HOUSEKEEPING_INTERVAL_MS = 60_000;
+/** Default pause between two rounds, in milliseconds. */
+const HOUSEKEEPING_INTERVAL_MS = 60_000;
 
-/** Where it is told when something could not be done. */
-export interface HousekeepingLog {
+interface HousekeepingLog {
   warn(fields: object, message: string): void;
 }
 
-/** Runs the chores in rounds; each goes on when another one fails. */
+/** Runs all chores in rounds. A failed chore is logged and does not stop the others. */
 export function startHousekeeping(options: {
   readonly chores: { readonly [name: string]: () => Promise<unknown> };
   readonly log: HousekeepingLog;

@@ -1,83 +1,50 @@
-/** What auth counts of itself, beside what every guarded service does: events, refreshes, anomalies, keys, lag. */
+/** The metrics of auth, beside those of every guarded service: events, refreshes, anomalies, keys, lag. */
 
 import type { Clock } from '@portcullis/guard/clock';
 import type { KeyPurpose } from './records/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ANOMALY_RULES } from './records/security-events.js';
 import type { InstanceRecord } from './revocation/instance-records.js';
-import type { EventCounts } from './security/event-log.js';
+import type { EventCounts } from './security/event-recorder.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
 import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
-/** One number, in the form in which it is registered. */
-export interface AuthMetric {
+/** A metric in the form in which it is registered. */
+interface AuthMetric {
   readonly name: string;
   readonly help: string;
   readonly kind: 'counter' | 'gauge';
-  /** All of them have few values: no user, no name and no network is among them. */
+  /** Each label has few values: users, names and networks are not among them. */
   readonly labels?: readonly string[];
   read(): Iterable<readonly [value: number, ...labels: readonly string[]]>;
 }
 
-/** What the metrics are read from. */
-export interface AuthMetricsDeps {
+/** The sources of the metrics. */
+interface AuthMetricsSources {
   readonly clock: Clock;
   readonly events: () => EventCounts;
-  readonly reports: () => { readonly taken: number; readonly forged: number };
+  readonly reports: () => { readonly recorded: number; readonly forged: number };
   readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
   readonly instances: () => readonly InstanceRecord[];
-  /** Since when the keys sign that sign now. */
+  /** When the present signing keys began to sign, by purpose. */
   readonly signingSince: () => ReadonlyMap<KeyPurpose, Date>;
 }
 
-/** What is counted as it happens. */
-export interface AuthCounts {
+/** Counters of events as they happen. */
+interface AuthCounts {
   anomalyFound(rule: AnomalyRule): void;
   refreshed(outcome: RefreshOutcome): void;
+  /** The metrics of these counters. */
+  metrics(): readonly AuthMetric[];
 }
 
-/** Counts of a process. */
-export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): readonly AuthMetric[] } {
+export function createAuthCounts(): AuthCounts {
   const anomalies = new Map<AnomalyRule, number>(ANOMALY_RULES.map((rule) => [rule, 0]));
   const refreshes = new Map<RefreshOutcome, number>(REFRESH_OUTCOMES.map((outcome) => [outcome, 0]));
   return {
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
-    read: (deps) => [
-      {
-        name: 'security_events_total',
-        help: 'Security events that this process has recorded, by type.',
-        kind: 'counter',
-        labels: ['type'],
-        read: () => SECURITY_EVENT_TYPES.map((type) => [deps.events().recorded.get(type) ?? 0, type]),
-      },
-      counterOf(
-        'security_events_lost_total',
-        'Security events that could not be recorded.',
-        () => deps.events().lost,
-      ),
-      {
-        name: 'security_events_waiting',
-        help: 'Security events that wait to be recorded.',
-        kind: 'gauge',
-        read: () => [[deps.events().waiting]],
-      },
-      counterOf('service_reports_total', 'Reports of services that were taken.', () => deps.reports().taken),
-      counterOf(
-        'service_reports_forged_total',
-        'Messages that were no reports, or not signed by the client that they name.',
-        () => deps.reports().forged,
-      ),
-      counterOf(
-        'broadcasts_total',
-        'Broadcasts of revocations handed to the broker.',
-        () => deps.broadcasts().sent,
-      ),
-      counterOf(
-        'broadcast_entries_dropped_total',
-        'Revocations that were not broadcast; instances have them from their next question.',
-        () => deps.broadcasts().dropped,
-      ),
+    metrics: () => [
       {
         name: 'anomalies_total',
         help: 'Anomalies that this process has found, by rule.',
@@ -87,40 +54,102 @@ export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): 
       },
       {
         name: 'refreshes_total',
-        help: 'Refreshes, by what came of them.',
+        help: 'Refreshes, by outcome.',
         kind: 'counter',
         labels: ['outcome'],
         read: () => [...refreshes].map(([outcome, count]) => [count, outcome]),
-      },
-      {
-        name: 'key_signing_age_seconds',
-        help: 'For how long the key has signed that signs now, by purpose.',
-        kind: 'gauge',
-        labels: ['purpose'],
-        read: () =>
-          [...deps.signingSince()].map(([purpose, since]) => [
-            Math.max(0, (deps.clock.wallMs() - since.getTime()) / 1000),
-            purpose,
-          ]),
-      },
-      {
-        name: 'revocation_head_sequence',
-        help: 'The last entry of the revocation log that this process has told anybody of.',
-        kind: 'gauge',
-        read: () => [[Number(headOf(deps.instances()))]],
-      },
-      {
-        name: 'revocation_lag_entries',
-        help: 'How many entries the instance lacks that is furthest behind, of those that ask this process, by service.',
-        kind: 'gauge',
-        labels: ['service'],
-        read: () => lagOf(deps.instances()),
       },
     ],
   };
 }
 
-/** Since when the present signing keys sign, as the database had it at the last refresh. */
+/** All metrics of auth. */
+export function authMetrics(
+  counts: Pick<AuthCounts, 'metrics'>,
+  sources: AuthMetricsSources,
+): readonly AuthMetric[] {
+  return [
+    ...securityEventMetrics(sources),
+    ...brokerMetrics(sources),
+    ...counts.metrics(),
+    signingAgeMetric(sources),
+    ...revocationMetrics(sources),
+  ];
+}
+
+function securityEventMetrics({ events }: AuthMetricsSources): AuthMetric[] {
+  return [
+    {
+      name: 'security_events_total',
+      help: 'Security events that this process has recorded, by type.',
+      kind: 'counter',
+      labels: ['type'],
+      read: () => SECURITY_EVENT_TYPES.map((type) => [events().recorded.get(type) ?? 0, type]),
+    },
+    counterOf(
+      'security_events_lost_total',
+      'Security events that could not be recorded.',
+      () => events().lost,
+    ),
+    {
+      name: 'security_events_waiting',
+      help: 'Security events that wait to be recorded.',
+      kind: 'gauge',
+      read: () => [[events().waiting]],
+    },
+  ];
+}
+
+function brokerMetrics({ reports, broadcasts }: AuthMetricsSources): AuthMetric[] {
+  return [
+    counterOf('service_reports_total', 'Accepted reports of services.', () => reports().recorded),
+    counterOf(
+      'service_reports_forged_total',
+      'Messages that were not valid reports, or not signed by the client that they name.',
+      () => reports().forged,
+    ),
+    counterOf('broadcasts_total', 'Broadcasts of revocations handed to the broker.', () => broadcasts().sent),
+    counterOf(
+      'broadcast_entries_dropped_total',
+      'Revocations that were not broadcast; instances receive them with their next sync.',
+      () => broadcasts().dropped,
+    ),
+  ];
+}
+
+function signingAgeMetric({ clock, signingSince }: AuthMetricsSources): AuthMetric {
+  return {
+    name: 'key_signing_age_seconds',
+    help: 'Time since the present signing key began to sign, by purpose.',
+    kind: 'gauge',
+    labels: ['purpose'],
+    read: () =>
+      [...signingSince()].map(([purpose, since]) => [
+        Math.max(0, (clock.wallMs() - since.getTime()) / 1000),
+        purpose,
+      ]),
+  };
+}
+
+function revocationMetrics({ instances }: AuthMetricsSources): AuthMetric[] {
+  return [
+    {
+      name: 'revocation_head_sequence',
+      help: 'The last entry of the revocation log that this process has sent to an instance.',
+      kind: 'gauge',
+      read: () => [[Number(headOf(instances()))]],
+    },
+    {
+      name: 'revocation_lag_entries',
+      help: 'The largest number of entries that an instance of the service lacks, of those that sync with this process.',
+      kind: 'gauge',
+      labels: ['service'],
+      read: () => lagOf(instances()),
+    },
+  ];
+}
+
+/** When the present signing keys began to sign, as read at the last refresh. */
 export interface SigningTimes {
   current(): ReadonlyMap<KeyPurpose, Date>;
   refresh(): Promise<void>;
@@ -149,14 +178,14 @@ function headOf(instances: readonly InstanceRecord[]): bigint {
   return head;
 }
 
-/** The names of services come from clients of ours, so they are few; more than these are not told apart. */
+/** Maximum number of services with a label value of their own; the names come from registered clients. */
 const SERVICES_MAX = 50;
 
 function lagOf(instances: readonly InstanceRecord[]): [number, string][] {
   const head = headOf(instances);
   const lag = new Map<string, number>();
   for (const { service, applied, epoch, leaseEndMs, requestedAtMs } of instances) {
-    // One that has no lease any more has stopped, and refuses calls if it has not.
+    // An instance whose lease has expired has stopped, or rejects all calls.
     if (leaseEndMs < requestedAtMs || epoch.length === 0) continue;
     const name = lag.has(service) || lag.size < SERVICES_MAX ? service : 'other';
     lag.set(name, Math.max(lag.get(name) ?? 0, Number(head > applied ? head - applied : 0n)));

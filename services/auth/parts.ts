@@ -13,7 +13,8 @@ import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
 import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
-import { createKeys, createPublicKeys } from './keys/keys.js';
+import { createKeys } from './keys/keys.js';
+import { createPublicKeys } from './keys/published-keys.js';
 import { readPublishedKeys } from './keys/store.js';
 import { createAuthCounts } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
@@ -40,7 +41,7 @@ import { createExchange } from './tokens/exchange.js';
 import { createServiceTokens } from './tokens/service-tokens.js';
 import { createTokens } from './tokens/tokens.js';
 
-export interface PartsResources {
+interface PartsResources {
   readonly database: Database;
   readonly log: Log;
   readonly closer: Closer;

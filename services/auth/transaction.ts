@@ -1,4 +1,4 @@
-/** The handle of one database transaction of auth: what every domain file may do inside it, and after it. */
+/** A database transaction of auth, as the domain uses it. */
 
 import type { ClientRows } from './records/clients.js';
 import type { KeyRows } from './records/keys.js';
@@ -10,8 +10,8 @@ import type { TokenRows } from './records/tokens.js';
 import type { UserRows } from './records/users.js';
 
 /**
- * One transaction, read committed. Rows are locked in one order everywhere, so that no two
- * transactions wait for each other: user, session, refresh token, client, signing key, revocation log.
+ * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: user, session, refresh
+ * token, client, signing key, revocation log.
  */
 export interface AuthTransaction {
   readonly users: UserRows;
@@ -23,36 +23,36 @@ export interface AuthTransaction {
   readonly loginNetworks: LoginNetworkRows;
   readonly events: SecurityEventRows;
   readonly eventStream: SecurityStreamRows;
-  /** Database time (`clock_timestamp()`), never the time at which the transaction began. */
+  /** The current database time (`clock_timestamp()`), not the start time of the transaction. */
   databaseTime(): Promise<Date>;
   /**
-   * Registers what is to happen once the transaction has committed, such as a broadcast. It never
-   * runs when the transaction is rolled back, and runs once when the transaction had to be repeated.
+   * Registers an effect that runs after the commit, such as a broadcast. It never runs after a rollback, and it runs
+   * once when the transaction was retried.
    */
   afterCommit(effect: () => void): void;
   /**
-   * Runs the work once per request id and answers the first result again afterwards; without an id
-   * it simply runs. Throws REQUEST_ID_REUSED or REQUEST_IN_PROGRESS.
+   * Runs the work once per request id, and returns the first result for every repetition. Without an id, the work always
+   * runs. Throws REQUEST_ID_REUSED or REQUEST_IN_PROGRESS.
    */
   once<T>(request: IdempotentRequest, work: () => Promise<T>): Promise<T>;
 }
 
-/** A request that its caller may send again. */
+/** A request that its caller may retry. */
 export interface IdempotentRequest {
   readonly subject: string;
   readonly method: string;
   readonly requestId: string;
-  /** What was asked for, in a form that is equal for equal requests and holds no secret. */
+  /** The request's content, in a form that is equal for equal requests and contains no secret. */
   readonly payload: string;
 }
 
 /** Runs transactions. */
 export interface AuthStore {
-  /** Reads one thing at a time, without the cost of a transaction around it. */
-  readonly reads: { readonly users: Pick<UserRows, 'credentialsOf'> };
+  /** Single reads outside a transaction, which cost less. */
+  readonly reads: { readonly users: Pick<UserRows, 'credentialsByName'> };
   /**
-   * Commits what the work did, or nothing. The work may run more than once (serialisation failure,
-   * deadlock), so it must keep no state of its own outside the transaction.
+   * Commits all effects of the work, or none. The work is retried after a serialization failure or a deadlock, so it must
+   * not keep state outside the transaction.
    */
   transaction<T>(work: (tx: AuthTransaction) => Promise<T>): Promise<T>;
 }

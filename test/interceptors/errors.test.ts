@@ -1,4 +1,4 @@
-/** Errors that a caller is meant to see. */
+/** Errors that are sent to the caller. */
 
 import { expect } from 'chai';
 import { declareErrors, GuardError, ServiceError, type StatusName } from '../../interceptors/src/errors.js';
@@ -16,13 +16,13 @@ describe('declared errors', () => {
     expect(new ShopError('TOKEN_REVOKED', 'gone')).to.include({ status: 'UNAUTHENTICATED' });
   });
 
-  it('refuse a reason that was not declared', () => {
+  it('reject a reason that was not declared', () => {
     const reason: string = 'TOO_LATE';
     // @ts-expect-error a reason that was not declared does not compile
     expect(() => new ShopError(reason, 'too late')).to.throw(TypeError, 'TOO_LATE is not a declared reason');
   });
 
-  it('refuse another status for a reason of the library', () => {
+  it('reject another status for a reason of the library', () => {
     const status: StatusName = 'ABORTED';
     expect(() => declareErrors({ TOKEN_INVALID: status })).to.throw(
       TypeError,

@@ -1,4 +1,4 @@
-/** The check of generated code, on a copy of the schema. */
+/** `npm run generate` and its check, on a copy of the schema. */
 import { execFile } from 'node:child_process';
 import { appendFile, cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,11 +9,14 @@ import { expect } from 'chai';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const COPIED = ['package.json', 'buf.yaml', 'buf.gen.yaml', 'interceptors', 'proto', 'scripts/generate.ts'];
+/** Each test runs the generators once or twice, which takes long on a busy machine. */
+const TEST_TIMEOUT_MS = 120_000;
 const CHANGED = 'proto/gen/portcullis/type/v1/money.ts';
 const MISSING = 'proto/gen/google/rpc/status.ts';
 const LEFT_OVER = 'proto/gen/google/rpc/code.ts';
 
-describe('npm run generate', () => {
+describe('npm run generate', function () {
+  this.timeout(TEST_TIMEOUT_MS);
   let folder: string;
 
   before(async () => {
@@ -26,11 +29,11 @@ describe('npm run generate', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  it('finds nothing to say when everything is up to date', async () => {
+  it('prints no error when everything is up to date', async () => {
     expect(await generate(folder, '--check')).to.deep.equal({ exitCode: 0, errors: '' });
   });
 
-  it('names each file that was changed, is missing or is left over, and touches none', async () => {
+  it('names each changed, missing and left-over file with --check, and changes none', async () => {
     await appendFile(join(folder, CHANGED), '// by hand\n');
     await rm(join(folder, MISSING));
     await writeFile(join(folder, LEFT_OVER), '');
@@ -40,7 +43,7 @@ describe('npm run generate', () => {
     expect(await readFile(join(folder, CHANGED), 'utf8')).to.match(/by hand\n$/);
   });
 
-  it('puts all three right', async () => {
+  it('restores changed and missing files, and removes left-over ones', async () => {
     expect(await generate(folder)).to.deep.equal({ exitCode: 0, errors: '' });
     expect(await generate(folder, '--check')).to.deep.equal({ exitCode: 0, errors: '' });
   });
@@ -57,7 +60,7 @@ describe('npm run generate', () => {
   });
 });
 
-/** Runs the copy's own script, as `npm run generate` does. */
+/** Runs the script of the copy, as `npm run generate` does. */
 async function generate(
   folder: string,
   ...options: readonly string[]

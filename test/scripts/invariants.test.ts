@@ -1,4 +1,4 @@
-/** `npm run invariants` tells the truth of a running system: all is well, or what is broken and where. */
+/** `npm run invariants` on a running system, and on databases that violate invariants. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -17,7 +17,7 @@ function run(env: Readonly<Record<string, string>>, ...flags: readonly string[])
 describe('npm run invariants', function () {
   this.timeout(90_000);
 
-  it('finds the running system by its data folder, and says of every invariant that it holds', async () => {
+  it('finds the running system by its data folder, and reports that every invariant holds', async () => {
     const { dataDir } = await sharedSystem();
     const { code, output } = await run({ PORTCULLIS_DATA_DIR: dataDir });
     expect(output).to.contain('All invariants hold.').and.not.contain('✗');
@@ -25,7 +25,7 @@ describe('npm run invariants', function () {
     expect(code).to.equal(0);
   });
 
-  it('says what it needs when there is no system', async () => {
+  it('fails with a clear message when there is no system', async () => {
     const nowhere = await run({ PORTCULLIS_DATA_DIR: '/nonexistent' });
     expect(nowhere).to.include({ code: 1, output: 'No system was ever started on /nonexistent.\n' });
     const half = await run({ PAYMENT_DATABASE_URL: 'postgresql://127.0.0.1:1/x' });
@@ -37,7 +37,7 @@ describe('npm run invariants', function () {
     expect(dead.output).to.contain('cannot be reached');
   });
 
-  describe('on databases of the test', () => {
+  describe('on private databases', () => {
     let databases: readonly [FreshDatabase, FreshDatabase];
 
     beforeEach(async () => {
@@ -68,7 +68,7 @@ describe('npm run invariants', function () {
       return { code, found: found.map(({ about, breaches }) => ({ about, breaches })) };
     }
 
-    it('exits 1 and names what is broken in the stock, in the books, and between them', async () => {
+    it('exits 1 and names violations in the stock, in the ledger, and between them', async () => {
       const [inventory, payment] = databases;
       const stock = await openInventory(inventory.url);
       const { sku } = await stockUp(stock, 10n);
@@ -89,7 +89,7 @@ describe('npm run invariants', function () {
       expect((await broken()).found).to.deep.equal([{ about: 'payment', breaches: 1 }]);
       await tamper(payment, 'UPDATE accounts SET balance = 1000 WHERE balance = 999');
 
-      // A payment that is captured, by the books as it should be, for goods that nobody handed out.
+      // A captured payment with a consistent ledger, for goods that were not handed out.
       const [paymentId, transferId] = [randomUUID(), randomUUID()];
       await tamper(
         payment,
@@ -106,7 +106,7 @@ describe('npm run invariants', function () {
       );
       expect((await broken()).found).to.deep.equal([{ about: 'both', breaches: 1 }]);
 
-      // Goods that were handed out in payment's name, for which nobody was charged.
+      // Goods that were handed out through payment without a charge.
       const reservationId = randomUUID();
       await tamper(
         inventory,

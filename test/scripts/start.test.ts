@@ -1,4 +1,4 @@
-/** `npm start` as a person uses it: what it prints is true, a signal ends it, and a crash costs nothing. */
+/** `npm start` as an operator uses it: its output, its signals, and its recovery after crashes. */
 
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
@@ -26,7 +26,7 @@ const POLL_MS = 50;
 const GONE_WITHIN_MS = 15_000;
 const SKU = 'LAMP-01';
 
-/** What the first part of the output says. */
+/** The addresses and users in the output. */
 interface Printed {
   readonly auth: string;
   readonly inventory: string;
@@ -51,7 +51,7 @@ describe('npm start', function () {
     await folder.remove();
   });
 
-  it('prints what is true, can be pasted, and is gone without a trace after SIGTERM', async () => {
+  it('prints examples that work, and leaves nothing running after SIGTERM', async () => {
     const start = begin('pasted');
     const printed = await readyOutput(start);
     const lines = start.output().split('\n');
@@ -76,7 +76,7 @@ describe('npm start', function () {
     expect(JSON.parse(record)).to.deep.equal([]);
   });
 
-  it('has the same users, stock and balances after everything was killed with SIGKILL', async () => {
+  it('has the same users, stock and balances after SIGKILL of every process', async () => {
     const first = begin('killed');
     const before = await readyOutput(first);
     await buyOne(before);
@@ -95,7 +95,7 @@ describe('npm start', function () {
     await second.ended;
   });
 
-  it('leaves nothing behind when it is killed alone', async () => {
+  it('leaves nothing running when only the launcher is killed', async () => {
     const start = begin('alone');
     const { ports } = await readyOutput(start);
     start.child.kill('SIGKILL');
@@ -103,7 +103,7 @@ describe('npm start', function () {
     await until(() => areFree(ports), { withinMs: GONE_WITHIN_MS, pollMs: POLL_MS });
   });
 
-  it('stops what it has started when it is interrupted halfway', async () => {
+  it('stops what it has started when it is interrupted during the start', async () => {
     const start = begin('interrupted');
     await start.said('✓ PostgreSQL');
     start.child.kill('SIGINT');
@@ -114,7 +114,7 @@ describe('npm start', function () {
     expect(JSON.parse(record)).to.deep.equal([]);
   });
 
-  it('starts a part again that ended by itself', async () => {
+  it('restarts a part that ended on its own', async () => {
     const start = begin('restarted');
     const printed = await readyOutput(start);
     const record = await readFile(join(folder.path, 'restarted', 'processes.json'), 'utf8');
@@ -178,7 +178,7 @@ async function buyOne(printed: Printed): Promise<void> {
   }
 }
 
-/** What must survive: the stock, and the balance of each customer, who can still log in. */
+/** The state that must survive: the stock, and the balances of customers, who must be able to log in. */
 async function pictureOf(printed: Printed): Promise<unknown> {
   const inventory = new InventoryServiceClient(printed.inventory, credentials.createInsecure());
   const payment = new PaymentServiceClient(printed.payment, credentials.createInsecure());
@@ -202,7 +202,7 @@ async function pictureOf(printed: Printed): Promise<unknown> {
   }
 }
 
-/** The launcher and all of its descendants, wherever they have moved. */
+/** The launcher and all of its descendants, in any process group. */
 async function everyProcessOf({ pid: root }: ChildProcess): Promise<number[]> {
   const parents = new Map<number, number>();
   for (const name of await readdir('/proc')) {

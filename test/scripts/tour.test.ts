@@ -1,4 +1,4 @@
-/** The tour proves what it says: it succeeds against the system as it is, and fails when a guard is taken out. */
+/** The tour succeeds on the system as it is, and fails when a check is removed from the guard. */
 
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -9,7 +9,7 @@ import { copyProject, PROJECT_FOLDER } from '../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 120_000;
 const STEPS_MIN = 12;
-/** Where the interceptor refuses a revoked token. */
+/** The place where the guard refuses a revoked token. */
 const GUARD_FILE = 'interceptors/src/server/admission.ts';
 const GUARD_LINE = /^.*return 'TOKEN_REVOKED';$/gm;
 
@@ -23,7 +23,7 @@ describe('npm run tour', function () {
 
   after(() => folder.remove());
 
-  it('walks through the main job, every step with its milliseconds, and exits 0', async () => {
+  it('runs the main job, prints the time of every step, and exits 0', async () => {
     const { code, output } = await tourIn(PROJECT_FOLDER);
     expect(output).to.contain('Every step held.').and.not.to.contain('✗');
     expect(code).to.equal(0);
@@ -35,7 +35,7 @@ describe('npm run tour', function () {
     }
   });
 
-  it('exits 1 when the interceptor no longer asks whether a token was revoked', async () => {
+  it('exits 1 when the guard does not check for revoked tokens', async () => {
     const copy = join(folder.path, 'unguarded');
     await copyProject(copy, { file: GUARD_FILE, from: GUARD_LINE, to: '' });
     const { code, output } = await tourIn(copy);

@@ -53,6 +53,11 @@ export class ForeignIssuer {
     return issuer;
   }
 
+  /** The answers that it has not ended, and that nobody has cut off. */
+  get answering(): number {
+    return this.#open.size;
+  }
+
   get jwksUrl(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/certs`;
   }

@@ -1,5 +1,6 @@
 /** What mocha does once, after the last test: the servers that tests shared are stopped. */
 
+import './reporter.js';
 import { stopNats } from './nats.js';
 import { stopPostgres } from './postgres.js';
 import { killPrograms } from './programs.js';

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { type Failpoint, ORDERS_VARIABLE, type Orders } from '../../proofs/drill/failpoints.js';
-import { CURRENCY, openShop, type Shop } from '../../proofs/drill/shop.js';
+import { CURRENCY, openShop, type Shop } from '../../proofs/drill/shop-environment.js';
 import { PaymentState } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import { rejectionOf } from '../support/outcomes.js';
@@ -29,7 +29,7 @@ describe('a checkout whose process was killed', function () {
       accessTokenSeconds: TOKEN_SECONDS,
       paymentProgram: (dataDir) => {
         Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
-        const script = join('proofs', 'drill', 'mortal-payment.ts');
+        const script = join('proofs', 'drill', 'killable-payment.ts');
         return { script, environment: { [ORDERS_VARIABLE]: files.orders } };
       },
       prepare: () => order(1, undefined),

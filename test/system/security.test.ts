@@ -5,7 +5,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { REPORT_INTERVAL_MS } from '@portcullis/guard';
+import { REPORT_INTERVAL_MS } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import pg from 'pg';
 import {

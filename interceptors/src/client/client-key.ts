@@ -8,7 +8,7 @@ import type { Clock } from '../clock.js';
 export type ClientKey = string | KeyObject;
 
 /** Lifetime of a client assertion, in seconds. */
-export const ASSERTION_LIFETIME_SECONDS = 60;
+const ASSERTION_LIFETIME_SECONDS = 60;
 
 /** Creates client assertions (RFC 7523 §3). Each is used once. */
 export type AssertionSigner = () => Promise<string>;

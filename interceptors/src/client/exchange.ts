@@ -7,13 +7,13 @@ import { createIssuedTokenSource, createServiceTokenSource, type ServiceIdentity
 import type { TokenSource } from './token-source.js';
 
 /** Maximum number of exchanged tokens that are cached. */
-export const EXCHANGED_TOKENS_MAX = 10_000;
+const EXCHANGED_TOKENS_MAX = 10_000;
 
 /** The scope that a service's own token needs to exchange others. */
 const EXCHANGE_SCOPE = 'auth.exchange';
 
 /** The token to exchange (`subject_token`, RFC 8693 §2.1). */
-export interface SubjectToken {
+interface SubjectToken {
   readonly token: string;
   /** When it expires, in seconds since the epoch. */
   readonly expiresAtSeconds: number;

@@ -2,6 +2,7 @@
 
 import {
   InterceptingCall,
+  type InterceptingListener,
   type Interceptor,
   type Listener,
   type Metadata,
@@ -13,7 +14,10 @@ import { detailsOf } from '../wire/status.js';
 import type { TokenSource } from './token-source.js';
 
 /** Maximum delay before a retry, in milliseconds. When the server's RetryInfo asks for more, the call is not retried. */
-export const RETRY_WAIT_MAX_MS = 2000;
+const RETRY_WAIT_MAX_MS = 2000;
+
+/** A call below the interceptor. grpc-js does not export its type. */
+type OpenCall = ReturnType<Parameters<Interceptor>[1]>;
 
 /** Reasons for which a new token may help. */
 const RENEWABLE: ReadonlySet<string> = new Set<GuardErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
@@ -30,101 +34,137 @@ const RENEWABLE: ReadonlySet<string> = new Set<GuardErrorCode>(['TOKEN_EXPIRED',
  */
 export function authenticate(source: TokenSource): Interceptor {
   return (options, nextCall) => {
-    const definition = options.method_definition;
-    const isUnary = !definition.requestStream && !definition.responseStream;
-    let sentMetadata: Metadata;
-    let sentMessage: unknown;
-    let token = '';
-    let second: ReturnType<typeof nextCall> | undefined;
-
-    return new InterceptingCall(nextCall(options), {
-      start: (metadata, listener, next) => {
-        sentMetadata = metadata;
-        let received: unknown;
-        let receivedMetadata: Metadata | undefined;
-
-        const finish = (end: StatusObject): void => {
-          if (receivedMetadata !== undefined) listener.onReceiveMetadata(receivedMetadata);
-          if (received !== undefined) listener.onReceiveMessage(received);
-          listener.onReceiveStatus(end);
-        };
-
-        const tryAgain = (end: StatusObject): void => {
-          withToken(metadataWithoutToken(sentMetadata), end, (fresh) => {
-            const call = nextCall(options);
-            second = call;
-            received = undefined;
-            receivedMetadata = undefined;
-            call.start(fresh, {
-              onReceiveMetadata: (value) => {
-                receivedMetadata = value;
-              },
-              onReceiveMessage: (value: unknown) => {
-                received = value;
-              },
-              onReceiveStatus: finish,
-            });
-            call.sendMessage(sentMessage);
-            call.halfClose();
-          });
-        };
-
-        const withToken = (
-          bare: Metadata,
-          end: StatusObject | undefined,
-          use: (authenticated: Metadata) => void,
-        ): void => {
-          source.get().then(
-            (value) => {
-              token = value;
-              bare.set('authorization', `Bearer ${value}`);
-              use(bare);
-            },
-            (error: unknown) => listener.onReceiveStatus(end ?? noToken(error, metadata)),
-          );
-        };
-
-        const watching: Listener = {
-          onReceiveMetadata: (value, pass) => {
-            if (isUnary) receivedMetadata = value;
-            else pass(value);
-          },
-          onReceiveMessage: (value: unknown, pass) => {
-            if (isUnary) received = value;
-            else pass(value);
-          },
-          onReceiveStatus: (end, pass) => {
-            const { reason, retryAfterMs } = detailsOf(end.metadata);
-            if (end.code === status.UNAUTHENTICATED) source.reject(token);
-            if (!isUnary) return pass(end);
-            if (end.code === status.UNAUTHENTICATED && RENEWABLE.has(reason)) return tryAgain(end);
-            const waitMs = retryAfterMs ?? Number.POSITIVE_INFINITY;
-            if (end.code === status.UNAVAILABLE && waitMs <= RETRY_WAIT_MAX_MS) {
-              setTimeout(() => tryAgain(end), waitMs);
-              return;
-            }
-            finish(end);
-          },
-        };
-
-        withToken(metadata.clone(), undefined, (authenticated) => next(authenticated, watching));
-      },
-      sendMessage: (message: unknown, next) => {
-        sentMessage = message;
-        next(message);
-      },
-      cancel: (next) => {
-        second?.cancelWithStatus(status.CANCELLED, 'cancelled by the caller');
-        next();
-      },
-    });
+    const { requestStream, responseStream } = options.method_definition;
+    const open = (): OpenCall => nextCall(options);
+    return requestStream || responseStream
+      ? authenticatedStream(source, open())
+      : new AuthenticatedUnaryCall(source, open).outer;
   };
 }
 
-function metadataWithoutToken(metadata: Metadata): Metadata {
-  const bare = metadata.clone();
-  bare.remove('authorization');
-  return bare;
+/** Attaches a token to a stream. A rejected token is reported to the source, for later calls. */
+function authenticatedStream(source: TokenSource, call: OpenCall): InterceptingCall {
+  return new InterceptingCall(call, {
+    start: (metadata, listener, next) => {
+      source.get().then(
+        (token) =>
+          next(withToken(metadata, token), {
+            onReceiveStatus: (end, pass) => {
+              if (end.code === status.UNAUTHENTICATED) source.reject(token);
+              pass(end);
+            },
+          }),
+        (error: unknown) => listener.onReceiveStatus(noToken(error, metadata)),
+      );
+    },
+  });
+}
+
+/** A unary call with a token, and its retry. The response is passed on when it is certain that there is no retry. */
+class AuthenticatedUnaryCall {
+  /** The call as grpc-js sees it. */
+  readonly outer: InterceptingCall;
+  readonly #source: TokenSource;
+  readonly #open: () => OpenCall;
+  #listener: InterceptingListener | undefined;
+  #retry: OpenCall | undefined;
+  #token = '';
+  #sentMessage: unknown;
+  #receivedMetadata: Metadata | undefined;
+  #receivedMessage: unknown;
+
+  constructor(source: TokenSource, open: () => OpenCall) {
+    this.#source = source;
+    this.#open = open;
+    this.outer = new InterceptingCall(open(), {
+      start: (metadata, listener, next) => this.#start(metadata, listener, next),
+      sendMessage: (message: unknown, next) => {
+        this.#sentMessage = message;
+        next(message);
+      },
+      cancel: (next) => {
+        this.#retry?.cancelWithStatus(status.CANCELLED, 'cancelled by the caller');
+        next();
+      },
+    });
+  }
+
+  #start(
+    metadata: Metadata,
+    listener: InterceptingListener,
+    next: (metadata: Metadata, listener: Listener) => void,
+  ): void {
+    this.#listener = listener;
+    this.#source.get().then(
+      (token) => {
+        this.#token = token;
+        next(withToken(metadata, token), {
+          onReceiveMetadata: (received) => {
+            this.#receivedMetadata = received;
+          },
+          onReceiveMessage: (received: unknown) => {
+            this.#receivedMessage = received;
+          },
+          onReceiveStatus: (end) => this.#ended(metadata, end),
+        });
+      },
+      (error: unknown) => listener.onReceiveStatus(noToken(error, metadata)),
+    );
+  }
+
+  /** The first attempt has ended: retries, or passes the response on. */
+  #ended(metadata: Metadata, end: StatusObject): void {
+    const { reason, retryAfterMs = Number.POSITIVE_INFINITY } = detailsOf(end.metadata);
+    if (end.code === status.UNAUTHENTICATED) {
+      this.#source.reject(this.#token);
+      if (RENEWABLE.has(reason)) {
+        this.#tryAgain(metadata, end);
+        return;
+      }
+    }
+    if (end.code === status.UNAVAILABLE && retryAfterMs <= RETRY_WAIT_MAX_MS) {
+      setTimeout(() => this.#tryAgain(metadata, end), retryAfterMs);
+      return;
+    }
+    this.#finish(end);
+  }
+
+  /** Makes the second attempt. Without a token for it, the call ends with the status of the first. */
+  #tryAgain(metadata: Metadata, end: StatusObject): void {
+    this.#source.get().then(
+      (token) => {
+        this.#token = token;
+        const call = this.#open();
+        this.#retry = call;
+        this.#receivedMetadata = undefined;
+        this.#receivedMessage = undefined;
+        call.start(withToken(metadata, token), {
+          onReceiveMetadata: (received) => {
+            this.#receivedMetadata = received;
+          },
+          onReceiveMessage: (received: unknown) => {
+            this.#receivedMessage = received;
+          },
+          onReceiveStatus: (secondEnd) => this.#finish(secondEnd),
+        });
+        call.sendMessage(this.#sentMessage);
+        call.halfClose();
+      },
+      () => this.#listener?.onReceiveStatus(end),
+    );
+  }
+
+  #finish(end: StatusObject): void {
+    if (this.#receivedMetadata !== undefined) this.#listener?.onReceiveMetadata(this.#receivedMetadata);
+    if (this.#receivedMessage !== undefined) this.#listener?.onReceiveMessage(this.#receivedMessage);
+    this.#listener?.onReceiveStatus(end);
+  }
+}
+
+function withToken(metadata: Metadata, token: string): Metadata {
+  const authenticated = metadata.clone();
+  authenticated.set('authorization', `Bearer ${token}`);
+  return authenticated;
 }
 
 /** The status of a call for which no token could be fetched: the issuer's status, if it sent one. */

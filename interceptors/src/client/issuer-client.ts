@@ -23,7 +23,7 @@ const ISSUE_SERVICE_TOKEN = '/auth.v1.AuthService/IssueServiceToken';
 const EXCHANGE_TOKEN = '/auth.v1.AuthService/ExchangeToken';
 
 /** Deadline of a call to the issuer, in milliseconds. */
-export const ISSUER_TIMEOUT_MS = 5000;
+const ISSUER_TIMEOUT_MS = 5000;
 
 /**
  * Options of a channel that must reconnect quickly. By default grpc-js waits up to two minutes between attempts, and does

@@ -20,10 +20,10 @@ export const REPORT_TYPE = 'portcullis-security-report+jws';
 export const REPORTS_WAITING_MAX = 24;
 
 /** How long to wait for an acknowledgement, in milliseconds. */
-export const REPORT_ACKNOWLEDGED_MS = 2000;
+const REPORT_ACKNOWLEDGED_MS = 2000;
 
 /** The delay before an unacknowledged report is sent again, in milliseconds. */
-export const REPORT_RETRY_MS = 1000;
+const REPORT_RETRY_MS = 1000;
 
 /** Sends one report to the issuer. Rejects unless the issuer acknowledged it. */
 export type SendReport = (report: Report) => Promise<void>;

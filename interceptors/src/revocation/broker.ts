@@ -3,10 +3,10 @@
 import type { ConnectionOptions } from 'nats';
 
 /** Interval between two pings of the broker, in milliseconds. */
-export const BROKER_PING_INTERVAL_MS = 1000;
+const BROKER_PING_INTERVAL_MS = 1000;
 
 /** Timeout of one attempt to connect, in milliseconds. */
-export const BROKER_CONNECT_TIMEOUT_MS = 2000;
+const BROKER_CONNECT_TIMEOUT_MS = 2000;
 
 /** Delay between two attempts to connect, in milliseconds. */
 export const BROKER_RECONNECT_WAIT_MS = 100;

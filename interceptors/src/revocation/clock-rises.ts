@@ -1,27 +1,27 @@
-/** How far the wall clock has risen above the monotonic clock: a sleep leaves its trace there, whatever is set back. */
+/** How far the wall clock has risen above the monotonic clock. A sleep shows there, even if the wall clock is set back. */
 
 /**
- * A fall of the difference between the clocks that is larger than this is a wall clock that was set back, in milliseconds.
- * A smaller one is jitter: one clock counts whole milliseconds, and the two are never read at the same moment.
+ * When the difference between the clocks falls by more than this, the wall clock was set back; in milliseconds. A smaller
+ * fall is jitter: one clock counts whole milliseconds, and the two are not read at the same moment.
  */
 export const CLOCK_JITTER_MS = 10;
 
 /**
- * Adds up the rises of (wall − monotonic) over all readings. The sum never falls, so that a wall clock that is set back does
- * not cancel a sleep, which the monotonic clock does not count.
+ * Sums the rises of (wall − monotonic) over all readings. The monotonic clock does not count a sleep, so a sleep is a rise.
+ * The sum never falls, so setting the wall clock back does not cancel it.
  *
- * The readings are taken as legs that end where the wall clock was set back. Within a leg the largest rise counts, not the
- * sum of all: so jitter is counted once and not with every reading.
+ * The readings are split into segments that end where the wall clock was set back. In each segment only the largest rise
+ * counts, so that jitter is counted once and not with every reading.
  */
 export class ClockRises {
-  /** The rises of the legs that have ended. */
+  /** The sum of the rises of earlier segments. */
   #endedMs = 0;
-  /** The lowest and the highest difference in this leg, and the largest rise from a difference to a later one. */
+  /** The lowest and highest difference in this segment, and the largest rise from a difference to a later one. */
   #lowestMs = Number.POSITIVE_INFINITY;
   #highestMs = Number.NEGATIVE_INFINITY;
   #riseMs = 0;
 
-  /** Takes a reading of both clocks. @returns all rises up to now, in milliseconds */
+  /** Adds a reading of both clocks. @returns the sum of the rises, in milliseconds */
   read(monotonicMs: number, wallMs: number): number {
     const differenceMs = wallMs - monotonicMs;
     if (differenceMs < this.#highestMs - CLOCK_JITTER_MS) {

@@ -1,4 +1,4 @@
-/** Runs the feed: asks the issuer regularly and when a broadcast says so, and watches the lease. */
+/** Runs the feed: syncs with the issuer at regular intervals and when a broadcast requires it, and watches the lease. */
 
 import type {
   Broadcast,
@@ -17,75 +17,79 @@ import type { BrokerFiles } from './broker.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
 import { ListFullError } from './list.js';
 
-/** The issuer, as a feed asks it: over gRPC, or straight in the issuer's own process. */
+/** The issuer's revocation log: over gRPC, or directly in the issuer's own process. */
 export interface RevocationSource {
-  /** Answers "am I up to date?", from a state of the log read after the call. */
+  /** Answers a sync request from a state of the log that is read after the call. */
   sync(request: SyncRequest, signal: AbortSignal): Promise<SyncResponse>;
-  /** Streams the whole live list. */
+  /** Streams the whole list. */
   pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullResponse>;
   /**
-   * Tells of what this very process has written to the log, as soon as it is committed. Absent where the
-   * issuer is another process: from there nothing is believed that is not signed.
+   * Notifies of entries that this process itself has committed. Absent where the issuer is another process, whose
+   * broadcasts must be signed.
    */
   follow?(onWritten: (written: Broadcast) => void): void;
-  /** Lets go of what it holds open. */
+  /** Closes its connections. */
   close?(): void;
 }
 
-/** How many questions are asked within the length of a lease. */
-export const QUESTIONS_PER_LEASE = 5;
+/** Number of regular syncs within the length of a lease. */
+const SYNCS_PER_LEASE = 5;
 
-/** How often to ask before the issuer has told the length of a lease, in milliseconds. */
+/** Interval of syncs before the first lease, in milliseconds. */
 const FIRST_INTERVAL_MS = 200;
 
-/** How long the first answer may take, in milliseconds. */
+/** Timeout of a sync before the first lease, in milliseconds. */
 const FIRST_TIMEOUT_MS = 5000;
 
-/** How many questions may be open at once: a frozen connection must not stop later ones. */
-const QUESTIONS_OPEN_MAX = QUESTIONS_PER_LEASE + 3;
+/** Maximum number of concurrent syncs. More than one, because a frozen connection must not stop later syncs. */
+const SYNCS_OPEN_MAX = SYNCS_PER_LEASE + 3;
 
-/** How long a whole list may take to arrive, in milliseconds. */
+/** Timeout of a pull, in milliseconds. */
 const PULL_TIMEOUT_MS = 60_000;
 
-/** How many broadcasts may be verified at once, on other threads. */
-export const BROADCASTS_UNDER_WAY_MAX = 32;
+/** Maximum number of broadcasts that are verified at a time, on other threads. */
+export const BROADCASTS_PENDING_MAX = 32;
 
 /**
- * How many broadcasts are verified on the spot within {@link AT_ONCE_INTERVAL_MS}: that takes 0.1 ms, where the way to
- * another thread and back can take ten times as long. More of them would keep calls waiting, whoever sent them.
+ * Maximum number of broadcasts that are verified on the main thread within {@link INLINE_INTERVAL_MS}. That takes 0.1 ms,
+ * a detour over another thread up to ten times as long. More of them would delay calls.
  */
-export const BROADCASTS_AT_ONCE_MAX = 16;
+export const BROADCASTS_INLINE_MAX = 16;
 
-/** The interval of {@link BROADCASTS_AT_ONCE_MAX}, in milliseconds. */
-const AT_ONCE_INTERVAL_MS = 100;
+/** The interval of {@link BROADCASTS_INLINE_MAX}, in milliseconds. */
+const INLINE_INTERVAL_MS = 100;
 
-/** A longer broadcast is verified on another thread, in bytes. */
-const AT_ONCE_BYTES_MAX = 64 * 1024;
+/** Maximum size of a broadcast that is verified on the main thread, in bytes. */
+const INLINE_BYTES_MAX = 64 * 1024;
 
 const NOTHING_TO_STOP = (): void => {};
 
+/** Runs the feed of one process. */
 export class FeedRunner {
   readonly #options: FeedRunnerOptions;
   readonly #timers: Timers;
   readonly #importKeys: ImportKeys;
   readonly #reader: BroadcastReader;
-  readonly #underWay = new Set<AbortController>();
+  readonly #openRequests = new Set<AbortController>();
   #subscription: Subscription | undefined;
   #closed = false;
-  #stopTick = NOTHING_TO_STOP;
-  #stopLeaseEnd = NOTHING_TO_STOP;
-  #open = 0;
-  #hearing = 0;
-  /** Broadcasts verified on the spot since the interval began. */
-  #heardAtOnce = 0;
-  #intervalBeganMs = Number.NEGATIVE_INFINITY;
-  #hasLeftOut = false;
-  /** Questions are being asked. */
-  #asking = false;
-  #askingNow = false;
-  #askAgain = false;
-  #pulling = false;
-  #current = false;
+  #stopSchedule = NOTHING_TO_STOP;
+  #stopLeaseCheck = NOTHING_TO_STOP;
+  #openSyncs = 0;
+  #pendingBroadcasts = 0;
+  /** Broadcasts verified on the main thread since the interval began. */
+  #inlineBroadcasts = 0;
+  #inlineIntervalBeganMs = Number.NEGATIVE_INFINITY;
+  /** A broadcast was dropped because too many were pending. */
+  #hasDroppedBroadcast = false;
+  /** Regular syncs have begun. */
+  #isSyncing = false;
+  /** A sync of {@link syncNow} is open, and another one is wanted after it. */
+  #isSyncNowOpen = false;
+  #isSyncNowWanted = false;
+  #isPulling = false;
+  #isCurrentKnown = false;
+  /** Why the last sync failed; empty when it did not. */
   #problem = '';
 
   constructor(options: FeedRunnerOptions) {
@@ -95,84 +99,88 @@ export class FeedRunner {
     this.#reader = new BroadcastReader(this.#importKeys);
   }
 
-  /** What keeps the list from being trusted, in one phrase; empty when nothing does. */
-  get missing(): string {
+  /** Why the list is not current, in one phrase; empty when it is. */
+  get staleReason(): string {
     if (this.isCurrent()) return '';
-    if (!this.#asking) return 'revocations: the broker has not been reached yet';
+    if (!this.#isSyncing) return 'revocations: the broker has not been reached yet';
     return `revocations: ${this.#problem === '' ? 'the issuer has not answered yet' : this.#problem}`;
   }
 
   start(): void {
-    const { nats, feed, source } = this.#options;
-    source.follow?.((written) => this.#follow(written));
+    const { nats, source } = this.#options;
+    source.follow?.((written) => this.#applyOwn(written));
     if (nats !== undefined) {
-      const subscribe = this.#options.subscribe ?? subscribeToBroadcasts;
-      this.#subscription = subscribe({
-        url: nats.url,
-        name: nats.name,
-        files: nats.files,
-        onMessage: (bytes) => void this.#hear(bytes),
-        onConnected: () => {
-          this.#options.log.info({ event: 'broker_connected' }, 'revocations arrive by broadcast');
-          // What was broadcast while the broker was away is asked for.
-          if (feed.hydrated) this.askNow();
-          this.#beginAsking();
-        },
-        onDisconnected: (why) =>
-          this.#options.log.warn({ event: 'broker_lost', why }, 'revocations arrive by syncs alone'),
-      });
-      // A broker that was never reached is most likely a wrong address, and is to be found now
-      // instead of in the first incident. Once it was reached, nothing waits for it any more.
+      this.#subscribe(nats);
+      // A broker that was never reached is most likely a wrong address, which should show at the start and not in the
+      // first incident. Once it was reached, nothing waits for it any more.
       if (nats.awaited) return;
     }
-    this.#beginAsking();
+    this.#startSyncing();
   }
 
-  #beginAsking(): void {
-    if (this.#asking || this.#closed) return;
-    this.#asking = true;
-    this.#schedule();
-    void this.#ask();
-  }
-
+  /** Whether the lease is running. */
   isCurrent(): boolean {
     const { clock, feed } = this.#options;
     return feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs()) > 0;
   }
 
-  /** Asks at once; while such a question is open, asks once more after it. */
-  askNow(): void {
-    if (!this.#asking) return;
-    if (this.#askingNow) {
-      this.#askAgain = true;
+  /** Syncs now; if such a sync is open, syncs once more after it. */
+  syncNow(): void {
+    if (!this.#isSyncing) return;
+    if (this.#isSyncNowOpen) {
+      this.#isSyncNowWanted = true;
       return;
     }
-    this.#askingNow = true;
-    void this.#ask().finally(() => {
-      this.#askingNow = false;
-      if (!this.#askAgain) return;
-      this.#askAgain = false;
-      this.askNow();
+    this.#isSyncNowOpen = true;
+    void this.#sync().finally(() => {
+      this.#isSyncNowOpen = false;
+      if (!this.#isSyncNowWanted) return;
+      this.#isSyncNowWanted = false;
+      this.syncNow();
     });
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const controller of this.#underWay) controller.abort();
-    this.#stopTick();
-    this.#stopLeaseEnd();
+    for (const controller of this.#openRequests) controller.abort();
+    this.#stopSchedule();
+    this.#stopLeaseCheck();
     await this.#subscription?.close();
     this.#options.source.close?.();
   }
 
+  #subscribe(nats: NonNullable<FeedRunnerOptions['nats']>): void {
+    const { feed, log, subscribe = subscribeToBroadcasts } = this.#options;
+    this.#subscription = subscribe({
+      url: nats.url,
+      name: nats.name,
+      files: nats.files,
+      onMessage: (bytes) => void this.#receive(bytes),
+      onConnected: () => {
+        log.info({ event: 'broker_connected' }, 'revocations arrive by broadcast');
+        // Broadcasts sent while the broker was unreachable are missing.
+        if (feed.hydrated) this.syncNow();
+        this.#startSyncing();
+      },
+      onDisconnected: (why) => log.warn({ event: 'broker_lost', why }, 'revocations arrive by syncs only'),
+    });
+  }
+
+  #startSyncing(): void {
+    if (this.#isSyncing || this.#closed) return;
+    this.#isSyncing = true;
+    this.#schedule();
+    void this.#sync();
+  }
+
   #schedule(): void {
     const lengthMs = this.#options.feed.leaseLengthMs;
-    const intervalMs = lengthMs > 0 ? lengthMs / QUESTIONS_PER_LEASE : FIRST_INTERVAL_MS;
-    // A little early and a little uneven, so that instances started together do not ask together.
+    const intervalMs = lengthMs > 0 ? lengthMs / SYNCS_PER_LEASE : FIRST_INTERVAL_MS;
+    // A little early and irregular, so that instances started together do not sync together.
     const random = this.#options.random ?? Math.random;
-    this.#stopTick = this.#timers.after(Math.max(1, intervalMs * (0.9 + 0.1 * random())), () => {
+    this.#stopSchedule = this.#timers.after(Math.max(1, intervalMs * (0.9 + 0.1 * random())), () => {
       this.#schedule();
-      void this.#ask();
+      void this.#sync();
     });
   }
 
@@ -181,39 +189,39 @@ export class FeedRunner {
     return { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
   }
 
-  /** Asks once and takes the answer. Never rejects. */
-  async #ask(): Promise<void> {
-    if (this.#open >= QUESTIONS_OPEN_MAX || this.#closed) return;
+  /** Syncs once. Never rejects. */
+  async #sync(): Promise<void> {
+    if (this.#openSyncs >= SYNCS_OPEN_MAX || this.#closed) return;
     const { feed, source } = this.#options;
-    const ticket = feed.ask(this.#now());
+    const ticket = feed.createSyncRequest(this.#now());
     const timeoutMs = feed.leaseLengthMs > 0 ? feed.leaseLengthMs : FIRST_TIMEOUT_MS;
-    this.#open += 1;
+    this.#openSyncs += 1;
     try {
-      await this.#take(
+      await this.#apply(
         ticket,
         await this.#within(timeoutMs, (signal) => source.sync(ticket.request, signal)),
       );
     } catch (error) {
       if (!this.#closed) this.#failed(error);
     } finally {
-      this.#open -= 1;
+      this.#openSyncs -= 1;
     }
   }
 
-  async #take(ticket: SyncTicket, answer: SyncResponse): Promise<void> {
+  async #apply(ticket: SyncTicket, response: SyncResponse): Promise<void> {
     const { feed, onKeys } = this.#options;
-    // Keys are imported before the answer is taken, because a lease needs them in place.
-    const keys = answer.keySet === undefined ? undefined : await this.#importKeys(answer.keySet.keys);
-    const broadcastKeys = await this.#reader.importKeys(answer.broadcastKeys);
+    // Keys are imported before the response is applied, because a lease requires them.
+    const keys = response.keySet === undefined ? undefined : await this.#importKeys(response.keySet.keys);
+    const broadcastKeys = await this.#reader.importKeys(response.broadcastKeys);
     if (this.#closed) return;
-    const outcome = feed.take(ticket, answer, () => {
+    const outcome = feed.applySyncResponse(ticket, response, () => {
       if (keys !== undefined) onKeys(keys);
     });
-    // An answer that was overtaken would bring back a key that has left.
+    // An overtaken response would reinstall a key that has left the set.
     if (outcome !== 'outdated') this.#reader.replaceKeys(broadcastKeys);
     if (outcome === 'pull') {
-      // Another epoch has ended the lease.
-      this.#lookAtLease();
+      // A new epoch has ended the lease.
+      this.#checkLease();
       void this.#pull();
     }
     if (outcome === 'granted') this.#granted();
@@ -222,10 +230,10 @@ export class FeedRunner {
   #granted(): void {
     const { feed, clock, log, onCurrentChange } = this.#options;
     const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
-    this.#lookAtLeaseIn(leftMs);
+    this.#scheduleLeaseCheck(leftMs);
     this.#problem = '';
-    if (this.#current || leftMs <= 0) return;
-    this.#current = true;
+    if (this.#isCurrentKnown || leftMs <= 0) return;
+    this.#isCurrentKnown = true;
     log.info(
       { event: 'revocations_current', applied: String(feed.applied) },
       'the revocation list is current',
@@ -233,21 +241,21 @@ export class FeedRunner {
     onCurrentChange(true);
   }
 
-  #lookAtLeaseIn(leftMs: number): void {
-    this.#stopLeaseEnd();
-    this.#stopLeaseEnd = this.#timers.after(Math.max(1, Math.ceil(leftMs)), () => this.#lookAtLease());
+  #scheduleLeaseCheck(leftMs: number): void {
+    this.#stopLeaseCheck();
+    this.#stopLeaseCheck = this.#timers.after(Math.max(1, Math.ceil(leftMs)), () => this.#checkLease());
   }
 
-  #lookAtLease(): void {
-    if (!this.#current || this.#closed) return;
+  #checkLease(): void {
+    if (!this.#isCurrentKnown || this.#closed) return;
     const { feed, clock } = this.#options;
     const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
     if (leftMs > 0) {
-      // Timers and clocks differ by a little: a look that came too early must not be the last one.
-      this.#lookAtLeaseIn(leftMs);
+      // Timers and clocks differ a little, so a check may come too early.
+      this.#scheduleLeaseCheck(leftMs);
       return;
     }
-    this.#current = false;
+    this.#isCurrentKnown = false;
     this.#options.log.error(
       { event: 'revocations_stale', problem: this.#problem },
       'the revocation list is stale: calls are refused until the issuer answers',
@@ -256,99 +264,96 @@ export class FeedRunner {
   }
 
   async #pull(): Promise<void> {
-    if (this.#pulling || this.#closed) return;
-    this.#pulling = true;
+    if (this.#isPulling || this.#closed) return;
+    this.#isPulling = true;
     const { feed, source, service, instance } = this.#options;
     try {
       feed.beginPull();
-      let isWhole = false;
+      let isComplete = false;
       await this.#within(PULL_TIMEOUT_MS, async (signal) => {
         for await (const part of source.pull({ service, instance: Buffer.from(instance) }, signal)) {
-          isWhole = feed.takePart(part);
+          isComplete = feed.applyPullPart(part);
         }
       });
-      if (isWhole) this.askNow();
+      if (isComplete) this.syncNow();
     } catch (error) {
       if (!this.#closed) this.#failed(error);
     } finally {
       feed.abandonPull();
-      this.#pulling = false;
+      this.#isPulling = false;
     }
   }
 
-  /** Gives the work a signal, which is aborted when it takes too long, and when the runner is closed. */
+  /** Runs `work` with a signal that is aborted after `ms` milliseconds, and when the runner is closed. */
   async #within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const controller = new AbortController();
     const late = (): void => controller.abort(new DOMException(`no answer within ${ms} ms`, 'TimeoutError'));
     const stop = this.#timers.after(ms, late);
-    this.#underWay.add(controller);
+    this.#openRequests.add(controller);
     try {
       return await work(controller.signal);
     } finally {
       stop();
-      this.#underWay.delete(controller);
+      this.#openRequests.delete(controller);
     }
   }
 
-  /** Never throws: it is called in a turn of its own, where nobody would catch what a full list throws. */
-  #follow(written: Broadcast): void {
+  /** Applies entries that this process committed. Never throws, because it runs in a turn of its own. */
+  #applyOwn(written: Broadcast): void {
     const { feed, log } = this.#options;
     try {
-      const { taken, askNow } = feed.hear(written);
-      if (!taken || askNow) this.askNow();
+      const { accepted, syncDue } = feed.applyBroadcast(written);
+      if (!accepted || syncDue) this.syncNow();
     } catch (error) {
-      log.error(
-        { event: 'broadcast_unusable', err: error },
-        'what this process has written could not be taken',
-      );
-      this.askNow();
+      log.error({ event: 'broadcast_unusable', err: error }, 'an own entry of the log could not be applied');
+      this.syncNow();
     }
   }
 
-  /** Never rejects: a message that cannot be read is counted and forgotten. */
-  async #hear(bytes: Uint8Array): Promise<void> {
+  /** Verifies and applies a broadcast. Never rejects: a message that is not a valid broadcast is reported and dropped. */
+  async #receive(bytes: Uint8Array): Promise<void> {
     const { feed, log, onForgery } = this.#options;
-    if (this.#hearing >= BROADCASTS_UNDER_WAY_MAX) {
-      // Whoever floods the broker, with replayed messages say, must not take the time that questions
-      // and calls need: the lease would run out. What is left out is asked for.
-      this.#hasLeftOut = true;
+    if (this.#pendingBroadcasts >= BROADCASTS_PENDING_MAX) {
+      // A flood of messages, replayed ones for example, must not take the time that syncs and calls need: the lease would
+      // run out. A sync afterwards fetches what was dropped.
+      this.#hasDroppedBroadcast = true;
       return;
     }
-    this.#hearing += 1;
+    this.#pendingBroadcasts += 1;
     try {
-      const reading = this.#reader.read(bytes, this.#mayVerifyNow(bytes));
+      const reading = this.#reader.read(bytes, this.#mayVerifyInline(bytes));
       const broadcast = reading instanceof Promise ? await reading : reading;
       if (broadcast === undefined) {
-        // Before the first answer no key is known: nothing can be said of the message.
+        // Before the first sync response no key is known, so no message can be called forged.
         if (feed.hydrated) onForgery();
         return;
       }
-      if (feed.hear(broadcast).askNow) this.askNow();
+      if (feed.applyBroadcast(broadcast).syncDue) this.syncNow();
     } catch (error) {
-      log.error({ event: 'broadcast_unusable', err: error }, 'a broadcast could not be taken');
-      this.askNow();
+      log.error({ event: 'broadcast_unusable', err: error }, 'a broadcast could not be applied');
+      this.syncNow();
     } finally {
-      this.#hearing -= 1;
-      if (this.#hearing === 0 && this.#hasLeftOut) {
-        this.#hasLeftOut = false;
-        if (feed.hydrated) this.askNow();
+      this.#pendingBroadcasts -= 1;
+      if (this.#pendingBroadcasts === 0 && this.#hasDroppedBroadcast) {
+        this.#hasDroppedBroadcast = false;
+        if (feed.hydrated) this.syncNow();
       }
     }
   }
 
-  #mayVerifyNow(bytes: Uint8Array): boolean {
-    if (bytes.byteLength > AT_ONCE_BYTES_MAX) return false;
+  #mayVerifyInline(bytes: Uint8Array): boolean {
+    if (bytes.byteLength > INLINE_BYTES_MAX) return false;
     const nowMs = this.#options.clock.monotonicMs();
-    if (nowMs - this.#intervalBeganMs >= AT_ONCE_INTERVAL_MS) {
-      this.#intervalBeganMs = nowMs;
-      this.#heardAtOnce = 0;
+    if (nowMs - this.#inlineIntervalBeganMs >= INLINE_INTERVAL_MS) {
+      this.#inlineIntervalBeganMs = nowMs;
+      this.#inlineBroadcasts = 0;
     }
-    this.#heardAtOnce += 1;
-    return this.#heardAtOnce <= BROADCASTS_AT_ONCE_MAX;
+    this.#inlineBroadcasts += 1;
+    return this.#inlineBroadcasts <= BROADCASTS_INLINE_MAX;
   }
 
   #failed(error: unknown): void {
-    // The issuer's own process is answered without gRPC, so the error comes as it was thrown.
+    // In the issuer's own process the error arrives as it was thrown, not through gRPC.
     const { reason, message } =
       error instanceof ServiceError ? { reason: error.code, message: error.message } : errorOf(error);
     const problem = problemOf(error, reason, message);
@@ -356,17 +361,17 @@ export class FeedRunner {
       this.#problem = problem;
       this.#options.log.warn({ event: 'sync_failed', reason, problem }, 'a sync failed');
     }
-    this.#lookAtLease();
+    this.#checkLease();
   }
 }
 
-/** What a {@link FeedRunner} needs. */
+/** Options of a {@link FeedRunner}. */
 export interface FeedRunnerOptions {
   readonly feed: Feed;
   readonly source: RevocationSource;
   readonly service: string;
   readonly instance: Uint8Array;
-  /** `awaited`: nothing is asked, and nobody admitted, before the broker was reached for the first time. */
+  /** `awaited`: the first sync waits until the broker was reached once, so no call is admitted before. */
   readonly nats:
     | {
         readonly url: string;
@@ -376,20 +381,20 @@ export interface FeedRunnerOptions {
       }
     | undefined;
   readonly clock: Clock;
-  /** Those of this process unless told otherwise. */
+  /** Default: the timers of this process. */
   readonly timers?: Timers;
-  /** A number from 0, included, to 1, excluded; it only spreads questions over time. */
+  /** A number in [0, 1); it spreads syncs over time. Default: `Math.random`. */
   readonly random?: () => number;
-  /** How the broker is listened to, unless told otherwise through NATS. */
+  /** Subscribes to broadcasts. Default: over NATS. */
   readonly subscribe?: typeof subscribeToBroadcasts;
-  /** How public keys are made ready for use, unless told otherwise by jose. */
+  /** Imports public keys. Default: {@link KeyRing.import}. */
   readonly importKeys?: ImportKeys;
   readonly log: GuardLog;
-  /** Another key set is to be put in place. */
+  /** Installs a new key set. */
   readonly onKeys: (keys: VerificationKeys) => void;
-  /** The list may be trusted again, or no longer. */
+  /** The list became current, or stale. */
   readonly onCurrentChange: (isCurrent: boolean) => void;
-  /** A message on the broker was not signed by a key in place, or not a broadcast at all. */
+  /** A message on the broker was not a broadcast signed by a current key. */
   readonly onForgery: () => void;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What keeps a revocation list equal to the log: a state machine without I/O. Times, answers and
- * broadcasts go in; decisions come out. Broadcasts make it fast, answers alone make it safe.
+ * The feed keeps a revocation list equal to the log. It is a state machine without I/O: times, sync responses and
+ * broadcasts go in, decisions come out. Broadcasts make revocation fast; only syncs make it safe.
  */
 
 import type {
@@ -10,54 +10,62 @@ import type {
   SyncRequest,
   SyncResponse,
 } from '../../gen/portcullis/revocation/v1/revocation.js';
+import { ACKNOWLEDGEMENTS_MAX } from '../limits.js';
 import { ClockRises } from './clock-rises.js';
 import { RevocationList } from './list.js';
 
-/** How many acknowledgements one question carries at most. */
-export const ACKNOWLEDGEMENTS_MAX = 1000;
-
-/** Both clocks, read at one moment. */
+/** A reading of both clocks. */
 export interface Moment {
   readonly monotonicMs: number;
   readonly wallMs: number;
 }
 
-/** A question that was sent; its answer counts from `askedAt`. */
+/** A sync request, and what its response is judged by. */
 export interface SyncTicket {
   readonly request: SyncRequest;
-  readonly askedAt: Moment;
-  /** The list that the question speaks of; when the log begins anew it is another one. */
+  /** Both clocks, read before the request was sent. The lease begins here. */
+  readonly sentAt: Moment;
+  /** The list that the request describes. A new epoch begins with another list. */
   readonly list: RevocationList;
-  /** How far the wall clock had risen above the monotonic one by then, in milliseconds; see {@link ClockRises}. */
+  /** The sum of {@link ClockRises} at that moment, in milliseconds. */
   readonly risesMs: number;
 }
 
-/** What the rest of the process is told, in the same turn in which it happens. */
+/** Receives the changes of a feed, in the turn of the event loop in which they happen. */
 export interface FeedListener {
-  /** An entry has come, and is in the list by the end of this turn. */
+  /** An entry arrived; it is in the list at the end of this turn. */
   entryAdded(entry: Entry): void;
-  /** Many entries are in the list; whatever was verified must be looked up in it again. */
+  /** Many entries were added to the list; all verified tokens must be checked against it again. */
   listFilled(list: RevocationList): void;
-  /** The log began anew: nothing verified before counts any longer. */
+  /** A new epoch began; tokens verified before are no longer valid. */
   epochChanged(): void;
 }
 
-/** What became of an answer. */
-export type AnswerOutcome =
-  /** The list is complete up to the answered head, and may be trusted. */
+/** The result of applying a sync response. */
+export type SyncOutcome =
+  /** The list is complete up to the head in the response; the lease was renewed. */
   | 'granted'
   /** The whole list must be pulled first. */
   | 'pull'
-  /** A later question was answered already: entries were taken, and nothing that a lease stands on. */
+  /** The response was overtaken by another response, epoch or key set: no lease. Entries may have been added. */
   | 'outdated';
 
+/** The result of applying a broadcast. */
+export interface BroadcastOutcome {
+  /** The broadcast belongs to the current epoch; otherwise it was ignored. */
+  readonly accepted: boolean;
+  /** A sync should be sent now, to fill a gap or to acknowledge an entry. */
+  readonly syncDue: boolean;
+}
+
+/** The feed of one process. */
 export class Feed {
   readonly #service: string;
   readonly #instance: Uint8Array;
   readonly #listener: FeedListener;
   readonly #listEntriesMax: number | undefined;
   #list: RevocationList;
-  /** What has come of a list that is not whole yet; a list of its own, so that nothing is left to do at its end. */
+  /** The parts of a pull in progress, as a list of their own that is merged at the end. */
   #staged: RevocationList | undefined;
   #epoch = new Uint8Array(0);
   #applied = 0n;
@@ -65,17 +73,17 @@ export class Feed {
   #highestSeen = 0n;
   #keySetVersion = new Uint8Array(0);
   #horizonMs = 0;
-  #lastTakenMonotonicMs = Number.NEGATIVE_INFINITY;
-  #lease: { readonly askedAt: Moment; readonly risesMs: number; readonly lengthMs: number } | undefined;
+  #lastAppliedMonotonicMs = Number.NEGATIVE_INFINITY;
+  #lease: { readonly sentAt: Moment; readonly risesMs: number; readonly lengthMs: number } | undefined;
   readonly #rises = new ClockRises();
   #hydrated = false;
-  // By their hexadecimal text, in the order in which they came.
+  // Entry ids by their hexadecimal text, in order of arrival.
   readonly #unacknowledged = new Map<string, Uint8Array>();
 
   /**
-   * @param options.service - audience of the service that this instance belongs to
-   * @param options.instance - 16 random bytes, made anew by every process
-   * @param options.listEntriesMax - how many entries the list may hold; beyond it no lease is granted
+   * @param options.service - the audience of this service
+   * @param options.instance - {@link ID_BYTES} random bytes, new for every process
+   * @param options.listEntriesMax - maximum number of entries; a full list gets no lease
    */
   constructor(options: {
     service: string;
@@ -94,7 +102,7 @@ export class Feed {
     return this.#list;
   }
 
-  /** Every entry up to this sequence is in the list. */
+  /** Every entry of the log up to this sequence is in the list. */
   get applied(): bigint {
     return this.#applied;
   }
@@ -104,38 +112,38 @@ export class Feed {
     return this.#hydrated;
   }
 
-  /** A token that expired before this moment counts as expired, whatever the local clock says. */
+  /** A token that expires at or before this time is expired, whatever the local clock says; in Unix milliseconds. */
   get horizonMs(): number {
     return this.#horizonMs;
   }
 
-  /** How long the issuer lets a list be trusted, in milliseconds; 0 before the first answer. */
+  /** The length of the lease, in milliseconds; 0 before the first one. */
   get leaseLengthMs(): number {
     return this.#lease?.lengthMs ?? 0;
   }
 
   /**
-   * For how long the list may still be trusted, in milliseconds; 0 or less when no longer.
+   * How long the lease still runs, in milliseconds; 0 or less when it is over.
    *
-   * It is over at the first of both clocks, and when the wall stands before the question: a machine
-   * that slept does not count its sleep on the monotonic clock, and a wall clock may be set back. Where
-   * both happened, the sleep counts all the same if the clocks were read in between.
+   * It is over when either clock says so, and when the wall clock is before the request. The monotonic clock does not count
+   * a sleep, and the wall clock may be set back. If both happen, the sleep still counts when the clocks were read in
+   * between.
    */
   leaseLeftMs(monotonicMs: number, wallMs: number): number {
     const risesMs = this.#rises.read(monotonicMs, wallMs);
     const lease = this.#lease;
-    if (lease === undefined || wallMs < lease.askedAt.wallMs) return 0;
-    const awakeMs = monotonicMs - lease.askedAt.monotonicMs;
-    const elapsedMs = Math.max(awakeMs + (risesMs - lease.risesMs), wallMs - lease.askedAt.wallMs);
+    if (lease === undefined || wallMs < lease.sentAt.wallMs) return 0;
+    const awakeMs = monotonicMs - lease.sentAt.monotonicMs;
+    const elapsedMs = Math.max(awakeMs + (risesMs - lease.risesMs), wallMs - lease.sentAt.wallMs);
     return lease.lengthMs - elapsedMs;
   }
 
-  /** Makes the question "am I up to date?". Both clocks must have been read before this call. */
-  ask(askedAt: Moment): SyncTicket {
+  /** Creates a sync request. @param sentAt - both clocks, read before this call */
+  createSyncRequest(sentAt: Moment): SyncTicket {
     return {
-      askedAt,
+      sentAt,
       list: this.#list,
-      risesMs: this.#rises.read(askedAt.monotonicMs, askedAt.wallMs),
+      risesMs: this.#rises.read(sentAt.monotonicMs, sentAt.wallMs),
       request: {
         service: this.#service,
         instance: Buffer.from(this.#instance),
@@ -149,91 +157,92 @@ export class Feed {
   }
 
   /**
-   * Takes the answer to a question.
+   * Applies a sync response.
    *
-   * The lease is counted from the question, not from the answer: an instance that lacks an entry got
-   * a head that was read before that entry's commit, so its question lies before that commit too.
+   * The lease begins when the request was sent, not when the response arrived. An instance that lacks an entry received a
+   * head that was read before that entry's commit, so it sent the request before that commit, too.
    *
-   * @param installKeys - puts the answered key set in place; called at most once, before any lease
+   * @param installKeys - installs the key set of the response; called at most once, before a lease is granted
    */
-  take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const isLatest = ticket.askedAt.monotonicMs > this.#lastTakenMonotonicMs;
-    if (!sameBytes(answer.epoch, this.#epoch)) {
-      // An answer that was overtaken may speak of an epoch that is over. So may the answer to a later question that was
-      // asked about another list: it may have been read before one that has begun the present epoch already. Such an
-      // answer is ignored, as if it had been lost; the next question names the present epoch.
+  applySyncResponse(ticket: SyncTicket, response: SyncResponse, installKeys: () => void): SyncOutcome {
+    const isLatest = ticket.sentAt.monotonicMs > this.#lastAppliedMonotonicMs;
+    if (!sameBytes(response.epoch, this.#epoch)) {
+      // An overtaken response may belong to an epoch that is over. So may the response to a later request that described
+      // another list: it may have been read before the one that began the current epoch. Such a response is ignored as if
+      // it had been lost; the next request names the current epoch.
       if (!isLatest || ticket.list !== this.#list) return 'outdated';
-      this.#beginEpoch(answer.epoch);
+      this.#beginEpoch(response.epoch);
     }
     if (isLatest) {
-      // Before the entries, so that a full list gets room again.
-      this.#horizonMs = Math.max(this.#horizonMs, answer.horizon?.getTime() ?? 0);
+      // Before the entries, so that a full list has room again.
+      this.#horizonMs = Math.max(this.#horizonMs, response.horizon?.getTime() ?? 0);
       this.#list.dropUntil(this.#horizonMs);
     }
-    for (const entry of answer.entries) this.#insert(entry);
+    for (const entry of response.entries) this.#insert(entry);
     if (!isLatest) return 'outdated';
-    this.#lastTakenMonotonicMs = ticket.askedAt.monotonicMs;
-    if (answer.keySet !== undefined) {
+    this.#lastAppliedMonotonicMs = ticket.sentAt.monotonicMs;
+    if (response.keySet !== undefined) {
       installKeys();
-      this.#keySetVersion = Uint8Array.from(answer.keySet.version);
+      this.#keySetVersion = Uint8Array.from(response.keySet.version);
     }
     this.#acknowledged(ticket.request.seen);
-    // The entries follow on what was in the list that the question spoke of. To compare epochs is not enough: a list that
-    // was begun anew is empty, even if its epoch is one that was followed before.
-    if (answer.pull || ticket.list !== this.#list) return 'pull';
-    // No key set means that the one which the question named still holds; it must be in place.
-    const namedKeys =
-      this.#keySetVersion.length > 0 && sameBytes(ticket.request.keySetVersion, this.#keySetVersion);
-    if (answer.keySet === undefined && !namedKeys) return 'outdated';
-    this.#advance(answer.head, answer.entryIdAtHead);
-    const { askedAt, risesMs } = ticket;
-    this.#lease = { askedAt, risesMs, lengthMs: milliseconds(answer.leaseLength) };
+    // The entries continue the list that the request described. Comparing epochs is not enough: a new list is empty, even
+    // if its epoch is one that was followed before.
+    if (response.pull || ticket.list !== this.#list) return 'pull';
+    if (!this.#hasKeySetOf(ticket, response)) return 'outdated';
+    this.#advance(response.head, response.entryIdAtHead);
+    const { sentAt, risesMs } = ticket;
+    this.#lease = { sentAt, risesMs, lengthMs: milliseconds(response.leaseLength) };
     this.#hydrated = true;
     return 'granted';
   }
 
+  /** A response without a key set confirms the one that the request named, which must still be the current one. */
+  #hasKeySetOf(ticket: SyncTicket, response: SyncResponse): boolean {
+    if (response.keySet !== undefined) return true;
+    return this.#keySetVersion.length > 0 && sameBytes(ticket.request.keySetVersion, this.#keySetVersion);
+  }
+
   /**
-   * Takes a broadcast whose signature was found good. Its entries count at once, but they never
-   * move `applied`: the broker may have lost what came before them.
-   *
-   * @returns whether it belonged to this epoch, and whether a question is due at once
+   * Applies a broadcast whose signature is valid. Its entries count at once, but never move `applied`: the broker may have
+   * lost the entries before them.
    */
-  hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
+  applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
     if (this.#epoch.length === 0 || !sameBytes(broadcast.epoch, this.#epoch)) {
-      return { taken: false, askNow: false };
+      return { accepted: false, syncDue: false };
     }
-    let askNow = false;
+    let syncDue = false;
     for (const entry of broadcast.entries) {
-      if (entry.sequence > this.#highestSeen + 1n) askNow = true;
+      if (entry.sequence > this.#highestSeen + 1n) syncDue = true;
       if (entry.sequence > this.#highestSeen) this.#highestSeen = entry.sequence;
       this.#insert(entry);
       if (entry.acknowledge) {
         this.#unacknowledged.set(hexOf(entry.entryId), Uint8Array.from(entry.entryId));
-        askNow = true;
+        syncDue = true;
       }
     }
     for (const oldest of this.#unacknowledged.keys()) {
       if (this.#unacknowledged.size <= ACKNOWLEDGEMENTS_MAX) break;
       this.#unacknowledged.delete(oldest);
     }
-    return { taken: true, askNow };
+    return { accepted: true, syncDue };
   }
 
-  /** Begins to take the whole list. What was taken before of an unfinished one is dropped. */
+  /** Begins a pull of the whole list. An unfinished pull is dropped. */
   beginPull(): void {
     this.#staged = new RevocationList(this.#listEntriesMax);
   }
 
   /**
-   * Takes one part of the whole list. Only the last part makes the others count, and only when it
-   * speaks of the epoch that is followed now.
+   * Applies one part of a pull. Entries count when the last part arrives, and only if it names the current epoch.
    *
-   * @returns whether the list is whole
+   * @returns whether the pull is complete
+   * @throws RangeError when the part is of unknown kind, ListFullError when the list is full
    */
-  takePart({ part }: PullResponse): boolean {
+  applyPullPart({ part }: PullResponse): boolean {
     const staged = this.#staged;
     if (staged === undefined) return false;
-    // A part of a kind that this version does not know would be missing from the list.
+    // Ignored, its entries would be missing from the list.
     if (part === undefined) throw new RangeError('a part of the revocation list is of unknown kind');
     if (part.$case !== 'end') {
       insertPart(staged, part);
@@ -241,19 +250,18 @@ export class Feed {
     }
     this.#staged = undefined;
     if (!sameBytes(part.value.epoch, this.#epoch)) return false;
-    // Added to the list, which may know more already, instead of replacing it: a broadcast that
-    // overtook the pull must not be forgotten.
+    // Merged, not replaced: the list may contain entries of broadcasts that overtook the pull.
     try {
       this.#list.takeOver(staged);
     } finally {
-      // A list that is too full by now revokes all the same.
+      // The entries count even when the list is now too large.
       this.#listener.listFilled(this.#list);
     }
     this.#advance(part.value.sequence, part.value.entryId);
     return true;
   }
 
-  /** Drops what was taken of a list that did not become whole. */
+  /** Drops the parts of an incomplete pull. */
   abandonPull(): void {
     this.#staged = undefined;
   }
@@ -279,9 +287,9 @@ export class Feed {
     if (sequence > this.#highestSeen) this.#highestSeen = sequence;
   }
 
-  /** Every entry is inserted, known or not. */
+  /** Adds an entry, known or not. */
   #insert(entry: Entry): void {
-    // Told first: what is verified already is flagged even by an entry for which the list has no room.
+    // First, so that an entry flags verified tokens even when the list is full.
     this.#listener.entryAdded(entry);
     this.#list.add(entry);
   }

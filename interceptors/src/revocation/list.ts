@@ -6,7 +6,7 @@ import type { TokenClaims, TokenOrigin } from '../token/claims.js';
 import { IdTable } from './id-table.js';
 
 /** Default maximum number of entries: some 500 MB of identifiers. */
-export const LIST_ENTRIES_MAX = 20_000_000;
+const LIST_ENTRIES_MAX = 20_000_000;
 
 /** The list is full. No entry was evicted; the owner of the list must not treat it as current any longer. */
 export class ListFullError extends Error {

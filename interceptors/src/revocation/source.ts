@@ -21,7 +21,7 @@ import type { Plaintext } from '../wire/connection.js';
 import type { RevocationSource } from './feed-runner.js';
 
 /** The scope that Sync and Pull require. */
-export const SYNC_SCOPE = 'auth.sync';
+const SYNC_SCOPE = 'auth.sync';
 
 /**
  * @throws Error when the client key cannot be used, TypeError when tokens would leave this machine in plaintext

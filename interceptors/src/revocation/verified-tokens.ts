@@ -6,7 +6,7 @@ import type { TokenClaims } from '../token/claims.js';
 import { foreignKey, foreignKeysOf, isForeignKind, isRevokedBy, textOf, uuidOf } from './list.js';
 
 /** Maximum number of cached tokens. Tokens with live calls are not evicted. */
-export const VERIFIED_TOKENS_MAX = 100_000;
+const VERIFIED_TOKENS_MAX = 100_000;
 
 /** Minimum number of buckets, and the factor by which it grows when there are more tokens; powers of two. */
 const BUCKETS_MIN = 1024;

@@ -246,7 +246,7 @@ class ServerGuard implements Guard, CallGuard {
       entriesMax: this.#feed.list.max,
       applied: this.#feed.applied,
       tokens: this.#enforcement.admissions.tokens.size,
-      staleReason: this.#runner.missing,
+      staleReason: this.#runner.staleReason,
       reports: this.#reporting?.state() ?? NO_REPORTS,
     };
   }
@@ -265,7 +265,7 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   syncNow(): void {
-    this.#runner.askNow();
+    this.#runner.syncNow();
   }
 
   async close(): Promise<void> {

@@ -7,7 +7,7 @@ import { type JsonObject, parseJsonObject } from './strict-json.js';
 export const KID_LENGTH_MAX = 64;
 
 /** Maximum length of another issuer's `kid`, in characters. */
-export const FOREIGN_KID_LENGTH_MAX = 255;
+const FOREIGN_KID_LENGTH_MAX = 255;
 
 /** A parsed compact JWS. Its signature has not been verified. */
 export interface CompactToken {

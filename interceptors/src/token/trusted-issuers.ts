@@ -22,7 +22,7 @@ import {
 import { parseJsonObject } from './strict-json.js';
 
 /** Maximum number of other issuers. */
-export const TRUSTED_ISSUERS_MAX = 32;
+const TRUSTED_ISSUERS_MAX = 32;
 
 /** Another issuer whose tokens are accepted. */
 export interface TrustedIssuer {

@@ -15,7 +15,7 @@ export interface AccountChanges {
   enable(request: UserRequest): Promise<User>;
 }
 
-export interface AccountChangesDeps extends ChangePasswordDeps, UserChangeDeps {}
+interface AccountChangesDeps extends ChangePasswordDeps, UserChangeDeps {}
 
 export function createAccountChanges(deps: AccountChangesDeps): AccountChanges {
   return {

@@ -1,47 +1,47 @@
-/** Passwords and client secrets: argon2id, a bounded number at a time. */
+/** Hashes of passwords and client secrets: argon2id, with a limit on concurrent hashing. */
 
 import { hash as argon2Hash, verify as argon2Verify } from '@node-rs/argon2';
 import { AuthError } from '../errors.js';
 
-/** Hashing at a time: libuv has four threads, and verifying signatures needs some of them. */
+/** Maximum number of concurrent hashes: libuv has four threads, and signature verification needs some of them. */
 export const HASHES_AT_ONCE_MAX = 2;
 
-/** Callers that may wait for their turn; more are told to come back. */
+/** Maximum number of callers that wait for a hash; further callers fail with RATE_LIMITED. */
 export const HASHES_WAITING_MAX = 200;
 
-/** When a caller who found the queue full may come back, in milliseconds. */
-export const HASHES_RETRY_MS = 1000;
+/** Retry delay in that error, in milliseconds. */
+const HASHES_RETRY_MS = 1000;
 
-/** The longest password, in UTF-16 units. */
+/** Maximum length of a password, in UTF-16 code units. */
 export const PASSWORD_LENGTH_MAX = 256;
 
-/** The shortest password that a user may choose, in UTF-16 units. */
-export const PASSWORD_LENGTH_MIN = 8;
+/** Minimum length of a password that a user may choose, in UTF-16 code units. */
+const PASSWORD_LENGTH_MIN = 8;
 
 // OWASP's figures for argon2id: 19 MiB, two passes, one lane. `algorithm` 2 is argon2id.
 const ARGON2_OPTIONS = { algorithm: 2, memoryCost: 19 * 1024, timeCost: 2, parallelism: 1 } as const;
 
-/** Hashes passwords and compares them. */
+/** Hashes and verifies passwords. */
 export interface Passwords {
-  /** The hash to be stored. Throws RATE_LIMITED when too many wait. */
+  /** The hash to be stored. Throws RATE_LIMITED. */
   hash(password: string): Promise<string>;
   /**
-   * Whether the password is the one that was hashed. Without a hash (an unknown user) the same work
-   * is done and the answer is no, so that nobody learns from the time which names exist.
+   * Whether the password matches the hash. Without a hash (an unknown user) it does the same work and returns false, so
+   * that the response time does not reveal which names exist. Throws RATE_LIMITED.
    */
   verify(hash: string | undefined, password: string): Promise<boolean>;
 }
 
-/** Passwords of this process, which share one queue. */
+/** All hashing of the process shares one queue. */
 export function createPasswords(): Passwords {
   const turn = createTurns();
-  // Made now: made by the first unknown name, it would show itself by the time that takes.
+  // Hashed at the start: otherwise the first unknown name would take longer than the others.
   const decoy = argon2Hash('nobody has this password', ARGON2_OPTIONS);
   return {
     hash: (password) => turn(() => argon2Hash(prepare(password), ARGON2_OPTIONS)),
     verify: async (hash, password) => {
       const against = hash ?? (await decoy);
-      // A megabyte of password is not hashed, but costs no less time than a wrong one.
+      // A password that is too long is not hashed itself, but takes the same time as a wrong one.
       const candidate = password.length > PASSWORD_LENGTH_MAX ? '' : prepare(password);
       const equal = await turn(() => argon2Verify(against, candidate));
       return equal && hash !== undefined && candidate !== '';
@@ -50,8 +50,8 @@ export function createPasswords(): Passwords {
 }
 
 /**
- * What is wrong with a password that somebody wants to use; undefined when nothing is. U+FFFD stands
- * for bytes that were not UTF-8: two different passwords could become one.
+ * What is wrong with a new password; undefined when it is valid. U+FFFD replaces bytes that were not UTF-8, so two
+ * different passwords could become one.
  */
 export function passwordFault(password: string): string | undefined {
   if (password.length < PASSWORD_LENGTH_MIN || password.length > PASSWORD_LENGTH_MAX) {
@@ -61,7 +61,7 @@ export function passwordFault(password: string): string | undefined {
   return undefined;
 }
 
-/** One password has one form, whether the keyboard composes its accents or not (RFC 8265 §4.2). */
+/** Normalizes composed and decomposed accents to one form (RFC 8265 §4.2). */
 function prepare(password: string): string {
   return password.normalize('NFC');
 }
@@ -81,7 +81,7 @@ function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
     try {
       return await work();
     } finally {
-      // The place is handed to the next in line, so that nobody who comes later takes it.
+      // The slot passes to the first waiter, so that later callers cannot overtake it.
       const next = waiting.shift();
       if (next) next();
       else running -= 1;

@@ -2,7 +2,8 @@
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import type { Role, User, UserCredentials, UserRows } from '../records/users.js';
+import type { PageRequest } from '../records/page.js';
+import type { Role, User, UserCredentials, UserRows, UserState } from '../records/users.js';
 
 interface UserRow {
   readonly user_id: string;
@@ -25,89 +26,19 @@ const ROLES_OF_USER = 'ARRAY(SELECT role FROM user_roles r WHERE r.user_id = u.u
 const USER_COLUMNS = `u.user_id, u.username, ${ROLES_OF_USER} AS roles, u.create_time,
   u.disable_time IS NOT NULL AS disabled`;
 
-/** The users' rows inside a transaction. */
+/** The rows of users, inside a transaction. */
 export function createUserRows(sql: Sql): UserRows {
   return {
-    insert: async ({ userId, username, nameSkeleton, passwordHash, roles }) => {
-      const { rows } = await sql.query<{ create_time: Date }>(
-        `INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, $2, $3, $4)
-         ON CONFLICT DO NOTHING RETURNING create_time`,
-        [userId, username, nameSkeleton, passwordHash],
-      );
-      const [row] = rows;
-      if (row === undefined) return undefined;
-      await sql.query('INSERT INTO user_roles (user_id, role) SELECT $1, unnest($2::text[])', [
-        userId,
-        roles,
-      ]);
-      return { userId, username, roles, createTime: row.create_time, disabled: false };
-    },
-
-    find: async (userId) => {
-      const { rows } = await sql.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users u WHERE user_id = $1`, [
-        userId,
-      ]);
-      return rows[0] && userOf(rows[0]);
-    },
-
-    list: async (request) => {
-      const { limit, after } = pageOf(request, [cursorPatterns.text]);
-      const { rows } = await sql.query<UserRow>(
-        `SELECT ${USER_COLUMNS} FROM users u WHERE username > $1 ORDER BY username LIMIT $2`,
-        [after?.[0] ?? '', limit + 1],
-      );
-      const users = rows.slice(0, limit).map(userOf);
-      const last = rows.length > limit ? users.at(-1) : undefined;
-      return { users, nextPageToken: last ? pageTokenOf([last.username]) : '' };
-    },
-
+    insert: (user) => insertUser(sql, user),
+    find: (userId) => findUser(sql, userId),
+    list: (page) => listUsers(sql, page),
     hasName: async (username) => {
       const { rowCount } = await sql.query('SELECT FROM users WHERE username = $1', [username]);
       return rowCount > 0;
     },
-
-    credentialsOf: async (username) => {
-      const { rows } = await sql.query<CredentialsRow>(
-        `SELECT ${CREDENTIALS_COLUMNS} FROM users WHERE username = $1`,
-        [username],
-      );
-      return rows[0] && credentialsOf(rows[0]);
-    },
-
-    credentialsOfId: async (userId) => {
-      const { rows } = await sql.query<CredentialsRow>(
-        `SELECT ${CREDENTIALS_COLUMNS} FROM users WHERE user_id = $1`,
-        [userId],
-      );
-      return rows[0] && credentialsOf(rows[0]);
-    },
-
-    lockShared: async (userId) => {
-      const { rows } = await sql.query<{
-        generation: bigint;
-        password_version: bigint;
-        disabled: boolean;
-      }>(
-        `SELECT generation, password_version, disable_time IS NOT NULL AS disabled
-         FROM users WHERE user_id = $1 FOR SHARE`,
-        [userId],
-      );
-      const [row] = rows;
-      if (row === undefined) return undefined;
-      // In a statement of its own: one that waited for the lock would see the roles of before the wait.
-      const roles = await sql.query<{ role: Role }>(
-        'SELECT role FROM user_roles WHERE user_id = $1 ORDER BY role',
-        [userId],
-      );
-      return {
-        userId,
-        generation: row.generation,
-        passwordVersion: row.password_version,
-        roles: roles.rows.map(({ role }) => role),
-        disabled: row.disabled,
-      };
-    },
-
+    credentialsByName: (username) => selectCredentials(sql, 'username', username),
+    credentialsById: (userId) => selectCredentials(sql, 'user_id', userId),
+    lockShared: (userId) => lockShared(sql, userId),
     raiseGeneration: async (userId) => {
       const { rows } = await sql.query<{ generation: bigint }>(
         'UPDATE users SET generation = generation + 1 WHERE user_id = $1 RETURNING generation',
@@ -115,34 +46,107 @@ export function createUserRows(sql: Sql): UserRows {
       );
       return rows[0]?.generation;
     },
-
-    changePassword: async ({ userId, passwordVersion, generation }, passwordHash) => {
-      const { rows } = await sql.query<{ generation: bigint }>(
-        `UPDATE users SET password_hash = $4, password_version = password_version + 1, generation = generation + 1
-         WHERE user_id = $1 AND password_version = $2 AND generation = $3 AND disable_time IS NULL
-         RETURNING generation`,
-        [userId, passwordVersion, generation, passwordHash],
-      );
-      return rows[0]?.generation;
-    },
-
+    changePassword: (from, passwordHash) => changePassword(sql, from, passwordHash),
     setRoles: async (userId, roles) => {
       await sql.query('DELETE FROM user_roles WHERE user_id = $1', [userId]);
-      await sql.query('INSERT INTO user_roles (user_id, role) SELECT $1, unnest($2::text[])', [
-        userId,
-        roles,
-      ]);
+      await insertRoles(sql, userId, roles);
     },
-
-    setDisabled: async (userId, disabled) => {
-      const { rowCount } = await sql.query(
-        `UPDATE users SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
-         WHERE user_id = $1`,
-        [userId, disabled],
-      );
-      return rowCount > 0;
-    },
+    setDisabled: (userId, disabled) => setDisabled(sql, userId, disabled),
   };
+}
+
+async function insertUser(
+  sql: Sql,
+  { userId, username, nameSkeleton, passwordHash, roles }: Parameters<UserRows['insert']>[0],
+): Promise<User | undefined> {
+  const { rows } = await sql.query<{ create_time: Date }>(
+    `INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, $2, $3, $4)
+     ON CONFLICT DO NOTHING RETURNING create_time`,
+    [userId, username, nameSkeleton, passwordHash],
+  );
+  const [row] = rows;
+  if (row === undefined) return undefined;
+  await insertRoles(sql, userId, roles);
+  return { userId, username, roles, createTime: row.create_time, disabled: false };
+}
+
+async function insertRoles(sql: Sql, userId: string, roles: readonly Role[]): Promise<void> {
+  await sql.query('INSERT INTO user_roles (user_id, role) SELECT $1, unnest($2::text[])', [userId, roles]);
+}
+
+async function findUser(sql: Sql, userId: string): Promise<User | undefined> {
+  const { rows } = await sql.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users u WHERE user_id = $1`, [
+    userId,
+  ]);
+  return rows[0] && userOf(rows[0]);
+}
+
+async function listUsers(sql: Sql, request: PageRequest): Promise<{ users: User[]; nextPageToken: string }> {
+  const { limit, after } = pageOf(request, [cursorPatterns.text]);
+  const { rows } = await sql.query<UserRow>(
+    `SELECT ${USER_COLUMNS} FROM users u WHERE username > $1 ORDER BY username LIMIT $2`,
+    [after?.[0] ?? '', limit + 1],
+  );
+  const users = rows.slice(0, limit).map(userOf);
+  const last = rows.length > limit ? users.at(-1) : undefined;
+  return { users, nextPageToken: last ? pageTokenOf([last.username]) : '' };
+}
+
+async function selectCredentials(
+  sql: Sql,
+  column: 'username' | 'user_id',
+  value: string,
+): Promise<UserCredentials | undefined> {
+  const { rows } = await sql.query<CredentialsRow>(
+    `SELECT ${CREDENTIALS_COLUMNS} FROM users WHERE ${column} = $1`,
+    [value],
+  );
+  return rows[0] && credentialsOf(rows[0]);
+}
+
+async function lockShared(sql: Sql, userId: string): Promise<UserState | undefined> {
+  const { rows } = await sql.query<{ generation: bigint; password_version: bigint; disabled: boolean }>(
+    `SELECT generation, password_version, disable_time IS NOT NULL AS disabled
+     FROM users WHERE user_id = $1 FOR SHARE`,
+    [userId],
+  );
+  const [row] = rows;
+  if (row === undefined) return undefined;
+  // A separate statement: the snapshot of one that waited for the lock was taken before the wait, with the old roles.
+  const roles = await sql.query<{ role: Role }>(
+    'SELECT role FROM user_roles WHERE user_id = $1 ORDER BY role',
+    [userId],
+  );
+  return {
+    userId,
+    generation: row.generation,
+    passwordVersion: row.password_version,
+    roles: roles.rows.map(({ role }) => role),
+    disabled: row.disabled,
+  };
+}
+
+async function changePassword(
+  sql: Sql,
+  { userId, passwordVersion, generation }: Parameters<UserRows['changePassword']>[0],
+  passwordHash: string,
+): Promise<bigint | undefined> {
+  const { rows } = await sql.query<{ generation: bigint }>(
+    `UPDATE users SET password_hash = $4, password_version = password_version + 1, generation = generation + 1
+     WHERE user_id = $1 AND password_version = $2 AND generation = $3 AND disable_time IS NULL
+     RETURNING generation`,
+    [userId, passwordVersion, generation, passwordHash],
+  );
+  return rows[0]?.generation;
+}
+
+async function setDisabled(sql: Sql, userId: string, disabled: boolean): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    `UPDATE users SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
+     WHERE user_id = $1`,
+    [userId, disabled],
+  );
+  return rowCount > 0;
 }
 
 function credentialsOf(row: CredentialsRow): UserCredentials {

@@ -30,7 +30,7 @@ export interface UserChangeDeps {
 }
 
 /** One change of a user that revokes all tokens issued before it. */
-export interface UserChange {
+interface UserChange {
   readonly method: string;
   /** Also the reason in the revocation log. */
   readonly reason: string;

@@ -1,30 +1,32 @@
-/** User names: one spelling of each, and no two that look alike. */
+/** User names: one canonical form of each, and no two that look alike. */
 
-/** The shortest and the longest name, in characters. */
-export const USERNAME_CHARACTERS_MIN = 3;
-export const USERNAME_CHARACTERS_MAX = 64;
+/** Minimum length of a name, in characters. */
+const USERNAME_CHARACTERS_MIN = 3;
 
-/** What a name must be, in words. */
+/** Maximum length of a name, in characters. */
+const USERNAME_CHARACTERS_MAX = 64;
+
+/** The rule for names, as error messages state it. */
 export const USERNAME_RULE = `must have ${USERNAME_CHARACTERS_MIN} to ${USERNAME_CHARACTERS_MAX} letters of one alphabet (Latin, Greek or Cyrillic), digits, dots, underscores and hyphens`;
 
-/** More than this is not even looked at: every character may be typed with three marks of its own. */
+/** Maximum length of the typed text: each character may be typed with up to three combining marks. */
 const TYPED_LENGTH_MAX = 4 * USERNAME_CHARACTERS_MAX;
 
-/** Forms that exist for the sake of old East Asian character sets. */
+/** Full-width and half-width forms, which exist for compatibility with East Asian character sets. */
 const WIDE_AND_NARROW = /[\u3000\uFF01-\uFFEE]/g;
 
-/** The letters of each alphabet without their marks. A name has letters of one of them. */
+/** The letters of each alphabet, without marks. All letters of a name belong to one alphabet. */
 const ALPHABETS = [/^[a-zßæœøđðþłħŋ]$/, /^[α-ω]$/, /^[а-яђєѕіјљњћџґғқңүұһөә]$/];
 const NEUTRAL = /^[0-9._-]$/;
 
 /**
- * The name in its one spelling (UsernameCaseMapped of RFC 8265, for three alphabets), or undefined
- * when it cannot be one.
+ * The name in its canonical form (UsernameCaseMapped of RFC 8265, for three alphabets); undefined when the text is not a
+ * valid name.
  */
 export function parseUsername(text: string): string | undefined {
   if (text.length > TYPED_LENGTH_MAX) return undefined;
   const narrow = text.replace(WIDE_AND_NARROW, (character) => character.normalize('NFKC'));
-  // Before the letters are lowered: the Kelvin sign would become a plain k, and two names one user.
+  // Checked before lower-casing: the Kelvin sign would become a plain k, and two names would denote one user.
   if ([...narrow].some((character) => character.normalize('NFKC') !== character)) return undefined;
   const name = narrow.toLowerCase().normalize('NFC');
   const characters = [...name];
@@ -37,10 +39,10 @@ export function parseUsername(text: string): string | undefined {
 }
 
 /**
- * What a name looks like, after Unicode TS 39: names with the same skeleton could be taken for one
- * another. It errs on that side: marks do not count, nor what small type blurs.
+ * The appearance of a name, after Unicode TS 39: two names with the same skeleton can be mistaken for each other. The
+ * comparison is strict: it ignores marks, and differences that are hard to see in small type.
  *
- * @param username - a name in its one spelling
+ * @param username - a name in its canonical form
  */
 export function skeletonOf(username: string): string {
   return [...withoutMarks(username)].map((letter) => LOOKS.get(letter) ?? letter).join('');
@@ -50,7 +52,7 @@ function withoutMarks(text: string): string {
   return text.normalize('NFD').replace(/\p{M}/gu, '');
 }
 
-/** What letters look like, if not like themselves: each line lists a shape, and the letters that have it. */
+/** Letters that look like others: each line lists an appearance, and the letters that have it. */
 const LOOKS: ReadonlyMap<string, string> = new Map(
   [
     ['a', 'αа'],
@@ -69,7 +71,7 @@ const LOOKS: ReadonlyMap<string, string> = new Map(
     ['oe', 'œ'],
     ['p', 'ρрþ'],
     ['r', 'гґғ'],
-    // An m is as wide as an r and an n, and a w as two v.
+    // An m looks like an r and an n, and a w like two v.
     ['rn', 'mм'],
     ['s', 'ѕ'],
     ['ss', 'ß'],

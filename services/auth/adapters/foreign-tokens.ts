@@ -1,4 +1,4 @@
-/** The tokens of other issuers, verified as every guard verifies them, for whoever wants to exchange one. */
+/** Verification of other issuers' tokens as the guard does it, for the token exchange. */
 
 import type { GuardLog, Plaintext, TrustedIssuer } from '@portcullis/guard';
 import { type Clock, systemClock, systemTimers } from '@portcullis/guard/clock';
@@ -7,15 +7,15 @@ import { OWN_AUDIENCE } from '../accounts/roles.js';
 import { AuthError } from '../errors.js';
 import type { ForeignTokens } from '../tokens/tokens.js';
 
-/** Another issuer, and what its tokens call our services where that is not their own name. */
+/** Another trusted issuer, with the audiences by which its tokens name our services, where they differ from our names. */
 export interface NamingIssuer extends TrustedIssuer {
   readonly audiences: ReadonlyMap<string, string>;
 }
 
 /**
- * Begins to fetch the keys of the issuers.
+ * Starts fetching the keys of the issuers.
  *
- * @throws TypeError when one of them cannot be trusted as it is described
+ * @throws TypeError when the configuration of an issuer is invalid
  */
 export function createForeignTokens(options: {
   readonly issuers: readonly NamingIssuer[];

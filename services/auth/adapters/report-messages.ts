@@ -1,17 +1,17 @@
-/** Reports of services as messages: the library's types on one side, the domain's on the other. */
+/** Translates service reports from messages to the domain. */
 
 import type {
   RefusedCalls as RefusedMessage,
   Report as ReportMessage,
 } from '../../../proto/gen/portcullis/security/v1/report.js';
 import type { ReportedCaller, ServiceReport } from '../records/service-reports.js';
-import { plainText } from '../security/events.js';
+import { sanitizeText } from '../security/events.js';
 import { REPORT_CLOCK_DIFFERENCE_SECONDS_MAX, REPORT_ROWS_MAX } from '../security/service-reports.js';
 import { networkOfAddress } from '../security/throttle.js';
 
 /**
- * A report in the words of the domain; undefined when it makes no sense, or is of another time: an old one that is
- * sent again is known by its id for as long as reports are kept.
+ * The report of a message; undefined when it is malformed, or when its end time differs too much from the clock. A
+ * report that is sent again is recognised by its id for as long as reports are kept.
  */
 export function reportOf(
   message: ReportMessage,
@@ -26,23 +26,23 @@ export function reportOf(
   if (refused.length > REPORT_ROWS_MAX || admitted.length > REPORT_ROWS_MAX) return undefined;
   const callerOf = (caller: RefusedMessage['caller']): ReportedCaller | undefined =>
     caller && {
-      // Ours goes without saying.
-      issuer: caller.issuer === issuer ? '' : plainText(caller.issuer),
-      subject: plainText(caller.subject),
-      clientId: plainText(caller.clientId),
-      sessionId: plainText(caller.sessionId),
+      // This issuer is left out.
+      issuer: caller.issuer === issuer ? '' : sanitizeText(caller.issuer),
+      subject: sanitizeText(caller.subject),
+      clientId: sanitizeText(caller.clientId),
+      sessionId: sanitizeText(caller.sessionId),
       delegated: caller.delegated,
     };
   return {
     reportId: uuidOf(reportId),
     source,
-    service: plainText(message.service),
+    service: sanitizeText(message.service),
     instance: instance.toString('hex'),
     beginTime,
     endTime,
     refused: refused.map(({ reason, address, caller, calls }) => ({
-      reason: plainText(reason),
-      network: plainText(networkOfAddress(address)),
+      reason: sanitizeText(reason),
+      network: sanitizeText(networkOfAddress(address)),
       caller: callerOf(caller),
       calls: Number(calls),
     })),
@@ -50,7 +50,7 @@ export function reportOf(
     admitted: admitted.flatMap(({ caller, calls, addresses }) => {
       const known = callerOf(caller);
       const networks = [
-        ...new Set(addresses.slice(0, 64).map((address) => plainText(networkOfAddress(address)))),
+        ...new Set(addresses.slice(0, 64).map((address) => sanitizeText(networkOfAddress(address)))),
       ];
       return known === undefined ? [] : [{ caller: known, calls: Number(calls), networks }];
     }),

@@ -1,13 +1,13 @@
-/** The reports of services, as the broker brings them: believed as far as their signature reaches. */
+/** Receives service reports from the broker, and verifies their signatures. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { BrokerFiles } from '@portcullis/guard';
 import {
   BROKER_RECONNECT_WAIT_MS,
-  type BrokerFiles,
   brokerConnection,
   REPORT_SUBJECT,
   REPORT_TYPE,
-} from '@portcullis/guard';
+} from '@portcullis/guard/internal';
 import { compactVerify } from 'jose';
 import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
@@ -16,22 +16,22 @@ import type { Client } from '../records/clients.js';
 import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';
 
-/** The longest report that is looked at, in bytes. */
+/** Longest accepted report, in bytes. */
 export const REPORT_BYTES_MAX = 512 * 1024;
 
-/** Most reports that are taken at once; others are not acknowledged, and come again. */
+/** Most reports that are recorded at once; others are not acknowledged, so they are sent again. */
 export const REPORTS_UNDER_WAY_MAX = 16;
 
-/** The scope that makes a client an instance, whose reports are taken. */
+/** The scope of clients whose reports are accepted. */
 const INSTANCE_SCOPE = 'auth.sync';
 
-/** The replicas of auth share the reports: each is brought to one of them. */
+/** The queue group of the replicas of auth: each report is delivered to one of them. */
 const QUEUE_GROUP = 'auth';
 
-/** What came of reports. */
+/** Counts of received reports. */
 export interface ReceivedCounts {
-  readonly taken: number;
-  /** Not signed by the client that they name, too large, or no reports at all. */
+  readonly recorded: number;
+  /** Too large, not a report, or not signed by the client that it names. */
   readonly forged: number;
 }
 
@@ -41,26 +41,25 @@ export interface ReportReceiver {
   close(): Promise<void>;
 }
 
-/** What the receiver needs. */
 export interface ReportReceiverDeps {
   readonly url: string;
   readonly files?: BrokerFiles | undefined;
   readonly issuer: string;
-  /** The client of this name. */
+  /** Returns the client with this id. */
   readonly findClient: (clientId: string) => Promise<Client | undefined>;
   /** Resolves when the report is in the database. */
-  readonly take: (report: ServiceReport) => Promise<void>;
-  /** A message was not what it claims to be. */
+  readonly record: (report: ServiceReport) => Promise<void>;
+  /** Called for each forged message. */
   readonly onForged: () => void;
   readonly wallMs: () => number;
 }
 
-/** Starts to receive; it keeps at it, however often the broker goes away. */
+/** Starts receiving, and reconnects whenever the connection is lost. */
 export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
   let connection: NatsConnection | undefined;
   let closed = false;
   let underWay = 0;
-  let taken = 0;
+  let recorded = 0;
   let forged = 0;
 
   const receive = async (message: Msg): Promise<void> => {
@@ -71,15 +70,15 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
       if (report === undefined) {
         forged += 1;
         deps.onForged();
-        // Acknowledged, so that an honest sender of nonsense does not send it for ever.
+        // Acknowledged, so that an honest client with a broken report does not send it forever.
         message.respond();
         return;
       }
-      await deps.take(report);
-      taken += 1;
+      await deps.record(report);
+      recorded += 1;
       message.respond();
     } catch {
-      // The database is away: without an acknowledgement the report comes again.
+      // The database is unreachable. Without an acknowledgement the client sends the report again.
     } finally {
       underWay -= 1;
     }
@@ -97,7 +96,7 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
         });
         await connection.closed();
       } catch {
-        // The broadcaster tells of a broker that is away.
+        // The broadcaster logs an unreachable broker.
       }
       if (!closed) await sleep(BROKER_RECONNECT_WAIT_MS, undefined, { ref: false });
     }
@@ -105,7 +104,7 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
   void stayConnected();
 
   return {
-    counts: () => ({ taken, forged }),
+    counts: () => ({ recorded, forged }),
     close: async () => {
       closed = true;
       await connection?.close();
@@ -114,8 +113,8 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
 }
 
 /**
- * The report in a message; undefined when it is none that can be believed. What is believed is that a process with
- * this client's key says so. It may lie about the calls that it was asked for, and about nothing else.
+ * The report in a message; undefined when its signature does not verify. A verified report proves that a process with
+ * this client's key sent it. The process may lie about the calls that it received, and about nothing else.
  */
 async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<ServiceReport | undefined> {
   if (bytes.byteLength > REPORT_BYTES_MAX) return undefined;
@@ -123,7 +122,7 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   const clientId = clientIdIn(jws);
   if (clientId === undefined) return undefined;
   const client = await deps.findClient(clientId);
-  // A client is disabled because somebody else may have its key: what that signs is no longer believed.
+  // A client is disabled because an attacker may have its key, so its signatures no longer count.
   if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
   if (client.publicKeyPem === undefined) return undefined;
   const key = parseClientKey(client.publicKeyPem);
@@ -137,7 +136,7 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   }
 }
 
-/** The client that a message names, which is not known to be true yet. */
+/** The client that a message names; unverified. */
 function clientIdIn(jws: string): string | undefined {
   try {
     const header: unknown = JSON.parse(Buffer.from(jws.split('.', 1)[0] ?? '', 'base64url').toString('utf8'));

@@ -1,4 +1,4 @@
-/** Revocations as messages: the protocol's types on one side, the domain's on the other. */
+/** Translates revocations between the protocol's messages and the domain. */
 
 import type {
   Broadcast,
@@ -11,7 +11,7 @@ import { EntryKind as EntryKindMessage } from '../../../proto/gen/portcullis/rev
 import type { EntryKind, LogBatch, LogEntry } from '../records/revocations.js';
 import type { PullPart, SyncAnswer, SyncQuestion } from '../revocation/log.js';
 
-/** An entry of the log, as it is sent. */
+/** The message of an entry. */
 export function entryMessageOf(entry: LogEntry): Entry {
   return {
     entryId: entry.entryId,
@@ -26,17 +26,17 @@ export function entryMessageOf(entry: LogEntry): Entry {
   };
 }
 
-/** What was written in one transaction, as one message. */
+/** The message of a batch. */
 export function broadcastOf({ epoch, entries }: LogBatch): Broadcast {
   return { epoch, entries: entries.map(entryMessageOf) };
 }
 
-/** What an instance asks. */
+/** The sync request of a message. */
 export function questionOf(request: SyncRequest): SyncQuestion {
   return request;
 }
 
-/** What it is answered. */
+/** The message of a sync response. */
 export function syncResponseOf(answer: SyncAnswer): SyncResponse {
   return {
     epoch: answer.epoch,
@@ -54,7 +54,7 @@ export function syncResponseOf(answer: SyncAnswer): SyncResponse {
   };
 }
 
-/** One part of the live list, as it is sent. */
+/** The message of one part of the live list. */
 export function pullResponseOf(part: PullPart): PullResponse {
   switch (part.part) {
     case 'packed': {

@@ -1,4 +1,4 @@
-/** Where questions about the revocation log are answered, as messages: for auth's own list and for the handlers. */
+/** Answers Sync and Pull messages from auth's own database, for its own list and for the handlers. */
 
 import type { RevocationSource } from '@portcullis/guard';
 import type { LogBatch } from '../records/revocations.js';
@@ -6,10 +6,10 @@ import type { Revocations } from '../revocation/revocations.js';
 import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
 
 /**
- * Answers straight from auth's own database; a signal that is aborted ends the waiting, not the read.
+ * Creates the source. An aborted signal ends the wait, not the read.
  *
- * @param follow - called once with whoever is to hear what this process writes to the log. He hears it in the next turn of
- *   the event loop: a call that takes back its own token has answered by then
+ * @param follow - called once with a listener for what this process writes to the log. The listener runs in the next turn
+ *   of the event loop, so that a call that revokes its own token has answered by then
  */
 export function createRevocationSource(
   revocations: Pick<Revocations, 'sync' | 'pull'>,

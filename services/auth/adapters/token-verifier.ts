@@ -1,13 +1,13 @@
-/** The guard's own strict reading of access tokens, with keys that come from the database. */
+/** Verification of access tokens as the guard does it, with keys from the database. */
 
 import { KeyRing, parseCompactToken, parseJsonObject, readClaims } from '@portcullis/guard/internal';
-import { ACCESS_TOKEN_TYPE } from '../keys/keys.js';
+import { ACCESS_TOKEN_TYPE } from '@portcullis/guard/limits';
 import type { PublishedKeys } from '../records/keys.js';
 import type { VerifyToken } from '../tokens/tokens.js';
 
 /**
- * A verifier of this issuer's tokens. It is as strict as the guard because it is the same code:
- * what no instance would take, auth must not trade or call good either.
+ * Verifies this issuer's tokens with the guard's code. Auth must not exchange, or call active, a token that every
+ * instance would reject.
  */
 export function createTokenVerifier(issuer: string): VerifyToken {
   const ringOf = createRings();
@@ -20,7 +20,7 @@ export function createTokenVerifier(issuer: string): VerifyToken {
   };
 }
 
-/** Importing keys costs more than using one, and the set seldom changes: the last one is kept. */
+/** Caches the last key set, because importing keys costs more than verifying with one, and the set rarely changes. */
 function createRings(): (keySet: PublishedKeys['keySet']) => Promise<KeyRing> {
   let last: { version: Buffer; ring: Promise<KeyRing> } | undefined;
   return async ({ version, keys }) => {

@@ -1,24 +1,24 @@
-/** The HTTP endpoints by which other verifiers find this issuer's keys (RFC 7517, RFC 8414). */
+/** The HTTP endpoints where other verifiers find this issuer's keys (RFC 7517, RFC 8414). */
 
 import { createHash } from 'node:crypto';
 import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/host/ops.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
-import type { PublicKeys } from '../keys/keys.js';
+import type { PublicKeys } from '../keys/published-keys.js';
 import type { PublishedKey } from '../records/keys.js';
 
 /**
- * For how long others may keep the keys, in seconds: a small part of the time for which a key is published before it
- * signs by schedule, so that a copy has been renewed several times by then, failures of theirs included.
+ * How long caches may keep the key set, in seconds. It is a small fraction of the time that a key is published before it
+ * signs, so that every cache has renewed its copy by then, even after failed attempts.
  */
 export const KEYS_CACHE_SECONDS = NEXT_PUBLISHED_SECONDS_MIN / 6;
 
-/** Where the keys are. */
+/** Path of the key set. */
 export const JWKS_PATH = '/.well-known/jwks.json';
 
-/** Where this issuer describes itself. */
+/** Path of the issuer's metadata. */
 export const METADATA_PATH = '/.well-known/oauth-authorization-server';
 
-/** The routes, for the port on which operators and proxies ask. */
+/** The routes of the ops port. */
 export function createWellKnownRoutes(options: {
   readonly issuer: string;
   readonly publicKeys: PublicKeys;
@@ -29,7 +29,7 @@ export function createWellKnownRoutes(options: {
       const { keySet } = await publicKeys.read();
       return cachedAnswer({ keys: keySet.keys.map(publishedJwk) });
     },
-    // Tokens are issued over gRPC alone, so there is no endpoint to name but that of the keys.
+    // Tokens are issued over gRPC only, so the key set is the only endpoint to name.
     [METADATA_PATH]: () =>
       cachedAnswer({
         issuer,
@@ -41,7 +41,7 @@ export function createWellKnownRoutes(options: {
   };
 }
 
-/** Member by member, so that a private one could not slip through, whatever a row holds. */
+/** Copies the public members by name, so that a private member of a stored key can never be published. */
 function publishedJwk({ kid, algorithm, jwk }: PublishedKey): object {
   const { kty, crv, x, y, n, e } = JSON.parse(jwk) as Record<string, unknown>;
   return { kty, crv, x, y, n, e, kid, alg: algorithm, use: 'sig' };

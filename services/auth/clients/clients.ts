@@ -20,7 +20,7 @@ export interface Clients {
   enable(request: ClientRequest): Promise<Client>;
 }
 
-export interface ClientsDeps extends CreateClientDeps, DisableClientDeps {}
+interface ClientsDeps extends CreateClientDeps, DisableClientDeps {}
 
 export function createClients(deps: ClientsDeps): Clients {
   return {

@@ -7,10 +7,10 @@ import { PASSWORD_LENGTH_MAX, passwordFault } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 
 /** Minimum length of a client's secret, in UTF-16 code units. */
-export const CLIENT_SECRET_LENGTH_MIN = 32;
+const CLIENT_SECRET_LENGTH_MIN = 32;
 
 /** Maximum length of a public key in PEM, in characters. An RSA key of 16384 bits is shorter. */
-export const CLIENT_KEY_PEM_LENGTH_MAX = 8192;
+const CLIENT_KEY_PEM_LENGTH_MAX = 8192;
 
 /** The credential of a client to be created. */
 export type NewCredential =
@@ -18,7 +18,7 @@ export type NewCredential =
   | { readonly kind: 'secret'; readonly secret: string };
 
 /** A client's public key, and the algorithms that it verifies. */
-export interface ClientKey {
+interface ClientKey {
   readonly key: KeyObject;
   readonly algorithms: readonly string[];
 }

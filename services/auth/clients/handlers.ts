@@ -1,4 +1,4 @@
-/** ClientService: messages turned into calls of the domain, and back. */
+/** The handlers of ClientService. */
 
 import { principalOf, unary } from '@portcullis/guard';
 import {
@@ -12,7 +12,6 @@ import type { Client } from '../records/clients.js';
 import type { Clients } from './clients.js';
 import type { NewCredential } from './credentials.js';
 
-/** Makes the handlers of ClientService. */
 export function createClientHandlers({ clients }: { readonly clients: Clients }): ClientServiceServer {
   return {
     createClient: unary(async (request, call) => {

@@ -1,11 +1,11 @@
 /** Signing keys as the database has them, and their rows inside a transaction. */
 
-/** What a key signs. One purpose's keys are never taken for the other's. */
+/** What a key signs. A key of one purpose never verifies signatures of the other. */
 export type KeyPurpose = 'token' | 'broadcast';
 
 /**
- * A key's life: `next` is published and does not sign yet, `signing` signs, `verify-only` still
- * verifies what it signed, `retired` does nothing any more.
+ * The states of a key, in order: `next` is published and does not sign yet, `signing` signs, `verify-only` only
+ * verifies earlier signatures, `retired` is no longer published.
  */
 export type KeyState = 'next' | 'signing' | 'verify-only' | 'retired';
 
@@ -17,11 +17,11 @@ export interface PublishedKey {
   readonly jwk: string;
 }
 
-/** Every key that verifies something now, as one reading of the database. */
+/** All keys that verify signatures now, from one snapshot of the database. */
 export interface PublishedKeys {
-  /** Keys of access tokens; `version` is the hash of their content. */
+  /** The keys of access tokens; `version` is a hash of the set. */
   readonly keySet: { readonly version: Buffer; readonly keys: readonly PublishedKey[] };
-  /** Keys of broadcasts. */
+  /** The keys of broadcasts. */
   readonly broadcastKeys: readonly PublishedKey[];
 }
 
@@ -33,14 +33,14 @@ export interface KeyRow extends PublishedKey {
   readonly sealedPrivateKey: Buffer;
 }
 
-/** A key and what it did when, without any secret. */
+/** A key and the times of its states, without its private half. */
 export interface KeyRecord {
   readonly kid: string;
   readonly algorithm: string;
   readonly purpose: KeyPurpose;
   readonly state: KeyState;
   readonly createTime: Date;
-  /** From when on everybody who reads the keys is told of it. */
+  /** From this time on, every reading of the key set contains the key. */
   readonly publishTime: Date | undefined;
   readonly signTime: Date | undefined;
   readonly stopTime: Date | undefined;
@@ -57,48 +57,48 @@ export interface KeyPage {
 export interface RotationOutlook {
   readonly now: Date;
   readonly signing: { readonly kid: string; readonly signTime: Date } | undefined;
-  /** Without a time while it is not known that its publication has committed. */
+  /** `publishTime` is undefined until the commit of its publication is known. */
   readonly next: { readonly kid: string; readonly publishTime: Date | undefined } | undefined;
   /** How many keys of the purpose are published. */
   readonly live: number;
-  /** The longest lease that an answer given now grants. */
+  /** The longest lease that a sync response grants now. */
   readonly leaseMs: number;
-  /** When the leases of a greater length, granted before it was lowered, are over. */
+  /** When the last lease of a former, greater length ends. */
   readonly olderLeasesEndBy: Date;
 }
 
-/** The keys' rows, inside a transaction. Only keys of the log's current epoch are seen. */
+/** The rows of signing keys, inside a transaction. Only keys of the log's current epoch are visible. */
 export interface KeyRows extends KeyLifeRows {
-  /** The current epoch of the revocation log, to which all these keys belong. */
+  /** The current epoch of the revocation log. */
   epoch(): Promise<Buffer>;
-  /** Waits until no other replica makes keys; held until the end of the transaction. */
+  /** Waits until no other replica makes keys, and prevents it until the end of the transaction. */
   lockMaking(): Promise<void>;
   /** Every key that is not retired. */
   live(): Promise<KeyRow[]>;
   insert(key: KeyRow): Promise<void>;
   /**
-   * Takes a key out of publication for good, erases its private half, and answers what it was before; undefined
-   * when there is no such key. Whoever mints waits until the end of the transaction.
+   * Retires a key, deletes its private half, and returns its purpose and former state; undefined when there is no such
+   * key. Minting tokens waits until the end of the transaction.
    */
   retire(kid: string): Promise<{ readonly purpose: KeyPurpose; readonly state: KeyState } | undefined>;
-  /** Retires every key and erases the private halves; whoever mints waits until the end of the transaction. */
+  /** Retires all keys and deletes their private halves. Minting tokens waits until the end of the transaction. */
   retireAll(): Promise<void>;
-  /** Lets the purpose's next key sign, if there is one. */
+  /** Moves the purpose's `next` key to `signing`, if there is one. */
   promoteNext(purpose: KeyPurpose): Promise<void>;
-  /** The key that signs; its row stays share-locked until the end of the transaction. */
+  /** The signing key; its row stays share-locked until the end of the transaction. */
   lockSigning(purpose: KeyPurpose): Promise<KeyRow | undefined>;
   /** Whether this key still verifies; its row stays share-locked until the end of the transaction. */
   lockLive(kid: string): Promise<boolean>;
 }
 
-/** What the life of keys needs of their rows, inside a transaction. */
-export interface KeyLifeRows {
-  /** Notes that every key whose row has been committed is published by now. */
+/** The part of the key rows that the key life cycle uses, inside a transaction. */
+interface KeyLifeRows {
+  /** Sets the publish time of every key whose row has been committed and has none yet. */
   markPublished(): Promise<void>;
   outlook(purpose: KeyPurpose): Promise<RotationOutlook>;
-  /** Lets the key that signs only verify from now on; whoever mints waits until the end of the transaction. */
+  /** Moves the signing key to `verify-only`. Minting tokens waits until the end of the transaction. */
   stopSigning(purpose: KeyPurpose): Promise<void>;
-  /** Retires the keys that have signed nothing for so many seconds, and answers which. */
+  /** Retires the keys that stopped signing more than `afterSeconds` ago, and returns their ids. */
   retireStopped(afterSeconds: number): Promise<string[]>;
   record(kid: string): Promise<KeyRecord | undefined>;
   /** Keys of every epoch, newest first. */

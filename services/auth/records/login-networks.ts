@@ -1,8 +1,8 @@
 /** The networks from which users have logged in. */
 
-/** From where users have logged in, inside a transaction. */
+/** The rows of networks that users have logged in from, inside a transaction. */
 export interface LoginNetworkRows {
   remember(network: { key: Buffer; userId: string }): Promise<void>;
-  /** Forgets them all: whoever logged in with a password that is no longer right may have been somebody else. */
-  forgetAllOf(userId: string): Promise<void>;
+  /** Deletes all networks of the user: logins with the former password may have been an attacker's. */
+  deleteAllOfUser(userId: string): Promise<void>;
 }

@@ -1,6 +1,5 @@
-/** A page of a list. */
+/** Requests for a page of a list (AIP-158). */
 
-/** A page of a list, asked for. */
 export interface PageRequest {
   readonly pageSize: number;
   readonly pageToken: string;

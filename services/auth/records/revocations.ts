@@ -1,28 +1,28 @@
 /** Entries of the revocation log, and the log inside a transaction. */
 
-/** What an entry takes back. */
+/** What an entry revokes. */
 export type EntryKind = 'TOKEN' | 'SESSION' | 'USER' | 'CLIENT' | 'KEY';
 
-/** What a new entry takes back; the log adds the rest. */
+/** A revocation, before the log adds its place and its times. */
 export interface Revocation {
   readonly kind: EntryKind;
-  /** The other issuer whose token, session or user this is; empty for our own. */
+  /** The issuer of the token, session or user when it is another one; empty for this issuer. */
   readonly issuer: string;
   /**
-   * The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`; always text when
-   * it is another issuer's.
+   * The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`. Identifiers of another
+   * issuer are always text.
    */
   readonly key: Buffer;
-  /** Tokens of a lower generation are revoked; 0 for kinds that know no generation. */
+  /** Tokens of a lower generation are revoked; 0 for kinds without a generation. */
   readonly minGeneration: bigint;
 }
 
-/** An entry that is about to be written. */
+/** An entry to be appended. */
 export interface NewEntry extends Revocation {
   readonly reason: string;
-  /** Who revoked: the subject of a caller, or the name of the part of auth that acted by itself. */
+  /** The subject of the caller who revoked, or the name of the part of auth that did. */
   readonly actor: string;
-  /** Whoever hears the broadcast is asked to say so at once. */
+  /** Asks every instance that receives the broadcast to acknowledge it at once. */
   readonly acknowledge?: boolean;
 }
 
@@ -31,60 +31,60 @@ export interface LogEntry extends Revocation {
   readonly entryId: Buffer;
   /** Position in the log of its epoch, from 1, without gaps, in the order of commits. */
   readonly sequence: bigint;
-  /** The entry is dropped only after this moment of database time. */
+  /** The entry is deleted only after this database time. */
   readonly keepUntil: Date;
-  /** Of another issuer's user alone: what was issued up to this whole second is revoked. */
+  /** For a user of another issuer: tokens issued up to this whole second are revoked. */
   readonly cutOffTime: Date | undefined;
-  /** Only in a broadcast: its receiver is asked to say at once that it has the entry. */
+  /** Only in a broadcast: asks the receiver to acknowledge the entry at once. */
   readonly acknowledge: boolean;
 }
 
 /** The end of the log at one moment. */
 export interface LogHead {
   readonly epoch: Buffer;
-  /** Sequence of the last entry; 0 when the epoch has none yet. */
+  /** Sequence of the last entry; 0 when the epoch has no entry yet. */
   readonly head: bigint;
-  /** Id of the entry at `head`; empty when `head` is 0. It is known even after that entry was dropped. */
+  /** Id of the entry at `head`; empty when `head` is 0. It stays known after that entry was deleted. */
   readonly headEntryId: Buffer;
 }
 
-/** What belongs to the whole log. */
+/** The end of the log, and what applies to the whole log. */
 export interface LogState extends LogHead {
-  /** The largest `keepUntil` among the entries dropped so far. */
+  /** The largest `keepUntil` of the entries deleted so far. */
   readonly horizon: Date;
-  /** For how long an answer lets an instance trust its list. */
+  /** How long a sync response lets an instance trust its list, in milliseconds. */
   readonly leaseMs: number;
 }
 
-/** Entries that one transaction has written. */
+/** The entries that one transaction appended. */
 export interface LogBatch {
   readonly epoch: Buffer;
   /** In log order. */
   readonly entries: readonly LogEntry[];
 }
 
-/** What bounds the time until all instances have what a transaction has written. */
+/** What bounds the time until all instances enforce what a transaction appended. */
 export interface LogLock {
   /** Database time at which the log was locked; the commit comes later. */
   readonly lockedTime: Date;
-  /** The longest lease that an answer given now grants. */
+  /** The longest lease that a sync response grants now, in milliseconds. */
   readonly leaseMs: number;
-  /** When the leases of a greater length, granted before it was lowered, are over. */
+  /** When the last lease of a former, greater length ends. */
   readonly olderLeasesEndBy: Date;
 }
 
-/** A log that was begun. */
+/** A newly opened epoch of the log. */
 export interface OpenedLog extends LogLock {
   readonly epoch: Buffer;
 }
 
-/** What a transaction has written. */
+/** What a transaction appended. */
 export interface Appended extends LogBatch, LogLock {}
 
-/** Identifiers of one kind that may be dropped at the same minute. */
+/** Identifiers of one kind that may be deleted in the same minute. */
 export interface PackedIds {
   readonly kind: 'TOKEN' | 'SESSION';
-  /** Rounded up to the minute, so that none is dropped before its time. */
+  /** Rounded up to the minute, so that no entry is deleted early. */
   readonly keepUntil: Date;
   /** ID_BYTES bytes each, concatenated. */
   readonly ids: Buffer;
@@ -97,40 +97,40 @@ export interface LiveSet extends LogHead {
 }
 
 /**
- * What the database knows of an epoch that is not the present one. `OVER`: the present one was opened after it, or after it was
- * lost, so nothing that was issued in it still counts. `LOST`: an instance has followed it, the database has not, and no epoch
- * has been opened since that was found.
+ * The state of an epoch other than the current one. `OVER`: the current epoch was opened after it, or after its loss was
+ * found, so no token of it is valid. `LOST`: an instance followed it, the database does not know it, and no epoch has
+ * been opened since its loss was found.
  */
 export type EpochStanding = 'OVER' | 'LOST';
 
-/** An epoch that the database does not know although an instance has followed it. */
+/** An epoch that an instance followed and the database does not know. */
 export interface LostEpoch {
   readonly epoch: Buffer;
-  /** The epoch in whose log that was found. */
+  /** The epoch that was current when the loss was found. */
   readonly foundUnder: Buffer;
 }
 
-/** What is known of a revocation once it is in the log. */
+/** What the caller learns once a revocation is in the log. */
 export interface Receipt {
   readonly sequence: bigint;
-  /** From this moment of database time on no instance admits what was revoked. */
+  /** After this database time no instance admits what was revoked. */
   readonly enforcedEverywhereBy: Date;
 }
 
 /** The revocation log, inside a transaction. */
 export interface RevocationRows {
   /**
-   * Writes entries at the end of the log, and sees to it that they are broadcast after the commit. It locks the
-   * end of the log until the transaction ends, so it comes last, after all other rows have been locked.
+   * Appends entries, and broadcasts them after the commit. It locks the end of the log until the transaction ends, so it
+   * comes last, after all other rows are locked.
    *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock is not granted in time
    */
   append(entries: readonly NewEntry[]): Promise<Appended>;
   /**
-   * Begins a new log in the place of this one. It locks the end of the log until the transaction ends, so it
-   * comes after all other rows have been locked.
+   * Opens a new epoch: a new log takes the place of this one. It locks the end of the log until the transaction ends, so
+   * it comes after all other rows are locked.
    *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock cannot be had in time
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the lock is not granted in time
    */
   openEpoch(why: { readonly reason: string; readonly actor: string }): Promise<OpenedLog>;
 }

@@ -2,11 +2,12 @@
 
 import type { ServiceReport } from './service-reports.js';
 import type { Role } from './users.js';
-/** Who began what an event tells, as CAEP has it (`initiating_entity`). */
+
+/** Who initiated what an event describes (CAEP `initiating_entity`). */
 export type Initiator = 'admin' | 'user' | 'system';
 
-/** The facts that events of each type have, beside those that all have. */
-export interface EventDetails {
+/** The details of each event type, beside the fields that all events have. */
+interface EventDetails {
   // OpenID CAEP 1.0.
   'session-established': { readonly clientId: string };
   'session-revoked': { readonly initiator: Initiator };
@@ -15,7 +16,7 @@ export interface EventDetails {
   // OpenID RISC 1.0.
   'account-disabled': Nothing;
   'account-enabled': Nothing;
-  // Our own: neither profile has a name for them.
+  // Types of this project, which neither profile names.
   'account-created': { readonly roles: readonly Role[] };
   'login-failed': { readonly what: 'login' | 'change of password' };
   'login-limited': { readonly what: 'login' | 'change of password' };
@@ -37,20 +38,19 @@ export interface EventDetails {
   'anomaly-detected': AnomalyDetails;
 }
 
-/** What a rule has found. */
+/** The details of a finding of an anomaly rule. */
 export interface AnomalyDetails {
   readonly rule: AnomalyRule;
-  /** What was counted, and reached the threshold. */
+  /** The count that reached the threshold. */
   readonly count: number;
   readonly threshold: number;
   readonly windowSeconds: number;
-  /** What else was seen, in a few words each. */
+  /** Further observations, a few words each. */
   readonly evidence: readonly string[];
-  /** What was done about it. */
   readonly action: 'none' | 'session revoked';
 }
 
-/** The rules for anomalies. */
+/** The names of the anomaly rules. */
 export const ANOMALY_RULES = [
   'name-guessed',
   'names-sprayed',
@@ -64,51 +64,49 @@ export const ANOMALY_RULES = [
 /** One of {@link ANOMALY_RULES}. */
 export type AnomalyRule = (typeof ANOMALY_RULES)[number];
 
-export type Nothing = Readonly<Record<never, never>>;
+type Nothing = Readonly<Record<never, never>>;
 
-/** What happened. */
 export type SecurityEventType = keyof EventDetails;
 
-/** Whom or what an event is about; what does not apply is absent. */
+/** The subject of an event; only the members that apply are present. */
 export interface Subject {
   readonly userId?: string | undefined;
   readonly sessionId?: string | undefined;
   readonly clientId?: string | undefined;
   readonly tokenId?: string | undefined;
   readonly keyId?: string | undefined;
-  /** A keyed hash: where a name belongs, people type passwords. */
+  /** Keyed hash of the name that was typed: users sometimes type a password instead. */
   readonly nameHash?: string | undefined;
   readonly network?: string | undefined;
-  /** The issuer of the rest, when it is another one. */
+  /** The issuer of the other identifiers, when it is another one. */
   readonly issuer?: string | undefined;
   readonly service?: string | undefined;
 }
 
-/** What all events have. */
-export interface Common {
+interface Common {
   readonly subject: Subject;
-  /** The subject of a caller, or the name of the part of auth that acted by itself. */
+  /** The subject of the caller, or the name of the part of auth that acted. */
   readonly actor: string;
   readonly reason: string;
-  /** Where the call came from; empty when there was none. */
+  /** The network of the caller; empty when there was no call. */
   readonly network: string;
 }
 
-/** An event that is about to be recorded. */
+/** An event to be recorded. */
 export type NewSecurityEvent<Type extends SecurityEventType = SecurityEventType> = {
   [Each in Type]: Common & {
     readonly type: Each;
     readonly details: EventDetails[Each];
-    /** The service that tells of it; auth itself when absent. */
+    /** The service that reports it; auth itself when absent. */
     readonly source?: string;
-    /** By database time; the moment of recording when absent. */
+    /** Database time; the time of recording when absent. */
     readonly time?: Date;
-    /** A UUID; a new one when absent. The same event recorded twice is one. */
+    /** A UUID; a new one when absent. Recording the same id again has no effect. */
     readonly eventId?: string;
   };
 }[Type];
 
-/** An event as it is recorded. */
+/** A recorded event. */
 export type SecurityEvent<Type extends SecurityEventType = SecurityEventType> = {
   [Each in Type]: Common & {
     readonly type: Each;
@@ -122,33 +120,33 @@ export type SecurityEvent<Type extends SecurityEventType = SecurityEventType> = 
 /** The rows of events, inside a transaction. */
 export interface SecurityEventRows {
   /**
-   * Records an event together with what the transaction does. It never fails: an event that cannot be recorded is
-   * counted as lost, and the transaction goes on.
+   * Records an event in this transaction. It never fails: an event that cannot be recorded is counted as lost, and the
+   * transaction continues.
    */
   record(event: NewSecurityEvent): Promise<void>;
 }
 
-/** One thing of the order: an event, or a report from which the rules learn. */
+/** An item of the ordered stream: an event, or a report that the anomaly rules evaluate. */
 export type StreamItem = { readonly position: bigint; readonly time: Date } & (
   | { readonly event: SecurityEvent }
   | { readonly report: ServiceReport }
 );
 
-/** A part of the order, and the position up to which nothing was left out; undefined when it reaches the end. */
+/** A part of the stream. It is complete up to position `upTo`; undefined when it reaches the end of the stream. */
 export interface StreamPart {
   readonly items: readonly StreamItem[];
   readonly upTo: bigint | undefined;
 }
 
-/** The order of events, inside a transaction. */
+/** The ordered stream of events, inside a transaction. */
 export interface SecurityStreamRows {
   /**
-   * Locks the end of the order until the transaction ends, and gives positions to what has none; undefined when
-   * another transaction holds it and `wait` is not set.
+   * Locks the end of the stream until the transaction ends, and assigns positions to items without one; undefined when
+   * another transaction holds the lock and `wait` is false.
    */
-  place(wait: boolean): Promise<{ readonly position: bigint; readonly judged: bigint } | undefined>;
-  /** What has a position after this one, in order. */
+  place(wait: boolean): Promise<{ readonly position: bigint; readonly processed: bigint } | undefined>;
+  /** The items after this position, in order. */
   after(position: bigint, limit: number): Promise<StreamPart>;
-  /** Notes that the rules have judged everything up to this position. */
-  setJudged(position: bigint): Promise<void>;
+  /** Records that the rules have evaluated all items up to this position. */
+  setProcessed(position: bigint): Promise<void>;
 }

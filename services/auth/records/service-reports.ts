@@ -7,11 +7,11 @@ export interface ReportedCaller {
   readonly clientId: string;
   /** Empty when there is none. */
   readonly sessionId: string;
-  /** A service acts for the subject. */
+  /** True when a service acts for the subject. */
   readonly delegated: boolean;
 }
 
-/** Refused calls with a reason and a caller in common. */
+/** The number of rejected calls with the same reason, network and caller. */
 export interface RefusedCalls {
   readonly reason: string;
   readonly network: string;
@@ -20,18 +20,18 @@ export interface RefusedCalls {
   readonly calls: number;
 }
 
-/** Admitted calls of one principal and session. */
+/** The number of admitted calls of one principal and session. */
 export interface AdmittedCalls {
   readonly caller: ReportedCaller;
   readonly calls: number;
   readonly networks: readonly string[];
 }
 
-/** What one instance has seen within one interval. */
+/** The report of one instance about one interval. */
 export interface ServiceReport {
   /** A UUID. */
   readonly reportId: string;
-  /** The client that has signed it, or auth itself. */
+  /** The client that signed it, or auth itself. */
   readonly source: string;
   readonly service: string;
   /** The instance's identifier in hexadecimal digits. */

@@ -1,6 +1,7 @@
 /** Sessions and refresh tokens as the database has them, and their rows inside a transaction. */
 
 import type { PageRequest } from './page.js';
+
 /** Why a session ended. */
 export type SessionEnd =
   | 'LOGOUT'
@@ -17,7 +18,7 @@ export interface Session {
   readonly sessionId: string;
   readonly userId: string;
   readonly clientId: string;
-  /** The user's generation at the login; at an older one the session gets no token any more. */
+  /** The user's generation at the login. Once the user has a newer one, the session gets no more tokens. */
   readonly generation: bigint;
   /** The client's generation at the login. */
   readonly clientGeneration: bigint;
@@ -25,7 +26,7 @@ export interface Session {
   readonly audiences: readonly string[];
   readonly scopes: readonly string[];
   readonly amr: readonly string[];
-  /** The certificate that the session's tokens are bound to; undefined when they are not. */
+  /** The certificate that the session's tokens are bound to; undefined for bearer tokens. */
   readonly certificateThumbprint: string | undefined;
   /** When the user logged in. */
   readonly createTime: Date;
@@ -35,44 +36,44 @@ export interface Session {
   readonly open: boolean;
 }
 
-/** A refresh token as the database has it: never the token itself. */
+/** A refresh token as the database has it; the token itself is not stored. */
 export interface RefreshTokenRow {
   readonly sessionId: string;
   readonly userId: string;
   readonly expireTime: Date;
   readonly used: boolean;
-  /** Whose request used it; undefined when unused, or when the request had no id. */
+  /** The id of the request that used it; undefined when it is unused, or the request had no id. */
   readonly requestId: string | undefined;
   readonly successorHash: Buffer | undefined;
 }
 
-/** The sessions' rows, inside a transaction. */
+/** The rows of sessions and refresh tokens, inside a transaction. */
 export interface SessionRows {
   insert(session: Omit<Session, 'open'>): Promise<void>;
   /** The session; its row stays share-locked until the end of the transaction. */
   lockShared(sessionId: string): Promise<Session | undefined>;
-  /** The session; nobody else may lock its row until the end of the transaction. */
+  /** The session; its row stays locked exclusively until the end of the transaction. */
   lock(sessionId: string): Promise<Session | undefined>;
-  /** Notes a refresh. */
-  touch(sessionId: string, time: Date): Promise<void>;
-  /** Closes the session's row; false when there is no such session or it was closed before. */
+  /** Sets the time of the session's last refresh. */
+  setLastUse(sessionId: string, time: Date): Promise<void>;
+  /** Ends the session; false when there is no such session or it had already ended. */
   end(sessionId: string, why: SessionEnd): Promise<boolean>;
-  /** Closes every open session of the user and answers how many. */
-  endAllOf(userId: string, why: SessionEnd): Promise<number>;
+  /** Ends all open sessions of the user, and returns their number. */
+  endAllOfUser(userId: string, why: SessionEnd): Promise<number>;
   /**
-   * Lifts the user's open sessions from one generation to the next, so that they get tokens again, and narrows what
-   * they may ask for. Closes those that have nobody left to ask, and those of an older generation.
+   * Moves the user's open sessions from one generation to the next, so that they continue to get tokens, and narrows
+   * their scopes and audiences. Ends sessions that have no audience left, and sessions of an older generation.
    */
   restamp(
     userId: string,
     change: { from: bigint; to: bigint; scopes: readonly string[]; audiences: readonly string[] },
   ): Promise<void>;
-  /** Closes every open session of all users and answers how many. */
+  /** Ends all open sessions of all users, and returns their number. */
   endEvery(why: SessionEnd): Promise<number>;
   /** A page of the user's open sessions, newest first. */
   listOpen(userId: string, page: PageRequest): Promise<{ sessions: Session[]; nextPageToken: string }>;
   insertRefreshToken(token: { hash: Buffer; sessionId: string; expireTime: Date }): Promise<void>;
-  /** What is known of a refresh token; takes no lock, so ask again under the session's. */
+  /** Takes no lock: read the token again once its session is locked. */
   findRefreshToken(hash: Buffer): Promise<RefreshTokenRow | undefined>;
   markUsed(token: {
     hash: Buffer;
@@ -80,6 +81,6 @@ export interface SessionRows {
     requestId: string | undefined;
     successorHash: Buffer;
   }): Promise<void>;
-  /** Drops sessions that ended long ago, at most so many; answers how many. */
-  dropOld(limit: number): Promise<number>;
+  /** Deletes at most `limit` sessions that ended long ago, and returns their number. */
+  deleteOld(limit: number): Promise<number>;
 }

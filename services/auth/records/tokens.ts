@@ -1,9 +1,9 @@
-/** What the revocation log records about single tokens. */
+/** Parts of tokens that the database knows, and the lookup of single tokens in the revocation log. */
 
-/** A client of a token's chain, and the generation at which it took part. */
+/** A client of a token's chain, and its generation when it joined the chain. */
 export type ClientLink = readonly [clientId: string, generation: bigint];
 
-/** The token of another issuer at the root of an exchange, as far as it can be revoked. */
+/** The token of another issuer at the root of an exchange: the identifiers by which it can be revoked. */
 export interface TokenOrigin {
   readonly issuer: string;
   readonly subject: string;
@@ -12,10 +12,10 @@ export interface TokenOrigin {
   readonly issuedAtSeconds: number;
 }
 
-/** What the revocation log says of single tokens, inside a transaction. */
+/** Lookups of single tokens in the revocation log, inside a transaction. */
 export interface TokenRows {
   /** Whether the log has an entry for one of these tokens. */
   anyRevoked(tokenIds: readonly string[]): Promise<boolean>;
-  /** Whether the log has an entry for this token of another issuer: for itself, its session, or its user by then. */
+  /** Whether the log has an entry for another issuer's token: for the token, its session, or its user at that time. */
   foreignRevoked(token: TokenOrigin): Promise<boolean>;
 }

@@ -1,10 +1,10 @@
 /** Users as the database has them, and their rows inside a transaction. */
 
 import type { PageRequest } from './page.js';
-/** The roles there are. */
+
 export const ROLES = ['customer', 'operator', 'security', 'admin'] as const;
 
-/** What a user is. */
+/** A user's role; it determines the scopes that the user may have. */
 export type Role = (typeof ROLES)[number];
 
 /** A user, as administrators see it. */
@@ -13,11 +13,11 @@ export interface User {
   readonly username: string;
   readonly roles: readonly Role[];
   readonly createTime: Date;
-  /** May not log in. */
+  /** A disabled user may not log in. */
   readonly disabled: boolean;
 }
 
-/** What a login compares with. */
+/** What a login is verified against. */
 export interface UserCredentials {
   readonly userId: string;
   readonly username: string;
@@ -26,7 +26,7 @@ export interface UserCredentials {
   readonly generation: bigint;
 }
 
-/** What a user's authority rests on; read under a lock when tokens are minted. */
+/** What a user's tokens depend on; read under a lock when a token is minted. */
 export interface UserState {
   readonly userId: string;
   readonly generation: bigint;
@@ -35,7 +35,7 @@ export interface UserState {
   readonly disabled: boolean;
 }
 
-/** The user's rows, inside a transaction. */
+/** The rows of users, inside a transaction. */
 export interface UserRows {
   /** Creates the user; undefined when the name is taken, or one that looks like it. */
   insert(user: {
@@ -47,25 +47,25 @@ export interface UserRows {
   }): Promise<User | undefined>;
   find(userId: string): Promise<User | undefined>;
   list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
-  /** Whether somebody has the name. */
+  /** Whether a user has this name. */
   hasName(username: string): Promise<boolean>;
-  /** What a login with this name compares with; takes no lock. */
-  credentialsOf(username: string): Promise<UserCredentials | undefined>;
-  /** What the user's present password is compared with; takes no lock. */
-  credentialsOfId(userId: string): Promise<UserCredentials | undefined>;
-  /** The user's present state; the row stays share-locked until the end of the transaction. */
+  /** Credentials by name; takes no lock. */
+  credentialsByName(username: string): Promise<UserCredentials | undefined>;
+  /** Credentials by user id; takes no lock. */
+  credentialsById(userId: string): Promise<UserCredentials | undefined>;
+  /** The user's state; the row stays share-locked until the end of the transaction. */
   lockShared(userId: string): Promise<UserState | undefined>;
-  /** Raises the generation by one and answers the new one; undefined when there is no such user. */
+  /** Raises the generation by one and returns it; undefined when there is no such user. */
   raiseGeneration(userId: string): Promise<bigint | undefined>;
   /**
-   * Sets the password and raises the generation, if both versions are still the given ones and the user is not
-   * disabled; answers the new generation, else undefined.
+   * Sets the password and raises the generation, if password version and generation are unchanged and the user is not
+   * disabled. Returns the new generation; undefined when nothing was changed.
    */
   changePassword(
     from: Pick<UserCredentials, 'userId' | 'passwordVersion' | 'generation'>,
     passwordHash: string,
   ): Promise<bigint | undefined>;
-  /** Gives the user these roles and no others. The user's row is locked. */
+  /** Replaces the user's roles. The caller has locked the user's row. */
   setRoles(userId: string, roles: readonly Role[]): Promise<void>;
   /** Disables or enables; false when there is no such user. Locks the user's row. */
   setDisabled(userId: string, disabled: boolean): Promise<boolean>;

@@ -1,69 +1,72 @@
 /**
- * The rules for anomalies: what counts as unusual, in one table, and pure functions that find it in the order of
- * events. The same order gives the same findings, on every replica and in a replay.
+ * The anomaly rules: thresholds in one table, and functions that apply them to the ordered events. The same order gives
+ * the same findings, on every replica and in a replay.
  */
 
 import { LRUCache } from 'lru-cache';
 import type { AnomalyDetails, AnomalyRule, SecurityEvent, Subject } from '../records/security-events.js';
 import type { AdmittedCalls, RefusedCalls, ServiceReport } from '../records/service-reports.js';
 
-/** When a rule speaks. */
+/** When a rule fires. */
 export interface Threshold {
-  /** So many of what the rule counts, within the window. */
+  /** The rule fires at this count within the window. */
   readonly count: number;
   readonly windowSeconds: number;
-  /** After it has spoken of a subject, the rule is silent until the subject has been quiet for so long. */
+  /**
+   * After a finding, the rule does not fire again for that subject until the count has stayed below the threshold for
+   * this time.
+   */
   readonly quietSeconds: number;
 }
 
 /** The thresholds of all rules. */
 export const THRESHOLDS: Readonly<Record<AnomalyRule, Threshold>> = {
-  // Failed logins with one name. People who have forgotten their password give up earlier.
+  // Failed logins with one name. Users who have forgotten their password give up earlier.
   'name-guessed': { count: 10, windowSeconds: 300, quietSeconds: 900 },
   // Different names with which logins from one network have failed.
   'names-sprayed': { count: 15, windowSeconds: 300, quietSeconds: 900 },
-  // Old refresh tokens of one session. One is enough: nobody but a thief and the robbed has it.
+  // Used refresh tokens of one session that came again. One is enough: only the client or an attacker can have it.
   'refresh-reused': { count: 1, windowSeconds: 60, quietSeconds: 3600 },
-  // Networks from which one session's own token was used. A telephone that changes networks has two, or three.
+  // Networks from which the tokens of one session were used. A phone that changes networks uses two or three.
   'session-in-many-networks': { count: 4, windowSeconds: 60, quietSeconds: 900 },
-  // Calls refused because their token was revoked, of one session (or client). Clients ask for another token earlier.
+  // Calls of one session or client that were rejected because the token was revoked. Clients get another token earlier.
   'revoked-token-hammered': { count: 50, windowSeconds: 60, quietSeconds: 900 },
-  // Calls from one network refused because their token was none.
+  // Calls from one network that were rejected because the token was invalid.
   'invalid-tokens-hammered': { count: 50, windowSeconds: 60, quietSeconds: 900 },
-  // Calls of one principal, if they are also more than `FAR_ABOVE_FACTOR` times what is usual for it.
+  // Calls of one principal, if they also exceed `FAR_ABOVE_FACTOR` times its usual rate.
   'far-above-usual': { count: 600, windowSeconds: 60, quietSeconds: 900 },
 };
 
-/** By how much more than usual is far above. */
+/** The multiple of its usual rate from which on a principal's rate is far above usual. */
 export const FAR_ABOVE_FACTOR = 10;
 
-/** For how long a principal must have been known before anything is called unusual for it, in seconds. */
+/** How long a principal must be known before its usual rate is used, in seconds. */
 export const USUAL_LEARNED_SECONDS = 600;
 
-/** In so many seconds what is usual for a principal follows a lasting change by two thirds. */
+/** Time constant of the usual rate: after this time it has followed a lasting change by two thirds, in seconds. */
 export const USUAL_MEMORY_SECONDS = 1800;
 
-/** Most subjects that one rule remembers; beyond, the one that was quiet longest is forgotten. */
+/** Most subjects that one rule remembers; beyond it, the subject without signals for longest is forgotten. */
 export const SUBJECTS_PER_RULE_MAX = 50_000;
 
-/** Most different names or networks that are remembered of one subject. */
+/** Most different names or networks that a rule remembers of one subject. */
 export const MEMBERS_MAX = 64;
 
-/** How fine times are told apart within a window, in milliseconds. */
+/** Resolution of times within a window, in milliseconds. */
 export const BUCKET_MS = 5000;
 
-/** How far back the order must be read so that the rules know all that they need, in milliseconds. */
+/** How far back the rules must read events after a start, in milliseconds. */
 export const LOOK_BACK_MS = 3_600_000;
 
 /** Most pieces of evidence in a finding. */
 export const EVIDENCE_MAX = 8;
 
-/** What the rules learn from, in order. */
+/** The input of the rules, in order. */
 export type Observation =
   | { readonly time: Date; readonly event: SecurityEvent }
   | { readonly time: Date; readonly report: ServiceReport };
 
-/** Something unusual. */
+/** The result of a rule that fired. */
 export interface Finding {
   readonly subject: Subject;
   readonly network: string;
@@ -71,13 +74,13 @@ export interface Finding {
   readonly details: Omit<AnomalyDetails, 'action'>;
 }
 
-/** The rules, with what they remember. */
+/** The rules with their memory. */
 export interface AnomalyRules {
-  /** Takes what comes next in the order, and answers what is unusual about it. */
+  /** Processes the next observation, and returns the findings. */
   observe(observation: Observation): readonly Finding[];
 }
 
-/** Rules that remember nothing yet. */
+/** Creates rules with an empty memory. */
 export function createAnomalyRules(): AnomalyRules {
   const counters = Object.fromEntries(
     Object.keys(THRESHOLDS).map((rule) => [rule, createCounter(rule as AnomalyRule)]),
@@ -104,11 +107,11 @@ interface Signal {
   readonly network: string;
   readonly timeMs: number;
   readonly weight: number;
-  /** What differs between signals that count once together: another name, another network. */
+  /** For rules that count distinct members: the name or network that counts once. */
   readonly member?: string;
-  /** For the people who read the finding. */
+  /** Text for the reader of the finding. */
   readonly evidence: string;
-  /** The rule speaks only if this holds too. */
+  /** A further condition for the rule to fire. */
   readonly isMore?: (counted: number) => boolean;
 }
 
@@ -186,7 +189,7 @@ function observeAdmitted(
   const rate = usual.add(principal, timeMs, calls);
   const [network = ''] = networks;
   const inNetworks =
-    // Whoever acts for a user calls from a network of its own.
+    // A service that acts for a user calls from its own network.
     sessionId === '' || delegated
       ? []
       : networks.flatMap((member) =>
@@ -204,7 +207,7 @@ function observeAdmitted(
 }
 
 function subjectOf({ issuer, subject, clientId, sessionId }: AdmittedCalls['caller']): Subject {
-  // Only what is another's names its issuer: ours goes without saying.
+  // Subjects of this issuer carry no issuer.
   const foreign = issuer === '' ? {} : { issuer };
   if (subject === clientId && sessionId === '') return { ...foreign, clientId };
   return { ...foreign, userId: subject, ...(sessionId === '' ? {} : { sessionId }) };
@@ -214,16 +217,16 @@ interface Counter {
   add(signal: Signal): Finding | undefined;
 }
 
-/** What a rule remembers of one subject. */
+/** The memory of a rule for one subject. */
 interface Memory {
-  /** What was counted, by the bucket of its time. */
+  /** Counts by bucket of time. */
   buckets: { startMs: number; count: number }[];
-  /** When each member was seen last. */
+  /** The last time of each member. */
   readonly members: Map<string, number>;
   readonly evidence: Set<string>;
-  /** Of the last signal. */
+  /** The time of the last signal. */
   lastMs: number;
-  /** When the threshold was reached last: the rule is silent until that is long ago. */
+  /** The last time at which the count reached the threshold. */
   unusualMs: number;
 }
 
@@ -237,14 +240,14 @@ function createCounter(rule: AnomalyRule): Counter {
       memories.set(signal.key, memory);
       const { timeMs } = signal;
       const nowMs = Math.max(memory.lastMs, timeMs);
-      // A report that came late belongs to the time that it tells of.
+      // A late report counts at the time that it covers.
       if (timeMs <= nowMs - windowMs) return undefined;
       memory.lastMs = nowMs;
       const counted =
         signal.member === undefined
           ? countCalls(memory, signal, nowMs - windowMs)
           : countMembers(memory, signal, nowMs - windowMs);
-      // The latest evidence: what was seen long ago says nothing of what happens now.
+      // Only the latest evidence is kept, because old evidence says nothing about the present window.
       memory.evidence.delete(signal.evidence);
       memory.evidence.add(signal.evidence);
       for (const oldest of memory.evidence) {
@@ -293,17 +296,17 @@ function countMembers({ members }: Memory, { member = '', timeMs }: Signal, afte
 }
 
 interface UsualRates {
-  /** Counts calls, and answers how many are usual in a window; undefined until that is known. */
+  /** Counts calls, and returns the usual number per window; undefined until it is known. */
   add(principal: string, timeMs: number, calls: number): number | undefined;
 }
 
-/** What is usual for one principal. */
+/** The usual rate of one principal. */
 interface Usual {
   readonly sinceMs: number;
-  /** The window under way: it is no part of what is usual before it has ended. */
+  /** The present window; it enters the mean when it has ended. */
   windowStartMs: number;
   windowCalls: number;
-  /** The mean number of calls in a window, of which the older weigh less. */
+  /** The mean number of calls per window, with older windows weighing less. */
   mean: number;
 }
 
@@ -324,7 +327,7 @@ function createUsualRates(): UsualRates {
       const passed = Math.max(0, Math.floor((timeMs - usual.windowStartMs) / windowMs));
       if (passed > 0) {
         const windows = (usual.windowStartMs - usual.sinceMs) / windowMs;
-        // The first windows are a plain mean: a mean that began at nothing would call everything far above it.
+        // The first windows form a plain mean. A weighted mean that starts at zero would make every rate look far above.
         const weight = Math.max(1 - keep, 1 / (windows + 1));
         usual.mean += (usual.windowCalls - usual.mean) * weight;
         usual.mean *= keep ** (passed - 1);

@@ -1,32 +1,33 @@
-/** Lets the rules for anomalies judge the order of events, once for all replicas, and acts where it is told to. */
+/** Applies the anomaly rules to the ordered events, once for all replicas, and revokes sessions where configured. */
 
 import { ServiceError } from '@portcullis/guard/errors';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import type { AnomalyDetails, AnomalyRule } from '../records/security-events.js';
 import { sessionRevocation } from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
-import { createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
-import type { SecurityStore } from './event-log.js';
+import { type AnomalyRules, createAnomalyRules, type Finding, LOOK_BACK_MS } from './anomaly-rules.js';
+import type { SecurityStore } from './event-access.js';
 
-/** How often new events are judged, in milliseconds. */
-export const JUDGING_INTERVAL_MS = 250;
+/** How often the rules read new events, in milliseconds. */
+export const PROCESSING_INTERVAL_MS = 250;
 
-/** Most events that one transaction judges. */
-export const JUDGED_MAX = 1000;
+/** Most events that the rules process in one transaction. */
+export const EVENTS_PROCESSED_MAX = 1000;
 
 /** The rules whose findings name a session that can be revoked. */
 export const REVOKING_RULES = ['session-in-many-networks', 'far-above-usual'] as const;
 
-/** Who revokes when a rule does. */
+/** The actor of revocations by rules. */
 export const RULES_ACTOR = 'anomaly-rules';
 
-/** What watches for anomalies. */
+/** Watches for anomalies. */
 export interface AnomalyWatch {
-  /** Judges what is new, unless another replica is doing so; answers how many findings were recorded. */
-  judge(): Promise<number>;
+  /**
+   * Applies the rules to new events, unless another replica is doing so, and returns how many findings were recorded.
+   */
+  process(): Promise<number>;
 }
 
-/** What {@link createAnomalyWatch} needs. */
 export interface AnomalyWatchDeps {
   readonly store: AuthStore;
   readonly events: Pick<SecurityStore, 'itemsBetween'>;
@@ -35,75 +36,95 @@ export interface AnomalyWatchDeps {
   readonly onFinding?: (finding: Finding, action: AnomalyDetails['action']) => void;
 }
 
+/** The rules of one replica, and how far they came. */
+interface RulesState {
+  rules: AnomalyRules;
+  /** The last position that the rules have observed; undefined while their memory is empty. */
+  observed: bigint | undefined;
+}
+
 /**
- * Makes the watch of one replica. Every replica has rules of its own, which follow the one order of events; whichever
- * holds the lock on its end speaks for all, in the transaction that notes how far the order was judged. So each
- * finding is recorded once, however many replicas there are and whichever dies.
+ * Creates the watch of one replica. Every replica has its own rules, which follow the one order of events. The replica
+ * that holds the lock on the end of the order records findings, in the transaction that stores how far the rules came.
+ * So each finding is recorded once, whichever replica stops.
  */
 export function createAnomalyWatch(deps: AnomalyWatchDeps): AnomalyWatch {
-  const { store, events, revoking, onFinding } = deps;
-  let rules = createAnomalyRules();
-  /** What the rules have observed; undefined while they know nothing. */
-  let observed: bigint | undefined;
-
-  /** Lets the rules observe what other replicas, or this one before it was started, have judged. */
-  const catchUp = async (judged: bigint, now: Date): Promise<void> => {
-    const since = new Date(now.getTime() - LOOK_BACK_MS);
-    for (let after = observed ?? 0n; after < judged; ) {
-      const { items, upTo } = await events.itemsBetween({ since, after, upTo: judged, limit: JUDGED_MAX });
-      for (const item of items) rules.observe(item);
-      after = upTo ?? judged;
-    }
-    observed = judged;
-  };
-
-  const judgeSome = async (): Promise<{ found: readonly Found[]; isMore: boolean }> => {
-    const state = await store.transaction(async (tx) => {
-      const end = await tx.eventStream.place(false);
-      return end && { ...end, now: await tx.databaseTime() };
-    });
-    if (state === undefined || state.position === state.judged) return NOTHING;
-    // Outside of the transaction, which must not last: whoever starts has an hour to read.
-    await catchUp(state.judged, state.now);
-    return await store
-      .transaction(async (tx) => {
-        const end = await tx.eventStream.place(false);
-        if (end === undefined || end.judged !== observed) return NOTHING;
-        const { items, upTo = end.position } = await tx.eventStream.after(end.judged, JUDGED_MAX);
-        const found: Found[] = [];
-        // If the transaction fails, the rules have observed what was not judged: they begin anew.
-        observed = undefined;
-        for (const finding of items.flatMap((item) => rules.observe(item))) {
-          found.push({ finding, action: await record(tx, finding, revoking) });
-        }
-        await tx.eventStream.setJudged(upTo);
-        return { found, isMore: upTo < end.position, upTo };
-      })
-      .then((outcome) => {
-        if ('upTo' in outcome) observed = outcome.upTo;
-        return outcome;
-      });
-  };
-
+  const state: RulesState = { rules: createAnomalyRules(), observed: undefined };
   return {
-    judge: async () => {
+    process: async () => {
       let count = 0;
       try {
         for (;;) {
-          const { found, isMore } = await judgeSome();
+          const { found, isMore } = await processPart(deps, state);
           count += found.length;
-          for (const { finding, action } of found) onFinding?.(finding, action);
+          for (const { finding, action } of found) deps.onFinding?.(finding, action);
           if (!isMore) return count;
         }
       } catch (error) {
-        // The database tells of itself when it is away.
+        // The database layer reports an unreachable database.
         if (error instanceof ServiceError && error.code === 'DEPENDENCY_UNAVAILABLE') return count;
         throw error;
       } finally {
-        if (observed === undefined) rules = createAnomalyRules();
+        if (state.observed === undefined) state.rules = createAnomalyRules();
       }
     },
   };
+}
+
+async function processPart(deps: AnomalyWatchDeps, state: RulesState): Promise<Part> {
+  const { store } = deps;
+  const end = await store.transaction(async (tx) => {
+    const placed = await tx.eventStream.place(false);
+    return placed && { ...placed, now: await tx.databaseTime() };
+  });
+  if (end === undefined || end.position === end.processed) return NOTHING;
+  // Outside the transaction, which must be short: a new replica reads one hour of events.
+  await catchUp(deps, state, end);
+  const part = await store.transaction((tx) => processInTransaction(tx, deps, state));
+  if (part.upTo !== undefined) state.observed = part.upTo;
+  return part;
+}
+
+/** Feeds the rules what other replicas, or this one before its start, have processed. */
+async function catchUp(
+  { events }: AnomalyWatchDeps,
+  state: RulesState,
+  { processed, now }: { readonly processed: bigint; readonly now: Date },
+): Promise<void> {
+  const since = new Date(now.getTime() - LOOK_BACK_MS);
+  for (let after = state.observed ?? 0n; after < processed; ) {
+    const range = { since, after, upTo: processed, limit: EVENTS_PROCESSED_MAX };
+    const { items, upTo } = await events.itemsBetween(range);
+    for (const item of items) state.rules.observe(item);
+    after = upTo ?? processed;
+  }
+  state.observed = processed;
+}
+
+async function processInTransaction(
+  tx: AuthTransaction,
+  { revoking }: AnomalyWatchDeps,
+  state: RulesState,
+): Promise<Part> {
+  const end = await tx.eventStream.place(false);
+  if (end === undefined || end.processed !== state.observed) return NOTHING;
+  const { items, upTo = end.position } = await tx.eventStream.after(end.processed, EVENTS_PROCESSED_MAX);
+  const found: Found[] = [];
+  // If the transaction fails, the rules have observed events that were not processed, so they start again empty.
+  state.observed = undefined;
+  for (const finding of items.flatMap((item) => state.rules.observe(item))) {
+    found.push({ finding, action: await record(tx, finding, revoking) });
+  }
+  await tx.eventStream.setProcessed(upTo);
+  return { found, isMore: upTo < end.position, upTo };
+}
+
+/** What one transaction found. */
+interface Part {
+  readonly found: readonly Found[];
+  readonly isMore: boolean;
+  /** The position up to which the rules came; undefined when another replica was processing. */
+  readonly upTo?: bigint;
 }
 
 interface Found {
@@ -111,7 +132,7 @@ interface Found {
   readonly action: AnomalyDetails['action'];
 }
 
-const NOTHING = { found: [], isMore: false } as const;
+const NOTHING: Part = { found: [], isMore: false };
 
 async function record(
   tx: AuthTransaction,
@@ -123,7 +144,7 @@ async function record(
   const isOurs =
     sessionId !== undefined && parseUuid(sessionId) !== undefined && subject.issuer === undefined;
   const revokes = revoking.includes(rule) && isOurs && (await tx.sessions.end(sessionId, 'REVOKED'));
-  // Whoever refreshes with an old token ends the session at once.
+  // The refresh with a used token has ended the session already.
   const action = revokes || rule === 'refresh-reused' ? 'session revoked' : 'none';
   await tx.events.record({
     type: 'anomaly-detected',

@@ -1,23 +1,23 @@
-/** The security events: the closed list of what is recorded, and for how long it is kept. */
+/** The types of security events, their URIs, and how long events are kept. */
 
 import type { SecurityEvent, SecurityEventType, Subject } from '../records/security-events.js';
 
-/** For how long what is out of the ordinary is kept, in days. */
+/** How long events are kept, in days. */
 export const EVENT_KEPT_DAYS = 365;
 
-/** For how long what happens all day long is kept, in days. */
+/** How long routine events are kept, in days. */
 export const ROUTINE_EVENT_KEPT_DAYS = 30;
 
-/** For how long the reports of services are kept: the rules look back no further, in hours. */
+/** How long service reports are kept, in hours; the rules look back no further. */
 export const REPORT_KEPT_HOURS = 2;
 
-/** Longest reason, name or detail of an event, in characters; what is longer is cut. */
+/** Longest reason, name or detail of an event, in characters; longer text is cut. */
 export const EVENT_TEXT_CHARACTERS_MAX = 255;
 const CAEP = 'https://schemas.openid.net/secevent/caep/event-type/';
 const RISC = 'https://schemas.openid.net/secevent/risc/event-type/';
 const OWN = 'urn:portcullis:event-type:';
 
-/** What is particular to each type. */
+/** The profile of each type, and whether it is routine. */
 const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; readonly isRoutine?: true }>> = {
   'session-established': { profile: CAEP, isRoutine: true },
   'session-revoked': { profile: CAEP },
@@ -46,7 +46,7 @@ const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; read
   'anomaly-detected': { profile: OWN },
 };
 
-/** The types there are. */
+/** All types. */
 export const SECURITY_EVENT_TYPES = Object.keys(TYPES) as SecurityEventType[];
 
 /** Whether the text is the name of a type. */
@@ -54,7 +54,7 @@ export function isSecurityEventType(text: string): text is SecurityEventType {
   return Object.hasOwn(TYPES, text);
 }
 
-/** The URI of a type: that of OpenID where there is one (RFC 8417 §2.2, `events`). */
+/** The URI of a type; OpenID's URI where one exists (RFC 8417 §2.2, `events`). */
 export function typeUriOf(type: SecurityEventType): string {
   return TYPES[type].profile + type;
 }
@@ -80,10 +80,10 @@ export function detailTextsOf(event: SecurityEvent): Record<string, string> {
 }
 
 /**
- * What others have written, made fit to be stored and read: cut, without control characters, and without what looks
- * like a credential, which callers paste into reasons.
+ * Makes text from callers fit for the record: cuts it, and removes control characters and what looks like a credential,
+ * because callers paste tokens into reasons.
  */
-export function plainText(text: string): string {
+export function sanitizeText(text: string): string {
   return text
     .toWellFormed()
     .replaceAll(/\p{Cc}/gu, ' ')

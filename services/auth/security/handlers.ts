@@ -1,4 +1,4 @@
-/** SecurityService: messages turned into calls of the domain, and back. */
+/** The handlers of SecurityService: they translate between messages and the domain. */
 
 import { invalidField, serverStream, signalOf, unary } from '@portcullis/guard';
 import {
@@ -9,20 +9,21 @@ import {
   SecurityEventType as TypeMessage,
 } from '../../../proto/gen/auth/v1/security_service.js';
 import type { SecurityEvent, SecurityEventType } from '../records/security-events.js';
-import type { EventFilter, SecurityLog } from './event-log.js';
+import type { EventFilter } from './event-access.js';
+import type { SecurityLog } from './event-log.js';
 import { detailTextsOf, typeUriOf } from './events.js';
-import type { Grade, SecurityReview } from './review.js';
+import type { SecurityReview } from './review.js';
+import type { Grade } from './review-findings.js';
 
-/** The longest identifier by which events are found, in characters. */
+/** Longest identifier in a filter, in characters. */
 export const SUBJECT_CHARACTERS_MAX = 255;
 
-/** What the handlers use. */
 export interface SecurityHandlersDeps {
   readonly events: Pick<SecurityLog, 'list' | 'watch'>;
   readonly review: SecurityReview;
 }
 
-/** Makes the handlers of SecurityService. */
+/** Creates the handlers of SecurityService. */
 export function createSecurityHandlers({ events, review }: SecurityHandlersDeps): SecurityServiceServer {
   return {
     listSecurityEvents: unary(async ({ filter, ...page }) => {
@@ -31,8 +32,8 @@ export function createSecurityHandlers({ events, review }: SecurityHandlersDeps)
     }),
     watchSecurityEvents: serverStream(async function* ({ filter, resumeToken }, call) {
       const { types, subject } = filterOf(filter);
-      for await (const told of events.watch({ filter: { types, subject }, resumeToken }, signalOf(call))) {
-        yield { event: messageOf(told.event), resumeToken: told.resumeToken };
+      for await (const watched of events.watch({ filter: { types, subject }, resumeToken }, signalOf(call))) {
+        yield { event: messageOf(watched.event), resumeToken: watched.resumeToken };
       }
     }),
     reviewSecurity: unary(async () => {
@@ -107,7 +108,11 @@ function filterOf(filter: SecurityEventFilter | undefined): EventFilter {
 function messageOf(event: SecurityEvent): SecurityEventMessage {
   const { eventId, type, time, subject, actor, reason, network, source } = event;
   return {
-    ...{ eventId, actor, reason, network, source },
+    eventId,
+    actor,
+    reason,
+    network,
+    source,
     type: TYPES[type],
     typeUri: typeUriOf(type),
     eventTime: time,

@@ -1,4 +1,4 @@
-/** Gathers what the review judges: keys, clients, passwords, clocks and instances as they are now. */
+/** Reads the input of the review: keys, clients, passwords, clocks and instances as they are now. */
 
 import { createPublicKey } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
@@ -7,20 +7,20 @@ import type { Passwords } from '../accounts/passwords.js';
 import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';
 import type { Instances } from '../revocation/instances.js';
-import type { KeyFacts, ReviewFacts, ReviewSettings } from './review.js';
+import type { KeyFacts, ReviewFacts, ReviewSettings } from './review-findings.js';
 
-/** Most privileged users whose passwords are tried. */
+/** Most privileged users whose passwords the review tries. */
 export const TRIED_USERS_MAX = 10;
 
-/** Most users whose verdict is remembered, so that a password is tried once. */
+/** Most users whose result is cached, so that each password is tried once. */
 export const VERDICTS_MAX = 1000;
 
-/** Most instances that are looked at. */
+/** Most instances that the review reads. */
 export const REVIEWED_INSTANCES_MAX = 1000;
 
 const INSTANCES_PAGE_SIZE = 200;
 
-/** What is tried first: by attackers, and so by the review. Shorter ones cannot be chosen. */
+/** The passwords that attackers try first. Shorter ones cannot be chosen. */
 const COMMON_PASSWORDS = ['password', '12345678', 'changeme', 'portcullis'];
 
 /** A user's password as it is stored. */
@@ -32,7 +32,7 @@ export interface StoredPassword {
   readonly roles: readonly Role[];
 }
 
-/** What the review reads in the database; each list is bounded. */
+/** The database as the review reads it; each list is bounded. */
 export interface ReviewStore {
   time(): Promise<Date>;
   /** Keys of the current epoch that are not retired. */
@@ -44,13 +44,12 @@ export interface ReviewStore {
       readonly hasSecret: boolean;
     }[]
   >;
-  /** The users of these names, and so many who are more than customers; nobody who is disabled. */
+  /** The enabled users with these names, and at most `privileged` users with more roles than customer. */
   users(which: { names: readonly string[]; privileged: number }): Promise<readonly StoredPassword[]>;
   reporting(): Promise<ReviewFacts['reporting']>;
   recentLosses(): Promise<Pick<ReviewFacts, 'lostEvents' | 'changedLogs'>>;
 }
 
-/** What {@link createReviewFacts} needs. */
 export interface ReviewFactsDeps {
   readonly store: ReviewStore;
   readonly settings: ReviewSettings;
@@ -59,7 +58,7 @@ export interface ReviewFactsDeps {
   readonly clock: Clock;
 }
 
-/** Makes what gathers the facts. */
+/** Creates the function that reads the input of the review. */
 export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFacts> {
   const { store, settings, passwords, clock } = deps;
   const verdicts = new LRUCache<string, boolean>({ max: VERDICTS_MAX });
@@ -69,7 +68,7 @@ export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFa
     const known = verdicts.get(key);
     if (known !== undefined) return known;
     let verdict = false;
-    // One after another: logins wait for the same turns.
+    // One after another, because logins share the same password workers.
     for (const guess of [username, `${username}123`, ...COMMON_PASSWORDS]) {
       verdict ||= await passwords.verify(passwordHash, guess);
     }
@@ -125,7 +124,10 @@ export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFa
   };
 }
 
-/** How far the database's time lies outside of the round trip that asked for it; the sign is that of our clock. */
+/**
+ * How far the database's time lies outside the round trip that read it, in milliseconds; positive when this clock is
+ * ahead.
+ */
 function beyond(databaseMs: number, beganMs: number, endedMs: number): number {
   if (databaseMs > endedMs) return endedMs - databaseMs;
   return databaseMs < beganMs ? beganMs - databaseMs : 0;

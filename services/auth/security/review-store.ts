@@ -1,4 +1,4 @@
-/** What the review looks at in the database. */
+/** The database as the review reads it, in PostgreSQL. */
 
 import type { Database } from '../../common/database/database.js';
 import type { KeyPurpose, KeyState } from '../records/keys.js';
@@ -6,13 +6,13 @@ import type { Role } from '../records/users.js';
 import { REPORT_KEPT_HOURS } from './events.js';
 import type { ReviewStore } from './review-facts.js';
 
-/** Most rows of one kind that are looked at. */
+/** Most rows of one kind that the review reads. */
 export const REVIEW_ROWS_MAX = 500;
 
-/** How far back reports are looked at, in minutes. */
+/** Oldest report that the review reads, in minutes. */
 export const REVIEW_REPORT_MINUTES = 10;
 
-/** The reader of this database. */
+/** Creates the reader of this database. */
 export function createReviewStore(database: Database): ReviewStore {
   return {
     time: async () => {
@@ -82,7 +82,7 @@ export function createReviewStore(database: Database): ReviewStore {
         plaintext: boolean;
         remote: boolean;
       }>(
-        // A report can only come late, so the one that came fastest tells most of the clock.
+        // A report can only arrive late, so the fastest one measures the clock best.
         `SELECT details->>'service' AS service, details->>'instance' AS instance,
                 max(extract(epoch FROM (details->>'endTime')::timestamptz
                     - (keep_until - make_interval(hours => $1))) * 1000)::float8 AS difference,

@@ -3,5 +3,5 @@
 /** Most lists' members of a report that are looked at. */
 export const REPORT_ROWS_MAX = 2000;
 
-/** By how much the clock of a service may differ from the database's, in seconds, before its reports are refused. */
+/** Largest difference between the clocks of a service and of auth at which reports are accepted, in seconds. */
 export const REPORT_CLOCK_DIFFERENCE_SECONDS_MAX = 3600;

@@ -12,25 +12,26 @@ import type {
   StreamPart,
 } from '../records/security-events.js';
 import type { ServiceReport } from '../records/service-reports.js';
-import type { EventFilter, EventObserver, PlacedEvent, SecurityStore } from './event-log.js';
-import { identifiersOf, isSecurityEventType, keptDaysOf, plainText, REPORT_KEPT_HOURS } from './events.js';
+import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js';
+import type { EventObserver } from './event-recorder.js';
+import { identifiersOf, isSecurityEventType, keptDaysOf, REPORT_KEPT_HOURS, sanitizeText } from './events.js';
 
-/** Most events that get their position at once. */
+/** Most events that get their position in one transaction. */
 export const PLACED_MAX = 5000;
 
 /**
- * A report counts as not older than this, in minutes, and never as of the future: a clock that is wrong must not
- * take other instances' reports out of the rules' windows.
+ * Oldest time at which a report counts, in minutes; a time in the future counts as now. A wrong clock must not move
+ * other instances' reports out of the rules' windows.
  */
 export const REPORT_LATE_MINUTES_MAX = 10;
 
-/** The type under which reports lie among the events, where only the rules see them. */
+/** The type of reports among the events; only the rules read them. */
 const REPORT_TYPE = 'service-report';
 
 /**
  * The events' rows inside a transaction.
  *
- * @param afterCommit - told what to count once the transaction has committed
+ * @param afterCommit - registers what to count after the commit
  */
 export function createSecurityEventRows(
   sql: Sql,
@@ -56,13 +57,13 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
       );
       return partOf(rows, limit);
     },
-    setJudged: async (position) => {
+    setProcessed: async (position) => {
       await sql.query('UPDATE security_stream SET judged = $1', [position]);
     },
   };
 }
 
-/** The record in this database. */
+/** Creates the record in this database. */
 export function createSecurityStore(database: Database): SecurityStore {
   const placeAll = async (): Promise<bigint> => {
     for (;;) {
@@ -101,7 +102,7 @@ export function createSecurityStore(database: Database): SecurityStore {
 
     list: async (filter, page) => {
       const { limit, after } = pageOf(page, [cursorPatterns.integer]);
-      // What has just been recorded belongs to the first page.
+      // Events that were just recorded belong to the first page.
       if (after === undefined) await placeAll();
       const { rows } = await database.query<EventRow>(
         `SELECT ${COLUMNS} FROM security_events
@@ -154,7 +155,7 @@ export function createSecurityStore(database: Database): SecurityStore {
   };
 }
 
-/** Records events with one statement, and answers for each whether it could be. */
+/** Records events with one statement, and returns for each whether it was recorded. */
 async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<boolean[]> {
   const values = events.map((event) => ({
     eventId: event.eventId ?? randomUUID(),
@@ -162,8 +163,8 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
     time: event.time?.toISOString() ?? null,
     subject: event.subject,
     subjects: identifiersOf(event.subject),
-    actor: plainText(event.actor),
-    reason: plainText(event.reason),
+    actor: sanitizeText(event.actor),
+    reason: sanitizeText(event.reason),
     network: event.network,
     source: event.source ?? 'auth',
     details: event.details,
@@ -182,13 +183,13 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
 async function place(
   sql: Sql,
   locking: 'FOR UPDATE' | 'FOR UPDATE SKIP LOCKED',
-): Promise<{ position: bigint; judged: bigint; count: number } | undefined> {
-  const locked = await sql.query<{ position: bigint; judged: bigint }>(
-    `SELECT position, judged FROM security_stream ${locking}`,
+): Promise<{ position: bigint; processed: bigint; count: number } | undefined> {
+  const locked = await sql.query<{ position: bigint; processed: bigint }>(
+    `SELECT position, judged AS processed FROM security_stream ${locking}`,
   );
   const [end] = locked.rows;
   if (end === undefined) return undefined;
-  // A statement of its own: it must see what was committed before the lock was had.
+  // A separate statement, because it must see what was committed before the lock was granted.
   const placed = await sql.query<{ count: bigint }>(
     `WITH fresh AS (
        SELECT event_id, row_number() OVER (ORDER BY event_time, event_id) AS n FROM (
@@ -204,7 +205,7 @@ async function place(
   const count = placed.rows[0]?.count ?? 0n;
   const position = end.position + count;
   if (count > 0n) await sql.query('UPDATE security_stream SET position = $1', [position]);
-  return { position, judged: end.judged, count: Number(count) };
+  return { position, processed: end.processed, count: Number(count) };
 }
 
 const COLUMNS = 'event_id, position, type, event_time, subject, actor, reason, network, source, details';
@@ -232,7 +233,7 @@ interface EventRow {
 }
 
 function eventOf(row: EventRow): SecurityEvent | undefined {
-  // A later version may have recorded what this one does not know.
+  // A later version may have recorded types that this version does not know.
   if (!isSecurityEventType(row.type)) return undefined;
   const { type, subject, actor, reason, network, source, details } = row;
   const event = {

@@ -1,19 +1,19 @@
-/** Counted attempts, and the networks from which users have logged in, in PostgreSQL. */
+/** Attempt counters, and the networks from which users have logged in, in PostgreSQL. */
 
 import type { Sql } from '../../common/database/database.js';
 import type { LoginNetworkRows } from '../records/login-networks.js';
 import { type AttemptCounters, NETWORK_KEPT_DAYS } from './throttle.js';
 
 /**
- * In a list of results: lets the statement's own commit not wait for the disk. Should the server crash, the attempts of
- * its last second are forgotten, which nobody outside can bring about; and all that come from one network, or try one
- * name, would wait for each other's disk.
+ * In a select list: the statement's own commit does not wait for the disk. A crash of the server loses the attempts of
+ * its last second, which an attacker cannot cause. With a synchronous commit, all attempts from one network or with one
+ * name would wait for each other's disk write.
  */
 const QUICK_COMMIT = "set_config('synchronous_commit', 'off', true)";
 
-/** Counts an attempt on the row of a key that is chosen by `source`, unless there were `limit` in its present window. */
+/** Counts an attempt on the row whose key `source` selects, unless its present window has reached `limit`. */
 const upsert = (source: string, limit: string): string =>
-  // Milliseconds, because the time comes back to be compared, and a Date has no more.
+  // In milliseconds, because a later statement compares the time, and a Date has no finer unit.
   `INSERT INTO attempt_counters AS c (key, attempts, end_time)
    SELECT key, 1, date_trunc('milliseconds', clock_timestamp()) + make_interval(secs => $3) FROM ${source}
    ON CONFLICT (key) DO UPDATE SET
@@ -22,7 +22,7 @@ const upsert = (source: string, limit: string): string =>
    WHERE c.end_time <= clock_timestamp() OR c.attempts < ${limit}
    RETURNING key, end_time`;
 
-/** The peer before the name, everywhere: two attempts never wait for each other. */
+/** The peer comes before the name everywhere, so that two attempts never deadlock. */
 const TAKE = `
   WITH known AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM login_networks
@@ -37,18 +37,24 @@ const TAKE = `
   SELECT (SELECT yes FROM known) AS is_known, (SELECT end_time FROM peer) AS peer_end_time,
          (SELECT key FROM name) AS name_key, (SELECT end_time FROM name) AS name_end_time, ${QUICK_COMMIT}`;
 
-/** The counters; each statement is a transaction of its own. */
+/** Creates the counters; each statement is its own transaction. */
 export function createAttemptCounters(sql: Sql): AttemptCounters {
   return {
-    take: async ({ peer, name }, windowSeconds) => {
+    count: async ({ peer, name }, windowSeconds) => {
       const { rows } = await sql.query<{
         is_known: boolean;
         peer_end_time: Date | null;
         name_key: Buffer | null;
         name_end_time: Date | null;
       }>(TAKE, [
-        ...[peer.key, peer.limit, windowSeconds, name?.networkKey, NETWORK_KEPT_DAYS],
-        ...[name?.known, name?.unknown, name?.limit],
+        peer.key,
+        peer.limit,
+        windowSeconds,
+        name?.networkKey,
+        NETWORK_KEPT_DAYS,
+        name?.known,
+        name?.unknown,
+        name?.limit,
       ]);
       const [row] = rows;
       if (row === undefined) throw new TypeError('a statement without a result');
@@ -69,7 +75,7 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
       return Math.max(1, rows[0]?.milliseconds ?? 1);
     },
 
-    giveBack: async ({ key, endTime }) => {
+    subtract: async ({ key, endTime }) => {
       await sql.query(
         `WITH quick AS MATERIALIZED (SELECT ${QUICK_COMMIT} AS setting)
          UPDATE attempt_counters SET attempts = attempts - 1 FROM quick
@@ -84,7 +90,7 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
 export function createLoginNetworkRows(sql: Sql): LoginNetworkRows {
   return {
     remember: async ({ key, userId }) => {
-      // Once a day is often enough to know what is old, and spares most logins the write.
+      // One write a day is enough for the age of the row, and spares most logins the write.
       await sql.query(
         `INSERT INTO login_networks AS n (key, user_id, last_use_time) VALUES ($1, $2, clock_timestamp())
          ON CONFLICT (key) DO UPDATE SET user_id = excluded.user_id, last_use_time = excluded.last_use_time
@@ -93,13 +99,13 @@ export function createLoginNetworkRows(sql: Sql): LoginNetworkRows {
       );
     },
 
-    forgetAllOf: async (userId) => {
+    deleteAllOfUser: async (userId) => {
       await sql.query('DELETE FROM login_networks WHERE user_id = $1', [userId]);
     },
   };
 }
 
-/** Drops what counts no longer, at most so many rows of each kind. */
+/** Drops expired counters and networks, at most `limit` rows of each. */
 export async function dropOldAttempts(sql: Sql, limit: number): Promise<void> {
   await sql.query(
     `DELETE FROM attempt_counters WHERE key IN (

@@ -1,4 +1,4 @@
-/** The limits on guessing: how often a credential may be tried in vain, per name and per network. */
+/** The limits on guessing: how many attempts with wrong credentials are allowed, per name and per network. */
 
 import { createHmac } from 'node:crypto';
 import { isIPv6 } from 'node:net';
@@ -7,103 +7,102 @@ import type { ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
 import { AuthError } from '../errors.js';
 
-/** Failures within a window against one name, unless configured otherwise. */
+/** Default limit of failures with one name in a window. */
 export const FAILURES_PER_NAME_DEFAULT = 20;
 
-/** Failures within a window from one network, unless configured otherwise. */
+/** Default limit of failures from one network in a window. */
 export const FAILURES_PER_PEER_DEFAULT = 300;
 
-/** The window in which failures are counted, unless configured otherwise, in seconds. */
+/** Default length of the window, in seconds. */
 export const WINDOW_SECONDS_DEFAULT = 300;
 
-/** For how long it is remembered from where a user has logged in, in days. */
+/** How long a network from which a user has logged in stays known, in days. */
 export const NETWORK_KEPT_DAYS = 90;
 
-/** For how long a refusal is repeated without asking the database again, in milliseconds. */
+/** How long a rejection is repeated from memory, without a query, in milliseconds. */
 export const REFUSAL_REPEATED_MS = 1000;
 
-/** Most refusals that are remembered in this process; beyond, the database is asked more often. */
+/** Most rejections that this process remembers; beyond it, more queries are sent. */
 export const REFUSALS_MAX = 10_000;
 
-/** How much may fail. */
+/** The configured limits. */
 export interface ThrottleLimits {
-  /** Failures within a window against one name; the same again from each network where the name is known. */
+  /** Limit of failures with one name in a window; each known network of the name has the same limit for itself. */
   readonly failuresPerName: number;
   readonly failuresPerPeer: number;
   readonly windowSeconds: number;
 }
 
-/** An attempt that was counted, and when the window ends in which it was. */
+/** An attempt that was counted, and the end of its window. */
 export interface CountedAttempt {
   readonly key: Buffer;
   readonly endTime: Date;
 }
 
-/** What an attempt is counted against. A window begins with its first attempt, and has so many at most. */
+/** The counters of one attempt. A window begins with its first attempt, and holds at most `limit` attempts. */
 export interface Counters {
   readonly peer: { readonly key: Buffer; readonly limit: number };
-  /** Nothing is counted against a name when absent. */
+  /** Absent when the attempt names no user. */
   readonly name?: {
-    /** The name from this network. */
+    /** The key of the name and this network. */
     readonly networkKey: Buffer;
-    /** The counter where the network is known for the name, and where it is not; undefined: it has nothing left. */
+    /** The counter when the network is known for the name, and when it is not; undefined when it is exhausted. */
     readonly known: Buffer | undefined;
     readonly unknown: Buffer | undefined;
     readonly limit: number;
   };
 }
 
-/** What came of it: what was counted, and nothing where no attempt was left. */
-export interface Taken {
+/** What was counted; a counter without attempts left is absent. */
+export interface CountResult {
   readonly peer?: CountedAttempt;
   readonly name?: CountedAttempt;
-  /** Whether a user has logged in with this name from this network. */
+  /** Whether the user of this name has logged in from this network before. */
   readonly isKnown: boolean;
 }
 
-/** The counters of all replicas. Each call commits by itself, as a whole: what was counted stays counted. */
+/** The counters of all replicas. Each call commits by itself, so what was counted stays counted. */
 export interface AttemptCounters {
-  /** Counts an attempt against the peer, and when it had one left, against the name. */
-  take(counters: Counters, windowSeconds: number): Promise<Taken>;
-  /** How long the present window of a counter still lasts. */
+  /** Counts an attempt of the peer and, if the peer had one left, of the name. */
+  count(counters: Counters, windowSeconds: number): Promise<CountResult>;
+  /** The remaining time of a counter's present window. */
   windowLeftMs(key: Buffer): Promise<number>;
-  /** Takes one attempt back if its window has not ended. */
-  giveBack(attempt: CountedAttempt): Promise<void>;
+  /** Subtracts one attempt if its window has not ended. */
+  subtract(attempt: CountedAttempt): Promise<void>;
 }
 
 /** Counts attempts. */
 export interface Throttle {
   /**
-   * Counts one attempt before it is judged, so that many at once cannot slip past.
+   * Counts one attempt before its credential is checked, so that concurrent attempts cannot exceed the limit.
    *
-   * A name that is being guessed is closed to everybody but those networks from which its user has
-   * logged in before: each of them has its own budget, which nobody elsewhere can use up.
+   * A name that is being guessed is closed, except to networks from which its user has logged in before. Each of them
+   * has its own budget, which attempts from other networks cannot use up.
    *
-   * @throws ServiceError RATE_LIMITED with the time after which to come back
+   * @throws ServiceError RATE_LIMITED with the time after which to retry
    */
   attempt(name: string | undefined, peer: string): Promise<Attempt>;
 }
 
 /** An attempt that was counted. */
 export interface Attempt {
-  /** By which the network is known for this name; undefined without a name. */
+  /** The key of the name and the network; undefined without a name. */
   readonly networkKey: Buffer | undefined;
-  /** Takes the attempt back: it was no guess. */
+  /** Subtracts the attempt, because the credential was right. */
   succeeded(): Promise<void>;
 }
 
-/** What {@link createThrottle} needs. */
 export interface ThrottleDeps {
   readonly counters: AttemptCounters;
   readonly clock: Clock;
   readonly limits: ThrottleLimits;
-  /** What is tried; another purpose is counted apart. */
+  /** Each purpose has its own counters. */
   readonly purpose: 'login' | 'client';
-  /** Secret under which names and addresses are hashed; the same on all replicas. */
+  /** Secret for the hashes of names and addresses; the same on all replicas. */
   readonly key: Buffer;
 }
 
-/** A throttle that all replicas share through their database. */
+/** Creates a throttle that all replicas share through their database. */
 export function createThrottle({ counters, clock, limits, purpose, key }: ThrottleDeps): Throttle {
   const { failuresPerName, failuresPerPeer, windowSeconds } = limits;
   const refusals = new LRUCache<string, { repeatUntilMs: number; overAtMs: number }>({ max: REFUSALS_MAX });
@@ -112,14 +111,14 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
       .update(JSON.stringify([purpose, ...parts]))
       .digest();
 
-  /** For how long a counter that was refused a moment ago is refused again, in milliseconds; undefined when it is not. */
+  /** How long a counter that was exhausted a moment ago stays so, in milliseconds; undefined when it is not. */
   const refusedMs = (counter: Buffer): number | undefined => {
     const now = clock.monotonicMs();
     const refusal = refusals.get(counter.toString('base64url'));
     return refusal !== undefined && refusal.repeatUntilMs > now ? refusal.overAtMs - now : undefined;
   };
   const refuse = async (counter: Buffer): Promise<never> => {
-    // A flood of refused attempts must not become a flood of writes.
+    // A flood of rejected attempts must not become a flood of queries.
     const repeatedMs = refusedMs(counter);
     if (repeatedMs !== undefined) throw rateLimited(repeatedMs);
     const retryAfterMs = await counters.windowLeftMs(counter);
@@ -138,31 +137,31 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
       if (isOpen(peerKey) === undefined) return await refuse(peerKey);
       const forPeer = { key: peerKey, limit: failuresPerPeer };
       if (name === undefined) {
-        const taken = await counters.take({ peer: forPeer }, windowSeconds);
+        const taken = await counters.count({ peer: forPeer }, windowSeconds);
         if (taken.peer === undefined) return await refuse(peerKey);
-        return { networkKey: undefined, succeeded: () => giveBack(counters, [taken.peer]) };
+        return { networkKey: undefined, succeeded: () => subtractAll(counters, [taken.peer]) };
       }
       const networkKey = keyOf('network', name, network);
       const nameKey = keyOf('name', name);
       // Where the network is known, its own counter has the same key: the tables differ.
       const forName = { networkKey, known: isOpen(networkKey), unknown: isOpen(nameKey) };
-      const taken = await counters.take(
+      const taken = await counters.count(
         { peer: forPeer, name: { ...forName, limit: failuresPerName } },
         windowSeconds,
       );
       if (taken.peer === undefined) return await refuse(peerKey);
       if (taken.name === undefined) return await refuse(taken.isKnown ? networkKey : nameKey);
-      return { networkKey, succeeded: () => giveBack(counters, [taken.peer, taken.name]) };
+      return { networkKey, succeeded: () => subtractAll(counters, [taken.peer, taken.name]) };
     },
   };
 }
 
-/** One attempt too many on the count is no reason to withhold what was granted. */
-async function giveBack(
+/** Ignores failures: a count that is too high by one must not withhold what was granted. */
+async function subtractAll(
   counters: AttemptCounters,
   attempts: readonly (CountedAttempt | undefined)[],
 ): Promise<void> {
-  const given = attempts.map((attempt) => attempt && counters.giveBack(attempt).catch(() => undefined));
+  const given = attempts.map((attempt) => attempt && counters.subtract(attempt).catch(() => undefined));
   await Promise.all(given);
 }
 
@@ -170,15 +169,12 @@ function rateLimited(retryAfterMs: number): ServiceError {
   return new AuthError('RATE_LIMITED', 'too many attempts', { retryAfterMs: Math.ceil(retryAfterMs) });
 }
 
-/** The network of a peer, as grpc-js names it: an address and a port, with or without brackets. */
+/** The network of a peer in the form of grpc-js: address and port, with or without brackets. */
 export function networkOf(peer: string): string {
   return networkOfAddress(peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''));
 }
 
-/**
- * The network of an IP address: itself, or its /64 when it is one of IPv6. A household has a whole /64: one address of
- * it is not one peer.
- */
+/** The network of an IP address: the address itself, or the /64 of an IPv6 address, because a household has a whole /64. */
 export function networkOfAddress(address: string): string {
   const host = address.replace(/^::ffff:(?=\d+\.)/, '');
   if (!isIPv6(host)) return host;

@@ -1,4 +1,4 @@
-/** What is recorded of logins that are refused: whose name was tried and from where, never what was typed. */
+/** Records of failed authentications: the name and the network, never the typed text. */
 
 import { createHmac } from 'node:crypto';
 import { parseUsername } from '../accounts/usernames.js';
@@ -7,45 +7,40 @@ import type { SecurityLog } from '../security/event-log.js';
 import { identifiersOf } from '../security/events.js';
 import { networkOf } from '../security/throttle.js';
 
-/** A refused attempt. */
-export interface LoginFailure {
+/** A failed login, or a password change with a wrong old password. */
+interface LoginFailure {
   readonly what: 'login' | 'change of password';
-  /** As it was typed. */
+  /** The name as it was typed. */
   readonly name: string;
-  /** Whose name it is; undefined when it is nobody's. */
+  /** The user of that name; undefined when there is none. */
   readonly userId?: string | undefined;
-  /** The address the attempt came from. */
+  /** The peer's address. */
   readonly peer: string;
 }
 
-/** Tells the record of refused logins; neither waits nor throws. */
+/** Records failed authentications as security events; neither waits nor throws. */
 export interface LoginFailures {
-  /** The password was wrong, or there is no such user, or the user may not log in. */
+  /** The password is wrong, or there is no such user, or the user may not log in. */
   failed(failure: LoginFailure): void;
-  /** There had been too many attempts. */
+  /** The limit of attempts was reached. */
   limited(failure: LoginFailure): void;
-  /** A client could not prove who it is; one of these is recorded in a minute for each client and network. */
+  /** A client failed to authenticate. At most one event a minute is recorded for each client and network. */
   clientRefused(clientId: string | undefined, peer: string): void;
 }
 
-/** Characters of a name's hash: enough to tell names apart. */
+/** Length of a name's hash, in characters: enough to distinguish names. */
 const NAME_HASH_CHARACTERS = 22;
 
-/**
- * Makes what tells the record.
- *
- * @param key - secret under which unknown names are hashed; the same on all replicas
- */
-export function createLoginFailures({
-  events,
-  key,
-}: {
+interface LoginFailuresDeps {
   readonly events: Pick<SecurityLog, 'note' | 'noteSampled'>;
+  /** Secret under which unknown names are hashed; the same on all replicas. */
   readonly key: Buffer;
-}): LoginFailures {
+}
+
+export function createLoginFailures({ events, key }: LoginFailuresDeps): LoginFailures {
   const subjectOf = ({ userId, name }: LoginFailure): Subject => {
     if (userId !== undefined) return { userId };
-    // People type passwords where their name belongs: equal ones can be told, and nothing else.
+    // Users sometimes type a password as their name: the hash reveals only which typed names are equal.
     const spelling = parseUsername(name) ?? name;
     const hash = createHmac('sha256', key).update(spelling.slice(0, 256), 'utf8').digest('base64url');
     return { nameHash: hash.slice(0, NAME_HASH_CHARACTERS) };
@@ -63,14 +58,12 @@ export function createLoginFailures({
     clientRefused: (clientId, peer) => {
       const network = networkOf(peer);
       events.noteSampled(`client-refused ${clientId} ${network}`, {
-        ...{
-          type: 'client-authentication-failed',
-          subject: { clientId },
-          network,
-          actor: 'anybody',
-          details: {},
-        },
+        type: 'client-authentication-failed',
+        subject: { clientId },
+        actor: 'anybody',
         reason: 'CLIENT_AUTHENTICATION_FAILED',
+        network,
+        details: {},
       });
     },
     limited: (failure) => {

@@ -22,7 +22,7 @@ import { mintSessionToken, type TokenPair } from './session-tokens.js';
 export const SESSION_SECONDS_MAX = 30 * 24 * 3600;
 
 /** Maximum length of a device's name, in characters. */
-export const DEVICE_NAME_CHARACTERS_MAX = 100;
+const DEVICE_NAME_CHARACTERS_MAX = 100;
 
 /**
  * Whether a login binds its session to the client certificate of the connection: never, when there is a certificate,
@@ -75,7 +75,7 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
     throw error;
   });
   const credentials =
-    username === undefined ? undefined : await deps.store.reads.users.credentialsOf(username);
+    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
   const matches = await deps.passwords.verify(credentials?.passwordHash, request.password);
   const { networkKey } = attempt;
   const network = networkOf(request.peer);

@@ -8,7 +8,7 @@ import type { AuthTransaction } from '../transaction.js';
 export const REFRESH_IDLE_SECONDS_MAX = 7 * 24 * 3600;
 
 /** Random bytes of a refresh token. */
-export const REFRESH_TOKEN_BYTES = 32;
+const REFRESH_TOKEN_BYTES = 32;
 
 // Lets secret scanners recognize a leaked token.
 const REFRESH_TOKEN_PREFIX = 'pcr_';

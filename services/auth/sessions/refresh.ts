@@ -19,7 +19,7 @@ import {
 import { mintSessionToken, type TokenPair } from './session-tokens.js';
 
 /** Actor of the revocations that auth itself decides. */
-export const OWN_ACTOR = 'auth';
+const OWN_ACTOR = 'auth';
 
 /** A refresh as the caller requests it. */
 export interface RefreshRequest {
@@ -173,7 +173,7 @@ async function replaceToken(
       requestId: requestId === '' ? undefined : requestId,
       successorHash: hashRefreshToken(refreshToken),
     }),
-    tx.sessions.touch(session.sessionId, now),
+    tx.sessions.setLastUse(session.sessionId, now),
     storeRefreshToken(tx, session, refreshToken, now),
   ]);
   return { refreshToken, refreshTokenExpireTime };

@@ -23,7 +23,7 @@ export interface Sessions {
   revoke(caller: SessionCaller, sessionId: string): Promise<Receipt>;
 }
 
-export interface SessionsDeps extends LoginDeps, RefreshDeps, EndSessionDeps, ListSessionsDeps {}
+interface SessionsDeps extends LoginDeps, RefreshDeps, EndSessionDeps, ListSessionsDeps {}
 
 export function createSessions(deps: SessionsDeps): Sessions {
   return {

@@ -11,13 +11,13 @@ import type { Client } from '../records/clients.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 
 /** Maximum time until an assertion expires, in seconds. Its `jti` is remembered for that long. */
-export const ASSERTION_SECONDS_MAX = 300;
+const ASSERTION_SECONDS_MAX = 300;
 
 /** Maximum length of an assertion, in characters. */
-export const ASSERTION_LENGTH_MAX = 4096;
+const ASSERTION_LENGTH_MAX = 4096;
 
 /** Maximum length of an assertion's `jti`, in characters. */
-export const ASSERTION_JTI_LENGTH_MAX = 128;
+const ASSERTION_JTI_LENGTH_MAX = 128;
 
 /** What a client presents to authenticate. */
 export type ClientCredential =
@@ -25,7 +25,7 @@ export type ClientCredential =
   | { readonly kind: 'secret'; readonly secret: string };
 
 /** Authenticates the client whose row the transaction has locked. */
-export type AuthenticateClient = (tx: AuthTransaction, client: Client) => Promise<boolean>;
+type AuthenticateClient = (tx: AuthTransaction, client: Client) => Promise<boolean>;
 
 export interface ClientAuthenticationDeps {
   readonly store: AuthStore;

@@ -13,7 +13,7 @@ import { isLive } from './live-tokens.js';
 import type { ForeignToken, ForeignTokens, MintedToken, VerifiedToken } from './tokens.js';
 
 /** A service's request to act for a user. */
-export interface ExchangeRequest {
+interface ExchangeRequest {
   /** The token with which the service calls auth. */
   readonly callerToken: string;
   /** The user's token, with which the service was called. */
@@ -31,7 +31,7 @@ export interface Exchange {
   tokenIdOf(token: string): Promise<string>;
 }
 
-export interface ExchangeDeps extends IntrospectDeps {
+interface ExchangeDeps extends IntrospectDeps {
   readonly foreignTokens: Pick<ForeignTokens, 'verify'>;
 }
 

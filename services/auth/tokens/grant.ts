@@ -3,7 +3,7 @@
 import type { ClientLink, TokenOrigin } from '../records/tokens.js';
 
 /** The login that a user's token is based on. */
-export interface TokenSession {
+interface TokenSession {
   readonly sessionId: string;
   /** The user's generation at the login. */
   readonly generation: bigint;

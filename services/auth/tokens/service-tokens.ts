@@ -16,7 +16,7 @@ import {
 import type { MintedToken, Tokens } from './tokens.js';
 
 /** A client's request for a token. */
-export interface ServiceTokenRequest {
+interface ServiceTokenRequest {
   readonly clientId: string;
   readonly credential: ClientCredential | undefined;
   readonly audiences: readonly string[];
@@ -38,7 +38,7 @@ export interface ServiceTokens {
   issue(request: ServiceTokenRequest): Promise<MintedToken>;
 }
 
-export interface ServiceTokensDeps extends ClientAuthenticationDeps {
+interface ServiceTokensDeps extends ClientAuthenticationDeps {
   /** Called after a failed authentication with the client's id, if such a client exists, and the peer's address. */
   readonly onRefused?: (clientId: string | undefined, peer: string) => void;
   readonly tokens: Tokens;

@@ -81,7 +81,7 @@ export type VerifyToken = (
  *
  * @param audience - the service that the token must be for; undefined for any
  */
-export type Verifier = (token: string, audience: string | undefined) => Promise<VerifiedToken | undefined>;
+type Verifier = (token: string, audience: string | undefined) => Promise<VerifiedToken | undefined>;
 
 /** Mints and verifies access tokens. */
 export interface Tokens {
@@ -94,7 +94,7 @@ export interface Tokens {
   verifierIn(tx: AuthTransaction): Promise<Verifier>;
 }
 
-export interface TokensDeps {
+interface TokensDeps {
   readonly issuer: string;
   readonly accessTokenSeconds: number;
   readonly keys: Keys;

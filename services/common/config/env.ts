@@ -1,6 +1,7 @@
-/** Configuration from the environment: each variable described once, every fault told in one message. */
+/** Configuration from the environment: each variable is described once, and all faults are reported in one message. */
+
+import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
 
 /** The longest file that a variable may point to. */
 export const CONFIGURATION_FILE_BYTES_MAX = 64 * 1024;
@@ -8,13 +9,16 @@ export const CONFIGURATION_FILE_BYTES_MAX = 64 * 1024;
 const PREFIX = 'PORTCULLIS_';
 const FILE_SUFFIX = '_FILE';
 
-/** What one variable must look like; made by the functions below. */
+/** The rule for one variable; made by the functions below. */
 export interface EnvironmentVariable<T> {
   /** Turns the text (undefined when the variable is unset or empty) into the value. */
-  readonly schema: z.ZodType<T>;
+  readonly parse: (text: string | undefined) => Parsed<T>;
   /** A secret may also come from the file that `NAME_FILE` names, and its text is never repeated. */
   readonly secret: boolean;
 }
+
+/** A value, or the end of a sentence that begins with the variable's name and never repeats a secret. */
+type Parsed<T> = { readonly value: T } | { readonly problem: string };
 
 /** Variables by name. */
 export type EnvironmentShape = { readonly [variable: string]: EnvironmentVariable<unknown> };
@@ -101,10 +105,10 @@ export function logLevel(): EnvironmentVariable<LogLevel> {
   return oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']);
 }
 
-/** The levels of the log, the most talkative first. */
+/** The levels of the log, the most verbose first. */
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
 
-/** A whole number within limits; `unit` completes the sentence that tells of a fault. */
+/** A whole number within limits; `unit` completes the sentence that reports a fault. */
 export function wholeNumber(options: {
   min: number;
   max: number;
@@ -145,7 +149,7 @@ export function hostPorts(): EnvironmentVariable<readonly string[]> {
   return required(parse, 'must be HOST:PORT, or several with commas between them and none twice');
 }
 
-/** A URL with one of the given schemes, kept as written: normalising an issuer would change its name. */
+/** A URL with one of the given schemes, kept as written, because a normalised issuer would be another issuer. */
 export function url(options: { protocols: readonly string[] }): EnvironmentVariable<string> {
   const { protocols } = options;
   const parse = (given: string) => (protocols.includes(protocolOf(given) ?? '') ? given : undefined);
@@ -165,12 +169,32 @@ export function base64urlBytes(length: number): EnvironmentVariable<Buffer> {
 export function fileContents(): EnvironmentVariable<string> {
   return {
     secret: false,
-    schema: z.unknown().transform((given, context) => {
-      if (given === undefined) return fault(context, 'is required');
-      const read = readConfigurationFile(String(given));
-      return 'problem' in read ? fault(context, read.problem) : read.contents;
-    }),
+    parse: (path) => {
+      if (path === undefined) return REQUIRED;
+      const read = readConfigurationFile(path);
+      return 'problem' in read ? read : { value: read.contents };
+    },
   };
+}
+
+/** The private key in the file that the variable names. */
+export function privateKeyFile(): EnvironmentVariable<KeyObject> {
+  const file = fileContents();
+  return {
+    secret: false,
+    parse: (path) => {
+      const read = file.parse(path);
+      return 'problem' in read ? read : parsePrivateKey(read.value);
+    },
+  };
+}
+
+function parsePrivateKey(pem: string): Parsed<KeyObject> {
+  try {
+    return { value: createPrivateKey(pem) };
+  } catch {
+    return { problem: 'must name a file with a private key in PKCS #8 PEM' };
+  }
 }
 
 /** The same variable as a secret: `NAME_FILE` is read as well, and faults never repeat what was given. */
@@ -184,14 +208,11 @@ export function optional<T>(variable: EnvironmentVariable<T>): EnvironmentVariab
 }
 
 /** The same variable, with a value for when it is unset. */
-export function withDefault<T>(variable: EnvironmentVariable<T>, fallback: T): EnvironmentVariable<T> {
-  const { schema, secret } = variable;
-  const optionalSchema = z.unknown().transform((given, context) => {
-    if (given === undefined) return fallback;
-    const parsed = schema.safeParse(given);
-    return parsed.success ? parsed.data : fault(context, problemOf(parsed.error));
-  });
-  return { schema: optionalSchema, secret };
+export function withDefault<T>(
+  { parse, secret }: EnvironmentVariable<T>,
+  fallback: T,
+): EnvironmentVariable<T> {
+  return { secret, parse: (text) => (text === undefined ? { value: fallback } : parse(text)) };
 }
 
 /** The host (without brackets) and the port of `HOST:PORT`, or undefined when the text is something else. */
@@ -211,15 +232,15 @@ export function isLoopback(address: string): boolean {
 
 function readVariable(
   variable: string,
-  { schema, secret }: EnvironmentVariable<unknown>,
+  { parse, secret }: EnvironmentVariable<unknown>,
   env: NodeJS.ProcessEnv,
 ): { value: unknown } | ConfigurationFault {
   const given = givenText(variable, secret, env);
   if ('problem' in given) return given;
-  const parsed = schema.safeParse(given.text);
-  if (parsed.success) return { value: parsed.data };
-  const problem = problemOf(parsed.error);
-  // A schema from elsewhere may quote what it was given; a secret must not reach the terminal that way.
+  const parsed = parse(given.text);
+  if ('value' in parsed) return parsed;
+  const { problem } = parsed;
+  // A parser from elsewhere may quote what it was given; a secret must not reach the terminal that way.
   const quotes = secret && given.text !== undefined && problem.includes(given.text);
   return { variable: given.variable, problem: quotes ? 'is not valid' : problem };
 }
@@ -240,7 +261,7 @@ function givenText(
 }
 
 function readConfigurationFile(path: string): { contents: string } | { problem: string } {
-  // The path is not repeated: who confuses NAME with NAME_FILE has put the secret itself there.
+  // The path is not repeated: an operator who confuses NAME with NAME_FILE has put the secret itself there.
   try {
     const contents = readFileSync(path);
     if (contents.length > CONFIGURATION_FILE_BYTES_MAX) {
@@ -264,21 +285,17 @@ function unknownVariables(shape: EnvironmentShape, env: NodeJS.ProcessEnv): Conf
     .map((variable) => ({ variable, problem: 'is not a variable of this service' }));
 }
 
+const REQUIRED = { problem: 'is required' } as const;
+
 function required<T>(parse: (given: string) => T | undefined, problem: string): EnvironmentVariable<T> {
-  const schema = z.unknown().transform((given, context) => {
-    if (given === undefined) return fault(context, 'is required');
-    return parse(String(given)) ?? fault(context, problem);
-  });
-  return { schema, secret: false };
-}
-
-function fault(context: z.RefinementCtx, message: string): never {
-  context.addIssue({ code: 'custom', message });
-  return z.NEVER;
-}
-
-function problemOf(error: z.ZodError): string {
-  return error.issues.map((issue) => issue.message).join(', ');
+  return {
+    secret: false,
+    parse: (given) => {
+      if (given === undefined) return REQUIRED;
+      const value = parse(given);
+      return value === undefined ? { problem } : { value };
+    },
+  };
 }
 
 function protocolOf(given: string): string | undefined {

@@ -1,27 +1,27 @@
 /**
  * Numbered migrations: SQL files applied in order, each once, each in a transaction, by one process at a time.
  *
- * Instances of the version before go on serving meanwhile. A change of a table waits for the transactions that use
- * it, and whoever comes later waits behind the change; so a migration waits a moment only, gives way, and comes again.
+ * Instances of the previous version go on serving meanwhile. A change of a table waits for the transactions that use
+ * it, and later transactions wait behind the change. So a migration waits for a moment only, gives up, and retries.
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Log } from '../host/log.js';
-import { errorCodeOf, isAway } from './database-errors.js';
+import { errorCodeOf, isAway } from './pg-errors.js';
 
 /** The advisory lock under which a database is migrated. */
 const MIGRATION_LOCK = '7305489217361';
 const LOCK_POLL_MS = 100;
-/** How long a migration waits for a table, and with it everybody who comes after. */
+/** How long a migration waits for a table, and with it all later transactions. */
 const TABLE_WAIT_MS = 300;
-/** How long it gives way before it tries again. */
+/** The pause before it retries. */
 const TABLE_RETRY_MS = 500;
-/** SQLSTATEs by which a migration learns that others use what it wants to change. */
+/** SQLSTATEs of a migration whose tables are in use. */
 const IN_USE = new Set(['40P01', '55P03']);
 
-/** Something about the migrations that waiting does not cure; the message says what. */
+/** A fault of the migrations that waiting does not cure; the message says what. */
 export class MigrationError extends Error {
   constructor(message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
@@ -58,7 +58,7 @@ export async function migrate(options: {
     const pending = await pendingMigrations(client, migrations);
     for (const migration of pending) {
       signal.throwIfAborted();
-      await applyBetweenOthers(client, migration, log, signal);
+      await applyWithRetry(client, migration, log, signal);
       log.info({ migration: migration.name }, 'migrated the database');
     }
   } finally {
@@ -88,18 +88,18 @@ function withSlash(folder: URL): URL {
 }
 
 async function takeLock(client: pg.Client, log: Log, signal: AbortSignal): Promise<void> {
-  for (let told = false; ; told = true) {
+  for (let logged = false; ; logged = true) {
     const { rows } = await client.query<{ taken: boolean }>('SELECT pg_try_advisory_lock($1) AS taken', [
       MIGRATION_LOCK,
     ]);
     if (rows[0]?.taken === true) return;
-    if (!told) log.info('waiting for another process that migrates the database');
+    if (!logged) log.info('waiting for another process that migrates the database');
     await sleep(LOCK_POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
   }
 }
 
 async function createTable(client: pg.Client): Promise<void> {
-  // A role that may create nothing can still find out that there is nothing to do.
+  // A role that may create nothing can still find that there is nothing to do.
   const { rows } = await client.query<{ exists: boolean }>(
     "SELECT to_regclass('schema_migrations') IS NOT NULL AS exists",
   );
@@ -131,19 +131,19 @@ async function pendingMigrations(client: pg.Client, migrations: readonly Migrati
   return migrations.slice(rows.length);
 }
 
-async function applyBetweenOthers(
+async function applyWithRetry(
   client: pg.Client,
   migration: Migration,
   log: Log,
   signal: AbortSignal,
 ): Promise<void> {
-  for (let told = false; ; told = true) {
+  for (let logged = false; ; logged = true) {
     try {
       await apply(client, migration);
       return;
     } catch (error) {
       if (!IN_USE.has(errorCodeOf(error) ?? '')) throw error;
-      if (!told)
+      if (!logged)
         log.info({ migration: migration.name }, 'waiting for transactions that use what is to be changed');
       await sleep(TABLE_RETRY_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
     }

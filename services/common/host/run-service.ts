@@ -5,32 +5,16 @@
 import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { createGuard, type Guard, type GuardOptions, type SchemaMetadata } from '@portcullis/guard';
 import { Registry } from 'prom-client';
-import type { LogLevel } from '../config/env.js';
+import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
 import { createGuardMetrics } from '../metrics/guard-metrics.js';
-import { openTls, type Tls, type TlsSettings } from '../tls/tls.js';
+import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
 import { type Host, hostMethods, startHost } from './host.js';
 import { createLog, type Log } from './log.js';
 import type { OpsRoute } from './ops.js';
 import { exitWith, runUntilSignal } from './process.js';
 import type { ReadinessChecks } from './readiness.js';
-
-/** The settings that every service has. */
-export interface ServiceConfig {
-  readonly databaseUrl: string;
-  /** The same database as a role that may change its schema; the role of `databaseUrl` does when undefined. */
-  readonly migrationDatabaseUrl?: string | undefined;
-  /** The broker; without one, revocations arrive by syncs alone. */
-  readonly natsUrl: string | undefined;
-  readonly issuer: string;
-  readonly listen: string;
-  readonly opsListen: string;
-  readonly logLevel: LogLevel;
-  readonly reflection: boolean;
-  readonly drainMs: number;
-  readonly tls: TlsSettings;
-}
 
 /** What every service has opened before its own parts are put together. */
 export interface ServiceResources {

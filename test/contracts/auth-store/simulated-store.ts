@@ -11,9 +11,9 @@ import {
 } from '../../../proofs/simulate/auth-rows.js';
 import { Cluster } from '../../../proofs/simulate/database.js';
 import { Network } from '../../../proofs/simulate/network.js';
+import { Oracle } from '../../../proofs/simulate/oracle.js';
 import { Signatures } from '../../../proofs/simulate/signatures.js';
 import { MachineClock, Process, Scheduler } from '../../../proofs/simulate/time.js';
-import { Truth } from '../../../proofs/simulate/truth.js';
 import { createMeasures, START_MS, type World } from '../../../proofs/simulate/world.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import type { AuthStoreUnderTest } from './store-under-test.js';
@@ -62,7 +62,7 @@ function createWorld(): World {
     scheduler,
     random,
     network: new Network(scheduler, random),
-    truth: new Truth(() => scheduler.nowMs),
+    oracle: new Oracle(() => scheduler.nowMs),
     signatures: new Signatures(random),
     settings: {
       leaseMs: 5000,

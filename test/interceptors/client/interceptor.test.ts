@@ -1,4 +1,4 @@
-/** The client half over real sockets: it attaches, shares, renews and tries once more. */
+/** The client interceptor over real sockets: attaches, shares and renews tokens, and retries once. */
 
 import { type CallOptions, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -38,7 +38,7 @@ describe('authenticate', () => {
     expect(fetched).to.equal(1);
   });
 
-  it('tries a unary call once more, with a fresh token, when the first was expired', async () => {
+  it('retries a unary call once with a new token when the server rejected the first as expired', async () => {
     const now = Math.floor(Date.now() / 1000);
     const expired = await issuer.token({ iat: now - 300, auth_time: now - 300, exp: now - 20 });
     const tokens = [expired, await issuer.token()];
@@ -52,7 +52,7 @@ describe('authenticate', () => {
     expect(echo.trace.started).to.equal(1);
   });
 
-  it('tries once and no more: an issuer that keeps giving expired tokens ends in the refusal', async () => {
+  it('retries only once, so that an issuer that keeps issuing expired tokens leads to TOKEN_EXPIRED', async () => {
     const now = Math.floor(Date.now() / 1000);
     let fetched = 0;
     const source = createTokenSource(async () => {
@@ -66,7 +66,7 @@ describe('authenticate', () => {
     expect(fetched).to.equal(2);
   });
 
-  it('does not try a revoked token again', async () => {
+  it('does not retry a call whose token was revoked', async () => {
     const claims = issuer.claims();
     issuer.revokeSession(String(claims['sid']));
     echo.guard.syncNow();
@@ -80,7 +80,7 @@ describe('authenticate', () => {
     expect(fetched).to.equal(1);
   });
 
-  it('comes back after the time that a stale server names', async () => {
+  it('retries after the RetryInfo delay of a server whose list is stale', async () => {
     issuer.leaseMs = 200;
     issuer.answers = false;
     const stale = await startEcho(issuer);
@@ -97,7 +97,7 @@ describe('authenticate', () => {
     await stale.stop();
   });
 
-  it('ends the call with what the issuer said when no token can be had', async () => {
+  it("ends the call with the issuer's status when no token can be fetched", async () => {
     const refusal = Object.assign(new Error('no'), {
       code: status.UNAVAILABLE,
       details: 'the issuer is away',

@@ -1,11 +1,11 @@
-/** A source of tokens: one fetch for everybody, early enough, and again when it failed. */
+/** Token sources: one fetch for all callers, early enough, and again after a failure. */
 
 import { expect } from 'chai';
 import { createTokenSource, type FetchedToken } from '../../../interceptors/src/client/token-source.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import { SetClock } from '../tokens-support.js';
 
-/** A source whose fetches a test answers by hand. */
+/** A source whose fetches the test answers. */
 function createHeldSource(clock = new SetClock()) {
   const fetches: { answer: (token: FetchedToken) => void; fail: (error: Error) => void }[] = [];
   const source = createTokenSource(
@@ -15,7 +15,7 @@ function createHeldSource(clock = new SetClock()) {
   return { clock, fetches, source };
 }
 
-/** A source that is answered at once with `t1`, `t2` and so on, each good for `lifeMs`. */
+/** A source that fetches `t1`, `t2` and so on at once, each valid for `lifeMs`. */
 function createCountingSource(lifeMs: number, clock = new SetClock()) {
   const fetched: string[] = [];
   const source = createTokenSource(async () => {
@@ -26,12 +26,12 @@ function createCountingSource(lifeMs: number, clock = new SetClock()) {
   return { clock, fetched, source };
 }
 
-describe('a source of tokens', () => {
-  it('fetches nothing before somebody asks', () => {
+describe('a token source', () => {
+  it('fetches nothing before the first get', () => {
     expect(createHeldSource().fetches).to.have.length(0);
   });
 
-  it('fetches once for all who wait', async () => {
+  it('fetches once for concurrent callers', async () => {
     const { clock, fetches, source } = createHeldSource();
     const waiting = [source.get(), source.get(), source.get()];
     expect(fetches).to.have.length(1);
@@ -51,7 +51,7 @@ describe('a source of tokens', () => {
     expect(fetched).to.have.length(2);
   });
 
-  it('renews a short-lived token when a fifth of its life is left', async () => {
+  it('renews a short-lived token when a fifth of its lifetime is left', async () => {
     const { clock, source } = createCountingSource(10_000);
     await source.get();
     clock.pass(7999);
@@ -60,14 +60,14 @@ describe('a source of tokens', () => {
     expect(await source.get()).to.equal('t2');
   });
 
-  it('fetches anew each time when tokens have expired on arrival', async () => {
+  it('fetches again at every get when tokens arrive expired', async () => {
     for (const lifeMs of [0, -1000]) {
       const { source } = createCountingSource(lifeMs);
       expect([await source.get(), await source.get()]).to.deep.equal(['t1', 't2']);
     }
   });
 
-  it('rejects as the fetch does, for all who wait, and fetches again when asked again', async () => {
+  it('rejects all concurrent callers when the fetch fails, and fetches again at the next get', async () => {
     const { clock, fetches, source } = createHeldSource();
     const waiting = [rejectionOf(source.get()), rejectionOf(source.get())];
     const why = new Error('the issuer is away');
@@ -79,7 +79,7 @@ describe('a source of tokens', () => {
     expect(await again).to.equal('t2');
   });
 
-  it('rejects when the fetch throws before it has begun', async () => {
+  it('rejects when the fetch throws synchronously', async () => {
     const source = createTokenSource(() => {
       throw new Error('no key');
     }, new SetClock());
@@ -87,7 +87,7 @@ describe('a source of tokens', () => {
     expect(await rejectionOf(source.get())).to.have.property('message', 'no key');
   });
 
-  it('gives the token it has, while that has not expired, when renewing fails', async () => {
+  it('returns the old token until it expires when a renewal fails', async () => {
     const { clock, fetches, source } = createHeldSource();
     const first = source.get();
     fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });
@@ -102,14 +102,14 @@ describe('a source of tokens', () => {
     expect(await expired).to.have.property('message', 'the issuer is away');
   });
 
-  it('does not give a token again that a server refused', async () => {
+  it('does not return a token again that a server rejected', async () => {
     const { source } = createCountingSource(300_000);
     await source.get();
     source.reject('t1');
     expect(await source.get()).to.equal('t2');
   });
 
-  it('does not give a refused token when renewing fails', async () => {
+  it('does not return a rejected token when the renewal fails', async () => {
     const { clock, fetches, source } = createHeldSource();
     const first = source.get();
     fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });
@@ -120,7 +120,7 @@ describe('a source of tokens', () => {
     expect(await renewed).to.have.property('message', 'the issuer is away');
   });
 
-  it('keeps its token when another one was refused', async () => {
+  it('keeps its token when another one was rejected', async () => {
     const { fetched, source } = createCountingSource(300_000);
     await source.get();
     source.reject('t0');
@@ -128,7 +128,7 @@ describe('a source of tokens', () => {
     expect(fetched).to.deep.equal(['t1']);
   });
 
-  it('keeps the token that was fetched while the one before it was refused', async () => {
+  it('keeps a token that was fetched while the one before it was rejected', async () => {
     const { clock, fetches, source } = createHeldSource();
     const first = source.get();
     fetches[0]?.answer({ token: 't1', expireTimeMs: clock.wall + 300_000 });

@@ -1,4 +1,4 @@
-/** A broadcast counts when a key of the issuer signed it as one, and in no other case. */
+/** A broadcast is accepted only when a key of the issuer signed it as a broadcast. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -23,19 +23,19 @@ function signed(signer: TestKey = key, header: object = {}, content: Uint8Array 
   return signer.sign(content, { typ: BROADCAST_TYPE, ...header });
 }
 
-describe('a reader of broadcasts', () => {
-  it('reads what a key in place has signed', async () => {
+describe('a broadcast reader', () => {
+  it('reads a broadcast signed by a current key', async () => {
     const reader = await readerWith(key);
     const read = await reader.read(Buffer.from(await signed()));
     expect(read?.epoch).to.deep.equal(message.epoch);
     expect(read?.entries[0]?.entryId).to.deep.equal(message.entries[0]?.entryId);
   });
 
-  it('reads nothing before a key is in place', async () => {
+  it('reads nothing before it has a key', async () => {
     expect(await new BroadcastReader().read(Buffer.from(await signed()))).to.equal(undefined);
   });
 
-  it('reads nothing else', async () => {
+  it('rejects every message that is not a broadcast signed by a current key', async () => {
     const reader = await readerWith(key);
     const good = await signed();
     const [header, , signature] = good.split('.');
@@ -63,7 +63,7 @@ describe('a reader of broadcasts', () => {
     }
   });
 
-  it('has read what it is to read now when it returns', async () => {
+  it('verifies synchronously when told to', async () => {
     const reader = await readerWith(key);
     const bytes = Buffer.from(await signed());
     expect(reader.read(bytes)).to.be.instanceOf(Promise);
@@ -72,7 +72,7 @@ describe('a reader of broadcasts', () => {
     expect(read).to.have.property('entries').with.length(1);
   });
 
-  it('looks at no more bytes than the limit', async () => {
+  it('rejects a message above the size limit', async () => {
     const reader = await readerWith(key);
     const entries = Array.from({ length: 2000 }, () => tokenEntry(randomUUID()));
     const long = await signed(key, {}, Broadcast.encode(broadcast(entries)).finish());
@@ -85,21 +85,21 @@ describe('a reader of broadcasts', () => {
     expect(await reader.read(Buffer.from(endless))).to.equal(undefined);
   });
 
-  it('forgets a key that has left the set', async () => {
+  it('rejects broadcasts of a key that left the set', async () => {
     const reader = await readerWith(key);
     const text = Buffer.from(await signed());
     reader.replaceKeys(await reader.importKeys([new TestKey('EdDSA').published]));
     expect(await reader.read(text)).to.equal(undefined);
   });
 
-  it('keeps the keys in place when others cannot be imported', async () => {
+  it('keeps its keys when new ones cannot be imported', async () => {
     const reader = await readerWith(key);
     const outcome = await rejectionOf(reader.importKeys([{ kid: 'x', algorithm: 'HS256', jwk: '{}' }]));
     expect(outcome).to.be.instanceOf(Error);
     expect(await reader.read(Buffer.from(await signed()))).to.not.equal(undefined);
   });
 
-  it('imports a set of keys once, however often it is told of it', async () => {
+  it('imports a key set once, however often it is received', async () => {
     const reader = await readerWith(key);
     const inPlace = await reader.importKeys([key.published]);
     expect(await reader.importKeys([{ ...key.published }])).to.equal(inPlace);

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { connect, type NatsConnection } from 'nats';
-import { type BrokerFiles, brokerConnection } from '../../../interceptors/src/index.js';
+import { type BrokerFiles, brokerConnection } from '../../../interceptors/src/revocation/broker.js';
 import { type Nats, startNats } from '../../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { type Authority, createAuthority } from '../../support/certificates.js';
@@ -31,12 +31,12 @@ describe('a broker', () => {
     await folder?.remove();
   });
 
-  /** One attempt, where a service would try for ever. */
+  /** One attempt, where a service would retry without limit. */
   async function attempt(url: string, given: BrokerFiles): Promise<NatsConnection> {
     return await connect({ ...brokerConnection(url, 'test', given), reconnect: false });
   }
 
-  it('is believed by its certificate, and shown ours', async () => {
+  it('is verified by its certificate, and receives the client certificate', async () => {
     const url = secure.url('inventory');
     expect(url).to.match(/^tls:/);
     const connection = await attempt(url, files);
@@ -44,7 +44,7 @@ describe('a broker', () => {
     await connection.close();
   });
 
-  it('is not believed with a certificate of a stranger, nor served without one of ours', async function () {
+  it('is rejected with an untrusted certificate, and rejects clients without theirs', async function () {
     this.timeout(SETUP_TIMEOUT_MS);
     const stranger = await createAuthority(folder.path);
     const url = secure.url('inventory');
@@ -56,7 +56,7 @@ describe('a broker', () => {
     expect(await rejectionOf(attempt(url, { caFile }))).to.be.instanceOf(Error);
   });
 
-  it('that says it has no TLS gets no password from whoever asked for TLS', async () => {
+  it('without TLS gets no password from a client configured for TLS', async () => {
     const url = plain.url('inventory').replace('nats:', 'tls:');
     expect(await rejectionOf(attempt(url, files))).to.have.property('code', 'SERVER_OPT_NA');
     expect(await rejectionOf(attempt(url, {}))).to.have.property('code', 'SERVER_OPT_NA');

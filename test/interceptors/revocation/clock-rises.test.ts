@@ -1,4 +1,4 @@
-/** What two clocks tell together that neither tells alone. */
+/** Sleeps and steps that only both clocks together reveal. */
 
 import { expect } from 'chai';
 import { CLOCK_JITTER_MS, ClockRises } from '../../../interceptors/src/revocation/clock-rises.js';
@@ -32,17 +32,17 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     return read();
   };
 
-  it('are none while both clocks go on together', () => {
+  it('are zero while both clocks run alike', () => {
     for (let second = 0; second < 1000; second += 1) expect(awake(1000)).to.be.below(1.001);
   });
 
-  it('are as long as a sleep, and as a step forward', () => {
+  it('are as long as a sleep, or a step forward of the wall clock', () => {
     awake(100);
     expect(asleep(4000)).to.be.within(4000, 4001);
     expect(set(700)).to.be.within(4700, 4702);
   });
 
-  it('are not cancelled by a clock that was set back before or after', () => {
+  it('are not cancelled by setting the clock back, before or after', () => {
     awake(100);
     set(-4000);
     expect(asleep(4000)).to.be.within(3999, 4002);
@@ -50,7 +50,7 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     expect(asleep(500)).to.be.within(4498, 4504);
   });
 
-  it('add up over any number of cycles', () => {
+  it('are summed over any number of cycles', () => {
     for (let cycle = 1; cycle <= 1000; cycle += 1) {
       set(-50);
       expect(asleep(50)).to.be.within(49 * cycle, 51 * cycle);
@@ -70,7 +70,7 @@ describe('the rises of the wall clock above the monotonic clock', () => {
   it('grow by less than 5 ms through jitter, however often the clocks are read', () => {
     const start = read();
     for (let reading = 0; reading < 300_000; reading += 1) {
-      // From 0 to 2 ms, and what the wall clock cuts off.
+      // From 0 to 2 ms, plus the rounding of the wall clock.
       const jitterMs = 1 + Math.sin(reading * 1.7);
       const passedMs = reading * 0.731;
       rises.read(monotonicMs + passedMs, Math.floor(wallMs + passedMs + jitterMs));
@@ -78,12 +78,12 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     expect(read() - start).to.be.below(5);
   });
 
-  it('are none while the wall clock falls behind slowly', () => {
+  it('are zero while the wall clock runs slow', () => {
     const start = read();
     for (let reading = 0; reading < 100_000; reading += 1) {
       rises.read(monotonicMs + reading, Math.floor(wallMs + reading * 0.999));
     }
-    // Once for each leg: the wall clock counts whole milliseconds.
+    // Once for each segment: the wall clock counts whole milliseconds.
     const end = rises.read(monotonicMs + 100_000, Math.floor(wallMs + 99_900));
     expect(end - start).to.be.below(100 / CLOCK_JITTER_MS + 2);
   });

@@ -1,4 +1,4 @@
-/** The feed at work: when it asks, what it does with answers, and what it says when there are none. */
+/** The feed runner: when it syncs, what it does with responses, and what it reports without them. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -9,8 +9,8 @@ import {
 } from '../../../interceptors/src/revocation/broadcasts.js';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import {
-  BROADCASTS_AT_ONCE_MAX,
-  BROADCASTS_UNDER_WAY_MAX,
+  BROADCASTS_INLINE_MAX,
+  BROADCASTS_PENDING_MAX,
   FeedRunner,
   type RevocationSource,
 } from '../../../interceptors/src/revocation/feed-runner.js';
@@ -27,7 +27,7 @@ import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
 import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 
-/** A question, open until the test answers it. */
+/** A sync that is open until the test answers it. */
 interface Question {
   readonly request: SyncRequest;
   readonly signal: AbortSignal;
@@ -35,7 +35,7 @@ interface Question {
   readonly fail: (error: unknown) => void;
 }
 
-/** A pull, whose parts the test hands out. */
+/** A pull whose parts the test sends. */
 interface Pull {
   readonly signal: AbortSignal;
   send(...parts: PullResponse[]): void;
@@ -43,13 +43,13 @@ interface Pull {
   fail(error: Error): void;
 }
 
-/** A source that answers what the test says, when the test says it. */
+/** A source whose responses the test controls. */
 class HeldSource implements RevocationSource {
   readonly questions: Question[] = [];
   readonly pulls: Pull[] = [];
-  /** Says nothing even when it is told to give up, so that questions never fail. */
+  /** Does not react to aborted signals, so that syncs never fail. */
   isDeaf = false;
-  /** Tells of what was written in this process. */
+  /** Notifies of entries that this process committed. */
   written: (broadcast: Broadcast) => void = () => {};
   readonly #clock: SetClock;
   #waiting: (() => void)[] = [];
@@ -59,7 +59,7 @@ class HeldSource implements RevocationSource {
   }
 
   sync(request: SyncRequest, signal: AbortSignal): Promise<SyncResponse> {
-    // No two questions are asked at one moment.
+    // No two syncs are sent at the same time.
     this.#clock.pass(1);
     return new Promise((resolve, reject) => {
       this.questions.push({ request, signal, answer: resolve, fail: reject });
@@ -102,7 +102,7 @@ class HeldSource implements RevocationSource {
     }
   }
 
-  /** The question with this number, as soon as it is asked. */
+  /** The sync with this number, as soon as it is sent. */
   question(number: number): Promise<Question> {
     return this.#when(() => this.questions[number]);
   }
@@ -128,7 +128,7 @@ class HeldSource implements RevocationSource {
   }
 }
 
-/** Lets everything run that waits for nothing but its turn. */
+/** Runs everything that waits for its turn only. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
 }
@@ -150,7 +150,7 @@ describe('a feed runner', () => {
   let logged: string[];
   let broker: Parameters<typeof subscribeToBroadcasts>[0];
 
-  /** Broadcasts an entry, signed with a key, and waits for what comes of it. */
+  /** Broadcasts an entry signed with a key, and waits until it was processed. */
   async function hear(signer: TestKey, entry: Entry, isDone: () => boolean = () => true): Promise<void> {
     const bytes = Broadcast.encode(broadcast([entry])).finish();
     broker.onMessage(Buffer.from(await signer.sign(bytes, { typ: BROADCAST_TYPE })));
@@ -194,7 +194,7 @@ describe('a feed runner', () => {
 
   afterEach(() => runner.close());
 
-  /** Answers everything that is asked first, so that the list becomes current. */
+  /** Answers the first requests, so that the list becomes current. */
   async function hydrate(over: Partial<SyncResponse> = {}): Promise<void> {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
@@ -205,11 +205,11 @@ describe('a feed runner', () => {
     events.length = 0;
   }
 
-  it('asks at once, pulls, asks again, and has the keys before it is current', async () => {
+  it('syncs at once, pulls, syncs again, and installs the keys before it is current', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     expect(events).to.deep.equal(['epoch', 'keys 1']);
-    expect(runner.missing).to.equal('revocations: the issuer has not answered yet');
+    expect(runner.staleReason).to.equal('revocations: the issuer has not answered yet');
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')), endOfPull(4n));
     pull.end();
     const second = await source.question(1);
@@ -218,12 +218,12 @@ describe('a feed runner', () => {
     second.answer(answer({ head: 4n }));
     await settled();
     expect(events).to.deep.equal(['epoch', 'keys 1', 'current']);
-    expect([runner.isCurrent(), runner.missing, feed.list.size]).to.deep.equal([true, '', 1]);
+    expect([runner.isCurrent(), runner.staleReason, feed.list.size]).to.deep.equal([true, '', 1]);
   });
 
-  it('counts the lease from before the question was sent', async () => {
+  it('counts the lease from before the request was sent', async () => {
     await hydrate();
-    runner.askNow();
+    runner.syncNow();
     const question = await source.question(2);
     clock.pass(3000);
     question.answer(answer());
@@ -231,20 +231,20 @@ describe('a feed runner', () => {
     expect(feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs())).to.equal(LEASE_MS - 3001);
   });
 
-  it('takes what its own process has written at once, and asks only when that is due', async () => {
+  it("applies its own process's entries at once, and syncs only when that is due", async () => {
     await hydrate();
     source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n })]));
     expect([feed.list.size, feed.applied]).to.deep.equal([1, 0n]);
     await settled();
     expect(source.questions).to.have.length(2);
 
-    // Somebody else has written the second entry.
+    // Another process has committed the second entry.
     source.written(broadcast([tokenEntry(randomUUID(), { sequence: 3n })]));
     expect(feed.list.size).to.equal(2);
     expect((await source.question(2)).request.applied).to.equal(0n);
   });
 
-  it('asks, and does not fail, when it cannot take what its own process has written', async () => {
+  it("syncs, and does not fail, when its own process's entries cannot be applied", async () => {
     await hydrate();
     const asked = source.questions.length;
     source.written(broadcast([tokenEntry(randomUUID(), { sequence: 1n, keepUntil: undefined })]));
@@ -252,23 +252,23 @@ describe('a feed runner', () => {
     expect(logged).to.include('broadcast_unusable');
   });
 
-  it('asks at once when its own process has opened an epoch', async () => {
+  it('syncs at once when its own process has opened an epoch', async () => {
     await hydrate();
     source.written({ epoch: OTHER_EPOCH, entries: [] });
     await source.question(2);
     expect(runner.isCurrent()).to.equal(true);
   });
 
-  it('is not current on a key set that cannot be imported', async () => {
+  it('is not current when the key set cannot be imported', async () => {
     const broken = { version: keySet.version, keys: [{ ...published, jwk: '{}' }] };
     (await source.question(0)).answer(answer({ pull: true, keySet: broken }));
     await settled();
     expect(events).to.deep.equal([]);
     expect(source.pulls).to.have.length(0);
-    expect(runner.missing).to.include('the issuer does not answer');
+    expect(runner.staleReason).to.include('the issuer does not answer');
   });
 
-  it('asks regularly, several times within a lease, without waiting for answers', async () => {
+  it('syncs several times within a lease, without waiting for responses', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 250_000_000 } });
     const before = source.questions.length;
     timers.pass(200 + 3 * 50);
@@ -276,9 +276,9 @@ describe('a feed runner', () => {
     expect(source.questions.slice(before).every(({ signal }) => !signal.aborted)).to.equal(true);
   });
 
-  it('gives up a question that is not answered within a lease', async () => {
+  it('aborts a sync that is not answered within a lease', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 100_000_000 } });
-    runner.askNow();
+    runner.syncNow();
     const question = await source.question(2);
     timers.pass(99);
     expect(question.signal.aborted).to.equal(false);
@@ -286,9 +286,9 @@ describe('a feed runner', () => {
     expect(question.signal.aborted).to.equal(true);
   });
 
-  it('has one urgent question open at a time, and asks once more when it was asked to meanwhile', async () => {
+  it('has one urgent sync open at a time, and sends one more when another was requested meanwhile', async () => {
     await hydrate();
-    for (let count = 0; count < 5; count += 1) runner.askNow();
+    for (let count = 0; count < 5; count += 1) runner.syncNow();
     await settled();
     expect(source.questions).to.have.length(3);
     source.questions[2]?.answer(answer());
@@ -299,9 +299,9 @@ describe('a feed runner', () => {
     expect(source.questions).to.have.length(4);
   });
 
-  it('says so when the log is another one, keeps what lease it has, and is stale after that', async () => {
+  it('reports that the log has changed, and becomes stale when its lease ends', async () => {
     await hydrate();
-    runner.askNow();
+    runner.syncNow();
     const error = new ServiceError(
       'LOG_CHANGED',
       'FAILED_PRECONDITION',
@@ -309,32 +309,32 @@ describe('a feed runner', () => {
     );
     (await source.question(2)).fail(received(error));
     await settled();
-    expect([runner.isCurrent(), runner.missing]).to.deep.equal([true, '']);
+    expect([runner.isCurrent(), runner.staleReason]).to.deep.equal([true, '']);
     expect(events).to.deep.equal([]);
     expect(logged).to.include('sync_failed');
 
     clock.pass(LEASE_MS);
-    runner.askNow();
+    runner.syncNow();
     (await source.question(3)).fail(received(error));
     await settled();
     expect(events).to.deep.equal(['stale']);
-    expect(runner.missing).to.include('an operator must open a new epoch');
+    expect(runner.staleReason).to.include('an operator must open a new epoch');
 
-    runner.askNow();
+    runner.syncNow();
     (await source.question(4)).answer(answer());
     await settled();
     expect(events).to.deep.equal(['stale', 'current']);
-    expect(runner.missing).to.equal('');
+    expect(runner.staleReason).to.equal('');
   });
 
-  it('says which failure it is, once for each kind of it', async () => {
+  it('logs every kind of failure once', async () => {
     for (let number = 0; number < 3; number += 1) {
       (await source.question(number)).fail(new Error('no route'));
       await settled();
-      runner.askNow();
+      runner.syncNow();
     }
     await settled();
-    expect(runner.missing).to.equal('revocations: the issuer does not answer (Error: no route)');
+    expect(runner.staleReason).to.equal('revocations: the issuer does not answer (Error: no route)');
     expect(logged.filter((event) => event === 'sync_failed')).to.have.length(1);
   });
 
@@ -349,14 +349,14 @@ describe('a feed runner', () => {
       { code: 14, details: 'away' },
     ];
     for (const [number, failure] of failures.entries()) {
-      runner.askNow();
+      runner.syncNow();
       (await source.question(number)).fail(failure);
       await settled();
     }
-    expect(runner.missing).to.include('the issuer does not answer');
+    expect(runner.staleReason).to.include('the issuer does not answer');
   });
 
-  it('tells that the list is stale when the lease ends, without any answer or failure', async () => {
+  it('reports that the list is stale when the lease ends, without any response or failure', async () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 300_000_000 } });
     clock.pass(300);
@@ -365,10 +365,10 @@ describe('a feed runner', () => {
     expect(logged).to.include('revocations_stale');
   });
 
-  it('looks again when its timer was early, as timers are', async () => {
+  it('checks the lease again when its timer was early', async () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
-    // The timer goes off, and the clock of the lease stands still: the look is too early.
+    // The timer fires while the clock of the lease stands still, so the check is too early.
     timers.pass(50);
     expect(events).to.deep.equal([]);
     clock.pass(50);
@@ -376,20 +376,20 @@ describe('a feed runner', () => {
     expect(events).to.deep.equal(['stale']);
   });
 
-  it('tells once that the list is stale, and again only after it was current', async () => {
+  it('reports once that the list is stale, and again only after it was current', async () => {
     await hydrate();
     clock.pass(LEASE_MS);
     for (let number = 2; number < 5; number += 1) {
-      runner.askNow();
+      runner.syncNow();
       (await source.question(number)).fail(new Error('away'));
       await settled();
     }
     expect(events).to.deep.equal(['stale']);
   });
 
-  it('is stale at once when the log began anew, and current again after a pull and a sync', async () => {
+  it('is stale at once in a new epoch, and current again after a pull and a sync', async () => {
     await hydrate();
-    runner.askNow();
+    runner.syncNow();
     const next = { version: Buffer.alloc(32, 2), keys: [new TestKey('EdDSA').published] };
     (await source.question(2)).answer(answer({ epoch: OTHER_EPOCH, pull: true, keySet: next }));
     const pull = await source.pullNumber(1);
@@ -401,16 +401,16 @@ describe('a feed runner', () => {
     expect(events.at(-1)).to.equal('current');
   });
 
-  it('grants nothing on an answer read before a new epoch that arrives after one read later', async () => {
+  it('grants no lease on a response read before a new epoch that arrives after one read later', async () => {
     const leaseLength = { seconds: 0n, nanos: 500_000_000 };
     await hydrate({ leaseLength });
     const listed = tokenEntry(randomUUID(), { sequence: 1n });
-    runner.askNow();
+    runner.syncNow();
     (await source.question(2)).answer(
       answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, entries: [listed] }),
     );
     await settled();
-    // Two questions are open, and both name the first epoch.
+    // Two syncs are open, and both name the first epoch.
     const asked = source.questions.length;
     timers.pass(200);
     timers.pass(100);
@@ -424,7 +424,7 @@ describe('a feed runner', () => {
     await settled();
     expect(events).to.deep.equal(['epoch', 'keys 1', 'stale']);
     expect([runner.isCurrent(), feed.hydrated]).to.deep.equal([false, false]);
-    // It comes back to service by itself, in the epoch that is.
+    // It recovers by itself, in the current epoch.
     const pull = await source.pullNumber(1);
     pull.send(endOfPull(0n, Buffer.alloc(0), OTHER_EPOCH));
     pull.end();
@@ -435,7 +435,7 @@ describe('a feed runner', () => {
     expect(runner.isCurrent()).to.equal(true);
   });
 
-  it('leaves nothing of a pull that broke, and pulls again when it is told to', async () => {
+  it('drops a pull that broke, and pulls again when told to', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
@@ -443,8 +443,8 @@ describe('a feed runner', () => {
     pull.fail(new Error('cut off'));
     await settled();
     expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
-    expect(runner.missing).to.include('cut off');
-    runner.askNow();
+    expect(runner.staleReason).to.include('cut off');
+    runner.syncNow();
     (await source.question(1)).answer(answer({ pull: true }));
     const again = await source.pullNumber(1);
     again.send(endOfPull(2n));
@@ -453,7 +453,7 @@ describe('a feed runner', () => {
     expect(feed.applied).to.equal(2n);
   });
 
-  it('takes nothing of a pull that ended before its last part', async () => {
+  it('applies nothing of a pull that ended before its last part', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
@@ -466,14 +466,14 @@ describe('a feed runner', () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     await source.pullNumber(0);
     for (let number = 1; number < 4; number += 1) {
-      runner.askNow();
+      runner.syncNow();
       (await source.question(number)).answer(answer({ pull: true }));
       await settled();
     }
     expect(source.pulls).to.have.length(1);
   });
 
-  it('verifies a bounded number of broadcasts at once, and asks for what it left out', async () => {
+  it('verifies a limited number of broadcasts at a time, and syncs for those that it dropped', async () => {
     await runner.close();
     const key = new TestKey('EdDSA');
     const message = broadcast([tokenEntry('11111111-1111-4111-8111-111111111111', { sequence: 1n })]);
@@ -506,14 +506,14 @@ describe('a feed runner', () => {
     runner.start();
     await hydrate({ broadcastKeys: [key.published] });
     const asked = source.questions.length;
-    for (let sent = 0; sent < 10 * BROADCASTS_UNDER_WAY_MAX; sent += 1) hear(replayed);
-    // The first ones are in the list by now; whoever calls in this very moment is refused.
-    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX);
+    for (let sent = 0; sent < 10 * BROADCASTS_PENDING_MAX; sent += 1) hear(replayed);
+    // The first ones are in the list already; a call at this moment is refused.
+    expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
-    expect(taken).to.equal(BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
+    expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
     hear(replayed);
-    await until(() => taken > BROADCASTS_AT_ONCE_MAX + BROADCASTS_UNDER_WAY_MAX);
-    // A moment later some are verified on the spot again.
+    await until(() => taken > BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
+    // In the next interval, some are verified on the main thread again.
     const before = taken;
     clock.pass(100);
     hear(replayed);
@@ -524,13 +524,13 @@ describe('a feed runner', () => {
     const key = new TestKey('EdDSA');
     const entryOf = (over: Partial<Entry> = {}) => tokenEntry(randomUUID(), { sequence: 1n, ...over });
 
-    it('takes what a broadcast key signed, and asks nothing for that', async () => {
+    it('applies a broadcast signed by a current key, without a sync', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(key, entryOf(), () => feed.list.size > 0);
       expect([feed.list.size, feed.applied, source.questions.length]).to.deep.equal([1, 0n, 2]);
     });
 
-    it('asks at once when something is missing, or an acknowledgement is asked for', async () => {
+    it('syncs at once when an entry is missing, or requests an acknowledgement', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(key, entryOf({ sequence: 3n }));
       (await source.question(2)).answer(answer({ head: 3n, broadcastKeys: [key.published] }));
@@ -540,7 +540,7 @@ describe('a feed runner', () => {
       expect((await source.question(3)).request.seen).to.deep.equal([one.entryId]);
     });
 
-    it('takes nothing that another key signed, and tells of it', async () => {
+    it('reports a broadcast signed by another key, and does not apply it', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(new TestKey('EdDSA', key.published.kid), entryOf(), () => events.length > 0);
       broker.onMessage(Buffer.from('nonsense'));
@@ -549,19 +549,19 @@ describe('a feed runner', () => {
       expect(events).to.deep.equal(['forgery', 'forgery']);
     });
 
-    it('tells of no forgery before it knows any key', async () => {
+    it('reports no forgery before it has a key', async () => {
       await hear(key, entryOf());
       expect(events).to.deep.equal([]);
     });
 
-    it('asks at once when an entry in a broadcast cannot be understood', async () => {
+    it('syncs at once when an entry in a broadcast cannot be applied', async () => {
       await hydrate({ broadcastKeys: [key.published] });
       await hear(key, entryOf({ kind: 99 as EntryKind }), () => logged.includes('broadcast_unusable'));
       expect(source.questions).to.have.length(3);
       expect(logged).to.include('broadcast_unusable');
     });
 
-    it('asks at once when the broker is back: what was broadcast meanwhile is missing', async () => {
+    it('syncs at once after reconnecting to the broker, because broadcasts are missing', async () => {
       broker.onConnected();
       await settled();
       expect(source.questions).to.have.length(1);
@@ -572,7 +572,7 @@ describe('a feed runner', () => {
       expect(source.questions).to.have.length(3);
     });
 
-    it('is not led back to a broadcast key that has left, by an answer that was overtaken', async () => {
+    it('does not reinstall a broadcast key that has left, on an overtaken response', async () => {
       await hydrate({ leaseLength: { seconds: 0n, nanos: 500_000_000 }, broadcastKeys: [key.published] });
       timers.pass(200);
       timers.pass(100);
@@ -589,20 +589,20 @@ describe('a feed runner', () => {
     });
   });
 
-  it('stops asking, and gives up what is open, when it is closed', async () => {
+  it('stops syncing, and aborts open requests, when it is closed', async () => {
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
-    runner.askNow();
+    runner.syncNow();
     await settled();
     const asked = source.questions.length;
     await runner.close();
     expect(source.questions.at(-1)?.signal.aborted).to.equal(true);
-    runner.askNow();
+    runner.syncNow();
     timers.pass(1000);
     expect(source.questions).to.have.length(asked);
     expect(logged).to.not.include('sync_failed');
   });
 
-  it('takes no answer after it was closed', async () => {
+  it('applies no response after it was closed', async () => {
     const question = await source.question(0);
     question.answer(answer({ pull: true, keySet }));
     await runner.close();

@@ -1,9 +1,10 @@
-/** What makes a list equal to the log, and for how long it may be trusted. */
+/** How the feed keeps the list equal to the log, and when its lease runs. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { ACKNOWLEDGEMENTS_MAX, type SyncTicket } from '../../../interceptors/src/revocation/feed.js';
+import { ACKNOWLEDGEMENTS_MAX } from '../../../interceptors/src/limits.js';
+import type { SyncTicket } from '../../../interceptors/src/revocation/feed.js';
 import {
   EntryKind,
   type PullResponse,
@@ -36,9 +37,9 @@ describe('a feed', () => {
 
   const revokes = (tokenId: string) => feed.list.revokes(claims({ tokenId }));
 
-  describe('that knows nothing yet', () => {
-    it('asks without a place in any log, and has no lease', () => {
-      expect(feed.ask(at(0)).request).to.deep.equal({
+  describe('before its first response', () => {
+    it('sends a request without a position, and has no lease', () => {
+      expect(feed.createSyncRequest(at(0)).request).to.deep.equal({
         service: 'inventory',
         instance: Buffer.alloc(16, 1),
         epoch: NOTHING,
@@ -51,18 +52,21 @@ describe('a feed', () => {
       expect(feed.hydrated).to.equal(false);
     });
 
-    it('pulls first, even when the answer seems complete: it does not follow on the question', () => {
+    it('pulls first, even when the response seems complete, because it does not continue the request', () => {
       expect(held.ask(at(0), answer({ keySet: keySet(1) }))).to.equal('pull');
       expect(feed.hydrated).to.equal(false);
       expect(held.leaseLeftMs(at(0))).to.equal(0);
     });
 
-    it('takes no broadcast', () => {
+    it('ignores broadcasts', () => {
       const tokenId = randomUUID();
-      expect(feed.hear(broadcast([tokenEntry(tokenId)]))).to.deep.equal({ taken: false, askNow: false });
-      expect(feed.hear(broadcast([tokenEntry(tokenId)], NOTHING))).to.deep.equal({
-        taken: false,
-        askNow: false,
+      expect(feed.applyBroadcast(broadcast([tokenEntry(tokenId)]))).to.deep.equal({
+        accepted: false,
+        syncDue: false,
+      });
+      expect(feed.applyBroadcast(broadcast([tokenEntry(tokenId)], NOTHING))).to.deep.equal({
+        accepted: false,
+        syncDue: false,
       });
       expect(feed.list.size).to.equal(0);
     });
@@ -70,8 +74,8 @@ describe('a feed', () => {
     it('has no lease after a pull alone', () => {
       held.ask(at(0), answer({ pull: true, keySet: keySet(1) }));
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(randomUUID())));
-      expect(feed.takePart(endOfPull(7n))).to.equal(true);
+      feed.applyPullPart(partOf(tokenEntry(randomUUID())));
+      expect(feed.applyPullPart(endOfPull(7n))).to.equal(true);
       expect(feed.applied).to.equal(7n);
       expect(feed.hydrated).to.equal(false);
       expect(held.leaseLeftMs(at(1))).to.equal(0);
@@ -81,35 +85,35 @@ describe('a feed', () => {
       held.hydrate(at(0), 7n);
       expect(feed.hydrated).to.equal(true);
       expect(held.leaseLeftMs(at(0))).to.equal(LEASE_MS);
-      expect(feed.ask(at(1)).request).to.include({ applied: 7n });
+      expect(feed.createSyncRequest(at(1)).request).to.include({ applied: 7n });
     });
   });
 
   describe('lease', () => {
-    it('runs from the question, not from the answer', () => {
+    it('runs from the request, not from the response', () => {
       held.hydrate(at(0));
-      const ticket = feed.ask(at(1000));
-      // The answer takes four seconds to come.
-      expect(feed.take(ticket, answer(), () => {})).to.equal('granted');
+      const ticket = feed.createSyncRequest(at(1000));
+      // The response takes four seconds.
+      expect(feed.applySyncResponse(ticket, answer(), () => {})).to.equal('granted');
       expect(held.leaseLeftMs(at(5000))).to.equal(1000);
       expect(held.leaseLeftMs(at(5999))).to.equal(1);
       expect(held.leaseLeftMs(at(6000))).to.equal(0);
       expect(held.leaseLeftMs(at(60_000))).to.be.below(0);
     });
 
-    it('is over already when the answer took longer than it is long', () => {
+    it('is over on arrival when the response took longer than its length', () => {
       held.hydrate(at(0));
       expect(held.ask(at(1000), answer())).to.equal('granted');
       expect(held.leaseLeftMs(at(1000 + LEASE_MS))).to.be.at.most(0);
     });
 
-    it('is over as soon as the wall clock stands before the question', () => {
+    it('is over when the wall clock is before the request', () => {
       held.hydrate(at(0));
       expect(held.leaseLeftMs(at(100, -100))).to.equal(LEASE_MS - 100);
       expect(held.leaseLeftMs(at(100, -101))).to.equal(0);
     });
 
-    it('is over when either clock has passed it: the monotonic one does not count a sleep', () => {
+    it('is over when either clock says so, because the monotonic clock does not count a sleep', () => {
       held.hydrate(at(0));
       expect(held.leaseLeftMs(at(10, LEASE_MS - 11))).to.equal(1);
       expect(held.leaseLeftMs(at(10, LEASE_MS - 10))).to.equal(0);
@@ -139,16 +143,16 @@ describe('a feed', () => {
       }
     });
 
-    it('counts from the question what the wall clock has risen since', () => {
+    it('counts the rises of the wall clock since the request', () => {
       held.hydrate(at(0));
       held.leaseLeftMs(at(100, -50));
       held.leaseLeftMs(at(100, 4000));
       held.ask(at(200, 4000), answer());
       expect(held.leaseLeftMs(at(200, 4000))).to.equal(LEASE_MS);
-      const ticket = feed.ask(at(300, 4000));
+      const ticket = feed.createSyncRequest(at(300, 4000));
       held.leaseLeftMs(at(400, 3900));
       held.leaseLeftMs(at(400, 4000));
-      expect(feed.take(ticket, answer(), () => {})).to.equal('granted');
+      expect(feed.applySyncResponse(ticket, answer(), () => {})).to.equal('granted');
       expect(held.leaseLeftMs(at(400, 4000))).to.equal(LEASE_MS - 200);
     });
 
@@ -159,7 +163,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(200, LEASE_MS))).to.be.below(0);
     });
 
-    it('is not eaten up by jitter of the clocks', () => {
+    it('is not shortened by jitter of the clocks', () => {
       held.hydrate(at(0));
       for (let reading = 0; reading < 100_000; reading += 1) {
         held.leaseLeftMs(at(reading / 100, (reading % 5) / 2 - 1));
@@ -167,7 +171,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(1000))).to.be.within(LEASE_MS - 1005, LEASE_MS - 1000);
     });
 
-    it('is as long as the issuer says, in the answer that grants it', () => {
+    it('is as long as the response that grants it says', () => {
       held.hydrate(at(0));
       expect(feed.leaseLengthMs).to.equal(LEASE_MS);
       held.ask(at(10), answer({ leaseLength: { seconds: 1n, nanos: 500_000_000 } }));
@@ -175,20 +179,20 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(10))).to.equal(1500);
     });
 
-    it('does not begin when the issuer gives none', () => {
+    it('does not begin when the response contains no length', () => {
       held.hydrate(at(0));
       held.ask(at(10), answer({ leaseLength: undefined }));
       expect(held.leaseLeftMs(at(10))).to.equal(0);
     });
 
-    it('is not renewed by an answer that says pull, and not taken away either', () => {
+    it('is neither renewed nor ended by a response that says pull', () => {
       held.hydrate(at(0));
       expect(held.ask(at(1000), answer({ head: 900n, pull: true }))).to.equal('pull');
       expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 1000);
       expect(feed.applied).to.equal(0n);
     });
 
-    it('begins after the keys are in place, which are installed before it', () => {
+    it('begins after the keys are installed', () => {
       held.hydrate(at(0));
       let leaseWhileInstalling = Number.NaN;
       held.ask(at(2000), answer({ keySet: keySet(2) }), () => {
@@ -196,41 +200,43 @@ describe('a feed', () => {
       });
       expect(leaseWhileInstalling).to.equal(LEASE_MS - 2000);
       expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS);
-      expect(feed.ask(at(2001)).request.keySetVersion).to.deep.equal(keySet(2).version);
+      expect(feed.createSyncRequest(at(2001)).request.keySetVersion).to.deep.equal(keySet(2).version);
     });
 
-    it('is not renewed when the keys cannot be installed, and the keys are asked for again', () => {
+    it('is not renewed when the keys cannot be installed, and they are requested again', () => {
       held.hydrate(at(0));
-      const ticket = feed.ask(at(2000));
+      const ticket = feed.createSyncRequest(at(2000));
       const install = () => {
         throw new Error('not a key');
       };
-      expect(() => feed.take(ticket, answer({ keySet: keySet(2) }), install)).to.throw('not a key');
+      expect(() => feed.applySyncResponse(ticket, answer({ keySet: keySet(2) }), install)).to.throw(
+        'not a key',
+      );
       expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS - 2000);
-      expect(feed.ask(at(2001)).request.keySetVersion).to.deep.equal(keySet(1).version);
+      expect(feed.createSyncRequest(at(2001)).request.keySetVersion).to.deep.equal(keySet(1).version);
     });
 
-    it('is not granted before any key set has come', () => {
+    it('is not granted before the first key set', () => {
       held.ask(at(0), answer({ pull: true }));
       feed.beginPull();
-      feed.takePart(endOfPull(0n));
+      feed.applyPullPart(endOfPull(0n));
       expect(held.ask(at(1), answer())).to.equal('outdated');
       expect(feed.hydrated).to.equal(false);
       expect(held.leaseLeftMs(at(1))).to.equal(0);
     });
 
-    it('is not granted on a key set that was replaced since the question', () => {
+    it('is not granted on a key set that was replaced since the request', () => {
       held.hydrate(at(0));
-      const ticket = feed.ask(at(1000));
-      const later = feed.ask(at(2000));
-      // Asked at 1000 with set 1; meanwhile a pull-free answer to an earlier question has put set 2 in place.
+      const ticket = feed.createSyncRequest(at(1000));
+      const later = feed.createSyncRequest(at(2000));
+      // Sent at 1000 with key set 1; meanwhile the response to an earlier request has installed set 2.
       held.ask(at(500), answer({ keySet: keySet(2) }));
-      expect(feed.take(ticket, answer(), () => {})).to.equal('outdated');
+      expect(feed.applySyncResponse(ticket, answer(), () => {})).to.equal('outdated');
       expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 500);
-      expect(feed.take(later, answer({ keySet: keySet(1) }), () => {})).to.equal('granted');
+      expect(feed.applySyncResponse(later, answer({ keySet: keySet(1) }), () => {})).to.equal('granted');
     });
 
-    it('installs no keys from an answer without any', () => {
+    it('installs no keys from a response without any', () => {
       held.hydrate(at(0));
       let installed = 0;
       held.ask(at(10), answer(), () => {
@@ -240,11 +246,11 @@ describe('a feed', () => {
     });
   });
 
-  describe('answers', () => {
-    it('bring every entry into the list, known or not, and tell of each', () => {
+  describe('sync responses', () => {
+    it('add every entry to the list, known or not, and notify of each', () => {
       held.hydrate(at(0));
       const [known, unknown] = [randomUUID(), randomUUID()];
-      feed.hear(broadcast([tokenEntry(known, { sequence: 1n })]));
+      feed.applyBroadcast(broadcast([tokenEntry(known, { sequence: 1n })]));
       const entries = [tokenEntry(known, { sequence: 1n }), tokenEntry(unknown, { sequence: 2n })];
       held.ask(at(10), answer({ head: 2n, entries }));
       expect(revokes(known) && revokes(unknown)).to.equal(true);
@@ -252,17 +258,17 @@ describe('a feed', () => {
       expect(feed.applied).to.equal(2n);
     });
 
-    it('name the entry at the head, which the next question names', () => {
+    it('name the entry at the head, which the next request names', () => {
       held.hydrate(at(0));
       const one = tokenEntry(randomUUID(), { sequence: 1n });
       held.ask(at(10), answer({ head: 1n, entryIdAtHead: one.entryId, entries: [one] }));
-      expect(feed.ask(at(11)).request.entryIdAtApplied).to.deep.equal(one.entryId);
+      expect(feed.createSyncRequest(at(11)).request.entryIdAtApplied).to.deep.equal(one.entryId);
     });
 
-    it('that were overtaken bring their entries and nothing else', () => {
+    it('contribute only entries when they were overtaken', () => {
       held.hydrate(at(0));
       const tokenId = randomUUID();
-      const slow = feed.ask(at(1000));
+      const slow = feed.createSyncRequest(at(1000));
       held.ask(at(2000), answer({ head: 5n, horizon: new Date(1000) }));
       let installed = false;
       const late = answer({
@@ -272,7 +278,7 @@ describe('a feed', () => {
         horizon: new Date(KEEP_UNTIL_MS * 2),
         leaseLength: { seconds: 3600n, nanos: 0 },
       });
-      const outcome = feed.take(slow, late, () => {
+      const outcome = feed.applySyncResponse(slow, late, () => {
         installed = true;
       });
       expect(outcome).to.equal('outdated');
@@ -283,21 +289,21 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS);
     });
 
-    it('to one question count once', () => {
+    it('to one request count once', () => {
       held.hydrate(at(0));
-      const ticket = feed.ask(at(1000));
-      expect(feed.take(ticket, answer({ head: 1n }), () => {})).to.equal('granted');
-      expect(feed.take(ticket, answer({ head: 2n }), () => {})).to.equal('outdated');
+      const ticket = feed.createSyncRequest(at(1000));
+      expect(feed.applySyncResponse(ticket, answer({ head: 1n }), () => {})).to.equal('granted');
+      expect(feed.applySyncResponse(ticket, answer({ head: 2n }), () => {})).to.equal('outdated');
       expect(feed.applied).to.equal(1n);
     });
 
-    it('never move the place in the log back', () => {
+    it('never move the position in the log back', () => {
       held.hydrate(at(0), 7n);
       held.ask(at(10), answer({ head: 5n }));
       expect(feed.applied).to.equal(7n);
     });
 
-    it('tell the horizon, which never goes back', () => {
+    it('set the horizon, which never goes back', () => {
       held.hydrate(at(0));
       held.ask(at(10), answer({ horizon: new Date(2000) }));
       held.ask(at(20), answer({ horizon: new Date(1000) }));
@@ -305,7 +311,7 @@ describe('a feed', () => {
       expect(feed.horizonMs).to.equal(2000);
     });
 
-    it('drop the entries that the horizon has passed, and no others', () => {
+    it('drop the entries up to the horizon, and no others', () => {
       held.hydrate(at(0));
       const [early, late] = [randomUUID(), randomUUID()];
       const entries = [
@@ -317,7 +323,7 @@ describe('a feed', () => {
       expect([revokes(early), revokes(late)]).to.deep.equal([false, true]);
     });
 
-    it('grant nothing when an entry in them cannot be understood', () => {
+    it('grant no lease when one of their entries is malformed', () => {
       held.hydrate(at(0));
       const tokenId = randomUUID();
       const entries = [tokenEntry(tokenId, { sequence: 1n }), entry(9 as EntryKind, 'x', { sequence: 2n })];
@@ -331,24 +337,24 @@ describe('a feed', () => {
   describe('broadcasts', () => {
     beforeEach(() => held.hydrate(at(0), 3n));
 
-    it('count at once, in any order, and never move the place in the log', () => {
+    it('count at once, in any order, and never move the position in the log', () => {
       const [fourth, fifth] = [randomUUID(), randomUUID()];
-      feed.hear(broadcast([tokenEntry(fifth, { sequence: 5n })]));
-      feed.hear(broadcast([tokenEntry(fourth, { sequence: 4n })]));
+      feed.applyBroadcast(broadcast([tokenEntry(fifth, { sequence: 5n })]));
+      feed.applyBroadcast(broadcast([tokenEntry(fourth, { sequence: 4n })]));
       expect(revokes(fourth) && revokes(fifth)).to.equal(true);
       expect(held.told).to.deep.equal(['entry', 'entry']);
       expect(feed.applied).to.equal(3n);
-      expect(feed.ask(at(1)).request.applied).to.equal(3n);
+      expect(feed.createSyncRequest(at(1)).request.applied).to.equal(3n);
     });
 
     it('never renew the lease', () => {
-      feed.hear(broadcast([tokenEntry(randomUUID(), { sequence: 4n })]));
+      feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence: 4n })]));
       expect(held.leaseLeftMs(at(LEASE_MS))).to.equal(0);
     });
 
-    it('call for a question when one before them is missing', () => {
+    it('require a sync when an earlier entry is missing', () => {
       const heard = (sequence: bigint) =>
-        feed.hear(broadcast([tokenEntry(randomUUID(), { sequence })])).askNow;
+        feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence })])).syncDue;
       expect(heard(4n)).to.equal(false);
       expect(heard(5n)).to.equal(false);
       expect(heard(7n)).to.equal(true);
@@ -357,20 +363,24 @@ describe('a feed', () => {
       expect(heard(8n)).to.equal(false);
     });
 
-    it('are expected to go on from where an answer ended', () => {
+    it('continue from the head of the last response', () => {
       held.ask(at(1), answer({ head: 20n }));
-      expect(feed.hear(broadcast([tokenEntry(randomUUID(), { sequence: 21n })])).askNow).to.equal(false);
-      expect(feed.hear(broadcast([tokenEntry(randomUUID(), { sequence: 23n })])).askNow).to.equal(true);
+      expect(feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence: 21n })])).syncDue).to.equal(
+        false,
+      );
+      expect(feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence: 23n })])).syncDue).to.equal(
+        true,
+      );
     });
 
     it('of another epoch are ignored', () => {
       const tokenId = randomUUID();
-      const heard = feed.hear(
+      const heard = feed.applyBroadcast(
         broadcast([tokenEntry(tokenId, { sequence: 99n, acknowledge: true })], OTHER_EPOCH),
       );
-      expect(heard).to.deep.equal({ taken: false, askNow: false });
+      expect(heard).to.deep.equal({ accepted: false, syncDue: false });
       expect(revokes(tokenId)).to.equal(false);
-      expect(feed.ask(at(1)).request.seen).to.deep.equal([]);
+      expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([]);
       expect(held.leaseLeftMs(at(0))).to.equal(LEASE_MS);
     });
   });
@@ -378,48 +388,48 @@ describe('a feed', () => {
   describe('acknowledgements', () => {
     const heard = (acknowledge: boolean) => {
       const one = tokenEntry(randomUUID(), { sequence: 1n, acknowledge });
-      return { ...feed.hear(broadcast([one])), id: one.entryId };
+      return { ...feed.applyBroadcast(broadcast([one])), id: one.entryId };
     };
     beforeEach(() => held.hydrate(at(0)));
 
-    it('are asked for with the next question, which is due at once', () => {
-      const { askNow, id } = heard(true);
-      expect(askNow).to.equal(true);
-      expect(feed.ask(at(1)).request.seen).to.deep.equal([id]);
+    it('are sent with the next request, which is due at once', () => {
+      const { syncDue, id } = heard(true);
+      expect(syncDue).to.equal(true);
+      expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([id]);
     });
 
-    it('are not sent for entries that ask for none', () => {
-      expect(heard(false).askNow).to.equal(false);
-      expect(feed.ask(at(1)).request.seen).to.deep.equal([]);
+    it('are not sent for entries that request none', () => {
+      expect(heard(false).syncDue).to.equal(false);
+      expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([]);
     });
 
-    it('are sent again until a question that carried them was answered', () => {
+    it('are sent again until a request that contained them was answered', () => {
       const { id } = heard(true);
-      feed.ask(at(1));
-      expect(feed.ask(at(2)).request.seen).to.deep.equal([id]);
-      const ticket = feed.ask(at(3));
+      feed.createSyncRequest(at(1));
+      expect(feed.createSyncRequest(at(2)).request.seen).to.deep.equal([id]);
+      const ticket = feed.createSyncRequest(at(3));
       const { id: second } = heard(true);
-      feed.take(ticket, answer(), () => {});
-      expect(feed.ask(at(4)).request.seen).to.deep.equal([second]);
+      feed.applySyncResponse(ticket, answer(), () => {});
+      expect(feed.createSyncRequest(at(4)).request.seen).to.deep.equal([second]);
     });
 
-    it('are sent again when the answer was overtaken by one that did not carry them', () => {
-      const before = feed.ask(at(1));
+    it('are sent again when the response was overtaken by one to a request without them', () => {
+      const before = feed.createSyncRequest(at(1));
       const { id } = heard(true);
-      feed.take(before, answer(), () => {});
-      expect(feed.ask(at(2)).request.seen).to.deep.equal([id]);
+      feed.applySyncResponse(before, answer(), () => {});
+      expect(feed.createSyncRequest(at(2)).request.seen).to.deep.equal([id]);
     });
 
-    it('are no more than the limit in one question', () => {
+    it('stay within the limit of one request', () => {
       for (let count = 0; count < ACKNOWLEDGEMENTS_MAX + 5; count += 1) heard(true);
-      expect(feed.ask(at(1)).request.seen).to.have.length(ACKNOWLEDGEMENTS_MAX);
+      expect(feed.createSyncRequest(at(1)).request.seen).to.have.length(ACKNOWLEDGEMENTS_MAX);
     });
 
     it('are sent once for an entry that is broadcast twice', () => {
       const one = tokenEntry(randomUUID(), { sequence: 1n, acknowledge: true });
-      feed.hear(broadcast([one]));
-      feed.hear(broadcast([one]));
-      expect(feed.ask(at(1)).request.seen).to.deep.equal([one.entryId]);
+      feed.applyBroadcast(broadcast([one]));
+      feed.applyBroadcast(broadcast([one]));
+      expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([one.entryId]);
     });
   });
 
@@ -428,88 +438,91 @@ describe('a feed', () => {
       held.hydrate(at(0));
       const tokenId = randomUUID();
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(tokenId)));
+      feed.applyPullPart(partOf(tokenEntry(tokenId)));
       feed.abandonPull();
       expect(feed.list.size).to.equal(0);
-      // What comes of it later belongs to nothing.
-      expect(feed.takePart(endOfPull(9n))).to.equal(false);
+      // Its later parts are ignored.
+      expect(feed.applyPullPart(endOfPull(9n))).to.equal(false);
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
       expect(held.told).to.deep.equal([]);
     });
 
-    it('forgets the parts of an unfinished one when it begins anew', () => {
+    it('drops the parts of an unfinished pull when it starts again', () => {
       held.hydrate(at(0));
       const [early, late] = [randomUUID(), randomUUID()];
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(early)));
+      feed.applyPullPart(partOf(tokenEntry(early)));
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(late)));
-      expect(feed.takePart(endOfPull(1n))).to.equal(true);
+      feed.applyPullPart(partOf(tokenEntry(late)));
+      expect(feed.applyPullPart(endOfPull(1n))).to.equal(true);
       expect([revokes(early), revokes(late)]).to.deep.equal([false, true]);
     });
 
-    it('counts whole: packed identifiers, entries and the place in the log at once', () => {
+    it('counts as a whole: packed identifiers, entries and the position in the log at once', () => {
       held.hydrate(at(0));
       const [token, session] = [randomUUID(), randomUUID()];
       const packed = (kind: EntryKind, id: string): PullResponse => ({
         part: { $case: 'packed', value: { kind, keepUntil: new Date(KEEP_UNTIL_MS), ids: bytesOf(id) } },
       });
       feed.beginPull();
-      feed.takePart(packed(EntryKind.ENTRY_KIND_TOKEN, token));
-      feed.takePart(packed(EntryKind.ENTRY_KIND_SESSION, session));
-      feed.takePart(partOf(entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })));
+      feed.applyPullPart(packed(EntryKind.ENTRY_KIND_TOKEN, token));
+      feed.applyPullPart(packed(EntryKind.ENTRY_KIND_SESSION, session));
+      feed.applyPullPart(partOf(entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })));
       expect(feed.list.size).to.equal(0);
       const last = Buffer.alloc(16, 8);
-      expect(feed.takePart(endOfPull(8n, last))).to.equal(true);
+      expect(feed.applyPullPart(endOfPull(8n, last))).to.equal(true);
       expect(feed.list.size).to.equal(3);
       expect(revokes(token)).to.equal(true);
       expect(feed.list.revokes(claims({ sessionId: session }))).to.equal(true);
       expect(feed.list.revokes(claims({ generation: 3n }))).to.equal(true);
-      expect(feed.ask(at(1)).request).to.deep.include({ applied: 8n, entryIdAtApplied: last });
+      expect(feed.createSyncRequest(at(1)).request).to.deep.include({ applied: 8n, entryIdAtApplied: last });
       expect(held.told).to.deep.equal(['filled']);
     });
 
-    it('adds to what is known, and moves no place back, when it is older', () => {
+    it('adds to the list, and moves no position back, when it is older', () => {
       held.hydrate(at(0), 9n, Buffer.alloc(16, 9));
       const [heard, pulled] = [randomUUID(), randomUUID()];
-      feed.hear(broadcast([tokenEntry(heard, { sequence: 10n })]));
+      feed.applyBroadcast(broadcast([tokenEntry(heard, { sequence: 10n })]));
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(pulled, { sequence: 4n })));
-      feed.takePart(endOfPull(4n, Buffer.alloc(16, 4)));
+      feed.applyPullPart(partOf(tokenEntry(pulled, { sequence: 4n })));
+      feed.applyPullPart(endOfPull(4n, Buffer.alloc(16, 4)));
       expect(revokes(heard) && revokes(pulled)).to.equal(true);
-      expect(feed.ask(at(1)).request).to.deep.include({ applied: 9n, entryIdAtApplied: Buffer.alloc(16, 9) });
+      expect(feed.createSyncRequest(at(1)).request).to.deep.include({
+        applied: 9n,
+        entryIdAtApplied: Buffer.alloc(16, 9),
+      });
     });
 
-    it('counts for nothing when it speaks of another epoch', () => {
+    it('is ignored when it is of another epoch', () => {
       held.hydrate(at(0));
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(randomUUID())));
-      expect(feed.takePart(endOfPull(5n, NOTHING, OTHER_EPOCH))).to.equal(false);
+      feed.applyPullPart(partOf(tokenEntry(randomUUID())));
+      expect(feed.applyPullPart(endOfPull(5n, NOTHING, OTHER_EPOCH))).to.equal(false);
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     });
 
-    it('counts for nothing when the epoch changed while it ran', () => {
+    it('is ignored when the epoch changed meanwhile', () => {
       held.hydrate(at(0));
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(randomUUID())));
+      feed.applyPullPart(partOf(tokenEntry(randomUUID())));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
-      expect(feed.takePart(endOfPull(5n, NOTHING, OTHER_EPOCH))).to.equal(false);
+      expect(feed.applyPullPart(endOfPull(5n, NOTHING, OTHER_EPOCH))).to.equal(false);
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     });
 
-    it('fails on a part that is of no known kind, instead of leaving it out', () => {
+    it('fails on a part of unknown kind, instead of ignoring it', () => {
       held.hydrate(at(0));
       feed.beginPull();
-      expect(() => feed.takePart({ part: undefined })).to.throw(RangeError);
+      expect(() => feed.applyPullPart({ part: undefined })).to.throw(RangeError);
       feed.abandonPull();
       expect(feed.applied).to.equal(0n);
     });
 
-    it('does not move the place in the log when a part in it cannot be used', () => {
+    it('does not move the position in the log when a part is malformed', () => {
       held.hydrate(at(0));
       feed.beginPull();
       const value = { kind: EntryKind.ENTRY_KIND_TOKEN, keepUntil: new Date(0), ids: Buffer.alloc(15) };
-      expect(() => feed.takePart({ part: { $case: 'packed', value } })).to.throw(RangeError);
+      expect(() => feed.applyPullPart({ part: { $case: 'packed', value } })).to.throw(RangeError);
       expect(feed.applied).to.equal(0n);
     });
   });
@@ -518,11 +531,11 @@ describe('a feed', () => {
     const tokenId = randomUUID();
     beforeEach(() => {
       held.hydrate(at(0), 3n, Buffer.alloc(16, 3));
-      feed.hear(broadcast([tokenEntry(tokenId, { sequence: 4n, acknowledge: true })]));
+      feed.applyBroadcast(broadcast([tokenEntry(tokenId, { sequence: 4n, acknowledge: true })]));
       held.told.length = 0;
     });
 
-    it('drops lease, list and place, and says so before anything of the new one counts', () => {
+    it('drops lease, list and position, and notifies of it before anything of the new epoch counts', () => {
       const fresh = tokenEntry(randomUUID(), { sequence: 1n });
       const outcome = held.ask(
         at(10),
@@ -533,7 +546,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(10))).to.equal(0);
       expect(feed.hydrated).to.equal(false);
       expect(revokes(tokenId)).to.equal(false);
-      expect(feed.ask(at(11)).request).to.deep.include({
+      expect(feed.createSyncRequest(at(11)).request).to.deep.include({
         epoch: OTHER_EPOCH,
         applied: 0n,
         entryIdAtApplied: NOTHING,
@@ -542,78 +555,84 @@ describe('a feed', () => {
       });
     });
 
-    it('asks for the keys of the new one, although it has keys of the old one', () => {
+    it('requests the keys of the new epoch, although it has keys of the old one', () => {
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true }));
-      expect(feed.ask(at(11)).request.keySetVersion).to.deep.equal(NOTHING);
+      expect(feed.createSyncRequest(at(11)).request.keySetVersion).to.deep.equal(NOTHING);
     });
 
-    it('is not led back by an answer that was overtaken', () => {
-      const slow = feed.ask(at(5));
+    it('does not return to the old epoch on an overtaken response', () => {
+      const slow = feed.createSyncRequest(at(5));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
-      expect(feed.take(slow, answer({ head: 3n, entries: [tokenEntry(randomUUID())] }), () => {})).to.equal(
-        'outdated',
-      );
-      expect(feed.ask(at(11)).request.epoch).to.deep.equal(OTHER_EPOCH);
+      expect(
+        feed.applySyncResponse(slow, answer({ head: 3n, entries: [tokenEntry(randomUUID())] }), () => {}),
+      ).to.equal('outdated');
+      expect(feed.createSyncRequest(at(11)).request.epoch).to.deep.equal(OTHER_EPOCH);
       expect(feed.list.size).to.equal(0);
     });
 
-    it('is granted nothing by an answer to a question that it asked before', () => {
-      const slow = feed.ask(at(20));
+    it('gets no lease from a response to an earlier request', () => {
+      const slow = feed.createSyncRequest(at(20));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
-      const outcome = feed.take(slow, answer({ epoch: OTHER_EPOCH, head: 9n, keySet: keySet(2) }), () => {});
+      const outcome = feed.applySyncResponse(
+        slow,
+        answer({ epoch: OTHER_EPOCH, head: 9n, keySet: keySet(2) }),
+        () => {},
+      );
       expect(outcome).to.equal('pull');
       expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
     });
 
-    it('is not led back by an answer read before the change that arrives after one read later', () => {
-      const first = feed.ask(at(20));
-      const second = feed.ask(at(30));
-      // The log began anew between the two readings; the second was read before, and after a change of keys.
-      feed.take(first, answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }), () => {});
+    it('does not return to the old epoch on a response read before the change that arrives after one read later', () => {
+      const first = feed.createSyncRequest(at(20));
+      const second = feed.createSyncRequest(at(30));
+      // The epoch changed between the two reads; the second response was read before the change, after a change of keys.
+      feed.applySyncResponse(first, answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }), () => {});
       let installed = false;
       const overtaken = answer({ head: 3n, entryIdAtHead: Buffer.alloc(16, 3), keySet: keySet(3) });
-      const outcome = feed.take(second, overtaken, () => {
+      const outcome = feed.applySyncResponse(second, overtaken, () => {
         installed = true;
       });
       expect(outcome).to.equal('outdated');
       expect([feed.hydrated, feed.applied, installed]).to.deep.equal([false, 0n, false]);
       expect(held.leaseLeftMs(at(31))).to.equal(0);
-      expect(feed.ask(at(32)).request.epoch).to.deep.equal(OTHER_EPOCH);
+      expect(feed.createSyncRequest(at(32)).request.epoch).to.deep.equal(OTHER_EPOCH);
     });
 
-    it('is granted nothing on a list that is not the one that the question spoke of', () => {
-      // It leaves the epoch and comes back to it: the epoch is the same, the list is empty.
-      const ticket = feed.ask(at(30));
+    it('gets no lease for another list than the one that the request described', () => {
+      // The feed leaves the epoch and returns to it: the epoch is the same, the list is empty.
+      const ticket = feed.createSyncRequest(at(30));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
       held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
-      let outcome = feed.take(ticket, answer({ head: 3n, keySet: keySet(1) }), () => {});
+      let outcome = feed.applySyncResponse(ticket, answer({ head: 3n, keySet: keySet(1) }), () => {});
       expect(outcome).to.equal('pull');
-      // Nor when the keys that the question named are in place again.
-      const again = { ...ticket, askedAt: at(40) };
-      outcome = feed.take(again, answer({ head: 3n }), () => {});
+      // Nor when the keys that the request named are current again.
+      const again = { ...ticket, sentAt: at(40) };
+      outcome = feed.applySyncResponse(again, answer({ head: 3n }), () => {});
       expect(outcome).to.equal('pull');
       expect([feed.hydrated, feed.applied]).to.deep.equal([false, 0n]);
       expect(held.leaseLeftMs(at(41))).to.equal(0);
     });
 
-    it('takes nothing of a pull that began before it left the epoch and came back', () => {
+    it('applies nothing of a pull that began before it left the epoch and returned', () => {
       feed.beginPull();
-      feed.takePart(partOf(tokenEntry(randomUUID())));
+      feed.applyPullPart(partOf(tokenEntry(randomUUID())));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
       held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
-      expect(feed.takePart(endOfPull(5n, Buffer.alloc(16, 5)))).to.equal(false);
+      expect(feed.applyPullPart(endOfPull(5n, Buffer.alloc(16, 5)))).to.equal(false);
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
     });
 
-    it('trusts the new list once it was pulled and synced', () => {
+    it('gets a lease for the new list after a pull and a sync', () => {
       held.hydrate(at(20), 1n, Buffer.alloc(16, 7), OTHER_EPOCH);
       expect(feed.hydrated).to.equal(true);
       expect(held.leaseLeftMs(at(20))).to.equal(LEASE_MS);
-      expect(feed.hear(broadcast([tokenEntry(tokenId, { sequence: 4n })], EPOCH)).taken).to.equal(false);
+      expect(
+        feed.applyBroadcast(broadcast([tokenEntry(tokenId, { sequence: 4n })], EPOCH)).accepted,
+      ).to.equal(false);
     });
   });
 
-  describe('whatever happens between it and the log', () => {
+  describe('under random delays, losses and reorderings', () => {
     type Step =
       | { do: 'commit' }
       | { do: 'hear' | 'answer' | 'take'; which: number }
@@ -650,7 +669,7 @@ describe('a feed', () => {
       { maxLength: 120 },
     );
 
-    it('is trusted with nothing missing that was committed longer ago than the lease is long', () => {
+    it('has a lease only with every entry committed longer ago than the length of the lease', () => {
       let trusted = 0;
       const run = (all: readonly Step[]): void => {
         const follower = new ListenedFeed();
@@ -664,10 +683,10 @@ describe('a feed', () => {
         let nowMs = 0;
         let jumpMs = 0;
         for (let round = 0; round < 2; round += 1) {
-          const ticket = follower.feed.ask(at(round - 2));
-          follower.feed.take(ticket, log.answer(ticket.request, 2), () => {});
+          const ticket = follower.feed.createSyncRequest(at(round - 2));
+          follower.feed.applySyncResponse(ticket, log.answer(ticket.request, 2), () => {});
           follower.feed.beginPull();
-          for (const part of log.parts()) follower.feed.takePart(part);
+          for (const part of log.parts()) follower.feed.applyPullPart(part);
         }
         for (const step of all) {
           const moment = at(nowMs, jumpMs);
@@ -687,11 +706,11 @@ describe('a feed', () => {
               break;
             case 'hear': {
               const message = heardable[step.which % heardable.length];
-              if (message !== undefined) follower.feed.hear(message);
+              if (message !== undefined) follower.feed.applyBroadcast(message);
               break;
             }
             case 'ask':
-              asked.push(follower.feed.ask(moment));
+              asked.push(follower.feed.createSyncRequest(moment));
               break;
             case 'answer': {
               const [ticket] = asked.splice(step.which % Math.max(1, asked.length), 1);
@@ -700,7 +719,8 @@ describe('a feed', () => {
             }
             case 'take': {
               const [taken] = answered.splice(step.which % Math.max(1, answered.length), 1);
-              if (taken !== undefined) follower.feed.take(taken.ticket, taken.response, () => {});
+              if (taken !== undefined)
+                follower.feed.applySyncResponse(taken.ticket, taken.response, () => {});
               break;
             }
             case 'pull':
@@ -709,7 +729,7 @@ describe('a feed', () => {
               break;
             case 'part': {
               const next = coming.shift();
-              if (next !== undefined) follower.feed.takePart(next);
+              if (next !== undefined) follower.feed.applyPullPart(next);
               break;
             }
             case 'break':
@@ -731,7 +751,7 @@ describe('a feed', () => {
           if (follower.leaseLeftMs(at(nowMs, jumpMs)) <= 0) continue;
           trusted += 1;
           const boundMs = nowMs - LEASE_MS;
-          const followed = after.ask(at(nowMs, jumpMs)).request.epoch;
+          const followed = after.createSyncRequest(at(nowMs, jumpMs)).request.epoch;
           if (epochAtMs <= boundMs)
             expect(followed.equals(log.epoch), 'follows an epoch that is over').to.equal(true);
           for (const { tokenId, epoch, atMs } of committed) {
@@ -746,7 +766,7 @@ describe('a feed', () => {
       expect(trusted).to.be.above(1000);
     });
 
-    it('holds everything up to its place in the log', () => {
+    it('contains every entry up to its position in the log', () => {
       fc.assert(
         fc.property(
           fc.array(fc.constantFrom('commit', 'sync', 'hear', 'pull'), { maxLength: 60 }),
@@ -761,13 +781,13 @@ describe('a feed', () => {
                 tokenIds.push(tokenId);
               } else if (name === 'hear') {
                 const last = log.entries.at(-1);
-                if (last !== undefined) follower.feed.hear({ epoch: log.epoch, entries: [last] });
+                if (last !== undefined) follower.feed.applyBroadcast({ epoch: log.epoch, entries: [last] });
               } else if (name === 'pull') {
                 follower.feed.beginPull();
-                for (const part of log.parts()) follower.feed.takePart(part);
+                for (const part of log.parts()) follower.feed.applyPullPart(part);
               } else {
-                const ticket = follower.feed.ask(at(index));
-                follower.feed.take(ticket, log.answer(ticket.request, 2), () => {});
+                const ticket = follower.feed.createSyncRequest(at(index));
+                follower.feed.applySyncResponse(ticket, log.answer(ticket.request, 2), () => {});
               }
               for (const tokenId of tokenIds.slice(0, Number(follower.feed.applied))) {
                 expect(follower.feed.list.revokes(claims({ tokenId }))).to.equal(true);

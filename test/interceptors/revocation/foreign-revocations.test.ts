@@ -1,4 +1,4 @@
-/** Revocations of what another issuer has issued: in the list, in the index of verified tokens, and in the claims. */
+/** Revocations of another issuer's tokens: in the list, in the index of verified tokens, and in the claims. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -28,7 +28,7 @@ function cutOff(key: string, seconds: number, over: Partial<Entry> = {}): Entry 
   return foreign(ENTRY_KIND_USER, key, { cutOffTime: new Date(seconds * 1000), ...over });
 }
 
-/** What the list says, what one entry says, and what the index finds must be the same. */
+/** The list, the check of one entry, and the index must agree. */
 function isRevoked(of: Partial<TokenClaims>, ...entries: Entry[]): boolean {
   const list = new RevocationList();
   for (const one of entries) list.add(one);
@@ -94,20 +94,20 @@ describe('an entry of another issuer', () => {
     expect(isRevoked(derived, early)).to.equal(false);
   });
 
-  it('does not touch a token of ours with the same words', () => {
+  it('does not revoke a token of this issuer with the same identifiers', () => {
     const ours = { subject: 'alice', sessionId: 'session 1', tokenId: 'token 1' };
     expect(isRevoked(ours, foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.equal(false);
     expect(isRevoked(ours, foreign(ENTRY_KIND_SESSION, 'session 1'))).to.equal(false);
     expect(isRevoked(ours, cutOff('alice', NOW_SECONDS))).to.equal(false);
   });
 
-  it('is not confused by where the issuer ends and the identifier begins', () => {
+  it('keeps issuer and identifier apart', () => {
     const token = { ...derived, origin: { ...origin, issuer: 'a b', tokenId: 'c' } };
     expect(isRevoked(token, foreign(ENTRY_KIND_TOKEN, 'b c', { issuer: 'a' }))).to.equal(false);
     expect(isRevoked(token, foreign(ENTRY_KIND_TOKEN, 'c', { issuer: 'a b' }))).to.equal(true);
   });
 
-  it('is kept until its time by the horizon, and counted', () => {
+  it('is kept and counted until the horizon passes its keep_until', () => {
     const list = new RevocationList();
     list.add(foreign(ENTRY_KIND_TOKEN, 'token 1'));
     list.add(cutOff('alice', NOW_SECONDS));
@@ -131,7 +131,7 @@ describe('an entry of another issuer', () => {
     expect(list.size).to.equal(0);
   });
 
-  it('no longer finds a token that was forgotten', () => {
+  it('does not flag a token that was evicted', () => {
     const tokens = new VerifiedTokens();
     const token = verifiedToken(derived);
     tokens.add(token);
@@ -170,7 +170,7 @@ describe('the claim `origin`', () => {
     expect(read(without)).to.deep.include({ origin: { ...origin, sessionId: undefined } });
   });
 
-  it('is refused when anything in it is missing or of another type', () => {
+  it('is rejected when a member is missing or of another type', () => {
     const bad: unknown[] = [null, [], 'alice', {}];
     for (const name of ['iss', 'sub', 'jti', 'iat']) {
       bad.push({ ...plain, [name]: undefined }, { ...plain, [name]: [] }, { ...plain, [name]: '' });
@@ -179,12 +179,12 @@ describe('the claim `origin`', () => {
     for (const claim of bad) expect(read(claim), JSON.stringify(claim)).to.deep.equal({ fault: 'origin' });
   });
 
-  it('is refused in a token that was not exchanged, and when it is this issuer', () => {
+  it('is rejected in a token that was not exchanged, and when it names this issuer', () => {
     expect(read(plain, { act: undefined, ancestors: undefined })).to.deep.equal({ fault: 'origin' });
     expect(read({ ...plain, iss: ISSUER })).to.deep.equal({ fault: 'origin' });
   });
 
-  it('is refused when the token outlives what the origin could have lived: its revocation may be gone', () => {
+  it("is rejected when the token outlives the origin's maximum lifetime, because its revocation may be dropped", () => {
     expect(read({ ...plain, iat: NOW_SECONDS + 290 - 3600 })).to.deep.include({ keyId: 'key-1' });
     expect(read({ ...plain, iat: NOW_SECONDS + 290 - 3601 })).to.deep.equal({ fault: 'origin' });
   });

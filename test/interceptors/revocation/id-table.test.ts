@@ -1,4 +1,4 @@
-/** The table of identifiers is a set, whatever is put into it. */
+/** The table of identifiers behaves like a set, whatever is added. */
 
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -17,7 +17,7 @@ const anyId: fc.Arbitrary<Id> = fc
   )
   .filter((id) => id.some((word) => word !== 0));
 
-/** Identifiers that all belong in a few neighbouring slots, the last ones of the table among them. */
+/** Identifiers that all belong in a few neighbouring slots, including the last ones of the table. */
 const crowdedId: fc.Arbitrary<Id> = fc
   .tuple(
     fc.constantFrom(0, 1, 0x7fffffff, 0xffffffff, 0xfffffffe),
@@ -65,7 +65,7 @@ describe('an id table', () => {
     }
   });
 
-  it('keeps what it held while it grows, at every size', () => {
+  it('keeps its identifiers while it grows, at every size', () => {
     const table = new IdTable();
     const ids = Array.from(
       { length: 5000 },
@@ -89,7 +89,7 @@ describe('an id table', () => {
     }
   });
 
-  it('takes at most 26 bytes for each of many identifiers, however many there are', () => {
+  it('uses at most 26 bytes per identifier, however many there are', () => {
     const table = new IdTable();
     for (let index = 1; index <= 300_000; index += 1) {
       table.add(Math.imul(index, 0x9e3779b1) >>> 0, index, 0, index);
@@ -97,7 +97,7 @@ describe('an id table', () => {
     }
   });
 
-  it('never copies more than a small part of itself at once: growing must not pause the process', () => {
+  it('never copies more than a small part of itself at once, so that growing does not pause the process', () => {
     const table = new IdTable();
     let before = table.bytes;
     for (let index = 1; index <= 150_000; index += 1) {
@@ -107,7 +107,7 @@ describe('an id table', () => {
     }
   });
 
-  it('does not hold what was never added', () => {
+  it('does not contain identifiers that were never added', () => {
     expect(new IdTable().has(1, 2, 3, 4)).to.equal(false);
     expect(new IdTable().size).to.equal(0);
   });

@@ -1,4 +1,4 @@
-/** What was taken back stays taken back, for as long as it could matter and no longer. */
+/** What was revoked stays revoked for as long as a token could match it, and no longer. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -26,7 +26,7 @@ const MINUTE_MS = 60_000;
 const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY } =
   EntryKind;
 
-// A few identifiers, so that entries and tokens meet often.
+// Few identifiers, so that entries often match tokens.
 const UUIDS = Array.from({ length: 6 }, () => randomUUID() as string);
 const NAMES = ['alice', 'bob', 'payment', 'key-1', ''];
 
@@ -90,7 +90,7 @@ const anyClaims = fc
   })
   .map(claims);
 
-/** Whether one of the entries revokes the token: the definition, with nothing clever in it. */
+/** Whether one of the entries revokes the token: the definition, without optimization. */
 function isRevoked(entries: readonly Entry[], token: ReturnType<typeof claims>): boolean {
   return entries.some(({ kind, key, minGeneration, issuer, cutOffTime }) => {
     const text = Buffer.from(key).toString();
@@ -133,7 +133,7 @@ describe('a revocation list', () => {
     );
   });
 
-  it('agrees with what one entry says of one token', () => {
+  it('agrees with the check of one entry against one token', () => {
     fc.assert(
       fc.property(anyEntry, anyClaims, (one, token) => {
         expect(isRevokedBy(token, one)).to.equal(isRevoked([one], token));
@@ -142,7 +142,7 @@ describe('a revocation list', () => {
     );
   });
 
-  it('does not mind in which order and how often entries come', () => {
+  it('does not depend on order and repetition of entries', () => {
     fc.assert(
       fc.property(
         fc.array(anyEntry, { maxLength: 8 }),
@@ -159,7 +159,7 @@ describe('a revocation list', () => {
     );
   });
 
-  it('that takes over another one revokes what entries of both would, until when they would', () => {
+  it('merged with another one revokes what the entries of both revoke, for as long as they do', () => {
     fc.assert(
       fc.property(
         fc.array(anyEntry, { maxLength: 12 }),
@@ -179,7 +179,7 @@ describe('a revocation list', () => {
     );
   });
 
-  it('takes over what it has already, however full it is, and says when both are too much', () => {
+  it('merges known entries however full it is, and fails when both lists are too large', () => {
     const entries = Array.from({ length: 4 }, () => tokenEntry(randomUUID()));
     const holding = (...held: Entry[]): RevocationList => {
       const list = new RevocationList(3);
@@ -190,7 +190,7 @@ describe('a revocation list', () => {
     list.takeOver(holding(...entries.slice(0, 3)));
     expect(list.size).to.equal(3);
     expect(() => list.takeOver(holding(...entries.slice(3)))).to.throw(ListFullError);
-    // What it was told counts all the same.
+    // Its entries count all the same.
     for (const { key } of entries) expect(list.revokes(claims({ tokenId: uuidOf(key) }))).to.equal(true);
     expect(() => list.add(tokenEntry(randomUUID()))).to.throw(ListFullError);
   });
@@ -223,7 +223,7 @@ describe('a revocation list', () => {
     );
   });
 
-  it('keeps the highest generation and the longest time of entries that name the same', () => {
+  it('keeps the highest generation and the latest keep_until of entries with the same key', () => {
     const of = (minGeneration: bigint, keepUntilMs: number) =>
       entry(ENTRY_KIND_USER, 'alice', { minGeneration, keepUntil: new Date(keepUntilMs) });
     const list = listOf([of(5n, KEEP_UNTIL_MS), of(2n, KEEP_UNTIL_MS + MINUTE_MS)]);
@@ -232,26 +232,26 @@ describe('a revocation list', () => {
     expect(list.revokes(claims({ subject: 'alice', generation: 5n }))).to.equal(false);
   });
 
-  it('kills the descendants of a token', () => {
+  it('revokes the descendants of a token', () => {
     const parent = randomUUID();
     const list = listOf([tokenEntry(parent)]);
     expect(list.revokes(claims({ ancestors: [randomUUID(), parent] }))).to.equal(true);
     expect(list.revokes(claims())).to.equal(false);
   });
 
-  it('tells a session from a token of the same identifier', () => {
+  it('distinguishes a session from a token with the same identifier', () => {
     const id = randomUUID();
     const list = listOf([entry(ENTRY_KIND_SESSION, bytesOf(id))]);
     expect(list.revokes(claims({ tokenId: id, ancestors: [id] }))).to.equal(false);
     expect(list.revokes(claims({ sessionId: id }))).to.equal(true);
   });
 
-  it('leaves alone the service that is named like a user', () => {
+  it('does not revoke a service that is named like a revoked user', () => {
     const list = listOf([entry(ENTRY_KIND_USER, 'payment', { minGeneration: 99n })]);
     expect(list.revokes(claims({ subject: 'payment', generation: undefined }))).to.equal(false);
   });
 
-  it('kills every token in whose chain a client is below its generation', () => {
+  it('revokes every token in whose chain a client is below its generation', () => {
     const list = listOf([entry(ENTRY_KIND_CLIENT, 'payment', { minGeneration: 3n })]);
     const chain = (generation: bigint) =>
       claims({
@@ -264,7 +264,7 @@ describe('a revocation list', () => {
     expect(list.revokes(chain(3n))).to.equal(false);
   });
 
-  it('takes packed identifiers like as many entries', () => {
+  it('treats packed identifiers like as many entries', () => {
     const ids = Array.from({ length: 1000 }, () => randomUUID());
     const list = new RevocationList();
     const packed = Buffer.concat([Buffer.alloc(5), ...ids.map(bytesOf)]);
@@ -274,7 +274,7 @@ describe('a revocation list', () => {
     expect(list.revokes(claims())).to.equal(false);
   });
 
-  it('refuses packed identifiers that are not whole, and takes none of them', () => {
+  it('rejects packed identifiers of incomplete length, all of them', () => {
     for (const length of [0, 1, 15, 17, 31]) {
       const list = new RevocationList();
       const ids = Buffer.alloc(length, 1);
@@ -283,7 +283,7 @@ describe('a revocation list', () => {
     }
   });
 
-  it('refuses packed identifiers of a kind that is not made of identifiers', () => {
+  it('rejects packed identifiers of another kind than token and session', () => {
     for (const kind of [ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY, 0 as EntryKind, 6 as EntryKind]) {
       const list = new RevocationList();
       expect(() => list.addIds(kind, Buffer.alloc(16, 1), KEEP_UNTIL_MS), `kind ${kind}`).to.throw(
@@ -293,7 +293,7 @@ describe('a revocation list', () => {
     }
   });
 
-  it('refuses identifiers without a time until which to keep them', () => {
+  it('rejects identifiers without keep_until', () => {
     const list = new RevocationList();
     for (const keepUntilMs of [Number.NaN, Number.POSITIVE_INFINITY]) {
       expect(() => list.addIds(ENTRY_KIND_TOKEN, Buffer.alloc(16, 1), keepUntilMs)).to.throw(RangeError);
@@ -301,7 +301,7 @@ describe('a revocation list', () => {
     expect(list.size).to.equal(0);
   });
 
-  it('refuses entries that it cannot understand, instead of passing them over', () => {
+  it('rejects malformed and unknown entries, instead of ignoring them', () => {
     const list = new RevocationList();
     for (const kind of [0, 6, -1, 99]) {
       expect(() => list.add(entry(kind as EntryKind, 'x')), `kind ${kind}`).to.throw(
@@ -316,7 +316,7 @@ describe('a revocation list', () => {
     expect(list.size).to.equal(0);
   });
 
-  it('refuses entries against another issuer that it cannot match with its tokens', () => {
+  it('rejects entries of another issuer of a kind that cannot match its tokens', () => {
     const list = new RevocationList();
     const other = 'https://other.example';
     for (const kind of [ENTRY_KIND_CLIENT, ENTRY_KIND_KEY, 0 as EntryKind]) {
@@ -327,7 +327,7 @@ describe('a revocation list', () => {
     expect(list.size).to.equal(0);
   });
 
-  it('rounds the cut-off of another issuer up, so that no token of its second slips through', () => {
+  it('rounds the cut-off of another issuer up, so that tokens of its second are revoked', () => {
     const cutOffTime = new Date(NOW_SECONDS * 1000 - 999);
     const list = listOf([foreignEntry(ENTRY_KIND_USER, ISSUER, 'alice', 0, { cutOffTime })]);
     const issuedAt = (issuedAtSeconds: number) => list.revokes(claims({ subject: 'alice', issuedAtSeconds }));
@@ -341,14 +341,14 @@ describe('a revocation list', () => {
     expect([issuedAt(NOW_SECONDS + 9), issuedAt(NOW_SECONDS + 10)]).to.deep.equal([true, false]);
   });
 
-  it('tells apart issuers and identifiers that run together alike', () => {
+  it('distinguishes issuers and identifiers whose concatenations are equal', () => {
     const list = listOf([foreignEntry(ENTRY_KIND_TOKEN, 'https://a.example', 'b c')]);
     const from = (issuer: string, tokenId: string) => list.revokes(claims({ issuer, tokenId }));
     expect(from('https://a.example', 'b c')).to.equal(true);
     expect(from('https://a.example b', 'c')).to.equal(false);
   });
 
-  it('still holds the first of a hundred thousand entries', () => {
+  it('still contains the first of a hundred thousand entries', () => {
     const list = new RevocationList();
     const first = randomUUID();
     list.add(tokenEntry(first));
@@ -364,7 +364,7 @@ describe('a revocation list', () => {
 });
 
 describe('the text of a UUID', () => {
-  it('is made from its bytes, wherever they lie in memory', () => {
+  it('is the same wherever its bytes are in memory', () => {
     fc.assert(
       fc.property(fc.uuid(), fc.nat(9), (uuid, offset) => {
         const memory = Buffer.concat([Buffer.alloc(offset, 0xff), bytesOf(uuid), Buffer.alloc(3)]);

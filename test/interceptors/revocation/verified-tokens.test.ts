@@ -1,4 +1,4 @@
-/** Verified tokens: found by text, found by what revokes them, and forgotten without a trace. */
+/** Verified tokens: found by text, found by the entries that revoke them, removed completely. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -25,7 +25,7 @@ function liveCall(): LiveCall {
   return { previousLive: undefined, nextLive: undefined, recheck: () => {} };
 }
 
-/** Tokens whose texts all fall into one bucket: they differ where the bucket does not look. */
+/** Tokens that are all in one bucket: their texts differ in characters that do not select the bucket. */
 function colliding(count: number): VerifiedToken[] {
   const signature = 'S'.repeat(86);
   return Array.from({ length: count }, (_, index) =>
@@ -34,7 +34,7 @@ function colliding(count: number): VerifiedToken[] {
 }
 
 describe('verified tokens', () => {
-  it('are found by their very text', () => {
+  it('are found by their exact text', () => {
     const tokens = new VerifiedTokens();
     const token = verifiedToken();
     tokens.add(token);
@@ -52,7 +52,7 @@ describe('verified tokens', () => {
     }
   });
 
-  it('are told apart when all their signatures are alike', () => {
+  it('are distinguished when all their signatures are alike', () => {
     const tokens = new VerifiedTokens();
     const alike = colliding(20);
     for (const token of alike) tokens.add(token);
@@ -60,7 +60,7 @@ describe('verified tokens', () => {
     expect(tokens.find(`header.payload99.${'S'.repeat(86)}`)).to.equal(undefined);
   });
 
-  it('stay found whichever of their bucket is removed', () => {
+  it('are still found when another of their bucket is removed', () => {
     fc.assert(
       fc.property(fc.shuffledSubarray([0, 1, 2, 3, 4, 5]), fc.array(fc.nat(5)), (removed, returned) => {
         const tokens = new VerifiedTokens();
@@ -87,7 +87,7 @@ describe('verified tokens', () => {
     );
   });
 
-  it('are hit by an entry exactly when it revokes them', () => {
+  it('are returned for an entry exactly when it revokes them', () => {
     const uuids = Array.from({ length: 4 }, () => randomUUID() as string);
     const names = ['alice', 'payment', 'key-1'];
     const anyUuid = fc.constantFrom(...uuids);
@@ -152,7 +152,7 @@ describe('verified tokens', () => {
     );
   });
 
-  it('are not hit a second time once they are flagged', () => {
+  it('are not returned again once they are flagged', () => {
     const tokens = new VerifiedTokens();
     const token = verifiedToken();
     tokens.add(token);
@@ -162,7 +162,7 @@ describe('verified tokens', () => {
     expect(tokens.revokedBy(one)).to.deep.equal([]);
   });
 
-  it('leave no trace when they are removed, and survive to be removed twice', () => {
+  it('leave nothing behind when they are removed, once or twice', () => {
     const tokens = new VerifiedTokens();
     const shared = randomUUID();
     const [first, second] = [
@@ -185,7 +185,7 @@ describe('verified tokens', () => {
     expect(tokens.dropExpired(Number.POSITIVE_INFINITY)).to.deep.equal([]);
   });
 
-  it('say whether revocations find them', () => {
+  it('know whether they are in the index', () => {
     const tokens = new VerifiedTokens();
     const token = verifiedToken();
     expect(token.indexed).to.equal(false);
@@ -193,7 +193,7 @@ describe('verified tokens', () => {
     expect(token.indexed).to.equal(true);
   });
 
-  it('are dropped when they have expired, skew included, and not before', () => {
+  it('are dropped when they have expired, including the skew, and not before', () => {
     const tokens = new VerifiedTokens();
     const early = verifiedToken({ expiresAtSeconds: NOW_SECONDS });
     const late = verifiedToken({ expiresAtSeconds: NOW_SECONDS + 1 });
@@ -206,7 +206,7 @@ describe('verified tokens', () => {
     expect([...tokens.all()]).to.deep.equal([late]);
   });
 
-  it('tell which of the expired had live calls', () => {
+  it('are returned when they had live calls as they expired', () => {
     const tokens = new VerifiedTokens();
     const [idle, busy] = [verifiedToken(), verifiedToken()];
     tokens.add(idle);
@@ -216,8 +216,8 @@ describe('verified tokens', () => {
     expect(tokens.size).to.equal(0);
   });
 
-  describe('beyond their bound', () => {
-    it('give way, the oldest unused one first', () => {
+  describe('above their limit', () => {
+    it('are evicted, the oldest unused one first', () => {
       const tokens = new VerifiedTokens(3);
       const [a, b, c, d] = [verifiedToken(), verifiedToken(), verifiedToken(), verifiedToken()];
       for (const token of [a, b, c]) {
@@ -238,7 +238,7 @@ describe('verified tokens', () => {
       }
     });
 
-    it('stay while they have a live call, all of them', () => {
+    it('are not evicted while they have a live call', () => {
       const tokens = new VerifiedTokens(10);
       const pinned = Array.from({ length: 50 }, () => verifiedToken());
       for (const token of pinned) {
@@ -249,7 +249,7 @@ describe('verified tokens', () => {
       for (const token of pinned) expect(tokens.find(token.text)).to.equal(token);
     });
 
-    it('give way although most have live calls and all were just used', () => {
+    it('are evicted although most have live calls and all were just used', () => {
       fc.assert(
         fc.property(fc.array(fc.boolean(), { minLength: 200, maxLength: 200 }), (pins) => {
           const max = 64;
@@ -263,7 +263,7 @@ describe('verified tokens', () => {
               token.link(liveCall());
               pinned += 1;
             }
-            // With fewer than 32 pinned, every look finds one that may go.
+            // With fewer than 32 pinned, every eviction finds a token.
             expect(tokens.size).to.be.at.most(max);
           }
         }),

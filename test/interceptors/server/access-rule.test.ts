@@ -1,4 +1,4 @@
-/** Rules as the schema declares them, and whether a caller meets one. */
+/** Access rules as the schema declares them, and whether a caller meets them. */
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -37,7 +37,7 @@ const accessRule = (over: Partial<AccessRule> = {}): AccessRule => ({
   ...over,
 });
 
-/** A service definition with these methods, of which no more than the path matters. */
+/** A service definition with these methods; only their paths matter. */
 function definition(...methods: string[]): ServiceDefinition {
   const method = {
     requestStream: false,
@@ -54,7 +54,7 @@ const schema = (methods: Record<string, Record<string, unknown>>) => ({
   options: { services: { Shop: { methods } } },
 });
 
-/** The rule that is read for a method so declared. */
+/** The rule that is read from this declaration. */
 function readOne(declared: Rule): AccessRule | undefined {
   return readRules(definition('Buy'), schema({ Buy: { rule: declared } })).get('/a.v1.Shop/Buy');
 }
@@ -70,7 +70,7 @@ describe('the access rules of a service', () => {
     );
   });
 
-  it('are refused when methods lack one, naming them all', () => {
+  it('fail for methods without a rule, naming all of them', () => {
     const partly = schema({ Buy: { rule: rule() }, Sell: {}, Steal: { other: 1 } });
     expect(() => readRules(definition('Buy', 'Sell', 'Steal', 'Browse'), partly)).to.throw(
       TypeError,
@@ -78,7 +78,7 @@ describe('the access rules of a service', () => {
     );
   });
 
-  it('are refused when the schema has no options at all', () => {
+  it('fail when the schema has no options at all', () => {
     for (const empty of [
       {},
       { options: undefined },
@@ -89,13 +89,13 @@ describe('the access rules of a service', () => {
     }
   });
 
-  it('are not found in what every object inherits', () => {
+  it('are not read from inherited properties', () => {
     expect(() => readRules(definition('constructor', 'toString'), schema({}))).to.throw(TypeError);
     const inherited = schema(Object.create({ Buy: { rule: rule({ public: true }) } }));
     expect(() => readRules(definition('Buy'), inherited)).to.throw(TypeError);
   });
 
-  it('are not taken from a service of another name', () => {
+  it('are not read from a service with another name', () => {
     const other = { options: { services: { Store: { methods: { Buy: { rule: rule() } } } } } };
     expect(() => readRules(definition('Buy'), other)).to.throw(TypeError);
   });
@@ -104,7 +104,7 @@ describe('the access rules of a service', () => {
     expect(readOne(rule())).to.deep.equal(accessRule());
   });
 
-  it('are public when they say so and nothing else', () => {
+  it('are public when they say so and contain nothing else', () => {
     expect(readOne(rule({ public: true }))).to.equal(PUBLIC_RULE);
   });
 
@@ -119,7 +119,7 @@ describe('the access rules of a service', () => {
     'on_stale REFUSE': { onStale: OnStale.ON_STALE_REFUSE },
   };
   for (const [what, over] of Object.entries(contradictions)) {
-    it(`are refused when public stands beside ${what}`, () => {
+    it(`are rejected with public and ${what}`, () => {
       expect(() => readOne(rule({ public: true, ...over }))).to.throw(
         TypeError,
         '/a.v1.Shop/Buy is public and has other conditions',
@@ -128,7 +128,7 @@ describe('the access rules of a service', () => {
     });
   }
 
-  it('are refused when they name a kind of caller or an on_stale that is not known', () => {
+  it('are rejected with an unknown caller kind or on_stale', () => {
     for (const unknown of [3, 99, -1]) {
       expect(() => readOne(rule({ caller: unknown as Caller })), `caller ${unknown}`).to.throw(
         TypeError,
@@ -170,7 +170,7 @@ describe('a caller', () => {
     );
   });
 
-  it('needs one of the roles of the rule, whichever', () => {
+  it('needs any one of the roles of the rule', () => {
     const names = ['a', 'b', 'c', 'd'];
     fc.assert(
       fc.property(fc.subarray(names), fc.subarray(names), (needed, held) => {
@@ -182,7 +182,7 @@ describe('a caller', () => {
     );
   });
 
-  it('does not meet a rule with a scope or a role that is nearly the right one', () => {
+  it('does not meet a rule with a similar scope or role', () => {
     for (const near of [
       'inventory.rea',
       'inventory.reads',
@@ -201,12 +201,12 @@ describe('a caller', () => {
     }
   });
 
-  it('does not meet a rule on scopes by its roles, nor the other way round', () => {
+  it('does not meet a rule on scopes with roles, or a rule on roles with scopes', () => {
     expect(violation({ scopes: ['admin'] }, { roles: new Set(['admin']) })).to.equal('SCOPE_MISSING');
     expect(violation({ roles: ['admin'] }, { scopes: new Set(['admin']) })).to.equal('ROLE_MISSING');
   });
 
-  it('must be of the kind that the rule names', () => {
+  it('must be of the kind that the rule requires', () => {
     const matrix = [
       ['ANY', 'USER', undefined],
       ['ANY', 'SERVICE', undefined],
@@ -220,13 +220,13 @@ describe('a caller', () => {
     }
   });
 
-  it('stays the user when a service acts for it', () => {
+  it('is the user when a service acts for it', () => {
     expect(
       violation({ caller: 'SERVICE' }, { kind: 'USER', clientId: 'payment', actors: ['payment'] }),
     ).to.equal('CALLER_KIND');
   });
 
-  it('must have logged in as lately as the rule says', () => {
+  it('must have logged in within the time of the rule', () => {
     const at = (authTimeSeconds: number | undefined) =>
       violation({ maxAuthAgeSeconds: 300 }, { authTimeSeconds });
     expect(at(NOW_SECONDS)).to.equal(undefined);
@@ -238,7 +238,7 @@ describe('a caller', () => {
     );
   });
 
-  it('is told of the first condition it does not meet, and what it is', () => {
+  it('receives the first condition that it does not meet', () => {
     const declared = accessRule({
       scopes: ['a', 'b'],
       roles: ['c', 'd'],

@@ -1,4 +1,4 @@
-/** A call whose one answer has passed the check: it ends as its handler says, and reads nothing more. */
+/** A call whose only response has passed the check: it ends with its handler's status, and reads no further message. */
 
 import { Metadata, type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -8,13 +8,13 @@ import { claims } from '../tokens-support.js';
 
 type Listener = Parameters<ServerInterceptingCallInterface['start']>[0];
 
-describe('a call that takes its own token back', () => {
+describe('a call that revokes its own token', () => {
   let objection: DenialReason | undefined;
   let sent: (string | number)[];
   let received: unknown[];
   let below: Listener;
 
-  /** Starts a call that is admitted; what leaves it below is noted. */
+  /** Starts an admitted call, and records what it sends. */
   function started(method: { requestStream: boolean; responseStream: boolean }) {
     const inner: ServerInterceptingCallInterface = {
       start: (listener: Listener) => {
@@ -60,7 +60,7 @@ describe('a call that takes its own token back', () => {
     received = [];
   });
 
-  it('is not cut between its answer and its status', () => {
+  it('is not cut between its response and its status', () => {
     const { call, token } = started({ requestStream: false, responseStream: false });
     call.sendMessage('answer', () => {});
     objection = 'TOKEN_REVOKED';
@@ -69,7 +69,7 @@ describe('a call that takes its own token back', () => {
     expect(sent).to.deep.equal(['answer', status.OK]);
   });
 
-  it('reads no further message once it has answered', () => {
+  it('reads no further message after its response', () => {
     const { call } = started({ requestStream: true, responseStream: false });
     below.onReceiveMessage('first');
     call.sendMessage('answer', () => {});
@@ -78,7 +78,7 @@ describe('a call that takes its own token back', () => {
     expect(received).to.deep.equal(['first']);
   });
 
-  it('is cut before its answer, and between the messages of a stream', () => {
+  it('is cut before its response, and between the messages of a stream', () => {
     const unary = started({ requestStream: false, responseStream: false }).call;
     objection = 'TOKEN_REVOKED';
     unary.sendMessage('answer', () => {});

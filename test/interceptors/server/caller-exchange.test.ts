@@ -1,4 +1,4 @@
-/** Acting for callers: one exchange for all calls with the same token, and never one for two callers. */
+/** Token exchange for callers: one exchange for all calls with the same token, never shared by two callers. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { credentials, Metadata } from '@grpc/grpc-js';
@@ -8,7 +8,7 @@ import { type AnyCall, attachState } from '../../../interceptors/src/server/call
 import type { Principal } from '../../../interceptors/src/token/principal.js';
 import { claims, ISSUER, NOW_SECONDS, SetClock } from '../tokens-support.js';
 
-describe('acting for callers', () => {
+describe('token exchange for callers', () => {
   const wanted = { audience: 'inventory', scopes: ['inventory.read'] };
   let exchange: Exchange;
   let clock: SetClock;
@@ -50,7 +50,7 @@ describe('acting for callers', () => {
     expect(exchange.forCall(callOf(principal, 'one'), wanted)).to.not.equal(source);
   });
 
-  it('never acts for one caller with what was exchanged for another, whatever identifier their tokens share', () => {
+  it("never uses one caller's exchanged token for another caller whose token has the same identifier", () => {
     const alice = claims();
     const other = 'https://other.example';
     const impostor = claims({

@@ -1,4 +1,4 @@
-/** What a revocation does in a process: to tokens that are known, to those that are being met, and to live calls. */
+/** Revocations in one process: cached tokens, tokens that are being verified, and live calls. */
 
 import { randomUUID } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
@@ -48,7 +48,7 @@ const REFUSE: AccessRule = {
 };
 const ALLOW: AccessRule = { ...REFUSE, allowStale: true };
 
-/** Keys that find every signature good, as soon as the test lets them. */
+/** Keys that accept every signature, when the test lets them. */
 class HeldKeys implements VerificationKeys {
   readonly kids: Set<string>;
   isHolding = false;
@@ -84,7 +84,7 @@ class HeldKeys implements VerificationKeys {
   }
 }
 
-/** A token whose signature nobody looks at. */
+/** A token with a meaningless signature. */
 function tokenText(over: Record<string, unknown> = {}, kid = 'key-1'): string {
   const payload = { ...userPayload(), jti: randomUUID(), ...over };
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
@@ -97,7 +97,7 @@ function bearer(...texts: string[]): Metadata {
   return metadata;
 }
 
-/** What was decided: admitted, or the code. */
+/** The decision: admitted, or the reason. */
 function outcomeOf(admission: Admission): string {
   return admission.kind === 'refused' ? admission.error.code : admission.kind;
 }
@@ -110,7 +110,7 @@ describe('enforcement', () => {
   let faults: string[];
   let cutFailures: unknown[];
   let later: (() => void)[];
-  /** How many of the works that were put off were to wait for a time, instead of for their turn. */
+  /** Number of scheduled tasks that wait for a time instead of for the next turn. */
   let paused: number;
 
   beforeEach(() => {
@@ -146,13 +146,13 @@ describe('enforcement', () => {
   }
 
   function sync(over: Parameters<typeof answer>[0] = {}): void {
-    feed.take(feed.ask(now()), answer(over), () => enforcement.replaceKeys(keys));
+    feed.applySyncResponse(feed.createSyncRequest(now()), answer(over), () => enforcement.replaceKeys(keys));
   }
 
   function hydrate(epoch: Buffer = EPOCH, version = 1): void {
     sync({ epoch, pull: true, keySet: keySet(version) });
     feed.beginPull();
-    feed.takePart(endOfPull(feed.applied, Buffer.alloc(0), epoch));
+    feed.applyPullPart(endOfPull(feed.applied, Buffer.alloc(0), epoch));
     sync({ epoch, head: feed.applied });
   }
 
@@ -170,7 +170,7 @@ describe('enforcement', () => {
     return admission.token;
   }
 
-  /** A call that hangs on a token, and notes when it is cut. */
+  /** A live call of a token that records when it is cut. */
   function liveCall(token: VerifiedToken, onCut: () => void = () => {}): { readonly cuts: string[] } {
     const cuts: string[] = [];
     const call: LiveCall = {
@@ -188,9 +188,9 @@ describe('enforcement', () => {
     return { cuts };
   }
 
-  const revokeToken = (tokenId: string) => feed.hear(broadcast([tokenEntry(tokenId)]));
+  const revokeToken = (tokenId: string) => feed.applyBroadcast(broadcast([tokenEntry(tokenId)]));
 
-  describe('of a known token', () => {
+  describe('of a cached token', () => {
     it('is decided in the same turn, and verified once', async () => {
       const text = tokenText();
       expect(await decided(text)).to.equal('admitted');
@@ -201,7 +201,7 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(1);
     });
 
-    it('remembers claims and never verdicts: rule, expiry, lease and revocation are asked on every call', async () => {
+    it('caches claims and no decisions: rule, expiry, lease and revocation are checked on every call', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       expect(await decided(text)).to.equal('admitted');
@@ -215,7 +215,7 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(1);
     });
 
-    it('is refused on every connection but that of its certificate, cached or not, in the same turn', async () => {
+    it('rejects it on every connection without its certificate, cached or not, in the same turn', async () => {
       const [mine, other] = ['A'.repeat(43), `${'B'.repeat(42)}A`];
       const text = tokenText({ cnf: { 'x5t#S256': mine } });
       const strange = callerWith(other);
@@ -225,7 +225,7 @@ describe('enforcement', () => {
         const admission = decide(text, REFUSE, 'peer', connection);
         expect(admission).to.not.be.instanceOf(Promise);
         expect(outcomeOf(await admission)).to.equal('TOKEN_INVALID');
-        // Its owner may have a new certificate, which the next connection will show.
+        // The client may have renewed its certificate, which the next connection will show.
         expect(connection.retired).to.be.greaterThan(0);
       }
       expect(await decided(text, REFUSE, 'peer', callerWith(mine))).to.equal('admitted');
@@ -253,18 +253,24 @@ describe('enforcement', () => {
 
     const ways: Record<string, () => void> = {
       'a broadcast': () =>
-        feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })])),
+        feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 4n })])),
       'an answer': () =>
         sync({ head: 1n, entries: [entry(EntryKind.ENTRY_KIND_CLIENT, 'direct', { minGeneration: 2n })] }),
       'an answer that was overtaken': () => {
-        const slow = feed.ask(now());
+        const slow = feed.createSyncRequest(now());
         sync();
-        feed.take(slow, answer({ entries: [entry(EntryKind.ENTRY_KIND_KEY, 'key-1')] }), () => {});
+        feed.applySyncResponse(
+          slow,
+          answer({ entries: [entry(EntryKind.ENTRY_KIND_KEY, 'key-1')] }),
+          () => {},
+        );
       },
       'a pull': () => {
         feed.beginPull();
-        feed.takePart(partOf(entry(EntryKind.ENTRY_KIND_SESSION, bytesOf(String(userPayload()['sid'])))));
-        feed.takePart(endOfPull(5n));
+        feed.applyPullPart(
+          partOf(entry(EntryKind.ENTRY_KIND_SESSION, bytesOf(String(userPayload()['sid'])))),
+        );
+        feed.applyPullPart(endOfPull(5n));
       },
       'a key set without its key': () => {
         keys = new HeldKeys('key-2');
@@ -285,18 +291,18 @@ describe('enforcement', () => {
       });
     }
 
-    it('survives whatever does not name it', async () => {
+    it('is not affected by entries that do not match it', async () => {
       const token = await admitted(tokenText());
       const call = liveCall(token);
       revokeToken(randomUUID());
-      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 3n })]));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 3n })]));
       sync({ keySet: keySet(2) });
       expect([token.revoked, call.cuts]).to.deep.equal([false, []]);
     });
   });
 
   describe('of a token that is being verified', () => {
-    it('finds it revoked when the revocation came meanwhile, for all who wait', async () => {
+    it('finds it revoked when the revocation arrived meanwhile, for all waiting calls', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       keys.isHolding = true;
@@ -307,7 +313,7 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(1);
     });
 
-    it('finds its key gone when the key left meanwhile', async () => {
+    it('finds its key missing when the key left meanwhile', async () => {
       const old = keys;
       old.isHolding = true;
       const waiting = decided(tokenText());
@@ -336,7 +342,7 @@ describe('enforcement', () => {
       expect(await waiting).to.equal('TOKEN_INVALID');
     });
 
-    it('verifies many callers with one new token once', async () => {
+    it('verifies a new token once for concurrent calls', async () => {
       const text = tokenText();
       keys.isHolding = true;
       const waiting = Array.from({ length: 500 }, () => decided(text));
@@ -345,7 +351,7 @@ describe('enforcement', () => {
       expect([keys.verified, enforcement.admissions.tokens.size]).to.deep.equal([1, 1]);
     });
 
-    it('lets one peer wait for so many, and others all the same', async () => {
+    it('limits the verifications of one peer, without affecting others', async () => {
       keys.isHolding = true;
       const waiting = Array.from({ length: VERIFICATIONS_PER_PEER_MAX }, () =>
         decided(tokenText(), REFUSE, 'flood'),
@@ -355,11 +361,11 @@ describe('enforcement', () => {
       keys.release();
       expect(await honest).to.equal('admitted');
       expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['admitted']));
-      // What has ended counts no longer.
+      // Verifications that ended no longer count.
       expect(await decided(tokenText(), REFUSE, 'flood')).to.equal('admitted');
     });
 
-    it('lets no more than so many wait in all, while known tokens pass', async () => {
+    it('limits all verifications, without affecting cached tokens', async () => {
       const known = tokenText();
       await admitted(known);
       keys.isHolding = true;
@@ -372,7 +378,7 @@ describe('enforcement', () => {
       await Promise.all(waiting);
     });
 
-    it('remembers nothing of a token that was found bad', async () => {
+    it('caches nothing of a rejected token', async () => {
       const text = tokenText({ aud: ['payment'] });
       expect(await decided(text)).to.equal('TOKEN_INVALID');
       expect(await decided(tokenText({}, 'key-9'))).to.equal('TOKEN_INVALID');
@@ -392,7 +398,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.denialReason(token, false)).to.equal('TOKEN_REVOKED');
     });
 
-    it('still finds its key gone', async () => {
+    it('still finds its key missing', async () => {
       const token = await admitted(tokenText());
       enforcement.admissions.tokens.remove(token);
       keys = new HeldKeys('key-2');
@@ -400,7 +406,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.denialReason(token, false)).to.equal('TOKEN_REVOKED');
     });
 
-    it('meets it as a new one when it comes again', async () => {
+    it('verifies it again when it returns', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       const token = await admitted(text);
@@ -425,7 +431,7 @@ describe('enforcement', () => {
       feed = enforcement.feed;
     });
 
-    it('admits nobody, on_stale ALLOW or not, keys or no keys', async () => {
+    it('admits no call, with or without on_stale ALLOW and keys', async () => {
       const text = tokenText();
       for (const rule of [REFUSE, ALLOW])
         expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
@@ -433,14 +439,14 @@ describe('enforcement', () => {
       for (const rule of [REFUSE, ALLOW])
         expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
       feed.beginPull();
-      feed.takePart(endOfPull(0n));
+      feed.applyPullPart(endOfPull(0n));
       for (const rule of [REFUSE, ALLOW])
         expect(await decided(text, rule)).to.equal('REVOCATION_STATE_STALE');
       sync();
       for (const rule of [REFUSE, ALLOW]) expect(await decided(text, rule)).to.equal('admitted');
     });
 
-    it('admits nobody again once the epoch changed, on_stale ALLOW or not', async () => {
+    it('admits no call after the epoch changed, with or without on_stale ALLOW', async () => {
       hydrate();
       const text = tokenText();
       expect(await decided(text, ALLOW)).to.equal('admitted');
@@ -448,13 +454,13 @@ describe('enforcement', () => {
       for (const one of [text, tokenText()]) {
         expect(await decided(one, ALLOW)).to.equal('REVOCATION_STATE_STALE');
       }
-      // Its keys are others.
+      // The new epoch has other keys.
       keys = new HeldKeys('key-2');
       hydrate(OTHER_EPOCH, 2);
       expect(await decided(text, ALLOW)).to.not.equal('admitted');
     });
 
-    it('takes a token of an epoch that came, went with a late answer, and came again', async () => {
+    it('accepts a token of an epoch that began, ended by a late response, and began again', async () => {
       hydrate(OTHER_EPOCH, 2);
       const text = tokenText();
       expect(await decided(text)).to.equal('admitted');
@@ -463,7 +469,7 @@ describe('enforcement', () => {
       expect(await decided(text)).to.equal('admitted');
     });
 
-    it('lets public methods be called', () => {
+    it('admits calls of public methods', () => {
       expect(
         enforcement.admissions.decide({ ...REFUSE, isPublic: true }, new Metadata(), callerWith()),
       ).to.deep.equal({
@@ -473,7 +479,7 @@ describe('enforcement', () => {
   });
 
   describe('of live calls', () => {
-    it('cuts the others when one of them throws, and those of the next revocation', async () => {
+    it('cuts the other calls when one throws, and those of the next revocation', async () => {
       const [first, second] = [randomUUID(), randomUUID()];
       const token = await admitted(tokenText({ jti: first }));
       const other = await admitted(tokenText({ jti: second }));
@@ -496,20 +502,20 @@ describe('enforcement', () => {
       const tokens = await Promise.all([admitted(tokenText()), admitted(tokenText()), admitted(tokenText())]);
       const flags: boolean[] = [];
       for (const token of tokens) liveCall(token, () => flags.push(tokens.every(({ revoked }) => revoked)));
-      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
       expect(flags).to.deep.equal([true, true, true]);
     });
 
     const cutMany = async (ms: number) => {
       const token = await admitted(tokenText());
       const calls = Array.from({ length: 4 * CUT_SLICE_CALLS }, () => liveCall(token, () => clock.pass(ms)));
-      feed.hear(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-1', { minGeneration: 9n })]));
       return () => calls.filter(({ cuts }) => cuts.length > 0).length;
     };
 
-    it('lets others have their turn after a few cuts, and pauses only when there are others', async () => {
+    it('yields to other calls after a few cuts, and pauses only when there are any', async () => {
       const count = await cutMany(0);
-      // The call that was cut had been admitted shortly before: there are others.
+      // The call that was cut was admitted shortly before, so there are other calls.
       expect([count(), later.length, paused]).to.deep.equal([CUT_SLICE_CALLS, 1, 1]);
       later.shift()?.();
       expect([count(), later.length, paused]).to.deep.equal([2 * CUT_SLICE_CALLS, 1, 1]);
@@ -520,7 +526,7 @@ describe('enforcement', () => {
       expect([count(), later.length, paused]).to.deep.equal([4 * CUT_SLICE_CALLS, 0, 2]);
     });
 
-    it('cuts one at a time when handlers take long to hear of it', async () => {
+    it('cuts one at a time when handlers take long', async () => {
       const count = await cutMany(1);
       for (let done = 1; done <= 4 * CUT_SLICE_CALLS; done += 1) {
         expect(count()).to.equal(done);
@@ -529,7 +535,7 @@ describe('enforcement', () => {
       expect(later).to.deep.equal([]);
     });
 
-    it('ends those of expired tokens', async () => {
+    it('cuts those of expired tokens', async () => {
       const token = await admitted(tokenText());
       const call = liveCall(token);
       clock.wall = token.expiresAtMs;
@@ -538,7 +544,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.tokens.size).to.equal(0);
     });
 
-    it('ends those that a stale list does not allow, when told to look', async () => {
+    it('cuts those that a stale list does not allow, when they are rechecked', async () => {
       const call = liveCall(await admitted(tokenText()));
       enforcement.recheckLiveCalls();
       expect(call.cuts).to.deep.equal([]);
@@ -548,13 +554,13 @@ describe('enforcement', () => {
     });
   });
 
-  describe('of a token that is examined', () => {
+  describe('of a token that is introspected', () => {
     const examined = async (text: string, audience?: string) => {
       const outcome = await enforcement.admissions.introspect(text, audience);
       return outcome instanceof ServiceError ? outcome.code : outcome.tokenId;
     };
 
-    it('tells what it says, for any audience, and remembers nothing', async () => {
+    it('returns its claims, for any audience, and caches nothing', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId, aud: ['payment'] });
       expect(await examined(text)).to.equal(tokenId);
@@ -563,7 +569,7 @@ describe('enforcement', () => {
       expect(enforcement.admissions.tokens.size).to.equal(0);
     });
 
-    it('tells that it is bad, revoked or expired', async () => {
+    it('returns whether it is invalid, revoked or expired', async () => {
       const tokenId = randomUUID();
       const text = tokenText({ jti: tokenId });
       expect(await examined('nonsense')).to.equal('TOKEN_INVALID');
@@ -574,7 +580,7 @@ describe('enforcement', () => {
       expect(await examined(tokenText())).to.equal('TOKEN_EXPIRED');
     });
 
-    it('tells so when its key left while the signature was verified', async () => {
+    it('finds its key missing when the key left during the verification', async () => {
       const old = keys;
       old.isHolding = true;
       const outcome = examined(tokenText());
@@ -585,8 +591,8 @@ describe('enforcement', () => {
     });
   });
 
-  describe('of credentials that are none', () => {
-    it('answers each bad one alike', async () => {
+  describe('of invalid credentials', () => {
+    it('gives all of them the same response', async () => {
       const good = tokenText();
       const [, payload] = good.split('.');
       const values = [
@@ -613,13 +619,13 @@ describe('enforcement', () => {
       expect(keys.verified).to.equal(0);
     });
 
-    it('refuses two good ones at once', () => {
+    it('rejects two valid tokens at once', () => {
       const text = tokenText();
       const admission = enforcement.admissions.decide(REFUSE, bearer(text, text), callerWith());
       expect(admission).to.have.deep.property('error', refusal('TOKEN_INVALID'));
     });
 
-    it('takes none from any other key', () => {
+    it('reads no other header than authorization', () => {
       const metadata = new Metadata();
       for (const key of [
         'x-authorization',

@@ -1,4 +1,4 @@
-/** The guard over real sockets: who gets in, who does not, and who is thrown out. */
+/** The guard over real sockets: which calls are admitted, refused and cut. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -34,7 +34,7 @@ import {
 import { AUDIENCE, createTestKey, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
 import { until } from '../../support/waiting.js';
 
-/** How a call ended: its status, and our reason. */
+/** How a call ended: its status and its reason. */
 interface End {
   readonly code: status;
   readonly reason: string;
@@ -55,7 +55,7 @@ function call(client: Client, method: string, metadata: Metadata, request: Buffe
 
 type Readable = ClientReadableStream<Buffer> | ClientDuplexStream<Buffer, Buffer>;
 
-/** A stream that is open: its first message has come. */
+/** An open stream, whose first message has arrived. */
 async function opened<S extends Readable>(
   stream: S,
 ): Promise<{ stream: S; end: Promise<End>; received: Buffer[] }> {
@@ -109,7 +109,7 @@ describe('guard', () => {
   });
 
   describe('at start', () => {
-    it('refuses a service with a method that declares no rule, and names the method', async () => {
+    it('rejects a service with a method without a rule, naming the method', async () => {
       const guard = await createGuard({
         issuer: ISSUER,
         audience: AUDIENCE,
@@ -123,7 +123,7 @@ describe('guard', () => {
       await guard.close();
     });
 
-    it('refuses a service with a method that has no handler', async () => {
+    it('rejects a service with a method without a handler', async () => {
       const { Unary: _, ...handlers } = echoHandlers(new Trace());
       expect(() => echo.guard.addService(new Server(), ECHO, echoSchema(), handlers)).to.throw(
         TypeError,
@@ -131,7 +131,7 @@ describe('guard', () => {
       );
     });
 
-    it('answers no call on a server that was made without its interceptor', async () => {
+    it('serves no call on a server without its interceptor', async () => {
       const server = new Server();
       const trace = new Trace();
       echo.guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
@@ -155,7 +155,7 @@ describe('guard', () => {
       }
     });
 
-    it('answers nothing but public methods before the list has been complete', async () => {
+    it('serves only public methods before the list has been complete', async () => {
       const silent = await TestIssuer.create();
       silent.answers = false;
       const waiting = await startEcho(silent);
@@ -175,7 +175,7 @@ describe('guard', () => {
   });
 
   describe('admits', () => {
-    it('a good token on all four kinds of calls', async () => {
+    it('a valid token on all four kinds of calls', async () => {
       const token = await issuer.token();
       expect(await call(echo.client, 'Unary', bearer(token))).to.include({ code: status.OK });
       const server = await openServerStream(echo, token);
@@ -200,12 +200,12 @@ describe('guard', () => {
       expect(answer?.length).to.equal(100);
     });
 
-    it('a public method without any token, and with a bad one', async () => {
+    it('a call of a public method without a token, and with an invalid one', async () => {
       expect(await call(echo.client, 'Public', new Metadata())).to.include({ code: status.OK });
       expect(await call(echo.client, 'Public', bearer('x.y.z'))).to.include({ code: status.OK });
     });
 
-    it('many callers with one new token, all of them, and loses no message of theirs', async () => {
+    it('concurrent calls with one new token, without losing a message', async () => {
       const token = await issuer.token();
       const ends = await Promise.all(
         Array.from({ length: 100 }, () => call(echo.client, 'Unary', bearer(token))),
@@ -224,7 +224,7 @@ describe('guard', () => {
       expect(echo.trace.started).to.equal(0);
     });
 
-    it('every bad token with the same bytes, whatever is wrong with it, and runs no handler', async () => {
+    it('every invalid token with the same bytes, whatever the fault, without running a handler', async () => {
       const now = Math.floor(Date.now() / 1000);
       const good = await issuer.token();
       const [header = '', payload = '', signature = ''] = good.split('.');
@@ -267,7 +267,7 @@ describe('guard', () => {
       expect(echo.trace.started).to.equal(0);
     });
 
-    it('other schemes, other spellings of the scheme, and two tokens at once', async () => {
+    it('other schemes, other spellings of the scheme, and two tokens in one call', async () => {
       const token = await issuer.token();
       for (const value of [
         token,
@@ -289,7 +289,7 @@ describe('guard', () => {
       expect(echo.trace.started).to.equal(0);
     });
 
-    it('an expired token, and says so only because everything else is good', async () => {
+    it('an expired token as expired only when it is otherwise valid', async () => {
       const now = Math.floor(Date.now() / 1000);
       const past = { iat: now - 300, exp: now - 10, auth_time: now - 300 };
       expect(await call(echo.client, 'Unary', bearer(await issuer.token(past)))).to.include({
@@ -302,7 +302,7 @@ describe('guard', () => {
       });
     });
 
-    it('whoever does not meet the rule, and says which part of it', async () => {
+    it('a caller that does not meet the rule, naming the condition', async () => {
       const user = bearer(await issuer.token());
       const service = bearer(
         await issuer.token({
@@ -346,7 +346,7 @@ describe('guard', () => {
     });
   });
 
-  describe('takes back', () => {
+  describe('revokes', () => {
     const kinds: [string, (claims: Record<string, unknown>) => [EntryKind, Uint8Array | string, bigint]][] = [
       ['a token', (claims) => [EntryKind.ENTRY_KIND_TOKEN, idOf(String(claims['jti'])), 0n]],
       ['a session', (claims) => [EntryKind.ENTRY_KIND_SESSION, idOf(String(claims['sid'])), 0n]],
@@ -377,7 +377,7 @@ describe('guard', () => {
       });
     }
 
-    it('what was derived from a revoked token', async () => {
+    it('tokens derived from a revoked token', async () => {
       const parent = randomUUID();
       const derived = await issuer.token({
         client_id: 'payment',
@@ -395,7 +395,7 @@ describe('guard', () => {
       expect(await call(echo.client, 'Unary', bearer(derived))).to.include({ reason: 'TOKEN_REVOKED' });
     });
 
-    it('nothing else: another session, the next generation, another client go on', async () => {
+    it('nothing else: another session, the next generation and another client continue', async () => {
       const claims = issuer.claims();
       const others = [
         issuer.claims({ sub: claims['sub'], gen: 2 }),
@@ -417,7 +417,7 @@ describe('guard', () => {
       }
     });
 
-    it('a token whose verification was under way while the revocation arrived', async () => {
+    it('a token that was being verified when the revocation arrived', async () => {
       const claims = issuer.claims();
       const token = await issuer.sign(claims);
       const ends = Array.from({ length: 20 }, () => call(echo.client, 'Unary', bearer(token)));
@@ -431,7 +431,7 @@ describe('guard', () => {
         expect(end.code).to.be.oneOf([status.OK, status.UNAUTHENTICATED]);
     });
 
-    it('a stream whose peer does not read: the stream is reset after the grace', async () => {
+    it('the stream of a peer that does not read, by a reset after the grace period', async () => {
       const claims = issuer.claims();
       const { stream } = await openServerStream(echo, await issuer.sign(claims), 'ServerStream');
       stream.pause();
@@ -442,8 +442,8 @@ describe('guard', () => {
     });
   });
 
-  describe('without answers', () => {
-    it('refuses after the lease, lets ALLOW methods go on, cuts the other streams, and recovers by itself', async () => {
+  describe('without sync responses', () => {
+    it('refuses calls after the lease except on_stale ALLOW, cuts the other streams, and recovers by itself', async () => {
       issuer.leaseMs = 300;
       echo.guard.syncNow();
       await until(() => echo.guard.state().leaseMs <= 300);
@@ -461,7 +461,7 @@ describe('guard', () => {
       expect(allowed.stream.destroyed).to.equal(false);
       expect(echo.guard.state()).to.include({ ready: true, current: false });
       expect(echo.guard.state().staleReason).to.contain('revocations');
-      // It may have missed a new key: what it cannot know it must not call bad.
+      // The process may have missed a new key, so it must not call the token invalid.
       const [key] = issuer.keys;
       issuer.keys = [await createTestKey(), ...issuer.keys];
       const unknown = bearer(await issuer.token());
@@ -474,7 +474,7 @@ describe('guard', () => {
     });
   });
 
-  it('refuses to serve when its list is full, instead of forgetting, and says so', async () => {
+  it('refuses calls when its list is full, instead of evicting entries, and reports it', async () => {
     const small = await TestIssuer.create();
     small.leaseMs = 300;
     const full = await startEcho(small, { listEntriesMax: 3 });
@@ -494,7 +494,7 @@ describe('guard', () => {
     }
   });
 
-  it('drops everything when the log begins anew, and goes on with the new one', async () => {
+  it('drops everything in a new epoch, and continues with the new log', async () => {
     const token = await issuer.token();
     const live = await openServerStream(echo, token);
     const next = await createTestKey();
@@ -509,7 +509,7 @@ describe('guard', () => {
 
   it('cuts the streams of a token that expires', async () => {
     const now = Math.floor(Date.now() / 1000);
-    // Expired by its own clock, within the skew that is allowed.
+    // Expired by the token's own time, within the allowed skew.
     const live = await openServerStream(
       echo,
       await issuer.token({ iat: now - 60, auth_time: now - 60, exp: now - 4 }),

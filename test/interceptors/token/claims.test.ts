@@ -1,4 +1,4 @@
-/** Every claim is there, is of its type, and is within its limits. */
+/** Every claim is present, of the right type, and within its limits. */
 
 import { expect } from 'chai';
 import {
@@ -21,7 +21,7 @@ import {
 
 const EXPECTED: ClaimsExpected = { issuer: ISSUER, audience: AUDIENCE, nowSeconds: NOW_SECONDS };
 
-/** Reads a payload as it comes off the wire. */
+/** Reads a payload as it arrives. */
 function read(payload: Record<string, unknown> | string, expected = EXPECTED) {
   const text = typeof payload === 'string' ? payload : JSON.stringify(payload);
   const json = parseJsonObject(Buffer.from(text));
@@ -103,7 +103,7 @@ describe('the claims of a token', () => {
     expect(read(userPayload())).to.have.property('certificateThumbprint', undefined);
   });
 
-  it('are refused when the token is bound in a way that is not known here: it is not one that anybody may use', () => {
+  it('are rejected when the token is bound in an unknown way, because it is not a bearer token', () => {
     const thumbprint = 'A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0';
     const bad = [
       null,
@@ -114,7 +114,7 @@ describe('the claims of a token', () => {
       { 'x5t#S256': [thumbprint] },
       { 'x5t#S256': `${thumbprint}=` },
       { 'x5t#S256': thumbprint.slice(1) },
-      // A spare bit is set: another spelling of the same bytes.
+      // A spare bit is set: another encoding of the same bytes.
       { 'x5t#S256': `${thumbprint.slice(0, -1)}1` },
       { 'x5t#S256': thumbprint, jkt: thumbprint },
       { jkt: thumbprint },
@@ -125,7 +125,7 @@ describe('the claims of a token', () => {
     for (const cnf of bad) expect(faultWith('cnf', cnf), JSON.stringify(cnf)).to.deep.equal({ fault: 'cnf' });
   });
 
-  it('name the chain of actors, the present one first', () => {
+  it('contain the chain of actors, the current one first', () => {
     const act = { sub: 'shipping', act: { sub: 'payment' } };
     expect(faultWith('act', act, exchangedPayload())).to.have.deep.property('actors', [
       'shipping',
@@ -134,14 +134,14 @@ describe('the claims of a token', () => {
   });
 
   for (const claim of ['iss', 'aud', 'sub', 'client_id', 'iat', 'exp', 'jti', 'scope', 'clients']) {
-    it(`are refused without ${claim}`, () => {
+    it(`are rejected without ${claim}`, () => {
       expect(without(claim)).to.deep.equal({ fault: claim });
       expect(without(claim, servicePayload())).to.deep.equal({ fault: claim });
     });
   }
 
-  it('are refused without what only the token of a user has', () => {
-    // Without `sid` it would pass for a service's token, if its shape were not looked at.
+  it('are rejected without the claims that every user token has', () => {
+    // Without `sid` it would pass as a service's token, if the other claims were not checked.
     expect(without('sid')).to.deep.equal({ fault: 'sid' });
     expect(without('gen')).to.deep.equal({ fault: 'gen' });
     expect(without('auth_time')).to.deep.equal({ fault: 'gen' });
@@ -214,7 +214,7 @@ describe('the claims of a token', () => {
     ancestors: 'uuids',
   };
   for (const [claim, type] of Object.entries(typeOfClaim)) {
-    it(`are refused when ${claim} is of another type`, () => {
+    it(`are rejected when ${claim} is of another type`, () => {
       for (const value of wrongTypes[type] ?? []) {
         expect(faultWith(claim, value, exchangedPayload()), JSON.stringify(value)).to.deep.equal({
           fault: claim,
@@ -223,7 +223,7 @@ describe('the claims of a token', () => {
     });
   }
 
-  it('are refused when exp is infinite, in milliseconds, or years away', () => {
+  it('are rejected when exp is infinite, in milliseconds, or years away', () => {
     for (const value of [
       '1e400',
       '1e15',
@@ -235,7 +235,7 @@ describe('the claims of a token', () => {
     }
   });
 
-  it('are refused when every time is in milliseconds', () => {
+  it('are rejected when every time is in milliseconds', () => {
     const payload = {
       ...userPayload(),
       iat: (NOW_SECONDS - 10) * 1000,
@@ -244,19 +244,19 @@ describe('the claims of a token', () => {
     expect(read(payload)).to.deep.equal({ fault: 'iat' });
   });
 
-  it('are refused when the token lives longer than an entry of the log is kept for', () => {
+  it('are rejected when the token lives longer than revocations are kept', () => {
     const iat = NOW_SECONDS - 10;
     expect(faultWith('exp', iat + ACCESS_TOKEN_LIFETIME_MAX_SECONDS)).to.not.have.property('fault');
     expect(faultWith('exp', iat + ACCESS_TOKEN_LIFETIME_MAX_SECONDS + 1)).to.deep.equal({ fault: 'exp' });
   });
 
-  it('are refused when the token ends before it begins', () => {
+  it('are rejected when the token expires before it was issued', () => {
     expect(faultWith('exp', NOW_SECONDS - 10)).to.deep.equal({ fault: 'exp' });
     expect(faultWith('exp', NOW_SECONDS - 11)).to.deep.equal({ fault: 'exp' });
   });
 
   for (const claim of ['iat', 'nbf']) {
-    it(`are refused when ${claim} lies in the future by more than the skew`, () => {
+    it(`are rejected when ${claim} is in the future by more than the skew`, () => {
       expect(faultWith(claim, NOW_SECONDS + CLOCK_SKEW_SECONDS)).to.not.have.property('fault');
       expect(faultWith(claim, NOW_SECONDS + CLOCK_SKEW_SECONDS + 1)).to.deep.equal({ fault: claim });
     });
@@ -269,7 +269,7 @@ describe('the claims of a token', () => {
     );
   });
 
-  it('are refused from an issuer that is nearly the right one', () => {
+  it('are rejected from an issuer with a similar name', () => {
     for (const issuer of [
       `${ISSUER}/`,
       ISSUER.toUpperCase(),
@@ -282,7 +282,7 @@ describe('the claims of a token', () => {
     }
   });
 
-  it('are refused for an audience that is nearly the right one', () => {
+  it('are rejected for an audience with a similar name', () => {
     for (const audience of [
       'Inventory',
       'inventory ',
@@ -298,12 +298,12 @@ describe('the claims of a token', () => {
     expect(faultWith('aud', [])).to.deep.equal({ fault: 'aud' });
   });
 
-  it('are taken for any audience when none is expected', () => {
+  it('are accepted for any audience when none is expected', () => {
     const expected = { ...EXPECTED, audience: undefined };
     expect(read({ ...userPayload(), aud: ['elsewhere'] }, expected)).to.have.property('kind', 'USER');
   });
 
-  it('are refused when a service claims anything that only users have', () => {
+  it("are rejected when a service's token contains claims of users", () => {
     const cases: Record<string, unknown> = {
       gen: 1,
       act: { sub: 'payment' },
@@ -316,20 +316,20 @@ describe('the claims of a token', () => {
     }
   });
 
-  it('are refused when a user is named as a service is', () => {
+  it('are rejected when a user has the name of the client', () => {
     expect(faultWith('sub', 'direct')).to.deep.equal({ fault: 'sub' });
   });
 
-  it('are refused when the list of clients leaves out the one that calls', () => {
+  it('are rejected when the list of clients lacks the calling client', () => {
     expect(faultWith('clients', [['other', 1]])).to.deep.equal({ fault: 'clients' });
   });
 
-  it('are refused when somebody acts for a user and no ancestor is named', () => {
+  it('are rejected when a service acts for a user and no ancestor is named', () => {
     expect(without('ancestors', exchangedPayload())).to.deep.equal({ fault: 'ancestors' });
     expect(faultWith('ancestors', [], exchangedPayload())).to.deep.equal({ fault: 'ancestors' });
   });
 
-  describe('of a token that another issuer is at the root of', () => {
+  describe("of a token derived from another issuer's token", () => {
     const origin = (over: Record<string, unknown> = {}) => ({
       iss: 'https://other.example',
       sub: 'alice',
@@ -338,14 +338,14 @@ describe('the claims of a token', () => {
       iat: NOW_SECONDS - 20,
       ...over,
     });
-    /** Its user is nobody of ours: without session, generation and ancestors here. */
+    /** Its user belongs to another issuer: no session, generation or ancestors here. */
     const delegated = (): Record<string, unknown> => {
       const { sid: _sid, gen: _gen, ancestors: _ancestors, ...rest } = exchangedPayload();
       return { ...rest, sub: 'https://other.example#alice', clients: [['payment', 7]] };
     };
     const withOrigin = (value: unknown) => faultWith('origin', value, delegated());
 
-    it('say what it was', () => {
+    it('contain its origin', () => {
       expect(withOrigin(origin())).to.have.deep.property('origin', {
         issuer: 'https://other.example',
         subject: 'alice',
@@ -355,7 +355,7 @@ describe('the claims of a token', () => {
       });
     });
 
-    it('name a user whom nobody of ours can be mistaken for', () => {
+    it('contain a user id that no user of this issuer can have', () => {
       expect(withOrigin(origin())).to.include({ kind: 'USER', id: 'https://other.example#alice' });
       const refused = [
         { sub: 'alice' },
@@ -373,7 +373,7 @@ describe('the claims of a token', () => {
       }
     });
 
-    it('are refused when it cannot be named by what would revoke it', () => {
+    it('are rejected when no entry could revoke the origin', () => {
       for (const claim of ['iss', 'sub', 'jti', 'iat']) {
         const { [claim]: _, ...rest }: Record<string, unknown> = origin();
         expect(withOrigin(rest), claim).to.deep.equal({ fault: 'origin' });
@@ -386,36 +386,36 @@ describe('the claims of a token', () => {
       }
     });
 
-    it('are refused when it is ours, or when nobody acts', () => {
+    it('are rejected when the origin is of this issuer, or no service acts', () => {
       expect(withOrigin(origin({ iss: ISSUER }))).to.deep.equal({ fault: 'origin' });
       expect(faultWith('origin', origin())).to.deep.equal({ fault: 'origin' });
     });
 
-    it('are refused when they outlive what revocations of it are kept for', () => {
+    it("are rejected when they outlive the origin's revocations", () => {
       const earliest = NOW_SECONDS + 290 - ACCESS_TOKEN_LIFETIME_MAX_SECONDS;
       expect(withOrigin(origin({ iat: earliest }))).to.not.have.property('fault');
       expect(withOrigin(origin({ iat: earliest - 1 }))).to.deep.equal({ fault: 'origin' });
     });
   });
 
-  it('are refused with the nil UUID, which no list can hold', () => {
+  it('are rejected with the nil UUID, which no list can contain', () => {
     const nil = '00000000-0000-0000-0000-000000000000';
     expect(faultWith('jti', nil)).to.deep.equal({ fault: 'jti' });
     expect(faultWith('sid', nil)).to.deep.equal({ fault: 'sid' });
     expect(faultWith('ancestors', [nil], exchangedPayload())).to.deep.equal({ fault: 'ancestors' });
   });
 
-  it('are refused when a text is longer than the limit', () => {
+  it('are rejected when a text is longer than the limit', () => {
     expect(faultWith('sub', 's'.repeat(CLAIM_TEXT_LENGTH_MAX))).to.not.have.property('fault');
     expect(faultWith('sub', 's'.repeat(CLAIM_TEXT_LENGTH_MAX + 1))).to.deep.equal({ fault: 'sub' });
   });
 
-  it('are refused when a text is not well-formed, because no entry of the log could name it', () => {
+  it('are rejected when a text is not well-formed, because no log entry could name it', () => {
     expect(read(written('sub', '"\\ud800"'))).to.deep.equal({ fault: 'sub' });
     expect(read(written('clients', '[["direct",1],["\\udfff",1]]'))).to.deep.equal({ fault: 'clients' });
   });
 
-  it('are refused when a list is longer than the limit', () => {
+  it('are rejected when a list is longer than the limit', () => {
     const many = (length: number) => Array.from({ length }, (_, index) => `item${index}`);
     expect(faultWith('roles', many(CLAIM_LIST_LENGTH_MAX))).to.not.have.property('fault');
     expect(faultWith('roles', many(CLAIM_LIST_LENGTH_MAX + 1))).to.deep.equal({ fault: 'roles' });
@@ -426,7 +426,7 @@ describe('the claims of a token', () => {
     expect(faultWith('clients', clients(ACTOR_CHAIN_LENGTH_MAX + 2))).to.deep.equal({ fault: 'clients' });
   });
 
-  it('are refused when the chain of actors is longer than the limit', () => {
+  it('are rejected when the chain of actors is longer than the limit', () => {
     const chain = (length: number): object => ({
       sub: 'payment',
       ...(length > 1 && { act: chain(length - 1) }),
@@ -437,18 +437,18 @@ describe('the claims of a token', () => {
     });
   });
 
-  it('are refused when a member comes twice', () => {
+  it('are rejected when a member is duplicated', () => {
     const text = JSON.stringify(userPayload());
     expect(read(`${text.slice(0, -1)},"sub":"user-2"}`)).to.deep.equal({ fault: 'payload' });
     expect(read(`${text.slice(0, -1)},"\\u0073cope":"auth.revoke"}`)).to.deep.equal({ fault: 'payload' });
   });
 
-  it('take the name of a prototype for a name like any other', () => {
+  it('accept the names of inherited properties as text', () => {
     const claims = faultWith('roles', ['__proto__', 'constructor']);
     expect(claims).to.have.deep.property('roles', new Set(['__proto__', 'constructor']));
   });
 
-  it('are not read from what every object inherits', () => {
+  it('are not read from inherited properties', () => {
     const inherited = Object.create({ sid: UUID, gen: 1 });
     expect(readClaims(Object.assign(inherited, servicePayload()), 'key-1', EXPECTED)).to.have.property(
       'kind',
@@ -456,14 +456,14 @@ describe('the claims of a token', () => {
     );
   });
 
-  it('tell scopes apart by their whole text', () => {
+  it('compare scopes as whole texts', () => {
     const claims = faultWith('scope', 'inventory.rea inventory.READ inventory.read.all');
     expect(claims)
       .to.have.property('scopes')
       .that.satisfies((scopes: Set<string>) => !scopes.has('inventory.read'));
   });
 
-  it('hold no scope when the scope is empty', () => {
+  it('contain no scope when the scope is empty', () => {
     expect(faultWith('scope', '')).to.have.deep.property('scopes', new Set());
   });
 });

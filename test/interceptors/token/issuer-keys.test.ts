@@ -1,4 +1,4 @@
-/** The keys of another issuer over real HTTP: within bounds in time, size and number, whatever the issuer does. */
+/** The keys of another issuer over real HTTP: within the limits of time, size and number, whatever the issuer does. */
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ import {
   KEYS_WAITERS_MAX,
   type PublishedIssuerKeys,
 } from '../../../interceptors/src/token/issuer-keys.js';
-import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeFolder } from '../../support/folders.js';
 import { createForeignKey, ForeignIssuer, type ForeignKey } from '../../support/foreign-issuer.js';
 import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers } from '../tokens-support.js';
@@ -73,7 +73,7 @@ describe('the keys of another issuer', () => {
     return token;
   }
 
-  /** Time passes on the clock, and what is planned until then happens. */
+  /** Advances the clock, and runs the timers that are due. */
   function pass(ms: number): void {
     clock.pass(ms);
     timers.pass(ms);
@@ -81,7 +81,7 @@ describe('the keys of another issuer', () => {
 
   const failed = () => until(() => warnings.length > 0);
 
-  it('verify what they have signed, and are fetched once for many', async () => {
+  it("verify the issuer's tokens, and are fetched once for many", async () => {
     open();
     const token = await tokenBy();
     expect(await Promise.all([1, 2, 3].map(() => keys.verify(token)))).to.deep.equal([
@@ -95,7 +95,7 @@ describe('the keys of another issuer', () => {
     expect(issuer.asked).to.equal(1);
   });
 
-  it('are fetched at most once in a while, however many unknown kids come', async () => {
+  it('are fetched at a limited rate, however many unknown kids arrive', async () => {
     open();
     await until(() => changes === 1);
     clock.pass(KEYS_PAUSE_MS);
@@ -114,7 +114,7 @@ describe('the keys of another issuer', () => {
     expect(await keys.verify(await tokenBy())).to.equal('GOOD');
   });
 
-  it('bring a new key with the first token that it has signed', async () => {
+  it('include a new key with the first token that it signed', async () => {
     open();
     expect(await keys.verify(await tokenBy())).to.equal('GOOD');
     const former = issuer.key;
@@ -125,7 +125,7 @@ describe('the keys of another issuer', () => {
     expect(changes).to.equal(2);
   });
 
-  it('are fetched anew now and then, so that a key that was withdrawn leaves', async () => {
+  it('are fetched again regularly, so that a withdrawn key leaves', async () => {
     open();
     await until(() => changes === 1);
     const former = issuer.key;
@@ -137,7 +137,7 @@ describe('the keys of another issuer', () => {
     expect(keys.has(former.kid)).to.equal(false);
   });
 
-  it('are kept while the issuer is away, and not for ever', async () => {
+  it('are kept for a limited time while the issuer is unreachable', async () => {
     open();
     const token = await tokenBy();
     expect(await keys.verify(token)).to.equal('GOOD');
@@ -152,7 +152,7 @@ describe('the keys of another issuer', () => {
     expect(await keys.verify(token)).to.equal('GOOD');
   });
 
-  it('that cannot be had leave open what a token is, and come when the issuer does', async () => {
+  it('that cannot be fetched leave a token undecided, until the issuer is reachable', async () => {
     issuer.behaviour = 'down';
     open();
     await failed();
@@ -164,43 +164,39 @@ describe('the keys of another issuer', () => {
     expect(await keys.verify(await tokenBy())).to.equal('GOOD');
   });
 
-  it('keep a call waiting for a moment only, and few calls at a time, when the issuer is slow', async function () {
+  it('delay few calls, and each for a short time, when the issuer is slow', async function () {
     this.timeout(KEYS_FETCH_TIMEOUT_MS + 10_000);
     issuer.behaviour = 'slow';
     open();
     const token = await tokenBy();
     const waiting = Array.from({ length: KEYS_WAITERS_MAX }, () => keys.verify(token));
-    const askedMs = performance.now();
+    // One more call is answered while the fetch is still open.
     expect(await keys.verify(token)).to.equal('UNKNOWN');
-    expect(performance.now() - askedMs).to.be.below(500);
+    expect(warnings).to.deep.equal([]);
     timers.pass(KEYS_WAIT_MS);
     expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['UNKNOWN']));
-    const startedMs = performance.now();
-    await failed();
-    expect(performance.now() - startedMs).to.be.below(KEYS_FETCH_TIMEOUT_MS + 2000);
+    await until(() => warnings.length > 0, { withinMs: KEYS_FETCH_TIMEOUT_MS + 5000 });
     expect(issuer.asked).to.equal(1);
   });
 
-  it('are not read to the end when the end does not come', async () => {
+  it('are not read beyond the size limit', async () => {
     issuer.behaviour = 'huge';
     open();
     await failed();
     expect(warnings[0]).to.contain(String(KEYS_BYTES_MAX));
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    const sent = issuer.sent;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(issuer.sent).to.equal(sent);
-    expect(sent).to.be.below(64 * 1024 * 1024);
+    // The connection is closed, so that the issuer stops sending.
+    await until(() => issuer.answering === 0);
+    expect(issuer.sent).to.be.below(64 * 1024 * 1024);
   });
 
-  it('are not fetched from where the issuer points to', async () => {
+  it('are not fetched from the target of a redirect', async () => {
     issuer.behaviour = 'redirect';
     open();
     await failed();
     expect(issuer.asked).to.equal(1);
   });
 
-  it('of a lying issuer are refused as a whole, and those of before stay', async () => {
+  it('of a malformed response are rejected as a whole, and the former ones stay', async () => {
     open();
     const token = await tokenBy();
     expect(await keys.verify(token)).to.equal('GOOD');
@@ -230,7 +226,7 @@ describe('the keys of another issuer', () => {
     expect(await keys.verify(token)).to.equal('GOOD');
   });
 
-  it('are those alone that verify with one configured algorithm, and that nobody can sign with', async () => {
+  it('are only those that fit exactly one configured algorithm and contain no private part', async () => {
     const [es, rsa, rsaWithout, ed] = [
       await createForeignKey('ES256'),
       await createForeignKey('RS256'),
@@ -264,8 +260,8 @@ describe('the keys of another issuer', () => {
     for (const kid of [rsaWithout.kid, ed.kid, ...unusable]) expect(keys.has(kid), kid).to.equal(false);
   });
 
-  it('can come from a file, which is read anew', async () => {
-    const folder = await makeTemporaryFolder();
+  it('can be in a file, which is read again', async () => {
+    const folder = await makeFolder();
     const jwksFile = join(folder.path, 'jwks.json');
     const write = () => writeFile(jwksFile, JSON.stringify({ keys: issuer.keys.map(({ jwk }) => jwk) }));
     await write();
@@ -282,7 +278,7 @@ describe('the keys of another issuer', () => {
     await folder.remove();
   });
 
-  it('of a legacy issuer are its secret, for HS256 and nothing else', async () => {
+  it('of a legacy issuer are its secret, for HS256 only', async () => {
     keys = createLegacyKeys(Buffer.alloc(32, 7));
     const token = await tokenBy();
     expect(await keys.verify(token)).to.equal('BAD');

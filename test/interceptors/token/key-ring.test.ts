@@ -1,4 +1,4 @@
-/** One kid, one key, one algorithm: the header of a token chooses nothing. */
+/** One kid, one key, one algorithm: the header of a token does not choose. */
 
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { expect } from 'chai';
@@ -13,7 +13,7 @@ async function verifies(ring: KeyRing, text: string): Promise<boolean> {
   return token !== undefined && ring.verify(token);
 }
 
-/** The token with another header, under the signature it had. */
+/** The token with another header and the same signature. */
 function withHeader(text: string, header: object): string {
   const [, payload, signature] = text.split('.');
   return `${Buffer.from(JSON.stringify(header)).toString('base64url')}.${payload}.${signature}`;
@@ -39,7 +39,7 @@ describe('a key ring', () => {
   };
 
   for (const algorithm of SIGNATURE_ALGORITHMS) {
-    it(`takes a token signed with ${algorithm}, and none in which a bit was changed`, async () => {
+    it(`accepts a token signed with ${algorithm}, and rejects it with any bit changed`, async () => {
       const key = keyFor(algorithm);
       const text = await key.sign(userPayload());
       expect(await verifies(ring, text)).to.equal(true);
@@ -51,7 +51,7 @@ describe('a key ring', () => {
       expect(await verifies(ring, withSignature(text, bytes))).to.equal(false);
     });
 
-    it(`refuses a token for its ${algorithm} key that names another algorithm`, async () => {
+    it(`rejects a token for its ${algorithm} key that names another algorithm`, async () => {
       const key = keyFor(algorithm);
       const text = await key.sign(userPayload());
       const others = [
@@ -73,7 +73,7 @@ describe('a key ring', () => {
       }
     });
 
-    it(`refuses a token made with its public ${algorithm} key as the secret of an HMAC`, async () => {
+    it(`rejects a token signed by HMAC with its public ${algorithm} key as the secret`, async () => {
       const { publicKey, published } = keyFor(algorithm);
       const secrets = [
         publicKey.export({ type: 'spki', format: 'pem' }),
@@ -89,7 +89,7 @@ describe('a key ring', () => {
       }
     });
 
-    it(`refuses signatures that are none under its ${algorithm} key`, async () => {
+    it(`rejects malformed signatures for its ${algorithm} key`, async () => {
       const text = await keyFor(algorithm).sign(userPayload());
       const length = Buffer.from(text.split('.')[2] ?? '', 'base64url').length;
       const another = await new TestKey(algorithm).sign(userPayload());
@@ -107,7 +107,7 @@ describe('a key ring', () => {
     });
   }
 
-  it('refuses a signature in DER, which another reader of ES256 would take', async () => {
+  it('rejects an ES256 signature in DER', async () => {
     const key = keyFor('ES256');
     const text = await key.sign(userPayload());
     const signed = Buffer.from(text.split('.').slice(0, 2).join('.'));
@@ -117,7 +117,7 @@ describe('a key ring', () => {
     expect(await verifies(ring, withSignature(text, der))).to.equal(false);
   });
 
-  it('refuses a PS256 signature under an RS256 key, and the other way round', async () => {
+  it('rejects a PS256 signature for an RS256 key, and the reverse', async () => {
     for (const [own, other] of [
       ['RS256', 'PS256'],
       ['PS256', 'RS256'],
@@ -128,14 +128,14 @@ describe('a key ring', () => {
     }
   });
 
-  it('refuses a token signed by another of its own keys than the one it names', async () => {
+  it('rejects a token signed by another of its keys than the one that the token names', async () => {
     const [first, second] = [new TestKey('EdDSA', 'first'), new TestKey('EdDSA', 'second')];
     const both = await KeyRing.import([first.published, second.published]);
     const text = await first.sign(userPayload(), { kid: 'second' });
     expect(await verifies(both, text)).to.equal(false);
   });
 
-  it('refuses kids that it does not hold', async () => {
+  it('rejects a kid that it does not contain', async () => {
     for (const kid of ['unknown', '__proto__', 'constructor', 'toString', '../keys', "' OR '1'='1"]) {
       const text = await keyFor('EdDSA').sign(userPayload(), { kid });
       expect(await verifies(ring, text), kid).to.equal(false);
@@ -143,14 +143,14 @@ describe('a key ring', () => {
     expect(KeyRing.EMPTY.has('__proto__')).to.equal(false);
   });
 
-  it('refuses to hold two keys of one kid', async () => {
+  it('rejects two keys with the same kid', async () => {
     const set = [new TestKey('EdDSA', 'same').published, new TestKey('EdDSA', 'same').published];
     expect((await rejectionOf(KeyRing.import(set))).message).to.equal(
       'two keys of a key set have the same kid',
     );
   });
 
-  it('refuses to hold one kid for two algorithms', async () => {
+  it('rejects one kid with two algorithms', async () => {
     const { published } = keyFor('RS256');
     const set = [published, { ...published, algorithm: 'PS256' }];
     expect((await rejectionOf(KeyRing.import(set))).message).to.equal(
@@ -158,7 +158,7 @@ describe('a key ring', () => {
     );
   });
 
-  it('refuses to hold more keys than the limit', async () => {
+  it('rejects more keys than the limit', async () => {
     const set = Array.from({ length: KEYS_MAX + 1 }, (_, index) => ({
       ...keyFor('EdDSA').published,
       kid: `k${index}`,
@@ -167,7 +167,7 @@ describe('a key ring', () => {
     expect([...(await KeyRing.import(set.slice(1))).keyIds()]).to.have.length(KEYS_MAX);
   });
 
-  it('takes nothing but public members of a key, so that a private key published by mistake stays unused', async () => {
+  it('imports only the public members of a key, so that a private key published by mistake is not used', async () => {
     const key = new TestKey('EdDSA');
     const jwk = JSON.stringify({
       ...key.privateKey.export({ format: 'jwk' }),
@@ -180,7 +180,7 @@ describe('a key ring', () => {
     expect(await verifies(held, await key.sign(userPayload()))).to.equal(true);
   });
 
-  it('refuses whole a set in which one key is not what it says', async () => {
+  it('rejects a whole key set when one key does not fit its algorithm', async () => {
     const good = new TestKey('EdDSA').published;
     const ec = keyFor('ES256').published.jwk;
     const p384 = JSON.stringify(
@@ -210,7 +210,7 @@ describe('a key ring', () => {
     }
   });
 
-  it('takes no token under an RSA key of less than 2048 bits', async () => {
+  it('rejects an RSA key of less than 2048 bits', async () => {
     const weak = new TestKey('RS256', 'weak', generateKeyPairSync('rsa', { modulusLength: 1024 }));
     const held = await KeyRing.import([weak.published]).catch(() => KeyRing.EMPTY);
     const head = [{ alg: 'RS256', kid: 'weak', typ: 'at+jwt' }, userPayload()]

@@ -30,7 +30,7 @@ describe('strict JSON', () => {
     );
   });
 
-  it('refuses every object in which a member is repeated, wherever it stands', () => {
+  it('rejects every object with a duplicate member, at any depth', () => {
     fc.assert(
       fc.property(object, fc.string(), value, value, fc.nat(2), (others, name, first, second, depth) => {
         const member = (content: unknown) => `${JSON.stringify(name)}:${JSON.stringify(content)}`;
@@ -67,29 +67,29 @@ describe('strict JSON', () => {
     nothing: '',
   };
   for (const [what, text] of Object.entries(refused)) {
-    it(`refuses ${what}`, () => {
+    it(`rejects ${what}`, () => {
       expect(parse(text)).to.equal(undefined);
     });
   }
 
-  it('takes equal names in different objects', () => {
+  it('accepts equal names in different objects', () => {
     const text = '{"sub":"a","act":{"sub":"b","act":{"sub":"c"}},"list":[{"sub":1},{"sub":2}]}';
     expect(parse(text)).to.deep.equal(JSON.parse(text));
   });
 
-  it('takes names that every object has by birth, as plain members', () => {
+  it('accepts the names of inherited properties as plain members', () => {
     const parsed = parse('{"constructor":1,"toString":2,"hasOwnProperty":3}');
     expect(parsed).to.deep.equal({ constructor: 1, toString: 2, hasOwnProperty: 3 });
   });
 
-  it('refuses bytes that are not UTF-8', () => {
+  it('rejects bytes that are not UTF-8', () => {
     for (const bytes of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xe2, 0x82], [0xf5, 0x80, 0x80, 0x80]]) {
       const text = Buffer.concat([Buffer.from('{"a":"'), Buffer.from(bytes), Buffer.from('"}')]);
       expect(parseJsonObject(text), text.toString('hex')).to.equal(undefined);
     }
   });
 
-  it('refuses what nests deeper than the limit, and takes what reaches it', () => {
+  it('rejects nesting beyond the limit, and accepts nesting up to it', () => {
     const nested = (depth: number, open: string, close: string) =>
       `{"a":${open.repeat(depth - 1)}0${close.repeat(depth - 1)}}`;
     for (const [open, close] of [
@@ -101,7 +101,7 @@ describe('strict JSON', () => {
     }
   });
 
-  it('survives nesting that overflows no stack but its own limit', () => {
+  it('rejects deep nesting without overflowing the stack', () => {
     expect(parse(`{"a":${'['.repeat(4000)}${']'.repeat(4000)}}`)).to.equal(undefined);
   });
 

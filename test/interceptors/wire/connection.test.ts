@@ -1,4 +1,4 @@
-/** Tokens and plaintext: what the guard refuses, and what is never sent. */
+/** Tokens in plaintext: which calls the guard refuses, and which channels it does not open. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -28,7 +28,7 @@ describe('a token in plaintext', () => {
   let issuer: TestIssuer;
   let echo: Echo | undefined;
   let sockets = 0;
-  /** Addresses whose peers do not come over loopback. A Unix socket has none at all, and is to be had everywhere. */
+  /** Addresses whose peers do not use loopback. A Unix socket has no address, and exists everywhere. */
   let beyond: string[];
 
   before(async function () {
@@ -64,7 +64,7 @@ describe('a token in plaintext', () => {
     return { bind, server: ServerCredentials.createInsecure(), client: insecure };
   }
 
-  it('from another machine is refused unlooked at, good or bad', async () => {
+  it('from another machine is rejected without verification', async () => {
     for (const bind of beyond) {
       const faults: string[] = [];
       const { client, trace } = await start(plain(bind), { faults });
@@ -77,7 +77,7 @@ describe('a token in plaintext', () => {
     }
   });
 
-  it('does not matter to who sends none, and to public methods', async () => {
+  it('does not affect calls without a token and public methods', async () => {
     const { client } = await start(plain(unixSocket()));
     expect(await call(client, 'Unary', new Metadata())).to.equal('UNAUTHENTICATED TOKEN_MISSING');
     expect(await call(client, 'Public', new Metadata())).to.equal('OK');
@@ -95,7 +95,7 @@ describe('a token in plaintext', () => {
     }
   });
 
-  it('is none where the connection is encrypted, whoever the peer is', async function () {
+  it('is not found on encrypted connections', async function () {
     this.timeout(SETUP_TIMEOUT_MS);
     const authority = await createAuthority(folder.path);
     const names = [...THIS_MACHINE, ...addressesOfThisMachine().map((address) => `IP:${hostOf(address)}`)];
@@ -162,7 +162,7 @@ describe('a token in plaintext', () => {
       expect(proxy(channelOptionsFor({ address, credentials: tls }))).to.equal(undefined);
     });
 
-    it('whichever part of the library opens it', async () => {
+    it('opened by any part of the library', async () => {
       const { privateKey: clientKey } = generateKeyPairSync('ed25519');
       const auth = { address: 'auth.example:50051', credentials: insecure, clientId: 'echo', clientKey };
       const identity = { ...auth, issuer: ISSUER };

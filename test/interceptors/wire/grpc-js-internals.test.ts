@@ -81,12 +81,12 @@ describe('grpc-js', () => {
 
   const answerAll: Unary = (_call, answer) => answer(null, Buffer.from('y'));
 
-  it('tells TLS credentials from plaintext ones by `_isSecure`', () => {
+  it('distinguishes TLS credentials from plaintext ones by `_isSecure`', () => {
     expect(isSecure(credentials.createInsecure())).to.equal(false);
     expect(isSecure(credentials.createSsl())).to.equal(true);
   });
 
-  it('keeps the stream of a call in `stream`, below any number of layers that are linked by `nextCall`', async () => {
+  it('keeps the stream of a call in `stream`, below any number of layers linked by `nextCall`', async () => {
     const sessions: unknown[] = [];
     const addresses: (string | undefined)[] = [];
     const look: ServerInterceptor = (_method, inner) => {
@@ -101,7 +101,7 @@ describe('grpc-js', () => {
     expect(new Set(sessions)).to.have.length(1);
   });
 
-  it('ends the call of a peer when the stream that it keeps there is reset', async () => {
+  it('ends a call whose stream is reset', async () => {
     const reset: ServerInterceptor = (_method, inner) =>
       new ServerInterceptingCall(inner, {
         start: (next) => {
@@ -118,7 +118,7 @@ describe('grpc-js', () => {
     expect((await call()).code).to.equal(status.OK);
   });
 
-  it('keeps its HTTP/2 servers in the map `http2Servers`, and reads headers after a listener that came first', async () => {
+  it('keeps its HTTP/2 servers in the map `http2Servers`, and reads headers after a listener that was prepended', async () => {
     const seen: unknown[] = [];
     server = new Server();
     inspectHeadersOf(server, (headers, rawHeaders) => {
@@ -155,13 +155,13 @@ describe('grpc-js', () => {
     expect(received).to.deep.equal([['changed']]);
   });
 
-  it('keeps no map of HTTP/2 servers elsewhere without that being noticed', () => {
+  it('is rejected when it keeps its HTTP/2 servers elsewhere', () => {
     const moved = new Server();
     Reflect.set(moved, 'http2Servers', undefined);
     expect(() => inspectHeadersOf(moved, () => {})).to.throw(TypeError, 'Server.http2Servers');
   });
 
-  it('gives the handler the very metadata that an interceptor passed on', async () => {
+  it('passes the handler the same metadata object that the interceptor passed on', async () => {
     const slot = createMetadataSlot<{ name: string }>('pinned');
     const read: unknown[] = [];
     const attach: ServerInterceptor = (_method, inner) =>

@@ -1,4 +1,4 @@
-/** Several `authorization` headers in one request, as bytes that no client library would send. */
+/** Requests with several `authorization` headers, as bytes that no client library sends. */
 
 import { Server } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -35,7 +35,7 @@ describe('several authorization headers', () => {
     return peer.send({ block, body: EMPTY_MESSAGE });
   }
 
-  it('are refused like any bad token, whichever of them is good', async () => {
+  it('are rejected like an invalid token, whichever of them is valid', async () => {
     expect((await callWith(good)).status).to.equal(0);
     for (const values of [
       [good, 'Bearer x'],
@@ -53,7 +53,7 @@ describe('several authorization headers', () => {
     expect((await callWith(good)).status).to.equal(0);
   });
 
-  it('cannot be looked for in a grpc-js that keeps its servers elsewhere, and that is told at the start', () => {
+  it('cannot be detected in a grpc-js that keeps its servers elsewhere, so the server does not start', () => {
     const server = new Server();
     Reflect.set(server, 'http2Servers', undefined);
     expect(() => exposeRepeatedCredentials(server)).to.throw(TypeError, /found no map there/);

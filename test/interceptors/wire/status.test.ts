@@ -1,4 +1,4 @@
-/** Errors on their way to the wire and back. */
+/** Errors, encoded to statuses and decoded again. */
 
 import { Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -38,8 +38,8 @@ const anyText = fc
   .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 700 })
   .map((units) => String.fromCharCode(...units));
 
-describe('a status that is sent often', () => {
-  it('is what it was, and what is done to one sending changes no other', () => {
+describe('a reusable status', () => {
+  it('equals the original, and changes to one clone do not affect another', () => {
     const plain = statusOf(
       new GuardError('RATE_LIMITED', 'too many new tokens at once', { retryAfterMs: 1000 }),
     );
@@ -83,7 +83,7 @@ describe('the status of an error', () => {
     });
   }
 
-  it('carries code, message, violations and the time to wait to the other side', () => {
+  it('carries code, message, violations and retry delay to the client', () => {
     fc.assert(
       fc.property(
         code,
@@ -104,7 +104,7 @@ describe('the status of an error', () => {
     );
   });
 
-  it('names the field that is at fault', () => {
+  it('names the invalid field', () => {
     const received = errorOf(statusOf(invalidField('lines[2].quantity', 'must be positive')));
     expect(received.message).to.equal('lines[2].quantity must be positive');
     expect(received.violations[0]).to.include({
@@ -113,7 +113,7 @@ describe('the status of an error', () => {
     });
   });
 
-  it('is made of every text, however long or broken, and can be sent', () => {
+  it('can be sent for every text, however long or malformed', () => {
     fc.assert(
       fc.property(code, anyText, anyText, (name, message, field) => {
         const error = new GuardError(name, message, { violations: [{ field, description: field }] });
@@ -133,7 +133,7 @@ describe('the status of an error', () => {
     );
   });
 
-  it('is made of every time to wait', () => {
+  it('contains a valid delay for every number', () => {
     const waits: [number, number | undefined][] = [
       [Number.NaN, undefined],
       [Number.POSITIVE_INFINITY, RETRY_AFTER_MAX_MS],
@@ -150,7 +150,7 @@ describe('the status of an error', () => {
     }
   });
 
-  it('tells nothing of what is not an error of ours', () => {
+  it('reveals nothing of an error that is no ServiceError', () => {
     const secret = 'password=hunter2';
     const thrown = [
       new Error(secret),
@@ -172,7 +172,7 @@ describe('the status of an error', () => {
     }
   });
 
-  it('passes on the status of a downstream call that means the same to its own caller, with a fixed text', () => {
+  it('passes on a downstream status that means the same to the caller, with a fixed text', () => {
     const downstream = statusOf(new GuardError('DEPENDENCY_UNAVAILABLE', 'hunter2', { retryAfterMs: 700 }));
     const passedOn = [
       'CANCELLED',
@@ -191,7 +191,7 @@ describe('the status of an error', () => {
     }
   });
 
-  it('is INTERNAL when a downstream call failed for what this service has sent', () => {
+  it('is INTERNAL for every other downstream status', () => {
     const own = new Set([1, 4, 8, 10, 14]);
     for (let code = 0; code <= 17; code += 1) {
       if (own.has(code)) continue;
@@ -222,7 +222,7 @@ describe('the status of an error', () => {
 });
 
 describe('a received error', () => {
-  it('has no reason when the details are of another domain', () => {
+  it('has no reason when its details are of another domain', () => {
     const value = Buffer.from(
       ErrorInfo.encode({ reason: 'TOKEN_EXPIRED', domain: 'elsewhere', metadata: {} }).finish(),
     );
@@ -236,7 +236,7 @@ describe('a received error', () => {
     expect(errorOf({ code: 16, details: 'x', metadata })).to.include({ code: 16, reason: '', message: 'x' });
   });
 
-  it('keeps its status when the details cannot be read', () => {
+  it('keeps its status when its details cannot be decoded', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
         const metadata = new Metadata();
@@ -246,7 +246,7 @@ describe('a received error', () => {
     );
   });
 
-  it('is UNKNOWN when it is none of gRPC, and reading it never throws', () => {
+  it('is UNKNOWN when it is no gRPC error', () => {
     const thrown = [
       undefined,
       null,

@@ -1,4 +1,4 @@
-/** The attack in its short form: nothing gets past the guard as it is, and something does when a part is taken out. */
+/** `npm run attack` in a short form: no attack succeeds on the system as it is, and one does when a check is removed. */
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,11 +10,10 @@ import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 240_000;
 const MUTANTS = 3_000;
-/** Where base64url is taken in its canonical spelling alone. */
+/** The place where only canonical base64url is accepted. */
 const GUARD_FILE = 'interceptors/src/token/compact.ts';
 const GUARD = "return bytes.toString('base64url') === segment ? bytes : undefined;";
 
-/** The figures that the attack writes. */
 interface Figures {
   readonly classes: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly tried: number;
@@ -36,7 +35,7 @@ describe('npm run attack', function () {
 
   after(() => folder.remove());
 
-  it('gets past nothing: tokens, access, login and refresh', async () => {
+  it('rejects every attack on tokens, access, login and refresh', async () => {
     const { code, output, figures } = await attackIn(PROJECT_FOLDER, ['--mutants', String(MUTANTS)]);
     expect(figures.findings).to.deep.equal([]);
     expect(figures).to.include({ accepted: 0, crashes: 0, differing: 0, complete: true });
@@ -49,7 +48,7 @@ describe('npm run attack', function () {
     expect(mutants.reduce((sum, [, { tried = 0 }]) => sum + tried, 0)).to.equal(MUTANTS);
   });
 
-  it('exits 1 when tokens may be spelt in several ways', async () => {
+  it('exits 1 when tokens are accepted in several spellings', async () => {
     const copy = join(folder.path, 'unguarded');
     await copyProject(copy, { file: GUARD_FILE, from: GUARD, to: 'return bytes;' });
     const { code, figures } = await attackIn(copy, ['--part', 'tokens', '--mutants', '100']);

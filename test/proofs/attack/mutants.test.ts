@@ -1,4 +1,4 @@
-/** Mutants: as many as were asked for, and none of them the token that they are made from. */
+/** Mutants of a token: their number, their seed, and their completeness. */
 
 import { expect } from 'chai';
 import { mutantsOf } from '../../../proofs/attack/mutants.js';
@@ -12,7 +12,7 @@ function valuesOf(count: number, seed = 1): string[] {
 }
 
 describe('mutants of a token', () => {
-  it('are as many as were asked for, and never one of the two tokens', () => {
+  it('have the requested number, and never equal one of the two tokens', () => {
     for (const count of [0, 1, 500, 30_000]) {
       const values = valuesOf(count);
       expect(values).to.have.lengthOf(count);
@@ -25,7 +25,7 @@ describe('mutants of a token', () => {
     expect(valuesOf(2_000, 7)).not.to.deep.equal(valuesOf(2_000, 8));
   });
 
-  it('hold every flipped bit, every truncation and every insertion when there is room for them', () => {
+  it('include every flipped bit, truncation and insertion when their number permits', () => {
     const value = `Bearer ${GOOD}`;
     const values = new Set(valuesOf(30_000));
     for (let at = 0; at < value.length; at += 1) {

@@ -1,10 +1,10 @@
-/** The table of security requirements names tests that exist. */
+/** The table of security requirements, and the tests that it names. */
 
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 
 const PAGE = new URL('../../../docs/security/requirements.md', import.meta.url);
-/** A file below `test/`, and the name of one of its tests. */
+/** A file below `test/`, and the title of one of its tests. */
 const REFERENCE = /^`([a-z0-9/-]+)`: (.+)$/;
 
 interface Row {
@@ -26,7 +26,7 @@ describe('the table of security requirements', () => {
       });
   });
 
-  it('names tests that exist, by file and name', async () => {
+  it('names only tests that exist, by file and title', async () => {
     const references = rows.flatMap((row) => row.references);
     expect(references).to.have.length.of.at.least(80);
     const missing: string[] = [];
@@ -41,11 +41,11 @@ describe('the table of security requirements', () => {
     expect(missing).to.deep.equal([]);
   });
 
-  it('gives a test for everything that is met by something one can try', () => {
+  it('names a test for every requirement that can be tested', () => {
     const silent = rows.filter(
       ({ met, references }) => references.length === 0 && !/^\*\*Not met\*\*/.test(met),
     );
-    // What is met by not being there has nothing to try.
+    // A requirement that is met by the absence of a feature has no test.
     expect(silent.map(({ met }) => met)).to.have.members(['there are none', 'there are none']);
   });
 });

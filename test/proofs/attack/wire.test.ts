@@ -1,4 +1,4 @@
-/** The handmade HTTP/2 client against the real one's counterpart. */
+/** The raw HTTP/2 client against a server of Node. */
 
 import { createServer, type Http2Server, type IncomingHttpHeaders } from 'node:http2';
 import type { AddressInfo } from 'node:net';
@@ -6,12 +6,12 @@ import { expect } from 'chai';
 import { encodeField } from '../../../proofs/attack/hpack.js';
 import { createPeer, EMPTY_MESSAGE, headersOf, type Peer } from '../../../proofs/attack/wire.js';
 
-/** Printable ASCII, but for the backslash: its code is longer than any that is looked for. */
+/** Printable ASCII without the backslash, whose Huffman code is longer than the decoder supports. */
 const PRINTABLE = Array.from({ length: 0x7e - 0x20 }, (_, index) => String.fromCharCode(0x21 + index))
   .join('')
   .replace('\\', '');
 
-describe('the handmade HTTP/2 client', () => {
+describe('the raw HTTP/2 client', () => {
   let server: Http2Server;
   let peer: Peer;
   let received: IncomingHttpHeaders;
@@ -34,7 +34,7 @@ describe('the handmade HTTP/2 client', () => {
     server.close();
   });
 
-  it('sends headers as they are, and reads what comes back', async () => {
+  it('sends headers unchanged, and returns the response', async () => {
     const long = 'a'.repeat(40_000);
     const block = Buffer.concat([
       headersOf('/x/y'),
@@ -49,7 +49,7 @@ describe('the handmade HTTP/2 client', () => {
     expect(received).to.include({ ':path': '/x/y', 'x-own': PRINTABLE, 'x-long': long });
   });
 
-  it('gives each request its own answer over many connections', async () => {
+  it('returns the response of each request, over many connections', async () => {
     const answers = await Promise.all(
       Array.from({ length: 5_000 }, () => peer.send({ block: headersOf('/x/y'), body: EMPTY_MESSAGE })),
     );
@@ -57,7 +57,7 @@ describe('the handmade HTTP/2 client', () => {
     expect(answers.every(({ kind }) => kind === 'answered')).to.equal(true);
   });
 
-  it('sees a request that ends the connection as the one that did, and goes on with the others', async () => {
+  it('identifies the request that made the server close the connection, and completes the others', async () => {
     const broken = Buffer.from([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     const [bad, good] = await Promise.all([
       peer.send({ block: broken, body: undefined }),

@@ -1,4 +1,4 @@
-/** `npm run bench -- --short`: the guard stays cheap. Every bound is a ratio of two things measured in the same run. */
+/** `npm run bench -- --short`: bounds on the cost of the guard. Every bound is a ratio of two figures of one run. */
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,17 +9,17 @@ import { type Ended, runProgram } from '../../support/programs.js';
 const TEST_TIMEOUT_MS = 180_000;
 
 /**
- * The decision takes less than half of one look into a Map of whole tokens; whoever hashes the token, awaits a
- * promise or verifies anew on every call is beyond it.
+ * The decision takes less than half of a look-up in a Map of whole tokens. A guard that hashes the token, awaits a
+ * promise or verifies again on every call exceeds this bound.
  */
 const DECISION_TO_MAP_MAX = 0.85;
-/** A quiet machine measures below 1.1; one that is busy with other tests, up to 1.3. */
+/** Below 1.1 on an idle machine, up to 1.3 beside other tests. */
 const WARM_CPU_MAX = 1.5;
-/** Both verify the same signature; what the guard adds is a strict parser. */
+/** Both verify the same signature; the guard adds a strict parser. */
 const COLD_CPU_MAX = 1.6;
-/** Some 23 are measured, and what else is in the heap; the table's own test holds it to 26. */
+/** About 23, plus other objects in the heap; the test of the table itself asserts 26. */
 const LIST_BYTES_MAX = 60;
-/** A Set of strings takes some fifteen times as much. */
+/** A Set of strings takes about fifteen times as much. */
 const SET_TO_LIST_MIN = 6;
 
 interface Figures {
@@ -47,7 +47,7 @@ describe('npm run bench -- --short', function () {
 
   after(() => folder.remove());
 
-  it('decides a call with a known token in less time than hashing the token would take', async () => {
+  it('decides on a known token in less time than a look-up in a Map of whole tokens', async () => {
     const { figures, output } = await bench('warm');
     expect(output).to.contain('goal ≤ 1.06 ×');
     expect(figures.warm.decision_to_map_ratio).to.be.within(0.01, DECISION_TO_MAP_MAX);
@@ -55,19 +55,19 @@ describe('npm run bench -- --short', function () {
     expect(figures.warm.aa_cpu_ratio).to.be.within(0.6, 1.6);
   });
 
-  it('spends on a new token about what jose spends', async () => {
+  it('verifies a new token at about the cost of jose', async () => {
     const { figures } = await bench('cold');
     expect(figures.cold.EdDSA.cpu_ratio).to.be.within(0.3, COLD_CPU_MAX);
   });
 
-  it('holds revocations in a small part of what a Set takes', async () => {
+  it('stores revocations in a fraction of the memory of a Set', async () => {
     const { figures } = await bench('list');
     const { bytes_per_entry, set } = figures.list['100000'];
     expect(bytes_per_entry).to.be.within(16, LIST_BYTES_MAX);
     expect(set.bytes_per_entry / bytes_per_entry).to.be.at.least(SET_TO_LIST_MIN);
   });
 
-  it('names the sections that there are when it is asked for another one', async () => {
+  it('lists the sections when an unknown one is requested', async () => {
     const { code, stderr } = await run(['--only', 'nothing']);
     expect(code).to.equal(1);
     expect(stderr).to.contain('Allowed choices are warm,');

@@ -1,4 +1,4 @@
-/** The traces prove what they say: all is found as the rules are, and what is missed or wrongly found is told. */
+/** `npm run traces` finds every planted attack with the rules as they are, and reports what changed rules get wrong. */
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ describe('npm run traces', function () {
 
   after(() => folder.remove());
 
-  it('finds every planted attack once, and nothing in ordinary traffic', async () => {
+  it('finds every planted attack once, and none in ordinary traffic', async () => {
     const { code, output, figures } = await tracesIn(PROJECT_FOLDER);
     expect(Object.keys(figures)).to.deep.equal(['ordinary_calls', 'false_alarms', 'planted', 'found']);
     expect(figures.ordinary_calls).to.be.at.least(100_000);
@@ -37,7 +37,7 @@ describe('npm run traces', function () {
     expect(code).to.equal(0);
   });
 
-  it('says what a rule has missed that looks too late', async () => {
+  it('reports the attacks that a rule with a high threshold misses', async () => {
     const { code, output, figures } = await tracesWith(
       "'revoked-token-hammered': { count: 50,",
       "'revoked-token-hammered': { count: 5000,",
@@ -47,7 +47,7 @@ describe('npm run traces', function () {
     expect(output).to.match(/^MISSED revoked-token-hammered \S+$/m);
   });
 
-  it('says what a rule has wrongly found that looks too soon', async () => {
+  it('reports the false alarms of a rule with a low threshold', async () => {
     const { code, output, figures } = await tracesWith(
       "'session-in-many-networks': { count: 4,",
       "'session-in-many-networks': { count: 2,",
@@ -57,7 +57,7 @@ describe('npm run traces', function () {
     expect(output).to.match(/^FALSE ALARM session-in-many-networks \{.*\}$/m);
   });
 
-  it('says that a rule repeats itself that does not wait until it is quiet', async () => {
+  it('reports the false alarms of rules without a cool-down time', async () => {
     const { code, figures } = await tracesWith(
       'const isNew = nowMs - memory.unusualMs >= quietSeconds * 1000;',
       'const isNew = true || quietSeconds > 0;',
@@ -66,12 +66,12 @@ describe('npm run traces', function () {
     expect(figures.false_alarms).to.be.greaterThan(100);
   });
 
-  it('replays a recording that holds no token', async () => {
+  it('replays a recording that contains no token', async () => {
     const recording = await readFile(RECORDING, 'utf8');
     expect(recording).to.not.match(/eyJ|pcr_|PRIVATE KEY|Bearer/);
   });
 
-  /** The traces of a copy of the code in which one line of the rules is another. */
+  /** Runs the traces on a copy of the code with one changed line in the rules. */
   async function tracesWith(from: string, to: string): Promise<Outcome> {
     const copy = join(folder.path, String(performance.now()));
     await copyProject(copy, { file: RULES_FILE, from, to });

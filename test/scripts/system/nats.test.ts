@@ -1,4 +1,4 @@
-/** Our nats-server: who may say what, and what it costs the person who starts it when something is missing. */
+/** The private nats-server: permissions of its users, and messages when it cannot start. */
 
 import { once } from 'node:events';
 import { chmod, writeFile } from 'node:fs/promises';
@@ -18,12 +18,12 @@ import { rejectionOf } from '../../support/outcomes.js';
 
 const FETCH_TIMEOUT_MS = 120_000;
 
-describe('nats-server of our own', () => {
+describe('the private nats-server', () => {
   let nats: PrivateNats;
   let folder: TemporaryFolder;
 
   before(async function () {
-    // The very first run on a machine fetches the program.
+    // The first run on a machine downloads the program.
     this.timeout(FETCH_TIMEOUT_MS);
     nats = await privateNats();
     folder = await makeTemporaryFolder();
@@ -34,7 +34,7 @@ describe('nats-server of our own', () => {
     await folder.remove();
   });
 
-  it('carries what auth publishes to the services', async () => {
+  it('delivers what auth publishes to the services', async () => {
     const inventory = await nats.connect('inventory');
     const received = next(inventory, 'portcullis.v1.revocations');
     await inventory.flush();
@@ -42,10 +42,12 @@ describe('nats-server of our own', () => {
     expect(await received).to.equal('entry');
   });
 
-  it('carries no revocation that another service publishes, and tells it so', async () => {
+  it('rejects a revocation that another service publishes, and reports the error to it', async () => {
     const auth = await nats.connect('auth');
-    const heard: string[] = [];
-    auth.subscribe('portcullis.v1.revocations', { callback: (_, message) => heard.push(message.string()) });
+    const received: string[] = [];
+    auth.subscribe('portcullis.v1.revocations', {
+      callback: (_, message) => received.push(message.string()),
+    });
     await auth.flush();
     const payment = await nats.connect('payment');
     const refusal = refusalSeenBy(payment);
@@ -53,13 +55,13 @@ describe('nats-server of our own', () => {
     expect(await refusal).to.contain('portcullis.v1.revocations');
     auth.publish('portcullis.v1.revocations', Buffer.from('genuine'));
     await auth.flush();
-    expect(heard).to.deep.equal(['genuine']);
+    expect(received).to.deep.equal(['genuine']);
   });
 
-  it('lets a service report what it has applied under its own name alone', async () => {
+  it('lets a service report what it has applied only under its own name', async () => {
     const auth = await nats.connect('auth');
-    const heard: string[] = [];
-    auth.subscribe('portcullis.v1.applied.*', { callback: (_, message) => heard.push(message.subject) });
+    const received: string[] = [];
+    auth.subscribe('portcullis.v1.applied.*', { callback: (_, message) => received.push(message.subject) });
     await auth.flush();
     const inventory = await nats.connect('inventory');
     const refusal = refusalSeenBy(inventory);
@@ -67,16 +69,16 @@ describe('nats-server of our own', () => {
     inventory.publish('portcullis.v1.applied.inventory');
     expect(await refusal).to.contain('portcullis.v1.applied.payment');
     await auth.flush();
-    expect(heard).to.deep.equal(['portcullis.v1.applied.inventory']);
+    expect(received).to.deep.equal(['portcullis.v1.applied.inventory']);
   });
 
-  it('admits nobody without a password', async () => {
+  it('rejects a client without a password', async () => {
     const { connect } = await import('nats');
     const error = await rejectionOf(connect({ servers: `127.0.0.1:${nats.port}`, reconnect: false }));
     expect(error.message).to.contain('Authorization Violation');
   });
 
-  it('comes back on the same port with the same passwords, even after it froze', async () => {
+  it('restarts on the same port with the same passwords, even after it was frozen', async () => {
     const url = nats.url('auth');
     nats.kill('SIGSTOP');
     const began = performance.now();
@@ -86,7 +88,7 @@ describe('nats-server of our own', () => {
     await (await nats.connect('auth')).flush();
   });
 
-  it('is gone after stop', async () => {
+  it('has no process after stop', async () => {
     const server = await startNats({ dataDir: join(folder.path, 'stopped'), port: 0 });
     const identity = { pid: server.pid, startTime: (await startTimeOf(server.pid)) ?? '' };
     expect(await isRunning(identity)).to.equal(true);
@@ -94,7 +96,7 @@ describe('nats-server of our own', () => {
     expect(await isRunning(identity)).to.equal(false);
   });
 
-  it('names the port and the flag when the port is taken', async () => {
+  it('names the port and the flag when the port is in use', async () => {
     const holder = createServer().listen(0, '127.0.0.1');
     await once(holder, 'listening');
     const address = holder.address();
@@ -107,7 +109,7 @@ describe('nats-server of our own', () => {
     expect(error.message).to.match(new RegExp(`Port ${port}.*taken.*--nats-port`));
   });
 
-  it('shows what the program said when it does not come up', async () => {
+  it('shows the output of the program when it does not start', async () => {
     const program = join(folder.path, 'broken');
     await writeFile(program, '#!/bin/sh\necho "no such luck" >&2\nexit 3\n');
     await chmod(program, 0o755);
@@ -121,7 +123,7 @@ describe('nats-server of our own', () => {
     expect(error.message).to.match(/ended at once \(exit code 3\).*no such luck/s);
   });
 
-  it('takes NATS_SERVER_BIN before PATH, and PATH before anything else', async () => {
+  it('prefers NATS_SERVER_BIN to PATH, and PATH to a downloaded copy', async () => {
     const onPath = join(folder.path, 'nats-server');
     await writeFile(onPath, '#!/bin/sh\n');
     await chmod(onPath, 0o755);
@@ -131,12 +133,12 @@ describe('nats-server of our own', () => {
     expect(await findNatsServer({ environment: named })).to.equal('/bin/sh');
   });
 
-  it('says what to do when NATS_SERVER_BIN is no program', async () => {
+  it('says what to do when NATS_SERVER_BIN is not executable', async () => {
     const error = await rejectionOf(findNatsServer({ environment: { NATS_SERVER_BIN: '/nowhere/at/all' } }));
     expect(error.message).to.contain('NATS_SERVER_BIN is /nowhere/at/all');
   });
 
-  it('says what to do when it is not installed and no package manager is there', async () => {
+  it('says what to do when neither nats-server nor a package manager is installed', async () => {
     const environment = { PATH: join(folder.path, 'empty'), XDG_CACHE_HOME: join(folder.path, 'cache') };
     const error = await rejectionOf(findNatsServer({ environment }));
     expect(error).to.be.instanceOf(SystemError);

@@ -1,4 +1,4 @@
-/** Our PostgreSQL: made, started, recovered after a crash of ours, stopped. */
+/** The private PostgreSQL server: creation, start, recovery after a crashed start, stop. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -18,7 +18,7 @@ import { rejectionOf } from '../../support/outcomes.js';
 
 const CRASHER = fileURLToPath(new URL('crasher.ts', import.meta.url));
 
-describe('PostgreSQL of our own', () => {
+describe('the private PostgreSQL server', () => {
   let folder: TemporaryFolder;
   const running = new Set<Postgres>();
 
@@ -51,7 +51,7 @@ describe('PostgreSQL of our own', () => {
     expect(new URL(second.url('shop')).password).to.equal(password);
   });
 
-  it('admits nobody without the password, and shows it to nobody else', async () => {
+  it('rejects a client without the password, and keeps the password out of its log and readable by its owner only', async () => {
     const server = await start('guarded');
     const wrong = new URL(server.url('postgres'));
     wrong.password = 'guess';
@@ -63,7 +63,7 @@ describe('PostgreSQL of our own', () => {
     expect(await readFile(server.logFile, 'utf8')).not.to.contain(new URL(server.url('x')).password);
   });
 
-  it('listens on 127.0.0.1 and on nothing else', async () => {
+  it('listens on 127.0.0.1 only', async () => {
     const server = await start('local');
     const rows = await query(
       server.url('postgres'),
@@ -72,7 +72,7 @@ describe('PostgreSQL of our own', () => {
     expect(rows).to.deep.equal([{ tcp: '127.0.0.1', files: '' }]);
   });
 
-  it('creates a database once, however many ask at the same time', async () => {
+  it('creates a database once when several callers request it at the same time', async () => {
     const server = await start('once');
     await Promise.all(Array.from({ length: 4 }, () => server.ensureDatabase('shop')));
     await server.ensureDatabase('shop');
@@ -80,7 +80,7 @@ describe('PostgreSQL of our own', () => {
     expect(rows).to.have.length(1);
   });
 
-  it('stops the postmaster that a killed start left behind, and loses nothing', async () => {
+  it('stops the postmaster that a killed start left running, and keeps its data', async () => {
     const dataDir = join(folder.path, 'crashed');
     const crashed = await crash(dataDir);
     expect(await isRunning(crashed)).to.equal(true);
@@ -89,7 +89,7 @@ describe('PostgreSQL of our own', () => {
     expect(await query(server.url('shop'), 'SELECT answer FROM kept')).to.deep.equal([{ answer: 42 }]);
   });
 
-  it('recovers when the postmaster itself was killed', async () => {
+  it('recovers its data after the postmaster was killed', async () => {
     const dataDir = join(folder.path, 'killed');
     const crashed = await crash(dataDir);
     process.kill(crashed.pid, 'SIGKILL');
@@ -97,7 +97,7 @@ describe('PostgreSQL of our own', () => {
     expect(await query(server.url('shop'), 'SELECT answer FROM kept')).to.deep.equal([{ answer: 42 }]);
   });
 
-  it('leaves a process alone that has only the number of an old postmaster', async () => {
+  it('does not end a process that reuses the number of an old postmaster', async () => {
     const first = await start('reused');
     const file = join(first.clusterDir, 'postmaster.pid');
     const lines = (await readFile(file, 'utf8')).split('\n');
@@ -111,7 +111,7 @@ describe('PostgreSQL of our own', () => {
     await once(bystander, 'exit');
   });
 
-  it('names the port and the flag when the port is taken, and leaves nothing running', async () => {
+  it('names the port and the flag when the port is in use', async () => {
     const holder = createServer().listen(0, '127.0.0.1');
     await once(holder, 'listening');
     const address = holder.address();
@@ -122,7 +122,7 @@ describe('PostgreSQL of our own', () => {
     expect(error.message).to.match(new RegExp(`Port ${port}.*PostgreSQL.*--postgres-port`));
   });
 
-  it('does not begin anew in silence when its data are gone', async () => {
+  it('refuses to start when its data are gone', async () => {
     const server = await start('lost');
     await server.stop();
     await rm(join(folder.path, 'lost', 'postgres'), { recursive: true });
@@ -131,7 +131,7 @@ describe('PostgreSQL of our own', () => {
     expect(error.message).to.match(/lost\/postgres, are not there/);
   });
 
-  it('takes its data along when it is destroyed', async () => {
+  it('removes its data when it is destroyed', async () => {
     const server = await start('destroyed');
     await server.destroy();
     running.delete(server);
@@ -139,7 +139,7 @@ describe('PostgreSQL of our own', () => {
     expect(server.hasEnded()).to.equal('exit code 0');
   });
 
-  /** Runs a program that starts PostgreSQL, fills a table, and is killed together with its warden. */
+  /** Runs a program that starts PostgreSQL, fills a table, and is killed together with its reaper. */
   async function crash(dataDir: string): Promise<{ pid: number; startTime: string }> {
     const child = spawn(process.execPath, ['--import', 'tsx', CRASHER, dataDir], {
       stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,4 +1,4 @@
-/** Processes by identity, the warden, the record of a data folder, and its lock. */
+/** Processes and their identity, the reaper, the process record of a data folder, and its lock. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -24,7 +24,7 @@ const SHORT_ENDING = [
   { signal: 'SIGKILL', graceMs: 2_000 },
 ] as const;
 
-describe('processes that we start', () => {
+describe('launched processes', () => {
   let folder: TemporaryFolder;
   const running = new Set<LaunchedProcess>();
 
@@ -53,7 +53,7 @@ describe('processes that we start', () => {
     return started;
   }
 
-  it('know how they ended and what they said last', async () => {
+  it('report how they ended, and the end of their output', async () => {
     const first = await run('echo earlier; exit 0');
     await first.ended;
     const second = await run('echo later >&2; exit 7');
@@ -62,21 +62,21 @@ describe('processes that we start', () => {
     expect(await second.logTail()).to.equal('later');
   });
 
-  it('are killed when they do not heed the first signal', async () => {
+  it('are killed when they ignore the first signal', async () => {
     const stubborn = await run('trap "" TERM; echo ready; while :; do sleep 0.05; done');
     await until(async () => (await stubborn.logTail()) === 'ready');
     await stubborn.stop();
     expect(await stubborn.ended).to.equal('signal SIGKILL');
   });
 
-  it('are ended even when they are frozen', async () => {
+  it('end even when they are frozen', async () => {
     const frozen = await run('exec sleep 60');
     frozen.kill('SIGSTOP');
     await frozen.stop();
     expect(await frozen.ended).to.equal('signal SIGTERM');
   });
 
-  it('are refused in a sentence when the program does not exist', async () => {
+  it('fail with a clear message when the program does not exist', async () => {
     const error = await rejectionOf(
       launch({
         name: 'ghost',
@@ -91,7 +91,7 @@ describe('processes that we start', () => {
     expect(error.message).to.contain('ghost could not be started');
   });
 
-  it('are told apart by number and time of start', async () => {
+  it('are identified by number and start time', async () => {
     const started = await run('exec sleep 60');
     expect(await isRunning(started)).to.equal(true);
     const namesake = { pid: started.pid, startTime: 'another boot/1' };
@@ -102,7 +102,7 @@ describe('processes that we start', () => {
     expect(await isRunning(started)).to.equal(false);
   });
 
-  it('are found in the record by the next start, and nobody else is', async () => {
+  it('are ended by the next start through the record, and no other process is', async () => {
     const file = join(folder.path, 'processes.json');
     const left = await run('exec sleep 60');
     const bystander = await run('exec sleep 60');
@@ -117,7 +117,7 @@ describe('processes that we start', () => {
     expect(await endRecordedProcesses(file)).to.equal(0);
   });
 
-  it('are ended by the warden when their launcher is killed, and their folder goes too', async () => {
+  it('are ended by the reaper when their launcher is killed, and temporary folders are removed', async () => {
     const launcher = spawn(process.execPath, ['--import', 'tsx', ORPHANER], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
@@ -147,7 +147,7 @@ describe('the lock of a folder', () => {
 
   after(() => folder.remove());
 
-  it('is held by one at a time, and the next is told who holds it', async () => {
+  it('is held by one process at a time, and names the holder to others', async () => {
     const lock = await lockFolder(path, 'The data');
     const error = await rejectionOf(lockFolder(path, 'The data'));
     expect(error).to.be.instanceOf(SystemError);
@@ -159,7 +159,7 @@ describe('the lock of a folder', () => {
     expect(await readdir(path)).to.have.length(1);
   });
 
-  it('is taken from a process that is gone, and from a file that makes no sense', async () => {
+  it('can be acquired after a dead process, and when its file is malformed', async () => {
     const { startTime } = await ownIdentity();
     for (const stale of [
       JSON.stringify({ pid: process.pid, startTime: `${startTime}0` }),
@@ -171,7 +171,7 @@ describe('the lock of a folder', () => {
     }
   });
 
-  it('goes to exactly one of many that find a stale one', async () => {
+  it('is acquired by exactly one of many processes that find a stale lock', async () => {
     for (let round = 1; round <= ROUNDS; round += 1) {
       const contested = join(path, String(round));
       await mkdir(contested);

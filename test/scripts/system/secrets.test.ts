@@ -1,4 +1,4 @@
-/** The secrets of a data folder: made once, for its owner's eyes, and never written again. */
+/** The secrets of a data folder: created once, readable by their owner only, never overwritten. */
 
 import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -6,20 +6,19 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { loadSecrets } from '../../../scripts/system/secrets.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
-import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { makeFolder, type TestFolder } from '../../support/folders.js';
 import { rejectionOf } from '../../support/outcomes.js';
 
 describe('the secrets of a data folder', () => {
-  let folder: TemporaryFolder;
+  let folder: TestFolder;
 
   beforeEach(async () => {
-    folder = await makeTemporaryFolder();
+    folder = await makeFolder();
   });
 
   afterEach(() => folder.remove());
 
-  it('are the same at every start, and others in another folder', async () => {
+  it('keep their values from start to start, and differ between folders', async () => {
     const first = await loadSecrets(join(folder.path, 'one'));
     const contents = await contentsOf(first.folder);
     expect(await loadSecrets(join(folder.path, 'one'))).to.deep.equal(first);
@@ -31,7 +30,7 @@ describe('the secrets of a data folder', () => {
     expect(new Set(passwords).size).to.equal(6);
   });
 
-  it('can be read by their owner alone', async () => {
+  it('are readable by their owner only', async () => {
     const { folder: secrets } = await loadSecrets(folder.path);
     expect((await stat(secrets)).mode & 0o777).to.equal(0o700);
     for (const name of await readdir(secrets)) {
@@ -39,7 +38,7 @@ describe('the secrets of a data folder', () => {
     }
   });
 
-  it('keep the key that data are encrypted with, even when other files are lost', async () => {
+  it('keep the key-encryption key when other files are lost', async () => {
     const {
       folder: secrets,
       keyEncryptionKeyFile,
@@ -55,7 +54,7 @@ describe('the secrets of a data folder', () => {
     }
   });
 
-  it('give each client the public half of its own key, and no right that it does not need', async () => {
+  it('gives each client the public half of its own key, and only the scopes that it needs', async () => {
     const { bootstrapFile, clientKeyFiles } = await loadSecrets(folder.path);
     const { clients } = JSON.parse(await readFile(bootstrapFile, 'utf8')) as {
       clients: { client_id: 'inventory' | 'payment'; public_key_pem: string; scopes: string[] }[];
@@ -72,7 +71,7 @@ describe('the secrets of a data folder', () => {
     });
   });
 
-  it('of an earlier version, whose clients lack a right, are refused with a sentence', async () => {
+  it('are rejected with a clear message when a client of an earlier version lacks a scope', async () => {
     const { bootstrapFile } = await loadSecrets(folder.path);
     const made = await readFile(bootstrapFile, 'utf8');
     await writeFile(bootstrapFile, made.replace(/,\s*"inventory\.settle"/, ''));
@@ -81,7 +80,7 @@ describe('the secrets of a data folder', () => {
     expect(refusal.message).to.contain('payment lacks the scope inventory.settle');
   });
 
-  it('hold a key-encryption key of 32 bytes', async () => {
+  it('contain a key-encryption key of 32 bytes', async () => {
     const { keyEncryptionKeyFile } = await loadSecrets(folder.path);
     const text = await readFile(keyEncryptionKeyFile, 'utf8');
     expect(Buffer.from(text, 'base64url')).to.have.length(32);

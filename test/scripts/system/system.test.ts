@@ -1,4 +1,4 @@
-/** Starting the system beside servers that somebody else runs, and choosing its ports. */
+/** The system with given database and broker, and the choice of its ports. */
 
 import { once } from 'node:events';
 import { createServer } from 'node:net';
@@ -17,7 +17,7 @@ import { rejectionOf } from '../../support/outcomes.js';
 
 const START_TIMEOUT_MS = 120_000;
 
-describe('the system beside given servers', function () {
+describe('the system with given servers', function () {
   this.timeout(START_TIMEOUT_MS);
   let folder: TemporaryFolder;
   let given: Postgres;
@@ -32,7 +32,7 @@ describe('the system beside given servers', function () {
     await folder.remove();
   });
 
-  it('uses what DATABASE_URL and NATS_URL name, starts none of its own, and leaves both running', async () => {
+  it('uses the servers of DATABASE_URL and NATS_URL, starts none itself, and leaves both running', async () => {
     const nats = await privateNats();
     const environment = { DATABASE_URL: given.url('postgres'), NATS_URL: nats.url('test') };
     const system = await startSystem({ dataDir: join(folder.path, 'data'), ports: 'free', environment });
@@ -59,7 +59,7 @@ describe('the system beside given servers', function () {
     await nats.stop();
   });
 
-  it('says that the server which DATABASE_URL names cannot be used', async () => {
+  it('fails with a clear message when the server of DATABASE_URL cannot be used', async () => {
     const wrong = new URL(given.url('postgres'));
     wrong.password = 'wrong';
     for (const [url, said] of [
@@ -79,19 +79,19 @@ describe('the system beside given servers', function () {
 describe('the ports of the system', () => {
   const nothing = { without: [] };
 
-  it('are never wanted by two parts', async () => {
+  it('are rejected when two parts have the same one', async () => {
     const error = await rejectionOf(choosePorts('free', { auth: 20_001, payment: 20_001 }, nothing));
     expect(error.message).to.match(/Port 20001 is wanted by auth and by payment.*--payment-port/);
     const ops = await rejectionOf(choosePorts('free', { auth: 20_001, nats: 21_001 }, nothing));
     expect(ops.message).to.match(/Port 21001 is wanted by auth and by nats-server.*--nats-port/);
   });
 
-  it('leave room for the ops port', async () => {
+  it('are rejected when the ops port would not exist', async () => {
     const error = await rejectionOf(choosePorts('free', { auth: 65_000 }, nothing));
     expect(error.message).to.match(/Port 66000 for auth \(--auth-port\) does not exist/);
   });
 
-  it('are refused when the ops port is taken, with the flag that moves it', async () => {
+  it('are rejected when the ops port is in use, with the flag that sets it', async () => {
     const holder = createServer().listen(0, '127.0.0.1');
     await once(holder, 'listening');
     const address = holder.address();

@@ -1,4 +1,4 @@
-/** Replicas of auth behind real sockets on one database, and services that follow them, for the tests of auth. */
+/** Replicas of auth behind real sockets on one database, and services that follow them. */
 
 import { randomUUID } from 'node:crypto';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
@@ -58,22 +58,21 @@ export interface Replica extends AuthInstance {
   readonly revocationService: RevocationServiceClient;
   readonly keyService: KeyServiceClient;
   readonly clientService: ClientServiceClient;
-  /** How often an instance was told that the log has changed. */
+  /** Number of LOG_CHANGED errors that instances received. */
   alarms(): number;
 }
 
-/** What a test of several processes holds. */
+/** Two replicas of auth, and the guards of services that follow them. */
 export interface Cluster {
   readonly fresh: FreshDatabase;
   readonly replicas: readonly [Replica, Replica];
-  /** Guards of services, by name; the first asks the first replica, the second the second. */
+  /** Guards of services, by name: the first follows the first replica, the second the second. */
   readonly followers: { readonly inventory: Guard; readonly payment: Guard };
   readonly client: TestClient;
-  /** May revoke, see the instances and open epochs. */
+  /** A user who may revoke, list the instances and open epochs. */
   readonly admin: TestUser;
-  /** All guards there are. */
   guards(): readonly Guard[];
-  /** A further service that follows the replica. */
+  /** Adds a service that follows the replica. */
   follow(service: string, replica: Replica): Promise<Guard>;
   /** A token of a new session of the user, with audiences of every service. */
   token(user: TestUser, replica?: Replica): Promise<string>;
@@ -91,7 +90,7 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
   const fresh = await freshDatabase();
   const keyEncryptionKey = newKeyEncryptionKey();
   const first = await startReplica(fresh.url, { keyEncryptionKey, nats });
-  // Set by hand, since leases of the default length would count until they have passed.
+  // Written directly: after `setLeaseMs`, leases of the default length would count until they expire.
   await first.database.query('UPDATE log_state SET lease_ms = $1', [leaseMs]);
   const second = await startReplica(fresh.url, { keyEncryptionKey, nats });
   const client = await addClient(first, { clientId: 'inventory', scopes: ['auth.sync'] });
@@ -212,7 +211,7 @@ export async function startReplica(
   };
 }
 
-/** What a guard says of a token: its reason, or OK. */
+/** A guard's decision on a token: the reason of the rejection, or OK. */
 export async function verdictOf(guard: Guard, token: string): Promise<string> {
   try {
     await guard.authenticateToken(token);
@@ -223,7 +222,6 @@ export async function verdictOf(guard: Guard, token: string): Promise<string> {
   }
 }
 
-/** A request id that nobody has used. */
 export function newRequestId(): string {
   return randomUUID();
 }

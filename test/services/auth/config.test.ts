@@ -4,9 +4,9 @@ import { generateKeyPairSync } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
 import { ConfigurationError } from '../../../services/common/config/env.js';
+import { makeFolder, type TestFolder } from '../../support/folders.js';
 
 const KEY_ENCRYPTION_KEY = Buffer.alloc(32, 7).toString('base64url');
 const GOOD = {
@@ -21,10 +21,10 @@ const PUBLIC_KEY = generateKeyPairSync('ed25519')
   .toString();
 
 describe('the configuration of auth', () => {
-  let folder: TemporaryFolder;
+  let folder: TestFolder;
 
   before(async () => {
-    folder = await makeTemporaryFolder();
+    folder = await makeFolder();
   });
   after(() => folder.remove());
 
@@ -43,7 +43,7 @@ describe('the configuration of auth', () => {
     return [];
   };
 
-  it('has defaults for what is no secret and names nobody', () => {
+  it('has defaults for everything but secrets, addresses and names', () => {
     expect(parseConfig(GOOD)).to.deep.include({
       natsUrl: undefined,
       signingAlgorithm: 'EdDSA',
@@ -56,11 +56,11 @@ describe('the configuration of auth', () => {
     });
   });
 
-  it('has none for the database, the issuer, the ports and the key-encryption key, and tells all at once', () => {
+  it('requires the database, the issuer, the ports and the key-encryption key, and reports all faults together', () => {
     expect(faultsOf({})).to.deep.equal(Object.keys(GOOD).sort());
   });
 
-  it('refuses what is out of bounds, and variables it does not know', () => {
+  it('rejects values out of range, and unknown variables', () => {
     const bad = {
       PORTCULLIS_ACCESS_TOKEN_SECONDS: '3601',
       PORTCULLIS_KEY_ENCRYPTION_KEY: Buffer.alloc(31).toString('base64url'),
@@ -75,7 +75,7 @@ describe('the configuration of auth', () => {
     expect(faultsOf({ ...GOOD, ...bad })).to.deep.equal(Object.keys(bad).sort());
   });
 
-  it('binds logins to certificates only where certificates are asked for', () => {
+  it('allows the login binding only with client certificates', () => {
     for (const binding of ['optional', 'required']) {
       expect(faultsOf({ ...GOOD, PORTCULLIS_LOGIN_BINDING: binding })).to.deep.equal([
         'PORTCULLIS_LOGIN_BINDING',
@@ -117,7 +117,7 @@ describe('the configuration of auth', () => {
     ]);
   });
 
-  it('tells every fault of the bootstrap file by its place, and repeats no secret', () => {
+  it('reports every fault of the bootstrap file with its place, and without secrets', () => {
     const secret = 'hunter2';
     const contents = {
       users: [
@@ -156,7 +156,7 @@ describe('the configuration of auth', () => {
     ]);
   });
 
-  it('refuses keys of clients that are weak, private, or of a kind nobody expects', () => {
+  it('rejects client keys that are weak, private or of an unsupported type', () => {
     const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
     const curve = generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey;
     const own = generateKeyPairSync('ed25519').privateKey;

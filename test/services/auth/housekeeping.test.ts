@@ -1,4 +1,4 @@
-/** Tests of the chores. */
+/** Tests of the housekeeping. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
@@ -6,7 +6,7 @@ import { startHousekeeping } from '../../../services/auth/housekeeping.js';
 import { until } from '../../support/waiting.js';
 
 describe('housekeeping', () => {
-  it('goes on round after round when a chore fails, and tells which', async () => {
+  it('continues with the next round when a chore fails, and logs its name', async () => {
     const warnings: object[] = [];
     let rounds = 0;
     let hasEnough = (): void => {};
@@ -30,7 +30,7 @@ describe('housekeeping', () => {
     expect(warnings[0]).to.include({ chore: 'broken' });
   });
 
-  it('stops after the chore under way, and begins no other', async () => {
+  it('stops after the running chore, and starts no other', async () => {
     const done: string[] = [];
     let release = (): void => {};
     const held = new Promise<void>((resolve) => {

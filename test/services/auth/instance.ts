@@ -1,4 +1,4 @@
-/** Auth without its network side, on a real database, and what its tests share. */
+/** Auth on a real database without its network side, with helpers for its tests. */
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
@@ -14,13 +14,9 @@ import { createTokenVerifier } from '../../../services/auth/adapters/token-verif
 import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
 import { createFingerprint, deriveSecret } from '../../../services/auth/keys/derived-secrets.js';
 import { createKeyLife, type KeyLife, type Rotation } from '../../../services/auth/keys/key-life.js';
-import {
-  createKeys,
-  createPublicKeys,
-  type Keys,
-  type PublicKeys,
-  type SigningAlgorithm,
-} from '../../../services/auth/keys/keys.js';
+import { createKeys, type Keys } from '../../../services/auth/keys/keys.js';
+import type { SigningAlgorithm } from '../../../services/auth/keys/new-keys.js';
+import { createPublicKeys, type PublicKeys } from '../../../services/auth/keys/published-keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import type { Role, User } from '../../../services/auth/records/users.js';
@@ -29,11 +25,8 @@ import { createInstanceStore } from '../../../services/auth/revocation/instance-
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
-import {
-  createSecurityLog,
-  type SecurityLog,
-  type SecurityStore,
-} from '../../../services/auth/security/event-log.js';
+import type { SecurityStore } from '../../../services/auth/security/event-access.js';
+import { createSecurityLog, type SecurityLog } from '../../../services/auth/security/event-log.js';
 import { createSecurityStore } from '../../../services/auth/security/store.js';
 import {
   createThrottle,
@@ -61,7 +54,6 @@ export interface AuthInstance {
   readonly store: AuthStore;
   readonly keys: Keys;
   readonly keyLife: KeyLife;
-  /** The rotations of this replica. */
   readonly rotations: Rotation[];
   readonly publicKeys: PublicKeys;
   readonly passwords: Passwords;
@@ -70,7 +62,7 @@ export interface AuthInstance {
   readonly clients: Clients;
   readonly sessions: Sessions;
   readonly accountChanges: AccountChanges;
-  /** That of the logins. */
+  /** The throttle of the logins. */
   readonly throttle: Throttle;
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
@@ -79,17 +71,16 @@ export interface AuthInstance {
   readonly events: SecurityLog;
   readonly securityStore: SecurityStore;
   readonly epochs: Epochs;
-  /** What was handed on to be broadcast. */
+  /** The batches passed on for broadcast. */
   readonly broadcast: LogBatch[];
   close(): Promise<void>;
 }
 
-/** A key-encryption key. */
 export function newKeyEncryptionKey(): Buffer {
   return randomBytes(32);
 }
 
-/** What a test wants otherwise than a replica has it by default. */
+/** Deviations from a replica's defaults. */
 export interface AuthOptions {
   readonly keyEncryptionKey?: Buffer;
   readonly accessTokenSeconds?: number;
@@ -103,7 +94,7 @@ export interface AuthOptions {
   readonly onLogChanged?: () => void;
 }
 
-/** Opens a replica; its keys are made unless told otherwise. */
+/** Opens a replica, and makes its keys unless `openKeys` is false. */
 export async function openAuth(url: string, options: AuthOptions = {}): Promise<AuthInstance> {
   const { keyEncryptionKey = newKeyEncryptionKey(), accessTokenSeconds = 300, clock = systemClock } = options;
   const log = createLog({ service: 'auth', level: 'silent' });
@@ -135,7 +126,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const guesses = {
     counters: createAttemptCounters(database),
     clock,
-    // Nobody but the tests of the limits is to meet one: all share one peer.
+    // High limits, because all tests share one peer; tests of the limits set their own.
     limits: { failuresPerName: 1000, failuresPerPeer: 100_000, windowSeconds: 300, ...options.limits },
     key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
   };
@@ -206,7 +197,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   };
 }
 
-/** A replica alone on a database of its own, which is dropped when it closes. */
+/** A replica on a database of its own, which is dropped when the replica closes. */
 export interface FreshAuth extends AuthInstance {
   /** The connection string of the database. */
   readonly url: string;
@@ -228,7 +219,7 @@ export interface TestUser extends User {
   readonly password: string;
 }
 
-/** Creates a user with a name that no other test uses. */
+/** Creates a user with a unique name. */
 export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['customer']): Promise<TestUser> {
   const password = `password-${randomUUID()}`;
   const username = `user-${randomUUID()}`;
@@ -236,23 +227,21 @@ export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['cus
   return { ...user, password };
 }
 
-/** Logs a user in. */
 export function logIn(auth: AuthInstance, user: TestUser, over: Partial<LoginRequest> = {}) {
   return auth.sessions.login({ ...attemptOf(user.username, user.password), ...over });
 }
 
-/** An attempt to log in. */
 export function attemptOf(username: string, password: string): LoginRequest {
   return { username, password, audiences: [], scopes: [], deviceName: 'test', peer: '192.0.2.1:4000' };
 }
 
-/** A client with the key that proves it. */
+/** A client and its private key. */
 export interface TestClient {
   readonly clientId: string;
   readonly privateKey: KeyObject;
 }
 
-/** Creates a client with a key of its own. */
+/** Creates a client with a new key. */
 export async function addClient(
   auth: AuthInstance,
   over: {
@@ -287,14 +276,13 @@ export async function addClient(
   return { clientId, privateKey };
 }
 
-/** The claims of a good assertion, with what a test changes. */
+/** The claims of a valid assertion, with the test's changes. */
 export function assertionClaims(client: TestClient, over: JWTPayload = {}): JWTPayload {
   const now = Math.floor(Date.now() / 1000);
   const { clientId } = client;
   return { iss: clientId, sub: clientId, aud: ISSUER, iat: now, exp: now + 60, jti: randomUUID(), ...over };
 }
 
-/** An assertion of a client. */
 export function signAssertion(
   client: TestClient,
   over: JWTPayload = {},
@@ -303,13 +291,13 @@ export function signAssertion(
   return new SignJWT(assertionClaims(client, over)).setProtectedHeader(header).sign(client.privateKey);
 }
 
-/** A token of the client's own. */
+/** Issues a token of the client's own. */
 export async function serviceToken(auth: AuthInstance, client: TestClient): Promise<string> {
   const { token } = await issue(auth, client, await signAssertion(client));
   return token;
 }
 
-/** Asks for a token with an assertion. */
+/** Requests a token with an assertion. */
 export function issue(
   auth: AuthInstance,
   client: Pick<TestClient, 'clientId'>,
@@ -326,7 +314,7 @@ export function issue(
   });
 }
 
-/** What a token says. */
+/** The claims of a token. */
 export function claimsOf(token: string): JWTPayload & Record<string, unknown> {
   return decodeJwt(token);
 }
@@ -341,7 +329,7 @@ export async function entriesOf(
   return rows;
 }
 
-/** The key of a session's or a token's entry, as {@link entriesOf} shows it. */
+/** The key of a session's or a token's entry, as {@link entriesOf} returns it. */
 export function entryKeyOf(uuid: string): string {
   return uuid.replaceAll('-', '');
 }

@@ -1,4 +1,4 @@
-/** Tests of auth as a process: its services over real sockets, and how it refuses to start. */
+/** Tests of auth as a process: its services over real sockets, and its failures to start. */
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -58,7 +58,7 @@ describe('auth main', function () {
 
   const query = <Row extends object>(sql: string) => queryOn<Row>(fresh.url, sql);
 
-  /** Starts auth; without a broker, because nothing depends on one. */
+  /** Starts auth without a broker, which is optional. */
   function start(change: Record<string, string> = {}): Program {
     return startProgram(['services/auth/main.ts'], {
       env: {
@@ -74,7 +74,7 @@ describe('auth main', function () {
     });
   }
 
-  /** Waits until auth is ready, and returns where it listens. */
+  /** Waits until auth is ready, and returns its addresses. */
   async function addressesOf(auth: Program): Promise<{ address: string; opsAddress: string }> {
     await auth.logged('ready');
     const { address, opsAddress } = await auth.logged('listening');
@@ -146,7 +146,7 @@ describe('auth main', function () {
       expect([code, reason]).to.deep.equal([status.UNAUTHENTICATED, 'REFRESH_INVALID']);
     });
 
-    it('the same refusal for a wrong password and an unknown name', async () => {
+    it('the same error for a wrong password and an unknown name', async () => {
       const errors = [
         await refusalOf(logIn({ password: 'wrong password' })),
         await refusalOf(logIn({ username: 'nobody-here' })),
@@ -196,7 +196,7 @@ describe('auth main', function () {
       );
     });
 
-    it('what is changed under a user who is logged in', async () => {
+    it('changes of a user who is logged in', async () => {
       const { accessToken: token } = await logIn();
       const username = 'changing';
       const request = { username, password: 'long enough', roles: ['customer'], requestId: randomUUID() };
@@ -250,7 +250,7 @@ describe('auth main', function () {
       await logIn({ username, password: 'longer than enough' });
     });
 
-    it('an exchange for a service and introspection, each to whom it may', async () => {
+    it('token exchange and introspection, each only to permitted callers', async () => {
       const login = await ask(auth.login.bind(auth), {
         username: 'olga',
         password: PASSWORD,
@@ -273,7 +273,7 @@ describe('auth main', function () {
       for (const { code, reason } of await Promise.all(others)) {
         expect([code, reason]).to.deep.equal([status.PERMISSION_DENIED, 'SCOPE_MISSING']);
       }
-      // The user's own token names payment alone, so it opens nothing at auth itself.
+      // The audience of the user's token is payment only, so auth rejects it.
       const sessions = ask(
         auth.listSessions.bind(auth),
         { pageSize: 0, pageToken: '' },
@@ -282,7 +282,7 @@ describe('auth main', function () {
       expect((await refusalOf(sessions)).reason).to.equal('TOKEN_INVALID');
     });
 
-    it('revocation of a user by name of the caller: sessions end and tokens die', async () => {
+    it('revocation of a user with the caller as actor: sessions end and tokens are revoked', async () => {
       const { accessToken: token } = await logIn();
       const request = {
         username: 'victim',
@@ -318,7 +318,7 @@ describe('auth main', function () {
       expect(published.epoch).to.have.length(16);
     });
 
-    it('a description of itself', async () => {
+    it('its metadata (RFC 8414)', async () => {
       const response = await fetch(`http://${opsAddress}/.well-known/oauth-authorization-server`);
       expect(response.headers.get('content-type')).to.contain('application/json');
       expect(await response.json()).to.include({
@@ -336,7 +336,7 @@ describe('auth main', function () {
     });
   });
 
-  it('serves again after a restart what was there before', async () => {
+  it('keeps users, sessions and keys over a restart', async () => {
     const running = start();
     const { address } = await addressesOf(running);
     const auth = new AuthServiceClient(address, credentials.createInsecure());
@@ -358,7 +358,7 @@ describe('auth main', function () {
     expect(running.output()).to.not.contain('"msg":"ready"');
   });
 
-  it('refuses to start with a key whose row was tampered with, names it, loses nothing, and starts once it is mended', async () => {
+  it('refuses to start with a tampered key row, names the key, loses nothing, and starts once the row is restored', async () => {
     const { rows } = await query<{ kid: string; sealed: string }>(
       `SELECT kid, encode(sealed_private_key, 'hex') AS sealed FROM signing_keys
        WHERE purpose = 'token' AND state = 'signing'`,
@@ -394,7 +394,7 @@ describe('auth main', function () {
     expect(running.output()).to.not.contain('listening');
   });
 
-  it('tells every fault of its configuration at once', async () => {
+  it('reports all faults of its configuration together', async () => {
     const running = start({ DATABASE_URL: '', PORTCULLIS_KEY_ENCRYPTION_KEY: 'short', PORTCULLIS_OOPS: '1' });
     expect((await running.ended).code).to.equal(1);
     for (const name of ['DATABASE_URL', 'PORTCULLIS_KEY_ENCRYPTION_KEY', 'PORTCULLIS_OOPS']) {
@@ -403,7 +403,7 @@ describe('auth main', function () {
     expect(running.output()).to.not.contain('listening');
   });
 
-  it('listens without its database, says what is missing, and answers no call OK', async () => {
+  it('listens without its database, reports what is missing, and fails every call', async () => {
     const running = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
     const { address, opsAddress } = await running.logged('listening');
     const response = await fetch(`http://${opsAddress}/readyz`);

@@ -1,4 +1,4 @@
-/** Tests of migrating a database of auth that holds accounts already. */
+/** Tests of migrating a database of auth that contains accounts. */
 
 import { randomUUID } from 'node:crypto';
 import { cp, mkdir, readdir, rm } from 'node:fs/promises';
@@ -26,7 +26,7 @@ describe('migrating auth', () => {
     await folder.remove();
   });
 
-  /** The database as a program knew it that had migrations up to this number. */
+  /** The database after the migrations up to this number. */
   const openAt = async (last: string): Promise<Database> => {
     const path = join(folder.path, last);
     await mkdir(path);
@@ -38,7 +38,7 @@ describe('migrating auth', () => {
     return database;
   };
 
-  it('gives the names of before the skeletons that new names get, and keeps twins apart', async () => {
+  it('gives existing names the skeletons that new names get, and keeps look-alikes apart', async () => {
     const names = ['alice', 'm.w-1_0', 'www.mm', 'paypal', 'paypa1', 'modern', 'rnodern'];
     const before = await openAt('0004');
     for (const name of names) {
@@ -63,7 +63,7 @@ describe('migrating auth', () => {
     expect(rows).to.have.length(names.length);
   });
 
-  it('knows the first epoch of a database in which others were opened since', async () => {
+  it('adds the first epoch to a database in which later ones were opened', async () => {
     const before = await openAt('0010');
     const epochOf = async (database: Database) => {
       const { rows } = await database.query<{ epoch: Buffer }>('SELECT epoch FROM log_state');

@@ -1,4 +1,4 @@
-/** The command with which an operator opens an epoch whose own token no longer counts. */
+/** Tests of the command with which an operator without a valid token opens an epoch. */
 
 import { expect } from 'chai';
 import { runProgram } from '../../support/programs.js';
@@ -25,7 +25,7 @@ describe('the command open-epoch', function () {
     return await runProgram(['services/auth/main.ts', ...words], { env });
   }
 
-  it('ends every session, makes new keys, says so, and exits with 0', async () => {
+  it('ends every session, makes new keys, logs the new epoch, and exits with 0', async () => {
     const user = await addUser(auth);
     await logIn(auth, user);
     const before = await auth.publicKeys.read();
@@ -41,11 +41,11 @@ describe('the command open-epoch', function () {
       "SELECT reason, actor FROM epochs WHERE actor <> ''",
     );
     expect(rows).to.deep.equal([{ reason: 'restored from backup', actor: 'operator' }]);
-    // The replica that was running signs with the new keys.
+    // The running replica signs with the new keys.
     expect((await logIn(auth, user)).access.token).to.be.a('string');
   });
 
-  it('changes nothing with another key-encryption key, or another command', async () => {
+  it('changes nothing with another key-encryption key or an unknown command', async () => {
     const before = await auth.publicKeys.read();
     const wrongKey = await run(['open-epoch'], newKeyEncryptionKey());
     expect(wrongKey.code).to.equal(1);

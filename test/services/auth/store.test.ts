@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import { sessionRevocation } from '../../../services/auth/revocation/log.js';
-import { clean } from '../../../services/auth/store.js';
+import { deleteExpired } from '../../../services/auth/store.js';
 import type { AuthTransaction } from '../../../services/auth/transaction.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import {
@@ -33,7 +33,7 @@ describe('the store of auth', () => {
 
   const entry = () => ({ ...sessionRevocation(randomUUID()), reason: 'test', actor: 'test' });
 
-  it('hands on what was revoked after the commit, and not before', async () => {
+  it('passes on entries of the log after the commit, and not before', async () => {
     const appended = await auth.store.transaction(async (tx) => {
       const result = await tx.revocations.append([entry(), entry()]);
       expect(auth.broadcast).to.be.empty;
@@ -42,7 +42,7 @@ describe('the store of auth', () => {
     expect(auth.broadcast).to.deep.equal([{ epoch: appended.epoch, entries: appended.entries }]);
   });
 
-  it('hands nothing on when the transaction is rolled back', async () => {
+  it('passes on nothing after a rollback', async () => {
     const failure = new Error('on purpose');
     const work = auth.store.transaction(async (tx) => {
       await tx.revocations.append([entry()]);
@@ -52,7 +52,7 @@ describe('the store of auth', () => {
     expect(auth.broadcast).to.be.empty;
   });
 
-  it('hands on once what a repeated transaction revoked', async () => {
+  it('passes on the entries of a retried transaction once', async () => {
     let attempts = 0;
     let effects = 0;
     await auth.store.transaction(async (tx) => {
@@ -66,7 +66,7 @@ describe('the store of auth', () => {
     expect([attempts, effects, auth.broadcast.length]).to.deep.equal([2, 1, 1]);
   });
 
-  it('tells the time of now, not of the beginning of the transaction', async () => {
+  it('returns the current time, not the start time of the transaction', async () => {
     const [first, second] = await auth.store.transaction(async (tx) => {
       const before = await tx.databaseTime();
       await sleep(30);
@@ -177,14 +177,14 @@ describe('the store of auth', () => {
     expect(dump.includes(keyEncryptionKey.toString('hex'))).to.equal(false);
   });
 
-  it('forgets sessions that ended long ago with their tokens, and keeps the others', async () => {
+  it('deletes sessions that ended long ago with their tokens, and keeps the others', async () => {
     const user = await addUser(auth);
     const [old, young] = [await logIn(auth, user), await logIn(auth, user)];
     await auth.database.query(
       "UPDATE sessions SET expire_time = clock_timestamp() - interval '31 days' WHERE session_id = $1",
       [old.session.sessionId],
     );
-    await clean(auth.database);
+    await deleteExpired(auth.database);
     const { rows } = await auth.database.query<{ session_id: string }>(
       'SELECT session_id FROM sessions JOIN refresh_tokens USING (session_id) WHERE user_id = $1',
       [user.userId],
@@ -200,7 +200,7 @@ interface Ids {
   readonly kid: string;
 }
 
-/** Every row of every table as text, bytes in hexadecimal: what a thief of the database would read. */
+/** Every row of every table as text, bytes in hexadecimal: what an attacker with the database can read. */
 async function dumpOf({ database }: AuthInstance): Promise<string> {
   const { rows: tables } = await database.query<{ name: string }>(
     "SELECT format('%I', tablename) AS name FROM pg_tables WHERE schemaname = 'public'",

@@ -1,4 +1,4 @@
-/** Tests of what is changed under somebody who may be logged in: password, roles, being disabled. Against PostgreSQL. */
+/** Tests of the changes of a user who may be logged in (password, roles, being disabled), against PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -53,7 +53,7 @@ describe('changes of accounts', () => {
     requestId: randomUUID(),
     ...over,
   });
-  /** What the log says of a user: the generation below which all is dead, and why. */
+  /** The log entries of a user: the minimum generation, and the reason. */
   const entriesOf = async ({ userId }: { userId: string }): Promise<unknown[]> => {
     const { rows } = await auth.database.query<{ min: bigint; reason: string; actor: string }>(
       `SELECT min_generation AS min, reason, actor FROM revocation_entries
@@ -75,8 +75,8 @@ describe('changes of accounts', () => {
   const openSessionsOf = async (user: { userId: string }) =>
     (await auth.sessions.listOf(user.userId, { pageSize: 0, pageToken: '' })).sessions;
 
-  describe('another password', () => {
-    it('ends every session and token, the calling one too, and only the new one is right', async () => {
+  describe('a changed password', () => {
+    it('ends all sessions and tokens, including the calling ones, and only the new password is valid', async () => {
       const user = await addUser(auth);
       const [calling, other] = [await logIn(auth, user), await logIn(auth, user)];
       const receipt = await changePassword(user);
@@ -95,7 +95,7 @@ describe('changes of accounts', () => {
       expect(await isLive(await logIn(auth, { ...user, password: NEW_PASSWORD }))).to.equal(true);
     });
 
-    it('needs the old one, and a new one that can be one', async () => {
+    it('requires the old password and a valid new one', async () => {
       const user = await addUser(auth);
       const pair = await logIn(auth, user);
       const before = await stateOf(user);
@@ -113,7 +113,7 @@ describe('changes of accounts', () => {
       expect(auth.broadcast).to.be.empty;
     });
 
-    it('gives whoever has stolen a token no more guesses than a login', async () => {
+    it('gives an attacker with a stolen token no more guesses than a login', async () => {
       const user = await addUser(auth);
       const codes: string[] = [];
       for (let count = 0; count < FAILURES_MAX; count += 1) {
@@ -127,7 +127,7 @@ describe('changes of accounts', () => {
       expect(await codeOf(changePassword(user))).to.equal('RATE_LIMITED');
     });
 
-    it('does not win over what was changed while the old one was being compared', async () => {
+    it('fails when the user was changed while the old password was verified', async () => {
       for (const meanwhile of [
         (user: TestUser) => auth.accountChanges.disable(requestOf(user)),
         (user: TestUser) => changePassword(user, { newPassword: 'the first of two' }),
@@ -157,7 +157,7 @@ describe('changes of accounts', () => {
       }
     });
 
-    it('forgets from where the user has logged in, but for the network it came from', async () => {
+    it('clears the list of known networks, except for the network of the caller', async () => {
       const user = await addUser(auth);
       for (const peer of ['198.51.100.1:1', '198.51.100.2:1']) await logIn(auth, user, { peer });
       await changePassword(user, { peer: '198.51.100.3:1' });
@@ -171,8 +171,8 @@ describe('changes of accounts', () => {
     });
   });
 
-  describe('other roles', () => {
-    it('kill the tokens of before, and a refresh of the same session gets the new ones', async () => {
+  describe('changed roles', () => {
+    it('revoke earlier tokens, and a refresh of the same session gets the new roles', async () => {
       const user = await addUser(auth, ['customer', 'operator']);
       const before = await logIn(auth, user);
       const changed = await auth.accountChanges.setRoles({
@@ -194,7 +194,7 @@ describe('changes of accounts', () => {
       expect(claims['scope']).to.equal('auth.self inventory.read inventory.reserve payment.pay payment.read');
     });
 
-    it('only narrow what a session may ask for: a role that comes back brings nothing with it', async () => {
+    it('only narrow the scopes of a session: a role that is granted again does not restore them', async () => {
       const user = await addUser(auth, ['customer', 'operator']);
       const wanted = { audiences: ['inventory'], scopes: ['inventory.read', 'inventory.manage'] };
       const before = await logIn(auth, user, wanted);
@@ -205,7 +205,7 @@ describe('changes of accounts', () => {
       expect([claims['scope'], claims.aud]).to.deep.equal(['inventory.read', ['inventory']]);
     });
 
-    it('end a session that has no service left to call', async () => {
+    it('end a session that has no audience left', async () => {
       const user = await addUser(auth, ['customer']);
       const before = await logIn(auth, user, { audiences: ['inventory'] });
       const whole = await logIn(auth, user);
@@ -215,7 +215,7 @@ describe('changes of accounts', () => {
       expect([claims['scope'], claims.aud]).to.deep.equal(['auth.self', ['auth']]);
     });
 
-    it('revive no session that a revocation has left behind', async () => {
+    it('do not revive a session that an earlier revocation ended', async () => {
       const user = await addUser(auth);
       const pair = await logIn(auth, user);
       await auth.store.transaction((tx) => tx.users.raiseGeneration(user.userId));
@@ -223,7 +223,7 @@ describe('changes of accounts', () => {
       expect(await codeOf(refresh(pair))).to.equal('REFRESH_INVALID');
     });
 
-    it('are set once for a request id, and a late retry undoes nothing', async () => {
+    it('are set once per request id, and a late retry changes nothing', async () => {
       const user = await addUser(auth);
       const request = { ...requestOf(user), roles: ['operator'] };
       const first = await auth.accountChanges.setRoles(request);
@@ -239,7 +239,7 @@ describe('changes of accounts', () => {
       );
     });
 
-    it('must be roles', async () => {
+    it('reject a text that is not a role', async () => {
       const user = await addUser(auth);
       for (const roles of [['root'], ['customer', '__proto__'], Array<string>(33).fill('customer')]) {
         expect(await codeOf(auth.accountChanges.setRoles({ ...requestOf(user), roles }))).to.equal(
@@ -251,7 +251,7 @@ describe('changes of accounts', () => {
   });
 
   describe('a disabled user', () => {
-    it('has no token and no session, cannot log in, and the answer tells nobody', async () => {
+    it('has no session and no valid token, and the failed login does not reveal it', async () => {
       const user = await addUser(auth);
       const pair = await logIn(auth, user);
       const { user: disabled } = await auth.accountChanges.disable(requestOf(user));
@@ -266,7 +266,7 @@ describe('changes of accounts', () => {
       expect(await codeOf(changePassword(user))).to.equal('LOGIN_FAILED');
     });
 
-    it('stays out of sessions and tokens, were one left open', async () => {
+    it('gets no token, even if a session had stayed open', async () => {
       const user = await addUser(auth);
       const pair = await logIn(auth, user);
       await auth.store.transaction((tx) => tx.users.setDisabled(user.userId, true));
@@ -274,7 +274,7 @@ describe('changes of accounts', () => {
       expect(await codeOf(refresh(pair))).to.equal('REFRESH_INVALID');
     });
 
-    it('cannot log in when disabled while the password was being compared', async () => {
+    it('cannot log in when disabled while the password was verified', async () => {
       const user = await addUser(auth);
       const slow = await openAuth(auth.url, { keyEncryptionKey });
       const { verify } = slow.passwords;
@@ -289,7 +289,7 @@ describe('changes of accounts', () => {
       await slow.close();
     });
 
-    it('who is enabled logs in again, and nothing of before comes back', async () => {
+    it('can log in once enabled again, and earlier tokens and sessions stay ended', async () => {
       const user = await addUser(auth);
       const before = await logIn(auth, user);
       await auth.accountChanges.disable(requestOf(user));
@@ -302,7 +302,7 @@ describe('changes of accounts', () => {
       expect(await isLive(await logIn(auth, user))).to.equal(true);
     });
 
-    it('is not enabled by a late retry', async () => {
+    it('is not enabled by a late retry of EnableUser', async () => {
       const user = await addUser(auth);
       const enabling = requestOf(user);
       await auth.accountChanges.enable(enabling);
@@ -317,7 +317,7 @@ describe('changes of accounts', () => {
     });
   });
 
-  it('happen with their entry in the log, or not at all', async function () {
+  it('commit together with their entry in the log, or not at all', async function () {
     this.timeout(30_000);
     const user = await addUser(auth);
     const pair = await logIn(auth, user);
@@ -346,7 +346,7 @@ describe('changes of accounts', () => {
     expect(await isLive(pair)).to.equal(true);
   });
 
-  it('of nobody are not found, whatever was sent as the id', async () => {
+  it('return NOT_FOUND for an unknown id and for any other text', async () => {
     for (const userId of [randomUUID(), '', "' OR true --", 'a\0b']) {
       const request = requestOf({ userId });
       for (const change of [
@@ -363,7 +363,7 @@ describe('changes of accounts', () => {
     expect(await codeOf(auth.accountChanges.enable(request))).to.equal('FIELD_INVALID');
   });
 
-  it('and sessions can be seen by operators: device, times and last use, page by page', async () => {
+  it('let operators list sessions with device, times and last use, page by page', async () => {
     const user = await addUser(auth);
     const opened: Awaited<ReturnType<typeof logIn>>[] = [];
     for (const deviceName of ['laptop', 'phone', 'watch'])

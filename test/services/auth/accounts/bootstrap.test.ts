@@ -1,4 +1,4 @@
-/** Tests of what exists from the start, against PostgreSQL. */
+/** Tests of the bootstrap, against PostgreSQL. */
 
 import { expect } from 'chai';
 import { applyBootstrap, type Bootstrap } from '../../../../services/auth/accounts/bootstrap.js';
@@ -29,7 +29,7 @@ describe('bootstrap', () => {
   });
   after(() => auth.close());
 
-  it('creates what is absent, once, however many replicas do so at once', async () => {
+  it('creates absent users and clients once, even when several replicas run it at the same time', async () => {
     const replicas = await Promise.all([
       openAuth(auth.url, { openKeys: false }),
       openAuth(auth.url, { openKeys: false }),
@@ -43,7 +43,7 @@ describe('bootstrap', () => {
     await Promise.all(replicas.map((replica) => replica.close()));
   });
 
-  it('never changes what is there', async () => {
+  it('never changes existing users and clients', async () => {
     await applyBootstrap(BOOTSTRAP, auth);
     const [user] = BOOTSTRAP.users;
     const [client] = BOOTSTRAP.clients;

@@ -1,4 +1,4 @@
-/** Tests of what each role may do. */
+/** Tests of the scopes that roles grant. */
 
 import { expect } from 'chai';
 import { audiencesOfScopes, isRole, scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
@@ -8,7 +8,7 @@ const SECURITY = ['auth.revoke', 'auth.security.read', 'auth.self', 'auth.users.
 const ADMIN = [...SECURITY, 'auth.clients.write', 'auth.keys.write', 'auth.users.write'];
 
 describe('roles', () => {
-  it('give the scopes that are written down for them, and no others', () => {
+  it('grant exactly the documented scopes', () => {
     expect(scopesOfRoles([])).to.deep.equal([]);
     expect(scopesOfRoles(['customer'])).to.deep.equal(CUSTOMER);
     expect(scopesOfRoles(['operator'])).to.deep.equal(
@@ -21,13 +21,13 @@ describe('roles', () => {
     );
   });
 
-  it('reach the services of their scopes, and auth always', () => {
+  it('reach the services of their scopes, and always auth', () => {
     expect(audiencesOfScopes(CUSTOMER)).to.deep.equal(['auth', 'inventory', 'payment']);
     expect(audiencesOfScopes(SECURITY)).to.deep.equal(['auth']);
     expect(audiencesOfScopes([])).to.deep.equal(['auth']);
   });
 
-  it('are four words, and nothing that an object happens to have', () => {
+  it('are exactly four names, and no property name of an object', () => {
     for (const role of ['customer', 'operator', 'security', 'admin']) expect(isRole(role)).to.equal(true);
     for (const other of ['', 'Admin', 'admin ', 'toString', '__proto__', 'adm'])
       expect(isRole(other)).to.equal(false);

@@ -1,11 +1,11 @@
-/** Tests of user names: one spelling of each, and no two that look alike. */
+/** Tests of user names: one canonical form of each, and no two that look alike. */
 
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { parseUsername, skeletonOf } from '../../../../services/auth/accounts/usernames.js';
 
 describe('user names', () => {
-  it('have one spelling, however they are typed', () => {
+  it('have one canonical form, however they are typed', () => {
     const spellings: [string, string[]][] = [
       ['alice_1.x-y', ['Alice_1.x-y', 'ALICE_1.X-Y', 'ａｌｉｃｅ＿１．ｘ－ｙ']],
       ['josé', ['José', 'jose\u0301', 'JOSE\u0301', 'ＪＯＳÉ']],
@@ -18,7 +18,7 @@ describe('user names', () => {
     }
   });
 
-  it('mix no alphabets, and have no characters that cannot be seen or stand for others', () => {
+  it('contain letters of one alphabet, and no invisible or compatibility characters', () => {
     const refused = [
       'аdmin', // a Cyrillic letter first
       'adminа',
@@ -56,7 +56,7 @@ describe('user names', () => {
     }
   });
 
-  it('that cannot be one are refused before anybody works on them', () => {
+  it('are rejected by length before any further work', () => {
     const startedMs = performance.now();
     for (const text of ['x'.repeat(1_000_000), 'e\u0301'.repeat(1_000_000), '\uFFFD'.repeat(1_000_000)]) {
       expect(parseUsername(text)).to.equal(undefined);
@@ -64,7 +64,7 @@ describe('user names', () => {
     expect(performance.now() - startedMs).to.be.below(500);
   });
 
-  it('look alike when people take one for the other', () => {
+  it('have equal skeletons when people can mistake one for the other', () => {
     const twins: [string, string][] = [
       ['alice', 'а1ісе'.replace('1', 'l')].map((name) => name.normalize()) as [string, string],
       ['paypal', 'paypa1'],
@@ -91,7 +91,7 @@ describe('user names', () => {
     }
   });
 
-  it('are their own spelling, whatever was typed, and fit into the database', () => {
+  it('keep their canonical form when parsed again, and fit into the database', () => {
     const letters = fc.constantFrom(...'abmwiA1_.-éÉeＡąßøαΣςώΩаЯйёџ\u0301\u0306\u200D\uFFFD\u212A');
     fc.assert(
       fc.property(fc.oneof(fc.string({ unit: letters, maxLength: 70 }), fc.string()), (text) => {

@@ -24,20 +24,20 @@ describe('users', () => {
     ...over,
   });
 
-  it('are created, found, and can log in', async () => {
+  it('can be found and can log in once they are created', async () => {
     const user = await auth.users.create(request({ roles: ['operator', 'customer', 'customer'] }));
     expect(user.roles).to.deep.equal(['customer', 'operator']);
     expect(await auth.users.get(user.userId)).to.deep.equal(user);
     await logIn(auth, { ...user, password: 'long enough' });
   });
 
-  it('have one name whatever its case', async () => {
+  it('treat names that differ in case as one name', async () => {
     const user = await auth.users.create(request({ username: 'Case.Test' }));
     expect(user.username).to.equal('case.test');
     expect(await codeOf(auth.users.create(request({ username: 'CASE.TEST' })))).to.equal('ALREADY_EXISTS');
   });
 
-  it('have no name that looks like that of another one', async () => {
+  it('reject a name that looks like an existing one', async () => {
     await auth.users.create(request({ username: 'maria.cosmo' }));
     const twins = ['rnaria.cosmo', 'maria.c0sm0', 'María.Cosmo', 'maria.cosmö', 'ＭＡＲＩＡ.cosmo'];
     for (const username of twins) {
@@ -47,7 +47,7 @@ describe('users', () => {
     expect(await codeOf(auth.users.create(request({ username: 'opy.coc' })))).to.equal('ALREADY_EXISTS');
   });
 
-  it('are created once for a request id, and the first answer comes again', async () => {
+  it('are created once per request id, and a retry returns the first response', async () => {
     const first = request();
     const user = await auth.users.create(first);
     expect(await auth.users.create(first)).to.deep.equal(user);
@@ -57,7 +57,7 @@ describe('users', () => {
     await auth.users.create({ ...request(), requestId: first.requestId, actor: 'another admin' });
   });
 
-  it('are refused field by field', async () => {
+  it('reject each invalid field by its name', async () => {
     const faults: [Parameters<typeof request>[0], string][] = [
       [{ username: 'ab' }, 'username'],
       [{ username: 'x'.repeat(65) }, 'username'],
@@ -82,7 +82,7 @@ describe('users', () => {
     }
   });
 
-  it('that do not exist are not found, whatever was sent as their id', async () => {
+  it('return NOT_FOUND for an unknown id and for any other text', async () => {
     for (const userId of [randomUUID(), '', 'nobody', "' OR true --", 'a\0b']) {
       expect(await codeOf(auth.users.get(userId))).to.equal('NOT_FOUND');
     }

@@ -2,8 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BROADCAST_SUBJECT, systemClock } from '@portcullis/guard';
-import { BroadcastReader } from '@portcullis/guard/internal';
+import { systemClock } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, BroadcastReader } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import type { NatsConnection } from 'nats';

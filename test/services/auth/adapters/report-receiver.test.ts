@@ -2,10 +2,12 @@
 
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BROADCAST_SUBJECT, REPORT_SUBJECT, REPORT_TYPE } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import {
+  BROADCAST_SUBJECT,
   createReportSender,
+  REPORT_SUBJECT,
+  REPORT_TYPE,
   REPORTS_WAITING_MAX,
   ReportCollector,
   startReporting,
@@ -51,9 +53,9 @@ describe('reports of services', () => {
       url: nats.url('auth'),
       issuer: ISSUER,
       findClient: (clientId) => auth.store.transaction((tx) => tx.clients.find(clientId)),
-      take: async (report) => {
+      record: async (report) => {
         taken.push(report);
-        await auth.events.takeReport(report);
+        await auth.events.recordReport(report);
       },
       onForged: () => undefined,
       wallMs: () => Date.now(),
@@ -121,7 +123,7 @@ describe('reports of services', () => {
     }
     expect(await refusals()).to.have.length(before + 10);
     // Each message has come to one of the replicas, and both have had some.
-    const counts = replicas.map((replica) => replica.counts().taken);
+    const counts = replicas.map((replica) => replica.counts().recorded);
     expect(counts.reduce((sum, count) => sum + count, 0))
       .to.equal(taken.length)
       .and.to.equal(before + 30);
@@ -179,7 +181,7 @@ describe('reports of services', () => {
   it('come again while they cannot be recorded', async () => {
     let isAway = true;
     receive({
-      take: async (report) => {
+      record: async (report) => {
         if (isAway) throw new Error('the database is away');
         taken.push(report);
       },

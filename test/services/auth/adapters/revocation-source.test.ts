@@ -32,8 +32,8 @@ describe('the source of revocations', () => {
     const source = createRevocationSource(log.revocations);
     const now = () => ({ monotonicMs: systemClock.monotonicMs(), wallMs: systemClock.wallMs() });
     const ask = async () => {
-      const ticket = feed.ask(now());
-      return feed.take(
+      const ticket = feed.createSyncRequest(now());
+      return feed.applySyncResponse(
         ticket,
         await source.sync(ticket.request, new AbortController().signal),
         () => undefined,
@@ -44,7 +44,7 @@ describe('the source of revocations', () => {
       const request = { service: 'auth', instance: Buffer.alloc(16, 5) };
       let isWhole = false;
       for await (const part of source.pull(request, new AbortController().signal))
-        isWhole = feed.takePart(part);
+        isWhole = feed.applyPullPart(part);
       return isWhole;
     };
     return { feed, ask, pull, added, filled: () => filled };

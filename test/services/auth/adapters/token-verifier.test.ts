@@ -1,4 +1,4 @@
-/** Tests of reading tokens with keys from the database, against PostgreSQL. */
+/** Tests of verifying tokens with keys from the database, against PostgreSQL. */
 
 import { expect } from 'chai';
 import { createTokenVerifier } from '../../../../services/auth/adapters/token-verifier.js';
@@ -23,13 +23,13 @@ describe('the token verifier', () => {
   const sign = (claims: object): Promise<string> =>
     auth.store.transaction(async (tx) => (await auth.keys.lockTokenSigner(tx))(claims));
 
-  it('reads a token of ours, for the audience asked for or for any', async () => {
+  it('accepts a token of this issuer, for the expected audience or for any', async () => {
     expect(await verify(token)).to.include({ kind: 'USER', tokenId: claimsOf(token).jti });
     expect(await verify(token, 'payment')).to.not.equal(undefined);
     expect(await verify(token, 'shipping')).to.equal(undefined);
   });
 
-  it('reads none of another issuer, or whose key is not in the set', async () => {
+  it('rejects a token of another issuer, and one whose key is not in the set', async () => {
     expect(await verify(token, undefined, keySet, 'https://other.example')).to.equal(undefined);
     const others = keySet.keys.filter(({ kid }) => !token.startsWith(headerOf(kid)));
     expect(others).to.have.length(1);
@@ -39,7 +39,7 @@ describe('the token verifier', () => {
     expect(await verify(token, undefined, { version: Buffer.alloc(32, 2), keys: [] })).to.equal(undefined);
   });
 
-  it('takes another key set as soon as it is given one', async () => {
+  it('uses another key set from the first call with it', async () => {
     const verifier = createTokenVerifier(ISSUER);
     const expected = { audience: undefined, nowSeconds: nowSeconds() };
     expect(await verifier(token, keySet, expected)).to.not.equal(undefined);
@@ -47,7 +47,7 @@ describe('the token verifier', () => {
     expect(await verifier(token, keySet, expected)).to.not.equal(undefined);
   });
 
-  it('refuses claims that no instance would take, though we signed them', async () => {
+  it('rejects claims that every instance would reject, although this issuer signed them', async () => {
     const good = claimsOf(token);
     expect(await verify(await sign(good))).to.not.equal(undefined);
     for (const change of [
@@ -64,7 +64,7 @@ describe('the token verifier', () => {
     }
   });
 
-  it('refuses a broadcast, and every other spelling of a token', async () => {
+  it('rejects a broadcast, and every non-canonical form of a token', async () => {
     expect(await verify(await auth.keys.broadcastSigner().sign(Buffer.from('{}')))).to.equal(undefined);
     for (const other of [`${token}=`, ` ${token}`, `${token}.`, token.slice(0, -1), token.replace('.', '')]) {
       expect(await verify(other)).to.equal(undefined);
@@ -72,7 +72,7 @@ describe('the token verifier', () => {
   });
 });
 
-/** How a token begins that this key signed. */
+/** The header segment of a token that this key signed. */
 function headerOf(kid: string): string {
   return Buffer.from(JSON.stringify({ alg: 'EdDSA', kid, typ: 'at+jwt' })).toString('base64url');
 }

@@ -1,4 +1,4 @@
-/** The endpoints for other verifiers, over HTTP, as caches and proxies use them. */
+/** Tests of the well-known endpoints over HTTP, as caches and proxies use them. */
 
 import { type IncomingHttpHeaders, request } from 'node:http';
 import { expect } from 'chai';
@@ -10,7 +10,7 @@ import {
   METADATA_PATH,
 } from '../../../../services/auth/adapters/well-known.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/keys/key-life.js';
-import type { PublicKeys } from '../../../../services/auth/keys/keys.js';
+import type { PublicKeys } from '../../../../services/auth/keys/published-keys.js';
 import type { PublishedKey } from '../../../../services/auth/records/keys.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type Ops, startOps } from '../../../../services/common/host/ops.js';
@@ -54,7 +54,7 @@ describe('the well-known endpoints', () => {
         .end();
     });
 
-  it('may be kept for a small part of the time for which a key is published before it signs', async () => {
+  it('may be cached for a fraction of the time that a key is published before it signs', async () => {
     expect(KEYS_CACHE_SECONDS * 5).to.be.below(NEXT_PUBLISHED_SECONDS_MIN);
     for (const path of [JWKS_PATH, METADATA_PATH]) {
       const { headers, status } = await get(path);
@@ -64,7 +64,7 @@ describe('the well-known endpoints', () => {
     }
   });
 
-  it('publish exactly the public members, whatever a key holds, and no broadcast key', async () => {
+  it('publish exactly the public members of a key, and no broadcast key', async () => {
     const secret = {
       d: 'private',
       p: 'private',
@@ -82,7 +82,7 @@ describe('the well-known endpoints', () => {
     expect(body).to.not.contain('private');
   });
 
-  it('answer 304 to whoever has the same, and anew when the keys have changed', async () => {
+  it('answer 304 for an unchanged key set, and the new set after a change', async () => {
     const whole = await get(JWKS_PATH);
     const etag = whole.headers.etag ?? '';
     expect(etag).to.match(/^"[A-Za-z0-9_-]{43}"$/);
@@ -109,7 +109,7 @@ describe('the well-known endpoints', () => {
     expect((await get(JWKS_PATH, {}, 'POST')).status).to.equal(405);
   });
 
-  it('say where the keys of this issuer are', async () => {
+  it("name the path of this issuer's keys", async () => {
     const { body } = await get(METADATA_PATH);
     expect(JSON.parse(body)).to.deep.include({
       issuer: 'https://auth.test/',

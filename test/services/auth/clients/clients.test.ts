@@ -63,7 +63,7 @@ describe('clients', () => {
       peer: '192.0.2.9:4000',
     });
 
-  it('are created with a key or a secret, of which nothing but an argon2id hash is kept', async () => {
+  it('are created with a key or a secret, and only an argon2id hash of the secret is stored', async () => {
     const { publicKey, privateKey } = generateKeyPairSync('ed25519');
     const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
     const byKey = await auth.clients.create(request({ credential: { kind: 'public-key', pem } }));
@@ -87,7 +87,7 @@ describe('clients', () => {
     expect(answers[0]?.answers).to.not.contain('$argon2id$');
   });
 
-  it('are created once for a request id, and one id belongs to one client', async () => {
+  it('are created once per request id, and their ids are unique', async () => {
     const first = request();
     const client = await auth.clients.create(first);
     expect(await auth.clients.create(first)).to.deep.equal(client);
@@ -101,7 +101,7 @@ describe('clients', () => {
     );
   });
 
-  it('are refused field by field, one that would pass for a user among them', async () => {
+  it('reject each invalid field by its name, including an id that could be a user id', async () => {
     const user = await addUser(auth);
     const privatePem = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
     const key = (pem: string) => ({ credential: { kind: 'public-key', pem } as const });
@@ -133,7 +133,7 @@ describe('clients', () => {
         [field],
       ]);
     }
-    // Nor past the domain, by whatever writes to the table.
+    // The table itself rejects it as well.
     const row = [user.userId];
     const insert = auth.database.query('INSERT INTO clients (client_id) VALUES ($1)', row).then(
       () => 'inserted',
@@ -162,7 +162,7 @@ describe('clients', () => {
     const disable = (clientId: string, over: { requestId?: string; reason?: string } = {}) =>
       auth.clients.disable({ actor: 'admin', clientId, reason: 'gone', requestId: '', ...over });
 
-    it('get no token, and those of before and of users whom they act for are dead', async () => {
+    it('get no token, and their earlier tokens and those of users they act for are revoked', async () => {
       const client = await addClient(auth);
       const own = await serviceToken(auth, client);
       expect(await auth.exchange.introspect(own)).to.not.equal(undefined);
@@ -178,7 +178,7 @@ describe('clients', () => {
       expect(await codeOf(late)).to.equal('CLIENT_AUTHENTICATION_FAILED');
     });
 
-    it('get tokens again once they are enabled; those of before stay dead', async () => {
+    it('get tokens again once enabled, and earlier tokens stay revoked', async () => {
       const client = await addClient(auth);
       const own = await serviceToken(auth, client);
       await disable(client.clientId);
@@ -188,7 +188,7 @@ describe('clients', () => {
       expect(await auth.exchange.introspect(own)).to.equal(undefined);
     });
 
-    it('are disabled once for a request id, so that a retry undoes nothing', async () => {
+    it('are disabled once per request id, so that a late retry changes nothing', async () => {
       const { clientId } = await addClient(auth);
       const requestId = randomUUID();
       const first = await disable(clientId, { requestId });
@@ -199,7 +199,7 @@ describe('clients', () => {
       expect(await codeOf(disable(clientId, { requestId, reason: 'other' }))).to.equal('REQUEST_ID_REUSED');
     });
 
-    it('are not those who do not exist, nor the one of the logins', async () => {
+    it('are neither unknown clients nor the client of the logins', async () => {
       for (const clientId of ['nobody', '', 'a\0b', randomUUID()]) {
         expect(await codeOf(disable(clientId))).to.equal('NOT_FOUND');
         const enabling = auth.clients.enable({ actor: 'admin', clientId, requestId: '' });
@@ -220,7 +220,7 @@ describe('clients', () => {
     });
     after(() => cluster.close());
 
-    it('are created by admins alone, and die on every instance when they are disabled', async () => {
+    it('are created by admins only, and their tokens are rejected on every instance once they are disabled', async () => {
       const [first, second] = cluster.replicas;
       const { clientService } = first;
       const { publicKey, privateKey } = generateKeyPairSync('ed25519');
@@ -258,7 +258,7 @@ describe('clients', () => {
       expect(clients.map(({ clientId }) => clientId)).to.include.members(['direct', 'inventory', 'shipping']);
 
       const shipping = { clientId: 'shipping', privateKey };
-      // Another replica takes its assertions, but none a second time.
+      // Another replica accepts the client's assertions, but none twice.
       const assertion = await signAssertion(shipping);
       const { token: own } = await issue(second, shipping, assertion);
       expect(await codeOf(issue(first, shipping, assertion))).to.equal('CLIENT_AUTHENTICATION_FAILED');

@@ -495,11 +495,11 @@ describe('the life of keys', function () {
 
     it('rotates by schedule in exactly one of the replicas that try at once, both purposes', async () => {
       const [first, second] = replicas;
-      await Promise.all([first.keyLife.tend(), second.keyLife.tend()]);
+      await Promise.all([first.keyLife.maintain(), second.keyLife.maintain()]);
       expect([...first.rotations, ...second.rotations]).to.deep.equal([]);
       for (let round = 1; round <= 3; round += 1) {
         await age(30 * DAY_MS);
-        await Promise.all(replicas.flatMap(({ keyLife }) => [keyLife.tend(), keyLife.tend()]));
+        await Promise.all(replicas.flatMap(({ keyLife }) => [keyLife.maintain(), keyLife.maintain()]));
         const rotations = [...first.rotations, ...second.rotations];
         expect(rotations.map(({ signingKey }) => signingKey.purpose).sort()).to.deep.equal([
           ...Array<string>(round).fill('broadcast'),
@@ -520,12 +520,12 @@ describe('the life of keys', function () {
         `UPDATE signing_keys SET publish_time = clock_timestamp() - $1 * interval '1 s' WHERE state = 'next'`,
         [NEXT_PUBLISHED_SECONDS_MIN - 5],
       );
-      await keyLife.tend();
+      await keyLife.maintain();
       expect(rotations).to.deep.equal([]);
       await database.query(
         `UPDATE signing_keys SET publish_time = publish_time - interval '6 s' WHERE state = 'next'`,
       );
-      await keyLife.tend();
+      await keyLife.maintain();
       expect(rotations).to.have.length(2);
     });
 
@@ -536,7 +536,7 @@ describe('the life of keys', function () {
       await age(DAY_MS);
       await rotateNow(false);
       await until(async () => (await inState('next')).length === 1);
-      await second.keyLife.tend();
+      await second.keyLife.maintain();
       expect((await inState('verify-only')).map(({ kid }) => kid)).to.deep.equal([kidOf(token)]);
       const verify = () =>
         first.store.transaction(async (tx) => (await first.tokens.verifierIn(tx))(token, 'echo'));
@@ -547,10 +547,10 @@ describe('the life of keys', function () {
           [seconds, kidOf(token)],
         );
       await stopped(KEEP_SECONDS - 5);
-      await second.keyLife.tend();
+      await second.keyLife.maintain();
       expect(await inState('verify-only')).to.have.length(1);
       await stopped(KEEP_SECONDS + 1);
-      await second.keyLife.tend();
+      await second.keyLife.maintain();
       const [retired] = await inState('retired');
       expect(retired?.kid).to.equal(kidOf(token));
       expect(retired?.sealed_private_key).to.equal(null);
@@ -593,10 +593,10 @@ describe('the life of keys', function () {
         (await stored()).map(({ state, algorithm }) => `${state} ${algorithm}`).sort();
       expect(await outcome()).to.deep.equal(['next ES256', 'retired EdDSA', 'signing EdDSA']);
       // One that has not been started again leaves it alone.
-      await replicas[0].keyLife.tend();
+      await replicas[0].keyLife.maintain();
       expect(await outcome()).to.deep.equal(['next ES256', 'retired EdDSA', 'signing EdDSA']);
       await age(31 * DAY_MS);
-      await changed.keyLife.tend();
+      await changed.keyLife.maintain();
       expect(await outcome()).to.deep.equal([
         'next ES256',
         'retired EdDSA',
@@ -623,7 +623,7 @@ describe('the life of keys', function () {
       );
       await age(31 * DAY_MS);
       expect(await codeOf(rotateNow(false))).to.equal('RATE_LIMITED');
-      await keyLife.tend();
+      await keyLife.maintain();
       expect(rotations.map(({ signingKey }) => signingKey.purpose)).to.deep.equal(['broadcast']);
       // An emergency adds none, and is never too much.
       expect((await rotateNow(true)).signingKey.state).to.equal('signing');

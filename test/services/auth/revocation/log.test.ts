@@ -3,7 +3,7 @@
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
-} from '@portcullis/guard';
+} from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import type { Appended, LogEntry } from '../../../../services/auth/records/revocations.js';
 import {

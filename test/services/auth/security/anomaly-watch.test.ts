@@ -72,8 +72,8 @@ describe('the watch for anomalies', () => {
     const watches = [watchOf(auth), watchOf(replica)];
     for (let time = 0; time < 2 * threshold; time += 1) {
       await fail('alice');
-      await Promise.all(watches.map((watch) => watch.judge()));
-      if (time % 3 === 0) await watches[time % 2]?.judge();
+      await Promise.all(watches.map((watch) => watch.process()));
+      if (time % 3 === 0) await watches[time % 2]?.process();
     }
     const found = await anomalies();
     expect(found.map(({ reason, subject }) => [reason, subject])).to.deep.equal([
@@ -85,11 +85,11 @@ describe('the watch for anomalies', () => {
 
   it('adds up what was judged before a restart, and says nothing of it twice', async () => {
     for (let time = 0; time < threshold - 1; time += 1) await fail('alice');
-    expect(await watchOf(auth).judge()).to.equal(0);
+    expect(await watchOf(auth).process()).to.equal(0);
     await fail('alice');
-    expect(await watchOf(auth).judge()).to.equal(1);
+    expect(await watchOf(auth).process()).to.equal(1);
     await fail('alice');
-    expect(await watchOf(replica).judge()).to.equal(0);
+    expect(await watchOf(replica).process()).to.equal(0);
     expect(await anomalies()).to.have.length(1);
   });
 
@@ -98,11 +98,11 @@ describe('the watch for anomalies', () => {
     for (let time = 0; time < threshold; time += 1) await fail('alice');
     // The last statement of the transaction fails, after the rules have seen everything.
     await auth.database.query('ALTER TABLE security_stream ADD CONSTRAINT stuck CHECK (judged = 0)');
-    expect(await watch.judge().catch(String)).to.include('stuck');
+    expect(await watch.process().catch(String)).to.include('stuck');
     expect(await anomalies()).to.be.empty;
     await auth.database.query('ALTER TABLE security_stream DROP CONSTRAINT stuck');
-    expect(await watch.judge()).to.equal(1);
-    expect(await watch.judge()).to.equal(0);
+    expect(await watch.process()).to.equal(1);
+    expect(await watch.process()).to.equal(0);
     expect(await anomalies()).to.have.length(1);
   });
 
@@ -110,7 +110,7 @@ describe('the watch for anomalies', () => {
     await fail('alice');
     await auth.store.transaction(async (tx) => {
       await tx.eventStream.place(true);
-      expect(await watchOf(replica).judge()).to.equal(0);
+      expect(await watchOf(replica).process()).to.equal(0);
     });
   });
 
@@ -119,9 +119,9 @@ describe('the watch for anomalies', () => {
     for (const revoking of [[], ['session-in-many-networks'] as const]) {
       const user = await addUser(auth);
       const { session, refreshToken } = await logIn(auth, user);
-      await auth.events.takeReport(report(session.sessionId, user.userId, networks));
+      await auth.events.recordReport(report(session.sessionId, user.userId, networks));
       const before = (await entriesOf(auth)).length;
-      expect(await watchOf(auth, revoking).judge()).to.equal(1);
+      expect(await watchOf(auth, revoking).process()).to.equal(1);
       const revoked = (await entriesOf(auth)).slice(before);
       const [finding] = await anomalies();
       expect(finding?.subject).to.deep.equal({ userId: user.userId, sessionId: session.sessionId });
@@ -144,12 +144,12 @@ describe('the watch for anomalies', () => {
     const refused = [{ reason: 'TOKEN_INVALID', network: '203.0.113.1', caller: undefined, calls: 30 }];
     const one = { ...report('', user.userId, []), admitted: [], refused };
     await Promise.all([
-      auth.events.takeReport(one),
-      replica.events.takeReport(one),
-      auth.events.takeReport(one),
+      auth.events.recordReport(one),
+      replica.events.recordReport(one),
+      auth.events.recordReport(one),
     ]);
-    await replica.events.takeReport(one);
-    expect(await watchOf(auth).judge()).to.equal(0);
+    await replica.events.recordReport(one);
+    expect(await watchOf(auth).process()).to.equal(0);
     const { events } = await auth.events.list({ types: ['calls-refused'] }, { pageSize: 10, pageToken: '' });
     expect(events.map(({ details }) => details)).to.deep.equal([{ calls: 30, networks: ['203.0.113.1'] }]);
   });

@@ -9,13 +9,14 @@ import type {
   SecurityEvent,
   SecurityEventType,
 } from '../../../../services/auth/records/security-events.js';
-import { EVENTS_WAITING_MAX, type EventFilter } from '../../../../services/auth/security/event-log.js';
+import type { EventFilter } from '../../../../services/auth/security/event-access.js';
+import { EVENTS_WAITING_MAX } from '../../../../services/auth/security/event-recorder.js';
 import {
   EVENT_KEPT_DAYS,
   keptDaysOf,
-  plainText,
   ROUTINE_EVENT_KEPT_DAYS,
   SECURITY_EVENT_TYPES,
+  sanitizeText,
   typeUriOf,
 } from '../../../../services/auth/security/events.js';
 import { codeOf } from '../../../support/outcomes.js';
@@ -280,7 +281,7 @@ describe('security events', () => {
       });
       const [event] = await eventsOf({ types: ['token-revoked'] });
       expect(event?.reason).to.equal('see [token]');
-      expect(plainText(`a ${refreshToken} b\n`)).to.equal('a [token] b ');
+      expect(sanitizeText(`a ${refreshToken} b\n`)).to.equal('a [token] b ');
     });
   });
 

@@ -9,13 +9,9 @@ import { makeTemporaryFolder, type TemporaryFolder } from '../../../../scripts/s
 import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
 import { parseConfig, reviewSettingsOf } from '../../../../services/auth/config.js';
 import type { ServiceReport } from '../../../../services/auth/records/service-reports.js';
-import {
-  createSecurityReview,
-  findingsOf,
-  type ReviewFacts,
-  type ReviewFinding,
-} from '../../../../services/auth/security/review.js';
+import { createSecurityReview, findingsOf } from '../../../../services/auth/security/review.js';
 import { createReviewFacts } from '../../../../services/auth/security/review-facts.js';
+import type { ReviewFacts, ReviewFinding } from '../../../../services/auth/security/review-findings.js';
 import { createReviewStore } from '../../../../services/auth/security/review-store.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 import { type AuthInstance, addUser, logIn, openAuth } from '../instance.js';
@@ -283,7 +279,7 @@ describe('the review', () => {
           remotePlaintext: true,
         },
       };
-      await auth.events.takeReport(report);
+      await auth.events.recordReport(report);
       auth.instances.answered(
         {
           ...{ service: 'inventory', instance: Buffer.alloc(16, 3), epoch: Buffer.alloc(16, 9), applied: 0n },

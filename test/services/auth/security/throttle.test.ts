@@ -12,7 +12,7 @@ import {
   type ThrottleLimits,
 } from '../../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../../services/auth/security/throttle-store.js';
-import { clean } from '../../../../services/auth/store.js';
+import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
@@ -120,13 +120,13 @@ describe('the throttle', () => {
     const counter = randomBytes(32);
     const endTimes: number[] = [];
     for (let count = 0; count < 3; count += 1) {
-      const { peer } = await counters.take({ peer: { key: counter, limit: 3 } }, 300);
+      const { peer } = await counters.count({ peer: { key: counter, limit: 3 } }, 300);
       if (peer !== undefined) endTimes.push(peer.endTime.getTime());
       await sleep(5);
     }
     expect(endTimes).to.have.length(3);
     expect(new Set(endTimes).size).to.equal(1);
-    expect(await counters.take({ peer: { key: counter, limit: 3 } }, 300)).to.deep.equal({ isKnown: false });
+    expect(await counters.count({ peer: { key: counter, limit: 3 } }, 300)).to.deep.equal({ isKnown: false });
   });
 
   it('repeats a refusal for a moment without asking the database', async () => {
@@ -135,9 +135,9 @@ describe('the throttle', () => {
     const throttle = createThrottle({
       counters: {
         ...counters,
-        take: (...args) => {
+        count: (...args) => {
           asked += 1;
-          return counters.take(...args);
+          return counters.count(...args);
         },
       },
       clock,
@@ -258,7 +258,7 @@ describe('the throttle', () => {
     ]);
     for (const spelling of spellings) expect(text).to.not.contain(spelling);
     await endWindows();
-    await clean(auth.database);
+    await deleteExpired(auth.database);
     const { rows: left } = await auth.database.query('SELECT FROM attempt_counters');
     expect(left).to.be.empty;
     const { rows: known } = await auth.database.query('SELECT FROM login_networks WHERE user_id = $1', [

@@ -1,6 +1,6 @@
 /**
- * Everything that ends a session against everything that keeps one alive, at the same moment on two replicas, judged by
- * the guards of services that follow them. `RACE_ROUNDS` makes it as long as one likes.
+ * Races of everything that ends a session with everything that continues one, on two replicas. The guards of services
+ * that follow them decide which tokens are valid. `RACE_ROUNDS` sets the number of rounds.
  */
 
 import { randomInt, randomUUID } from 'node:crypto';
@@ -29,9 +29,9 @@ const REFRESHES_AT_ONCE = 50;
 const RESTARTS = 20;
 const ATTEMPTS_MAX = 5;
 const NEW_PASSWORD = 'another long password';
-/** Rounds whose tokens are judged together: fewer than would outlive the first of them. */
+/** Rounds whose tokens are checked together: few enough that the first token has not expired by then. */
 const ROUNDS_PER_VERDICT = 20;
-/** Within so many milliseconds a round's calls begin; a login hashes for about as long. */
+/** Period in which a round's calls begin, in milliseconds: about the time that a login hashes. */
 const START_WITHIN_MS = 60;
 
 describe(`races of sessions, ${ROUNDS} rounds`, function () {
@@ -47,9 +47,9 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
   after(() => cluster.close());
 
   const either = (): AuthInstance => (randomInt(2) === 0 ? auth : replica);
-  /** How often the database was too slow for a call, as on a machine that does too much at once. */
+  /** Number of calls for which the database was too slow, as on an overloaded machine. */
   let unavailable = 0;
-  /** Sends a call again when it is not known what became of it, as clients do. */
+  /** Retries a call whose outcome is unknown, as clients do. */
   const persistently = async <T>(call: () => Promise<T>): Promise<T> => {
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -66,20 +66,20 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
   const isOpen = async (sessionId: string): Promise<boolean> =>
     (await auth.store.transaction((tx) => tx.sessions.lockShared(sessionId)))?.open === true;
 
-  /** Waits until every guard has what the log has. */
+  /** Waits until every guard has all entries of the log. */
   const untilGuardsFollow = async (): Promise<void> => {
     const { rows } = await auth.database.query<{ seq: bigint }>('SELECT seq FROM log_state');
     const head = rows[0]?.seq ?? 0n;
     await until(() => cluster.guards().every((guard) => guard.state().applied >= head));
   };
-  /** What the guards of all services and replicas say of a token; they must agree. */
+  /** The decision of the guards of all services and replicas on a token; they must agree. */
   const judged = async (token: string): Promise<string> => {
     const verdicts = await Promise.all(cluster.guards().map((guard) => verdictOf(guard, token)));
     expect(new Set(verdicts).size, verdicts.join()).to.equal(1);
     return verdicts[0] ?? '';
   };
 
-  it('50 refreshes of one token at once have one winner, and the others end its session', async () => {
+  it('50 concurrent refreshes with one token succeed once, and the others end the session', async () => {
     const winners: TokenPair[] = [];
     for (let round = 0; round < ROUNDS; round += 1) {
       const { refreshToken, session, access } = await logIn(auth, await addUser(auth));
@@ -90,7 +90,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
         ),
       );
       const won = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
-      // Who got no answer may have won and cannot learn it any more; nobody else has.
+      // A caller without a response may have won and can no longer learn it; no other caller has.
       expect(won.length, `round ${round}`).to.be.within(unavailable > unavailableBefore ? 0 : 1, 1);
       expect(new Set(outcomes.flatMap(reasonOf)), `round ${round}`).to.deep.equal(
         new Set(['REFRESH_INVALID']),
@@ -111,7 +111,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
     }
   });
 
-  it('50 copies of one request at once have one successor, and the session goes on', async () => {
+  it('50 concurrent copies of one request return one successor, and the session continues', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const requestId = randomUUID();
@@ -126,7 +126,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
     }
   });
 
-  /** What kills tokens; each answers whether it did. */
+  /** The calls that revoke tokens; each returns whether it did. */
   const endings: { [name: string]: (user: TestUser) => Promise<unknown> } = {
     'a revocation of the user': ({ userId }) =>
       either().revocations.revoke({ target: { kind: 'user', userId }, reason: '', actor: 'test' }),
@@ -143,7 +143,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
       either().accountChanges.disable({ userId, actor: 'test', requestId: '' }),
   };
 
-  /** Logins and refreshes, all at the moment of the endings; answers what was minted, by what. */
+  /** Logins and refreshes, concurrent with the endings; returns the minted tokens with their origin. */
   const race = async (user: TestUser, kill: readonly ((user: TestUser) => Promise<unknown>)[]) => {
     const before = [await logIn(either(), user), await logIn(either(), user)];
     const late = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -175,7 +175,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
     return row;
   };
 
-  /** Judges all tokens of a race: dead unless they are of the generation that is left, and nobody disagrees. */
+  /** Checks all tokens of a race: only those of the last generation are valid, and all guards agree. */
   const judge = async (user: TestUser, pairs: readonly TokenPair[]): Promise<TokenPair[]> => {
     const { generation, disabled, roles } = await stateOf(user);
     const living: TokenPair[] = [];
@@ -193,7 +193,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
   };
 
   for (const [name, end] of Object.entries(endings)) {
-    it(`nothing minted before or during ${name} survives it`, async () => {
+    it(`no token minted before or during ${name} survives it`, async () => {
       const raced: { user: TestUser; pairs: TokenPair[] }[] = [];
       for (let round = 0; round < ROUNDS; round += 1) {
         const user = await addUser(auth, ['customer', 'operator']);
@@ -204,7 +204,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
         await untilGuardsFollow();
         for (const { user: each, pairs } of raced.splice(0)) {
           const living = await judge(each, pairs);
-          // Nobody tried the new password, and a disabled user has none.
+          // No login used the new password, and a disabled user cannot log in.
           if (name === 'a change of the password' || name === 'disabling the user') {
             expect(living).to.be.empty;
           }
@@ -217,7 +217,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
     });
   }
 
-  it('nothing minted before or during all of them at once survives the last', async () => {
+  it('no token minted before or during all of them together survives the last', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const user = await addUser(auth, ['customer', 'operator']);
       const { before, during, killed } = await race(user, Object.values(endings));
@@ -243,7 +243,7 @@ describe(`${RESTARTS} restarts of auth`, function () {
   });
   after(() => fresh.drop());
 
-  it('revive no rotated token, lose no current one, and answer a retry as before', async () => {
+  it('revive no rotated token, lose no current one, and return the same successor to a retry', async () => {
     const rotated: { refreshToken: string; sessionId: string }[] = [];
     const retries: { refreshToken: string; requestId: string; successor: string }[] = [];
     let user: TestUser | undefined;
@@ -277,7 +277,7 @@ describe(`${RESTARTS} restarts of auth`, function () {
   });
 });
 
-/** Why something was refused; fails when it was not by a code. */
+/** The error code of a rejection; fails when it has none. */
 function reasonOf(outcome: PromiseSettledResult<unknown>): string[] {
   if (outcome.status === 'fulfilled') return [];
   if (outcome.reason instanceof ServiceError) return [outcome.reason.code];

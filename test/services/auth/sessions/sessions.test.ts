@@ -47,7 +47,7 @@ describe('sessions', () => {
     (await auth.store.transaction((tx) => tx.sessions.lockShared(sessionId)))?.open === true;
 
   describe('login', () => {
-    it('grants everything that the roles give when nothing is asked for', async () => {
+    it('grants everything that the roles grant when nothing is requested', async () => {
       const user = await addUser(auth);
       const { access, session } = await logIn(auth, user);
       const claims = claimsOf(access.token);
@@ -68,7 +68,7 @@ describe('sessions', () => {
       expect(access.expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
     });
 
-    it('grants no more than is asked for, and never more than the roles give', async () => {
+    it('grants no more than requested, and never more than the roles grant', async () => {
       const user = await addUser(auth);
       const wanted = { audiences: ['inventory'], scopes: ['inventory.read', 'inventory.manage'] };
       const claims = claimsOf((await logIn(auth, user, wanted)).access.token);
@@ -76,7 +76,7 @@ describe('sessions', () => {
       expect(claims['scope']).to.equal('inventory.read');
     });
 
-    it('gives the same answer for an unknown name, a wrong password and a name that cannot be', async () => {
+    it('returns the same error for an unknown name, a wrong password and an invalid name', async () => {
       const user = await addUser(auth);
       const errors = await Promise.all([
         serviceErrorOf(auth.sessions.login(attemptOf(user.username, 'wrong password'))),
@@ -111,13 +111,13 @@ describe('sessions', () => {
       expect(medianOf(unknown) / medianOf(known)).to.be.within(0.6, 1.6);
     });
 
-    it('does not care for the case of a name', async () => {
+    it('ignores the case of a name', async () => {
       const user = await addUser(auth);
       const { session } = await logIn(auth, { ...user, username: user.username.toUpperCase() });
       expect(session.userId).to.equal(user.userId);
     });
 
-    it('is refused when the user was revoked while the password was being compared', async () => {
+    it('fails when the user was revoked while the password was verified', async () => {
       const user = await addUser(auth);
       const slow = await openAuth(auth.url, { keyEncryptionKey });
       const verify = slow.passwords.verify;
@@ -138,7 +138,7 @@ describe('sessions', () => {
       await slow.close();
     });
 
-    it('is refused for a while after too many failures against one name, and tells for how long', async function () {
+    it('is rate-limited after too many failures for one name, with the time to wait', async function () {
       this.timeout(30_000);
       const limits = { failuresPerName: FAILURES_MAX };
       const limited = await openAuth(auth.url, { keyEncryptionKey, limits });
@@ -155,7 +155,7 @@ describe('sessions', () => {
       await limited.close();
     });
 
-    it('is not limited by logins that succeed', async function () {
+    it('is not rate-limited by successful logins', async function () {
       this.timeout(30_000);
       const limits = { failuresPerName: FAILURES_MAX, failuresPerPeer: FAILURES_MAX };
       const limited = await openAuth(auth.url, { keyEncryptionKey, limits });
@@ -166,7 +166,7 @@ describe('sessions', () => {
       await limited.close();
     });
 
-    it('refuses what cannot be asked for', async () => {
+    it('rejects unknown scopes and audiences, and invalid device names', async () => {
       const user = await addUser(auth);
       expect(await codeOf(logIn(auth, user, { audiences: ['elsewhere'] }))).to.equal('FIELD_INVALID');
       expect(await codeOf(logIn(auth, user, { scopes: ['Not A Scope'] }))).to.equal('FIELD_INVALID');
@@ -179,7 +179,7 @@ describe('sessions', () => {
   });
 
   describe('refresh', () => {
-    it('trades a refresh token for new tokens of the same session', async () => {
+    it('returns new tokens of the same session for a refresh token', async () => {
       const first = await logIn(auth, await addUser(auth));
       const second = await refresh(first.refreshToken);
       expect(second.refreshToken).to.not.equal(first.refreshToken);
@@ -191,7 +191,7 @@ describe('sessions', () => {
       await refresh(second.refreshToken);
     });
 
-    it('has one winner among 20 at once on two replicas, and the session does not outlive the race', async () => {
+    it('succeeds once among 20 concurrent refreshes on two replicas, and the session ends', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const outcomes = await Promise.allSettled(
         Array.from({ length: ROUNDS_OF_REFRESH }, (_, index) =>
@@ -205,7 +205,7 @@ describe('sessions', () => {
       expect(entries[0]).to.include({ kind: 'SESSION', reason: 'refresh token reused', actor: 'auth' });
     });
 
-    it('ends the session when a used token comes back, in the log and for its successor', async () => {
+    it('ends the session when a used token is presented again, with a log entry, and its successor fails', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const next = await refresh(refreshToken);
       auth.broadcast.length = 0;
@@ -217,7 +217,7 @@ describe('sessions', () => {
       ]);
     });
 
-    it('gives a retry of the same request the same successor, on another replica and after a restart, too', async () => {
+    it('returns the same successor to a retried request, also on another replica and after a restart', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const requestId = randomUUID();
       const first = await refresh(refreshToken, requestId);
@@ -232,7 +232,7 @@ describe('sessions', () => {
       await refresh(first.refreshToken);
     });
 
-    it('gives 20 copies of one request at once the same successor', async () => {
+    it('returns the same successor to 20 concurrent copies of one request', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const requestId = randomUUID();
       const pairs = await Promise.all(
@@ -242,7 +242,7 @@ describe('sessions', () => {
       expect(await isOpen(session.sessionId)).to.equal(true);
     });
 
-    it('ends the session when a request is repeated after its successor was used', async () => {
+    it('ends the session when a request is retried after its successor was used', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const requestId = randomUUID();
       const next = await refresh(refreshToken, requestId);
@@ -251,14 +251,14 @@ describe('sessions', () => {
       expect(await isOpen(session.sessionId)).to.equal(false);
     });
 
-    it('takes a second use without a request id for a reuse', async () => {
+    it('treats a second use without a request id as reuse', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       await refresh(refreshToken, '');
       expect(await codeOf(refresh(refreshToken, ''))).to.equal('REFRESH_INVALID');
       expect(await isOpen(session.sessionId)).to.equal(false);
     });
 
-    it('refuses a session of an older generation of its user, though the session is open', async () => {
+    it('rejects an open session of an older generation of its user', async () => {
       const user = await addUser(auth);
       const { refreshToken, session } = await logIn(auth, user);
       await auth.store.transaction((tx) => tx.users.raiseGeneration(user.userId));
@@ -268,7 +268,7 @@ describe('sessions', () => {
       expect(claims['gen']).to.equal(2);
     });
 
-    it('refuses a session of an older generation of its client', async () => {
+    it('rejects a session of an older generation of its client', async () => {
       const { refreshToken } = await logIn(auth, await addUser(auth));
       const raise = (by: number) =>
         auth.database.query("UPDATE clients SET generation = generation + $1 WHERE client_id = 'direct'", [
@@ -279,7 +279,7 @@ describe('sessions', () => {
       await raise(-1);
     });
 
-    it('refuses the sessions of a revoked user', async () => {
+    it('rejects the sessions of a revoked user', async () => {
       const user = await addUser(auth);
       const { refreshToken, session } = await logIn(auth, user);
       const target = { kind: 'user', userId: user.userId } as const;
@@ -288,7 +288,7 @@ describe('sessions', () => {
       expect(await isOpen(session.sessionId)).to.equal(false);
     });
 
-    it('mints nothing that survives a revocation of the user at the same moment', async function () {
+    it('mints no token that survives a concurrent revocation of the user', async function () {
       this.timeout(60_000);
       for (let round = 0; round < 25; round += 1) {
         const user = await addUser(auth);
@@ -301,7 +301,7 @@ describe('sessions', () => {
         ]);
         for (const outcome of [refreshed, opened]) {
           if (outcome.status === 'rejected') continue;
-          // Of the new generation, or dead: a login after the revocation is a new beginning.
+          // Valid only in the new generation: a login after the revocation is not affected by it.
           const isNew = Number(claimsOf(outcome.value.access.token)['gen']) > 1;
           const isLive = (await auth.exchange.introspect(outcome.value.access.token)) !== undefined;
           expect(isLive, 'lives').to.equal(isNew);
@@ -312,7 +312,7 @@ describe('sessions', () => {
       }
     });
 
-    it('only narrows: roles that were taken are gone, roles that were given are not there', async () => {
+    it('only narrows scopes: it drops those of lost roles and adds none of new roles', async () => {
       const user = await addUser(auth, ['customer', 'operator']);
       const wanted = { scopes: ['inventory.read', 'inventory.manage'] };
       const { refreshToken } = await logIn(auth, user, wanted);
@@ -325,7 +325,7 @@ describe('sessions', () => {
       expect(claims['roles']).to.deep.equal(['customer', 'security']);
     });
 
-    it('asks for no service that the roles no longer reach', async () => {
+    it('drops audiences that the roles no longer reach', async () => {
       const user = await addUser(auth, ['customer', 'security']);
       const { refreshToken } = await logIn(auth, user);
       await auth.database.query("DELETE FROM user_roles WHERE user_id = $1 AND role = 'customer'", [
@@ -334,7 +334,7 @@ describe('sessions', () => {
       expect(claimsOf((await refresh(refreshToken)).access.token).aud).to.deep.equal(['auth']);
     });
 
-    it('refuses a token that waited too long, and a session that lasted too long', async () => {
+    it('rejects a token beyond the idle time, and a session beyond its maximum lifetime', async () => {
       const idle = await logIn(auth, await addUser(auth));
       await auth.database.query(
         "UPDATE refresh_tokens SET expire_time = expire_time - make_interval(secs => $1) - interval '1 s' WHERE session_id = $2",
@@ -350,7 +350,7 @@ describe('sessions', () => {
       expect(await codeOf(refresh(old.refreshToken))).to.equal('REFRESH_INVALID');
     });
 
-    it('gives no token that outlives the session', async () => {
+    it('issues no token that outlives the session', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       await auth.database.query(
         "UPDATE sessions SET expire_time = clock_timestamp() + interval '30 s' WHERE session_id = $1",
@@ -361,7 +361,7 @@ describe('sessions', () => {
       expect(next.refreshTokenExpireTime.getTime() - Date.now()).to.be.below(31_000);
     });
 
-    it('refuses every other spelling of a token, and what never was one', async () => {
+    it('rejects every non-canonical form of a token, and any other text', async () => {
       const { refreshToken, session, access } = await logIn(auth, await addUser(auth));
       const others = [
         '',
@@ -379,14 +379,14 @@ describe('sessions', () => {
       await refresh(refreshToken);
     });
 
-    it('refuses a request id that is no text of ours', async () => {
+    it('rejects an invalid request id', async () => {
       expect(await codeOf(refresh('pcr_x', 'x'.repeat(256)))).to.equal('FIELD_INVALID');
       expect(await codeOf(refresh('pcr_x', 'a\0b'))).to.equal('FIELD_INVALID');
     });
   });
 
   describe('ending', () => {
-    it('writes the end of a session and the log in one transaction, and hands it on', async () => {
+    it('ends the session and appends to the log in one transaction, and broadcasts the entry', async () => {
       const user = await addUser(auth);
       const { session } = await logIn(auth, user);
       auth.broadcast.length = 0;
@@ -401,7 +401,7 @@ describe('sessions', () => {
       expect(auth.broadcast).to.have.length(1);
     });
 
-    it('logs out twice without a second entry', async () => {
+    it('appends one entry for two logouts', async () => {
       const user = await addUser(auth);
       const { session } = await logIn(auth, user);
       const caller = { userId: user.userId, sessionId: session.sessionId };
@@ -424,7 +424,7 @@ describe('sessions', () => {
       expect(await codeOf(auth.sessions.revoke(caller, second.session.sessionId))).to.equal('NOT_FOUND');
     });
 
-    it('gives one answer for a session of somebody else and for none at all', async () => {
+    it("returns the same error for another user's session and for an unknown one", async () => {
       const [owner, other] = [await addUser(auth), await addUser(auth)];
       const { session } = await logIn(auth, owner);
       const caller = { userId: other.userId, sessionId: undefined };
@@ -442,7 +442,7 @@ describe('sessions', () => {
   });
 
   describe('list', () => {
-    it('shows the open sessions of the caller alone, newest first, page by page', async () => {
+    it('returns only the open sessions of the caller, newest first, page by page', async () => {
       const user = await addUser(auth);
       const opened: string[] = [];
       for (let count = 0; count < 5; count += 1) opened.push((await logIn(auth, user)).session.sessionId);
@@ -460,7 +460,7 @@ describe('sessions', () => {
       expect(seen).to.deep.equal([opened[4], opened[3], opened[1], opened[0]]);
     });
 
-    it('refuses a page token that no page carried', async () => {
+    it('rejects a page token that no response contained', async () => {
       const caller = { userId: randomUUID(), sessionId: undefined };
       expect(await codeOf(auth.sessions.list(caller, page(0, 'WyJ4Il0')))).to.equal('FIELD_INVALID');
       expect(await codeOf(auth.sessions.list(caller, page(-1)))).to.equal('FIELD_INVALID');

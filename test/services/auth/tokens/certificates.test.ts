@@ -1,4 +1,4 @@
-/** Tests of tokens that auth binds to certificates, against PostgreSQL. */
+/** Tests of certificate-bound tokens, against PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -26,7 +26,7 @@ const [MINE, OTHER] = [`${'m'.repeat(42)}A`, `${'o'.repeat(42)}A`];
 const confirmationOf = (token: string): unknown => claimsOf(token)['cnf'];
 const BOUND = { 'x5t#S256': MINE };
 
-describe('binding to certificates', () => {
+describe('the binding of tokens to certificates', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
   let instances: Record<LoginBinding, AuthInstance>;
   let auth: FreshAuth;
@@ -52,7 +52,7 @@ describe('binding to certificates', () => {
         certificateThumbprint,
       });
 
-    it('happens when the client is configured so, and then a certificate must be shown', async () => {
+    it('follows the configuration of the client, and then requires a certificate', async () => {
       const client = await addClient(auth, { certificateBound: true });
       expect(confirmationOf((await ask(client, MINE)).token)).to.deep.equal(BOUND);
       expect(await codeOf(ask(client))).to.equal('CERTIFICATE_REQUIRED');
@@ -60,7 +60,7 @@ describe('binding to certificates', () => {
       expect(confirmationOf((await ask(plain, MINE)).token)).to.equal(undefined);
     });
 
-    it('is told to whoever has a token explained, for there the connection cannot be looked at', async () => {
+    it('is returned by introspection, whose caller cannot check the connection', async () => {
       const replica = await startReplica(auth.url, { keyEncryptionKey });
       try {
         await replica.guard.ready;
@@ -80,7 +80,7 @@ describe('binding to certificates', () => {
       }
     });
 
-    it('is no proof of who it is: without a good assertion nobody hears that a certificate is missing', async () => {
+    it('does not authenticate the client: without a valid assertion the error does not mention the certificate', async () => {
       const client = await addClient(auth, { certificateBound: true });
       const forged = await signAssertion({ ...(await addClient(auth)), clientId: client.clientId });
       expect(await codeOf(issue(auth, client, forged))).to.equal('CLIENT_AUTHENTICATION_FAILED');
@@ -88,7 +88,7 @@ describe('binding to certificates', () => {
   });
 
   describe('of a login', () => {
-    it('happens when it is configured, with the certificate that was shown', async () => {
+    it('follows the configuration, with the certificate of the connection', async () => {
       const user = await addUser(auth);
       const outcome = async (binding: LoginBinding, certificateThumbprint?: string): Promise<unknown> => {
         const attempt = logIn(instances[binding], user, { certificateThumbprint });
@@ -105,7 +105,7 @@ describe('binding to certificates', () => {
       expect(await outcome('required')).to.equal('CERTIFICATE_REQUIRED');
     });
 
-    it('lasts for the session: nobody else refreshes it, and a thief who tries ends nothing', async () => {
+    it('lasts for the session: no other peer can refresh it, and a thief’s attempt does not end it', async () => {
       const { optional } = instances;
       const login = await logIn(optional, await addUser(auth), { certificateThumbprint: MINE });
       const refresh = (refreshToken: string, certificateThumbprint?: string, instance = optional) =>
@@ -114,7 +114,7 @@ describe('binding to certificates', () => {
       expect(await codeOf(refresh(login.refreshToken))).to.equal('REFRESH_INVALID');
       const next = await refresh(login.refreshToken, MINE);
       expect(confirmationOf(next.access.token)).to.deep.equal(BOUND);
-      // Nor does a replica with another setting set it free.
+      // A replica with another setting does not remove the binding.
       expect(await codeOf(refresh(next.refreshToken, undefined, auth))).to.equal('REFRESH_INVALID');
       const last = await refresh(next.refreshToken, MINE, auth);
       expect(confirmationOf(last.access.token)).to.deep.equal(BOUND);
@@ -146,15 +146,15 @@ describe('binding to certificates', () => {
       payment = await addClient(auth, { clientId: 'payment' });
     });
 
-    it('never makes a token that anybody may use out of one that only its owner may', async () => {
+    it('never returns a bearer token for a bound one', async () => {
       const bound = await subjectToken(OTHER);
       expect(await codeOf(trade(payment, bound))).to.equal('CERTIFICATE_REQUIRED');
       const { token } = await trade(payment, bound, MINE);
-      // To the one who acts, whose connections it is for.
+      // Bound to the certificate of the acting service, which uses the token.
       expect(confirmationOf(token)).to.deep.equal(BOUND);
     });
 
-    it('happens when the client is configured so, whatever the subject token is', async () => {
+    it('follows the configuration of the client, whatever the subject token is', async () => {
       const free = await subjectToken();
       expect(confirmationOf((await trade(payment, free, MINE)).token)).to.equal(undefined);
       await auth.database.query('UPDATE clients SET certificate_bound = true WHERE client_id = $1', [

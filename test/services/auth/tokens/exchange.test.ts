@@ -1,4 +1,4 @@
-/** Tests of acting for a user and of introspection, against PostgreSQL. */
+/** Tests of the token exchange and of introspection, against PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -34,7 +34,7 @@ describe('exchange', () => {
     user = await addUser(auth);
   });
 
-  /** A user's token that names the calling client as its audience, as Login gives it to real services. */
+  /** A user's token with the calling client as its audience, as Login issues it for a service. */
   const userToken = async (over: { scopes?: string[]; audience?: string } = {}): Promise<string> => {
     const { session } = await logIn(auth, user, over.scopes === undefined ? {} : { scopes: over.scopes });
     const audience = over.audience ?? payment.clientId;
@@ -72,7 +72,7 @@ describe('exchange', () => {
       ...over,
     });
 
-  it('gives a token of the user for the other service, by which the service is seen to act', async () => {
+  it('returns a token of the user for the other service, with the calling service as its actor', async () => {
     const subjectToken = await userToken();
     const [subject, claims] = [claimsOf(subjectToken), claimsOf((await exchange(subjectToken)).token)];
     expect(claims).to.include({ sub: user.userId, client_id: payment.clientId });
@@ -90,7 +90,7 @@ describe('exchange', () => {
     expect(claims.jti).to.not.equal(subject.jti);
   });
 
-  it('nests who acted before, names every ancestor and every client, and stops after four', async () => {
+  it('nests earlier actors, names all ancestors and clients, and fails after four actors', async () => {
     const services = await Promise.all([1, 2, 3, 4, 5].map(() => addClient(auth)));
     const names = services.map(({ clientId }) => clientId);
     await auth.database.query('UPDATE clients SET exchange_audiences = $1 WHERE client_id = ANY($1)', [
@@ -132,7 +132,7 @@ describe('exchange', () => {
   });
 
   describe('narrows', () => {
-    it('scopes: to those asked for, of the other service, that the user’s token has', async () => {
+    it('scopes to the requested ones of the other service that the user’s token has', async () => {
       const subjectToken = await userToken();
       const { token } = await exchange(subjectToken, { scopes: ['inventory.read'] });
       expect(claimsOf(token)['scope']).to.equal('inventory.read');
@@ -143,7 +143,7 @@ describe('exchange', () => {
       expect(await codeOf(exchange(payOnly))).to.equal('SCOPE_MISSING');
     });
 
-    it('scopes: to those that the client may have for a user, whatever the user’s token has', async () => {
+    it('scopes to those that the client may have for a user, whatever the user’s token has', async () => {
       const limited = await addClient(auth, {
         exchangeAudiences: ['inventory'],
         exchangeScopes: ['inventory.read', 'inventory.manage'],
@@ -160,7 +160,7 @@ describe('exchange', () => {
       expect(await codeOf(exchange(reserveOnly, { callerToken }))).to.equal('SCOPE_MISSING');
     });
 
-    it('the audience: to those that the client may act at', async () => {
+    it('the audience to those at which the client may act', async () => {
       const subjectToken = await userToken();
       expect(await codeOf(exchange(subjectToken, { audience: 'auth' }))).to.equal('AUDIENCE_NOT_ALLOWED');
       expect(await codeOf(exchange(subjectToken, { audience: payment.clientId }))).to.equal(
@@ -170,7 +170,7 @@ describe('exchange', () => {
       expect(await codeOf(exchange(subjectToken, { audience: 'shipping' }))).to.equal('SCOPE_MISSING');
     });
 
-    it('the lifetime: to that of the user’s token', async () => {
+    it('the lifetime to that of the user’s token', async () => {
       const { session } = await logIn(auth, user);
       const soon = await auth.store.transaction(async (tx) => {
         const row = await tx.sessions.lockShared(session.sessionId);
@@ -196,11 +196,11 @@ describe('exchange', () => {
     });
   });
 
-  describe('refuses', () => {
+  describe('rejects', () => {
     const invalid = async (subjectToken: string, callerToken = paymentToken) =>
       expect(await codeOf(exchange(subjectToken, { callerToken }))).to.equal('SUBJECT_TOKEN_INVALID');
 
-    it('a token for another service, and what is no token', async () => {
+    it('a token for another service, and any other text', async () => {
       await invalid((await logIn(auth, user)).access.token);
       await invalid(await userToken({ audience: 'inventory' }));
       await invalid(paymentToken);
@@ -235,7 +235,7 @@ describe('exchange', () => {
       await invalid(token);
     });
 
-    it('a token whose session has ended, though no list knows yet', async () => {
+    it('a token whose session has ended, before any revocation list has the entry', async () => {
       const token = await userToken();
       const sid = String(claimsOf(token)['sid']);
       await auth.database.query(
@@ -258,14 +258,14 @@ describe('exchange', () => {
       await auth.database.query("UPDATE clients SET generation = generation - 1 WHERE client_id = 'direct'");
     });
 
-    it('a token that was revoked', async () => {
+    it('a revoked token', async () => {
       const token = await userToken();
       const target = { kind: 'token', token } as const;
       await auth.revocations.revoke({ target, reason: 'test', actor: 'test' });
       await invalid(token);
     });
 
-    it('a token that was derived from one that was revoked', async () => {
+    it('a token derived from a revoked one', async () => {
       const shop = await addClient(auth, { exchangeAudiences: [payment.clientId] });
       const { session } = await logIn(auth, user);
       await auth.database.query('UPDATE sessions SET audiences = $1, scopes = $2 WHERE session_id = $3', [
@@ -306,7 +306,7 @@ describe('exchange', () => {
       await own.drop();
     });
 
-    it('a caller whose own token is no longer good, though its guard let it in', async () => {
+    it('a caller whose own token is revoked, although the guard admitted it', async () => {
       const subjectToken = await userToken();
       await auth.database.query('UPDATE clients SET generation = generation + 1 WHERE client_id = $1', [
         payment.clientId,
@@ -321,7 +321,7 @@ describe('exchange', () => {
     });
   });
 
-  it('mints nothing that survives a revocation of the session at the same moment', async function () {
+  it('mints no token that survives a concurrent revocation of the session', async function () {
     this.timeout(60_000);
     for (let round = 0; round < 25; round += 1) {
       const subjectToken = await userToken();
@@ -337,7 +337,7 @@ describe('exchange', () => {
   });
 
   describe('introspection', () => {
-    it('tells what a good token says, whoever it is for', async () => {
+    it('returns the content of a valid token, whatever its audience', async () => {
       const { access, session } = await logIn(auth, user);
       const token = await auth.exchange.introspect(access.token);
       expect(token).to.include({ subject: user.userId, clientId: 'direct', sessionId: session.sessionId });
@@ -347,7 +347,7 @@ describe('exchange', () => {
       expect(await auth.exchange.introspect(paymentToken)).to.include({ kind: 'SERVICE' });
     });
 
-    it('tells nothing of a token that is not good', async () => {
+    it('returns only inactive for an invalid token', async () => {
       const { access, session, refreshToken } = await logIn(auth, user);
       for (const token of ['', 'a.b.c', refreshToken, access.token.slice(1), randomUUID()]) {
         expect(await auth.exchange.introspect(token)).to.equal(undefined);
@@ -356,7 +356,7 @@ describe('exchange', () => {
       expect(await auth.exchange.introspect(access.token)).to.equal(undefined);
     });
 
-    it('does not take a broadcast for a token', async () => {
+    it('does not accept a broadcast as a token', async () => {
       const message = await auth.keys.broadcastSigner().sign(Buffer.from('{}'));
       expect(await auth.exchange.introspect(message)).to.equal(undefined);
     });

@@ -1,4 +1,4 @@
-/** Tests of exchanging the tokens of other issuers, against PostgreSQL and an issuer over real HTTP. */
+/** Tests of exchanging tokens of other issuers, against PostgreSQL and an issuer over HTTP. */
 
 import { expect } from 'chai';
 import type { ForeignTarget } from '../../../../services/auth/revocation/log.js';
@@ -57,7 +57,7 @@ describe('exchanging the token of another issuer', () => {
     return (await auth.exchange.exchange(request)).token;
   };
 
-  it('makes a token of ours that says whose it was, and that it is nobody of ours', async () => {
+  it('returns a token with the origin of the foreign one and without a session of ours', async () => {
     const user = await addUser(auth);
     const of = claims({ sub: user.userId });
     const made = claimsOf(await exchange(await other.sign(of)));
@@ -74,20 +74,20 @@ describe('exchanging the token of another issuer', () => {
     expect(made.exp).to.be.at.most(Number(of['exp']));
   });
 
-  it('lives no longer than its parent, and is narrower in audience and scopes', async () => {
+  it('returns a token that expires no later, with a narrower audience and scopes', async () => {
     const soon = claims({ exp: Math.floor(Date.now() / 1000) + 7 });
     expect(claimsOf(await exchange(await other.sign(soon))).exp).to.equal(soon['exp']);
     const token = await subject({ scope: 'read self' });
     expect(claimsOf(await exchange(token))['scope']).to.equal('inventory.read');
     expect(await codeOf(exchange(token, { scopes: ['inventory.reserve'] }))).to.equal('SCOPE_MISSING');
     expect(await codeOf(exchange(token, { audience: 'payment' }))).to.equal('AUDIENCE_NOT_ALLOWED');
-    // Users of others have no business at auth, whatever the client may do there for ours.
+    // Users of other issuers cannot call auth, whatever the client may do there for our users.
     expect(await codeOf(exchange(token, { audience: 'auth', scopes: ['auth.self'] }))).to.equal(
       'AUDIENCE_NOT_ALLOWED',
     );
   });
 
-  it('refuses what is forged, expired, for another audience, a service’s own, or not to be had', async () => {
+  it('rejects a token that is forged, expired, for another audience, a service’s own, or not verifiable', async () => {
     const now = Math.floor(Date.now() / 1000);
     const stranger = await createForeignKey('RS256', other.key.kid);
     const bad = [
@@ -103,7 +103,7 @@ describe('exchanging the token of another issuer', () => {
     for (const [index, token] of bad.entries()) {
       expect(await codeOf(exchange(token)), String(index)).to.equal('SUBJECT_TOKEN_INVALID');
     }
-    // Nor is it good for calling auth.
+    // It is not valid for calling auth either.
     expect(await codeOf(exchange(await subject(), { callerToken: await subject() }))).to.equal(
       'TOKEN_REVOKED',
     );
@@ -117,7 +117,7 @@ describe('exchanging the token of another issuer', () => {
     user: ({ sub }) => ({ issuer: other.name, what: 'USER', id: String(sub) }),
   };
   for (const [what, target] of Object.entries(targets)) {
-    it(`stops once its ${what} is revoked, and what was made of it is dead, to the end of the chain`, async () => {
+    it(`fails once its ${what} is revoked, and all tokens derived from it are revoked`, async () => {
       const shipping = await addClient(auth, { exchangeAudiences: ['inventory'] });
       await auth.database.query(
         'UPDATE clients SET exchange_audiences = array_append(exchange_audiences, $1) WHERE client_id = $2',
@@ -151,7 +151,7 @@ describe('exchanging the token of another issuer', () => {
     });
   }
 
-  it('stops at the length of a chain', async () => {
+  it('fails beyond the maximum length of the actor chain', async () => {
     const services = await Promise.all([1, 2, 3, 4, 5].map(() => addClient(auth)));
     const names = services.map(({ clientId }) => clientId);
     await auth.database.query('UPDATE clients SET exchange_audiences = $1 WHERE client_id = ANY($1)', [

@@ -1,9 +1,10 @@
-/** Tokens of every algorithm, as other people's libraries see them: from the keys over HTTP, and nothing of ours. */
+/** Tokens of every algorithm, verified by other libraries with nothing but the key set over HTTP. */
 
 import { execFile } from 'node:child_process';
 import { createPublicKey, type JsonWebKey } from 'node:crypto';
 import { promisify } from 'node:util';
 import { createGuard, type Guard } from '@portcullis/guard';
+import { SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { createVerifier } from 'fast-jwt';
 import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from 'jose';
@@ -11,7 +12,6 @@ import jsonwebtoken from 'jsonwebtoken';
 import { Registry } from 'prom-client';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createWellKnownRoutes, JWKS_PATH } from '../../../../services/auth/adapters/well-known.js';
-import { SIGNING_ALGORITHMS } from '../../../../services/auth/keys/keys.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type Ops, startOps } from '../../../../services/common/host/ops.js';
 import { rejectionOf } from '../../../support/outcomes.js';
@@ -21,7 +21,7 @@ const AUDIENCE = 'echo';
 
 const PYTHON_TIMEOUT_MS = 30_000;
 
-/** Fetches the keys itself, and prints the claims of the token. */
+/** Fetches the key set and prints the claims of the token. */
 const PYTHON_PROGRAM = `
 import json, sys, jwt
 url, token, algorithm, audience, issuer = sys.argv[1:]
@@ -29,7 +29,7 @@ key = jwt.PyJWKClient(url).get_signing_key_from_jwt(token).key
 print(json.dumps(jwt.decode(token, key, algorithms=[algorithm], audience=audience, issuer=issuer)))
 `;
 
-/** A Python that has PyJWT; a machine without one fails the test instead of passing by. */
+/** A Python with PyJWT; a machine without one fails the test instead of skipping it. */
 async function findPython(): Promise<string> {
   for (const python of ['/usr/bin/python3', 'python3']) {
     const found = await run(python, ['-c', 'import jwt, cryptography']).then(
@@ -42,7 +42,7 @@ async function findPython(): Promise<string> {
 }
 
 async function run(python: string, args: readonly string[]): Promise<string> {
-  // Without the variables of a proxy, which would be asked for what is on this machine.
+  // Without proxy variables: a proxy cannot reach this machine's loopback address.
   const env = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '' };
   return (await promisify(execFile)(python, [...args], { env, timeout: PYTHON_TIMEOUT_MS })).stdout;
 }
@@ -60,7 +60,7 @@ describe('other verifiers', function () {
     python = await findPython();
   });
 
-  for (const algorithm of SIGNING_ALGORITHMS) {
+  for (const algorithm of SIGNATURE_ALGORITHMS) {
     describe(`of ${algorithm} tokens`, () => {
       let auth: AuthInstance;
       let guard: Guard;
@@ -106,7 +106,7 @@ describe('other verifiers', function () {
           .export({ type: 'spki', format: 'pem' })
           .toString();
 
-      it('the guard takes the token, and not the forged one', async () => {
+      it('the guard accepts the token and rejects a forged one', async () => {
         expect(decodeProtectedHeader(token).alg).to.equal(algorithm);
         expect((await guard.authenticateToken(token, AUDIENCE)).subject).to.equal(subject);
         expect(await rejectionOf(guard.authenticateToken(forged, AUDIENCE))).to.include({
@@ -114,14 +114,14 @@ describe('other verifiers', function () {
         });
       });
 
-      it('jose takes the token, and not the forged one', async () => {
+      it('jose accepts the token and rejects a forged one', async () => {
         const keys = createRemoteJWKSet(new URL(url));
         const options = { issuer: ISSUER, audience: AUDIENCE, typ: 'at+jwt', algorithms: [algorithm] };
         expect((await jwtVerify(token, keys, options)).payload.sub).to.equal(subject);
         expect(await rejectionOf(jwtVerify(forged, keys, options))).to.be.instanceOf(Error);
       });
 
-      it('fast-jwt takes the token, and not the forged one', async () => {
+      it('fast-jwt accepts the token and rejects a forged one', async () => {
         const verify = createVerifier({
           key: await pemOf(),
           algorithms: [algorithm],
@@ -132,9 +132,9 @@ describe('other verifiers', function () {
         expect(() => verify(forged)).to.throw(/signature/i);
       });
 
-      // EdDSA is unknown to jsonwebtoken.
+      // jsonwebtoken does not support EdDSA.
       if (algorithm !== 'EdDSA') {
-        it('jsonwebtoken takes the token, and not the forged one', async () => {
+        it('jsonwebtoken accepts the token and rejects a forged one', async () => {
           const key = createPublicKey({ key: await servedKey(), format: 'jwk' });
           const options = { algorithms: [algorithm], issuer: ISSUER, audience: AUDIENCE };
           expect(jsonwebtoken.verify(token, key, options)).to.include({ sub: subject });
@@ -142,7 +142,7 @@ describe('other verifiers', function () {
         });
       }
 
-      it('PyJWT takes the token, and not the forged one', async () => {
+      it('PyJWT accepts the token and rejects a forged one', async () => {
         const decode = (text: string) =>
           run(python, ['-c', PYTHON_PROGRAM, url, text, algorithm, AUDIENCE, ISSUER]);
         const claims = JSON.parse(await decode(token)) as { sub: string };
@@ -150,7 +150,7 @@ describe('other verifiers', function () {
         expect(String((await rejectionOf(decode(forged))).message)).to.contain('InvalidSignatureError');
       });
 
-      it('the key is as strong as it should be, and named with its one algorithm', async () => {
+      it('the key has the required strength and names its only algorithm', async () => {
         const key = await servedKey();
         expect([key.alg, key['use']]).to.deep.equal([algorithm, 'sig']);
         const details = createPublicKey({ key, format: 'jwk' }).asymmetricKeyDetails;
@@ -161,7 +161,7 @@ describe('other verifiers', function () {
   }
 });
 
-/** The token with one bit of its signature flipped, in the middle, where each bit counts. */
+/** The token with one bit flipped in the middle of its signature, where every bit is significant. */
 function withOtherSignature(token: string): string {
   const [header = '', payload = '', signature = ''] = token.split('.');
   const bytes = Buffer.from(signature, 'base64url');

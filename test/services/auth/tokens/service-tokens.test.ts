@@ -1,10 +1,10 @@
-/** Tests of the tokens that clients get for themselves, against PostgreSQL. */
+/** Tests of clients' own tokens, against PostgreSQL. */
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
 import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
-import { clean } from '../../../../services/auth/store.js';
+import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
@@ -36,7 +36,7 @@ describe('service tokens', () => {
   const tryAssertion = async (assertion: string, clientId = client.clientId) =>
     await codeOf(issue(auth, { clientId }, assertion));
 
-  it('say who the client is and nothing of any user', async () => {
+  it('name the client, and contain no claim of a user', async () => {
     const { token, expireTime } = await issue(auth, client, await signAssertion(client));
     const claims = claimsOf(token);
     expect(claims).to.include({ iss: ISSUER, sub: client.clientId, client_id: client.clientId });
@@ -49,7 +49,7 @@ describe('service tokens', () => {
     expect(expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
   });
 
-  it('can be narrower than what the client may have, and not wider', async () => {
+  it('can have less than the client’s rights, and never more', async () => {
     const narrow = { audiences: ['auth'], scopes: ['auth.sync'] };
     const { token } = await issue(auth, client, await signAssertion(client), narrow);
     expect(claimsOf(token).aud).to.deep.equal(['auth']);
@@ -64,7 +64,7 @@ describe('service tokens', () => {
     }
   });
 
-  it('are given once for an assertion, among many at once, too', async () => {
+  it('are issued once per assertion, even to concurrent requests', async () => {
     const assertion = await signAssertion(client);
     const outcomes = await Promise.allSettled(
       Array.from({ length: 10 }, () => issue(auth, client, assertion)),
@@ -73,7 +73,7 @@ describe('service tokens', () => {
     expect(await tryAssertion(assertion)).to.equal('CLIENT_AUTHENTICATION_FAILED');
   });
 
-  it('are given again for an assertion that got none because too much was asked', async () => {
+  it('are issued for an assertion whose first request asked for too much', async () => {
     const assertion = await signAssertion(client);
     expect(await codeOf(issue(auth, client, assertion, { scopes: ['auth.revoke'] }))).to.equal(
       'SCOPE_MISSING',
@@ -81,9 +81,9 @@ describe('service tokens', () => {
     await issue(auth, client, assertion);
   });
 
-  it('remember the jti of an assertion until it has expired, and then forget it', async () => {
+  it('store the jti of an assertion until it has expired, and then delete it', async () => {
     await issue(auth, client, await signAssertion(client));
-    const drop = () => auth.store.transaction((tx) => tx.clients.dropExpiredAssertions(1000));
+    const drop = () => auth.store.transaction((tx) => tx.clients.deleteExpiredAssertions(1000));
     expect(await drop()).to.equal(0);
     await auth.database.query("UPDATE client_assertions SET expire_time = expire_time - interval '10 min'");
     expect(await drop()).to.be.above(0);
@@ -122,7 +122,7 @@ describe('service tokens', () => {
     });
   }
 
-  it('are refused for an assertion that is signed by nobody, another key, or the public key as a secret', async () => {
+  it('are refused for an assertion that is unsigned, signed by another key, or with the public key as a secret', async () => {
     const other = generateKeyPairSync('ed25519');
     const publicKeyPem = await auth.store.transaction(
       async (tx) => (await tx.clients.find(client.clientId))?.publicKeyPem ?? '',
@@ -143,7 +143,7 @@ describe('service tokens', () => {
     }
   });
 
-  it('are refused alike for unknown clients, clients without a credential, and no proof at all', async () => {
+  it('are refused with the same error for unknown clients, clients without a credential, and a missing credential', async () => {
     const forger = { ...client, clientId: 'nobody' };
     const errors = [
       await serviceErrorOf(issue(auth, forger, await signAssertion(forger))),
@@ -165,7 +165,7 @@ describe('service tokens', () => {
     expect(errors[0]?.code).to.equal('CLIENT_AUTHENTICATION_FAILED');
   });
 
-  it('are refused to a client that uses more assertions than are remembered, and to it alone', async () => {
+  it('are refused to a client that uses more assertions than are stored, and to no other', async () => {
     const greedy = await addClient(auth);
     await auth.database.query(
       `INSERT INTO client_assertions (client_id, jti_hash, expire_time)
@@ -176,12 +176,12 @@ describe('service tokens', () => {
     const { code, retryAfterMs } = await serviceErrorOf(serviceToken(auth, greedy));
     expect({ code, retryAfterMs }).to.deep.equal({ code: 'RATE_LIMITED', retryAfterMs: 30_000 });
     await serviceToken(auth, client);
-    // What has expired is cleaned to the last one, however many there are.
+    // All expired assertions are deleted, however many there are.
     await auth.database.query(
       "UPDATE client_assertions SET expire_time = expire_time - interval '10 min' WHERE client_id = $1",
       [greedy.clientId],
     );
-    await clean(auth.database);
+    await deleteExpired(auth.database);
     const { rowCount } = await auth.database.query('SELECT FROM client_assertions WHERE client_id = $1', [
       greedy.clientId,
     ]);
@@ -215,12 +215,12 @@ describe('service tokens', () => {
         peer: '',
       });
 
-    it('are given to the client that has it', async () => {
+    it('are issued to the client that has it', async () => {
       const { token } = await trySecret(clientId, secret);
       expect(claimsOf(token).sub).to.equal(clientId);
     });
 
-    it('are refused for another one, an empty one, and for clients that have none', async () => {
+    it('are refused for a wrong secret, an empty one, and for clients without one', async () => {
       for (const [id, given] of [
         [clientId, `${secret}x`],
         [clientId, ''],
@@ -232,7 +232,7 @@ describe('service tokens', () => {
       }
     });
 
-    it('are refused when the secret is replaced while it is being compared', async () => {
+    it('are refused when the secret is replaced while it is verified', async () => {
       const verify = auth.passwords.verify;
       const newHash = await auth.passwords.hash(`new-${secret}`);
       const before = await auth.store.transaction((tx) => tx.clients.find(clientId));

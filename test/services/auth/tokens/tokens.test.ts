@@ -1,4 +1,4 @@
-/** Tests of minting access tokens and of judging them by the database, against PostgreSQL. */
+/** Tests of minting access tokens, and of checking them against the database (PostgreSQL). */
 
 import { randomUUID } from 'node:crypto';
 import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
@@ -35,7 +35,7 @@ describe('tokens', () => {
 
   const mint = (grant: Grant) => auth.store.transaction((tx) => auth.tokens.mint(tx, grant));
 
-  it('say what was granted, issued and expiring by the time of the database', async () => {
+  it('contain the grant, with times of the database', async () => {
     const { token, expireTime, before, after } = await auth.store.transaction(async (tx) => {
       const before = await tx.databaseTime();
       return { ...(await auth.tokens.mint(tx, GRANT)), before, after: await tx.databaseTime() };
@@ -48,12 +48,12 @@ describe('tokens', () => {
     expect(expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
   });
 
-  it('nest who acts, and who acted before', async () => {
+  it('nest the current actor and the earlier ones', async () => {
     const { token } = await mint({ ...GRANT, actors: ['c', 'b', 'a'], ancestors: [randomUUID()] });
     expect(claimsOf(token)['act']).to.deep.equal({ sub: 'c', act: { sub: 'b', act: { sub: 'a' } } });
   });
 
-  it('expire no later than they may', async () => {
+  it('expire no later than the grant allows', async () => {
     const notAfter = new Date(Date.now() + 30_500);
     const { expireTime } = await mint({ ...GRANT, notAfter });
     expect(expireTime.getTime()).to.equal(Math.floor(notAfter.getTime() / 1000) * 1000);
@@ -64,7 +64,7 @@ describe('tokens', () => {
     expect(late.expireTime.getTime()).to.be.below(Date.now() + 121_000);
   });
 
-  describe('are judged by the database:', () => {
+  describe('are checked against the database:', () => {
     const judge = async (
       token: string,
       change: (tx: AuthTransaction, claims: Record<string, unknown>) => Promise<unknown>,
@@ -86,7 +86,7 @@ describe('tokens', () => {
       return verdict;
     };
 
-    it('one of a user dies with its session and with a newer generation of its user', async () => {
+    it("a user's token is not live once its session ended or its user has a newer generation", async () => {
       const user = await addUser(auth);
       const { access, session } = await logIn(auth, user);
       expect(await judge(access.token, async () => {})).to.deep.equal([true, true]);
@@ -96,7 +96,7 @@ describe('tokens', () => {
       expect(await judge(access.token, raise)).to.deep.equal([true, false]);
     });
 
-    it('one of a service dies with a newer generation of its client and with its key', async () => {
+    it("a service's token is not live once its client has a newer generation or its key is retired", async () => {
       const client = await addClient(auth);
       const token = await serviceToken(auth, client);
       const verified = await auth.store.transaction(async (tx) =>

@@ -3,8 +3,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { parseTrustedIssuers } from '../../../../services/common/config/trusted-issuers.js';
+import { makeFolder } from '../../../support/folders.js';
 
 const GOOD = {
   issuer: 'https://keycloak.example/realms/shop',
@@ -19,11 +19,11 @@ function parse(json: unknown, service = 'inventory') {
 }
 
 describe('the configuration of other issuers', () => {
-  it('is empty when there is none', () => {
+  it('is empty when the variable is unset', () => {
     expect(parseTrustedIssuers({}, 'inventory')).to.deep.equal({ issuers: [], faults: [] });
   });
 
-  it('says what an issuer calls its claims, its scopes and our services', () => {
+  it("maps an issuer's claims, scopes and audiences to ours", () => {
     const { issuers, faults } = parse([
       {
         ...GOOD,
@@ -49,8 +49,8 @@ describe('the configuration of other issuers', () => {
     expect(parse([GOOD], 'payment').issuers[0]).to.include({ audience: undefined });
   });
 
-  it('takes a secret from a file or as it is, if it is long enough', async () => {
-    const folder = await makeTemporaryFolder();
+  it('accepts a secret inline or from a file, if it is long enough', async () => {
+    const folder = await makeFolder();
     const file = join(folder.path, 'secret');
     await writeFile(file, `${'s'.repeat(32)}\n`);
     for (const source of [{ legacy_secret: 's'.repeat(32) }, { legacy_secret_file: file }]) {
@@ -60,7 +60,7 @@ describe('the configuration of other issuers', () => {
     await folder.remove();
   });
 
-  it('is refused with every fault by its place, and without the secret', () => {
+  it('reports every fault with its position, and without the secret', () => {
     const secret = 'hunter2hunter2hunter2hunter2';
     const { jwks_url: _url, ...keyless } = GOOD;
     const bad: unknown[] = [

@@ -1,63 +1,62 @@
 /**
- * What is true, whatever anybody in the system believes: which tokens there are, what takes them back, from when
- * on, and what the database has lost. It follows the order of commits and knows nothing of generations,
- * sequences or lists, so that it can judge those who do.
+ * The oracle: which tokens exist, which revocations hit them, from when on, and what the database has lost. It follows
+ * the order of commits and does not use generations, sequences or lists, so that it can check the code that does.
  */
 
 import type { Metadata } from '@grpc/grpc-js';
 import type { Revocation } from '../../services/auth/records/revocations.js';
 import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 
-/** A revocation that was committed, or the opening of an epoch, which takes back all there was. */
-export interface RevocationTruth {
+/** A committed revocation, or the opening of an epoch, which revokes everything. */
+export interface RecordedRevocation {
   readonly label: string;
   readonly kind: Revocation['kind'] | 'EPOCH';
   readonly durableAtMs: number;
-  /** From Revoke's return until nobody may admit what it hits any longer. */
+  /** Time from Revoke's return until no instance may admit what it hits. */
   boundMs: number;
   /** Leases of a greater length, from before it was lowered, end by this moment. */
   readonly olderLeasesEndMs: number;
-  /** When Revoke returned OK; undefined as long as it has not. */
+  /** When Revoke returned OK; undefined before that. */
   confirmedAtMs: number | undefined;
-  /** When the database forgot it. */
+  /** When the database lost it. */
   lostAtMs: number | undefined;
 }
 
 /** A login. */
-export interface SessionTruth {
+export interface RecordedSession {
   readonly label: string;
   readonly sessionId: string;
   readonly userId: string;
   readonly openedAtMs: number;
-  readonly revocations: RevocationTruth[];
+  readonly revocations: RecordedRevocation[];
   lostAtMs: number | undefined;
 }
 
-/** A part that a client has in a token: who is revoked afterwards takes the token along. */
+/** A client in the chain of a token: revoking the client later revokes the token. */
 interface ClientLink {
   readonly clientId: string;
-  readonly revocations: RevocationTruth[];
+  readonly revocations: RecordedRevocation[];
 }
 
 /** A token that was issued. */
-export interface TokenTruth {
+export interface RecordedToken {
   readonly label: string;
   readonly text: string;
   readonly tokenId: string;
   readonly keyId: string;
   readonly audiences: readonly string[];
   readonly expiresAtSeconds: number;
-  readonly session: SessionTruth | undefined;
-  readonly parents: readonly TokenTruth[];
+  readonly session: RecordedSession | undefined;
+  readonly parents: readonly RecordedToken[];
   readonly links: readonly ClientLink[];
-  readonly revocations: RevocationTruth[];
+  readonly revocations: RecordedRevocation[];
   readonly issuedAtMs: number;
   lostAtMs: number | undefined;
-  /** As it is sent with a call; made when it is first needed. */
+  /** The metadata of a call, created on first use. */
   metadata?: Metadata;
 }
 
-/** What the claims of a token say that is needed to follow it. */
+/** The claims of a token that the oracle needs. */
 export interface IssuedClaims {
   readonly jti: string;
   readonly sub: string;
@@ -68,22 +67,22 @@ export interface IssuedClaims {
   readonly ancestors?: readonly string[];
 }
 
-/** Follows what is true. All times are true time. */
-export class Truth {
+/** Follows the true state. All times are true time. */
+export class Oracle {
   readonly #nowMs: () => number;
-  readonly #tokens = new Map<string, TokenTruth>();
-  readonly #byText = new Map<string, TokenTruth>();
-  readonly #sessions = new Map<string, SessionTruth & { readonly link: ClientLink }>();
-  readonly #revocations = new Map<string, RevocationTruth>();
-  readonly #byEntry = new Map<string, RevocationTruth>();
-  readonly #all: RevocationTruth[] = [];
+  readonly #tokens = new Map<string, RecordedToken>();
+  readonly #byText = new Map<string, RecordedToken>();
+  readonly #sessions = new Map<string, RecordedSession & { readonly link: ClientLink }>();
+  readonly #revocations = new Map<string, RecordedRevocation>();
+  readonly #byEntry = new Map<string, RecordedRevocation>();
+  readonly #all: RecordedRevocation[] = [];
   #leaseMsMax = 0;
   #restoredLeasesEndMs = 0;
   readonly #epochs: { readonly epoch: string; readonly openedAtMs: number; lostAtMs: number | undefined }[] =
     [];
-  /** When the database was last put back. */
+  /** When the database was last restored. */
   restoredAtMs: number | undefined;
-  /** The epoch that is valid now, and when it was opened. */
+  /** The current epoch, and when it was opened. */
   epoch = '';
   epochOpenedAtMs = 0;
 
@@ -91,15 +90,15 @@ export class Truth {
     this.#nowMs = nowMs;
   }
 
-  get tokens(): Iterable<TokenTruth> {
+  get tokens(): Iterable<RecordedToken> {
     return this.#tokens.values();
   }
 
-  get revocations(): readonly RevocationTruth[] {
+  get revocations(): readonly RecordedRevocation[] {
     return this.#all;
   }
 
-  byText(text: string): TokenTruth {
+  byText(text: string): RecordedToken {
     const token = this.#byText.get(text);
     if (token === undefined) throw new Error('a token was handed out that was never committed');
     return token;
@@ -124,10 +123,10 @@ export class Truth {
     const session = claims.sid === undefined ? undefined : this.#sessions.get(claims.sid);
     const parents = (claims.ancestors ?? []).flatMap((id) => this.#tokens.get(id) ?? []);
     const inherited = parents.at(-1)?.links ?? (session === undefined ? [] : [session.link]);
-    // Whoever exchanges takes part from now on; in a token from a login the session's client did so before.
+    // The exchanging client is in the chain from now on; the session's client was in it before.
     const own =
       parents.length > 0 || session === undefined ? [{ clientId: claims.client_id, revocations: [] }] : [];
-    const token: TokenTruth = {
+    const token: RecordedToken = {
       label: `token-${this.#tokens.size + 1}`,
       text,
       tokenId: claims.jti,
@@ -149,8 +148,8 @@ export class Truth {
     this.#leaseMsMax = Math.max(this.#leaseMsMax, leaseMs);
   }
 
-  /** The revocation that an entry stands for; undefined when it was never committed. */
-  byEntry(entryId: string): RevocationTruth | undefined {
+  /** The revocation of an entry; undefined when it was never committed. */
+  byEntry(entryId: string): RecordedRevocation | undefined {
     return this.#byEntry.get(entryId);
   }
 
@@ -162,13 +161,13 @@ export class Truth {
       entryId: string;
       leaseMs: number;
       olderLeasesEndMs: number;
-      /** The user's sessions go on and get new tokens; the old ones die all the same. */
+      /** The user's sessions stay open and get new tokens; the old tokens are revoked. */
       sessionsGoOn: boolean;
     },
   ): void {
     const revocation = this.#note(entry.kind, known);
     this.#byEntry.set(known.entryId, revocation);
-    // What another issuer has issued is nothing of ours, whatever it is called.
+    // Tokens of another issuer are never ours, whatever their identifiers.
     if (entry.issuer !== '') return;
     const text = entry.key.toString('utf8');
     switch (entry.kind) {
@@ -208,13 +207,13 @@ export class Truth {
     this.#epochs.push({ epoch, openedAtMs: this.epochOpenedAtMs, lostAtMs: undefined });
   }
 
-  /** An entry was written once more, under another id, at the beginning of a new epoch. */
+  /** An entry was copied into a new epoch under another id. */
   carriedOver(formerId: string, entryId: string): void {
     const revocation = this.#byEntry.get(formerId);
     if (revocation !== undefined) this.#byEntry.set(entryId, revocation);
   }
 
-  /** What an entry takes back, in words that are the same in every run of a seed. */
+  /** What an entry revokes, in text that is equal in every run of a seed. */
   describe({ kind, issuer, key }: Revocation): string {
     const id =
       issuer === '' && (kind === 'TOKEN' || kind === 'SESSION') ? uuidText(key) : key.toString('utf8');
@@ -222,7 +221,7 @@ export class Truth {
     return issuer === '' ? `${kind} ${name}` : `${kind} of another issuer`;
   }
 
-  /** Revoke has returned OK; when it has waited for that, nobody may admit anything from now on. */
+  /** Revoke has returned OK; if it waited for the bound, no instance may admit the token from now on. */
   confirmed(label: string, isEverywhere = false): void {
     const revocation = this.#revocations.get(label);
     if (revocation === undefined) throw new Error(`${label} was confirmed but never committed`);
@@ -230,15 +229,15 @@ export class Truth {
     if (isEverywhere) revocation.boundMs = 0;
   }
 
-  /** Whether this is among what takes the token back, and the promise speaks of it. */
-  isHitBy(token: TokenTruth, label: string): boolean {
+  /** Whether this revokes the token and the promise applies. */
+  isHitBy(token: RecordedToken, label: string): boolean {
     for (const revocation of this.revocationsOf(token)) {
       if (revocation.label === label && counts(revocation, token)) return true;
     }
     return false;
   }
 
-  /** The database is as it was at an earlier moment; what was committed since is lost. */
+  /** The database was restored to an earlier moment; later commits are lost. */
   restored(toMs: number): void {
     const nowMs = this.#nowMs();
     this.restoredAtMs = nowMs;
@@ -251,15 +250,15 @@ export class Truth {
     }
   }
 
-  /** Whether the log may hold traces of what was lost: nothing is said of those until an epoch was opened. */
+  /** Whether the log may contain traces of lost commits: nothing is promised until an epoch is opened. */
   isUnsettled(followedEpoch: string): boolean {
     if (this.restoredAtMs === undefined) return false;
     return this.epochOpenedAtMs <= this.restoredAtMs || followedEpoch !== this.epoch;
   }
 
   /**
-   * An epoch that the database has lost, of those that an instance has followed, when no other one was opened since and the
-   * leases of before the restore are over: such an instance has noticed, and serves nobody.
+   * A lost epoch that an instance has followed, when no other epoch was opened since and the leases from before the
+   * restore have ended: such an instance has noticed the loss and admits nothing.
    */
   unnoticedAmong(followed: ReadonlySet<string>): string | undefined {
     if (this.#nowMs() <= this.#restoredLeasesEndMs) return undefined;
@@ -273,8 +272,8 @@ export class Truth {
     return undefined;
   }
 
-  /** Everything that takes the token back, lost or not. */
-  *revocationsOf(token: TokenTruth): Generator<RevocationTruth> {
+  /** All revocations of the token, lost or not. */
+  *revocationsOf(token: RecordedToken): Generator<RecordedRevocation> {
     yield* token.revocations;
     if (token.session !== undefined) yield* token.session.revocations;
     for (const link of token.links) yield* link.revocations;
@@ -283,8 +282,8 @@ export class Truth {
     }
   }
 
-  /** Since when nobody may admit the token; infinity when somebody still may. And how late it is now. */
-  lateness(token: TokenTruth): {
+  /** The moment from which no instance may admit the token; infinity while it may be admitted. And how late it is now. */
+  lateness(token: RecordedToken): {
     readonly sinceConfirmedMs: number;
     readonly overdueMs: number;
     readonly by: string;
@@ -303,10 +302,10 @@ export class Truth {
   }
 
   #note(
-    kind: RevocationTruth['kind'],
+    kind: RecordedRevocation['kind'],
     { label, leaseMs, olderLeasesEndMs }: { label: string; leaseMs: number; olderLeasesEndMs: number },
-  ): RevocationTruth {
-    const revocation: RevocationTruth = {
+  ): RecordedRevocation {
+    const revocation: RecordedRevocation = {
       label,
       kind,
       durableAtMs: this.#nowMs(),
@@ -329,10 +328,10 @@ export class Truth {
 }
 
 /**
- * Whether the promise speaks of this revocation and this token: it was confirmed, the database has not lost it, nor
- * what it would have had to know of the token. A token is named by its own id, and an epoch takes all.
+ * Whether the promise applies to this revocation and this token: it was confirmed, and the database has lost neither it
+ * nor what it needed to know about the token. A token is identified by its own id, and an epoch revokes all.
  */
-function counts(revocation: RevocationTruth, token: TokenTruth): boolean {
+function counts(revocation: RecordedRevocation, token: RecordedToken): boolean {
   if (revocation.confirmedAtMs === undefined || revocation.lostAtMs !== undefined) return false;
   if (token.lostAtMs === undefined || revocation.kind === 'TOKEN' || revocation.kind === 'EPOCH') return true;
   return revocation.durableAtMs < token.lostAtMs;

@@ -1,17 +1,17 @@
-/** LISTEN on a connection of its own, made again for ever when it breaks. */
+/** LISTEN on a connection of its own, which is made again, without end, when it breaks. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Log } from '../host/log.js';
-import { describeMissing } from './database-errors.js';
+import { describeMissing } from './pg-errors.js';
 
-/** A connection that only listens says nothing by itself when the server is gone, so it is asked this often. */
-export const LISTEN_HEARTBEAT_MS = 2_000;
+/** How often a listening connection is probed: by itself it does not report that the server is gone. */
+const LISTEN_HEARTBEAT_MS = 2_000;
 
 const HEARTBEAT_TIMEOUT_MS = 2_000;
 const RECONNECT_DELAY_MS_MIN = 100;
 const RECONNECT_DELAY_MS_MAX = 2_000;
 
-/** What is heard until it is closed. */
+/** Notifications, until it is closed. */
 export interface Subscription {
   close(): Promise<void>;
 }
@@ -24,7 +24,7 @@ export async function listenTo(
   const { channel, onReconnect } = wanted;
   const stopped = new AbortController();
   const signal = AbortSignal.any([stopped.signal, database.signal]);
-  let client = await connectForEver();
+  let client = await connectWithoutLimit();
   const running = keepAlive();
   return {
     close: async () => {
@@ -38,9 +38,9 @@ export async function listenTo(
       await heartbeat(client, signal);
       await endQuietly(client);
       if (signal.aborted) return;
-      database.log.warn({ channel }, 'lost the connection that hears notifications');
+      database.log.warn({ channel }, 'lost the connection that receives notifications');
       try {
-        client = await connectForEver();
+        client = await connectWithoutLimit();
       } catch {
         return;
       }
@@ -48,7 +48,7 @@ export async function listenTo(
     }
   }
 
-  async function connectForEver(): Promise<pg.Client> {
+  async function connectWithoutLimit(): Promise<pg.Client> {
     for (let delayMs = RECONNECT_DELAY_MS_MIN; ; delayMs = Math.min(delayMs * 2, RECONNECT_DELAY_MS_MAX)) {
       signal.throwIfAborted();
       const next = database.connect();
@@ -59,7 +59,7 @@ export async function listenTo(
         return next;
       } catch (error) {
         await endQuietly(next);
-        database.log.debug({ channel, missing: describeMissing(error) }, 'cannot hear notifications yet');
+        database.log.debug({ channel, missing: describeMissing(error) }, 'cannot receive notifications yet');
       }
       await sleep(delayMs, undefined, { signal }).catch(() => signal.throwIfAborted());
     }
@@ -78,13 +78,13 @@ async function heartbeat(client: pg.Client, signal: AbortSignal): Promise<void> 
       await client.query({ text: 'SELECT 1', query_timeout: HEARTBEAT_TIMEOUT_MS } as pg.QueryConfig);
     }
   } catch {
-    // Aborted or broken: either way this connection has served its time.
+    // Aborted or broken: either way this connection is of no more use.
   } finally {
     client.removeListener('end', breakOff);
   }
 }
 
 async function endQuietly(client: pg.Client): Promise<void> {
-  // A server that does not answer must not hold up the next connection, so the goodbye is not waited for.
+  // A server that does not answer must not delay the next connection.
   await Promise.race([client.end().catch(() => {}), sleep(HEARTBEAT_TIMEOUT_MS, undefined, { ref: false })]);
 }

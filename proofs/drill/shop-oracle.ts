@@ -1,12 +1,12 @@
-/** Whether everything came out as it should: read all the time while things break, and counted up when all is quiet. */
+/** The oracle of the shop drills: it checks invariants during faults, and all answers and balances at the end. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { ask } from '../../scripts/system/calls.js';
 import type { InvariantReading } from '../../scripts/system/invariants.js';
 import { nowMs } from '../shared/waiting.js';
-import type { Shop, Shopper } from './shop.js';
-import { type Deal, insist, isSame, type Trade, type Ware } from './trade.js';
+import type { Shop, Shopper } from './shop-environment.js';
+import { type Deal, insist, isSame, type Trade, type Ware } from './shop-requests.js';
 
 const CHECK_PAUSE_MS = 50;
 const QUIET_POLL_MS = 50;
@@ -14,35 +14,35 @@ const QUIET_MS_MAX = 20_000;
 const REPEAT_MS_MAX = 15_000;
 const DETAILS_MAX = 20;
 
-/** What was found wrong. */
+/** Violations that were found. */
 export interface Findings {
-  /** Answers or effects that are gone. */
+  /** Lost responses or effects. */
   lost: number;
-  /** Effects that a request had more than once. */
+  /** Duplicated effects of a request. */
   doubled: number;
-  /** Readings with a breach in the stock. */
+  /** Checks that found a violation in the stock. */
   oversold: number;
-  /** Readings with a breach in the books, or between goods and money. */
+  /** Checks that found a violation in the ledger, or between goods and money. */
   imbalances: number;
-  /** Payments, reservations and holds that did not come to an end. */
+  /** Payments, reservations and holds that did not end. */
   stuck: number;
-  /** How often all invariants were read. */
+  /** Number of checks of all invariants. */
   checks: number;
-  /** The first of them, in words. */
+  /** Descriptions of the first violations. */
   readonly details: string[];
 }
 
-/** Nothing, so far. */
+/** No violations. */
 export function noFindings(): Findings {
   return { lost: 0, doubled: 0, oversold: 0, imbalances: 0, stuck: 0, checks: 0, details: [] };
 }
 
-/** How many things were found wrong. */
+/** Number of violations. */
 export function violationsIn({ lost, doubled, oversold, imbalances, stuck }: Findings): number {
   return lost + doubled + oversold + imbalances + stuck;
 }
 
-/** Notes something wrong. */
+/** Records a violation. */
 export function note(
   findings: Findings,
   kind: 'lost' | 'doubled' | 'stuck',
@@ -53,7 +53,7 @@ export function note(
   tell(findings, `${kind}: ${detail}`);
 }
 
-/** Reads the invariants of both databases again and again until it is stopped. */
+/** Checks the invariants of both databases continuously until it is stopped. */
 export function watchInvariants(shop: Shop, findings: Findings): { stop(): Promise<void> } {
   let isStopped = false;
   async function watch(): Promise<void> {
@@ -62,7 +62,7 @@ export function watchInvariants(shop: Shop, findings: Findings): { stop(): Promi
       const readings = await shop.invariants.read();
       findings.checks += 1;
       for (const reading of readings) if (reading.breaches > 0) noteBreach(findings, reading);
-      // When there is much to add up, the database has something else to do as well.
+      // A long check leaves the database time for other work.
       await sleep(Math.max(CHECK_PAUSE_MS, nowMs() - beganMs));
     }
   }
@@ -75,13 +75,13 @@ export function watchInvariants(shop: Shop, findings: Findings): { stop(): Promi
   };
 }
 
-/** Counts up: everything has ended, every answer is given again, and balances and stock are what they should be. */
+/** Final checks: everything has ended, every response is repeated identically, and balances and stock are correct. */
 export class Audit {
   readonly #shop: Shop;
   readonly #trade: Trade;
   readonly #wares: readonly Ware[];
   readonly #findings: Findings;
-  /** What deals that are accounted for came to. */
+  /** Sums of the settled requests. */
   readonly #balances = new Map<string, bigint>();
   readonly #sold = new Map<string, bigint>();
 
@@ -90,7 +90,7 @@ export class Audit {
     trade: Trade;
     wares: readonly Ware[];
     findings: Findings;
-    /** Everybody, with what was in the account from the beginning. */
+    /** All shoppers, with the initial balance of each. */
     shoppers: readonly (readonly [Shopper, bigint])[];
   }) {
     this.#shop = options.shop;
@@ -100,7 +100,7 @@ export class Audit {
     for (const [{ accountId }, minorUnits] of options.shoppers) this.#balances.set(accountId, minorUnits);
   }
 
-  /** Waits until nothing is under way; what still is after some time is stuck. */
+  /** Waits until nothing is pending; whatever is still pending after a time limit is stuck. */
   async quiet(): Promise<void> {
     const untilMs = nowMs() + QUIET_MS_MAX;
     let left = await this.#unfinished();
@@ -112,9 +112,9 @@ export class Audit {
   }
 
   /**
-   * Asks everything again that was asked since the last time, and counts up. The system must be whole.
+   * Repeats every request since the last check and sums the results. No fault may be active.
    *
-   * @param every - repeats one answered request in so many alone; what is open is always repeated
+   * @param every - repeats one answered request in this many; open requests are always repeated
    */
   async count(every = 1): Promise<void> {
     const deals = this.#trade.deals.splice(0);
@@ -127,7 +127,7 @@ export class Audit {
     for (const ware of this.#wares) await this.#compareStock(ware);
   }
 
-  /** One group for each shopper: its requests are repeated in their order. */
+  /** One group for each shopper: its requests are repeated in order. */
   #groups(deals: readonly Deal[]): Deal[][] {
     const groups = new Map<Shopper, Deal[]>();
     for (const deal of deals) {
@@ -152,7 +152,7 @@ export class Audit {
     }
   }
 
-  /** Takes what a request was answered into account. */
+  /** Adds the response of a request to the sums. */
   account({ outcome, shopper: { accountId }, effect }: Deal): void {
     if (outcome.kind !== 'answered') return;
     const { minorUnits, sold } = effect(outcome.bytes);

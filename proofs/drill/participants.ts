@@ -1,4 +1,4 @@
-/** Who takes part in a round: tokens that stay good, tokens that are taken back, and how. */
+/** The participants of a round: tokens that stay good, tokens that are revoked, and how. */
 
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -9,34 +9,34 @@ import { type RevokeRequest, RevokeWait } from '../../proto/gen/portcullis/revoc
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Arena, type Customer, VICTIM_CLIENT } from './arena.js';
 import type { Clients } from './calls.js';
-import type { Ledger } from './ledger.js';
+import { type Customer, type Environment, VICTIM_CLIENT } from './environment.js';
 import type { Player } from './load.js';
+import type { RevocationOracle } from './revocation-oracle.js';
 
 const REVOKE_TIMEOUT_MS = 2_000;
 const RETRY_MS = 100;
 const PATIENCE_MS = 60_000;
 
-/** How many customers a round needs. */
+/** Number of customers that a round needs. */
 export const CUSTOMERS_PER_ROUND = 8;
 
-/** What Revoke is told to take back. */
+/** The target of Revoke. */
 export type Target = NonNullable<RevokeRequest['target']>;
 
-/** Something to take back, and the tokens that it hits. */
+/** A target to revoke, and the tokens that it hits. */
 export interface Revocation {
   readonly name: string;
   readonly target: Target;
   readonly hits: readonly Player[];
 }
 
-/** The cast of one round. */
-export interface Cast {
+/** The participants of one round. */
+export interface Participants {
   readonly players: readonly Player[];
-  /** To be taken back in this order. */
+  /** Targets, in the order in which they are revoked. */
   readonly revocations: readonly Revocation[];
-  /** Takes back the key that has signed all these tokens; the last thing that a round can do. */
+  /** Revokes the key that signed all these tokens; the last step of a round. */
   readonly keyRevocation: Revocation;
   /** Sessions whose tokens stay good. */
   readonly good: readonly { readonly sessionId: string; readonly userId: string }[];
@@ -50,15 +50,15 @@ interface LoggedIn {
   readonly keyId: string;
 }
 
-/** Logs a fresh cast in. */
-export async function gatherCast(options: {
-  arena: Arena;
+/** Logs new participants in. */
+export async function gatherParticipants(options: {
+  environment: Environment;
   clients: Clients;
   random: Random;
   round: number;
-}): Promise<Cast> {
-  const { arena, clients, random, round } = options;
-  const customers = random.shuffle(arena.customers);
+}): Promise<Participants> {
+  const { environment, clients, random, round } = options;
+  const customers = random.shuffle(environment.customers);
   const logIn = (index: number, role: string): Promise<LoggedIn> =>
     logInAs(clients, customers[index], `${role} of round ${round}`);
   const [byToken, byTokenId, bySession, byUser, byUserToo, good, alsoGood] = await Promise.all([
@@ -71,11 +71,11 @@ export async function gatherCast(options: {
     logIn(5, 'other good user'),
   ]);
   const [delegate, goodDelegate, service] = await Promise.all([
-    delegateOf(arena, clients, bySession, `delegate of ${bySession.player.name}`),
-    delegateOf(arena, clients, good, `delegate of ${good.player.name}`),
-    serviceToken(arena, clients, `service of round ${round}`),
+    delegateOf(environment, clients, bySession, `delegate of ${bySession.player.name}`),
+    delegateOf(environment, clients, good, `delegate of ${good.player.name}`),
+    serviceToken(environment, clients, `service of round ${round}`),
   ]);
-  const tokenDelegate = await delegateOf(arena, clients, byToken, `delegate of ${byToken.player.name}`);
+  const tokenDelegate = await delegateOf(environment, clients, byToken, `delegate of ${byToken.player.name}`);
   const revocations: Revocation[] = [
     {
       name: 'token',
@@ -100,7 +100,7 @@ export async function gatherCast(options: {
         $case: 'foreign',
         value: {
           issuer: 'https://issuer.invalid',
-          // The same identifiers at another issuer are somebody else's.
+          // The same identifiers at another issuer name another user.
           what: { $case: 'subject', value: good.userId },
         },
       },
@@ -122,55 +122,55 @@ export async function gatherCast(options: {
   };
 }
 
-/** Takes things back, in the name of somebody who may. */
+/** Revokes targets as an operator. */
 export class Revoker {
-  readonly #arena: Arena;
+  readonly #environment: Environment;
   readonly #clients: Clients;
-  readonly #ledger: Ledger;
+  readonly #oracle: RevocationOracle;
   #token: Promise<string> | undefined;
 
-  constructor(options: { arena: Arena; clients: Clients; ledger: Ledger }) {
-    this.#arena = options.arena;
+  constructor(options: { environment: Environment; clients: Clients; oracle: RevocationOracle }) {
+    this.#environment = options.environment;
     this.#clients = options.clients;
-    this.#ledger = options.ledger;
+    this.#oracle = options.oracle;
   }
 
-  /** Logs in anew: the token that was used so far may have been revoked, or be about to expire. */
+  /** Logs in again: the current token may have been revoked, or may expire soon. */
   async prepare(): Promise<void> {
-    const { username, password } = this.#arena.system.users.olga;
+    const { username, password } = this.#environment.system.users.olga;
     const token = logInAs(this.#clients, { username, password }, 'revoker').then(
       ({ player }) => player.token,
     );
     this.#token = token;
-    // Whoever asks next logs in anew.
+    // The next caller logs in again.
     token.catch(() => {
       if (this.#token === token) this.#token = undefined;
     });
     await token;
   }
 
-  /** The token that may do anything but buy. */
+  /** The operator's token. */
   async token(): Promise<string> {
     if (this.#token === undefined) await this.prepare();
     return (await this.#token) ?? '';
   }
 
-  /** Tries once; never rejects, because nobody may be waiting. @returns whether the answer was OK */
+  /** Tries once; never rejects. @returns whether the response was OK */
   async once({ target, hits }: Revocation): Promise<boolean> {
     const { revocation } = this.#clients;
     try {
       const token = await this.token();
-      this.#ledger.revoking(hits, nowMs());
+      this.#oracle.revoking(hits, nowMs());
       const request = { target, reason: 'the drill', wait: RevokeWait.REVOKE_WAIT_NONE };
       await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
     } catch {
       return false;
     }
-    this.#ledger.revoked(hits, nowMs());
+    this.#oracle.revoked(hits, nowMs());
     return true;
   }
 
-  /** Takes back the key that is to sign next: another key set, and every token still counts. Never rejects. */
+  /** Revokes the next key: the key set changes, and every token stays valid. Never rejects. */
   async revokeNextKey(): Promise<void> {
     const { auth } = this.#clients;
     const [header = ''] = (await this.token()).split('.');
@@ -181,22 +181,22 @@ export class Revoker {
     await this.once({ name: 'next key', target: { $case: 'keyId', value: next.kid }, hits: [] });
   }
 
-  /** Opens an epoch, once; never rejects. @returns whether the answer was OK */
+  /** Opens an epoch, once; never rejects. @returns whether the response was OK */
   async openEpoch(hits: readonly Player[]): Promise<boolean> {
     const { revocation } = this.#clients;
     try {
       const token = await this.token();
-      this.#ledger.revoking(hits, nowMs());
+      this.#oracle.revoking(hits, nowMs());
       const request = { reason: 'the drill', requestId: randomUUID() };
       await ask(revocation.openEpoch.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
     } catch {
       return false;
     }
-    this.#ledger.revoked(hits, nowMs());
+    this.#oracle.revoked(hits, nowMs());
     return true;
   }
 
-  /** Tries until the answer is OK, as a caller must who wants to be sure. @returns whether it ever was */
+  /** Retries until the response is OK. @returns whether it was */
   async untilDone(revocation: Revocation, isLate: () => boolean): Promise<boolean> {
     while (!(await this.once(revocation))) {
       if (isLate()) return false;
@@ -206,7 +206,7 @@ export class Revoker {
   }
 }
 
-/** Logs somebody in, however long auth is busy with coming back. */
+/** Logs a user in, and retries while auth is recovering. */
 export async function logInAs(
   clients: Clients,
   customer: Customer | undefined,
@@ -229,7 +229,7 @@ export async function logInAs(
 
 /** A token with which payment may act for a user at inventory. */
 async function delegateOf(
-  { processes, system }: Arena,
+  { processes, system }: Environment,
   { auth }: Clients,
   subject: LoggedIn,
   name: string,
@@ -252,7 +252,11 @@ async function delegateOf(
   }
 }
 
-async function serviceToken({ victimClientSecret }: Arena, { auth }: Clients, name: string): Promise<Player> {
+async function serviceToken(
+  { victimClientSecret }: Environment,
+  { auth }: Clients,
+  name: string,
+): Promise<Player> {
   const { accessToken } = await patiently(() =>
     ask(auth.issueServiceToken.bind(auth), {
       clientId: VICTIM_CLIENT,
@@ -264,7 +268,7 @@ async function serviceToken({ victimClientSecret }: Arena, { auth }: Clients, na
   return { name, token: accessToken, kind: 'service' };
 }
 
-/** Tries until it works, within reason; the last failure is the caller's. */
+/** Retries a limited number of times; throws the last failure. */
 async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const deadlineMs = nowMs() + PATIENCE_MS;
   for (;;) {

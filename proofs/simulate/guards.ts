@@ -1,19 +1,20 @@
 /**
- * The rules that keep the promise, one by one, where the simulation can leave one out. Production has no such
- * switches: what is left out here is taken from the code by overriding it, or by changing what it is told.
+ * The guards that keep the promise, each of which the simulation can leave out. Production has no such switches: a
+ * guard is left out by overriding its code or changing its input.
  */
 
 import type { TokenClaims } from '@portcullis/guard';
 import {
-  type AnswerOutcome,
+  type BroadcastOutcome,
   Feed,
   type Moment,
   RevocationList,
+  type SyncOutcome,
   type SyncTicket,
 } from '@portcullis/guard/internal';
 import type { Broadcast, SyncResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 
-/** What can be left out. */
+/** The guards. */
 export const GUARDS = [
   'lease',
   'lease-start',
@@ -35,7 +36,7 @@ export const GUARDS = [
 
 export type GuardName = (typeof GUARDS)[number];
 
-/** Which oracle notices that a guard is missing. */
+/** The oracle that detects the missing guard. */
 export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unnoticed' } = {
   lease: 'late',
   'lease-start': 'late',
@@ -62,13 +63,13 @@ export function isGuardName(text: string): text is GuardName {
 
 type FeedOptions = ConstructorParameters<typeof Feed>[0];
 
-/** A feed of which one may ask which epochs it follows, and has followed. */
+/** A feed that exposes the epochs that it follows and has followed. */
 export class WatchedFeed extends Feed {
   followedEpoch = '';
   readonly followedEpochs = new Set<string>();
 
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const outcome = super.take(ticket, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    const outcome = super.applySyncResponse(ticket, answer, installKeys);
     if (outcome !== 'outdated') {
       this.followedEpoch = answer.epoch.toString('hex');
       this.followedEpochs.add(this.followedEpoch);
@@ -77,7 +78,7 @@ export class WatchedFeed extends Feed {
   }
 }
 
-/** Makes the feed of an instance, with a guard left out if it is the feed's. */
+/** Creates the feed of an instance, without the guard if it is one of the feed's. */
 export function createFeed(
   options: FeedOptions,
   without: GuardName | undefined,
@@ -105,14 +106,14 @@ export function createFeed(
   }
 }
 
-/** A list that was complete once is trusted for ever. */
+/** A complete list is trusted for ever. */
 class LeaselessFeed extends WatchedFeed {
   override leaseLeftMs(): number {
     return this.hydrated ? Number.POSITIVE_INFINITY : 0;
   }
 }
 
-/** The lease is counted from the answer. */
+/** The lease is counted from the response. */
 class LeaseFromAnswerFeed extends WatchedFeed {
   readonly #now: () => Moment;
 
@@ -121,17 +122,17 @@ class LeaseFromAnswerFeed extends WatchedFeed {
     this.#now = now;
   }
 
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    return super.take({ ...ticket, askedAt: this.#now() }, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    return super.applySyncResponse({ ...ticket, sentAt: this.#now() }, answer, installKeys);
   }
 }
 
-/** A feed that may ask as if it had applied more than it has. */
+/** A feed whose requests may claim more applied entries than it has. */
 abstract class BoastfulFeed extends WatchedFeed {
   #boast: { readonly epoch: Buffer; readonly applied: bigint; readonly entryIdAtApplied: Buffer } | undefined;
 
-  override ask(askedAt: Moment): SyncTicket {
-    const ticket = super.ask(askedAt);
+  override createSyncRequest(sentAt: Moment): SyncTicket {
+    const ticket = super.createSyncRequest(sentAt);
     const boast = this.#boast;
     if (boast === undefined || !boast.epoch.equals(ticket.request.epoch) || boast.applied <= this.applied)
       return ticket;
@@ -144,26 +145,26 @@ abstract class BoastfulFeed extends WatchedFeed {
   }
 }
 
-/** A broadcast moves the place up to which everything is in the list. */
+/** A broadcast moves `applied`. */
 class BroadcastAppliesFeed extends BoastfulFeed {
-  override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
-    const heard = super.hear(broadcast);
+  override applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
+    const heard = super.applyBroadcast(broadcast);
     const last = broadcast.entries.at(-1);
-    if (heard.taken && last !== undefined) this.boast(broadcast.epoch, last.sequence, last.entryId);
+    if (heard.accepted && last !== undefined) this.boast(broadcast.epoch, last.sequence, last.entryId);
     return heard;
   }
 }
 
-/** The beginning of a Pull moves that place, not its end. */
+/** The beginning of a Pull moves `applied`, not its end. */
 class PullAppliesFeed extends BoastfulFeed {
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const outcome = super.take(ticket, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    const outcome = super.applySyncResponse(ticket, answer, installKeys);
     if (outcome === 'pull') this.boast(answer.epoch, answer.head, answer.entryIdAtHead);
     return outcome;
   }
 }
 
-/** A token is looked up in the list when its verification begins, and not again when it has ended. */
+/** A token is looked up in the list when its verification begins, and not when it ends. */
 export class OnceCheckedFeed extends WatchedFeed {
   readonly #verdicts = new Map<string, boolean>();
 
@@ -192,42 +193,43 @@ class RememberedList extends RevocationList {
   }
 }
 
-/** Broadcasts of every epoch are taken for those of this one. */
+/** Broadcasts of other epochs are applied. */
 class AnyEpochFeed extends WatchedFeed {
-  override hear(broadcast: Broadcast): { readonly taken: boolean; readonly askNow: boolean } {
-    return super.hear({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
+  override applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
+    return super.applyBroadcast({ ...broadcast, epoch: Buffer.from(this.followedEpoch, 'hex') });
   }
 }
 
-/** An answer in the epoch that the question named is taken for one about the present list. */
+/** A response in the epoch that the request named is applied to the current list. */
 class AnyListFeed extends WatchedFeed {
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    if (!ticket.request.epoch.equals(answer.epoch)) return super.take(ticket, answer, installKeys);
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    if (!ticket.request.epoch.equals(answer.epoch))
+      return super.applySyncResponse(ticket, answer, installKeys);
     const present = (): RevocationList => this.list;
-    // Asked when it is needed: to take the answer may begin another list.
+    // Read late: applying the response may begin another list.
     const anyList: SyncTicket = {
       ...ticket,
       get list() {
         return present();
       },
     };
-    return super.take(anyList, answer, installKeys);
+    return super.applySyncResponse(anyList, answer, installKeys);
   }
 }
 
-/** Both clocks are looked at as they stand now, and what they did in between is forgotten. */
+/** Only the current readings of both clocks count, not their changes in between. */
 class RiselessFeed extends WatchedFeed {
-  #askedAt: Moment = { monotonicMs: 0, wallMs: 0 };
+  #sentAt: Moment = { monotonicMs: 0, wallMs: 0 };
 
-  override take(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): AnswerOutcome {
-    const outcome = super.take(ticket, answer, installKeys);
-    if (outcome === 'granted') this.#askedAt = ticket.askedAt;
+  override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
+    const outcome = super.applySyncResponse(ticket, answer, installKeys);
+    if (outcome === 'granted') this.#sentAt = ticket.sentAt;
     return outcome;
   }
 
   override leaseLeftMs(monotonicMs: number, wallMs: number): number {
-    const { monotonicMs: askedMonotonicMs, wallMs: askedWallMs } = this.#askedAt;
-    if (this.leaseLengthMs === 0 || wallMs < askedWallMs) return 0;
-    return this.leaseLengthMs - Math.max(monotonicMs - askedMonotonicMs, wallMs - askedWallMs);
+    const { monotonicMs: sentMonotonicMs, wallMs: sentWallMs } = this.#sentAt;
+    if (this.leaseLengthMs === 0 || wallMs < sentWallMs) return 0;
+    return this.leaseLengthMs - Math.max(monotonicMs - sentMonotonicMs, wallMs - sentWallMs);
   }
 }

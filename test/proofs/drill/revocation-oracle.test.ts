@@ -1,43 +1,48 @@
 /** The judge of the drill finds what breaks the promise, and nothing else. */
 
 import { expect } from 'chai';
-import { type Credential, Ledger, type Observation, type Outcome } from '../../../proofs/drill/ledger.js';
+import {
+  type Credential,
+  type Observation,
+  type Outcome,
+  RevocationOracle,
+} from '../../../proofs/drill/revocation-oracle.js';
 
 const BOUND_MS = 1_600;
 const ADMITTED: Outcome = { kind: 'admitted' };
 const REVOKED: Outcome = { kind: 'refused', reason: 'TOKEN_REVOKED' };
 const STALE: Outcome = { kind: 'unavailable', reason: 'REVOCATION_STATE_STALE' };
 
-describe('the ledger of the drill', () => {
-  let ledger: Ledger;
+describe('the oracle of the drill', () => {
+  let oracle: RevocationOracle;
   let credential: Credential;
 
   beforeEach(() => {
-    ledger = new Ledger(BOUND_MS);
-    ledger.beginRound(1, 'a fault', true);
+    oracle = new RevocationOracle(BOUND_MS);
+    oracle.beginRound(1, 'a fault', true);
     credential = { name: 'alice', token: '' };
   });
 
   function judge(notBeforeMs: number, outcome: Outcome, more: Partial<Observation> = {}): string[] {
     const endedMs = notBeforeMs + 1;
-    ledger.judge({ credential, instance: 'one', method: 'Ask', notBeforeMs, endedMs, outcome, ...more });
+    oracle.judge({ credential, instance: 'one', method: 'Ask', notBeforeMs, endedMs, outcome, ...more });
     return kinds();
   }
 
   function kinds(): string[] {
-    return ledger.violations.map(({ kind }) => kind);
+    return oracle.violations.map(({ kind }) => kind);
   }
 
   function revokeAt(sentMs: number, returnedMs: number): void {
-    ledger.revoking([credential], sentMs);
-    ledger.revoked([credential], returnedMs);
+    oracle.revoking([credential], sentMs);
+    oracle.revoked([credential], returnedMs);
   }
 
   it('allows a revoked token until the bound has passed, and not a moment longer', () => {
     revokeAt(90, 100);
     expect(judge(100 + BOUND_MS, ADMITTED)).to.deep.equal([]);
     expect(judge(100 + BOUND_MS + 1, ADMITTED)).to.deep.equal(['ADMITTED_LATE']);
-    expect(ledger.rounds[0]?.maxLateMs).to.equal(BOUND_MS + 1);
+    expect(oracle.rounds[0]?.maxLateMs).to.equal(BOUND_MS + 1);
   });
 
   it('counts a message of a stream like a call', () => {
@@ -58,13 +63,13 @@ describe('the ledger of the drill', () => {
   });
 
   it('accepts either answer while nobody knows whether the revocation is in the log', () => {
-    ledger.revoking([credential], 90);
+    oracle.revoking([credential], 90);
     judge(95, ADMITTED);
     expect(judge(96, REVOKED)).to.deep.equal([]);
   });
 
   it('judges what was answered before anybody asked for the revocation as the answer to a good token', () => {
-    ledger.revoking([credential], 90);
+    oracle.revoking([credential], 90);
     expect(judge(80, REVOKED, { endedMs: 85 })).to.deep.equal(['REVOKED_BY_NOBODY']);
   });
 
@@ -78,15 +83,15 @@ describe('the ledger of the drill', () => {
 
   it('lets a good token be refused as stale only by faults that may cost service', () => {
     expect(judge(10, STALE)).to.deep.equal([]);
-    ledger.beginRound(2, 'a fault of the broker', false);
+    oracle.beginRound(2, 'a fault of the broker', false);
     expect(judge(20, STALE)).to.deep.equal(['SERVICE_LOST']);
   });
 
   it('blames no fault when the instance had no processor, and counts that', () => {
-    ledger = new Ledger(BOUND_MS, (instance, atMs) => instance === 'one' && atMs < 100);
-    ledger.beginRound(1, 'a fault of the broker', false);
+    oracle = new RevocationOracle(BOUND_MS, (instance, atMs) => instance === 'one' && atMs < 100);
+    oracle.beginRound(1, 'a fault of the broker', false);
     expect(judge(10, STALE)).to.deep.equal([]);
-    expect(ledger.starved).to.equal(1);
+    expect(oracle.starved).to.equal(1);
     judge(20, STALE, { instance: 'two' });
     expect(judge(200, STALE)).to.deep.equal(['SERVICE_LOST', 'SERVICE_LOST']);
   });
@@ -108,10 +113,10 @@ describe('the ledger of the drill', () => {
       [400, STALE],
       [450, ADMITTED],
     ] as const) {
-      ledger.serve('one', sentMs, sentMs + 1, outcome);
-      ledger.serve('two', sentMs, sentMs + 1, ADMITTED);
+      oracle.serve('one', sentMs, sentMs + 1, outcome);
+      oracle.serve('two', sentMs, sentMs + 1, ADMITTED);
     }
-    ledger.endRound();
-    expect(ledger.rounds[0]?.unavailableMs).to.equal(250);
+    oracle.endRound();
+    expect(oracle.rounds[0]?.unavailableMs).to.equal(250);
   });
 });

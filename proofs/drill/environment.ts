@@ -1,4 +1,4 @@
-/** What the drill strikes at: a private system, with links of our own between its processes. */
+/** The environment of the drill: a private system, with controllable links between its processes. */
 
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -18,13 +18,13 @@ const OPS_OFFSET = 1_000;
 const PORT_ATTEMPTS_MAX = 50;
 const PASSWORD_BYTES = 12;
 
-/** The processes that decide about tokens. */
+/** The processes that verify tokens. */
 export const INSTANCES = ['auth', 'inventory-1', 'inventory-2', 'payment', 'echo'] as const;
 
 /** The name of one of {@link INSTANCES}. */
 export type InstanceName = (typeof INSTANCES)[number];
 
-/** The client of the drill, whose tokens may be taken back with it. */
+/** The drill's client, whose tokens are revoked together with it. */
 export const VICTIM_CLIENT = 'drill-service';
 
 /** A customer of the drill. */
@@ -33,36 +33,36 @@ export interface Customer {
   readonly password: string;
 }
 
-/** The system under fire. */
-export interface Arena {
+/** The environment. */
+export interface Environment {
   readonly system: System;
   readonly processes: Readonly<Record<InstanceName, ServiceProcess>>;
   readonly authReplica: ServiceProcess;
   readonly nats: NonNullable<System['nats']>;
   readonly postgres: NonNullable<System['postgres']>;
-  /** The links of every instance; auth asks its own database, so it has none to auth. */
+  /** The links of every instance; auth reads its own database, so it has no link to auth. */
   readonly links: {
     readonly auth: ReadonlyMap<InstanceName, Link>;
     readonly broker: ReadonlyMap<InstanceName, Link>;
   };
   readonly customers: readonly Customer[];
   readonly victimClientSecret: string;
-  /** Where a file of nats-server's is. */
+  /** The data folder of nats-server. */
   readonly natsFolder: string;
   readonly ports: { readonly auth: number; readonly authReplica: number };
   stop(): Promise<void>;
 }
 
-/** How to build the arena. */
-export interface ArenaOptions {
+/** Options of {@link buildEnvironment}. */
+export interface EnvironmentOptions {
   readonly leaseMs: number;
   readonly customers: number;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: Progress) => void;
 }
 
-/** Builds the arena in a temporary folder, which goes with it. */
-export async function buildArena(options: ArenaOptions): Promise<Arena> {
+/** Builds the environment in a temporary folder; stopping it removes the folder. */
+export async function buildEnvironment(options: EnvironmentOptions): Promise<Environment> {
   const folder = await makeTemporaryFolder();
   const undo: (() => Promise<void>)[] = [() => folder.remove()];
   const stop = async (): Promise<void> => {
@@ -80,10 +80,10 @@ export async function buildArena(options: ArenaOptions): Promise<Arena> {
 
 async function buildIn(
   dataDir: string,
-  { leaseMs, customers: count, signal, onProgress }: ArenaOptions,
+  { leaseMs, customers: count, signal, onProgress }: EnvironmentOptions,
   undo: (() => Promise<void>)[],
   stop: () => Promise<void>,
-): Promise<Arena> {
+): Promise<Environment> {
   const ports = { auth: await freePair(), authReplica: await freePair(), nats: await findFreePort() };
   const links = { auth: new Map<InstanceName, Link>(), broker: new Map<InstanceName, Link>() };
   for (const name of INSTANCES) {
@@ -145,7 +145,7 @@ async function buildIn(
   };
 }
 
-/** Adds the drill's customers and clients to what auth creates when it starts. */
+/** Adds the drill's customers and clients to auth's bootstrap file. */
 async function addParticipants(
   dataDir: string,
   count: number,
@@ -208,7 +208,7 @@ async function prepareEcho({
   });
 }
 
-/** A free port whose ops port is free as well. */
+/** A free port whose ops port is free, too. */
 async function freePair(): Promise<number> {
   for (let attempt = 0; attempt < PORT_ATTEMPTS_MAX; attempt += 1) {
     const port = await findFreePort();

@@ -1,6 +1,6 @@
 /**
- * Payment as the drill runs it: the service's own parts, with a hand around each port of the saga that can kill the
- * process there. The service itself knows of no failpoint.
+ * Payment as the drill runs it: the service's own parts, with a wrapper around each port of the saga that can kill the
+ * process there. The service itself contains no failpoint.
  */
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -12,14 +12,14 @@ import type { Inventory, Settlement } from '../../services/payment/inventory.js'
 import type { CheckoutStore, Step } from '../../services/payment/saga.js';
 import { type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
 
-/** Short, so that what a dead process left is taken up soon. */
+/** Short, so that abandoned payments are resumed soon. */
 const TIMES = { leaseMs: 1_500, reservationTtlSeconds: 5, attempts: 4, backoffMs: 50, patienceMs: 1_000 };
 const RESUME_INTERVAL_MS = 200;
 const WAIT_MS_MAX = 20_000;
 const POLL_MS = 10;
 
 const ordersFile = process.env[ORDERS_VARIABLE] ?? '';
-/** How often the failpoint of the present order was passed. */
+/** How often the failpoint of the current order was passed. */
 const passed = { number: 0, times: 0 };
 
 await runMain(() =>
@@ -37,7 +37,7 @@ async function reach(failpoint: Failpoint): Promise<void> {
   if (failpoint !== orders.failpoint) return;
   if (passed.number !== orders.number) Object.assign(passed, { number: orders.number, times: 0 });
   if (passed.times++ !== orders.skip) return;
-  // Before the kill, so that whoever watches knows what for.
+  // Before the kill, so that the drill knows its cause.
   writeFileSync(orders.marker, failpoint);
   if (orders.victim === 'self') {
     process.kill(process.pid, 'SIGKILL');
@@ -55,7 +55,7 @@ function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has died of something else.
+    // It has died for another reason.
   }
 }
 
@@ -70,7 +70,7 @@ async function around<T>(name: Around, work: () => Promise<T>): Promise<T> {
 
 type WrittenStep = 'reserved' | 'held' | 'committing' | 'captured' | 'undoing' | 'failed';
 
-/** What a step is named after: the one that it leads to when all goes well. */
+/** A failpoint has the name of the step that it leads to on success. */
 function nameOf(from: readonly Step[]): WrittenStep {
   const [first, ...others] = from;
   if (others.length > 0) return 'undoing';

@@ -1,6 +1,6 @@
 /**
- * What shoppers and operators ask for, and what they were told: every request with its first answer, so that it can be
- * asked again later and compared byte by byte, and what all of it should have come to.
+ * Requests of shoppers and operators with their first responses, so that each can be repeated and compared byte by byte,
+ * and the expected sums of all of them.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -14,14 +14,14 @@ import {
 import { ask, tokenMetadata } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
-import { CURRENCY, type Shop, type Shopper } from './shop.js';
+import { CURRENCY, type Shop, type Shopper } from './shop-environment.js';
 
 const TIMEOUT_MS = 4_000;
 const RETRY_MS = 60;
 /** Purchases of each shopper that may be refunded later. */
 const PURCHASES_REMEMBERED = 30;
 
-/** Reasons that leave open what has happened, or say that the same request may be tried again. */
+/** Reasons after which the outcome is unknown, or the same request may be retried. */
 const OPEN_REASONS: ReadonlySet<string> = new Set([
   '',
   'DEPENDENCY_UNAVAILABLE',
@@ -31,33 +31,33 @@ const OPEN_REASONS: ReadonlySet<string> = new Set([
   'RESERVATION_EXPIRED',
 ]);
 
-/** What has become of a request. */
+/** The outcome of a request. */
 export type Outcome =
   | { readonly kind: 'open' }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'answered'; readonly bytes: Buffer };
 
-/** One request that can be sent again. */
+/** A repeatable request. */
 export interface Deal {
   readonly name: 'checkout' | 'deposit' | 'refund' | 'cancel';
   readonly shopper: Shopper;
-  /** What it changes when it is answered. */
+  /** Its expected effects. */
   readonly effect: (bytes: Buffer) => Effect;
   send(): Promise<Outcome>;
   outcome: Outcome;
 }
 
-/** What an answered request has changed. */
+/** Effects of an answered request. */
 export interface Effect {
-  /** In the shopper's balance. */
+  /** Change of the shopper's balance, in minor units. */
   readonly minorUnits: bigint;
-  /** Out of the stock. */
+  /** Units that left the stock. */
   readonly sold: readonly { readonly sku: string; readonly quantity: bigint }[];
 }
 
 const NOTHING: Effect = { minorUnits: 0n, sold: [] };
 
-/** What is for sale. */
+/** The items for sale. */
 export interface Ware {
   readonly sku: string;
   readonly minorUnits: bigint;
@@ -79,7 +79,7 @@ export class Trade {
     this.#random = options.random;
   }
 
-  /** A purchase of one or two items, sometimes of more than anybody can pay. */
+  /** A purchase of one or two items, sometimes beyond any balance. */
   checkout(shopper: Shopper): Deal {
     const wares = this.#random.shuffle(this.#wares).slice(0, this.#random.integer(1, 2));
     const isTooMuch = this.#random.next() < 0.15;
@@ -90,7 +90,7 @@ export class Trade {
     return this.buy(shopper, lines);
   }
 
-  /** A purchase of what is named. */
+  /** A purchase of the given items. */
   buy(shopper: Shopper, lines: { sku: string; quantity: bigint }[]): Deal {
     const request = { accountId: shopper.accountId, lines, requestId: randomUUID() };
     const deal = this.#add('checkout', shopper, methods.checkout, request, shopper.token, ({ payment }) => ({
@@ -102,7 +102,7 @@ export class Trade {
     return deal;
   }
 
-  /** An operator fills the account. */
+  /** A deposit by an operator. */
   deposit(shopper: Shopper, minorUnits: bigint): Deal {
     const { accountId } = shopper;
     const request = { accountId, amount: money(minorUnits), requestId: randomUUID() };
@@ -110,7 +110,7 @@ export class Trade {
     return this.#add('deposit', shopper, methods.deposit, request, this.#shop.operator, effect);
   }
 
-  /** An operator gives a part of a purchase back; undefined when there is none, or it was not answered. */
+  /** A partial refund by an operator; undefined when there is no answered purchase. */
   refund(shopper: Shopper): Deal | undefined {
     const bought = this.#purchases.get(shopper.accountId) ?? [];
     if (bought.length === 0) return undefined;
@@ -124,7 +124,7 @@ export class Trade {
     return this.#add('refund', shopper, methods.refundPayment, request, this.#shop.operator, effect);
   }
 
-  /** The shopper cancels a purchase that is under way; undefined when none is. */
+  /** A cancellation of a pending purchase; undefined when there is none. */
   async cancel(shopper: Shopper): Promise<Deal | undefined> {
     const { payment } = this.#shop.clients;
     const page = { pageSize: 1, pageToken: '', filter: 'state = PENDING' };
@@ -157,12 +157,12 @@ export class Trade {
   }
 }
 
-/** Sends a request until something definite is said, or the time is up. */
+/** Sends a request until its outcome is definite or the time limit is reached. */
 export async function insist(deal: Deal, untilMs: number): Promise<void> {
   if (deal.outcome.kind === 'open') deal.outcome = await askUntil(deal.send, untilMs);
 }
 
-/** What two answers to the same request must have in common: everything. */
+/** The form of a response that two responses to the same request must share. */
 export function isSame(one: Outcome, other: Outcome): boolean {
   if (one.kind === 'answered') return other.kind === 'answered' && one.bytes.equals(other.bytes);
   return one.kind === 'refused' && other.kind === 'refused' && one.reason === other.reason;
@@ -172,7 +172,7 @@ function money(minorUnits: bigint) {
   return { minorUnits, currencyCode: CURRENCY };
 }
 
-/** Asks until something definite is said, or the time is up. */
+/** Retries until the outcome is definite or the time limit is reached. */
 export async function askUntil(ask: () => Promise<Outcome>, untilMs: number): Promise<Outcome> {
   let outcome: Outcome = { kind: 'open' };
   while (outcome.kind === 'open' && nowMs() < untilMs) {
@@ -182,7 +182,7 @@ export async function askUntil(ask: () => Promise<Outcome>, untilMs: number): Pr
   return outcome;
 }
 
-/** Sends a request once, and keeps its answer as it came. */
+/** Sends a request once, and stores its response unchanged. */
 export function sendOnce<Request, Response>(
   client: Client,
   method: MethodDefinition<Request, Response>,

@@ -1,9 +1,9 @@
-/** What an error of PostgreSQL or of the way to it means. */
+/** What an error of PostgreSQL, or of the connection to it, means. */
 
-/** SQLSTATEs by which the server says that it cannot serve anybody now; those of class 08 come on top. */
+/** SQLSTATEs of a server that cannot serve any client now; class 08 is added to them. */
 const AWAY_STATES = new Set([
   '25006', // a write on a standby, or on a primary that was deposed
-  '28000', // refused by pg_hba.conf: an operator has to act, and may
+  '28000', // refused by pg_hba.conf; an operator can mend that while the service runs
   '28P01', // wrong password: the same
   '3D000', // no such database yet
   '53100', // disk full
@@ -15,10 +15,10 @@ const AWAY_STATES = new Set([
   '58030', // the server cannot read or write its files
 ]);
 
-/** SQLSTATEs by which the server says that this one transaction or statement took too long. */
+/** SQLSTATEs of a transaction or statement that took too long. */
 const TOO_SLOW_STATES = new Set(['25P03', '55P03', '57014']);
 
-/** Codes by which the network says that nobody answers. */
+/** Network error codes of a server that cannot be reached. */
 const AWAY_NETWORK = new Set([
   'EACCES',
   'EAI_AGAIN',
@@ -33,7 +33,7 @@ const AWAY_NETWORK = new Set([
   'ETIMEDOUT',
 ]);
 
-/** Codes by which Node says that the server's certificate is not believed: an operator has to act, and may. */
+/** Node's codes for a server certificate that is not trusted; an operator can mend that while the service runs. */
 const NOT_TRUSTED = new Set([
   'CERT_HAS_EXPIRED',
   'CERT_NOT_YET_VALID',
@@ -72,7 +72,7 @@ export function violatedConstraint(error: unknown): string | undefined {
   return typeof error.constraint === 'string' ? error.constraint : undefined;
 }
 
-/** Whether it is the database or the way to it that fails, so that the connection is of no more use. */
+/** Whether the database or the connection to it fails, so that the connection is of no more use. */
 export function isAway(error: unknown): boolean {
   const code = errorCodeOf(error);
   if (code !== undefined) {
@@ -82,14 +82,14 @@ export function isAway(error: unknown): boolean {
   return error instanceof Error && AWAY_MESSAGE.test(error.message);
 }
 
-/** Whether the statement ran into one of the limits on time. */
+/** Whether the statement exceeded one of the time limits. */
 export function isTooSlow(error: unknown): boolean {
   return TOO_SLOW_STATES.has(errorCodeOf(error) ?? '');
 }
 
 /**
- * Whether a statement that was prepared earlier is of no more use: a migration changed what it returns, or somebody
- * between us and the server gave us another session. A new connection prepares it anew.
+ * Whether a statement that was prepared earlier is of no more use: a migration changed what it returns, or a
+ * connection pooler switched to another session. A new connection prepares it anew.
  */
 export function isPlanOutdated(error: unknown): boolean {
   const code = errorCodeOf(error);

@@ -1,44 +1,44 @@
-/** The judge of the drill: what was revoked when, what was answered to whom, and what of that breaks the promise. */
+/** The oracle of the drill: it records revocations and outcomes, and finds violations of the promise. */
 
-/** Most violations whose details are kept; all of them are counted. */
+/** Most violations whose details are stored; all are counted. */
 const DETAILS_MAX = 200;
 
-/** How long a call may take and still count as service, in milliseconds. */
+/** Longest duration of a call that counts as served, in milliseconds. */
 const SERVED_WITHIN_MS = 1_000;
 
 /** How a call ended, as its caller saw it. */
 export type Outcome =
-  /** The handler ran, or a message of a stream came through. */
+  /** The handler ran, or a message of a stream passed. */
   | { readonly kind: 'admitted' }
   /** UNAUTHENTICATED. */
   | { readonly kind: 'refused'; readonly reason: string }
-  /** UNAVAILABLE; `reason` is empty when no server said so. */
+  /** UNAVAILABLE; `reason` is empty when it did not come from a server. */
   | { readonly kind: 'unavailable'; readonly reason: string }
-  /** Nothing came before the caller gave up. */
+  /** No response before the deadline. */
   | { readonly kind: 'unanswered' }
   | { readonly kind: 'other'; readonly what: string };
 
-/** What breaks the promise. */
+/** Kinds of violations. */
 export type ViolationKind =
   /** A revoked token was admitted after the bound. */
   | 'ADMITTED_LATE'
   /** A token was admitted by an instance that had refused it as revoked before. */
   | 'ADMITTED_AGAIN'
-  /** A revoked token was not refused at the end of a round, when everything was whole: its revocation was lost. */
+  /** A revoked token was admitted at the end of a round, without any fault: its revocation was lost. */
   | 'REVOCATION_LOST'
   /** A refusal that is neither UNAUTHENTICATED nor UNAVAILABLE. */
   | 'WRONG_REFUSAL'
-  /** A token that nobody revoked was refused as revoked. */
+  /** A token that was not revoked was refused as revoked. */
   | 'REVOKED_BY_NOBODY'
-  /** A good token was refused as a bad one. */
+  /** A good token was refused as invalid. */
   | 'GOOD_TOKEN_REFUSED'
-  /** A fault that may cost no service made an instance distrust its list. */
+  /** A fault that must not cost availability made a lease run out. */
   | 'SERVICE_LOST'
-  /** A method that goes on when the list is stale did not. */
+  /** A method with ON_STALE_ALLOW refused because the list was stale. */
   | 'READING_LOST'
   /** A stream of a revoked token was still open at the end of a round. */
   | 'STREAM_LEFT_OPEN'
-  /** Not everything was served again in time after the fault was healed. */
+  /** Not every instance served again in time after the fault was healed. */
   | 'NOT_BACK';
 
 /** One violation. */
@@ -49,32 +49,32 @@ export interface Violation {
   readonly detail: string;
 }
 
-/** A token that the drill uses, and what is known of its revocation. */
+/** A token of the drill, and its revocation. */
 export interface Credential {
   readonly name: string;
   readonly token: string;
-  /** The drill's clock when the first Revoke that hits it was sent. */
+  /** When the first Revoke that hits it was sent, by the drill's clock. */
   revokeSentMs?: number;
-  /** The drill's clock when the first Revoke that hits it had returned OK. */
+  /** When the first Revoke that hits it returned OK, by the drill's clock. */
   revokedMs?: number;
 }
 
-/** One answer, or one message of a stream. */
+/** The outcome of a call, or a message of a stream. */
 export interface Observation {
   readonly credential: Credential;
   readonly instance: string;
   readonly method: string;
-  /** No admission check of this call, or of this message, can have come before this. */
+  /** The earliest moment of the admission check of this call or message. */
   readonly notBeforeMs: number;
   readonly endedMs: number;
   readonly outcome: Outcome;
-  /** The method goes on while the list is stale, so that the bound is not promised for it. */
+  /** The method has ON_STALE_ALLOW, so the bound does not hold for it. */
   readonly allowStale?: boolean;
-  /** It is a message of a stream that was admitted before, not a call of its own. */
+  /** A message of a stream that was admitted before. */
   readonly isMessage?: boolean;
 }
 
-/** What one round came to. */
+/** Result of one round. */
 export interface RoundFigures {
   readonly round: number;
   readonly fault: string;
@@ -82,9 +82,9 @@ export interface RoundFigures {
   checks: number;
   violations: number;
   maxLateMs: number;
-  /** The worst instance's time without service. */
+  /** Longest time without service of an instance, in milliseconds. */
   unavailableMs: number;
-  /** From healing until everything was served again. */
+  /** Time from healing until every instance served again, in milliseconds. */
   backAfterMs: number;
 }
 
@@ -93,8 +93,8 @@ interface Service {
   readonly isGood: boolean;
 }
 
-/** Judges every answer as it comes. Knows no process, no network and no clock. */
-export class Ledger {
+/** Checks every outcome as it arrives. It has no process, network or clock. */
+export class RevocationOracle {
   readonly violations: Violation[] = [];
   readonly rounds: RoundFigures[] = [];
   readonly counts = new Map<ViolationKind, number>();
@@ -105,19 +105,19 @@ export class Ledger {
   #mayLoseService = true;
   readonly #wasStarved: (instance: string, atMs: number) => boolean;
 
-  /** Calls refused as stale by an instance that had no processor, of which no fault was the cause. */
+  /** Calls refused as stale by an instance that waited for a processor, without a fault as cause. */
   starved = 0;
 
   /**
    * @param boundMs - after this many milliseconds a revocation must hold everywhere
-   * @param wasStarved - whether an instance had to wait for a processor too long, shortly before that moment
+   * @param wasStarved - whether an instance waited too long for a processor, shortly before that moment
    */
   constructor(boundMs: number, wasStarved: (instance: string, atMs: number) => boolean = () => false) {
     this.boundMs = boundMs;
     this.#wasStarved = wasStarved;
   }
 
-  /** Begins a round. @param mayLoseService - whether instances may come to distrust their lists */
+  /** Begins a round. @param mayLoseService - whether leases may run out */
   beginRound(round: number, fault: string, mayLoseService: boolean): RoundFigures {
     this.#round = newRound(round, fault);
     this.rounds.push(this.#round);
@@ -126,24 +126,24 @@ export class Ledger {
     return this.#round;
   }
 
-  /** Adds up what the round has cost the instances. */
+  /** Sums the time without service of the instances. */
   endRound(): void {
     const lost = [...this.#services.values()].map(unavailableMsOf);
     this.#round.unavailableMs = Math.max(0, ...lost);
   }
 
-  /** Notes that a Revoke which hits these is about to be sent. */
+  /** Records that a Revoke which hits these tokens is about to be sent. */
   revoking(credentials: readonly Credential[], atMs: number): void {
     for (const credential of credentials) credential.revokeSentMs ??= atMs;
   }
 
-  /** Notes that it has returned OK. */
+  /** Records that it returned OK. */
   revoked(credentials: readonly Credential[], atMs: number): void {
     this.#round.revocations += 1;
     for (const credential of credentials) credential.revokedMs ??= atMs;
   }
 
-  /** Notes that a violation was found by other means. */
+  /** Records a violation that was found elsewhere. */
   report(kind: ViolationKind, detail: string): void {
     const { round, fault } = this.#round;
     this.#round.violations += 1;
@@ -151,19 +151,19 @@ export class Ledger {
     if (this.violations.length < DETAILS_MAX) this.violations.push({ kind, round, fault, detail });
   }
 
-  /** Judges one answer or one message. */
+  /** Checks one outcome or one message. */
   judge(seen: Observation): void {
     this.#round.checks += 1;
     if (seen.outcome.kind === 'other') {
       this.report('WRONG_REFUSAL', `${describe(seen)} was answered ${seen.outcome.what}`);
     }
     const { revokeSentMs } = seen.credential;
-    // What had ended before anybody asked for the revocation was the answer to a good token.
+    // A call that ended before Revoke was sent had a good token.
     if (revokeSentMs === undefined || seen.endedMs < revokeSentMs) this.#judgeGood(seen);
     else if (seen.credential.revokedMs !== undefined) this.#judgeRevoked(seen, seen.credential.revokedMs);
   }
 
-  /** Notes how a good token's call fared, of which an instance's time without service is made up. */
+  /** Records the outcome of a good token's call, from which the time without service is computed. */
   serve(instance: string, sentMs: number, endedMs: number, outcome: Outcome): void {
     const services = this.#services.get(instance) ?? [];
     this.#services.set(instance, services);
@@ -178,7 +178,7 @@ export class Ledger {
     }
     if (outcome.kind !== 'unavailable' || outcome.reason !== 'REVOCATION_STATE_STALE') return;
     if (this.#mayLoseService) return;
-    // Without processor time no list can be kept up to date: that says nothing about the fault.
+    // Without processor time no list stays current; the fault is not the cause.
     if (this.#wasStarved(seen.instance, seen.endedMs)) this.starved += 1;
     else this.report('SERVICE_LOST', `${describe(seen)} was refused as stale`);
   }
@@ -205,7 +205,7 @@ export class Ledger {
   }
 }
 
-/** How long an instance was without service: from each call that failed to the next that did not. */
+/** Time without service of an instance: from each failed call to the next served one. */
 function unavailableMsOf(services: readonly Service[]): number {
   let sum = 0;
   let sinceMs: number | undefined;
@@ -219,7 +219,7 @@ function unavailableMsOf(services: readonly Service[]): number {
   return sum;
 }
 
-/** Whether an answer counts as service. */
+/** Whether an outcome counts as served. */
 export function isService(outcome: Outcome, sentMs: number, endedMs: number): boolean {
   return outcome.kind === 'admitted' && endedMs - sentMs <= SERVED_WITHIN_MS;
 }

@@ -1,4 +1,4 @@
-/** The system that the drills of stock and money strike at, with customers who are logged in and have accounts. */
+/** The environment of the stock and ledger drills: a system with logged-in customers who have accounts. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { type ChannelOptions, credentials } from '@grpc/grpc-js';
@@ -13,23 +13,23 @@ import { type Progress, type System, type SystemOptions, startSystem } from '../
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
 const PASSWORD_BYTES = 12;
-/** Longer than a drill: what happens to expired tokens is for its revocations to show. */
+/** Longer than a drill: expiry belongs to the revocation drill. */
 const ACCESS_TOKEN_SECONDS_DEFAULT = 3_600;
 const LEASE_MS = 3_000;
-/** Logins at once: each of them hashes a password. */
+/** Concurrent logins: each hashes a password. */
 const LOGINS_AT_ONCE = 8;
 
 /** The currency of the shop. */
 export const CURRENCY = 'EUR';
 
-/** A caller that comes back soon to an instance that was away. */
+/** A client that reconnects soon after an instance was unreachable. */
 const CHANNEL_OPTIONS: ChannelOptions = {
   'grpc.initial_reconnect_backoff_ms': 50,
   'grpc.min_reconnect_backoff_ms': 50,
   'grpc.max_reconnect_backoff_ms': 200,
 };
 
-/** Somebody who can log in. */
+/** A user's credentials. */
 export interface Customer {
   readonly username: string;
   readonly password: string;
@@ -59,18 +59,18 @@ export interface Shop {
   /** The operator's token. */
   readonly operator: string;
   logIn(customer: Customer): Promise<string>;
-  /** Logs in and opens an account, with so much in it. */
+  /** Logs in and opens an account with this balance. */
   admit(customer: Customer, minorUnits: bigint): Promise<Shopper>;
-  /** Puts an item into the stock. */
+  /** Creates an item. */
   stockUp(sku: string, minorUnits: bigint, onHand: bigint): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** How to open the shop. */
+/** Options of the shop. */
 export interface ShopOptions {
   readonly customers: number;
   readonly accessTokenSeconds?: number;
-  /** Syncs the database to the disk, as nothing but a measurement needs it. */
+  /** Whether the database syncs to disk; only measurements need it. */
   readonly isDurable?: boolean;
   readonly paymentProgram?: (dataDir: string) => NonNullable<SystemOptions['paymentProgram']>;
   /** Runs before anything is started. */
@@ -79,7 +79,7 @@ export interface ShopOptions {
   readonly onProgress: (progress: Progress) => void;
 }
 
-/** Opens the shop in a temporary folder, which goes with it. */
+/** Opens the shop in a temporary folder; stopping it removes the folder. */
 export async function openShop(options: ShopOptions): Promise<Shop> {
   const folder = await makeTemporaryFolder();
   const undo: (() => Promise<void> | void)[] = [() => folder.remove()];
@@ -157,7 +157,7 @@ async function openIn(
   };
 }
 
-/** Does something for each of many, a few at a time. */
+/** Runs a function for each item, with limited concurrency. */
 export async function inTurns<T, R>(all: readonly T[], work: (one: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   for (let from = 0; from < all.length; from += LOGINS_AT_ONCE) {

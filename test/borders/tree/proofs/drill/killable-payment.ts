@@ -1,4 +1,4 @@
-// room: drill/mortal runs a service's own compose with a hand around its ports
+// room: drill/killable runs a service's own compose with a hand around its ports
 import './failpoints.js';
 import '../../services/payment/compose.js';
 import '../../services/payment/config.js';

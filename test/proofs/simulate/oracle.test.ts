@@ -1,7 +1,7 @@
 /** What is true of tokens and revocations, whatever the system believes. */
 
 import { expect } from 'chai';
-import { Truth } from '../../../proofs/simulate/truth.js';
+import { Oracle } from '../../../proofs/simulate/oracle.js';
 import type { Revocation } from '../../../services/auth/records/revocations.js';
 import {
   clientRevocation,
@@ -17,15 +17,15 @@ const LEASE_MS = 5000;
 const USER = '00000000-0000-4000-8000-00000000000a';
 const id = (number: number): string => `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`;
 
-describe('the truth of a simulation', () => {
+describe('the oracle of a simulation', () => {
   let nowMs: number;
-  let truth: Truth;
+  let oracle: Oracle;
   let count: number;
 
   beforeEach(() => {
     nowMs = 0;
     count = 0;
-    truth = new Truth(() => nowMs);
+    oracle = new Oracle(() => nowMs);
   });
 
   function revoke(
@@ -42,13 +42,13 @@ describe('the truth of a simulation', () => {
       sessionsGoOn: false,
       ...over,
     };
-    truth.revoked(revocation, known);
-    truth.confirmed(label);
+    oracle.revoked(revocation, known);
+    oracle.confirmed(label);
     return label;
   }
 
   function logIn(number: number, clientId = 'direct'): void {
-    truth.sessionOpened({ sessionId: id(number), userId: USER, clientId });
+    oracle.sessionOpened({ sessionId: id(number), userId: USER, clientId });
   }
 
   function issue(
@@ -59,12 +59,12 @@ describe('the truth of a simulation', () => {
   ) {
     const sid = session === undefined ? {} : { sid: id(session) };
     const claims = { jti: id(number), sub: USER, client_id: clientId, aud: [], exp: 0, ...sid };
-    truth.tokenIssued({ ...claims, ancestors: ancestors.map(id) }, `text ${number}`, 'key-1');
-    return truth.byText(`text ${number}`);
+    oracle.tokenIssued({ ...claims, ancestors: ancestors.map(id) }, `text ${number}`, 'key-1');
+    return oracle.byText(`text ${number}`);
   }
 
   const isRevoked = (token: ReturnType<typeof issue>): boolean =>
-    truth.revocationsOf(token).next().done !== true;
+    oracle.revocationsOf(token).next().done !== true;
 
   it('knows when a revocation is overdue: once the bound has passed since it was confirmed', () => {
     logIn(1);
@@ -72,9 +72,9 @@ describe('the truth of a simulation', () => {
     nowMs = 1000;
     revoke(tokenRevocation(id(2)));
     nowMs += enforcementBoundMs(LEASE_MS);
-    expect(truth.lateness(token).overdueMs).to.equal(0);
+    expect(oracle.lateness(token).overdueMs).to.equal(0);
     nowMs += 1;
-    expect(truth.lateness(token)).to.deep.include({ overdueMs: 1, by: 'revocation-1' });
+    expect(oracle.lateness(token)).to.deep.include({ overdueMs: 1, by: 'revocation-1' });
   });
 
   it('lets an older, longer lease run out first', () => {
@@ -82,16 +82,16 @@ describe('the truth of a simulation', () => {
     const token = issue(2, 1);
     revoke(tokenRevocation(id(2)), { olderLeasesEndMs: 20_000 });
     nowMs = 19_000;
-    expect(truth.lateness(token).overdueMs).to.equal(-1000);
+    expect(oracle.lateness(token).overdueMs).to.equal(-1000);
   });
 
   it('promises nothing before Revoke has returned', () => {
     logIn(1);
     const token = issue(2, 1);
     const known = { label: 'r', entryId: 'r', leaseMs: LEASE_MS, olderLeasesEndMs: 0, sessionsGoOn: false };
-    truth.revoked(tokenRevocation(id(2)), known);
+    oracle.revoked(tokenRevocation(id(2)), known);
     nowMs = 1_000_000;
-    expect(truth.lateness(token).overdueMs).to.equal(Number.NEGATIVE_INFINITY);
+    expect(oracle.lateness(token).overdueMs).to.equal(Number.NEGATIVE_INFINITY);
     expect(isRevoked(token)).to.equal(true);
   });
 
@@ -103,14 +103,14 @@ describe('the truth of a simulation', () => {
       clientRevocation('direct', 1n),
       clientRevocation('payment', 1n),
     ]) {
-      truth = new Truth(() => nowMs);
+      oracle = new Oracle(() => nowMs);
       logIn(1);
       issue(2, 1);
       const token = issue(3, 1, [2], 'payment');
       revoke(revocation);
       expect(isRevoked(token), revocation.kind).to.equal(true);
     }
-    truth = new Truth(() => nowMs);
+    oracle = new Oracle(() => nowMs);
     logIn(1);
     const token = issue(2, 1);
     for (const revocation of [
@@ -153,49 +153,49 @@ describe('the truth of a simulation', () => {
     nowMs = 100;
     revoke(tokenRevocation(id(2)));
     nowMs = 200;
-    truth.restored(50);
+    oracle.restored(50);
     nowMs = 1_000_000;
-    expect(truth.lateness(token).overdueMs).to.equal(Number.NEGATIVE_INFINITY);
-    expect(truth.isUnsettled('')).to.equal(true);
-    truth.epochOpened('new', { label: 'epoch-1', leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
-    truth.confirmed('epoch-1');
-    expect([truth.isUnsettled('old'), truth.isUnsettled('new')]).to.deep.equal([true, false]);
+    expect(oracle.lateness(token).overdueMs).to.equal(Number.NEGATIVE_INFINITY);
+    expect(oracle.isUnsettled('')).to.equal(true);
+    oracle.epochOpened('new', { label: 'epoch-1', leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
+    oracle.confirmed('epoch-1');
+    expect([oracle.isUnsettled('old'), oracle.isUnsettled('new')]).to.deep.equal([true, false]);
     nowMs += enforcementBoundMs(LEASE_MS) + 1;
-    expect(truth.lateness(token)).to.deep.include({ overdueMs: 1, by: 'epoch-1' });
+    expect(oracle.lateness(token)).to.deep.include({ overdueMs: 1, by: 'epoch-1' });
   });
 
   it('knows that an instance must have noticed the loss of an epoch that it followed, until another one is opened', () => {
     const open = (epoch: string) =>
-      truth.epochOpened(epoch, { label: epoch, leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
+      oracle.epochOpened(epoch, { label: epoch, leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
     const followed = new Set(['first', 'lost']);
-    truth.leaseChanged(LEASE_MS);
+    oracle.leaseChanged(LEASE_MS);
     nowMs = 100;
     open('lost');
     nowMs = 200;
-    truth.restored(50);
+    oracle.restored(50);
     nowMs += enforcementBoundMs(LEASE_MS);
     // Until then it may go on with the lease of before.
-    expect(truth.unnoticedAmong(followed)).to.equal(undefined);
+    expect(oracle.unnoticedAmong(followed)).to.equal(undefined);
     nowMs += 1;
-    expect(truth.unnoticedAmong(followed)).to.equal('lost');
-    expect(truth.unnoticedAmong(new Set(['first']))).to.equal(undefined);
+    expect(oracle.unnoticedAmong(followed)).to.equal('lost');
+    expect(oracle.unnoticedAmong(new Set(['first']))).to.equal(undefined);
     open('next');
-    expect(truth.unnoticedAmong(followed)).to.equal(undefined);
+    expect(oracle.unnoticedAmong(followed)).to.equal(undefined);
     nowMs += 100;
-    truth.restored(50);
+    oracle.restored(50);
     nowMs += enforcementBoundMs(LEASE_MS) + 1;
-    expect(truth.unnoticedAmong(followed)).to.equal('lost');
-    expect(truth.unnoticedAmong(new Set(['next']))).to.equal('next');
+    expect(oracle.unnoticedAmong(followed)).to.equal('lost');
+    expect(oracle.unnoticedAmong(new Set(['next']))).to.equal('next');
   });
 
   it('allows no delay once Revoke has waited for everybody', () => {
     logIn(1);
     const token = issue(2, 1);
     const known = { label: 'r', entryId: 'r', leaseMs: LEASE_MS, olderLeasesEndMs: 0, sessionsGoOn: false };
-    truth.revoked(tokenRevocation(id(2)), known);
+    oracle.revoked(tokenRevocation(id(2)), known);
     nowMs = 6000;
-    truth.confirmed('r', true);
+    oracle.confirmed('r', true);
     nowMs = 6001;
-    expect(truth.lateness(token).overdueMs).to.equal(1);
+    expect(oracle.lateness(token).overdueMs).to.equal(1);
   });
 });

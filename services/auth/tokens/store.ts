@@ -1,0 +1,40 @@
+/** Lookups of single tokens in the revocation log in PostgreSQL. */
+
+import type { Sql } from '../../common/database/database.js';
+import type { TokenOrigin, TokenRows } from '../records/tokens.js';
+
+/** The lookups of tokens, inside a transaction. */
+export function createTokenRows(sql: Sql): TokenRows {
+  return {
+    anyRevoked: (tokenIds) => isAnyRevoked(sql, tokenIds),
+    foreignRevoked: (token) => isForeignRevoked(sql, token),
+  };
+}
+
+async function isAnyRevoked(sql: Sql, tokenIds: readonly string[]): Promise<boolean> {
+  const keys = tokenIds.map((tokenId) => Buffer.from(tokenId.replaceAll('-', ''), 'hex'));
+  const { rowCount } = await sql.query(
+    "SELECT FROM revocation_entries WHERE kind = 'TOKEN' AND issuer = '' AND key = ANY($1::bytea[]) LIMIT 1",
+    [keys],
+  );
+  return rowCount > 0;
+}
+
+async function isForeignRevoked(
+  sql: Sql,
+  { issuer, tokenId, sessionId, subject, issuedAtSeconds }: TokenOrigin,
+): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    `SELECT FROM revocation_entries
+     WHERE issuer = $1 AND (kind = 'TOKEN' AND key = $2 OR kind = 'SESSION' AND key = $3
+       OR kind = 'USER' AND key = $4 AND cut_off_time >= to_timestamp($5::float8)) LIMIT 1`,
+    [
+      issuer,
+      Buffer.from(tokenId, 'utf8'),
+      sessionId === undefined ? null : Buffer.from(sessionId, 'utf8'),
+      Buffer.from(subject, 'utf8'),
+      issuedAtSeconds,
+    ],
+  );
+  return rowCount > 0;
+}

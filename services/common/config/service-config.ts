@@ -1,0 +1,146 @@
+/** The configuration that every service has, and the block of those that are clients of auth. */
+import type { KeyObject } from 'node:crypto';
+import type { TlsSettings } from '../tls/tls.js';
+import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
+import {
+  type ConfigurationFault,
+  type EnvironmentValues,
+  type EnvironmentVariable,
+  hostPort,
+  type LogLevel,
+  logLevel,
+  onOff,
+  optional,
+  privateKeyFile,
+  seconds,
+  secret,
+  text,
+  url,
+  withDefault,
+} from './env.js';
+import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES } from './trusted-issuers.js';
+
+/** Default of how long calls may take to end when the process stops, in seconds. */
+const DRAIN_SECONDS_DEFAULT = 10;
+const DRAIN_SECONDS_MAX = 600;
+
+/** The settings that every service has. */
+export interface ServiceConfig {
+  readonly databaseUrl: string;
+  /** The same database as a role that may change its schema; the role of `databaseUrl` does when undefined. */
+  readonly migrationDatabaseUrl?: string | undefined;
+  /** The broker; without one, revocations arrive by syncs alone. */
+  readonly natsUrl: string | undefined;
+  readonly issuer: string;
+  readonly listen: string;
+  readonly opsListen: string;
+  readonly logLevel: LogLevel;
+  readonly reflection: boolean;
+  readonly drainMs: number;
+  readonly tls: TlsSettings;
+  /** Other issuers whose tokens the service accepts. */
+  readonly trustedIssuers: readonly ConfiguredIssuer[];
+}
+
+/** A PostgreSQL URL; it usually holds a password. */
+export function databaseUrl(): EnvironmentVariable<string> {
+  return secret(url({ protocols: ['postgres:', 'postgresql:'] }));
+}
+
+/**
+ * The variables of {@link ServiceConfig}.
+ *
+ * @param differences - where services differ: the ports are required unless a default is given
+ */
+export function serviceVariables(differences: {
+  readonly broker: 'required' | 'optional';
+  readonly listen?: string;
+  readonly opsListen?: string;
+}) {
+  const { broker, listen, opsListen } = differences;
+  const natsUrl: EnvironmentVariable<string | undefined> = secret(url({ protocols: ['nats:', 'tls:'] }));
+  return {
+    DATABASE_URL: databaseUrl(),
+    NATS_URL: broker === 'required' ? natsUrl : optional(natsUrl),
+    PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
+    PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
+    PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
+    PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
+    PORTCULLIS_REFLECTION: withDefault(onOff(), false),
+    PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: DRAIN_SECONDS_MAX }), DRAIN_SECONDS_DEFAULT),
+    ...TLS_VARIABLES,
+    ...TRUSTED_ISSUERS_VARIABLES,
+  };
+}
+
+type ServiceValues = EnvironmentValues<ReturnType<typeof serviceVariables>>;
+
+/**
+ * The faults that concern several variables at once.
+ *
+ * @param service - the service's audience
+ * @param peers - the servers that it calls
+ */
+export function serviceFaults(
+  good: Partial<ServiceValues>,
+  service: string,
+  peers: readonly TlsPeer[] = [],
+): readonly ConfigurationFault[] {
+  return [...tlsFaults(good, peers), ...parseTrustedIssuers(good, service).faults];
+}
+
+/** The settings out of the values of the variables. */
+export function serviceConfigOf(values: ServiceValues, service: string): ServiceConfig {
+  return {
+    databaseUrl: values.DATABASE_URL,
+    natsUrl: values.NATS_URL,
+    issuer: values.PORTCULLIS_ISSUER,
+    listen: values.PORTCULLIS_LISTEN,
+    opsListen: values.PORTCULLIS_OPS_LISTEN,
+    logLevel: values.PORTCULLIS_LOG_LEVEL,
+    reflection: values.PORTCULLIS_REFLECTION,
+    drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    tls: tlsSettingsOf(values),
+    trustedIssuers: parseTrustedIssuers(values, service).issuers,
+  };
+}
+
+/** The settings of a service that is a client of auth. */
+export interface ClientConfig {
+  readonly authAddress: string;
+  /** File with the certificate authority of auth; plaintext when undefined. */
+  readonly authCaFile: string | undefined;
+  readonly clientId: string;
+  readonly clientKey: KeyObject;
+}
+
+/** The variables of {@link ClientConfig}. */
+export const CLIENT_VARIABLES = {
+  PORTCULLIS_AUTH_ADDRESS: hostPort(),
+  PORTCULLIS_AUTH_CA: optional(text()),
+  PORTCULLIS_CLIENT_ID: text(),
+  PORTCULLIS_CLIENT_KEY_FILE: privateKeyFile(),
+};
+
+type ClientValues = EnvironmentValues<typeof CLIENT_VARIABLES>;
+
+/** The settings out of the values of the variables. */
+export function clientConfigOf(values: ClientValues): ClientConfig {
+  return {
+    authAddress: values.PORTCULLIS_AUTH_ADDRESS,
+    authCaFile: values.PORTCULLIS_AUTH_CA,
+    clientId: values.PORTCULLIS_CLIENT_ID,
+    clientKey: values.PORTCULLIS_CLIENT_KEY_FILE,
+  };
+}
+
+/** Auth, as a server that the service calls. */
+export function authPeer(good: Partial<ClientValues>): TlsPeer {
+  const { PORTCULLIS_AUTH_ADDRESS: address, PORTCULLIS_AUTH_CA: caFile } = good;
+  return {
+    caVariable: 'PORTCULLIS_AUTH_CA',
+    caFile,
+    addressVariable: 'PORTCULLIS_AUTH_ADDRESS',
+    addresses: address === undefined ? [] : [address],
+  };
+}
