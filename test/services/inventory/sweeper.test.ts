@@ -1,10 +1,9 @@
-/** The sweeper: it keeps going, whatever the database does. */
+/** The sweeper keeps running through failures of the database. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { getItem } from '../../../services/inventory/items.js';
-import { reserveStock } from '../../../services/inventory/reservations.js';
+import { createReservations } from '../../../services/inventory/reservations.js';
 import { SWEEP_INTERVAL_MS, startSweeper } from '../../../services/inventory/sweeper.js';
 import { until } from '../../support/waiting.js';
 import { alice, breachesIn, type Instance, openFreshInstance, stockUp } from './instance.js';
@@ -19,21 +18,18 @@ describe('inventory sweeper', () => {
   });
   after(() => instance.close());
 
-  it('gives units back soon after the time of their reservation is up', async () => {
+  it('expires a reservation soon after its time to live', async () => {
     const { sku } = await stockUp(instance, 5n);
-    const sweepers = [
-      startSweeper({ store: instance.store, log: silent }),
-      startSweeper({ store: instance.store, log: silent }),
-    ];
+    const sweepers = [startSweeper({ ...instance, log: silent }), startSweeper({ ...instance, log: silent })];
     const lines = [{ sku, quantity: 5n }];
     const timeToLive = { seconds: 1n, nanos: 0 };
-    await reserveStock(instance, alice, { lines, timeToLive, requestId: randomUUID() });
-    await until(async () => (await getItem(instance, sku)).reserved === 0n);
+    await instance.reservations.reserve({ lines, timeToLive, requestId: randomUUID() }, alice);
+    await until(async () => (await instance.items.get(sku)).reserved === 0n);
     await Promise.all(sweepers.map((sweeper) => sweeper.stop()));
     expect(await breachesIn(instance)).to.deep.equal([]);
   });
 
-  it('goes on after a failure, and tells the log', async () => {
+  it('continues after a failure, and logs it', async () => {
     const warnings: string[] = [];
     let attempts = 0;
     const store = {
@@ -44,25 +40,25 @@ describe('inventory sweeper', () => {
       },
     };
     const log = { debug: () => {}, warn: (_fields: object, message: string) => warnings.push(message) };
-    const sweeper = startSweeper({ store, log });
+    const sweeper = startSweeper({ reservations: createReservations({ store }), store, log });
     await until(() => attempts >= 2);
     await sweeper.stop();
-    expect(new Set(warnings)).to.deep.equal(new Set(['could not expire reservations']));
     expect(warnings).to.have.lengthOf(attempts);
+    expect(new Set(warnings)).to.deep.equal(new Set(['cannot expire reservations or delete old requests']));
   });
 
-  it('forgets requests that are too old to be repeated', async () => {
+  it('deletes requests that are too old to be repeated', async () => {
     await instance.database.query(
       `INSERT INTO requests VALUES ('s', 'm', 'old', '', '', clock_timestamp() - interval '30 days')`,
     );
-    const sweeper = startSweeper({ store: instance.store, log: silent });
+    const sweeper = startSweeper({ ...instance, log: silent });
     const old = "SELECT FROM requests WHERE request_id = 'old'";
     await until(async () => (await instance.database.query(old)).rowCount === 0);
     await sweeper.stop();
   });
 
   it('stops without waiting for the next sweep', async () => {
-    const sweeper = startSweeper({ store: instance.store, log: silent });
+    const sweeper = startSweeper({ ...instance, log: silent });
     await sleep(100);
     const start = performance.now();
     await sweeper.stop();
