@@ -28,6 +28,13 @@ export interface CursorPattern {
 
 const TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|\+00(:00)?)$/;
 
+/** A request for one page of a filtered list, as the caller sent it. */
+export interface PageRequest {
+  readonly pageSize: number;
+  readonly pageToken: string;
+  readonly filter: string;
+}
+
 /** The entries that a request asks for. */
 export interface Page {
   /** Maximum number of entries. A store reads one more, to know whether there is a next page. */
@@ -56,6 +63,18 @@ export function pageOf(
 /** The token for the page that begins after the entry with this cursor. */
 export function pageTokenOf(cursor: readonly string[]): string {
   return Buffer.from(JSON.stringify(cursor), 'utf8').toString('base64url');
+}
+
+/** Cuts a page of `limit` items out of rows, of which one more was read to know whether there is a next page. */
+export function cutPage<Row>(
+  rows: readonly Row[],
+  limit: number,
+  cursorOf: (last: Row) => readonly string[],
+): { items: readonly Row[]; nextPageToken: string } {
+  const items = rows.slice(0, limit);
+  const last = items.at(-1);
+  const isLastPage = rows.length <= limit || last === undefined;
+  return { items, nextPageToken: isLastPage ? '' : pageTokenOf(cursorOf(last)) };
 }
 
 function parsePageToken(token: string, patterns: readonly CursorPattern[] | undefined): string[] {
