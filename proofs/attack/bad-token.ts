@@ -1,4 +1,4 @@
-/** What the catalogue of bad tokens consists of. */
+/** The entries of the catalogue of bad tokens, and the material that they are made from. */
 
 import type { KeyObject } from 'node:crypto';
 import type { Forge } from './forge.js';

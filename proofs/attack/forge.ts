@@ -5,14 +5,14 @@ import { signatureOf } from './stolen-keys.js';
 
 export type Claims = Readonly<Record<string, unknown>>;
 
-export interface Segments {
+interface Segments {
   readonly header: string;
   readonly payload: string;
   readonly signature: string;
 }
 
 /** Members whose value is JSON text that `JSON.stringify` never writes, such as `1e400`. */
-export type RawMembers = Readonly<Record<string, string>>;
+type RawMembers = Readonly<Record<string, string>>;
 
 /** Canonical base64url of a text or of bytes. */
 export function encode(content: string | Uint8Array): string {

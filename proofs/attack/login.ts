@@ -29,11 +29,11 @@ const REFRESH_MUTANTS = 400;
 /** Samples of each kind when response times are compared; below the rate limit for one name. */
 const TIMING_SAMPLES = 30;
 /** The largest ratio of the median response times for known and unknown names. */
-export const TIMING_RATIO_MAX = 1.5;
+const TIMING_RATIO_MAX = 1.5;
 /** The largest number of guesses at one name that are answered before the rate limit. */
-export const GUESSES_MAX = 60;
+const GUESSES_MAX = 60;
 /** The longest lock-out of a name, in milliseconds; it also locks out the owner. */
-export const LOCKED_OUT_MS_MAX = 15 * 60_000;
+const LOCKED_OUT_MS_MAX = 15 * 60_000;
 
 /** The rate limits come last, because they lock the names out for a while. */
 export async function attackLogin(environment: Environment, random: Random): Promise<void> {

@@ -4,7 +4,7 @@ import type { Random } from '../shared/random.js';
 import { segmentsOf } from './forge.js';
 
 /** A changed value of `authorization`. */
-export interface Mutant {
+interface Mutant {
   readonly className: string;
   readonly what: string;
   /** The value; each character is one byte. */

@@ -2,7 +2,7 @@
 
 import { tableText } from '../shared/reporting.js';
 
-export interface Score {
+interface Score {
   tried: number;
   refused: number;
   /** Admitted, or given a response that only an admitted caller may get. */
@@ -14,7 +14,7 @@ export interface Score {
 }
 
 /** An attempt with a wrong outcome. */
-export interface Finding {
+interface Finding {
   readonly className: string;
   readonly outcome: 'accepted' | 'crash' | 'differing';
   readonly what: string;

@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { decodeFields, encodeFields } from './hpack.js';
 
 /** A request without a response for this long counts as silent. */
-export const ANSWER_TIMEOUT_MS = 15_000;
+const ANSWER_TIMEOUT_MS = 15_000;
 
 /**
  * A connection is closed after so many requests: this client ignores flow control, and so many small bodies fit into
@@ -38,7 +38,7 @@ export interface Answer {
   readonly body: Buffer;
 }
 
-export interface RawRequest {
+interface RawRequest {
   /** The header block; see {@link headersOf}. */
   readonly block: Buffer;
   /** The body; `undefined` ends the stream with the headers. */

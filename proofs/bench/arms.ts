@@ -16,7 +16,7 @@ import jsonwebtoken from 'jsonwebtoken';
 import { ECHO, ECHO_AUDIENCE, ECHO_HANDLERS, ECHO_SCHEMA, UNARY_PATH } from './echo.js';
 import { BENCH_ISSUER, type BenchIssuer } from './issuer.js';
 
-export const ARMS = [
+const ARMS = [
   'bare',
   'bare-again',
   'guard',
@@ -33,7 +33,7 @@ export const ARMS = [
 
 export type ArmName = (typeof ARMS)[number];
 
-export interface ArmMaterial {
+interface ArmMaterial {
   readonly issuer: BenchIssuer;
   /** The HMAC secret; text, as in most configurations. */
   readonly secret: string;

@@ -13,7 +13,7 @@ const PING_ACK_HEADER = Buffer.from([0, 0, 8, 6, 1, 0, 0, 0, 0]);
 /** The largest number of streams of one connection that are open at once; a power of two. */
 const STREAMS_OPEN_MAX = 2 ** 15;
 
-export interface CallListener {
+interface CallListener {
   /**
    * Called when a call has ended.
    *

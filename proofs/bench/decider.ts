@@ -10,7 +10,7 @@ import { BENCH_ISSUER, type BenchIssuer, ID_BYTES } from './issuer.js';
 
 const POLL_MS = 5;
 
-export interface Decider {
+interface Decider {
   decide(metadata: Metadata): ReturnType<Admissions['decide']>;
   close(): Promise<void>;
 }

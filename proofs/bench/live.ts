@@ -35,7 +35,7 @@ const TIMES = 8;
 const TIMES_SHORT = 2;
 /** Other calls count from this moment on; earlier ones wait for work done before. */
 const FIRST_MS = 300;
-/** How long other calls are made before the cut, and in total. */
+/** The time before the cut, in milliseconds, and in total, in seconds, during which other calls are made. */
 const QUIET_MS = 1_300;
 const WATCH_SECONDS = 3;
 const IN_FLIGHT_MAX = 512;

@@ -8,7 +8,7 @@ import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-
 import { executeCommands } from './worker.js';
 
 /** Calls to prepare, and their name. */
-export interface Preparation {
+interface Preparation {
   readonly name: string;
   readonly path: string;
   readonly tokens: readonly string[];
@@ -17,7 +17,7 @@ export interface Preparation {
 }
 
 /** Connections to open, and their name. */
-export interface Opening {
+interface Opening {
   readonly name: string;
   readonly port: number;
   /** The prepared calls; each connection makes the first one at once. */
@@ -26,7 +26,7 @@ export interface Opening {
 }
 
 /** A series of calls on some connections. */
-export interface Flow {
+interface Flow {
   readonly connections: string;
   readonly calls: string;
   /** The number of calls, or the duration. */
@@ -59,7 +59,7 @@ export interface FlowResult {
   readonly kept: readonly CallTaken[];
 }
 
-export interface Streams {
+interface Streams {
   readonly connections: string;
   readonly calls: string;
   readonly count: number;

@@ -20,7 +20,7 @@ export interface Serving {
 }
 
 /** Processor time and memory of the process. */
-export interface Usage {
+interface Usage {
   readonly cpuMicroseconds: number;
   readonly heapBytes: number;
   readonly residentBytes: number;

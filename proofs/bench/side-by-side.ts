@@ -45,7 +45,7 @@ export async function openBench(
 }
 
 /** The result of one arm in one round. */
-export interface Turn {
+interface Turn {
   readonly cpuMicroseconds: number;
   readonly perSecond: number;
 }
@@ -58,7 +58,7 @@ export interface ArmFigures {
   readonly perSecond: Spread;
 }
 
-export interface Comparison {
+interface Comparison {
   readonly arms: readonly ArmName[];
   /** The tokens sent to each arm; all are known after the warm-up. */
   readonly tokens: (arm: ArmName) => readonly string[];

@@ -22,7 +22,7 @@ export function chooseCores(): Cores {
 }
 
 /** The commands of a worker, by name. */
-export type Commands = Readonly<Record<string, (argument: never) => unknown>>;
+type Commands = Readonly<Record<string, (argument: never) => unknown>>;
 
 /** A process that executes commands. */
 export interface Worker<C extends Commands> {
@@ -35,7 +35,7 @@ export interface Worker<C extends Commands> {
   stop(): Promise<void>;
 }
 
-export interface WorkerOptions {
+interface WorkerOptions {
   /** The file below `proofs/bench`. */
   readonly file: string;
   /** The core to pin it to. */

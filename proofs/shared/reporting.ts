@@ -52,7 +52,7 @@ export async function writeFigures(file: string | undefined, figures: object): P
 }
 
 /** Shows how far a proof has come. */
-export interface Progress {
+interface Progress {
   /** @param of - the number of steps; 0 when it is unknown, then there is no bar */
   show(done: number, of: number, text: string): void;
   /** Removes the bar from the terminal. */

@@ -2,7 +2,7 @@
 
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { AuthError } from '../../services/auth/errors.js';
-import { publish } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/published-keys.js';
 import type { Client } from '../../services/auth/records/clients.js';
 import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
 import type {
@@ -116,7 +116,9 @@ export function transactionBehind(tx: AuthTransaction): Transaction {
 /** Auth's transactions. Their log entries are broadcast after the commit. */
 export function createStore(connection: Connection, onRevoked: (batch: LogBatch) => void): AuthStore {
   const store: AuthStore = {
-    reads: { users: { credentialsOf: (name) => store.transaction((tx) => tx.users.credentialsOf(name)) } },
+    reads: {
+      users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
+    },
     transaction: async (work) => {
       const effects: (() => void)[] = [];
       const { cluster, process, node } = connection;
@@ -247,7 +249,7 @@ function userRows(transaction: Transaction): AuthTransaction['users'] {
   const find = (userId: string): UserRow | undefined =>
     transaction.get('users', userId) as UserRow | undefined;
   return onlyThese<AuthTransaction['users']>({
-    credentialsOf: (username) =>
+    credentialsByName: (username) =>
       transaction.statement(() => {
         for (const row of transaction.all('users').values()) {
           const user = row as UserRow;
@@ -314,13 +316,13 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
       }),
     lockShared: (sessionId) => lock(sessionId, 'share'),
     lock: (sessionId) => lock(sessionId, 'exclusive'),
-    touch: (sessionId, lastUseTime) =>
+    setLastUse: (sessionId, lastUseTime) =>
       transaction.statement(() => {
         const row = transaction.get('sessions', sessionId);
         if (row !== undefined) transaction.put('sessions', sessionId, { ...row, lastUseTime });
       }),
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
-    endAllOf: (userId) => endThose((row) => row.userId === userId && !row.ended),
+    endAllOfUser: (userId) => endThose((row) => row.userId === userId && !row.ended),
     endEvery: () => endThose((row) => !row.ended),
     restamp: (userId, { from, to, scopes, audiences }) =>
       transaction.statement(async () => {

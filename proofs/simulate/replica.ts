@@ -16,7 +16,8 @@ import {
   questionOf,
   syncResponseOf,
 } from '../../services/auth/adapters/revocation-messages.js';
-import { BROADCAST_TYPE, type Keys, publish } from '../../services/auth/keys/keys.js';
+import { BROADCAST_TYPE, type Keys } from '../../services/auth/keys/keys.js';
+import { publish } from '../../services/auth/keys/published-keys.js';
 import type { KeyRow } from '../../services/auth/records/keys.js';
 import type { LogBatch } from '../../services/auth/records/revocations.js';
 import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';

@@ -6,14 +6,14 @@ import { Metadata } from '@grpc/grpc-js';
 const TIMEOUT_MS_DEFAULT = 10_000;
 
 /** A unary method of a generated client. */
-export type UnaryMethod<Request, Response> = (
+type UnaryMethod<Request, Response> = (
   request: Request,
   metadata: Metadata,
   options: Partial<CallOptions>,
   callback: (error: ServiceError | null, response: Response) => void,
 ) => ClientUnaryCall;
 
-export interface AskOptions {
+interface AskOptions {
   readonly token?: string;
   readonly timeoutMs?: number;
 }

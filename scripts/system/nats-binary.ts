@@ -16,7 +16,7 @@ const WHAT_TO_DO =
   'Install nats-server 2.9 or newer with your package manager (for example `brew install nats-server` or ' +
   '`apk add nats-server`), set NATS_SERVER_BIN to its path, or set NATS_URL to a running server.';
 
-export interface NatsBinaryOptions {
+interface NatsBinaryOptions {
   readonly environment: NodeJS.ProcessEnv;
   /** Called before the program is downloaded, which takes a while. */
   readonly onFetch?: () => void;

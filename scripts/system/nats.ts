@@ -23,7 +23,7 @@ const REPORTS = 'portcullis.v1.security';
 const INBOX = '_INBOX.>';
 
 /** The users of the server. `test` may publish and subscribe to everything, and exists only on request. */
-export const NATS_USERS = ['auth', 'inventory', 'payment', 'test'] as const;
+const NATS_USERS = ['auth', 'inventory', 'payment', 'test'] as const;
 
 export type NatsUser = (typeof NATS_USERS)[number];
 
@@ -34,7 +34,7 @@ export interface TlsPaths {
   readonly keyFile: string;
 }
 
-export interface NatsOptions {
+interface NatsOptions {
   /** The folder of configuration, passwords and log; created when absent. */
   readonly dataDir: string;
   /** The port on 127.0.0.1; 0 means any free port. */

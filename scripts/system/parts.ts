@@ -43,12 +43,12 @@ export interface ServiceProcess extends Part {
   readiness(): Promise<{ ready: boolean; text: string } | undefined>;
 }
 
-export interface ReadyOptions {
+interface ReadyOptions {
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface ServiceProcessOptions {
+interface ServiceProcessOptions {
   readonly address: string;
   readonly opsAddress: string;
   /** The CA of its ops port; plain HTTP when undefined. */

@@ -18,7 +18,7 @@ const PARTS = {
   postgres: { port: 55_432, flag: '--postgres-port', what: 'PostgreSQL', ops: false },
 } as const;
 
-export type PortName = keyof typeof PARTS;
+type PortName = keyof typeof PARTS;
 
 /** Ports that the operator chose. */
 export type PortFlags = Partial<Record<PortName, number>>;

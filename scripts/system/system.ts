@@ -90,7 +90,7 @@ export interface SystemOptions {
 }
 
 /** Returns the address that a process connects to: the given one, or one that leads there. */
-export type LinkOf = (link: {
+type LinkOf = (link: {
   /** The process that connects, such as `inventory-1`. */
   readonly from: string;
   readonly to: 'auth' | 'nats-server';
@@ -159,7 +159,7 @@ interface Starting {
   readonly stop: () => Promise<void>;
 }
 
-/** What the processes of a system are started with. */
+/** The ports, secrets and process record of a start. */
 interface Preparation {
   readonly ports: SystemPorts;
   readonly secrets: Secrets;
@@ -386,7 +386,7 @@ interface Services {
   readonly payment: ServiceProcess;
 }
 
-/** What the services' processes and variables follow from. */
+/** Everything that determines the processes and variables of the services. */
 interface ServiceSettings extends Preparation, Servers {
   readonly options: SystemOptions;
   readonly dataDir: string;

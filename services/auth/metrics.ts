@@ -20,7 +20,7 @@ interface AuthMetric {
 }
 
 /** The sources of the metrics. */
-interface AuthMetricsDeps {
+interface AuthMetricsSources {
   readonly clock: Clock;
   readonly events: () => EventCounts;
   readonly reports: () => { readonly recorded: number; readonly forged: number };
@@ -34,49 +34,17 @@ interface AuthMetricsDeps {
 interface AuthCounts {
   anomalyFound(rule: AnomalyRule): void;
   refreshed(outcome: RefreshOutcome): void;
+  /** The metrics of these counters. */
+  metrics(): readonly AuthMetric[];
 }
 
-export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): readonly AuthMetric[] } {
+export function createAuthCounts(): AuthCounts {
   const anomalies = new Map<AnomalyRule, number>(ANOMALY_RULES.map((rule) => [rule, 0]));
   const refreshes = new Map<RefreshOutcome, number>(REFRESH_OUTCOMES.map((outcome) => [outcome, 0]));
   return {
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
-    read: (deps) => [
-      {
-        name: 'security_events_total',
-        help: 'Security events that this process has recorded, by type.',
-        kind: 'counter',
-        labels: ['type'],
-        read: () => SECURITY_EVENT_TYPES.map((type) => [deps.events().recorded.get(type) ?? 0, type]),
-      },
-      counterOf(
-        'security_events_lost_total',
-        'Security events that could not be recorded.',
-        () => deps.events().lost,
-      ),
-      {
-        name: 'security_events_waiting',
-        help: 'Security events that wait to be recorded.',
-        kind: 'gauge',
-        read: () => [[deps.events().waiting]],
-      },
-      counterOf('service_reports_total', 'Accepted reports of services.', () => deps.reports().recorded),
-      counterOf(
-        'service_reports_forged_total',
-        'Messages that were not valid reports, or not signed by the client that they name.',
-        () => deps.reports().forged,
-      ),
-      counterOf(
-        'broadcasts_total',
-        'Broadcasts of revocations handed to the broker.',
-        () => deps.broadcasts().sent,
-      ),
-      counterOf(
-        'broadcast_entries_dropped_total',
-        'Revocations that were not broadcast; instances receive them with their next sync.',
-        () => deps.broadcasts().dropped,
-      ),
+    metrics: () => [
       {
         name: 'anomalies_total',
         help: 'Anomalies that this process has found, by rule.',
@@ -91,32 +59,94 @@ export function createAuthCounts(): AuthCounts & { read(deps: AuthMetricsDeps): 
         labels: ['outcome'],
         read: () => [...refreshes].map(([outcome, count]) => [count, outcome]),
       },
-      {
-        name: 'key_signing_age_seconds',
-        help: 'Time since the present signing key began to sign, by purpose.',
-        kind: 'gauge',
-        labels: ['purpose'],
-        read: () =>
-          [...deps.signingSince()].map(([purpose, since]) => [
-            Math.max(0, (deps.clock.wallMs() - since.getTime()) / 1000),
-            purpose,
-          ]),
-      },
-      {
-        name: 'revocation_head_sequence',
-        help: 'The last entry of the revocation log that this process has sent to an instance.',
-        kind: 'gauge',
-        read: () => [[Number(headOf(deps.instances()))]],
-      },
-      {
-        name: 'revocation_lag_entries',
-        help: 'The largest number of entries that an instance of the service lacks, of those that sync with this process.',
-        kind: 'gauge',
-        labels: ['service'],
-        read: () => lagOf(deps.instances()),
-      },
     ],
   };
+}
+
+/** All metrics of auth. */
+export function authMetrics(
+  counts: Pick<AuthCounts, 'metrics'>,
+  sources: AuthMetricsSources,
+): readonly AuthMetric[] {
+  return [
+    ...securityEventMetrics(sources),
+    ...brokerMetrics(sources),
+    ...counts.metrics(),
+    signingAgeMetric(sources),
+    ...revocationMetrics(sources),
+  ];
+}
+
+function securityEventMetrics({ events }: AuthMetricsSources): AuthMetric[] {
+  return [
+    {
+      name: 'security_events_total',
+      help: 'Security events that this process has recorded, by type.',
+      kind: 'counter',
+      labels: ['type'],
+      read: () => SECURITY_EVENT_TYPES.map((type) => [events().recorded.get(type) ?? 0, type]),
+    },
+    counterOf(
+      'security_events_lost_total',
+      'Security events that could not be recorded.',
+      () => events().lost,
+    ),
+    {
+      name: 'security_events_waiting',
+      help: 'Security events that wait to be recorded.',
+      kind: 'gauge',
+      read: () => [[events().waiting]],
+    },
+  ];
+}
+
+function brokerMetrics({ reports, broadcasts }: AuthMetricsSources): AuthMetric[] {
+  return [
+    counterOf('service_reports_total', 'Accepted reports of services.', () => reports().recorded),
+    counterOf(
+      'service_reports_forged_total',
+      'Messages that were not valid reports, or not signed by the client that they name.',
+      () => reports().forged,
+    ),
+    counterOf('broadcasts_total', 'Broadcasts of revocations handed to the broker.', () => broadcasts().sent),
+    counterOf(
+      'broadcast_entries_dropped_total',
+      'Revocations that were not broadcast; instances receive them with their next sync.',
+      () => broadcasts().dropped,
+    ),
+  ];
+}
+
+function signingAgeMetric({ clock, signingSince }: AuthMetricsSources): AuthMetric {
+  return {
+    name: 'key_signing_age_seconds',
+    help: 'Time since the present signing key began to sign, by purpose.',
+    kind: 'gauge',
+    labels: ['purpose'],
+    read: () =>
+      [...signingSince()].map(([purpose, since]) => [
+        Math.max(0, (clock.wallMs() - since.getTime()) / 1000),
+        purpose,
+      ]),
+  };
+}
+
+function revocationMetrics({ instances }: AuthMetricsSources): AuthMetric[] {
+  return [
+    {
+      name: 'revocation_head_sequence',
+      help: 'The last entry of the revocation log that this process has sent to an instance.',
+      kind: 'gauge',
+      read: () => [[Number(headOf(instances()))]],
+    },
+    {
+      name: 'revocation_lag_entries',
+      help: 'The largest number of entries that an instance of the service lacks, of those that sync with this process.',
+      kind: 'gauge',
+      labels: ['service'],
+      read: () => lagOf(instances()),
+    },
+  ];
 }
 
 /** When the present signing keys began to sign, as read at the last refresh. */

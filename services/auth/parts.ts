@@ -13,7 +13,8 @@ import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
 import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
-import { createKeys, createPublicKeys } from './keys/keys.js';
+import { createKeys } from './keys/keys.js';
+import { createPublicKeys } from './keys/published-keys.js';
 import { readPublishedKeys } from './keys/store.js';
 import { createAuthCounts } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
@@ -121,7 +122,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
       formerKid: formerKey.kid,
       emergency: revocation !== undefined,
     },
-    'another key signs',
+    'rotated a signing key',
   );
 }
 
@@ -252,5 +253,5 @@ function reportAnomaly(
   action: AnomalyDetails['action'],
 ): void {
   counts.anomalyFound(details.rule);
-  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'an anomaly was found');
+  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'found an anomaly');
 }

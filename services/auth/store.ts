@@ -52,11 +52,11 @@ export async function deleteExpired(database: Database): Promise<void> {
   do {
     // Until none is left: otherwise clients that authenticate often would add more than a round deletes.
     deleted = await database.transaction((sql) =>
-      createClientRows(sql).dropExpiredAssertions(DELETED_ROWS_MAX),
+      createClientRows(sql).deleteExpiredAssertions(DELETED_ROWS_MAX),
     );
   } while (deleted === DELETED_ROWS_MAX);
   await database.transaction(async (sql) => {
-    await createSessionRows(sql).dropOld(DELETED_ROWS_MAX);
+    await createSessionRows(sql).deleteOld(DELETED_ROWS_MAX);
     await dropOldAttempts(sql, DELETED_ROWS_MAX);
     await forgetRequests(sql);
   });

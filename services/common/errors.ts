@@ -1,4 +1,4 @@
-/** The reasons that every service gives. */
+/** The error reasons that all services share. */
 
 import { declareErrors, type Reasons } from '@portcullis/guard/errors';
 

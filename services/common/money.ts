@@ -7,7 +7,7 @@ export interface Money {
   readonly currencyCode: string;
 }
 
-/** The largest amount that an account, a price or a sum can be: what an int64 holds. */
+/** Maximum of an account, a price or a sum: what an int64 holds. */
 export const MINOR_UNITS_MAX = 2n ** 63n - 1n;
 
 const CURRENCIES: ReadonlySet<string> = new Set(Intl.supportedValuesOf('currency'));

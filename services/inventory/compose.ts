@@ -6,8 +6,11 @@ import { runService, type ServiceParts, type ServiceResources } from '../common/
 import { createChangeFeed } from './change-feed.js';
 import type { Config } from './config.js';
 import { createHandlers } from './handlers.js';
+import { createItems } from './items.js';
+import { createReservations } from './reservations.js';
 import { CHANGES_CHANNEL, createStore } from './store.js';
 import { startSweeper } from './sweeper.js';
+import { createStockWatch } from './watch.js';
 
 /** Runs the service until a signal stops it. */
 export async function runInventory(config: Config): Promise<void> {
@@ -22,7 +25,12 @@ export async function runInventory(config: Config): Promise<void> {
 function composeInventory(config: Config, { log, tls, database, closer }: ServiceResources): ServiceParts {
   const store = createStore({ database, log });
   const feed = createChangeFeed({ store, clock: systemClock, log });
-  const handlers = createHandlers({ store, feed });
+  const reservations = createReservations({ store });
+  const handlers = createHandlers({
+    items: createItems({ store }),
+    reservations,
+    stockWatch: createStockWatch({ store, feed }),
+  });
   return {
     auth: {
       address: config.authAddress,
@@ -35,8 +43,8 @@ function composeInventory(config: Config, { log, tls, database, closer }: Servic
     // Watchers resume at another instance.
     endStreams: feed.close,
     start: async () => {
-      await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
-      closer.add('sweeper', startSweeper({ store, log }).stop);
+      await database.listen(CHANGES_CHANNEL, feed.wake, feed.wake);
+      closer.add('sweeper', startSweeper({ reservations, store, log }).stop);
     },
   };
 }

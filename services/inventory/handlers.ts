@@ -1,4 +1,4 @@
-/** InventoryService: from messages to the domain and back. */
+/** The methods of InventoryService: they map messages to the domain and back. */
 
 import { type Principal, principalOf, serverStream, signalOf, unary } from '@portcullis/guard';
 import {
@@ -10,83 +10,76 @@ import {
   ReservationState as StateMessage,
   type StockChange as StockChangeMessage,
 } from '../../proto/gen/inventory/v1/inventory_service.js';
-import {
-  adjustStock,
-  createItem,
-  getItem,
-  type ItemDeps,
-  listItems,
-  listStockChanges,
-  type StockChange,
-} from './items.js';
-import {
-  commitReservation,
-  getReservation,
-  type Reservation,
-  type ReservationDeps,
-  type ReservationState,
-  releaseReservation,
-  reserveStock,
-  type SettleReservationRequest,
-  settleReservation,
-} from './reservations.js';
-import type { Caller, ChangeKind, Item } from './stock.js';
-import { type WatchDeps, watchStock } from './watch.js';
+import type { Caller } from './caller.js';
+import type { Items, StockChange } from './items.js';
+import type { Reservation, ReservationState } from './reservation.js';
+import type { Reservations, SettleReservationRequest } from './reservations.js';
+import type { ChangeKind, Item } from './stock.js';
+import type { StockWatch } from './watch.js';
 
-/** The role that may read what belongs to others. */
+/** The role whose users may read what belongs to others. */
 export const OPERATOR_ROLE = 'operator';
 
-/** What the handlers need. */
-export type HandlerDeps = ItemDeps & ReservationDeps & WatchDeps;
+interface HandlerDeps {
+  readonly items: Items;
+  readonly reservations: Reservations;
+  readonly stockWatch: StockWatch;
+}
 
-/** The methods of InventoryService, to be added through the guard. */
-export function createHandlers(deps: HandlerDeps): InventoryServiceServer {
+/** Creates the handlers of InventoryService, to be added through the guard. */
+export function createHandlers({ items, reservations, stockWatch }: HandlerDeps): InventoryServiceServer {
   return {
-    createItem: unary(async (request, call) => ({
-      item: itemMessageOf(await createItem(deps, callerOf(principalOf(call)), request)),
-    })),
-    getItem: unary(async ({ sku }) => ({ item: itemMessageOf(await getItem(deps, sku)) })),
-    listItems: unary(async (request) => {
-      const { items, nextPageToken } = await listItems(deps, request);
-      return { items: items.map(itemMessageOf), nextPageToken };
+    createItem: unary(async (request, call) => {
+      const item = await items.create(request, callerOf(principalOf(call)));
+      return { item: itemMessageOf(item) };
     }),
-    adjustStock: unary(async (request, call) => ({
-      item: itemMessageOf(await adjustStock(deps, callerOf(principalOf(call)), request)),
-    })),
-    reserveStock: unary(async (request, call) => ({
-      reservation: reservationMessageOf(await reserveStock(deps, callerOf(principalOf(call)), request)),
-    })),
-    commitReservation: unary(async (request, call) => ({
-      reservation: reservationMessageOf(await commitReservation(deps, callerOf(principalOf(call)), request)),
-    })),
-    releaseReservation: unary(async (request, call) => ({
-      reservation: reservationMessageOf(await releaseReservation(deps, callerOf(principalOf(call)), request)),
-    })),
-    getReservation: unary(async ({ reservationId }, call) => ({
-      reservation: reservationMessageOf(
-        await getReservation(deps, callerOf(principalOf(call)), reservationId),
-      ),
-    })),
-    settleReservation: unary(async (request, call) => ({
-      reservation: reservationMessageOf(
-        // A service's own id: another issuer may call a client of its own as ours is called.
-        await settleReservation(deps, principalOf(call).id, settlementOf(request)),
-      ),
-    })),
+    getItem: unary(async ({ sku }) => {
+      const item = await items.get(sku);
+      return { item: itemMessageOf(item) };
+    }),
+    listItems: unary(async (request) => {
+      const { items: page, nextPageToken } = await items.list(request);
+      return { items: page.map(itemMessageOf), nextPageToken };
+    }),
+    adjustStock: unary(async (request, call) => {
+      const item = await items.adjust(request, callerOf(principalOf(call)));
+      return { item: itemMessageOf(item) };
+    }),
+    reserveStock: unary(async (request, call) => {
+      const reservation = await reservations.reserve(request, callerOf(principalOf(call)));
+      return { reservation: reservationMessageOf(reservation) };
+    }),
+    commitReservation: unary(async (request, call) => {
+      const reservation = await reservations.commit(request, callerOf(principalOf(call)));
+      return { reservation: reservationMessageOf(reservation) };
+    }),
+    releaseReservation: unary(async (request, call) => {
+      const reservation = await reservations.release(request, callerOf(principalOf(call)));
+      return { reservation: reservationMessageOf(reservation) };
+    }),
+    getReservation: unary(async ({ reservationId }, call) => {
+      const reservation = await reservations.get(reservationId, callerOf(principalOf(call)));
+      return { reservation: reservationMessageOf(reservation) };
+    }),
+    settleReservation: unary(async (request, call) => {
+      // The id identifies the service by issuer and client: another issuer may have a client of the same name.
+      const reservation = await reservations.settle(settlementOf(request), principalOf(call).id);
+      return { reservation: reservationMessageOf(reservation) };
+    }),
     listStockChanges: unary(async (request) => {
-      const { changes, nextPageToken } = await listStockChanges(deps, request);
+      const { changes, nextPageToken } = await items.listChanges(request);
       return { changes: changes.map(changeMessageOf), nextPageToken };
     }),
-    watchStock: serverStream((request, call) => watchStock(deps, request, signalOf(call))),
+    watchStock: serverStream((request, call) => stockWatch.watch(request, signalOf(call))),
   };
 }
 
-/** Whose things are whose goes by issuer and subject: another issuer's alice is not ours. */
+/** Identifies the user by issuer and subject: two issuers may have a user of the same name. */
 function callerOf({ id, roles, actors }: Principal): Caller {
   return { subject: id, isOperator: roles.has(OPERATOR_ROLE), actingClient: actors[0] };
 }
 
-/** Whatever is no end that can be asked for counts as missing. */
+/** Any outcome that cannot be asked for counts as missing. */
 function settlementOf({
   reservationId,
   outcome,

@@ -1,53 +1,43 @@
-/** The catalogue: items are created, read, and their stock on hand is adjusted. */
+/** The catalogue: creating and reading items, and adjusting their stock on hand. */
 
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import type { Money } from '../common/money.js';
+import type { PageRequest } from '../common/validation/paging.js';
+import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
+import type { Actor, Caller } from './caller.js';
 import { InventoryError } from './errors.js';
-import {
-  type Actor,
-  type Caller,
-  type ChangeKind,
-  type Item,
-  ON_HAND_MAX,
-  payloadOf,
-  type RepeatableRequest,
-  type StockTransaction,
-} from './stock.js';
+import { type ChangeKind, type Item, ON_HAND_MAX, type StockTransaction } from './stock.js';
 
-/** Units that an item may have from the beginning. */
+/** The most units that a new item may have. */
 export const INITIAL_ON_HAND_MAX = 1_000_000_000n;
 
-/** What a transaction on the catalogue can do. */
+/** A transaction on the catalogue. */
 export interface ItemTransaction extends StockTransaction {
-  /** Adds an item with its first line of history; undefined when the sku is taken. */
+  /** Inserts an item with its first line of history; undefined when the sku is taken. */
   insertItem(item: NewItem & { actor: Actor }): Promise<Item | undefined>;
 }
 
-/** What the catalogue needs of a store. */
+/** Stores the catalogue. */
 export interface ItemStore {
-  getItem(sku: string): Promise<Item | undefined>;
-  /** A page by sku; throws FIELD_INVALID for a page size, token or filter that is not good. */
-  listItems(page: FilteredPage): Promise<ItemPage>;
-  /** The changes of one item, the newest first; throws as listItems does. */
-  listChanges(sku: string, page: FilteredPage): Promise<ChangePage>;
-  /** Runs the work once for a request and commits it, or nothing; a repeated request gets the first answer. */
+  findItem(sku: string): Promise<Item | undefined>;
+  /**
+   * A page of items, in the order of their skus.
+   *
+   * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
+   */
+  listItems(page: PageRequest): Promise<ItemPage>;
+  /**
+   * A page of the changes of one item, newest first.
+   *
+   * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
+   */
+  listChanges(sku: string, page: PageRequest): Promise<ChangePage>;
+  /** Runs the work once for a request and commits it; a repeated request receives the first response. */
   changeItemsOnce<T>(
     request: RepeatableRequest,
     work: (transaction: ItemTransaction) => Promise<T>,
   ): Promise<T>;
-}
-
-/** What the functions of this file need. */
-export interface ItemDeps {
-  readonly store: ItemStore;
-}
-
-/** Which part of a list is asked for, as it came from the caller. */
-export interface FilteredPage {
-  readonly pageSize: number;
-  readonly pageToken: string;
-  readonly filter: string;
 }
 
 /** One line of the history of an item. */
@@ -56,8 +46,9 @@ export interface StockChange {
   readonly sku: string;
   readonly kind: ChangeKind;
   readonly delta: { readonly onHand: bigint; readonly reserved: bigint };
-  /** As they were right after it. */
+  /** Units on hand after the change. */
   readonly onHand: bigint;
+  /** Reserved units after the change. */
   readonly reserved: bigint;
   readonly reason: string;
   readonly actor: Actor | undefined;
@@ -65,21 +56,21 @@ export interface StockChange {
   readonly changeTime: Date;
 }
 
-/** Changes from the newest to the oldest. */
+/** A page of changes, newest first. */
 export interface ChangePage {
   readonly changes: readonly StockChange[];
   /** Empty on the last page. */
   readonly nextPageToken: string;
 }
 
-/** Items in the order of their skus. */
+/** A page of items, in the order of their skus. */
 export interface ItemPage {
   readonly items: readonly Item[];
   /** Empty on the last page. */
   readonly nextPageToken: string;
 }
 
-/** An item to be. */
+/** An item that is about to be created. */
 export interface NewItem {
   readonly sku: string;
   readonly name: string;
@@ -87,26 +78,77 @@ export interface NewItem {
   readonly onHand: bigint;
 }
 
-/** Asks to create an item; the price may be missing on the wire. */
-export interface CreateItemRequest extends Omit<NewItem, 'unitPrice'> {
+interface CreateItemRequest extends Omit<NewItem, 'unitPrice'> {
+  /** May be missing on the wire. */
   readonly unitPrice: Money | undefined;
   readonly requestId: string;
 }
 
-/** Asks to change the stock on hand. */
-export interface AdjustStockRequest {
+interface AdjustStockRequest {
   readonly sku: string;
   readonly delta: bigint;
   readonly reason: string;
   readonly requestId: string;
 }
 
-/**
- * Adds an item to the catalogue.
- *
- * @throws ServiceError FIELD_INVALID; ALREADY_EXISTS when another request has created the sku
- */
-export async function createItem(deps: ItemDeps, caller: Caller, request: CreateItemRequest): Promise<Item> {
+/** Operations on the catalogue. */
+export interface Items {
+  /**
+   * Creates an item.
+   *
+   * @throws ServiceError FIELD_INVALID; ALREADY_EXISTS when another request created the sku
+   */
+  create(request: CreateItemRequest, caller: Caller): Promise<Item>;
+  /**
+   * Returns an item with its stock. Units of an expired reservation may count as reserved until the next sweep.
+   *
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND
+   */
+  get(sku: string): Promise<Item>;
+  /**
+   * Lists the catalogue in the order of skus.
+   *
+   * @throws ServiceError FIELD_INVALID
+   */
+  list(page: PageRequest): Promise<ItemPage>;
+  /**
+   * Adds to the stock on hand; a negative delta takes from it.
+   *
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND; INSUFFICIENT_STOCK when reserved units would be taken
+   */
+  adjust(request: AdjustStockRequest, caller: Caller): Promise<Item>;
+  /**
+   * Lists the history of one item, newest first.
+   *
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND
+   */
+  listChanges(request: PageRequest & { sku: string }): Promise<ChangePage>;
+}
+
+interface ItemDeps {
+  readonly store: ItemStore;
+}
+
+/** Creates the operations on the catalogue. */
+export function createItems(deps: ItemDeps): Items {
+  return {
+    create: (request, caller) => createItem(deps, request, caller),
+    get: (sku) => getItem(deps, sku),
+    list: (page) => deps.store.listItems(page),
+    adjust: (request, caller) => adjustStock(deps, request, caller),
+    listChanges: async ({ sku, ...page }) => {
+      await getItem(deps, sku);
+      return await deps.store.listChanges(sku, page);
+    },
+  };
+}
+
+/** NOT_FOUND for an item. */
+export function itemNotFound(sku: string): ServiceError {
+  return new InventoryError('NOT_FOUND', `there is no item ${sku}`);
+}
+
+async function createItem({ store }: ItemDeps, request: CreateItemRequest, caller: Caller): Promise<Item> {
   const { sku, name, onHand, requestId } = request;
   const violations = createViolations();
   violations.requireSku('sku', sku);
@@ -117,63 +159,29 @@ export async function createItem(deps: ItemDeps, caller: Caller, request: Create
   violations.requireRequestId(requestId);
   violations.throwIfAny();
 
-  const { subject } = caller;
   const payload = payloadOf(sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand);
-  return deps.store.changeItemsOnce({ subject, method: 'CreateItem', requestId, payload }, async (items) => {
-    const created = await items.insertItem({ sku, name, unitPrice, onHand, actor: caller });
+  const repeatable = { subject: caller.subject, method: 'CreateItem', requestId, payload };
+  return await store.changeItemsOnce(repeatable, async (transaction) => {
+    const created = await transaction.insertItem({ sku, name, unitPrice, onHand, actor: caller });
     if (created === undefined) throw new InventoryError('ALREADY_EXISTS', `there is an item ${sku} already`);
     return created;
   });
 }
 
-/**
- * One item with its stock. Units of a reservation that has just run out may still be counted as
- * reserved until the next sweep.
- *
- * @throws ServiceError FIELD_INVALID, NOT_FOUND
- */
-export async function getItem(deps: ItemDeps, sku: string): Promise<Item> {
+async function getItem({ store }: ItemDeps, sku: string): Promise<Item> {
   const violations = createViolations();
   violations.requireSku('sku', sku);
   violations.throwIfAny();
-  const item = await deps.store.getItem(sku);
-  if (item === undefined) throw unknownItem(sku);
+  const item = await store.findItem(sku);
+  if (item === undefined) throw itemNotFound(sku);
   return item;
 }
 
-/**
- * A page of the catalogue, by sku.
- *
- * @throws ServiceError FIELD_INVALID
- */
-export function listItems(deps: ItemDeps, request: FilteredPage): Promise<ItemPage> {
-  return deps.store.listItems(request);
-}
-
-/**
- * A page of one item's history.
- *
- * @throws ServiceError FIELD_INVALID, NOT_FOUND
- */
-export async function listStockChanges(
-  deps: ItemDeps,
-  { sku, ...page }: FilteredPage & { sku: string },
-): Promise<ChangePage> {
-  await getItem(deps, sku);
-  return await deps.store.listChanges(sku, page);
-}
-
-/**
- * Adds to or takes from the stock on hand.
- *
- * @throws ServiceError FIELD_INVALID; NOT_FOUND; INSUFFICIENT_STOCK when reserved units would be taken away
- */
-export async function adjustStock(
-  deps: ItemDeps,
+async function adjustStock(
+  { store }: ItemDeps,
+  { sku, delta, reason, requestId }: AdjustStockRequest,
   caller: Caller,
-  request: AdjustStockRequest,
 ): Promise<Item> {
-  const { sku, delta, reason, requestId } = request;
   const violations = createViolations();
   violations.requireSku('sku', sku);
   violations.require('delta', delta !== 0n, 'must not be 0');
@@ -182,23 +190,18 @@ export async function adjustStock(
   violations.requireRequestId(requestId);
   violations.throwIfAny();
 
-  const { subject } = caller;
   const payload = payloadOf(sku, delta, reason);
-  return deps.store.changeItemsOnce({ subject, method: 'AdjustStock', requestId, payload }, async (items) => {
-    const [item] = await items.lockItems([sku]);
-    if (item === undefined) throw unknownItem(sku);
+  const repeatable = { subject: caller.subject, method: 'AdjustStock', requestId, payload };
+  return await store.changeItemsOnce(repeatable, async (transaction) => {
+    const [item] = await transaction.lockItems([sku]);
+    if (item === undefined) throw itemNotFound(sku);
     checkAdjustment(item, delta);
     const deltas = [{ sku, onHand: delta, reserved: 0n }];
     const movement = { kind: 'ADJUSTED', actor: caller, reason, reservationId: undefined, deltas } as const;
-    const [adjusted] = await items.move(movement);
-    if (adjusted === undefined) throw new TypeError('an item that is locked was not moved');
+    const [adjusted] = await transaction.move(movement);
+    if (adjusted === undefined) throw new TypeError('a locked item was not moved');
     return adjusted;
   });
-}
-
-/** NOT_FOUND for an item. */
-export function unknownItem(sku: string): ServiceError {
-  return new InventoryError('NOT_FOUND', `there is no item ${sku}`);
 }
 
 function checkAdjustment({ sku, onHand, reserved }: Item, delta: bigint): void {

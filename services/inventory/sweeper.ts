@@ -1,57 +1,58 @@
-/** What every instance does in the background: it expires reservations and forgets old requests. */
+/** The background task of every instance: it expires reservations and deletes old requests. */
 
-import { type ReservationStore, sweepReservations } from './reservations.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Reservations } from './reservations.js';
 
-/** How long after one sweep the next begins. */
+/** The pause after each sweep, in milliseconds. */
 export const SWEEP_INTERVAL_MS = 1_000;
-/** Old requests are forgotten with one sweep in this many. */
-export const SWEEPS_PER_FORGETTING = 60;
+/** One sweep in this many deletes old requests. */
+export const SWEEPS_PER_REQUEST_CLEANUP = 60;
 
-/** What the sweeper needs of a store. */
-export interface SweeperStore extends ReservationStore {
-  /** Drops some of the requests that are too old to be repeated, and answers how many. */
-  forgetOldRequests(): Promise<number>;
+/** Stores requests, so that they can be repeated. */
+export interface RequestStore {
+  /** Deletes some of the requests that are too old to be repeated; returns how many. */
+  deleteOldRequests(): Promise<number>;
 }
 
-/** What the sweeper tells of. */
-export interface SweeperLog {
+interface SweeperLog {
   debug(fields: object, message: string): void;
   warn(fields: object, message: string): void;
 }
 
-/** What {@link startSweeper} needs. */
-export interface SweeperDeps {
-  readonly store: SweeperStore;
+interface SweeperDeps {
+  readonly reservations: Pick<Reservations, 'sweep'>;
+  readonly store: RequestStore;
   readonly log: SweeperLog;
 }
 
 /** A loop that runs until it is stopped. */
 export interface Sweeper {
-  /** Ends after the sweep under way. */
+  /** Resolves when the sweep under way has ended. */
   stop(): Promise<void>;
 }
 
 /**
- * Begins to sweep. A failure is told to the log and waits for the next sweep: a reservation whose
- * time is up cannot be committed meanwhile, it only holds its units for longer.
+ * Starts the first sweep at once. A failure is logged, and the next sweep tries again. Meanwhile an expired reservation
+ * cannot be committed; it only keeps its units reserved for longer.
  */
-export function startSweeper({ store, log }: SweeperDeps): Sweeper {
+export function startSweeper({ reservations, store, log }: SweeperDeps): Sweeper {
   const stopping = new AbortController();
+  const { signal } = stopping;
 
   async function sweep(count: number): Promise<void> {
     try {
-      const expired = await sweepReservations({ store });
+      const expired = await reservations.sweep();
       if (expired > 0) log.debug({ expired }, 'reservations have expired');
-      if (count % SWEEPS_PER_FORGETTING === 0) await store.forgetOldRequests();
+      if (count % SWEEPS_PER_REQUEST_CLEANUP === 0) await store.deleteOldRequests();
     } catch (error) {
-      log.warn({ err: error }, 'could not expire reservations');
+      log.warn({ err: error }, 'cannot expire reservations or delete old requests');
     }
   }
 
   async function run(): Promise<void> {
-    for (let count = 0; !stopping.signal.aborted; count += 1) {
+    for (let count = 0; !signal.aborted; count += 1) {
       await sweep(count);
-      await pause(stopping.signal);
+      await sleep(SWEEP_INTERVAL_MS, undefined, { signal }).catch(() => {});
     }
   }
 
@@ -62,17 +63,4 @@ export function startSweeper({ store, log }: SweeperDeps): Sweeper {
       await running;
     },
   };
-}
-
-function pause(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', end);
-      resolve();
-    };
-    const timer = setTimeout(end, SWEEP_INTERVAL_MS);
-    signal.addEventListener('abort', end);
-    if (signal.aborted) end();
-  });
 }

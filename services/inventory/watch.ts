@@ -1,29 +1,28 @@
 /**
- * Watching stock: first the present picture, then every change, each exactly once and in order,
- * also across a resumption.
+ * Watching stock: first a snapshot, then every change, each exactly once and in order, also across a resumption.
  *
- * The picture is read in pages while changes go on. A page is brought up to a settled position of
- * the history before it is sent, and the items sent before receive their changes up to the same
- * position. So at any moment the watcher has the state of all items up to a sku as of one position,
- * and these two make the resume token.
+ * The snapshot is read in pages while changes go on. Each page is brought up to a settled position of the history before
+ * it is sent, and the items sent before receive their changes up to the same position. So at any moment the watcher knows
+ * all items up to a sku as of one position. The resume token holds that sku and that position.
  */
 
 import { createHash } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
 import { createViolations } from '../common/validation/violations.js';
-import type { ChangeFeed, StockLevel } from './change-feed.js';
-import { unknownItem } from './items.js';
+import type { ChangeFeed } from './change-feed.js';
+import { itemNotFound } from './items.js';
+import type { StockLevel } from './stock.js';
 
-/** Items that one call may name. */
+/** The most items that one call may name. */
 export const SKUS_MAX = 200;
-/** Items of one page of the picture. */
-export const PICTURE_PAGE_SIZE = 200;
-/** The longest resume token that is looked at. */
+/** Items of one page of the snapshot. */
+export const SNAPSHOT_PAGE_SIZE = 200;
+/** The longest resume token that is parsed, in characters. */
 export const RESUME_TOKEN_LENGTH_MAX = 256;
 
-/** What watching needs of a store, beside the feed. */
+/** Reads the stock for watchers. */
 export interface WatchStore {
-  /** Items by sku, after one of them, among some or all. */
+  /** Items in the order of their skus, after one sku, among some or all. */
   levels(range: {
     afterSku: string;
     skus: readonly string[] | undefined;
@@ -35,33 +34,42 @@ export interface WatchStore {
   isChange(changeId: bigint): Promise<boolean>;
 }
 
-/** What {@link watchStock} needs. */
-export interface WatchDeps {
+interface WatchDeps {
   readonly store: WatchStore;
   readonly feed: ChangeFeed;
 }
 
-/** Asks to be told of changes. */
+/** A request to watch stock. */
 export interface WatchStockRequest {
   /** All items when empty. */
   readonly skus: readonly string[];
-  /** Of the last notice received; empty to begin with the picture. */
+  /** Of the last notice received; empty to begin with a snapshot. */
   readonly resumeToken: string;
 }
 
 /** The stock of one item as it was at some moment. */
 export interface StockNotice extends StockLevel {
-  /** Goes on after this notice. */
+  /** Resumes after this notice. */
   readonly resumeToken: string;
 }
 
-/**
- * Notices until the signal is aborted, at the pace of the reader.
- *
- * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown item; DEPENDENCY_UNAVAILABLE when the
- *   database stays away, and then the resume token of the last notice goes on
- */
-export async function* watchStock(
+/** Watches of stock. */
+export interface StockWatch {
+  /**
+   * Sends notices until the signal is aborted, at the pace of the reader.
+   *
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown item; DEPENDENCY_UNAVAILABLE when the database stays
+   *   unreadable: the resume token of the last notice is still valid
+   */
+  watch(request: WatchStockRequest, signal: AbortSignal): AsyncGenerator<StockNotice, void, undefined>;
+}
+
+/** Creates watches of stock. */
+export function createStockWatch(deps: WatchDeps): StockWatch {
+  return { watch: (request, signal) => watchStock(deps, request, signal) };
+}
+
+async function* watchStock(
   deps: WatchDeps,
   request: WatchStockRequest,
   signal: AbortSignal,
@@ -70,34 +78,34 @@ export async function* watchStock(
   const detach = deps.feed.attach();
   try {
     const watched = watchedItems(request.skus);
-    const progress = await beginning(deps, request, watched, signal);
-    if (progress.pictureSku !== undefined) yield* picture(deps, watched, progress, signal);
+    const progress = await startProgress(deps, request, watched, signal);
+    if (progress.snapshotSku !== undefined) yield* readSnapshot(deps, watched, progress, signal);
     while (!signal.aborted) {
       const upTo = await deps.feed.reach(progress.position + 1n, signal);
-      yield* changes(deps, watched, progress, upTo);
+      yield* readChanges(deps, watched, progress, upTo);
     }
   } catch (error) {
-    // The wait for the next change ends with the call: that is no failure.
+    // When the call ends, the wait for the next change is rejected: that is no failure.
     if (!signal.aborted) throw error;
   } finally {
     detach();
   }
 }
 
-/** The items of one call. */
+/** The items that one call watches. */
 interface Watched {
   /** All when undefined. */
   readonly skus: ReadonlySet<string> | undefined;
-  /** Tells a resume token of this choice from one of another. */
+  /** Distinguishes resume tokens of different choices of items. */
   readonly fingerprint: string;
 }
 
-/** How far a call has come. */
+/** The position of a watcher. */
 interface Progress {
-  /** The change up to which the watcher knows the items that it knows. */
+  /** The change up to which the known items are up to date. */
   position: bigint;
-  /** It knows the items up to this sku; undefined when it knows all. */
-  pictureSku: string | undefined;
+  /** The watcher knows the items up to this sku; undefined when it knows all. */
+  snapshotSku: string | undefined;
 }
 
 function checkWatchStock({ skus }: WatchStockRequest): void {
@@ -119,7 +127,7 @@ function watchedItems(skus: readonly string[]): Watched {
   return { skus: skus.length === 0 ? undefined : new Set(skus), fingerprint };
 }
 
-async function beginning(
+async function startProgress(
   { store, feed }: WatchDeps,
   { skus, resumeToken }: WatchStockRequest,
   { fingerprint }: Watched,
@@ -127,19 +135,19 @@ async function beginning(
 ): Promise<Progress> {
   if (resumeToken !== '') {
     const progress = parseResumeToken(resumeToken, fingerprint);
-    // A database that was set back does not have the change; waiting for its id would skip those before it.
+    // A restored database lacks the change; waiting for its id would skip the changes before it.
     const isKnown = progress.position === 0n || (await store.isChange(progress.position));
     if (!isKnown) throw invalidField('resume_token', 'is of a history that is no more: begin without');
     return progress;
   }
   if (skus.length > 0) {
     const existing = new Set(await store.existingSkus(skus));
-    for (const sku of skus) if (!existing.has(sku)) throw unknownItem(sku);
+    for (const sku of skus) if (!existing.has(sku)) throw itemNotFound(sku);
   }
-  return { position: await feed.reach(0n, signal), pictureSku: '' };
+  return { position: await feed.reach(0n, signal), snapshotSku: '' };
 }
 
-async function* picture(
+async function* readSnapshot(
   deps: WatchDeps,
   watched: Watched,
   progress: Progress,
@@ -147,50 +155,50 @@ async function* picture(
 ): AsyncGenerator<StockNotice, void, undefined> {
   const { store, feed } = deps;
   const skus = watched.skus && [...watched.skus];
-  while (progress.pictureSku !== undefined) {
+  while (progress.snapshotSku !== undefined) {
     const page = pageOf(
-      await store.levels({ afterSku: progress.pictureSku, skus, limit: PICTURE_PAGE_SIZE }),
+      await store.levels({ afterSku: progress.snapshotSku, skus, limit: SNAPSHOT_PAGE_SIZE }),
     );
-    // What the page has seen must be settled, or it would be told once more as a change.
+    // Changes that the page contains must be settled, or they would be sent once more.
     let newest = progress.position;
     for (const { changeId } of page.levels.values()) if (changeId > newest) newest = changeId;
     const upTo = await feed.reach(newest, signal);
-    yield* changes(deps, watched, progress, upTo, page);
+    yield* readChanges(deps, watched, progress, upTo, page);
     for (const level of [...page.levels.values()].sort(bySku)) {
-      progress.pictureSku = level.sku;
+      progress.snapshotSku = level.sku;
       yield noticeOf(level, watched, progress);
     }
-    if (page.lastSku === undefined) progress.pictureSku = undefined;
+    if (page.lastSku === undefined) progress.snapshotSku = undefined;
   }
 }
 
-/** The part of the picture that comes next. */
-interface PicturePage {
+/** The next part of the snapshot. */
+interface SnapshotPage {
   readonly levels: Map<string, StockLevel>;
-  /** Undefined on the last page, to which all further items belong. */
+  /** Undefined on the last page, to which all further skus belong. */
   readonly lastSku: string | undefined;
 }
 
-function pageOf(levels: readonly StockLevel[]): PicturePage {
-  const lastSku = levels.length < PICTURE_PAGE_SIZE ? undefined : levels.at(-1)?.sku;
+function pageOf(levels: readonly StockLevel[]): SnapshotPage {
+  const lastSku = levels.length < SNAPSHOT_PAGE_SIZE ? undefined : levels.at(-1)?.sku;
   return { levels: new Map(levels.map((level) => [level.sku, level])), lastSku };
 }
 
 /**
- * The changes up to a position. Those of items beyond the picture so far are not told: they bring
- * `page` up to date, or belong to a later one.
+ * Sends the changes up to a position. Changes of items beyond the snapshot so far are not sent: they bring `page` up to
+ * date, or belong to a later page.
  */
-async function* changes(
+async function* readChanges(
   { feed }: WatchDeps,
   watched: Watched,
   progress: Progress,
   upTo: bigint,
-  page?: PicturePage,
+  page?: SnapshotPage,
 ): AsyncGenerator<StockNotice, void, undefined> {
   while (progress.position < upTo) {
     const read = await feed.read({ after: progress.position, upTo, skus: watched.skus });
     for (const change of read.changes) {
-      if (progress.pictureSku === undefined || change.sku <= progress.pictureSku) {
+      if (progress.snapshotSku === undefined || change.sku <= progress.snapshotSku) {
         progress.position = change.changeId;
         yield noticeOf(change, watched, progress);
       } else if (page !== undefined) {
@@ -201,8 +209,8 @@ async function* changes(
   }
 }
 
-/** Takes a change over unless the page has seen it, or is not the one that it belongs to. */
-function update({ levels, lastSku }: PicturePage, change: StockLevel): void {
+/** Applies a change, unless the page contains it already or does not cover its sku. */
+function update({ levels, lastSku }: SnapshotPage, change: StockLevel): void {
   if (lastSku !== undefined && change.sku > lastSku) return;
   const known = levels.get(change.sku);
   if (known === undefined || known.changeId < change.changeId) levels.set(change.sku, change);
@@ -216,17 +224,17 @@ function noticeOf(level: StockLevel, { fingerprint }: Watched, progress: Progres
   return { ...level, resumeToken: resumeTokenOf(progress, fingerprint) };
 }
 
-function resumeTokenOf({ position, pictureSku }: Progress, fingerprint: string): string {
-  const parts = [String(position), fingerprint, ...(pictureSku === undefined ? [] : [pictureSku])];
+function resumeTokenOf({ position, snapshotSku }: Progress, fingerprint: string): string {
+  const parts = [String(position), fingerprint, ...(snapshotSku === undefined ? [] : [snapshotSku])];
   return Buffer.from(parts.join(' '), 'utf8').toString('base64url');
 }
 
-/** Throws FIELD_INVALID for what no notice of the same choice of items carried. */
+/** @throws ServiceError FIELD_INVALID for a token that no notice of the same choice of items carried */
 function parseResumeToken(token: string, fingerprint: string): Progress {
   const text = token.length > RESUME_TOKEN_LENGTH_MAX ? '' : Buffer.from(token, 'base64url').toString('utf8');
   const match = /^(0|[1-9][0-9]{0,17}) ([A-Za-z0-9_-]{11})(?: ([A-Z0-9][A-Z0-9._-]{0,63}))?$/.exec(text);
-  const [, position = '0', givenFingerprint, pictureSku] = match ?? [];
-  const progress = { position: BigInt(position), pictureSku };
+  const [, position = '0', givenFingerprint, snapshotSku] = match ?? [];
+  const progress = { position: BigInt(position), snapshotSku };
   if (match === null || resumeTokenOf(progress, givenFingerprint ?? '') !== token) {
     throw invalidField('resume_token', 'must be the resume_token of a notice');
   }

@@ -1,134 +1,147 @@
-/** Accounts: opening them, putting money in, and reading what moved. */
+/** Accounts: opening them, depositing money, and reading their entries. */
 
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
+import type { PageRequest } from '../common/validation/paging.js';
+import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
-import { type Account, type Books, depositTransfer, type LedgerEntry } from './ledger.js';
+import { type Account, depositTransfer, type LedgerEntry, type LedgerTransaction } from './ledger.js';
 
-/** A request that must take effect once, however often it is sent. */
-export interface OnceRequest {
-  readonly subject: string;
-  readonly method: string;
-  readonly requestId: string;
-  /** What was asked for; the same request_id with another payload is refused. */
-  readonly payload: string;
+/** A page of the entries of an account, newest first. */
+export interface EntryPage {
+  readonly entries: readonly LedgerEntry[];
+  /** Empty on the last page. */
+  readonly nextPageToken: string;
 }
 
-/** Which part of a list is asked for, as it came from the caller. */
-export interface PageRequest {
-  readonly pageSize: number;
-  readonly pageToken: string;
-  readonly filter: string;
-}
-
-/** What accounts need to be kept in. */
-export interface AccountsStore {
+/** Stores accounts. */
+export interface AccountStore {
   /**
-   * Does the work in one transaction, or returns what it returned the first time. `stillAllowed` is asked last
-   * before the transaction commits.
+   * Runs the work once for a request and commits it; a repeated request receives the first response. `stillAllowed` is
+   * called last before the commit.
    */
-  once<T>(request: OnceRequest, stillAllowed: () => number, work: (books: Books) => Promise<T>): Promise<T>;
+  changeAccountsOnce<T>(
+    request: RepeatableRequest,
+    stillAllowed: () => number,
+    work: (ledger: LedgerTransaction) => Promise<T>,
+  ): Promise<T>;
   findAccount(accountId: string): Promise<Account | undefined>;
   /**
    * The entries of an account, newest first.
    *
-   * @throws ServiceError FIELD_INVALID for a page that cannot be
+   * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
    */
-  listEntries(
-    accountId: string,
-    page: PageRequest,
-  ): Promise<{ entries: readonly LedgerEntry[]; nextPageToken: string }>;
+  listEntries(accountId: string, page: PageRequest): Promise<EntryPage>;
 }
 
-/** What can be done with accounts. */
+interface OpenAccountRequest {
+  readonly currencyCode: string;
+  readonly requestId: string;
+}
+
+interface DepositRequest {
+  readonly accountId: string;
+  /** May be missing on the wire. */
+  readonly amount: Money | undefined;
+  readonly requestId: string;
+}
+
+/** Operations on accounts. */
 export interface Accounts {
   /**
    * Opens an account for the caller.
    *
    * @throws ServiceError FIELD_INVALID, ALREADY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS
    */
-  open(request: { currencyCode: string; requestId: string }, caller: Caller): Promise<Account>;
+  open(request: OpenAccountRequest, caller: Caller): Promise<Account>;
   /**
-   * One account of the caller; operators see all.
+   * Returns an account of the caller; operators may read all accounts.
    *
-   * @throws ServiceError FIELD_INVALID; NOT_FOUND whether it is missing or somebody else's
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND, the same for a missing account and another user's
    */
   get(accountId: string, caller: Caller): Promise<Account>;
   /**
-   * Puts money into any account; the access rule lets operators alone come here.
+   * Deposits money into any account; the access rule admits operators only.
    *
-   * @throws ServiceError FIELD_INVALID, NOT_FOUND, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and why the caller is
-   *   no longer allowed to
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and the reason why the caller
+   *   is no longer allowed
    */
-  deposit(
-    request: { accountId: string; amount: Money | undefined; requestId: string },
-    caller: Caller,
-  ): Promise<Account>;
+  deposit(request: DepositRequest, caller: Caller): Promise<Account>;
   /**
-   * What moved in one account of the caller, newest first; operators see all.
+   * Lists the entries of an account of the caller, newest first; operators may read all accounts.
    *
-   * @throws ServiceError FIELD_INVALID; NOT_FOUND whether it is missing or somebody else's
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND, the same for a missing account and another user's
    */
-  listEntries(
-    request: { accountId: string } & PageRequest,
-    caller: Caller,
-  ): Promise<{ entries: readonly LedgerEntry[]; nextPageToken: string }>;
+  listEntries(request: { accountId: string } & PageRequest, caller: Caller): Promise<EntryPage>;
 }
 
-/** The accounts that a store keeps. */
-export function createAccounts({ store }: { store: AccountsStore }): Accounts {
+interface AccountDeps {
+  readonly store: AccountStore;
+}
+
+/** Creates the operations on accounts. */
+export function createAccounts(deps: AccountDeps): Accounts {
   return {
-    async open({ currencyCode, requestId }, caller) {
-      const violations = createViolations();
-      violations.requireCurrency('currency_code', currencyCode);
-      violations.requireRequestId(requestId);
-      violations.throwIfAny();
-      const request = { subject: caller.subject, method: 'OpenAccount', requestId, payload: currencyCode };
-      return await store.once(request, caller.stillAllowed, async (books) => {
-        const account = await books.openAccount(caller.subject, currencyCode);
-        if (account !== undefined) return account;
-        throw new PaymentError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
-      });
-    },
-
-    async get(accountId, caller) {
-      requireAccountId(accountId);
-      return await visibleAccount(store, accountId, caller);
-    },
-
-    async deposit({ accountId, amount, requestId }, caller) {
-      const given = requireDeposit({ accountId, amount, requestId });
-      const payload = JSON.stringify([accountId, String(given.minorUnits), given.currencyCode]);
-      const request = { subject: caller.subject, method: 'Deposit', requestId, payload };
-      return await store.once(request, caller.stillAllowed, (books) =>
-        putIn(books, accountId, given, caller.subject),
-      );
-    },
-
-    async listEntries({ accountId, ...page }, caller) {
-      requireAccountId(accountId);
-      const account = await visibleAccount(store, accountId, caller);
-      return await store.listEntries(account.accountId, page);
+    open: (request, caller) => openAccount(deps, request, caller),
+    get: (accountId, caller) => getAccount(deps, accountId, caller),
+    deposit: (request, caller) => deposit(deps, request, caller),
+    listEntries: async ({ accountId, ...page }, caller) => {
+      const account = await getAccount(deps, accountId, caller);
+      return await deps.store.listEntries(account.accountId, page);
     },
   };
 }
 
-/** NOT_FOUND, in the same words whether the account is missing or somebody else's. */
+/** NOT_FOUND, with the same message for a missing account and another user's. */
 export function accountNotFound(): ServiceError {
   return new PaymentError('NOT_FOUND', 'there is no such account');
 }
 
-function requireAccountId(accountId: string): void {
+async function openAccount(
+  { store }: AccountDeps,
+  { currencyCode, requestId }: OpenAccountRequest,
+  { subject, stillAllowed }: Caller,
+): Promise<Account> {
+  const violations = createViolations();
+  violations.requireCurrency('currency_code', currencyCode);
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+  const request = { subject, method: 'OpenAccount', requestId, payload: currencyCode };
+  return await store.changeAccountsOnce(request, stillAllowed, async (ledger) => {
+    const account = await ledger.openAccount(subject, currencyCode);
+    if (account !== undefined) return account;
+    throw new PaymentError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
+  });
+}
+
+async function getAccount({ store }: AccountDeps, accountId: string, caller: Caller): Promise<Account> {
   const violations = createViolations();
   violations.requireUuid('account_id', accountId);
   violations.throwIfAny();
+  const account = await store.findAccount(accountId);
+  if (account === undefined) throw accountNotFound();
+  if (account.userId !== caller.subject && !caller.isOperator) throw accountNotFound();
+  return account;
 }
 
-/** @returns the amount */
-function requireDeposit(request: { accountId: string; amount: Money | undefined; requestId: string }): Money {
-  const { accountId, amount, requestId } = request;
+async function deposit(
+  { store }: AccountDeps,
+  request: DepositRequest,
+  { subject, stillAllowed }: Caller,
+): Promise<Account> {
+  const { accountId, requestId } = request;
+  const amount = validAmountOf(request);
+  const payload = payloadOf(accountId, amount.minorUnits, amount.currencyCode);
+  const repeatable = { subject, method: 'Deposit', requestId, payload };
+  return await store.changeAccountsOnce(repeatable, stillAllowed, (ledger) =>
+    postDeposit(ledger, accountId, amount, subject),
+  );
+}
+
+/** @returns the amount of a valid request */
+function validAmountOf({ accountId, amount, requestId }: DepositRequest): Money {
   const violations = createViolations();
   violations.requireUuid('account_id', accountId);
   if (amount === undefined) violations.require('amount', false, 'is required');
@@ -139,15 +152,13 @@ function requireDeposit(request: { accountId: string; amount: Money | undefined;
   return amount;
 }
 
-async function visibleAccount(store: AccountsStore, accountId: string, caller: Caller): Promise<Account> {
-  const account = await store.findAccount(accountId);
-  if (account === undefined) throw accountNotFound();
-  if (account.userId !== caller.subject && !caller.isOperator) throw accountNotFound();
-  return account;
-}
-
-async function putIn(books: Books, accountId: string, amount: Money, actorId: string): Promise<Account> {
-  const account = await books.lockAccount(accountId);
+async function postDeposit(
+  ledger: LedgerTransaction,
+  accountId: string,
+  amount: Money,
+  actorId: string,
+): Promise<Account> {
+  const account = await ledger.lockAccount(accountId);
   if (account === undefined) throw accountNotFound();
   if (account.currencyCode !== amount.currencyCode) {
     throw invalidField('amount.currency_code', `must be ${account.currencyCode}, the account's currency`);
@@ -155,6 +166,6 @@ async function putIn(books: Books, accountId: string, amount: Money, actorId: st
   if (amount.minorUnits > MINOR_UNITS_MAX - account.balance) {
     throw invalidField('amount.minor_units', 'must leave the balance within what an int64 holds');
   }
-  await books.post(depositTransfer(accountId, amount, actorId));
+  await ledger.post(depositTransfer(accountId, amount, actorId));
   return { ...account, balance: account.balance + amount.minorUnits };
 }

@@ -1,23 +1,23 @@
-/** Who asks, as the domain sees it. */
+/** The caller, as the domain knows it. */
 
-/** A verified caller. */
+/** A verified user. */
 export interface Caller {
-  /** The user. */
+  /** Identifies the user; accounts and payments belong to it. */
   readonly subject: string;
-  /** Whether the user may see what belongs to others. */
+  /** Operators may read what belongs to other users. */
   readonly isOperator: boolean;
-  /** The client the token was issued to. */
+  /** The client that the token was issued to. */
   readonly clientId: string;
-  /** The session of the token. */
+  /** The session of the token; undefined when the issuer names none. */
   readonly sessionId: string | undefined;
-  /** The token, by its identifier. */
+  /** The identifier of the token. */
   readonly tokenId: string;
-  /** Aborted when the call has ended, was cancelled or was cut. */
+  /** Aborted when the call ends, is cancelled, or is cut by a revocation. */
   readonly signal: AbortSignal;
   /**
-   * Milliseconds for which the caller may be relied on.
+   * For how many milliseconds the caller is still allowed.
    *
-   * @throws ServiceError when the caller may no longer be relied on at all
+   * @throws ServiceError when the caller is no longer allowed, because its token was revoked or has expired
    */
   stillAllowed(): number;
 }

@@ -1,8 +1,9 @@
-/** Buying: the operation that runs the saga, and the one that ends what a lost worker left. */
+/** Checkouts: the operation that runs the saga, and the one that ends payments whose worker is gone. */
 
 import { createHash, randomUUID } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
+import { payloadOf } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound } from './accounts.js';
 import { PaymentError } from './errors.js';
@@ -22,11 +23,10 @@ import {
 import { errorOf, failureOf, INTERRUPTED, rootCauseOf } from './saga-failures.js';
 import { beginUndo, type CheckoutLog, type StepDeps, settle, stepForward } from './saga-steps.js';
 
-/** The most abandoned payments that one round claims. */
+/** One round claims at most this many abandoned payments. */
 export const ABANDONED_MAX = 20;
 
-/** What a checkout needs. */
-export interface CheckoutDeps {
+interface CheckoutDeps {
   readonly store: CheckoutStore;
   readonly settlement: Settlement;
   readonly clock: Clock;
@@ -34,21 +34,21 @@ export interface CheckoutDeps {
   readonly times?: CheckoutTimes;
 }
 
-/** An order, as its caller sent it. */
+/** An order, as the caller sent it. */
 interface Order {
   readonly accountId: string;
   readonly lines: readonly OrderLine[];
   readonly requestId: string;
 }
 
-/** Buying. */
+/** Operations on purchases. */
 export interface Checkout {
   /**
-   * Buys, or finishes or repeats what the same request began.
+   * Buys the lines of an order. A repeated request continues its payment, or returns the payment's outcome again.
    *
    * @throws ServiceError with the reason of the failure: FIELD_INVALID, NOT_FOUND, INSUFFICIENT_STOCK, INSUFFICIENT_FUNDS,
    *   RESERVATION_EXPIRED, PAYMENT_CANCELLED, reasons of the caller's token, REQUEST_ID_REUSED; DEPENDENCY_UNAVAILABLE and
-   *   REQUEST_IN_PROGRESS also while the outcome is not known: a retry with the same request_id returns it
+   *   REQUEST_IN_PROGRESS also while the outcome is unknown: a retry with the same request_id returns it
    */
   checkout(order: Order, buyer: Buyer): Promise<Payment>;
   /** Finishes or undoes abandoned payments; returns how many ended. */
@@ -57,18 +57,20 @@ export interface Checkout {
   finish(claimed: Saga): Promise<boolean>;
 }
 
-/** Makes the operations on purchases. */
+/** Creates the operations on purchases. */
 export function createCheckout({ times = defaultCheckoutTimes, ...rest }: CheckoutDeps): Checkout {
   const deps: StepDeps = { times, ...rest };
   return {
     checkout: (order, buyer) => checkout(deps, order, buyer),
-    resumeAbandoned: async () => {
-      const abandoned = await deps.store.claimAbandoned(ABANDONED_MAX, times.leaseMs);
-      const outcomes = await Promise.all(abandoned.map((saga) => finish(deps, saga)));
-      return outcomes.filter((ended) => ended).length;
-    },
+    resumeAbandoned: () => resumeAbandoned(deps),
     finish: (claimed) => finish(deps, claimed),
   };
+}
+
+async function resumeAbandoned(deps: StepDeps): Promise<number> {
+  const abandoned = await deps.store.claimAbandoned(ABANDONED_MAX, deps.times.leaseMs);
+  const outcomes = await Promise.all(abandoned.map((saga) => finish(deps, saga)));
+  return outcomes.filter((ended) => ended).length;
 }
 
 async function checkout(deps: StepDeps, order: Order, buyer: Buyer): Promise<Payment> {
@@ -82,7 +84,7 @@ async function checkout(deps: StepDeps, order: Order, buyer: Buyer): Promise<Pay
   if (begun.isNew) return await buy(deps, begun.saga, buyer);
   const { saga } = begun;
   if (saga.payloadHash !== payloadHash) throw requestIdReused();
-  if (saga.step === 'captured') return saga.firstAnswer ?? saga;
+  if (saga.step === 'captured') return saga.response ?? saga;
   if (saga.step === 'failed') throw errorOf(saga);
   const claimed = await store.claim(saga.paymentId, worker, times.leaseMs);
   if (claimed === undefined) throw requestInProgress();
@@ -115,7 +117,7 @@ async function buy(deps: StepDeps, begun: Saga, buyer: Buyer): Promise<Payment> 
     cause = undefined;
     return elsewhere;
   });
-  if (ended.step === 'captured') return ended.firstAnswer ?? ended;
+  if (ended.step === 'captured') return ended.response ?? ended;
   throw cause ?? errorOf(ended);
 }
 
@@ -127,7 +129,7 @@ async function endedElsewhere({ store }: StepDeps, { paymentId }: Saga, error: u
   return now;
 }
 
-/** Finishes a decided purchase; undoes any other, because its caller is no longer there. */
+/** Finishes a decided purchase; undoes any other, because its caller is gone. */
 async function finish(deps: StepDeps, claimed: Saga): Promise<boolean> {
   const { log } = deps;
   const { paymentId, step } = claimed;
@@ -143,7 +145,7 @@ async function finish(deps: StepDeps, claimed: Saga): Promise<boolean> {
   }
 }
 
-/** Runs steps until the payment has ended. On an error it gives up its claim, and the payment is left for the resumer. */
+/** Runs steps until the payment has ended. An error releases the claim, and leaves the payment to the resumer. */
 async function run(
   { store, log }: StepDeps,
   begun: Saga,
@@ -154,8 +156,11 @@ async function run(
     while (!hasEnded(saga)) saga = await next(saga);
     return saga;
   } catch (error) {
-    await store.giveUp(saga).catch((cause: unknown) => {
-      log.warn({ err: cause, paymentId: saga.paymentId }, 'a claim could not be given up; it will expire');
+    await store.releaseClaim(saga).catch((cause: unknown) => {
+      log.warn(
+        { err: cause, paymentId: saga.paymentId },
+        'cannot release the claim of a payment; it will expire',
+      );
     });
     throw error;
   }
@@ -174,6 +179,9 @@ function requestInProgress(): ServiceError {
 }
 
 function hashOf(accountId: string, lines: readonly OrderLine[]): string {
-  const payload = JSON.stringify([accountId, lines.map(({ sku, quantity }) => [sku, String(quantity)])]);
+  const payload = payloadOf(
+    accountId,
+    lines.map(({ sku, quantity }) => [sku, quantity]),
+  );
   return createHash('sha256').update(payload).digest('hex');
 }

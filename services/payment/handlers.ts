@@ -1,4 +1,5 @@
-/** The methods of PaymentService: messages to domain and back. */
+/** The methods of PaymentService: they map messages to the domain and back. */
+
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import { principalOf, signalOf, stillAllowed, unary } from '@portcullis/guard';
 import {
@@ -20,8 +21,7 @@ import type { Reversals } from './reversals.js';
 /** Any call of this service. */
 type Call = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getDeadline'>;
 
-/** What the handlers hand requests to. */
-export interface HandlerDeps {
+interface HandlerDeps {
   readonly accounts: Accounts;
   readonly payments: Payments;
   readonly checkout: Checkout;
@@ -30,7 +30,7 @@ export interface HandlerDeps {
   readonly inventoryFor: (call: Call) => Inventory;
 }
 
-/** The handlers of PaymentService. */
+/** Creates the handlers of PaymentService, to be added through the guard. */
 export function createHandlers({
   accounts,
   payments,
@@ -41,40 +41,40 @@ export function createHandlers({
   return {
     openAccount: unary(async (request, call) => {
       const account = await accounts.open(request, callerOf(call));
-      return { account: accountMessage(account) };
+      return { account: accountMessageOf(account) };
     }),
     getAccount: unary(async ({ accountId }, call) => {
       const account = await accounts.get(accountId, callerOf(call));
-      return { account: accountMessage(account) };
+      return { account: accountMessageOf(account) };
     }),
     deposit: unary(async (request, call) => {
       const account = await accounts.deposit(request, callerOf(call));
-      return { account: accountMessage(account) };
+      return { account: accountMessageOf(account) };
     }),
     listEntries: unary(async (request, call) => {
       const { entries, nextPageToken } = await accounts.listEntries(request, callerOf(call));
-      return { entries: entries.map(entryMessage), nextPageToken };
+      return { entries: entries.map(entryMessageOf), nextPageToken };
     }),
     checkout: unary(async (request, call) => {
       const buyer = { ...callerOf(call), inventory: inventoryFor(call) };
       const payment = await checkout.checkout(request, buyer);
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     refundPayment: unary(async (request, call) => {
       const payment = await reversals.refund(request, callerOf(call));
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     cancelPayment: unary(async (request, call) => {
       const payment = await reversals.cancel(request, callerOf(call));
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     getPayment: unary(async ({ paymentId }, call) => {
       const payment = await payments.get(paymentId, callerOf(call));
-      return { payment: paymentMessage(payment) };
+      return { payment: paymentMessageOf(payment) };
     }),
     listPayments: unary(async (request, call) => {
       const { payments: page, nextPageToken } = await payments.list(request, callerOf(call));
-      return { payments: page.map(paymentMessage), nextPageToken };
+      return { payments: page.map(paymentMessageOf), nextPageToken };
     }),
   };
 }
@@ -82,7 +82,7 @@ export function createHandlers({
 function callerOf(call: Call): Caller {
   const { id, roles, clientId, sessionId, tokenId } = principalOf(call);
   return {
-    // Whose things are whose goes by issuer and subject: another issuer's alice is not ours.
+    // Identifies the user by issuer and subject: two issuers may have a user of the same name.
     subject: id,
     isOperator: roles.has('operator'),
     clientId,
@@ -93,7 +93,7 @@ function callerOf(call: Call): Caller {
   };
 }
 
-function accountMessage(account: Account): AccountMessage {
+function accountMessageOf(account: Account): AccountMessage {
   const { accountId, userId, currencyCode, balance, held, createTime } = account;
   return {
     accountId,
@@ -110,7 +110,7 @@ const ENTRY_KINDS = {
   REFUND: EntryKindMessage.ENTRY_KIND_REFUND,
 } as const satisfies Record<EntryKind, EntryKindMessage>;
 
-function entryMessage(entry: LedgerEntry): LedgerEntryMessage {
+function entryMessageOf(entry: LedgerEntry): LedgerEntryMessage {
   return { ...entry, kind: ENTRY_KINDS[entry.kind], paymentId: entry.paymentId ?? '' };
 }
 
@@ -120,7 +120,7 @@ const PAYMENT_STATES = {
   FAILED: PaymentStateMessage.PAYMENT_STATE_FAILED,
 } as const satisfies Record<PaymentState, PaymentStateMessage>;
 
-function paymentMessage(payment: Payment): PaymentMessage {
+function paymentMessageOf(payment: Payment): PaymentMessage {
   const { paymentId, accountId, state, amount, refunded, lines, reservationId, failureReason } = payment;
   return {
     paymentId,

@@ -1,12 +1,12 @@
-/** The goods: what a checkout needs of the service that keeps them. */
+/** The ports of payment to inventory. */
 
 import type { Money } from '../common/money.js';
 import type { OrderLine } from './order-lines.js';
 
-/** How far a reservation has come. */
+/** The state of a reservation. */
 export type ReservationState = 'ACTIVE' | 'COMMITTED' | 'RELEASED' | 'EXPIRED';
 
-/** Units set aside for a user, at the price of that moment. */
+/** Units reserved for a user, at the prices of that moment. */
 export interface Reservation {
   readonly reservationId: string;
   readonly state: ReservationState;
@@ -16,13 +16,14 @@ export interface Reservation {
 /**
  * Inventory on behalf of one user.
  *
- * Errors are ServiceErrors. DEPENDENCY_UNAVAILABLE says that nobody knows whether the change happened; other codes
- * are inventory's answer.
+ * Errors are ServiceErrors. DEPENDENCY_UNAVAILABLE means that it is unknown whether the change happened; other codes are
+ * inventory's response.
  */
 export interface Inventory {
   /**
-   * Sets units aside: all lines or none. It carries a request id, so it may be asked for again. Ends early when the
-   * caller's call does.
+   * Reserves all lines or none. The request id makes it safe to retry. The request is cancelled when the user's call ends.
+   *
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND, INSUFFICIENT_STOCK, DEPENDENCY_UNAVAILABLE
    */
   reserve(request: {
     lines: readonly OrderLine[];
@@ -31,7 +32,7 @@ export interface Inventory {
   }): Promise<Reservation>;
 }
 
-/** On whose word goods and money move, by identifiers alone. */
+/** The user and the token that authorise a movement of goods and money. */
 export interface Authoriser {
   readonly subject: string;
   readonly clientId: string;
@@ -39,14 +40,13 @@ export interface Authoriser {
   readonly tokenId: string;
 }
 
-/** Inventory in this service's own name, for reservations that it has made for its buyers. */
+/** Inventory in this service's own name, for reservations that it made for its buyers. */
 export interface Settlement {
   /**
-   * Ends a reservation on the word that its owner gave when that still counted, which may be long ago. It carries a
-   * request id, so it may be asked for again. What has ended already stays as it is: the state of the answer says
-   * what has become of the goods.
+   * Ends a reservation under the authority of its owner, as it was recorded when the owner was still allowed. The request
+   * id makes it safe to retry. A reservation that has ended already stays as it is; the returned state says how it ended.
    *
-   * @throws ServiceError of any code when that is not known
+   * @throws ServiceError of any code when it is unknown how the reservation ended
    */
   settle(request: {
     reservationId: string;

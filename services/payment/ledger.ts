@@ -1,12 +1,13 @@
-/** Double entry: what may be written into the books, as balanced transfers. */
+/** The ledger: double entry, by balanced transfers. */
+
 import type { Money } from '../common/money.js';
 
-/** What moves money. */
+/** Why money moves. */
 export type EntryKind = 'DEPOSIT' | 'CAPTURE' | 'REFUND';
 
 /**
- * The accounts that belong to nobody, one of each in every currency: WORLD is where deposits come from, SALES
- * where the money of purchases goes.
+ * The accounts without an owner, one of each in every currency. Deposits come from WORLD; the money of purchases goes to
+ * SALES.
  */
 export type SystemAccount = 'WORLD' | 'SALES';
 
@@ -21,14 +22,14 @@ export interface Transfer {
   readonly kind: EntryKind;
   readonly currencyCode: string;
   readonly paymentId: string | undefined;
-  /** The user on whose call it happens. */
+  /** The user whose call moves the money. */
   readonly actorId: string;
-  /** What that user gives as a reason; empty when there is none to give. */
+  /** The reason that this user gives; may be empty. */
   readonly reason: string;
   readonly entries: readonly TransferEntry[];
 }
 
-/** One movement of an account, as the ledger has it. */
+/** One entry of an account in the ledger. */
 export interface LedgerEntry {
   readonly entryId: string;
   readonly amount: Money;
@@ -37,33 +38,33 @@ export interface LedgerEntry {
   readonly createTime: Date;
 }
 
-/** An account as it stands inside a transaction. */
+/** An account of a user. */
 export interface Account {
   readonly accountId: string;
   readonly userId: string;
   readonly currencyCode: string;
-  /** What the user owns, held money included. */
+  /** Includes the held money. */
   readonly balance: bigint;
-  /** The part of the balance that payments under way hold. */
+  /** The part of the balance that is held for payments under way. */
   readonly held: bigint;
   readonly createTime: Date;
 }
 
-/** The books, open for writing inside one transaction. */
-export interface Books {
-  /** Opens an account and the system accounts of its currency; undefined when the user has one in it. */
+/** Writes to the ledger inside one transaction. */
+export interface LedgerTransaction {
+  /** Opens an account and the system accounts of its currency; undefined when the user has an account in it already. */
   openAccount(userId: string, currencyCode: string): Promise<Account | undefined>;
-  /** The account, which nobody else moves until the transaction ends. */
+  /** Locks an account until the transaction ends. */
   lockAccount(accountId: string): Promise<Account | undefined>;
-  /** Writes a transfer. */
+  /** Writes a transfer and its entries. */
   post(transfer: Transfer): Promise<void>;
-  /** Keeps part of an account's balance from being spent. */
+  /** Holds part of the balance for a payment, so that it cannot be spent otherwise. */
   hold(paymentId: string, accountId: string, minorUnits: bigint): Promise<void>;
-  /** Gives back what the payment holds, if it holds anything. */
-  dropHold(paymentId: string): Promise<void>;
+  /** Releases what is held for a payment, if anything is. */
+  releaseHold(paymentId: string): Promise<void>;
 }
 
-/** Money comes into an account from outside. */
+/** A deposit from outside into an account. */
 export function depositTransfer(accountId: string, amount: Money, actorId: string): Transfer {
   const { minorUnits, currencyCode } = amount;
   const entries = [
@@ -73,7 +74,7 @@ export function depositTransfer(accountId: string, amount: Money, actorId: strin
   return { kind: 'DEPOSIT', currencyCode, paymentId: undefined, actorId, reason: '', entries };
 }
 
-/** The money of a purchase goes from the buyer to the shop. */
+/** The money of a purchase, from the buyer to the shop. */
 export function captureTransfer(purchase: {
   paymentId: string;
   accountId: string;
@@ -89,7 +90,7 @@ export function captureTransfer(purchase: {
   return { kind: 'CAPTURE', currencyCode, paymentId, actorId: userId, reason: '', entries };
 }
 
-/** Money of a purchase goes back from the shop to the buyer. */
+/** Money of a purchase, back from the shop to the buyer. */
 export function refundTransfer(refund: {
   paymentId: string;
   accountId: string;

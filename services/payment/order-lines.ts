@@ -1,18 +1,19 @@
-/** The lines of an order, and how they are checked. */
+/** The lines of an order, and their validation. */
+
 import type { Violations } from '../common/validation/violations.js';
 
-/** Lines of an order at most. */
-export const LINES_MAX = 50;
-/** Units of one line at most. */
-export const QUANTITY_MAX = 1_000_000n;
+/** The most lines of an order. */
+const LINES_MAX = 50;
+/** The most units of one line. */
+const QUANTITY_MAX = 1_000_000n;
 
-/** Some units of one item. */
+/** A number of units of one item. */
 export interface OrderLine {
   readonly sku: string;
   readonly quantity: bigint;
 }
 
-/** Reports what is wrong with the lines of an order; too many lines are not looked at one by one. */
+/** Reports the faults of the lines of an order. Too many lines are one fault: there may be a million. */
 export function requireLines(violations: Violations, lines: readonly OrderLine[]): void {
   const hasGoodLength = lines.length >= 1 && lines.length <= LINES_MAX;
   violations.require('lines', hasGoodLength, `must be 1 to ${LINES_MAX}`);

@@ -1,14 +1,14 @@
-/** Payments: what they are, how far they have come, and reading them. */
+/** Payments, as their owners read them. */
 
 import type { ServiceError } from '@portcullis/guard/errors';
 import type { Money } from '../common/money.js';
+import type { PageRequest } from '../common/validation/paging.js';
 import { createViolations } from '../common/validation/violations.js';
-import type { PageRequest } from './accounts.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
 import type { OrderLine } from './order-lines.js';
 
-/** How far a payment has come, as its owner sees it. */
+/** The state of a payment, as its owner reads it. */
 export type PaymentState = 'PENDING' | 'CAPTURED' | 'FAILED';
 
 /** A purchase. */
@@ -19,65 +19,74 @@ export interface Payment {
   readonly state: PaymentState;
   /** Undefined until the prices are known. */
   readonly amount: Money | undefined;
-  /** How much of the amount was paid back; undefined until it is captured. */
+  /** The refunded part of the amount; undefined until the payment is captured. */
   readonly refunded: Money | undefined;
   readonly lines: readonly OrderLine[];
-  /** Undefined until the reservation is made. */
+  /** Undefined until the goods are reserved. */
   readonly reservationId: string | undefined;
-  /** Why it failed or is being undone. */
+  /** Why the payment failed or is being undone. */
   readonly failureReason: string | undefined;
   readonly createTime: Date;
   readonly updateTime: Date;
 }
 
-/** What payments are read from. */
-export interface PaymentsStore {
+/** A page of the payments of a user, newest first. */
+export interface PaymentPage {
+  readonly payments: readonly Payment[];
+  /** Empty on the last page. */
+  readonly nextPageToken: string;
+}
+
+/** The store that payments are read from. */
+export interface PaymentStore {
   findPayment(paymentId: string): Promise<Payment | undefined>;
   /**
    * The payments of a user, newest first.
    *
-   * @throws ServiceError FIELD_INVALID for a page that cannot be
+   * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
    */
-  listPayments(
-    userId: string,
-    page: PageRequest,
-  ): Promise<{ payments: readonly Payment[]; nextPageToken: string }>;
+  listPayments(userId: string, page: PageRequest): Promise<PaymentPage>;
 }
 
-/** What can be asked about payments. */
+/** Reading payments. */
 export interface Payments {
   /**
-   * One payment of the caller; operators see all.
+   * Returns a payment of the caller; operators may read all payments.
    *
-   * @throws ServiceError FIELD_INVALID; NOT_FOUND whether it is missing or somebody else's
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND, the same for a missing payment and another user's
    */
   get(paymentId: string, caller: Caller): Promise<Payment>;
   /**
-   * The caller's payments, newest first.
+   * Lists the caller's payments, newest first.
    *
    * @throws ServiceError FIELD_INVALID
    */
-  list(page: PageRequest, caller: Caller): Promise<{ payments: readonly Payment[]; nextPageToken: string }>;
+  list(page: PageRequest, caller: Caller): Promise<PaymentPage>;
 }
 
-/** NOT_FOUND, in the same words whether the payment is missing or somebody else's. */
+interface PaymentDeps {
+  readonly store: PaymentStore;
+}
+
+/** Creates the operations that read payments. */
+export function createPayments(deps: PaymentDeps): Payments {
+  return {
+    get: (paymentId, caller) => getPayment(deps, paymentId, caller),
+    list: (page, caller) => deps.store.listPayments(caller.subject, page),
+  };
+}
+
+/** NOT_FOUND, with the same message for a missing payment and another user's. */
 export function paymentNotFound(): ServiceError {
   return new PaymentError('NOT_FOUND', 'there is no such payment');
 }
 
-/** The payments that a store keeps. */
-export function createPayments({ store }: { store: PaymentsStore }): Payments {
-  return {
-    async get(paymentId, caller) {
-      const violations = createViolations();
-      violations.requireUuid('payment_id', paymentId);
-      violations.throwIfAny();
-      const payment = await store.findPayment(paymentId);
-      const visible = payment !== undefined && (payment.userId === caller.subject || caller.isOperator);
-      if (!visible) throw paymentNotFound();
-      return payment;
-    },
-
-    list: (page, caller) => store.listPayments(caller.subject, page),
-  };
+async function getPayment({ store }: PaymentDeps, paymentId: string, caller: Caller): Promise<Payment> {
+  const violations = createViolations();
+  violations.requireUuid('payment_id', paymentId);
+  violations.throwIfAny();
+  const payment = await store.findPayment(paymentId);
+  if (payment === undefined) throw paymentNotFound();
+  if (payment.userId !== caller.subject && !caller.isOperator) throw paymentNotFound();
+  return payment;
 }

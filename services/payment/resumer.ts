@@ -1,11 +1,12 @@
-/** What every instance does in the background: it finishes or undoes payments that were left behind. */
+/** The background task of every instance: it finishes or undoes abandoned payments. */
 
-/** How long after one round the next begins. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** The pause after each round, in milliseconds. */
 export const RESUME_INTERVAL_MS = 2_000;
 
-/** What the resumer needs. */
-export interface ResumerDeps {
-  /** Finishes or undoes what was left behind; returns how many payments came to an end. */
+interface ResumerDeps {
+  /** Finishes or undoes abandoned payments; returns how many ended. */
   readonly resumeAbandoned: () => Promise<number>;
   readonly log: { warn(fields: object, message: string): void };
   readonly intervalMs?: number;
@@ -13,23 +14,24 @@ export interface ResumerDeps {
 
 /** A loop that runs until it is stopped. */
 export interface Resumer {
-  /** Ends after the round under way. */
+  /** Resolves when the round under way has ended. */
   stop(): Promise<void>;
 }
 
-/** Begins at once, because a payment may have been left behind by the process that was here before. */
+/** Starts the first round at once, because the previous process may have abandoned payments. */
 export function startResumer(deps: ResumerDeps): Resumer {
   const { resumeAbandoned, log, intervalMs = RESUME_INTERVAL_MS } = deps;
   const stopping = new AbortController();
+  const { signal } = stopping;
 
   async function run(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      // A round that brought something to an end may have left more for the next one.
+    while (!signal.aborted) {
+      // A round that ended payments may have left more for the next one.
       const ended = await resumeAbandoned().catch((error: unknown) => {
-        log.warn({ err: error }, 'could not look for payments that were left behind');
+        log.warn({ err: error }, 'cannot look for abandoned payments');
         return 0;
       });
-      if (ended === 0) await pause(intervalMs, stopping.signal);
+      if (ended === 0) await sleep(intervalMs, undefined, { signal }).catch(() => {});
     }
   }
 
@@ -40,17 +42,4 @@ export function startResumer(deps: ResumerDeps): Resumer {
       await running;
     },
   };
-}
-
-function pause(durationMs: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', end);
-      resolve();
-    };
-    const timer = setTimeout(end, durationMs);
-    signal.addEventListener('abort', end);
-    if (signal.aborted) end();
-  });
 }

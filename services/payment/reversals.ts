@@ -1,79 +1,88 @@
 /**
- * Taking payments back: cancelling one that is under way, refunding one that is captured.
+ * Reversals: cancelling a payment that is under way, refunding one that is captured.
  *
- * A cancellation takes the payment from whoever works on it, in one transaction with giving the money free; it comes
- * too late once the goods may have left. A refund is a transfer of its own, so the books show both ways.
+ * A cancellation takes the payment over from its worker and releases the held money in one transaction. It fails once the
+ * goods may have left. A refund is a transfer of its own, so the ledger shows both.
  */
 
 import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
+import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
-import { accountNotFound, type OnceRequest } from './accounts.js';
+import { accountNotFound } from './accounts.js';
 import type { Caller } from './caller.js';
 import { PaymentError } from './errors.js';
-import { type Books, refundTransfer } from './ledger.js';
+import { type LedgerTransaction, refundTransfer } from './ledger.js';
 import { type Payment, paymentNotFound } from './payments.js';
 import { type Change, type Failure, isUndoable, type Saga } from './saga.js';
 
-/** One transaction on one payment and the books. */
+/** One transaction on one payment and the ledger. */
 export interface ReversalTransaction {
-  readonly books: Books;
-  /** The payment, which nobody else moves until the transaction ends. */
+  readonly ledger: LedgerTransaction;
+  /** Locks the payment until the transaction ends. */
   lockPayment(paymentId: string): Promise<Saga | undefined>;
-  /** Takes a locked payment from whoever works on it, and changes it. */
-  seize(paymentId: string, worker: string, change: Change, leaseMs: number): Promise<Saga>;
-  /** Notes that so much of a locked, captured payment was paid back, on top of what was before. */
-  noteRefund(paymentId: string, minorUnits: bigint): Promise<Payment>;
+  /** Claims a locked payment for another worker, and changes it. */
+  takeOver(paymentId: string, worker: string, change: Change, leaseMs: number): Promise<Saga>;
+  /** Adds to the refunded amount of a locked, captured payment. */
+  addRefund(paymentId: string, minorUnits: bigint): Promise<Payment>;
 }
 
-/** What reversals are kept in. */
+/** Stores reversals. */
 export interface ReversalStore {
   /**
-   * Does the work in one transaction, or returns what it returned the first time. `stillAllowed` is asked last
-   * before the transaction commits.
+   * Runs the work once for a request and commits it; a repeated request receives the first response. `stillAllowed` is
+   * called last before the commit.
    */
   reverseOnce<T>(
-    request: OnceRequest,
+    request: RepeatableRequest,
     stillAllowed: () => number,
     work: (transaction: ReversalTransaction) => Promise<T>,
   ): Promise<T>;
 }
 
-/** What reversals need. */
-export interface ReversalDeps {
+interface ReversalDeps {
   readonly store: ReversalStore;
-  /** Gives back the goods of a payment that was seized; whatever fails is left to the resumer. */
+  /** Releases the goods of a cancelled payment; the resumer repeats what fails. */
   readonly finish: (saga: Saga) => Promise<unknown>;
-  /** How long the seized payment is claimed. */
+  /** How long a cancelled payment is claimed, in milliseconds. */
   readonly leaseMs: number;
 }
 
-/** Taking payments back. */
-export interface Reversals {
-  /**
-   * Ends a payment of the caller's that is under way; operators may end anyone's. Cancelling what has come to
-   * nothing already answers what there is.
-   *
-   * @throws ServiceError FIELD_INVALID; NOT_FOUND whether it is missing or somebody else's;
-   *   PAYMENT_NOT_CANCELLABLE once the goods may have left; REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and why the
-   *   caller is no longer allowed to
-   */
-  cancel(request: { paymentId: string; requestId: string }, caller: Caller): Promise<Payment>;
-  /**
-   * Gives money of a captured payment back, what is left of it when no amount is named; the access rule lets
-   * operators alone come here.
-   *
-   * @throws ServiceError FIELD_INVALID, NOT_FOUND; PAYMENT_NOT_CAPTURED; REFUND_EXCEEDS_PAYMENT;
-   *   REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and why the caller is no longer allowed to
-   */
-  refund(
-    request: { paymentId: string; amount: Money | undefined; reason: string; requestId: string },
-    caller: Caller,
-  ): Promise<Payment>;
+interface CancelRequest {
+  readonly paymentId: string;
+  readonly requestId: string;
 }
 
-/** What an owner reads of a payment that was cancelled, and what its request gets from then on. */
+interface RefundRequest {
+  readonly paymentId: string;
+  /** Everything that is left of the payment when undefined. */
+  readonly amount: Money | undefined;
+  readonly reason: string;
+  readonly requestId: string;
+}
+
+/** Operations that take payments back. */
+export interface Reversals {
+  /**
+   * Cancels a payment of the caller that is under way; operators may cancel any. Cancelling a failed payment changes
+   * nothing and returns it.
+   *
+   * @throws ServiceError FIELD_INVALID; NOT_FOUND, the same for a missing payment and another user's;
+   *   PAYMENT_NOT_CANCELLABLE once the goods may have left; REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and the reason why the
+   *   caller is no longer allowed
+   */
+  cancel(request: CancelRequest, caller: Caller): Promise<Payment>;
+  /**
+   * Refunds money of a captured payment; the access rule admits operators only.
+   *
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND; PAYMENT_NOT_CAPTURED; REFUND_EXCEEDS_PAYMENT;
+   *   REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, and the reason why the caller is no longer allowed
+   */
+  refund(request: RefundRequest, caller: Caller): Promise<Payment>;
+}
+
+/** The failure of a cancelled payment. Every retry of its checkout returns it. */
 const CANCELLED: Failure = {
   reason: 'PAYMENT_CANCELLED',
   message: 'the payment was cancelled; nothing was charged',
@@ -81,53 +90,42 @@ const CANCELLED: Failure = {
   isRetriable: false,
 };
 
-/** Reversals over a store. */
-export function createReversals({ store, finish, leaseMs }: ReversalDeps): Reversals {
+/** Creates the operations that take payments back. */
+export function createReversals(deps: ReversalDeps): Reversals {
   return {
-    async cancel({ paymentId, requestId }, caller) {
-      const violations = createViolations();
-      const id = violations.requireUuid('payment_id', paymentId);
-      violations.requireRequestId(requestId);
-      violations.throwIfAny();
-      const payload = JSON.stringify([id]);
-      const request = { subject: caller.subject, method: 'CancelPayment', requestId, payload };
-      let seized: Saga | undefined;
-      const answer = await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
-        seized = undefined;
-        const found = await transaction.lockPayment(id);
-        if (found === undefined || !(found.userId === caller.subject || caller.isOperator)) {
-          throw paymentNotFound();
-        }
-        if (found.state === 'FAILED') return plain(found);
-        if (found.step !== 'undoing') seized = await decideToCancel(transaction, found, leaseMs);
-        // It is certain to fail: the money is free, and the goods are given back next, or run out by themselves.
-        return { ...plain(seized ?? found), state: 'FAILED' as const };
-      });
-      if (seized !== undefined) await finish(seized);
-      return answer;
-    },
-
-    async refund({ paymentId, amount, reason, requestId }, caller) {
-      const violations = createViolations();
-      const id = violations.requireUuid('payment_id', paymentId);
-      if (amount !== undefined) violations.requireAmount('amount', amount);
-      violations.requireOptionalText('reason', reason);
-      violations.requireRequestId(requestId);
-      violations.throwIfAny();
-      const sum = amount === undefined ? null : [String(amount.minorUnits), amount.currencyCode];
-      const payload = JSON.stringify([id, sum, reason]);
-      const request = { subject: caller.subject, method: 'RefundPayment', requestId, payload };
-      return await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
-        const found = await transaction.lockPayment(id);
-        if (found === undefined) throw paymentNotFound();
-        return await giveBack(transaction, found, { amount, reason, actorId: caller.subject });
-      });
-    },
+    cancel: (request, caller) => cancelPayment(deps, request, caller),
+    refund: (request, caller) => refundPayment(deps, request, caller),
   };
 }
 
-async function decideToCancel(
-  { books, seize }: ReversalTransaction,
+async function cancelPayment(
+  { store, finish, leaseMs }: ReversalDeps,
+  { paymentId, requestId }: CancelRequest,
+  caller: Caller,
+): Promise<Payment> {
+  const violations = createViolations();
+  const id = violations.requireUuid('payment_id', paymentId);
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+  const request = { subject: caller.subject, method: 'CancelPayment', requestId, payload: payloadOf(id) };
+  let cancelled: Saga | undefined;
+  const response = await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
+    cancelled = undefined;
+    const found = await transaction.lockPayment(id);
+    if (found === undefined || !(found.userId === caller.subject || caller.isOperator)) {
+      throw paymentNotFound();
+    }
+    if (found.state === 'FAILED') return paymentOf(found);
+    if (found.step !== 'undoing') cancelled = await cancelLocked(transaction, found, leaseMs);
+    // The payment is certain to fail: the money is released, and the reservation is released next or expires.
+    return { ...paymentOf(cancelled ?? found), state: 'FAILED' as const };
+  });
+  if (cancelled !== undefined) await finish(cancelled);
+  return response;
+}
+
+async function cancelLocked(
+  { ledger, takeOver }: ReversalTransaction,
   found: Saga,
   leaseMs: number,
 ): Promise<Saga> {
@@ -135,12 +133,33 @@ async function decideToCancel(
     const message = 'the goods may have left; what was paid can be refunded';
     throw new PaymentError('PAYMENT_NOT_CANCELLABLE', message);
   }
-  await books.dropHold(found.paymentId);
-  return await seize(found.paymentId, randomUUID(), { step: 'undoing', failure: CANCELLED }, leaseMs);
+  await ledger.releaseHold(found.paymentId);
+  return await takeOver(found.paymentId, randomUUID(), { step: 'undoing', failure: CANCELLED }, leaseMs);
 }
 
-async function giveBack(
-  { books, noteRefund }: ReversalTransaction,
+async function refundPayment(
+  { store }: ReversalDeps,
+  { paymentId, amount, reason, requestId }: RefundRequest,
+  { subject, stillAllowed }: Caller,
+): Promise<Payment> {
+  const violations = createViolations();
+  const id = violations.requireUuid('payment_id', paymentId);
+  if (amount !== undefined) violations.requireAmount('amount', amount);
+  violations.requireOptionalText('reason', reason);
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+  const amountPayload = amount === undefined ? null : [amount.minorUnits, amount.currencyCode];
+  const payload = payloadOf(id, amountPayload, reason);
+  const request = { subject, method: 'RefundPayment', requestId, payload };
+  return await store.reverseOnce(request, stillAllowed, async (transaction) => {
+    const found = await transaction.lockPayment(id);
+    if (found === undefined) throw paymentNotFound();
+    return await refundLocked(transaction, found, { amount, reason, actorId: subject });
+  });
+}
+
+async function refundLocked(
+  { ledger, addRefund }: ReversalTransaction,
   { paymentId, accountId, state, amount: paid, refunded }: Saga,
   { amount, reason, actorId }: { amount: Money | undefined; reason: string; actorId: string },
 ): Promise<Payment> {
@@ -159,22 +178,21 @@ async function giveBack(
       `of this payment ${left} ${currencyCode} are left to refund`,
     );
   }
-  const account = await books.lockAccount(accountId);
+  const account = await ledger.lockAccount(accountId);
   if (account === undefined) throw accountNotFound();
   if (minorUnits > MINOR_UNITS_MAX - account.balance) {
     throw invalidField('amount.minor_units', 'must leave the balance within what an int64 holds');
   }
-  await books.post(
+  await ledger.post(
     refundTransfer({ paymentId, accountId, amount: { minorUnits, currencyCode }, actorId, reason }),
   );
-  return await noteRefund(paymentId, minorUnits);
+  return await addRefund(paymentId, minorUnits);
 }
 
-/** Without what only the saga needs to know. */
-function plain(saga: Saga): Payment {
-  const { paymentId, userId, accountId, state, amount, refunded, lines, reservationId, failureReason } = saga;
-  const { createTime, updateTime } = saga;
-  const times = { createTime, updateTime };
+/** The payment without the fields that only the saga needs. */
+function paymentOf(saga: Saga): Payment {
+  const { paymentId, userId, accountId, state, amount, refunded } = saga;
+  const { lines, reservationId, failureReason, createTime, updateTime } = saga;
   return {
     paymentId,
     userId,
@@ -185,6 +203,7 @@ function plain(saga: Saga): Payment {
     lines,
     reservationId,
     failureReason,
-    ...times,
+    createTime,
+    updateTime,
   };
 }

@@ -14,7 +14,7 @@ const ORDER_REASONS = [
   'INSUFFICIENT_FUNDS',
 ] as const satisfies readonly PaymentErrorCode[];
 
-const ABOUT_THE_ORDER: ReadonlySet<string> = new Set(ORDER_REASONS);
+const PERMANENT_REASONS: ReadonlySet<string> = new Set(ORDER_REASONS);
 
 /** The reasons that a failed payment returns again on each retry. */
 const FINAL_REASONS = [
@@ -55,7 +55,7 @@ export const INTERRUPTED: Failure = {
 export function failureOf(error: ServiceError): Failure {
   const { code, message, violations } = error;
   const reason = error instanceof CheckoutCancelled ? 'CANCELLED' : code;
-  return { reason, message, violations, isRetriable: !ABOUT_THE_ORDER.has(code) };
+  return { reason, message, violations, isRetriable: !PERMANENT_REASONS.has(code) };
 }
 
 /** The error that a failed payment returns on each retry. */

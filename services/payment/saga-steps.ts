@@ -68,8 +68,8 @@ export async function beginUndo(
   from: readonly Step[],
   failure: Failure,
 ): Promise<Saga> {
-  return await store.advance(saga, from, times.leaseMs, async (books) => {
-    await books.dropHold(saga.paymentId);
+  return await store.advance(saga, from, times.leaseMs, async (ledger) => {
+    await ledger.releaseHold(saga.paymentId);
     return { step: 'undoing', failure };
   });
 }
@@ -111,14 +111,14 @@ async function releaseUnstored(deps: StepDeps, saga: Saga, reservationId: string
 
 async function holdMoney({ store, times }: StepDeps, saga: Saga): Promise<Saga> {
   const { accountId, paymentId } = saga;
-  return await store.advance(saga, ['reserved'], times.leaseMs, async (books) => {
+  return await store.advance(saga, ['reserved'], times.leaseMs, async (ledger) => {
     const amount = amountOf(saga).minorUnits;
-    const account = await books.lockAccount(accountId);
+    const account = await ledger.lockAccount(accountId);
     if (account === undefined) throw accountNotFound();
     if (account.balance - account.held < amount) {
       throw new PaymentError('INSUFFICIENT_FUNDS', 'the account does not have enough money available');
     }
-    await books.hold(paymentId, accountId, amount);
+    await ledger.hold(paymentId, accountId, amount);
     return { step: 'held' };
   });
 }
@@ -152,9 +152,9 @@ async function handOutGoods(deps: StepDeps, saga: Saga): Promise<boolean> {
 }
 
 async function captureMoney({ store, times }: StepDeps, saga: Saga): Promise<Saga> {
-  return await store.advance(saga, ['committing'], times.leaseMs, async (books) => {
-    await books.dropHold(saga.paymentId);
-    await books.post(captureTransfer({ ...saga, amount: amountOf(saga) }));
+  return await store.advance(saga, ['committing'], times.leaseMs, async (ledger) => {
+    await ledger.releaseHold(saga.paymentId);
+    await ledger.post(captureTransfer({ ...saga, amount: amountOf(saga) }));
     return { step: 'captured' };
   });
 }

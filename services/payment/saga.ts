@@ -16,7 +16,7 @@
 import type { FieldViolation } from '@portcullis/guard/errors';
 import type { Caller } from './caller.js';
 import type { Authoriser, Inventory } from './inventory.js';
-import type { Books } from './ledger.js';
+import type { LedgerTransaction } from './ledger.js';
 import type { OrderLine } from './order-lines.js';
 import type { Payment } from './payments.js';
 
@@ -44,7 +44,7 @@ export interface Saga extends Payment {
   /** The authorisation under which it runs: that of the decision, once the decision is made. */
   readonly authoriser: Authoriser;
   /** The response to its request when it was captured; every retry returns the same. */
-  readonly firstAnswer: Payment | undefined;
+  readonly response: Payment | undefined;
 }
 
 /** A payment that is about to begin. */
@@ -92,11 +92,11 @@ export interface CheckoutStore {
     saga: Saga,
     from: readonly Step[],
     leaseMs: number,
-    work: (books: Books) => Promise<Change>,
+    work: (ledger: LedgerTransaction) => Promise<Change>,
     stillAllowed?: () => number,
   ): Promise<Saga>;
   /** Ends the claim, so that other workers need not wait until it expires. */
-  giveUp(saga: Saga): Promise<void>;
+  releaseClaim(saga: Saga): Promise<void>;
 }
 
 /** The caller who buys. */

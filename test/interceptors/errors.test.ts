@@ -1,4 +1,4 @@
-/** Errors that a caller is meant to see. */
+/** Errors that are sent to the caller. */
 
 import { expect } from 'chai';
 import { declareErrors, GuardError, ServiceError, type StatusName } from '../../interceptors/src/errors.js';

@@ -1,4 +1,4 @@
-/** Claims, keys and tokens that tests of the library make up. */
+/** Claims, keys and tokens for tests of the library. */
 
 import { createHmac, generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
 import { CompactSign } from 'jose';
@@ -13,7 +13,7 @@ export const ISSUER = 'https://auth.example';
 export const AUDIENCE = 'inventory';
 export const NOW_SECONDS = 1_800_000_000;
 
-/** A clock that stands still until a test moves it. */
+/** A clock that a test sets. */
 export class SetClock implements Clock {
   wall = NOW_SECONDS * 1000;
   monotonic = 50_000;
@@ -26,14 +26,14 @@ export class SetClock implements Clock {
     return this.monotonic;
   }
 
-  /** Lets time pass on both clocks. */
+  /** Advances both clocks. */
   pass(ms: number): void {
     this.wall += ms;
     this.monotonic += ms;
   }
 }
 
-/** Timers that go off when a test says so. */
+/** Timers that a test fires. */
 export class SetTimers implements Timers {
   #nowMs = 0;
   readonly #waiting = new Set<{ readonly atMs: number; readonly work: () => void }>();
@@ -50,7 +50,7 @@ export class SetTimers implements Timers {
     setImmediate(work);
   }
 
-  /** Lets every timer go off that is due within so many milliseconds, one after another. */
+  /** Fires every timer that is due within `ms` milliseconds, in order. */
   pass(ms: number): void {
     const untilMs = this.#nowMs + ms;
     for (;;) {
@@ -64,7 +64,7 @@ export class SetTimers implements Timers {
   }
 }
 
-/** The payload of a user's token, as its issuer writes it. */
+/** The payload of a user's token. */
 export function userPayload(): Record<string, unknown> {
   return {
     iss: ISSUER,
@@ -115,7 +115,7 @@ export function exchangedPayload(): Record<string, unknown> {
   };
 }
 
-/** A caller who has shown a certificate, or none; counts how often he was told to connect anew. */
+/** A caller with or without a client certificate; counts how often it was asked to reconnect. */
 export function callerWith(thumbprint?: string): Caller & { retired: number } {
   return {
     retired: 0,
@@ -128,7 +128,7 @@ export function callerWith(thumbprint?: string): Caller & { retired: number } {
   };
 }
 
-/** Claims as they are read from a good token of a user. */
+/** The claims of a valid user token. */
 export function claims(over: Partial<TokenClaims> = {}): TokenClaims {
   return {
     issuer: ISSUER,
@@ -186,7 +186,7 @@ export function entry(kind: EntryKind, key: string | Uint8Array, over: Partial<E
   };
 }
 
-/** An entry against what another issuer has issued. */
+/** An entry for tokens of another issuer. */
 export function foreignEntry(
   kind: EntryKind,
   issuer: string,
@@ -214,7 +214,7 @@ export class TestKey {
     this.published = { kid, algorithm, jwk: JSON.stringify(pair.publicKey.export({ format: 'jwk' })) };
   }
 
-  /** Signs a payload under the header that its kind of token has. */
+  /** Signs a payload with the header of its kind of token. */
   sign(payload: object | Uint8Array, header: object = {}): Promise<string> {
     const bytes = payload instanceof Uint8Array ? payload : Buffer.from(JSON.stringify(payload));
     const { kid, algorithm } = this.published;
@@ -224,7 +224,7 @@ export class TestKey {
   }
 }
 
-/** A token whose signature is an HMAC under a secret of the forger's choice. */
+/** A token signed by HMAC with a secret that the attacker chose. */
 export function hmacToken(kid: string, secret: string | Uint8Array, payload: object): string {
   const head = [{ alg: 'HS256', kid, typ: 'at+jwt' }, payload]
     .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))

@@ -52,7 +52,7 @@ export const BROADCASTS_PENDING_MAX = 32;
 
 /**
  * Maximum number of broadcasts that are verified on the main thread within {@link INLINE_INTERVAL_MS}. That takes 0.1 ms,
- * a detour over another thread up to ten times as long. More of them would delay calls, whoever sent the broadcasts.
+ * a detour over another thread up to ten times as long. More of them would delay calls.
  */
 export const BROADCASTS_INLINE_MAX = 16;
 

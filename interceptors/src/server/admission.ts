@@ -23,7 +23,7 @@ export const VERIFICATIONS_PER_PEER_MAX = 256;
 /** The authorization scheme (RFC 6750 §2.1), as it must be spelled. */
 const SCHEME = 'Bearer ';
 
-/** What the connection tells about the caller. */
+/** What is known about the caller from the connection. */
 export interface Caller {
   /** The peer's address and port. */
   getPeer(): string;

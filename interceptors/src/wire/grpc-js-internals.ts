@@ -56,7 +56,7 @@ interface Http2Stream {
 const CALL_LAYERS_MAX = 16;
 
 /**
- * The HTTP/2 session under a call; undefined when it cannot be found. grpc-js tells neither whether a connection is
+ * The HTTP/2 session under a call; undefined when it cannot be found. grpc-js exposes neither whether a connection is
  * encrypted nor the peer's address without its port: `getAuthContext` is empty unless the peer showed a certificate.
  * Relies on the fields `nextCall` of `ServerInterceptingCall`, and `stream` of the innermost call.
  */

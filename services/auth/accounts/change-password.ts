@@ -64,7 +64,7 @@ async function verifyOldPassword(
 ): Promise<{ readonly credentials: UserCredentials; readonly networkKey: Buffer | undefined }> {
   const userId = parseUuid(text);
   if (userId === undefined) throw oldPasswordWrong();
-  const credentials = await store.transaction((tx) => tx.users.credentialsOfId(userId));
+  const credentials = await store.transaction((tx) => tx.users.credentialsById(userId));
   if (credentials === undefined) throw oldPasswordWrong();
   const failed = { what: 'change of password', name: credentials.username, userId, peer } as const;
   const attempt = await throttle.attempt(credentials.username, peer).catch((error: unknown) => {
@@ -83,8 +83,8 @@ async function endFormerLogins(
   tx: AuthTransaction,
   { userId, networkKey, peer }: { userId: string; networkKey: Buffer | undefined; peer: string },
 ): Promise<void> {
-  await tx.sessions.endAllOf(userId, 'PASSWORD_CHANGED');
-  await tx.loginNetworks.forgetAllOf(userId);
+  await tx.sessions.endAllOfUser(userId, 'PASSWORD_CHANGED');
+  await tx.loginNetworks.deleteAllOfUser(userId);
   if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId });
   await tx.events.record({
     type: 'credential-change',

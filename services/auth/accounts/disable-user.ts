@@ -24,7 +24,7 @@ export async function disableUser(deps: UserChangeDeps, request: UserRequest): P
     payload: [],
     apply: async (tx, userId) => {
       await tx.users.setDisabled(userId, true);
-      await tx.sessions.endAllOf(userId, 'USER_DISABLED');
+      await tx.sessions.endAllOfUser(userId, 'USER_DISABLED');
       await tx.events.record({
         type: 'account-disabled',
         subject: { userId },

@@ -36,8 +36,8 @@ export function createUserRows(sql: Sql): UserRows {
       const { rowCount } = await sql.query('SELECT FROM users WHERE username = $1', [username]);
       return rowCount > 0;
     },
-    credentialsOf: (username) => selectCredentials(sql, 'username', username),
-    credentialsOfId: (userId) => selectCredentials(sql, 'user_id', userId),
+    credentialsByName: (username) => selectCredentials(sql, 'username', username),
+    credentialsById: (userId) => selectCredentials(sql, 'user_id', userId),
     lockShared: (userId) => lockShared(sql, userId),
     raiseGeneration: async (userId) => {
       const { rows } = await sql.query<{ generation: bigint }>(

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/host/ops.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
-import type { PublicKeys } from '../keys/keys.js';
+import type { PublicKeys } from '../keys/published-keys.js';
 import type { PublishedKey } from '../records/keys.js';
 
 /**

@@ -37,7 +37,7 @@ export function createClientRows(sql: Sql): ClientRows {
     list: (page) => listClients(sql, page),
     setDisabled: (clientId, disabled) => setDisabled(sql, clientId, disabled),
     useAssertion: (assertion) => useAssertion(sql, assertion),
-    dropExpiredAssertions: (limit) => dropExpiredAssertions(sql, limit),
+    deleteExpiredAssertions: (limit) => deleteExpiredAssertions(sql, limit),
   };
 }
 
@@ -124,7 +124,7 @@ async function useAssertion(
   return rowCount > 0 ? 'USED' : 'REUSED';
 }
 
-async function dropExpiredAssertions(sql: Sql, limit: number): Promise<number> {
+async function deleteExpiredAssertions(sql: Sql, limit: number): Promise<number> {
   const { rowCount } = await sql.query(
     `DELETE FROM client_assertions WHERE (client_id, jti_hash) IN (
        SELECT client_id, jti_hash FROM client_assertions

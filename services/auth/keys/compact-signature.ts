@@ -3,18 +3,18 @@
 import { KeyObject, type SignKeyObjectInput, sign } from 'node:crypto';
 import { CompactSign, type CryptoKey } from 'jose';
 
-/** Signs a payload as the type (`typ`) that is given. */
+/** Signs a payload under the given type (`typ`). */
 export type Sign = (type: string, payload: Uint8Array) => string | Promise<string>;
 
-/** How OpenSSL is told of an algorithm (RFC 7518 §3.4, RFC 8037 §3.1). */
+/** OpenSSL's parameters of an algorithm (RFC 7518 §3.4, RFC 8037 §3.1). */
 interface SignatureParameters {
   readonly digest: 'sha256' | null;
   readonly options: Omit<SignKeyObjectInput, 'key'>;
 }
 
 /**
- * Algorithms whose signature takes less time, some 30 µs, than handing it to another thread and hearing of it. What is
- * broadcast with them leaves in the very turn of the event loop in which its commit is known.
+ * Algorithms whose signature, about 30 µs, takes less time than a round trip to another thread. A broadcast signed with
+ * them leaves in the turn of the event loop in which its commit is confirmed.
  */
 const SIGNED_AT_ONCE: Readonly<Record<string, SignatureParameters>> = {
   EdDSA: { digest: null, options: {} },
@@ -22,14 +22,14 @@ const SIGNED_AT_ONCE: Readonly<Record<string, SignatureParameters>> = {
   ES256: { digest: 'sha256', options: { dsaEncoding: 'ieee-p1363' } },
 };
 
-/** Makes the function that signs with a private key. Its algorithm is one with which the key was made. */
+/** Creates the function that signs with a private key of this algorithm. */
 export function createSign(
   { kid, algorithm }: { readonly kid: string; readonly algorithm: string },
   privateKey: CryptoKey,
 ): Sign {
   const headerOf = (type: string) => ({ alg: algorithm, kid, typ: type });
   const parameters = SIGNED_AT_ONCE[algorithm];
-  // RSA takes a millisecond and more: that is for jose, and for other threads.
+  // RSA takes a millisecond and more, so jose signs in other threads.
   if (parameters === undefined) {
     return (type, payload) => new CompactSign(payload).setProtectedHeader(headerOf(type)).sign(privateKey);
   }

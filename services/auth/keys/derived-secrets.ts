@@ -1,22 +1,22 @@
-/** Secrets that follow from the key-encryption key, so that operators keep one secret only. */
+/** Secrets derived from the key-encryption key, so that operators keep only one secret. */
 
 import { createHmac, hkdfSync } from 'node:crypto';
 
 /** Bytes of a derived secret. */
 export const DERIVED_SECRET_BYTES = 32;
 
-/** What a secret is derived for; another purpose gives an unrelated secret. */
+/** The purpose of a derived secret; secrets of different purposes are unrelated. */
 export type SecretPurpose = 'refresh-successor' | 'request-fingerprint' | 'attempt-counters' | 'event-names';
 
-/** The secret of one purpose (RFC 5869). */
+/** Derives the secret of one purpose (RFC 5869). */
 export function deriveSecret(keyEncryptionKey: Buffer, purpose: SecretPurpose): Buffer {
   const info = `portcullis ${purpose} v1`;
   return Buffer.from(hkdfSync('sha256', keyEncryptionKey, '', info, DERIVED_SECRET_BYTES));
 }
 
 /**
- * A keyed hash by which two requests that hold a secret can be told apart. Without the key, a weak
- * password could be found by trying, because only it would stand between the hash and the guess.
+ * Creates a keyed hash that distinguishes two requests which hold a secret. With an unkeyed hash, an attacker with the
+ * database could find a weak password by trying.
  */
 export function createFingerprint(key: Buffer): (secret: string) => string {
   return (secret) => createHmac('sha256', key).update(secret, 'utf8').digest('base64url');

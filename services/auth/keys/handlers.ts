@@ -1,4 +1,4 @@
-/** KeyService: messages turned into calls of the domain, and back. */
+/** The handlers of KeyService: they translate between messages and the domain. */
 
 import { invalidField, principalOf, unary } from '@portcullis/guard';
 import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
@@ -10,9 +10,9 @@ import {
 } from '../../../proto/gen/auth/v1/key_service.js';
 import type { KeyPurpose, KeyRecord } from '../records/keys.js';
 import type { KeyLife } from './key-life.js';
-import type { PublicKeys } from './keys.js';
+import type { PublicKeys } from './published-keys.js';
 
-/** Makes the handlers of KeyService. */
+/** Creates the handlers of KeyService. */
 export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): KeyServiceServer {
   return {
     listKeys: unary(async (request) => {

@@ -1,4 +1,4 @@
-/** The life of keys: who signs next and when, by routine and in an emergency, and when a key is forgotten. */
+/** The life of keys: rotation by schedule and in an emergency, and retirement. */
 
 import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { ServiceError } from '@portcullis/guard/errors';
@@ -10,30 +10,30 @@ import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { Keys } from './keys.js';
 import { revokeKey } from './revoke-key.js';
 
-/** For how long the next key is published before it signs by schedule, in seconds: others keep copies of the keys. */
+/** Shortest time for which the next key is published before it signs by schedule, in seconds: verifiers cache keys. */
 export const NEXT_PUBLISHED_SECONDS_MIN = 1800;
 
-/** How many days a key signs unless configured otherwise. */
+/** Default time for which a key signs, in days. */
 export const KEY_ROTATION_DAYS_DEFAULT = 30;
 
 /** Most keys of one purpose that are published at a time; instances refuse a set of more than 32. */
 export const LIVE_KEYS_MAX = 30;
 
-/** When to ask again while too many keys are published, in milliseconds. */
+/** When a caller should retry while too many keys are published, in milliseconds. */
 export const TOO_MANY_KEYS_RETRY_MS = 60_000;
 
 const PURPOSES: readonly KeyPurpose[] = ['token', 'broadcast'];
 const DAY_MS = 86_400_000;
 
-/** The next key that has begun to sign. */
+/** The result of a rotation. */
 export interface Rotation {
   readonly signingKey: KeyRecord;
   readonly formerKey: KeyRecord;
-  /** In an emergency: the place of the revocation in the log, and from when on it bites everywhere. */
+  /** In an emergency: the sequence of the revocation, and the time from which on it is enforced everywhere. */
   readonly revocation?: { readonly sequence: bigint; readonly enforcedEverywhereBy: Date };
 }
 
-/** Who wants which key rotated, how, and why. */
+/** A request to rotate a key. */
 export interface RotateRequest {
   readonly purpose: KeyPurpose;
   readonly emergency: boolean;
@@ -47,108 +47,113 @@ export interface KeyLife {
   /** @throws ServiceError FIELD_INVALID */
   list(request: { pageSize: number; pageToken: string }): Promise<KeyPage>;
   /**
-   * Lets the next key sign. In an emergency at once, and the former one is revoked in the same transaction; else
-   * only when every instance can know the next one. The same request id rotates once.
+   * Lets the next key sign. An emergency does so at once, and revokes the former key in the same transaction. A routine
+   * rotation waits until every instance can know the next key. The same request id rotates once.
    *
    * @throws ServiceError RATE_LIMITED when it is too early, FIELD_INVALID, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS,
    *   DEPENDENCY_UNAVAILABLE
    */
   rotate(request: RotateRequest): Promise<Rotation>;
-  /** Since when the keys sign that sign now. */
+  /** Since when the present keys sign. */
   signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>>;
-  /** Makes what is missing, rotates what is due, forgets what is over. Any number of replicas may do so. */
+  /** Creates missing keys, rotates keys that are due, and retires old ones. Any number of replicas may do so at once. */
   maintain(): Promise<void>;
 }
 
-/** What {@link createKeyLife} needs. */
 export interface KeyLifeDeps {
   readonly store: AuthStore;
   readonly keys: Pick<Keys, 'replenish'>;
-  /** How long a key signs. */
+  /** How long a key signs, in days. */
   readonly rotationDays: number;
   /** Called after the commit when a key has begun to sign. */
   readonly onRotated: (rotation: Rotation) => void;
-  /** Called after the commit when another next key is to be made; it must not throw. */
+  /** Called after the commit when another next key is needed; it must not throw. */
   readonly onNextMissing: () => void;
   readonly clock?: Clock;
 }
 
-/** Makes what looks after the keys. */
+/** Creates the operations on the life of keys. */
 export function createKeyLife(deps: KeyLifeDeps): KeyLife {
-  const { store, keys, rotationDays, onRotated, onNextMissing, clock = systemClock } = deps;
-
-  /** Rotates when the schedule says so; under the lock, so that of all replicas exactly one does. */
-  const rotateWhenDue = async (purpose: KeyPurpose): Promise<void> => {
-    const rotation = await store.transaction(async (tx) => {
-      await tx.keys.lockMaking();
-      const outlook = await tx.keys.outlook(purpose);
-      if (!isDue(outlook, rotationDays * DAY_MS)) return undefined;
-      const rotated = await rotateByRoutine(tx, purpose, outlook);
-      await recordRotation(tx, rotated, { reason: 'by schedule', actor: 'auth' });
-      return rotated;
-    });
-    if (rotation === undefined) return;
-    onRotated(rotation);
-    await keys.replenish();
-  };
-
+  const { store } = deps;
   return {
     list: (request) => store.transaction((tx) => tx.keys.list(request)),
-
-    rotate: async (request) => {
-      const { purpose, emergency, reason, actor } = request;
-      checkReason(reason);
-      const requestId = parseRequestId(request.requestId);
-      // There must be a key to promote, and it may have been made by a replica that has died since.
-      await keys.replenish();
-      const payload = JSON.stringify([purpose, emergency, reason]);
-      let isNew = false;
-      const rotation = await store.transaction((tx) => {
-        isNew = false;
-        return tx.once({ subject: actor, method: 'RotateKey', requestId, payload }, async () => {
-          isNew = true;
-          await tx.keys.lockMaking();
-          if (emergency) return await rotateInEmergency(tx, request, clock);
-          const outlook = await tx.keys.outlook(purpose);
-          demandReady(outlook);
-          const rotated = await rotateByRoutine(tx, purpose, outlook);
-          await recordRotation(tx, rotated, { reason, actor });
-          return rotated;
-        });
-      });
-      if (isNew) {
-        onRotated(rotation);
-        // Nobody waits for it: in an emergency the caller's own token dies, and the answer must come before.
-        onNextMissing();
-      }
-      return rotation;
-    },
-
-    signingSince: () =>
-      store.transaction(async (tx) => {
-        const since = new Map<KeyPurpose, Date>();
-        for (const purpose of PURPOSES) {
-          const { signing } = await tx.keys.outlook(purpose);
-          if (signing !== undefined) since.set(purpose, signing.signTime);
-        }
-        return since;
-      }),
-
-    maintain: async () => {
-      await keys.replenish();
-      for (const purpose of PURPOSES) await rotateWhenDue(purpose);
-      await store.transaction(async (tx) => {
-        await tx.keys.lockMaking();
-        // The last token was signed before the key stopped, and lives no longer than any token may.
-        await tx.keys.retireStopped(KEEP_SECONDS);
-      });
-    },
+    rotate: (request) => rotate(deps, request),
+    signingSince: () => store.transaction(signingSince),
+    maintain: () => maintain(deps),
   };
 }
 
+async function rotate(deps: KeyLifeDeps, request: RotateRequest): Promise<Rotation> {
+  const { store, keys, onRotated, onNextMissing, clock = systemClock } = deps;
+  const { purpose, emergency, reason, actor } = request;
+  checkReason(reason);
+  const requestId = parseRequestId(request.requestId);
+  // There must be a next key: the replica that should have created it may have stopped.
+  await keys.replenish();
+  const payload = JSON.stringify([purpose, emergency, reason]);
+  let isNew = false;
+  const rotation = await store.transaction((tx) => {
+    isNew = false;
+    return tx.once({ subject: actor, method: 'RotateKey', requestId, payload }, async () => {
+      isNew = true;
+      await tx.keys.lockMaking();
+      if (emergency) return await rotateInEmergency(tx, request, clock);
+      const outlook = await tx.keys.outlook(purpose);
+      demandReady(outlook);
+      const rotated = await rotateByRoutine(tx, purpose, outlook);
+      await recordRotation(tx, rotated, { reason, actor });
+      return rotated;
+    });
+  });
+  if (isNew) {
+    onRotated(rotation);
+    // In the background: an emergency revokes the caller's own token, and the response must come before.
+    onNextMissing();
+  }
+  return rotation;
+}
+
+async function signingSince(tx: AuthTransaction): Promise<ReadonlyMap<KeyPurpose, Date>> {
+  const since = new Map<KeyPurpose, Date>();
+  for (const purpose of PURPOSES) {
+    const { signing } = await tx.keys.outlook(purpose);
+    if (signing !== undefined) since.set(purpose, signing.signTime);
+  }
+  return since;
+}
+
+async function maintain(deps: KeyLifeDeps): Promise<void> {
+  const { store, keys } = deps;
+  await keys.replenish();
+  for (const purpose of PURPOSES) await rotateWhenDue(deps, purpose);
+  await store.transaction(async (tx) => {
+    await tx.keys.lockMaking();
+    // The last token was signed before the key stopped, and has the maximum lifetime of any token at most.
+    await tx.keys.retireStopped(KEEP_SECONDS);
+  });
+}
+
+/** Rotates when the schedule says so, under the lock, so that exactly one replica does. */
+async function rotateWhenDue(
+  { store, keys, rotationDays, onRotated }: KeyLifeDeps,
+  purpose: KeyPurpose,
+): Promise<void> {
+  const rotation = await store.transaction(async (tx) => {
+    await tx.keys.lockMaking();
+    const outlook = await tx.keys.outlook(purpose);
+    if (!isDue(outlook, rotationDays * DAY_MS)) return undefined;
+    const rotated = await rotateByRoutine(tx, purpose, outlook);
+    await recordRotation(tx, rotated, { reason: 'by schedule', actor: 'auth' });
+    return rotated;
+  });
+  if (rotation === undefined) return;
+  onRotated(rotation);
+  await keys.replenish();
+}
+
 /**
- * How long it takes until every instance that admits calls knows the next key, in milliseconds. An instance whose
- * lease was granted after the publication has it; every lease granted before is over by then.
+ * The time until every instance that admits calls knows the next key, in milliseconds. An instance whose lease was
+ * granted after the publication has the key, and every earlier lease is over by then.
  */
 export function untilKnownMs(outlook: RotationOutlook): number {
   const { now, next, leaseMs, olderLeasesEndBy } = outlook;
@@ -158,7 +163,7 @@ export function untilKnownMs(outlook: RotationOutlook): number {
   return Math.max(0, knownMs - now.getTime());
 }
 
-/** Whether the schedule lets the next key sign: the present one has done so for long, and others know the next. */
+/** Whether the next key is due: the present one has signed long enough, and verifiers know the next one. */
 export function isDue(outlook: RotationOutlook, rotationMs: number): boolean {
   const { now, signing, next, live } = outlook;
   if (signing === undefined || next?.publishTime === undefined || live >= LIVE_KEYS_MAX) return false;
@@ -202,14 +207,14 @@ async function rotateInEmergency(
   const keys = { signingKey: await recordOf(tx, next.kid), formerKey: await recordOf(tx, signing.kid) };
   await recordRotation(tx, keys, { reason, actor, emergency: true });
   const startedMs = clock.monotonicMs();
-  // Whoever hears of it asks at once, and is told of the next key, which may be known to few.
+  // An instance that receives it must sync at once, to learn the next key, which few instances may know.
   const appended = await tx.revocations.append([{ ...revocation, reason, actor, acknowledge: true }]);
   const elapsedMs = COMMIT_MS_MAX + clock.monotonicMs() - startedMs;
   const [entry] = appended.entries;
   if (entry === undefined) throw new TypeError('the log has written no entry');
   return {
     ...keys,
-    // The answer is kept with the request, so it is made before the commit.
+    // The answer is stored with the request, so it is written before the commit.
     revocation: {
       sequence: entry.sequence,
       enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs),
@@ -230,7 +235,7 @@ async function recordRotation(
   await tx.events.record({ ...by, type: 'key-revoked', subject, network: '', details: {} });
 }
 
-/** How long the commit of a rotation may take, in milliseconds. */
+/** Longest commit that the stored answer allows for, in milliseconds. */
 const COMMIT_MS_MAX = 1000;
 
 async function recordOf(tx: AuthTransaction, kid: string): Promise<KeyRecord> {

@@ -1,4 +1,4 @@
-/** Signing keys in PostgreSQL. Only keys of the current epoch of the revocation log exist for anybody. */
+/** Signing keys in PostgreSQL. Callers see only keys of the present epoch of the revocation log, except in lists. */
 
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
@@ -11,7 +11,7 @@ import type {
   PublishedKeys,
   RotationOutlook,
 } from '../records/keys.js';
-import { publish } from './keys.js';
+import { publish } from './published-keys.js';
 
 interface SigningKeyRow {
   readonly kid: string;
@@ -25,10 +25,10 @@ interface SigningKeyRow {
 const KEY_COLUMNS = 'kid, purpose, algorithm, state, public_jwk, sealed_private_key';
 const OF_THIS_EPOCH = 'epoch = (SELECT epoch FROM log_state)';
 
-/** Held while keys are made, so that replicas make one set. */
+/** The advisory lock held while keys are created, so that replicas create one set. */
 const MAKING_LOCK = '7305489217362';
 
-/** How long a routine rotation waits for those who are minting, in milliseconds; then it is for another time. */
+/** How long a routine rotation waits for transactions that sign, in milliseconds; after that it fails and runs later. */
 export const ROUTINE_LOCK_MS_MAX = 500;
 
 /** The keys' rows inside a transaction. */
@@ -42,7 +42,7 @@ export function createKeyRows(sql: Sql): KeyRows {
     },
 
     lockMaking: async () => {
-      // Waiting here is no deadlock: whoever makes keys holds nothing else that others wait for.
+      // This wait cannot deadlock: a transaction that creates keys holds no other lock.
       await sql.query("SELECT set_config('lock_timeout', '10s', true)");
       await sql.query('SELECT pg_advisory_xact_lock($1)', [MAKING_LOCK]);
     },
@@ -108,7 +108,7 @@ export function createKeyRows(sql: Sql): KeyRows {
     outlook: (purpose) => readOutlook(sql, purpose),
 
     stopSigning: async (purpose) => {
-      // Those who come to mint queue behind this one, and must not wait for longer than they are ready to.
+      // Transactions that sign queue behind this one, so it must give up before they do.
       await sql.query("SELECT set_config('lock_timeout', $1, true)", [`${ROUTINE_LOCK_MS_MAX}ms`]);
       await lockAgainstMinting(sql);
       await sql.query(
@@ -153,7 +153,7 @@ export function createKeyRows(sql: Sql): KeyRows {
   };
 }
 
-/** What becomes of a key that is taken out of publication; one that was taken out before keeps its times. */
+/** The changes of a key that is retired; a key that was retired before keeps its times. */
 const RETIRED = `state = 'retired', sealed_private_key = NULL,
   stop_time = CASE k.state WHEN 'signing' THEN clock_timestamp() ELSE k.stop_time END,
   retire_time = coalesce(k.retire_time, clock_timestamp())`;
@@ -232,16 +232,16 @@ async function readOutlook(sql: Sql, purpose: KeyPurpose): Promise<RotationOutlo
 }
 
 /**
- * Waits for all that have shared a key, and makes the next ones wait. The key's row alone would not do: under load
- * it is shared at every moment, and whoever waits for it is overtaken for ever; and whoever waits to share it finds
- * it retired, instead of the one that signs by then. The lock on the table has a queue, and a statement looks at no
- * row before it has it.
+ * Waits for all transactions that share a key, and makes later ones wait. A lock on the key's row would not do. Under
+ * load the row is always shared, and a writer would wait forever; and a transaction that waited to share the row would
+ * find the retired key instead of the one that signs by then. The lock on the table has a queue, and a statement reads no
+ * row before it has the lock.
  */
 async function lockAgainstMinting(sql: Sql): Promise<void> {
   await sql.query('LOCK TABLE signing_keys IN EXCLUSIVE MODE');
 }
 
-/** What is published, as this transaction sees it. */
+/** The published keys, as this transaction sees them. */
 export async function readPublishedKeys(sql: Sql): Promise<PublishedKeys> {
   return publish(await readLiveKeys(sql));
 }

@@ -59,5 +59,5 @@ export interface ClientRows {
     expireTime: Date;
   }): Promise<'USED' | 'REUSED' | 'FULL'>;
   /** Deletes at most `limit` expired assertions, and returns their number. */
-  dropExpiredAssertions(limit: number): Promise<number>;
+  deleteExpiredAssertions(limit: number): Promise<number>;
 }

@@ -4,5 +4,5 @@
 export interface LoginNetworkRows {
   remember(network: { key: Buffer; userId: string }): Promise<void>;
   /** Deletes all networks of the user: logins with the former password may have been an attacker's. */
-  forgetAllOf(userId: string): Promise<void>;
+  deleteAllOfUser(userId: string): Promise<void>;
 }

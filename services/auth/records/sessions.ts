@@ -55,11 +55,11 @@ export interface SessionRows {
   /** The session; its row stays locked exclusively until the end of the transaction. */
   lock(sessionId: string): Promise<Session | undefined>;
   /** Sets the time of the session's last refresh. */
-  touch(sessionId: string, time: Date): Promise<void>;
+  setLastUse(sessionId: string, time: Date): Promise<void>;
   /** Ends the session; false when there is no such session or it had already ended. */
   end(sessionId: string, why: SessionEnd): Promise<boolean>;
   /** Ends all open sessions of the user, and returns their number. */
-  endAllOf(userId: string, why: SessionEnd): Promise<number>;
+  endAllOfUser(userId: string, why: SessionEnd): Promise<number>;
   /**
    * Moves the user's open sessions from one generation to the next, so that they continue to get tokens, and narrows
    * their scopes and audiences. Ends sessions that have no audience left, and sessions of an older generation.
@@ -82,5 +82,5 @@ export interface SessionRows {
     successorHash: Buffer;
   }): Promise<void>;
   /** Deletes at most `limit` sessions that ended long ago, and returns their number. */
-  dropOld(limit: number): Promise<number>;
+  deleteOld(limit: number): Promise<number>;
 }

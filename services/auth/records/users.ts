@@ -50,9 +50,9 @@ export interface UserRows {
   /** Whether a user has this name. */
   hasName(username: string): Promise<boolean>;
   /** Credentials by name; takes no lock. */
-  credentialsOf(username: string): Promise<UserCredentials | undefined>;
+  credentialsByName(username: string): Promise<UserCredentials | undefined>;
   /** Credentials by user id; takes no lock. */
-  credentialsOfId(userId: string): Promise<UserCredentials | undefined>;
+  credentialsById(userId: string): Promise<UserCredentials | undefined>;
   /** The user's state; the row stays share-locked until the end of the transaction. */
   lockShared(userId: string): Promise<UserState | undefined>;
   /** Raises the generation by one and returns it; undefined when there is no such user. */

@@ -1,4 +1,4 @@
-/** Beginning the revocation log anew, after the database was restored or has lost what was committed. */
+/** Opens a new epoch of the revocation log, after the database was restored or has lost transactions. */
 
 import { type Clock, systemClock } from '@portcullis/guard/clock';
 import { invalidField } from '@portcullis/guard/errors';
@@ -7,7 +7,7 @@ import type { Keys } from '../keys/keys.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { checkReason, enforcedEverywhereBy } from './log.js';
 
-/** An epoch that was opened. */
+/** The result of opening an epoch. */
 export interface OpenedEpoch {
   readonly epoch: Buffer;
   readonly endedSessions: number;
@@ -18,15 +18,15 @@ export interface OpenedEpoch {
 /** Opens epochs. */
 export interface Epochs {
   /**
-   * Retires every signing key for new ones, ends every session, and begins a new log, all or nothing. The same
-   * request id opens one epoch only.
+   * Replaces every signing key, ends every session, and begins a new log, all or nothing. The same request id opens
+   * one epoch only.
    *
    * @throws ServiceError FIELD_INVALID, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, DEPENDENCY_UNAVAILABLE
    */
   open(request: { reason: string; actor: string; requestId: string }): Promise<OpenedEpoch>;
 }
 
-/** Makes what opens epochs. */
+/** Creates the operation that opens epochs. */
 export function createEpochs(deps: {
   readonly store: AuthStore;
   readonly keys: Pick<Keys, 'makeAll'>;
@@ -41,7 +41,7 @@ export function createEpochs(deps: {
       const made = await keys.makeAll();
       return await store.transaction((tx) =>
         tx.once({ subject: actor, method: 'OpenEpoch', requestId, payload: reason }, async () => {
-          // Whoever starts meanwhile must not make keys for an epoch that is about to end.
+          // A replica that starts meanwhile must not create keys for an epoch that is about to end.
           await tx.keys.lockMaking();
           const endedSessions = await endAndRetire(tx);
           await tx.events.record({
@@ -58,7 +58,7 @@ export function createEpochs(deps: {
           return {
             epoch: opened.epoch,
             endedSessions,
-            // The answer is kept with the request, so it is made before the commit.
+            // The answer is stored with the request, so it is written before the commit.
             enforcedEverywhereBy: enforcedEverywhereBy(
               opened,
               COMMIT_MS_MAX + clock.monotonicMs() - startedMs,
@@ -70,10 +70,10 @@ export function createEpochs(deps: {
   };
 }
 
-/** How long the commit of an epoch may take, in milliseconds. */
+/** Longest commit that the stored answer allows for, in milliseconds. */
 const COMMIT_MS_MAX = 1000;
 
-/** Sessions come before keys, as everywhere; once more after them, for those that were being opened meanwhile. */
+/** Ends sessions before keys, in the common lock order, and again after them for sessions that were opened meanwhile. */
 async function endAndRetire({ sessions, keys }: AuthTransaction): Promise<number> {
   const ended = await sessions.endEvery('EPOCH_ENDED');
   await keys.retireAll();

@@ -1,4 +1,4 @@
-/** RevocationService: revoking, answering the instances that follow the log, and what operators ask and do. */
+/** The handlers of RevocationService: they translate between messages and the domain. */
 
 import {
   invalidField,
@@ -25,16 +25,15 @@ import type { InstanceReceipt, Wait } from './receipts.js';
 import type { Revocations } from './revocations.js';
 import type { Target } from './revoke-targets.js';
 
-/** What the handlers use. */
 export interface RevocationHandlersDeps {
   readonly revocations: Pick<Revocations, 'revoke'>;
   readonly instances: Pick<Instances, 'list'>;
   readonly epochs: Epochs;
-  /** Answers Sync and Pull, for others just as for auth's own list. */
+  /** Answers Sync and Pull; auth's own list uses it, too. */
   readonly source: RevocationSource;
 }
 
-/** Makes the handlers of RevocationService. */
+/** Creates the handlers of RevocationService. */
 export function createRevocationHandlers(deps: RevocationHandlersDeps): RevocationServiceServer {
   const { revocations, instances, epochs, source } = deps;
   return {
@@ -105,7 +104,7 @@ function waitOf(wait: RevokeWait): Wait {
     case RevokeWait.REVOKE_WAIT_EVERYWHERE:
       return 'EVERYWHERE';
     default:
-      // A way of waiting that this version does not know must not be taken for one that does not wait.
+      // A wait that this version does not know must not turn into no wait.
       throw invalidField('wait', 'must be a known way of waiting');
   }
 }

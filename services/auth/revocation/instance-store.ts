@@ -1,4 +1,4 @@
-/** What the replicas of auth have heard of the instances, in PostgreSQL. */
+/** The records of instances that replicas of auth share, in PostgreSQL. */
 
 import { ID_BYTES } from '@portcullis/guard/limits';
 import type { Database } from '../../common/database/database.js';
@@ -18,10 +18,10 @@ interface SharedRow {
 const AGES = `extract(epoch FROM clock_timestamp() - sync_time)::float8 * 1000 AS age_ms,
   extract(epoch FROM lease_end_time - clock_timestamp())::float8 * 1000 AS lease_left_ms`;
 
-/** The cursor of a list of instances: service, and id in hexadecimal. */
+/** The cursor of a list of instances: service, and instance id in hexadecimal. */
 const CURSOR = [cursorPatterns.text, /^[0-9a-f]{32}$/];
 
-/** The store of what was heard of instances. */
+/** Creates the store of records of instances. */
 export function createInstanceStore(database: Database): InstanceStore {
   return {
     share: async (replica, records) => {
@@ -44,7 +44,7 @@ export function createInstanceStore(database: Database): InstanceStore {
           records.map(({ applied }) => applied),
           records.map(({ seen }) => Buffer.concat(seen)),
           records.map(({ ageMs }) => ageMs),
-          // An interval cannot hold minus infinity: a lease that never was is one that was over at the question.
+          // An interval cannot hold minus infinity. An instance without a lease gets one that ended at its request.
           records.map(({ ageMs, leaseLeftMs }) => Math.max(leaseLeftMs, -ageMs)),
         ],
       );
@@ -106,7 +106,7 @@ interface ListedRow extends Omit<SharedRow, 'epoch' | 'seen'> {
   readonly head: bigint;
 }
 
-/** An instance may have more than the head that this very statement has read. */
+/** An instance may have applied more than the head that this statement has read. */
 function lagOf({ current, head, applied }: ListedRow): bigint {
   if (!current) return head;
   return head > applied ? head - applied : 0n;

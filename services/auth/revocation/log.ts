@@ -1,4 +1,4 @@
-/** The rules of the revocation log: what an entry is, what a reading of the log answers, when all have it. */
+/** The rules of the revocation log: its entries, the response to a sync request, and the bound of enforcement. */
 
 import { randomBytes } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
@@ -24,14 +24,14 @@ import type {
   Revocation,
 } from '../records/revocations.js';
 
-/** By how much the database's clock may step, in seconds, without an entry being dropped too early. */
+/** Largest step of the database's clock that drops no entry too early, in seconds. */
 export const DATABASE_CLOCK_STEP_SECONDS = 60;
 
-/** How long an entry is kept, in seconds: the last token that it hits has expired by then on every clock. */
+/** How long an entry is kept, in seconds: by then, every token that it revokes has expired on every clock. */
 export const KEEP_SECONDS =
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
 
-/** Most entries in one answer to a Sync; an instance that lags further is told to pull. */
+/** Most entries in one sync response; an instance that lags further must pull. */
 export const SYNC_ENTRIES_MAX = 1000;
 
 /** Most identifiers in one packed part of a Pull (128 KiB). */
@@ -43,11 +43,11 @@ export const PULL_ENTRIES_MAX = 1000;
 /** Longest reason of a revocation, in characters. */
 export const REASON_CHARACTERS_MAX = 200;
 
-/** An instance's question whether its list is up to date. */
+/** A sync request: an instance asks whether its list is up to date. */
 export interface SyncQuestion {
   readonly service: string;
   readonly instance: Buffer;
-  /** Empty before the instance's first answer. */
+  /** Empty before the instance's first response. */
   readonly epoch: Buffer;
   readonly applied: bigint;
   /** Empty when `applied` is 0. */
@@ -57,61 +57,61 @@ export interface SyncQuestion {
   readonly seen: readonly Buffer[];
 }
 
-/** One reading of the log, good for every question that had arrived before it began. */
+/** One read of the log, which answers every sync request that arrived before it began. */
 export interface LogReading {
   readonly state: LogState;
   /** The keys of the same snapshot. */
   readonly keys: PublishedKeys;
-  /** Ascending, up to the head: all that the questions need, at most {@link SYNC_ENTRIES_MAX}. */
+  /** Ascending, up to the head: all entries that the requests need, at most {@link SYNC_ENTRIES_MAX}. */
   readonly entries: readonly LogEntry[];
-  /** The ids of those entries that the questions name as applied and that have not been dropped. */
+  /** The ids of the entries that the requests name as applied; entries that were dropped are missing. */
   readonly entryIds: ReadonlyMap<bigint, Buffer>;
-  /** What is known of the other epochs that the questions name, by their hexadecimal text; nothing of some. */
+  /** What is known of other epochs in the requests, by their hexadecimal text; unknown epochs are missing. */
   readonly otherEpochs: ReadonlyMap<string, EpochStanding>;
 }
 
-/** The answer to a {@link SyncQuestion}. */
+/** The response to a {@link SyncQuestion}. */
 export interface SyncAnswer extends LogState {
   readonly entries: readonly LogEntry[];
-  /** The instance must pull: it follows another epoch, lags too far, or its place in the log was dropped. */
+  /** The instance must pull: it follows another epoch, lags too far, or the entry at its place was dropped. */
   readonly pull: boolean;
-  /** The keys that verify access tokens, when they are not those that the instance holds. */
+  /** The keys that verify access tokens, unless the instance already has them. */
   readonly keySet: PublishedKeys['keySet'] | undefined;
   readonly broadcastKeys: readonly PublishedKey[];
 }
 
-/** One part of the answer to a Pull; only `end` makes the parts before it count. */
+/** One part of the response to a Pull; the parts count only once `end` has arrived. */
 export type PullPart =
   | { readonly part: 'packed'; readonly packed: PackedIds }
   | { readonly part: 'entries'; readonly entries: readonly LogEntry[] }
   | { readonly part: 'end'; readonly end: LogHead };
 
-/** Takes back the token with this `jti`, and every token derived from it. */
+/** Revokes the token with this `jti`, and every token derived from it. */
 export function tokenRevocation(tokenId: string): Revocation {
   return ownRevocation('TOKEN', bytesOfUuid('token_id', tokenId));
 }
 
-/** Takes back every token of the session with this `sid`. */
+/** Revokes every token of the session with this `sid`. */
 export function sessionRevocation(sessionId: string): Revocation {
   return ownRevocation('SESSION', bytesOfUuid('session_id', sessionId));
 }
 
-/** Takes back every token of a user of a generation below `minGeneration`. */
+/** Revokes every token of a user of a generation below `minGeneration`. */
 export function userRevocation(userId: string, minGeneration: bigint): Revocation {
   return ownRevocation('USER', Buffer.from(userId, 'utf8'), minGeneration);
 }
 
-/** Takes back every token whose chain names the client at a generation below `minGeneration`. */
+/** Revokes every token whose chain names the client at a generation below `minGeneration`. */
 export function clientRevocation(clientId: string, minGeneration: bigint): Revocation {
   return ownRevocation('CLIENT', Buffer.from(clientId, 'utf8'), minGeneration);
 }
 
-/** Takes back every token signed by the key with this `kid`. */
+/** Revokes every token signed by the key with this `kid`. */
 export function keyRevocation(kid: string): Revocation {
   return ownRevocation('KEY', Buffer.from(kid, 'utf8'));
 }
 
-/** What another issuer has issued, in the words of its tokens. */
+/** A token, session or user of another issuer, in the words of its tokens. */
 export interface ForeignTarget {
   readonly issuer: string;
   readonly what: 'TOKEN' | 'SESSION' | 'USER';
@@ -119,7 +119,7 @@ export interface ForeignTarget {
   readonly id: string;
 }
 
-/** Takes back what another issuer has issued; of a user, what was issued before the revocation. */
+/** Revokes what another issuer has issued; for a user, the tokens that were issued before the revocation. */
 export function foreignRevocation({ issuer, what, id }: ForeignTarget): Revocation {
   return { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
 }
@@ -142,19 +142,19 @@ export function bytesOfUuid(field: string, text: string): Buffer {
 }
 
 /**
- * The bound of the promise: how long after its commit a revocation may at most stay unknown to an instance
- * that still trusts its list. It is the lease, lengthened by what the clocks of two machines may differ in
- * rate (1 %) and by 100 ms for the time between reading a clock and acting on it.
+ * The bound of the promise, in milliseconds: the longest time after its commit for which a revocation is unknown to an
+ * instance that still trusts its list. It is the lease, plus 1 % because the clocks of two machines may differ in rate,
+ * plus 100 ms between reading a clock and acting on it.
  */
 export function enforcementBoundMs(leaseMs: number): number {
   return Math.ceil(leaseMs * 1.01) + 100;
 }
 
 /**
- * From when on no instance admits what was revoked, whatever fails.
+ * The time from which on no instance admits what was revoked, whatever fails.
  *
- * @param elapsedMs - from before the log was locked until the commit was known, so that the lock's time and
- *   this make a time not before the commit
+ * @param elapsedMs - from before the log was locked until the commit was confirmed: the time of the lock plus this is not
+ *   before the commit
  */
 export function enforcedEverywhereBy(lock: LogLock, elapsedMs: number): Date {
   const committedMs = lock.lockedTime.getTime() + Math.ceil(elapsedMs);
@@ -163,7 +163,7 @@ export function enforcedEverywhereBy(lock: LogLock, elapsedMs: number): Date {
 }
 
 /**
- * Checks why something is done.
+ * Checks the reason of an operation.
  *
  * @throws ServiceError FIELD_INVALID
  */
@@ -175,7 +175,7 @@ export function checkReason(reason: string): void {
 }
 
 /**
- * Checks what an instance asks.
+ * Checks a sync request.
  *
  * @throws ServiceError FIELD_INVALID
  */
@@ -196,7 +196,7 @@ export function checkQuestion(question: SyncQuestion): void {
 }
 
 /**
- * Checks who asks.
+ * Checks the service and the instance id of a request.
  *
  * @throws ServiceError FIELD_INVALID
  */
@@ -208,8 +208,7 @@ export function checkInstance(request: { readonly service: string; readonly inst
 }
 
 /**
- * Where the entries that some questions need begin: all entries with a greater sequence are wanted. Undefined
- * when no question needs any.
+ * The sequence after which the requests need all entries; undefined when no request needs any.
  */
 export function wantedAfter(state: LogHead, questions: readonly SyncQuestion[]): bigint | undefined {
   const reach = state.head - BigInt(SYNC_ENTRIES_MAX);
@@ -221,7 +220,7 @@ export function wantedAfter(state: LogHead, questions: readonly SyncQuestion[]):
   return after;
 }
 
-/** The places in the log whose entry ids some questions need to be compared with. */
+/** The sequences whose entry ids must be compared with the requests. */
 export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[]): bigint[] {
   const places = new Set<bigint>();
   for (const { epoch, applied } of questions) {
@@ -230,7 +229,7 @@ export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[
   return [...places];
 }
 
-/** The epochs that some questions name beside the present one. */
+/** The epochs in the requests other than the present one. */
 export function otherEpochs(state: LogHead, questions: readonly SyncQuestion[]): Buffer[] {
   const others = new Map<string, Buffer>();
   for (const { epoch } of questions) {
@@ -239,7 +238,7 @@ export function otherEpochs(state: LogHead, questions: readonly SyncQuestion[]):
   return [...others.values()];
 }
 
-/** The epoch that a question names when the database knows nothing of it and this has not been written down yet. */
+/** The epoch of a request if the database does not know it and has not recorded it as lost. */
 export function newlyLost(
   { state, otherEpochs: known }: LogReading,
   { epoch }: SyncQuestion,
@@ -249,10 +248,10 @@ export function newlyLost(
 }
 
 /**
- * What a reading of the log answers to one question that had arrived before the reading began.
+ * The response to one sync request that arrived before the read began.
  *
- * @throws ServiceError LOG_CHANGED when the instance has seen entries that this log does not have, or an epoch that this
- *   database does not have: it was restored or has lost transactions, and what else it lost nobody knows
+ * @throws ServiceError LOG_CHANGED when the instance has entries that this log does not have, or follows an epoch that
+ *   this database does not have: it was restored or has lost transactions, and may have lost more
  */
 export function answerOf(reading: LogReading, question: SyncQuestion): SyncAnswer {
   const { state, keys } = reading;
@@ -266,7 +265,7 @@ export function answerOf(reading: LogReading, question: SyncQuestion): SyncAnswe
   };
 }
 
-/** The parts in which a live set travels; the end comes last. */
+/** The parts of a live set; the end comes last. */
 export function* partsOf(live: LiveSet): Iterable<PullPart> {
   for (const { kind, keepUntil, ids } of live.packed) {
     for (let start = 0; start < ids.length; start += PULL_IDS_MAX * ID_BYTES) {

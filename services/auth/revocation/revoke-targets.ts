@@ -44,7 +44,7 @@ export type CheckedTarget =
 /** The part of a transaction that revoking uses. */
 export interface RevocationTransaction {
   readonly users: Pick<UserRows, 'raiseGeneration'>;
-  readonly sessions: Pick<SessionRows, 'end' | 'endAllOf'> & {
+  readonly sessions: Pick<SessionRows, 'end' | 'endAllOfUser'> & {
     /** The session, open or ended. */
     lockShared(sessionId: string): Promise<{ readonly userId: string } | undefined>;
   };
@@ -154,7 +154,7 @@ async function applySession(
 async function applyUser(tx: RevocationTransaction, userId: string, by: RevokedBy): Promise<AppliedTarget> {
   const generation = await tx.users.raiseGeneration(userId);
   if (generation === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
-  await tx.sessions.endAllOf(userId, 'USER_REVOKED');
+  await tx.sessions.endAllOfUser(userId, 'USER_REVOKED');
   return { revocation: userRevocation(userId, generation), event: sessionsRevoked({ userId }, by) };
 }
 

@@ -1,28 +1,27 @@
-/** An administrator's change that kills tokens: carried out once, with its revocation in the same transaction. */
+/** An administrator's change that revokes tokens: it runs once, with its revocation in the same transaction. */
 
 import type { Clock } from '@portcullis/guard/clock';
 import type { Appended, NewEntry, Receipt } from '../records/revocations.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../transaction.js';
 import { enforcedEverywhereBy } from './log.js';
 
-/** What a change has done in its transaction, and what it takes back. */
+/** The result of a change, and the entry that revokes tokens. */
 export interface RevokingChange<T> {
   readonly result: T;
   readonly entry: NewEntry;
 }
 
-/** What {@link changeAndRevoke} needs. */
 export interface ChangeAndRevokeDeps {
   readonly store: AuthStore;
   readonly clock: Clock;
 }
 
-/** How long a commit may take, in milliseconds, for an answer that is written before it. */
+/** Longest commit that an answer written before it allows for, in milliseconds. */
 const COMMIT_MS_MAX = 1000;
 
 /**
- * Runs the work and writes its entry to the log, once per request id; the same request gets the first answer again.
- * The work locks its rows before it answers, and the log comes last.
+ * Runs the work and appends its entry, once per request id; a repeated request gets the first answer. The work locks its
+ * rows before it returns, so that the lock on the log comes last.
  */
 export async function changeAndRevoke<T extends object>(
   { store, clock }: ChangeAndRevokeDeps,
@@ -37,7 +36,7 @@ export async function changeAndRevoke<T extends object>(
       const startedMs = clock.monotonicMs();
       const appended = await tx.revocations.append([entry]);
       fresh = { appended, startedMs };
-      // The answer is kept with the request, so it is made before the commit.
+      // The answer is stored with the request, so it is written before the commit.
       return { ...result, ...receiptOf(appended, COMMIT_MS_MAX + clock.monotonicMs() - startedMs) };
     });
   });
@@ -46,9 +45,9 @@ export async function changeAndRevoke<T extends object>(
 }
 
 /**
- * What is known of the one entry that was written.
+ * The receipt of a transaction that wrote one entry.
  *
- * @param elapsedMs - from before the log was locked until the commit was known, or more
+ * @param elapsedMs - at least the time from before the log was locked until the commit was confirmed
  */
 export function receiptOf(appended: Appended, elapsedMs: number): Receipt {
   const [entry] = appended.entries;

@@ -21,19 +21,19 @@ import type {
 import { createId, enforcementBoundMs, KEEP_SECONDS } from './log.js';
 import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './log-access.js';
 
-/** Longest wait for the log's lock, and longest silence of a transaction that holds it, in milliseconds. */
+/** Longest wait for the log's lock, and longest idle time of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;
 
-/** How many entries of the live set one statement reads. */
+/** Most entries of the live set that one statement reads. */
 export const LIVE_SLICE_ENTRIES = 50_000n;
 
-/** After this many seconds without a read the row of a reader is dropped. */
+/** How long the row of a reader is kept after its last read, in seconds. */
 export const READER_KEEP_SECONDS = 3600;
 
 /**
  * The log inside a transaction, which must be read committed.
  *
- * @param onAppended - told of what was written, before the commit; broadcasts it after the commit
+ * @param onAppended - called with each batch before the commit; it broadcasts the batch after the commit
  */
 export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => void): RevocationRows {
   return {
@@ -47,7 +47,7 @@ export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => 
     openEpoch: async ({ reason, actor }) => {
       await boundLogLock(sql);
       const opened = await openEpoch(sql, { reason, actor });
-      // There is nothing to broadcast yet, but whoever follows the log here can ask at once.
+      // There is nothing to broadcast yet, but auth's own list can sync at once.
       onAppended({ epoch: opened.epoch, entries: [] });
       return opened;
     },
@@ -57,14 +57,14 @@ export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => 
 /**
  * The log outside of the transactions that write to it.
  *
- * @param deps.publishedKeys - reads the published keys of the epoch inside the snapshot that it is given
+ * @param deps.publishedKeys - reads the published keys of the epoch inside the given snapshot
  */
 export function createRevocationStore(deps: {
   readonly database: Database;
   readonly publishedKeys: (sql: Sql) => Promise<PublishedKeys>;
 }): RevocationStore {
   const { database, publishedKeys } = deps;
-  // The readers whose last read has ended. A read that hangs keeps its own, and its lock, to itself.
+  // The ids of readers whose last read has ended. A read that hangs keeps its id, and the lock on its row.
   const idleReaders: Buffer[] = [];
 
   return {
@@ -89,15 +89,15 @@ export function createRevocationStore(deps: {
 
     setLeaseMs: async (leaseMs) => {
       await database.transaction((sql) => changeLease(sql, leaseMs));
-      // Only now, when no further read can grant the former length, is it known when the last such lease ends.
+      // Only now can no further read grant the former length, so only now it is known when its last lease ends.
       await database.transaction((sql) => dateOlderLeases(sql));
     },
   };
 }
 
 /**
- * A frozen process must not keep the others from revoking, nor may a commit be acknowledged that is not yet
- * durable, whatever the server's or the session's settings are.
+ * Bounds the lock and makes the commit durable, whatever the settings of the server or the session are. A frozen process
+ * must not block other revocations, and no commit may be confirmed before it is durable.
  */
 async function boundLogLock(sql: Sql): Promise<void> {
   await sql.query(
@@ -108,7 +108,7 @@ async function boundLogLock(sql: Sql): Promise<void> {
   );
 }
 
-/** In a list of results: makes the commit wait until it is on the disks that the server is configured to wait for. */
+/** In a select list: the commit waits until it is on the disks that the server is configured to wait for. */
 const DURABLE_COMMIT = `set_config('synchronous_commit',
   CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`;
 
@@ -126,13 +126,12 @@ interface AppendRow extends LockRow {
 }
 
 /**
- * One statement, so that the lock on the end of the log is held for one round trip and the commit. Times are read
- * after the lock is held: the transaction's own time may lie long before. `keep_until` is rounded up to a
- * millisecond because that is what the protocol's readers can represent. What another issuer's clock, which may
- * differ by the skew, has stamped before the lock lies not after the cut-off.
+ * Appends with one statement, so that the end of the log stays locked for one round trip and the commit. Times are read
+ * after the lock is granted, because the transaction may have begun long before. `keep_until` is rounded up to the
+ * millisecond, the finest unit of the protocol's readers. The cut-off is not before any time that another issuer's clock,
+ * which may differ by the skew, has stamped before the lock.
  *
- * The bounds of {@link boundLogLock} are set on the way: the row that is to be locked is found only after them, because
- * it is joined with them.
+ * The statement sets the bounds of {@link boundLogLock} first: it finds the row to lock through a join with them.
  */
 async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended> {
   const ids = entries.map(() => createId());
@@ -190,9 +189,8 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
 }
 
 /**
- * A new log in the place of the old one, whose entries stay until their time, as does the horizon. The new one begins
- * with what the old one says of other issuers: their tokens do not end with our keys, and what was taken back must not
- * come back.
+ * Replaces the log by a new one. The old entries stay until they expire, and so does the horizon. The new log begins with
+ * the old entries about other issuers: their tokens do not end with this issuer's keys, and must stay revoked.
  */
 async function openEpoch(
   sql: Sql,
@@ -244,7 +242,7 @@ interface StateRow {
   readonly lease_ms: number;
 }
 
-/** Reads the end of the log and commits a write with it; the reader's row belongs to it alone, so it never waits. */
+/** Reads the end of the log and commits a write with it. Each reader has its own row, so the write never waits. */
 async function readState(sql: Sql, reader: Buffer): Promise<LogState> {
   const { rows } = await sql.query<StateRow>(
     `WITH mark AS (
@@ -294,10 +292,9 @@ function createLogReader(
 }
 
 /**
- * Not a part of the reading that found them, which must wait for nobody. Each counts only if the epoch under which it was
- * found is still the present one of this database: between the two the database may have been restored once more, and what
- * was found before says nothing about what was opened after. In the order of their ids, so that no two such transactions
- * wait for each other.
+ * Runs outside the read that found the epochs, because that read must not wait for locks. An epoch is recorded only if the
+ * epoch under which it was found is still the present one: the database may have been restored again meanwhile. Rows are
+ * inserted in the order of their ids, so that two such transactions cannot deadlock.
  */
 async function noteLostEpochs(sql: Sql, lost: readonly LostEpoch[]): Promise<void> {
   await boundLogLock(sql);
@@ -325,7 +322,7 @@ async function noteLostEpochs(sql: Sql, lost: readonly LostEpoch[]): Promise<voi
 
 const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, key, min_generation, keep_until, cut_off_time';
 
-/** Entries whose key is 16 bytes and says all. */
+/** Entries that consist of a key of 16 bytes. */
 const IS_PACKED = "kind IN ('TOKEN', 'SESSION') AND issuer = ''";
 
 interface EntryRow {
@@ -360,8 +357,8 @@ interface PackedRow {
 }
 
 /**
- * The whole live set in memory: a peer that reads its stream slowly must hold neither a connection nor a snapshot
- * of the database. It is read in slices, because one statement over millions of entries would take too long.
+ * Reads the whole live set into memory: a peer that reads its stream slowly must hold neither a connection nor a snapshot
+ * of the database. Reads it in slices, because one statement over millions of entries would take too long.
  */
 async function readLive(sql: Sql): Promise<LiveSet> {
   const { rows } = await sql.query<StateRow & { readonly before: bigint | null }>(
@@ -400,8 +397,8 @@ function packedOf(row: PackedRow): PackedIds {
 }
 
 /**
- * Entries and horizon go in one transaction: whoever no longer finds an entry finds a horizon that covers it. Rows
- * that another replica is dropping are skipped.
+ * Drops entries and moves the horizon in one transaction: a reader that no longer finds an entry finds a horizon that
+ * covers it. Rows that another replica is dropping are skipped.
  */
 async function dropExpired(sql: Sql, limit: number): Promise<number> {
   await boundLogLock(sql);

@@ -1,6 +1,6 @@
 /** What the review looks at, and what it finds. */
 
-import type { SigningAlgorithm } from '../keys/keys.js';
+import type { SigningAlgorithm } from '../keys/new-keys.js';
 import type { KeyPurpose, KeyState } from '../records/keys.js';
 import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';

@@ -99,7 +99,7 @@ export function createLoginNetworkRows(sql: Sql): LoginNetworkRows {
       );
     },
 
-    forgetAllOf: async (userId) => {
+    deleteAllOfUser: async (userId) => {
       await sql.query('DELETE FROM login_networks WHERE user_id = $1', [userId]);
     },
   };

@@ -75,7 +75,7 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
     throw error;
   });
   const credentials =
-    username === undefined ? undefined : await deps.store.reads.users.credentialsOf(username);
+    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
   const matches = await deps.passwords.verify(credentials?.passwordHash, request.password);
   const { networkKey } = attempt;
   const network = networkOf(request.peer);
@@ -213,7 +213,7 @@ function grantOf(
     wanted.audiences.length === 0
       ? reachable
       : reachable.filter((audience) => wanted.audiences.includes(audience));
-  // Every service would reject a token without an audience, and the caller could not tell why.
+  // Every service would reject a token without an audience, and the caller could not see why.
   if (audiences.length === 0) throw invalidField('audiences', 'must name a service that the user may reach');
   return { audiences, scopes };
 }

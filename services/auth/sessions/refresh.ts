@@ -173,7 +173,7 @@ async function replaceToken(
       requestId: requestId === '' ? undefined : requestId,
       successorHash: hashRefreshToken(refreshToken),
     }),
-    tx.sessions.touch(session.sessionId, now),
+    tx.sessions.setLastUse(session.sessionId, now),
     storeRefreshToken(tx, session, refreshToken, now),
   ]);
   return { refreshToken, refreshTokenExpireTime };

@@ -14,11 +14,11 @@ export function createSessionRows(sql: Sql): SessionRows {
     insert: (session) => insertSession(sql, session),
     lockShared: (sessionId) => selectSession(sql, sessionId, 'FOR SHARE'),
     lock: (sessionId) => selectSession(sql, sessionId, 'FOR UPDATE'),
-    touch: async (sessionId, time) => {
+    setLastUse: async (sessionId, time) => {
       await sql.query('UPDATE sessions SET last_use_time = $2 WHERE session_id = $1', [sessionId, time]);
     },
     end: async (sessionId, why) => (await endSessions(sql, 'session_id', sessionId, why)) > 0,
-    endAllOf: (userId, why) => endSessions(sql, 'user_id', userId, why),
+    endAllOfUser: (userId, why) => endSessions(sql, 'user_id', userId, why),
     endEvery: (why) => endEverySession(sql, why),
     restamp: (userId, change) => restampSessions(sql, userId, change),
     listOpen: (userId, page) => listOpenSessions(sql, userId, page),
@@ -30,7 +30,7 @@ export function createSessionRows(sql: Sql): SessionRows {
     },
     findRefreshToken: (hash) => findRefreshToken(sql, hash),
     markUsed: (token) => markUsed(sql, token),
-    dropOld: (limit) => dropOldSessions(sql, limit),
+    deleteOld: (limit) => deleteOldSessions(sql, limit),
   };
 }
 
@@ -176,7 +176,7 @@ async function markUsed(
   if (rowCount !== 1) throw new Error('a refresh token was used twice at once');
 }
 
-async function dropOldSessions(sql: Sql, limit: number): Promise<number> {
+async function deleteOldSessions(sql: Sql, limit: number): Promise<number> {
   const { rowCount } = await sql.query(
     `DELETE FROM sessions WHERE session_id IN (
        SELECT session_id FROM sessions

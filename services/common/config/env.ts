@@ -18,7 +18,7 @@ export interface EnvironmentVariable<T> {
 }
 
 /** A value, or the end of a sentence that begins with the variable's name and never repeats a secret. */
-export type Parsed<T> = { readonly value: T } | { readonly problem: string };
+type Parsed<T> = { readonly value: T } | { readonly problem: string };
 
 /** Variables by name. */
 export type EnvironmentShape = { readonly [variable: string]: EnvironmentVariable<unknown> };
@@ -149,7 +149,7 @@ export function hostPorts(): EnvironmentVariable<readonly string[]> {
   return required(parse, 'must be HOST:PORT, or several with commas between them and none twice');
 }
 
-/** A URL with one of the given schemes, kept as written: normalising an issuer would change its name. */
+/** A URL with one of the given schemes, kept as written, because a normalised issuer would be another issuer. */
 export function url(options: { protocols: readonly string[] }): EnvironmentVariable<string> {
   const { protocols } = options;
   const parse = (given: string) => (protocols.includes(protocolOf(given) ?? '') ? given : undefined);

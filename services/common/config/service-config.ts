@@ -20,7 +20,7 @@ import {
 } from './env.js';
 import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES } from './trusted-issuers.js';
 
-/** How long calls may take to end when the process is told to stop, unless configured otherwise, in seconds. */
+/** Default of how long calls may take to end when the process stops, in seconds. */
 const DRAIN_SECONDS_DEFAULT = 10;
 const DRAIN_SECONDS_MAX = 600;
 

@@ -1,20 +1,19 @@
-/** The part of a service's configuration that is about other issuers whose tokens are taken. */
-
+/** The configuration of other issuers whose tokens a service accepts. */
 import { readFileSync } from 'node:fs';
 import { type Plaintext, type TrustedIssuer, trustedIssuerFaults } from '@portcullis/guard';
 import { LEGACY_SECRET_BYTES_MIN, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
 import { z } from 'zod';
 import { type ConfigurationFault, optional, secret, text } from './env.js';
 
-/** Another issuer, and what its tokens call our services where that is not their own name. */
+/** Another issuer, and the audiences by which its tokens name our services. */
 export interface ConfiguredIssuer extends TrustedIssuer {
-  /** Its `aud` by the name of our service. */
+  /** Its `aud` by the name of our service; a service that is missing has its own name. */
   readonly audiences: ReadonlyMap<string, string>;
 }
 
 const VARIABLE = 'PORTCULLIS_TRUSTED_ISSUERS';
 
-/** The variable, the same in all services: JSON, or a file with it. It may hold secrets. */
+/** The variable, the same in all services: JSON, or a file with JSON. It may hold secrets. */
 export const TRUSTED_ISSUERS_VARIABLES = {
   PORTCULLIS_TRUSTED_ISSUERS: optional(secret(text())),
 };
@@ -61,7 +60,7 @@ const issuerSchema = z
 type Given = z.infer<typeof issuerSchema>;
 
 /**
- * What the variable says.
+ * The issuers in the variable, or its faults.
  *
  * @param service - the audience of the service that reads it
  */

@@ -8,8 +8,7 @@ import type { Sql, TransactionOptions } from './sql.js';
 import { type Connection, connectionOver, runStatement, unavailable } from './statements.js';
 import { runTransaction, withRetry } from './transaction.js';
 
-export type { Subscription } from './listen.js';
-export { errorCodeOf, violatedConstraint } from './pg-errors.js';
+export { violatedConstraint } from './pg-errors.js';
 export {
   CONNECT_TIMEOUT_MS,
   IDLE_IN_TRANSACTION_TIMEOUT_MS,

@@ -5,7 +5,7 @@ import type { Log } from '../host/log.js';
 import { describeMissing } from './pg-errors.js';
 
 /** How often a listening connection is probed: by itself it does not report that the server is gone. */
-export const LISTEN_HEARTBEAT_MS = 2_000;
+const LISTEN_HEARTBEAT_MS = 2_000;
 
 const HEARTBEAT_TIMEOUT_MS = 2_000;
 const RECONNECT_DELAY_MS_MIN = 100;

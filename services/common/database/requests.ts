@@ -8,9 +8,9 @@ import type { Sql } from './database.js';
 import { answerToStore, storedAnswer } from './stored-answer.js';
 
 /** How long an answer is kept for a retry. */
-export const REQUEST_KEPT_DAYS = 7;
+const REQUEST_KEPT_DAYS = 7;
 /** How many old requests one call of {@link forgetRequests} drops at most. */
-export const REQUESTS_FORGOTTEN_MAX = 1_000;
+const REQUESTS_FORGOTTEN_MAX = 1_000;
 
 /** Which request it is. */
 export interface RequestIdentity {

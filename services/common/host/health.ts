@@ -12,9 +12,9 @@ export const HEALTH_METHODS: readonly string[] = Object.values(healthDefinition)
 export interface Health {
   /** Adds the health service to a server. */
   addTo(server: Server): void;
-  /** Answers SERVING or NOT_SERVING from now on, for all names but `liveness`, and tells those who watch. */
+  /** Sets SERVING or NOT_SERVING for all names but `liveness`, and notifies the watchers. */
   setReady(ready: boolean): void;
-  /** Ends the calls that watch: they would last as long as their callers like, and hold up a drain. */
+  /** Ends the Watch calls: they last as long as their callers like, and would delay a drain. */
   endWatches(): void;
 }
 

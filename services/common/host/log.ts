@@ -1,29 +1,29 @@
-/** The log: JSON lines on standard output from which credentials are taken out before they are written. */
+/** The log: JSON lines on standard output, with credentials redacted before they are written. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { setLogger } from '@grpc/grpc-js';
 import pino from 'pino';
 
-/** What every part of a service logs to. */
+/** The logger of every part of a service. */
 export type Log = pino.Logger;
 
-/** Where lines go when it is not standard output. */
+/** A destination other than standard output. */
 export type LogDestination = pino.DestinationStream;
 
-/** Stands where something secret was. */
+/** Replaces a secret. */
 export const REDACTED = '[redacted]';
 
-/** Lines are dropped when so much waits for a reader that stands still. */
+/** Lines are dropped when this much is waiting for a reader that does not read. */
 const UNWRITTEN_CHARACTERS_MAX = 16 * 1024 * 1024;
 const FLUSH_TIMEOUT_MS = 1_000;
-/** Deeper levels of a logged object are left out. */
+/** Deeper levels of a logged object are omitted. */
 const DEPTH_MAX = 8;
-/** Longer lists are cut. */
+/** Longer lists are truncated. */
 const ITEMS_MAX = 100;
 
 /**
- * A log for one service. Values under names such as `authorization`, `password` or `refreshToken` are replaced
- * however deep they lie, and so is what looks like a bearer token, a JWT or a private key in any text.
- * grpc-js, which by itself prints rejected header values to standard error, is made to write here as well.
+ * A log for one service. Values under names such as `authorization`, `password` or `refreshToken` are redacted at any
+ * depth, and so is any text that looks like a bearer token, a JWT or a private key. grpc-js, which by default prints
+ * rejected header values to standard error, logs here as well.
  */
 export function createLog(options: { service: string; level: string }, destination?: LogDestination): Log {
   const settings: pino.LoggerOptions = {
@@ -34,7 +34,7 @@ export function createLog(options: { service: string; level: string }, destinati
       level: (label) => ({ level: label }),
       log: (fields) => redactObject(fields, 0),
     },
-    // Errors are already described by then, with all their causes.
+    // `log` above has described errors by then, with all their causes.
     serializers: { err: (described: unknown) => described },
     hooks: { streamWrite: redactText },
   };
@@ -44,7 +44,7 @@ export function createLog(options: { service: string; level: string }, destinati
   return log;
 }
 
-/** Waits until what was logged so far is written, or until its reader has kept us waiting for too long. */
+/** Waits until the lines so far are written, for {@link FLUSH_TIMEOUT_MS} at most. */
 export async function flushLog(log: Log): Promise<void> {
   const flushed = new Promise<void>((resolve) => log.flush(() => resolve()));
   await Promise.race([flushed, sleep(FLUSH_TIMEOUT_MS, undefined, { ref: false })]);
@@ -60,15 +60,15 @@ export function redactText(text: string): string {
 }
 
 /**
- * Writes without blocking, so that a reader that stands still does not stop the service, up to a limit. A minimal
- * length of one byte changes nothing but that there is something to flush: with none, pino would leave the last lines
- * to the exit of the process, which writes them in another order.
+ * Writes without blocking, so that a reader that does not read cannot stop the service. With a minimal length of one
+ * byte there is something to flush: with none, pino would write the last lines at the exit of the process, in another
+ * order.
  */
 function standardOutput(): LogDestination {
   return pino.destination({ dest: 1, sync: false, minLength: 1, maxLength: UNWRITTEN_CHARACTERS_MAX });
 }
 
-/** Fields of a child log pass no formatter of pino, so they are redacted on their way in; grandchildren inherit it. */
+/** pino does not format the fields of a child log, so they are redacted when it is made; grandchildren inherit that. */
 function redactChildren(log: Log): void {
   const { child } = log;
   const value = function redactingChild(this: Log, bindings: object, options?: object): Log {
@@ -77,7 +77,7 @@ function redactChildren(log: Log): void {
   Object.defineProperty(log, 'child', { value });
 }
 
-/** Makes grpc-js write to the log, header values left out; the logger of grpc-js is one for the whole process. */
+/** Makes grpc-js log here, without header values; grpc-js has one logger for the whole process. */
 function sendGrpcMessagesTo(log: Log): void {
   const write =
     (level: 'warn' | 'info' | 'debug') =>
@@ -88,7 +88,7 @@ function sendGrpcMessagesTo(log: Log): void {
   setLogger({ error: write('warn'), info: write('info'), debug: write('debug') });
 }
 
-/** The value of a header that was refused may be a token with one wrong character. */
+/** The value of a rejected header may be a token with one wrong character. */
 function redactHeaderValue(message: string): string {
   return message
     .replace(
@@ -123,7 +123,7 @@ function redactValue(value: unknown, depth: number): unknown {
   if (depth > DEPTH_MAX) return '[deeper]';
   if (value instanceof Date) return value;
   if (value instanceof Error) return redactError(value, depth);
-  // Bytes are keys, hashes or message bodies; none of them helps a reader of the log.
+  // Bytes are keys, hashes or message bodies, which do not help a reader of the log.
   if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
   if (value instanceof Map) return redactObject(Object.fromEntries(value), depth);
   if (value instanceof Set || Array.isArray(value)) {

@@ -1,4 +1,4 @@
-/** The HTTP port for operators: `/livez`, `/readyz`, `/metrics`, and what a service adds. */
+/** The HTTP port for operators: `/livez`, `/readyz`, `/metrics`, and the routes of a service. */
 import type {
   Server as HttpServer,
   IncomingHttpHeaders,
@@ -15,32 +15,32 @@ import type { TlsWatch } from '../tls/tls-files.js';
 import type { Log } from './log.js';
 
 /** How long a caller may take to send its request. */
-export const OPS_REQUEST_TIMEOUT_MS = 5_000;
+const OPS_REQUEST_TIMEOUT_MS = 5_000;
 /** Connections at one time. */
-export const OPS_CONNECTIONS_MAX = 256;
-/** The longest headers of a request, all together. */
+const OPS_CONNECTIONS_MAX = 256;
+/** Maximum size of a request's headers, all together. */
 export const OPS_HEADER_BYTES_MAX = 8 * 1024;
 
-/** What a route learns of a request; bodies are not read. */
-export interface OpsRequest {
+/** A request as a route sees it; bodies are not read. */
+interface OpsRequest {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;
 }
 
-/** What a route answers. */
+/** The response of a route. */
 export interface OpsAnswer {
   readonly status: number;
   readonly contentType: string;
   readonly body: string;
   /**
-   * Further headers, such as `cache-control`; `no-store` is the default. With an `etag`, a caller who names it is
-   * answered 304.
+   * Further headers, such as `cache-control`, whose default is `no-store`. With an `etag`, a request that names it in
+   * `if-none-match` is answered with 304.
    */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Answers GET (and HEAD) of one path; what it throws becomes status 500 with a fixed text. */
+/** Responds to GET and HEAD of one path. An error that it throws becomes status 500 with a fixed text. */
 export type OpsRoute = (request: OpsRequest) => Promise<OpsAnswer> | OpsAnswer;
 
 /** A JSON answer. */
@@ -55,7 +55,6 @@ export interface Ops {
   close(): Promise<void>;
 }
 
-/** What {@link startOps} needs. */
 export interface OpsOptions {
   readonly host: string;
   readonly port: number;
@@ -98,8 +97,8 @@ export async function startOps(options: OpsOptions): Promise<Ops> {
 }
 
 /**
- * Callers are not asked for certificates: what probes a process has none, and what is told here is not secret from
- * whoever reaches the port.
+ * Client certificates are not requested: probes have none, and the responses are not secret from callers that can
+ * reach the port.
  */
 function createServerFor(
   tls: TlsWatch | undefined,
@@ -142,7 +141,7 @@ async function respond(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  // A caller that goes away while it is being answered is no fault of ours.
+  // A caller may disconnect before the response is complete.
   response.on('error', () => {});
   const { status, contentType, body, headers } = await answerTo(routes, log, request);
   if (status === 200 && isKnownTo(request, headers?.['etag'])) {
@@ -161,7 +160,7 @@ async function respond(
   response.end(request.method === 'HEAD' ? undefined : bytes);
 }
 
-/** Whether the caller holds what would be sent: an answer whose route gave it an entity tag (RFC 9110 §13.1.2). */
+/** Whether the caller already has this response, by its entity tag (RFC 9110 §13.1.2). */
 function isKnownTo(request: IncomingMessage, tag: string | undefined): boolean {
   const condition = request.headers['if-none-match'];
   if (tag === undefined || condition === undefined) return false;

@@ -43,7 +43,7 @@ export function readDescriptorImage(): Uint8Array {
   return readFileSync(DESCRIPTOR_IMAGE);
 }
 
-/** One file: its bytes go out as they are, because decoding and encoding would lose options that we do not know. */
+/** One file. Its bytes are sent unchanged, because decoding and encoding would lose unknown options. */
 interface IndexedFile {
   readonly name: string;
   readonly bytes: Buffer;
@@ -92,7 +92,7 @@ function answer(
     case 'listServices':
       return { $case: 'listServicesResponse', value: { service: serviceNames.map((name) => ({ name })) } };
     default:
-      return refuse(status.INVALID_ARGUMENT, 'the request asks for nothing');
+      return refuse(status.INVALID_ARGUMENT, 'the request names nothing to look up');
   }
 }
 

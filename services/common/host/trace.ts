@@ -1,6 +1,6 @@
 /** The W3C trace context that a caller sent, so that log lines can be found by the caller's trace id. */
 
-/** Where a call stands in its caller's trace. */
+/** The position of a call in its caller's trace. */
 export interface TraceContext {
   /** 32 hexadecimal digits. */
   readonly traceId: string;
@@ -11,7 +11,7 @@ export interface TraceContext {
 const TRACEPARENT = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?$/;
 const TRACEPARENT_CHARACTERS_MAX = 512;
 
-/** What a `traceparent` header says, or undefined when it says nothing that the specification allows. */
+/** Parses a `traceparent` header; undefined when it is not valid (W3C Trace Context §3.2). */
 export function parseTraceparent(header: unknown): TraceContext | undefined {
   if (typeof header !== 'string' || header.length > TRACEPARENT_CHARACTERS_MAX) return undefined;
   const [, version, traceId, parentId, rest] = TRACEPARENT.exec(header) ?? [];

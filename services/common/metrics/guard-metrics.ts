@@ -1,32 +1,30 @@
-/** What a guard decides and knows, as metrics: bounded labels, and never a name of anybody. */
+/** Metrics of a guard's decisions and state. Labels are bounded, and none names a caller. */
 
 import type { Guard, GuardObserver } from '@portcullis/guard';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { registerStateMetrics } from './state-metrics.js';
 
 /** Upper bounds of the buckets of `portcullis_verify_seconds`. */
-export const VERIFY_SECONDS_BUCKETS = [
-  0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2,
-];
+const VERIFY_SECONDS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2];
 
 /** The metrics of one guard. */
 export interface GuardMetrics {
-  /** To be given to the guard. */
+  /** The guard's observer. */
   readonly observer: GuardObserver;
-  /** Where they are collected, with whatever else is registered there. */
+  /** Where they are registered, with the other metrics of the process. */
   readonly registry: Registry;
-  /** Reads the guard's state with every scrape. */
+  /** Reads the guard's state at every scrape. */
   attach(guard: Guard): void;
 }
 
 /**
  * Metrics of a guard.
  *
- * Decisions are counted by method and outcome: methods are those that the server has, outcomes a closed
- * list, so neither grows by what callers send.
+ * Decisions are counted by method and outcome. The methods are those of the server and the outcomes a closed list, so
+ * callers cannot make the number of labels grow.
  */
 export function createGuardMetrics(registry: Registry = new Registry()): GuardMetrics {
-  // Counted in plain maps, and put into the metric when it is scraped: this is on the way of every call.
+  // Counted in plain maps, and copied into the metric at a scrape, because this runs in every call.
   const decided = new Map<string, Map<string, number>>();
   const decisions: Counter<string> = new Counter({
     name: 'portcullis_decisions_total',

@@ -1,4 +1,4 @@
-/** What the server counts of each call, under the names that go-grpc-middleware gave them, and the log of failures. */
+/** Call metrics under the names of go-grpc-middleware, and the log of failed calls. */
 import type { Metadata, ServerInterceptor, ServerListener } from '@grpc/grpc-js';
 import { ServerInterceptingCall, status } from '@grpc/grpc-js';
 import type { Clock } from '@portcullis/guard';
@@ -8,11 +8,10 @@ import type { Log } from '../host/log.js';
 import { parseTraceparent } from '../host/trace.js';
 
 /** Upper bounds of the buckets of `grpc_server_handling_seconds`. */
-export const HANDLING_SECONDS_BUCKETS = [
+const HANDLING_SECONDS_BUCKETS = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 ];
 
-/** What {@link observeCalls} needs. */
 export interface ObserverDependencies {
   readonly registry: Registry;
   readonly clock: Clock;
@@ -20,9 +19,9 @@ export interface ObserverDependencies {
 }
 
 /**
- * An interceptor that counts calls and messages, and logs the calls that failed by our own fault, with the caller's
- * trace. It belongs outermost, so that it sees what the other interceptors refuse too. Methods that the server does
- * not have never reach an interceptor, so no caller can make the number of labels grow.
+ * An interceptor that counts calls and messages, and logs calls that failed by a fault of the server, with the
+ * caller's trace. It must be outermost, so that it also sees the calls that other interceptors reject. Unknown methods
+ * never reach an interceptor, so callers cannot make the number of labels grow.
  */
 export function observeCalls({ registry, clock, log }: ObserverDependencies): ServerInterceptor {
   const countsByPath = createCounts(registry);
@@ -39,7 +38,7 @@ export function observeCalls({ registry, clock, log }: ObserverDependencies): Se
       const seconds = (clock.monotonicMs() - startedMs) / 1_000;
       counts.handled.set(code, (counts.handled.get(code) ?? 0) + 1);
       counts.observeSeconds(seconds);
-      const level = OUR_FAULT.has(code) ? 'warn' : 'debug';
+      const level = SERVER_FAULTS.has(code) ? 'warn' : 'debug';
       if (!log.isLevelEnabled(level)) return;
       const trace = parseTraceparent(metadata?.get('traceparent')[0]);
       log[level]({ method: method.path, code: status[code], seconds, ...trace }, 'call ended');
@@ -71,9 +70,9 @@ export function observeCalls({ registry, clock, log }: ObserverDependencies): Se
   };
 }
 
-const OUR_FAULT: ReadonlySet<status> = new Set([status.INTERNAL, status.UNKNOWN, status.DATA_LOSS]);
+const SERVER_FAULTS: ReadonlySet<status> = new Set([status.INTERNAL, status.UNKNOWN, status.DATA_LOSS]);
 
-/** The numbers of one method: plain ones, because looking up a labelled counter in each call would cost more. */
+/** The counts of one method: plain numbers, because looking up a labelled counter in each call would cost more. */
 interface MethodCounts {
   readonly labels: { grpc_type: string; grpc_service: string; grpc_method: string };
   started: number;
@@ -182,7 +181,7 @@ function labelsOf({ path, requestStream, responseStream }: Method): MethodCounts
   return { grpc_type, grpc_service, grpc_method };
 }
 
-/** As Go spells the codes, which dashboards for these names expect: `NotFound`, and `OK`. */
+/** The codes in Go's spelling, which dashboards for these metrics expect: `NotFound`, and `OK`. */
 function codeName(code: status): string {
   if (code === status.OK) return 'OK';
   if (code === status.CANCELLED) return 'Canceled';

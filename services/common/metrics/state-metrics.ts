@@ -1,21 +1,20 @@
-/** Metrics that are read from what a part knows of itself, with every scrape. */
+/** Metrics that are read from the state of a part at every scrape. */
 
 import { Counter, Gauge, type Registry } from 'prom-client';
 
-/** One number of a part. */
+/** One metric of a part. */
 export interface StateMetric {
   /** Without the prefix `portcullis_`. */
   readonly name: string;
   /** What it means, in one sentence. */
   readonly help: string;
   readonly kind: 'counter' | 'gauge';
-  /** Names of the labels, whose values must be few. */
+  /** Names of the labels; their values must be few. */
   readonly labels?: readonly string[];
-  /** The values now, each with the values of its labels in their order. */
+  /** The current values, each with the values of its labels in their order. */
   read(): Iterable<readonly [value: number, ...labels: readonly string[]]>;
 }
 
-/** Registers metrics. */
 export function registerStateMetrics(registry: Registry, metrics: readonly StateMetric[]): void {
   for (const { name, help, kind, labels = [], read } of metrics) {
     const options = { name: `portcullis_${name}`, help, labelNames: [...labels], registers: [registry] };

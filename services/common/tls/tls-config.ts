@@ -1,4 +1,4 @@
-/** The part of every service's configuration that is about TLS. */
+/** The TLS settings of every service. */
 import {
   type ConfigurationFault,
   type EnvironmentValues,
@@ -11,7 +11,7 @@ import {
 import { CLIENT_AUTH_MODES, type TlsSettings } from './tls.js';
 import { type TlsFiles, tlsFaultsOf } from './tls-files.js';
 
-/** The variables, which are the same in all services. Files are named, not read, because they are read again. */
+/** The variables, the same in all services. They hold the names of files, because the files are read again later. */
 export const TLS_VARIABLES = {
   PORTCULLIS_TLS_CERT_FILE: optional(text()),
   PORTCULLIS_TLS_KEY_FILE: optional(text()),
@@ -25,7 +25,7 @@ export const TLS_VARIABLES = {
 
 type Values = EnvironmentValues<typeof TLS_VARIABLES>;
 
-/** A peer that is called: the variable with its authorities, and where it listens. */
+/** A server that the service calls: the variable with its certificate authorities, and where it listens. */
 export interface TlsPeer {
   readonly caVariable: string;
   readonly caFile: string | undefined;
@@ -33,7 +33,7 @@ export interface TlsPeer {
   readonly addresses: readonly string[];
 }
 
-/** What the variables say. */
+/** The settings out of the values of the variables. */
 export function tlsSettingsOf(values: Values): TlsSettings {
   const { PORTCULLIS_TLS_CERT_FILE: certFile, PORTCULLIS_TLS_KEY_FILE: keyFile } = values;
   const { PORTCULLIS_TLS_CLIENT_CERT_FILE: clientCert, PORTCULLIS_TLS_CLIENT_KEY_FILE: clientKey } = values;
@@ -53,7 +53,7 @@ export function tlsSettingsOf(values: Values): TlsSettings {
   };
 }
 
-/** Everything that is wrong with the files, and every listener and peer that plaintext would leave open. */
+/** The faults of the files, and every listener and peer whose plaintext would leave this machine. */
 export function tlsFaults(
   good: Partial<Values> & {
     readonly PORTCULLIS_LISTEN?: string;
@@ -76,7 +76,7 @@ export function tlsFaults(
   ];
 }
 
-/** Tokens, passwords and the keys that others verify by all pass the listeners. */
+/** Tokens, passwords and verification keys all pass the listeners. */
 function listenerFaults(good: Parameters<typeof tlsFaults>[0]): ConfigurationFault[] {
   if (good.PORTCULLIS_TLS_CERT_FILE !== undefined || good.PORTCULLIS_PLAINTEXT !== 'loopback') return [];
   const open = (['PORTCULLIS_LISTEN', 'PORTCULLIS_OPS_LISTEN'] as const).filter(
@@ -104,7 +104,7 @@ function clientAuthFaults(good: Parameters<typeof tlsFaults>[0]): readonly Confi
   const { PORTCULLIS_TLS_CLIENT_AUTH: mode, [variable]: ca } = good;
   if (mode === undefined) return [];
   if (mode === 'off') {
-    // Somebody believes that certificates are checked.
+    // The operator believes that certificates are checked.
     const problem = 'has no effect while PORTCULLIS_TLS_CLIENT_AUTH is off';
     return ca === undefined ? [] : [{ variable, problem }];
   }
@@ -113,14 +113,14 @@ function clientAuthFaults(good: Parameters<typeof tlsFaults>[0]): readonly Confi
     const problem = 'can be other than off only with PORTCULLIS_TLS_CERT_FILE';
     faults.push({ variable: 'PORTCULLIS_TLS_CLIENT_AUTH', problem });
   }
-  // Without it every public authority of the world would vouch for callers.
+  // Without it every public certificate authority could vouch for callers.
   if (ca === undefined) {
     faults.push({ variable, problem: `is required while PORTCULLIS_TLS_CLIENT_AUTH is ${mode}` });
   }
   return [...faults, ...authorityFaults(variable, ca)];
 }
 
-/** In plaintext anyone on the way could pose as the peer, or take the tokens that are sent to it. */
+/** In plaintext an attacker on the path could impersonate the peer, or steal the tokens that are sent to it. */
 function peerFaults(peer: TlsPeer, good: Partial<Values>): readonly ConfigurationFault[] {
   const { caVariable, caFile, addressVariable, addresses } = peer;
   if (caFile !== undefined) return authorityFaults(caVariable, caFile);

@@ -1,14 +1,14 @@
-/** Certificates out of files: read, judged, and read again when the files change. */
+/** Certificates from files: read, checked, and read again when the files change. */
 import { createHash, createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions, type SecureVersion } from 'node:tls';
 import { type Clock, systemClock } from '@portcullis/guard';
 
-/** The oldest version that is spoken, whatever Node's own defaults are. */
-export const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';
-/** The cipher suites: ephemeral keys and authenticated encryption alone, which is also what HTTP/2 asks for. */
-export const TLS_CIPHERS = [
+/** The oldest accepted version, whatever Node's own default is. */
+const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';
+/** The cipher suites: only ephemeral keys and authenticated encryption, as HTTP/2 requires. */
+const TLS_CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
   'TLS_AES_256_GCM_SHA384',
   'TLS_CHACHA20_POLY1305_SHA256',
@@ -19,28 +19,28 @@ export const TLS_CIPHERS = [
   'ECDHE-ECDSA-CHACHA20-POLY1305',
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
-/** How often the files are looked at. */
-export const TLS_POLL_MS = 10_000;
+/** How often the files are read. */
+const TLS_POLL_MS = 10_000;
 /** The longest file; enough for the certificate authorities of an operating system. */
-export const TLS_FILE_BYTES_MAX = 1024 * 1024;
+const TLS_FILE_BYTES_MAX = 1024 * 1024;
 
-/** Where the certificates are. A certificate (its chain after it) and its key belong together. */
+/** The files. A certificate, followed by its chain, needs its key. */
 export interface TlsFiles {
-  /** Shown to the peer. */
+  /** The certificate presented to the peer. */
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
-  /** The authorities that the peer's certificate must come from. */
+  /** The certificate authorities of the peer. */
   readonly ca?: string | undefined;
 }
 
 /** What is wrong with one of the files. */
 export interface TlsFault {
   readonly file: keyof TlsFiles;
-  /** The end of a sentence that begins with what names the file; repeats nothing of its contents. */
+  /** The end of a sentence that begins with the name of the variable; repeats nothing of the file's contents. */
   readonly problem: string;
 }
 
-/** What keeps certificates from being used; one fault or more. */
+/** The faults, one or more, because of which certificates cannot be used. */
 export class TlsFilesError extends Error {
   readonly faults: readonly TlsFault[];
 
@@ -52,7 +52,7 @@ export class TlsFilesError extends Error {
 }
 
 /**
- * Says what keeps the files from being used now.
+ * The faults because of which the files cannot be used now.
  *
  * @returns every fault, none when the files are good
  */
@@ -66,7 +66,7 @@ export function tlsFaultsOf(files: TlsFiles, clock: Clock = systemClock): readon
   }
 }
 
-/** Where a watch tells of new certificates, and of those that it cannot use. */
+/** Where a watch logs new certificates, and those that it cannot use. */
 export interface TlsLog {
   info(fields: object, message: string): void;
   error(fields: object, message: string): void;
@@ -74,21 +74,21 @@ export interface TlsLog {
 
 /** Certificates that follow their files. */
 export interface TlsWatch {
-  /** What is in use. */
+  /** The current certificates. */
   current(): SecureContextOptions;
-  /** Calls the listener with what is in use from now on. @returns a function that ends it */
+  /** Calls the listener with every new set of certificates. @returns a function that ends that */
   onChange(listener: (next: SecureContextOptions) => void): () => void;
-  /** Looks at the files at once. Never rejects. */
+  /** Reads the files at once. Never rejects. */
   reload(): Promise<void>;
   close(): void;
 }
 
 /**
- * Reads the files and looks at them again and again. What is in them is compared, not their times: that also tells
- * of a symbolic link that leads elsewhere. New files that cannot be used are told to the log once, and what was good
- * stays in use; half a change, a new certificate with the old key, is simply whole at a later look.
+ * Reads the files now and at regular intervals. It compares their contents, not their times, so it also notices a
+ * symbolic link that points elsewhere. Files that cannot be used are logged once, and the previous certificates stay in
+ * use: a new certificate beside the old key becomes complete at a later read.
  *
- * @throws TlsFilesError when the files cannot be used in the first place
+ * @throws TlsFilesError when the files cannot be used at the start
  */
 export function watchTlsFiles(options: {
   files: TlsFiles;
@@ -100,9 +100,9 @@ export function watchTlsFiles(options: {
   const listeners = new Set<(next: SecureContextOptions) => void>();
   let used = readTlsFiles(files, clock);
   let refused = '';
-  let looking = Promise.resolve();
+  let refreshing = Promise.resolve();
 
-  const look = async (): Promise<void> => {
+  const refresh = async (): Promise<void> => {
     try {
       const contents = await readAll(files);
       const digest = digestOf(contents);
@@ -127,10 +127,10 @@ export function watchTlsFiles(options: {
       );
     }
   };
-  // One after the other: a look that has begun may have read what has changed since.
+  // One after the other, because a read that has begun may have missed a later change.
   const reload = (): Promise<void> => {
-    looking = looking.then(look);
-    return looking;
+    refreshing = refreshing.then(refresh);
+    return refreshing;
   };
   const timer = setInterval(() => void reload(), pollMs).unref();
   return {
@@ -192,8 +192,8 @@ function digestOf({ cert, key, ca }: Contents): string {
 }
 
 /**
- * What TLS is given. OpenSSL would take a certificate that has expired and a list of authorities that holds none, and
- * every connection would fail.
+ * The options for TLS. OpenSSL accepts an expired certificate and an empty list of authorities, and then every
+ * connection fails.
  *
  * @throws TlsFilesError with every fault
  */

@@ -4,30 +4,30 @@ import { ChannelCredentials, credentials, ServerCredentials } from '@grpc/grpc-j
 import type { BrokerFiles, Clock, Plaintext } from '@portcullis/guard';
 import { type TlsLog, type TlsWatch, watchTlsFiles } from './tls-files.js';
 
-/** How long a peer may take to shake hands. */
-export const TLS_HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Maximum duration of a TLS handshake. */
+const TLS_HANDSHAKE_TIMEOUT_MS = 10_000;
 
-/** Whether callers of a listener show a certificate: never asked for, checked when there is one, demanded. */
+/** Whether callers of a listener present a certificate: never requested, verified if presented, or required. */
 export const CLIENT_AUTH_MODES = ['off', 'optional', 'required'] as const;
 
 /** One of {@link CLIENT_AUTH_MODES}. */
 export type ClientAuth = (typeof CLIENT_AUTH_MODES)[number];
 
-/** What a service is told about TLS. */
+/** The TLS settings of a service. */
 export interface TlsSettings {
   /** The certificate of both listeners; plaintext when undefined. */
   readonly listener:
     | {
         readonly certFile: string;
         readonly keyFile: string;
-        /** The authorities that callers' certificates must come from. */
+        /** The certificate authorities of callers. */
         readonly clientCaFile: string | undefined;
         readonly clientAuth: ClientAuth;
       }
     | undefined;
-  /** The certificate that the service shows to those whom it calls. */
+  /** The certificate that the service presents to the servers that it calls. */
   readonly client: { readonly certFile: string; readonly keyFile: string } | undefined;
-  /** The authorities that the broker is known by; those of the system when undefined. */
+  /** The certificate authorities of the broker; those of the system when undefined. */
   readonly natsCaFile: string | undefined;
   /** Where tokens may travel in plaintext. */
   readonly plaintext: Plaintext;
@@ -36,7 +36,7 @@ export interface TlsSettings {
 /** The certificates of the listeners. */
 export interface ListenerTls {
   readonly credentials: ServerCredentials;
-  /** What HTTPS uses: the same certificate; callers are not asked for theirs. */
+  /** The same certificate for HTTPS, which requests no client certificate. */
   readonly watch: TlsWatch;
 }
 
@@ -44,11 +44,11 @@ export interface ListenerTls {
 export interface Tls {
   /** Undefined when the listeners speak plaintext. */
   readonly listener: ListenerTls | undefined;
-  /** For a peer that is known by the authorities in a file, or by nothing, in plaintext, when there is no file. */
+  /** For a server whose certificate authorities are in a file; plaintext without a file. */
   credentialsFor(caFile: string | undefined): ChannelCredentials;
-  /** Undefined when the system's authorities suffice and no certificate is shown. */
+  /** Undefined with the system's authorities and no client certificate. */
   readonly broker: BrokerFiles | undefined;
-  /** Looks at all files at once. Never rejects. */
+  /** Reads all files at once. Never rejects. */
   reload(): Promise<void>;
   close(): void;
 }
@@ -56,7 +56,7 @@ export interface Tls {
 /**
  * Reads all certificates, and follows their files until it is closed.
  *
- * @throws TlsFilesError when files cannot be used, which a checked configuration has ruled out for the moment
+ * @throws TlsFilesError when files cannot be used, which a configuration that was checked just before rules out
  */
 export function openTls(
   settings: TlsSettings,
@@ -97,24 +97,23 @@ function listenerTls(
 }
 
 /**
- * Credentials for a grpc-js server that follow a watch. Connections that are open stay as they are; new ones are made
- * with what is in use by then.
+ * Credentials for a grpc-js server that follow a watch: new connections use the current certificates, open connections
+ * stay as they are.
  *
- * An optional certificate that does not come from the authorities counts as none: grpc-js shows handlers verified ones
- * alone.
+ * An optional certificate that is not from the authorities counts as none: grpc-js shows only verified ones to handlers.
  */
-export function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
+function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
   return new WatchedServerCredentials(watch, clientAuth);
 }
 
-/** Credentials for grpc-js channels that follow a watch, with every connection that is made. */
+/** Credentials for grpc-js channels that follow a watch: every new connection uses the current certificates. */
 export function channelCredentialsFrom(watch: TlsWatch): ChannelCredentials {
   return new WatchedChannelCredentials(watch);
 }
 
 /**
- * grpc-js's own certificate provider lets go of a good certificate as soon as its files cannot be read or do not fit
- * together, refuses every connection from then on, and falls back to Node's versions and ciphers.
+ * grpc-js's own certificate provider drops a good certificate as soon as its files cannot be read or do not match,
+ * rejects every connection from then on, and falls back to Node's versions and ciphers.
  */
 class WatchedServerCredentials extends ServerCredentials {
   constructor(watch: TlsWatch, clientAuth: ClientAuth) {
@@ -137,17 +136,17 @@ class WatchedServerCredentials extends ServerCredentials {
 type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
 type ConnectorArguments = Parameters<ChannelCredentials['_createSecureConnector']>;
 
-/** Leaves the work to the credentials of the day, asked for with every connection. */
+/** Delegates to the current credentials at every connection. */
 class WatchedChannelCredentials extends ChannelCredentials {
-  #today: ChannelCredentials;
+  #current: ChannelCredentials;
 
   constructor(watch: TlsWatch) {
     super();
     const credentialsOf = (options: SecureContextOptions): ChannelCredentials =>
       ChannelCredentials.createFromSecureContext(createSecureContext(options));
-    this.#today = credentialsOf(watch.current());
+    this.#current = credentialsOf(watch.current());
     watch.onChange((next) => {
-      this.#today = credentialsOf(next);
+      this.#current = credentialsOf(next);
     });
   }
 
@@ -160,9 +159,9 @@ class WatchedChannelCredentials extends ChannelCredentials {
   }
 
   override _createSecureConnector(...given: ConnectorArguments): Connector {
-    const first = this.#today._createSecureConnector(...given);
+    const first = this.#current._createSecureConnector(...given);
     return {
-      connect: (socket) => this.#today._createSecureConnector(...given).connect(socket),
+      connect: (socket) => this.#current._createSecureConnector(...given).connect(socket),
       waitForReady: () => first.waitForReady(),
       getCallCredentials: () => first.getCallCredentials(),
       destroy: () => first.destroy(),

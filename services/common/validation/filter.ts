@@ -7,8 +7,8 @@
  * value      = integer | word | '"' characters '"'      with \" and \\ inside
  * ```
  *
- * What a caller may compare is written down for each list; everything else of AIP-160 is refused by name of the place
- * where it stands. A filter becomes a condition with parameters: no text of a caller's ever becomes SQL.
+ * Each list declares the fields that a caller may compare. Anything else of AIP-160 is rejected, with its position. A
+ * filter becomes a condition with parameters: a caller's text never becomes SQL.
  */
 import { createHash } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
@@ -16,42 +16,42 @@ import { parseUuid } from './identifiers.js';
 import type { CursorPattern } from './paging.js';
 import { isStoredFaithfully } from './text.js';
 
-/** The longest filter that is looked at. */
-export const FILTER_CHARACTERS_MAX = 1_000;
-/** Comparisons of one filter at most. */
+/** The longest filter, in UTF-16 units. */
+const FILTER_CHARACTERS_MAX = 1_000;
+/** Maximum number of comparisons in one filter. */
 export const FILTER_COMPARISONS_MAX = 10;
 
-/** What a field of a list is, and the SQL that it stands for. */
-export type FilterField =
-  /** Compared by = and != alone. */
+/** The type of a field, and the SQL expression that it stands for. */
+type FilterField =
+  /** Compared by = and != only. */
   | { readonly type: 'text' | 'uuid'; readonly sql: string }
-  /** One of some words; compared by = and != alone. */
+  /** One of some words; compared by = and != only. */
   | { readonly type: 'word'; readonly sql: string; readonly words: readonly string[] }
-  /** What an int8 holds. */
+  /** A whole number in the range of int8. */
   | { readonly type: 'integer'; readonly sql: string }
-  /** A point in time as RFC 3339 writes it, in quotation marks. */
+  /** A time in the form of RFC 3339, in quotation marks. */
   | { readonly type: 'time'; readonly sql: string };
 
-/** The fields of a list that can be compared, by the names they have in the schema. */
+/** The fields of a list that can be compared, by their names in the schema. */
 export type FilterFields = Readonly<Record<string, FilterField>>;
 
-/** A filter as a store uses it. */
+/** A filter in the form that a store uses. */
 export interface Filter {
   /** `AND …` for a WHERE clause; empty when nothing is filtered. */
   readonly condition: string;
-  /** The condition's parameters, from the number on that was given. */
+  /** The values of the condition's parameters. */
   readonly values: readonly (string | bigint)[];
-  /** Tells this filter from others: the first member of the list's cursors, so that a page belongs to its filter. */
+  /** The first member of the list's cursors, so that a page token is valid only with its own filter. */
   readonly fingerprint: string;
   /** The pattern of that member. */
   readonly pattern: CursorPattern;
 }
 
 /**
- * Reads a filter.
+ * Parses a filter.
  *
  * @param parameter - the number of its first parameter, such as 3 for `$3`
- * @throws ServiceError FIELD_INVALID for `filter`, with what is wrong and where
+ * @throws ServiceError FIELD_INVALID for `filter`, with the fault and its position
  */
 export function filterOf(text: string, fields: FilterFields, parameter: number): Filter {
   const fingerprint = createHash('sha256').update(text, 'utf8').digest('base64url').slice(0, 11);
@@ -131,11 +131,11 @@ function parse(tokens: readonly Token[], fields: FilterFields): Comparison[] {
 
 function compare(name: string, field: FilterField, operator: string, value: Token): Comparison {
   const text = value.kind === 'text' ? value.text.slice(1, -1).replace(/\\(["\\])/g, '$1') : value.text;
-  // A missing value differs from every value, so != must not leave it out as SQL would.
+  // NULL differs from every value, so != must not omit it as SQL would.
   const operation = operator === '!=' ? 'IS DISTINCT FROM' : operator;
   const sql = (cast: string) => (parameter: string) => `${field.sql} ${operation} ${parameter}::${cast}`;
   const ordered = field.type === 'integer' || field.type === 'time';
-  if (!ordered && operator !== '=' && operator !== '!=') throw fault(`compares ${name} by = and != alone`);
+  if (!ordered && operator !== '=' && operator !== '!=') throw fault(`compares ${name} by = and != only`);
   switch (field.type) {
     case 'text':
       if (value.kind !== 'text') throw fault(`must have the value of ${name} in quotation marks`);
@@ -168,7 +168,7 @@ function isInt64(text: string): boolean {
   return INTEGER.test(text) && BigInt(text) <= INT64_MAX && BigInt(text) >= -INT64_MAX - 1n;
 }
 
-/** A day that is in no calendar would otherwise be the next month's, or an error of the database's. */
+/** A day that does not exist would otherwise become one of the next month, or an error of the database. */
 function isTime(text: string): boolean {
   if (!TIME.test(text)) return false;
   const day = text.slice(0, 10);

@@ -1,15 +1,15 @@
-/** Pages of a list: how many entries a caller gets, and the opaque token with which the next page begins. */
+/** Pages of a list: their size, and the opaque token for the next page. */
 import { invalidField } from '@portcullis/guard/errors';
 import { parseUuid } from './identifiers.js';
 
-/** Entries on a page when the caller does not say. */
-export const PAGE_SIZE_DEFAULT = 50;
-/** Entries on a page at most; more are asked for in vain, not refused. */
-export const PAGE_SIZE_MAX = 200;
-/** The longest page token that is looked at. */
+/** Entries on a page when `page_size` is 0. */
+const PAGE_SIZE_DEFAULT = 50;
+/** Maximum number of entries on a page; a larger `page_size` is reduced to it. */
+const PAGE_SIZE_MAX = 200;
+/** The longest page token, in characters. */
 export const PAGE_TOKEN_CHARACTERS_MAX = 2048;
 
-/** Patterns for the members of a cursor, so that a forged token is refused before it reaches the database. */
+/** Patterns for the members of a cursor, so that a forged token is rejected before it reaches the database. */
 export const cursorPatterns = {
   /** Any text that PostgreSQL can store. */
   text: /^[^\0]*$/,
@@ -21,26 +21,34 @@ export const cursorPatterns = {
   time: { test: (member: string) => TIME.test(member) && !Number.isNaN(Date.parse(member)) },
 } as const satisfies { [name: string]: CursorPattern };
 
-/** What one member of a cursor looks like; a regular expression is one. */
+/** The form of one member of a cursor, such as a regular expression. */
 export interface CursorPattern {
   test(member: string): boolean;
 }
 
 const TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|\+00(:00)?)$/;
 
-/** Which entries are asked for. */
+/** A request for one page of a filtered list, as the caller sent it. */
+export interface PageRequest {
+  readonly pageSize: number;
+  readonly pageToken: string;
+  readonly filter: string;
+}
+
+/** The entries that a request asks for. */
 export interface Page {
-  /** How many entries at most. Ask the store for one more, to know whether there is a next page. */
+  /** Maximum number of entries. A store reads one more, to know whether there is a next page. */
   readonly limit: number;
-  /** The cursor given to {@link pageTokenOf} with the page before; undefined for the first page. */
+  /** The cursor that {@link pageTokenOf} encoded for the previous page; undefined for the first page. */
   readonly after: string[] | undefined;
 }
 
 /**
- * What `page_size` and `page_token` of a request mean. `cursor` says what the members of this list's cursors look
- * like; without it, a cursor has any number of members, each any text that PostgreSQL can store.
+ * Parses `page_size` and `page_token`.
  *
- * @throws ServiceError FIELD_INVALID for a negative size, and for a token that no page carried
+ * @param cursor - the form of this list's cursors; when absent, any number of members, each any text that PostgreSQL
+ *   can store
+ * @throws ServiceError FIELD_INVALID for a negative size, and for a token that no page can have carried
  */
 export function pageOf(
   request: { pageSize: number; pageToken: string },
@@ -55,6 +63,18 @@ export function pageOf(
 /** The token for the page that begins after the entry with this cursor. */
 export function pageTokenOf(cursor: readonly string[]): string {
   return Buffer.from(JSON.stringify(cursor), 'utf8').toString('base64url');
+}
+
+/** Cuts a page of `limit` items out of rows, of which one more was read to know whether there is a next page. */
+export function cutPage<Row>(
+  rows: readonly Row[],
+  limit: number,
+  cursorOf: (last: Row) => readonly string[],
+): { items: readonly Row[]; nextPageToken: string } {
+  const items = rows.slice(0, limit);
+  const last = items.at(-1);
+  const isLastPage = rows.length <= limit || last === undefined;
+  return { items, nextPageToken: isLastPage ? '' : pageTokenOf(cursorOf(last)) };
 }
 
 function parsePageToken(token: string, patterns: readonly CursorPattern[] | undefined): string[] {

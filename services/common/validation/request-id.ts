@@ -38,3 +38,17 @@ export function parseRequestId(requestId: string): string {
   if (fault !== undefined) throw invalidField('request_id', fault);
   return canonicalRequestId(requestId);
 }
+
+/** A request that takes effect once, however often its caller sends it. */
+export interface RepeatableRequest {
+  readonly subject: string;
+  readonly method: string;
+  readonly requestId: string;
+  /** The content of the request, as text that is equal for equal requests only. */
+  readonly payload: string;
+}
+
+/** The payload of a repeatable request; bigints become strings. */
+export function payloadOf(...parts: readonly unknown[]): string {
+  return JSON.stringify(parts, (_key, value) => (typeof value === 'bigint' ? value.toString() : value));
+}

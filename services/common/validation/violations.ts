@@ -6,11 +6,11 @@ import { canonicalRequestId, REQUEST_ID_CHARACTERS_MAX, requestIdFault } from '.
 import { countCharacters, hasControlCharacters, isStoredFaithfully } from './text.js';
 
 /** Violations reported at most: they travel in trailers, whose size peers limit. */
-export const VIOLATIONS_MAX = 25;
+const VIOLATIONS_MAX = 25;
 /** The longest identifier that another service or issuer has made, in UTF-16 units. */
-export const FOREIGN_ID_LENGTH_MAX = 255;
+const FOREIGN_ID_LENGTH_MAX = 255;
 /** The longest line of text for people, in characters. */
-export const TEXT_CHARACTERS_MAX = 200;
+const TEXT_CHARACTERS_MAX = 200;
 
 const SKU = /^[A-Z0-9][A-Z0-9._-]{0,63}$/;
 

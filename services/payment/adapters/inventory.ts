@@ -1,4 +1,4 @@
-/** Inventory by gRPC: on behalf of the user whose call is served, and in the service's own name. */
+/** Inventory over gRPC: on behalf of the user of a call, and in the service's own name. */
 
 import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
 import { connectivityState, Metadata } from '@grpc/grpc-js';
@@ -20,7 +20,7 @@ import {
 import { PaymentError, type PaymentErrorCode } from '../errors.js';
 import type { Inventory, Reservation, ReservationState, Settlement } from '../inventory.js';
 
-/** How long one call to inventory may take. */
+/** The deadline of one call to inventory, in milliseconds. */
 export const INVENTORY_TIMEOUT_MS = 3_000;
 
 /** The call being served, as far as acting for its user needs it. */
@@ -29,32 +29,31 @@ export interface ServedCall {
   getDeadline(): Deadline;
 }
 
-/** Inventory, reachable on behalf of users and in the service's own name. */
+/** Connections to inventory. */
 export interface InventoryConnection {
-  /** Inventory for the user of a call, as long as that lasts. */
+  /** Inventory on behalf of the user of a call, until the call ends. */
   forCall(call: ServedCall): Inventory;
   readonly settlement: Settlement;
   close(): void;
 }
 
-/** What {@link connectInventory} needs. */
-export interface InventoryConnectionOptions {
-  /** The instances; calls take turns among those that answer. */
+interface InventoryConnectionOptions {
+  /** The instances; calls rotate among the reachable ones. */
   readonly addresses: readonly string[];
   readonly credentials: ChannelCredentials;
-  /** Where users' tokens may travel without TLS. */
+  /** To which addresses tokens of users may be sent without TLS. */
   readonly plaintext?: Plaintext;
-  /** Trades the user's token for a narrower one: the one that came with the call goes nowhere else. */
+  /** Exchanges the user's token for a narrower one; the token of the call itself is never forwarded. */
   readonly exchange: Exchange;
-  /** Tokens of the service's own, with which it ends reservations that it has made for users. */
+  /** Tokens of the service itself, which end reservations that it made for users. */
   readonly own: TokenSource;
   readonly clock: Clock;
 }
 
 /**
- * Connects to the instances of inventory when the first call is made.
+ * Creates clients for the instances of inventory. They connect with the first call.
  *
- * @throws TypeError when users' tokens would leave this machine in plaintext
+ * @throws TypeError when tokens of users would leave this machine in plaintext
  */
 export function connectInventory(options: InventoryConnectionOptions): InventoryConnection {
   const { addresses, credentials, plaintext, exchange, own, clock } = options;
@@ -68,7 +67,7 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
   );
   const nextClient = createRotation(clients);
 
-  async function ask(
+  async function send(
     invoke: Invoke,
     source: TokenSource,
     bound: { signal?: AbortSignal; deadlineMs?: number; metadata?: Metadata } = {},
@@ -77,7 +76,7 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
     const deadline = Math.min(clock.wallMs() + INVENTORY_TIMEOUT_MS, deadlineMs);
     const settings = { metadata, options: { deadline, interceptors: [authenticate(source)] }, signal };
     const response = await invokeUnary(nextClient(), invoke, settings);
-    return reservationFrom(response.reservation);
+    return reservationOf(response.reservation);
   }
 
   return {
@@ -86,10 +85,10 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
         const source = exchange.forCall(call, { audience: 'inventory', scopes: ['inventory.reserve'] });
         const timeToLive = { seconds: BigInt(timeToLiveSeconds), nanos: 0 };
         const request = { lines: lines.map((line) => ({ ...line })), timeToLive, requestId };
-        return ask((client, ...rest) => client.reserveStock(request, ...rest), source, {
+        return send((client, ...rest) => client.reserveStock(request, ...rest), source, {
           signal: signalOf(call),
           deadlineMs: millisecondsOf(call.getDeadline()),
-          metadata: traceOf(call),
+          metadata: traceMetadataOf(call),
         });
       },
     }),
@@ -102,7 +101,7 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
           authoriser: { userId: subject, clientId, sessionId, tokenId },
           requestId,
         };
-        return ask((client, ...rest) => client.settleReservation(request, ...rest), own);
+        return send((client, ...rest) => client.settleReservation(request, ...rest), own);
       },
     },
     close: () => {
@@ -116,79 +115,78 @@ const OUTCOMES = {
   RELEASED: StateMessage.RESERVATION_STATE_RELEASED,
 } as const;
 
-type Answer = { readonly reservation: ReservationMessage | undefined };
+type Response = { readonly reservation: ReservationMessage | undefined };
 type CallSettings = { readonly deadline: number; readonly interceptors: ReturnType<typeof authenticate>[] };
 type Invoke = (
   client: InventoryServiceClient,
   metadata: Metadata,
   options: CallSettings,
-  callback: (error: GrpcError | null, response: Answer) => void,
+  callback: (error: GrpcError | null, response: Response) => void,
 ) => { cancel(): void };
 
 function invokeUnary(
   client: InventoryServiceClient,
   invoke: Invoke,
   settings: { metadata: Metadata; options: CallSettings; signal: AbortSignal | undefined },
-): Promise<Answer> {
+): Promise<Response> {
   const { metadata, options, signal } = settings;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) {
-      reject(unanswered('the call that asked has ended', signal.reason));
+      reject(unavailable('the call that asked has ended', signal.reason));
       return;
     }
     const call = invoke(client, metadata, options, (error, response) => {
       signal?.removeEventListener('abort', cancel);
       if (error === null) resolve(response);
-      else reject(serviceErrorFrom(error));
+      else reject(serviceErrorOf(error));
     });
     const cancel = () => call.cancel();
     signal?.addEventListener('abort', cancel, { once: true });
   });
 }
 
-/** What inventory says about the order, and the buyer may hear. */
-const ANSWERS = [
+/** The reasons of inventory about the order, which are passed on to the buyer. */
+const ORDER_REASONS = [
   'FIELD_INVALID',
   'NOT_FOUND',
   'INSUFFICIENT_STOCK',
 ] as const satisfies readonly PaymentErrorCode[];
 
 /**
- * Whatever is no answer leaves open what has happened: a call that was cut, because the token was revoked meanwhile
- * say, may have had its effect. Nor would the reason be the caller's business when it is this service's own token
- * that was refused.
+ * Any other error leaves the outcome unknown: a call that was cut, for example because the token was revoked, may have
+ * had its effect. Its reason is not passed on, because it may be about this service's own token.
  */
-function serviceErrorFrom(error: GrpcError): ServiceError {
+function serviceErrorOf(error: GrpcError): ServiceError {
   const { reason, message, violations, retryAfterMs } = errorOf(error);
-  const answer = ANSWERS.find((known) => known === reason);
-  if (answer !== undefined) return new PaymentError(answer, message, { cause: error, violations });
-  return unanswered('inventory does not answer', error, retryAfterMs);
+  const orderReason = ORDER_REASONS.find((known) => known === reason);
+  if (orderReason !== undefined) return new PaymentError(orderReason, message, { cause: error, violations });
+  return unavailable('inventory does not answer', error, retryAfterMs);
 }
 
-function unanswered(message: string, cause: unknown, retryAfterMs?: number): ServiceError {
+function unavailable(message: string, cause: unknown, retryAfterMs?: number): ServiceError {
   const retry = retryAfterMs === undefined ? {} : { retryAfterMs };
   return new PaymentError('DEPENDENCY_UNAVAILABLE', message, { cause, ...retry });
 }
 
-/** Takes turns among the instances, and leaves out those that could not be reached last. */
+/** Rotates among the instances, and skips those whose last connection attempt failed. */
 function createRotation(clients: readonly InventoryServiceClient[]): () => InventoryServiceClient {
   let turn = 0;
   return () => {
     turn = (turn + 1) % clients.length;
     const inTurn = [...clients.slice(turn), ...clients.slice(0, turn)];
     const chosen = inTurn.find(isReachable) ?? inTurn[0];
-    if (chosen === undefined) throw new TypeError('there is no address of inventory');
+    if (chosen === undefined) throw new TypeError('inventory has no address');
     return chosen;
   };
 }
 
 function isReachable(client: InventoryServiceClient): boolean {
-  // Asking connects again, so an instance that came back is found.
+  // `true` makes the channel connect again, so that an instance that came back is found.
   return client.getChannel().getConnectivityState(true) !== connectivityState.TRANSIENT_FAILURE;
 }
 
-/** The caller's trace goes on; nothing else of its metadata does. */
-function traceOf(call: ServedCall): Metadata {
+/** Passes on the caller's trace, and nothing else of its metadata. */
+function traceMetadataOf(call: ServedCall): Metadata {
   const metadata = new Metadata();
   const [traceparent] = call.metadata.get('traceparent');
   if (typeof traceparent === 'string') metadata.set('traceparent', traceparent);
@@ -199,17 +197,17 @@ function millisecondsOf(deadline: Deadline): number {
   return deadline instanceof Date ? deadline.getTime() : deadline;
 }
 
-function reservationFrom(message: ReservationMessage | undefined): Reservation {
-  if (message === undefined) throw unanswered('inventory answered without a reservation', undefined);
+function reservationOf(message: ReservationMessage | undefined): Reservation {
+  if (message === undefined) throw unavailable('inventory answered without a reservation', undefined);
   const { reservationId, lines } = message;
   const priced = lines.map(({ sku, quantity, unitPrice }) => {
-    if (unitPrice === undefined) throw unanswered('inventory answered without a price', undefined);
+    if (unitPrice === undefined) throw unavailable('inventory answered without a price', undefined);
     return { sku, quantity, unitPrice };
   });
-  return { reservationId, state: stateFrom(message), lines: priced };
+  return { reservationId, state: stateOf(message), lines: priced };
 }
 
-function stateFrom({ state }: ReservationMessage): ReservationState {
+function stateOf({ state }: ReservationMessage): ReservationState {
   switch (state) {
     case StateMessage.RESERVATION_STATE_ACTIVE:
       return 'ACTIVE';
@@ -220,6 +218,6 @@ function stateFrom({ state }: ReservationMessage): ReservationState {
     case StateMessage.RESERVATION_STATE_EXPIRED:
       return 'EXPIRED';
     default:
-      throw unanswered('inventory answered with an unknown state', undefined);
+      throw unavailable('inventory answered with an unknown state', undefined);
   }
 }

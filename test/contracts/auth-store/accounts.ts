@@ -9,17 +9,17 @@ export function describeUsers(under: Under): void {
     it('find a user by name and by id, and nothing under an unknown one', async () => {
       const { store, addUser } = under();
       const { userId, username } = await addUser();
-      const credentials = await store.transaction((tx) => tx.users.credentialsOf(username));
+      const credentials = await store.transaction((tx) => tx.users.credentialsByName(username));
       const state = await store.transaction((tx) => tx.users.lockShared(userId));
       expect(credentials).to.deep.include({ userId, username, generation: state?.generation });
       expect(credentials?.passwordVersion).to.equal(state?.passwordVersion);
-      expect(await store.reads.users.credentialsOf(username)).to.deep.equal(credentials);
-      expect(await store.reads.users.credentialsOf(`${username}x`)).to.equal(undefined);
+      expect(await store.reads.users.credentialsByName(username)).to.deep.equal(credentials);
+      expect(await store.reads.users.credentialsByName(`${username}x`)).to.equal(undefined);
       await store.transaction(async (tx) => {
         expect(await tx.users.find(userId)).to.deep.include({ userId, username, disabled: false });
         expect(await tx.users.find(randomUUID())).to.equal(undefined);
         expect(await tx.users.lockShared(randomUUID())).to.equal(undefined);
-        expect(await tx.users.credentialsOf(`${username}x`)).to.equal(undefined);
+        expect(await tx.users.credentialsByName(`${username}x`)).to.equal(undefined);
       });
     });
 

@@ -48,7 +48,7 @@ const BLOCKING: readonly LockCase[] = [
   {
     title: 'a shared lock on a session blocks ending all sessions of its user',
     hold: (tx, { sessionId }) => tx.sessions.lockShared(sessionId),
-    attempt: (tx, { userId }) => tx.sessions.endAllOf(userId, 'USER_REVOKED'),
+    attempt: (tx, { userId }) => tx.sessions.endAllOfUser(userId, 'USER_REVOKED'),
   },
   {
     title: 'a shared lock on a session blocks ending every session',

@@ -2,7 +2,7 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { publish } from '../../../services/auth/keys/keys.js';
+import { publish } from '../../../services/auth/keys/published-keys.js';
 import type { NewEntry } from '../../../services/auth/records/revocations.js';
 import {
   enforcementBoundMs,

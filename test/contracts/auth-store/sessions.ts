@@ -21,7 +21,7 @@ export function describeSessions(under: Under): void {
       const session = await addSession(under());
       const { store } = under();
       const time = new Date(session.createTime.getTime() + 5000);
-      await store.transaction((tx) => tx.sessions.touch(session.sessionId, time));
+      await store.transaction((tx) => tx.sessions.setLastUse(session.sessionId, time));
       const found = await store.transaction((tx) => tx.sessions.lock(session.sessionId));
       expect(found?.lastUseTime).to.deep.equal(time);
     });
@@ -49,10 +49,10 @@ export function describeSessions(under: Under): void {
       const ended = await addSession(under(), { userId });
       await store.transaction((tx) => tx.sessions.end(ended.sessionId, 'LOGOUT'));
       const other = await addSession(under(), { userId: otherId });
-      expect(await store.transaction((tx) => tx.sessions.endAllOf(userId, 'USER_REVOKED'))).to.equal(2);
+      expect(await store.transaction((tx) => tx.sessions.endAllOfUser(userId, 'USER_REVOKED'))).to.equal(2);
       for (const { sessionId } of mine) expect(await isOpen(under(), sessionId)).to.equal(false);
       expect(await isOpen(under(), other.sessionId)).to.equal(true);
-      expect(await store.transaction((tx) => tx.sessions.endAllOf(userId, 'USER_REVOKED'))).to.equal(0);
+      expect(await store.transaction((tx) => tx.sessions.endAllOfUser(userId, 'USER_REVOKED'))).to.equal(0);
     });
 
     it('end the open sessions of all users, and return how many', async () => {
@@ -69,7 +69,7 @@ export function describeSessions(under: Under): void {
       const session = sessionOf(userId);
       await store.transaction(async (tx) => {
         await tx.sessions.insert(session);
-        expect(await tx.sessions.endAllOf(userId, 'USER_REVOKED')).to.equal(1);
+        expect(await tx.sessions.endAllOfUser(userId, 'USER_REVOKED')).to.equal(1);
       });
       const later = await addSession(under(), { userId });
       expect(await isOpen(under(), session.sessionId)).to.equal(false);

@@ -1,4 +1,4 @@
-/** The client half over real sockets: it attaches, shares, renews and tries once more. */
+/** The client interceptor over real sockets: attaches, shares and renews tokens, and retries once. */
 
 import { type CallOptions, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';

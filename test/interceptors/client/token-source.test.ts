@@ -1,11 +1,11 @@
-/** A source of tokens: one fetch for everybody, early enough, and again when it failed. */
+/** Token sources: one fetch for all callers, early enough, and again after a failure. */
 
 import { expect } from 'chai';
 import { createTokenSource, type FetchedToken } from '../../../interceptors/src/client/token-source.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import { SetClock } from '../tokens-support.js';
 
-/** A source whose fetches a test answers by hand. */
+/** A source whose fetches the test answers. */
 function createHeldSource(clock = new SetClock()) {
   const fetches: { answer: (token: FetchedToken) => void; fail: (error: Error) => void }[] = [];
   const source = createTokenSource(
@@ -15,7 +15,7 @@ function createHeldSource(clock = new SetClock()) {
   return { clock, fetches, source };
 }
 
-/** A source that is answered at once with `t1`, `t2` and so on, each good for `lifeMs`. */
+/** A source that fetches `t1`, `t2` and so on at once, each valid for `lifeMs`. */
 function createCountingSource(lifeMs: number, clock = new SetClock()) {
   const fetched: string[] = [];
   const source = createTokenSource(async () => {

@@ -1,4 +1,4 @@
-/** What a guard sums up of its calls: who called from where, who was refused, within bounds. */
+/** The security reports of a guard: callers, addresses and refusals, within limits. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { queryObjects } from 'node:v8';
@@ -22,12 +22,12 @@ import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
 import { outcomeOf } from '../../support/outcomes.js';
 import { until } from '../../support/waiting.js';
 
-/** Calls the server, whatever comes of it. */
+/** Calls the server, and ignores the result. */
 async function call(client: Client, metadata: Metadata, method = 'Unary'): Promise<void> {
   await outcomeOf(callEcho(client, metadata, { method }));
 }
 
-/** Longer than tokens of the test issuer live, the skew included. */
+/** Longer than the lifetime of the test issuer's tokens, including the skew. */
 const LIFETIME_AND_SKEW_MS = 310_000;
 
 describe('security reports', () => {
@@ -99,7 +99,7 @@ describe('security reports', () => {
     const report = collector.collect(3);
     expect(report?.admitted).to.have.length(PRINCIPALS_MAX);
     expect(report?.principalsLeftOut).to.equal(6n);
-    // Who is seen in several places is never left out.
+    // A principal with several addresses is never left out.
     expect(report?.admitted[0]?.caller?.subject).to.equal(seen.claims.subject);
     expect(report?.refused).to.have.length(REFUSED_ROWS_MAX);
     expect(report?.refusedLeftOut).to.equal(7n);

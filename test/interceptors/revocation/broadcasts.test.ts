@@ -1,4 +1,4 @@
-/** A broadcast counts when a key of the issuer signed it as one, and in no other case. */
+/** A broadcast is accepted only when a key of the issuer signed it as a broadcast. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';

@@ -31,7 +31,7 @@ describe('a broker', () => {
     await folder?.remove();
   });
 
-  /** One attempt, where a service would try for ever. */
+  /** One attempt, where a service would retry without limit. */
   async function attempt(url: string, given: BrokerFiles): Promise<NatsConnection> {
     return await connect({ ...brokerConnection(url, 'test', given), reconnect: false });
   }

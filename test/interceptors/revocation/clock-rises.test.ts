@@ -1,4 +1,4 @@
-/** What two clocks tell together that neither tells alone. */
+/** Sleeps and steps that only both clocks together reveal. */
 
 import { expect } from 'chai';
 import { CLOCK_JITTER_MS, ClockRises } from '../../../interceptors/src/revocation/clock-rises.js';
@@ -70,7 +70,7 @@ describe('the rises of the wall clock above the monotonic clock', () => {
   it('grow by less than 5 ms through jitter, however often the clocks are read', () => {
     const start = read();
     for (let reading = 0; reading < 300_000; reading += 1) {
-      // From 0 to 2 ms, and what the wall clock cuts off.
+      // From 0 to 2 ms, plus the rounding of the wall clock.
       const jitterMs = 1 + Math.sin(reading * 1.7);
       const passedMs = reading * 0.731;
       rises.read(monotonicMs + passedMs, Math.floor(wallMs + passedMs + jitterMs));
@@ -83,7 +83,7 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     for (let reading = 0; reading < 100_000; reading += 1) {
       rises.read(monotonicMs + reading, Math.floor(wallMs + reading * 0.999));
     }
-    // Once for each leg: the wall clock counts whole milliseconds.
+    // Once for each segment: the wall clock counts whole milliseconds.
     const end = rises.read(monotonicMs + 100_000, Math.floor(wallMs + 99_900));
     expect(end - start).to.be.below(100 / CLOCK_JITTER_MS + 2);
   });

@@ -1,4 +1,4 @@
-/** The feed at work: when it asks, what it does with answers, and what it says when there are none. */
+/** The feed runner: when it syncs, what it does with responses, and what it reports without them. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -27,7 +27,7 @@ import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
 import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
 
-/** A question, open until the test answers it. */
+/** A sync that is open until the test answers it. */
 interface Question {
   readonly request: SyncRequest;
   readonly signal: AbortSignal;
@@ -35,7 +35,7 @@ interface Question {
   readonly fail: (error: unknown) => void;
 }
 
-/** A pull, whose parts the test hands out. */
+/** A pull whose parts the test sends. */
 interface Pull {
   readonly signal: AbortSignal;
   send(...parts: PullResponse[]): void;
@@ -43,13 +43,13 @@ interface Pull {
   fail(error: Error): void;
 }
 
-/** A source that answers what the test says, when the test says it. */
+/** A source whose responses the test controls. */
 class HeldSource implements RevocationSource {
   readonly questions: Question[] = [];
   readonly pulls: Pull[] = [];
-  /** Says nothing even when it is told to give up, so that questions never fail. */
+  /** Does not react to aborted signals, so that syncs never fail. */
   isDeaf = false;
-  /** Tells of what was written in this process. */
+  /** Notifies of entries that this process committed. */
   written: (broadcast: Broadcast) => void = () => {};
   readonly #clock: SetClock;
   #waiting: (() => void)[] = [];
@@ -59,7 +59,7 @@ class HeldSource implements RevocationSource {
   }
 
   sync(request: SyncRequest, signal: AbortSignal): Promise<SyncResponse> {
-    // No two questions are asked at one moment.
+    // No two syncs are sent at the same time.
     this.#clock.pass(1);
     return new Promise((resolve, reject) => {
       this.questions.push({ request, signal, answer: resolve, fail: reject });
@@ -102,7 +102,7 @@ class HeldSource implements RevocationSource {
     }
   }
 
-  /** The question with this number, as soon as it is asked. */
+  /** The sync with this number, as soon as it is sent. */
   question(number: number): Promise<Question> {
     return this.#when(() => this.questions[number]);
   }
@@ -128,7 +128,7 @@ class HeldSource implements RevocationSource {
   }
 }
 
-/** Lets everything run that waits for nothing but its turn. */
+/** Runs everything that waits for its turn only. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
 }
@@ -150,7 +150,7 @@ describe('a feed runner', () => {
   let logged: string[];
   let broker: Parameters<typeof subscribeToBroadcasts>[0];
 
-  /** Broadcasts an entry, signed with a key, and waits for what comes of it. */
+  /** Broadcasts an entry signed with a key, and waits until it was processed. */
   async function hear(signer: TestKey, entry: Entry, isDone: () => boolean = () => true): Promise<void> {
     const bytes = Broadcast.encode(broadcast([entry])).finish();
     broker.onMessage(Buffer.from(await signer.sign(bytes, { typ: BROADCAST_TYPE })));
@@ -194,7 +194,7 @@ describe('a feed runner', () => {
 
   afterEach(() => runner.close());
 
-  /** Answers everything that is asked first, so that the list becomes current. */
+  /** Answers the first requests, so that the list becomes current. */
   async function hydrate(over: Partial<SyncResponse> = {}): Promise<void> {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
@@ -238,7 +238,7 @@ describe('a feed runner', () => {
     await settled();
     expect(source.questions).to.have.length(2);
 
-    // Somebody else has written the second entry.
+    // Another process has committed the second entry.
     source.written(broadcast([tokenEntry(randomUUID(), { sequence: 3n })]));
     expect(feed.list.size).to.equal(2);
     expect((await source.question(2)).request.applied).to.equal(0n);
@@ -368,7 +368,7 @@ describe('a feed runner', () => {
   it('checks the lease again when its timer was early', async () => {
     source.isDeaf = true;
     await hydrate({ leaseLength: { seconds: 0n, nanos: 50_000_000 } });
-    // The timer goes off, and the clock of the lease stands still: the look is too early.
+    // The timer fires while the clock of the lease stands still, so the check is too early.
     timers.pass(50);
     expect(events).to.deep.equal([]);
     clock.pass(50);
@@ -410,7 +410,7 @@ describe('a feed runner', () => {
       answer({ leaseLength, head: 1n, entryIdAtHead: listed.entryId, entries: [listed] }),
     );
     await settled();
-    // Two questions are open, and both name the first epoch.
+    // Two syncs are open, and both name the first epoch.
     const asked = source.questions.length;
     timers.pass(200);
     timers.pass(100);
@@ -424,7 +424,7 @@ describe('a feed runner', () => {
     await settled();
     expect(events).to.deep.equal(['epoch', 'keys 1', 'stale']);
     expect([runner.isCurrent(), feed.hydrated]).to.deep.equal([false, false]);
-    // It comes back to service by itself, in the epoch that is.
+    // It recovers by itself, in the current epoch.
     const pull = await source.pullNumber(1);
     pull.send(endOfPull(0n, Buffer.alloc(0), OTHER_EPOCH));
     pull.end();
@@ -507,13 +507,13 @@ describe('a feed runner', () => {
     await hydrate({ broadcastKeys: [key.published] });
     const asked = source.questions.length;
     for (let sent = 0; sent < 10 * BROADCASTS_PENDING_MAX; sent += 1) hear(replayed);
-    // The first ones are in the list by now; whoever calls in this very moment is refused.
+    // The first ones are in the list already; a call at this moment is refused.
     expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
     expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
     hear(replayed);
     await until(() => taken > BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
-    // A moment later some are verified on the spot again.
+    // In the next interval, some are verified on the main thread again.
     const before = taken;
     clock.pass(100);
     hear(replayed);

@@ -1,4 +1,4 @@
-/** Answers, broadcasts and a log, for tests of what follows them. */
+/** Sync responses, broadcasts and a log, for tests of the feed. */
 
 import { randomBytes } from 'node:crypto';
 import { Feed, type Moment } from '../../../interceptors/src/revocation/feed.js';
@@ -21,7 +21,7 @@ export function at(ms: number, wallJumpMs = 0): Moment {
   return { monotonicMs: 50_000 + ms, wallMs: NOW_SECONDS * 1000 + ms + wallJumpMs };
 }
 
-/** An answer; that of an empty log that is followed already, unless told otherwise. */
+/** A sync response. Default: that of an empty log whose epoch is followed already. */
 export function answer(over: Partial<SyncResponse> = {}): SyncResponse {
   return {
     ...SyncResponse.fromPartial({}),
@@ -31,7 +31,7 @@ export function answer(over: Partial<SyncResponse> = {}): SyncResponse {
   };
 }
 
-/** A key set without keys: a state machine looks at nothing but its version. */
+/** A key set without keys: the state machine reads only its version. */
 export function keySet(version: number) {
   return { version: Buffer.alloc(32, version), keys: [] };
 }
@@ -48,7 +48,7 @@ export function partOf(...entries: Entry[]): PullResponse {
   return { part: { $case: 'entries', value: { entries } } };
 }
 
-/** A feed, and what it has told its listener. */
+/** A feed, and the notifications of its listener. */
 export class ListenedFeed {
   readonly told: string[] = [];
   readonly added: Entry[] = [];
@@ -65,12 +65,12 @@ export class ListenedFeed {
     },
   });
 
-  /** Asks at one moment and takes the answer at once. */
+  /** Creates a request at one moment, and applies the response at once. */
   ask(when: Moment, response: SyncResponse, installKeys: () => void = () => {}) {
     return this.feed.applySyncResponse(this.feed.createSyncRequest(when), response, installKeys);
   }
 
-  /** Follows an epoch from nothing up to a head, asking at `when` for the last time. */
+  /** Follows an epoch up to a head, with the last sync at `when`. */
   hydrate(when: Moment, head = 0n, entryIdAtHead: Buffer = NOTHING, epoch: Buffer = EPOCH): void {
     const before = { ...when, monotonicMs: when.monotonicMs - 1, wallMs: when.wallMs - 1 };
     this.ask(before, answer({ epoch, pull: true, keySet: keySet(1) }));
@@ -86,7 +86,7 @@ export class ListenedFeed {
   }
 }
 
-/** A log as the issuer keeps it, and its answers. */
+/** The issuer's log, and its responses. */
 export class ModelLog {
   epoch: Buffer = randomBytes(16);
   entries: Entry[] = [];
@@ -116,7 +116,7 @@ export class ModelLog {
     return this.entries.at(-1)?.entryId ?? NOTHING;
   }
 
-  /** Answers with no more than `most` entries; larger gaps are to be pulled. */
+  /** Responds with at most `most` entries; larger gaps require a pull. */
   answer(request: SyncRequest, most: number): SyncResponse {
     const follows = request.epoch.equals(this.epoch);
     const entries = follows ? this.entries.slice(Number(request.applied)) : [];

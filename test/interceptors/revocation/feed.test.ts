@@ -1,4 +1,4 @@
-/** What makes a list equal to the log, and for how long it may be trusted. */
+/** How the feed keeps the list equal to the log, and when its lease runs. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -93,7 +93,7 @@ describe('a feed', () => {
     it('runs from the request, not from the response', () => {
       held.hydrate(at(0));
       const ticket = feed.createSyncRequest(at(1000));
-      // The answer takes four seconds to come.
+      // The response takes four seconds.
       expect(feed.applySyncResponse(ticket, answer(), () => {})).to.equal('granted');
       expect(held.leaseLeftMs(at(5000))).to.equal(1000);
       expect(held.leaseLeftMs(at(5999))).to.equal(1);
@@ -229,7 +229,7 @@ describe('a feed', () => {
       held.hydrate(at(0));
       const ticket = feed.createSyncRequest(at(1000));
       const later = feed.createSyncRequest(at(2000));
-      // Asked at 1000 with set 1; meanwhile a pull-free answer to an earlier question has put set 2 in place.
+      // Sent at 1000 with key set 1; meanwhile the response to an earlier request has installed set 2.
       held.ask(at(500), answer({ keySet: keySet(2) }));
       expect(feed.applySyncResponse(ticket, answer(), () => {})).to.equal('outdated');
       expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 500);
@@ -441,7 +441,7 @@ describe('a feed', () => {
       feed.applyPullPart(partOf(tokenEntry(tokenId)));
       feed.abandonPull();
       expect(feed.list.size).to.equal(0);
-      // What comes of it later belongs to nothing.
+      // Its later parts are ignored.
       expect(feed.applyPullPart(endOfPull(9n))).to.equal(false);
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
       expect(held.told).to.deep.equal([]);
@@ -585,7 +585,7 @@ describe('a feed', () => {
     it('does not return to the old epoch on a response read before the change that arrives after one read later', () => {
       const first = feed.createSyncRequest(at(20));
       const second = feed.createSyncRequest(at(30));
-      // The log began anew between the two readings; the second was read before, and after a change of keys.
+      // The epoch changed between the two reads; the second response was read before the change, after a change of keys.
       feed.applySyncResponse(first, answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }), () => {});
       let installed = false;
       const overtaken = answer({ head: 3n, entryIdAtHead: Buffer.alloc(16, 3), keySet: keySet(3) });
@@ -599,13 +599,13 @@ describe('a feed', () => {
     });
 
     it('gets no lease for another list than the one that the request described', () => {
-      // It leaves the epoch and comes back to it: the epoch is the same, the list is empty.
+      // The feed leaves the epoch and returns to it: the epoch is the same, the list is empty.
       const ticket = feed.createSyncRequest(at(30));
       held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
       held.ask(at(20), answer({ pull: true, keySet: keySet(1) }));
       let outcome = feed.applySyncResponse(ticket, answer({ head: 3n, keySet: keySet(1) }), () => {});
       expect(outcome).to.equal('pull');
-      // Nor when the keys that the question named are in place again.
+      // Nor when the keys that the request named are current again.
       const again = { ...ticket, sentAt: at(40) };
       outcome = feed.applySyncResponse(again, answer({ head: 3n }), () => {});
       expect(outcome).to.equal('pull');

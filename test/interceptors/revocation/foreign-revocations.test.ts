@@ -1,4 +1,4 @@
-/** Revocations of what another issuer has issued: in the list, in the index of verified tokens, and in the claims. */
+/** Revocations of another issuer's tokens: in the list, in the index of verified tokens, and in the claims. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -28,7 +28,7 @@ function cutOff(key: string, seconds: number, over: Partial<Entry> = {}): Entry 
   return foreign(ENTRY_KIND_USER, key, { cutOffTime: new Date(seconds * 1000), ...over });
 }
 
-/** What the list says, what one entry says, and what the index finds must be the same. */
+/** The list, the check of one entry, and the index must agree. */
 function isRevoked(of: Partial<TokenClaims>, ...entries: Entry[]): boolean {
   const list = new RevocationList();
   for (const one of entries) list.add(one);

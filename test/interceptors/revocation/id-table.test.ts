@@ -1,4 +1,4 @@
-/** The table of identifiers is a set, whatever is put into it. */
+/** The table of identifiers behaves like a set, whatever is added. */
 
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -17,7 +17,7 @@ const anyId: fc.Arbitrary<Id> = fc
   )
   .filter((id) => id.some((word) => word !== 0));
 
-/** Identifiers that all belong in a few neighbouring slots, the last ones of the table among them. */
+/** Identifiers that all belong in a few neighbouring slots, including the last ones of the table. */
 const crowdedId: fc.Arbitrary<Id> = fc
   .tuple(
     fc.constantFrom(0, 1, 0x7fffffff, 0xffffffff, 0xfffffffe),

@@ -1,4 +1,4 @@
-/** What was taken back stays taken back, for as long as it could matter and no longer. */
+/** What was revoked stays revoked for as long as a token could match it, and no longer. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -26,7 +26,7 @@ const MINUTE_MS = 60_000;
 const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER, ENTRY_KIND_CLIENT, ENTRY_KIND_KEY } =
   EntryKind;
 
-// A few identifiers, so that entries and tokens meet often.
+// Few identifiers, so that entries often match tokens.
 const UUIDS = Array.from({ length: 6 }, () => randomUUID() as string);
 const NAMES = ['alice', 'bob', 'payment', 'key-1', ''];
 
@@ -90,7 +90,7 @@ const anyClaims = fc
   })
   .map(claims);
 
-/** Whether one of the entries revokes the token: the definition, with nothing clever in it. */
+/** Whether one of the entries revokes the token: the definition, without optimization. */
 function isRevoked(entries: readonly Entry[], token: ReturnType<typeof claims>): boolean {
   return entries.some(({ kind, key, minGeneration, issuer, cutOffTime }) => {
     const text = Buffer.from(key).toString();
@@ -190,7 +190,7 @@ describe('a revocation list', () => {
     list.takeOver(holding(...entries.slice(0, 3)));
     expect(list.size).to.equal(3);
     expect(() => list.takeOver(holding(...entries.slice(3)))).to.throw(ListFullError);
-    // What it was told counts all the same.
+    // Its entries count all the same.
     for (const { key } of entries) expect(list.revokes(claims({ tokenId: uuidOf(key) }))).to.equal(true);
     expect(() => list.add(tokenEntry(randomUUID()))).to.throw(ListFullError);
   });

@@ -1,4 +1,4 @@
-/** Verified tokens: found by text, found by what revokes them, and forgotten without a trace. */
+/** Verified tokens: found by text, found by the entries that revoke them, removed completely. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -25,7 +25,7 @@ function liveCall(): LiveCall {
   return { previousLive: undefined, nextLive: undefined, recheck: () => {} };
 }
 
-/** Tokens whose texts all fall into one bucket: they differ where the bucket does not look. */
+/** Tokens that are all in one bucket: their texts differ in characters that do not select the bucket. */
 function colliding(count: number): VerifiedToken[] {
   const signature = 'S'.repeat(86);
   return Array.from({ length: count }, (_, index) =>
@@ -263,7 +263,7 @@ describe('verified tokens', () => {
               token.link(liveCall());
               pinned += 1;
             }
-            // With fewer than 32 pinned, every look finds one that may go.
+            // With fewer than 32 pinned, every eviction finds a token.
             expect(tokens.size).to.be.at.most(max);
           }
         }),

@@ -1,4 +1,4 @@
-/** Rules as the schema declares them, and whether a caller meets one. */
+/** Access rules as the schema declares them, and whether a caller meets them. */
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -37,7 +37,7 @@ const accessRule = (over: Partial<AccessRule> = {}): AccessRule => ({
   ...over,
 });
 
-/** A service definition with these methods, of which no more than the path matters. */
+/** A service definition with these methods; only their paths matter. */
 function definition(...methods: string[]): ServiceDefinition {
   const method = {
     requestStream: false,
@@ -54,7 +54,7 @@ const schema = (methods: Record<string, Record<string, unknown>>) => ({
   options: { services: { Shop: { methods } } },
 });
 
-/** The rule that is read for a method so declared. */
+/** The rule that is read from this declaration. */
 function readOne(declared: Rule): AccessRule | undefined {
   return readRules(definition('Buy'), schema({ Buy: { rule: declared } })).get('/a.v1.Shop/Buy');
 }

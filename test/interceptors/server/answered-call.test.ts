@@ -1,4 +1,4 @@
-/** A call whose one answer has passed the check: it ends as its handler says, and reads nothing more. */
+/** A call whose only response has passed the check: it ends with its handler's status, and reads no further message. */
 
 import { Metadata, type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -14,7 +14,7 @@ describe('a call that revokes its own token', () => {
   let received: unknown[];
   let below: Listener;
 
-  /** Starts a call that is admitted; what leaves it below is noted. */
+  /** Starts an admitted call, and records what it sends. */
   function started(method: { requestStream: boolean; responseStream: boolean }) {
     const inner: ServerInterceptingCallInterface = {
       start: (listener: Listener) => {

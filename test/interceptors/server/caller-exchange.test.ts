@@ -1,4 +1,4 @@
-/** Acting for callers: one exchange for all calls with the same token, and never one for two callers. */
+/** Token exchange for callers: one exchange for all calls with the same token, never shared by two callers. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { credentials, Metadata } from '@grpc/grpc-js';

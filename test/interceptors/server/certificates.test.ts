@@ -1,4 +1,4 @@
-/** Tokens bound to certificates (RFC 8705) over real TLS: of use on connections of that certificate, and on no other. */
+/** Certificate-bound tokens (RFC 8705) over real TLS. */
 
 import { generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { copyFile, readFile } from 'node:fs/promises';
@@ -43,7 +43,7 @@ import { until } from '../../support/waiting.js';
 const SETUP_TIMEOUT_MS = 60_000;
 const CALL_TIMEOUT_MS = 10_000;
 
-/** Asks for a certificate, and takes none as well unless it demands one; grpc-js's own demand one or do not ask. */
+/** Requests a client certificate, and requires it or not; grpc-js's own credentials either require one or request none. */
 class AskingCredentials extends ServerCredentials {
   constructor(files: SecureContextOptions, demands: boolean) {
     super({ requestCert: true, rejectUnauthorized: demands }, files);
@@ -54,7 +54,7 @@ class AskingCredentials extends ServerCredentials {
   }
 }
 
-/** Somebody who calls, by a certificate of its own. */
+/** A caller with its own certificate. */
 interface Holder {
   readonly client: Client;
   readonly thumbprint: string;
@@ -87,7 +87,7 @@ describe('a token bound to a certificate', () => {
     await echo.stop();
   });
 
-  /** How the listener treats certificates of its callers. */
+  /** Whether the listener requires client certificates. */
   async function start(clientAuth: 'optional' | 'required', faults: string[] = []): Promise<void> {
     const server = new AskingCredentials(files, clientAuth === 'required');
     const client = credentials.createSsl(files.ca);
@@ -119,7 +119,7 @@ describe('a token bound to a certificate', () => {
     return outcomeOf(callEcho(client, bearer(token), { method }));
   }
 
-  /** How a call of one of the streaming kinds ended; `OK` once its first message or its answer has come. */
+  /** How a streaming call ended; `OK` once its first message or its response has arrived. */
   function stream(
     client: Client,
     token: string,
@@ -166,7 +166,7 @@ describe('a token bound to a certificate', () => {
       await start(clientAuth, faults);
       const [mine, thief] = [await holder(), await holder()];
       const token = await boundTo(mine);
-      // First met by the thief: a bad connection must spoil nothing.
+      // The first call is the thief's: its rejection must not affect the rightful client.
       expect(await call(thief.client, token)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
       expect(echo.trace.started).to.equal(0);
       for (let round = 0; round < 3; round += 1) {
@@ -224,12 +224,12 @@ describe('a token bound to a certificate', () => {
     live.on('error', () => echoes.push('error'));
     live.write(Buffer.from('one'));
     await until(() => echoes.length === 1);
-    // Its connection shows the certificate of before, and the token is bound to that of after.
+    // The connection has the former certificate; the token is bound to the renewed one.
     expect(await call(before.client, await boundTo(after))).to.equal('UNAUTHENTICATED TOKEN_INVALID');
     live.write(Buffer.from('two'));
     await until(() => echoes.length === 2);
     expect(echoes).to.deep.equal(['one', 'two']);
-    // New calls of the same channel find a way.
+    // New calls of the same channel succeed.
     expect(await call(before.client, await boundTo(before))).to.equal('OK');
     live.cancel();
   });
@@ -271,7 +271,7 @@ describe('a token bound to a certificate', () => {
       await copyFile(next.keyFile, own.keyFile);
     }
 
-    /** An issuer that binds each token to the certificate of the connection over which it is asked for. */
+    /** An issuer that binds each token to the certificate of the connection on which it is requested. */
     async function startIssuing(): Promise<{ port: number; stop: () => void }> {
       const server = new Server();
       const issueServiceToken: handleUnaryCall<unknown, IssueServiceTokenResponse> = (served, callback) => {
@@ -303,7 +303,7 @@ describe('a token bound to a certificate', () => {
       await watch.reload();
       expect(await ask(client)).to.equal('OK');
       expect(new Set(issued).size).to.equal(1);
-      // A token of the new certificate, over the connection of the former one.
+      // A token of the new certificate, on a connection with the former one.
       source.reject(await source.get());
       expect(await ask(client)).to.equal('OK');
       expect(new Set(issued).size).to.equal(2);
@@ -314,7 +314,7 @@ describe('a token bound to a certificate', () => {
       expect(await ask(connect(channel))).to.equal('OK');
       await renew();
       await watch.reload();
-      // A connection of the new certificate, with a token of the former one.
+      // A connection with the new certificate, and a token of the former one.
       expect(await ask(connect(channel))).to.equal('OK');
       expect(new Set(issued).size).to.equal(2);
     });
@@ -323,7 +323,7 @@ describe('a token bound to a certificate', () => {
 
 const SILENT = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
-/** The one method of an issuer that a service's own tokens come from. */
+/** The issuer's method that issues service tokens. */
 const ISSUING: ServiceDefinition = {
   issueServiceToken: {
     path: '/auth.v1.AuthService/IssueServiceToken',

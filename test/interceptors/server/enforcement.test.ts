@@ -1,4 +1,4 @@
-/** What a revocation does in a process: to tokens that are known, to those that are being met, and to live calls. */
+/** Revocations in one process: cached tokens, tokens that are being verified, and live calls. */
 
 import { randomUUID } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
@@ -48,7 +48,7 @@ const REFUSE: AccessRule = {
 };
 const ALLOW: AccessRule = { ...REFUSE, allowStale: true };
 
-/** Keys that find every signature good, as soon as the test lets them. */
+/** Keys that accept every signature, when the test lets them. */
 class HeldKeys implements VerificationKeys {
   readonly kids: Set<string>;
   isHolding = false;
@@ -84,7 +84,7 @@ class HeldKeys implements VerificationKeys {
   }
 }
 
-/** A token whose signature nobody looks at. */
+/** A token with a meaningless signature. */
 function tokenText(over: Record<string, unknown> = {}, kid = 'key-1'): string {
   const payload = { ...userPayload(), jti: randomUUID(), ...over };
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
@@ -97,7 +97,7 @@ function bearer(...texts: string[]): Metadata {
   return metadata;
 }
 
-/** What was decided: admitted, or the code. */
+/** The decision: admitted, or the reason. */
 function outcomeOf(admission: Admission): string {
   return admission.kind === 'refused' ? admission.error.code : admission.kind;
 }
@@ -110,7 +110,7 @@ describe('enforcement', () => {
   let faults: string[];
   let cutFailures: unknown[];
   let later: (() => void)[];
-  /** How many of the works that were put off were to wait for a time, instead of for their turn. */
+  /** Number of scheduled tasks that wait for a time instead of for the next turn. */
   let paused: number;
 
   beforeEach(() => {
@@ -170,7 +170,7 @@ describe('enforcement', () => {
     return admission.token;
   }
 
-  /** A call that hangs on a token, and notes when it is cut. */
+  /** A live call of a token that records when it is cut. */
   function liveCall(token: VerifiedToken, onCut: () => void = () => {}): { readonly cuts: string[] } {
     const cuts: string[] = [];
     const call: LiveCall = {
@@ -225,7 +225,7 @@ describe('enforcement', () => {
         const admission = decide(text, REFUSE, 'peer', connection);
         expect(admission).to.not.be.instanceOf(Promise);
         expect(outcomeOf(await admission)).to.equal('TOKEN_INVALID');
-        // Its owner may have a new certificate, which the next connection will show.
+        // The client may have renewed its certificate, which the next connection will show.
         expect(connection.retired).to.be.greaterThan(0);
       }
       expect(await decided(text, REFUSE, 'peer', callerWith(mine))).to.equal('admitted');
@@ -361,7 +361,7 @@ describe('enforcement', () => {
       keys.release();
       expect(await honest).to.equal('admitted');
       expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['admitted']));
-      // What has ended counts no longer.
+      // Verifications that ended no longer count.
       expect(await decided(tokenText(), REFUSE, 'flood')).to.equal('admitted');
     });
 
@@ -454,7 +454,7 @@ describe('enforcement', () => {
       for (const one of [text, tokenText()]) {
         expect(await decided(one, ALLOW)).to.equal('REVOCATION_STATE_STALE');
       }
-      // Its keys are others.
+      // The new epoch has other keys.
       keys = new HeldKeys('key-2');
       hydrate(OTHER_EPOCH, 2);
       expect(await decided(text, ALLOW)).to.not.equal('admitted');
@@ -515,7 +515,7 @@ describe('enforcement', () => {
 
     it('yields to other calls after a few cuts, and pauses only when there are any', async () => {
       const count = await cutMany(0);
-      // The call that was cut had been admitted shortly before: there are others.
+      // The call that was cut was admitted shortly before, so there are other calls.
       expect([count(), later.length, paused]).to.deep.equal([CUT_SLICE_CALLS, 1, 1]);
       later.shift()?.();
       expect([count(), later.length, paused]).to.deep.equal([2 * CUT_SLICE_CALLS, 1, 1]);

@@ -1,4 +1,4 @@
-/** The guard over real sockets: who gets in, who does not, and who is thrown out. */
+/** The guard over real sockets: which calls are admitted, refused and cut. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -34,7 +34,7 @@ import {
 import { AUDIENCE, createTestKey, ISSUER, idOf, TestIssuer } from '../../support/issuer.js';
 import { until } from '../../support/waiting.js';
 
-/** How a call ended: its status, and our reason. */
+/** How a call ended: its status and its reason. */
 interface End {
   readonly code: status;
   readonly reason: string;
@@ -55,7 +55,7 @@ function call(client: Client, method: string, metadata: Metadata, request: Buffe
 
 type Readable = ClientReadableStream<Buffer> | ClientDuplexStream<Buffer, Buffer>;
 
-/** A stream that is open: its first message has come. */
+/** An open stream, whose first message has arrived. */
 async function opened<S extends Readable>(
   stream: S,
 ): Promise<{ stream: S; end: Promise<End>; received: Buffer[] }> {
@@ -461,7 +461,7 @@ describe('guard', () => {
       expect(allowed.stream.destroyed).to.equal(false);
       expect(echo.guard.state()).to.include({ ready: true, current: false });
       expect(echo.guard.state().staleReason).to.contain('revocations');
-      // It may have missed a new key: what it cannot know it must not call bad.
+      // The process may have missed a new key, so it must not call the token invalid.
       const [key] = issuer.keys;
       issuer.keys = [await createTestKey(), ...issuer.keys];
       const unknown = bearer(await issuer.token());
@@ -509,7 +509,7 @@ describe('guard', () => {
 
   it('cuts the streams of a token that expires', async () => {
     const now = Math.floor(Date.now() / 1000);
-    // Expired by its own clock, within the skew that is allowed.
+    // Expired by the token's own time, within the allowed skew.
     const live = await openServerStream(
       echo,
       await issuer.token({ iat: now - 60, auth_time: now - 60, exp: now - 4 }),

@@ -1,4 +1,4 @@
-/** How a live call ends when its peer does not play along; over raw HTTP/2, because grpc-js's client always reads. */
+/** Live calls of peers that do not cooperate; over raw HTTP/2, because grpc-js's client always reads. */
 
 import { type ClientHttp2Stream, connect, constants } from 'node:http2';
 import { expect } from 'chai';
@@ -37,7 +37,7 @@ describe('live call', () => {
   it('resets the stream of a peer whose window has no room for the status', async () => {
     const claims = issuer.claims();
     const token = await issuer.sign(claims);
-    // No window: the server cannot send one byte of data, and the trailers stand behind the data.
+    // No window: the server cannot send any data, and the trailers wait behind the data.
     const session = connect(`http://127.0.0.1:${echo.port}`, { settings: { initialWindowSize: 0 } });
     const stream = session.request({
       [constants.HTTP2_HEADER_METHOD]: 'POST',
@@ -100,7 +100,7 @@ describe('live call', () => {
       stream.on('response', (headers) => resolve(headers['grpc-status'])),
     );
     stream.on('error', () => {});
-    // More than a window: a server that read it would let it all through.
+    // More than a window: it can only be sent completely if the server reads it.
     stream.write(frame(Buffer.alloc(2_000_000)));
     expect(await status).to.equal('16');
     expect(echo.trace.started).to.equal(0);

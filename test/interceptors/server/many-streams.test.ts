@@ -47,7 +47,7 @@ describe(`${STREAMS} live streams`, function () {
     await echo.guard.ready;
     const tokens: { token: string; sid: string; user: string }[] = [];
     for (let count = 0; count < STREAMS / STREAMS_PER_SESSION; count += 1) {
-      // Half of all streams are one user's, who has many sessions.
+      // Half of all streams belong to one user with many sessions.
       const claims = issuer.claims(count % 2 === 0 ? { sub: crowd } : {});
       const user = String(claims['sub']);
       tokens.push({ token: await issuer.sign(claims), sid: String(claims['sid']), user });
@@ -102,7 +102,7 @@ describe(`${STREAMS} live streams`, function () {
     return new Promise((resolve) => stream.once('data', () => resolve()));
   }
 
-  /** Calls a unary method for as long as told and returns how long each call took, in milliseconds. */
+  /** Calls a unary method while `isOn` holds, and returns the duration of each call, in milliseconds. */
   async function callWhile(isOn: () => boolean): Promise<number[]> {
     const token = await issuer.token();
     const connection = connect(`http://127.0.0.1:${echo.port}`);
@@ -167,7 +167,7 @@ describe(`${STREAMS} live streams`, function () {
     );
     expect(hit.length).to.be.within(STREAMS * 0.4, STREAMS * 0.6);
     expect(lastMs).to.be.lessThan(1000 * Math.max(1, STREAMS / 2500));
-    // Nobody waited for the whole of it.
+    // No call waited for all of the cuts.
     if (lastMs > 100) expect(times[times.length - 1]).to.be.lessThan(lastMs);
   });
 });

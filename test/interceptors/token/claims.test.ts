@@ -1,4 +1,4 @@
-/** Every claim is there, is of its type, and is within its limits. */
+/** Every claim is present, of the right type, and within its limits. */
 
 import { expect } from 'chai';
 import {
@@ -21,7 +21,7 @@ import {
 
 const EXPECTED: ClaimsExpected = { issuer: ISSUER, audience: AUDIENCE, nowSeconds: NOW_SECONDS };
 
-/** Reads a payload as it comes off the wire. */
+/** Reads a payload as it arrives. */
 function read(payload: Record<string, unknown> | string, expected = EXPECTED) {
   const text = typeof payload === 'string' ? payload : JSON.stringify(payload);
   const json = parseJsonObject(Buffer.from(text));
@@ -114,7 +114,7 @@ describe('the claims of a token', () => {
       { 'x5t#S256': [thumbprint] },
       { 'x5t#S256': `${thumbprint}=` },
       { 'x5t#S256': thumbprint.slice(1) },
-      // A spare bit is set: another spelling of the same bytes.
+      // A spare bit is set: another encoding of the same bytes.
       { 'x5t#S256': `${thumbprint.slice(0, -1)}1` },
       { 'x5t#S256': thumbprint, jkt: thumbprint },
       { jkt: thumbprint },
@@ -141,7 +141,7 @@ describe('the claims of a token', () => {
   }
 
   it('are rejected without the claims that every user token has', () => {
-    // Without `sid` it would pass for a service's token, if its shape were not looked at.
+    // Without `sid` it would pass as a service's token, if the other claims were not checked.
     expect(without('sid')).to.deep.equal({ fault: 'sid' });
     expect(without('gen')).to.deep.equal({ fault: 'gen' });
     expect(without('auth_time')).to.deep.equal({ fault: 'gen' });
@@ -338,7 +338,7 @@ describe('the claims of a token', () => {
       iat: NOW_SECONDS - 20,
       ...over,
     });
-    /** Its user is nobody of ours: without session, generation and ancestors here. */
+    /** Its user belongs to another issuer: no session, generation or ancestors here. */
     const delegated = (): Record<string, unknown> => {
       const { sid: _sid, gen: _gen, ancestors: _ancestors, ...rest } = exchangedPayload();
       return { ...rest, sub: 'https://other.example#alice', clients: [['payment', 7]] };

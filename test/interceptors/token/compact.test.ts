@@ -1,4 +1,4 @@
-/** A token has exactly one spelling, and a header with nothing to choose. */
+/** A token has exactly one encoding, and a minimal header. */
 
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -105,7 +105,7 @@ describe('a compact token', () => {
 
   it('is rejected when the spare bits of any segment are set', () => {
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
-    // 64 bytes leave four spare bits in the last character: sixteen spellings, of which one is canonical.
+    // 64 bytes leave four spare bits in the last character: sixteen encodings, of which one is canonical.
     const last = alphabet.indexOf(signature.slice(-1));
     const others = [...Array(16).keys()].map((bits) => alphabet[(last & 0b110000) | bits] ?? '');
     const taken = others.filter((character) =>

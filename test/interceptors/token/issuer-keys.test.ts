@@ -1,4 +1,4 @@
-/** The keys of another issuer over real HTTP: within bounds in time, size and number, whatever the issuer does. */
+/** The keys of another issuer over real HTTP: within the limits of time, size and number, whatever the issuer does. */
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -73,7 +73,7 @@ describe('the keys of another issuer', () => {
     return token;
   }
 
-  /** Time passes on the clock, and what is planned until then happens. */
+  /** Advances the clock, and runs the timers that are due. */
   function pass(ms: number): void {
     clock.pass(ms);
     timers.pass(ms);
@@ -170,7 +170,7 @@ describe('the keys of another issuer', () => {
     open();
     const token = await tokenBy();
     const waiting = Array.from({ length: KEYS_WAITERS_MAX }, () => keys.verify(token));
-    // One call more is answered while the issuer is still being asked.
+    // One more call is answered while the fetch is still open.
     expect(await keys.verify(token)).to.equal('UNKNOWN');
     expect(warnings).to.deep.equal([]);
     timers.pass(KEYS_WAIT_MS);
@@ -184,7 +184,7 @@ describe('the keys of another issuer', () => {
     open();
     await failed();
     expect(warnings[0]).to.contain(String(KEYS_BYTES_MAX));
-    // The connection is cut, so that the issuer cannot go on.
+    // The connection is closed, so that the issuer stops sending.
     await until(() => issuer.answering === 0);
     expect(issuer.sent).to.be.below(64 * 1024 * 1024);
   });

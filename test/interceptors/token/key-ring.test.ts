@@ -1,4 +1,4 @@
-/** One kid, one key, one algorithm: the header of a token chooses nothing. */
+/** One kid, one key, one algorithm: the header of a token does not choose. */
 
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { expect } from 'chai';
@@ -13,7 +13,7 @@ async function verifies(ring: KeyRing, text: string): Promise<boolean> {
   return token !== undefined && ring.verify(token);
 }
 
-/** The token with another header, under the signature it had. */
+/** The token with another header and the same signature. */
 function withHeader(text: string, header: object): string {
   const [, payload, signature] = text.split('.');
   return `${Buffer.from(JSON.stringify(header)).toString('base64url')}.${payload}.${signature}`;

@@ -1,4 +1,4 @@
-/** Other issuers at a real guard: their tokens, our words for them, and that no issuer's keys serve another's tokens. */
+/** Other issuers at a running guard: their tokens and claims, and that no issuer's keys verify another's tokens. */
 
 import { createHmac, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -139,17 +139,17 @@ describe('another issuer', () => {
   it('has keys that verify only its own tokens, whatever kid and iss they name', async () => {
     const ownKid = issuer.key.kid;
     const forged = [
-      // Its keys for a token in our name, and in the name of the third one.
+      // Its keys for tokens in the name of this issuer, and of the third one.
       await other.sign(issuer.claims(), { typ: 'at+jwt' }),
       await other.sign(issuer.claims(), { typ: 'at+jwt', kid: ownKid }),
       await other.sign(third.claims()),
       await other.sign(third.claims(), { kid: third.key.kid }),
-      // Our keys for a token in its name.
+      // This issuer's keys for a token in its name.
       await issuer.sign(other.claims(), { typ: 'JWT' }),
       await issuer.sign(other.claims(), { typ: 'JWT', kid: other.key.kid }),
       await third.sign(other.claims()),
       await third.sign(other.claims(), { kid: other.key.kid }),
-      // Names nearly right, and none.
+      // Similar names, and no name.
       await other.token({ iss: `${other.name}/` }),
       await other.token({ iss: other.name.toUpperCase() }),
       await other.token({ iss: [other.name] }),
@@ -198,7 +198,7 @@ describe('another issuer', () => {
       { sub: '' },
       { sub: 7 },
       { sub: 'x'.repeat(250) },
-      // No database keeps the first, and the others cannot be told apart from what becomes of them on the way.
+      // A database rejects the first, and the others may be replaced on the way.
       { sub: 'a\0b' },
       { sub: 'a\uFFFDb' },
       { jti: 'a\nb' },
@@ -304,7 +304,7 @@ describe('another issuer', () => {
   });
 
   it('delays only its own callers, and not for long, when it is unreachable or slow', async () => {
-    // The guard of before has its keys, and asks no more.
+    // The earlier guard has the keys already, and does not fetch them.
     expect(await call(await other.token())).to.equal('OK');
     await echo.stop();
     other.behaviour = 'slow';
@@ -322,7 +322,7 @@ describe('another issuer', () => {
     expect(new Set(await waiting)).to.deep.equal(new Set(['UNAVAILABLE DEPENDENCY_UNAVAILABLE']));
     expect(ended).to.deep.equal(['ours', 'theirs']);
     expect(await call(token)).to.equal('UNAVAILABLE DEPENDENCY_UNAVAILABLE');
-    // It is still being asked: nobody had to wait for the end of that.
+    // The fetch is still open: no call waited for its end.
     expect(warnings).to.deep.equal([]);
     expect(other.asked).to.equal(1);
   });
@@ -356,7 +356,7 @@ describe('another issuer', () => {
     await until(async () => (await call(early)) !== 'UNAVAILABLE REVOCATION_STATE_STALE');
     expect(await call(early)).to.equal('OK');
     expect(await call(revoked)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
-    // The issuer of this test keeps its keys, so its own token is looked at anew and found good.
+    // The issuer of this test keeps its keys, so its own token is verified again and accepted.
     expect(await call(ours)).to.equal('OK');
   });
 
@@ -385,7 +385,7 @@ describe('another issuer', () => {
         echo.guard.syncNow();
         expect(await ended).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         expect(await call(token)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
-        // One that is met only now is looked up in the list.
+        // A token that is verified only now is checked against the list.
         const late = await other.sign({ ...claims, nbf: claims['iat'] });
         expect(await call(late)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         for (const alive of [bystander, ours]) expect(await call(alive)).to.equal('OK');
@@ -410,7 +410,7 @@ describe('another issuer', () => {
     it('with its key, when it is no longer published', async () => {
       await echo.stop();
       const clock = new MovableClock();
-      // Longer than what passes below, in which the list must stay current.
+      // Longer than the time that passes below, in which the list must stay current.
       issuer.leaseMs = 120_000;
       echo = await start({}, { clock });
       const withdrawn = other.key;
@@ -418,7 +418,7 @@ describe('another issuer', () => {
       const { opened, ended } = watch(token);
       await opened;
       other.keys = [await createForeignKey('RS256')];
-      // Fetched anew because of a kid that is not known, once the pause between two fetches is over.
+      // Fetched again because of an unknown kid, after the minimum interval.
       clock.pass(KEYS_PAUSE_MS);
       expect(await call(await other.token())).to.equal('OK');
       expect(await ended).to.equal('UNAUTHENTICATED TOKEN_REVOKED');

@@ -1,4 +1,4 @@
-/** Tokens and plaintext: what the guard refuses, and what is never sent. */
+/** Tokens in plaintext: which calls the guard refuses, and which channels it does not open. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -28,7 +28,7 @@ describe('a token in plaintext', () => {
   let issuer: TestIssuer;
   let echo: Echo | undefined;
   let sockets = 0;
-  /** Addresses whose peers do not come over loopback. A Unix socket has none at all, and is to be had everywhere. */
+  /** Addresses whose peers do not use loopback. A Unix socket has no address, and exists everywhere. */
   let beyond: string[];
 
   before(async function () {

@@ -1,4 +1,4 @@
-/** Several `authorization` headers in one request, as bytes that no client library would send. */
+/** Requests with several `authorization` headers, as bytes that no client library sends. */
 
 import { Server } from '@grpc/grpc-js';
 import { expect } from 'chai';

@@ -1,4 +1,4 @@
-/** Errors on their way to the wire and back. */
+/** Errors, encoded to statuses and decoded again. */
 
 import { Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';

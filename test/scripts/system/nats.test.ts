@@ -44,8 +44,10 @@ describe('the private nats-server', () => {
 
   it('rejects a revocation that another service publishes, and reports the error to it', async () => {
     const auth = await nats.connect('auth');
-    const heard: string[] = [];
-    auth.subscribe('portcullis.v1.revocations', { callback: (_, message) => heard.push(message.string()) });
+    const received: string[] = [];
+    auth.subscribe('portcullis.v1.revocations', {
+      callback: (_, message) => received.push(message.string()),
+    });
     await auth.flush();
     const payment = await nats.connect('payment');
     const refusal = refusalSeenBy(payment);
@@ -53,13 +55,13 @@ describe('the private nats-server', () => {
     expect(await refusal).to.contain('portcullis.v1.revocations');
     auth.publish('portcullis.v1.revocations', Buffer.from('genuine'));
     await auth.flush();
-    expect(heard).to.deep.equal(['genuine']);
+    expect(received).to.deep.equal(['genuine']);
   });
 
   it('lets a service report what it has applied only under its own name', async () => {
     const auth = await nats.connect('auth');
-    const heard: string[] = [];
-    auth.subscribe('portcullis.v1.applied.*', { callback: (_, message) => heard.push(message.subject) });
+    const received: string[] = [];
+    auth.subscribe('portcullis.v1.applied.*', { callback: (_, message) => received.push(message.subject) });
     await auth.flush();
     const inventory = await nats.connect('inventory');
     const refusal = refusalSeenBy(inventory);
@@ -67,7 +69,7 @@ describe('the private nats-server', () => {
     inventory.publish('portcullis.v1.applied.inventory');
     expect(await refusal).to.contain('portcullis.v1.applied.payment');
     await auth.flush();
-    expect(heard).to.deep.equal(['portcullis.v1.applied.inventory']);
+    expect(received).to.deep.equal(['portcullis.v1.applied.inventory']);
   });
 
   it('rejects a client without a password', async () => {

@@ -14,13 +14,9 @@ import { createTokenVerifier } from '../../../services/auth/adapters/token-verif
 import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
 import { createFingerprint, deriveSecret } from '../../../services/auth/keys/derived-secrets.js';
 import { createKeyLife, type KeyLife, type Rotation } from '../../../services/auth/keys/key-life.js';
-import {
-  createKeys,
-  createPublicKeys,
-  type Keys,
-  type PublicKeys,
-  type SigningAlgorithm,
-} from '../../../services/auth/keys/keys.js';
+import { createKeys, type Keys } from '../../../services/auth/keys/keys.js';
+import type { SigningAlgorithm } from '../../../services/auth/keys/new-keys.js';
+import { createPublicKeys, type PublicKeys } from '../../../services/auth/keys/published-keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import type { Role, User } from '../../../services/auth/records/users.js';

@@ -4,13 +4,13 @@ import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import type { Sql } from '../../../services/common/database/database.js';
 import {
-  CHANGES_KEPT_MAX,
   type ChangeFeed,
-  type ChangeStore,
   createChangeFeed,
-  PATIENCE_MS,
-  type StockLevel,
+  UNREADABLE_MAX_MS,
 } from '../../../services/inventory/change-feed.js';
+import type { ChangeStore } from '../../../services/inventory/change-tail.js';
+import { CHANGES_KEPT_MAX } from '../../../services/inventory/recent-changes.js';
+import type { StockLevel } from '../../../services/inventory/stock.js';
 import { codeOf } from '../../support/outcomes.js';
 import { type Instance, openFreshInstance, openInstance, stockUp } from './instance.js';
 
@@ -53,7 +53,7 @@ describe('inventory change feed', () => {
          RETURNING change_id`,
         [sku],
       );
-      if (sql === writing.database) reading.feed.hint();
+      if (sql === writing.database) reading.feed.wake();
       return rows[0]?.change_id ?? 0n;
     }
     /** A transaction that has changed an item and waits to be told how it ends. */
@@ -213,7 +213,7 @@ describe('inventory change feed', () => {
       const detach = feed.attach();
       expect(await feed.reach(0n, never())).to.equal(100n);
       count = BigInt(3 * CHANGES_KEPT_MAX);
-      feed.hint();
+      feed.wake();
       await feed.reach(count, never());
       const all = await readAll(feed, 50n, count);
       expect(all).to.have.length(Number(count) - 50);
@@ -236,13 +236,13 @@ describe('inventory change feed', () => {
       const before = store.reads;
       const waiting = Array.from({ length: 100 }, () => feed.reach(2n, never()));
       count = 2n;
-      feed.hint();
+      feed.wake();
       await Promise.all(waiting);
       expect(store.reads - before).to.be.at.most(3);
       for (const detach of detaches) detach();
       await new Promise((resolve) => setTimeout(resolve, 20));
       const rest = store.reads;
-      feed.hint();
+      feed.wake();
       await new Promise((resolve) => setTimeout(resolve, 50));
       expect(store.reads).to.equal(rest);
       await feed.close();
@@ -259,8 +259,8 @@ describe('inventory change feed', () => {
       const detach = feed.attach();
       const waiting = codeOf(feed.reach(0n, never()));
       await new Promise((resolve) => setTimeout(resolve, 20));
-      nowMs = PATIENCE_MS + 1;
-      feed.hint();
+      nowMs = UNREADABLE_MAX_MS + 1;
+      feed.wake();
       expect(await waiting).to.equal('DEPENDENCY_UNAVAILABLE');
       expect(warnings).to.include('cannot read the changes of stock');
       detach();

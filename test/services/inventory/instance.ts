@@ -1,20 +1,26 @@
-/** An instance of inventory without its network side, on a real database, and what the tests of inventory share. */
+/** An instance of inventory without its network side, on a real database, and helpers that the tests of inventory share. */
 
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
+import type { Caller } from '../../../services/inventory/caller.js';
 import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
-import { createItem } from '../../../services/inventory/items.js';
-import type { Caller, Item } from '../../../services/inventory/stock.js';
+import { createItems, type Items } from '../../../services/inventory/items.js';
+import { createReservations, type Reservations } from '../../../services/inventory/reservations.js';
+import type { Item } from '../../../services/inventory/stock.js';
 import { CHANGES_CHANNEL, createStore, type Store } from '../../../services/inventory/store.js';
+import { createStockWatch, type StockWatch } from '../../../services/inventory/watch.js';
 import { freshDatabase } from '../../support/postgres.js';
 
-/** What one process has of the service. */
+/** The parts of one process of the service. */
 export interface Instance {
   readonly database: Database;
   readonly store: Store;
   readonly feed: ChangeFeed;
+  readonly items: Items;
+  readonly reservations: Reservations;
+  readonly stockWatch: StockWatch;
   close(): Promise<void>;
 }
 
@@ -25,19 +31,25 @@ export const alice: Caller = { subject: 'alice', isOperator: false, actingClient
 /** Another customer. */
 export const bob: Caller = { subject: 'bob', isOperator: false, actingClient: undefined };
 
-/** Opens an instance on a database that may be empty; hints arrive as in the real process unless told otherwise. */
-export async function openInstance(url: string, options: { hints?: boolean } = {}): Promise<Instance> {
+/** Opens an instance on a database that may be empty; notifications arrive as in the real process unless `notifications` is false. */
+export async function openInstance(
+  url: string,
+  options: { notifications?: boolean } = {},
+): Promise<Instance> {
   const log = createLog({ service: 'inventory', level: 'silent' });
   const migrations = new URL('../../../services/inventory/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log });
   await database.ready(new AbortController().signal);
   const store = createStore({ database, log });
   const feed = createChangeFeed({ store, clock: systemClock, log });
-  if (options.hints !== false) await database.listen(CHANGES_CHANNEL, feed.hint, feed.hint);
+  if (options.notifications !== false) await database.listen(CHANGES_CHANNEL, feed.wake, feed.wake);
   return {
     database,
     store,
     feed,
+    items: createItems({ store }),
+    reservations: createReservations({ store }),
+    stockWatch: createStockWatch({ store, feed }),
     close: async () => {
       await feed.close();
       await database.close();
@@ -52,7 +64,7 @@ export interface FreshInstance extends Instance {
 }
 
 /** Opens an instance on an empty database of its own. */
-export async function openFreshInstance(options: { hints?: boolean } = {}): Promise<FreshInstance> {
+export async function openFreshInstance(options: { notifications?: boolean } = {}): Promise<FreshInstance> {
   const fresh = await freshDatabase();
   const instance = await openInstance(fresh.url, options);
   const close = async (): Promise<void> => {
@@ -67,13 +79,14 @@ export function newSku(prefix = 'T'): string {
   return `${prefix}-${randomUUID().toUpperCase()}`;
 }
 
-/** Creates an item with so many units. */
+/** Creates an item with `onHand` units. */
 export function stockUp(instance: Instance, onHand: bigint, sku = newSku()): Promise<Item> {
   const unitPrice = { minorUnits: 250n, currencyCode: 'EUR' };
-  return createItem(instance, olga, { sku, name: 'Thing', unitPrice, onHand, requestId: randomUUID() });
+  const request = { sku, name: 'Thing', unitPrice, onHand, requestId: randomUUID() };
+  return instance.items.create(request, olga);
 }
 
-/** What is broken in the database, as an operator would ask. */
+/** Returns the invariants of the database that do not hold. */
 export async function breachesIn({ database }: Instance): Promise<object[]> {
   return (await database.query('SELECT * FROM invariants WHERE breaches > 0')).rows;
 }

@@ -3,14 +3,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import {
-  adjustStock,
-  createItem,
-  getItem,
-  listItems,
-  listStockChanges,
-} from '../../../services/inventory/items.js';
-import { reserveStock } from '../../../services/inventory/reservations.js';
 import { codeOf, rejectionOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { alice, breachesIn, type Instance, newSku, olga, openFreshInstance, stockUp } from './instance.js';
 
@@ -38,7 +30,7 @@ describe('inventory items', () => {
     it('keeps every field', async () => {
       const unitPrice = { minorUnits: INT64_MAX, currencyCode: 'JPY' };
       const request = item({ name: 'Łampa 灯 👩‍🚀', unitPrice, onHand: 1_000_000_000n });
-      const created = await createItem(inventory, olga, request);
+      const created = await inventory.items.create(request, olga);
       expect(created).to.include({
         sku: request.sku,
         name: 'Łampa 灯 👩‍🚀',
@@ -46,33 +38,33 @@ describe('inventory items', () => {
         reserved: 0n,
       });
       expect(created.unitPrice).to.deep.equal(unitPrice);
-      expect(await getItem(inventory, request.sku)).to.deep.equal(created);
+      expect(await inventory.items.get(request.sku)).to.deep.equal(created);
     });
 
     it('refuses a sku that is taken', async () => {
       const { sku } = await stockUp(inventory, 1n);
-      expect(await codeOf(createItem(inventory, olga, item({ sku })))).to.equal('ALREADY_EXISTS');
-      expect((await getItem(inventory, sku)).name).to.equal('Thing');
+      expect(await codeOf(inventory.items.create(item({ sku }), olga))).to.equal('ALREADY_EXISTS');
+      expect((await inventory.items.get(sku)).name).to.equal('Thing');
     });
 
     it('lets one of many creators of one sku win', async () => {
       const sku = newSku();
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 8 }, () => createItem(inventory, olga, item({ sku }))),
+        Array.from({ length: 8 }, () => inventory.items.create(item({ sku }), olga)),
       );
       expect(outcomes.filter(({ status }) => status === 'fulfilled')).to.have.length(1);
     });
 
     it('answers a retry with the first answer, whatever has happened since', async () => {
       const request = item();
-      const first = await createItem(inventory, olga, request);
-      await adjustStock(inventory, olga, adjustment(request.sku, 7n));
-      expect(await createItem(inventory, olga, request)).to.deep.equal(first);
+      const first = await inventory.items.create(request, olga);
+      await inventory.items.adjust(adjustment(request.sku, 7n), olga);
+      expect(await inventory.items.create(request, olga)).to.deep.equal(first);
     });
 
     it('tells of all violations together', async () => {
       const bad = item({ sku: 'lower', name: '', unitPrice: undefined, onHand: -1n, requestId: '' });
-      expect(await violatedFieldsOf(createItem(inventory, olga, bad))).to.deep.equal([
+      expect(await violatedFieldsOf(inventory.items.create(bad, olga))).to.deep.equal([
         'name',
         'on_hand',
         'request_id',
@@ -123,28 +115,28 @@ describe('inventory items', () => {
     for (const [what, change, field] of badFields) {
       it(`refuses ${what}`, async () => {
         const bad = item(change);
-        expect(await violatedFieldsOf(createItem(inventory, olga, bad))).to.deep.equal([field]);
-        if (field !== 'sku') expect(await codeOf(getItem(inventory, bad.sku))).to.equal('NOT_FOUND');
+        expect(await violatedFieldsOf(inventory.items.create(bad, olga))).to.deep.equal([field]);
+        if (field !== 'sku') expect(await codeOf(inventory.items.get(bad.sku))).to.equal('NOT_FOUND');
       });
     }
 
     it('accepts names and request ids at their limits', async () => {
       const request = item({ name: '👩'.repeat(200), requestId: `${randomUUID()}${'x'.repeat(219)}` });
-      expect((await createItem(inventory, olga, request)).name).to.equal('👩'.repeat(200));
+      expect((await inventory.items.create(request, olga)).name).to.equal('👩'.repeat(200));
     });
 
     it('tells request ids apart that differ only by normalisation', async () => {
       const suffix = randomUUID();
-      const one = await createItem(inventory, olga, item({ requestId: `caf\u00e9 ${suffix}` }));
-      const other = await createItem(inventory, olga, item({ requestId: `cafe\u0301 ${suffix}` }));
+      const one = await inventory.items.create(item({ requestId: `caf\u00e9 ${suffix}` }), olga);
+      const other = await inventory.items.create(item({ requestId: `cafe\u0301 ${suffix}` }), olga);
       expect(one.sku).not.to.equal(other.sku);
     });
   });
 
   describe('getItem()', () => {
     it('refuses what is no sku, and does not find what does not exist', async () => {
-      expect(await violatedFieldsOf(getItem(inventory, "' OR 1=1"))).to.deep.equal(['sku']);
-      expect(await codeOf(getItem(inventory, newSku()))).to.equal('NOT_FOUND');
+      expect(await violatedFieldsOf(inventory.items.get("' OR 1=1"))).to.deep.equal(['sku']);
+      expect(await codeOf(inventory.items.get(newSku()))).to.equal('NOT_FOUND');
     });
   });
 
@@ -156,7 +148,7 @@ describe('inventory items', () => {
       const seen: string[] = [];
       let pageToken = '';
       do {
-        const page = await listItems(inventory, { pageSize: 4, pageToken, filter: '' });
+        const page = await inventory.items.list({ pageSize: 4, pageToken, filter: '' });
         expect(page.items.length).to.be.at.most(4);
         seen.push(...page.items.map(({ sku }) => sku));
         pageToken = page.nextPageToken;
@@ -168,10 +160,10 @@ describe('inventory items', () => {
 
     it('refuses page sizes and tokens that are not good', async () => {
       expect(
-        await violatedFieldsOf(listItems(inventory, { pageSize: -1, pageToken: '', filter: '' })),
+        await violatedFieldsOf(inventory.items.list({ pageSize: -1, pageToken: '', filter: '' })),
       ).to.deep.equal(['page_size']);
       expect(
-        await violatedFieldsOf(listItems(inventory, { pageSize: 0, pageToken: 'x', filter: '' })),
+        await violatedFieldsOf(inventory.items.list({ pageSize: 0, pageToken: 'x', filter: '' })),
       ).to.deep.equal(['page_token']);
     });
   });
@@ -181,16 +173,19 @@ describe('inventory items', () => {
       const name = `Filtered ${newSku()}`;
       for (const onHand of [1n, 5n, 9n]) {
         const unitPrice = { minorUnits: 100n * onHand, currencyCode: 'EUR' };
-        await createItem(inventory, olga, {
-          sku: newSku(),
-          name,
-          unitPrice,
-          onHand,
-          requestId: randomUUID(),
-        });
+        await inventory.items.create(
+          {
+            sku: newSku(),
+            name,
+            unitPrice,
+            onHand,
+            requestId: randomUUID(),
+          },
+          olga,
+        );
       }
       const list = (filter: string, pageToken = '', pageSize = 1) =>
-        listItems(inventory, { pageSize, pageToken, filter });
+        inventory.items.list({ pageSize, pageToken, filter });
       const many = `name = "${name}" AND on_hand > 1`;
       const first = await list(many);
       const second = await list(many, first.nextPageToken);
@@ -209,10 +204,10 @@ describe('inventory items', () => {
 
     it('show the history of an item, newest first, with reasons and actors', async () => {
       const { sku } = await stockUp(inventory, 10n);
-      await adjustStock(inventory, olga, { sku, delta: -3n, reason: 'broken', requestId: randomUUID() });
-      await adjustStock(inventory, olga, { sku, delta: 5n, reason: 'found', requestId: randomUUID() });
+      await inventory.items.adjust({ sku, delta: -3n, reason: 'broken', requestId: randomUUID() }, olga);
+      await inventory.items.adjust({ sku, delta: 5n, reason: 'found', requestId: randomUUID() }, olga);
       const list = (filter: string, pageToken = '', pageSize = 50) =>
-        listStockChanges(inventory, { sku, pageSize, pageToken, filter });
+        inventory.items.listChanges({ sku, pageSize, pageToken, filter });
       const first = await list('', '', 2);
       const rest = await list('', first.nextPageToken, 2);
       const told = [...first.changes, ...rest.changes].map(({ kind, reason, delta, onHand, actor }) => [
@@ -225,7 +220,7 @@ describe('inventory items', () => {
       ]);
       const losses = await list('kind = ADJUSTED AND on_hand_delta < 0');
       expect(losses.changes.map(({ reason }) => reason)).to.deep.equal(['broken']);
-      expect(await codeOf(listStockChanges(inventory, { sku: newSku(), ...ALL }))).to.equal('NOT_FOUND');
+      expect(await codeOf(inventory.items.listChanges({ sku: newSku(), ...ALL }))).to.equal('NOT_FOUND');
     });
 
     it('keep the history as it was written', async () => {
@@ -243,41 +238,41 @@ describe('inventory items', () => {
   describe('adjustStock()', () => {
     it('adds and takes', async () => {
       const { sku } = await stockUp(inventory, 10n);
-      expect((await adjustStock(inventory, olga, adjustment(sku, 5n))).onHand).to.equal(15n);
-      expect((await adjustStock(inventory, olga, adjustment(sku, -15n))).onHand).to.equal(0n);
+      expect((await inventory.items.adjust(adjustment(sku, 5n), olga)).onHand).to.equal(15n);
+      expect((await inventory.items.adjust(adjustment(sku, -15n), olga)).onHand).to.equal(0n);
     });
 
     it('never takes what is reserved', async () => {
       const { sku } = await stockUp(inventory, 10n);
       const lines = [{ sku, quantity: 4n }];
-      await reserveStock(inventory, alice, { lines, timeToLive: undefined, requestId: randomUUID() });
-      const error = await serviceErrorOf(adjustStock(inventory, olga, adjustment(sku, -7n)));
+      await inventory.reservations.reserve({ lines, timeToLive: undefined, requestId: randomUUID() }, alice);
+      const error = await serviceErrorOf(inventory.items.adjust(adjustment(sku, -7n), olga));
       expect(error.code).to.equal('INSUFFICIENT_STOCK');
       expect(error.message).to.equal(`only 6 units of ${sku} are not reserved`);
-      expect(await getItem(inventory, sku)).to.include({ onHand: 10n, reserved: 4n });
-      expect((await adjustStock(inventory, olga, adjustment(sku, -6n))).onHand).to.equal(4n);
+      expect(await inventory.items.get(sku)).to.include({ onHand: 10n, reserved: 4n });
+      expect((await inventory.items.adjust(adjustment(sku, -6n), olga)).onHand).to.equal(4n);
     });
 
     it('fills up to 1e12 units and not one more', async () => {
       const { sku } = await stockUp(inventory, 1_000_000_000n);
       const rest = 1_000_000_000_000n - 1_000_000_000n;
-      expect((await adjustStock(inventory, olga, adjustment(sku, rest))).onHand).to.equal(1_000_000_000_000n);
-      expect(await violatedFieldsOf(adjustStock(inventory, olga, adjustment(sku, 1n)))).to.deep.equal([
+      expect((await inventory.items.adjust(adjustment(sku, rest), olga)).onHand).to.equal(1_000_000_000_000n);
+      expect(await violatedFieldsOf(inventory.items.adjust(adjustment(sku, 1n), olga))).to.deep.equal([
         'delta',
       ]);
     });
 
     it('does not find an unknown item', async () => {
-      expect(await codeOf(adjustStock(inventory, olga, adjustment(newSku(), 1n)))).to.equal('NOT_FOUND');
+      expect(await codeOf(inventory.items.adjust(adjustment(newSku(), 1n), olga))).to.equal('NOT_FOUND');
     });
 
     for (const delta of [0n, INT64_MAX, INT64_MIN, 1_000_000_000_001n]) {
       it(`refuses a delta of ${delta}`, async () => {
         const { sku } = await stockUp(inventory, 1n);
-        expect(await violatedFieldsOf(adjustStock(inventory, olga, adjustment(sku, delta)))).to.include(
+        expect(await violatedFieldsOf(inventory.items.adjust(adjustment(sku, delta), olga))).to.include(
           'delta',
         );
-        expect((await getItem(inventory, sku)).onHand).to.equal(1n);
+        expect((await inventory.items.get(sku)).onHand).to.equal(1n);
       });
     }
 
@@ -285,45 +280,45 @@ describe('inventory items', () => {
       const { sku } = await stockUp(inventory, 0n);
       const request = adjustment(sku, 3n);
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 20 }, () => adjustStock(inventory, olga, request)),
+        Array.from({ length: 20 }, () => inventory.items.adjust(request, olga)),
       );
       const codes = outcomes.map((outcome) => (outcome.status === 'fulfilled' ? 'OK' : outcome.reason.code));
       expect(new Set(codes)).to.satisfy((seen: Set<string>) =>
         [...seen].every((code) => code === 'OK' || code === 'REQUEST_IN_PROGRESS'),
       );
       expect(codes).to.include('OK');
-      expect((await getItem(inventory, sku)).onHand).to.equal(3n);
+      expect((await inventory.items.get(sku)).onHand).to.equal(3n);
     });
 
     it('refuses a request id that comes with another payload, in any field', async () => {
       const { sku } = await stockUp(inventory, 10n);
       const request = adjustment(sku, 3n);
-      await adjustStock(inventory, olga, request);
+      await inventory.items.adjust(request, olga);
       for (const change of [
         { delta: 4n },
         { reason: 'delivery ' },
         { sku: (await stockUp(inventory, 1n)).sku },
       ]) {
-        const other = adjustStock(inventory, olga, { ...request, ...change });
+        const other = inventory.items.adjust({ ...request, ...change }, olga);
         expect(await codeOf(other)).to.equal('REQUEST_ID_REUSED');
       }
-      expect((await getItem(inventory, sku)).onHand).to.equal(13n);
+      expect((await inventory.items.get(sku)).onHand).to.equal(13n);
     });
 
     it('carries out again what failed before', async () => {
       const { sku } = await stockUp(inventory, 1n);
       const request = adjustment(sku, -2n);
-      expect(await codeOf(adjustStock(inventory, olga, request))).to.equal('INSUFFICIENT_STOCK');
-      await adjustStock(inventory, olga, adjustment(sku, 1n));
-      expect((await adjustStock(inventory, olga, request)).onHand).to.equal(0n);
+      expect(await codeOf(inventory.items.adjust(request, olga))).to.equal('INSUFFICIENT_STOCK');
+      await inventory.items.adjust(adjustment(sku, 1n), olga);
+      expect((await inventory.items.adjust(request, olga)).onHand).to.equal(0n);
     });
 
     it('takes the same request id of two callers for two requests', async () => {
       const { sku } = await stockUp(inventory, 0n);
       const request = adjustment(sku, 1n);
-      await adjustStock(inventory, olga, request);
-      await adjustStock(inventory, { subject: 'otto', isOperator: true, actingClient: undefined }, request);
-      expect((await getItem(inventory, sku)).onHand).to.equal(2n);
+      await inventory.items.adjust(request, olga);
+      await inventory.items.adjust(request, { subject: 'otto', isOperator: true, actingClient: undefined });
+      expect((await inventory.items.get(sku)).onHand).to.equal(2n);
     });
 
     it('adds up whatever the order of adjustments', async () => {
@@ -333,14 +328,14 @@ describe('inventory items', () => {
         let expected = 60n;
         for (const delta of all) {
           const isPossible = delta !== 0n && expected + delta >= 0n;
-          const outcome = await adjustStock(inventory, olga, adjustment(sku, delta)).then(
+          const outcome = await inventory.items.adjust(adjustment(sku, delta), olga).then(
             () => true,
             () => false,
           );
           expect(outcome).to.equal(isPossible);
           if (isPossible) expected += delta;
         }
-        expect((await getItem(inventory, sku)).onHand).to.equal(expected);
+        expect((await inventory.items.get(sku)).onHand).to.equal(expected);
       });
       await fc.assert(adds, { numRuns: 15 });
     });

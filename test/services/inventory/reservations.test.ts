@@ -5,19 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { adjustStock, getItem, listStockChanges } from '../../../services/inventory/items.js';
-import {
-  commitReservation,
-  getReservation,
-  type Reservation,
-  releaseReservation,
-  reserveStock,
-  type SettleReservationRequest,
-  settleReservation,
-  sweepReservations,
-  type TimeToLive,
-} from '../../../services/inventory/reservations.js';
-import { type Caller, type Item, payloadOf } from '../../../services/inventory/stock.js';
+import { payloadOf } from '../../../services/common/validation/request-id.js';
+import type { Caller } from '../../../services/inventory/caller.js';
+import type { Reservation } from '../../../services/inventory/reservation.js';
+import type { SettleReservationRequest } from '../../../services/inventory/reservations.js';
+import type { TimeToLive } from '../../../services/inventory/reserve.js';
+import type { Item } from '../../../services/inventory/stock.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import {
   alice,
@@ -54,7 +47,7 @@ describe('inventory reservations', () => {
     return { reservationId, requestId };
   }
   function reserve(lines: [string, bigint][], caller: Caller = alice): Promise<Reservation> {
-    return reserveStock(one, caller, order(lines));
+    return one.reservations.reserve(order(lines), caller);
   }
   /** Lets the time of a reservation be up by the clock of the database, as if it had waited. */
   async function runOut({ reservationId }: Reservation): Promise<void> {
@@ -65,7 +58,7 @@ describe('inventory reservations', () => {
     );
   }
   async function stockOf(sku: string): Promise<Pick<Item, 'onHand' | 'reserved'>> {
-    const { onHand, reserved } = await getItem(one, sku);
+    const { onHand, reserved } = await one.items.get(sku);
     return { onHand, reserved };
   }
   async function historyOf({ reservationId }: Reservation): Promise<string[]> {
@@ -95,14 +88,14 @@ describe('inventory reservations', () => {
       expect(reservation.expireTime.getTime() - reservation.createTime.getTime()).to.equal(600_000);
       expect(await stockOf(a)).to.deep.equal({ onHand: 5n, reserved: 2n });
       expect(await stockOf(b)).to.deep.equal({ onHand: 5n, reserved: 5n });
-      expect(await getReservation(other, alice, reservation.reservationId)).to.deep.equal(reservation);
+      expect(await other.reservations.get(reservation.reservationId, alice)).to.deep.equal(reservation);
     });
 
     it('keeps the price of the reservation when the item becomes dearer', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       await one.database.query('UPDATE items SET price_minor = 999 WHERE sku = $1', [sku]);
-      const { lines } = await commitReservation(one, alice, ending(reservation));
+      const { lines } = await one.reservations.commit(ending(reservation), alice);
       expect(lines[0]?.unitPrice.minorUnits).to.equal(250n);
     });
 
@@ -145,9 +138,9 @@ describe('inventory reservations', () => {
         Array.from({ length: 1_000 }, async (_, index) => {
           const [instance, caller] = [index % 2 === 0 ? one : other, { ...alice, subject: `buyer-${index}` }];
           const request = order([[sku, 1n]]);
-          const reservation = await insist(() => reserveStock(instance, caller, request));
+          const reservation = await insist(() => instance.reservations.reserve(request, caller));
           const end = ending(reservation);
-          return await insist(() => commitReservation(instance, caller, end));
+          return await insist(() => instance.reservations.commit(end, caller));
         }),
       );
       const codes = outcomes.map((outcome) =>
@@ -164,7 +157,7 @@ describe('inventory reservations', () => {
         Array.from({ length: 60 }, (_, index) => {
           const lines = skus.map((sku): [string, bigint] => [sku, 1n]);
           if (index % 2 === 0) lines.reverse();
-          return reserveStock(index % 3 === 0 ? one : other, alice, order(lines));
+          return (index % 3 === 0 ? one : other).reservations.reserve(order(lines), alice);
         }),
       );
       expect(outcomes.filter(({ status }) => status === 'rejected')).to.deep.equal([]);
@@ -188,9 +181,9 @@ describe('inventory reservations', () => {
     it('answers a retry with the first answer, even when the reservation has ended since', async () => {
       const { sku } = await stockUp(one, 3n);
       const request = order([[sku, 3n]]);
-      const first = await reserveStock(one, alice, request);
-      await commitReservation(one, alice, ending(first));
-      expect(await reserveStock(other, alice, request)).to.deep.equal(first);
+      const first = await one.reservations.reserve(request, alice);
+      await one.reservations.commit(ending(first), alice);
+      expect(await other.reservations.reserve(request, alice)).to.deep.equal(first);
       expect(await stockOf(sku)).to.deep.equal({ onHand: 0n, reserved: 0n });
     });
 
@@ -198,7 +191,9 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 100n);
       const request = order([[sku, 1n]]);
       const outcomes = await Promise.allSettled(
-        Array.from({ length: 30 }, (_, index) => reserveStock(index % 2 === 0 ? one : other, alice, request)),
+        Array.from({ length: 30 }, (_, index) =>
+          (index % 2 === 0 ? one : other).reservations.reserve(request, alice),
+        ),
       );
       const ids = outcomes.flatMap((outcome) =>
         outcome.status === 'fulfilled' ? [outcome.value.reservationId] : [],
@@ -214,13 +209,13 @@ describe('inventory reservations', () => {
     it('refuses a request id that comes with other lines or another time to live', async () => {
       const { sku } = await stockUp(one, 100n);
       const request = order([[sku, 1n]]);
-      await reserveStock(one, alice, request);
+      await one.reservations.reserve(request, alice);
       const { requestId } = request;
       for (const changed of [
         order([[sku, 2n]], { requestId }),
         order([[sku, 1n]], { requestId, timeToLive: { seconds: 600n, nanos: 0 } }),
       ]) {
-        expect(await codeOf(reserveStock(one, alice, changed))).to.equal('REQUEST_ID_REUSED');
+        expect(await codeOf(one.reservations.reserve(changed, alice))).to.equal('REQUEST_ID_REUSED');
       }
       expect((await stockOf(sku)).reserved).to.equal(1n);
     });
@@ -229,8 +224,8 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 100n);
       const request = order([[sku, 1n]]);
       const [first, second] = [
-        await reserveStock(one, alice, request),
-        await reserveStock(one, bob, request),
+        await one.reservations.reserve(request, alice),
+        await one.reservations.reserve(request, bob),
       ];
       expect(first.reservationId).not.to.equal(second.reservationId);
       expect(second.owner).to.equal('bob');
@@ -291,13 +286,13 @@ describe('inventory reservations', () => {
     ];
     for (const [what, request, fields] of bad) {
       it(`refuses ${what}`, async () => {
-        expect(await violatedFieldsOf(reserveStock(one, alice, request))).to.deep.equal(fields);
+        expect(await violatedFieldsOf(one.reservations.reserve(request, alice))).to.deep.equal(fields);
       });
     }
 
     it('reports a bounded number of violations', async () => {
       const lines = Array.from({ length: 50 }, (): [string, bigint] => ['', 0n]);
-      expect(await violatedFieldsOf(reserveStock(one, alice, order(lines)))).to.have.length(25);
+      expect(await violatedFieldsOf(one.reservations.reserve(order(lines), alice))).to.have.length(25);
     });
 
     it('takes 50 lines of 1,000,000 units for an hour', async () => {
@@ -305,9 +300,9 @@ describe('inventory reservations', () => {
         Array.from({ length: 50 }, async () => (await stockUp(one, 1_000_000n)).sku),
       );
       const lines = skus.map((sku): [string, bigint] => [sku, 1_000_000n]);
-      const reservation = await reserveStock(one, alice, order(lines, ttl(3600n)));
+      const reservation = await one.reservations.reserve(order(lines, ttl(3600n)), alice);
       expect(reservation.lines.map(({ sku }) => sku)).to.deep.equal(skus);
-      await releaseReservation(one, alice, ending(reservation));
+      await one.reservations.release(ending(reservation), alice);
     });
   });
 
@@ -315,7 +310,7 @@ describe('inventory reservations', () => {
     it('commits: the units leave the stock', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 2n]]);
-      const committed = await commitReservation(one, alice, ending(reservation));
+      const committed = await one.reservations.commit(ending(reservation), alice);
       expect(committed).to.deep.equal({ ...reservation, state: 'COMMITTED' });
       expect(await stockOf(sku)).to.deep.equal({ onHand: 3n, reserved: 0n });
     });
@@ -323,23 +318,20 @@ describe('inventory reservations', () => {
     it('releases: the units go back', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 2n]]);
-      const released = await releaseReservation(one, alice, ending(reservation));
+      const released = await one.reservations.release(ending(reservation), alice);
       expect(released).to.deep.equal({ ...reservation, state: 'RELEASED' });
       expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
-    for (const [name, end] of [
-      ['commit', commitReservation],
-      ['release', releaseReservation],
-    ] as const) {
+    for (const name of ['commit', 'release'] as const) {
       it(`answers the same to every further ${name}, with the same request id or another`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
         const request = ending(reservation);
-        const first = await end(one, alice, request);
+        const first = await one.reservations[name](request, alice);
         const after = await stockOf(sku);
-        expect(await end(other, alice, request)).to.deep.equal(first);
-        expect(await end(one, alice, ending(reservation))).to.deep.equal(first);
+        expect(await other.reservations[name](request, alice)).to.deep.equal(first);
+        expect(await one.reservations[name](ending(reservation), alice)).to.deep.equal(first);
         expect(await stockOf(sku)).to.deep.equal(after);
         expect(await historyOf(reservation)).to.have.length(2);
       });
@@ -347,13 +339,15 @@ describe('inventory reservations', () => {
       it(`does not tell a foreign reservation from a missing one on ${name}`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
-        const foreign = await serviceErrorOf(end(one, bob, ending(reservation)));
-        const missing = await serviceErrorOf(end(one, bob, ending({ reservationId: randomUUID() })));
-        const byOperator = await serviceErrorOf(end(one, olga, ending(reservation)));
+        const foreign = await serviceErrorOf(one.reservations[name](ending(reservation), bob));
+        const missing = await serviceErrorOf(
+          one.reservations[name](ending({ reservationId: randomUUID() }), bob),
+        );
+        const byOperator = await serviceErrorOf(one.reservations[name](ending(reservation), olga));
         for (const error of [foreign, missing, byOperator]) {
           expect([error.code, error.message]).to.deep.equal(['NOT_FOUND', 'there is no such reservation']);
         }
-        expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('ACTIVE');
+        expect((await one.reservations.get(reservation.reservationId, alice)).state).to.equal('ACTIVE');
       });
 
       it(`refuses to ${name} what has run out, and gives the units back once`, async () => {
@@ -361,14 +355,19 @@ describe('inventory reservations', () => {
         const reservation = await reserve([[sku, 2n]]);
         await runOut(reservation);
         for (const instance of [one, other, one]) {
-          expect(await codeOf(end(instance, alice, ending(reservation)))).to.equal('RESERVATION_EXPIRED');
+          expect(await codeOf(instance.reservations[name](ending(reservation), alice))).to.equal(
+            'RESERVATION_EXPIRED',
+          );
         }
         expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
         expect(await historyOf(reservation)).to.deep.equal(['RESERVED', 'EXPIRED']);
       });
 
       it(`refuses a ${name} without a good id, all violations together`, async () => {
-        const failing = end(one, alice, { reservationId: "'; DROP TABLE items", requestId: '' });
+        const failing = one.reservations[name](
+          { reservationId: "'; DROP TABLE items", requestId: '' },
+          alice,
+        );
         expect(await violatedFieldsOf(failing)).to.deep.equal(['request_id', 'reservation_id']);
       });
     }
@@ -376,10 +375,12 @@ describe('inventory reservations', () => {
     it('refuses to commit what was released, and to release what was committed', async () => {
       const { sku } = await stockUp(one, 5n);
       const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
-      await releaseReservation(one, alice, ending(first));
-      await commitReservation(one, alice, ending(second));
-      expect(await codeOf(commitReservation(one, alice, ending(first)))).to.equal('RESERVATION_NOT_ACTIVE');
-      expect(await codeOf(releaseReservation(one, alice, ending(second)))).to.equal('RESERVATION_NOT_ACTIVE');
+      await one.reservations.release(ending(first), alice);
+      await one.reservations.commit(ending(second), alice);
+      expect(await codeOf(one.reservations.commit(ending(first), alice))).to.equal('RESERVATION_NOT_ACTIVE');
+      expect(await codeOf(one.reservations.release(ending(second), alice))).to.equal(
+        'RESERVATION_NOT_ACTIVE',
+      );
       expect(await stockOf(sku)).to.deep.equal({ onHand: 4n, reserved: 0n });
     });
 
@@ -389,8 +390,8 @@ describe('inventory reservations', () => {
       let sold = 0n;
       for (const reservation of reservations) {
         const [commit, release] = await Promise.allSettled([
-          commitReservation(one, alice, ending(reservation)),
-          releaseReservation(other, alice, ending(reservation)),
+          one.reservations.commit(ending(reservation), alice),
+          other.reservations.release(ending(reservation), alice),
         ]);
         expect([commit.status, release.status].sort()).to.deep.equal(['fulfilled', 'rejected']);
         if (commit.status === 'fulfilled') sold += 2n;
@@ -403,8 +404,8 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 5n);
       const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
       const requestId = randomUUID();
-      await commitReservation(one, alice, ending(first, requestId));
-      expect(await codeOf(commitReservation(one, alice, ending(second, requestId)))).to.equal(
+      await one.reservations.commit(ending(first, requestId), alice);
+      expect(await codeOf(one.reservations.commit(ending(second, requestId), alice))).to.equal(
         'REQUEST_ID_REUSED',
       );
       expect((await stockOf(sku)).reserved).to.equal(1n);
@@ -415,8 +416,8 @@ describe('inventory reservations', () => {
       const reservation = await reserve([[sku, 1n]]);
       const requestId = randomUUID();
       const inCapitals = { reservationId: reservation.reservationId.toUpperCase() };
-      const first = await commitReservation(one, alice, ending(inCapitals, requestId));
-      expect(await commitReservation(one, alice, ending(reservation, requestId))).to.deep.equal(first);
+      const first = await one.reservations.commit(ending(inCapitals, requestId), alice);
+      expect(await one.reservations.commit(ending(reservation, requestId), alice)).to.deep.equal(first);
     });
   });
 
@@ -431,10 +432,13 @@ describe('inventory reservations', () => {
       change: Partial<SettleReservationRequest> = {},
       service = SERVICE,
     ) =>
-      settleReservation(other, service, {
-        ...{ ...ending(reservation), outcome: 'COMMITTED', authoriser },
-        ...change,
-      });
+      other.reservations.settle(
+        {
+          ...{ ...ending(reservation), outcome: 'COMMITTED', authoriser },
+          ...change,
+        },
+        service,
+      );
 
     it('hands out or gives back what the service has reserved for the user, and notes on whose word', async () => {
       const { sku } = await stockUp(one, 10n);
@@ -442,7 +446,7 @@ describe('inventory reservations', () => {
       const given = await reserve([[sku, 3n]], through);
       expect((await settle(given, { outcome: 'RELEASED' })).state).to.equal('RELEASED');
       expect(await stockOf(sku)).to.deep.equal({ onHand: 8n, reserved: 0n });
-      const { changes } = await listStockChanges(one, { sku, pageSize: 0, pageToken: '', filter: '' });
+      const { changes } = await one.items.listChanges({ sku, pageSize: 0, pageToken: '', filter: '' });
       expect(changes.map(({ kind, actor }) => [kind, actor])).to.deep.equal([
         ['RELEASED', { subject: 'alice', actingClient: SERVICE, authorisingToken: tokenId }],
         ['RESERVED', { subject: 'alice', actingClient: SERVICE, authorisingToken: undefined }],
@@ -478,8 +482,8 @@ describe('inventory reservations', () => {
         [1, 2, 3].map(() => reserve([[sku, 1n]], through)),
       );
       if (!committed || !released || !expired) throw new Error('three were reserved');
-      await commitReservation(one, through, ending(committed));
-      await releaseReservation(one, through, ending(released));
+      await one.reservations.commit(ending(committed), through);
+      await one.reservations.release(ending(released), through);
       await runOut(expired);
       expect((await settle(committed, { outcome: 'RELEASED' })).state).to.equal('COMMITTED');
       expect((await settle(released)).state).to.equal('RELEASED');
@@ -507,11 +511,11 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 10n);
       const reservation = await reserve([[sku, 1n]], through);
       for (const caller of [alice, { ...alice, actingClient: 'shop' }]) {
-        expect(await codeOf(commitReservation(one, caller, ending(reservation)))).to.equal('NOT_FOUND');
-        expect(await codeOf(releaseReservation(one, caller, ending(reservation)))).to.equal('NOT_FOUND');
+        expect(await codeOf(one.reservations.commit(ending(reservation), caller))).to.equal('NOT_FOUND');
+        expect(await codeOf(one.reservations.release(ending(reservation), caller))).to.equal('NOT_FOUND');
       }
-      expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('ACTIVE');
-      expect((await releaseReservation(one, through, ending(reservation))).state).to.equal('RELEASED');
+      expect((await one.reservations.get(reservation.reservationId, alice)).state).to.equal('ACTIVE');
+      expect((await one.reservations.release(ending(reservation), through)).state).to.equal('RELEASED');
     });
 
     it('lets one of the user’s release and the service’s commit win', async () => {
@@ -519,7 +523,7 @@ describe('inventory reservations', () => {
       for (let round = 0; round < 10; round++) {
         const reservation = await reserve([[sku, 1n]], through);
         const [released, settled] = await Promise.allSettled([
-          releaseReservation(one, through, ending(reservation)),
+          one.reservations.release(ending(reservation), through),
           settle(reservation),
         ]);
         if (settled.status === 'rejected') throw settled.reason;
@@ -547,10 +551,10 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       const { reservationId } = reservation;
-      expect(await getReservation(one, alice, reservationId)).to.deep.equal(reservation);
-      expect(await getReservation(one, olga, reservationId)).to.deep.equal(reservation);
-      const foreign = await serviceErrorOf(getReservation(one, bob, reservationId));
-      const missing = await serviceErrorOf(getReservation(one, bob, randomUUID()));
+      expect(await one.reservations.get(reservationId, alice)).to.deep.equal(reservation);
+      expect(await one.reservations.get(reservationId, olga)).to.deep.equal(reservation);
+      const foreign = await serviceErrorOf(one.reservations.get(reservationId, bob));
+      const missing = await serviceErrorOf(one.reservations.get(randomUUID(), bob));
       expect([foreign.code, foreign.message]).to.deep.equal([missing.code, missing.message]);
       expect(foreign.code).to.equal('NOT_FOUND');
     });
@@ -559,12 +563,12 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       await runOut(reservation);
-      expect((await getReservation(one, alice, reservation.reservationId)).state).to.equal('EXPIRED');
+      expect((await one.reservations.get(reservation.reservationId, alice)).state).to.equal('EXPIRED');
       expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
     it('refuses what is no UUID', async () => {
-      expect(await violatedFieldsOf(getReservation(one, alice, 'x\0'))).to.deep.equal(['reservation_id']);
+      expect(await violatedFieldsOf(one.reservations.get('x\0', alice))).to.deep.equal(['reservation_id']);
     });
   });
 
@@ -572,11 +576,11 @@ describe('inventory reservations', () => {
     it('expires by the clock of the database when the time is up, not before', async () => {
       const { sku } = await stockUp(one, 5n);
       const request = order([[sku, 5n]], { timeToLive: { seconds: 1n, nanos: 0 } });
-      const reservation = await reserveStock(one, alice, request);
-      await sweepReservations(one);
+      const reservation = await one.reservations.reserve(request, alice);
+      await one.reservations.sweep();
       expect((await stockOf(sku)).reserved).to.equal(5n);
       await sleep(1_050);
-      expect(await sweepReservations(other)).to.equal(1);
+      expect(await other.reservations.sweep()).to.equal(1);
       expect((await stockOf(sku)).reserved).to.equal(0n);
       expect(await historyOf(reservation)).to.deep.equal(['RESERVED', 'EXPIRED']);
     });
@@ -591,16 +595,16 @@ describe('inventory reservations', () => {
       );
       for (const reservation of reservations) await runOut(reservation);
       const [first, second, ...touched] = await Promise.all([
-        sweepReservations(one),
-        sweepReservations(other),
-        ...reservations.slice(0, 10).map((it) => codeOf(commitReservation(one, alice, ending(it)))),
+        one.reservations.sweep(),
+        other.reservations.sweep(),
+        ...reservations.slice(0, 10).map((it) => codeOf(one.reservations.commit(ending(it), alice))),
         ...reservations.slice(5, 15).map(async (it) => {
-          return (await getReservation(other, alice, it.reservationId)).state;
+          return (await other.reservations.get(it.reservationId, alice)).state;
         }),
       ]);
       expect(new Set(touched)).to.deep.equal(new Set(['RESERVATION_EXPIRED', 'EXPIRED']));
       expect(Number(first) + Number(second)).to.be.at.most(90);
-      await sweepReservations(one);
+      await one.reservations.sweep();
       for (const sku of skus) expect(await stockOf(sku)).to.deep.equal({ onHand: 1_000n, reserved: 0n });
       for (const reservation of reservations) {
         const { length } = reservation.lines;
@@ -616,10 +620,10 @@ describe('inventory reservations', () => {
         await sql.query('SELECT FROM reservations WHERE reservation_id = $1 FOR UPDATE', [
           reservation.reservationId,
         ]);
-        return await sweepReservations(other);
+        return await other.reservations.sweep();
       });
       expect(swept).to.equal(0);
-      expect(await sweepReservations(other)).to.equal(1);
+      expect(await other.reservations.sweep()).to.equal(1);
     });
   });
 
@@ -656,12 +660,12 @@ describe('inventory reservations', () => {
       async run(model: Model, { sku }: Real) {
         const request = { sku, delta: this.#delta, reason: 'count', requestId: randomUUID() };
         if (this.#delta === 0n) {
-          expect(await codeOf(adjustStock(one, olga, request))).to.equal('FIELD_INVALID');
+          expect(await codeOf(one.items.adjust(request, olga))).to.equal('FIELD_INVALID');
         } else if (model.onHand + this.#delta < held(model)) {
-          expect(await codeOf(adjustStock(one, olga, request))).to.equal('INSUFFICIENT_STOCK');
+          expect(await codeOf(one.items.adjust(request, olga))).to.equal('INSUFFICIENT_STOCK');
         } else {
           model.onHand += this.#delta;
-          expect((await adjustStock(one, olga, request)).onHand).to.equal(model.onHand);
+          expect((await one.items.adjust(request, olga)).onHand).to.equal(model.onHand);
         }
       }
       toString = () => `adjust ${this.#delta}`;
@@ -697,13 +701,13 @@ describe('inventory reservations', () => {
         if (ended === undefined) return;
         const { reservation, quantity } = ended;
         if (this.#kind === 'commit') {
-          await commitReservation(other, alice, ending(reservation));
+          await other.reservations.commit(ending(reservation), alice);
           model.onHand -= quantity;
         } else if (this.#kind === 'release') {
-          await releaseReservation(other, alice, ending(reservation));
+          await other.reservations.release(ending(reservation), alice);
         } else {
           await runOut(reservation);
-          await sweepReservations(other);
+          await other.reservations.sweep();
         }
       }
       toString = () => `${this.#kind} ${this.#index}`;

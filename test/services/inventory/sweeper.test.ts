@@ -1,10 +1,9 @@
-/** The sweeper: it keeps going, whatever the database does. */
+/** The sweeper keeps running through failures of the database. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { getItem } from '../../../services/inventory/items.js';
-import { reserveStock } from '../../../services/inventory/reservations.js';
+import { createReservations } from '../../../services/inventory/reservations.js';
 import { SWEEP_INTERVAL_MS, startSweeper } from '../../../services/inventory/sweeper.js';
 import { alice, breachesIn, type Instance, openFreshInstance, stockUp } from './instance.js';
 
@@ -18,22 +17,19 @@ describe('inventory sweeper', () => {
   });
   after(() => instance.close());
 
-  it('gives units back soon after the time of their reservation is up', async () => {
+  it('expires a reservation soon after its time to live', async () => {
     const { sku } = await stockUp(instance, 5n);
-    const sweepers = [
-      startSweeper({ store: instance.store, log: silent }),
-      startSweeper({ store: instance.store, log: silent }),
-    ];
+    const sweepers = [startSweeper({ ...instance, log: silent }), startSweeper({ ...instance, log: silent })];
     const lines = [{ sku, quantity: 5n }];
     const timeToLive = { seconds: 1n, nanos: 0 };
-    await reserveStock(instance, alice, { lines, timeToLive, requestId: randomUUID() });
+    await instance.reservations.reserve({ lines, timeToLive, requestId: randomUUID() }, alice);
     await sleep(1_000 + SWEEP_INTERVAL_MS + 300);
-    expect((await getItem(instance, sku)).reserved).to.equal(0n);
+    expect((await instance.items.get(sku)).reserved).to.equal(0n);
     await Promise.all(sweepers.map((sweeper) => sweeper.stop()));
     expect(await breachesIn(instance)).to.deep.equal([]);
   });
 
-  it('goes on after a failure, and tells the log', async () => {
+  it('continues after a failure, and logs it', async () => {
     const warnings: string[] = [];
     let attempts = 0;
     const store = {
@@ -44,18 +40,19 @@ describe('inventory sweeper', () => {
       },
     };
     const log = { debug: () => {}, warn: (_fields: object, message: string) => warnings.push(message) };
-    const sweeper = startSweeper({ store, log });
+    const sweeper = startSweeper({ reservations: createReservations({ store }), store, log });
     await sleep(SWEEP_INTERVAL_MS + 300);
     await sweeper.stop();
     expect(attempts).to.equal(2);
-    expect(warnings).to.deep.equal(['could not expire reservations', 'could not expire reservations']);
+    const warning = 'cannot expire reservations or delete old requests';
+    expect(warnings).to.deep.equal([warning, warning]);
   });
 
-  it('forgets requests that are too old to be repeated', async () => {
+  it('deletes requests that are too old to be repeated', async () => {
     await instance.database.query(
       `INSERT INTO requests VALUES ('s', 'm', 'old', '', '', clock_timestamp() - interval '30 days')`,
     );
-    const sweeper = startSweeper({ store: instance.store, log: silent });
+    const sweeper = startSweeper({ ...instance, log: silent });
     await sleep(200);
     await sweeper.stop();
     const { rowCount } = await instance.database.query("SELECT FROM requests WHERE request_id = 'old'");
@@ -63,7 +60,7 @@ describe('inventory sweeper', () => {
   });
 
   it('stops without waiting for the next sweep', async () => {
-    const sweeper = startSweeper({ store: instance.store, log: silent });
+    const sweeper = startSweeper({ ...instance, log: silent });
     await sleep(100);
     const start = performance.now();
     await sweeper.stop();

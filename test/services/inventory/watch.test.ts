@@ -4,18 +4,13 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import type { ChangeFeed, StockLevel } from '../../../services/inventory/change-feed.js';
-import { adjustStock } from '../../../services/inventory/items.js';
+import type { ChangeFeed } from '../../../services/inventory/change-feed.js';
+import type { StockLevel } from '../../../services/inventory/stock.js';
 import {
-  commitReservation,
-  releaseReservation,
-  reserveStock,
-} from '../../../services/inventory/reservations.js';
-import {
-  PICTURE_PAGE_SIZE,
+  createStockWatch,
+  SNAPSHOT_PAGE_SIZE,
   type StockNotice,
   type WatchStore,
-  watchStock,
 } from '../../../services/inventory/watch.js';
 import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
 import { alice, type Instance, newSku, olga, openFreshInstance, openInstance, stockUp } from './instance.js';
@@ -40,7 +35,7 @@ describe('inventory watch', () => {
     resumeToken = '',
     signal = new AbortController().signal,
   ) {
-    return watchStock(instance, { skus, resumeToken }, signal);
+    return instance.stockWatch.watch({ skus, resumeToken }, signal);
   }
   /** The next so many notices, after which the stream is left. */
   async function take(stream: AsyncGenerator<StockNotice>, count: number): Promise<StockNotice[]> {
@@ -58,7 +53,7 @@ describe('inventory watch', () => {
     return notice;
   }
   function add(sku: string, delta: bigint, instance: Instance = one) {
-    return adjustStock(instance, olga, { sku, delta, reason: 'count', requestId: randomUUID() });
+    return instance.items.adjust({ sku, delta, reason: 'count', requestId: randomUUID() }, olga);
   }
   const numbers = (notices: StockNotice[]) => notices.map(({ onHand, reserved }) => [onHand, reserved]);
 
@@ -68,10 +63,10 @@ describe('inventory watch', () => {
     expect(numbers([await next(stream)])).to.deep.equal([[10n, 0n]]);
     await add(sku, 5n, other);
     const order = { lines: [{ sku, quantity: 4n }], timeToLive: undefined };
-    const first = await reserveStock(other, alice, { ...order, requestId: randomUUID() });
-    const second = await reserveStock(one, alice, { ...order, requestId: randomUUID() });
-    await commitReservation(other, alice, { reservationId: first.reservationId, requestId: randomUUID() });
-    await releaseReservation(one, alice, { reservationId: second.reservationId, requestId: randomUUID() });
+    const first = await other.reservations.reserve({ ...order, requestId: randomUUID() }, alice);
+    const second = await one.reservations.reserve({ ...order, requestId: randomUUID() }, alice);
+    await other.reservations.commit({ reservationId: first.reservationId, requestId: randomUUID() }, alice);
+    await one.reservations.release({ reservationId: second.reservationId, requestId: randomUUID() }, alice);
     expect(numbers(await take(stream, 5))).to.deep.equal([
       [15n, 0n],
       [15n, 4n],
@@ -133,7 +128,7 @@ describe('inventory watch', () => {
 
   it('misses nothing under concurrent writers, with readers that break off and resume anywhere', async function () {
     this.timeout(60_000);
-    const count = PICTURE_PAGE_SIZE + 20;
+    const count = SNAPSHOT_PAGE_SIZE + 20;
     const skus = await Promise.all(
       Array.from(
         { length: count },
@@ -279,7 +274,7 @@ describe('inventory watch', () => {
       const position = () => BigInt(changes.length);
       const feed: ChangeFeed = {
         attach: () => () => {},
-        hint: () => {},
+        wake: () => {},
         close: async () => {},
         reach: async (changeId) => {
           writeSome();
@@ -336,7 +331,10 @@ describe('inventory watch', () => {
         const told: StockNotice[] = [];
         let resumeToken = '';
         while (told.length < 1_500) {
-          const stream = watchStock({ feed, store }, { skus: [], resumeToken }, new AbortController().signal);
+          const stream = createStockWatch({ feed, store }).watch(
+            { skus: [], resumeToken },
+            new AbortController().signal,
+          );
           const notices = await take(stream, 1 + Math.floor(draw() * most));
           await stream.return();
           told.push(...notices);

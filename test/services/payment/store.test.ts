@@ -85,7 +85,7 @@ describe('the store of payment', () => {
     const second = await instance.store.claim(first.paymentId, randomUUID(), LONG_MS);
     if (second === undefined) throw new Error('the claim was over');
     expect(await codeOf(advance(first, ['reserving'], 'reserved'))).to.equal('REQUEST_IN_PROGRESS');
-    await instance.store.giveUp(first);
+    await instance.store.releaseClaim(first);
     expect(await instance.store.claim(first.paymentId, randomUUID(), LONG_MS)).to.equal(undefined);
     expect((await advance(second, ['reserving'], 'reserved')).step).to.equal('reserved');
   });

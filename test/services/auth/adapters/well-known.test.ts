@@ -10,7 +10,7 @@ import {
   METADATA_PATH,
 } from '../../../../services/auth/adapters/well-known.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/keys/key-life.js';
-import type { PublicKeys } from '../../../../services/auth/keys/keys.js';
+import type { PublicKeys } from '../../../../services/auth/keys/published-keys.js';
 import type { PublishedKey } from '../../../../services/auth/records/keys.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type Ops, startOps } from '../../../../services/common/host/ops.js';

@@ -3,12 +3,10 @@
 import { createHash } from 'node:crypto';
 import { expect } from 'chai';
 import { compactVerify, decodeProtectedHeader, importJWK, type JWK } from 'jose';
-import {
-  createKeys,
-  publish,
-  type SigningAlgorithm,
-  UnusableKeyError,
-} from '../../../../services/auth/keys/keys.js';
+import { createKeys } from '../../../../services/auth/keys/keys.js';
+import type { SigningAlgorithm } from '../../../../services/auth/keys/new-keys.js';
+import { publish } from '../../../../services/auth/keys/published-keys.js';
+import { UnusableKeyError } from '../../../../services/auth/keys/sealed-keys.js';
 import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { type FreshAuth, newKeyEncryptionKey, openAuth, openFreshAuth } from '../instance.js';

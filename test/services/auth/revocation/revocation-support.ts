@@ -172,7 +172,7 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
     },
     sessions: {
       end: async (sessionId, why) => (await end('session_id', sessionId, why)) === 1,
-      endAllOf: (userId, why) => end('user_id', userId, why),
+      endAllOfUser: (userId, why) => end('user_id', userId, why),
       lockShared: async (sessionId) => {
         const { rows } = await sql.query<{ user_id: string }>(
           'SELECT user_id FROM sessions WHERE session_id = $1 FOR SHARE',

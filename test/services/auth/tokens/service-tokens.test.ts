@@ -83,7 +83,7 @@ describe('service tokens', () => {
 
   it('store the jti of an assertion until it has expired, and then delete it', async () => {
     await issue(auth, client, await signAssertion(client));
-    const drop = () => auth.store.transaction((tx) => tx.clients.dropExpiredAssertions(1000));
+    const drop = () => auth.store.transaction((tx) => tx.clients.deleteExpiredAssertions(1000));
     expect(await drop()).to.equal(0);
     await auth.database.query("UPDATE client_assertions SET expire_time = expire_time - interval '10 min'");
     expect(await drop()).to.be.above(0);

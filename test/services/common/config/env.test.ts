@@ -49,7 +49,7 @@ describe('environment', () => {
     return path;
   }
 
-  it('gives typed values, frozen', () => {
+  it('returns typed, frozen values', () => {
     const values = parseEnvironment(
       {
         DATABASE_URL: secret(url({ protocols: ['postgres:', 'postgresql:'] })),
@@ -81,7 +81,7 @@ describe('environment', () => {
     expect(values).to.be.frozen;
   });
 
-  it('tells all faults at once, each by the name of its variable', () => {
+  it('reports all faults at once, each by the name of its variable', () => {
     const parse = () =>
       parseEnvironment(
         {
@@ -114,13 +114,13 @@ describe('environment', () => {
     );
   });
 
-  it('takes an empty variable for one that is not set', () => {
+  it('treats an empty variable as unset', () => {
     const shape = { PORTCULLIS_ISSUER: text(), PORTCULLIS_REFLECTION: withDefault(onOff(), true) };
     const parse = () => parseEnvironment(shape, { PORTCULLIS_ISSUER: '', PORTCULLIS_REFLECTION: '' });
     expect(faultsOf(parse)).to.deep.equal({ PORTCULLIS_ISSUER: 'is required' });
   });
 
-  it('refuses every variable with our prefix that the service does not know, and no other', () => {
+  it('rejects every unknown variable with our prefix, and no other', () => {
     const parse = () => parseEnvironment({}, { PORTCULLIS_X: '1', PORTCULLIS_ISSUER_FILE: 'x', OTHER: '1' });
     expect(Object.keys(faultsOf(parse))).to.deep.equal(['PORTCULLIS_ISSUER_FILE', 'PORTCULLIS_X']);
   });
@@ -146,7 +146,7 @@ describe('environment', () => {
       }
     });
 
-    it('are refused when both are set', async () => {
+    it('are rejected when both are set', async () => {
       const env = {
         PORTCULLIS_KEY_ENCRYPTION_KEY: key,
         PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: await file('both', key),
@@ -182,7 +182,7 @@ describe('environment', () => {
     });
   });
 
-  it('reads the contents of a file, and says what is wrong with it without its name', async () => {
+  it('reads the contents of a file, and reports faults without its name', async () => {
     const shape = { PORTCULLIS_CLIENT_KEY_FILE: fileContents() };
     const parse = (path: string) => parseEnvironment(shape, { PORTCULLIS_CLIENT_KEY_FILE: path });
     expect(parse(await file('pem', 'PEM\n')).PORTCULLIS_CLIENT_KEY_FILE).to.equal('PEM\n');

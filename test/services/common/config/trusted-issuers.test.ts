@@ -19,11 +19,11 @@ function parse(json: unknown, service = 'inventory') {
 }
 
 describe('the configuration of other issuers', () => {
-  it('is empty when there is none', () => {
+  it('is empty when the variable is unset', () => {
     expect(parseTrustedIssuers({}, 'inventory')).to.deep.equal({ issuers: [], faults: [] });
   });
 
-  it('says what an issuer calls its claims, its scopes and our services', () => {
+  it("maps an issuer's claims, scopes and audiences to ours", () => {
     const { issuers, faults } = parse([
       {
         ...GOOD,
@@ -49,7 +49,7 @@ describe('the configuration of other issuers', () => {
     expect(parse([GOOD], 'payment').issuers[0]).to.include({ audience: undefined });
   });
 
-  it('takes a secret from a file or as it is, if it is long enough', async () => {
+  it('accepts a secret inline or from a file, if it is long enough', async () => {
     const folder = await makeFolder();
     const file = join(folder.path, 'secret');
     await writeFile(file, `${'s'.repeat(32)}\n`);
@@ -60,7 +60,7 @@ describe('the configuration of other issuers', () => {
     await folder.remove();
   });
 
-  it('is refused with every fault by its place, and without the secret', () => {
+  it('reports every fault with its position, and without the secret', () => {
     const secret = 'hunter2hunter2hunter2hunter2';
     const { jwks_url: _url, ...keyless } = GOOD;
     const bad: unknown[] = [

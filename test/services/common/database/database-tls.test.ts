@@ -71,7 +71,7 @@ describe('the database over TLS', function () {
   const verified = (caFile: string): string =>
     `?sslmode=verify-full&sslrootcert=${encodeURIComponent(caFile)}`;
 
-  it('is used when its certificate comes from the authority that is named', async () => {
+  it('is used when its certificate comes from the configured authority', async () => {
     expect(await outcomeOf(verified(authority.certFile))).to.deep.equal({ missing: '', version: 'TLSv1.3' });
   });
 
@@ -81,7 +81,7 @@ describe('the database over TLS', function () {
     expect(missing).to.match(/^the database's certificate is not trusted \((SELF_SIGNED|UNABLE)/);
   });
 
-  it('is not used in plaintext when it demands TLS', async () => {
+  it('is not used in plaintext when it requires TLS', async () => {
     expect((await outcomeOf('')).missing).to.equal('the database refuses our user or password');
   });
 

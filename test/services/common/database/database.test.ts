@@ -199,7 +199,7 @@ describe('database', () => {
       expect(error.cause).to.have.property('message', 'canceling wait for synchronous replication');
     });
 
-    it('runs what it is given at once in its order, and sends it together', async () => {
+    it('sends statements that are issued at once together, and runs them in their order', async () => {
       const relay = await startRelay(Number(new URL(url).port), 20);
       closing.push(() => relay.cut());
       const far = new URL(url);
@@ -223,7 +223,7 @@ describe('database', () => {
       expect(await counterValue(distant, 'a')).to.equal(4n);
     });
 
-    it('keeps nothing of what was given at once when one of it fails, and tells why', async () => {
+    it('rolls back everything that was sent together when one statement fails, and rejects with its error', async () => {
       const raise = (sql: Sql, name: string, by: number) =>
         sql.query('UPDATE counters SET value = value + $2 WHERE name = $1', [name, by]);
       const error = await rejectionOf(
@@ -235,7 +235,7 @@ describe('database', () => {
       expect([await counterValue(database, 'a'), await counterValue(database, 'b')]).to.deep.equal([0n, 0n]);
     });
 
-    it('tells why it failed, however deep the statement was that failed first', async () => {
+    it('rejects with the first error, at whatever depth the failed statement was sent', async () => {
       const deep = async (promise: Promise<unknown>): Promise<void> => {
         await (async () => await (async () => void (await promise))())();
       };
@@ -317,7 +317,7 @@ describe('database', () => {
       expect(await counterValue(database, 'a')).to.equal(1n);
     });
 
-    it('touches the database no more than its work does', async () => {
+    it('sends nothing when its work sends nothing', async () => {
       expect(await database.transaction(async () => 'nothing')).to.equal('nothing');
       expect(
         await rejectionOf(database.transaction(() => Promise.reject(new Error('early')))),
@@ -338,7 +338,7 @@ describe('database', () => {
       expect(await counterValue(database, 'a')).to.equal(0n);
     });
 
-    it('says which constraint was violated, and the connection stays in use', async () => {
+    it('reports which constraint was violated, and keeps its connection', async () => {
       const single = open(url, 1);
       await single.ready(never);
       const pid = async () =>
@@ -356,7 +356,7 @@ describe('database', () => {
   describe('a prepared statement', () => {
     const all = 'SELECT * FROM counters WHERE value >= $1 ORDER BY name';
 
-    it('is planned once for a connection, whatever it is given', async () => {
+    it('is planned once for a connection, whatever its values', async () => {
       const single = open(url, 1);
       await single.ready(never);
       for (let value = 0; value < 3; value++) await single.query(all, [value]);
@@ -364,7 +364,7 @@ describe('database', () => {
       expect((await single.query(prepared, [all])).rows).to.deep.equal([{ count: 1n }]);
     });
 
-    it('has a name that means this text and no other, in whatever order a process has come to it', async () => {
+    it('has a name that follows from its text alone, in whatever order a process prepares its statements', async () => {
       const single = open(url, 1);
       await single.ready(never);
       await single.query(all, [0]);
@@ -395,7 +395,7 @@ describe('database', () => {
       expect(inTransaction.rows[0]).to.deep.equal({ name: 'a', value: 0n });
     });
 
-    it('is prepared anew when the session was given to others meanwhile', async () => {
+    it('is prepared anew when a pooler has given the session to other processes meanwhile', async () => {
       const single = open(url, 1);
       await single.ready(never);
       await single.query(all, [0]);
@@ -405,7 +405,7 @@ describe('database', () => {
   });
 
   describe('limits', () => {
-    it('a lock that is not free in time is DEPENDENCY_UNAVAILABLE, and the waiter goes on', async () => {
+    it('fail with DEPENDENCY_UNAVAILABLE a statement whose lock is not free in time, and keep its connection', async () => {
       const holder = new pg.Client(url);
       await holder.connect();
       await holder.query(`BEGIN; UPDATE counters SET value = 1 WHERE name = 'a'`);
@@ -419,7 +419,7 @@ describe('database', () => {
       expect(LOCK_TIMEOUT_MS).to.be.at.most(1_000);
     });
 
-    it('a statement that runs too long is ended and DEPENDENCY_UNAVAILABLE, and the connection stays in use', async () => {
+    it('end a statement that runs too long with DEPENDENCY_UNAVAILABLE, and keep its connection', async () => {
       const single = open(url, 1);
       await single.ready(never);
       const startedMs = performance.now();
@@ -430,7 +430,7 @@ describe('database', () => {
       expect(single.missing()).to.equal('');
     });
 
-    it('a pool whose connections are all in use is DEPENDENCY_UNAVAILABLE after a while, and no outage', async () => {
+    it('fail with DEPENDENCY_UNAVAILABLE when all connections stay in use, and report no outage', async () => {
       const single = open(url, 1);
       await single.ready(never);
       const slow = single.query('SELECT pg_sleep($1::float)', [CONNECT_TIMEOUT_MS / 1_000 + 0.7]);
@@ -445,7 +445,7 @@ describe('database', () => {
       expect((await single.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }]);
     });
 
-    it('a transaction that does nothing is ended by the server, and its locks are free', async () => {
+    it('let the server end a transaction that does nothing, and release its locks', async () => {
       const idle = database.transaction(async (sql) => {
         await sql.query(`UPDATE counters SET value = 1 WHERE name = 'a'`);
         await sleep(IDLE_IN_TRANSACTION_TIMEOUT_MS + 300);
@@ -459,7 +459,7 @@ describe('database', () => {
   });
 
   describe('a database that goes away', () => {
-    it('makes calls DEPENDENCY_UNAVAILABLE, is told of, and is used again when it is back', async () => {
+    it('makes calls fail with DEPENDENCY_UNAVAILABLE, is reported, and is used again when it is back', async () => {
       const relay = await startRelay(Number(new URL(url).port));
       closing.push(() => relay.cut().catch(() => {}));
       const through = new URL(url);
@@ -498,7 +498,7 @@ describe('database', () => {
       await until(() => away.missing() !== '');
     });
 
-    it('is no outage when one connection alone is cut', async () => {
+    it('is not reported when only one connection is cut', async () => {
       await database.query('SELECT 1');
       const changes: string[] = [];
       database.onStateChange(() => changes.push(database.missing()));
@@ -514,14 +514,14 @@ describe('database', () => {
   });
 
   describe('getting ready', () => {
-    it('refuses queries before', async () => {
+    it('rejects queries before the database is migrated', async () => {
       const early = open(url);
       await expectUnavailable(early.query('SELECT 1'));
       await expectUnavailable(early.transaction(async () => 1));
       expect(early.missing()).to.not.equal('');
     });
 
-    it('waits for a database that is created later, and says what is missing', async () => {
+    it('waits for a database that is created later, and logs what is missing', async () => {
       const later = new URL(url);
       later.pathname = `${later.pathname}_later`;
       const name = later.pathname.slice(1);
@@ -538,7 +538,7 @@ describe('database', () => {
       expect(await counterValue(waiting, 'a')).to.equal(0n);
     });
 
-    it('waits where nobody listens, until it is told to stop', async () => {
+    it('waits for a server that does not listen, until its signal is aborted', async () => {
       const nowhere = new URL(url);
       nowhere.host = '127.0.0.1:1';
       nowhere.password = 'hunter2';
@@ -551,7 +551,7 @@ describe('database', () => {
       expect(lines.join('')).to.not.include('hunter2');
     });
 
-    it('is told to stop by closing, too', async () => {
+    it('ends when the database is closed', async () => {
       const nowhere = new URL(url);
       nowhere.host = '127.0.0.1:1';
       const waiting = open(nowhere.href);
@@ -562,7 +562,7 @@ describe('database', () => {
   });
 
   describe('notifications', () => {
-    it('are heard', async () => {
+    it('reach the listener', async () => {
       const heard: string[] = [];
       const subscription = await database.listen(
         'news "of" today',
@@ -579,7 +579,7 @@ describe('database', () => {
       expect(heard).to.deep.equal(['one']);
     });
 
-    it('are heard again after the connection was lost, and the listener is told', async () => {
+    it('reach the listener again after the connection was lost, and the gap is reported', async () => {
       const relay = await startRelay(Number(new URL(url).port));
       closing.push(() => relay.cut().catch(() => {}));
       const through = new URL(url);

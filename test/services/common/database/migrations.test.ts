@@ -92,7 +92,7 @@ describe('migrations', () => {
     await expectRefused({ '1-one.sql': FIRST }, /1-one\.sql is misnamed/);
   });
 
-  it('give way to transactions that use a table, so that nobody waits behind them, and come again', async () => {
+  it('do not make later transactions wait: they give way to those that use a table, and retry', async () => {
     await run({ '0001-one.sql': FIRST });
     const holder = new pg.Client(fresh.url);
     await holder.connect();
@@ -118,7 +118,7 @@ describe('migrations', () => {
     expect(lines.filter((line) => line.includes('waiting for transactions'))).to.have.lengthOf(1);
   });
 
-  it('leave nothing of a migration that fails, and keep those before it', async () => {
+  it('roll back a migration that fails, and keep those before it', async () => {
     const files = { '0001-one.sql': FIRST, '0002-two.sql': `${SECOND} SELECT 1 / 0;` };
     await expectRefused(files, /0002-two\.sql failed: division by zero/);
     expect(await applied()).to.deep.equal(['0001-one.sql']);

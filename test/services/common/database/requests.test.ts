@@ -80,7 +80,7 @@ describe('a request', () => {
     );
   }
 
-  it('is carried out once, and repeated ones get the first answer, exactly', async () => {
+  it('is executed once, and a retry gets exactly the first answer', async () => {
     const answer = {
       id: 'x',
       amount: 9_007_199_254_740_993n,
@@ -110,7 +110,7 @@ describe('a request', () => {
     });
   }
 
-  it('that was answered by an earlier version gets the same answer, serialized by V8', async () => {
+  it('gets the same answer when an earlier version stored it, serialized by V8', async () => {
     const answer = { amount: 10n, at: new Date(5), bytes: Buffer.from('b'), none: undefined };
     await database.query(
       `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
@@ -140,7 +140,7 @@ describe('a request', () => {
     expect(runs).to.equal(3);
   });
 
-  it('is refused when its id came with another payload before', async () => {
+  it('is rejected when its id came with another payload before', async () => {
     await send(REQUEST, 1);
     expect(await codeOf(send({ ...REQUEST, payload: '{"n":2}' }, 2))).to.equal('REQUEST_ID_REUSED');
     expect(runs).to.equal(1);
@@ -154,7 +154,7 @@ describe('a request', () => {
     expect(await send(REQUEST, 'now')).to.equal('now');
   });
 
-  it('is refused while the same one is being carried out, and not held up', async () => {
+  it('is rejected at once while the same one is being executed', async () => {
     let finish = () => {};
     const finished = new Promise<void>((resolve) => {
       finish = resolve;
@@ -179,7 +179,7 @@ describe('a request', () => {
   });
 
   for (const isolation of ['read committed', 'repeatable read', 'serializable'] as const) {
-    it(`is carried out once among twenty at a time under ${isolation}`, async () => {
+    it(`is executed once among twenty at a time under ${isolation}`, async () => {
       const all = await Promise.allSettled(
         Array.from({ length: 20 }, (_, index) => send<number>(REQUEST, index, { isolation })),
       );
@@ -194,7 +194,7 @@ describe('a request', () => {
     });
   }
 
-  it('whose snapshot is older than the first one gets the first answer all the same', async () => {
+  it('gets the first answer even if its snapshot is older than that', async () => {
     const answer = await database.transaction(
       async (sql) => {
         await sql.query('SELECT 1 FROM requests');
@@ -206,14 +206,14 @@ describe('a request', () => {
     expect(answer).to.equal('first');
   });
 
-  it('without an id is carried out every time', async () => {
+  it('is executed every time when it has no id', async () => {
     await send({ ...REQUEST, requestId: '' }, 1);
     await send({ ...REQUEST, requestId: '' }, 1);
     expect(runs).to.equal(2);
     expect((await database.query('SELECT 1 FROM requests')).rows).to.deep.equal([]);
   });
 
-  it('is never taken for another whose id looks the same: normal forms, case, blanks', async () => {
+  it('is never confused with another whose id looks the same: normal forms, case, blanks', async () => {
     const twins = [
       '\u00e9',
       'e\u0301',
@@ -232,7 +232,7 @@ describe('a request', () => {
     expect(runs).to.equal(twins.length);
   });
 
-  it('with an id that is too long or cannot be stored is refused', async () => {
+  it('is rejected with an id that is too long or cannot be stored', async () => {
     for (const requestId of ['x'.repeat(REQUEST_ID_CHARACTERS_MAX + 1), 'a\0b', 'a\uFFFDb', 'a\uD800']) {
       expect(await codeOf(send({ ...REQUEST, requestId }, 1))).to.equal('FIELD_INVALID');
     }

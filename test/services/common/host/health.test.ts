@@ -61,12 +61,12 @@ describe('health', () => {
     for (const name of [...names, 'liveness']) expect(await check(name), name).to.equal(Serving.SERVING);
   });
 
-  it('notices what changed without being told', async () => {
+  it('notices a change that is not reported', async () => {
     missing = '';
     await until(async () => (await check('')) === Serving.SERVING);
   });
 
-  it('does not know other names', async () => {
+  it('answers NOT_FOUND for other names', async () => {
     expect(await rejectionOf(check('no.such.Service'))).to.have.property('code', status.NOT_FOUND);
   });
 
@@ -77,7 +77,7 @@ describe('health', () => {
     );
   });
 
-  it('tells those who watch, and lets them go when the process stops', async () => {
+  it('notifies watchers, and ends their calls when the process stops', async () => {
     const watch = client.watch({ service: ECHO_SERVICE });
     expect(await next(watch)).to.equal(Serving.NOT_SERVING);
     becomeReady();
@@ -90,7 +90,7 @@ describe('health', () => {
     expect(running.lines.join('')).to.not.include('cutting the calls');
   });
 
-  it('tells those who watch a name that nobody knows', async () => {
+  it('answers watchers of an unknown name', async () => {
     const watch = client.watch({ service: 'no.such.Service' });
     expect(await next(watch)).to.equal(Serving.SERVICE_UNKNOWN);
     watch.on('error', () => {});

@@ -61,7 +61,7 @@ describe('host', () => {
     return port;
   }
 
-  it('serves, tells its real addresses, and logs them as the launcher expects', async () => {
+  it('serves, returns its real addresses, and logs them as the launcher expects', async () => {
     const { host, connect, lines } = await run();
     expect(await echo(connect(), 'hello')).to.equal('hello');
     expect(host.address).to.match(/^127\.0\.0\.1:[1-9]/);
@@ -70,7 +70,7 @@ describe('host', () => {
   });
 
   describe('a port that is taken', () => {
-    it('is told of with its number and its variable, and nothing stays open', async () => {
+    it('is reported with its number and its variable, and nothing stays open', async () => {
       const port = await take();
       const other = await freePort();
       const error = await rejectionOf(run({ listen: `127.0.0.1:${port}`, opsListen: `127.0.0.1:${other}` }));
@@ -81,7 +81,7 @@ describe('host', () => {
       await run({ listen: `127.0.0.1:${other}` });
     });
 
-    it('is told of when it is the ops port, and the gRPC port is closed again', async () => {
+    it('is reported when it is the ops port, and the gRPC port is closed again', async () => {
       const port = await take();
       const other = await freePort();
       const error = await rejectionOf(run({ listen: `127.0.0.1:${other}`, opsListen: `127.0.0.1:${port}` }));
@@ -91,20 +91,20 @@ describe('host', () => {
       await run({ listen: `127.0.0.1:${other}` });
     });
 
-    it('is told of when the same one is asked for twice', async () => {
+    it('is reported when both settings name the same one', async () => {
       const port = await freePort();
       const error = await rejectionOf(run({ listen: `127.0.0.1:${port}`, opsListen: `127.0.0.1:${port}` }));
       expect(error.message).to.match(/is taken.*PORTCULLIS_OPS_LISTEN/);
     });
 
-    it('is told of when it is taken on one address of the name alone', async () => {
+    it('is reported when only one address of the host has it taken', async () => {
       const port = await take();
       const error = await rejectionOf(run({ listen: `localhost:${port}` }));
       expect(error.message).to.include(`Port ${port} on localhost is taken`);
     });
   });
 
-  it('says so when the address is not one of this machine', async () => {
+  it('reports an address that is not one of this machine', async () => {
     for (const listen of ['192.0.2.1:0', 'no-such-host.invalid:0']) {
       const error = await rejectionOf(run({ listen }));
       expect(error).to.be.instanceOf(ListenError);
@@ -114,7 +114,7 @@ describe('host', () => {
     }
   });
 
-  it('listens on IPv6 where the machine has it, and says so where it has not', async () => {
+  it('listens on IPv6 if the machine has it, and reports that it has not otherwise', async () => {
     const hasIpv6 = Object.values(networkInterfaces()).some((all) =>
       all?.some(({ address }) => address === '::1'),
     );
@@ -129,13 +129,13 @@ describe('host', () => {
   });
 
   describe('limits', () => {
-    it('refuse a message that is too large', async () => {
+    it('reject a message that is too large', async () => {
       const { connect } = await run();
       const error = await rejectionOf(echo(connect(), 'x'.repeat(MESSAGE_BYTES_MAX + 1)));
       expect(error).to.have.property('code', status.RESOURCE_EXHAUSTED);
     });
 
-    it('refuse headers that are too large, and go on serving', async () => {
+    it('reject headers that are too large, and do not stop the server', async () => {
       const { connect, echo: service } = await run();
       const metadata = new Metadata();
       metadata.set('x-long', 'x'.repeat(80 * 1024));
@@ -146,7 +146,7 @@ describe('host', () => {
     });
   });
 
-  it('is ready when nothing is missing, and says what is', async () => {
+  it('is ready when nothing is missing, and reports what is missing otherwise', async () => {
     let missing = 'the list is not complete';
     const { host, ops, lines } = await run({ readiness: { revocations: () => missing } });
     expect((await ops('/readyz')).status).to.equal(503);
@@ -159,7 +159,7 @@ describe('host', () => {
   });
 
   describe('stopping', () => {
-    it('lets a call under way end, takes no new one, and is not ready meanwhile', async () => {
+    it('lets a call under way end, accepts no new one, and is not ready meanwhile', async () => {
       const { host, echo: service, connect, ops, lines } = await run({ drainMs: 5_000 });
       let finish = (_: string) => {};
       service.handle = () =>
@@ -195,7 +195,7 @@ describe('host', () => {
       expect(lines.join('')).to.include('cutting the calls');
     });
 
-    it('happens once, however often it is asked for', async () => {
+    it('happens once, however often it is called', async () => {
       const { host } = await run();
       const first = host.stop();
       expect(host.stop()).to.equal(first);

@@ -23,7 +23,7 @@ describe('log', () => {
     expect(last()).to.include({ pid: process.pid, at: '1970-01-01T00:00:00.000Z' });
   });
 
-  it('takes out what stands under a secret name, however deep', () => {
+  it('redacts values under secret names at any depth', () => {
     const { log, lines } = capture();
     const names = [
       'authorization',
@@ -51,13 +51,13 @@ describe('log', () => {
     for (const line of lines) expect(line).to.include(REDACTED).and.not.include('hunter2');
   });
 
-  it('keeps what only sounds secret', () => {
+  it('keeps values under names that only sound secret', () => {
     const { log, last } = capture();
     log.info({ tokenId: 'a', kid: 'b', keyId: 'c', tokensVerified: 4, passwordVersion: 5 }, 'kept');
     expect(last()).to.include({ tokenId: 'a', kid: 'b', keyId: 'c', tokensVerified: 4, passwordVersion: 5 });
   });
 
-  it('takes tokens, private keys and passwords of URLs out of any text', () => {
+  it('redacts tokens, private keys and passwords of URLs in any text', () => {
     const { privateKey } = generateKeyPairSync('ed25519');
     const pem = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
     const { log, lines } = capture();
@@ -73,14 +73,14 @@ describe('log', () => {
     }
   });
 
-  it('takes the private members out of a JSON Web Key', () => {
+  it('redacts the private members of a JSON Web Key', () => {
     const { privateKey } = generateKeyPairSync('ed25519');
     const { log, last } = capture();
     log.info({ published: privateKey.export({ format: 'jwk' }) }, 'x');
     expect(last()['published']).to.include({ kty: 'OKP', d: REDACTED });
   });
 
-  it('tells an error with its code and its causes', () => {
+  it('logs an error with its code and its causes', () => {
     const { log, last } = capture();
     const cause = Object.assign(new Error('refused'), { code: 'ECONNREFUSED', password: 'hunter2' });
     log.error({ err: new CommonError('DEPENDENCY_UNAVAILABLE', 'away', { cause }) }, 'failed');
@@ -100,7 +100,7 @@ describe('log', () => {
     expect(last()['list']).to.have.length(100);
   });
 
-  it('takes the token out of gRPC metadata', () => {
+  it('redacts the token in gRPC metadata', () => {
     const { log, lines } = capture();
     const metadata = new Metadata();
     metadata.set('authorization', 'opaque-hunter2');
@@ -108,7 +108,7 @@ describe('log', () => {
     expect(lines[0]).to.not.include('hunter2');
   });
 
-  it('makes grpc-js write here, without the header values that it refused', () => {
+  it('makes grpc-js log here, without the header values that it rejected', () => {
     const { lines } = capture();
     for (const value of ['Bearer opaque-hunter2 ü', `${JWT}\u0001`]) {
       Metadata.fromHttp2Headers({ authorization: value, 'x-other': 'fine' });

@@ -22,13 +22,13 @@ describe('ops port', () => {
   });
   afterEach(() => running.close());
 
-  it('says that the process lives', async () => {
+  it('reports that the process is alive', async () => {
     const response = await running.ops('/livez');
     expect(response.status).to.equal(200);
     expect(response.headers.get('cache-control')).to.equal('no-store');
   });
 
-  it('says whether the process is ready, and by name what is missing; no route can replace that', async () => {
+  it('reports whether the process is ready, and by name what is missing; no route can replace that', async () => {
     const ready = await running.ops('/readyz');
     expect([ready.status, await ready.json()]).to.deep.equal([200, { status: 'ready' }]);
     missing = 'the database does not answer';
@@ -38,7 +38,7 @@ describe('ops port', () => {
     expect((await running.ops('/livez')).status).to.equal(200);
   });
 
-  it('shows the metrics of the process', async () => {
+  it('serves the metrics of the process', async () => {
     const response = await running.ops('/metrics');
     expect(response.headers.get('content-type')).to.match(/^text\/plain; version=0\.0\.4/);
     const text = await response.text();
@@ -60,20 +60,20 @@ describe('ops port', () => {
     expect([post.status, post.headers.get('allow')]).to.deep.equal([405, 'GET, HEAD']);
   });
 
-  it('knows no other path', async () => {
+  it('answers 404 to any other path', async () => {
     for (const path of ['/', '/livez/', '/__proto__', '/constructor', '/metrics/../livez/x']) {
       expect((await running.ops(path)).status, path).to.equal(404);
     }
   });
 
-  it('tells the log, and not the caller, why a route failed', async () => {
+  it('logs why a route failed, and does not send it to the caller', async () => {
     const response = await running.ops('/broken');
     expect(response.status).to.equal(500);
     expect(await response.text()).to.not.include('hunter2');
     expect(running.lines.join('')).to.include('a route of the ops port failed').and.include('/broken');
   });
 
-  it('takes no headers beyond its limit, and survives nonsense', async () => {
+  it('rejects headers beyond its limit, and survives garbage', async () => {
     const long = await running.ops('/livez', { headers: { 'x-long': 'x'.repeat(OPS_HEADER_BYTES_MAX) } });
     expect(long.status).to.equal(431);
     const [host = '', port] = running.host.opsAddress.split(':');

@@ -13,7 +13,7 @@ describe('the process of a service', function () {
   afterEach(killPrograms);
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    it(`ends on ${signal} with code 0, having said what it did, in JSON`, async () => {
+    it(`exits on ${signal} with code 0, after logging what it did as JSON`, async () => {
       const { child, said, ended, stdout, stderr } = run('127.0.0.1:0', '127.0.0.1:0');
       await said('"listening"');
       child.kill(signal);
@@ -27,7 +27,7 @@ describe('the process of a service', function () {
     });
   }
 
-  it('ends at once with code 1 on a second signal', async () => {
+  it('exits at once with code 1 on a second signal', async () => {
     const { child, said, ended } = run('127.0.0.1:0', '127.0.0.1:0', 'slow-stop');
     await said('"listening"');
     child.kill('SIGTERM');
@@ -36,13 +36,13 @@ describe('the process of a service', function () {
     expect(await ended).to.include({ code: 1, signal: null });
   });
 
-  it('stops with code 1, and says why, when nobody caught an error', async () => {
+  it('stops with code 1 on an uncaught error, and logs it', async () => {
     const { ended, stdout } = run('127.0.0.1:0', '127.0.0.1:0', 'uncaught');
     expect(await ended).to.include({ code: 1, signal: null });
     expect(stdout()).to.include('nobody caught this').and.include('"stopped"');
   });
 
-  it('ends with code 1 and one message that has all faults of the configuration', async () => {
+  it('exits with code 1 and one message that has all faults of the configuration', async () => {
     const { ended, stdout, stderr } = run('nonsense', '');
     expect(await ended).to.include({ code: 1, signal: null });
     expect(stderr()).to.equal(
@@ -56,7 +56,7 @@ describe('the process of a service', function () {
     expect(stdout()).to.equal('');
   });
 
-  it('ends with code 1 and a sentence when a port is taken', async () => {
+  it('exits with code 1 and a sentence when a port is taken', async () => {
     const taken = createServer();
     await new Promise<void>((resolve) => {
       taken.listen(0, '127.0.0.1', resolve);
@@ -70,7 +70,7 @@ describe('the process of a service', function () {
     taken.close();
   });
 
-  it('ends with code 1 and the place of the error when the start fails otherwise, whatever was open', async () => {
+  it('exits with code 1 and the stack of the error when the start fails otherwise, whatever is open', async () => {
     const { ended, stderr } = run('127.0.0.1:0', '127.0.0.1:0', 'after-start');
     expect(await ended).to.include({ code: 1, signal: null });
     expect(stderr()).to.match(/^Error: something else\n {4}at .*process-under-test/);

@@ -158,7 +158,7 @@ describe('reflection', () => {
     expect(none[0]).to.have.nested.property('value.extensionNumber').that.deep.equals([]);
   });
 
-  it('answers NOT_FOUND to what it does not know, and goes on', async () => {
+  it('answers NOT_FOUND to unknown names, and continues', async () => {
     const unknown: Question[] = [
       { $case: 'fileByFilename', value: '../../../etc/passwd' },
       { $case: 'fileContainingSymbol', value: 'no.such.Symbol' },
@@ -177,7 +177,7 @@ describe('reflection', () => {
     expect(codes).to.deep.equal([NOT_FOUND, NOT_FOUND, NOT_FOUND, NOT_FOUND, 'listServicesResponse']);
   });
 
-  it('lets buf curl, which has no schema, list, describe and call', async () => {
+  it('serves buf curl, which has no schema: list, describe and call', async () => {
     const run = async (...args: string[]) => {
       const flags = ['curl', '--protocol', 'grpc', '--http2-prior-knowledge'];
       const { stdout } = await promisify(execFile)(BUF, [...flags, ...args]);

@@ -25,7 +25,7 @@ export const EchoService = {
 export const ECHO_SERVICE = 'test.v1.EchoService';
 
 /** What tests make the handlers do. */
-export interface Echo {
+interface Echo {
   /** Answers Echo; returns the request unless replaced. */
   handle(request: string): Promise<string>;
 }

@@ -14,7 +14,7 @@ async function call(echo: Echo, metadata: Metadata): Promise<void> {
 }
 
 describe('metrics of a guard', () => {
-  it('count decisions by method and reason, tell the state of the list, and name nobody', async () => {
+  it('count decisions by method and reason, report the state of the list, and name no caller', async () => {
     const issuer = await TestIssuer.create();
     const metrics = createGuardMetrics();
     const echo = await startEcho(issuer, { observer: metrics.observer, listEntriesMax: 1000 });

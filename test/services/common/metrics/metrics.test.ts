@@ -111,7 +111,7 @@ describe('metrics of calls', () => {
     ]);
   });
 
-  it('count failures by status, spelt as Go spells it', async () => {
+  it('count failures by status, in the spelling of Go', async () => {
     running.echo.handle = () => Promise.reject(new CommonError('NOT_FOUND', 'no such thing'));
     await echo().catch(() => {});
     running.echo.handle = () => Promise.reject(new Error('boom'));
@@ -122,7 +122,7 @@ describe('metrics of calls', () => {
     ]);
   });
 
-  it('count what an inner interceptor refuses', async () => {
+  it('count calls that an inner interceptor rejects', async () => {
     refuse = true;
     await echo().catch(() => {});
     expect(await samples(/handled|started/)).to.have.members([
@@ -131,7 +131,7 @@ describe('metrics of calls', () => {
     ]);
   });
 
-  it('count calls that the caller gave up and calls that ran out of time, each once', async () => {
+  it('count cancelled calls and calls past their deadline, each once', async () => {
     running.echo.handle = () => new Promise(() => {});
     const call = client.makeUnaryRequest(
       EchoService.echo.path,
@@ -154,7 +154,7 @@ describe('metrics of calls', () => {
     ]);
   });
 
-  it('do not grow by methods that do not exist', async () => {
+  it('do not grow by unknown methods', async () => {
     for (let count = 0; count < 5; count++) {
       const error = await echo(`/test.v1.EchoService/No${count}`).catch((reason: unknown) => reason);
       expect(error).to.have.property('code', status.UNIMPLEMENTED);

@@ -69,7 +69,7 @@ describe('configuration of TLS', () => {
     PORTCULLIS_TLS_KEY_FILE: keyFile,
   });
 
-  it('is plaintext on loopback when nothing is said', () => {
+  it('is plaintext on loopback by default', () => {
     expect(parse(LOCAL)).to.deep.equal({
       listener: undefined,
       client: undefined,
@@ -99,7 +99,7 @@ describe('configuration of TLS', () => {
     expect(faultsOf({ ...far, PORTCULLIS_PEER: '127.0.0.1:1' })).to.deep.equal({});
   });
 
-  it('wants certificate and key together, fitting and valid', () => {
+  it('requires certificate and key together, matching and valid', () => {
     const { certFile, keyFile } = own;
     expect(faultsOf({ ...LOCAL, PORTCULLIS_TLS_CERT_FILE: certFile })).to.have.keys('TLS_KEY_FILE');
     expect(faultsOf({ ...LOCAL, PORTCULLIS_TLS_KEY_FILE: keyFile })).to.have.keys('TLS_CERT_FILE');
@@ -119,7 +119,7 @@ describe('configuration of TLS', () => {
     expect(faultsOf({ ...LOCAL, ...client })).to.have.keys('TLS_CLIENT_KEY_FILE');
   });
 
-  it('checks the certificates of callers only against authorities that are named', async () => {
+  it('checks the certificates of callers only against configured authorities', async () => {
     const on = { ...LOCAL, ...pair(own), PORTCULLIS_TLS_CLIENT_AUTH: 'required' };
     expect(faultsOf(on)).to.have.keys('TLS_CLIENT_CA_FILE');
     expect(faultsOf({ ...on, PORTCULLIS_TLS_CLIENT_CA_FILE: ca })).to.deep.equal({});
@@ -132,7 +132,7 @@ describe('configuration of TLS', () => {
     expect(faultsOf({ ...on, PORTCULLIS_TLS_CLIENT_CA_FILE: empty })).to.have.keys('TLS_CLIENT_CA_FILE');
   });
 
-  it('knows no authority for a broker that is not asked for TLS', () => {
+  it('rejects an authority for a broker without TLS', () => {
     const given = { ...LOCAL, PORTCULLIS_NATS_CA: ca };
     expect(faultsOf({ ...given, NATS_URL: 'nats://broker:4222' })).to.have.keys('NATS_CA');
     expect(faultsOf({ ...given, NATS_URL: 'nats://one:1, tls://two:2' })).to.deep.equal({});

@@ -126,7 +126,7 @@ describe('TLS', function () {
     }
   }
 
-  it('serves calls and the ops port to whoever knows the authority', async () => {
+  it('serves calls and the ops port to clients that trust the authority', async () => {
     const running = await serve(own);
     expect(await echo(clientOf(running.host.address, trusting(authority.certFile)), 'hello')).to.equal(
       'hello',
@@ -136,7 +136,7 @@ describe('TLS', function () {
     expect(running.lines.join('')).to.include('"tls":true');
   });
 
-  it('is not believed with a certificate of a stranger, for another name, or that has expired', async () => {
+  it('is rejected by clients with a certificate of an unknown authority, for another name, or expired', async () => {
     const known = trusting(authority.certFile);
     const byStranger = await serve(await stranger.issue());
     expect(await statusOf(clientOf(byStranger.host.address, known))).to.equal(status.UNAVAILABLE);
@@ -161,7 +161,7 @@ describe('TLS', function () {
     expect(await echo(clientOf(good.host.address, known), 'good')).to.equal('good');
   });
 
-  it('answers no plaintext, and survives what is no TLS at all', async () => {
+  it('answers no plaintext, and survives bytes that are not TLS', async () => {
     const running = await serve(own);
     expect(await statusOf(clientOf(running.host.address, credentials.createInsecure()))).to.equal(
       status.UNAVAILABLE,
@@ -250,7 +250,7 @@ describe('TLS', function () {
       seen.length = 0;
     });
 
-    it('are demanded where they are required, of calls and not of probes', async () => {
+    it('are required of calls and not of probes, where they are required', async () => {
       const demanding = { clientAuth: 'required', clientCaFile: authority.certFile } as const;
       const running = await serve(own, demanding, [look]);
       const { address } = running.host;
@@ -264,7 +264,7 @@ describe('TLS', function () {
       expect(await httpsStatus(running.host.opsAddress, { ca })).to.equal(200);
     });
 
-    it('are shown to handlers only when they come from the authorities, where they are optional', async () => {
+    it('reach handlers only when they come from the authorities, where they are optional', async () => {
       const asking = { clientAuth: 'optional', clientCaFile: authority.certFile } as const;
       const { address } = (await serve(own, asking, [look])).host;
       for (const client of [undefined, strangersCaller, callers]) {
@@ -273,7 +273,7 @@ describe('TLS', function () {
       expect(seen).to.deep.equal([undefined, undefined, 'DNS:caller']);
     });
 
-    it('count by the authorities of the moment, also for a session that is resumed', async () => {
+    it('are checked against the current authorities, also for a session that is resumed', async () => {
       const caFile = join(folder.path, 'callers-authority.pem');
       await copyFile(authority.certFile, caFile);
       const tls = open({ listener: { ...own, clientAuth: 'required', clientCaFile: caFile } });
@@ -298,7 +298,7 @@ describe('TLS', function () {
   });
 
   describe('when files change', () => {
-    it('takes new certificates under load without a failed call', async () => {
+    it('uses new certificates under load without a failed call', async () => {
       const files = copied('rotating');
       await put(own, files);
       const tls = open({ listener: { ...files, clientAuth: 'off', clientCaFile: undefined } });
@@ -338,7 +338,7 @@ describe('TLS', function () {
       expect(calls).to.be.greaterThan(50);
     });
 
-    it('keeps what was good, and says why, when the new files are of no use', async () => {
+    it('keeps the previous certificates when the new files cannot be used, and logs why', async () => {
       const files = copied('bad');
       await put(own, files);
       const running = await serve(files);
@@ -375,7 +375,7 @@ describe('TLS', function () {
       await until(async () => (await serialAt(running.host.address, authority)) === (await serialIn(other)));
     });
 
-    it('follows a symbolic link that is led elsewhere, as Kubernetes does', async () => {
+    it('follows a symbolic link that is moved, as Kubernetes does', async () => {
       const mount = join(folder.path, 'mount');
       await mkdir(mount);
       const lead = async (name: string, identity: Identity): Promise<void> => {
@@ -395,7 +395,7 @@ describe('TLS', function () {
       await until(async () => (await serialAt(running.host.address, authority)) === (await serialIn(next)));
     });
 
-    it('believes by the authorities of the moment when a channel connects again', async () => {
+    it('checks the server against the current authorities when a channel connects again', async () => {
       const caFile = join(folder.path, 'moving-authority.pem');
       await copyFile(stranger.certFile, caFile);
       const running = await serve(own);
@@ -407,7 +407,7 @@ describe('TLS', function () {
       await until(async () => (await echo(client, 'now').catch(() => '')) === 'now');
     });
 
-    it('looks at once when it is told to', async () => {
+    it('reads the files at once on reload', async () => {
       const files = copied('told');
       await put(own, files);
       const watch = watchTlsFiles({
@@ -422,7 +422,7 @@ describe('TLS', function () {
     });
   });
 
-  it('names every file that cannot be used, and nothing of what is in them', async () => {
+  it('names every file that cannot be used, and nothing of its contents', async () => {
     const wrong = join(folder.path, 'wrong.pem');
     await writeFile(wrong, 'a secret');
     const faults = tlsFaultsOf({ cert: wrong, key: wrong, ca: wrong });

@@ -34,11 +34,11 @@ function refusal(text: string): string {
 }
 
 describe('a filter', () => {
-  it('that is empty lets everything through', () => {
+  it('that is empty filters nothing', () => {
     expect(read('')).to.deep.include({ condition: '', values: [] });
   });
 
-  it('becomes a condition with parameters, counted from the given number on', () => {
+  it('becomes a condition whose parameters are numbered from the given number', () => {
     const { condition, values } = read(
       'on_hand >= 10 AND name != "a \\"b\\" \\\\ c" AND kind = ADJUSTED AND amount.minor_units<-5 AND create_time > "2026-01-31T12:00:00+01:00"',
     );
@@ -48,7 +48,7 @@ describe('a filter', () => {
     expect(values).to.deep.equal([10n, 'a "b" \\ c', 'ADJUSTED', -5n, '2026-01-31T12:00:00+01:00']);
   });
 
-  it('takes whole numbers to the bounds of an int64, and not beyond', () => {
+  it('accepts whole numbers up to the bounds of an int64, and not beyond', () => {
     expect(read('on_hand = 9223372036854775807').values).to.deep.equal([2n ** 63n - 1n]);
     expect(read('on_hand = -9223372036854775808').values).to.deep.equal([-(2n ** 63n)]);
     expect(refusal('on_hand = 9223372036854775808')).to.contain('whole number');
@@ -84,12 +84,12 @@ describe('a filter', () => {
     ['name = "Mug', 'character 8 on'],
     ['name = "\\x"', 'character 8 on'],
     ["name = 'Mug'", 'character 8 on'],
-    ['name > "a"', 'by = and != alone'],
+    ['name > "a"', 'by = and != only'],
     ['name = "\uFFFD"', 'U+FFFD'],
     ['name = "\0"', 'U+FFFD'],
     ['name = "\uD800"', 'U+FFFD'],
     ['kind = GONE', 'one of ADJUSTED, RESERVED'],
-    ['kind < RESERVED', 'by = and != alone'],
+    ['kind < RESERVED', 'by = and != only'],
     ['payment_id = "1"', 'UUID'],
     ['create_time > "yesterday"', 'a time'],
     ['create_time > "2026-02-30T00:00:00Z"', 'a time'],
@@ -99,18 +99,18 @@ describe('a filter', () => {
     ['create_time > "infinity"', 'a time'],
     [`name = "${'x'.repeat(1_000)}"`, 'at most 1000 characters'],
   ] as const) {
-    it(`is refused when it says ${text.slice(0, 40)}`, () => {
+    it(`is rejected when it is ${text.slice(0, 40)}`, () => {
       expect(refusal(text)).to.contain(said);
     });
   }
 
-  it('is refused with more comparisons than the limit', () => {
+  it('is rejected with more comparisons than the limit', () => {
     const many = (count: number) => Array.from({ length: count }, () => 'on_hand = 1').join(' AND ');
     expect(read(many(FILTER_COMPARISONS_MAX)).values).to.have.lengthOf(FILTER_COMPARISONS_MAX);
     expect(refusal(many(FILTER_COMPARISONS_MAX + 1))).to.contain('at most 10 comparisons');
   });
 
-  it('of any text is read or refused, and no text of it gets into the condition', () => {
+  it('is parsed or rejected whatever its text, and none of its text gets into the condition', () => {
     const piece = fc.constantFrom(
       'on_hand',
       'name',

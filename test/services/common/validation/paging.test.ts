@@ -21,22 +21,22 @@ function refusedField(act: () => unknown): string | undefined {
 }
 
 describe('paging', () => {
-  it('takes 50 when the caller does not say, and never more than 200', () => {
+  it('returns 50 entries by default, and never more than 200', () => {
     const sizes = [0, 1, 50, 200, 201, 2_147_483_647];
     expect(sizes.map((pageSize) => pageOf({ pageSize, pageToken: '' }).limit)).to.deep.equal([
       50, 1, 50, 200, 200, 200,
     ]);
   });
 
-  it('refuses a negative size', () => {
+  it('rejects a negative size', () => {
     expect(refusedField(() => pageOf({ pageSize: -1, pageToken: '' }))).to.equal('page_size');
   });
 
-  it('begins at the beginning without a token', () => {
+  it('starts with the first page without a token', () => {
     expect(pageOf({ pageSize: 0, pageToken: '' }).after).to.equal(undefined);
   });
 
-  it('gives back every cursor whose text a database can hold', () => {
+  it('returns every cursor whose text a database can hold', () => {
     const member = fc.string({ unit: 'grapheme', maxLength: 40 }).filter((text) => !text.includes('\0'));
     const cursors = fc.array(member, { maxLength: 4 });
     fc.assert(
@@ -48,7 +48,7 @@ describe('paging', () => {
     );
   });
 
-  it('refuses whatever no page carried', () => {
+  it('rejects a token that no page carried', () => {
     const encode = (text: string) => Buffer.from(text).toString('base64url');
     const bad = [
       'x',
@@ -78,7 +78,7 @@ describe('paging', () => {
     );
   });
 
-  it('refuses a cursor whose members the database could not read', () => {
+  it('rejects a cursor whose members the database could not read', () => {
     const { time, uuid, integer } = cursorPatterns;
     const id = '0190f5d0-7c3a-7000-8000-0123456789ab';
     const good = ['2026-02-28T10:00:00.123456Z', id, '-12'];

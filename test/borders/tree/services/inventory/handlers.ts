@@ -7,6 +7,7 @@ import '../../proto/gen/inventory/v1/inventory_service.js';
 import '../../proto/gen/portcullis/type/v1/money.js';
 import '../../proto/gen/google/protobuf/timestamp.js';
 import './store.js'; // refused: noRestrictedImports
+import './item-store.js'; // refused: noRestrictedImports
 import './main.js'; // refused: noRestrictedImports
 import './config.js'; // refused: noRestrictedImports
 import './adapters/broadcast.js'; // refused: noRestrictedImports

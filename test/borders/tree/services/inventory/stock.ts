@@ -5,6 +5,7 @@ import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
 import '@portcullis/guard/limits';
 import './store.js'; // refused: noRestrictedImports
+import './item-store.js'; // refused: noRestrictedImports
 import './handlers.js'; // refused: noRestrictedImports
 import './main.js'; // refused: noRestrictedImports
 import './config.js'; // refused: noRestrictedImports

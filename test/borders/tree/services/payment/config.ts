@@ -5,6 +5,7 @@ import '../common/config/env.js';
 import './ledger.js';
 import './main.js'; // refused: noRestrictedImports
 import './store.js'; // refused: noRestrictedImports
+import './item-store.js'; // refused: noRestrictedImports
 import './handlers.js'; // refused: noRestrictedImports
 import './adapters/inventory.js'; // refused: noRestrictedImports
 import '../auth/config.js'; // refused: noRestrictedImports

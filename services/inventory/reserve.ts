@@ -1,0 +1,121 @@
+/** Reserving stock: all lines of an order at the present prices, or none. */
+
+import { payloadOf } from '../common/validation/request-id.js';
+import { createViolations, type Violations } from '../common/validation/violations.js';
+import type { Caller } from './caller.js';
+import { InventoryError } from './errors.js';
+import { itemNotFound } from './items.js';
+import { type OrderLine, requireLines } from './order-lines.js';
+import type {
+  Reservation,
+  ReservationLine,
+  ReservationStore,
+  ReservationTransaction,
+} from './reservation.js';
+import type { Item } from './stock.js';
+
+/** How long a reservation lasts when the caller does not say. */
+export const TIME_TO_LIVE_SECONDS_DEFAULT = 600;
+/** The shortest time that a reservation may last. */
+export const TIME_TO_LIVE_SECONDS_MIN = 1;
+/** The longest time that a reservation may last. */
+export const TIME_TO_LIVE_SECONDS_MAX = 3600;
+
+/** A duration, as it comes over the wire. */
+export interface TimeToLive {
+  readonly seconds: bigint;
+  readonly nanos: number;
+}
+
+/** A request to reserve stock. */
+export interface ReserveStockRequest {
+  readonly lines: readonly OrderLine[];
+  /** {@link TIME_TO_LIVE_SECONDS_DEFAULT} when undefined. */
+  readonly timeToLive: TimeToLive | undefined;
+  readonly requestId: string;
+}
+
+/** @throws ServiceError FIELD_INVALID */
+export function checkReserveStock({ lines, timeToLive, requestId }: ReserveStockRequest): void {
+  const violations = createViolations();
+  requireLines(violations, lines);
+  if (timeToLive !== undefined) requireTimeToLive(violations, timeToLive);
+  violations.requireRequestId(requestId);
+  violations.throwIfAny();
+}
+
+/**
+ * Reserves the lines of a checked request.
+ *
+ * @throws ServiceError NOT_FOUND, INSUFFICIENT_STOCK
+ */
+export function reserveLines(
+  store: ReservationStore,
+  { lines, timeToLive, requestId }: ReserveStockRequest,
+  caller: Caller,
+): Promise<Reservation> {
+  const payload = payloadOf(
+    lines.map(({ sku, quantity }) => [sku, quantity]),
+    timeToLive === undefined ? null : [timeToLive.seconds, timeToLive.nanos],
+  );
+  const request = { subject: caller.subject, method: 'ReserveStock', requestId, payload };
+  return store.changeReservationsOnce(request, async (transaction) => {
+    const items = await lockItemsBySku(transaction, lines);
+    const priced = priceLines(lines, items);
+    checkAvailable(priced, items);
+    const reservation = await transaction.insertReservation({
+      owner: caller.subject,
+      actingClient: caller.actingClient,
+      lines: priced,
+      timeToLiveMicroseconds: microsecondsOf(timeToLive),
+    });
+    await transaction.move({
+      kind: 'RESERVED',
+      actor: caller,
+      reason: '',
+      reservationId: reservation.reservationId,
+      deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
+    });
+    return reservation;
+  });
+}
+
+function requireTimeToLive(violations: Violations, { seconds, nanos }: TimeToLive): void {
+  const min = BigInt(TIME_TO_LIVE_SECONDS_MIN);
+  const max = BigInt(TIME_TO_LIVE_SECONDS_MAX);
+  const isDuration = Number.isInteger(nanos) && nanos >= 0 && nanos < 1_000_000_000;
+  const isWithin = seconds >= min && (seconds < max || (seconds === max && nanos === 0));
+  const description = `must be ${TIME_TO_LIVE_SECONDS_MIN} to ${TIME_TO_LIVE_SECONDS_MAX} seconds`;
+  violations.require('time_to_live', isDuration && isWithin, description);
+}
+
+async function lockItemsBySku(
+  transaction: ReservationTransaction,
+  lines: readonly OrderLine[],
+): Promise<ReadonlyMap<string, Item>> {
+  const items = await transaction.lockItems(lines.map(({ sku }) => sku));
+  return new Map(items.map((item) => [item.sku, item]));
+}
+
+function priceLines(lines: readonly OrderLine[], items: ReadonlyMap<string, Item>): ReservationLine[] {
+  return lines.map(({ sku, quantity }) => {
+    const item = items.get(sku);
+    if (item === undefined) throw itemNotFound(sku);
+    return { sku, quantity, unitPrice: item.unitPrice };
+  });
+}
+
+function checkAvailable(lines: readonly OrderLine[], items: ReadonlyMap<string, Item>): void {
+  const missing = lines.flatMap(({ sku, quantity }) => {
+    const { onHand, reserved } = items.get(sku) ?? { onHand: 0n, reserved: 0n };
+    const free = onHand - reserved;
+    return quantity > free ? [`${free} of ${sku}`] : [];
+  });
+  if (missing.length === 0) return;
+  throw new InventoryError('INSUFFICIENT_STOCK', `not enough in stock: there are ${missing.join(', ')}`);
+}
+
+function microsecondsOf(timeToLive: TimeToLive | undefined): bigint {
+  if (timeToLive === undefined) return BigInt(TIME_TO_LIVE_SECONDS_DEFAULT) * 1_000_000n;
+  return timeToLive.seconds * 1_000_000n + BigInt(Math.floor(timeToLive.nanos / 1000));
+}
