@@ -70,7 +70,9 @@ describe('the lint configuration', () => {
       "import type { Parcel } from './parcels.js';\nexport interface Van {\n  readonly parcels: readonly Parcel[];\n}\n",
     );
     const { findings } = await lint(folder, '--only=suspicious/noImportCycles');
-    const inCircles = findings.map(({ path }) => path).filter((path) => path.startsWith('services/shipping/'));
+    const inCircles = findings
+      .map(({ path }) => path)
+      .filter((path) => path.startsWith('services/shipping/'));
     expect(inCircles.sort()).to.deep.equal(['services/shipping/parcels.ts', 'services/shipping/vans.ts']);
   });
 

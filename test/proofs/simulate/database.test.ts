@@ -76,7 +76,7 @@ describe('the database of a simulation', () => {
     expect(seen()).to.deep.equal({ value: 'b' });
   });
 
-  it('makes writers of one row wait for each other's commit', async () => {
+  it('makes writers of one row wait for each other', async () => {
     const order: string[] = [];
     for (const name of ['one', 'two', 'three']) {
       begin(name, async (transaction) => {
