@@ -1,13 +1,13 @@
 /** The demo's items and accounts, created through the services' own methods. */
 
-import { randomUUID } from 'node:crypto';
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import type { ChannelCredentials, ServiceError } from '@grpc/grpc-js';
 import { status } from '@grpc/grpc-js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from './calls.js';
+import { writeAtomically } from './files.js';
 import type { DemoUser, UserName } from './secrets.js';
 
 const CURRENCY = 'EUR';
@@ -48,9 +48,7 @@ export async function createDemoData(options: DemoOptions): Promise<DemoAccounts
     createAccount(options, olga, 'bob'),
     createItems(options, olga),
   ]).then(([alice, bob]) => ({ alice, bob }));
-  const draft = `${options.file}.${randomUUID()}`;
-  await writeFile(draft, JSON.stringify({ databases: options.databases, accounts }), { mode: 0o600 });
-  await rename(draft, options.file);
+  await writeAtomically(options.file, JSON.stringify({ databases: options.databases, accounts }));
   return accounts;
 }
 

@@ -1,8 +1,9 @@
 /** The lock on a data folder: one launcher at a time; the lock of a dead launcher is ignored. */
 
 import { randomUUID } from 'node:crypto';
-import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writeAtomically } from './files.js';
 import { isRunning, ownIdentity, type ProcessIdentity } from './process-identity.js';
 import { SystemError } from './system-error.js';
 
@@ -43,7 +44,7 @@ export async function lockFolder(folder: string, what: string): Promise<FolderLo
       continue;
     }
     for (const older of numbers) if (older < number) await rm(fileOf(folder, older), { force: true });
-    return { release: () => writeWhole(fileOf(folder, number), RELEASED) };
+    return { release: () => writeAtomically(fileOf(folder, number), RELEASED) };
   }
   throw new SystemError(`The lock in ${folder} could not be acquired: other processes keep acquiring it.`);
 }
@@ -82,10 +83,4 @@ async function createWhole(file: string, content: string): Promise<boolean> {
   } finally {
     await rm(draft);
   }
-}
-
-async function writeWhole(file: string, content: string): Promise<void> {
-  const draft = `${file}.${randomUUID()}`;
-  await writeFile(draft, content, { mode: 0o600 });
-  await rename(draft, file);
 }

@@ -6,6 +6,7 @@ import { access, chmod, cp, mkdir, readFile, rename, rm, symlink } from 'node:fs
 import { createRequire } from 'node:module';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { promisify } from 'node:util';
+import { exists } from './files.js';
 import { SystemError } from './system-error.js';
 import type { SystemUser } from './system-user.js';
 import { canUserEnter, ROOT_STATE_FOLDER } from './system-user.js';
@@ -88,11 +89,4 @@ async function stage(installed: string): Promise<string> {
     if (!(await exists(staged))) throw error;
   }
   return staged;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  );
 }

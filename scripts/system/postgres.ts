@@ -2,22 +2,12 @@
 
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import {
-  access,
-  chown,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  realpath,
-  rename,
-  rm,
-  writeFile,
-} from 'node:fs/promises';
+import { chown, mkdir, readdir, readFile, readlink, realpath, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
+import { exists, writeAtomically } from './files.js';
 import { assertPortFree, findFreePort } from './ports.js';
 import type { PostgresBinaries } from './postgres-binaries.js';
 import { findPostgresBinaries } from './postgres-binaries.js';
@@ -213,9 +203,7 @@ async function loadState(dataDir: string): Promise<PostgresState> {
     place: await makePlace(dataDir, await postgresUser()),
   };
   // Written atomically: a partial file would lose the password of the cluster created next.
-  const draft = `${file}.${randomUUID()}`;
-  await writeFile(draft, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
-  await rename(draft, file);
+  await writeAtomically(file, `${JSON.stringify(state, null, 2)}\n`);
   return placedBelow(dataDir, state);
 }
 
@@ -386,11 +374,4 @@ async function worksIn(pid: number, cluster: string): Promise<boolean> {
   }
   const { stdout } = await promisify(execFile)('ps', ['-o', 'command=', '-p', String(pid)]);
   return stdout.includes(`-D ${cluster} `);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  );
 }

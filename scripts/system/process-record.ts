@@ -1,7 +1,7 @@
 /** The record of running processes in a data folder: a start finds in it what a crashed start left running. */
 
-import { randomUUID } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
+import { writeAtomically } from './files.js';
 import { endProcess, isRunning } from './process-identity.js';
 import type { ProcessRegistry } from './processes.js';
 import type { WatchedProcess } from './reaper-client.js';
@@ -27,11 +27,7 @@ export async function endRecordedProcesses(file: string): Promise<number> {
 export function recordProcesses(file: string): ProcessRegistry {
   const running = new Map<number, WatchedProcess>();
   let written = Promise.resolve();
-  const write = async (): Promise<void> => {
-    const draft = `${file}.${randomUUID()}`;
-    await writeFile(draft, JSON.stringify([...running.values()], null, 2), { mode: 0o600 });
-    await rename(draft, file);
-  };
+  const write = (): Promise<void> => writeAtomically(file, JSON.stringify([...running.values()], null, 2));
   const writeInTurn = async (): Promise<void> => {
     written = written.then(write);
     await written;

@@ -1,8 +1,9 @@
 /** The secrets of a system: created once, and kept in its data folder, readable only by its owner. */
 
-import { createPublicKey, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writeAtomically } from './files.js';
 import { SystemError } from './system-error.js';
 
 const KEY_ENCRYPTION_KEY_BYTES = 32;
@@ -86,7 +87,7 @@ export async function loadSecrets(dataDir: string, { certificateBound = false } 
   }));
   // Written last: when this file exists, the others do, too.
   const bootstrap = `${JSON.stringify({ users, clients }, null, 2)}\n`;
-  await writeWhole(bootstrapFile, bootstrap);
+  await writeAtomically(bootstrapFile, bootstrap);
   return { ...secrets, users: usersOf(bootstrap) };
 }
 
@@ -118,17 +119,11 @@ async function readOrCreate(file: string, make: () => string): Promise<string> {
   const known = await readFile(file, 'utf8').catch(() => undefined);
   if (known !== undefined) return known;
   const made = make();
-  await writeWhole(file, made);
+  await writeAtomically(file, made);
   return made;
 }
 
 function usersOf(bootstrap: string): Secrets['users'] {
   const { users } = JSON.parse(bootstrap) as { users: DemoUser[] };
   return Object.fromEntries(users.map((user) => [user.username, user])) as Record<UserName, DemoUser>;
-}
-
-async function writeWhole(file: string, content: string): Promise<void> {
-  const draft = `${file}.${randomUUID()}`;
-  await writeFile(draft, content, { mode: 0o600 });
-  await rename(draft, file);
 }

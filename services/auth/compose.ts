@@ -71,7 +71,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
   };
 }
 
-/** Passes on what this process has written to the revocation log, so that it does not depend on the broker. */
+/** Passes on the entries that this process has appended to the revocation log, so that it does not depend on the broker. */
 interface BatchRelay {
   publish(batch: LogBatch): void;
   subscribe(listener: (batch: LogBatch) => void): void;
@@ -87,7 +87,7 @@ function createBatchRelay(): BatchRelay {
   };
 }
 
-/** What auth sends to the broker, and receives from it. */
+/** The two users of the broker: the sender of broadcasts and the receiver of reports. */
 interface Broker {
   readonly broadcaster: Broadcaster;
   readonly receiver: ReportReceiver;
@@ -121,7 +121,7 @@ function openBroker(
         network: '',
         subject: {},
         details: { messages: 1 },
-        reason: 'a message on the broker pretended to be the report of a service',
+        reason: 'a message on the broker is not a valid report, or not signed by the client that it names',
       }),
   });
   closer.add('report receiver', receiver.close);
@@ -147,7 +147,7 @@ function registerMetrics(
   );
 }
 
-/** Auth's own report does not travel over the broker. */
+/** Records auth's own report directly, without the broker. */
 async function takeOwnReport({ issuer }: Config, { events, clock }: Parts, message: Report): Promise<void> {
   const report = reportOf(message, { source: OWN_AUDIENCE, issuer, wallMs: clock.wallMs });
   if (report !== undefined) await events.recordReport(report);
@@ -218,9 +218,10 @@ async function prepareOnce(
   await parts.keys.open();
   await parts.revocationLog.setLeaseMs(leaseMs);
   const created = await applyBootstrap(bootstrap, parts);
-  if (created.users + created.clients > 0) log.info(created, 'created what the bootstrap file names');
+  if (created.users + created.clients > 0)
+    log.info(created, 'created users and clients of the bootstrap file');
   if (created.lookAlikes.length > 0) {
-    log.warn(created, 'users of the bootstrap file have names that look like those of others');
+    log.warn(created, 'did not create some users of the bootstrap file: their names look like existing ones');
   }
 }
 

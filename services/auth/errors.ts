@@ -1,9 +1,8 @@
-/** The reasons that auth gives, each with its status. */
+/** The error reasons of auth, each with its status. */
 
 import { declareErrors } from '@portcullis/guard/errors';
 import { COMMON_REASONS } from '../common/errors.js';
 
-/** The errors of auth. */
 export const AuthError = declareErrors({
   ...COMMON_REASONS,
   LOGIN_FAILED: 'UNAUTHENTICATED',

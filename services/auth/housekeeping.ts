@@ -21,7 +21,9 @@ export function startHousekeeping(options: {
   const work = async (): Promise<void> => {
     for (const [chore, run] of Object.entries(chores)) {
       if (stopped) return;
-      await run().catch((error: unknown) => log.warn({ chore, err: error }, 'a chore failed'));
+      await run().catch((error: unknown) =>
+        log.warn({ chore, err: error }, 'a housekeeping task failed; it runs again in the next round'),
+      );
     }
     plan();
   };

@@ -13,5 +13,7 @@ await runMain(async () => {
   const config = parseConfig(process.env);
   if (command === undefined) return runAuth(config);
   if (command === OPEN_EPOCH) return openEpoch(config, words.join(' '));
-  return exitWith(`unknown command ${command}; without one auth serves, and ${OPEN_EPOCH} is the only other`);
+  return exitWith(
+    `unknown command ${command}: expected ${OPEN_EPOCH} REASON, or no command to run the service`,
+  );
 });

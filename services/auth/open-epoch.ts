@@ -11,7 +11,7 @@ import { createParts } from './parts.js';
 
 /**
  * Opens an epoch for an operator whose own tokens no longer count, because the log is not the one that auth followed.
- * Whoever runs this command holds the database and the key that encrypts its keys, so no further proof is required.
+ * Running this command requires the database and the key that encrypts its keys, so it asks for no further proof.
  */
 export async function openEpoch(config: Config, reason: string): Promise<void> {
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
@@ -24,7 +24,7 @@ export async function openEpoch(config: Config, reason: string): Promise<void> {
     // Fails when the key-encryption key is not the one of this database.
     await keys.open();
     const opened = await epochs.open({ reason, actor: 'operator', requestId: randomUUID() });
-    log.warn({ ...opened, epoch: opened.epoch.toString('hex') }, 'an epoch was opened');
+    log.warn({ ...opened, epoch: opened.epoch.toString('hex') }, 'opened a new epoch');
     await flushLog(log);
   } catch (error) {
     throw explainUnusableKey(error);

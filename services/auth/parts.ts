@@ -122,7 +122,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
       formerKid: formerKey.kid,
       emergency: revocation !== undefined,
     },
-    'another key signs',
+    'rotated a signing key',
   );
 }
 
@@ -253,5 +253,5 @@ function reportAnomaly(
   action: AnomalyDetails['action'],
 ): void {
   counts.anomalyFound(details.rule);
-  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'an anomaly was found');
+  log.warn({ event: 'anomaly_detected', ...details, about: subject, action }, 'found an anomaly');
 }

@@ -213,7 +213,7 @@ function grantOf(
     wanted.audiences.length === 0
       ? reachable
       : reachable.filter((audience) => wanted.audiences.includes(audience));
-  // Every service would reject a token without an audience, and the caller could not tell why.
+  // Every service would reject a token without an audience, and the caller could not see why.
   if (audiences.length === 0) throw invalidField('audiences', 'must name a service that the user may reach');
   return { audiences, scopes };
 }

@@ -27,7 +27,8 @@ describe('the private PostgreSQL server', () => {
   });
 
   afterEach(async () => {
-    for (const server of running) await server.destroy();
+    // The last one first: an earlier one may have the same data, which must not be removed under a running server.
+    for (const server of [...running].reverse()) await server.destroy();
     running.clear();
   });
 
