@@ -1,8 +1,8 @@
 /** Metrics of a guard's decisions and state. Labels are bounded, and none names a caller. */
 
 import type { Guard, GuardObserver } from '@portcullis/guard';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { registerStateMetrics } from './state-metrics.js';
+import { Counter, Histogram, Registry } from 'prom-client';
+import { registerStateMetrics, type StateMetric } from './state-metrics.js';
 
 /** Upper bounds of the buckets of `portcullis_verify_seconds`. */
 const VERIFY_SECONDS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2];
@@ -24,20 +24,14 @@ export interface GuardMetrics {
  * callers cannot make the number of labels grow.
  */
 export function createGuardMetrics(registry: Registry = new Registry()): GuardMetrics {
-  // Counted in plain maps, and copied into the metric at a scrape, because this runs in every call.
-  const decided = new Map<string, Map<string, number>>();
-  const decisions: Counter<string> = new Counter({
-    name: 'portcullis_decisions_total',
-    help: 'Calls decided: admitted, refused or cut, by method and reason.',
-    labelNames: ['grpc_method', 'outcome'],
-    registers: [registry],
-    collect: () => {
-      decisions.reset();
-      for (const [grpc_method, outcomes] of decided) {
-        for (const [outcome, count] of outcomes) decisions.inc({ grpc_method, outcome }, count);
-      }
-    },
-  });
+  return {
+    registry,
+    observer: createObserver(registry),
+    attach: (guard) => registerStateMetrics(registry, stateMetricsOf(guard)),
+  };
+}
+
+function createObserver(registry: Registry): GuardObserver {
   const faults = new Counter({
     name: 'portcullis_invalid_tokens_total',
     help: 'Tokens refused as not valid, by the part that was wrong.',
@@ -56,66 +50,96 @@ export function createGuardMetrics(registry: Registry = new Registry()): GuardMe
     registers: [registry],
   });
   return {
-    registry,
-    observer: {
-      decided: (path, outcome) => {
-        let outcomes = decided.get(path);
-        if (outcomes === undefined) {
-          outcomes = new Map();
-          decided.set(path, outcomes);
-        }
-        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-      },
-      tokenInvalid: (fault) => faults.inc({ fault }),
-      broadcastForged: () => forgeries.inc(),
-      verified: (ms) => verifying.observe(ms / 1000),
-    },
-    attach: (guard) => {
-      const gauge = (name: string, help: string, read: () => number): void => {
-        new Gauge({
-          name: `portcullis_${name}`,
-          help,
-          registers: [registry],
-          collect() {
-            this.set(read());
-          },
-        });
-      };
-      gauge('revocation_lease_seconds', 'For how long the revocation list may still be trusted.', () =>
-        Math.max(0, guard.state().leaseMs / 1000),
-      );
-      gauge('revocation_current', 'Whether the revocation list may be trusted.', () =>
-        Number(guard.state().current),
-      );
-      gauge('revocation_entries', 'Entries in the revocation list.', () => guard.state().entries);
-      gauge(
-        'revocation_entries_max',
-        'Entries at which the list is full and the process stops serving.',
-        () => guard.state().entriesMax,
-      );
-      gauge('revocation_applied_sequence', 'Every entry of the log up to this one is in the list.', () =>
-        Number(guard.state().applied),
-      );
-      gauge('verified_tokens', 'Tokens whose verification is remembered.', () => guard.state().tokens);
-      gauge(
-        'reports_waiting',
-        'Reports to the issuer that are not acknowledged yet.',
-        () => guard.state().reports.waiting,
-      );
-      registerStateMetrics(registry, [
-        {
-          name: 'reports_sent_total',
-          help: 'Reports that the issuer has acknowledged.',
-          kind: 'counter',
-          read: () => [[guard.state().reports.sent]],
-        },
-        {
-          name: 'reports_lost_total',
-          help: 'Reports that could not be kept until the issuer acknowledged them.',
-          kind: 'counter',
-          read: () => [[guard.state().reports.lost]],
-        },
-      ]);
-    },
+    decided: createDecisionCounter(registry),
+    tokenInvalid: (fault) => faults.inc({ fault }),
+    broadcastForged: () => forgeries.inc(),
+    verified: (ms) => verifying.observe(ms / 1000),
   };
+}
+
+/** Counts in plain maps, and copies them into the metric at a scrape, because this runs in every call. */
+function createDecisionCounter(registry: Registry): NonNullable<GuardObserver['decided']> {
+  const decided = new Map<string, Map<string, number>>();
+  const decisions: Counter<string> = new Counter({
+    name: 'portcullis_decisions_total',
+    help: 'Calls decided: admitted, refused or cut, by method and reason.',
+    labelNames: ['grpc_method', 'outcome'],
+    registers: [registry],
+    collect: () => {
+      decisions.reset();
+      for (const [grpc_method, outcomes] of decided) {
+        for (const [outcome, count] of outcomes) decisions.inc({ grpc_method, outcome }, count);
+      }
+    },
+  });
+  return (path, outcome) => {
+    let outcomes = decided.get(path);
+    if (outcomes === undefined) {
+      outcomes = new Map();
+      decided.set(path, outcomes);
+    }
+    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+  };
+}
+
+function stateMetricsOf(guard: Guard): StateMetric[] {
+  const metric = (
+    kind: StateMetric['kind'],
+    name: string,
+    help: string,
+    read: () => number,
+  ): StateMetric => ({
+    kind,
+    name,
+    help,
+    read: () => [[read()]],
+  });
+  return [
+    metric(
+      'gauge',
+      'revocation_lease_seconds',
+      'For how long the revocation list may still be trusted.',
+      () => Math.max(0, guard.state().leaseMs / 1000),
+    ),
+    metric('gauge', 'revocation_current', 'Whether the revocation list may be trusted.', () =>
+      Number(guard.state().current),
+    ),
+    metric('gauge', 'revocation_entries', 'Entries in the revocation list.', () => guard.state().entries),
+    metric(
+      'gauge',
+      'revocation_entries_max',
+      'Entries at which the list is full and the process stops serving.',
+      () => guard.state().entriesMax,
+    ),
+    metric(
+      'gauge',
+      'revocation_applied_sequence',
+      'Every entry of the log up to this one is in the list.',
+      () => Number(guard.state().applied),
+    ),
+    metric(
+      'gauge',
+      'verified_tokens',
+      'Tokens whose verification is remembered.',
+      () => guard.state().tokens,
+    ),
+    metric(
+      'gauge',
+      'reports_waiting',
+      'Reports to the issuer that are not acknowledged yet.',
+      () => guard.state().reports.waiting,
+    ),
+    metric(
+      'counter',
+      'reports_sent_total',
+      'Reports that the issuer has acknowledged.',
+      () => guard.state().reports.sent,
+    ),
+    metric(
+      'counter',
+      'reports_lost_total',
+      'Reports that could not be kept until the issuer acknowledged them.',
+      () => guard.state().reports.lost,
+    ),
+  ];
 }
