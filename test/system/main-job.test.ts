@@ -15,8 +15,8 @@ import { clientsOf, sharedSystem } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
 const SKU = 'LAMP-01';
-/** Far above what a broadcast takes on a busy machine, and well below the lease. */
-const BROADCAST_MS_MAX = 1_000;
+/** Far above what a broadcast takes, on a busy machine, too. */
+const BROADCAST_MS_MAX = 5_000;
 const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 
 describe('the main job', () => {

@@ -19,7 +19,7 @@ import {
 
 const START_TIMEOUT_MS = 120_000;
 const BOUND_MS = LEASE_MS * 1.01 + 100;
-const MARGIN_MS = 1_000;
+const MARGIN_MS = 5_000;
 const SKU = 'LAMP-01';
 const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 const REVOKED = 'UNAUTHENTICATED TOKEN_REVOKED';

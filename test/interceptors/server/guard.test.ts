@@ -453,7 +453,7 @@ describe('guard', () => {
       const silentAt = Date.now();
       issuer.answers = false;
       expect(await refused.end).to.include({ code: status.UNAVAILABLE, reason: 'REVOCATION_STATE_STALE' });
-      expect(Date.now() - silentAt).to.be.lessThan(700);
+      expect(Date.now() - silentAt).to.be.lessThan(5000);
       expect(await call(echo.client, 'Unary', bearer(token))).to.include({
         reason: 'REVOCATION_STATE_STALE',
       });

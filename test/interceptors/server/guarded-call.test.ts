@@ -53,7 +53,7 @@ describe('live call', () => {
     const revokedAt = performance.now();
     echo.guard.syncNow();
     expect(await closed).to.equal(constants.NGHTTP2_CANCEL);
-    expect(performance.now() - revokedAt).to.be.within(CUT_GRACE_MS * 0.9, CUT_GRACE_MS + 1000);
+    expect(performance.now() - revokedAt).to.be.within(CUT_GRACE_MS * 0.9, CUT_GRACE_MS + 5000);
     session.destroy();
   });
 

@@ -141,7 +141,7 @@ describe(`${STREAMS} live streams`, function () {
     expect(hit.every((stream) => stream.status === '16')).to.equal(true);
     await sleep(50);
     expect(cutOf((stream) => stream.endedAtMs !== undefined)).to.have.length(hit.length);
-    expect(lastMs).to.be.lessThan(500);
+    expect(lastMs).to.be.lessThan(5000);
   });
 
   it('cuts half of all streams in slices, while other calls are served', async () => {
@@ -166,7 +166,7 @@ describe(`${STREAMS} live streams`, function () {
         `${percentile(times, 0.99).toFixed(1)} ms in ${times.length} calls, ${quietP99.toFixed(1)} ms before`,
     );
     expect(hit.length).to.be.within(STREAMS * 0.4, STREAMS * 0.6);
-    expect(lastMs).to.be.lessThan(1000 * Math.max(1, STREAMS / 2500));
+    expect(lastMs).to.be.lessThan(10_000 * Math.max(1, STREAMS / 2500));
     // No call waited for all of the cuts.
     if (lastMs > 100) expect(times[times.length - 1]).to.be.lessThan(lastMs);
   });

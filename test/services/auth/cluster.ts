@@ -50,6 +50,9 @@ import {
 } from './instance.js';
 import { quietLog } from './revocation/revocation-support.js';
 
+/** A lease so long that instances ask by themselves every twelve seconds only. */
+export const LONG_LEASE_MS = 60_000;
+
 /** A replica of auth that can be called. */
 export interface Replica extends AuthInstance {
   readonly address: string;

@@ -7,18 +7,20 @@ import {
   type InstanceReceipt,
   RevokeWait,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { enforcementBoundMs } from '../../../../services/auth/revocation/log.js';
 import { WAITS_MAX } from '../../../../services/auth/revocation/receipts.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
-import { type Cluster, startCluster, verdictOf } from '../cluster.js';
+import { type Cluster, LONG_LEASE_MS, startCluster, verdictOf } from '../cluster.js';
 import { addUser, claimsOf, type TestUser } from '../instance.js';
 
 const { ENFORCEMENT_STATE_ENFORCED, ENFORCEMENT_STATE_UNKNOWN } = EnforcementState;
 const LEASE_MS = 1500;
 
 /** So long that what comes with a regular question does not come soon. */
-const LONG_LEASE_MS = 10_000;
+/** Sooner than any instance would have asked by itself, on a busy machine, too. */
+const SOON_MS = LONG_LEASE_MS / 8;
 
 function statesOf(instances: readonly InstanceReceipt[]): string[] {
   return instances.map(({ service, state }) => `${service} ${state}`).sort();
@@ -70,18 +72,18 @@ describe('a receipt', function () {
       }
       expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
       // Acknowledged at once, not with the next regular question.
-      expect(tookMs).to.be.below(LONG_LEASE_MS / 10);
+      expect(tookMs).to.be.below(SOON_MS);
       for (const { milliseconds } of instances) expect(milliseconds).to.be.within(1, tookMs);
       expect(new Set(instances.map(({ instance }) => instance.toString('hex')))).to.have.property('size', 4);
     }
   });
 
   it('of known instances comes without a broker too, with their second question', async () => {
-    await start({ withBroker: false });
+    await start({ withBroker: false, leaseMs: 4 * LEASE_MS });
     const startedMs = performance.now();
     const { instances } = await revokeUser(RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
     expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
-    expect(performance.now() - startedMs).to.be.below(LEASE_MS);
+    expect(performance.now() - startedMs).to.be.below(4 * LEASE_MS);
   });
 
   it('lists an instance that has fallen silent as UNKNOWN, once it trusts its list no longer', async () => {
@@ -104,12 +106,14 @@ describe('a receipt', function () {
     const startedMs = Date.now();
     const { instances, enforcedEverywhereBy } = await revokeUser(RevokeWait.REVOKE_WAIT_EVERYWHERE);
     expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
-    expect(Date.now()).to.be.at.least((enforcedEverywhereBy?.getTime() ?? Number.NaN) - 5);
-    expect(Date.now() - startedMs).to.be.within(LEASE_MS, LEASE_MS + 1000);
+    const boundMs = enforcementBoundMs(LEASE_MS);
+    expect(Date.now() - startedMs).to.be.within(boundMs - 5, boundMs + 10_000);
+    // The time that it names is not before the commit and the bound; how much later depends on the database's clock.
+    expect(enforcedEverywhereBy?.getTime()).to.be.within(startedMs + boundMs - 5, Date.now() + 5000);
   });
 
   it('is not waited for by a caller who has gone, and the entry is in the log', async () => {
-    await start();
+    await start({ leaseMs: LONG_LEASE_MS });
     await cluster.followers.payment.close();
     const [replica] = cluster.replicas;
     const controller = new AbortController();
@@ -125,13 +129,13 @@ describe('a receipt', function () {
     const startedMs = performance.now();
     controller.abort();
     const { sequence } = await waiting;
-    expect(performance.now() - startedMs).to.be.below(200);
+    expect(performance.now() - startedMs).to.be.below(SOON_MS);
     expect(replica.instances.waits()).to.equal(0);
     expect(sequence > 0n).to.equal(true);
   });
 
   it('is refused before anything is written when too many wait', async () => {
-    await start();
+    await start({ leaseMs: LONG_LEASE_MS });
     await cluster.followers.payment.close();
     const [replica] = cluster.replicas;
     const controllers: AbortController[] = [];
@@ -164,7 +168,7 @@ describe('a receipt', function () {
       await cluster.revoke({ $case: 'sessionId', value: String(claimsOf(token)['sid']) });
       const startedMs = performance.now();
       await until(async () => (await verdictOf(replica.guard, token)) === 'TOKEN_REVOKED');
-      expect(performance.now() - startedMs).to.be.below(LONG_LEASE_MS / 20);
+      expect(performance.now() - startedMs).to.be.below(SOON_MS);
     }
   });
 });

@@ -73,7 +73,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
     await until(() => cluster.guards().every((guard) => guard.state().applied >= head));
   };
   /** The decision of the guards of all services and replicas on a token; they must agree. */
-  const judged = async (token: string): Promise<string> => {
+  const decisionOn = async (token: string): Promise<string> => {
     const verdicts = await Promise.all(cluster.guards().map((guard) => verdictOf(guard, token)));
     expect(new Set(verdicts).size, verdicts.join()).to.equal(1);
     return verdicts[0] ?? '';
@@ -106,7 +106,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
       if ((round + 1) % ROUNDS_PER_VERDICT !== 0 && round + 1 < ROUNDS) continue;
       await untilGuardsFollow();
       for (const { access: minted } of winners.splice(0)) {
-        expect(await judged(minted.token)).to.equal('TOKEN_REVOKED');
+        expect(await decisionOn(minted.token)).to.equal('TOKEN_REVOKED');
       }
     }
   });
@@ -144,7 +144,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
   };
 
   /** Logins and refreshes, concurrent with the endings; returns the minted tokens with their origin. */
-  const race = async (user: TestUser, kill: readonly ((user: TestUser) => Promise<unknown>)[]) => {
+  const race = async (user: TestUser, calls: readonly ((user: TestUser) => Promise<unknown>)[]) => {
     const before = [await logIn(either(), user), await logIn(either(), user)];
     const late = async <T>(work: () => Promise<T>): Promise<T> => {
       await sleep(randomInt(START_WITHIN_MS));
@@ -155,12 +155,12 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
       late(() => logIn(either(), user)),
       late(() => logIn(either(), user)),
     ];
-    const killing = kill.map((end) => late(() => end(user)));
-    const [minted, killed] = await Promise.all([Promise.allSettled(minting), Promise.allSettled(killing)]);
+    const ending = calls.map((end) => late(() => end(user)));
+    const [minted, ended] = await Promise.all([Promise.allSettled(minting), Promise.allSettled(ending)]);
     const allowed = ['REFRESH_INVALID', 'LOGIN_FAILED'];
-    expect(allowed).to.include.members([...minted.flatMap(reasonOf), ...killed.flatMap(reasonOf)]);
+    expect(allowed).to.include.members([...minted.flatMap(reasonOf), ...ended.flatMap(reasonOf)]);
     const during = minted.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
-    return { before, during, killed: killed.map(({ status }) => status === 'fulfilled') };
+    return { before, during, ended: ended.map(({ status }) => status === 'fulfilled') };
   };
 
   const stateOf = async ({ userId }: TestUser) => {
@@ -176,13 +176,13 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
   };
 
   /** Checks all tokens of a race: only those of the last generation are valid, and all guards agree. */
-  const judge = async (user: TestUser, pairs: readonly TokenPair[]): Promise<TokenPair[]> => {
+  const liveTokens = async (user: TestUser, pairs: readonly TokenPair[]): Promise<TokenPair[]> => {
     const { generation, disabled, roles } = await stateOf(user);
     const living: TokenPair[] = [];
     for (const pair of pairs) {
       const claims = claimsOf(pair.access.token);
       const isNew = BigInt(Number(claims['gen'])) === generation && !disabled;
-      const verdict = await judged(pair.access.token);
+      const verdict = await decisionOn(pair.access.token);
       expect(verdict).to.equal(isNew ? 'OK' : 'TOKEN_REVOKED');
       expect((await either().exchange.introspect(pair.access.token)) !== undefined).to.equal(isNew);
       if (!isNew) continue;
@@ -197,13 +197,13 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
       const raced: { user: TestUser; pairs: TokenPair[] }[] = [];
       for (let round = 0; round < ROUNDS; round += 1) {
         const user = await addUser(auth, ['customer', 'operator']);
-        const { before, during, killed } = await race(user, [end]);
-        expect(killed).to.deep.equal([true]);
+        const { before, during, ended } = await race(user, [end]);
+        expect(ended).to.deep.equal([true]);
         raced.push({ user, pairs: [...before, ...during] });
         if ((round + 1) % ROUNDS_PER_VERDICT !== 0 && round + 1 < ROUNDS) continue;
         await untilGuardsFollow();
         for (const { user: each, pairs } of raced.splice(0)) {
-          const living = await judge(each, pairs);
+          const living = await liveTokens(each, pairs);
           // No login used the new password, and a disabled user cannot log in.
           if (name === 'a change of the password' || name === 'disabling the user') {
             expect(living).to.be.empty;
@@ -220,12 +220,12 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
   it('no token minted before or during all of them together survives the last', async () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const user = await addUser(auth, ['customer', 'operator']);
-      const { before, during, killed } = await race(user, Object.values(endings));
-      const [revoked, , restamped, disabled] = killed;
+      const { before, during, ended } = await race(user, Object.values(endings));
+      const [revoked, , restamped, disabled] = ended;
       expect([revoked, restamped, disabled]).to.deep.equal([true, true, true]);
       await untilGuardsFollow();
       const pairs = [...before, ...during];
-      expect(await judge(user, pairs)).to.be.empty;
+      expect(await liveTokens(user, pairs)).to.be.empty;
       for (const { refreshToken } of pairs) {
         expect(await codeOf(refresh(either(), refreshToken))).to.equal('REFRESH_INVALID');
       }

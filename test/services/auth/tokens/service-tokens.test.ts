@@ -91,17 +91,17 @@ describe('service tokens', () => {
 
   const badClaims: { readonly name: string; readonly claims: () => JWTPayload }[] = [
     { name: 'of another issuer', claims: () => ({ iss: 'other' }) },
-    { name: 'about somebody else', claims: () => ({ sub: 'other' }) },
+    { name: 'about another subject', claims: () => ({ sub: 'other' }) },
     { name: 'for another audience', claims: () => ({ aud: `${ISSUER}/` }) },
     { name: 'for a list of another audience', claims: () => ({ aud: ['https://other.example'] }) },
-    { name: 'for us and others', claims: () => ({ aud: [ISSUER, 'https://other.example'] }) },
+    { name: 'for this issuer and others', claims: () => ({ aud: [ISSUER, 'https://other.example'] }) },
     { name: 'that has expired', claims: () => ({ exp: now() - 10 }) },
-    { name: 'that lives too long', claims: () => ({ exp: now() + 320 }) },
-    { name: 'that lives for ever', claims: () => ({ exp: 1e300 }) },
+    { name: 'with a lifetime above the maximum', claims: () => ({ exp: now() + 320 }) },
+    { name: 'that practically never expires', claims: () => ({ exp: 1e300 }) },
     { name: 'from the future', claims: () => ({ iat: now() + 60 }) },
-    { name: 'that is not good yet', claims: () => ({ nbf: now() + 60 }) },
+    { name: 'that is not valid yet', claims: () => ({ nbf: now() + 60 }) },
     { name: 'with an empty jti', claims: () => ({ jti: '' }) },
-    { name: 'with a jti without end', claims: () => ({ jti: 'x'.repeat(129) }) },
+    { name: 'with a jti above the maximum length', claims: () => ({ jti: 'x'.repeat(129) }) },
   ];
   for (const { name, claims } of badClaims) {
     it(`are refused for an assertion ${name}`, async () => {

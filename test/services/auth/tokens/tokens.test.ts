@@ -65,7 +65,7 @@ describe('tokens', () => {
   });
 
   describe('are checked against the database:', () => {
-    const judge = async (
+    const livenessAround = async (
       token: string,
       change: (tx: AuthTransaction, claims: Record<string, unknown>) => Promise<unknown>,
     ): Promise<[before: boolean, after: boolean]> => {
@@ -89,11 +89,11 @@ describe('tokens', () => {
     it("a user's token is not live once its session ended or its user has a newer generation", async () => {
       const user = await addUser(auth);
       const { access, session } = await logIn(auth, user);
-      expect(await judge(access.token, async () => {})).to.deep.equal([true, true]);
+      expect(await livenessAround(access.token, async () => {})).to.deep.equal([true, true]);
       const end = (tx: AuthTransaction) => tx.sessions.end(session.sessionId, 'REVOKED');
-      expect(await judge(access.token, end)).to.deep.equal([true, false]);
+      expect(await livenessAround(access.token, end)).to.deep.equal([true, false]);
       const raise = (tx: AuthTransaction) => tx.users.raiseGeneration(user.userId);
-      expect(await judge(access.token, raise)).to.deep.equal([true, false]);
+      expect(await livenessAround(access.token, raise)).to.deep.equal([true, false]);
     });
 
     it("a service's token is not live once its client has a newer generation or its key is retired", async () => {

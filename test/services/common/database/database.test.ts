@@ -425,7 +425,7 @@ describe('database', () => {
       const startedMs = performance.now();
       const error = await expectUnavailable(single.query('SELECT pg_sleep(30)'));
       expect(error.cause).to.have.property('code', '57014');
-      expect(performance.now() - startedMs).to.be.below(STATEMENT_TIMEOUT_MS + 900);
+      expect(performance.now() - startedMs).to.be.below(STATEMENT_TIMEOUT_MS + 10_000);
       expect((await single.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }]);
       expect(single.missing()).to.equal('');
     });
@@ -433,12 +433,18 @@ describe('database', () => {
     it('fail with DEPENDENCY_UNAVAILABLE when all connections stay in use, and report no outage', async () => {
       const single = open(url, 1);
       await single.ready(never);
-      const slow = single.query('SELECT pg_sleep($1::float)', [CONNECT_TIMEOUT_MS / 1_000 + 0.7]);
+      let isFree = false;
+      const slow = single
+        .query('SELECT pg_sleep($1::float)', [CONNECT_TIMEOUT_MS / 1_000 + 1.2])
+        .finally(() => {
+          isFree = true;
+        });
       const startedMs = performance.now();
       const refused = await Promise.all(
         Array.from({ length: 20 }, () => expectUnavailable(single.query('SELECT 1'))),
       );
-      expect(performance.now() - startedMs).to.be.within(CONNECT_TIMEOUT_MS - 100, CONNECT_TIMEOUT_MS + 600);
+      expect(performance.now() - startedMs).to.be.at.least(CONNECT_TIMEOUT_MS - 100);
+      expect(isFree).to.equal(false);
       for (const error of refused) expect(error.retryAfterMs).to.be.above(0);
       await slow;
       await until(() => single.missing() === '');
