@@ -11,7 +11,7 @@ import { createTokenSource, type FetchedToken, type TokenSource } from './token-
 export interface ServiceIdentity {
   /** The issuer's address, as a grpc-js target. */
   readonly address: string;
-  /** TLS credentials that verify the issuer. Plaintext is accepted as `plaintext` says. */
+  /** TLS credentials that verify the issuer. Plaintext is accepted where `plaintext` allows it. */
   readonly credentials: ChannelCredentials;
   /** Default: `loopback`. */
   readonly plaintext?: Plaintext | undefined;

@@ -22,7 +22,7 @@ export interface GuardOptions {
     | {
         /** The issuer's address, as a grpc-js target. */
         readonly address: string;
-        /** TLS credentials that verify the issuer. Plaintext is accepted as `plaintext` says. */
+        /** TLS credentials that verify the issuer. Plaintext is accepted where `plaintext` allows it. */
         readonly credentials: ChannelCredentials;
         /** The client identifier of this service at the issuer. */
         readonly clientId: string;

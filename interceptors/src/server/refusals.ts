@@ -4,7 +4,7 @@ import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js
 import type { DenialReason } from '../revocation/verified-tokens.js';
 import { type CallStatus, reusableStatus, statusOf } from '../wire/status.js';
 
-/** The message of each refusal. It does not say more than its reason, so an attacker learns nothing from it. */
+/** The message of each refusal. It does not say more than its reason, so that an attacker learns nothing from it. */
 const MESSAGES = {
   TOKEN_MISSING: 'an access token is required',
   TOKEN_INVALID: 'the access token is not valid',

@@ -1,6 +1,6 @@
 /**
  * The only file that relies on what grpc-js does not document: private fields, methods with an underscore, and the
- * structure of its objects. Every function says why it is needed and what it relies on. All of it was seen with grpc-js
+ * structure of its objects. Every function documents why it is needed and what it relies on. All of it was seen with grpc-js
  * 1.14.7; test/interceptors/wire/grpc-js-internals.test.ts fails when another version differs.
  */
 
@@ -52,7 +52,7 @@ interface Http2Stream {
   close?(code: number): void;
 }
 
-/** The most interceptors that a call passes; a longer chain is taken for a loop. */
+/** Maximum number of interceptors of one call. A longer chain counts as a loop. */
 const CALL_LAYERS_MAX = 16;
 
 /**
