@@ -59,9 +59,6 @@ describe('the lint configuration', () => {
     expect(await lint(folder)).to.deep.equal({ exitCode: 0, findings: [] });
   });
 
-<<<<<<< HEAD
-  it('assigns every source file to exactly one room, so that no override replaces another', async () => {
-=======
   it('finds a circle of type-only imports', async () => {
     const rooms = join(folder, 'services', 'shipping');
     await writeFile(
@@ -79,8 +76,7 @@ describe('the lint configuration', () => {
     expect(inCircles.sort()).to.deep.equal(['services/shipping/parcels.ts', 'services/shipping/vans.ts']);
   });
 
-  it('puts every source file into exactly one room, so that no override replaces another', async () => {
->>>>>>> integration
+  it('assigns every source file to exactly one room, so that no override replaces another', async () => {
     const rooms = await roomsOf(join(ROOT, 'biome.json'));
     const paths = [...(await sourcesBelow(ROOT)), ...(await sourcesBelow(TREE))];
     expect(paths).to.include('interceptors/src/errors.ts');
