@@ -59,7 +59,24 @@ describe('the lint configuration', () => {
     expect(await lint(folder)).to.deep.equal({ exitCode: 0, findings: [] });
   });
 
-  it('puts every source file into exactly one room, so that no override replaces another', async () => {
+  it('finds a circle of type-only imports', async () => {
+    const rooms = join(folder, 'services', 'shipping');
+    await writeFile(
+      join(rooms, 'parcels.ts'),
+      "import type { Van } from './vans.js';\nexport interface Parcel {\n  readonly van: Van;\n}\n",
+    );
+    await writeFile(
+      join(rooms, 'vans.ts'),
+      "import type { Parcel } from './parcels.js';\nexport interface Van {\n  readonly parcels: readonly Parcel[];\n}\n",
+    );
+    const { findings } = await lint(folder, '--only=suspicious/noImportCycles');
+    const inCircles = findings
+      .map(({ path }) => path)
+      .filter((path) => path.startsWith('services/shipping/'));
+    expect(inCircles.sort()).to.deep.equal(['services/shipping/parcels.ts', 'services/shipping/vans.ts']);
+  });
+
+  it('assigns every source file to exactly one room, so that no override replaces another', async () => {
     const rooms = await roomsOf(join(ROOT, 'biome.json'));
     const paths = [...(await sourcesBelow(ROOT)), ...(await sourcesBelow(TREE))];
     expect(paths).to.include('interceptors/src/errors.ts');

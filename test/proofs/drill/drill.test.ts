@@ -38,7 +38,7 @@ describe('npm run drill', function () {
 
   after(() => folder.remove());
 
-  it('breaks the system, finds no violation, says what it measured, and leaves nothing behind', async () => {
+  it('injects faults, finds no violation, prints its figures, and leaves nothing behind', async () => {
     const temporary = join(folder.path, 'whole');
     const { code, output, figures } = await runDrill<Figures>(PROJECT_FOLDER, temporary, [
       ...FLAGS,
@@ -68,7 +68,7 @@ describe('npm run drill', function () {
     expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE');
   });
 
-  it('says which drills there are when it is asked for another', async () => {
+  it('lists the drills when it is asked for an unknown one', async () => {
     const { code, stderr } = await runProgram(['proofs/drill/main.ts', '--only', 'nothing']);
     expect(code).to.equal(1);
     expect(stderr).to.contain('revocation');

@@ -37,11 +37,11 @@ describe('a link of the drill', () => {
     server.close();
   });
 
-  it('brings everything there and back', async () => {
+  it('passes everything in both directions', async () => {
     expect(await echoed(client, 'hello')).to.equal('hello');
   });
 
-  it('lets nothing pass while it is cut, tells neither side, and brings it all later', async () => {
+  it('passes nothing while it is cut, closes neither side, and delivers everything later', async () => {
     await echoed(client, 'before');
     link.set({ kind: 'cut' });
     const heard = echoed(client, 'meanwhile');
@@ -55,7 +55,7 @@ describe('a link of the drill', () => {
     expect(await heard).to.equal('meanwhile');
   });
 
-  it('accepts connections while it is cut, which lead nowhere until it is whole', async () => {
+  it('accepts connections while it is cut, which lead nowhere until it is restored', async () => {
     link.set({ kind: 'cut' });
     const late = connectTo(link);
     try {
@@ -68,7 +68,7 @@ describe('a link of the drill', () => {
     }
   });
 
-  it('brings everything late, each direction by its own delay and in order', async () => {
+  it('delays everything, each direction by its own delay and in order', async () => {
     link.set({ kind: 'slow', thereMs: DELAY_MS / 2, backMs: DELAY_MS / 2 });
     const began = performance.now();
     const heard = echoed(client, 'abc');
@@ -76,7 +76,7 @@ describe('a link of the drill', () => {
     expect(performance.now() - began).to.be.at.least(DELAY_MS - 2);
   });
 
-  it('leads to the first port at which somebody listens', async () => {
+  it('connects to the first port that accepts connections', async () => {
     link.aim([1, (server.address() as AddressInfo).port]);
     const other = connectTo(link);
     try {
@@ -90,18 +90,18 @@ describe('a link of the drill', () => {
 describe('dropMessages', () => {
   const stream = 'INFO {"a":1}\r\nPING\r\nMSG s 1 5\r\nPING\r\r\n+OK\r\nMSG s 1 r 0\r\n\r\nPONG\r\n';
 
-  it('loses messages and nothing else, however the bytes are cut', () => {
+  it('drops messages and nothing else, however the bytes are split', () => {
     for (let size = 1; size <= stream.length; size += 1) {
       expect(through(stream, size, true)).to.equal('INFO {"a":1}\r\nPING\r\n+OK\r\nPONG\r\n');
     }
   });
 
-  it('loses nothing while it is told not to', () => {
+  it('drops nothing while dropping is off', () => {
     for (let size = 1; size <= stream.length; size += 1)
       expect(through(stream, size, false)).to.equal(stream);
   });
 
-  it('leaves other protocols alone', () => {
+  it('does not change other protocols', () => {
     expect(through('PRI * HTTP/2.0\r\n\r\nMSG s 1 5\r\n', 3, true)).to.equal(
       'PRI * HTTP/2.0\r\n\r\nMSG s 1 5\r\n',
     );

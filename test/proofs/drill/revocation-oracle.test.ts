@@ -38,7 +38,7 @@ describe('the oracle of the drill', () => {
     oracle.revoked([credential], returnedMs);
   }
 
-  it('allows a revoked token until the bound has passed, and not a moment longer', () => {
+  it('allows a revoked token until the bound has passed, and no longer', () => {
     revokeAt(90, 100);
     expect(judge(100 + BOUND_MS, ADMITTED)).to.deep.equal([]);
     expect(judge(100 + BOUND_MS + 1, ADMITTED)).to.deep.equal(['ADMITTED_LATE']);
@@ -50,30 +50,30 @@ describe('the oracle of the drill', () => {
     expect(judge(100 + BOUND_MS + 1, ADMITTED, { isMessage: true })).to.deep.equal(['ADMITTED_LATE']);
   });
 
-  it('promises no bound for methods that go on while the list is stale', () => {
+  it('expects no bound for methods with ON_STALE_ALLOW', () => {
     revokeAt(90, 100);
     expect(judge(100 + 2 * BOUND_MS, ADMITTED, { allowStale: true })).to.deep.equal([]);
   });
 
-  it('does not forgive an instance that forgets a revocation which it has enforced before', () => {
+  it('reports an instance that forgets a revocation which it has enforced', () => {
     revokeAt(90, 100);
     judge(110, REVOKED);
     expect(judge(120, ADMITTED, { instance: 'two', allowStale: true })).to.deep.equal([]);
     expect(judge(130, ADMITTED, { allowStale: true })).to.deep.equal(['ADMITTED_AGAIN']);
   });
 
-  it('accepts either answer while nobody knows whether the revocation is in the log', () => {
+  it('accepts either outcome while it is unknown whether the revocation is in the log', () => {
     oracle.revoking([credential], 90);
     judge(95, ADMITTED);
     expect(judge(96, REVOKED)).to.deep.equal([]);
   });
 
-  it('judges what was answered before anybody asked for the revocation as the answer to a good token', () => {
+  it('treats an outcome from before the Revoke request as the outcome of a good token', () => {
     oracle.revoking([credential], 90);
     expect(judge(80, REVOKED, { endedMs: 85 })).to.deep.equal(['REVOKED_BY_NOBODY']);
   });
 
-  it('lets nobody refuse a good token as revoked or as bad', () => {
+  it('reports the refusal of a good token as revoked or as invalid', () => {
     judge(10, REVOKED);
     expect(judge(20, { kind: 'refused', reason: 'TOKEN_INVALID' })).to.deep.equal([
       'REVOKED_BY_NOBODY',
@@ -81,13 +81,13 @@ describe('the oracle of the drill', () => {
     ]);
   });
 
-  it('lets a good token be refused as stale only by faults that may cost service', () => {
+  it('allows a good token to be refused as stale only during faults that may cost availability', () => {
     expect(judge(10, STALE)).to.deep.equal([]);
     oracle.beginRound(2, 'a fault of the broker', false);
     expect(judge(20, STALE)).to.deep.equal(['SERVICE_LOST']);
   });
 
-  it('blames no fault when the instance had no processor, and counts that', () => {
+  it('blames no fault when the instance waited for a processor, and counts that', () => {
     oracle = new RevocationOracle(BOUND_MS, (instance, atMs) => instance === 'one' && atMs < 100);
     oracle.beginRound(1, 'a fault of the broker', false);
     expect(judge(10, STALE)).to.deep.equal([]);
@@ -96,7 +96,7 @@ describe('the oracle of the drill', () => {
     expect(judge(200, STALE)).to.deep.equal(['SERVICE_LOST', 'SERVICE_LOST']);
   });
 
-  it('takes no other refusal than UNAUTHENTICATED and UNAVAILABLE', () => {
+  it('reports refusals other than UNAUTHENTICATED and UNAVAILABLE', () => {
     revokeAt(90, 100);
     judge(5_000, STALE);
     judge(5_000, { kind: 'unanswered' });
@@ -104,7 +104,7 @@ describe('the oracle of the drill', () => {
     expect(judge(5_000, { kind: 'other', what: 'INTERNAL' })).to.deep.equal(['WRONG_REFUSAL']);
   });
 
-  it('adds up how long the worst instance served nobody', () => {
+  it('sums the time without service of the worst instance', () => {
     for (const [sentMs, outcome] of [
       [0, ADMITTED],
       [100, STALE],

@@ -37,7 +37,7 @@ describe('npm run drill, stock and money', function () {
   });
   after(() => folder.remove());
 
-  it('kills payment in the middle of checkouts, finds nothing wrong, and leaves nothing behind', async () => {
+  it('kills payment during checkouts, finds no violation, and leaves nothing behind', async () => {
     const temporary = join(folder.path, 'whole');
     const options = [...SEED, '--only', 'checkout', '--rounds', '2', '--faults', 'captured'];
     const { code, output, figures } = await runDrill<Figures>(PROJECT_FOLDER, temporary, options);
@@ -51,7 +51,7 @@ describe('npm run drill, stock and money', function () {
     expect((await readdir(temporary)).filter((name) => name.startsWith('portcullis-'))).to.deep.equal([]);
   });
 
-  it('exits 1 when payment undoes what may have handed out goods', async () => {
+  it('exits 1 when payment undoes a purchase whose goods may have left', async () => {
     const instead = GUARD_LINE.replace("'held']", "'held', 'committing']");
     const guard = { file: GUARD_FILE, line: GUARD_LINE, instead };
     const copy = await copyWithout(join(folder.path, 'unguarded'), guard);

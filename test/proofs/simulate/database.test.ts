@@ -49,7 +49,7 @@ describe('the database of a simulation', () => {
     });
   const seen = (node: Node = cluster.primary) => node.tables.get('table', 'row');
 
-  it('shows a write when it is committed, and the standby has it before', async () => {
+  it('shows a write only after its commit, when the standby already has it', async () => {
     let durable: object | undefined;
     begin('one', async (transaction) => {
       transaction.onDurable(() => {
@@ -65,7 +65,7 @@ describe('the database of a simulation', () => {
     expect(outcomes.get('one')).to.match(/^committed/);
   });
 
-  it('leaves nothing of a transaction that fails', async () => {
+  it('discards all writes of a failed transaction', async () => {
     begin('one', async (transaction) => {
       await write('a')(transaction);
       throw new Error('on purpose');
@@ -92,7 +92,7 @@ describe('the database of a simulation', () => {
     expect(seen()).to.deep.equal({ value: `${order.join(' ')} ` });
   });
 
-  it('takes a lock from whoever holds it in silence for a second', async () => {
+  it('takes the lock from a transaction that is idle for a second', async () => {
     begin('silent', async (transaction) => {
       await write('a')(transaction);
       await new Promise<void>((resolve) => client.after(1500, resolve));
@@ -105,7 +105,7 @@ describe('the database of a simulation', () => {
     expect(seen()).to.deep.equal({ value: 'b' });
   });
 
-  it('lets nothing be committed at a primary that was deposed, and still answers there', async () => {
+  it('commits nothing at a deposed primary, which still answers reads', async () => {
     begin('before', write('a'));
     await runFor(100);
     const old = cluster.primary;
@@ -126,7 +126,7 @@ describe('the database of a simulation', () => {
     expect([seen(old), seen()]).to.deep.equal([{ value: 'a' }, { value: 'c' }]);
   });
 
-  it('goes back to an older state as a whole', async () => {
+  it('restores an older state as a whole', async () => {
     begin('one', write('a'));
     await runFor(100);
     const saved = cluster.standby.copy();
@@ -140,7 +140,7 @@ describe('the database of a simulation', () => {
     expect(saved.get('table', 'row')).to.deep.equal({ value: 'a' });
   });
 
-  it('may commit although the client never hears of it', async () => {
+  it('can commit although the client gets no answer', async () => {
     begin('one', async (transaction) => {
       await write('a')(transaction);
       network.link('database', 'client').weather.blocked = 'lose';

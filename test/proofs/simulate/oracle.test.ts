@@ -66,7 +66,7 @@ describe('the oracle of a simulation', () => {
   const isRevoked = (token: ReturnType<typeof issue>): boolean =>
     oracle.revocationsOf(token).next().done !== true;
 
-  it('knows when a revocation is overdue: once the bound has passed since it was confirmed', () => {
+  it('reports a revocation as overdue once the bound has passed since its confirmation', () => {
     logIn(1);
     const token = issue(2, 1);
     nowMs = 1000;
@@ -77,7 +77,7 @@ describe('the oracle of a simulation', () => {
     expect(oracle.lateness(token)).to.deep.include({ overdueMs: 1, by: 'revocation-1' });
   });
 
-  it('lets an older, longer lease run out first', () => {
+  it('waits for an older, longer lease to run out', () => {
     logIn(1);
     const token = issue(2, 1);
     revoke(tokenRevocation(id(2)), { olderLeasesEndMs: 20_000 });
@@ -85,7 +85,7 @@ describe('the oracle of a simulation', () => {
     expect(oracle.lateness(token).overdueMs).to.equal(-1000);
   });
 
-  it('promises nothing before Revoke has returned', () => {
+  it('expects nothing before Revoke has returned', () => {
     logIn(1);
     const token = issue(2, 1);
     const known = { label: 'r', entryId: 'r', leaseMs: LEASE_MS, olderLeasesEndMs: 0, sessionsGoOn: false };
@@ -95,7 +95,7 @@ describe('the oracle of a simulation', () => {
     expect(isRevoked(token)).to.equal(true);
   });
 
-  it('takes a token back with its session, its user, its key and every client of its chain, and with no other', () => {
+  it('revokes a token with its session, its user, its key and every client of its chain, and with no other', () => {
     for (const revocation of [
       sessionRevocation(id(1)),
       userRevocation(USER, 1n),
@@ -125,21 +125,21 @@ describe('the oracle of a simulation', () => {
     expect(isRevoked(token)).to.equal(false);
   });
 
-  it('takes back what a session gets after it was revoked, and nothing of a later login', () => {
+  it('revokes tokens that a revoked session gets later, and none of a later login', () => {
     logIn(1);
     revoke(userRevocation(USER, 1n));
     logIn(2);
     expect([isRevoked(issue(3, 1)), isRevoked(issue(4, 2))]).to.deep.equal([true, false]);
   });
 
-  it('lets a session go on after other roles, and takes back the tokens of before', () => {
+  it('keeps a session open after a change of roles, and revokes its older tokens', () => {
     logIn(1);
     const before = issue(2, 1);
     revoke(userRevocation(USER, 1n), { sessionsGoOn: true });
     expect([isRevoked(before), isRevoked(issue(3, 1))]).to.deep.equal([true, false]);
   });
 
-  it('takes a token back with the one it was derived from, also one that is derived later', () => {
+  it('revokes a token with the token it was derived from, even when it is derived later', () => {
     logIn(1);
     issue(2, 1);
     const before = issue(3, 1, [2], 'payment');
@@ -147,7 +147,7 @@ describe('the oracle of a simulation', () => {
     expect([isRevoked(before), isRevoked(issue(4, 1, [2], 'payment'))]).to.deep.equal([true, true]);
   });
 
-  it('does not hold anybody to what the database has lost, until an epoch is opened', () => {
+  it('expects nothing of lost revocations until an epoch is opened', () => {
     logIn(1);
     const token = issue(2, 1);
     nowMs = 100;
@@ -164,7 +164,7 @@ describe('the oracle of a simulation', () => {
     expect(oracle.lateness(token)).to.deep.include({ overdueMs: 1, by: 'epoch-1' });
   });
 
-  it('knows that an instance must have noticed the loss of an epoch that it followed, until another one is opened', () => {
+  it('expects an instance to notice the loss of an epoch that it followed, until another epoch is opened', () => {
     const open = (epoch: string) =>
       oracle.epochOpened(epoch, { label: epoch, leaseMs: LEASE_MS, olderLeasesEndMs: 0 });
     const followed = new Set(['first', 'lost']);
@@ -188,7 +188,7 @@ describe('the oracle of a simulation', () => {
     expect(oracle.unnoticedAmong(new Set(['next']))).to.equal('next');
   });
 
-  it('allows no delay once Revoke has waited for everybody', () => {
+  it('allows no delay once Revoke has waited for the bound', () => {
     logIn(1);
     const token = issue(2, 1);
     const known = { label: 'r', entryId: 'r', leaseMs: LEASE_MS, olderLeasesEndMs: 0, sessionsGoOn: false };

@@ -34,7 +34,7 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
 describe('a simulated run', function () {
   this.timeout(PATIENCE_MS);
 
-  it('is the same every time, watched or not', async () => {
+  it('gives the same result every time, with or without a trace', async () => {
     for (const seed of [3, 15, 166]) {
       const watched = await runSeedSoon(seed, { trace: true });
       const again = await runSeedSoon(seed, { trace: true });

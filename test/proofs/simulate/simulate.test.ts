@@ -23,7 +23,7 @@ describe('npm run simulate', function () {
 
   after(() => rm(folder, { recursive: true, force: true }));
 
-  it('prints its seed, writes its figures and ends with 0 when the promise held', async () => {
+  it('prints its seed, writes its figures and exits 0 when the promise held', async () => {
     const file = join(folder, 'figures.json');
     const { code, stdout: out } = await simulate('--seeds', '30', '--seed', '7', '--json', file);
     expect(out).to.match(/^seed 7, 30 schedules\n/);
@@ -39,7 +39,7 @@ describe('npm run simulate', function () {
     expect(Object.keys(figures.faults)).to.have.length.greaterThan(10);
   });
 
-  it('stops at a violation, shows how it came about, and ends with 1', async () => {
+  it('stops at a violation, prints its trace, and exits 1', async () => {
     const { code, stdout: out } = await simulate(
       '--seeds',
       '500',
@@ -57,7 +57,7 @@ describe('npm run simulate', function () {
     expect(again.stdout).to.contain(/VIOLATION \(late\): .*/.exec(out)?.[0]);
   });
 
-  it('names the guards that it knows when it is asked to leave out another', async () => {
+  it('lists the known guards when it is asked to leave out an unknown one', async () => {
     const { code, stderr: error } = await simulate('--without', 'luck');
     expect(code).to.equal(1);
     expect(error).to.contain('lease-start').and.to.contain('session-generation');

@@ -16,7 +16,7 @@ describe('the time of a simulation', () => {
 
   const runUntil = (ms: number) => inEvent(() => scheduler.runUntil(ms));
 
-  it('runs events in the order of their times, and those of one time in the order of their making', async () => {
+  it('runs events in order of time, and events of the same time in order of creation', async () => {
     for (const ms of [5, 3, 9, 3, 1, 7, 3]) scheduler.at(ms, tell(`made ${told.length}`));
     scheduler.at(3, tell('last of three'));
     await runUntil(8);
@@ -25,7 +25,7 @@ describe('the time of a simulation', () => {
     expect(scheduler.nowMs).to.equal(8);
   });
 
-  it('leaves out what was taken back', async () => {
+  it('skips cancelled events', async () => {
     scheduler.at(1, tell('kept'));
     scheduler.at(2, tell('taken back'))();
     await runUntil(10);
@@ -53,7 +53,7 @@ describe('the time of a simulation', () => {
       expect(clock.wallMs()).to.equal(1_000_990);
     });
 
-    it('is set forward and back on the wall alone', async () => {
+    it('sets only the wall clock forward and back', async () => {
       const clock = new MachineClock(scheduler, { rate: 1, wallMs: 1000, monotonicMs: 0 });
       await runUntil(10);
       clock.step(-500);
@@ -80,7 +80,7 @@ describe('the time of a simulation', () => {
       process = new Process(scheduler, 'a process', clock);
     });
 
-    it('stands while it is paused; what has arrived meanwhile happens afterwards, in its order', async () => {
+    it('stops while it is paused, and handles events that arrived meanwhile afterwards, in order', async () => {
       const resume = process.pause();
       scheduler.at(1, () => process.run(tell('first')));
       scheduler.at(2, () => process.run(tell('second')));
@@ -90,7 +90,7 @@ describe('the time of a simulation', () => {
       expect(told).to.deep.equal(['10 first', '10 second', '10 a timer']);
     });
 
-    it('goes on only when every pause has ended', async () => {
+    it('resumes only when every pause has ended', async () => {
       const resume = process.pause();
       const resumeToo = process.pause();
       process.run(tell('work'));
@@ -101,7 +101,7 @@ describe('the time of a simulation', () => {
       expect(told).to.deep.equal(['9 work']);
     });
 
-    it('ends when it is killed, and those who are connected learn of it', async () => {
+    it('ends when it is killed, and its connections are closed', async () => {
       process.after(5, tell('a timer'));
       process.onKill(tell('killed'));
       process.onKill(tell('no longer connected'))();

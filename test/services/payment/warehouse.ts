@@ -1,22 +1,25 @@
-/** A warehouse in memory that keeps the promises of inventory, and fails where a test wants it to. */
+/**
+ * A fake of inventory in memory, which fails where a test wants it to. It keeps the contract of inventory-contract.test.ts.
+ */
 
 import { randomUUID } from 'node:crypto';
 import type { Money } from '../../../services/common/money.js';
-import { InventoryError } from '../../../services/inventory/errors.js';
+import { createViolations } from '../../../services/common/validation/violations.js';
 import { PaymentError, type PaymentErrorCode } from '../../../services/payment/errors.js';
 import type {
+  Authoriser,
   Inventory,
   Reservation,
   ReservationState,
   Settlement,
 } from '../../../services/payment/inventory.js';
-import type { OrderLine } from '../../../services/payment/order-lines.js';
+import { type OrderLine, requireLines } from '../../../services/payment/order-lines.js';
 
-/** What can be asked of a warehouse. */
+/** The requests to a warehouse. */
 export type WarehouseMethod = 'reserve' | 'commit' | 'release';
-/** Before a request has its effect, or after it had, so that only the answer is lost. */
+/** Before a request has its effect, or after it, when only the response is lost. */
 export type Moment = 'before' | 'after';
-/** Called at every moment of every request; what it throws is what the caller gets. */
+/** Called at every moment of every request; the caller receives the error that it throws. */
 export type Trouble = (method: WarehouseMethod, moment: Moment) => void | Promise<void>;
 
 interface Item {
@@ -26,22 +29,22 @@ interface Item {
   sold: bigint;
 }
 
-interface Kept extends Reservation {
+interface StoredReservation extends Reservation {
   state: ReservationState;
   readonly owner: string;
-  readonly expiresAtMs: number;
+  expiresAtMs: number;
 }
 
-/** Goods, and who has reserved them. */
+/** Items and their reservations. */
 export class Warehouse {
-  /** None, unless a test says otherwise. */
+  /** None by default. */
   trouble: Trouble = () => {};
-  /** Milliseconds by which the warehouse's clock is ahead, so that reservations can be made to run out. */
+  /** How far the warehouse's clock is ahead, in milliseconds; lets reservations expire. */
   aheadMs = 0;
   readonly asked: WarehouseMethod[] = [];
   readonly #items = new Map<string, Item>();
-  readonly #reservations = new Map<string, Kept>();
-  readonly #answers = new Map<string, { payload: string; reservationId: string }>();
+  readonly #reservations = new Map<string, StoredReservation>();
+  readonly #responses = new Map<string, { payload: string; response: Reservation }>();
 
   stock(sku: string, price: Money, onHand = 1_000n): void {
     this.#items.set(sku, { price, onHand, reserved: 0n, sold: 0n });
@@ -53,29 +56,41 @@ export class Warehouse {
     return item;
   }
 
-  /** How many reservations are in a state. */
+  /** Makes one reservation due. */
+  runOut(reservationId: string): void {
+    const reservation = this.#reservations.get(reservationId);
+    if (reservation !== undefined) reservation.expiresAtMs = this.#nowMs();
+  }
+
+  /** The number of reservations in a state. */
   count(state: ReservationState): number {
     this.#expire();
     return [...this.#reservations.values()].filter((reservation) => reservation.state === state).length;
   }
 
-  /** Every warehouse in the name of the service, which may end what was reserved through it for the user it names. */
+  /** Settles reservations of every warehouse in the name of the service that made them for the user that it names. */
   static readonly settlement: Settlement = {
-    settle: ({ reservationId, outcome, authoriser, requestId }) => {
-      const warehouse = Warehouse.#keepers.get(reservationId);
+    settle: async ({ reservationId, outcome, authoriser, requestId }) => {
+      const warehouse = Warehouse.#byReservation.get(reservationId);
       if (warehouse === undefined) throw new PaymentError('NOT_FOUND', 'there is no such reservation');
       const method = outcome === 'COMMITTED' ? 'commit' : 'release';
-      return warehouse.#ask(method, () =>
-        warehouse.#once(authoriser.subject, 'settle', requestId, `${reservationId} ${outcome}`, () => {
-          const found = warehouse.#own(authoriser.subject, reservationId);
-          return found.state === 'ACTIVE' ? warehouse.#end(found.owner, reservationId, outcome) : found;
-        }),
+      return await warehouse.#ask(method, () =>
+        warehouse.#once(
+          'payment',
+          'settle',
+          requestId,
+          settlementPayload(reservationId, outcome, authoriser),
+          () => {
+            const found = warehouse.#own(authoriser.subject, reservationId);
+            return found.state === 'ACTIVE' ? warehouse.#end(found, outcome) : found;
+          },
+        ),
       );
     },
   };
-  static readonly #keepers = new Map<string, Warehouse>();
+  static readonly #byReservation = new Map<string, Warehouse>();
 
-  /** The warehouse as one user sees it. */
+  /** The warehouse on behalf of one user. */
   for(owner: string): Inventory {
     return {
       reserve: ({ lines, timeToLiveSeconds, requestId }) =>
@@ -91,34 +106,47 @@ export class Warehouse {
     };
   }
 
-  async #ask(method: WarehouseMethod, work: () => Kept): Promise<Reservation> {
+  async #ask(method: WarehouseMethod, work: () => Reservation): Promise<Reservation> {
     this.asked.push(method);
     await this.trouble(method, 'before');
     this.#expire();
-    const answer = { ...work() };
+    const response = work();
     await this.trouble(method, 'after');
-    return answer;
+    return response;
   }
 
-  #once(owner: string, method: string, requestId: string, payload: string, work: () => Kept): Kept {
+  #once(
+    owner: string,
+    method: string,
+    requestId: string,
+    payload: string,
+    work: () => StoredReservation,
+  ): Reservation {
     const key = JSON.stringify([owner, method, requestId]);
-    const known = this.#answers.get(key);
+    const known = this.#responses.get(key);
     if (known !== undefined) {
-      if (known.payload !== payload) throw new PaymentError('REQUEST_ID_REUSED', 'used before');
-      return this.#own(owner, known.reservationId);
+      // The adapter passes this reason of inventory on as unavailable: it is not about the order.
+      if (known.payload !== payload)
+        throw new PaymentError('DEPENDENCY_UNAVAILABLE', 'request_id was used before');
+      return known.response;
     }
-    const reservation = work();
-    this.#answers.set(key, { payload, reservationId: reservation.reservationId });
-    return reservation;
+    const { reservationId, state, lines } = work();
+    const response = { reservationId, state, lines };
+    this.#responses.set(key, { payload, response });
+    return response;
   }
 
-  #reserve(owner: string, lines: readonly OrderLine[], timeToLiveSeconds: number): Kept {
+  #reserve(owner: string, lines: readonly OrderLine[], timeToLiveSeconds: number): StoredReservation {
+    const violations = createViolations();
+    requireLines(violations, lines);
+    violations.throwIfAny();
+    for (const { sku } of lines) this.item(sku);
     for (const { sku, quantity } of lines) {
       const { onHand, reserved } = this.item(sku);
       if (onHand - reserved < quantity) throw new PaymentError('INSUFFICIENT_STOCK', 'not enough in stock');
     }
     for (const { sku, quantity } of lines) this.item(sku).reserved += quantity;
-    const reservation: Kept = {
+    const reservation: StoredReservation = {
       reservationId: randomUUID(),
       owner,
       state: 'ACTIVE',
@@ -126,14 +154,11 @@ export class Warehouse {
       expiresAtMs: this.#nowMs() + timeToLiveSeconds * 1_000,
     };
     this.#reservations.set(reservation.reservationId, reservation);
-    Warehouse.#keepers.set(reservation.reservationId, this);
+    Warehouse.#byReservation.set(reservation.reservationId, this);
     return reservation;
   }
 
-  #end(owner: string, reservationId: string, state: 'COMMITTED' | 'RELEASED' | 'EXPIRED'): Kept {
-    const reservation = this.#own(owner, reservationId);
-    if (reservation.state === 'EXPIRED') throw new InventoryError('RESERVATION_EXPIRED', 'it has expired');
-    if (reservation.state !== 'ACTIVE') throw new InventoryError('RESERVATION_NOT_ACTIVE', 'it has ended');
+  #end(reservation: StoredReservation, state: 'COMMITTED' | 'RELEASED' | 'EXPIRED'): StoredReservation {
     reservation.state = state;
     for (const { sku, quantity } of reservation.lines) {
       const item = this.item(sku);
@@ -145,15 +170,16 @@ export class Warehouse {
     return reservation;
   }
 
-  #own(owner: string, reservationId: string): Kept {
+  #own(owner: string, reservationId: string): StoredReservation {
     const reservation = this.#reservations.get(reservationId);
     if (reservation?.owner !== owner) throw new PaymentError('NOT_FOUND', 'there is no such reservation');
     return reservation;
   }
 
   #expire(): void {
-    for (const { owner, reservationId, state, expiresAtMs } of this.#reservations.values()) {
-      if (state === 'ACTIVE' && expiresAtMs <= this.#nowMs()) this.#end(owner, reservationId, 'EXPIRED');
+    for (const reservation of this.#reservations.values()) {
+      const isDue = reservation.expiresAtMs <= this.#nowMs();
+      if (reservation.state === 'ACTIVE' && isDue) this.#end(reservation, 'EXPIRED');
     }
   }
 
@@ -162,7 +188,12 @@ export class Warehouse {
   }
 }
 
-/** Trouble that strikes at one moment of one method, so many times. */
+function settlementPayload(reservationId: string, outcome: string, authoriser: Authoriser): string {
+  const { subject, clientId, sessionId = '', tokenId } = authoriser;
+  return JSON.stringify([reservationId, outcome, subject, clientId, sessionId, tokenId]);
+}
+
+/** Trouble at one moment of one method, a number of times. */
 export function failing(
   method: WarehouseMethod,
   moment: Moment,

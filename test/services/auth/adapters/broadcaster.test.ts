@@ -161,7 +161,7 @@ describe('a broadcast', () => {
     expect(text.split('.')).to.have.length(3);
   });
 
-  it('fails no revocation while the broker is away, and goes out again when it is back', async () => {
+  it('fails no revocation while the broker is unreachable, and is sent again when it is back', async () => {
     nats.kill('SIGKILL');
     await until(() => !broadcaster.state().connected);
     const startedMs = performance.now();
@@ -177,7 +177,7 @@ describe('a broadcast', () => {
     await after.connection.close();
   });
 
-  it('holds up no revocation while the broker is frozen, and notices', async () => {
+  it('delays no revocation while the broker is frozen, and notices it', async () => {
     nats.kill('SIGSTOP');
     try {
       const startedMs = performance.now();
@@ -210,7 +210,7 @@ describe('a broadcaster', () => {
   };
   const plain: BroadcastSigner = { sign: async (payload) => Buffer.from(payload).toString('base64url') };
 
-  it('splits what is too much for one message, and joins what waits', async () => {
+  it('splits batches that are too large for one message, and joins batches that wait', async () => {
     const { connection, heard } = await listen(nats);
     const opened = open(plain);
     await until(() => opened.state().connected);
@@ -223,7 +223,7 @@ describe('a broadcaster', () => {
     await connection.close();
   });
 
-  it('sends nothing for a batch without entries, and goes on', async () => {
+  it('sends nothing for a batch without entries, and continues', async () => {
     const opened = open(plain);
     await until(() => opened.state().connected);
     opened.publish(batch(0));
@@ -231,13 +231,13 @@ describe('a broadcaster', () => {
     await until(() => opened.state().sent === 1);
   });
 
-  it('drops and counts what it is given before it is connected', () => {
+  it('drops and counts batches from before it is connected', () => {
     const opened = open(plain, 'nats://127.0.0.1:1');
     opened.publish(batch(3));
     expect(opened.state()).to.deep.equal({ connected: false, sent: 0, dropped: 3 });
   });
 
-  it('drops and counts what cannot be signed, and goes on', async () => {
+  it('drops and counts batches that cannot be signed, and continues', async () => {
     let failing = true;
     const opened = open({
       sign: (payload) => (failing ? Promise.reject(new Error('no key')) : plain.sign(payload)),
@@ -250,7 +250,7 @@ describe('a broadcaster', () => {
     await until(() => opened.state().sent === 1);
   });
 
-  it('bounds what waits', async () => {
+  it('bounds the batches that wait', async () => {
     let release = (): void => undefined;
     const held = new Promise<void>((resolve) => {
       release = resolve;
@@ -266,7 +266,7 @@ describe('a broadcaster', () => {
     await until(() => opened.state().sent === 1 + BACKLOG_ENTRIES_MAX / BROADCAST_ENTRIES_MAX);
   });
 
-  it('sends what waits before it closes', async () => {
+  it('sends the batches that wait before it closes', async () => {
     const { connection, heard } = await listen(nats);
     const opened = open({ sign: (payload) => sleep(50).then(() => plain.sign(payload)) });
     await until(() => opened.state().connected);
@@ -276,7 +276,7 @@ describe('a broadcaster', () => {
     await connection.close();
   });
 
-  it('keeps trying with a password that is refused', async () => {
+  it('reconnects until the broker accepts its password', async () => {
     const url = new URL(nats.url('auth'));
     url.password = 'wrong';
     const opened = open(plain, url.href);
@@ -285,7 +285,7 @@ describe('a broadcaster', () => {
     await opened.close();
   });
 
-  it('tells when it is connected and when it no longer is', async () => {
+  it('reports when it is connected and when it is no longer', async () => {
     const opened = open(plain);
     const told: boolean[] = [];
     const stop = opened.onStateChange(() => told.push(opened.state().connected));

@@ -92,7 +92,7 @@ describe('reports of services', () => {
   const refusals = async () =>
     (await auth.events.list({ types: ['calls-refused'] }, { pageSize: 100, pageToken: '' })).events;
 
-  it('are sent by a guard’s own sender, taken once, and acknowledged when they are recorded', async () => {
+  it('are sent by a guard’s sender, recorded once, and acknowledged when they are recorded', async () => {
     receive();
     const sender = createReportSender({
       url: nats.url('payment'),
@@ -112,7 +112,7 @@ describe('reports of services', () => {
     expect(event?.details).to.deep.equal({ calls: 3, networks: ['198.51.100.9'] });
   });
 
-  it('count once over two replicas, however often they come', async () => {
+  it('count once over two replicas, however often they arrive', async () => {
     const replicas = [receive(), receive()];
     const connection = await nats.connect('payment');
     await until(async () => (await publish(connection, await sign(message()))) === 'acknowledged');
@@ -130,7 +130,7 @@ describe('reports of services', () => {
     expect(Math.min(...counts)).to.be.greaterThan(0);
   });
 
-  it('are believed of nobody but the client that has signed them', async () => {
+  it('are accepted only from the client that signed them', async () => {
     const receiver = receive();
     const connection = await nats.connect('payment');
     await until(async () => (await publish(connection, await sign(message()))) === 'acknowledged');
@@ -163,7 +163,7 @@ describe('reports of services', () => {
     expect(taken).to.deep.equal([good]);
   });
 
-  it('are not believed of a client that was disabled, until it is enabled again', async () => {
+  it('are rejected from a disabled client until it is enabled again', async () => {
     receive();
     const connection = await nats.connect('payment');
     const send = async () => publish(connection, await sign(message()));
@@ -178,7 +178,7 @@ describe('reports of services', () => {
     expect(taken).to.have.length(before + 1);
   });
 
-  it('come again while they cannot be recorded', async () => {
+  it('are sent again while they cannot be recorded', async () => {
     let isAway = true;
     receive({
       record: async (report) => {
@@ -208,7 +208,7 @@ describe('reports of services', () => {
     expect(taken.map(({ forgedBroadcasts }) => forgedBroadcasts)).to.deep.equal([1]);
   });
 
-  it('are cut to what can be stored and read, whatever a service claims', async () => {
+  it('are cut to storable text, whatever a service sends', async () => {
     receive();
     const connection = await nats.connect('payment');
     const caller = {
@@ -230,7 +230,7 @@ describe('reports of services', () => {
   });
 
   describe('at the broker', () => {
-    it('may be sent by a service under its own name alone', async () => {
+    it('may be sent by a service only under its own name', async () => {
       const heard: string[] = [];
       const all = await nats.connect();
       all.subscribe(`${REPORT_SUBJECT}.*`, { callback: (_, { subject }) => heard.push(subject) });
@@ -243,7 +243,7 @@ describe('reports of services', () => {
       expect(heard).to.deep.equal([`${REPORT_SUBJECT}.inventory`]);
     });
 
-    it('are heard by auth alone, which may answer whoever asks and say nothing else', async () => {
+    it('are received only by auth, which may only reply', async () => {
       const [own, other] = [await nats.connect('auth'), await nats.connect('inventory')];
       const heard: string[] = [];
       other.subscribe(`${REPORT_SUBJECT}.*`, { callback: (error) => heard.push(String(error)) });
@@ -266,7 +266,7 @@ describe('reports of services', () => {
 });
 
 describe('reporting', () => {
-  it('keeps a bounded number of reports while nobody takes them, and says how many it has lost', async () => {
+  it('keeps a bounded number of unacknowledged reports, and reports how many it has lost', async () => {
     const collector = new ReportCollector({ service: 'echo', instance: randomBytes(16), clock: systemClock });
     const sent: Report[] = [];
     let isAway = true;

@@ -66,7 +66,7 @@ describe('the source of revocations', () => {
     expect(added.map((entry) => entry.sequence)).to.deep.equal([sequence]);
   });
 
-  it('stops waiting when the one who asks has gone', async () => {
+  it('stops waiting when the caller has cancelled', async () => {
     const source = createRevocationSource({
       ...log.revocations,
       sync: () => new Promise(() => undefined),

@@ -15,7 +15,7 @@ describe('derived secrets', () => {
     expect(secret.equals(key)).to.equal(false);
   });
 
-  it('make fingerprints that tell secrets apart, and that others cannot make', () => {
+  it('make fingerprints that distinguish secrets and cannot be made without the key', () => {
     const fingerprint = createFingerprint(key);
     expect(fingerprint('one')).to.equal(fingerprint('one'));
     expect(fingerprint('one')).to.not.equal(fingerprint('two'));

@@ -188,7 +188,7 @@ describe('the life of keys', function () {
     /** Sooner than all would have asked by themselves, on a busy machine, too. */
     const SOON_MS = LONG_LEASE_MS / 8;
 
-    it('refuses nobody while the key is rotated under load, time and again', async () => {
+    it('rejects no call while the key is rotated repeatedly under load', async () => {
       // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
       await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LOAD_LEASE_MS]);
       for (const guard of cluster.guards()) guard.syncNow();
@@ -341,7 +341,7 @@ describe('the life of keys', function () {
       await until(hasNext);
     });
 
-    it('in an emergency brings a key that hardly anybody knows yet to all at once', async () => {
+    it('in an emergency delivers a key that few instances know to all at once', async () => {
       const [first, second] = cluster.replicas;
       await askSeldom();
       await until(hasNext);
@@ -357,7 +357,7 @@ describe('the life of keys', function () {
       expect(performance.now() - startedMs).to.be.below(SOON_MS);
     });
 
-    it('rotates the keys of broadcasts too, and no instance takes a broadcast for forged', async () => {
+    it('rotates the broadcast keys without any broadcast being counted as forged', async () => {
       const purpose = KeyPurpose.KEY_PURPOSE_BROADCAST;
       await first().keys.replenish();
       const kids = async () => (await first().publicKeys.read()).broadcastKeys.map(({ kid }) => kid);
@@ -388,7 +388,7 @@ describe('the life of keys', function () {
 
     const first = (): Replica => cluster.replicas[0];
 
-    it('is in the hands of admins, and can be watched by those who watch security', async () => {
+    it('is allowed only to admins, and is visible in the security events', async () => {
       const [customer, security] = [
         await cluster.token(await addUser(first())),
         await cluster.token(await addUser(first(), ['security'])),
@@ -429,7 +429,7 @@ describe('the life of keys', function () {
   });
 
   describe('without a broker', () => {
-    it('an emergency bites on every instance within the bound', async () => {
+    it('enforces an emergency rotation on every instance within the bound', async () => {
       const leaseMs = 1500;
       const cluster = await startCluster({ leaseMs });
       try {
@@ -539,7 +539,7 @@ describe('the life of keys', function () {
       expect(rotations).to.have.length(2);
     });
 
-    it('keeps a former key until its last token has expired, then forgets its private half', async () => {
+    it('keeps a former key until its last token has expired, then erases its private half', async () => {
       const [first, second] = replicas;
       const client = await addClient(first, { scopes: ['echo.call'], audiences: ['echo'] });
       const token = await serviceToken(first, client);
@@ -568,7 +568,7 @@ describe('the life of keys', function () {
       expect(await verify()).to.equal(undefined);
     });
 
-    it('forgets the private half of a key that is revoked, and of all when an epoch is opened', async () => {
+    it('erases the private half of a revoked key, and of all keys when an epoch is opened', async () => {
       const [{ epochs }] = replicas;
       const { formerKey } = await rotateNow(true);
       expect(formerKey.state).to.equal('retired');
@@ -582,7 +582,7 @@ describe('the life of keys', function () {
       for (const key of retired) expect(key.sealed_private_key).to.equal(null);
     });
 
-    it('lets no live key lose its private half, and no row publish a private one', async () => {
+    it('allows no live key without its private half, and no private member in a published key', async () => {
       const [{ database }] = replicas;
       const violations = [
         "UPDATE signing_keys SET sealed_private_key = NULL WHERE state = 'next'",
@@ -619,7 +619,7 @@ describe('the life of keys', function () {
       await changed.close();
     });
 
-    it('publishes no more keys than an instance takes', async () => {
+    it('publishes no more keys than an instance accepts', async () => {
       const [{ database, keyLife, rotations }] = replicas;
       // A rotation adds a key to those that are published.
       expect(LIVE_KEYS_MAX + 1).to.be.at.most(KEYS_MAX);
@@ -642,7 +642,7 @@ describe('the life of keys', function () {
 
   describe('by the rule', () => {
     const now = new Date('2030-06-01T00:00:00Z');
-    const outlook = (over: Partial<RotationOutlook> = {}): RotationOutlook => ({
+    const rotationOutlook = (over: Partial<RotationOutlook> = {}): RotationOutlook => ({
       now,
       signing: { kid: 'a', signTime: new Date(now.getTime() - 31 * DAY_MS) },
       next: { kid: 'b', publishTime: new Date(now.getTime() - DAY_MS) },
@@ -654,16 +654,18 @@ describe('the life of keys', function () {
 
     it('waits for leases of every length, from the moment at which the publication was known', () => {
       const publishTime = new Date(now.getTime() - 1000);
-      expect(untilKnownMs(outlook())).to.equal(0);
-      expect(untilKnownMs(outlook({ next: { kid: 'b', publishTime } }))).to.equal(4150);
-      expect(untilKnownMs(outlook({ next: { kid: 'b', publishTime: undefined } }))).to.equal(5150);
-      expect(untilKnownMs(outlook({ next: undefined }))).to.equal(5150);
-      expect(untilKnownMs(outlook({ olderLeasesEndBy: new Date(now.getTime() + 700) }))).to.equal(700);
+      expect(untilKnownMs(rotationOutlook())).to.equal(0);
+      expect(untilKnownMs(rotationOutlook({ next: { kid: 'b', publishTime } }))).to.equal(4150);
+      expect(untilKnownMs(rotationOutlook({ next: { kid: 'b', publishTime: undefined } }))).to.equal(5150);
+      expect(untilKnownMs(rotationOutlook({ next: undefined }))).to.equal(5150);
+      expect(untilKnownMs(rotationOutlook({ olderLeasesEndBy: new Date(now.getTime() + 700) }))).to.equal(
+        700,
+      );
     });
 
     it('is due when the signing key is old, the next one is known and few are published', () => {
-      expect(isDue(outlook(), 30 * DAY_MS)).to.equal(true);
-      expect(isDue(outlook(), 32 * DAY_MS)).to.equal(false);
+      expect(isDue(rotationOutlook(), 30 * DAY_MS)).to.equal(true);
+      expect(isDue(rotationOutlook(), 32 * DAY_MS)).to.equal(false);
       const notDue: Partial<RotationOutlook>[] = [
         { signing: undefined },
         { next: undefined },
@@ -673,7 +675,7 @@ describe('the life of keys', function () {
         { live: LIVE_KEYS_MAX },
       ];
       for (const over of notDue)
-        expect(isDue(outlook(over), 30 * DAY_MS), JSON.stringify(over)).to.equal(false);
+        expect(isDue(rotationOutlook(over), 30 * DAY_MS), JSON.stringify(over)).to.equal(false);
     });
   });
 });

@@ -37,7 +37,7 @@ describe('signing keys', () => {
   const sign = (keys = auth.keys, claims: object = { sub: 'somebody' }): Promise<string> =>
     auth.store.transaction(async (tx) => (await keys.lockTokenSigner(tx))(claims));
 
-  it('are one signing and one next of each purpose, made once however many replicas start at once', async () => {
+  it('are one signing and one next of each purpose, created once however many replicas start at once', async () => {
     const replicas = await Promise.all(
       [1, 2, 3].map(() => openAuth(auth.url, { keyEncryptionKey, openKeys: false })),
     );
@@ -107,7 +107,7 @@ describe('signing keys', () => {
     );
   });
 
-  it('lie encrypted: neither the private key nor its text is in the row', async () => {
+  it('are stored encrypted: neither the private key nor its text is in the row', async () => {
     await auth.keys.open();
     for (const row of await stored()) {
       expect(Object.keys(JSON.parse(row.public_jwk) as object)).to.deep.equal(['kty', 'crv', 'x']);
@@ -197,7 +197,7 @@ describe('signing keys', () => {
     expect(keySet.version).to.not.deep.equal(publish([key('a')]).keySet.version);
   });
 
-  it('tell the epoch they belong to', async () => {
+  it('name the epoch that they belong to', async () => {
     await auth.keys.open();
     const { epoch, keySet } = await auth.publicKeys.read();
     const { rows } = await auth.database.query<{ epoch: Buffer }>('SELECT epoch FROM log_state');

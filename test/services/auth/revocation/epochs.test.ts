@@ -43,7 +43,7 @@ describe('an epoch', function () {
       return here && epoch.length === 16 && cluster.guards().every((guard) => guard.state().current);
     });
 
-  it('ends every session and every token, and both replicas and all services go on with new keys', async () => {
+  it('ends every session and every token, and both replicas and all services continue with new keys', async () => {
     const [first, second] = cluster.replicas;
     const login = await logIn(first, alice);
     const before = await first.publicKeys.read();
@@ -137,7 +137,7 @@ describe('an epoch', function () {
     expect(rows).to.deep.equal([{ reason: 'restored', actor: cluster.admin.userId }]);
   });
 
-  it('is opened by an admin alone, who names the request', async () => {
+  it('is opened only by an admin who sends a request id', async () => {
     const security = await addUser(cluster.replicas[0], ['security']);
     const refusal = await open(newRequestId(), security).catch((error: unknown) => errorOf(error));
     expect(refusal).to.include({ code: status.PERMISSION_DENIED, reason: 'ROLE_MISSING' });
@@ -147,7 +147,7 @@ describe('an epoch', function () {
     expect(rows).to.have.length(0);
   });
 
-  it('makes whoever logs in meanwhile wait, and lets nobody in with a key of before', async () => {
+  it('blocks logins meanwhile, and admits no token of a former key', async () => {
     const [first, second] = cluster.replicas;
     let logging = true;
     const tokens: string[] = [];
@@ -176,7 +176,7 @@ describe('an epoch', function () {
     }
   });
 
-  it('brings back every instance that has seen more than a restored database knows', async () => {
+  it('restores service of every instance that has more than a restored database knows', async () => {
     const [first, second] = cluster.replicas;
     await cluster.revoke({ $case: 'userId', value: alice.userId }, RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
     await until(() => cluster.guards().every((guard) => guard.state().applied === 1n));
@@ -203,7 +203,7 @@ describe('an epoch', function () {
     for (const guard of cluster.guards()) expect(await verdictOf(guard, token)).to.equal('OK');
   });
 
-  it('that a restored database has never had ends service, until the next one is opened', async () => {
+  it('ends the service of its instances when a restored database never had it, until the next one is opened', async () => {
     const [first] = cluster.replicas;
     const before = await first.publicKeys.read();
     const { epoch: lost } = await open();

@@ -143,7 +143,7 @@ describe('RevocationService', () => {
     ]);
   });
 
-  it('refuses a request without a target, and one that waits in a way it does not know', async () => {
+  it('rejects a request without a target, and one with an unknown wait', async () => {
     expect(await refusedFields(revoke({}))).to.deep.equal([
       status.INVALID_ARGUMENT,
       'FIELD_INVALID',
@@ -158,12 +158,12 @@ describe('RevocationService', () => {
     expect((await log.revocations.sync(question())).head).to.equal(0n);
   });
 
-  it('answers NOT_FOUND for an unknown session', async () => {
+  it('fails with NOT_FOUND for an unknown session', async () => {
     const refusal = await refusalOf(revoke({ target: { $case: 'sessionId', value: TOKEN_ID } }));
     expect(refusal).to.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
   });
 
-  it('answers a sync with the entries, the keys and the lease', async () => {
+  it('returns entries, keys and lease to a sync request', async () => {
     await revoke({ target: { $case: 'tokenId', value: TOKEN_ID } });
     await log.store.setLeaseMs(1500);
     const first = await sync(syncRequest());
@@ -186,7 +186,7 @@ describe('RevocationService', () => {
     });
   });
 
-  it('refuses a sync of an instance that is ahead of the log with LOG_CHANGED, and a malformed one', async () => {
+  it('rejects the sync of an instance that is ahead of the log with LOG_CHANGED, and a malformed one', async () => {
     const { epoch } = await sync(syncRequest());
     const ahead = syncRequest({ epoch, applied: 9n, entryIdAtApplied: Buffer.alloc(16) });
     expect((await refusalOf(sync(ahead))).reason).to.equal('LOG_CHANGED');

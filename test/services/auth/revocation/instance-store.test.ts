@@ -7,7 +7,7 @@ import { createInstanceStore } from '../../../../services/auth/revocation/instan
 import { createId, tokenRevocation } from '../../../../services/auth/revocation/log.js';
 import { type AuthInstance, newKeyEncryptionKey, openFreshAuth } from '../instance.js';
 
-describe('what another replica has heard of an instance', () => {
+describe('the record of another replica', () => {
   let auth: AuthInstance;
 
   before(async () => {
@@ -15,7 +15,7 @@ describe('what another replica has heard of an instance', () => {
   });
   after(() => auth.close());
 
-  it('tells its place in the log only where the log of now has what it had there', async () => {
+  it('counts its place in the log only where the present log has the same entry', async () => {
     const store = createInstanceStore(auth.database);
     const { epoch, entries } = await auth.store.transaction((tx) =>
       tx.revocations.append(

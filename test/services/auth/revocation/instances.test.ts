@@ -87,12 +87,12 @@ describe('waiting for instances', () => {
     replica = new Replica();
   });
 
-  it('ends at once when none is known', async () => {
+  it('ends at once when no instance is known', async () => {
     const { outcome } = await replica.wait(replica.commit());
     expect(outcome.states).to.deep.equal([]);
   });
 
-  it('counts an acknowledgement as soon as it has arrived, and says when', async () => {
+  it('counts an acknowledgement as soon as it arrives, and returns the time', async () => {
     replica.ask(1);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed);
@@ -104,7 +104,7 @@ describe('waiting for instances', () => {
     expect(outcome).to.deep.equal({ states: ['1 ENFORCED'], milliseconds: [7] });
   });
 
-  it('counts what was applied, in this epoch alone, and only up to the entry', async () => {
+  it('counts what an instance has applied only in this epoch and from the entry on', async () => {
     replica.ask(1);
     const { done, outcome } = await replica.wait(replica.commit());
     for (const words of [
@@ -125,7 +125,7 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
   });
 
-  it('counts no place that was not compared with the log, as with an instance that is told to pull', async () => {
+  it('counts no place that was not compared with the log, as that of an instance that must pull', async () => {
     replica.ask(1, { applied: 7n });
     const { done, outcome } = await replica.wait(replica.commit());
     replica.nowMs += 1;
@@ -142,7 +142,7 @@ describe('waiting for instances', () => {
     expect(replica.instances.known()[0]?.seen).to.deep.equal([entryIdAtApplied]);
   });
 
-  it('is not over while an instance that was heard of asks without having the entry: PENDING', async () => {
+  it('waits for a known instance that syncs without having the entry, and lists it as PENDING', async () => {
     replica.ask(1);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed);
@@ -155,7 +155,7 @@ describe('waiting for instances', () => {
     expect(outcome).to.deep.equal({ states: ['1 PENDING'], milliseconds: [0] });
   });
 
-  it('gives a silent instance up when its last lease is over, not before', async () => {
+  it('stops waiting for a silent instance when its last lease is over, not before', async () => {
     replica.ask(1);
     replica.nowMs += 3000;
     replica.ask(2);
@@ -180,7 +180,7 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.deep.equal([]);
   });
 
-  it('waits for an instance of which only a question after the commit is known: it may have asked before', async () => {
+  it('waits for an instance of which only a request after the commit is known, because it may have sent one before', async () => {
     const committed = replica.commit();
     replica.nowMs += 1;
     replica.ask(3);
@@ -191,7 +191,7 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.deep.equal(['3 ENFORCED']);
   });
 
-  it('hears what other replicas have heard, and goes on without the database', async () => {
+  it('reads the records of other replicas, and continues without the database', async () => {
     const heard = (over: Partial<SharedRecord>): SharedRecord => ({
       service: 'payment',
       instance: Buffer.alloc(16, 4),
@@ -219,7 +219,7 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.have.members(['1 ENFORCED', '4 ENFORCED']);
   });
 
-  it('is not over before it is known what other replicas know', async () => {
+  it('is not over before the records of other replicas were read', async () => {
     replica.databaseIsAway = true;
     const { done, outcome } = await replica.wait(replica.commit());
     expect(outcome.states).to.equal(undefined);
@@ -228,7 +228,7 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.deep.equal([]);
   });
 
-  it('everywhere ends with the bound alone', async () => {
+  it('for EVERYWHERE ends only with the bound', async () => {
     replica.ask(1);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed, 'EVERYWHERE');
@@ -244,8 +244,8 @@ describe('waiting for instances', () => {
   });
 });
 
-describe('what is known of instances', () => {
-  it('does not go back when questions overtake each other', () => {
+describe('the record of an instance', () => {
+  it('does not go back when sync requests overtake each other', () => {
     const replica = new Replica();
     replica.ask(1, { applied: 7n });
     replica.ask(1, { applied: 5n });
@@ -254,7 +254,7 @@ describe('what is known of instances', () => {
     expect(replica.instances.known()[0]?.applied).to.equal(2n);
   });
 
-  it('is told to other replicas at once for a new instance and an acknowledgement, else later, together', async () => {
+  it('is shared at once for a new instance and an acknowledgement, and later in batches otherwise', async () => {
     const replica = new Replica();
     replica.ask(1);
     await sleep(10);
@@ -268,7 +268,7 @@ describe('what is known of instances', () => {
     expect(replica.shared[2]?.map(({ instance }) => instance[0])).to.deep.equal([1, 2]);
   });
 
-  it('tells of no lease that was not granted', async () => {
+  it('shares no lease that was not granted', async () => {
     const replica = new Replica();
     replica.ask(1, {}, { pull: true });
     await sleep(10);

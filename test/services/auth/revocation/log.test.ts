@@ -87,7 +87,7 @@ describe('the answer to a question', () => {
     expect(answerOf(reading(0n), question({ epoch: EPOCH })).pull).to.equal(false);
   });
 
-  it('asks for a pull when the gap is one larger than an answer may be, and not before', () => {
+  it('tells the instance to pull when the gap is one larger than an answer may be, and not before', () => {
     const head = BigInt(SYNC_ENTRIES_MAX) + 1n;
     expect(answerOf(reading(head), question({ epoch: EPOCH }))).to.include({ pull: true });
     const answer = answerOf(reading(head), at(1n));
@@ -95,19 +95,19 @@ describe('the answer to a question', () => {
     expect(answer.entries).to.have.length(SYNC_ENTRIES_MAX);
   });
 
-  it('asks for a pull when the entry at the place of the instance was dropped', () => {
+  it('tells the instance to pull when the entry at the place of the instance was dropped', () => {
     const answer = answerOf(reading(5n, 4n), at(2n));
     expect(answer.pull).to.equal(true);
     expect(answer.entries).to.deep.equal([]);
   });
 
-  it('asks for a pull when the instance follows an epoch that is over or none, whatever it has applied', () => {
+  it('tells the instance to pull when the instance follows an epoch that is over or none, whatever it has applied', () => {
     expect(answerOf(reading(5n), question()).pull).to.equal(true);
     const over = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'OVER' as const]]) };
     expect(answerOf(over, { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
   });
 
-  it('is LOG_CHANGED when the instance follows an epoch that this log has never had', () => {
+  it('fails with LOG_CHANGED when the instance follows an epoch that this log has never had', () => {
     const asked = { ...at(0n), entryIdAtApplied: Buffer.alloc(0), epoch: Buffer.alloc(16, 8) };
     const found = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'LOST' as const]]) };
     for (const known of [reading(5n), found]) {
@@ -128,13 +128,13 @@ describe('the answer to a question', () => {
     expect(otherEpochs(reading(0n).state, asked)).to.deep.equal([one, two]);
   });
 
-  it('is LOG_CHANGED when the instance is ahead of the log', () => {
+  it('fails with LOG_CHANGED when the instance is ahead of the log', () => {
     expect(() => answerOf(reading(5n), at(6n)))
       .to.throw()
       .with.property('code', 'LOG_CHANGED');
   });
 
-  it('is LOG_CHANGED when another entry stands at the place of the instance, at the head or before', () => {
+  it('fails with LOG_CHANGED when another entry stands at the place of the instance, at the head or before', () => {
     for (const applied of [5n, 3n]) {
       const asked = { ...at(applied), entryIdAtApplied: Buffer.alloc(16, 9) };
       expect(() => answerOf(reading(5n), asked))
@@ -173,7 +173,7 @@ describe('a question', () => {
     'no service': question({ service: '' }),
   };
   for (const [fault, asked] of Object.entries(bad)) {
-    it(`is refused with ${fault}`, () => {
+    it(`is rejected with ${fault}`, () => {
       expect(() => checkQuestion(asked))
         .to.throw()
         .with.property('code', 'FIELD_INVALID');

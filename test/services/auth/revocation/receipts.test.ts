@@ -53,13 +53,13 @@ describe('a receipt', function () {
   after(() => nats.stop());
   afterEach(() => cluster.close());
 
-  it('without waiting names no instance', async () => {
+  it('names no instance for a call that does not wait', async () => {
     await start();
     const receipt = await revokeUser(RevokeWait.REVOKE_WAIT_NONE);
     expect(receipt.instances).to.deep.equal([]);
   });
 
-  it('of known instances comes once each has the entry, whichever replica it asks', async () => {
+  it('of known instances is returned once each has the entry, whichever replica it syncs with', async () => {
     await start({ leaseMs: LONG_LEASE_MS });
     for (const replica of cluster.replicas) {
       const token = await cluster.token(alice, replica);
@@ -78,7 +78,7 @@ describe('a receipt', function () {
     }
   });
 
-  it('of known instances comes without a broker too, with their second question', async () => {
+  it('of known instances is returned without a broker, after their second sync request', async () => {
     await start({ withBroker: false, leaseMs: 4 * LEASE_MS });
     const startedMs = performance.now();
     const { instances } = await revokeUser(RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
@@ -86,7 +86,7 @@ describe('a receipt', function () {
     expect(performance.now() - startedMs).to.be.below(4 * LEASE_MS);
   });
 
-  it('lists an instance that has fallen silent as UNKNOWN, once it trusts its list no longer', async () => {
+  it('lists a silent instance as UNKNOWN once its lease is over', async () => {
     await start();
     const { payment } = cluster.followers;
     await payment.close();
@@ -101,7 +101,7 @@ describe('a receipt', function () {
     expect(instances.find(({ service }) => service === 'payment')?.milliseconds).to.equal(0);
   });
 
-  it('everywhere comes when the bound has passed, not before, though all have acknowledged', async () => {
+  it('for EVERYWHERE is returned when the bound has passed, not before, although all have acknowledged', async () => {
     await start();
     const startedMs = Date.now();
     const { instances, enforcedEverywhereBy } = await revokeUser(RevokeWait.REVOKE_WAIT_EVERYWHERE);
@@ -112,7 +112,7 @@ describe('a receipt', function () {
     expect(enforcedEverywhereBy?.getTime()).to.be.within(startedMs + boundMs - 5, Date.now() + 5000);
   });
 
-  it('is not waited for by a caller who has gone, and the entry is in the log', async () => {
+  it('no longer waits when the caller has cancelled, and the entry is in the log', async () => {
     await start({ leaseMs: LONG_LEASE_MS });
     await cluster.followers.payment.close();
     const [replica] = cluster.replicas;
@@ -134,7 +134,7 @@ describe('a receipt', function () {
     expect(sequence > 0n).to.equal(true);
   });
 
-  it('is refused before anything is written when too many wait', async () => {
+  it('is rejected before anything is written when too many calls wait', async () => {
     await start({ leaseMs: LONG_LEASE_MS });
     await cluster.followers.payment.close();
     const [replica] = cluster.replicas;
@@ -159,7 +159,7 @@ describe('a receipt', function () {
     expect(rows).to.deep.equal([{ seq: BigInt(WAITS_MAX) }]);
   });
 
-  it('is true of auth itself at once, without any broker', async () => {
+  it('names auth itself as enforcing at once, without any broker', async () => {
     await start({ withBroker: false, leaseMs: LONG_LEASE_MS });
     const [replica] = cluster.replicas;
     for (let round = 0; round < 3; round += 1) {

@@ -103,7 +103,7 @@ describe('revoking', () => {
   const revoke = (target: Parameters<TestLog['revocations']['revoke']>[0]['target'], reason = 'lost') =>
     log.revocations.revoke({ target, reason, actor: 'olga' });
 
-  it('writes an entry for a token id that nobody knows, each time it is asked', async () => {
+  it('writes an entry for an unknown token id, once per request', async () => {
     const tokenId = randomUUID();
     const first = await revoke({ kind: 'token-id', tokenId });
     const second = await revoke({ kind: 'token-id', tokenId: tokenId.toUpperCase() });
@@ -121,19 +121,19 @@ describe('revoking', () => {
     ]);
   });
 
-  it('takes a whole token back by its id', async () => {
+  it('revokes a token that is sent whole, by its id', async () => {
     await revoke({ kind: 'token', token: 'ours' });
     expect((await logRows(log))[0]?.key.toString('hex')).to.equal('0190b5a47c3e7d1a8f0000112233aabb');
   });
 
-  it('refuses a token that is not ours or has expired, with a code that is not about the caller', async () => {
+  it('rejects a token of another issuer or an expired one with a code that is not about the caller', async () => {
     for (const token of ['forged', 'late']) {
       expect(await codeOf(revoke({ kind: 'token', token }))).to.equal('FIELD_INVALID');
     }
     expect(await logRows(log)).to.deep.equal([]);
   });
 
-  it('closes the session and writes its entry in one transaction', async () => {
+  it('ends the session and writes its entry in one transaction', async () => {
     const userId = await log.addUser();
     const [revoked, other] = [await log.addSession(userId), await log.addSession(userId)];
     await revoke({ kind: 'session', sessionId: revoked });
@@ -144,13 +144,13 @@ describe('revoking', () => {
     ]);
   });
 
-  it('writes an entry again for a session that has ended already', async () => {
+  it('writes another entry for a session that has ended already', async () => {
     const sessionId = await log.addSession(await log.addUser());
     await revoke({ kind: 'session', sessionId });
     expect((await revoke({ kind: 'session', sessionId })).sequence).to.equal(2n);
   });
 
-  it('raises the generation of a user, ends all its sessions, and revokes what is below', async () => {
+  it('raises the generation of a user, ends all its sessions, and revokes lower generations', async () => {
     const userId = await log.addUser();
     await log.addSession(userId);
     await log.addSession(userId);
@@ -164,14 +164,14 @@ describe('revoking', () => {
     expect(row).to.deep.include({ kind: 'USER', key: Buffer.from(userId), min_generation: 2n });
   });
 
-  it('is NOT_FOUND for an unknown session or user, and writes nothing', async () => {
+  it('fails with NOT_FOUND for an unknown session or user, and writes nothing', async () => {
     expect(await codeOf(revoke({ kind: 'session', sessionId: randomUUID() }))).to.equal('NOT_FOUND');
     expect(await codeOf(revoke({ kind: 'user', userId: randomUUID() }))).to.equal('NOT_FOUND');
     expect(await logRows(log)).to.deep.equal([]);
     expect(log.broadcast).to.deep.equal([]);
   });
 
-  it('is FIELD_INVALID for what is not a UUID, and for a reason that is too long or holds NUL', async () => {
+  it('fails with FIELD_INVALID for an id that is not a UUID, and for a reason that is too long or contains NUL', async () => {
     expect(await codeOf(revoke({ kind: 'token-id', tokenId: 'x' }))).to.equal('FIELD_INVALID');
     expect(await codeOf(revoke({ kind: 'session', sessionId: '' }))).to.equal('FIELD_INVALID');
     expect(await codeOf(revoke({ kind: 'user', userId: "' OR 1=1" }))).to.equal('FIELD_INVALID');
@@ -181,7 +181,7 @@ describe('revoking', () => {
     await revoke({ kind: 'token-id', tokenId }, '🔑'.repeat(200));
   });
 
-  it('says when all instances enforce it: the bound after the commit', async () => {
+  it('returns the time from which on all instances enforce it: the bound after the commit', async () => {
     await log.store.setLeaseMs(1500);
     const { enforcedEverywhereBy } = await revoke({ kind: 'token-id', tokenId: randomUUID() });
     // Lowering from the default counts as well until the longer leases are over.
@@ -194,7 +194,7 @@ describe('revoking', () => {
     );
   });
 
-  it('keeps each entry as long as a token may live, plus skew and a step of the clock', async () => {
+  it('keeps each entry for the maximum lifetime of a token, plus skew and a step of the clock', async () => {
     await log.revokeToken();
     const { rows } = await log.database.query<{ seconds: number; whole: boolean }>(
       `SELECT extract(epoch FROM keep_until - clock_timestamp())::float8 AS seconds,
@@ -204,7 +204,7 @@ describe('revoking', () => {
     expect(rows[0]?.whole).to.equal(true);
   });
 
-  it('is UNAVAILABLE, never OK, while the database is away', async () => {
+  it('fails with UNAVAILABLE, never OK, while the database is unreachable', async () => {
     await log.database.close();
     expect(await codeOf(log.revokeToken())).to.equal('DEPENDENCY_UNAVAILABLE');
     expect(await codeOf(log.revocations.sync(question()))).to.equal('DEPENDENCY_UNAVAILABLE');
@@ -212,7 +212,7 @@ describe('revoking', () => {
     expect(log.broadcast).to.deep.equal([]);
   });
 
-  it('is UNAVAILABLE within two seconds while a frozen process holds the end of the log', async () => {
+  it('fails with UNAVAILABLE within two seconds while a frozen process locks the end of the log', async () => {
     const frozen = new pg.Client({ connectionString: log.url });
     await frozen.connect();
     await frozen.query('BEGIN');
@@ -234,7 +234,7 @@ describe('the log', () => {
   });
   afterEach(() => log.close());
 
-  it('has no gaps and is in the order of commits under 30 revocations at once', async () => {
+  it('has no gaps and follows the order of commits under 30 concurrent revocations', async () => {
     const watcher = new pg.Client({ connectionString: log.url });
     await watcher.connect();
     let watching = true;
@@ -267,7 +267,7 @@ describe('the log', () => {
     expect(log.broadcast.flatMap(({ entries }) => entries)).to.have.length(30);
   });
 
-  it('has no gap after a rollback, and broadcasts nothing of it', async () => {
+  it('has no gap after a rollback, and hands none of its entries on', async () => {
     await log.revokeToken();
     await log
       .transaction(async (tx) => {
@@ -282,7 +282,7 @@ describe('the log', () => {
     ]);
   });
 
-  it('takes all kinds, of this issuer and of others, several in one transaction, and hands them out as they were written', async () => {
+  it('stores entries of all kinds and issuers, several in one transaction, and returns them as they were written', async () => {
     const id = randomUUID();
     const revocations = [
       tokenRevocation(id),
@@ -306,7 +306,7 @@ describe('the log', () => {
     expect(entries).to.deep.equal(log.broadcast[0]?.entries);
   });
 
-  it('lets nobody change an entry, or drop it before its time', async () => {
+  it('rejects changes of an entry, and its deletion before its time', async () => {
     await log.revokeToken();
     for (const statement of [
       'UPDATE revocation_entries SET min_generation = 1',
@@ -318,7 +318,7 @@ describe('the log', () => {
     }
   });
 
-  it('waits for the disk at every commit, whatever the database is set to', async () => {
+  it('waits for the disk at every commit, whatever the settings of the database are', async () => {
     const name = new URL(log.url).pathname.slice(1);
     await log.database.query(`ALTER DATABASE ${name} SET synchronous_commit = off`);
     const relaxed = new pg.Client({ connectionString: log.url });
@@ -337,7 +337,7 @@ describe('the log', () => {
     await relaxed.end();
   });
 
-  it('waits no longer for the end of the log, nor leaves it locked longer, than its own limit allows', async () => {
+  it('bounds the wait for the end of the log and the time for which it stays locked by its own limit', async () => {
     const holder = new pg.Client({ connectionString: log.url });
     await holder.connect();
     await holder.query('BEGIN');
@@ -358,7 +358,7 @@ describe('the log', () => {
     });
   });
 
-  it('reads the clock after the lock, so that waiting for it shortens nothing', async () => {
+  it('reads the clock after the lock, so that a wait for it shortens no retention', async () => {
     const holder = new pg.Client({ connectionString: log.url });
     await holder.connect();
     await holder.query('BEGIN');
@@ -380,7 +380,7 @@ describe('a sync', () => {
   });
   afterEach(() => log.close());
 
-  it('sends a new instance to pull, with everything else in place', async () => {
+  it('tells a new instance to pull, with head, keys and lease in place', async () => {
     const answer = await log.revocations.sync(question());
     expect(answer.epoch).to.have.length(16);
     expect(answer).to.deep.include({
@@ -394,7 +394,7 @@ describe('a sync', () => {
     });
   });
 
-  it('answers nothing new to an instance that is up to date, also when the head was dropped', async () => {
+  it('returns no entries to an instance that is up to date, also when the entry at the head was dropped', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     expect(first.head).to.equal(1n);
@@ -412,7 +412,7 @@ describe('a sync', () => {
     });
   });
 
-  it('answers every entry after the place of an instance that lags', async () => {
+  it('returns every entry after the place of an instance that lags', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await append(log, tokenEntries(3));
@@ -422,7 +422,7 @@ describe('a sync', () => {
     expect(answer.headEntryId).to.deep.equal(answer.entries.at(-1)?.entryId);
   });
 
-  it('sends an instance to pull when it lags further than an answer reaches', async () => {
+  it('tells an instance to pull when it lags by more entries than a response holds', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await append(log, tokenEntries(SYNC_ENTRIES_MAX));
@@ -433,7 +433,7 @@ describe('a sync', () => {
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
   });
 
-  it('sends an instance to pull when the entry at its place was dropped', async () => {
+  it('tells an instance to pull when the entry at its place was dropped', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await log.revokeToken();
@@ -442,7 +442,7 @@ describe('a sync', () => {
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
   });
 
-  it('sends an instance of an earlier epoch to pull, the first one included', async () => {
+  it('tells an instance of an earlier epoch to pull, the first epoch included', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await openEpoch(log);
@@ -481,7 +481,7 @@ describe('a sync', () => {
       return rows;
     };
 
-    it('answers LOG_CHANGED to who follows that epoch, and raises the alarm each time', async () => {
+    it('fails with LOG_CHANGED for an instance that follows that epoch, and raises the alarm each time', async () => {
       expect([await ask(lost), await ask(lost)]).to.deep.equal(['LOG_CHANGED', 'LOG_CHANGED']);
       expect(log.alarms).to.have.length(2);
       // Who does not know of it goes on, and who knows nothing may begin.
@@ -489,7 +489,7 @@ describe('a sync', () => {
       expect(await found()).to.deep.equal([{ epoch: lost.epoch, found_under: before.epoch }]);
     });
 
-    it('takes them back once another epoch was opened, on every replica', async () => {
+    it('accepts its instances again once another epoch was opened, on every replica', async () => {
       expect(await ask(lost)).to.equal('LOG_CHANGED');
       await openEpoch(log);
       expect(await log.revocations.sync(following(lost))).to.include({ pull: true });
@@ -497,7 +497,7 @@ describe('a sync', () => {
       expect(log.alarms).to.have.length(1);
     });
 
-    it('does not take for found before what was first named after another epoch was opened', async () => {
+    it('does not count a loss that was found after an epoch was opened as found before', async () => {
       const next = await openEpoch(log);
       expect(await ask(lost)).to.equal('LOG_CHANGED');
       expect(await found()).to.deep.equal([{ epoch: lost.epoch, found_under: next.epoch }]);
@@ -505,7 +505,7 @@ describe('a sync', () => {
       expect(await log.revocations.sync(following(lost))).to.include({ pull: true });
     });
 
-    it('is as suspicious after another restore', async () => {
+    it('fails with LOG_CHANGED again after another restore', async () => {
       expect(await ask(lost)).to.equal('LOG_CHANGED');
       await openEpoch(log);
       const later = await log.revocations.sync(following(lost));
@@ -515,7 +515,7 @@ describe('a sync', () => {
       for (const answer of [lost, later]) expect(await ask(answer)).to.equal('OK');
     });
 
-    it('writes nothing down that was found in a log that is no longer there', async () => {
+    it('records no loss that was found in a log that no longer exists', async () => {
       const other = Buffer.alloc(16, 9);
       await log.store.noteLostEpochs([{ epoch: lost.epoch, foundUnder: other }]);
       expect(await found()).to.deep.equal([]);
@@ -524,7 +524,7 @@ describe('a sync', () => {
       expect(await found()).to.deep.equal([]);
     });
 
-    it('remembers a bounded number of them, the latest', async () => {
+    it('records a bounded number of lost epochs, the latest', async () => {
       const made = (index: number) => {
         const epoch = Buffer.alloc(16, 0xff);
         epoch.writeUInt32BE(index);
@@ -547,7 +547,7 @@ describe('a sync', () => {
       expect(await ask(lost)).to.equal('OK');
     });
 
-    it('is found by two replicas at once', async () => {
+    it('records a loss once when several replicas find it at the same time', async () => {
       const notes = Array.from({ length: 20 }, () =>
         log.store.noteLostEpochs(
           [lost.epoch, Buffer.alloc(16, 1), Buffer.alloc(16, 2)].map((epoch) => ({
@@ -561,7 +561,7 @@ describe('a sync', () => {
     });
   });
 
-  it('answers LOG_CHANGED and raises the alarm when the log has lost entries, or has others in their place', async () => {
+  it('fails with LOG_CHANGED and raises the alarm when the log has lost entries, or has others in their place', async () => {
     await log.revokeToken();
     await log.revokeToken();
     const seen = await log.revocations.sync(question());
@@ -576,7 +576,7 @@ describe('a sync', () => {
     await log.revocations.sync(following(whole));
   });
 
-  it('hands out the key set only to instances that hold another one', async () => {
+  it('returns the key set only to instances that have another one', async () => {
     const first = await log.revocations.sync(question());
     const version = first.keySet?.version ?? Buffer.alloc(0);
     const known = { ...following(first), keySetVersion: version };
@@ -587,7 +587,7 @@ describe('a sync', () => {
     expect(changed.broadcastKeys).to.deep.equal(publishedKeys('two').broadcastKeys);
   });
 
-  it('sees every revocation that was committed before it was asked', async () => {
+  it('returns every revocation that was committed before the request', async () => {
     const syncing = Array.from({ length: 4 }, async () => {
       for (let round = 0; round < 25; round++) {
         const { sequence } = await log.revokeToken();
@@ -598,7 +598,7 @@ describe('a sync', () => {
     await Promise.all(syncing);
   });
 
-  it('answers many instances from few reads', async () => {
+  it('answers many instances with few reads', async () => {
     const asked = Array.from({ length: 200 }, (_, index) =>
       log.revocations.sync(question({ instance: Buffer.alloc(16, index) })),
     );
@@ -607,7 +607,7 @@ describe('a sync', () => {
     expect(log.instances.known()).to.have.length(200);
   });
 
-  it('commits a write, and answers nothing where that is refused, as it is on a standby', async () => {
+  it('commits a write, and fails where a write is rejected, as on a standby', async () => {
     await log.revocations.sync(question());
     const { rows } = await log.database.query('SELECT count(*)::int AS readers FROM log_readers');
     expect(rows).to.deep.equal([{ readers: 1 }]);
@@ -621,7 +621,7 @@ describe('a sync', () => {
     expect(await codeOf(log.revocations.sync(question()))).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
-  it('remembers the instances that asked, the latest last, and forgets the longest silent', async () => {
+  it('remembers instances in the order of their requests, and forgets the one that has been silent longest', async () => {
     const numbered = (number: number) => {
       const instance = Buffer.alloc(16);
       instance.writeUInt32BE(number);
@@ -647,7 +647,7 @@ describe('a pull', () => {
   });
   afterEach(() => log.close());
 
-  it('is the end alone for an empty log', async () => {
+  it('returns only the end for an empty log', async () => {
     const { packed, entries, end } = await pull(log);
     expect({ packed, entries }).to.deep.equal({ packed: [], entries: [] });
     expect(end).to.deep.include({ head: 0n, headEntryId: Buffer.alloc(0) });
@@ -680,7 +680,7 @@ describe('a pull', () => {
     expect(end).to.deep.include({ head: 5n, headEntryId: written[4]?.entryId });
   });
 
-  it('leaves a moment that is a whole minute as it is', async () => {
+  it('keeps a time that is a whole minute', async () => {
     await log.revokeToken();
     await log.database.transaction(async (sql) => {
       await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER ALL');
@@ -693,7 +693,7 @@ describe('a pull', () => {
     expect((await pull(log)).packed[0]?.keepUntil).to.deep.equal(rows[0]?.keep_until);
   });
 
-  it('ends at a place from which a sync goes on', async () => {
+  it('ends at a place from which a sync continues', async () => {
     await append(log, tokenEntries(SYNC_ENTRIES_MAX + 1));
     const { packed, end } = await pull(log);
     expect(packed.reduce((sum, { ids }) => sum + ids.length / 16, 0)).to.equal(SYNC_ENTRIES_MAX + 1);
@@ -709,7 +709,7 @@ describe('a pull', () => {
     expect(answer.entries).to.have.length(1);
   });
 
-  it('is whole when it is read in slices, also when the log no longer begins at 1', async () => {
+  it('is complete when it is read in slices, also when the log no longer begins at 1', async () => {
     const count = Number(LIVE_SLICE_ENTRIES) + 2;
     await log.database.query(
       `INSERT INTO revocation_entries
@@ -726,7 +726,7 @@ describe('a pull', () => {
     expect(new Set(ids.match(/.{16}/gs))).to.have.property('size', count);
   });
 
-  it('is one state of the log while others write to it', async () => {
+  it('returns one state of the log while entries are appended', async () => {
     let writing = true;
     const write = (async () => {
       while (writing) await log.revokeToken();
@@ -754,7 +754,7 @@ describe('purging', () => {
     expect((await log.revocations.sync(question())).horizon).to.deep.equal(new Date(0));
   });
 
-  it('moves the horizon to the latest entry that was dropped, in the same transaction', async () => {
+  it('moves the horizon to the latest dropped entry, in the same transaction', async () => {
     await append(log, tokenEntries(3));
     await log.age(KEEP_SECONDS * 1000 + 3_600_000, 'seq <> 2');
     const { rows } = await log.database.query<{ keep_until: Date }>(
@@ -791,7 +791,7 @@ describe('purging', () => {
     expect((await log.revocations.sync(question())).horizon).to.deep.equal(horizon);
   });
 
-  it('drops more than one transaction may', async () => {
+  it('drops more entries than one transaction does', async () => {
     await append(log, tokenEntries(2500));
     await log.age(KEEP_SECONDS * 1000 + 1000);
     expect(await log.revocations.purge()).to.equal(2500);
@@ -814,19 +814,19 @@ describe('the length of leases', () => {
     return rows[0];
   };
 
-  it('is answered as soon as it is set', async () => {
+  it('is returned as soon as it is set', async () => {
     await log.store.setLeaseMs(1500);
     expect((await log.revocations.sync(question())).leaseMs).to.equal(1500);
   });
 
-  it('counts at its former value until that has passed, when it is lowered', async () => {
+  it('counts at its former value until the last lease of that length is over, when it is lowered', async () => {
     await log.store.setLeaseMs(1500);
     const state = await leaseState();
     expect(state?.older_lease_ms).to.equal(null);
     expect(state?.left).to.be.within(4.5, enforcementBoundMs(5000) / 1000);
   });
 
-  it('counts at its new value alone, when it is raised', async () => {
+  it('counts only at its new value when it is raised', async () => {
     await log.store.setLeaseMs(9000);
     expect((await leaseState())?.left).to.be.below(0);
     const begunMs = Date.now();
@@ -836,7 +836,7 @@ describe('the length of leases', () => {
     expect(enforcedEverywhereBy.getTime()).to.be.within(begunMs + boundMs - 5, Date.now() + boundMs + 5);
   });
 
-  it('counts at its former value as long as it is not known when that ends', async () => {
+  it('counts at its former value while the end of the last such lease is unknown', async () => {
     await log.database.query('UPDATE log_state SET lease_ms = 1500, older_lease_ms = 5000');
     const { enforcedEverywhereBy } = await log.revokeToken();
     expect(enforcedEverywhereBy.getTime() - Date.now()).to.be.above(4500);

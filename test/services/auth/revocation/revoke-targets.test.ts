@@ -47,7 +47,7 @@ describe('revoking', function () {
   const verdicts = (token: string) => Promise.all(cluster.guards().map((guard) => verdictOf(guard, token)));
 
   describe('a client', () => {
-    it('kills its tokens everywhere, those of others go on, and it can authenticate itself anew', async () => {
+    it('revokes its tokens everywhere and no others, and the client can authenticate again', async () => {
       const [replica] = cluster.replicas;
       const [victim, bystander] = [await addClient(replica), await addClient(replica)];
       const [old, other] = [await serviceToken(replica, victim), await serviceToken(replica, bystander)];
@@ -58,7 +58,7 @@ describe('revoking', function () {
       expect(new Set(await verdicts(await serviceToken(replica, victim)))).to.deep.equal(new Set(['OK']));
     });
 
-    it('gives its sessions no further tokens', async () => {
+    it('ends the refresh of its sessions', async () => {
       const [replica] = cluster.replicas;
       const user = await addUser(replica);
       const login = await logIn(replica, user);
@@ -71,7 +71,7 @@ describe('revoking', function () {
       );
     });
 
-    it('is done while others mint for it all the time', async () => {
+    it('succeeds while tokens are issued to it all the time', async () => {
       const [replica] = cluster.replicas;
       const victim = await addClient(replica);
       let minting = true;
@@ -84,7 +84,7 @@ describe('revoking', function () {
       await Promise.all(minters);
     });
 
-    it('is NOT_FOUND when nobody knows it, and FIELD_INVALID without a name', async () => {
+    it('fails with NOT_FOUND for an unknown client, and with FIELD_INVALID without a name', async () => {
       expect(await refusalOfTarget({ $case: 'clientId', value: 'nobody' })).to.deep.equal([
         status.NOT_FOUND,
         'NOT_FOUND',
@@ -98,7 +98,7 @@ describe('revoking', function () {
     });
   });
 
-  it('cuts a caller who waits for the end of the own token, which is then revoked', async () => {
+  it('cuts a caller that waits for the revocation of its own token', async () => {
     const token = await cluster.token(cluster.admin);
     const { userId } = cluster.admin;
     const options = { token };
@@ -110,7 +110,7 @@ describe('revoking', function () {
     expect(await entriesOf(cluster.replicas[0])).to.have.length(1);
   });
 
-  it('answers a caller who revokes the own token without waiting', async () => {
+  it('answers a caller that revokes its own token without waiting', async () => {
     for (let round = 0; round < 10; round += 1) {
       const token = await cluster.token(cluster.admin);
       const target = { $case: 'token', value: token } as const;
@@ -122,7 +122,7 @@ describe('revoking', function () {
     const publishedKids = async () =>
       (await cluster.replicas[0].publicKeys.read()).keySet.keys.map(({ kid }) => kid);
 
-    it('unpublishes it with the entry, the next one signs, and all its tokens die', async () => {
+    it('retires it with the entry, lets the next one sign, and revokes all its tokens', async () => {
       const [first, second] = cluster.replicas;
       const user = await addUser(first);
       const old = await cluster.token(user);
@@ -146,7 +146,7 @@ describe('revoking', function () {
       await until(async () => (await publishedKids()).length === 2);
     });
 
-    it('takes it out in the same transaction: no reading has the entry and the key', async () => {
+    it('retires it in the same transaction: no read returns both the entry and the key', async () => {
       const [first, second] = cluster.replicas;
       const kid = kidOf(await cluster.token(await addUser(first)));
       let watching = true;
@@ -167,7 +167,7 @@ describe('revoking', function () {
       expect(torn).to.deep.equal([]);
     });
 
-    it('lets minting go on under load, and what is minted afterwards is good', async () => {
+    it('does not stop the issue of tokens under load, and later tokens are good', async () => {
       const [first] = cluster.replicas;
       const user = await addUser(first);
       const client = await addClient(first);
@@ -185,7 +185,7 @@ describe('revoking', function () {
       await until(async () => new Set(await verdicts(await cluster.token(user))).has('OK'));
     });
 
-    it('may come twice, and of a next key that does not sign yet', async () => {
+    it('succeeds twice, and for a next key that does not sign yet', async () => {
       const [first] = cluster.replicas;
       const user = await addUser(first);
       const signing = kidOf(await cluster.token(user));
@@ -198,7 +198,7 @@ describe('revoking', function () {
       expect(await publishedKids()).to.not.include(next);
     });
 
-    it('of broadcasts leaves broadcasting to the next one', async () => {
+    it('that signs broadcasts lets the next one sign them', async () => {
       const [first, second] = cluster.replicas;
       const { rows } = await first.database.query<{ kid: string }>(
         "SELECT kid FROM signing_keys WHERE purpose = 'broadcast' AND state = 'signing'",
@@ -213,7 +213,7 @@ describe('revoking', function () {
         await until(async () => (await header(replica)) !== rows[0]?.kid);
     });
 
-    it('is NOT_FOUND when nobody knows it', async () => {
+    it('fails with NOT_FOUND for an unknown key', async () => {
       expect(await refusalOfTarget({ $case: 'keyId', value: randomUUID() })).to.deep.equal([
         status.NOT_FOUND,
         'NOT_FOUND',
@@ -228,7 +228,7 @@ describe('revoking', function () {
       issuer = 'https://other.test',
     ): RevokeRequest['target'] => ({ $case: 'foreign', value: { issuer, what } });
 
-    it('is written with its issuer, a user with a cut-off after the skew', async () => {
+    it('writes the issuer, and for a user a cut-off after the skew', async () => {
       const [first] = cluster.replicas;
       const beforeMs = Date.now();
       await revoke(foreign({ $case: 'tokenId', value: 'jti' }));
@@ -256,7 +256,7 @@ describe('revoking', function () {
       expect(late.state().entries).to.equal(3);
     });
 
-    it('is not what this issuer has issued, nor nothing', async () => {
+    it('rejects this issuer and empty identifiers', async () => {
       const wrong: [RevokeRequest['target'], string][] = [
         [foreign({ $case: 'subject', value: 'alice' }, ISSUER), 'foreign.issuer'],
         [foreign({ $case: 'subject', value: 'alice' }, ''), 'foreign.issuer'],
@@ -274,7 +274,7 @@ describe('revoking', function () {
     });
   });
 
-  it('lists the instances page by page, with what they lack', async () => {
+  it('lists the instances page by page, with their lag', async () => {
     const [first, second] = cluster.replicas;
     const token = await cluster.token(cluster.admin);
     const list = async (replica: typeof first, pageToken = '') => {

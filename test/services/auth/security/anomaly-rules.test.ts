@@ -73,7 +73,7 @@ describe('the rules for anomalies', () => {
   const rulesOf = (findings: readonly Finding[]): AnomalyRule[] =>
     findings.map(({ details }) => details.rule);
 
-  it('have a threshold each, in one table', () => {
+  it('have one threshold each, in one table', () => {
     expect(Object.keys(THRESHOLDS)).to.have.members([...ANOMALY_RULES]);
     for (const [rule, { count: threshold, windowSeconds, quietSeconds }] of Object.entries(THRESHOLDS)) {
       expect(threshold, rule).to.be.at.least(1);
@@ -81,10 +81,10 @@ describe('the rules for anomalies', () => {
     }
   });
 
-  describe('of a name that is guessed', () => {
+  describe('for a guessed name', () => {
     const { count: threshold, windowSeconds, quietSeconds } = THRESHOLDS['name-guessed'];
 
-    it('speak at the threshold, with the name and the networks, and once', () => {
+    it('fire once at the threshold, with the name and the networks', () => {
       const findings: Finding[] = [];
       for (let time = 0; time < 3 * threshold; time += 1) {
         findings.push(...failure(time, 'alice', `198.51.100.${time % 2}`));
@@ -98,13 +98,13 @@ describe('the rules for anomalies', () => {
       });
     });
 
-    it('say nothing of as many failures within more than the window', () => {
+    it('do not fire for as many failures in more than the window', () => {
       for (let time = 0; time < 5 * threshold; time += 1) {
         expect(failure((time * windowSeconds) / (threshold - 2), 'alice', '198.51.100.1')).to.be.empty;
       }
     });
 
-    it('are silent while it goes on, and speak again after it was quiet', () => {
+    it('do not fire again while it continues, and fire again after the quiet time', () => {
       let seconds = 0;
       const guess = (times: number): AnomalyRule[] => {
         const found: Finding[] = [];
@@ -122,7 +122,7 @@ describe('the rules for anomalies', () => {
       expect(guess(threshold)).to.deep.equal(['name-guessed']);
     });
 
-    it('keep names apart', () => {
+    it('count names separately', () => {
       for (let time = 0; time < 20 * threshold; time += 1) {
         // As from an office, but never many names within the window of the other rule.
         expect(failure(time * 25, `user-${time % 12}`, '192.0.2.1')).to.be.empty;
@@ -130,7 +130,7 @@ describe('the rules for anomalies', () => {
     });
   });
 
-  it('of names that are sprayed count each name once, by network', () => {
+  it('for sprayed names count each name once per network', () => {
     const { count: threshold } = THRESHOLDS['names-sprayed'];
     const found: Finding[] = [];
     for (let time = 0; time < threshold - 1; time += 1) {
@@ -145,7 +145,7 @@ describe('the rules for anomalies', () => {
     expect(failure(threshold, 'one more', '')).to.be.empty;
   });
 
-  it('of a refresh token that is reused speak at once, and once for its session', () => {
+  it('for a reused refresh token fire at once, and once per session', () => {
     const subject = { userId: 'alice', sessionId: 's1' };
     const reuse = { type: 'refresh-token-reused', subject, network: '198.51.100.1', details: {} } as const;
     const [found] = eventAt(0, reuse);
@@ -154,8 +154,8 @@ describe('the rules for anomalies', () => {
     expect(rulesOf(eventAt(2, { ...reuse, subject: { sessionId: 's2' } }))).to.deep.equal(['refresh-reused']);
   });
 
-  describe('of a session in many networks', () => {
-    it('add up what several instances see', () => {
+  describe('for a session in many networks', () => {
+    it('sum the reports of several instances', () => {
       const found = [
         ...admitted(0, 5, ['198.51.100.1', '198.51.100.2']),
         ...reportAt(5, {
@@ -172,7 +172,7 @@ describe('the rules for anomalies', () => {
       expect(admitted(15, 1, ['198.51.100.5'])).to.be.empty;
     });
 
-    it('leave out services that act for the user, and networks of long ago', () => {
+    it('ignore services that act for the user, and networks outside the window', () => {
       const delegated = { ...ALICE, delegated: true };
       for (let time = 0; time < 12; time += 1) {
         expect(admitted(time * 5, 1, [`192.0.2.${time}`], delegated)).to.be.empty;
@@ -181,7 +181,7 @@ describe('the rules for anomalies', () => {
     });
   });
 
-  it('of a revoked token tell a client that is slow to notice from one that hammers', () => {
+  it('for a revoked token tell a slow client from one that hammers', () => {
     const { count: threshold } = THRESHOLDS['revoked-token-hammered'];
     expect(refused(0, 'TOKEN_REVOKED', threshold - 1, ALICE)).to.be.empty;
     expect(refused(120, 'TOKEN_REVOKED', threshold - 1, ALICE)).to.be.empty;
@@ -193,14 +193,14 @@ describe('the rules for anomalies', () => {
     }
   });
 
-  it('of invalid tokens name the network, for there is nobody else to name', () => {
+  it('for invalid tokens name the network, because no caller is known', () => {
     const { count: threshold } = THRESHOLDS['invalid-tokens-hammered'];
     expect(refused(0, 'TOKEN_INVALID', threshold - 1)).to.be.empty;
     const [finding] = refused(1, 'TOKEN_INVALID', 1);
     expect(finding?.subject).to.deep.equal({ network: '203.0.113.1' });
   });
 
-  describe('of a principal far above what is usual for it', () => {
+  describe('for a principal far above its usual rate', () => {
     /** Calls at a steady rate, a report every five seconds. */
     const steady = (fromSeconds: number, toSeconds: number, perSecond: number): AnomalyRule[] => {
       const found: Finding[] = [];
@@ -209,26 +209,26 @@ describe('the rules for anomalies', () => {
       return rulesOf(found);
     };
 
-    it('speak when somebody who is known becomes another', () => {
+    it('fire when the rate of a known principal rises far above usual', () => {
       expect(steady(0, 2 * USUAL_LEARNED_SECONDS, 1)).to.be.empty;
       const burst = 2 * USUAL_LEARNED_SECONDS;
       expect(steady(burst, burst + 60, FAR_ABOVE_FACTOR - 1)).to.be.empty;
       expect(steady(burst + 60, burst + 180, 5 * FAR_ABOVE_FACTOR)).to.deep.equal(['far-above-usual']);
     });
 
-    it('say nothing of who is always busy, nor of anybody before what is usual is known', () => {
+    it('do not fire for a principal that is always busy, nor before its usual rate is known', () => {
       expect(steady(0, USUAL_LEARNED_SECONDS - 5, 5000)).to.be.empty;
       expect(steady(USUAL_LEARNED_SECONDS, 4 * USUAL_LEARNED_SECONDS, 5000)).to.be.empty;
     });
 
-    it('say nothing of few calls, however unusual', () => {
+    it('do not fire for few calls, however unusual', () => {
       expect(steady(0, USUAL_LEARNED_SECONDS, 1)).to.be.empty;
       const later = 100 * USUAL_LEARNED_SECONDS;
       expect(steady(later, later + 600, 9)).to.be.empty;
     });
   });
 
-  it('put what comes late into the time that it tells of, and leave out what is too old', () => {
+  it('count late reports at the time that they cover, and ignore reports that are too old', () => {
     const { count: threshold } = THRESHOLDS['invalid-tokens-hammered'];
     expect(refused(1000, 'TOKEN_INVALID', 1)).to.be.empty;
     // Reports that the broker has held back for long: as many within a minute only by their arrival.
@@ -237,7 +237,7 @@ describe('the rules for anomalies', () => {
     }
   });
 
-  it('remember a bounded number of subjects, and go on when there are more', function () {
+  it('remember a bounded number of subjects, and continue when there are more', function () {
     this.timeout(20_000);
     for (let index = 0; index < SUBJECTS_PER_RULE_MAX + 100; index += 1) {
       failure(0, `user-${index}`, '');
@@ -247,7 +247,7 @@ describe('the rules for anomalies', () => {
     expect(rulesOf(found)).to.deep.equal(['name-guessed']);
   });
 
-  it('find the same in the same order, whatever it is', () => {
+  it('find the same in the same order, for any input', () => {
     const events = fc.array(fc.tuple(fc.nat(2000), fc.nat(5), fc.nat(20)), { maxLength: 300 });
     // The same two for all rounds, because creating them takes longer than a round.
     const pair = [createAnomalyRules(), createAnomalyRules()];

@@ -68,7 +68,7 @@ describe('the watch for anomalies', () => {
   });
   const { count: threshold } = THRESHOLDS['name-guessed'];
 
-  it('records each finding once, whichever replicas judge and however they take turns', async () => {
+  it('records each finding once, whichever replicas process the events in whatever turns', async () => {
     const watches = [watchOf(auth), watchOf(replica)];
     for (let time = 0; time < 2 * threshold; time += 1) {
       await fail('alice');
@@ -83,7 +83,7 @@ describe('the watch for anomalies', () => {
     expect(found[0]?.actor).to.equal('anomaly-rules');
   });
 
-  it('adds up what was judged before a restart, and says nothing of it twice', async () => {
+  it('counts events from before a restart, and records none of their findings twice', async () => {
     for (let time = 0; time < threshold - 1; time += 1) await fail('alice');
     expect(await watchOf(auth).process()).to.equal(0);
     await fail('alice');
@@ -93,7 +93,7 @@ describe('the watch for anomalies', () => {
     expect(await anomalies()).to.have.length(1);
   });
 
-  it('judges anew what it could not record', async () => {
+  it('processes events again whose findings could not be recorded', async () => {
     const watch = watchOf(auth);
     for (let time = 0; time < threshold; time += 1) await fail('alice');
     // The last statement of the transaction fails, after the rules have seen everything.
@@ -106,7 +106,7 @@ describe('the watch for anomalies', () => {
     expect(await anomalies()).to.have.length(1);
   });
 
-  it('waits for nobody who holds the end of the order', async () => {
+  it('does not wait for a transaction that locks the end of the order', async () => {
     await fail('alice');
     await auth.store.transaction(async (tx) => {
       await tx.eventStream.place(true);
@@ -114,7 +114,7 @@ describe('the watch for anomalies', () => {
     });
   });
 
-  it('revokes the session that a finding names, if told to and not otherwise', async () => {
+  it('revokes the session that a finding names only for configured rules', async () => {
     const networks = ['198.51.100.1', '198.51.100.2', '198.51.100.3', '198.51.100.4'];
     for (const revoking of [[], ['session-in-many-networks'] as const]) {
       const user = await addUser(auth);
@@ -139,7 +139,7 @@ describe('the watch for anomalies', () => {
     }
   });
 
-  it('takes a report that comes twice for one', async () => {
+  it('counts a repeated report once', async () => {
     const user = await addUser(auth);
     const refused = [{ reason: 'TOKEN_INVALID', network: '203.0.113.1', caller: undefined, calls: 30 }];
     const one = { ...report('', user.userId, []), admitted: [], refused };

@@ -100,7 +100,7 @@ describe('security events', () => {
       expect(await eventsOf({ subject: session.sessionId })).to.have.length(4);
     });
 
-    it('of a failed login with the user, or a hash of a name that nobody has, and never with what was typed', async () => {
+    it('of a failed login with the user or a hash of an unknown name, and never with the typed text', async () => {
       const user = await addUser(auth);
       const typed = `canary-password-${randomUUID()}`;
       await codeOf(auth.sessions.login(attemptOf(user.username, typed)));
@@ -114,7 +114,7 @@ describe('security events', () => {
       expect(JSON.stringify([first, second, third])).to.not.include('canary');
     });
 
-    it('of a client that cannot prove who it is, by its name if it has one, and once a minute', async () => {
+    it('of a client that fails to authenticate, by its name if it exists, once a minute', async () => {
       const client = await addClient(auth);
       const peer = '198.51.100.5:1';
       for (const clientId of [client.clientId, client.clientId, 'canary-secret', 'canary-secret']) {
@@ -151,7 +151,7 @@ describe('security events', () => {
       expect(events[1]?.subject).to.deep.equal({ clientId: 'shop' });
     });
 
-    it('of every kind of revocation, with who did it and why', async () => {
+    it('of every kind of revocation, with actor and reason', async () => {
       const user = await addUser(auth);
       const { session } = await logIn(auth, user);
       const [tokenId, by] = [randomUUID(), { reason: 'lost laptop', actor: 'olga' }];
@@ -213,7 +213,7 @@ describe('security events', () => {
       expect(events[5]?.subject).to.deep.equal({ keyId: signingKey.kid });
     });
 
-    it('together with what they tell, or not at all', async () => {
+    it('together with the change that they report, or not at all', async () => {
       const event = {
         type: 'log-changed',
         subject: {},
@@ -248,7 +248,7 @@ describe('security events', () => {
       expect(await eventsOf()).to.have.length(1);
     });
 
-    it('for a year, and what happens all day long for a month', async () => {
+    it('for a year, and routine events for a month', async () => {
       expect(keptDaysOf('session-revoked')).to.equal(EVENT_KEPT_DAYS);
       expect(keptDaysOf('token-refreshed')).to.equal(ROUTINE_EVENT_KEPT_DAYS);
       await addUser(auth);
@@ -259,7 +259,7 @@ describe('security events', () => {
       ]);
     });
 
-    it('under the names of OpenID where there are some', () => {
+    it('under the names of OpenID where they exist', () => {
       expect(typeUriOf('session-revoked')).to.equal(
         'https://schemas.openid.net/secevent/caep/event-type/session-revoked',
       );
@@ -309,14 +309,14 @@ describe('security events', () => {
       expect(await eventsOf({ subject: 'nobody' })).to.be.empty;
     });
 
-    it('but refuse a page token that no page carried', async () => {
+    it('and reject a page token that no page returned', async () => {
       expect(await codeOf(auth.events.list({}, { pageSize: 0, pageToken: 'x' }))).to.equal('FIELD_INVALID');
       expect(await codeOf(auth.events.list({}, { pageSize: -1, pageToken: '' }))).to.equal('FIELD_INVALID');
     });
   });
 
   describe('are watched', () => {
-    it('from now on, each once and in order, and from any replica where somebody left off', async () => {
+    it('from now on, each once and in order, and from any replica with a resume token', async () => {
       const replica = await openAuth(auth.url, { openKeys: false });
       try {
         const before = await addUser(auth);
@@ -369,7 +369,7 @@ describe('security events', () => {
       stop.abort();
     });
 
-    it('but not with the token of another record', async () => {
+    it('and reject the token of another record', async () => {
       const signal = AbortSignal.timeout(5000);
       for (const position of ['999', 'x', '01']) {
         const resumeToken = Buffer.from(`event ${position}`).toString('base64url');
@@ -381,7 +381,7 @@ describe('security events', () => {
   });
 
   describe('that cannot be recorded', () => {
-    it('hold up no login and no revocation: the loss is counted, and said in the record', async () => {
+    it('block no login and no revocation, and their loss is counted and recorded', async () => {
       const user = await addUser(auth);
       await auth.database.query('ALTER TABLE security_events RENAME TO away');
       const { session } = await logIn(auth, user);
@@ -398,7 +398,7 @@ describe('security events', () => {
       expect(told?.details).to.deep.equal({ events: 3 });
     });
 
-    it('because the record is locked, hold up a login for a moment only', async () => {
+    it('because the record is locked, delay a login only for a moment', async () => {
       const user = await addUser(auth);
       let release = (): void => {};
       const held = new Promise<void>((resolve) => {
@@ -415,7 +415,7 @@ describe('security events', () => {
       expect(auth.events.counts().lost).to.equal(1);
     });
 
-    it('are kept within a bound while the database is away, and counted beyond it', async () => {
+    it('are kept within a bound while the database is unreachable, and counted beyond it', async () => {
       const event = {
         type: 'log-changed',
         subject: {},

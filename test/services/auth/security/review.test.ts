@@ -79,7 +79,7 @@ describe('the review', () => {
     expect(findingsOf(GOOD)).to.deep.equal([]);
   });
 
-  it('names each weakness by itself, graded, with what is true and what to do', () => {
+  it('names each weakness separately, with grade, fact and remedy', () => {
     const { settings } = GOOD;
     const [key, ...keys] = GOOD.keys;
     const [instance] = GOOD.instances;
@@ -199,7 +199,7 @@ describe('the review', () => {
     }
   });
 
-  it('puts the gravest first', () => {
+  it('lists the most severe findings first', () => {
     const findings = findingsOf({
       ...GOOD,
       lostEvents: 1,
@@ -335,7 +335,7 @@ describe('the review', () => {
       expect(JSON.stringify(findings)).to.not.match(/secret@|admin123|xxxx/);
     });
 
-    it('lets those who ask at the same time share one', async () => {
+    it('runs once for concurrent calls', async () => {
       let gathered = 0;
       const review = createSecurityReview(() => {
         gathered += 1;

@@ -85,7 +85,7 @@ describe('the throttle', () => {
     }
   });
 
-  it('takes a /64 of IPv6 for one network', async () => {
+  it('counts a /64 of IPv6 as one network', async () => {
     const throttle = throttleOf();
     for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
       await throttle.attempt(undefined, `2001:db8:1:2::${count.toString(16)}:4000`);
@@ -102,7 +102,7 @@ describe('the throttle', () => {
     await throttle.attempt(name, newPeer());
   });
 
-  it('begins anew when the window has ended, and not because it is asked again and again', async () => {
+  it('starts again when the window has ended, and does not extend it on further attempts', async () => {
     const throttle = throttleOf();
     const name = randomUUID();
     for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
@@ -115,7 +115,7 @@ describe('the throttle', () => {
     expect(await codeOf(throttle.attempt(name, newPeer()))).to.equal('RATE_LIMITED');
   });
 
-  it('ends a window where its first attempt has put the end, however many follow', async () => {
+  it('ends a window where its first attempt put the end, however many follow', async () => {
     const counters = createAttemptCounters(auth.database);
     const counter = randomBytes(32);
     const endTimes: number[] = [];
@@ -129,7 +129,7 @@ describe('the throttle', () => {
     expect(await counters.count({ peer: { key: counter, limit: 3 } }, 300)).to.deep.equal({ isKnown: false });
   });
 
-  it('repeats a refusal for a moment without asking the database', async () => {
+  it('repeats a rejection for a moment without a query', async () => {
     const counters = createAttemptCounters(auth.database);
     let asked = 0;
     const throttle = createThrottle({
@@ -152,7 +152,7 @@ describe('the throttle', () => {
     expect(asked).to.equal(LIMITS.failuresPerPeer + 1);
   });
 
-  it('forgets attempts that succeeded, in the window in which they were counted', async () => {
+  it('subtracts attempts that succeeded, in the window in which they were counted', async () => {
     const throttle = throttleOf();
     const [peer, name] = [newPeer(), randomUUID()];
     for (let count = 0; count < LIMITS.failuresPerPeer + 1; count += 1) {
@@ -165,7 +165,7 @@ describe('the throttle', () => {
     expect(await codeOf(throttle.attempt(name, newPeer()))).to.equal('RATE_LIMITED');
   });
 
-  it('counts clients apart from users', async () => {
+  it('counts clients separately from users', async () => {
     const peer = newPeer();
     for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
       await throttleOf(auth, 'client').attempt(undefined, peer);
@@ -185,7 +185,7 @@ describe('the throttle', () => {
       }
     };
 
-    it('lets its owner in from where the owner has logged in before, on every replica', async function () {
+    it('admits its user from known networks, on every replica', async function () {
       this.timeout(30_000);
       const user = await addUser(auth);
       const home = newPeer();
@@ -199,7 +199,7 @@ describe('the throttle', () => {
       }
     });
 
-    it('lets a new network in as soon as the guessing is over', async () => {
+    it('admits a new network as soon as the guessing is over', async () => {
       const user = await addUser(auth);
       await guess(user.username);
       expect(await codeOf(logIn(auth, user, { peer: newPeer() }))).to.equal('RATE_LIMITED');
@@ -209,7 +209,7 @@ describe('the throttle', () => {
       await later.close();
     });
 
-    it('gives a known network no more guesses than anybody', async function () {
+    it('gives a known network no more guesses than any other', async function () {
       this.timeout(30_000);
       const user = await addUser(auth);
       const home = newPeer();
@@ -229,7 +229,7 @@ describe('the throttle', () => {
       await logIn(auth, user, { peer: newPeer() });
     });
 
-    it('knows a network by a login that succeeded, not by one that was tried, and not for ever', async () => {
+    it('knows a network only after a successful login, and only for a bounded time', async () => {
       const user = await addUser(auth);
       const [home, thief] = [newPeer(), newPeer()];
       await logIn(auth, user, { peer: home });
@@ -244,7 +244,7 @@ describe('the throttle', () => {
     });
   });
 
-  it('keeps no name and no address in the database, and drops what has passed', async () => {
+  it('stores no name and no address in the database, and drops expired rows', async () => {
     const user = await addUser(auth);
     await logIn(auth, user, { peer: '203.0.113.77:4000' });
     await codeOf(auth.sessions.login({ ...attemptOf(user.username, 'wrong'), peer: '203.0.113.77:4000' }));
