@@ -28,7 +28,7 @@ export interface Instance {
 }
 
 /** Short times, so that tests need not wait. */
-export const quickTimes: CheckoutTimes = {
+const quickTimes: CheckoutTimes = {
   leaseMs: 10_000,
   reservationTtlSeconds: 60,
   attempts: 3,
@@ -43,7 +43,7 @@ export const silentLog = createLog({ service: 'payment', level: 'silent' });
  * The same database under the role of the service in production. The connection assumes the role when it opens, so
  * that tests need no password for it.
  */
-export function asServiceRole(url: string): string {
+function asServiceRole(url: string): string {
   const changed = new URL(url);
   changed.searchParams.set('options', '-c role=portcullis_payment');
   return changed.href;
