@@ -236,7 +236,7 @@ export async function putEchoToSleep(
 }
 
 /** How a call ended. @param handled - a status with which the handler itself answers */
-export async function outcomeOf(answer: Promise<unknown>, handled?: status): Promise<Outcome> {
+async function outcomeOf(answer: Promise<unknown>, handled?: status): Promise<Outcome> {
   try {
     await answer;
     return { kind: 'admitted' };

@@ -23,7 +23,7 @@ const NEVER_MS = 600_000;
 const NATS_PASSWORDS_FILE = 'nats.json';
 
 /** Context of a fault. */
-export interface Striking {
+interface Striking {
   readonly environment: Environment;
   readonly clients: Clients;
   readonly load: Load;

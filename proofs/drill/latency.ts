@@ -12,7 +12,7 @@ const LOG_INS_AT_ONCE = 4;
 const METHODS = new Set(['ListSessions', 'GetReservation', 'ListPayments', 'Unary']);
 
 /** Latencies of one instance, in milliseconds. */
-export type Latencies = Percentiles;
+type Latencies = Percentiles;
 
 /** Latencies of all instances together and of each. */
 export interface LatencyFigures extends Latencies {
@@ -69,6 +69,6 @@ async function untilRefused(ask: () => Promise<{ kind: string }>, fromMs: number
 }
 
 /** p50, p99 and maximum, in milliseconds with two decimals. */
-export function latenciesOf(all: readonly number[]): Latencies {
+function latenciesOf(all: readonly number[]): Latencies {
   return percentilesOf(all, 2);
 }

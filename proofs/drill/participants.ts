@@ -22,7 +22,7 @@ const PATIENCE_MS = 60_000;
 export const CUSTOMERS_PER_ROUND = 8;
 
 /** The target of Revoke. */
-export type Target = NonNullable<RevokeRequest['target']>;
+type Target = NonNullable<RevokeRequest['target']>;
 
 /** A target to revoke, and the tokens that it hits. */
 export interface Revocation {

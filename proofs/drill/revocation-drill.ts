@@ -17,10 +17,10 @@ import { type Rounds, runRound } from './rounds.js';
 import { watchStarvation } from './starvation.js';
 
 /** How long an instance may trust its list, in milliseconds. */
-export const LEASE_MS = 1_500;
+const LEASE_MS = 1_500;
 
 /** After this many milliseconds a revocation must hold everywhere: the lease, and a margin for clocks and timers. */
-export const BOUND_MS = LEASE_MS + 100;
+const BOUND_MS = LEASE_MS + 100;
 
 const CALM_TIMES_MAX = 60;
 const CALM_TIMES_PER_ROUND = 4;

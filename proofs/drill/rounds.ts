@@ -24,7 +24,7 @@ import type { Starvation } from './starvation.js';
  * Every instance must serve again within this time after a fault was healed, in milliseconds. Time that the processes
  * waited for a processor does not count.
  */
-export const BACK_WITHIN_MS = 10_000;
+const BACK_WITHIN_MS = 10_000;
 
 const WARM_UP_MS = 300;
 /** Longer than any fault lasts. */

@@ -30,7 +30,7 @@ const CHANNEL_OPTIONS: ChannelOptions = {
 };
 
 /** A user's credentials. */
-export interface Customer {
+interface Customer {
   readonly username: string;
   readonly password: string;
 }
@@ -42,7 +42,7 @@ export interface Shopper extends Customer {
 }
 
 /** The clients of all services. */
-export interface ShopClients {
+interface ShopClients {
   readonly auth: AuthServiceClient;
   readonly users: UserServiceClient;
   readonly revocation: RevocationServiceClient;

@@ -396,7 +396,7 @@ function keyRows(transaction: Transaction): AuthTransaction['keys'] {
     transaction.put('keys', key.kid, { ...key, state });
   return onlyThese<AuthTransaction['keys']>({
     epoch: () => transaction.statement(() => logOf(transaction).epoch),
-    lockMaking: () => transaction.statement(() => transaction.lock('making keys', 'exclusive')),
+    lockCreation: () => transaction.statement(() => transaction.lock('making keys', 'exclusive')),
     live: () => transaction.statement(live),
     insert: (key) =>
       transaction.statement(() =>

@@ -390,6 +390,6 @@ export class Cluster {
 }
 
 /** The error of a client when the database is unavailable. */
-export function unavailable(message: string): ServiceError {
+function unavailable(message: string): ServiceError {
   return new AuthError('DEPENDENCY_UNAVAILABLE', message);
 }

@@ -56,11 +56,6 @@ export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unn
   'clock-rises': 'late',
 };
 
-/** Whether the text names a guard. */
-export function isGuardName(text: string): text is GuardName {
-  return GUARDS.some((guard) => guard === text);
-}
-
 type FeedOptions = ConstructorParameters<typeof Feed>[0];
 
 /** A feed that exposes the epochs that it follows and has followed. */

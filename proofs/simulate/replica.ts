@@ -190,16 +190,16 @@ function createListedKeys(world: World, store: AuthStore): Keys {
   const make = (purpose: KeyRow['purpose'], state: KeyRow['state']): KeyRow => {
     return keyRow(`key-${purpose}-${world.random.integer(1, 1e9)}`, purpose, state);
   };
-  const makeAll = (): KeyRow[] =>
+  const createAll = (): KeyRow[] =>
     (['token', 'broadcast'] as const).flatMap((purpose) => [make(purpose, 'signing'), make(purpose, 'next')]);
   return {
     open: () => Promise.resolve(),
-    makeAll: () => Promise.resolve(makeAll()),
+    createAll: () => Promise.resolve(createAll()),
     replenish: () =>
       store.transaction(async (tx) => {
-        await tx.keys.lockMaking();
+        await tx.keys.lockCreation();
         const live = await tx.keys.live();
-        for (const key of makeAll()) {
+        for (const key of createAll()) {
           const has = live.some(({ purpose, state }) => purpose === key.purpose && state === key.state);
           if (!has) await tx.keys.insert(key);
         }

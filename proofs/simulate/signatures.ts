@@ -5,7 +5,7 @@ import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 import type { Random } from '../shared/random.js';
 
 /** The one algorithm of these keys. */
-export const ALGORITHM = 'EdDSA';
+const ALGORITHM = 'EdDSA';
 
 const SIGNATURE_BYTES = 12;
 

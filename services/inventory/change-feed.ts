@@ -18,7 +18,7 @@ import {
 export const UNREADABLE_MAX_MS = 5_000;
 
 /** Where the feed logs its failures. */
-export interface ChangeFeedLog {
+interface ChangeFeedLog {
   warn(fields: object, message: string): void;
 }
 
@@ -47,7 +47,7 @@ export interface ChangeFeed {
 }
 
 /** Which changes to read. */
-export interface ReadRange {
+interface ReadRange {
   readonly after: bigint;
   readonly upTo: bigint;
   /** All items when undefined. */

@@ -13,7 +13,7 @@ import type { StockLevel } from './stock.js';
 /** The pause between reads without a wake-up, in milliseconds. */
 export const POLL_INTERVAL_MS = 1_000;
 /** The pause before the next read while an id is missing, in milliseconds. */
-export const GAP_PAUSE_MS = 20;
+const GAP_PAUSE_MS = 20;
 
 /** Reads the history. Every method sees what was committed before it was called. */
 export interface ChangeStore {

@@ -18,7 +18,7 @@ import type { ChangeKind, Item } from './stock.js';
 import type { StockWatch } from './watch.js';
 
 /** The role whose users may read what belongs to others. */
-export const OPERATOR_ROLE = 'operator';
+const OPERATOR_ROLE = 'operator';
 
 interface HandlerDeps {
   readonly items: Items;

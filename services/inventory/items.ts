@@ -10,7 +10,7 @@ import { InventoryError } from './errors.js';
 import { type ChangeKind, type Item, ON_HAND_MAX, type StockTransaction } from './stock.js';
 
 /** The most units that a new item may have. */
-export const INITIAL_ON_HAND_MAX = 1_000_000_000n;
+const INITIAL_ON_HAND_MAX = 1_000_000_000n;
 
 /** A transaction on the catalogue. */
 export interface ItemTransaction extends StockTransaction {

@@ -3,9 +3,9 @@
 import type { Violations } from '../common/validation/violations.js';
 
 /** The most lines of a reservation. */
-export const LINES_MAX = 50;
+const LINES_MAX = 50;
 /** The most units of one line. */
-export const QUANTITY_MAX = 1_000_000n;
+const QUANTITY_MAX = 1_000_000n;
 
 /** A number of units of one item. */
 export interface OrderLine {

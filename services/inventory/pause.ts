@@ -1,7 +1,7 @@
 /** A pause that a wake-up ends early. */
 
 /** Wake-ups are collected for this long, in milliseconds, so that many changes are read in few queries. */
-export const WAKE_UP_DELAY_MS = 5;
+const WAKE_UP_DELAY_MS = 5;
 
 /** A pause that a wake-up ends early. */
 export interface Pause {

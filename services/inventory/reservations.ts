@@ -10,18 +10,18 @@ import type { Reservation, ReservationStore } from './reservation.js';
 import { checkReserveStock, type ReserveStockRequest, reserveLines } from './reserve.js';
 
 /** The most reservations that one transaction expires: few, so that their items are not locked for long. */
-export const EXPIRY_BATCH = 20;
+const EXPIRY_BATCH = 20;
 /** The most batches of one sweep. */
-export const SWEEP_BATCHES_MAX = 50;
+const SWEEP_BATCHES_MAX = 50;
 
 /** A request to commit or release a reservation. */
-export interface EndReservationRequest {
+interface EndReservationRequest {
   readonly reservationId: string;
   readonly requestId: string;
 }
 
 /** The user and the token that authorised a service to end a reservation. */
-export interface Authoriser {
+interface Authoriser {
   readonly userId: string;
   /** Empty when the token had none. */
   readonly clientId: string;

@@ -15,11 +15,11 @@ import type {
 import type { Item } from './stock.js';
 
 /** How long a reservation lasts when the caller does not say. */
-export const TIME_TO_LIVE_SECONDS_DEFAULT = 600;
+const TIME_TO_LIVE_SECONDS_DEFAULT = 600;
 /** The shortest time that a reservation may last. */
-export const TIME_TO_LIVE_SECONDS_MIN = 1;
+const TIME_TO_LIVE_SECONDS_MIN = 1;
 /** The longest time that a reservation may last. */
-export const TIME_TO_LIVE_SECONDS_MAX = 3600;
+const TIME_TO_LIVE_SECONDS_MAX = 3600;
 
 /** A duration, as it comes over the wire. */
 export interface TimeToLive {

@@ -42,7 +42,7 @@ export interface StockMovement {
 }
 
 /** The differences to the stock of one item. */
-export interface StockDelta {
+interface StockDelta {
   readonly sku: string;
   readonly onHand: bigint;
   readonly reserved: bigint;

@@ -6,7 +6,7 @@ import type { Reservations } from './reservations.js';
 /** The pause after each sweep, in milliseconds. */
 export const SWEEP_INTERVAL_MS = 1_000;
 /** One sweep in this many deletes old requests. */
-export const SWEEPS_PER_REQUEST_CLEANUP = 60;
+const SWEEPS_PER_REQUEST_CLEANUP = 60;
 
 /** Stores requests, so that they can be repeated. */
 export interface RequestStore {

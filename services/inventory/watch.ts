@@ -14,11 +14,11 @@ import { itemNotFound } from './items.js';
 import type { StockLevel } from './stock.js';
 
 /** The most items that one call may name. */
-export const SKUS_MAX = 200;
+const SKUS_MAX = 200;
 /** Items of one page of the snapshot. */
 export const SNAPSHOT_PAGE_SIZE = 200;
 /** The longest resume token that is parsed, in characters. */
-export const RESUME_TOKEN_LENGTH_MAX = 256;
+const RESUME_TOKEN_LENGTH_MAX = 256;
 
 /** Reads the stock for watchers. */
 export interface WatchStore {
@@ -40,7 +40,7 @@ interface WatchDeps {
 }
 
 /** A request to watch stock. */
-export interface WatchStockRequest {
+interface WatchStockRequest {
   /** All items when empty. */
   readonly skus: readonly string[];
   /** Of the last notice received; empty to begin with a snapshot. */

@@ -10,7 +10,7 @@ import { PaymentError } from './errors.js';
 import { type Account, depositTransfer, type LedgerEntry, type LedgerTransaction } from './ledger.js';
 
 /** A page of the entries of an account, newest first. */
-export interface EntryPage {
+interface EntryPage {
   readonly entries: readonly LedgerEntry[];
   /** Empty on the last page. */
   readonly nextPageToken: string;

@@ -24,7 +24,7 @@ import { errorOf, failureOf, INTERRUPTED, rootCauseOf } from './saga-failures.js
 import { beginUndo, type CheckoutLog, type StepDeps, settle, stepForward } from './saga-steps.js';
 
 /** One round claims at most this many abandoned payments. */
-export const ABANDONED_MAX = 20;
+const ABANDONED_MAX = 20;
 
 interface CheckoutDeps {
   readonly store: CheckoutStore;

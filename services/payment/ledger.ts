@@ -9,10 +9,10 @@ export type EntryKind = 'DEPOSIT' | 'CAPTURE' | 'REFUND';
  * The accounts without an owner, one of each in every currency. Deposits come from WORLD; the money of purchases goes to
  * SALES.
  */
-export type SystemAccount = 'WORLD' | 'SALES';
+type SystemAccount = 'WORLD' | 'SALES';
 
 /** One side of a transfer: positive into the account, negative out of it. */
-export interface TransferEntry {
+interface TransferEntry {
   readonly account: { readonly accountId: string } | { readonly system: SystemAccount };
   readonly minorUnits: bigint;
 }

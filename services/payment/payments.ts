@@ -31,7 +31,7 @@ export interface Payment {
 }
 
 /** A page of the payments of a user, newest first. */
-export interface PaymentPage {
+interface PaymentPage {
   readonly payments: readonly Payment[];
   /** Empty on the last page. */
   readonly nextPageToken: string;

@@ -76,7 +76,7 @@ describe('the lint configuration', () => {
     expect(inCircles.sort()).to.deep.equal(['services/shipping/parcels.ts', 'services/shipping/vans.ts']);
   });
 
-  it('puts every source file into exactly one room, so that no override replaces another', async () => {
+  it('assigns every source file to exactly one room, so that no override replaces another', async () => {
     const rooms = await roomsOf(join(ROOT, 'biome.json'));
     const paths = [...(await sourcesBelow(ROOT)), ...(await sourcesBelow(TREE))];
     expect(paths).to.include('interceptors/src/errors.ts');

@@ -48,7 +48,7 @@ describe('access rules', () => {
     expect(ownMethods.filter((method) => ruleOf(method) === undefined).map(pathOf)).to.be.empty;
   });
 
-  it('are read alike from the image and from the generated code', () => {
+  it('are the same in the image and in the generated code', () => {
     expect(ownServices.map(({ typeName }) => typeName)).to.deep.equal(Object.keys(METADATA).sort());
     for (const [name, metadata] of Object.entries(METADATA)) {
       const service = ownServices.find(({ typeName }) => typeName === name);
@@ -60,12 +60,12 @@ describe('access rules', () => {
     }
   });
 
-  it('open exactly four methods to everyone', () => {
+  it('make exactly four methods public', () => {
     const open = ownMethods.filter((method) => ruleOf(method)?.public === true).map(pathOf);
     expect(open.sort()).to.deep.equal(PUBLIC_METHODS);
   });
 
-  it('ask nothing else of a public method', () => {
+  it('require nothing else of a public method', () => {
     for (const method of ownMethods) {
       const rule = ruleOf(method);
       if (rule?.public !== true) continue;
@@ -74,7 +74,7 @@ describe('access rules', () => {
     }
   });
 
-  it('ask every other caller for a scope of the service that is called', () => {
+  it('require a scope of the called service for every other method', () => {
     for (const method of ownMethods) {
       const rule = ruleOf(method);
       if (rule?.public !== false) continue;
@@ -83,7 +83,7 @@ describe('access rules', () => {
     }
   });
 
-  it('ask for no scope and no role that nobody can have', () => {
+  it('require only scopes and roles that exist', () => {
     const known = [...scopesOfRoles(ROLES), ...SERVICE_SCOPES];
     for (const method of ownMethods) {
       const rule = ruleOf(method);
@@ -92,7 +92,7 @@ describe('access rules', () => {
     }
   });
 
-  it('keep the scopes of services to services', () => {
+  it('allow the scopes of services only to services', () => {
     for (const method of ownMethods) {
       const rule = ruleOf(method);
       if (!rule?.scopes.some((scope) => SERVICE_SCOPES.includes(scope))) continue;

@@ -38,7 +38,7 @@ describe('the documentation', () => {
     }
   });
 
-  it('tells the thresholds of all rules for anomalies as they are', async () => {
+  it('states the thresholds of all anomaly rules', async () => {
     const rows = (await read('docs/operating/watch.md'))
       .split('\n')
       .map((line) => line.split('|').map((cell) => cell.trim()));
@@ -60,7 +60,7 @@ describe('the documentation', () => {
     expect(Object.fromEntries(told)).to.deep.equal(THRESHOLDS);
   });
 
-  it('names every type of security event, with the profile that named it and for how long it is kept', async () => {
+  it('names every type of security event, with its profile and its retention', async () => {
     const rows = (await read('docs/operating/watch.md'))
       .split('\n')
       .filter((line) => /^\| `[a-z-]+`.*days +\|$/.test(line));
@@ -86,7 +86,7 @@ describe('the documentation', () => {
     }
   });
 
-  it('runs no script that is not there', async () => {
+  it('runs no script that does not exist', async () => {
     const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
     const files = Object.values(scripts).flatMap(
       (command) => command.match(/\b(?:scripts|proto)\/\S+/g) ?? [],
@@ -95,7 +95,7 @@ describe('the documentation', () => {
     expect(files.filter((file) => !existsSync(join(ROOT, file)))).to.be.empty;
   });
 
-  it('links to nothing that is not there', async () => {
+  it('links only to files that exist', async () => {
     for (const page of await pages()) {
       const links = [...(await read(page)).matchAll(/\]\(([^)#]+)[^)]*\)/g)].map(
         ([, target]) => target ?? '',
@@ -106,7 +106,7 @@ describe('the documentation', () => {
     }
   });
 
-  it('names nothing in a source file that is not in it', async () => {
+  it('names only what the source file contains', async () => {
     const page = 'docs/architecture.md';
     const text = await read(page);
     const besideLink = [...text.matchAll(/\]\(([^)]+\.(?:ts|proto))\), `([^`]+)`/g)];
@@ -121,7 +121,7 @@ describe('the documentation', () => {
     }
   });
 
-  it('links to no heading that is not there', async () => {
+  it('links only to headings that exist', async () => {
     for (const page of await pages()) {
       const links = [...(await read(page)).matchAll(/\]\(([^)#:]*)#([^)]+)\)/g)];
       for (const [link, target = '', anchor = ''] of links) {

@@ -31,7 +31,7 @@ describe('the schema', () => {
     expect(floating.map(String)).to.be.empty;
   });
 
-  it('says Money wherever it means money', () => {
+  it('uses Money for every amount', () => {
     const named = ownMessages
       .filter(({ typeName }) => typeName !== MONEY)
       .flatMap(({ fields }) => fields)
@@ -58,7 +58,7 @@ describe('the schema', () => {
     expect(unpaged.filter((path) => !UNPAGED.includes(path))).to.be.empty;
   });
 
-  it('uses no other word for a page', () => {
+  it('uses no other names for the fields of a page', () => {
     const fields = ownMessages.flatMap((message) => message.fields);
     const foreign = fields.filter(({ name }) =>
       /^(limit|offset|cursor|page|page_number|next_token)$/.test(name),
@@ -66,7 +66,7 @@ describe('the schema', () => {
     expect(foreign.map(String)).to.be.empty;
   });
 
-  it('lets every creation and every movement of stock or money be repeated safely', () => {
+  it('has a request_id in every creation and every movement of stock or money', () => {
     const moving = ownMethods.filter(({ name }) => REPEATABLE_VERBS.test(name));
     expect(moving).to.not.be.empty;
     for (const method of moving) {

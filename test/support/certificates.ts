@@ -16,7 +16,7 @@ export interface Identity {
 }
 
 /** What a certificate says. */
-export interface IssueOptions {
+interface IssueOptions {
   /** Alternative names; this machine by name and by both addresses unless told otherwise. */
   readonly names?: readonly string[];
   /** From now on; a negative number has passed. */

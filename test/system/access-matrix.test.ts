@@ -183,11 +183,11 @@ describe('every method with every kind of credential', function () {
 
   const always = (code: status, reason: string) => () => ({ code, reason });
 
-  it('refuses a call without one', async () => {
+  it('rejects a call without a token', async () => {
     expect(await walk(() => undefined, always(status.UNAUTHENTICATED, 'TOKEN_MISSING'))).to.deep.equal([]);
   });
 
-  it('refuses what is no token, what was altered and what somebody else signed', async () => {
+  it('rejects malformed and altered tokens, and those of another issuer', async () => {
     const { token } = await bearerOf('customer');
     const [header = '', payload = '', signature = ''] = token.split('.');
     const { privateKey } = generateKeyPairSync('ed25519');
@@ -209,7 +209,7 @@ describe('every method with every kind of credential', function () {
     );
   });
 
-  it('refuses a good token of another service', async () => {
+  it('rejects a valid token for another service', async () => {
     const elsewhere: Record<string, string> = {};
     for (const [service, audience] of [
       ['auth', 'inventory'],
@@ -226,7 +226,7 @@ describe('every method with every kind of credential', function () {
     expect(await walk(authorization, always(status.UNAUTHENTICATED, 'TOKEN_INVALID'))).to.deep.equal([]);
   });
 
-  it('refuses a refresh token', async () => {
+  it('rejects a refresh token', async () => {
     const { refreshToken } = await login('only-customer', PASSWORD);
     const differences = await walk(
       () => `Bearer ${refreshToken}`,
@@ -236,7 +236,7 @@ describe('every method with every kind of credential', function () {
   });
 
   for (const role of ROLES) {
-    it(`admits a ${role} to exactly what the rules say`, async () => {
+    it(`admits a ${role} to exactly what the rules allow`, async () => {
       const bearer = await bearerOf(role);
       expect(bearer.roles).to.deep.equal([role]);
       const differences = await walk(
@@ -248,7 +248,7 @@ describe('every method with every kind of credential', function () {
     });
   }
 
-  it('admits somebody who asked for few scopes to no more than those', async () => {
+  it('admits a user who asked for few scopes to no more than those', async () => {
     for (const scopes of [
       ['inventory.read', 'auth.self'],
       ['payment.pay', 'inventory.reserve', 'auth.self'],
@@ -264,7 +264,7 @@ describe('every method with every kind of credential', function () {
     }
   });
 
-  it('admits a service to what is for services, and never as a user', async () => {
+  it('admits a service to methods for services, and never as a user', async () => {
     const source = createServiceTokenSource({
       address: system.auth.address,
       credentials: credentials.createInsecure(),
@@ -283,7 +283,7 @@ describe('every method with every kind of credential', function () {
     expect(differences).to.deep.equal([]);
   });
 
-  it('refuses a revoked token everywhere', async () => {
+  it('rejects a revoked token everywhere', async () => {
     const { username, password } = system.users.olga;
     const opened = await login(username, password);
     await ask(
@@ -299,7 +299,7 @@ describe('every method with every kind of credential', function () {
     expect(differences).to.deep.equal([]);
   });
 
-  it('refuses an expired token everywhere', async () => {
+  it('rejects an expired token everywhere', async () => {
     const { username, password } = system.users.olga;
     const { accessToken } = await login(username, password);
     await sleep((TOKEN_SECONDS + SKEW_SECONDS + 1) * 1000);
@@ -310,7 +310,7 @@ describe('every method with every kind of credential', function () {
     expect(differences).to.deep.equal([]);
   });
 
-  it('refuses everybody while revocations cannot be known, but where the rule allows it', async () => {
+  it('rejects every call while the list is stale, except where the rule allows it', async () => {
     const { username, password } = system.users.olga;
     const { accessToken } = await login(username, password);
     const bearer: Bearer = { token: accessToken, ...said(accessToken), kind: 'USER' };
@@ -339,7 +339,7 @@ describe('every method with every kind of credential', function () {
     }
   });
 
-  it('has tried every cell', () => {
+  it('has tried every method with every credential', () => {
     expect(cells).to.be.greaterThan(ownMethods.length * 15);
   });
 });

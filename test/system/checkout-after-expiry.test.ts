@@ -45,7 +45,7 @@ describe('a checkout whose process was killed', function () {
     await writeFile(files.orders, JSON.stringify(orders));
   }
 
-  it('after the goods were handed out is finished by the next one, although the token has expired', async () => {
+  it('after the goods were handed out is finished by the next process, although the token has expired', async () => {
     const { payment, inventory } = shop.clients;
     const [customer] = shop.customers;
     if (customer === undefined) throw new Error('there is a customer');

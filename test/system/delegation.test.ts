@@ -75,7 +75,7 @@ describe('acting for a user, in processes', function () {
     return streams.map(endOf);
   };
 
-  it('shows who acts, names every token and client of the chain, and lives no longer than its parent', async () => {
+  it('names the actor and every token and client of the chain, and expires no later than its parent', async () => {
     const alice = await clients.logIn('alice');
     const parent = decodeJwt(alice.accessToken);
     const claims = decodeJwt(await exchange(alice.accessToken));
@@ -92,7 +92,7 @@ describe('acting for a user, in processes', function () {
     expect(claims.exp).to.be.at.most(parent.exp ?? 0);
   });
 
-  it('is refused whatever is wider: audience, scopes, a token for somebody else, a service of its own', async () => {
+  it('is rejected for a wider audience or wider scopes, for a token of another caller and for a service token', async () => {
     const { accessToken: alice } = await clients.logIn('alice');
     const { accessToken: olga } = await clients.logIn('olga');
     const acted = await exchange(alice);
@@ -145,7 +145,7 @@ describe('acting for a user, in processes', function () {
   }
 
   for (const [link, targetOf] of Object.entries(links)) {
-    it(`kills the exchanged token and its streams on every instance by revoking ${link}`, async () => {
+    it(`ends the exchanged token and its streams on every instance when ${link} is revoked`, async () => {
       const alice = await clients.logIn('alice');
       const acting = await exchange(alice.accessToken);
       const bob = await clients.logIn('bob');
@@ -173,7 +173,7 @@ describe('acting for a user, in processes', function () {
     });
   }
 
-  it('goes on once payment’s client has authenticated itself anew', async () => {
+  it('continues once payment’s client has authenticated again', async () => {
     const { accessToken: token } = await clients.logIn('alice');
     const request = {
       accountId: system.accounts?.alice ?? '',
@@ -185,7 +185,7 @@ describe('acting for a user, in processes', function () {
     expect(answer.payment?.state).to.equal(PaymentState.PAYMENT_STATE_CAPTURED);
   });
 
-  it('is dead within the bound when the broker is frozen, too', async () => {
+  it('ends within the bound when the broker is frozen, too', async () => {
     const alice = await clients.logIn('alice');
     const acting = await exchange(alice.accessToken);
     const ends = await watch(acting);

@@ -84,7 +84,7 @@ describe('a peer without generated code', () => {
     expect(payments).to.deep.include(payment);
   });
 
-  it('follows a stream until the session behind it is revoked', async () => {
+  it('reads a stream until its session is revoked', async () => {
     const token = await logIn('bob');
     const olga = await logIn('olga');
     const stream = watch(token);
@@ -106,7 +106,7 @@ describe('a peer without generated code', () => {
     expect(detailsOf(error)[0]).to.include({ reason: 'TOKEN_REVOKED', domain: 'portcullis' });
   });
 
-  it('understands what is wrong with a request, field by field', async () => {
+  it('receives the invalid fields of a request', async () => {
     const token = await logIn('alice');
     const error = await receivedErrorOf(
       call(
@@ -122,14 +122,14 @@ describe('a peer without generated code', () => {
     expect(violations.map((violation) => violation['field'])).to.deep.equal(['lines[0].quantity']);
   });
 
-  it('learns of every service without a token that it is serving', async () => {
+  it('reads the health of every service without a token', async () => {
     for (const address of [system.auth.address, inventory(), system.payment.address]) {
       const answer = await call(address, 'grpc.health.v1.Health', 'Check', { service: '' });
       expect(answer).to.deep.equal({ status: 'SERVING' });
     }
   });
 
-  it('gets no further with a token that it has changed', async () => {
+  it('is rejected with a token that it has changed', async () => {
     const token = await logIn('alice');
     const forged = `${token.slice(0, -8)}AAAAAAAA`;
     const error = await receivedErrorOf(

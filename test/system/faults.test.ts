@@ -43,7 +43,7 @@ describe('a system with a part missing', function () {
     await system?.remove();
   });
 
-  it('comes up without its database only as far as saying so, and serves when the database is there', async () => {
+  it('reports a missing database, answers no call OK, and serves once the database is back', async () => {
     const [one] = clients.inventory;
     const token = (await clients.logIn('alice')).accessToken;
     const [instance] = system.inventory;
@@ -66,7 +66,7 @@ describe('a system with a part missing', function () {
     await eventually(async () => expect(await call()).to.equal('OK'));
   });
 
-  it('admits nobody at an instance that has never heard from auth', async () => {
+  it('admits no call at an instance that has never reached auth', async () => {
     const [, two] = clients.inventory;
     const token = (await clients.logIn('alice')).accessToken;
     const [, instance] = system.inventory;
@@ -86,7 +86,7 @@ describe('a system with a part missing', function () {
     );
   });
 
-  it('admits nobody while the broker is missing from the start, says what is missing, and goes on by itself', async () => {
+  it('admits no call while the broker is missing from the start, reports it, and recovers by itself', async () => {
     const [one] = clients.inventory;
     const [instance] = system.inventory;
     const { accessToken: token } = await clients.logIn('alice');
@@ -103,7 +103,7 @@ describe('a system with a part missing', function () {
     await eventually(async () => expect(await call()).to.equal('OK'));
   });
 
-  it('revokes through syncs alone while the broker is gone', async () => {
+  it('revokes through syncs alone while the broker is down', async () => {
     const [one] = clients.inventory;
     const { accessToken: token, session } = await clients.logIn('alice');
     const call = (): Promise<string> => outcomeOf(ask(one.listItems.bind(one), PAGE, { token }));
@@ -165,7 +165,7 @@ describe('a start that cannot succeed', function () {
   });
 
   for (const service of ['auth', 'inventory', 'payment']) {
-    it(`of ${service} names everything that is wrong with its configuration, in one message, and ends`, async () => {
+    it(`of ${service} names every invalid variable in one message, and exits`, async () => {
       const { code, output } = await runProgram([`services/${service}/main.ts`], {
         env: {
           DATABASE_URL: 'not a url',
@@ -199,7 +199,7 @@ describe('a start that cannot succeed', function () {
     expect(await recordedIn(dataDir)).to.deep.equal([]);
   });
 
-  it('says which variable it does not know', async () => {
+  it('names an unknown variable', async () => {
     const { code, output } = await runProgram(['scripts/start.ts', '--free-ports'], {
       env: { PORTCULLIS_DATADIR: folder.path },
     });
@@ -207,7 +207,7 @@ describe('a start that cannot succeed', function () {
     expect(output).to.match(/PORTCULLIS_DATADIR: not a variable of npm start/);
   });
 
-  it('ends every part when one of them cannot start, and shows what that one said', async () => {
+  it('stops every part when one of them cannot start, and prints the output of that part', async () => {
     const dataDir = join(folder.path, 'midway');
     const error = await rejectionOf(
       startSystem({
@@ -222,7 +222,7 @@ describe('a start that cannot succeed', function () {
     expect(await recordedIn(dataDir)).to.deep.equal([]);
   });
 
-  it('is refused while another start uses the same data folder', async () => {
+  it('is rejected while another start uses the same data folder', async () => {
     const dataDir = join(folder.path, 'shared');
     let system: System | undefined;
     try {

@@ -31,7 +31,7 @@ describe('the main job', () => {
 
   after(() => clients?.close());
 
-  it('reserves for the one who asks: nobody else sees the reservation or ends it', async () => {
+  it('reserves for the caller: no other customer can read or end the reservation', async () => {
     const [one, two] = clients.inventory;
     const alice = (await clients.logIn('alice')).accessToken;
     const bob = (await clients.logIn('bob')).accessToken;
@@ -83,7 +83,7 @@ describe('the main job', () => {
     expect(entries.filter(({ paymentId }) => paymentId === first.payment?.paymentId)).to.have.length(1);
   });
 
-  it('takes no money when the goods are not there, and no goods when the money is not', async () => {
+  it('takes no money without the goods, and no goods without the money', async () => {
     const { payment } = clients;
     const token = (await clients.logIn('bob')).accessToken;
     const accountId = system.accounts?.bob ?? '';
@@ -99,7 +99,7 @@ describe('the main job', () => {
     expect(await picture(accountId, token)).to.deep.equal(before);
   });
 
-  it('cuts live streams and refuses the next call on every instance once a session is revoked', async () => {
+  it('ends live streams and rejects the next call on every instance once a session is revoked', async () => {
     const { accessToken: token, refreshToken, session } = await clients.logIn('alice');
     const olga = (await clients.logIn('olga')).accessToken;
     const bob = (await clients.logIn('bob')).accessToken;
@@ -140,7 +140,7 @@ describe('the main job', () => {
     bobs.cancel();
   });
 
-  it('reaches the token that payment exchanged on behalf of the user', async () => {
+  it('revokes the token that payment exchanged on behalf of the user', async () => {
     const { accessToken: token, session } = await clients.logIn('alice');
     const olga = (await clients.logIn('olga')).accessToken;
     const accountId = system.accounts?.alice ?? '';
@@ -161,7 +161,7 @@ describe('the main job', () => {
     expect(await picture(accountId, (await clients.logIn('alice')).accessToken)).to.deep.equal(before);
   });
 
-  it('tells a caller without the right scope that it is known and may not', async () => {
+  it('rejects a caller without the right scope as PERMISSION_DENIED', async () => {
     const token = (await clients.logIn('alice')).accessToken;
     const [one] = clients.inventory;
     const adjust = { sku: SKU, delta: 1n, reason: 'test', requestId: randomUUID() };

@@ -60,7 +60,7 @@ describe('reflection, as buf curl uses it', function () {
     expect(reserved['reservation']).to.include({ state: 'RESERVATION_STATE_ACTIVE' });
   });
 
-  it('is refused without a token, with status and reason', async () => {
+  it('shows status and reason of a call without a token', async () => {
     const address = system.inventory[1].address;
     const failure = await curl(address, 'inventory.v1.InventoryService/ListItems', {}).then(
       () => undefined,

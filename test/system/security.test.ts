@@ -45,7 +45,7 @@ describe('the security of a system', function () {
   const metricsOf = async (opsAddress: string): Promise<string> =>
     await (await fetch(`http://${opsAddress}/metrics`)).text();
 
-  it('is reviewed: nothing but what is true of a system on one machine', async () => {
+  it('is reviewed with only the findings of a system on one machine', async () => {
     // Services tell of their listeners with their first reports.
     await clients.logIn('alice');
     await ask(
@@ -76,7 +76,7 @@ describe('the security of a system', function () {
     expect(review.reviewTime?.getTime()).to.be.closeTo(Date.now(), 60_000);
   });
 
-  it('shows events and review to those alone who may read them', async () => {
+  it('returns events and review only to callers who may read them', async () => {
     const { accessToken: alice } = await clients.logIn('alice');
     const page = { pageSize: 0, pageToken: '', filter: undefined };
     for (const [token, expected] of [
@@ -97,7 +97,7 @@ describe('the security of a system', function () {
     expect(await outcomeOf(unknown)).to.equal('INVALID_ARGUMENT FIELD_INVALID');
   });
 
-  it('streams events as they are recorded, and goes on where a watcher left off', async () => {
+  it('streams events as they are recorded, and resumes where a watcher stopped', async () => {
     const watch = (resumeToken: string) =>
       security.watchSecurityEvents(
         {
@@ -145,7 +145,7 @@ describe('the security of a system', function () {
     expect(new Set(described).size).to.equal(described.length);
   });
 
-  it('has metrics whose labels are few, and name no user', async () => {
+  it('has metrics with few labels, none of which names a user', async () => {
     const { accessToken } = await clients.logIn('alice');
     await outcomeOf(
       ask(

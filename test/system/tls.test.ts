@@ -83,7 +83,7 @@ describe('the system over TLS', () => {
     expect(system.nats?.url('inventory')).to.match(/^tls:/);
   });
 
-  it('binds tokens to certificates: with another one from the same authority they are of no use', async () => {
+  it('binds tokens to certificates: they are rejected with another certificate of the same authority', async () => {
     const { accessToken: alice } = await clients.logIn('alice');
     const bound = (token: string): unknown =>
       (decodeJwt(token)['cnf'] as Record<string, unknown>)['x5t#S256'];
@@ -121,7 +121,7 @@ describe('the system over TLS', () => {
     payment.close();
   });
 
-  it('serves nobody in plaintext, or without a certificate', async () => {
+  it('serves no caller in plaintext or without a certificate', async () => {
     const [one] = system.inventory;
     const { accessToken: token } = await clients.logIn('alice');
     for (const creds of [credentials.createInsecure(), credentials.createSsl()]) {
@@ -132,7 +132,7 @@ describe('the system over TLS', () => {
     }
   });
 
-  it('takes new certificates on SIGHUP, and goes on', async function () {
+  it('loads new certificates on SIGHUP, and continues', async function () {
     this.timeout(START_TIMEOUT_MS);
     const { accessToken: token } = await clients.logIn('alice');
     const all = [system.auth, ...system.inventory, system.payment];

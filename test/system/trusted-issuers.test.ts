@@ -84,7 +84,7 @@ describe('a second issuer, in processes', function () {
     return streams.map(endOf);
   };
 
-  it('is heard by inventory and payment, and by nobody at auth', async () => {
+  it('is trusted by inventory and payment, and not by auth', async () => {
     const token = await other.sign(claims());
     expect(await inventoriesOf(token)).to.deep.equal(['OK', 'OK']);
     const { auth, payment } = clients;
@@ -98,7 +98,7 @@ describe('a second issuer, in processes', function () {
     expect(await inventoriesOf(forged)).to.deep.equal(Array(2).fill('UNAUTHENTICATED TOKEN_INVALID'));
   });
 
-  it('has users who are nobody of ours: what alice has is not theirs, even with her own identifier', async () => {
+  it('has users of its own: what alice owns is not theirs, even with her own identifier', async () => {
     const { accessToken } = await clients.logIn('alice');
     const [one] = clients.inventory;
     const { sub } = JSON.parse(Buffer.from(accessToken.split('.')[1] ?? '', 'base64url').toString()) as {
@@ -137,7 +137,7 @@ describe('a second issuer, in processes', function () {
       azp: undefined,
     },
   })) {
-    it(`has users who buy to the end, with ${named}`, async () => {
+    it(`has users who can complete a purchase, with ${named}`, async () => {
       const { payment, logIn } = clients;
       const scope = 'read reserve pay account';
       const token = await other.sign(claims({ sub: `buyer with ${named}`, scope, ...names }));
@@ -162,7 +162,7 @@ describe('a second issuer, in processes', function () {
     'its user': ({ sub }) => ({ $case: 'subject', value: String(sub) }),
   };
   for (const [way, what] of Object.entries(ways)) {
-    it(`is cut off everywhere by revoking ${way}, and so is what was exchanged for it`, async () => {
+    it(`is rejected everywhere once revoked ${way}, and so are the tokens exchanged for it`, async () => {
       const of = claims({ sub: `alice ${way}` });
       const token = await other.sign(of);
       const acting = await exchanged(token);

@@ -16,7 +16,7 @@ export const BROADCAST_ENTRIES_MAX = 500;
 export const BACKLOG_ENTRIES_MAX = 10_000;
 
 /** The state of a broadcaster. */
-export interface BroadcasterState {
+interface BroadcasterState {
   readonly connected: boolean;
   /** Messages handed to the broker. */
   readonly sent: number;

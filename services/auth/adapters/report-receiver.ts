@@ -17,10 +17,10 @@ import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';
 
 /** Longest accepted report, in bytes. */
-export const REPORT_BYTES_MAX = 512 * 1024;
+const REPORT_BYTES_MAX = 512 * 1024;
 
 /** Most reports that are recorded at once; others are not acknowledged, so they are sent again. */
-export const REPORTS_UNDER_WAY_MAX = 16;
+const REPORTS_UNDER_WAY_MAX = 16;
 
 /** The scope of clients whose reports are accepted. */
 const INSTANCE_SCOPE = 'auth.sync';
@@ -29,7 +29,7 @@ const INSTANCE_SCOPE = 'auth.sync';
 const QUEUE_GROUP = 'auth';
 
 /** Counts of received reports. */
-export interface ReceivedCounts {
+interface ReceivedCounts {
   readonly recorded: number;
   /** Too large, not a report, or not signed by the client that it names. */
   readonly forged: number;

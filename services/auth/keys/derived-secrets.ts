@@ -3,7 +3,7 @@
 import { createHmac, hkdfSync } from 'node:crypto';
 
 /** Bytes of a derived secret. */
-export const DERIVED_SECRET_BYTES = 32;
+const DERIVED_SECRET_BYTES = 32;
 
 /** The purpose of a derived secret; secrets of different purposes are unrelated. */
 export type SecretPurpose = 'refresh-successor' | 'request-fingerprint' | 'attempt-counters' | 'event-names';

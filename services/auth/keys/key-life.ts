@@ -20,7 +20,7 @@ export const KEY_ROTATION_DAYS_DEFAULT = 30;
 export const LIVE_KEYS_MAX = 30;
 
 /** When a caller should retry while too many keys are published, in milliseconds. */
-export const TOO_MANY_KEYS_RETRY_MS = 60_000;
+const TOO_MANY_KEYS_RETRY_MS = 60_000;
 
 const PURPOSES: readonly KeyPurpose[] = ['token', 'broadcast'];
 const DAY_MS = 86_400_000;
@@ -34,7 +34,7 @@ export interface Rotation {
 }
 
 /** A request to rotate a key. */
-export interface RotateRequest {
+interface RotateRequest {
   readonly purpose: KeyPurpose;
   readonly emergency: boolean;
   readonly reason: string;
@@ -96,11 +96,11 @@ async function rotate(deps: KeyLifeDeps, request: RotateRequest): Promise<Rotati
     isNew = false;
     return tx.once({ subject: actor, method: 'RotateKey', requestId, payload }, async () => {
       isNew = true;
-      await tx.keys.lockMaking();
+      await tx.keys.lockCreation();
       if (emergency) return await rotateInEmergency(tx, request, clock);
-      const outlook = await tx.keys.outlook(purpose);
-      demandReady(outlook);
-      const rotated = await rotateByRoutine(tx, purpose, outlook);
+      const rotationOutlook = await tx.keys.rotationOutlook(purpose);
+      demandReady(rotationOutlook);
+      const rotated = await rotateByRoutine(tx, purpose, rotationOutlook);
       await recordRotation(tx, rotated, { reason, actor });
       return rotated;
     });
@@ -116,7 +116,7 @@ async function rotate(deps: KeyLifeDeps, request: RotateRequest): Promise<Rotati
 async function signingSince(tx: AuthTransaction): Promise<ReadonlyMap<KeyPurpose, Date>> {
   const since = new Map<KeyPurpose, Date>();
   for (const purpose of PURPOSES) {
-    const { signing } = await tx.keys.outlook(purpose);
+    const { signing } = await tx.keys.rotationOutlook(purpose);
     if (signing !== undefined) since.set(purpose, signing.signTime);
   }
   return since;
@@ -127,7 +127,7 @@ async function maintain(deps: KeyLifeDeps): Promise<void> {
   await keys.replenish();
   for (const purpose of PURPOSES) await rotateWhenDue(deps, purpose);
   await store.transaction(async (tx) => {
-    await tx.keys.lockMaking();
+    await tx.keys.lockCreation();
     // The last token was signed before the key stopped, and has the maximum lifetime of any token at most.
     await tx.keys.retireStopped(KEEP_SECONDS);
   });
@@ -139,10 +139,10 @@ async function rotateWhenDue(
   purpose: KeyPurpose,
 ): Promise<void> {
   const rotation = await store.transaction(async (tx) => {
-    await tx.keys.lockMaking();
-    const outlook = await tx.keys.outlook(purpose);
-    if (!isDue(outlook, rotationDays * DAY_MS)) return undefined;
-    const rotated = await rotateByRoutine(tx, purpose, outlook);
+    await tx.keys.lockCreation();
+    const rotationOutlook = await tx.keys.rotationOutlook(purpose);
+    if (!isDue(rotationOutlook, rotationDays * DAY_MS)) return undefined;
+    const rotated = await rotateByRoutine(tx, purpose, rotationOutlook);
     await recordRotation(tx, rotated, { reason: 'by schedule', actor: 'auth' });
     return rotated;
   });
@@ -155,8 +155,8 @@ async function rotateWhenDue(
  * The time until every instance that admits calls knows the next key, in milliseconds. An instance whose lease was
  * granted after the publication has the key, and every earlier lease is over by then.
  */
-export function untilKnownMs(outlook: RotationOutlook): number {
-  const { now, next, leaseMs, olderLeasesEndBy } = outlook;
+export function untilKnownMs(rotationOutlook: RotationOutlook): number {
+  const { now, next, leaseMs, olderLeasesEndBy } = rotationOutlook;
   const boundMs = enforcementBoundMs(leaseMs);
   if (next?.publishTime === undefined) return boundMs;
   const knownMs = Math.max(next.publishTime.getTime() + boundMs, olderLeasesEndBy.getTime());
@@ -164,23 +164,23 @@ export function untilKnownMs(outlook: RotationOutlook): number {
 }
 
 /** Whether the next key is due: the present one has signed long enough, and verifiers know the next one. */
-export function isDue(outlook: RotationOutlook, rotationMs: number): boolean {
-  const { now, signing, next, live } = outlook;
+export function isDue(rotationOutlook: RotationOutlook, rotationMs: number): boolean {
+  const { now, signing, next, live } = rotationOutlook;
   if (signing === undefined || next?.publishTime === undefined || live >= LIVE_KEYS_MAX) return false;
   return (
     now.getTime() >= signing.signTime.getTime() + rotationMs &&
     now.getTime() >= next.publishTime.getTime() + NEXT_PUBLISHED_SECONDS_MIN * 1000 &&
-    untilKnownMs(outlook) === 0
+    untilKnownMs(rotationOutlook) === 0
   );
 }
 
-function demandReady(outlook: RotationOutlook): void {
-  if (outlook.live >= LIVE_KEYS_MAX) {
+function demandReady(rotationOutlook: RotationOutlook): void {
+  if (rotationOutlook.live >= LIVE_KEYS_MAX) {
     throw new AuthError('RATE_LIMITED', 'too many former keys are still published', {
       retryAfterMs: TOO_MANY_KEYS_RETRY_MS,
     });
   }
-  const retryAfterMs = Math.ceil(untilKnownMs(outlook));
+  const retryAfterMs = Math.ceil(untilKnownMs(rotationOutlook));
   if (retryAfterMs === 0) return;
   throw new AuthError('RATE_LIMITED', 'not every instance can know the next key yet', { retryAfterMs });
 }
@@ -201,7 +201,7 @@ async function rotateInEmergency(
   { purpose, reason, actor }: RotateRequest,
   clock: Clock,
 ): Promise<Rotation> {
-  const { signing, next } = await tx.keys.outlook(purpose);
+  const { signing, next } = await tx.keys.rotationOutlook(purpose);
   if (signing === undefined || next === undefined) throw noKeyYet();
   const revocation = await revokeKey(tx.keys, signing.kid);
   const keys = { signingKey: await recordOf(tx, next.kid), formerKey: await recordOf(tx, signing.kid) };

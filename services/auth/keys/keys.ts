@@ -14,10 +14,10 @@ import { KEY_ENCRYPTION_KEY_BYTES, unseal } from './sealed-keys.js';
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';
 
 /** How long the broadcast key is used before it is read again, in milliseconds. */
-export const BROADCAST_KEY_FRESH_MS = 1000;
+const BROADCAST_KEY_FRESH_MS = 1000;
 
 /** When a caller should retry while no key exists yet, in milliseconds. */
-export const NO_KEY_RETRY_MS = 500;
+const NO_KEY_RETRY_MS = 500;
 
 /** Signs broadcasts of revocations. */
 export interface BroadcastSigner {
@@ -41,7 +41,7 @@ export interface Keys {
   /** Creates the keys that are missing after a promotion, a revocation or a new epoch. */
   replenish(): Promise<void>;
   /** Creates a whole set of new keys, for the caller to insert. */
-  makeAll(): Promise<readonly KeyRow[]>;
+  createAll(): Promise<readonly KeyRow[]>;
   /**
    * Locks the key that signs access tokens, so that it cannot be retired before the transaction ends. Returns the
    * function that signs claims with it.
@@ -88,7 +88,7 @@ export function createKeys(deps: KeysDeps): Keys {
       await openAll();
     },
     replenish,
-    makeAll: () => createMissingKeys([], deps),
+    createAll: () => createMissingKeys([], deps),
     lockTokenSigner: (tx) => lockTokenSigner(tx, signers),
     broadcastSigner: () => ({ sign: broadcasts.sign }),
     published: async (tx) => publish(await tx.keys.live()),

@@ -11,7 +11,7 @@ import { publicMembers, seal } from './sealed-keys.js';
 export type SigningAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
 
 /** Bits of a new RSA key. */
-export const RSA_MODULUS_BITS = 3072;
+const RSA_MODULUS_BITS = 3072;
 
 /** What every new key needs. */
 export interface NewKeyOptions {
@@ -39,7 +39,7 @@ export async function createMissingKeys(
 /** Inserts the created keys that are still missing. Of replicas that start at once, the first one's keys count. */
 export async function insertMissingKeys(store: AuthStore, created: readonly KeyRow[]): Promise<void> {
   await store.transaction(async (tx) => {
-    await tx.keys.lockMaking();
+    await tx.keys.lockCreation();
     const live = await tx.keys.live();
     for (const key of created) if (!hasKey(live, key)) await tx.keys.insert(key);
   });
@@ -56,7 +56,7 @@ export async function adoptAlgorithm(
   if (outdated === undefined) return false;
   const created = await createKey('token', 'next', algorithm, keyEncryptionKey);
   await store.transaction(async (tx) => {
-    await tx.keys.lockMaking();
+    await tx.keys.lockCreation();
     // It may have begun to sign meanwhile, or another replica may have replaced it.
     if (!(await tx.keys.live()).some((row) => row.kid === outdated.kid && isOutdated(row))) return;
     await tx.keys.retire(outdated.kid);

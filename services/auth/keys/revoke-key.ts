@@ -13,11 +13,11 @@ import { keyRevocation } from '../revocation/log.js';
  * @throws ServiceError NOT_FOUND
  */
 export async function revokeKey(
-  keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>,
+  keys: Pick<KeyRows, 'lockCreation' | 'retire' | 'promoteNext'>,
   keyId: string,
 ): Promise<Revocation> {
   // No key may be inserted as signing meanwhile: it would collide with the one that is promoted.
-  await keys.lockMaking();
+  await keys.lockCreation();
   const retired = await keys.retire(keyId);
   if (retired === undefined) throw new AuthError('NOT_FOUND', 'there is no such key');
   if (retired.state === 'signing') await keys.promoteNext(retired.purpose);

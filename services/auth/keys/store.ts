@@ -29,7 +29,7 @@ const OF_THIS_EPOCH = 'epoch = (SELECT epoch FROM log_state)';
 const MAKING_LOCK = '7305489217362';
 
 /** How long a routine rotation waits for transactions that sign, in milliseconds; after that it fails and runs later. */
-export const ROUTINE_LOCK_MS_MAX = 500;
+const ROUTINE_LOCK_MS_MAX = 500;
 
 /** The keys' rows inside a transaction. */
 export function createKeyRows(sql: Sql): KeyRows {
@@ -41,7 +41,7 @@ export function createKeyRows(sql: Sql): KeyRows {
       return row.epoch;
     },
 
-    lockMaking: async () => {
+    lockCreation: async () => {
       // This wait cannot deadlock: a transaction that creates keys holds no other lock.
       await sql.query("SELECT set_config('lock_timeout', '10s', true)");
       await sql.query('SELECT pg_advisory_xact_lock($1)', [MAKING_LOCK]);
@@ -105,7 +105,7 @@ export function createKeyRows(sql: Sql): KeyRows {
       await sql.query('UPDATE signing_keys SET publish_time = clock_timestamp() WHERE publish_time IS NULL');
     },
 
-    outlook: (purpose) => readOutlook(sql, purpose),
+    rotationOutlook: (purpose) => readOutlook(sql, purpose),
 
     stopSigning: async (purpose) => {
       // Transactions that sign queue behind this one, so it must give up before they do.

@@ -72,7 +72,7 @@ export interface KeyRows extends KeyLifeRows {
   /** The current epoch of the revocation log. */
   epoch(): Promise<Buffer>;
   /** Waits until no other replica makes keys, and prevents it until the end of the transaction. */
-  lockMaking(): Promise<void>;
+  lockCreation(): Promise<void>;
   /** Every key that is not retired. */
   live(): Promise<KeyRow[]>;
   insert(key: KeyRow): Promise<void>;
@@ -95,7 +95,7 @@ export interface KeyRows extends KeyLifeRows {
 interface KeyLifeRows {
   /** Sets the publish time of every key whose row has been committed and has none yet. */
   markPublished(): Promise<void>;
-  outlook(purpose: KeyPurpose): Promise<RotationOutlook>;
+  rotationOutlook(purpose: KeyPurpose): Promise<RotationOutlook>;
   /** Moves the signing key to `verify-only`. Minting tokens waits until the end of the transaction. */
   stopSigning(purpose: KeyPurpose): Promise<void>;
   /** Retires the keys that stopped signing more than `afterSeconds` ago, and returns their ids. */

@@ -8,7 +8,7 @@ import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { checkReason, enforcedEverywhereBy } from './log.js';
 
 /** The result of opening an epoch. */
-export interface OpenedEpoch {
+interface OpenedEpoch {
   readonly epoch: Buffer;
   readonly endedSessions: number;
   /** From this moment of database time on no instance admits a token of an earlier epoch. */
@@ -29,7 +29,7 @@ export interface Epochs {
 /** Creates the operation that opens epochs. */
 export function createEpochs(deps: {
   readonly store: AuthStore;
-  readonly keys: Pick<Keys, 'makeAll'>;
+  readonly keys: Pick<Keys, 'createAll'>;
   readonly clock?: Clock;
 }): Epochs {
   const { store, keys, clock = systemClock } = deps;
@@ -38,11 +38,11 @@ export function createEpochs(deps: {
       checkReason(reason);
       const requestId = parseRequestId(text);
       if (requestId === '') throw invalidField('request_id', 'must be set');
-      const made = await keys.makeAll();
+      const made = await keys.createAll();
       return await store.transaction((tx) =>
         tx.once({ subject: actor, method: 'OpenEpoch', requestId, payload: reason }, async () => {
           // A replica that starts meanwhile must not create keys for an epoch that is about to end.
-          await tx.keys.lockMaking();
+          await tx.keys.lockCreation();
           const endedSessions = await endAndRetire(tx);
           await tx.events.record({
             type: 'epoch-opened',

@@ -41,7 +41,7 @@ export const PULL_IDS_MAX = 8192;
 export const PULL_ENTRIES_MAX = 1000;
 
 /** Longest reason of a revocation, in characters. */
-export const REASON_CHARACTERS_MAX = 200;
+const REASON_CHARACTERS_MAX = 200;
 
 /** A sync request: an instance asks whether its list is up to date. */
 export interface SyncQuestion {

@@ -6,7 +6,7 @@ import type { InstanceRecord } from './instance-records.js';
 import { enforcementBoundMs, type SyncQuestion } from './log.js';
 
 /** How often a waiting call looks for what other replicas know, in milliseconds. */
-export const WAIT_POLL_MS = 25;
+const WAIT_POLL_MS = 25;
 
 /** Most calls that wait for instances at once. */
 export const WAITS_MAX = 100;
@@ -15,7 +15,7 @@ export const WAITS_MAX = 100;
 export const SHARES_PER_LEASE = 5;
 
 /** Whether an instance enforces a revocation, as far as auth knows. */
-export type EnforcementState = 'ENFORCED' | 'PENDING' | 'UNKNOWN';
+type EnforcementState = 'ENFORCED' | 'PENDING' | 'UNKNOWN';
 
 /** What is known of a revocation at one instance. */
 export interface InstanceReceipt {

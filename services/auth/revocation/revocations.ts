@@ -24,10 +24,10 @@ import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from 
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
 
 /** Most entries that one transaction drops, so that it locks the log only for a moment. */
-export const PURGE_ENTRIES_MAX = 1000;
+const PURGE_ENTRIES_MAX = 1000;
 
 /** Most Pulls that are answered at once. */
-export const PULLS_MAX = 64;
+const PULLS_MAX = 64;
 
 /** The collaborators of the operations. */
 export interface RevocationDeps extends RevokeDeps {

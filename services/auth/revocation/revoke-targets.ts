@@ -20,7 +20,7 @@ import {
 } from './log.js';
 
 /** Longest name of a client or key, and longest issuer or identifier of another issuer, in characters. */
-export const NAME_CHARACTERS_MAX = 255;
+const NAME_CHARACTERS_MAX = 255;
 
 /** What a caller wants to revoke. */
 export type Target =
@@ -49,7 +49,7 @@ export interface RevocationTransaction {
     lockShared(sessionId: string): Promise<{ readonly userId: string } | undefined>;
   };
   readonly clients: Pick<ClientRows, 'raiseGeneration'>;
-  readonly keys: Pick<KeyRows, 'lockMaking' | 'retire' | 'promoteNext'>;
+  readonly keys: Pick<KeyRows, 'lockCreation' | 'retire' | 'promoteNext'>;
   readonly revocations: RevocationRows;
   readonly events: SecurityEventRows;
 }

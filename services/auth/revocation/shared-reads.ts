@@ -10,7 +10,7 @@ export const READ_BLOCKING_MS_MAX = 2000;
 export const CONCURRENT_READS_MAX = 4;
 
 /** Most requests that wait for a read to begin. */
-export const WAITING_REQUESTS_MAX = 10_000;
+const WAITING_REQUESTS_MAX = 10_000;
 
 /** Answers requests from shared reads. */
 export interface SharedReads<Request, Answer> {

@@ -28,7 +28,7 @@ export const LOG_LOCK_MS_MAX = 1000;
 export const LIVE_SLICE_ENTRIES = 50_000n;
 
 /** How long the row of a reader is kept after its last read, in seconds. */
-export const READER_KEEP_SECONDS = 3600;
+const READER_KEEP_SECONDS = 3600;
 
 /**
  * The log inside a transaction, which must be read committed.

@@ -12,13 +12,13 @@ import type { SecurityStore } from './event-access.js';
 export const PROCESSING_INTERVAL_MS = 250;
 
 /** Most events that the rules process in one transaction. */
-export const EVENTS_PROCESSED_MAX = 1000;
+const EVENTS_PROCESSED_MAX = 1000;
 
 /** The rules whose findings name a session that can be revoked. */
 export const REVOKING_RULES = ['session-in-many-networks', 'far-above-usual'] as const;
 
 /** The actor of revocations by rules. */
-export const RULES_ACTOR = 'anomaly-rules';
+const RULES_ACTOR = 'anomaly-rules';
 
 /** Watches for anomalies. */
 export interface AnomalyWatch {

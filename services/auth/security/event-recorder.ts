@@ -10,19 +10,19 @@ import type { SecurityStore } from './event-access.js';
 export const EVENTS_WAITING_MAX = 1000;
 
 /** Most events that one statement records. */
-export const EVENTS_WRITTEN_MAX = 200;
+const EVENTS_WRITTEN_MAX = 200;
 
 /** How long events are gathered before they are written, in milliseconds. */
-export const GATHERING_MS = 100;
+const GATHERING_MS = 100;
 
 /** The pause after a failed write, in milliseconds. */
-export const RECORD_RETRY_MS = 1000;
+const RECORD_RETRY_MS = 1000;
 
 /** A sampled event is recorded once in this time for each key, in milliseconds. */
-export const SAMPLED_MS = 60_000;
+const SAMPLED_MS = 60_000;
 
 /** Most keys that sampling remembers; beyond it, an event may be recorded twice in {@link SAMPLED_MS}. */
-export const SAMPLED_SUBJECTS_MAX = 10_000;
+const SAMPLED_SUBJECTS_MAX = 10_000;
 
 /** Counts the events that were recorded, and those that were lost. */
 export interface EventObserver {

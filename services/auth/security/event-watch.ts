@@ -6,13 +6,13 @@ import type { SecurityEvent } from '../records/security-events.js';
 import type { EventFilter, SecurityStore } from './event-access.js';
 
 /** Most events that a watcher reads at once. */
-export const WATCH_READ_MAX = 200;
+const WATCH_READ_MAX = 200;
 
 /** How often a watcher reads new events, in milliseconds. */
-export const WATCH_POLL_MS = 250;
+const WATCH_POLL_MS = 250;
 
 /** Most watchers of one process. */
-export const WATCHERS_MAX = 100;
+const WATCHERS_MAX = 100;
 
 /** A request to watch; an empty token begins with the next event. */
 export interface WatchRequest {

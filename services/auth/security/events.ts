@@ -12,7 +12,7 @@ export const ROUTINE_EVENT_KEPT_DAYS = 30;
 export const REPORT_KEPT_HOURS = 2;
 
 /** Longest reason, name or detail of an event, in characters; longer text is cut. */
-export const EVENT_TEXT_CHARACTERS_MAX = 255;
+const EVENT_TEXT_CHARACTERS_MAX = 255;
 const CAEP = 'https://schemas.openid.net/secevent/caep/event-type/';
 const RISC = 'https://schemas.openid.net/secevent/risc/event-type/';
 const OWN = 'urn:portcullis:event-type:';

@@ -16,7 +16,7 @@ import type { SecurityReview } from './review.js';
 import type { Grade } from './review-findings.js';
 
 /** Longest identifier in a filter, in characters. */
-export const SUBJECT_CHARACTERS_MAX = 255;
+const SUBJECT_CHARACTERS_MAX = 255;
 
 export interface SecurityHandlersDeps {
   readonly events: Pick<SecurityLog, 'list' | 'watch'>;

@@ -4,7 +4,7 @@ import type { NewSecurityEvent } from '../records/security-events.js';
 import type { RefusedCalls, ServiceReport } from '../records/service-reports.js';
 
 /** Most networks that an event of refused calls names. */
-export const REFUSED_NETWORKS_MAX = 5;
+const REFUSED_NETWORKS_MAX = 5;
 
 /** Returns one event per reason of refused calls, and one each for forged broadcasts and lost reports. */
 export function eventsOfReport(report: ServiceReport): NewSecurityEvent[] {

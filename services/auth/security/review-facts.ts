@@ -10,13 +10,13 @@ import type { Instances } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review-findings.js';
 
 /** Most privileged users whose passwords the review tries. */
-export const TRIED_USERS_MAX = 10;
+const TRIED_USERS_MAX = 10;
 
 /** Most users whose result is cached, so that each password is tried once. */
-export const VERDICTS_MAX = 1000;
+const VERDICTS_MAX = 1000;
 
 /** Most instances that the review reads. */
-export const REVIEWED_INSTANCES_MAX = 1000;
+const REVIEWED_INSTANCES_MAX = 1000;
 
 const INSTANCES_PAGE_SIZE = 200;
 
@@ -24,7 +24,7 @@ const INSTANCES_PAGE_SIZE = 200;
 const COMMON_PASSWORDS = ['password', '12345678', 'changeme', 'portcullis'];
 
 /** A user's password as it is stored. */
-export interface StoredPassword {
+interface StoredPassword {
   readonly userId: string;
   readonly username: string;
   readonly passwordHash: string;

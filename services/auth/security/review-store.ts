@@ -7,10 +7,10 @@ import { REPORT_KEPT_HOURS } from './events.js';
 import type { ReviewStore } from './review-facts.js';
 
 /** Most rows of one kind that the review reads. */
-export const REVIEW_ROWS_MAX = 500;
+const REVIEW_ROWS_MAX = 500;
 
 /** Oldest report that the review reads, in minutes. */
-export const REVIEW_REPORT_MINUTES = 10;
+const REVIEW_REPORT_MINUTES = 10;
 
 /** Creates the reader of this database. */
 export function createReviewStore(database: Database): ReviewStore {

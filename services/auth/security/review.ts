@@ -7,7 +7,7 @@ import { checkAlgorithms, checkKeys, checkLifetimes } from './review-keys.js';
 import { checkClocks, checkInstances, checkRecord } from './review-operation.js';
 
 /** The result of a review. */
-export interface ReviewReport {
+interface ReviewReport {
   readonly findings: readonly ReviewFinding[];
   readonly reviewTime: Date;
   readonly lookedAt: readonly string[];

@@ -17,13 +17,13 @@ import type { EventObserver } from './event-recorder.js';
 import { identifiersOf, isSecurityEventType, keptDaysOf, REPORT_KEPT_HOURS, sanitizeText } from './events.js';
 
 /** Most events that get their position in one transaction. */
-export const PLACED_MAX = 5000;
+const PLACED_MAX = 5000;
 
 /**
  * Oldest time at which a report counts, in minutes; a time in the future counts as now. A wrong clock must not move
  * other instances' reports out of the rules' windows.
  */
-export const REPORT_LATE_MINUTES_MAX = 10;
+const REPORT_LATE_MINUTES_MAX = 10;
 
 /** The type of reports among the events; only the rules read them. */
 const REPORT_TYPE = 'service-report';

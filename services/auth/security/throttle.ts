@@ -23,7 +23,7 @@ export const NETWORK_KEPT_DAYS = 90;
 export const REFUSAL_REPEATED_MS = 1000;
 
 /** Most rejections that this process remembers; beyond it, more queries are sent. */
-export const REFUSALS_MAX = 10_000;
+const REFUSALS_MAX = 10_000;
 
 /** The configured limits. */
 export interface ThrottleLimits {
@@ -34,13 +34,13 @@ export interface ThrottleLimits {
 }
 
 /** An attempt that was counted, and the end of its window. */
-export interface CountedAttempt {
+interface CountedAttempt {
   readonly key: Buffer;
   readonly endTime: Date;
 }
 
 /** The counters of one attempt. A window begins with its first attempt, and holds at most `limit` attempts. */
-export interface Counters {
+interface Counters {
   readonly peer: { readonly key: Buffer; readonly limit: number };
   /** Absent when the attempt names no user. */
   readonly name?: {
@@ -54,7 +54,7 @@ export interface Counters {
 }
 
 /** What was counted; a counter without attempts left is absent. */
-export interface CountResult {
+interface CountResult {
   readonly peer?: CountedAttempt;
   readonly name?: CountedAttempt;
   /** Whether the user of this name has logged in from this network before. */
@@ -85,7 +85,7 @@ export interface Throttle {
 }
 
 /** An attempt that was counted. */
-export interface Attempt {
+interface Attempt {
   /** The key of the name and the network; undefined without a name. */
   readonly networkKey: Buffer | undefined;
   /** Subtracts the attempt, because the credential was right. */

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { CommonError } from '../errors.js';
-import { parseRequestId, storedRequestIds } from '../validation/request-id.js';
+import { parseRequestId, type RepeatableRequest, storedRequestIds } from '../validation/request-id.js';
 import type { Sql } from './database.js';
 import { answerToStore, storedAnswer } from './stored-answer.js';
 
@@ -11,18 +11,6 @@ import { answerToStore, storedAnswer } from './stored-answer.js';
 const REQUEST_KEPT_DAYS = 7;
 /** How many old requests one call of {@link forgetRequests} drops at most. */
 const REQUESTS_FORGOTTEN_MAX = 1_000;
-
-/** Which request it is. */
-export interface RequestIdentity {
-  /** Who calls; two callers may use the same id. */
-  readonly subject: string;
-  /** The method, so that an id used for one is not taken for another. */
-  readonly method: string;
-  /** What the caller sent as `request_id`. */
-  readonly requestId: string;
-  /** Everything else that was asked for, as text that is the same for the same request. */
-  readonly payload: string;
-}
 
 /**
  * Runs `work` unless this request was carried out before; then returns the first answer. Belongs inside the
@@ -51,7 +39,7 @@ export interface RequestIdentity {
  */
 export async function oncePerRequest<T>(
   sql: Sql,
-  request: RequestIdentity,
+  request: RepeatableRequest,
   work: () => Promise<T>,
 ): Promise<T> {
   const { subject, method } = request;
@@ -84,7 +72,7 @@ export async function forgetRequests(sql: Sql): Promise<number> {
 }
 
 /** One request runs at a time; the lock goes with the transaction. */
-async function takeLock(sql: Sql, { subject, method, requestId }: RequestIdentity): Promise<void> {
+async function takeLock(sql: Sql, { subject, method, requestId }: RepeatableRequest): Promise<void> {
   const { rows } = await sql.query<{ taken: boolean }>(
     'SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS taken',
     [JSON.stringify([subject, method, requestId])],
@@ -107,7 +95,7 @@ function repeatAnswer<T>(known: StoredRequest, payloadHash: Buffer): T {
 
 async function keepAnswer(
   sql: Sql,
-  { subject, method, requestId }: RequestIdentity,
+  { subject, method, requestId }: RepeatableRequest,
   payloadHash: Buffer,
   answerJson: string,
 ): Promise<void> {

@@ -43,8 +43,11 @@ export function parseRequestId(requestId: string): string {
 
 /** A request that takes effect once, however often its caller sends it. */
 export interface RepeatableRequest {
+  /** The caller; two callers may use the same request id. */
   readonly subject: string;
+  /** Request ids of different methods are independent. */
   readonly method: string;
+  /** `request_id` as the caller sent it; empty when the caller sent none. */
   readonly requestId: string;
   /** The content of the request, as text that is equal for equal requests only. */
   readonly payload: string;

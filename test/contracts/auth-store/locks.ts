@@ -98,8 +98,8 @@ const BLOCKING: readonly LockCase[] = [
   },
   {
     title: 'making keys blocks making keys elsewhere',
-    hold: (tx) => tx.keys.lockMaking(),
-    attempt: (tx) => tx.keys.lockMaking(),
+    hold: (tx) => tx.keys.lockCreation(),
+    attempt: (tx) => tx.keys.lockCreation(),
   },
   {
     title: 'an append blocks appending elsewhere',
@@ -151,7 +151,7 @@ const FREE: readonly LockCase[] = [
   },
   {
     title: 'making keys does not block a lock on the signing key',
-    hold: (tx) => tx.keys.lockMaking(),
+    hold: (tx) => tx.keys.lockCreation(),
     attempt: (tx) => tx.keys.lockSigning('token'),
   },
 ];

@@ -1,4 +1,4 @@
-/** The feed of changes: against writers that commit out of order, roll back or hang, and a database that goes away. */
+/** The feed of changes, with writers that commit out of order, roll back or hang, and an unreachable database. */
 
 import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
@@ -14,7 +14,7 @@ import type { StockLevel } from '../../../services/inventory/stock.js';
 import { codeOf } from '../../support/outcomes.js';
 import { type Instance, openFreshInstance, openInstance, stockUp } from './instance.js';
 
-/** A wait that is not given up; a new one each time, as each call has its own. */
+/** A signal that is never aborted; a new one each time, as each call has its own. */
 const never = () => new AbortController().signal;
 
 describe('inventory change feed', () => {
@@ -41,7 +41,7 @@ describe('inventory change feed', () => {
       await writing.close();
     });
 
-    /** Adds one unit as the service would, without its checks; hints unless it is part of a transaction. */
+    /** Adds one unit as the service does, without its checks. Wakes the feed, unless it is part of a transaction. */
     async function addOne(sql: Sql, sku: string): Promise<bigint> {
       const { rows } = await sql.query<{ change_id: bigint }>(
         `WITH moved AS (
@@ -56,7 +56,7 @@ describe('inventory change feed', () => {
       if (sql === writing.database) reading.feed.wake();
       return rows[0]?.change_id ?? 0n;
     }
-    /** A transaction that has changed an item and waits to be told how it ends. */
+    /** Opens a transaction that has changed an item and waits to be committed or rolled back. */
     async function openWriter(
       sku: string,
     ): Promise<{ id: bigint; commit(): Promise<void>; rollBack(): Promise<void> }> {
@@ -91,7 +91,7 @@ describe('inventory change feed', () => {
       );
     }
 
-    it('waits before an id whose transaction has not committed yet', async () => {
+    it('waits at an id whose transaction has not committed yet', async () => {
       const start = await reading.feed.reach(0n, never());
       const slow = await openWriter(a);
       const later = await addOne(writing.database, b);
@@ -102,7 +102,7 @@ describe('inventory change feed', () => {
       expect(await idsAfter(start, later)).to.deep.equal([slow.id, later]);
     });
 
-    it('passes over an id that was rolled back', async () => {
+    it('skips an id that was rolled back', async () => {
       const start = await reading.feed.reach(0n, never());
       const failing = await openWriter(a);
       const later = await addOne(writing.database, b);
@@ -112,7 +112,7 @@ describe('inventory change feed', () => {
       expect(await idsAfter(start, later)).to.deep.equal([later]);
     });
 
-    it('is not held up after a rollback by a transaction that writes elsewhere', async () => {
+    it('does not wait, after a rollback, for a transaction that writes to other tables', async () => {
       await reading.feed.reach(0n, never());
       await writing.database.transaction(async (sql) => {
         await sql.query("INSERT INTO requests VALUES ('s', 'm', gen_random_uuid()::text, '', '')");
@@ -122,7 +122,7 @@ describe('inventory change feed', () => {
       });
     });
 
-    it('is held up by the writers of the moment alone, not by those who come later', async () => {
+    it('waits only for writers that were open at the gap, not for later ones', async () => {
       await reading.feed.reach(0n, never());
       const failing = await openWriter(a);
       const reached = await addOne(writing.database, b);
@@ -133,7 +133,7 @@ describe('inventory change feed', () => {
       await next.commit();
     });
 
-    it('begins before nothing that may still come', async () => {
+    it('begins once the writers that were open when it was attached have ended', async () => {
       detach();
       const slow = await openWriter(a);
       const later = await addOne(writing.database, b);
@@ -143,14 +143,14 @@ describe('inventory change feed', () => {
       expect(await reading.feed.reach(0n, never())).to.equal(later);
     });
 
-    it('finds changes that nobody announced', async () => {
+    it('finds changes that were not announced', async () => {
       const start = await reading.feed.reach(0n, never());
       const id = await writing.database.transaction((sql) => addOne(sql, a));
       expect(await isReached(id, 2_500)).to.equal(true);
       expect(await idsAfter(start, id)).to.deep.equal([id]);
     });
 
-    it('hears of announced changes at once', async () => {
+    it('receives announced changes at once', async () => {
       await reading.feed.reach(0n, never());
       const startMs = systemClock.monotonicMs();
       await stockUp(writing, 1n);
@@ -162,7 +162,7 @@ describe('inventory change feed', () => {
     });
   });
 
-  describe('on a store of the test', () => {
+  describe('on a store in memory', () => {
     function change(changeId: bigint): StockLevel {
       return {
         changeId,
@@ -206,7 +206,7 @@ describe('inventory change feed', () => {
     }
     const silent = { warn: () => {} };
 
-    it('reads from the database what is no longer kept, and misses nothing where the two meet', async () => {
+    it('reads changes that are no longer in memory from the database, without a gap between the two', async () => {
       let count = 100n;
       const store = fakeStore(() => count);
       const feed = createChangeFeed({ store, clock: systemClock, log: silent });
@@ -227,7 +227,7 @@ describe('inventory change feed', () => {
       await feed.close();
     });
 
-    it('reads once for any number of watchers, and not at all for none', async () => {
+    it('reads once for any number of watchers, and not at all without watchers', async () => {
       let count = 1n;
       const store = fakeStore(() => count);
       const feed = createChangeFeed({ store, clock: systemClock, log: silent });
@@ -248,7 +248,7 @@ describe('inventory change feed', () => {
       await feed.close();
     });
 
-    it('tells watchers when the database stays away for longer than its patience', async () => {
+    it('fails watchers with DEPENDENCY_UNAVAILABLE once the database was unreachable for too long', async () => {
       let nowMs = 0;
       const away = new Error('away');
       const store = { ...fakeStore(() => 1n), latestChangeId: () => Promise.reject(away) };
@@ -267,7 +267,7 @@ describe('inventory change feed', () => {
       await feed.close();
     });
 
-    it('lets nobody wait when it is closed', async () => {
+    it('fails waiting watchers and rejects new ones when it is closed', async () => {
       const feed = createChangeFeed({ store: fakeStore(() => 1n), clock: systemClock, log: silent });
       feed.attach();
       const waiting = codeOf(feed.reach(2n, never()));
@@ -276,7 +276,7 @@ describe('inventory change feed', () => {
       expect(() => feed.attach()).to.throw('this instance is stopping');
     });
 
-    it('stops to wait when the signal is aborted, then and before', async () => {
+    it('stops waiting when the signal is aborted, before or during the wait', async () => {
       const feed = createChangeFeed({ store: fakeStore(() => 1n), clock: systemClock, log: silent });
       feed.attach();
       const call = new AbortController();

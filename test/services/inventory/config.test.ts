@@ -1,4 +1,4 @@
-/** The configuration of inventory: what is read, and that all faults come at once. */
+/** The configuration of inventory: its variables, and the report of all faults at once. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -38,7 +38,7 @@ describe('inventory configuration', () => {
     throw new Error('expected a ConfigurationError');
   }
 
-  it('needs no more than what has no safe default', () => {
+  it('requires only variables without a safe default', () => {
     const config = parseConfig(good);
     expect(config).to.include({
       listen: '127.0.0.1:50052',
@@ -52,7 +52,7 @@ describe('inventory configuration', () => {
     expect(Object.isFrozen(config)).to.equal(true);
   });
 
-  it('tells of all that is missing at once', () => {
+  it('reports all missing variables together', () => {
     expect(faultsOf({ PORTCULLIS_LISTEN: 'here' })).to.deep.equal([
       'DATABASE_URL',
       'NATS_URL',
@@ -64,7 +64,7 @@ describe('inventory configuration', () => {
     ]);
   });
 
-  it('does not talk in plaintext to an auth elsewhere', () => {
+  it('rejects plaintext to auth on another machine, unless it is allowed', () => {
     const elsewhere = { ...good, PORTCULLIS_AUTH_ADDRESS: 'auth.example:443' };
     expect(faultsOf(elsewhere)).to.deep.equal(['PORTCULLIS_AUTH_CA']);
     const noAuthority = { ...elsewhere, PORTCULLIS_AUTH_CA: join(folder, 'public.pem') };
@@ -72,7 +72,7 @@ describe('inventory configuration', () => {
     expect(parseConfig({ ...elsewhere, PORTCULLIS_PLAINTEXT: 'allow' }).tls.plaintext).to.equal('allow');
   });
 
-  it('refuses a client key that is none, and unknown variables', () => {
+  it('rejects an invalid client key and unknown variables', () => {
     const bad = { ...good, PORTCULLIS_CLIENT_KEY_FILE: join(folder, 'public.pem'), PORTCULLIS_LISTNE: 'x' };
     expect(faultsOf(bad)).to.deep.equal(['PORTCULLIS_CLIENT_KEY_FILE', 'PORTCULLIS_LISTNE']);
   });

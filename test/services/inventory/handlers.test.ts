@@ -1,4 +1,4 @@
-/** InventoryService over a real socket, behind a real guard: what the messages carry, and whom the handlers believe. */
+/** InventoryService over a real socket, behind a real guard: the content of messages, and the identity of callers. */
 
 import { randomUUID } from 'node:crypto';
 import {
@@ -130,7 +130,7 @@ describe('inventory handlers', () => {
   const release = (who: Metadata, reservationId: string) =>
     ask(methods.releaseReservation, { reservationId, requestId: randomUUID() }, who);
 
-  it('carries an item, 64-bit price and all', async () => {
+  it('returns an item with all its fields, a 64-bit price included', async () => {
     const sku = newSku();
     const { item } = await createItem(olga, { sku, name: 'Łampa' });
     expect(item).to.include({ sku, name: 'Łampa', onHand: 10n, reserved: 0n });
@@ -148,7 +148,7 @@ describe('inventory handlers', () => {
     expect((first.items[0]?.sku ?? '') < (second.items[0]?.sku ?? '')).to.equal(true);
   });
 
-  it('carries a reservation from reserved to committed', async () => {
+  it('reserves stock and commits the reservation', async () => {
     const sku = await newItem();
     const reservation = await reserve(alice, sku);
     expect(reservation.state).to.equal(ReservationState.RESERVATION_STATE_ACTIVE);
@@ -160,7 +160,7 @@ describe('inventory handlers', () => {
     expect((await getItem(alice, sku)).item).to.include({ onHand: 7n, reserved: 0n });
   });
 
-  it('carries a release and an expiry', async () => {
+  it('releases a reservation, and returns a due one as expired', async () => {
     const sku = await newItem();
     const [first, second] = [await reserve(alice, sku), await reserve(alice, sku)];
     const released = (await release(alice, first.reservationId)).reservation;
@@ -176,7 +176,7 @@ describe('inventory handlers', () => {
     expect(expired?.state).to.equal(ReservationState.RESERVATION_STATE_EXPIRED);
   });
 
-  it('takes the owner from the token: others get the same NOT_FOUND as for nothing', async () => {
+  it('takes the owner from the token, and returns the same NOT_FOUND to others as for a missing reservation', async () => {
     const { reservationId } = await reserve(alice, await newItem());
     const missing = await refusalOf(getReservation(bob, randomUUID()));
     expect(missing).to.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
@@ -193,7 +193,7 @@ describe('inventory handlers', () => {
     );
   });
 
-  it('does not take another role for the operator', async () => {
+  it('grants the rights of an operator to no other role', async () => {
     const { reservationId } = await reserve(alice, await newItem());
     for (const roles of [['Operator'], ['operators'], ['admin', 'security'], []]) {
       const who = await bearerOf({ scope: CUSTOMER_SCOPES, roles });
@@ -201,7 +201,7 @@ describe('inventory handlers', () => {
     }
   });
 
-  it('tells of every field at fault', async () => {
+  it('reports every invalid field', async () => {
     const refusal = await refusalOf(
       createItem(olga, { sku: '', unitPrice: undefined, onHand: -(2n ** 63n) }),
     );
@@ -214,7 +214,7 @@ describe('inventory handlers', () => {
     ]);
   });
 
-  it('settles for services alone: what they reserved, on the word of its owner', async () => {
+  it('settles only for the service that made the reservation, and records the authorising token', async () => {
     const sku = await newItem();
     const sub = randomUUID();
     const throughPayment = await bearerOf({
@@ -246,7 +246,7 @@ describe('inventory handlers', () => {
     const user = await bearerOf({ scope: 'inventory.settle' });
     expect((await refusalOf(settle(user))).reason).to.equal('CALLER_KIND');
     expect((await refusalOf(settle(await service('shop')))).reason).to.equal('NOT_FOUND');
-    // Another issuer that may give the scope calls a client of its own as ours is called.
+    // Another issuer that may grant the scope has a client of the same name.
     const now = Math.floor(Date.now() / 1000);
     const namesake = new CompactSign(
       Buffer.from(
@@ -282,7 +282,7 @@ describe('inventory handlers', () => {
     expect((await refusalOf(ask(methods.listStockChanges, history, alice))).reason).to.equal('SCOPE_MISSING');
   });
 
-  it('adjusts stock', async () => {
+  it('adjusts stock, and rejects an adjustment below zero', async () => {
     const sku = await newItem();
     const adjust = (delta: bigint) =>
       ask(methods.adjustStock, { sku, delta, reason: 'count', requestId: randomUUID() }, olga);
@@ -291,7 +291,7 @@ describe('inventory handlers', () => {
     expect(refusal).to.include({ code: status.FAILED_PRECONDITION, reason: 'INSUFFICIENT_STOCK' });
   });
 
-  it('streams the picture and the changes, and goes on after a resume token', async () => {
+  it('streams the snapshot and the changes, and resumes after a resume token', async () => {
     const sku = await newItem();
     const stream = client.watchStock({ skus: [sku], resumeToken: '' }, alice);
     const messages = stream[Symbol.asyncIterator]() as AsyncIterator<WatchStockResponse>;
@@ -309,7 +309,7 @@ describe('inventory handlers', () => {
     resumed.cancel();
   });
 
-  it('ends the stream of a revoked session, and refuses its next call', async () => {
+  it('ends the stream of a revoked session, and rejects its next call', async () => {
     const sid = randomUUID();
     const who = await bearerOf({ scope: CUSTOMER_SCOPES, sid });
     const stream = client.watchStock({ skus: [], resumeToken: '' }, who);

@@ -1,4 +1,4 @@
-/** An instance of inventory without its network side, on a real database, and helpers that the tests of inventory share. */
+/** An instance of inventory without its network side, on a real database, and helpers of inventory's tests. */
 
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';

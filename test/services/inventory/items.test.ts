@@ -1,4 +1,4 @@
-/** The catalogue on a real database: what is accepted, what is refused, and what a retry gets. */
+/** The catalogue on a real database: accepted and rejected requests, and responses to retries. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -27,7 +27,7 @@ describe('inventory items', () => {
   }
 
   describe('createItem()', () => {
-    it('keeps every field', async () => {
+    it('stores every field', async () => {
       const unitPrice = { minorUnits: INT64_MAX, currencyCode: 'JPY' };
       const request = item({ name: 'Łampa 灯 👩‍🚀', unitPrice, onHand: 1_000_000_000n });
       const created = await inventory.items.create(request, olga);
@@ -41,13 +41,13 @@ describe('inventory items', () => {
       expect(await inventory.items.get(request.sku)).to.deep.equal(created);
     });
 
-    it('refuses a sku that is taken', async () => {
+    it('rejects a sku that exists', async () => {
       const { sku } = await stockUp(inventory, 1n);
       expect(await codeOf(inventory.items.create(item({ sku }), olga))).to.equal('ALREADY_EXISTS');
       expect((await inventory.items.get(sku)).name).to.equal('Thing');
     });
 
-    it('lets one of many creators of one sku win', async () => {
+    it('creates an item once when many callers create the same sku', async () => {
       const sku = newSku();
       const outcomes = await Promise.allSettled(
         Array.from({ length: 8 }, () => inventory.items.create(item({ sku }), olga)),
@@ -55,14 +55,14 @@ describe('inventory items', () => {
       expect(outcomes.filter(({ status }) => status === 'fulfilled')).to.have.length(1);
     });
 
-    it('answers a retry with the first answer, whatever has happened since', async () => {
+    it('returns the first response to a retry, even after later changes', async () => {
       const request = item();
       const first = await inventory.items.create(request, olga);
       await inventory.items.adjust(adjustment(request.sku, 7n), olga);
       expect(await inventory.items.create(request, olga)).to.deep.equal(first);
     });
 
-    it('tells of all violations together', async () => {
+    it('reports all violations together', async () => {
       const bad = item({ sku: 'lower', name: '', unitPrice: undefined, onHand: -1n, requestId: '' });
       expect(await violatedFieldsOf(inventory.items.create(bad, olga))).to.deep.equal([
         'name',
@@ -113,7 +113,7 @@ describe('inventory items', () => {
       ['a request id that was invalid UTF-8', { requestId: 'a\uFFFD' }, 'request_id'],
     ];
     for (const [what, change, field] of badFields) {
-      it(`refuses ${what}`, async () => {
+      it(`rejects ${what}`, async () => {
         const bad = item(change);
         expect(await violatedFieldsOf(inventory.items.create(bad, olga))).to.deep.equal([field]);
         if (field !== 'sku') expect(await codeOf(inventory.items.get(bad.sku))).to.equal('NOT_FOUND');
@@ -125,7 +125,7 @@ describe('inventory items', () => {
       expect((await inventory.items.create(request, olga)).name).to.equal('👩'.repeat(200));
     });
 
-    it('tells request ids apart that differ only by normalisation', async () => {
+    it('distinguishes request ids that differ only in Unicode normalisation', async () => {
       const suffix = randomUUID();
       const one = await inventory.items.create(item({ requestId: `caf\u00e9 ${suffix}` }), olga);
       const other = await inventory.items.create(item({ requestId: `cafe\u0301 ${suffix}` }), olga);
@@ -134,14 +134,14 @@ describe('inventory items', () => {
   });
 
   describe('getItem()', () => {
-    it('refuses what is no sku, and does not find what does not exist', async () => {
+    it('rejects an invalid sku, and returns NOT_FOUND for an unknown one', async () => {
       expect(await violatedFieldsOf(inventory.items.get("' OR 1=1"))).to.deep.equal(['sku']);
       expect(await codeOf(inventory.items.get(newSku()))).to.equal('NOT_FOUND');
     });
   });
 
   describe('listItems()', () => {
-    it('goes through every item once, by sku, in pages', async () => {
+    it('lists every item once, in pages, ordered by sku', async () => {
       const prefix = newSku('LIST');
       const skus = ['-', '.', '0', 'A', 'Z', '_'].map((end) => `${prefix.slice(0, 40)}${end}`);
       for (const sku of skus) await stockUp(inventory, 1n, sku);
@@ -158,7 +158,7 @@ describe('inventory items', () => {
       expect(seen).to.deep.equal([...seen].sort());
     });
 
-    it('refuses page sizes and tokens that are not good', async () => {
+    it('rejects invalid page sizes and page tokens', async () => {
       expect(
         await violatedFieldsOf(inventory.items.list({ pageSize: -1, pageToken: '', filter: '' })),
       ).to.deep.equal(['page_size']);
@@ -168,8 +168,8 @@ describe('inventory items', () => {
     });
   });
 
-  describe('lists with filters', () => {
-    it('show the items that fit, page by page, and no page of another filter', async () => {
+  describe('listItems() and listStockChanges() with filters', () => {
+    it('returns the matching items page by page, and rejects the page token of another filter', async () => {
       const name = `Filtered ${newSku()}`;
       for (const onHand of [1n, 5n, 9n]) {
         const unitPrice = { minorUnits: 100n * onHand, currencyCode: 'EUR' };
@@ -202,7 +202,7 @@ describe('inventory items', () => {
       expect(await violatedFieldsOf(list('owner = "alice"'))).to.deep.equal(['filter']);
     });
 
-    it('show the history of an item, newest first, with reasons and actors', async () => {
+    it('returns the history of an item, newest first, with reasons and actors', async () => {
       const { sku } = await stockUp(inventory, 10n);
       await inventory.items.adjust({ sku, delta: -3n, reason: 'broken', requestId: randomUUID() }, olga);
       await inventory.items.adjust({ sku, delta: 5n, reason: 'found', requestId: randomUUID() }, olga);
@@ -210,10 +210,10 @@ describe('inventory items', () => {
         inventory.items.listChanges({ sku, pageSize, pageToken, filter });
       const first = await list('', '', 2);
       const rest = await list('', first.nextPageToken, 2);
-      const told = [...first.changes, ...rest.changes].map(({ kind, reason, delta, onHand, actor }) => [
+      const seen = [...first.changes, ...rest.changes].map(({ kind, reason, delta, onHand, actor }) => [
         ...[kind, reason, delta.onHand, onHand, actor?.subject],
       ]);
-      expect(told).to.deep.equal([
+      expect(seen).to.deep.equal([
         ['ADJUSTED', 'found', 5n, 12n, 'olga'],
         ['ADJUSTED', 'broken', -3n, 7n, 'olga'],
         ['CREATED', '', 10n, 10n, 'olga'],
@@ -223,7 +223,7 @@ describe('inventory items', () => {
       expect(await codeOf(inventory.items.listChanges({ sku: newSku(), ...ALL }))).to.equal('NOT_FOUND');
     });
 
-    it('keep the history as it was written', async () => {
+    it('rejects SQL that changes or deletes the history', async () => {
       for (const statement of [
         'UPDATE stock_changes SET reason = NULL',
         'DELETE FROM stock_changes',
@@ -236,13 +236,13 @@ describe('inventory items', () => {
   });
 
   describe('adjustStock()', () => {
-    it('adds and takes', async () => {
+    it('adds and removes units', async () => {
       const { sku } = await stockUp(inventory, 10n);
       expect((await inventory.items.adjust(adjustment(sku, 5n), olga)).onHand).to.equal(15n);
       expect((await inventory.items.adjust(adjustment(sku, -15n), olga)).onHand).to.equal(0n);
     });
 
-    it('never takes what is reserved', async () => {
+    it('never removes reserved units', async () => {
       const { sku } = await stockUp(inventory, 10n);
       const lines = [{ sku, quantity: 4n }];
       await inventory.reservations.reserve({ lines, timeToLive: undefined, requestId: randomUUID() }, alice);
@@ -253,7 +253,7 @@ describe('inventory items', () => {
       expect((await inventory.items.adjust(adjustment(sku, -6n), olga)).onHand).to.equal(4n);
     });
 
-    it('fills up to 1e12 units and not one more', async () => {
+    it('accepts stock up to 1e12 units and rejects one more', async () => {
       const { sku } = await stockUp(inventory, 1_000_000_000n);
       const rest = 1_000_000_000_000n - 1_000_000_000n;
       expect((await inventory.items.adjust(adjustment(sku, rest), olga)).onHand).to.equal(1_000_000_000_000n);
@@ -262,12 +262,12 @@ describe('inventory items', () => {
       ]);
     });
 
-    it('does not find an unknown item', async () => {
+    it('returns NOT_FOUND for an unknown item', async () => {
       expect(await codeOf(inventory.items.adjust(adjustment(newSku(), 1n), olga))).to.equal('NOT_FOUND');
     });
 
     for (const delta of [0n, INT64_MAX, INT64_MIN, 1_000_000_000_001n]) {
-      it(`refuses a delta of ${delta}`, async () => {
+      it(`rejects a delta of ${delta}`, async () => {
         const { sku } = await stockUp(inventory, 1n);
         expect(await violatedFieldsOf(inventory.items.adjust(adjustment(sku, delta), olga))).to.include(
           'delta',
@@ -276,7 +276,7 @@ describe('inventory items', () => {
       });
     }
 
-    it('carries out a request once, however often it is sent at once', async () => {
+    it('carries out a request once when it is sent many times concurrently', async () => {
       const { sku } = await stockUp(inventory, 0n);
       const request = adjustment(sku, 3n);
       const outcomes = await Promise.allSettled(
@@ -290,7 +290,7 @@ describe('inventory items', () => {
       expect((await inventory.items.get(sku)).onHand).to.equal(3n);
     });
 
-    it('refuses a request id that comes with another payload, in any field', async () => {
+    it('rejects a request id that was used with another payload, whichever field differs', async () => {
       const { sku } = await stockUp(inventory, 10n);
       const request = adjustment(sku, 3n);
       await inventory.items.adjust(request, olga);
@@ -305,7 +305,7 @@ describe('inventory items', () => {
       expect((await inventory.items.get(sku)).onHand).to.equal(13n);
     });
 
-    it('carries out again what failed before', async () => {
+    it('carries out a request that failed before when it is retried', async () => {
       const { sku } = await stockUp(inventory, 1n);
       const request = adjustment(sku, -2n);
       expect(await codeOf(inventory.items.adjust(request, olga))).to.equal('INSUFFICIENT_STOCK');
@@ -313,7 +313,7 @@ describe('inventory items', () => {
       expect((await inventory.items.adjust(request, olga)).onHand).to.equal(0n);
     });
 
-    it('takes the same request id of two callers for two requests', async () => {
+    it('treats the same request id of two callers as two requests', async () => {
       const { sku } = await stockUp(inventory, 0n);
       const request = adjustment(sku, 1n);
       await inventory.items.adjust(request, olga);
@@ -321,7 +321,7 @@ describe('inventory items', () => {
       expect((await inventory.items.get(sku)).onHand).to.equal(2n);
     });
 
-    it('adds up whatever the order of adjustments', async () => {
+    it('keeps the sum of all accepted adjustments', async () => {
       const deltas = fc.array(fc.bigInt({ min: -50n, max: 50n }), { minLength: 1, maxLength: 12 });
       const adds = fc.asyncProperty(deltas, async (all) => {
         const { sku } = await stockUp(inventory, 60n);
@@ -341,8 +341,8 @@ describe('inventory items', () => {
     });
   });
 
-  describe('the history of all this', () => {
-    it('adds up', async () => {
+  describe('the database after all these tests', () => {
+    it('satisfies every invariant', async () => {
       expect(await breachesIn(inventory)).to.deep.equal([]);
     });
   });

@@ -1,4 +1,4 @@
-/** Inventory as a process: what it says when something is wrong or missing, and how it stops. */
+/** Inventory as a process: its messages when something is wrong or missing, and its stop. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
@@ -28,7 +28,7 @@ describe('inventory main', function () {
     await fresh.drop();
   });
 
-  /** Starts the service; nobody listens at the ports of broker and auth. */
+  /** Starts the service; nothing listens at the addresses of broker and auth. */
   function start(change: Record<string, string> = {}): Program {
     const env = {
       DATABASE_URL: fresh.url,
@@ -48,7 +48,7 @@ describe('inventory main', function () {
     return { status: response.status, body: await response.text() };
   }
 
-  it('tells of all faults of its configuration at once, and opens nothing', async () => {
+  it('reports all faults of its configuration together, and exits', async () => {
     const { ended } = start({ DATABASE_URL: '', PORTCULLIS_CLIENT_ID: '', PORTCULLIS_OOPS: '1' });
     const { code, stderr: errors } = await ended;
     expect(code).to.equal(1);
@@ -68,7 +68,7 @@ describe('inventory main', function () {
     expect(errors).to.include(`Port ${port} on 127.0.0.1 is taken`).and.to.include('PORTCULLIS_LISTEN');
   });
 
-  it('listens without database and auth, says that it is not ready and what is missing', async () => {
+  it('listens without database and auth, and reports both as missing at /readyz', async () => {
     const { child, ended, logged } = start({ DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing' });
     const { opsAddress } = await logged('listening');
     await logged('waiting for the database');
@@ -79,7 +79,7 @@ describe('inventory main', function () {
     expect((await ended).code).to.equal(0);
   });
 
-  it('migrates its database, and then lacks auth alone', async () => {
+  it('migrates its database, and then reports only auth as missing', async () => {
     const { child, ended, logged } = start();
     const { opsAddress } = await logged('listening');
     await until(async () => !(await missingAt(opsAddress)).body.includes('database'));

@@ -1,4 +1,4 @@
-/** Reservations on a real database, over two instances: never oversold, ended exactly once, owned. */
+/** Reservations in two instances on a real database: no overselling, exactly one end, access by the owner. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -38,7 +38,7 @@ describe('inventory reservations', () => {
     await one.close();
   });
 
-  /** What a caller sends to set units aside; each is `[sku, quantity]`. */
+  /** A request to reserve units; each line is `[sku, quantity]`. */
   function order(lines: [string, bigint][], change: { timeToLive?: TimeToLive; requestId?: string } = {}) {
     const all = lines.map(([sku, quantity]) => ({ sku, quantity }));
     return { lines: all, timeToLive: undefined, requestId: randomUUID(), ...change };
@@ -49,7 +49,7 @@ describe('inventory reservations', () => {
   function reserve(lines: [string, bigint][], caller: Caller = alice): Promise<Reservation> {
     return one.reservations.reserve(order(lines), caller);
   }
-  /** Lets the time of a reservation be up by the clock of the database, as if it had waited. */
+  /** Makes a reservation due by the clock of the database. */
   async function runOut({ reservationId }: Reservation): Promise<void> {
     await one.database.query(
       `UPDATE reservations SET create_time = create_time - interval '2 hours',
@@ -70,7 +70,7 @@ describe('inventory reservations', () => {
   }
 
   describe('reserveStock()', () => {
-    it('sets units aside at the present price, in the order of the lines', async () => {
+    it('reserves units at the current price, in the order of the lines', async () => {
       const [{ sku: a }, { sku: b }] = [
         await stockUp(one, 5n, newSku('B')),
         await stockUp(one, 5n, newSku('A')),
@@ -91,7 +91,7 @@ describe('inventory reservations', () => {
       expect(await other.reservations.get(reservation.reservationId, alice)).to.deep.equal(reservation);
     });
 
-    it('keeps the price of the reservation when the item becomes dearer', async () => {
+    it('keeps the price of the reservation when the price of the item rises', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       await one.database.query('UPDATE items SET price_minor = 999 WHERE sku = $1', [sku]);
@@ -99,7 +99,7 @@ describe('inventory reservations', () => {
       expect(lines[0]?.unitPrice.minorUnits).to.equal(250n);
     });
 
-    it('sets nothing aside when one line is too many', async () => {
+    it('reserves nothing when one line exceeds the stock', async () => {
       const [{ sku: a }, { sku: b }] = [await stockUp(one, 5n), await stockUp(one, 1n)];
       const error = await serviceErrorOf(
         reserve([
@@ -112,7 +112,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(a)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
-    it('sets nothing aside when one item is unknown', async () => {
+    it('reserves nothing when one item is unknown', async () => {
       const { sku } = await stockUp(one, 5n);
       const failing = reserve([
         [sku, 1n],
@@ -122,9 +122,9 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
-    it('never sells more than there is: 1,000 buyers, 100 units, two instances', async () => {
+    it('sells 100 units exactly once to 1,000 concurrent buyers of two instances', async () => {
       const { sku } = await stockUp(one, 100n);
-      /** Asks again, as a client does, when so many wait for a connection that some wait in vain. */
+      /** Retries as a client does: with this many callers, some find no free database connection in time. */
       const insist = async <T>(work: () => Promise<T>): Promise<T> => {
         for (;;) {
           try {
@@ -168,7 +168,7 @@ describe('inventory reservations', () => {
       expect(rows[0]?.deadlocks).to.equal(0n);
     });
 
-    it('takes units back from reservations that have run out, without waiting for a sweep', async () => {
+    it('frees the units of expired reservations without waiting for a sweep', async () => {
       const { sku } = await stockUp(one, 3n);
       const held = await reserve([[sku, 3n]], bob);
       expect(await codeOf(reserve([[sku, 1n]]))).to.equal('INSUFFICIENT_STOCK');
@@ -178,7 +178,7 @@ describe('inventory reservations', () => {
       expect(await historyOf(held)).to.deep.equal(['RESERVED', 'EXPIRED']);
     });
 
-    it('answers a retry with the first answer, even when the reservation has ended since', async () => {
+    it('returns the first response to a retry, even after the reservation has ended', async () => {
       const { sku } = await stockUp(one, 3n);
       const request = order([[sku, 3n]]);
       const first = await one.reservations.reserve(request, alice);
@@ -187,7 +187,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 0n, reserved: 0n });
     });
 
-    it('reserves once for a request that is sent many times at once to two instances', async () => {
+    it('reserves once for a request that two instances receive many times concurrently', async () => {
       const { sku } = await stockUp(one, 100n);
       const request = order([[sku, 1n]]);
       const outcomes = await Promise.allSettled(
@@ -206,7 +206,7 @@ describe('inventory reservations', () => {
       expect((await stockOf(sku)).reserved).to.equal(1n);
     });
 
-    it('refuses a request id that comes with other lines or another time to live', async () => {
+    it('rejects a request id that was used with other lines or another time to live', async () => {
       const { sku } = await stockUp(one, 100n);
       const request = order([[sku, 1n]]);
       await one.reservations.reserve(request, alice);
@@ -220,7 +220,7 @@ describe('inventory reservations', () => {
       expect((await stockOf(sku)).reserved).to.equal(1n);
     });
 
-    it('takes the same request id of two users for two requests', async () => {
+    it('treats the same request id of two users as two requests', async () => {
       const { sku } = await stockUp(one, 100n);
       const request = order([[sku, 1n]]);
       const [first, second] = [
@@ -285,7 +285,7 @@ describe('inventory reservations', () => {
       ],
     ];
     for (const [what, request, fields] of bad) {
-      it(`refuses ${what}`, async () => {
+      it(`rejects ${what}`, async () => {
         expect(await violatedFieldsOf(one.reservations.reserve(request, alice))).to.deep.equal(fields);
       });
     }
@@ -295,7 +295,7 @@ describe('inventory reservations', () => {
       expect(await violatedFieldsOf(one.reservations.reserve(order(lines), alice))).to.have.length(25);
     });
 
-    it('takes 50 lines of 1,000,000 units for an hour', async () => {
+    it('accepts 50 lines of 1,000,000 units for one hour', async () => {
       const skus = await Promise.all(
         Array.from({ length: 50 }, async () => (await stockUp(one, 1_000_000n)).sku),
       );
@@ -307,7 +307,7 @@ describe('inventory reservations', () => {
   });
 
   describe('commitReservation() and releaseReservation()', () => {
-    it('commits: the units leave the stock', async () => {
+    it('removes committed units from the stock', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 2n]]);
       const committed = await one.reservations.commit(ending(reservation), alice);
@@ -315,7 +315,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 3n, reserved: 0n });
     });
 
-    it('releases: the units go back', async () => {
+    it('returns released units to the stock', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 2n]]);
       const released = await one.reservations.release(ending(reservation), alice);
@@ -324,7 +324,7 @@ describe('inventory reservations', () => {
     });
 
     for (const name of ['commit', 'release'] as const) {
-      it(`answers the same to every further ${name}, with the same request id or another`, async () => {
+      it(`returns the first response to every further ${name}, with the same request id or another`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
         const request = ending(reservation);
@@ -336,7 +336,7 @@ describe('inventory reservations', () => {
         expect(await historyOf(reservation)).to.have.length(2);
       });
 
-      it(`does not tell a foreign reservation from a missing one on ${name}`, async () => {
+      it(`returns the same error for another user’s reservation and for a missing one on ${name}`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
         const foreign = await serviceErrorOf(one.reservations[name](ending(reservation), bob));
@@ -350,7 +350,7 @@ describe('inventory reservations', () => {
         expect((await one.reservations.get(reservation.reservationId, alice)).state).to.equal('ACTIVE');
       });
 
-      it(`refuses to ${name} what has run out, and gives the units back once`, async () => {
+      it(`rejects a ${name} of an expired reservation, and frees its units once`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
         await runOut(reservation);
@@ -363,7 +363,7 @@ describe('inventory reservations', () => {
         expect(await historyOf(reservation)).to.deep.equal(['RESERVED', 'EXPIRED']);
       });
 
-      it(`refuses a ${name} without a good id, all violations together`, async () => {
+      it(`rejects a ${name} with invalid ids, and reports all violations together`, async () => {
         const failing = one.reservations[name](
           { reservationId: "'; DROP TABLE items", requestId: '' },
           alice,
@@ -372,7 +372,7 @@ describe('inventory reservations', () => {
       });
     }
 
-    it('refuses to commit what was released, and to release what was committed', async () => {
+    it('rejects a commit after a release, and a release after a commit', async () => {
       const { sku } = await stockUp(one, 5n);
       const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
       await one.reservations.release(ending(first), alice);
@@ -384,7 +384,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 4n, reserved: 0n });
     });
 
-    it('lets one of a commit and a release win that are sent at once', async () => {
+    it('carries out exactly one of a concurrent commit and release', async () => {
       const { sku } = await stockUp(one, 40n);
       const reservations = await Promise.all(Array.from({ length: 20 }, () => reserve([[sku, 2n]])));
       let sold = 0n;
@@ -400,7 +400,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 40n - sold, reserved: 0n });
     });
 
-    it('refuses a request id that was used for another reservation', async () => {
+    it('rejects a request id that was used for another reservation', async () => {
       const { sku } = await stockUp(one, 5n);
       const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
       const requestId = randomUUID();
@@ -411,7 +411,7 @@ describe('inventory reservations', () => {
       expect((await stockOf(sku)).reserved).to.equal(1n);
     });
 
-    it('takes a reservation id in capitals for the same reservation', async () => {
+    it('accepts a reservation id in upper case as the same reservation', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       const requestId = randomUUID();
@@ -423,7 +423,7 @@ describe('inventory reservations', () => {
 
   describe('settleReservation()', () => {
     const SERVICE = 'payment';
-    /** Alice, as she comes through the service. */
+    /** Alice, whose request the service makes on her behalf. */
     const through: Caller = { ...alice, actingClient: SERVICE };
     const tokenId = randomUUID();
     const authoriser = { userId: alice.subject, clientId: 'direct', sessionId: randomUUID(), tokenId };
@@ -440,7 +440,7 @@ describe('inventory reservations', () => {
         service,
       );
 
-    it('hands out or gives back what the service has reserved for the user, and notes on whose word', async () => {
+    it('commits or releases what the service reserved for the user, and records the authorising token', async () => {
       const { sku } = await stockUp(one, 10n);
       expect((await settle(await reserve([[sku, 2n]], through))).state).to.equal('COMMITTED');
       const given = await reserve([[sku, 3n]], through);
@@ -456,7 +456,7 @@ describe('inventory reservations', () => {
       ]);
     });
 
-    it('reaches nothing else: what the user reserved itself or through others, other users’, what is missing', async () => {
+    it('returns the same NOT_FOUND for reservations of the user itself, of other clients or users, and missing ones', async () => {
       const { sku } = await stockUp(one, 10n);
       const own = await reserve([[sku, 1n]]);
       const throughOther = await reserve([[sku, 1n]], { ...alice, actingClient: 'shop' });
@@ -476,7 +476,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 10n, reserved: 4n });
     });
 
-    it('leaves what has ended as it is, and says how it has', async () => {
+    it('leaves an ended reservation unchanged, and returns its state', async () => {
       const { sku } = await stockUp(one, 10n);
       const [committed, released, expired] = await Promise.all(
         [1, 2, 3].map(() => reserve([[sku, 1n]], through)),
@@ -492,7 +492,7 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 9n, reserved: 0n });
     });
 
-    it('takes effect once for a request that is sent many times at once, and answers the same', async () => {
+    it('settles once for a request that is sent many times concurrently', async () => {
       const { sku } = await stockUp(one, 10n);
       const reservation = await reserve([[sku, 4n]], through);
       const request = { requestId: randomUUID() };
@@ -507,7 +507,7 @@ describe('inventory reservations', () => {
       );
     });
 
-    it('alone ends what it has reserved: its user does so through it, and not behind its back', async () => {
+    it('lets the user end a reservation of the service only through the service', async () => {
       const { sku } = await stockUp(one, 10n);
       const reservation = await reserve([[sku, 1n]], through);
       for (const caller of [alice, { ...alice, actingClient: 'shop' }]) {
@@ -518,7 +518,7 @@ describe('inventory reservations', () => {
       expect((await one.reservations.release(ending(reservation), through)).state).to.equal('RELEASED');
     });
 
-    it('lets one of the user’s release and the service’s commit win', async () => {
+    it('carries out exactly one of the user’s release and the service’s commit', async () => {
       const { sku } = await stockUp(one, 100n);
       for (let round = 0; round < 10; round++) {
         const reservation = await reserve([[sku, 1n]], through);
@@ -531,7 +531,7 @@ describe('inventory reservations', () => {
       }
     });
 
-    it('refuses what says too little, all violations together', async () => {
+    it('reports all missing fields together', async () => {
       const nothing = settle(
         { reservationId: '' },
         { outcome: undefined, authoriser: undefined, requestId: '' },
@@ -547,7 +547,7 @@ describe('inventory reservations', () => {
   });
 
   describe('getReservation()', () => {
-    it('shows a reservation to its owner and to operators, to nobody else', async () => {
+    it('returns a reservation to its owner and to operators only', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       const { reservationId } = reservation;
@@ -559,7 +559,7 @@ describe('inventory reservations', () => {
       expect(foreign.code).to.equal('NOT_FOUND');
     });
 
-    it('shows a reservation that has run out as expired, and gives the units back', async () => {
+    it('returns a due reservation as expired, and frees its units', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       await runOut(reservation);
@@ -567,13 +567,13 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
-    it('refuses what is no UUID', async () => {
+    it('rejects an id that is not a UUID', async () => {
       expect(await violatedFieldsOf(one.reservations.get('x\0', alice))).to.deep.equal(['reservation_id']);
     });
   });
 
   describe('sweepReservations()', () => {
-    it('expires by the clock of the database when the time is up, not before', async () => {
+    it('expires a reservation when it is due by the clock of the database, not earlier', async () => {
       const { sku } = await stockUp(one, 5n);
       const request = order([[sku, 5n]], { timeToLive: { seconds: 1n, nanos: 0 } });
       const reservation = await one.reservations.reserve(request, alice);
@@ -585,7 +585,7 @@ describe('inventory reservations', () => {
       expect(await historyOf(reservation)).to.deep.equal(['RESERVED', 'EXPIRED']);
     });
 
-    it('expires each of many exactly once: two sweepers and their owners at once', async () => {
+    it('expires each of many reservations exactly once while two sweepers and the owners race', async () => {
       const skus = await Promise.all(Array.from({ length: 3 }, async () => (await stockUp(one, 1_000n)).sku));
       const reservations = await Promise.all(
         Array.from({ length: 90 }, (_, index) => {
@@ -612,7 +612,7 @@ describe('inventory reservations', () => {
       }
     });
 
-    it('leaves a reservation alone that its owner is committing', async () => {
+    it('skips a reservation that another transaction has locked', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 5n]]);
       await runOut(reservation);
@@ -628,7 +628,7 @@ describe('inventory reservations', () => {
   });
 
   describe('payloadOf()', () => {
-    it('is equal for equal requests alone', () => {
+    it('returns equal payloads only for equal requests', () => {
       const line = fc.tuple(fc.string(), fc.bigInt({ min: 0n, max: 9n }));
       const payload = fc.array(line, { maxLength: 3 });
       const isInjective = fc.property(payload, payload, (a, b) => {
@@ -640,8 +640,8 @@ describe('inventory reservations', () => {
     });
   });
 
-  describe('any sequence of calls', () => {
-    /** What the service should know, kept beside it. */
+  describe('reservations compared with a model', () => {
+    /** The expected state of the service. */
     interface Model {
       onHand: bigint;
       readonly open: { readonly reservation: Reservation; readonly quantity: bigint }[];
@@ -713,7 +713,7 @@ describe('inventory reservations', () => {
       toString = () => `${this.#kind} ${this.#index}`;
     }
 
-    it('keeps the stock that a simple model predicts', async () => {
+    it('keeps the stock that the model predicts, after any sequence of calls', async () => {
       const commands = [
         fc.bigInt({ min: -8n, max: 8n }).map((delta) => new Adjust(delta)),
         fc.bigInt({ min: 1n, max: 6n }).map((quantity) => new Reserve(quantity)),
@@ -731,8 +731,8 @@ describe('inventory reservations', () => {
     });
   });
 
-  describe('the history of all this', () => {
-    it('adds up', async () => {
+  describe('the database after all these tests', () => {
+    it('satisfies every invariant', async () => {
       expect(await breachesIn(one)).to.deep.equal([]);
     });
   });

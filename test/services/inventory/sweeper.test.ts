@@ -1,4 +1,4 @@
-/** The sweeper keeps running through failures of the database. */
+/** The sweeper, and that it survives failures of the database. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -47,7 +47,7 @@ describe('inventory sweeper', () => {
     expect(new Set(warnings)).to.deep.equal(new Set(['cannot expire reservations or delete old requests']));
   });
 
-  it('deletes requests that are too old to be repeated', async () => {
+  it('deletes requests that are too old to be retried', async () => {
     await instance.database.query(
       `INSERT INTO requests VALUES ('s', 'm', 'old', '', '', clock_timestamp() - interval '30 days')`,
     );

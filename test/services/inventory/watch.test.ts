@@ -1,4 +1,4 @@
-/** Watching stock: nothing missed, nothing twice, nothing out of order, whatever writers and connections do. */
+/** Watching stock: each change exactly once and in order, with concurrent writers and interrupted streams. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -37,7 +37,7 @@ describe('inventory watch', () => {
   ) {
     return instance.stockWatch.watch({ skus, resumeToken }, signal);
   }
-  /** The next so many notices, after which the stream is left. */
+  /** Reads the next `count` notices; fewer if the stream ends. */
   async function take(stream: AsyncGenerator<StockNotice>, count: number): Promise<StockNotice[]> {
     const notices: StockNotice[] = [];
     for (; notices.length < count; ) {
@@ -57,7 +57,7 @@ describe('inventory watch', () => {
   }
   const numbers = (notices: StockNotice[]) => notices.map(({ onHand, reserved }) => [onHand, reserved]);
 
-  it('begins with the present picture, then tells each change, made here or elsewhere', async () => {
+  it('begins with the snapshot, then sends each change, made by this or another instance', async () => {
     const { sku } = await stockUp(one, 10n);
     const stream = watch(one, [sku]);
     expect(numbers([await next(stream)])).to.deep.equal([[10n, 0n]]);
@@ -77,7 +77,7 @@ describe('inventory watch', () => {
     await stream.return();
   });
 
-  it('tells of the watched items alone', async () => {
+  it('sends only changes of the watched items', async () => {
     const [{ sku: watched }, { sku: ignored }] = [await stockUp(one, 1n), await stockUp(one, 1n)];
     const stream = watch(one, [watched]);
     await next(stream);
@@ -87,7 +87,7 @@ describe('inventory watch', () => {
     await stream.return();
   });
 
-  it('tells the watcher of all items of a new one', async () => {
+  it('sends a new item to a watcher of all items', async () => {
     const stream = watch(one, []);
     const created = next(stream).then(async (first) => {
       for (let notice = first; ; notice = await next(stream))
@@ -99,7 +99,7 @@ describe('inventory watch', () => {
     await stream.return();
   });
 
-  it('goes on after any notice, in another instance, without the picture', async () => {
+  it('resumes after any notice, in another instance, without the snapshot', async () => {
     const { sku } = await stockUp(one, 0n);
     const stream = watch(one, [sku]);
     const seen = [await next(stream)];
@@ -116,7 +116,7 @@ describe('inventory watch', () => {
     }
   });
 
-  it('ends when the signal is aborted, also while it waits', async () => {
+  it('ends when the signal is aborted while it waits', async () => {
     const { sku } = await stockUp(one, 1n);
     const call = new AbortController();
     const stream = watch(one, [sku], '', call.signal);
@@ -126,7 +126,7 @@ describe('inventory watch', () => {
     expect(await waiting).to.deep.equal({ done: true, value: undefined });
   });
 
-  it('misses nothing under concurrent writers, with readers that break off and resume anywhere', async function () {
+  it('sends every change once under concurrent writers, to readers that stop and resume at any notice', async function () {
     this.timeout(60_000);
     const count = SNAPSHOT_PAGE_SIZE + 20;
     const skus = await Promise.all(
@@ -140,7 +140,7 @@ describe('inventory watch', () => {
     const write = async (instance: Instance, mine: string[]) => {
       for (let round = 0; isWriting; round += 1) {
         const sku = mine[(round * 7) % mine.length] ?? '';
-        // Some are rolled back after they have drawn an id, so that there are gaps.
+        // Some transactions are rolled back after they have drawn an id, which leaves gaps.
         if (round % 5 === 0) await rollBackOne(instance, sku);
         await add(sku, 1n, instance);
         written.set(sku, (written.get(sku) ?? 0n) + 1n);
@@ -161,7 +161,7 @@ describe('inventory watch', () => {
           throw new Error('rolled back on purpose');
         })
         .catch(() => {});
-    /** Follows all items, leaving the stream after every few notices when `patience` is small. */
+    /** Follows all items. Leaves the stream and resumes after at most `patience` notices. */
     const follow = async (instance: Instance, patience: number, stop: AbortSignal) => {
       const state = new Map<string, StockNotice>();
       let resumeToken = '';
@@ -205,7 +205,7 @@ describe('inventory watch', () => {
     }
   });
 
-  it('does not wait for a slow reader, and the slow reader still gets everything', async () => {
+  it('does not wait for a slow reader, and still sends it every change', async () => {
     const { sku } = await stockUp(one, 0n);
     const [slow, fast] = [watch(one, [sku]), watch(one, [sku])];
     await Promise.all([next(slow), next(fast)]);
@@ -217,7 +217,7 @@ describe('inventory watch', () => {
     await Promise.all([slow.return(), fast.return()]);
   });
 
-  it('refuses bad lists of items', async () => {
+  it('rejects invalid lists of items', async () => {
     const { sku } = await stockUp(one, 1n);
     expect(await violatedFieldsOf(next(watch(one, ['a', sku, sku])))).to.deep.equal(['skus[0]', 'skus[2]']);
     const many = Array.from({ length: 201 }, (_, index) => `S-${index}`);
@@ -225,7 +225,7 @@ describe('inventory watch', () => {
     expect(await codeOf(next(watch(one, [sku, newSku()])))).to.equal('NOT_FOUND');
   });
 
-  it('refuses resume tokens that no notice of the same items carried', async () => {
+  it('rejects resume tokens that no notice of the same items carried', async () => {
     const { sku } = await stockUp(one, 1n);
     const stream = watch(one, [sku]);
     await next(stream);
@@ -253,8 +253,8 @@ describe('inventory watch', () => {
     expect(await violatedFieldsOf(next(watch(one, [], resumeToken)))).to.deep.equal(['resume_token']);
   });
 
-  describe('on a history of the test', () => {
-    /** The service's history in memory. Writes happen wherever the watcher waits, as a random source says. */
+  describe('with a history in memory', () => {
+    /** A history in memory. Writes happen wherever the watcher waits; `random` decides which. */
     function createHistory(random: () => number) {
       const changes: StockLevel[] = [];
       const levels = new Map<string, StockLevel>();
@@ -301,7 +301,7 @@ describe('inventory watch', () => {
       return { changes, feed, store };
     }
 
-    /** Evenly spread numbers from 0 to 1 (mulberry32), the same for the same seed. */
+    /** Evenly distributed numbers from 0 to 1 (mulberry32); the same seed yields the same numbers. */
     function uniform(seed: number): () => number {
       let state = seed;
       return () => {
@@ -312,7 +312,7 @@ describe('inventory watch', () => {
       };
     }
 
-    /** What a change must come after: the change of the same item before it. */
+    /** For each change, the previous change of the same item; 0 for the first. */
     function predecessors(changes: readonly StockLevel[]): Map<bigint, bigint> {
       const last = new Map<string, bigint>();
       const before = new Map<bigint, bigint>();
@@ -323,31 +323,31 @@ describe('inventory watch', () => {
       return before;
     }
 
-    it('tells every state after the first of each item, once and in order, wherever it is broken off', async () => {
+    it('sends every state after the first of each item, once and in order, wherever the stream stops', async () => {
       const patience = fc.integer({ min: 1, max: 400 });
       const holds = fc.asyncProperty(fc.integer(), patience, async (seed, most) => {
         const draw = uniform(seed);
         const { changes, feed, store } = createHistory(draw);
-        const told: StockNotice[] = [];
+        const received: StockNotice[] = [];
         let resumeToken = '';
-        while (told.length < 1_500) {
+        while (received.length < 1_500) {
           const stream = createStockWatch({ feed, store }).watch(
             { skus: [], resumeToken },
             new AbortController().signal,
           );
           const notices = await take(stream, 1 + Math.floor(draw() * most));
           await stream.return();
-          told.push(...notices);
+          received.push(...notices);
           resumeToken = notices.at(-1)?.resumeToken ?? resumeToken;
         }
         const before = predecessors(changes);
         const known = new Map<string, bigint>();
-        for (const { sku, changeId } of told) {
+        for (const { sku, changeId } of received) {
           const previous = known.get(sku);
           if (previous !== undefined) expect(before.get(changeId), sku).to.equal(previous);
           known.set(sku, changeId);
         }
-        // Whatever lies before the last thing told must have been told, too, as far as the picture has come.
+        // Every change before the last notice must have been sent, for the items that the snapshot has reached.
         const [reached = '0', , pictureSku = 'Z'] = Buffer.from(resumeToken, 'base64url')
           .toString()
           .split(' ');

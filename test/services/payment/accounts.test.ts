@@ -1,4 +1,4 @@
-/** Opening accounts, putting money in, and reading what moved. */
+/** Opening accounts, deposits, and lists of entries. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -26,20 +26,20 @@ describe('accounts of payment', () => {
       expect(account).to.include({ userId: 'opener', currencyCode: 'JPY', balance: 0n, held: 0n });
     });
 
-    it('gives the same request the same account', async () => {
+    it('returns the same account to a retry', async () => {
       const open = () =>
         instance.accounts.open({ currencyCode: 'EUR', requestId: 'again' }, callerOf('repeater'));
       const first = await open();
       expect(await open()).to.deep.equal(first);
     });
 
-    it('refuses a second account in a currency, and takes one in another', async () => {
+    it('rejects a second account in the same currency, and opens one in another', async () => {
       await accountWith(instance, 'saver', 0n, 'EUR');
       expect(await codeOf(accountWith(instance, 'saver', 0n, 'EUR'))).to.equal('ALREADY_EXISTS');
       await accountWith(instance, 'saver', 0n, 'USD');
     });
 
-    it('opens one account when twenty requests race', async () => {
+    it('opens one account for twenty concurrent requests', async () => {
       const racers = Array.from({ length: 20 }, () =>
         accountWith(instance, 'racer', 0n).catch(() => undefined),
       );
@@ -47,14 +47,14 @@ describe('accounts of payment', () => {
       expect(opened).to.have.lengthOf(1);
     });
 
-    it('refuses a request_id that came with another payload', async () => {
+    it('rejects a request_id that was used with another payload', async () => {
       const caller = callerOf('reuser');
       await instance.accounts.open({ currencyCode: 'EUR', requestId: 'one' }, caller);
       const other = instance.accounts.open({ currencyCode: 'USD', requestId: 'one' }, caller);
       expect(await codeOf(other)).to.equal('REQUEST_ID_REUSED');
     });
 
-    it('tells of all bad fields together', async () => {
+    it('reports all invalid fields together', async () => {
       const bad = { currencyCode: 'EURO', requestId: '' };
       expect(await violatedFieldsOf(instance.accounts.open(bad, callerOf('x')))).to.deep.equal([
         'currency_code',
@@ -64,7 +64,7 @@ describe('accounts of payment', () => {
   });
 
   describe('get', () => {
-    it('answers the same for a missing account as for somebody else’s', async () => {
+    it('returns the same error for another user’s account and for a missing one', async () => {
       const { accountId } = await accountWith(instance, 'owner', 0n);
       const foreign = await serviceErrorOf(instance.accounts.get(accountId, callerOf('stranger')));
       const missing = await serviceErrorOf(instance.accounts.get(randomUUID(), callerOf('stranger')));
@@ -75,12 +75,12 @@ describe('accounts of payment', () => {
       });
     });
 
-    it('shows operators every account', async () => {
+    it('returns every user’s account to operators', async () => {
       const { accountId } = await accountWith(instance, 'watched', 0n);
       expect((await instance.accounts.get(accountId, olga)).userId).to.equal('watched');
     });
 
-    it('never shows the accounts that belong to nobody', async () => {
+    it('returns NOT_FOUND for accounts without an owner, even to operators', async () => {
       await accountWith(instance, 'payer', 1n, 'CHF');
       const { rows } = await instance.database.query<{ account_id: string }>(
         `SELECT account_id FROM accounts WHERE kind = 'WORLD' AND currency_code = 'CHF'`,
@@ -93,7 +93,7 @@ describe('accounts of payment', () => {
   });
 
   describe('deposit', () => {
-    it('moves money from the world into the account, once for one request', async () => {
+    it('moves money from the WORLD account into the account, once for a retried request', async () => {
       const { accountId } = await accountWith(instance, 'depositor', 0n);
       const request = { accountId, amount: euros(500n), requestId: 'deposit-1' };
       const first = await instance.accounts.deposit(request, olga);
@@ -103,7 +103,7 @@ describe('accounts of payment', () => {
       expect(await breachesIn(instance)).to.deep.equal([]);
     });
 
-    it('takes effect once when the same request is sent ten times at once', async () => {
+    it('takes effect once when the same request is sent ten times concurrently', async () => {
       const { accountId } = await accountWith(instance, 'hasty', 0n);
       const request = { accountId, amount: euros(7n), requestId: 'hasty' };
       const sent = Array.from({ length: 10 }, () => instance.accounts.deposit(request, olga));
@@ -113,7 +113,7 @@ describe('accounts of payment', () => {
       expect((await instance.accounts.get(accountId, olga)).balance).to.equal(7n);
     });
 
-    it('refuses amounts of 0 and below, and a currency that is none, all together', async () => {
+    it('rejects amounts of 0 and below and invalid currencies, and reports all violations together', async () => {
       const bad = (minorUnits: bigint) =>
         instance.accounts.deposit(
           { accountId: 'nonsense', amount: { minorUnits, currencyCode: 'XYZ1' }, requestId: '\0' },
@@ -127,7 +127,7 @@ describe('accounts of payment', () => {
       expect(await violatedFieldsOf(instance.accounts.deposit(none, olga))).to.deep.equal(['amount']);
     });
 
-    it('refuses another currency than the account’s', async () => {
+    it('rejects another currency than the account’s', async () => {
       const { accountId } = await accountWith(instance, 'euro-only', 0n);
       const request = { accountId, amount: { minorUnits: 1n, currencyCode: 'USD' }, requestId: 'usd' };
       expect(await violatedFieldsOf(instance.accounts.deposit(request, olga))).to.deep.equal([
@@ -135,7 +135,7 @@ describe('accounts of payment', () => {
       ]);
     });
 
-    it('fills an account to the last unit of an int64, and not beyond', async () => {
+    it('accepts a balance of the largest int64, and rejects one unit more', async () => {
       const { accountId } = await accountWith(instance, 'rich', MINOR_UNITS_MAX);
       expect((await instance.accounts.get(accountId, olga)).balance).to.equal(MINOR_UNITS_MAX);
       const request = { accountId, amount: euros(1n), requestId: 'one-more' };
@@ -145,7 +145,7 @@ describe('accounts of payment', () => {
       expect(await breachesIn(instance)).to.deep.equal([]);
     });
 
-    it('moves nothing when the operator is revoked while the transaction runs', async () => {
+    it('moves no money when the operator is revoked while the transaction runs', async () => {
       const { accountId } = await accountWith(instance, 'untouched', 0n);
       const revoked = callerOf('olga', {
         isOperator: true,
@@ -159,7 +159,7 @@ describe('accounts of payment', () => {
       expect((await instance.accounts.deposit(request, olga)).balance).to.equal(1n);
     });
 
-    it('moves nothing when the caller can be relied on for a shorter time than it takes to commit', async () => {
+    it('moves no money when the revocation state may become stale before the commit', async () => {
       const { accountId } = await accountWith(instance, 'slow', 0n);
       const reliance = [40, 0, 40, 0];
       const fading = callerOf('olga', {
@@ -197,7 +197,7 @@ describe('accounts of payment', () => {
       expect(seen).to.deep.equal([5n, 4n, 3n, 2n, 1n]);
     });
 
-    it('says what moved the money', async () => {
+    it('returns the kind and the payment of an entry', async () => {
       const { accountId } = await accountWith(instance, 'curious', 9n);
       const { entries } = await instance.accounts.listEntries(
         { accountId, pageSize: 0, pageToken: '', filter: '' },
@@ -207,7 +207,7 @@ describe('accounts of payment', () => {
       expect(entries[0]).to.deep.include({ amount: euros(9n), kind: 'DEPOSIT', paymentId: undefined });
     });
 
-    it('refuses a page token of its own invention, and a negative size', async () => {
+    it('rejects a forged page token and a negative page size', async () => {
       const { accountId } = await accountWith(instance, 'inventor', 0n);
       const list = (page: { pageSize: number; pageToken: string; filter: string }) =>
         instance.accounts.listEntries({ accountId, ...page }, callerOf('inventor'));
@@ -219,7 +219,7 @@ describe('accounts of payment', () => {
       ]);
     });
 
-    it('shows nobody else’s entries', async () => {
+    it('returns NOT_FOUND for the entries of another user’s account, except to operators', async () => {
       const { accountId } = await accountWith(instance, 'private', 1n);
       const page = { accountId, pageSize: 0, pageToken: '', filter: '' };
       expect(await codeOf(instance.accounts.listEntries(page, callerOf('stranger')))).to.equal('NOT_FOUND');

@@ -1,4 +1,4 @@
-/** Buying: what a buyer is told, and that there is never a charge without goods nor goods without a charge. */
+/** Checkout: responses to the buyer; never a charge without goods, never goods without a charge. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -64,7 +64,7 @@ describe('checkout', () => {
   ) => checkout.checkout({ accountId, lines: lines(quantity), requestId }, buyer);
 
   describe('when all goes well', () => {
-    it('takes the money and hands the goods out', async () => {
+    it('captures the money and commits the reservation', async () => {
       const scenery = await scene();
       const payment = await buy(scenery);
       expect(payment).to.deep.include({ state: 'CAPTURED', amount: euros(500n), lines: lines(2n) });
@@ -86,7 +86,7 @@ describe('checkout', () => {
       expect(entries[0]).to.deep.include({ kind: 'CAPTURE', amount: euros(-500n), paymentId });
     });
 
-    it('charges the price of the reservation, whatever the price is by then', async () => {
+    it('charges the price of the reservation, even if the price has changed', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = (method) => {
         if (method === 'commit') scenery.warehouse.stock('OTHER', euros(1n));
@@ -94,15 +94,15 @@ describe('checkout', () => {
       expect((await buy(scenery)).amount).to.deep.equal(euros(500n));
     });
 
-    it('lets the last money be spent', async () => {
+    it('accepts an order for the whole balance', async () => {
       const scenery = await scene(500n);
       await buy(scenery);
       expect((await standing(scenery)).balance).to.equal(0n);
     });
   });
 
-  describe('when the order will not do', () => {
-    it('tells of all bad fields together, and asks nobody', async () => {
+  describe('with an order that cannot be carried out', () => {
+    it('reports all invalid fields together, and does not call inventory', async () => {
       const { buyer, warehouse } = await scene();
       const bad = [
         { sku: 'LAMP', quantity: 0n },
@@ -122,7 +122,7 @@ describe('checkout', () => {
       expect(warehouse.asked).to.deep.equal([]);
     });
 
-    it('refuses no lines, and more than fifty', async () => {
+    it('rejects an order without lines or with more than fifty', async () => {
       const { buyer, accountId } = await scene();
       for (const count of [0, 51]) {
         const many = Array.from({ length: count }, (_, index) => ({ sku: `S${index}`, quantity: 1n }));
@@ -131,7 +131,7 @@ describe('checkout', () => {
       }
     });
 
-    it('pays from nobody else’s account, not even for an operator', async () => {
+    it('rejects payment from another user’s account, even for an operator', async () => {
       const { accountId, warehouse } = await scene();
       for (const caller of [callerOf('thief'), olga]) {
         const thief = { ...caller, inventory: warehouse.for(caller.subject) };
@@ -142,12 +142,12 @@ describe('checkout', () => {
     });
 
     const refusals: readonly [string, (scenery: Scene) => Promise<unknown>, string][] = [
-      ['an item that is not there', (s) => orderOf(s, [{ sku: 'GHOST', quantity: 1n }]), 'NOT_FOUND'],
-      ['more than there is', (s) => buy(s, { quantity: 1_001n }), 'INSUFFICIENT_STOCK'],
-      ['more than the account has', (s) => buy(s, { quantity: 5n }), 'INSUFFICIENT_FUNDS'],
+      ['an unknown item', (s) => orderOf(s, [{ sku: 'GHOST', quantity: 1n }]), 'NOT_FOUND'],
+      ['more than the stock', (s) => buy(s, { quantity: 1_001n }), 'INSUFFICIENT_STOCK'],
+      ['more than the balance', (s) => buy(s, { quantity: 5n }), 'INSUFFICIENT_FUNDS'],
     ];
     for (const [what, order, code] of refusals) {
-      it(`refuses ${what}, and keeps neither goods nor money`, async () => {
+      it(`rejects ${what}, and keeps neither goods nor money`, async () => {
         const scenery = await scene();
         expect(await codeOf(order(scenery))).to.equal(code);
         expect(await standing(scenery)).to.deep.equal({
@@ -160,7 +160,7 @@ describe('checkout', () => {
       });
     }
 
-    it('refuses goods priced in another currency, and releases them', async () => {
+    it('rejects goods priced in another currency, and releases them', async () => {
       const scenery = await scene();
       scenery.warehouse.stock('IMPORT', { minorUnits: 1n, currencyCode: 'USD' });
       const mixed = [
@@ -176,7 +176,7 @@ describe('checkout', () => {
       expect(scenery.warehouse.count('RELEASED')).to.equal(1);
     });
 
-    it('refuses a sum beyond an int64, and releases the goods', async () => {
+    it('rejects a sum that exceeds an int64, and releases the goods', async () => {
       const scenery = await scene();
       scenery.warehouse.stock('PALACE', euros(MINOR_UNITS_MAX), 5n);
       expect(await violatedFieldsOf(orderOf(scenery, [{ sku: 'PALACE', quantity: 2n }]))).to.deep.equal([
@@ -190,8 +190,8 @@ describe('checkout', () => {
     }
   });
 
-  describe('when the same request comes again', () => {
-    it('gives a captured one the same answer and charges once', async () => {
+  describe('when a request is retried', () => {
+    it('returns the same captured payment, and charges once', async () => {
       const scenery = await scene();
       const first = await buy(scenery, { requestId: 'same' });
       expect(await buy(scenery, { requestId: 'same' })).to.deep.equal(first);
@@ -210,7 +210,7 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
     });
 
-    it('gives one that failed for the order’s sake the same answer', async () => {
+    it('returns the same error when the order itself was the cause', async () => {
       const scenery = await scene(1n);
       const first = await serviceErrorOf(buy(scenery, { requestId: 'same' }));
       await instance.accounts.deposit(
@@ -222,7 +222,7 @@ describe('checkout', () => {
       expect((await standing(scenery)).states).to.deep.equal(['INSUFFICIENT_FUNDS']);
     });
 
-    it('refuses another payload under a request_id that was used, whatever became of it', async () => {
+    it('rejects another payload with a used request_id, whether the first request succeeded or failed', async () => {
       for (const trouble of [() => {}, failing('reserve', 'before')]) {
         const scenery = await scene();
         scenery.warehouse.trouble = trouble;
@@ -238,7 +238,7 @@ describe('checkout', () => {
       expect(new Set(payments.map(({ paymentId }) => paymentId)).size).to.equal(2);
     });
 
-    it('says that it is in progress while it is, and never charges twice', async () => {
+    it('fails with REQUEST_IN_PROGRESS while the first request runs, and charges once', async () => {
       const scenery = await scene();
       const sent = Array.from({ length: 10 }, () => buy(scenery, { requestId: 'same' }));
       const codes = await Promise.all(sent.map((one) => one.then(() => 'OK').catch((error) => error.code)));
@@ -247,7 +247,7 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
     });
 
-    it('tries again what failed only because nobody answered', async () => {
+    it('carries out a request that had failed because inventory was unavailable', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = failing('reserve', 'before', { times: 3 });
       expect(await codeOf(buy(scenery, { requestId: 'same' }))).to.equal('DEPENDENCY_UNAVAILABLE');
@@ -268,7 +268,7 @@ describe('checkout', () => {
       ['commit', 'after'],
     ];
     for (const [method, moment] of moments) {
-      it(`asks again when the ${method} was lost ${moment} it had its effect, and buys once`, async () => {
+      it(`retries a ${method} that was lost ${moment} its effect, and buys once`, async () => {
         const scenery = await scene();
         scenery.warehouse.trouble = failing(method, moment, { times: 2 });
         expect((await buy(scenery)).state).to.equal('CAPTURED');
@@ -282,7 +282,7 @@ describe('checkout', () => {
       });
     }
 
-    it('charges nothing when the reservation stays unanswered', async () => {
+    it('charges nothing when the reservation gets no response', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = failing('reserve', 'after');
       expect(await codeOf(buy(scenery))).to.equal('DEPENDENCY_UNAVAILABLE');
@@ -292,7 +292,7 @@ describe('checkout', () => {
     });
 
     for (const moment of ['before', 'after'] as const) {
-      it(`undoes nothing while it is unknown whether the goods left (lost ${moment} the effect)`, async () => {
+      it(`keeps the hold while the outcome of the commit is unknown (lost ${moment} its effect)`, async () => {
         const scenery = await scene();
         scenery.warehouse.trouble = failing('commit', moment);
         expect(await codeOf(buy(scenery, { requestId: 'open' }))).to.equal('DEPENDENCY_UNAVAILABLE');
@@ -303,7 +303,7 @@ describe('checkout', () => {
         expect(await standing(scenery)).to.deep.include({ balance: 500n, held: 0n, sold: 2n });
       });
 
-      it(`settles it later without the caller, on the recorded word (lost ${moment} the effect)`, async () => {
+      it(`settles the payment later without the caller, with the recorded authorisation (lost ${moment} its effect)`, async () => {
         const scenery = await scene();
         scenery.warehouse.trouble = failing('commit', moment);
         await buy(scenery).catch(() => undefined);
@@ -313,7 +313,7 @@ describe('checkout', () => {
       });
     }
 
-    it('gives the money back when the reservation ran out before the goods were handed out', async () => {
+    it('releases the hold when the reservation expired before the commit', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = (method) => {
         if (method === 'commit') scenery.warehouse.aheadMs = 61_000;
@@ -322,7 +322,7 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 1_000n, held: 0n, sold: 0n, reserved: 0n });
     });
 
-    it('charges for goods that left although the answer that they did was lost, and so was its request', async () => {
+    it('charges for goods that left when the response and the request id of the commit were lost', async () => {
       const scenery = await scene();
       const forgetful: Settlement = {
         settle: async (request) => {
@@ -335,7 +335,7 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n });
     });
 
-    it('undoes nothing when inventory does not know the reservation: that must not be, so it proves nothing', async () => {
+    it('keeps the hold when inventory does not know the reservation, as that proves nothing', async () => {
       const scenery = await scene();
       const confused: Settlement = {
         settle: async () => {
@@ -349,7 +349,7 @@ describe('checkout', () => {
       expect((await buy(scenery, { requestId })).state).to.equal('CAPTURED');
     });
 
-    it('leaves the goods to run out when they cannot be released', async () => {
+    it('lets the reservation expire when it cannot be released', async () => {
       const scenery = await scene(1n);
       scenery.warehouse.trouble = failing('release', 'before');
       expect(await codeOf(buy(scenery))).to.equal('INSUFFICIENT_FUNDS');
@@ -359,8 +359,8 @@ describe('checkout', () => {
     });
   });
 
-  describe('when the buyer may no longer buy, or has gone', () => {
-    /** Revoked, or gone, as soon as inventory was asked to reserve. */
+  describe('when the buyer is revoked or disconnects', () => {
+    /** Revokes or disconnects the buyer as soon as inventory has reserved. */
     function strike(scenery: Scene, kind: 'revoked' | 'gone'): Scene {
       const gone = new AbortController();
       let revoked = false;
@@ -376,7 +376,7 @@ describe('checkout', () => {
       return { ...scenery, buyer: { ...scenery.buyer, signal: gone.signal, stillAllowed } };
     }
 
-    it('moves no money of a buyer who was revoked in the middle, and releases the goods', async () => {
+    it('moves no money of a buyer who is revoked during the checkout, and releases the goods', async () => {
       const scenery = strike(await scene(), 'revoked');
       expect(await codeOf(buy(scenery))).to.equal('TOKEN_REVOKED');
       expect(await standing(scenery)).to.deep.equal({
@@ -389,7 +389,7 @@ describe('checkout', () => {
       expect(scenery.warehouse.asked).to.not.include('commit');
     });
 
-    it('moves no money of a buyer who has gone, and releases the goods', async () => {
+    it('moves no money of a buyer who disconnects, and releases the goods', async () => {
       const scenery = strike(await scene(), 'gone');
       await buy(scenery).catch(() => undefined);
       expect(await standing(scenery)).to.deep.equal({
@@ -401,7 +401,7 @@ describe('checkout', () => {
       });
     });
 
-    it('asks whether the buyer is still allowed after the money is held and before the goods leave', async () => {
+    it('checks that the buyer is still allowed after the reservation and before the goods leave', async () => {
       const scenery = await scene();
       const seen: object[] = [];
       const stillAllowed = () => {
@@ -413,7 +413,7 @@ describe('checkout', () => {
       for (const asked of seen) expect(asked).to.deep.equal(['reserve']);
     });
 
-    it('finishes once the goods have left, even when the buyer is revoked at that moment', async () => {
+    it('completes once the goods have left, even if the buyer is revoked at that moment', async () => {
       const scenery = await scene();
       const stillAllowed = () => {
         if (!scenery.warehouse.asked.includes('commit')) return 1_000;
@@ -426,7 +426,7 @@ describe('checkout', () => {
   });
 
   describe('when the process dies', () => {
-    /** Runs one checkout in a process that stops for ever at the given moment; returns whether it got that far. */
+    /** Runs one checkout in a process that dies at the given moment; returns whether it got that far. */
     async function dieAt(scenery: Scene, moment: number, requestId: string): Promise<boolean> {
       let passed = 0;
       let died: () => void = () => {};
@@ -480,7 +480,7 @@ describe('checkout', () => {
       }
     }
 
-    it('finishes or repeats the purchase when the buyer comes back, wherever the process died', async () => {
+    it('completes the purchase when the buyer retries, wherever the process died', async () => {
       const deaths = await everyDeath(1_000n, async (scenery, requestId) => {
         const payment = await buy(scenery, { requestId });
         expect(payment.state).to.equal('CAPTURED');
@@ -489,7 +489,7 @@ describe('checkout', () => {
       expect(deaths).to.equal(14);
     });
 
-    it('finishes what was decided and undoes the rest when the buyer does not come back, and buys afresh later', async () => {
+    it('completes decided payments and undoes the others without a retry, and accepts the request again later', async () => {
       await everyDeath(1_000n, async (scenery, requestId) => {
         await instance.checkout.resumeAbandoned();
         const { balance, held, sold, states } = await standing(scenery);
@@ -510,7 +510,7 @@ describe('checkout', () => {
       });
     });
 
-    it('does not let a process that only seemed dead go on', async () => {
+    it('stops a slow process whose payment another process has taken over', async () => {
       const scenery = await scene();
       let wake: () => void = () => {};
       const asleep = new Promise<void>((resolve) => {
@@ -523,7 +523,7 @@ describe('checkout', () => {
       await new Promise((resolve) => setTimeout(resolve, 100));
       expect(await instance.checkout.resumeAbandoned()).to.equal(1);
       wake();
-      // It learns what has become of the payment meanwhile: the same request may be tried again.
+      // The slow process returns the outcome that the other one recorded; the same request may be retried.
       expect((await slow).code).to.equal('DEPENDENCY_UNAVAILABLE');
       expect(await standing(scenery)).to.deep.include({ balance: 1_000n, held: 0n, states: ['INTERRUPTED'] });
     });
@@ -544,7 +544,7 @@ describe('checkout', () => {
       expect(rest.nextPageToken).to.equal('');
     });
 
-    it('are shown to their owner and to operators, and to others as if they were missing', async () => {
+    it('are returned to their owner and to operators; for others they fail like missing ones', async () => {
       const scenery = await scene();
       const payment = await buy(scenery);
       expect(await instance.payments.get(payment.paymentId, scenery.buyer)).to.deep.equal(payment);

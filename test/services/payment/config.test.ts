@@ -38,7 +38,7 @@ describe('the configuration of payment', () => {
     return [];
   }
 
-  it('takes what is set, and fills in the rest', () => {
+  it('uses the variables that are set, and defaults for the others', () => {
     const config = parseConfig(good);
     expect(config).to.include({ listen: '127.0.0.1:50053', opsListen: '127.0.0.1:51053', drainMs: 10_000 });
     expect(config.inventoryAddresses).to.deep.equal(['127.0.0.1:50052', '127.0.0.1:50054']);
@@ -46,11 +46,11 @@ describe('the configuration of payment', () => {
     expect(config).to.be.frozen;
   });
 
-  it('tells of everything that is missing at once', () => {
+  it('reports all missing variables together', () => {
     expect(faultsOf({})).to.deep.equal([...Object.keys(good)].sort());
   });
 
-  it('refuses a client key that is none, and variables that it does not know', () => {
+  it('rejects an invalid client key and unknown variables', () => {
     const bad = {
       ...good,
       PORTCULLIS_CLIENT_KEY_FILE: join(folder, 'not-a-key.pem'),
@@ -59,7 +59,7 @@ describe('the configuration of payment', () => {
     expect(faultsOf(bad)).to.deep.equal(['PORTCULLIS_CLIENT_KEY_FILE', 'PORTCULLIS_INVENTORY_ADRESS']);
   });
 
-  it('speaks plaintext on this machine alone', () => {
+  it('rejects plaintext to services on other machines', () => {
     const far = {
       ...good,
       PORTCULLIS_AUTH_ADDRESS: 'auth.example:50051',

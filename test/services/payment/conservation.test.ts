@@ -1,4 +1,4 @@
-/** Money is conserved at every moment, whatever runs at the same time and whatever fails. */
+/** Money is conserved at every moment, under concurrent operations and failures. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -26,7 +26,7 @@ describe('money of payment', () => {
   });
   afterEach(() => instance.close());
 
-  /** What all accounts come to, read in one snapshot. */
+  /** The sums over all accounts, read in one snapshot. */
   async function totals(): Promise<Totals> {
     const { rows } = await instance.database.query<Totals>(
       `SELECT coalesce(sum(balance), 0)::bigint AS owned, coalesce(sum(held), 0)::bigint AS held,

@@ -1,4 +1,4 @@
-/** Money is neither lost nor moved twice when the database's primary dies and its standby takes over. */
+/** No money is lost or moved twice when the primary of the database dies and its standby takes over. */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard/errors';
@@ -32,7 +32,7 @@ describe('payment on a database that fails over', function () {
     await pair?.stop();
   });
 
-  it('says DEPENDENCY_UNAVAILABLE meanwhile, goes on by itself, and every request has had its effect once', async () => {
+  it('fails with DEPENDENCY_UNAVAILABLE meanwhile, recovers by itself, and carries out every request once', async () => {
     const warehouse = new Warehouse();
     warehouse.stock('LAMP', euros(PRICE), 1_000_000n);
     const subject = randomUUID();
@@ -42,7 +42,7 @@ describe('payment on a database that fails over', function () {
     let refused = 0;
     const done = { deposits: 0n, purchases: 0n };
 
-    /** Asks until there is an answer, as a client does. */
+    /** Retries until the call succeeds, as a client does. */
     async function insist(work: () => Promise<unknown>): Promise<void> {
       for (;;) {
         try {

@@ -85,7 +85,7 @@ describe('PaymentService', () => {
 
   const tokenOf = (sub: string, rights: object) => issuer.token({ aud: ['payment'], sub, ...rights });
 
-  it('opens, fills, spends from and shows an account', async () => {
+  it('opens an account, deposits, checks out, and returns the account and its entries', async () => {
     const userId = randomUUID();
     const token = await tokenOf(userId, CUSTOMER);
     const operator = await tokenOf('olga', OPERATOR);
@@ -125,7 +125,7 @@ describe('PaymentService', () => {
     expect(after.account?.held?.minorUnits).to.equal(0n);
   });
 
-  it('shows a payment that failed with its reason and without a price', async () => {
+  it('returns a failed payment with its reason and without a price', async () => {
     const token = await tokenOf(randomUUID(), CUSTOMER);
     const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
     const accountId = account?.accountId ?? '';
@@ -141,7 +141,7 @@ describe('PaymentService', () => {
     });
   });
 
-  it('tells of bad fields by the names they have in the schema', async () => {
+  it('reports invalid fields by their names in the schema', async () => {
     const token = await tokenOf(randomUUID(), CUSTOMER);
     const order = { accountId: '', lines: [{ sku: 'LAMP', quantity: 0n }], requestId: '' };
     const refusal = await refusalOf(call(client.checkout, order, token));
@@ -153,7 +153,7 @@ describe('PaymentService', () => {
     ]);
   });
 
-  it('deposits for operators alone, and shows foreign accounts to them alone', async () => {
+  it('lets only operators deposit and read accounts of others', async () => {
     const owner = await tokenOf(randomUUID(), CUSTOMER);
     const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, owner);
     const accountId = account?.accountId ?? '';
@@ -167,7 +167,7 @@ describe('PaymentService', () => {
     expect((await call(client.getAccount, { accountId }, operator)).account).to.deep.equal(account);
   });
 
-  it('refunds for operators alone, and cancels for owners, and says so in the lists', async () => {
+  it('lets only operators refund, rejects a late cancellation by the owner, and lists the refund', async () => {
     const token = await tokenOf(randomUUID(), CUSTOMER);
     const operator = await tokenOf('olga', OPERATOR);
     const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
@@ -208,7 +208,7 @@ describe('PaymentService', () => {
     expect(bad.violations.map(({ field }) => field)).to.deep.equal(['filter']);
   });
 
-  it('takes the price from the stock, whatever a client sends along', async () => {
+  it('takes the price from inventory, and ignores a price that the client sends', async () => {
     const token = await tokenOf(randomUUID(), CUSTOMER);
     const operator = await tokenOf('olga', OPERATOR);
     const { account } = await call(client.openAccount, { currencyCode: 'EUR', requestId: 'open' }, token);
@@ -230,7 +230,7 @@ describe('PaymentService', () => {
     expect(payment?.amount).to.deep.equal({ minorUnits: 250n, currencyCode: 'EUR' });
   });
 
-  it('takes no request_id that is not UTF-8, so that two of them are never one', async () => {
+  it('rejects a request_id that is not UTF-8', async () => {
     const token = await tokenOf(randomUUID(), CUSTOMER);
     const { path, requestSerialize, responseDeserialize } = PaymentServiceService.openAccount;
     const metadata = new Metadata();
@@ -275,7 +275,7 @@ describe('PaymentService', () => {
     warehouse.trouble = () => {};
     expect(refusal).to.deep.include({ code: status.UNAUTHENTICATED, reason: 'TOKEN_REVOKED' });
 
-    // The caller was cut off at once; the goods are given back behind its back.
+    // The call ended at once; the goods are released in the background.
     const page = { pageSize: 0, pageToken: '', filter: '' };
     const reasonOf = async () => (await call(client.listPayments, page, fresher)).payments[0]?.failureReason;
     await until(async () => (await reasonOf()) !== '');

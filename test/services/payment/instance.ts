@@ -1,4 +1,4 @@
-/** An instance of payment without its network side, on a real database, and what the tests of payment share. */
+/** An instance of payment without its network side, on a real database, and helpers of payment's tests. */
 import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
@@ -15,9 +15,9 @@ import { createStore, type Store } from '../../../services/payment/store.js';
 import { freshDatabase } from '../../support/postgres.js';
 import { Warehouse } from './warehouse.js';
 
-/** What one process has of the service. */
+/** The parts of one process of the service. */
 export interface Instance {
-  /** As whoever owns the tables: for tests that look into them, or tamper with them. */
+  /** Connected as the owner of the tables, for tests that read the tables or tamper with them. */
   readonly database: Database;
   readonly store: Store;
   readonly accounts: Accounts;
@@ -27,8 +27,8 @@ export interface Instance {
   close(): Promise<void>;
 }
 
-/** Times with which a test need not wait. */
-export const quickTimes: CheckoutTimes = {
+/** Short times, so that tests need not wait. */
+const quickTimes: CheckoutTimes = {
   leaseMs: 10_000,
   reservationTtlSeconds: 60,
   attempts: 3,
@@ -36,14 +36,14 @@ export const quickTimes: CheckoutTimes = {
   patienceMs: 1_000,
 };
 
-/** A log that says nothing. */
+/** A log without output. */
 export const silentLog = createLog({ service: 'payment', level: 'silent' });
 
 /**
- * The same database for the role with which the service works in earnest: taken on by the connection as it begins, so
+ * The same database under the role of the service in production. The connection assumes the role when it opens, so
  * that tests need no password for it.
  */
-export function asServiceRole(url: string): string {
+function asServiceRole(url: string): string {
   const changed = new URL(url);
   changed.searchParams.set('options', '-c role=portcullis_payment');
   return changed.href;
@@ -90,7 +90,7 @@ export async function openFreshInstance(times: Partial<CheckoutTimes> = {}): Pro
   return { ...instance, url: fresh.url, close };
 }
 
-/** A process' checkout: it shares nothing with another one but the store. */
+/** The checkout of one process, which shares only the store with others. */
 export function checkoutOver(
   store: CheckoutStore,
   times: Partial<CheckoutTimes> = {},
@@ -105,7 +105,7 @@ export function checkoutOver(
   });
 }
 
-/** A caller whom nothing ails. */
+/** A caller with valid credentials. */
 export function callerOf(subject: string, overrides: Partial<Caller> = {}): Caller {
   return {
     subject,
@@ -119,7 +119,7 @@ export function callerOf(subject: string, overrides: Partial<Caller> = {}): Call
   };
 }
 
-/** The same caller, with access to goods. */
+/** The same caller, with access to inventory. */
 export function buyerOf(subject: string, inventory: Inventory, overrides: Partial<Caller> = {}): Buyer {
   return { ...callerOf(subject, overrides), inventory };
 }
@@ -127,7 +127,7 @@ export function buyerOf(subject: string, inventory: Inventory, overrides: Partia
 /** An operator. */
 export const olga = callerOf('olga', { isOperator: true });
 
-/** Opens an account with so much in it. */
+/** Opens an account with a balance of `minorUnits`. */
 export async function accountWith(
   { accounts }: Instance,
   subject: string,
@@ -142,7 +142,7 @@ export async function accountWith(
   return await accounts.deposit({ accountId, amount, requestId: randomUUID() }, olga);
 }
 
-/** Every invariant that does not hold, as an operator would ask. */
+/** Returns the invariants that do not hold, from the view that operators use. */
 export async function breachesIn({ database }: Instance): Promise<object[]> {
   return (await database.query('SELECT invariant, breaches FROM invariants WHERE breaches > 0')).rows;
 }

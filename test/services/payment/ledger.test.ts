@@ -1,4 +1,4 @@
-/** The books themselves: what PostgreSQL refuses, whoever asks. */
+/** The ledger's constraints in PostgreSQL, which hold for every role. */
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import pg from 'pg';
@@ -43,7 +43,7 @@ describe('the ledger of payment', () => {
     instance.database.query(statement, values);
   const refusalOf = async (statement: string) => (await rejectionOf(run(statement))).message;
 
-  describe('stays as it was written', () => {
+  describe('against statements of the owner of its tables', () => {
     for (const statement of [
       'UPDATE entries SET amount = amount + 1',
       'DELETE FROM entries',
@@ -58,7 +58,7 @@ describe('the ledger of payment', () => {
       'UPDATE holds SET amount = amount + 1',
       'TRUNCATE holds',
     ]) {
-      it(`refuses ${statement}`, async () => {
+      it(`rejects ${statement}`, async () => {
         expect(await refusalOf(statement)).to.match(/is refused|accounts change through/);
       });
     }
@@ -69,13 +69,13 @@ describe('the ledger of payment', () => {
       `UPDATE accounts SET user_id = 'thief'`,
       `INSERT INTO accounts (kind, user_id, currency_code, balance, held) VALUES ('USER', 'rich', 'EUR', 5, 0)`,
     ]) {
-      it(`refuses ${statement}`, async () => {
+      it(`rejects ${statement}`, async () => {
         expect(await refusalOf(statement)).to.match(/accounts change through|an account opens empty/);
       });
     }
   });
 
-  describe('under the role with which the service works', () => {
+  describe('under the role of the service', () => {
     const login = `test_${randomUUID().replaceAll('-', '')}`;
     let serviceOptions: DatabaseOptions;
     let service: Database;
@@ -114,14 +114,14 @@ describe('the ledger of payment', () => {
       'CREATE TABLE other (id int)',
       'DELETE FROM schema_migrations',
     ]) {
-      it(`is denied ${statement}`, async () => {
+      it(`denies ${statement}`, async () => {
         expect((await rejectionOf(service.query(statement))).message).to.match(
           /permission denied|must be owner/,
         );
       });
     }
 
-    it('serves a database that another process has migrated, without the owner’s URL', async () => {
+    it('opens a database that another process has migrated, without knowing the owner’s URL', async () => {
       const { migrationUrl: _, ...alone } = serviceOptions;
       const database = openDatabase(alone);
       await database.ready(new AbortController().signal);
@@ -129,12 +129,12 @@ describe('the ledger of payment', () => {
       await database.close();
     });
 
-    it('still cannot move a balance that it may update', async () => {
+    it('cannot change a balance, although it may update the column', async () => {
       const refusal = await rejectionOf(service.query('UPDATE accounts SET balance = balance + 1'));
       expect(refusal.message).to.contain('accounts change through entries and holds alone');
     });
 
-    it('does everything that the service does', async () => {
+    it('can carry out the operations of the service', async () => {
       const store = createStore(service);
       expect(await store.mayRewriteLedger()).to.equal(false);
       expect(await createStore(instance.database).mayRewriteLedger()).to.equal(true);
@@ -144,7 +144,7 @@ describe('the ledger of payment', () => {
     });
   });
 
-  describe('takes only what balances', () => {
+  describe('with transfers that do not balance', () => {
     const transfer = (amounts: readonly bigint[]) =>
       instance.database.transaction(async (sql) => {
         const transferId = randomUUID();
@@ -160,12 +160,12 @@ describe('the ledger of payment', () => {
       });
 
     for (const amounts of [[], [5n], [5n, -4n], [5n, 5n, -9n]]) {
-      it(`refuses a transfer of [${amounts.join(', ')}]`, async () => {
+      it(`rejects a transfer of [${amounts.join(', ')}]`, async () => {
         expect((await rejectionOf(transfer(amounts))).message).to.match(/does not balance/);
       });
     }
 
-    it('refuses entries of two currencies that only sum to zero together', async () => {
+    it('rejects entries of two currencies that sum to zero only together', async () => {
       const { accountId } = await accountWith(instance, 'owner', 100n, 'USD');
       const mixed = instance.database.transaction(async (sql) => {
         const transferId = randomUUID();
@@ -181,7 +181,7 @@ describe('the ledger of payment', () => {
       expect((await rejectionOf(mixed)).message).to.match(/does not balance/);
     });
 
-    it('refuses to lengthen an old transfer by one entry', async () => {
+    it('rejects another entry in an old transfer', async () => {
       const lengthening = run(
         `INSERT INTO entries (transfer_id, account_id, currency_code, amount)
            SELECT transfer_id, account_id, currency_code, 1 FROM entries WHERE account_id = $1 LIMIT 1`,
@@ -190,7 +190,7 @@ describe('the ledger of payment', () => {
       expect((await rejectionOf(lengthening)).message).to.match(/does not balance/);
     });
 
-    it('refuses an entry in another currency than its account’s', async () => {
+    it('rejects an entry in another currency than its account’s', async () => {
       const foreign = run(
         `INSERT INTO entries (transfer_id, account_id, currency_code, amount)
            SELECT transfer_id, account_id, 'USD', 1 FROM entries WHERE account_id = $1 LIMIT 1`,
@@ -200,7 +200,7 @@ describe('the ledger of payment', () => {
     });
   });
 
-  it('takes the money of one payment once', async () => {
+  it('rejects a second capture of one payment', async () => {
     const twice = instance.database.transaction(async (sql) => {
       const insert = `INSERT INTO transfers (kind, payment_id, actor_id)
         SELECT 'CAPTURE', payment_id, 'x' FROM payments`;
@@ -210,7 +210,7 @@ describe('the ledger of payment', () => {
     expect(violatedConstraint(await rejectionOf(twice))).to.equal('transfers_one_capture_per_payment');
   });
 
-  it('lets no account go below zero, and hold no more than there is', async () => {
+  it('rejects entries that make a balance negative', async () => {
     const overdraw = instance.database.transaction(async (sql) => {
       const { rows } = await sql.query<{ transfer_id: string }>(
         `INSERT INTO transfers (kind, actor_id) VALUES ('DEPOSIT', 'x') RETURNING transfer_id`,
@@ -223,7 +223,7 @@ describe('the ledger of payment', () => {
     expect(violatedConstraint(await rejectionOf(overdraw))).to.equal('accounts_never_negative');
   });
 
-  it('shows an operator what is wrong, should it ever be', async () => {
+  it('reports each violated invariant to an operator', async () => {
     const broken = await freshDatabase();
     const victim = await openInstance(broken.url);
     const superuser = new pg.Client({ connectionString: broken.url });
@@ -231,7 +231,7 @@ describe('the ledger of payment', () => {
     try {
       await accountWith(victim, 'victim', 10n);
       expect(await breachesIn(victim)).to.deep.equal([]);
-      // The triggers are what a repair by hand would switch off as well.
+      // A manual repair would disable the triggers, too.
       await superuser.query('SET session_replication_role = replica');
       await superuser.query(`UPDATE accounts SET balance = 11 WHERE kind = 'USER'`);
       expect(await breachesIn(victim)).to.deep.equal([
@@ -248,7 +248,7 @@ describe('the ledger of payment', () => {
     }
   });
 
-  it('answers DEPENDENCY_UNAVAILABLE before its database is ready', async () => {
+  it('fails with DEPENDENCY_UNAVAILABLE before its database is ready', async () => {
     const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
     const database = openDatabase({ url: instance.url, migrations, log: silentLog });
     const refusal = await rejectionOf(createStore(database).findAccount(account));
@@ -257,7 +257,7 @@ describe('the ledger of payment', () => {
   });
 });
 
-/** A purchase whose end is not known yet, so that there is a payment and something held. */
+/** Leaves a purchase whose outcome is unknown: a payment with a hold. */
 async function leaveHold({ checkout }: Instance, accountId: string): Promise<void> {
   const warehouse = new Warehouse();
   warehouse.stock('LAMP', { minorUnits: 10n, currencyCode: 'EUR' });

@@ -1,4 +1,4 @@
-/** Payment's tables move on to this version while the version before goes on writing into them. */
+/** Payment's migrations run while the previous version writes to the same tables. */
 import { randomUUID } from 'node:crypto';
 import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -31,7 +31,7 @@ describe('the migrations of payment', () => {
     await rm(folder, { recursive: true });
   });
 
-  /** A purchase of 10 in the statements of the version before, from its beginning to its capture. */
+  /** Makes a purchase of 10 with the statements of the previous version, from its beginning to its capture. */
   async function buyAsBefore(accountId: string, userId: string): Promise<void> {
     const paymentId = randomUUID();
     await old.query(
@@ -74,7 +74,7 @@ describe('the migrations of payment', () => {
     });
   }
 
-  it('disturb nobody who writes as the version before did, and what that wrote is right for this one', async () => {
+  it('run without blocking writers of the previous version, and this version reads what those wrote', async () => {
     await old.query(
       `INSERT INTO accounts (kind, currency_code, user_id, balance, held)
          VALUES ('WORLD', 'EUR', NULL, NULL, NULL), ('SALES', 'EUR', NULL, NULL, NULL), ('USER', 'EUR', $1, 0, 0)`,

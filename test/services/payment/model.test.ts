@@ -1,4 +1,4 @@
-/** Payment against a simple model: any sequence of operations, crashes and troubles, command by command. */
+/** Payment compared with a simple model, for any sequence of operations, crashes and faults. */
 
 import { randomUUID } from 'node:crypto';
 import { ServiceError } from '@portcullis/guard/errors';
@@ -25,17 +25,17 @@ const UNITS = 12n;
 const euros = (minorUnits: bigint) => ({ minorUnits, currencyCode: 'EUR' });
 const RUNS = 40;
 
-/** What one purchase should be. */
+/** The expected state of one purchase. */
 interface Purchase {
   readonly requestId: string;
   readonly quantity: bigint;
-  /** Unknown until the buyer was told, or asks. */
+  /** `open` until a response or a restart settles it. */
   state: 'captured' | 'refused' | 'cancelled' | 'open';
   refunded: bigint;
   paymentId: string;
 }
 
-/** What the service should know, kept beside it. */
+/** The expected state of the service. */
 interface Model {
   deposited: bigint;
   readonly purchases: Purchase[];
@@ -46,7 +46,7 @@ interface Real {
   readonly subject: string;
   readonly accountId: string;
   readonly warehouse: Warehouse;
-  /** The process that serves; replaced when it crashes. */
+  /** The checkout of the serving process; replaced when the process crashes. */
   checkout: Checkout;
 }
 
@@ -60,7 +60,7 @@ const sold = ({ purchases }: Model) =>
   purchases.reduce((sum, { state, quantity }) => (state === 'captured' ? sum + quantity : sum), 0n);
 const isOpen = ({ purchases }: Readonly<Model>) => purchases.some(({ state }) => state === 'open');
 
-/** What the model and the service must agree on when nothing is under way. */
+/** Compares the service with the model, as far as no purchase is open. */
 async function agree(model: Model, { instance, accountId, warehouse }: Real): Promise<void> {
   expect(await breachesIn(instance)).to.deep.equal([]);
   if (isOpen(model)) return;
@@ -68,7 +68,7 @@ async function agree(model: Model, { instance, accountId, warehouse }: Real): Pr
   const { onHand, reserved } = warehouse.item('LAMP');
   const expected = { balance: model.deposited - paid(model), held: 0n, onHand: UNITS - sold(model) };
   expect({ balance, held, onHand }).to.deep.equal(expected);
-  // Units whose reservation nobody knew of run out by themselves.
+  // Reservations whose response was lost expire by themselves.
   expect(reserved <= UNITS).to.equal(true);
 }
 
@@ -90,7 +90,7 @@ class Deposit implements Command {
   toString = () => `deposit ${this.#minorUnits}`;
 }
 
-/** A purchase, or the same one again. */
+/** A new purchase, with or without a fault. */
 class Buy implements Command {
   readonly #quantity: bigint;
   readonly #trouble: 'none' | 'lost' | 'unanswered' | 'revoked';
@@ -114,16 +114,16 @@ class Buy implements Command {
       paymentId: '',
     };
     const money = model.deposited - paid(model);
-    // What is reserved and not known of may stand in the way; without trouble nothing is.
+    // Reservations whose response was lost reduce the free units, too.
     const isAffordable = this.#quantity * PRICE <= money && this.#quantity <= free(real);
     real.warehouse.trouble = this.#troubleIn();
-    const told = await ask(real, purchase, this.#trouble === 'revoked');
+    const outcome = await ask(real, purchase, this.#trouble === 'revoked');
     real.warehouse.trouble = () => {};
     model.purchases.push(purchase);
-    purchase.state = told === 'captured' ? 'captured' : told === 'refused' ? 'refused' : 'open';
+    purchase.state = outcome === 'captured' ? 'captured' : outcome === 'refused' ? 'refused' : 'open';
     purchase.paymentId = (await latest(real))?.paymentId ?? '';
-    if (this.#trouble === 'none') expect(told).to.equal(isAffordable ? 'captured' : 'refused');
-    if (this.#trouble === 'revoked') expect(told).to.not.equal('captured');
+    if (this.#trouble === 'none') expect(outcome).to.equal(isAffordable ? 'captured' : 'refused');
+    if (this.#trouble === 'revoked') expect(outcome).to.not.equal('captured');
     await agree(model, real);
   }
   #troubleIn(): Trouble {
@@ -138,7 +138,7 @@ class Buy implements Command {
   toString = () => `buy ${this.#quantity}, ${this.#trouble} at ${this.#at}`;
 }
 
-/** The process crashes, and the next one finds what it left: every purchase comes to an end without its buyer. */
+/** The process crashes, and the next one ends every open purchase without its buyer. */
 class Restart implements Command {
   check = () => true;
   async run(model: Model, real: Real) {
@@ -156,7 +156,7 @@ class Restart implements Command {
   toString = () => 'restart';
 }
 
-/** The buyer asks again for what was bought before, and gets the same answer. */
+/** The buyer retries an earlier purchase and receives the same response. */
 class Repeat implements Command {
   readonly #index: number;
   constructor(index: number) {
@@ -218,7 +218,7 @@ class Cancel implements Command {
     if (purchase.state === 'captured') {
       expect(await codeOf(cancelling)).to.equal('PAYMENT_NOT_CANCELLABLE');
     } else if (purchase.state === 'open') {
-      // At committing it is too late; before that, and after, it comes to nothing.
+      // A payment in the step `committing` cannot be cancelled; an earlier one or a failed one ends as FAILED.
       const outcome = await cancelling.then(
         ({ state }) => state,
         (error: ServiceError) => error.code,
@@ -249,7 +249,7 @@ function buy(real: Real, { requestId, quantity }: Purchase, isRevoked = false): 
   return real.checkout.checkout({ accountId, lines: [{ sku: 'LAMP', quantity }], requestId }, buyer);
 }
 
-/** What the buyer is told; nothing definite counts as open. */
+/** The outcome for the buyer; `open` when the response leaves it unknown. */
 async function ask(
   real: Real,
   purchase: Purchase,
@@ -270,7 +270,7 @@ async function latest({ instance, subject }: Real): Promise<Payment | undefined>
   return (await instance.payments.list(page, callerOf(subject))).payments[0];
 }
 
-describe('payment beside a model', () => {
+describe('payment compared with a model', () => {
   let instance: Instance;
 
   before(async () => {
@@ -278,7 +278,7 @@ describe('payment beside a model', () => {
   });
   after(() => instance.close());
 
-  it('does what the model predicts, in any order, through crashes and lost answers', async function () {
+  it('does what the model predicts, in any order, despite crashes and lost responses', async function () {
     this.timeout(120_000);
     const index = fc.nat(9);
     const commands = [

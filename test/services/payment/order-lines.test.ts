@@ -11,13 +11,13 @@ describe('lines of an order', () => {
     return violations.found.map(({ field }) => field);
   }
 
-  it('may be up to fifty items with 1 to 1,000,000 units each', () => {
+  it('are accepted with up to fifty items of 1 to 1,000,000 units each', () => {
     const lines = Array.from({ length: 50 }, (_, index) => ({ sku: `S-${index}`, quantity: 1_000_000n }));
     expect(violatedFieldsOf(lines)).to.deep.equal([]);
     expect(violatedFieldsOf([{ sku: 'A', quantity: 1n }])).to.deep.equal([]);
   });
 
-  it('are refused with a quantity outside 1 to 1,000,000', () => {
+  it('are rejected with a quantity outside 1 to 1,000,000', () => {
     const outside = fc.oneof(fc.bigInt({ max: 0n }), fc.bigInt({ min: 1_000_001n }));
     fc.assert(
       fc.property(outside, (quantity) => {
@@ -26,7 +26,7 @@ describe('lines of an order', () => {
     );
   });
 
-  it('are refused when the same item is in two of them', () => {
+  it('are rejected when two of them have the same item', () => {
     const twice = [
       { sku: 'A', quantity: 1n },
       { sku: 'A', quantity: 2n },
@@ -34,7 +34,7 @@ describe('lines of an order', () => {
     expect(violatedFieldsOf(twice)).to.deep.equal(['lines[1].sku']);
   });
 
-  it('are reported with at most as many violations as fit into trailers, and with their number', () => {
+  it('are reported with at most as many violations as fit into trailers, and with the total number', () => {
     const lines = Array.from({ length: 50 }, () => ({ sku: '', quantity: 0n }));
     const violations = createViolations();
     requireLines(violations, lines);

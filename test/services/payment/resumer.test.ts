@@ -1,10 +1,10 @@
-/** The background loop that takes up payments that were left behind. */
+/** The background loop that resumes abandoned payments. */
 import { expect } from 'chai';
 import { startResumer } from '../../../services/payment/resumer.js';
 import { silentLog } from './instance.js';
 
 describe('the resumer of payment', () => {
-  it('looks at once, goes on while there is something, and survives a failure', async () => {
+  it('starts at once, continues while payments are found, and survives a failure', async () => {
     const rounds = [2, new Error('the database is away'), 0, 1, 0];
     let done: () => void = () => {};
     const all = new Promise<void>((resolve) => {
@@ -21,7 +21,7 @@ describe('the resumer of payment', () => {
     await resumer.stop();
   });
 
-  it('stops without waiting for the next round, and after the one under way', async () => {
+  it('stops after the current round, without waiting for the next', async () => {
     let isRunning = false;
     let end: () => void = () => {};
     const resumer = startResumer({

@@ -1,4 +1,4 @@
-/** Cancelling payments that are under way, and refunding captured ones: who may, how much, and what the books say. */
+/** Cancelling pending payments and refunding captured ones: rights, amounts and ledger entries. */
 
 import { randomUUID } from 'node:crypto';
 import { serialize } from 'node:v8';
@@ -71,13 +71,13 @@ describe('reversals of payments', () => {
   };
 
   describe('refund()', () => {
-    it('gives everything back when no amount is named', async () => {
+    it('refunds the whole payment when no amount is given', async () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       expect(bought.refunded).to.deep.equal(euros(0n));
       const refunded = await refund(bought, { reason: 'broken on arrival' });
       expect(refunded).to.deep.include({ state: 'CAPTURED', amount: euros(500n), refunded: euros(500n) });
-      // The goods left, and come back by another way, if at all.
+      // A refund does not return the goods to the stock.
       expect(await standing(scenery)).to.deep.equal({ balance: 1_000n, held: 0n, sold: 2n, reserved: 0n });
       const { entries } = await instance.accounts.listEntries(
         { accountId: scenery.accountId, ...ALL, filter: 'kind = REFUND' },
@@ -87,7 +87,7 @@ describe('reversals of payments', () => {
       expect(entries[0]).to.deep.include({ amount: euros(500n), paymentId: bought.paymentId });
     });
 
-    it('gives parts back until nothing is left, and never more', async () => {
+    it('refunds parts up to the amount of the payment, and rejects more', async () => {
       const bought = await buy(await scene());
       expect((await refund(bought, { amount: euros(200n) })).refunded).to.deep.equal(euros(200n));
       expect(await codeOf(refund(bought, { amount: euros(301n) }))).to.equal('REFUND_EXCEEDS_PAYMENT');
@@ -97,7 +97,7 @@ describe('reversals of payments', () => {
       expect(await codeOf(refund(bought, { amount: euros(1n) }))).to.equal('REFUND_EXCEEDS_PAYMENT');
     });
 
-    it('never gives more back than was taken when twenty operators do so at once', async () => {
+    it('never refunds more than was captured when twenty operators refund concurrently', async () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       const racing = Array.from({ length: 20 }, () => refund(bought, { amount: euros(60n) }).catch(ignore));
@@ -105,7 +105,7 @@ describe('reversals of payments', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 980n });
     });
 
-    it('gives back once for a request that is sent ten times at once, and answers the same', async () => {
+    it('refunds once for a request that is sent ten times concurrently, and returns the same response', async () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       const request = { amount: euros(100n), requestId: randomUUID() };
@@ -118,7 +118,7 @@ describe('reversals of payments', () => {
       expect(await codeOf(refund(bought, { ...request, reason: 'else' }))).to.equal('REQUEST_ID_REUSED');
     });
 
-    it('refuses what is not captured', async () => {
+    it('rejects the refund of a payment that is not captured', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = failing('commit', 'before');
       await buy(scenery).catch(ignore);
@@ -127,7 +127,7 @@ describe('reversals of payments', () => {
       await instance.checkout.resumeAbandoned();
     });
 
-    it('refuses amounts of 0 and below, other currencies and bad reasons, and moves nothing', async () => {
+    it('rejects amounts of 0 and below, other currencies and invalid reasons, and moves no money', async () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       for (const minorUnits of [0n, -1n, -(2n ** 63n)]) {
@@ -149,7 +149,7 @@ describe('reversals of payments', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n });
     });
 
-    it('leaves no balance beyond an int64', async () => {
+    it('rejects a refund that makes a balance exceed an int64', async () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       const amount = euros(MINOR_UNITS_MAX - 500n);
@@ -159,7 +159,7 @@ describe('reversals of payments', () => {
       expect((await standing(scenery)).balance).to.equal(MINOR_UNITS_MAX);
     });
 
-    it('moves nothing when the operator is revoked while the transaction runs', async () => {
+    it('moves no money when the operator is revoked while the transaction runs', async () => {
       const scenery = await scene();
       const { paymentId } = await buy(scenery);
       const stillAllowed = () => {
@@ -171,7 +171,7 @@ describe('reversals of payments', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n });
     });
 
-    it('changes no answer that a checkout was given: every retry gets the first one', async () => {
+    it('does not change the response to a retried checkout', async () => {
       const scenery = await scene();
       const first = await buy(scenery, 'the same');
       await refund(first, { amount: euros(100n) });
@@ -179,7 +179,7 @@ describe('reversals of payments', () => {
       expect((await instance.payments.get(first.paymentId, olga)).refunded).to.deep.equal(euros(100n));
     });
 
-    it('changes no answer either that an earlier version stored, serialized by V8', async () => {
+    it('does not change the response that an earlier version stored in the format of V8', async () => {
       const scenery = await scene();
       const first = await buy(scenery, 'the same');
       await instance.database.query(
@@ -192,7 +192,7 @@ describe('reversals of payments', () => {
   });
 
   describe('cancel()', () => {
-    /** A checkout that waits in inventory until it is let go, and the payment that it has begun. */
+    /** Begins a checkout that waits in inventory until `letGo` is called. */
     async function buying(scenery: Scene, at: 'before' | 'after') {
       let letGo: () => void = () => {};
       const waiting = new Promise<void>((resolve) => {
@@ -213,7 +213,7 @@ describe('reversals of payments', () => {
     }
 
     for (const at of ['before', 'after'] as const) {
-      it(`ends a payment that is waiting for its goods (${at} they were set aside), and gives them back`, async () => {
+      it(`cancels a payment that waits for its reservation (${at} its effect), and releases the goods`, async () => {
         const scenery = await scene();
         const { answer, letGo, paymentId, requestId } = await buying(scenery, at);
         const cancelled = await cancel(paymentId, scenery.buyer);
@@ -226,7 +226,7 @@ describe('reversals of payments', () => {
       });
     }
 
-    it('ends a payment whose money is held, as a dead process leaves it', async () => {
+    it('cancels a payment whose money is held, as a dead process leaves it', async () => {
       const scenery = await scene();
       const { paymentId } = await leftHeld(scenery);
       expect(await standing(scenery)).to.deep.include({ held: 500n, reserved: 2n });
@@ -257,7 +257,7 @@ describe('reversals of payments', () => {
       });
     }
 
-    it('comes too late once the goods may have left, and when they have', async () => {
+    it('rejects a cancellation once the goods may have left', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = failing('commit', 'before');
       await buy(scenery).catch(ignore);
@@ -269,14 +269,14 @@ describe('reversals of payments', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, held: 0n, sold: 2n });
     });
 
-    it('answers what there is when the payment has come to nothing already', async () => {
+    it('returns a payment that has failed already unchanged', async () => {
       const scenery = await scene(1n);
       await buy(scenery).catch(ignore);
       const failed = await only(scenery);
       expect(await cancel(failed.paymentId, scenery.buyer)).to.deep.equal(failed);
     });
 
-    it('answers every retry the same, and refuses the id for another payment', async () => {
+    it('returns the same response to a retry, and rejects its request id for another payment', async () => {
       const scenery = await scene();
       const { paymentId } = await leftHeld(scenery);
       const first = await cancel(paymentId, scenery.buyer, 'cancel');
@@ -286,7 +286,7 @@ describe('reversals of payments', () => {
       await cancel(other, olga);
     });
 
-    it('does not tell a foreign payment from a missing one; operators may cancel anyone’s', async () => {
+    it('returns the same error for another user’s payment and for a missing one, and lets operators cancel', async () => {
       const scenery = await scene();
       const { paymentId } = await leftHeld(scenery);
       const stranger = callerOf('stranger');
@@ -301,7 +301,7 @@ describe('reversals of payments', () => {
       expect((await cancel(paymentId)).state).to.equal('FAILED');
     });
 
-    it('leaves the goods to the resumer when they cannot be given back at once', async () => {
+    it('cancels the payment when the goods cannot be released, and lets their reservation expire', async () => {
       const scenery = await scene();
       const { paymentId } = await leftHeld(scenery);
       scenery.warehouse.trouble = failing('release', 'before');
@@ -311,7 +311,7 @@ describe('reversals of payments', () => {
       expect(scenery.warehouse.count('ACTIVE')).to.equal(0);
     });
 
-    it('lets one of a cancellation and a checkout win that race', async () => {
+    it('carries out exactly one of a concurrent cancellation and checkout', async () => {
       for (let round = 0; round < 10; round++) {
         const scenery = await scene();
         const requestId = randomUUID();
@@ -345,7 +345,7 @@ describe('reversals of payments', () => {
   });
 
   describe('lists with filters', () => {
-    it('show the payments that fit, page by page, and no page of another filter', async () => {
+    it('returns the matching payments page by page, and rejects the page token of another filter', async () => {
       const scenery = await scene();
       for (const quantity of [1n, 1n, 9n]) await buy(scenery, randomUUID(), quantity).catch(ignore);
       const list = (filter: string, pageToken = '', pageSize = 1) =>
@@ -366,7 +366,7 @@ describe('reversals of payments', () => {
       expect(await violatedFieldsOf(list('user_id = "somebody"'))).to.deep.equal(['filter']);
     });
 
-    it('show the entries that fit', async () => {
+    it('returns the matching entries', async () => {
       const scenery = await scene();
       const bought = await buy(scenery);
       await refund(bought, { amount: euros(5n) });

@@ -1,4 +1,4 @@
-/** Claims on payments: one worker at a time, and no step out of turn. */
+/** Claims on payments: one worker at a time, and steps only in order. */
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { NewPayment, Saga, Step } from '../../../services/payment/saga.js';
@@ -31,10 +31,10 @@ describe('the store of payment', () => {
     return begun.saga;
   }
 
-  it('begins one payment for a request that comes many times at once', async () => {
+  it('begins one payment for a request that is received many times concurrently', async () => {
     const caller = callerOf(randomUUID());
     const { accountId } = await accountWith(instance, caller.subject, 0n);
-    // With all connections open beforehand, the transactions really run side by side.
+    // With all connections open beforehand, the transactions run concurrently.
     await Promise.all(Array.from({ length: 10 }, () => instance.database.query('SELECT pg_sleep(0.1)')));
     for (let round = 0; round < 5; round++) {
       const begun = await Promise.all(
@@ -60,27 +60,27 @@ describe('the store of payment', () => {
   const advance = (saga: Saga, from: readonly Step[], step: Step) =>
     instance.store.advance(saga, from, LONG_MS, async () => ({ step, reservationId: 'r', amount: 1n }));
 
-  it('gives a payment to nobody else while its claim lasts', async () => {
+  it('grants no second claim on a payment while the first lasts', async () => {
     const { paymentId } = await begin();
     expect(await instance.store.claim(paymentId, randomUUID(), LONG_MS)).to.equal(undefined);
     const abandoned = await instance.store.claimAbandoned(100, LONG_MS);
     expect(abandoned.map((saga) => saga.paymentId)).to.not.include(paymentId);
   });
 
-  it('gives it to one of many who come when the claim is over', async () => {
+  it('grants an expired claim to exactly one of many workers', async () => {
     const { paymentId } = await begin(0);
     const claims = Array.from({ length: 10 }, () => instance.store.claim(paymentId, randomUUID(), LONG_MS));
     expect((await Promise.all(claims)).filter((claim) => claim !== undefined)).to.have.lengthOf(1);
   });
 
-  it('gives each abandoned payment to one of two instances', async () => {
+  it('grants each abandoned payment to one of two instances', async () => {
     const ids = await Promise.all(Array.from({ length: 6 }, async () => (await begin(0)).paymentId));
     const halves = await Promise.all([1, 2].map(() => instance.store.claimAbandoned(100, LONG_MS)));
     const claimed = halves.flat().map(({ paymentId }) => paymentId);
     expect(claimed.filter((id) => ids.includes(id)).sort()).to.deep.equal([...ids].sort());
   });
 
-  it('takes no step from a worker whose claim went to another', async () => {
+  it('rejects a step of a worker whose claim another worker has taken over', async () => {
     const first = await begin(0);
     const second = await instance.store.claim(first.paymentId, randomUUID(), LONG_MS);
     if (second === undefined) throw new Error('the claim was over');
@@ -90,7 +90,7 @@ describe('the store of payment', () => {
     expect((await advance(second, ['reserving'], 'reserved')).step).to.equal('reserved');
   });
 
-  it('takes no step out of turn', async () => {
+  it('rejects a step out of order', async () => {
     const saga = await begin();
     expect(await codeOf(advance(saga, ['reserved', 'held'], 'held'))).to.equal('REQUEST_IN_PROGRESS');
     const reserved = await advance(saga, ['reserving'], 'reserved');
@@ -103,7 +103,7 @@ describe('the store of payment', () => {
     expect(await instance.store.claim(saga.paymentId, randomUUID(), LONG_MS)).to.equal(undefined);
   });
 
-  it('gives abandoned payments at committing to whoever comes, with the word on which they were decided', async () => {
+  it('returns an abandoned payment at committing with the authorisation that decided it', async () => {
     const saga = await begin();
     const { clientId, sessionId, tokenId } = callerOf(saga.userId);
     const held = await instance.store.advance(saga, ['reserving'], LONG_MS, async (books) => {
@@ -117,7 +117,7 @@ describe('the store of payment', () => {
     expect(found?.authoriser).to.deep.equal(allowedBy);
   });
 
-  it('notes on whose word a payment was decided, and when', async () => {
+  it('records whose authorisation decided a payment, and when', async () => {
     const saga = await begin();
     const decider = { subject: saga.userId, clientId: 'app', sessionId: undefined, tokenId: randomUUID() };
     await instance.store.advance(saga, ['reserving'], LONG_MS, async (books) => {

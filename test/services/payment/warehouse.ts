@@ -68,7 +68,7 @@ export class Warehouse {
     return [...this.#reservations.values()].filter((reservation) => reservation.state === state).length;
   }
 
-  /** Settles reservations of every warehouse in the name of the service that made them for the user that it names. */
+  /** Settles reservations of every warehouse as the service that made them for the user in the request. */
   static readonly settlement: Settlement = {
     settle: async ({ reservationId, outcome, authoriser, requestId }) => {
       const warehouse = Warehouse.#byReservation.get(reservationId);
@@ -193,7 +193,7 @@ function settlementPayload(reservationId: string, outcome: string, authoriser: A
   return JSON.stringify([reservationId, outcome, subject, clientId, sessionId, tokenId]);
 }
 
-/** Trouble at one moment of one method, a number of times. */
+/** A fault that fails one method at one moment, a number of times. */
 export function failing(
   method: WarehouseMethod,
   moment: Moment,

@@ -642,7 +642,7 @@ describe('the life of keys', function () {
 
   describe('by the rule', () => {
     const now = new Date('2030-06-01T00:00:00Z');
-    const outlook = (over: Partial<RotationOutlook> = {}): RotationOutlook => ({
+    const rotationOutlook = (over: Partial<RotationOutlook> = {}): RotationOutlook => ({
       now,
       signing: { kid: 'a', signTime: new Date(now.getTime() - 31 * DAY_MS) },
       next: { kid: 'b', publishTime: new Date(now.getTime() - DAY_MS) },
@@ -654,16 +654,18 @@ describe('the life of keys', function () {
 
     it('waits for leases of every length, from the moment at which the publication was known', () => {
       const publishTime = new Date(now.getTime() - 1000);
-      expect(untilKnownMs(outlook())).to.equal(0);
-      expect(untilKnownMs(outlook({ next: { kid: 'b', publishTime } }))).to.equal(4150);
-      expect(untilKnownMs(outlook({ next: { kid: 'b', publishTime: undefined } }))).to.equal(5150);
-      expect(untilKnownMs(outlook({ next: undefined }))).to.equal(5150);
-      expect(untilKnownMs(outlook({ olderLeasesEndBy: new Date(now.getTime() + 700) }))).to.equal(700);
+      expect(untilKnownMs(rotationOutlook())).to.equal(0);
+      expect(untilKnownMs(rotationOutlook({ next: { kid: 'b', publishTime } }))).to.equal(4150);
+      expect(untilKnownMs(rotationOutlook({ next: { kid: 'b', publishTime: undefined } }))).to.equal(5150);
+      expect(untilKnownMs(rotationOutlook({ next: undefined }))).to.equal(5150);
+      expect(untilKnownMs(rotationOutlook({ olderLeasesEndBy: new Date(now.getTime() + 700) }))).to.equal(
+        700,
+      );
     });
 
     it('is due when the signing key is old, the next one is known and few are published', () => {
-      expect(isDue(outlook(), 30 * DAY_MS)).to.equal(true);
-      expect(isDue(outlook(), 32 * DAY_MS)).to.equal(false);
+      expect(isDue(rotationOutlook(), 30 * DAY_MS)).to.equal(true);
+      expect(isDue(rotationOutlook(), 32 * DAY_MS)).to.equal(false);
       const notDue: Partial<RotationOutlook>[] = [
         { signing: undefined },
         { next: undefined },
@@ -673,7 +675,7 @@ describe('the life of keys', function () {
         { live: LIVE_KEYS_MAX },
       ];
       for (const over of notDue)
-        expect(isDue(outlook(over), 30 * DAY_MS), JSON.stringify(over)).to.equal(false);
+        expect(isDue(rotationOutlook(over), 30 * DAY_MS), JSON.stringify(over)).to.equal(false);
     });
   });
 });

@@ -12,14 +12,13 @@ import {
   openDatabase,
   type TransactionOptions,
 } from '../../../../services/common/database/database.js';
-import {
-  forgetRequests,
-  oncePerRequest,
-  type RequestIdentity,
-} from '../../../../services/common/database/requests.js';
+import { forgetRequests, oncePerRequest } from '../../../../services/common/database/requests.js';
 import { CommonError } from '../../../../services/common/errors.js';
 import { createLog } from '../../../../services/common/host/log.js';
-import { REQUEST_ID_CHARACTERS_MAX } from '../../../../services/common/validation/request-id.js';
+import {
+  REQUEST_ID_CHARACTERS_MAX,
+  type RepeatableRequest,
+} from '../../../../services/common/validation/request-id.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 
@@ -38,7 +37,7 @@ const MIGRATION = `
   );
   CREATE INDEX requests_created_at ON requests (created_at);`;
 
-const REQUEST: RequestIdentity = {
+const REQUEST: RepeatableRequest = {
   subject: 'alice',
   method: 'Checkout',
   requestId: 'r1',
@@ -69,7 +68,7 @@ describe('a request', () => {
     await database.query('TRUNCATE requests');
   });
 
-  function send<T>(request: RequestIdentity, answer: T, options?: TransactionOptions): Promise<T> {
+  function send<T>(request: RepeatableRequest, answer: T, options?: TransactionOptions): Promise<T> {
     return database.transaction(
       (sql) =>
         oncePerRequest(sql, request, async () => {

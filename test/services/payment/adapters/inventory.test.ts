@@ -1,4 +1,4 @@
-/** Calling inventory over real sockets, on behalf of the user whose call is served. */
+/** Calls to inventory over real sockets, on behalf of the user whose call is served. */
 
 import {
   type Deadline,
@@ -46,7 +46,7 @@ const SETTLING = {
   requestId: 'p:commit',
 } as const;
 
-/** An inventory that does what a test says. */
+/** An inventory server whose responses a test decides. */
 class Peer {
   handle: Handle = () => {};
   answer: Reservation | undefined = RESERVATION;
@@ -80,15 +80,15 @@ class Peer {
   }
 }
 
-/** A call as a guarded handler sees it. */
+/** A call as a guarded handler receives it. */
 function servedCall(options: { signal?: AbortSignal; deadline?: Deadline } = {}): ServedCall {
   const { signal = new AbortController().signal, deadline = Number.POSITIVE_INFINITY } = options;
   const metadata = new Metadata();
   metadata.set('authorization', 'Bearer what-came-with-the-call');
   metadata.set('traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01');
   metadata.set('x-else', 'not for others');
-  const nobody = { principal: undefined, bearer: undefined, certificateThumbprint: undefined };
-  const state = { path: '/', ...nobody, signal };
+  const unauthenticated = { principal: undefined, bearer: undefined, certificateThumbprint: undefined };
+  const state = { path: '/', ...unauthenticated, signal };
   attachState(metadata, { ...state, stillAllowed: () => 1_000, reportFailure: () => {} });
   return { metadata, getDeadline: () => deadline };
 }
@@ -123,7 +123,7 @@ describe('inventory as payment calls it', () => {
   const calls = () => peers.flatMap((peer) => peer.calls);
   const eachPeer = (change: (peer: Peer) => void) => peers.forEach(change);
 
-  it('sends the exchanged token, never the one that came, and nothing else of the call but its trace', async () => {
+  it('sends the exchanged token instead of the caller’s, and only the trace of the call', async () => {
     await connection.forCall(servedCall()).reserve(ORDER);
     expect(wanted).to.deep.equal([{ audience: 'inventory', scopes: ['inventory.reserve'] }]);
     const [sent] = calls();
@@ -132,7 +132,7 @@ describe('inventory as payment calls it', () => {
     expect(sent?.metadata.get('x-else')).to.deep.equal([]);
   });
 
-  it('asks for each change with its request id, and understands the answers', async () => {
+  it('sends each request with its request id, and converts the responses', async () => {
     const inventory = connection.forCall(servedCall());
     const { reservationId, state, lines } = await inventory.reserve(ORDER);
     expect({ reservationId, state, lines }).to.deep.equal({
@@ -172,7 +172,7 @@ describe('inventory as payment calls it', () => {
     });
   });
 
-  it('takes turns among the instances, and does without one that is gone', async () => {
+  it('alternates between the instances, and avoids one that has stopped', async () => {
     for (let count = 0; count < 4; count++) await connection.settlement.settle(SETTLING);
     expect(peers.map((peer) => peer.calls.length)).to.deep.equal([2, 2]);
 
@@ -185,7 +185,7 @@ describe('inventory as payment calls it', () => {
   });
 
   for (const code of ['NOT_FOUND', 'INSUFFICIENT_STOCK'] as const) {
-    it(`passes ${code} on`, async () => {
+    it(`returns ${code} of inventory unchanged`, async () => {
       eachPeer((peer) => {
         peer.handle = () => {
           throw new PaymentError(code, 'because');
@@ -196,7 +196,7 @@ describe('inventory as payment calls it', () => {
     });
   }
 
-  it('passes FIELD_INVALID on with its fields', async () => {
+  it('returns FIELD_INVALID of inventory with its fields', async () => {
     const violations = [{ field: 'lines[0].sku', description: 'must be an item' }];
     eachPeer((peer) => {
       peer.handle = () => {
@@ -214,7 +214,7 @@ describe('inventory as payment calls it', () => {
     ['a token without the scope', new PaymentError('SCOPE_MISSING', 'no')],
     ['a request that still runs', new PaymentError('REQUEST_IN_PROGRESS', 'wait')],
   ] as const) {
-    it(`says DEPENDENCY_UNAVAILABLE for ${what}: it leaves open what has happened`, async () => {
+    it(`fails with DEPENDENCY_UNAVAILABLE for ${what}, which leaves the outcome unknown`, async () => {
       eachPeer((peer) => {
         peer.handle = () => {
           throw thrown;
@@ -225,13 +225,13 @@ describe('inventory as payment calls it', () => {
     });
   }
 
-  it('says DEPENDENCY_UNAVAILABLE when nobody is there', async () => {
+  it('fails with DEPENDENCY_UNAVAILABLE when no instance is reachable', async () => {
     eachPeer((peer) => peer.stop());
     const error = await serviceErrorOf(connection.forCall(servedCall()).reserve(ORDER));
     expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
-  it('says DEPENDENCY_UNAVAILABLE for an answer without a price', async () => {
+  it('fails with DEPENDENCY_UNAVAILABLE for a response without a price', async () => {
     eachPeer((peer) => {
       peer.answer = { ...RESERVATION, lines: [{ sku: 'LAMP', quantity: 1n, unitPrice: undefined }] };
     });
@@ -239,7 +239,7 @@ describe('inventory as payment calls it', () => {
     expect(error.code).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
-  it('reserves no longer than the caller waits', async () => {
+  it('ends a reservation call at the deadline of the caller', async () => {
     eachPeer((peer) => {
       peer.handle = () => new Promise(() => {});
     });
@@ -251,7 +251,7 @@ describe('inventory as payment calls it', () => {
     expect(performance.now() - startedMs).to.be.below(INVENTORY_TIMEOUT_MS);
   });
 
-  it('stops reserving when the call ends, and settles in its own name all the same', async () => {
+  it('stops reserving when the call ends, and still settles with its own token', async () => {
     const ending = new AbortController();
     eachPeer((peer) => {
       peer.handle = (call) => {
