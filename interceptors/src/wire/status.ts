@@ -53,16 +53,19 @@ export function statusOf(error: unknown): CallStatus {
   if (text === undefined) {
     return { code: status.INTERNAL, details: 'internal error', metadata: new Metadata() };
   }
-  // Clients repeat a call that ends with UNAVAILABLE and RetryInfo. The delay is about the request to the other service; what
-  // this handler has done before, only its author knows, who can throw a ServiceError with a delay.
+  // Clients repeat a call that ends with UNAVAILABLE and RetryInfo. Whether this handler may run again, only its author
+  // knows, who can throw a ServiceError with a delay.
   const details = received.code === status.UNAVAILABLE ? [] : retryInfo(received.retryAfterMs);
   return encoded(received.code, text, details);
 }
 
 /** Other errors have numbers as codes, too: the exit code of a process, a DOMException. */
 function isStatus(error: unknown): boolean {
-  const { details, metadata } = (error ?? {}) as { readonly details?: unknown; readonly metadata?: Metadata };
-  return typeof details === 'string' && typeof metadata?.get === 'function';
+  const received = error as
+    | { readonly details?: unknown; readonly metadata?: Partial<Metadata> }
+    | null
+    | undefined;
+  return typeof received?.details === 'string' && typeof received.metadata?.get === 'function';
 }
 
 function statusOfServiceError(error: ServiceError): CallStatus {
