@@ -1,4 +1,4 @@
-/** Answers that the version before JSON has stored, across the migration of each service. */
+/** Responses that the last version before JSON stored, across the migration of each service. */
 
 import { cp, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -20,7 +20,7 @@ for (const [service, migration] of [
   ['inventory', '0003-readable-answers.sql'],
   ['payment', '0005-readable-answers.sql'],
 ] as const) {
-  describe(`the migration of ${service} to readable answers`, () => {
+  describe(`the migration of ${service} to readable responses`, () => {
     let folder: string;
     let fresh: FreshDatabase;
     let old: Database;
@@ -49,7 +49,7 @@ for (const [service, migration] of [
       await rm(folder, { recursive: true });
     });
 
-    /** In the statement of the version before. */
+    /** Stores a response with the statement of the previous version. */
     async function answerAsBefore(requestId: string): Promise<void> {
       await old.query(
         `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
@@ -62,16 +62,16 @@ for (const [service, migration] of [
       return migrated.transaction((sql) => oncePerRequest(sql, request, async () => 'carried out again'));
     }
 
-    it('keeps the first answer for a retry after the upgrade', async () => {
+    it('keeps the first response for a retry after the upgrade', async () => {
       expect(await retry('before the migration')).to.deep.equal(ANSWER);
     });
 
-    it('lets instances of the version before store answers meanwhile', async () => {
+    it('lets instances of the previous version store responses meanwhile', async () => {
       await answerAsBefore('meanwhile');
       expect(await retry('meanwhile')).to.deep.equal(ANSWER);
     });
 
-    it('refuses a request without an answer, and one with two', async () => {
+    it('rejects a request without a response, and one with two', async () => {
       for (const answers of ['NULL, NULL', `'\\x00', '{}'`]) {
         const insert = `INSERT INTO requests (subject, method, request_id, payload_hash, answer, answer_json)
           VALUES ('s', 'm', 'r', '', ${answers})`;

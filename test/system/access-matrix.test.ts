@@ -1,6 +1,6 @@
 /**
  * Every method found in the descriptor image, with every kind of credential, over real sockets against
- * real processes. What is expected is worked out here from the rule in the image, by a second reader
+ * real processes. The expected outcome is derived here from the rule in the image, by a second reader
  * that shares no code with the guard.
  */
 
@@ -18,7 +18,7 @@ import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { type DeclaredRule, ownMethods, pathOf, ruleOf } from '../support/descriptor-image.js';
 
-/** Short, so that a token can be seen to expire. */
+/** Short, so that a token expires during the test. */
 const TOKEN_SECONDS = 10;
 const SKEW_SECONDS = 5;
 const LEASE_MS = 1500;
@@ -30,13 +30,13 @@ const CALLER_USER = 1;
 const CALLER_SERVICE = 2;
 const ON_STALE_ALLOW = 2;
 
-/** How a call ended, as far as access is concerned. */
+/** The status and reason of a call. */
 interface Outcome {
   readonly code: status;
   readonly reason: string;
 }
 
-/** A credential, and what its bearer is. */
+/** A token, with the rights of its bearer. */
 interface Bearer {
   readonly token: string;
   readonly scopes: readonly string[];
@@ -114,7 +114,7 @@ describe('every method with every kind of credential', function () {
     return [name === 'payment' ? system.payment.address : system.auth.address];
   }
 
-  /** Calls a method with an empty request: what access says comes before what the request says. */
+  /** Calls a method with an empty request: access is checked before the request. */
   function call(address: string, method: DescMethod, authorization: string | undefined): Promise<Outcome> {
     let client = clients.get(address);
     if (client === undefined) {
@@ -155,7 +155,7 @@ describe('every method with every kind of credential', function () {
     });
   }
 
-  /** Walks every method that is not public, at every instance, and says where the outcome differs. */
+  /** Calls every method at every instance, and returns where the outcome differs from the expected one. */
   async function walk(
     authorizationFor: (method: DescMethod) => string | undefined,
     expected: (rule: DeclaredRule, method: DescMethod) => Partial<Outcome> | 'ADMITTED',
@@ -344,7 +344,7 @@ describe('every method with every kind of credential', function () {
   });
 });
 
-/** What a rule says of a bearer, worked out from the rule alone. */
+/** The expected decision on a bearer, derived only from the rule. */
 function verdictOf(rule: DeclaredRule, bearer: Bearer): 'ADMITTED' | Partial<Outcome> {
   const isMet =
     rule.scopes.every((scope) => bearer.scopes.includes(scope)) &&
@@ -354,7 +354,7 @@ function verdictOf(rule: DeclaredRule, bearer: Bearer): 'ADMITTED' | Partial<Out
   return isMet ? 'ADMITTED' : { code: status.PERMISSION_DENIED };
 }
 
-/** What a token says of its bearer; read without verifying, by somebody who trusts where it came from. */
+/** The rights in a token, read without verification, because it comes from auth. */
 function said(token: string): { scopes: string[]; roles: string[]; audiences: string[] } {
   const claims = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as {
     scope: string;

@@ -1,4 +1,4 @@
-/** A purchase that was decided is finished by payment itself, when the buyer's token has long expired. */
+/** Payment completes a decided purchase by itself, even after the buyer's token has expired. */
 
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
@@ -45,7 +45,7 @@ describe('a checkout whose process was killed', function () {
     await writeFile(files.orders, JSON.stringify(orders));
   }
 
-  it('after the goods were handed out is finished by the next process, although the token has expired', async () => {
+  it('after the goods left is completed by the next process, although the token has expired', async () => {
     const { payment, inventory } = shop.clients;
     const [customer] = shop.customers;
     if (customer === undefined) throw new Error('there is a customer');
@@ -57,7 +57,7 @@ describe('a checkout whose process was killed', function () {
     await shop.system.payment.ended();
     expect(existsSync(files.marker)).to.equal(true);
     await order(3, undefined);
-    // While no process of payment is there, the token runs out, and with it everything made from it.
+    // While no process of payment runs, the token and all tokens derived from it expire.
     await sleep((TOKEN_SECONDS + SKEW_SECONDS) * 1_000 + 500);
     const page = { pageSize: 1, pageToken: '', filter: '' };
     const [one] = inventory;

@@ -1,4 +1,4 @@
-/** The chain alice → payment → inventory in real processes: who acts is seen, nothing widens, and every link kills it. */
+/** The chain alice → payment → inventory in real processes: actors, narrowed rights, and revocation of each link. */
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -21,9 +21,9 @@ import {
 } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
-/** The promise: the lease, one percent for the rate of clocks, and 100 ms. */
+/** The enforcement bound: the lease, one percent for the drift of clocks, and 100 ms. */
 const BOUND_MS = LEASE_MS * 1.01 + 100;
-/** What a busy machine may add until a test has noticed. */
+/** The delay that a busy machine may add, in milliseconds. */
 const MARGIN_MS = 5_000;
 const SKU = 'LAMP-01';
 const PAGE = { pageSize: 10, pageToken: '', filter: '' };
@@ -105,7 +105,7 @@ describe('acting for a user, in processes', function () {
         'PERMISSION_DENIED SCOPE_MISSING',
         () => exchange(alice, { scopes: ['inventory.read', 'auth.revoke'] }),
       ],
-      // Olga has it, but payment may not have it for anybody.
+      // Olga has the scope, but payment may not obtain it for any user.
       ['PERMISSION_DENIED SCOPE_MISSING', () => exchange(olga, { scopes: ['inventory.manage'] })],
       ['INVALID_ARGUMENT SUBJECT_TOKEN_INVALID', () => exchange(own)],
       ['INVALID_ARGUMENT SUBJECT_TOKEN_INVALID', () => exchange(acted)],
@@ -118,7 +118,7 @@ describe('acting for a user, in processes', function () {
     expect(await outcomeOf(ask(one.reserveStock.bind(one), reserve, { token: acted }))).to.equal(
       'PERMISSION_DENIED SCOPE_MISSING',
     );
-    // It is for inventory, and for nobody else.
+    // Its only audience is inventory.
     const { auth, payment: payments } = clients;
     for (const answer of [
       ask(auth.listSessions.bind(auth), PAGE, { token: acted }),
@@ -140,7 +140,7 @@ describe('acting for a user, in processes', function () {
     const { accessToken: olga } = await clients.logIn('olga');
     const request = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_NONE };
     const { revocation } = clients;
-    // With the client of the logins the token of this very call dies, perhaps before its answer.
+    // Revoking the client of the logins revokes the token of this call as well, perhaps before its response.
     await ask(revocation.revoke.bind(revocation), request, { token: olga }).catch(() => undefined);
   }
 
@@ -158,7 +158,7 @@ describe('acting for a user, in processes', function () {
       expect(performance.now() - startedMs).to.be.below(BOUND_MS + MARGIN_MS);
       expect(await inventoriesOf(acting)).to.deep.equal([REVOKED, REVOKED]);
       if (link === 'the client of payment') {
-        // Its own token died with it; it may have another one, and then alice's still counts.
+        // Payment's own token is revoked, too. With a new one, payment can exchange alice's token again.
         expect(await outcomeOf(exchange(alice.accessToken))).to.equal(REVOKED);
         payment.reject(await payment.get());
         await exchange(alice.accessToken);

@@ -32,7 +32,7 @@ const SCHEMA: PackageDefinition = loadSync(
   { includeDirs: PROTO_FOLDERS, keepCase: true, longs: String, enums: String, defaults: true, oneofs: true },
 );
 
-/** A message as this peer sees it: names as in the `.proto`, integers of 64 bits as text. */
+/** A decoded message: names as in the `.proto`, integers of 64 bits as text. */
 type Message = { readonly [field: string]: unknown };
 
 describe('a peer without generated code', () => {
@@ -48,7 +48,7 @@ describe('a peer without generated code', () => {
     for (const client of open.values()) client.close();
   });
 
-  it('logs in, reads, reserves, pays and looks back', async () => {
+  it('logs in, reads, reserves, pays and lists its payments', async () => {
     const token = await logIn('alice');
     const { items } = await call(inventory(), 'inventory.v1.InventoryService', 'ListItems', {}, token);
     expect(items).to.be.an('array').that.is.not.empty;

@@ -1,4 +1,4 @@
-/** The main job, against real processes: log in, reserve, buy, be cut off, go on. */
+/** The main job, against real processes: login, reservation, purchase, revocation. */
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -15,7 +15,7 @@ import { clientsOf, sharedSystem } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
 const SKU = 'LAMP-01';
-/** Far above what a broadcast takes, on a busy machine, too. */
+/** Far longer than a broadcast takes, even on a busy machine. */
 const BROADCAST_MS_MAX = 5_000;
 const PAGE = { pageSize: 10, pageToken: '', filter: '' };
 
@@ -51,7 +51,7 @@ describe('the main job', () => {
     expect(released.reservation?.state).to.equal(ReservationState.RESERVATION_STATE_RELEASED);
   });
 
-  it('keeps the books with a database role that cannot rewrite them', async () => {
+  it('writes the ledger with a database role that cannot change its entries', async () => {
     const client = new pg.Client({ connectionString: system.databases.payment });
     await client.connect();
     try {
@@ -83,7 +83,7 @@ describe('the main job', () => {
     expect(entries.filter(({ paymentId }) => paymentId === first.payment?.paymentId)).to.have.length(1);
   });
 
-  it('takes no money without the goods, and no goods without the money', async () => {
+  it('captures no money without goods, and commits no goods without money', async () => {
     const { payment } = clients;
     const token = (await clients.logIn('bob')).accessToken;
     const accountId = system.accounts?.bob ?? '';

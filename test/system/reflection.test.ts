@@ -1,4 +1,4 @@
-/** What somebody finds who has nothing but an address: services by reflection, calls without a `.proto`. */
+/** Reflection for a caller that has only an address: it finds the services, and calls them without a `.proto`. */
 
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** What a whole system says of itself: its review, its metrics, and no secret anywhere. */
+/** The review and the metrics of a whole system, and that no secret appears in its output. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
@@ -46,7 +46,7 @@ describe('the security of a system', function () {
     await (await fetch(`http://${opsAddress}/metrics`)).text();
 
   it('is reviewed with only the findings of a system on one machine', async () => {
-    // Services tell of their listeners with their first reports.
+    // Services report their listeners with their first security reports.
     await clients.logIn('alice');
     await ask(
       clients.inventory[0].listItems.bind(clients.inventory[0]),
@@ -180,7 +180,7 @@ describe('the security of a system', function () {
     const { user } = await ask(users.createUser.bind(users), creating, { token: olga });
     const login = { audiences: [], scopes: [], deviceName: 'canary' };
     const { auth, revocation, inventory, payment } = clients;
-    // Every secret where it belongs, and where people put it by mistake.
+    // Sends every secret in its own field, and in fields where users put it by mistake.
     const attempts = [
       { ...login, username: password, password },
       { ...login, username, password: `${canary}-wrong` },

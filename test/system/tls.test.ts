@@ -69,7 +69,7 @@ describe('the system over TLS', () => {
     return answer.payment?.state;
   }
 
-  it('does its main job, and a revocation reaches every instance', async () => {
+  it('completes a purchase, and a revocation reaches every instance', async () => {
     const { accessToken: token } = await clients.logIn('alice');
     expect(await buy(token)).to.equal(PaymentState.PAYMENT_STATE_CAPTURED);
     await ask(clients.auth.logout.bind(clients.auth), {}, { token });
@@ -104,7 +104,7 @@ describe('the system over TLS', () => {
     expect(await get(clients.inventory[0])).to.equal('OK');
     expect(await get(thief)).to.equal('UNAUTHENTICATED TOKEN_INVALID');
     thief.close();
-    // The services' own tokens, too, and those with which payment acts for alice.
+    // So are the services' own tokens, and those with which payment acts for alice.
     const payment = createServiceTokenSource({
       address: system.auth.address,
       credentials: system.credentials,
@@ -121,7 +121,7 @@ describe('the system over TLS', () => {
     payment.close();
   });
 
-  it('serves no caller in plaintext or without a certificate', async () => {
+  it('rejects callers in plaintext or without a certificate', async () => {
     const [one] = system.inventory;
     const { accessToken: token } = await clients.logIn('alice');
     for (const creds of [credentials.createInsecure(), credentials.createSsl()]) {
@@ -144,7 +144,7 @@ describe('the system over TLS', () => {
     await until(async () => (await Promise.all(all.map(isNew))).every(Boolean), { pollMs: 20 });
     expect(all.every((proc) => proc.isRunning())).to.equal(true);
     expect(await buy(token)).to.equal(PaymentState.PAYMENT_STATE_CAPTURED);
-    // Those who ask it must connect again, with what is in use now.
+    // Their peers must connect again, with the new certificates.
     await system.inventory[0].restart();
     await system.auth.restart();
     await Promise.all(all.map((proc) => proc.ready()));
@@ -159,11 +159,11 @@ async function thumbprintOf({ certFile }: Identity): Promise<string> {
   return Buffer.from(fingerprint256.replaceAll(':', ''), 'hex').toString('base64url');
 }
 
-/** The number of the certificate that the ops port shows. */
+/** The serial number of the certificate that the ops port presents. */
 function serialOf(proc: ServiceProcess): Promise<string> {
   const [host, port] = proc.opsAddress.split(':');
   return new Promise((resolve, reject) => {
-    // Whose it is does not matter here, but which.
+    // Only the serial number matters here, not the issuer.
     const socket = connectTls({ host, port: Number(port), rejectUnauthorized: false }, () => {
       resolve(socket.getPeerCertificate().serialNumber);
       socket.destroy();

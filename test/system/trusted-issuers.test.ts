@@ -1,4 +1,4 @@
-/** The tokens of a second issuer in real processes: they work on inventory, and die by foreign revocation. */
+/** The tokens of a second issuer in real processes: inventory accepts them until they are revoked by that issuer. */
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -116,7 +116,7 @@ describe('a second issuer, in processes', function () {
     expect(await outcomeOf(ask(one.getReservation.bind(one), { reservationId }, { token: acting }))).to.equal(
       'NOT_FOUND NOT_FOUND',
     );
-    // They have things of their own, by whichever way they come.
+    // They have reservations of their own, with either token.
     const own = await ask(
       one.reserveStock.bind(one),
       { ...request, requestId: randomUUID() },

@@ -63,7 +63,7 @@ describe('a broadcast reader', () => {
     }
   });
 
-  it('verifies synchronously when told to', async () => {
+  it('verifies synchronously on request', async () => {
     const reader = await readerWith(key);
     const bytes = Buffer.from(await signed());
     expect(reader.read(bytes)).to.be.instanceOf(Promise);

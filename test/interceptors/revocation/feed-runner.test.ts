@@ -435,7 +435,7 @@ describe('a feed runner', () => {
     expect(runner.isCurrent()).to.equal(true);
   });
 
-  it('drops a pull that broke, and pulls again when told to', async () => {
+  it('drops a pull that broke, and pulls again when a sync response requires it', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));
     const pull = await source.pullNumber(0);
     pull.send(partOf(tokenEntry('11111111-1111-4111-8111-111111111111')));
@@ -507,7 +507,7 @@ describe('a feed runner', () => {
     await hydrate({ broadcastKeys: [key.published] });
     const asked = source.questions.length;
     for (let sent = 0; sent < 10 * BROADCASTS_PENDING_MAX; sent += 1) hear(replayed);
-    // The first ones are in the list already; a call at this moment is refused.
+    // The first ones are in the list already; a call at this moment is rejected.
     expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
     expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);

@@ -171,7 +171,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(1000))).to.be.within(LEASE_MS - 1005, LEASE_MS - 1000);
     });
 
-    it('is as long as the response that grants it says', () => {
+    it('is as long as the response that grants it specifies', () => {
       held.hydrate(at(0));
       expect(feed.leaseLengthMs).to.equal(LEASE_MS);
       held.ask(at(10), answer({ leaseLength: { seconds: 1n, nanos: 500_000_000 } }));
@@ -185,7 +185,7 @@ describe('a feed', () => {
       expect(held.leaseLeftMs(at(10))).to.equal(0);
     });
 
-    it('is neither renewed nor ended by a response that says pull', () => {
+    it('is neither renewed nor ended by a response that requires a pull', () => {
       held.hydrate(at(0));
       expect(held.ask(at(1000), answer({ head: 900n, pull: true }))).to.equal('pull');
       expect(held.leaseLeftMs(at(1000))).to.equal(LEASE_MS - 1000);

@@ -54,7 +54,7 @@ describe('an id table', () => {
     );
   });
 
-  it('tells identifiers apart that differ in one bit', () => {
+  it('distinguishes identifiers that differ in one bit', () => {
     const id: Id = [0x12345678, 0x9abcdef0, 0x0fedcba9, 0x87654321];
     const table = new IdTable();
     table.add(...id);

@@ -100,7 +100,7 @@ describe('the access rules of a service', () => {
     expect(() => readRules(definition('Buy'), other)).to.throw(TypeError);
   });
 
-  it('admit any authenticated caller when empty, and refuse on a stale list', () => {
+  it('admit any authenticated caller when empty, and reject calls on a stale list', () => {
     expect(readOne(rule())).to.deep.equal(accessRule());
   });
 

@@ -30,7 +30,7 @@ describe('a call that revokes its own token', () => {
       getAuthContext: () => ({}),
       getConnectionInfo: () => ({}),
       getMetricsRecorder: () => {
-        throw new TypeError('nobody asks for it');
+        throw new TypeError('an unexpected call');
       },
     };
     const token = new VerifiedToken('text', claims());

@@ -1,4 +1,4 @@
-/** The guard over real sockets: which calls are admitted, refused and cut. */
+/** The guard over real sockets: the calls that it admits, rejects and cuts. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -215,7 +215,7 @@ describe('guard', () => {
     });
   });
 
-  describe('refuses', () => {
+  describe('rejects', () => {
     it('a call without a token', async () => {
       expect(await call(echo.client, 'Unary', new Metadata())).to.include({
         code: status.UNAUTHENTICATED,
@@ -355,7 +355,7 @@ describe('guard', () => {
       ['a key', () => [EntryKind.ENTRY_KIND_KEY, issuer.key.kid, 0n]],
     ];
     for (const [name, entryFor] of kinds) {
-      it(`${name}: known and new tokens are refused, live streams of both kinds end`, async () => {
+      it(`${name}: known and new tokens are rejected, live streams of both kinds end`, async () => {
         const claims = issuer.claims();
         const token = await issuer.sign(claims);
         const unseen = await issuer.sign({
@@ -443,7 +443,7 @@ describe('guard', () => {
   });
 
   describe('without sync responses', () => {
-    it('refuses calls after the lease except on_stale ALLOW, cuts the other streams, and recovers by itself', async () => {
+    it('rejects calls after the lease except on_stale ALLOW, cuts the other streams, and recovers by itself', async () => {
       issuer.leaseMs = 300;
       echo.guard.syncNow();
       await until(() => echo.guard.state().leaseMs <= 300);
@@ -474,7 +474,7 @@ describe('guard', () => {
     });
   });
 
-  it('refuses calls when its list is full, instead of evicting entries, and reports it', async () => {
+  it('rejects calls when its list is full, instead of evicting entries, and reports it', async () => {
     const small = await TestIssuer.create();
     small.leaseMs = 300;
     const full = await startEcho(small, { listEntriesMax: 3 });

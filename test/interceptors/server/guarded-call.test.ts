@@ -88,7 +88,7 @@ describe('live call', () => {
     session.destroy();
   });
 
-  it('does not read the body of a refused call', async () => {
+  it('does not read the body of a rejected call', async () => {
     const session = connect(`http://127.0.0.1:${echo.port}`);
     const stream = session.request({
       [constants.HTTP2_HEADER_METHOD]: 'POST',

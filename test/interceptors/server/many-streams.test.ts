@@ -1,6 +1,6 @@
 /**
  * Many live streams at once: a revocation cuts exactly those it hits, quickly, and without starving other
- * calls. `PORTCULLIS_TEST_STREAMS` sets how many streams are opened; times are printed, and judged loosely,
+ * calls. `PORTCULLIS_TEST_STREAMS` sets the number of streams. Times are printed, and their limits are generous,
  * because client and server share this machine and this process.
  */
 

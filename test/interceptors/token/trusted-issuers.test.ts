@@ -373,7 +373,7 @@ describe('another issuer', () => {
         foreign(EntryKind.ENTRY_KIND_USER, String(sub), { cutOffTime: new Date(Number(iat) * 1000) }),
     };
     for (const [way, entryFor] of Object.entries(kinds)) {
-      it(`${way}: its calls are refused and its streams cut, those of others continue`, async () => {
+      it(`${way}: its calls are rejected and its streams cut, those of others continue`, async () => {
         const claims = other.claims();
         const token = await other.sign(claims);
         const bystander = await other.token({ sub: 'bob' });

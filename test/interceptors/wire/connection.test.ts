@@ -1,4 +1,4 @@
-/** Tokens in plaintext: which calls the guard refuses, and which channels it does not open. */
+/** Tokens in plaintext: the calls that the guard rejects, and the channels that the library does not open. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';

@@ -50,7 +50,7 @@ import {
 } from './instance.js';
 import { quietLog } from './revocation/revocation-support.js';
 
-/** A lease so long that instances ask by themselves every twelve seconds only. */
+/** A lease so long that instances sync only every twelve seconds by themselves. */
 export const LONG_LEASE_MS = 60_000;
 
 /** A replica of auth that can be called. */

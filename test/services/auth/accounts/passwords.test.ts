@@ -40,7 +40,7 @@ describe('passwords', () => {
   it('are hashed a limited number at a time, and fail with RATE_LIMITED when the queue is full', async function () {
     this.timeout(60_000);
     const crowded = createPasswords();
-    // A cheap one: how long a comparison takes is for the hash to say.
+    // A hash with low cost, because the stored hash decides how long a verification takes.
     const hash = await argon2Hash('correct horse', { memoryCost: 8, timeCost: 1 });
     const room = HASHES_AT_ONCE_MAX + HASHES_WAITING_MAX;
     const attempts = Array.from({ length: room + 3 }, () => crowded.verify(hash, 'correct horse'));

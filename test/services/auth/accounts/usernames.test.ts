@@ -61,7 +61,7 @@ describe('user names', () => {
     for (const text of ['x'.repeat(1_000_000), 'e\u0301'.repeat(1_000_000), '\uFFFD'.repeat(1_000_000)]) {
       expect(parseUsername(text)).to.equal(undefined);
     }
-    // Processor time, which others on the machine do not add to.
+    // Processor time, because other processes do not affect it.
     expect(process.cpuUsage(started).user).to.be.below(500_000);
   });
 

@@ -31,7 +31,7 @@ import { freshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
 import { MIGRATIONS, quietLog } from '../revocation/revocation-support.js';
 
-/** Whatever is broadcast, as it came. */
+/** Records every broadcast, unchanged. */
 async function listen(nats: PrivateNats): Promise<{ connection: NatsConnection; heard: Uint8Array[] }> {
   const connection = await nats.connect();
   const heard: Uint8Array[] = [];

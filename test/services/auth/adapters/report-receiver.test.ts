@@ -1,4 +1,4 @@
-/** Reports over a real nats-server into a real database: who is believed, how often a report counts, what may be sent. */
+/** Reports over a real nats-server into a real database: accepted senders, duplicates, and permissions at the broker. */
 
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -122,7 +122,7 @@ describe('reports of services', () => {
       expect(await publish(connection, text)).to.equal('acknowledged');
     }
     expect(await refusals()).to.have.length(before + 10);
-    // Each message has come to one of the replicas, and both have had some.
+    // Each message was received by one of the replicas, and both received some.
     const counts = replicas.map((replica) => replica.counts().recorded);
     expect(counts.reduce((sum, count) => sum + count, 0))
       .to.equal(taken.length)

@@ -66,7 +66,7 @@ const DAY_MS = 86_400_000;
 
 const kidOf = (token: string): string => String(decodeProtectedHeader(token).kid);
 
-/** A guarded service that anybody with the scope `echo.call` can call. */
+/** A guarded service whose method requires the scope `echo.call`. */
 interface EchoService {
   readonly guard: Guard;
   /** How a call ended, such as `OK`. */
@@ -148,7 +148,7 @@ describe('the life of keys', function () {
         },
         { token: token ?? (await cluster.token(cluster.admin)) },
       );
-    /** Rotates as soon as that is allowed. */
+    /** Rotates as soon as the rate limit allows it. */
     const rotateInDueTime = async (over: Partial<RotateKeyRequest> = {}, replica?: Replica) => {
       for (;;) {
         try {
@@ -179,17 +179,17 @@ describe('the life of keys', function () {
       (await keysOf()).filter(({ state, publishTime }) => state === KeyState.KEY_STATE_NEXT && publishTime)
         .length === 2;
 
-    /** From here on regular questions come every twelve seconds only, so that it is a broadcast that tells. */
+    /** Makes regular syncs rare (every twelve seconds), so that a broadcast must deliver the change. */
     const askSeldom = async (): Promise<void> => {
       await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LONG_LEASE_MS]);
       for (const guard of cluster.guards()) guard.syncNow();
       await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LONG_LEASE_MS / 2));
     };
-    /** Sooner than all would have asked by themselves, on a busy machine, too. */
+    /** Sooner than any regular sync, even on a busy machine. */
     const SOON_MS = LONG_LEASE_MS / 8;
 
     it('rejects no call while the key is rotated repeatedly under load', async () => {
-      // A busy machine may take long to ask, and a list that has become stale is no matter of keys.
+      // A long lease, because a busy machine may sync late, and this test is not about stale lists.
       await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LOAD_LEASE_MS]);
       for (const guard of cluster.guards()) guard.syncNow();
       await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LOAD_LEASE_MS / 2));
@@ -239,7 +239,7 @@ describe('the life of keys', function () {
       expect(kids.size).to.equal(ROTATIONS + 1);
       expect(calls).to.be.above(ROTATIONS * 20);
       expect(cut, 'a stream was cut').to.equal(false);
-      // Every key that ever signed in it still verifies.
+      // Every key that signed during the test still verifies.
       for (const token of former)
         for (const service of services) expect(await service.call(token)).to.equal('OK');
     });
@@ -278,7 +278,7 @@ describe('the life of keys', function () {
         }),
       );
 
-    it('in an emergency refuses the old key at once on every instance: known tokens, new ones and streams', async () => {
+    it('in an emergency rejects the old key at once on every instance: known tokens, new ones and streams', async () => {
       const [first, second] = cluster.replicas;
       await askSeldom();
       await until(hasNext);
@@ -365,7 +365,7 @@ describe('the life of keys', function () {
       const { signingKey, formerKey } = await rotateInDueTime({ purpose });
       expect([signingKey?.kid, formerKey?.kid]).to.have.members(before);
       await until(async () => (await kids()).length === 3);
-      // Other replicas may sign with the former key for a moment longer; it is believed, and then the new one is.
+      // Other replicas may sign with the former key for a moment longer; guards accept both keys.
       await askSeldom();
       for (const replica of cluster.replicas) {
         for (let round = 0; round < 3; round += 1) {
@@ -485,7 +485,7 @@ describe('the life of keys', function () {
     };
     const inState = async (state: string): Promise<StoredKey[]> =>
       (await stored()).filter((key) => key.state === state);
-    /** Makes all keys so much older. */
+    /** Makes all keys older by `ms`. */
     const age = async (ms: number): Promise<void> => {
       await replicas[0].database.query(
         `UPDATE signing_keys SET create_time = create_time - $1 * interval '1 ms',
@@ -602,7 +602,7 @@ describe('the life of keys', function () {
       const outcome = async () =>
         (await stored()).map(({ state, algorithm }) => `${state} ${algorithm}`).sort();
       expect(await outcome()).to.deep.equal(['next ES256', 'retired EdDSA', 'signing EdDSA']);
-      // One that has not been started again leaves it alone.
+      // A replica with the former setting does not change it.
       await replicas[0].keyLife.maintain();
       expect(await outcome()).to.deep.equal(['next ES256', 'retired EdDSA', 'signing EdDSA']);
       await age(31 * DAY_MS);
@@ -621,7 +621,7 @@ describe('the life of keys', function () {
 
     it('publishes no more keys than an instance accepts', async () => {
       const [{ database, keyLife, rotations }] = replicas;
-      // A rotation adds a key to those that are published.
+      // A rotation adds a key to the published ones.
       expect(LIVE_KEYS_MAX + 1).to.be.at.most(KEYS_MAX);
       const more = LIVE_KEYS_MAX - (await stored()).length;
       await database.query(
@@ -635,7 +635,7 @@ describe('the life of keys', function () {
       expect(await codeOf(rotateNow(false))).to.equal('RATE_LIMITED');
       await keyLife.maintain();
       expect(rotations.map(({ signingKey }) => signingKey.purpose)).to.deep.equal(['broadcast']);
-      // An emergency adds none, and is never too much.
+      // An emergency rotation adds none, and is never rate-limited.
       expect((await rotateNow(true)).signingKey.state).to.equal('signing');
     });
   });

@@ -75,7 +75,7 @@ describe('an epoch', function () {
   it('is broadcast in by either replica: the log begins with 1, and all acknowledge at once', async () => {
     await open();
     await allCurrent();
-    // So long that what comes with a regular question does not come soon.
+    // So long that a regular sync does not come soon.
     await cluster.replicas[0].database.query('UPDATE log_state SET lease_ms = $1', [LONG_LEASE_MS]);
     for (const guard of cluster.guards()) guard.syncNow();
     await until(() => cluster.guards().every((guard) => guard.state().leaseMs > LONG_LEASE_MS / 2));
@@ -94,7 +94,7 @@ describe('an epoch', function () {
     }
   });
 
-  it('begins with what the log before says of other issuers, whose tokens do not end with our keys', async () => {
+  it('keeps the entries of other issuers, whose tokens do not end with our keys', async () => {
     const [first] = cluster.replicas;
     const issuer = 'https://keycloak.example';
     const mallory = { issuer, what: { $case: 'subject', value: 'mallory' } } as const;
@@ -110,7 +110,7 @@ describe('an epoch', function () {
     };
     const before = await liveOf();
     expect(before).to.have.length(2);
-    // Whatever happens more than once carries over what was carried over, once.
+    // A second epoch carries over the entries of the first, once.
     for (const round of [1, 2]) {
       await open();
       await allCurrent();
@@ -126,7 +126,7 @@ describe('an epoch', function () {
     const requestId = newRequestId();
     const [first] = cluster.replicas;
     const request = { reason: 'restored', actor: cluster.admin.userId, requestId };
-    // One of two at once may be told to come again; whoever comes again gets the first answer.
+    // One of two concurrent requests may fail with REQUEST_IN_PROGRESS; a retry returns the first response.
     await Promise.allSettled([first.epochs.open(request), first.epochs.open(request)]);
     const opened = [await first.epochs.open(request), await first.epochs.open(request)];
     expect(opened[0]).to.deep.equal(opened[1]);
@@ -168,7 +168,7 @@ describe('an epoch', function () {
       const { kid } = JSON.parse(Buffer.from(header, 'base64url').toString()) as { kid: string };
       const { sid } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { sid: string };
       const isNew = keySet.keys.some((key) => key.kid === kid);
-      // Exactly the sessions whose token the new epoch has signed go on.
+      // Exactly the sessions whose token a key of the new epoch signed continue.
       expect(open_.has(sid)).to.equal(isNew);
       expect(await verdictOf(cluster.followers.inventory, token)).to.be.oneOf(
         isNew ? ['OK'] : ['TOKEN_INVALID', 'TOKEN_REVOKED'],
@@ -176,11 +176,11 @@ describe('an epoch', function () {
     }
   });
 
-  it('restores service of every instance that has more than a restored database knows', async () => {
+  it('restores service of every instance that is ahead of a restored database', async () => {
     const [first, second] = cluster.replicas;
     await cluster.revoke({ $case: 'userId', value: alice.userId }, RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
     await until(() => cluster.guards().every((guard) => guard.state().applied === 1n));
-    // What a database looks like that was restored from a backup: its last entry has never been.
+    // The state of a database that was restored from a backup without the last entry.
     await first.database.transaction(async (sql) => {
       await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER revocation_entries_only_grow');
       await sql.query('DELETE FROM revocation_entries');
@@ -188,12 +188,12 @@ describe('an epoch', function () {
       await sql.query('ALTER TABLE revocation_entries ENABLE TRIGGER revocation_entries_only_grow');
     });
     await until(() => cluster.guards().every((guard) => !guard.state().current));
-    // Auth's own guard, which is answered without gRPC, understands as well.
+    // Auth's own guard, which syncs without gRPC, becomes stale as well.
     for (const guard of cluster.guards()) {
       expect(guard.state().staleReason).to.contain('an operator must open a new epoch');
     }
     expect(first.alarms() + second.alarms()).to.be.above(2);
-    // No token is of any use any more, not even an operator's.
+    // No token is accepted any more, not even an operator's.
     const refusal = await open().catch((error: unknown) => errorOf(error));
     expect(refusal).to.include({ code: status.UNAVAILABLE, reason: 'REVOCATION_STATE_STALE' });
 
@@ -208,7 +208,7 @@ describe('an epoch', function () {
     const before = await first.publicKeys.read();
     const { epoch: lost } = await open();
     await allCurrent();
-    // What a database looks like that was restored from a backup of before the epoch was opened.
+    // The state of a database that was restored from a backup from before the epoch was opened.
     await first.database.transaction(async (sql) => {
       await sql.query("UPDATE log_state SET epoch = $1, seq = 0, entry_id = ''", [before.epoch]);
       await sql.query('DELETE FROM epochs WHERE epoch = $1', [lost]);
@@ -218,7 +218,7 @@ describe('an epoch', function () {
     for (const guard of cluster.guards()) {
       expect(guard.state().staleReason).to.contain('an operator must open a new epoch');
     }
-    // However often they ask: they do not come back by themselves.
+    // They do not recover by themselves, however often they sync.
     for (let count = 0; count < 5; count += 1) {
       for (const guard of cluster.guards()) guard.syncNow();
       await new Promise((resolve) => setTimeout(resolve, 50));

@@ -47,7 +47,7 @@ const principal: Principal = {
   expiresAtSeconds: 0,
 };
 
-/** Admits everybody as olga. */
+/** Admits every call as olga's. */
 const admitAll: ServerInterceptor = (descriptor, call) =>
   new ServerInterceptingCall(call, {
     start: (next) => {

@@ -1,4 +1,4 @@
-/** What replicas tell each other of instances, in PostgreSQL. */
+/** The records of instances that replicas share, in PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -15,7 +15,7 @@ describe('the record of another replica', () => {
   });
   after(() => auth.close());
 
-  it('counts its place in the log only where the present log has the same entry', async () => {
+  it('counts its position only if the current log has the same entry there', async () => {
     const store = createInstanceStore(auth.database);
     const { epoch, entries } = await auth.store.transaction((tx) =>
       tx.revocations.append(
@@ -35,10 +35,10 @@ describe('the record of another replica', () => {
       return heard.find((one) => one.instance.equals(instance))?.applied;
     };
     expect(await appliedBy({ seen: [createId(), ids[1]] })).to.equal(second?.sequence);
-    // The second entry of a log that was there before the database was restored, and what nobody has compared.
+    // The second entry of a log from before a restore, and a position that was not compared.
     expect(await appliedBy({ seen: [createId()] })).to.equal(0n);
     expect(await appliedBy({ seen: [] })).to.equal(0n);
-    // Another place, another epoch, a place that the log has not reached.
+    // Another position, another epoch, a position that the log has not reached.
     expect(await appliedBy({ seen: [ids[0]] })).to.equal(0n);
     expect(await appliedBy({ seen: [ids[1]], epoch: createId() })).to.equal(0n);
     expect(await appliedBy({ seen: [ids[1]], applied: 99n })).to.equal(0n);

@@ -1,4 +1,4 @@
-/** What receipts may claim: which words of an instance count for a revocation, and for how long is waited. */
+/** Receipts: which requests of an instance acknowledge a revocation, and how long a call waits for them. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Clock, systemTimers } from '@portcullis/guard/clock';
@@ -44,7 +44,7 @@ class Replica {
     this.instances = createInstances({ store, clock, timers });
   }
 
-  /** An instance asks and is answered. */
+  /** An instance sends a sync request and receives the response. */
   ask(number: number, over: Partial<SyncQuestion> = {}, answer: Partial<SyncAnswer> = {}): void {
     const asked = question({ instance: Buffer.alloc(16, number), epoch: EPOCH, ...over });
     this.instances.requested(asked);
@@ -75,7 +75,7 @@ class Replica {
       outcome.states = receipts.map(({ instance, state }) => `${instance[0]} ${state}`);
       outcome.milliseconds = receipts.map(({ milliseconds }) => milliseconds);
     });
-    // Everything that needs no clock has happened.
+    // Everything that does not depend on the clock is done.
     await sleep(10);
     return { done, outcome };
   }
@@ -125,11 +125,11 @@ describe('waiting for instances', () => {
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
   });
 
-  it('counts no place that was not compared with the log, as that of an instance that must pull', async () => {
+  it('does not count a position that was not compared with the log, such as that of an instance that must pull', async () => {
     replica.ask(1, { applied: 7n });
     const { done, outcome } = await replica.wait(replica.commit());
     replica.nowMs += 1;
-    // In a log that was restored the ninth entry was another one; the log was begun anew before it could be compared.
+    // In a restored log the ninth entry was another one. A new epoch began before the positions could be compared.
     replica.ask(1, { applied: 9n }, { pull: true, epoch: createId() });
     await sleep(5);
     expect(outcome.states).to.equal(undefined);
@@ -138,7 +138,7 @@ describe('waiting for instances', () => {
     replica.ask(1, { applied: 9n, entryIdAtApplied });
     await done;
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
-    // Others compare it once more, by this.
+    // Other replicas compare the position again by this id.
     expect(replica.instances.known()[0]?.seen).to.deep.equal([entryIdAtApplied]);
   });
 

@@ -65,29 +65,29 @@ function at(applied: bigint) {
   return question({ epoch: EPOCH, applied, entryIdAtApplied: entry(applied).entryId });
 }
 
-describe('the answer to a question', () => {
-  it('holds nothing for an instance that is up to date', () => {
+describe('a sync response', () => {
+  it('contains no entries for an instance that is up to date', () => {
     const answer = answerOf(reading(3n), at(3n));
     expect(answer).to.include({ pull: false, head: 3n });
     expect(answer.entries).to.deep.equal([]);
   });
 
-  it('knows the place of an instance at the head although the entry there was dropped', () => {
+  it('requires no pull from an instance at the head, although the entry there was dropped', () => {
     const dropped = { ...reading(3n), entries: [], entryIds: new Map() };
     expect(answerOf(dropped, at(3n)).pull).to.equal(false);
   });
 
-  it('holds every entry after the place of an instance that lags', () => {
+  it('contains every entry after the position of an instance that lags', () => {
     const answer = answerOf(reading(5n), at(2n));
     expect(answer.entries.map(({ sequence }) => sequence)).to.deep.equal([3n, 4n, 5n]);
     expect(answer.pull).to.equal(false);
   });
 
-  it('gives an instance of an empty log an answer without a pull', () => {
+  it('requires no pull when the log is empty', () => {
     expect(answerOf(reading(0n), question({ epoch: EPOCH })).pull).to.equal(false);
   });
 
-  it('tells the instance to pull when the gap is one larger than an answer may be, and not before', () => {
+  it('requires a pull when the gap exceeds the limit of entries by one, but not at the limit', () => {
     const head = BigInt(SYNC_ENTRIES_MAX) + 1n;
     expect(answerOf(reading(head), question({ epoch: EPOCH }))).to.include({ pull: true });
     const answer = answerOf(reading(head), at(1n));
@@ -95,13 +95,13 @@ describe('the answer to a question', () => {
     expect(answer.entries).to.have.length(SYNC_ENTRIES_MAX);
   });
 
-  it('tells the instance to pull when the entry at the place of the instance was dropped', () => {
+  it('requires a pull when the entry at the position of the instance was dropped', () => {
     const answer = answerOf(reading(5n, 4n), at(2n));
     expect(answer.pull).to.equal(true);
     expect(answer.entries).to.deep.equal([]);
   });
 
-  it('tells the instance to pull when the instance follows an epoch that is over or none, whatever it has applied', () => {
+  it('requires a pull when the instance follows a former epoch or none, whatever it has applied', () => {
     expect(answerOf(reading(5n), question()).pull).to.equal(true);
     const over = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'OVER' as const]]) };
     expect(answerOf(over, { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
@@ -122,7 +122,7 @@ describe('the answer to a question', () => {
     expect(newlyLost(reading(5n), at(9n))).to.equal(undefined);
   });
 
-  it('takes the standing of every other epoch that is named, once, and of none else', () => {
+  it('requires a lookup of every other epoch that a request names, once', () => {
     const [one, two] = [Buffer.alloc(16, 1), Buffer.alloc(16, 2)];
     const asked = [one, two, one, EPOCH, Buffer.alloc(0)].map((epoch) => question({ epoch }));
     expect(otherEpochs(reading(0n).state, asked)).to.deep.equal([one, two]);
@@ -134,7 +134,7 @@ describe('the answer to a question', () => {
       .with.property('code', 'LOG_CHANGED');
   });
 
-  it('fails with LOG_CHANGED when another entry stands at the place of the instance, at the head or before', () => {
+  it('fails with LOG_CHANGED when the log has another entry at the position of the instance', () => {
     for (const applied of [5n, 3n]) {
       const asked = { ...at(applied), entryIdAtApplied: Buffer.alloc(16, 9) };
       expect(() => answerOf(reading(5n), asked))
@@ -143,7 +143,7 @@ describe('the answer to a question', () => {
     }
   });
 
-  it('holds the key set only when it is another than that of the instance, and always the broadcast keys', () => {
+  it('contains the key set only if the instance has another one, and always the broadcast keys', () => {
     const { keySet } = publishedKeys('one');
     expect(answerOf(reading(0n), question({ epoch: EPOCH })).keySet).to.deep.equal(keySet);
     const known = question({ epoch: EPOCH, keySetVersion: keySet.version });
@@ -154,22 +154,22 @@ describe('the answer to a question', () => {
   });
 });
 
-describe('the entries that some questions need', () => {
-  it('begin after the one that lags furthest, leaving out those that must pull or are up to date', () => {
+describe('the entries that several sync requests need', () => {
+  it('begin after the instance that lags furthest, without those that must pull or are up to date', () => {
     const state = reading(2000n, 2000n).state;
     expect(wantedAfter(state, [at(1500n), at(1000n), at(999n), at(2000n), question()])).to.equal(1000n);
     expect(wantedAfter(state, [at(999n), at(2000n)])).to.equal(undefined);
   });
 });
 
-describe('a question', () => {
+describe('a sync request', () => {
   const bad = {
     'an instance id of another length': question({ instance: Buffer.alloc(15) }),
     'an epoch of another length': question({ epoch: Buffer.alloc(3) }),
-    'no entry id at a place': question({ epoch: EPOCH, applied: 1n }),
-    'an entry id at no place': question({ epoch: EPOCH, entryIdAtApplied: Buffer.alloc(16) }),
-    'a place that no log reaches': question({ applied: 2n ** 63n, entryIdAtApplied: Buffer.alloc(16) }),
-    'an acknowledgement that is no id': question({ seen: [Buffer.alloc(1)] }),
+    'no entry id at a position': question({ epoch: EPOCH, applied: 1n }),
+    'an entry id without a position': question({ epoch: EPOCH, entryIdAtApplied: Buffer.alloc(16) }),
+    'a position that no log reaches': question({ applied: 2n ** 63n, entryIdAtApplied: Buffer.alloc(16) }),
+    'an acknowledgement that is not an id': question({ seen: [Buffer.alloc(1)] }),
     'no service': question({ service: '' }),
   };
   for (const [fault, asked] of Object.entries(bad)) {
@@ -181,7 +181,7 @@ describe('a question', () => {
   }
 });
 
-describe('the bound', () => {
+describe('the enforcement bound', () => {
   const appended: Appended = {
     epoch: EPOCH,
     entries: [],
@@ -206,7 +206,7 @@ describe('the bound', () => {
 });
 
 describe('the time for which entries are kept', () => {
-  it('covers the longest life of a token that any instance admits, the skew it allows, and a step of the clock', () => {
+  it('covers the maximum lifetime of a token, the allowed skew, and a step of the clock', () => {
     expect(KEEP_SECONDS).to.equal(
       ACCESS_TOKEN_LIFETIME_MAX_SECONDS + ADMISSION_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS,
     );
@@ -226,14 +226,14 @@ describe('the parts of a live set', () => {
     expect(sizes).to.deep.equal([PULL_IDS_MAX, 1, PULL_ENTRIES_MAX, 1, head]);
   });
 
-  it('are the end alone when nothing is revoked', () => {
+  it('are only the end when nothing is revoked', () => {
     const head = { epoch: EPOCH, head: 0n, headEntryId: Buffer.alloc(0) };
     expect([...partsOf({ ...head, packed: [], entries: [] })]).to.deep.equal([{ part: 'end', end: head }]);
   });
 });
 
 describe('a UUID', () => {
-  it('has one value in either case, and is refused in any other spelling', () => {
+  it('has the same value in lower and upper case, and is rejected in any other spelling', () => {
     const text = '0190b5a4-7c3e-7d1a-8f00-00112233aabb';
     expect(bytesOfUuid('token_id', text)).to.deep.equal(bytesOfUuid('token_id', text.toUpperCase()));
     for (const bad of ['', text.replaceAll('-', ''), `{${text}}`, `${text} `, `${text}0`]) {

@@ -1,4 +1,4 @@
-/** Receipts: what a revocation says of every instance, with two replicas, a real broker and real guards. */
+/** Receipts: the state of a revocation on every instance, with two replicas, a real broker and real guards. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -18,8 +18,8 @@ import { addUser, claimsOf, type TestUser } from '../instance.js';
 const { ENFORCEMENT_STATE_ENFORCED, ENFORCEMENT_STATE_UNKNOWN } = EnforcementState;
 const LEASE_MS = 1500;
 
-/** So long that what comes with a regular question does not come soon. */
-/** Sooner than any instance would have asked by itself, on a busy machine, too. */
+/** So long that a regular sync does not come soon. */
+/** Sooner than any regular sync, even on a busy machine. */
 const SOON_MS = LONG_LEASE_MS / 8;
 
 function statesOf(instances: readonly InstanceReceipt[]): string[] {
@@ -41,7 +41,7 @@ describe('a receipt', function () {
     alice = await addUser(cluster.replicas[0]);
     await until(async () => (await known()).length === 4);
   };
-  /** What the first replica knows of instances, from wherever. */
+  /** The instances that the first replica knows, directly or from other replicas. */
   const known = async () =>
     (await cluster.replicas[0].instances.list({ pageSize: 0, pageToken: '' })).instances;
   const revokeUser = (wait: RevokeWait, replica = cluster.replicas[0]) =>
@@ -71,7 +71,7 @@ describe('a receipt', function () {
         expect(await verdictOf(guard, token)).to.equal('TOKEN_REVOKED');
       }
       expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
-      // Acknowledged at once, not with the next regular question.
+      // Acknowledged at once, not with the next regular sync.
       expect(tookMs).to.be.below(SOON_MS);
       for (const { milliseconds } of instances) expect(milliseconds).to.be.within(1, tookMs);
       expect(new Set(instances.map(({ instance }) => instance.toString('hex')))).to.have.property('size', 4);
@@ -108,7 +108,7 @@ describe('a receipt', function () {
     expect(statesOf(instances)).to.deep.equal(ALL_ENFORCED);
     const boundMs = enforcementBoundMs(LEASE_MS);
     expect(Date.now() - startedMs).to.be.within(boundMs - 5, boundMs + 10_000);
-    // The time that it names is not before the commit and the bound; how much later depends on the database's clock.
+    // The returned time is not before the commit plus the bound; how much later depends on the database's clock.
     expect(enforcedEverywhereBy?.getTime()).to.be.within(startedMs + boundMs - 5, Date.now() + 5000);
   });
 

@@ -51,7 +51,7 @@ function openEpoch(log: TestLog) {
   return log.transaction((tx) => tx.revocations.openEpoch({ reason: 'a test', actor: 'olga' }));
 }
 
-/** Makes the database what it was when an answer was given, but for what was found of lost epochs. */
+/** Restores the database to its state at a response, except for the lost epochs that were found since. */
 async function goBackTo(log: TestLog, answer: SyncAnswer): Promise<void> {
   const { epoch, head, headEntryId } = answer;
   await log.database.transaction(async (sql) => {
@@ -184,7 +184,7 @@ describe('revoking', () => {
   it('returns the time from which on all instances enforce it: the bound after the commit', async () => {
     await log.store.setLeaseMs(1500);
     const { enforcedEverywhereBy } = await revoke({ kind: 'token-id', tokenId: randomUUID() });
-    // Lowering from the default counts as well until the longer leases are over.
+    // After the lease was lowered, the default still counts until the longer leases are over.
     expect(enforcedEverywhereBy.getTime() - Date.now()).to.be.within(4500, enforcementBoundMs(5000));
     await log.database.query('UPDATE log_state SET older_leases_end_by = clock_timestamp()');
     const next = await revoke({ kind: 'token-id', tokenId: randomUUID() });
@@ -262,12 +262,12 @@ describe('the log', () => {
 
     const sequences = receipts.map(({ sequence }) => sequence).sort((a, b) => Number(a - b));
     expect(sequences).to.deep.equal(Array.from({ length: 30 }, (_, index) => BigInt(index + 1)));
-    // Whoever sees a head sees every entry up to it: none commits later with a lower sequence.
+    // A reader of a head can read every entry up to it: none commits later with a lower sequence.
     for (const { head, count } of heads) expect(count).to.equal(head);
     expect(log.broadcast.flatMap(({ entries }) => entries)).to.have.length(30);
   });
 
-  it('has no gap after a rollback, and hands none of its entries on', async () => {
+  it('has no gap after a rollback, and broadcasts none of its entries', async () => {
     await log.revokeToken();
     await log
       .transaction(async (tx) => {
@@ -380,7 +380,7 @@ describe('a sync', () => {
   });
   afterEach(() => log.close());
 
-  it('tells a new instance to pull, with head, keys and lease in place', async () => {
+  it('requires a new instance to pull, and returns head, keys and lease', async () => {
     const answer = await log.revocations.sync(question());
     expect(answer.epoch).to.have.length(16);
     expect(answer).to.deep.include({
@@ -412,7 +412,7 @@ describe('a sync', () => {
     });
   });
 
-  it('returns every entry after the place of an instance that lags', async () => {
+  it('returns every entry after the position of an instance that lags', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await append(log, tokenEntries(3));
@@ -422,7 +422,7 @@ describe('a sync', () => {
     expect(answer.headEntryId).to.deep.equal(answer.entries.at(-1)?.entryId);
   });
 
-  it('tells an instance to pull when it lags by more entries than a response holds', async () => {
+  it('requires a pull when an instance lags by more entries than a response holds', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await append(log, tokenEntries(SYNC_ENTRIES_MAX));
@@ -433,7 +433,7 @@ describe('a sync', () => {
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
   });
 
-  it('tells an instance to pull when the entry at its place was dropped', async () => {
+  it('requires a pull when the entry at the position of the instance was dropped', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await log.revokeToken();
@@ -442,7 +442,7 @@ describe('a sync', () => {
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
   });
 
-  it('tells an instance of an earlier epoch to pull, the first epoch included', async () => {
+  it('requires an instance of an earlier epoch to pull, the first epoch included', async () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await openEpoch(log);
@@ -484,7 +484,7 @@ describe('a sync', () => {
     it('fails with LOG_CHANGED for an instance that follows that epoch, and raises the alarm each time', async () => {
       expect([await ask(lost), await ask(lost)]).to.deep.equal(['LOG_CHANGED', 'LOG_CHANGED']);
       expect(log.alarms).to.have.length(2);
-      // Who does not know of it goes on, and who knows nothing may begin.
+      // An instance of the former epoch continues, and a new instance may begin.
       expect([await ask(before), await outcomeOf(question())]).to.deep.equal(['OK', 'OK']);
       expect(await found()).to.deep.equal([{ epoch: lost.epoch, found_under: before.epoch }]);
     });
@@ -519,7 +519,7 @@ describe('a sync', () => {
       const other = Buffer.alloc(16, 9);
       await log.store.noteLostEpochs([{ epoch: lost.epoch, foundUnder: other }]);
       expect(await found()).to.deep.equal([]);
-      // Nor an epoch that the database knows.
+      // An epoch that the database knows is not recorded either.
       await log.store.noteLostEpochs([{ epoch: before.epoch, foundUnder: before.epoch }]);
       expect(await found()).to.deep.equal([]);
     });
@@ -541,7 +541,7 @@ describe('a sync', () => {
       rows = await found();
       expect(rows).to.have.length(LOST_EPOCHS_MAX);
       expect(await ask(lost)).to.equal('LOG_CHANGED');
-      // Named once more, it is among the latest; what is found under the next epoch takes nothing from it.
+      // The lost epoch was reported again, so it is among the latest; losses under the next epoch do not displace it.
       const next = await openEpoch(log);
       await log.store.noteLostEpochs(batch(0).map(({ epoch }) => ({ epoch, foundUnder: next.epoch })));
       expect(await ask(lost)).to.equal('OK');
@@ -561,7 +561,7 @@ describe('a sync', () => {
     });
   });
 
-  it('fails with LOG_CHANGED and raises the alarm when the log has lost entries, or has others in their place', async () => {
+  it('fails with LOG_CHANGED and raises the alarm when the log has lost or replaced entries', async () => {
     await log.revokeToken();
     await log.revokeToken();
     const seen = await log.revocations.sync(question());
@@ -680,7 +680,7 @@ describe('a pull', () => {
     expect(end).to.deep.include({ head: 5n, headEntryId: written[4]?.entryId });
   });
 
-  it('keeps a time that is a whole minute', async () => {
+  it('does not round a time that is a whole minute', async () => {
     await log.revokeToken();
     await log.database.transaction(async (sql) => {
       await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER ALL');
@@ -693,7 +693,7 @@ describe('a pull', () => {
     expect((await pull(log)).packed[0]?.keepUntil).to.deep.equal(rows[0]?.keep_until);
   });
 
-  it('ends at a place from which a sync continues', async () => {
+  it('ends at a position from which a sync continues', async () => {
     await append(log, tokenEntries(SYNC_ENTRIES_MAX + 1));
     const { packed, end } = await pull(log);
     expect(packed.reduce((sum, { ids }) => sum + ids.length / 16, 0)).to.equal(SYNC_ENTRIES_MAX + 1);
@@ -832,7 +832,7 @@ describe('the length of leases', () => {
     const begunMs = Date.now();
     const { enforcedEverywhereBy } = await log.revokeToken();
     const boundMs = enforcementBoundMs(9000);
-    // However long the commit took, the bound counts from between its beginning and its end.
+    // The bound counts from a moment between the beginning and the end of the commit, however long it took.
     expect(enforcedEverywhereBy.getTime()).to.be.within(begunMs + boundMs - 5, Date.now() + boundMs + 5);
   });
 
@@ -846,7 +846,7 @@ describe('the length of leases', () => {
   });
 });
 
-/** What a database that was restored from a backup looks like: its last entry has never been. */
+/** Restores the database to its state before the last entry, as from a backup. */
 async function forgetLast(log: TestLog): Promise<void> {
   await log.database.transaction(async (sql) => {
     await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER revocation_entries_only_grow');

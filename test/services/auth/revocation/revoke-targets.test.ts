@@ -1,4 +1,4 @@
-/** Revoking clients, keys and what others have issued, with real guards that follow two replicas. */
+/** Revoking clients, keys and tokens of other issuers, with real guards that follow two replicas. */
 
 import { randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
@@ -31,7 +31,7 @@ describe('revoking', function () {
 
   const revoke = (target: RevokeRequest['target']) =>
     cluster.revoke(target, RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES);
-  /** Without a call, which would be cut because its own token is hit. */
+  /** Revokes without a call, because a call would be cut when its own token is revoked. */
   const revokeDirectly = (target: Target) =>
     cluster.replicas[0].revocations.revoke({
       target,
@@ -78,7 +78,7 @@ describe('revoking', function () {
       const minters = Array.from({ length: 8 }, async () => {
         while (minting) await serviceToken(replica, victim);
       });
-      // Overtaken by the minters, one of these would fail after the time that a statement may take.
+      // If the minters delayed one of these calls, it would fail with the statement timeout.
       for (let round = 0; round < 5; round += 1) await revoke({ $case: 'clientId', value: victim.clientId });
       minting = false;
       await Promise.all(minters);
@@ -110,7 +110,7 @@ describe('revoking', function () {
     expect(await entriesOf(cluster.replicas[0])).to.have.length(1);
   });
 
-  it('answers a caller that revokes its own token without waiting', async () => {
+  it('returns a response to a caller that revokes its own token without waiting', async () => {
     for (let round = 0; round < 10; round += 1) {
       const token = await cluster.token(cluster.admin);
       const target = { $case: 'token', value: token } as const;
@@ -167,7 +167,7 @@ describe('revoking', function () {
       expect(torn).to.deep.equal([]);
     });
 
-    it('does not stop the issue of tokens under load, and later tokens are good', async () => {
+    it('does not interrupt the issue of tokens under load, and later tokens are valid', async () => {
       const [first] = cluster.replicas;
       const user = await addUser(first);
       const client = await addClient(first);
@@ -180,7 +180,7 @@ describe('revoking', function () {
         await until(async () => (await publishedKids()).length === 2);
       }
       minting = false;
-      // None of them met a moment without a key.
+      // No call failed for lack of a key.
       await Promise.all(minters);
       await until(async () => new Set(await verdicts(await cluster.token(user))).has('OK'));
     });
@@ -222,7 +222,7 @@ describe('revoking', function () {
     });
   });
 
-  describe('what another issuer has issued', () => {
+  describe('tokens of another issuer', () => {
     const foreign = (
       what: NonNullable<Extract<RevokeRequest['target'], { $case: 'foreign' }>['value']['what']>,
       issuer = 'https://other.test',
@@ -249,9 +249,9 @@ describe('revoking', function () {
       const cutOffMs = rows[2]?.cut_off_time?.getTime() ?? Number.NaN;
       expect(cutOffMs % 1000).to.equal(0);
       expect(cutOffMs).to.be.within(beforeMs + 5000, Date.now() + 6000);
-      // The guards took them, by broadcast and by sync.
+      // The guards received them, by broadcast and by sync.
       for (const guard of cluster.guards()) expect(guard.state().entries).to.equal(3);
-      // A new instance gets them by a pull.
+      // A new instance receives them with a pull.
       const late = await cluster.follow('late', first);
       expect(late.state().entries).to.equal(3);
     });

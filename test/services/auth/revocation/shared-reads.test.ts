@@ -39,7 +39,7 @@ describe('shared reads', () => {
     expect(held.map(({ requests }) => requests)).to.deep.equal([['a']]);
   });
 
-  it('answer no request from a read that began before the request arrived', async () => {
+  it('serve no request from a read that began before the request arrived', async () => {
     const { held, reads } = createHeldReads();
     const first = reads.read('a');
     const later = [reads.read('b'), reads.read('c')];
@@ -74,7 +74,7 @@ describe('shared reads', () => {
     expect(await Promise.all(both)).to.deep.equal(['good', 'refused']);
   });
 
-  it('go on when a read hangs, with a bounded number of reads at once', async () => {
+  it('continue when a read hangs, with a bounded number of concurrent reads', async () => {
     const { held, reads } = createHeldReads();
     for (let read = 0; read < CONCURRENT_READS_MAX; read++) {
       void reads.read(`${read}`);

@@ -1,4 +1,4 @@
-/** The rules for anomalies: when each speaks, of whom, how often, and when it does not. */
+/** The rules for anomalies: when each fires, for which subject, and how often. */
 
 import { expect } from 'chai';
 import fc from 'fast-check';
@@ -16,7 +16,7 @@ import {
 } from '../../../../services/auth/security/anomaly-rules.js';
 
 const START_MS = Date.UTC(2026, 0, 1);
-/** Longer than any rule remembers. */
+/** Longer than the window of any rule. */
 const ROUND_SECONDS = 7 * 86_400;
 const ALICE: ReportedCaller = {
   issuer: '',
@@ -124,7 +124,7 @@ describe('the rules for anomalies', () => {
 
     it('count names separately', () => {
       for (let time = 0; time < 20 * threshold; time += 1) {
-        // As from an office, but never many names within the window of the other rule.
+        // Many users of one network, as in an office, but few names within the window of the other rule.
         expect(failure(time * 25, `user-${time % 12}`, '192.0.2.1')).to.be.empty;
       }
     });
@@ -181,7 +181,7 @@ describe('the rules for anomalies', () => {
     });
   });
 
-  it('for a revoked token tell a slow client from one that hammers', () => {
+  it('for a revoked token fire for many refusals in a short time, but not for those of a slow client', () => {
     const { count: threshold } = THRESHOLDS['revoked-token-hammered'];
     expect(refused(0, 'TOKEN_REVOKED', threshold - 1, ALICE)).to.be.empty;
     expect(refused(120, 'TOKEN_REVOKED', threshold - 1, ALICE)).to.be.empty;
@@ -231,7 +231,7 @@ describe('the rules for anomalies', () => {
   it('count late reports at the time that they cover, and ignore reports that are too old', () => {
     const { count: threshold } = THRESHOLDS['invalid-tokens-hammered'];
     expect(refused(1000, 'TOKEN_INVALID', 1)).to.be.empty;
-    // Reports that the broker has held back for long: as many within a minute only by their arrival.
+    // Reports that the broker delayed: they exceed the threshold within a minute only by their time of arrival.
     for (let seconds = 0; seconds < 900; seconds += 60) {
       expect(refused(seconds, 'TOKEN_INVALID', threshold - 1)).to.be.empty;
     }

@@ -1,4 +1,4 @@
-/** The rules at work on a real database: once for all replicas, across crashes, and acting only where told to. */
+/** The rules on a real database: once for all replicas, across crashes, with revocations only where configured. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';

@@ -1,4 +1,4 @@
-/** The record of security events: what is written with what, who finds it, and what happens when it cannot be written. */
+/** The record of security events: its transactions, its readers, and failures to write it. */
 
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -57,7 +57,7 @@ describe('security events', () => {
     }
   }
 
-  /** Waits until what was noted outside of a transaction is written. */
+  /** Waits until events that were recorded outside of a transaction are written. */
   async function written(type: SecurityEventType, count = 1): Promise<SecurityEvent[]> {
     let events: SecurityEvent[] = [];
     await until(async () => {

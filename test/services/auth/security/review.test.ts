@@ -1,4 +1,4 @@
-/** The review: a weak set-up has every weakness named, a good one none, and each thing is looked at where it is. */
+/** The review: it reports every weakness of a weak set-up, and none of a good one. */
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** The configuration of other issuers: read whole, every fault told, no secret repeated. */
+/** The configuration of other issuers: every fault is reported, and no secret is printed. */
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

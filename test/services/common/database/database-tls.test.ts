@@ -1,4 +1,4 @@
-/** The database over TLS: with the settings that the manual names, nobody else can pass for it. */
+/** The database over TLS: with the settings of the manual, no other server is accepted in its place. */
 
 import { chown, copyFile, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { createLog } from '../../../../services/common/host/log.js';
 import { type Authority, createAuthority, type Identity } from '../../../support/certificates.js';
 
 const log = createLog({ service: 'test', level: 'fatal' });
-/** Far longer than a connection takes to be refused. */
+/** Far longer than a failed connection takes. */
 const REFUSAL_PATIENCE_MS = 1500;
 
 describe('the database over TLS', function () {
@@ -33,7 +33,7 @@ describe('the database over TLS', function () {
     await rm(folder, { recursive: true, force: true });
   });
 
-  /** Has the server show a certificate, and refuse whoever speaks plaintext. */
+  /** Makes the server present a certificate and reject plaintext. */
   async function serveWith({ certFile, keyFile }: Identity, connected: string): Promise<void> {
     const { uid, gid } = await stat(server.clusterDir);
     for (const [from, to] of [
@@ -51,7 +51,7 @@ describe('the database over TLS', function () {
     await client.end();
   }
 
-  /** What keeps a service from its database, or '' and how it is connected. */
+  /** What a service reports as missing; '' with the TLS version when it is connected. */
   async function outcomeOf(parameters: string): Promise<{ missing: string; version?: string | undefined }> {
     const url = `${server.url('postgres')}${parameters}`;
     const database = openDatabase({ url, migrations: pathToFileURL(folder), log });

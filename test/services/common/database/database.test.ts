@@ -118,7 +118,7 @@ describe('database', () => {
       expect(await counterValue(database, 'a')).to.equal(7n);
     });
 
-    it('leaves nothing behind when the work throws, and throws the same', async () => {
+    it('rolls back when the work throws, and throws the same error', async () => {
       const thrown = new CommonError('NOT_FOUND', 'no such thing');
       const error = await rejectionOf(
         database.transaction(async (sql) => {
@@ -130,7 +130,7 @@ describe('database', () => {
       expect(await counterValue(database, 'a')).to.equal(0n);
     });
 
-    it('lets no update be lost among many that conflict', async () => {
+    it('loses no update among many that conflict', async () => {
       const one = () =>
         database.transaction(
           async (sql) => {
@@ -176,7 +176,7 @@ describe('database', () => {
       expect(error.cause).to.have.property('code', '40001');
     });
 
-    it('does not count as committed when the work swallowed an error', async () => {
+    it('fails when the work swallowed an error', async () => {
       const error = await rejectionOf(
         database.transaction(async (sql) => {
           await sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);
@@ -187,7 +187,7 @@ describe('database', () => {
       expect(await counterValue(database, 'a')).to.equal(0n);
     });
 
-    it('does not count as committed when the commit came with a warning', async () => {
+    it('fails when the commit returned a warning', async () => {
       await database.query(`
         CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS
           $$ BEGIN RAISE WARNING 'canceling wait for synchronous replication'; RETURN NULL; END $$;
@@ -217,8 +217,8 @@ describe('database', () => {
         return await Promise.all([raise(), raise(), raise(), raise()]);
       });
       expect(results.map(({ rows }) => rows[0]?.value)).to.deep.equal([1n, 2n, 3n, 4n]);
-      // The first one with what begins the transaction, because nothing may run before that is known to have begun; the
-      // other three; the commit.
+      // Three round trips: the first statement with the beginning of the transaction, because nothing may run before
+      // that has succeeded; the other three statements; the commit.
       expect(relay.turns() - before).to.equal(3);
       expect(await counterValue(distant, 'a')).to.equal(4n);
     });
@@ -311,7 +311,7 @@ describe('database', () => {
         });
       expect(await rejectionOf(raise('BEGIN ISOLATION LEVEL unheard of'))).to.have.property('code', '42601');
       expect(await counterValue(database, 'a')).to.equal(0n);
-      // The connection is as good as before.
+      // The connection is still usable.
       expect((await raise('BEGIN')).rows).to.have.length(2);
       await client.query('COMMIT');
       expect(await counterValue(database, 'a')).to.equal(1n);
@@ -332,7 +332,7 @@ describe('database', () => {
       expect(await rejectionOf(leaked?.query('SELECT 1') ?? Promise.resolve())).to.be.instanceOf(TypeError);
     });
 
-    it('refuses to write when it is read-only', async () => {
+    it('rejects writes when it is read-only', async () => {
       const write = (sql: Sql) => sql.query(`UPDATE counters SET value = 7 WHERE name = 'a'`);
       await rejectionOf(database.transaction(write, { readOnly: true }));
       expect(await counterValue(database, 'a')).to.equal(0n);
@@ -356,7 +356,7 @@ describe('database', () => {
   describe('a prepared statement', () => {
     const all = 'SELECT * FROM counters WHERE value >= $1 ORDER BY name';
 
-    it('is planned once for a connection, whatever its values', async () => {
+    it('is planned once per connection, for any values', async () => {
       const single = open(url, 1);
       await single.ready(never);
       for (let value = 0; value < 3; value++) await single.query(all, [value]);
@@ -364,7 +364,7 @@ describe('database', () => {
       expect((await single.query(prepared, [all])).rows).to.deep.equal([{ count: 1n }]);
     });
 
-    it('has a name that follows from its text alone, in whatever order a process prepares its statements', async () => {
+    it('has a name that depends only on its text, not on the order in which a process prepares its statements', async () => {
       const single = open(url, 1);
       await single.ready(never);
       await single.query(all, [0]);
@@ -384,7 +384,7 @@ describe('database', () => {
       const prepared = 'SELECT count(*) FROM pg_prepared_statements WHERE statement = $1';
       expect((await single.query(prepared, [varied])).rows).to.deep.equal([{ count: 0n }]);
     });
-    it('is prepared anew when a migration has changed what it returns', async () => {
+    it('is prepared again when a migration has changed its result columns', async () => {
       await database.query(all, [0]);
       await database.transaction((sql) => sql.query(all, [0]));
       await database.query('ALTER TABLE counters ADD COLUMN note text');
@@ -395,7 +395,7 @@ describe('database', () => {
       expect(inTransaction.rows[0]).to.deep.equal({ name: 'a', value: 0n });
     });
 
-    it('is prepared anew when a pooler has given the session to other processes meanwhile', async () => {
+    it('is prepared again when a pooler has given the session to other processes meanwhile', async () => {
       const single = open(url, 1);
       await single.ready(never);
       await single.query(all, [0]);

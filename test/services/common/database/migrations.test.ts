@@ -72,18 +72,18 @@ describe('migrations', () => {
     expect(lines.filter((line) => line.includes('migrated the database'))).to.have.length(2);
   });
 
-  it('are refused when an applied one was changed, but not for the ends of its lines', async () => {
+  it('are rejected when an applied one was changed, except in its line endings', async () => {
     await run({ '0001-one.sql': FIRST });
     await run({ '0001-one.sql': FIRST.replaceAll('\n', '\r\n') });
     await expectRefused({ '0001-one.sql': `${FIRST} ` }, /0001-one\.sql was changed after it was applied/);
   });
 
-  it('are refused when the database is ahead of the program', async () => {
+  it('are rejected when the database is ahead of the program', async () => {
     await run({ '0001-one.sql': FIRST, '0002-two.sql': SECOND });
     await expectRefused({ '0001-one.sql': FIRST }, /0002-two\.sql, which this program does not know/);
   });
 
-  it('are refused when a number is missing, used twice or badly written', async () => {
+  it('are rejected when a number is missing, duplicated or malformed', async () => {
     await expectRefused(
       { '0001-one.sql': FIRST, '0003-three.sql': '' },
       /0003-three\.sql is misnamed: 0002-name/,
@@ -92,7 +92,7 @@ describe('migrations', () => {
     await expectRefused({ '1-one.sql': FIRST }, /1-one\.sql is misnamed/);
   });
 
-  it('do not make later transactions wait: they give way to those that use a table, and retry', async () => {
+  it('do not block later transactions: they yield to those that use a table, and retry', async () => {
     await run({ '0001-one.sql': FIRST });
     const holder = new pg.Client(fresh.url);
     await holder.connect();
@@ -102,7 +102,7 @@ describe('migrations', () => {
       { '0001-one.sql': FIRST, '0002-two.sql': 'ALTER TABLE one ADD COLUMN more text' },
       lines,
     );
-    // Traffic goes on meanwhile: nothing is ever held up for as long as services wait for a lock.
+    // Transactions continue meanwhile: none waits as long as the lock timeout of the services.
     let worstMs = 0;
     for (const untilMs = performance.now() + 1_500; performance.now() < untilMs; ) {
       const startedMs = performance.now();

@@ -22,7 +22,7 @@ import {
 import { codeOf } from '../../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 
-/** As the doc comment of `oncePerRequest` gives it. */
+/** The table in the doc comment of `oncePerRequest`. */
 const MIGRATION = `
   CREATE TABLE requests (
     subject text NOT NULL,
@@ -79,7 +79,7 @@ describe('a request', () => {
     );
   }
 
-  it('is executed once, and a retry gets exactly the first answer', async () => {
+  it('is executed once, and a retry receives exactly the first response', async () => {
     const answer = {
       id: 'x',
       amount: 9_007_199_254_740_993n,
@@ -93,7 +93,7 @@ describe('a request', () => {
     expect(runs).to.equal(1);
   });
 
-  it('has an answer that psql can read', async () => {
+  it('has a stored response that psql can read', async () => {
     await send(REQUEST, { amount: 10n, at: new Date(5) });
     const { rows } = await database.query(
       `SELECT answer, answer_json -> 'amount' ->> '$bigint' AS amount,
@@ -103,13 +103,13 @@ describe('a request', () => {
   });
 
   for (const answer of [null, undefined, 0, '', false, [], { $bigint: '1' }, 'a\0b\uD800']) {
-    it(`keeps the answer ${JSON.stringify(answer)}`, async () => {
+    it(`keeps the response ${JSON.stringify(answer)}`, async () => {
       await send<unknown>(REQUEST, answer);
       expect(await send<unknown>(REQUEST, 'another')).to.deep.equal(answer);
     });
   }
 
-  it('gets the same answer when an earlier version stored it, serialized by V8', async () => {
+  it('receives the same response when an earlier version stored it, serialized by V8', async () => {
     const answer = { amount: 10n, at: new Date(5), bytes: Buffer.from('b'), none: undefined };
     await database.query(
       `INSERT INTO requests (subject, method, request_id, payload_hash, answer)
@@ -121,7 +121,7 @@ describe('a request', () => {
     expect(runs).to.equal(0);
   });
 
-  it('is the same one when its UUID comes in upper case, also when it was stored that way', async () => {
+  it('is recognised when its UUID is in upper case, even when it was stored in upper case', async () => {
     const lower = { ...REQUEST, requestId: randomUUID() };
     const upper = { ...lower, requestId: lower.requestId.toUpperCase() };
     expect(await send(upper, 'first')).to.equal('first');
@@ -140,20 +140,20 @@ describe('a request', () => {
     expect(runs).to.equal(1);
   });
 
-  it('is another one when another caller or another method uses the same id', async () => {
+  it('is independent of requests of other callers or methods with the same id', async () => {
     await send(REQUEST, 1);
     expect(await send({ ...REQUEST, subject: 'bob' }, 2)).to.equal(2);
     expect(await send({ ...REQUEST, method: 'Deposit' }, 3)).to.equal(3);
     expect(runs).to.equal(3);
   });
 
-  it('is rejected when its id came with another payload before', async () => {
+  it('is rejected when its id was used with another payload', async () => {
     await send(REQUEST, 1);
     expect(await codeOf(send({ ...REQUEST, payload: '{"n":2}' }, 2))).to.equal('REQUEST_ID_REUSED');
     expect(runs).to.equal(1);
   });
 
-  it('may be tried again after it failed', async () => {
+  it('may be retried after it failed', async () => {
     const failing = database.transaction((sql) =>
       oncePerRequest(sql, REQUEST, () => Promise.reject(new CommonError('RATE_LIMITED', 'too many'))),
     );
@@ -201,7 +201,7 @@ describe('a request', () => {
     });
   }
 
-  it('gets the first answer even if its snapshot is older than that', async () => {
+  it('receives the first response even if its snapshot is older', async () => {
     const answer = await database.transaction(
       async (sql) => {
         await sql.query('SELECT 1 FROM requests');
@@ -220,7 +220,7 @@ describe('a request', () => {
     expect((await database.query('SELECT 1 FROM requests')).rows).to.deep.equal([]);
   });
 
-  it('is never confused with another whose id looks the same: normal forms, case, blanks', async () => {
+  it('is distinguished from one whose id differs in normal form, case or blanks', async () => {
     const twins = [
       '\u00e9',
       'e\u0301',
@@ -247,7 +247,7 @@ describe('a request', () => {
     expect(await send({ ...REQUEST, requestId: 'ä'.repeat(REQUEST_ID_CHARACTERS_MAX) }, 1)).to.equal(1);
   });
 
-  it('is forgotten after its time, and not before', async () => {
+  it('is deleted after its retention time, not earlier', async () => {
     await send(REQUEST, 1);
     await send({ ...REQUEST, requestId: 'r2' }, 1);
     await database.query(

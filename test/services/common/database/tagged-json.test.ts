@@ -52,12 +52,12 @@ describe('tagged JSON', () => {
     ['an instance of a class', new (class Account {})()],
     ['an invalid date', new Date(Number.NaN)],
   ] as const) {
-    it(`refuses ${what}, at any depth`, () => {
+    it(`rejects ${what}, at any depth`, () => {
       expect(() => toTagged([{ value }])).to.throw();
     });
   }
 
-  it('refuses a tag that it does not know', () => {
+  it('rejects an unknown tag', () => {
     expect(() => fromTagged({ $regexp: 'x' })).to.throw(TypeError, '$regexp');
     expect(() => fromTagged({ $bigint: 1 })).to.throw(TypeError, '$bigint');
   });

@@ -1,4 +1,4 @@
-/** The closer: order, failures, and what is added late. */
+/** The closer: order, failures, and late additions. */
 
 import { expect } from 'chai';
 import { createCloser } from '../../../../services/common/host/closer.js';
@@ -22,7 +22,7 @@ describe('closer', () => {
     };
   }
 
-  it('closes what was added last first, one after the other', async () => {
+  it('closes resources one after the other, the last added first', async () => {
     const closer = create();
     for (const name of ['database', 'guard', 'sweeper']) closer.add(name, note(name));
     await closer.closeAll();
@@ -55,7 +55,7 @@ describe('closer', () => {
     expect(closed).to.deep.equal(['one']);
   });
 
-  it('closes what is added while it closes, and what is added after that at once', async () => {
+  it('closes resources that are added while it closes, and later ones at once', async () => {
     const closer = create();
     closer.add('one', async () => {
       closer.add('meanwhile', note('meanwhile'));

@@ -1,4 +1,4 @@
-/** The standard health service, as its callers see it. */
+/** The standard health service, as used by its callers. */
 
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import { status } from '@grpc/grpc-js';

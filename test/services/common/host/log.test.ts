@@ -1,4 +1,4 @@
-/** What the log does not say. */
+/** The log, and the secrets that it redacts. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
@@ -108,7 +108,7 @@ describe('log', () => {
     expect(lines[0]).to.not.include('hunter2');
   });
 
-  it('makes grpc-js log here, without the header values that it rejected', () => {
+  it('receives the log of grpc-js, without the header values that grpc-js rejected', () => {
     const { lines } = capture();
     for (const value of ['Bearer opaque-hunter2 ü', `${JWT}\u0001`]) {
       Metadata.fromHttp2Headers({ authorization: value, 'x-other': 'fine' });

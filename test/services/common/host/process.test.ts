@@ -13,7 +13,7 @@ describe('the process of a service', function () {
   afterEach(killPrograms);
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    it(`exits on ${signal} with code 0, after logging what it did as JSON`, async () => {
+    it(`exits on ${signal} with code 0, after logging its steps as JSON`, async () => {
       const { child, said, ended, stdout, stderr } = run('127.0.0.1:0', '127.0.0.1:0');
       await said('"listening"');
       child.kill(signal);
@@ -42,7 +42,7 @@ describe('the process of a service', function () {
     expect(stdout()).to.include('nobody caught this').and.include('"stopped"');
   });
 
-  it('exits with code 1 and one message that has all faults of the configuration', async () => {
+  it('exits with code 1 and one message that lists all faults of the configuration', async () => {
     const { ended, stdout, stderr } = run('nonsense', '');
     expect(await ended).to.include({ code: 1, signal: null });
     expect(stderr()).to.equal(
@@ -70,7 +70,7 @@ describe('the process of a service', function () {
     taken.close();
   });
 
-  it('exits with code 1 and the stack of the error when the start fails otherwise, whatever is open', async () => {
+  it('exits with code 1 and the stack of the error when the start fails otherwise, even with open handles', async () => {
     const { ended, stderr } = run('127.0.0.1:0', '127.0.0.1:0', 'after-start');
     expect(await ended).to.include({ code: 1, signal: null });
     expect(stderr()).to.match(/^Error: something else\n {4}at .*process-under-test/);

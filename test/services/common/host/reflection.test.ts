@@ -1,4 +1,4 @@
-/** Reflection, as clients that know nothing of the schema see it. */
+/** Reflection, as used by clients without the schema. */
 
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -119,14 +119,14 @@ describe('reflection', () => {
       expect(
         Buffer.from(toBinary(FileDescriptorProtoSchema, file)).equals(received[0] ?? Buffer.alloc(0)),
       ).to.equal(true);
-      // Only the order differs: this reader wants what a file needs before the file.
+      // Only the order differs: this reader requires the dependencies of a file before the file.
       const names = new Set(received.map(nameOf));
       const files = image.file.filter(({ name }) => names.has(name));
       expect(() => createFileRegistry({ ...image, file: files })).to.not.throw();
     }
   });
 
-  it('sends a file that another one needs only once to a caller', async () => {
+  it('sends a shared dependency only once per stream', async () => {
     const symbols = ['inventory.v1.Item', 'inventory.v1.Reservation'];
     const answers = await ask(
       ServerReflectionClient,

@@ -5,7 +5,7 @@ import { bidi, clientStream, serverStream, unary } from '@portcullis/guard';
 import { type Host, type HostOptions, startHost } from '../../../../services/common/host/host.js';
 import { createLog, type Log } from '../../../../services/common/host/log.js';
 
-/** What the service's calls carry: any text. */
+/** A message of the service: any text. */
 const text = {
   requestSerialize: (value: string) => Buffer.from(value),
   requestDeserialize: (bytes: Buffer) => bytes.toString(),
@@ -13,7 +13,7 @@ const text = {
   responseDeserialize: (bytes: Buffer) => bytes.toString(),
 };
 
-/** `test.v1.EchoService`: answers what it was sent, once or more often, now or later. */
+/** `test.v1.EchoService`: returns what it receives, once or repeatedly, at once or later. */
 export const EchoService = {
   echo: { path: '/test.v1.EchoService/Echo', requestStream: false, responseStream: false, ...text },
   repeat: { path: '/test.v1.EchoService/Repeat', requestStream: false, responseStream: true, ...text },
@@ -24,13 +24,13 @@ export const EchoService = {
 /** Full name of {@link EchoService}. */
 export const ECHO_SERVICE = 'test.v1.EchoService';
 
-/** What tests make the handlers do. */
+/** The behaviour of the handlers, which tests replace. */
 interface Echo {
   /** Answers Echo; returns the request unless replaced. */
   handle(request: string): Promise<string>;
 }
 
-/** A host under test, and how to talk to it. */
+/** A host under test, with clients for it. */
 export interface RunningHost {
   readonly host: Host;
   readonly echo: Echo;
@@ -47,7 +47,7 @@ export interface RunningHost {
 
 const insecure = credentials.createInsecure();
 
-/** Starts a host; whatever is not said has a value that suits tests. */
+/** Starts a host; options that are not given have defaults for tests. */
 export async function runHost(options: Partial<HostOptions> = {}): Promise<RunningHost> {
   const lines: string[] = [];
   const log: Log = createLog({ service: 'test', level: 'debug' }, { write: (line) => void lines.push(line) });

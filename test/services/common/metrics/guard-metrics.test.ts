@@ -1,4 +1,4 @@
-/** The metrics of a guard over real sockets: they count what was decided, and name nobody. */
+/** The metrics of a guard over real sockets: they count decisions, and name no caller. */
 
 import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -8,7 +8,7 @@ import { TestIssuer } from '../../../support/issuer.js';
 import { outcomeOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 
-/** Calls the server, whatever comes of it. */
+/** Calls the server, and ignores the result. */
 async function call(echo: Echo, metadata: Metadata): Promise<void> {
   await outcomeOf(callEcho(echo.client, metadata));
 }

@@ -1,4 +1,4 @@
-/** What is counted of each call, read the way Prometheus reads it. */
+/** The metrics of calls, scraped as Prometheus does. */
 
 import { type CallOptions, type Client, Metadata, ServerInterceptingCall, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -143,7 +143,7 @@ describe('metrics of calls', () => {
     await until(async () => (await samples(/started/)).length > 0);
     call.cancel();
     await until(async () => (await samples(/handled/)).length > 0);
-    // Sent by hand, so that it is the server that runs out of time, and not the caller who gives up first.
+    // Sent without the client's own timer, so that the deadline ends the call at the server and not at the client.
     const hurried = new Metadata();
     hurried.set('grpc-timeout', '50m');
     await echo(undefined, {}, hurried).catch(() => {});
@@ -154,7 +154,7 @@ describe('metrics of calls', () => {
     ]);
   });
 
-  it('do not grow by unknown methods', async () => {
+  it('have no series for unknown methods', async () => {
     for (let count = 0; count < 5; count++) {
       const error = await echo(`/test.v1.EchoService/No${count}`).catch((reason: unknown) => reason);
       expect(error).to.have.property('code', status.UNIMPLEMENTED);

@@ -1,4 +1,4 @@
-/** What the configuration says about TLS, and what it does not let pass. */
+/** The configuration of TLS, and the settings that it rejects. */
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -78,7 +78,7 @@ describe('configuration of TLS', () => {
     });
   });
 
-  it('does not listen in plaintext for other machines, unless that is allowed', () => {
+  it('rejects a plaintext listener for other machines, unless it is allowed', () => {
     for (const address of ['0.0.0.0:50051', '[::]:50051', '10.0.0.1:50051', 'auth.example:50051']) {
       for (const variable of ['PORTCULLIS_LISTEN', 'PORTCULLIS_OPS_LISTEN']) {
         const open = { ...LOCAL, [variable]: address };
@@ -91,7 +91,7 @@ describe('configuration of TLS', () => {
     }
   });
 
-  it('does not call another machine in plaintext, unless that is allowed', () => {
+  it('rejects plaintext calls to another machine, unless they are allowed', () => {
     const far = { ...LOCAL, PORTCULLIS_PEER: 'peer.example:1' };
     expect(Object.keys(faultsOf(far))).to.deep.equal(['PEER_CA']);
     expect(faultsOf({ ...far, PORTCULLIS_PLAINTEXT: 'allow' })).to.deep.equal({});
@@ -128,7 +128,7 @@ describe('configuration of TLS', () => {
     const plain = { ...LOCAL, PORTCULLIS_TLS_CLIENT_AUTH: 'required', PORTCULLIS_TLS_CLIENT_CA_FILE: ca };
     expect(faultsOf(plain)).to.have.keys('TLS_CLIENT_AUTH');
     const empty = join(folder.path, 'empty.pem');
-    await writeFile(empty, '# nobody\n');
+    await writeFile(empty, '# no certificate\n');
     expect(faultsOf({ ...on, PORTCULLIS_TLS_CLIENT_CA_FILE: empty })).to.have.keys('TLS_CLIENT_CA_FILE');
   });
 

@@ -1,4 +1,4 @@
-/** TLS over real sockets: who is believed, what is spoken, and how certificates change while calls go on. */
+/** TLS over real sockets: accepted peers, protocol versions, and changes of certificates during calls. */
 
 import { X509Certificate } from 'node:crypto';
 import { copyFile, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
@@ -147,7 +147,7 @@ describe('TLS', function () {
     const otherName = await serve(elsewhere);
     expect(await statusOf(clientOf(otherName.host.address, known))).to.equal(status.UNAVAILABLE);
 
-    // Ours would not even start with it.
+    // Our own host rejects an expired certificate at the start.
     const server = new Server();
     undo.push(() => server.forceShutdown());
     const pair = {
@@ -161,7 +161,7 @@ describe('TLS', function () {
     expect(await echo(clientOf(good.host.address, known), 'good')).to.equal('good');
   });
 
-  it('answers no plaintext, and survives bytes that are not TLS', async () => {
+  it('rejects plaintext, and survives bytes that are not TLS', async () => {
     const running = await serve(own);
     expect(await statusOf(clientOf(running.host.address, credentials.createInsecure()))).to.equal(
       status.UNAVAILABLE,
@@ -250,7 +250,7 @@ describe('TLS', function () {
       seen.length = 0;
     });
 
-    it('are required of calls and not of probes, where they are required', async () => {
+    it('are required for calls but not for probes when client authentication is required', async () => {
       const demanding = { clientAuth: 'required', clientCaFile: authority.certFile } as const;
       const running = await serve(own, demanding, [look]);
       const { address } = running.host;
@@ -264,7 +264,7 @@ describe('TLS', function () {
       expect(await httpsStatus(running.host.opsAddress, { ca })).to.equal(200);
     });
 
-    it('reach handlers only when they come from the authorities, where they are optional', async () => {
+    it('reach handlers only when a configured authority issued them, when they are optional', async () => {
       const asking = { clientAuth: 'optional', clientCaFile: authority.certFile } as const;
       const { address } = (await serve(own, asking, [look])).host;
       for (const client of [undefined, strangersCaller, callers]) {
@@ -281,7 +281,7 @@ describe('TLS', function () {
       undo.push(() => running.close());
       const ca = await readFile(authority.certFile);
       const identity = { cert: await readFile(callers.certFile), key: await readFile(callers.keyFile) };
-      // The older protocol, whose handshake ends only when the server has accepted the certificate.
+      // TLS 1.2, whose handshake ends only after the server has accepted the certificate.
       const options = { ca, ...identity, maxVersion: 'TLSv1.2' as const, ALPNProtocols: ['h2'] };
       const first = await shakeHands(portOf(running), options);
       const session = first.getSession();
@@ -311,7 +311,7 @@ describe('TLS', function () {
       let stopped = false;
       const load = async (): Promise<void> => {
         while (!stopped) {
-          // One that stays connected, and one that connects anew.
+          // One client stays connected, the other connects again.
           const fresh = new Client(address, known, { 'grpc.use_local_subchannel_pool': 1 });
           await Promise.all([echo(steady, 'steady'), echo(fresh, 'fresh')]);
           fresh.close();
@@ -364,7 +364,7 @@ describe('TLS', function () {
         lines.length = 0;
         await spoil();
         await until(async () => lines.some((line) => line.level === 'error' && why.test(line.why)));
-        // Several looks later it has still been said once. Files that are put one by one are wrong in two ways.
+        // After several checks it was still logged once per fault. Files that are replaced one by one cause two faults.
         await sleep(5 * POLL_MS);
         const said = lines.filter(({ level }) => level === 'error').map((line) => line.why);
         expect(said, name).to.deep.equal([...new Set(said)]);
@@ -422,7 +422,7 @@ describe('TLS', function () {
     });
   });
 
-  it('names every file that cannot be used, and nothing of its contents', async () => {
+  it('names every file that cannot be used, without its contents', async () => {
     const wrong = join(folder.path, 'wrong.pem');
     await writeFile(wrong, 'a secret');
     const faults = tlsFaultsOf({ cert: wrong, key: wrong, ca: wrong });
@@ -452,7 +452,7 @@ function echo(client: Client, request: string): Promise<string> {
 }
 
 async function statusOf(client: Client): Promise<status> {
-  return (await refusalOf(echo(client, 'nobody may hear this'))).code;
+  return (await refusalOf(echo(client, 'confidential'))).code;
 }
 
 function bind(server: Server, creds: ServerCredentials): Promise<number> {

@@ -1,4 +1,4 @@
-/** Filters: what they mean, and that nothing else of a caller's reaches the database. */
+/** Filters: their meaning, and that no other text of a caller reaches the database. */
 
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
@@ -34,7 +34,7 @@ function refusal(text: string): string {
 }
 
 describe('a filter', () => {
-  it('that is empty filters nothing', () => {
+  it('matches everything when it is empty', () => {
     expect(read('')).to.deep.include({ condition: '', values: [] });
   });
 
@@ -55,7 +55,7 @@ describe('a filter', () => {
     expect(refusal('on_hand = -9223372036854775809')).to.contain('whole number');
   });
 
-  it('has a fingerprint of its own, so that a page token serves one filter', () => {
+  it('has a fingerprint of its own, so that a page token is valid for one filter only', () => {
     const { fingerprint, pattern } = read('on_hand = 1');
     expect(pattern.test(fingerprint)).to.equal(true);
     expect(pattern.test(read('on_hand = 2').fingerprint)).to.equal(false);
@@ -110,7 +110,7 @@ describe('a filter', () => {
     expect(refusal(many(FILTER_COMPARISONS_MAX + 1))).to.contain('at most 10 comparisons');
   });
 
-  it('is parsed or rejected whatever its text, and none of its text gets into the condition', () => {
+  it('is parsed or rejected for any text, and none of its text is part of the condition', () => {
     const piece = fc.constantFrom(
       'on_hand',
       'name',

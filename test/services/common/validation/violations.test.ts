@@ -22,7 +22,7 @@ describe('a UUID', () => {
     expect(createViolations().requireUuid('id', uuid.toUpperCase())).to.equal(uuid);
   });
 
-  it('is refused in any other spelling', () => {
+  it('is rejected in any other spelling', () => {
     const uuid = randomUUID();
     for (const text of [
       '',
@@ -57,10 +57,10 @@ describe('request_id', () => {
   for (const [what, requestId] of [
     ['256 characters', 'x'.repeat(256)],
     ['NUL', 'a\0b'],
-    ['what came of invalid UTF-8', 'a\uFFFDb'],
+    ['the replacement character of invalid UTF-8', 'a\uFFFDb'],
     ['a lone surrogate', 'a\uD800b'],
   ] as const) {
-    it(`is refused with ${what}`, () => {
+    it(`is rejected with ${what}`, () => {
       expect(foundBy((violations) => violations.requireRequestId(requestId))).to.have.lengthOf(1);
       expect(() => parseRequestId(requestId))
         .to.throw(ServiceError)
@@ -68,7 +68,7 @@ describe('request_id', () => {
     });
   }
 
-  it('is refused when it is empty and required, and is none when it is optional', () => {
+  it('is rejected when it is empty and required, and accepted as absent when it is optional', () => {
     expect(foundBy((violations) => violations.requireRequestId(''))).to.have.lengthOf(1);
     expect(parseRequestId('')).to.equal('');
   });
@@ -87,7 +87,7 @@ describe('request_id', () => {
 });
 
 describe('a currency', () => {
-  it('is one of ISO 4217, in capitals', () => {
+  it('is accepted only as a code of ISO 4217 in upper case', () => {
     for (const code of ['EUR', 'USD', 'JPY']) {
       expect(foundBy((violations) => violations.requireCurrency('c', code))).to.deep.equal([]);
     }
