@@ -2,7 +2,7 @@
 
 import type { Database, Sql } from '../common/database/database.js';
 import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
-import { storedRequestIds } from '../common/validation/request-id.js';
+import { canonicalRequestId, storedRequestIds } from '../common/validation/request-id.js';
 import { PaymentError } from './errors.js';
 import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
 import { type PaymentRow, paymentOf, selectPayment } from './payment-store.js';
@@ -65,7 +65,7 @@ async function insertPayment(
       subject,
       accountId,
       currencyCode,
-      requestId,
+      canonicalRequestId(requestId),
       payloadHash,
       lines,
       clientId,

@@ -95,9 +95,9 @@ function validated({ accountId, lines, requestId }: Order): Order {
   const violations = createViolations();
   violations.requireUuid('account_id', accountId);
   requireLines(violations, lines);
-  const order = { accountId, lines, requestId: violations.requireRequestId(requestId) };
+  violations.requireRequestId(requestId);
   violations.throwIfAny();
-  return order;
+  return { accountId, lines, requestId };
 }
 
 /** Steps forward while that succeeds, and undoes the purchase when a step fails. */

@@ -51,6 +51,7 @@ export interface Saga extends Payment {
 export interface NewPayment {
   readonly accountId: string;
   readonly lines: readonly OrderLine[];
+  /** As the caller sent it. */
   readonly requestId: string;
   readonly payloadHash: string;
   readonly worker: string;

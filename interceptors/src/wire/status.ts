@@ -42,18 +42,30 @@ const PASSED_ON: ReadonlyMap<status, string> = new Map([
  * Converts anything thrown to a status. Never throws:
  * - a {@link ServiceError} becomes its status with `ErrorInfo`, and BadRequest or RetryInfo where they apply;
  * - an error that a grpc-js client received keeps its status when that means the same to this caller (CANCELLED,
- *   DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE), with a fixed text and its RetryInfo;
+ *   DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE), with a fixed text, and with its RetryInfo unless that
+ *   would make clients repeat the call (UNAVAILABLE);
  * - everything else becomes INTERNAL with a fixed text, because an unknown message may contain a secret.
  */
 export function statusOf(error: unknown): CallStatus {
   if (error instanceof ServiceError) return statusOfServiceError(error);
   const received = errorOf(error);
-  const text = PASSED_ON.get(received.code);
+  const text = isStatus(error) ? PASSED_ON.get(received.code) : undefined;
   if (text === undefined) {
     return { code: status.INTERNAL, details: 'internal error', metadata: new Metadata() };
   }
-  const details = retryInfo(received.retryAfterMs);
+  // Clients repeat a call that ends with UNAVAILABLE and RetryInfo. Whether this handler may run again, only its author
+  // knows, who can throw a ServiceError with a delay.
+  const details = received.code === status.UNAVAILABLE ? [] : retryInfo(received.retryAfterMs);
   return encoded(received.code, text, details);
+}
+
+/** Other errors have numbers as codes, too: the exit code of a process, a DOMException. */
+function isStatus(error: unknown): boolean {
+  const received = error as
+    | { readonly details?: unknown; readonly metadata?: Partial<Metadata> }
+    | null
+    | undefined;
+  return typeof received?.details === 'string' && typeof received.metadata?.get === 'function';
 }
 
 function statusOfServiceError(error: ServiceError): CallStatus {

@@ -50,7 +50,7 @@ export async function oncePerRequest<T>(
   const payloadHash = createHash('sha256').update(request.payload).digest();
   const { rows } = await sql.query<StoredRequest>(
     'SELECT payload_hash, answer, answer_json FROM requests WHERE subject = $1 AND method = $2 AND request_id = ANY($3)',
-    [subject, method, storedRequestIds(requestId)],
+    [subject, method, storedRequestIds(request.requestId)],
   );
   const known = rows[0];
   if (known !== undefined) return repeatAnswer<T>(known, payloadHash);

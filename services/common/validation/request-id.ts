@@ -21,11 +21,13 @@ export function canonicalRequestId(requestId: string): string {
 
 /**
  * The forms in which a request id may have been stored. Until the canonical form was introduced, in November 2026,
- * ids were stored as they were sent, and answers are kept for seven days.
+ * ids were stored as they were sent. Auth and inventory keep answers for seven days, payment for as long as the ledger.
+ *
+ * @param requestId - as it was sent, because a UUID in mixed case may have been stored in that form
  */
 export function storedRequestIds(requestId: string): readonly string[] {
   const uuid = parseUuid(requestId);
-  return uuid === undefined ? [requestId] : [uuid, uuid.toUpperCase()];
+  return uuid === undefined ? [requestId] : [...new Set([uuid, uuid.toUpperCase(), requestId])];
 }
 
 /**

@@ -186,7 +186,9 @@ describe('the status of an error', () => {
       const sent = statusOf(received);
       expect(sent.code, name).to.equal(status[name]);
       expect(sent.details).to.contain('another service').and.not.contain('hunter2');
-      expect(errorOf(sent)).to.include({ reason: '', retryAfterMs: 700 });
+      // Clients repeat a call that ends with UNAVAILABLE and RetryInfo, and this handler has begun to work.
+      const retryAfterMs = name === 'UNAVAILABLE' ? undefined : 700;
+      expect(errorOf(sent)).to.include({ reason: '', retryAfterMs });
       expect(sent.metadata.get('grpc-status-details-bin').join('')).to.not.contain('hunter2');
     }
   });
@@ -200,6 +202,19 @@ describe('the status of an error', () => {
         code: status.INTERNAL,
         details: 'internal error',
       });
+    }
+  });
+
+  it('is INTERNAL for an error that has a number as its code, but is no status', () => {
+    const exit = (code: number) => Object.assign(new Error('Command failed'), { code, killed: false });
+    const thrown = [1, 4, 8, 10, 14].flatMap((code) => [
+      exit(code),
+      Object.assign(exit(code), { details: 'x' }),
+      Object.assign(exit(code), { details: 'x', metadata: { region: 'eu' } }),
+    ]);
+    expect(new DOMException('gone', 'NotFoundError').code).to.equal(status.RESOURCE_EXHAUSTED);
+    for (const error of [...thrown, new DOMException('gone', 'NotFoundError')]) {
+      expect(statusOf(error)).to.include({ code: status.INTERNAL, details: 'internal error' });
     }
   });
 

@@ -198,6 +198,18 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
     });
 
+    it('charges once when its UUID was stored in mixed case, as earlier versions stored what was sent', async () => {
+      const scenery = await scene();
+      const { paymentId } = await buy(scenery, { requestId: randomUUID() });
+      const requestId = 'Aa1b2c3d-0000-4000-8000-00000000abCD';
+      await instance.database.query('UPDATE payments SET request_id = $1 WHERE payment_id = $2', [
+        requestId,
+        paymentId,
+      ]);
+      expect((await buy(scenery, { requestId })).paymentId).to.equal(paymentId);
+      expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
+    });
+
     it('returns the same error when the order itself was the cause', async () => {
       const scenery = await scene(1n);
       const first = await serviceErrorOf(buy(scenery, { requestId: 'same' }));

@@ -132,6 +132,14 @@ describe('a request', () => {
     expect(runs).to.equal(1);
   });
 
+  it('is the same one when its UUID was stored in mixed case, as it was sent', async () => {
+    const mixed = { ...REQUEST, requestId: 'Aa1b2c3d-0000-4000-8000-00000000abCD' };
+    expect(await send(mixed, 'first')).to.equal('first');
+    await database.query('UPDATE requests SET request_id = $1', [mixed.requestId]);
+    expect(await send(mixed, 'second')).to.equal('first');
+    expect(runs).to.equal(1);
+  });
+
   it('is independent of requests of other callers or methods with the same id', async () => {
     await send(REQUEST, 1);
     expect(await send({ ...REQUEST, subject: 'bob' }, 2)).to.equal(2);
