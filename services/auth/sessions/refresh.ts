@@ -53,10 +53,10 @@ export interface RefreshDeps {
  * @throws ServiceError REFRESH_INVALID whatever is wrong with the token; FIELD_INVALID
  */
 export async function refresh(deps: RefreshDeps, request: RefreshRequest): Promise<TokenPair> {
-  const requestId = parseRequestId(request.requestId);
+  parseRequestId(request.requestId);
   const network = networkOf(request.peer ?? '');
   const secret = parseRefreshToken(request.refreshToken);
-  const { certificateThumbprint } = request;
+  const { requestId, certificateThumbprint } = request;
   const presented = secret && { secret, requestId, network, certificateThumbprint };
   const result = presented && (await deps.store.transaction((tx) => rotate(deps, tx, presented)));
   deps.onRefresh?.(outcomeOf(result));
@@ -74,7 +74,10 @@ function outcomeOf(result: TokenPair | 'REUSED' | undefined): RefreshOutcome {
 /** A refresh token in canonical form, as one request presents it. */
 interface PresentedToken {
   readonly secret: Buffer;
-  /** Empty when the caller sent none. */
+  /**
+   * As the caller sent it, and stored so: an instance of the version before November 2026 compares it letter by letter, and
+   * would end the session of a retry. Empty when the caller sent none.
+   */
   readonly requestId: string;
   readonly network: string;
   readonly certificateThumbprint: string | undefined;
@@ -187,10 +190,9 @@ async function successorForRetry(
   { secret, requestId, now }: SuccessorRequest,
 ): Promise<Successor | 'REUSED' | undefined> {
   const storedId = token.requestId;
-  if (requestId === '' || storedId === undefined || canonicalRequestId(storedId) !== requestId) {
-    return 'REUSED';
-  }
-  // Derived from the stored form: before November 2026 a UUID was stored as it was sent, possibly in upper case.
+  const isRetry = storedId !== undefined && canonicalRequestId(storedId) === canonicalRequestId(requestId);
+  if (requestId === '' || !isRetry) return 'REUSED';
+  // Derived from the stored form: a retry may send a UUID in the other case.
   const refreshToken = formatRefreshToken(deriveSuccessor(refreshKey, secret, storedId));
   const hash = hashRefreshToken(refreshToken);
   // Under another key-encryption key, a different successor is derived, which no client has ever received.

@@ -242,6 +242,20 @@ describe('sessions', () => {
       expect(await isOpen(session.sessionId)).to.equal(true);
     });
 
+    it('recognizes a retry whose UUID is in the other case, and stores the UUID as it was sent', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID().toUpperCase();
+      const first = await refresh(refreshToken, requestId);
+      expect((await refresh(refreshToken, requestId.toLowerCase())).refreshToken).to.equal(
+        first.refreshToken,
+      );
+      expect((await refresh(refreshToken, requestId)).refreshToken).to.equal(first.refreshToken);
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      // Instances of the previous version compare it letter by letter during an upgrade.
+      const stored = 'SELECT FROM refresh_tokens WHERE request_id = $1';
+      expect((await auth.database.query(stored, [requestId])).rowCount).to.equal(1);
+    });
+
     it('ends the session when a request is retried after its successor was used', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const requestId = randomUUID();
