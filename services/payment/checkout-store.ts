@@ -2,7 +2,7 @@
 
 import type { Database, Sql } from '../common/database/database.js';
 import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
-import { canonicalRequestId, storedRequestIds } from '../common/validation/request-id.js';
+import { canonicalRequestId, requestIdToStore, storedRequestIds } from '../common/validation/request-id.js';
 import { PaymentError } from './errors.js';
 import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
 import { type PaymentRow, paymentOf, selectPayment } from './payment-store.js';
@@ -34,7 +34,7 @@ async function beginPayment(
   leaseMs: number,
 ): Promise<{ saga: Saga; isNew: boolean } | undefined> {
   const { accountId, requestId, payloadHash, caller } = payment;
-  const currencyCode = await selectOwnCurrency(sql, accountId, caller.subject);
+  const currencyCode = await lockRequest(sql, accountId, caller.subject, requestId);
   if (currencyCode === undefined) return undefined;
   const earlier = await selectLastOfRequest(sql, caller.subject, requestId);
   if (earlier !== undefined && !mayBeRetried(earlier, payloadHash)) return { saga: earlier, isNew: false };
@@ -65,7 +65,7 @@ async function insertPayment(
       subject,
       accountId,
       currencyCode,
-      canonicalRequestId(requestId),
+      requestIdToStore(requestId),
       payloadHash,
       lines,
       clientId,
@@ -119,10 +119,21 @@ export async function selectSaga(sql: Sql, paymentId: string, locking = ''): Pro
   return row && sagaOf(row);
 }
 
-async function selectOwnCurrency(sql: Sql, accountId: string, userId: string): Promise<string | undefined> {
+/**
+ * Locks the request, because the unique index takes two spellings of its UUID for two requests.
+ *
+ * @returns the currency of the user's account; undefined when it is not the user's
+ */
+async function lockRequest(
+  sql: Sql,
+  accountId: string,
+  userId: string,
+  requestId: string,
+): Promise<string | undefined> {
   const { rows } = await sql.query<{ currency_code: string }>(
-    `SELECT currency_code FROM accounts WHERE kind = 'USER' AND account_id = $1 AND user_id = $2`,
-    [accountId, userId],
+    `SELECT currency_code, pg_advisory_xact_lock(hashtextextended($3, 0))
+       FROM accounts WHERE kind = 'USER' AND account_id = $1 AND user_id = $2`,
+    [accountId, userId, JSON.stringify([userId, 'Checkout', canonicalRequestId(requestId)])],
   );
   return rows[0]?.currency_code;
 }

@@ -3,7 +3,12 @@
 import { createHash } from 'node:crypto';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { CommonError } from '../errors.js';
-import { parseRequestId, type RepeatableRequest, storedRequestIds } from '../validation/request-id.js';
+import {
+  parseRequestId,
+  type RepeatableRequest,
+  requestIdToStore,
+  storedRequestIds,
+} from '../validation/request-id.js';
 import type { Sql } from './database.js';
 import { answerToStore, storedAnswer } from './stored-answer.js';
 
@@ -45,8 +50,7 @@ export async function oncePerRequest<T>(
   const { subject, method } = request;
   const requestId = parseRequestId(request.requestId);
   if (requestId === '') return work();
-  const identity = { ...request, requestId };
-  await takeLock(sql, identity);
+  await takeLock(sql, { ...request, requestId });
   const payloadHash = createHash('sha256').update(request.payload).digest();
   const { rows } = await sql.query<StoredRequest>(
     'SELECT payload_hash, answer, answer_json FROM requests WHERE subject = $1 AND method = $2 AND request_id = ANY($3)',
@@ -55,6 +59,7 @@ export async function oncePerRequest<T>(
   const known = rows[0];
   if (known !== undefined) return repeatAnswer<T>(known, payloadHash);
   const answer = await work();
+  const identity = { ...request, requestId: requestIdToStore(request.requestId) };
   await keepAnswer(sql, identity, payloadHash, answerToStore(answer));
   return answer;
 }

@@ -31,6 +31,17 @@ export function storedRequestIds(requestId: string): readonly string[] {
 }
 
 /**
+ * The form in which a request id is stored: the canonical one, but a UUID in upper case stays so. During an upgrade, an
+ * instance of the version before November 2026 looks for what was sent, letter by letter, and would carry out a retry again.
+ *
+ * @param requestId - as it was sent
+ */
+export function requestIdToStore(requestId: string): string {
+  const canonical = canonicalRequestId(requestId);
+  return requestId === canonical.toUpperCase() ? requestId : canonical;
+}
+
+/**
  * The canonical form of a request id; empty when the caller sent none.
  *
  * @throws ServiceError FIELD_INVALID

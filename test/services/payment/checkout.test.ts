@@ -198,6 +198,25 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
     });
 
+    it('charges once when it is sent at the same moment with its UUID in upper and in lower case', async () => {
+      const scenery = await scene();
+      const requestId = randomUUID();
+      const sent = Array.from({ length: 10 }, (_, index) =>
+        buy(scenery, { requestId: index % 2 === 0 ? requestId : requestId.toUpperCase() }),
+      );
+      await Promise.allSettled(sent);
+      expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
+    });
+
+    it('stores a UUID in upper case when it was sent so, because instances of the previous version look for that', async () => {
+      const scenery = await scene();
+      const requestId = randomUUID().toUpperCase();
+      const { paymentId } = await buy(scenery, { requestId });
+      const stored = 'SELECT FROM payments WHERE payment_id = $1 AND request_id = $2';
+      expect((await instance.database.query(stored, [paymentId, requestId])).rowCount).to.equal(1);
+      expect((await buy(scenery, { requestId: requestId.toLowerCase() })).paymentId).to.equal(paymentId);
+    });
+
     it('charges once when its UUID was stored in mixed case, as earlier versions stored what was sent', async () => {
       const scenery = await scene();
       const { paymentId } = await buy(scenery, { requestId: randomUUID() });

@@ -132,6 +132,15 @@ describe('a request', () => {
     expect(runs).to.equal(1);
   });
 
+  it('is stored in upper case when it was sent so, because instances of the previous version look for that', async () => {
+    const upper = { ...REQUEST, requestId: randomUUID().toUpperCase() };
+    await send(upper, 'first');
+    const { rows } = await database.query<{ request_id: string }>('SELECT request_id FROM requests');
+    expect(rows).to.deep.equal([{ request_id: upper.requestId }]);
+    expect(await send({ ...upper, requestId: upper.requestId.toLowerCase() }, 'second')).to.equal('first');
+    expect(runs).to.equal(1);
+  });
+
   it('is the same one when its UUID was stored in mixed case, as it was sent', async () => {
     const mixed = { ...REQUEST, requestId: 'Aa1b2c3d-0000-4000-8000-00000000abCD' };
     expect(await send(mixed, 'first')).to.equal('first');
