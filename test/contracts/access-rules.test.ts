@@ -1,4 +1,4 @@
-/** What the schema says about access: every method has a rule, and every reader of the schema reads the same one. */
+/** The access rules of the schema: every method has one, and every reader of the schema reads the same one. */
 import { expect } from 'chai';
 import { protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { protoMetadata as clientMetadata } from '../../proto/gen/auth/v1/client_service.js';
@@ -22,7 +22,7 @@ const PUBLIC_METHODS = [
   '/auth.v1.AuthService/Refresh',
 ];
 
-/** Scopes that no user's role gives: the clients of services hold them. */
+/** Scopes that no role of users grants: only clients of services have them. */
 const SERVICE_SCOPES = ['auth.sync', 'auth.exchange', 'auth.introspect', 'inventory.settle'];
 
 const METADATA = {
@@ -36,7 +36,7 @@ const METADATA = {
   'portcullis.revocation.v1.RevocationService': revocationMetadata,
 };
 
-/** The service whose tokens a method takes: messages of the library are served by auth. */
+/** The audience that a method requires; auth serves the methods of the library. */
 function audienceOf(serviceName: string): string {
   const [first = ''] = serviceName.split('.');
   return first === 'portcullis' ? 'auth' : first;

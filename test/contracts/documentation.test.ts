@@ -1,4 +1,4 @@
-/** What users and operators read, against what is there: variables, commands and links. */
+/** The documentation compared with the code: variables, commands and links. */
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -132,7 +132,7 @@ describe('the documentation', () => {
   });
 });
 
-/** The anchors that GitHub gives to a page's headings. */
+/** The anchors that GitHub generates for a page's headings. */
 function headingsOf(markdown: string): string[] {
   return [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
     heading

@@ -1,4 +1,4 @@
-/** The habits of the schema that no linter knows: exact money, pages, names, and requests that can be repeated. */
+/** Conventions of the schema that no linter checks: exact money, pages, names, and repeatable requests. */
 import type { DescField, DescMessage, DescMethod } from '@bufbuild/protobuf';
 import { ScalarType } from '@bufbuild/protobuf';
 import { expect } from 'chai';
@@ -11,7 +11,7 @@ const FLOATING = [ScalarType.DOUBLE, ScalarType.FLOAT];
 const REPEATABLE_VERBS =
   /^(Create|Open|Adjust|Reserve|Commit|Release[A-Z]|Deposit|Checkout|Refund|Cancel|Refresh|Rotate)/;
 
-/** Methods whose answer is one whole of a bounded size: what an instance has missed, a receipt, and a review. */
+/** Methods with one bounded response instead of pages: a sync, a receipt, and a review. */
 const UNPAGED = [
   '/auth.v1.SecurityService/ReviewSecurity',
   '/portcullis.revocation.v1.RevocationService/Sync',
@@ -95,7 +95,7 @@ function isStream({ methodKind }: DescMethod): boolean {
   return methodKind !== 'unary';
 }
 
-/** The fields that hold lists of messages: what a page is made of. */
+/** The fields that hold lists of messages. */
 function listsOf(message: DescMessage): DescField[] {
   return message.fields.filter((field) => field.fieldKind === 'list' && field.listKind === 'message');
 }

@@ -15,11 +15,11 @@ export interface Identity {
   readonly keyFile: string;
 }
 
-/** What a certificate says. */
+/** The contents of a certificate. */
 interface IssueOptions {
-  /** Alternative names; this machine by name and by both addresses unless told otherwise. */
+  /** Alternative names. Default: `localhost` and both loopback addresses. */
   readonly names?: readonly string[];
-  /** From now on; a negative number has passed. */
+  /** Counted from now; negative for an expired certificate. */
   readonly days?: number;
 }
 

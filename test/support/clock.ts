@@ -1,4 +1,4 @@
-/** A clock in the hand of a test. */
+/** A clock that a test controls. */
 
 import type { Clock } from '@portcullis/guard/clock';
 

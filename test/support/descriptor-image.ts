@@ -12,16 +12,16 @@ export const registry: FileRegistry = createFileRegistry(
   fromBinary(FileDescriptorSetSchema, readFileSync(IMAGE)),
 );
 
-/** Every service that is ours, in the order of their names. */
+/** Every service of this project, by name. */
 export const ownServices: readonly DescService[] = [...registry]
   .filter((type) => type.kind === 'service')
   .filter((service) => !VENDORED_PACKAGES.test(service.typeName))
   .sort((left, right) => left.typeName.localeCompare(right.typeName));
 
-/** Every method that is ours. */
+/** Every method of this project. */
 export const ownMethods: readonly DescMethod[] = ownServices.flatMap((service) => service.methods);
 
-/** Every message that is ours. */
+/** Every message of this project. */
 export const ownMessages: readonly DescMessage[] = [...registry]
   .filter((type) => type.kind === 'message')
   .filter((message) => !VENDORED_PACKAGES.test(message.typeName));
@@ -36,7 +36,7 @@ export interface DeclaredRule {
   readonly onStale: number;
 }
 
-/** `/package.Service/Method`, the way it is called on the wire. */
+/** The path of a method on the wire: `/package.Service/Method`. */
 export function pathOf(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }

@@ -1,4 +1,4 @@
-/** A guarded server with one method of each kind, and rules to try; over real sockets. */
+/** A guarded server over real sockets, with one method of each kind and several access rules. */
 
 import {
   type CallOptions,
@@ -45,7 +45,7 @@ function method(name: string, requestStream = false, responseStream = false) {
   };
 }
 
-/** The service: every method answers with what it was sent. */
+/** The service: every method returns its request. */
 export const ECHO: ServiceDefinition = {
   Unary: method('Unary'),
   ClientStream: method('ClientStream', true),
@@ -87,14 +87,14 @@ export const ECHO_RULES: Readonly<Record<string, Rule>> = {
   Fresh: { ...NO_RULE, maxAuthAge: { seconds: 60n, nanos: 0 } },
 };
 
-/** The rules as the generated code would hold them. */
+/** The rules in the form of the generated code. */
 export function echoSchema(rules: Readonly<Record<string, Rule | undefined>> = ECHO_RULES) {
   const methods: Record<string, { rule: Rule }> = {};
   for (const [name, rule] of Object.entries(rules)) if (rule !== undefined) methods[name] = { rule };
   return { options: { services: { EchoService: { methods } } } };
 }
 
-/** What handlers were asked to do; a refused call must leave no trace here. */
+/** The calls that reached handlers; a rejected call must not appear here. */
 export class Trace {
   started = 0;
   messages = 0;
@@ -165,9 +165,9 @@ export interface Echo {
   stop(): Promise<void>;
 }
 
-/** Where an echo server listens, and how it is reached. */
+/** Options of an echo server and its client. */
 export interface EchoListener {
-  /** What is bound; `unix:` and a path, or a host for which a free port is taken. */
+  /** The address to bind: `unix:` and a path, or a host, which gets a free port. */
   readonly bind: string;
   readonly server: ServerCredentials;
   readonly client: ChannelCredentials;

@@ -1,4 +1,4 @@
-/** Another issuer: real keys, real tokens, and its key set over HTTP, as good or as bad as a test wants it. */
+/** Another issuer: real keys, real tokens, and its key set over HTTP, with faults that a test selects. */
 
 import { randomUUID } from 'node:crypto';
 import { createServer, type Server, type ServerResponse } from 'node:http';
@@ -23,17 +23,17 @@ export async function createForeignKey(algorithm = 'RS256', kid: string = random
   };
 }
 
-/** What it does when it is asked for its keys. */
+/** Its response to a request for its keys. */
 export type Behaviour = 'good' | 'down' | 'slow' | 'huge' | 'redirect' | 'lie';
 
 export class ForeignIssuer {
   readonly name: string;
   keys: ForeignKey[];
   behaviour: Behaviour = 'good';
-  /** What it answers when it lies. */
+  /** The response body of the behaviour `lie`. */
   lie: unknown = {};
   asked = 0;
-  /** How much it could send before it was cut off, in bytes. */
+  /** The bytes that it sent before the client closed the connection. */
   sent = 0;
   readonly #server: Server;
   readonly #open = new Set<ServerResponse>();
@@ -53,7 +53,7 @@ export class ForeignIssuer {
     return issuer;
   }
 
-  /** The answers that it has not ended, and that nobody has cut off. */
+  /** The number of open responses. */
   get answering(): number {
     return this.#open.size;
   }
@@ -68,7 +68,7 @@ export class ForeignIssuer {
     return key;
   }
 
-  /** The claims of a good token, in its own words. */
+  /** The claims of a valid token, with this issuer's claim names. */
   claims(over: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
     const now = Math.floor(Date.now() / 1000);
     return {

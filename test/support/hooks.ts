@@ -1,4 +1,4 @@
-/** What mocha does once, after the last test: the servers that tests shared are stopped. */
+/** Stops the servers that tests share, once, after the last test. */
 
 import './reporter.js';
 import { stopNats } from './nats.js';

@@ -38,11 +38,11 @@ export function idOf(uuid: string): Buffer {
   return Buffer.from(uuid.replaceAll('-', ''), 'hex');
 }
 
-/** Claims of a user's token, as far as a test wants to say. */
+/** The claims of a user's token that a test sets. */
 export type ClaimOverrides = Readonly<Record<string, unknown>>;
 
 export class TestIssuer {
-  /** While false, every question hangs until it times out. */
+  /** While false, every sync hangs until it times out. */
   answers = true;
   leaseMs = 2000;
   epoch = randomBytes(16);
@@ -66,7 +66,7 @@ export class TestIssuer {
     return key;
   }
 
-  /** The claims of a good user token of this moment. */
+  /** The claims of a user token that is valid now. */
   claims(overrides: ClaimOverrides = {}): Record<string, unknown> {
     const now = Math.floor(Date.now() / 1000);
     return {
@@ -100,7 +100,7 @@ export class TestIssuer {
       .sign(key.privateKey);
   }
 
-  /** A good token. */
+  /** A valid token. */
   token(overrides: ClaimOverrides = {}): Promise<string> {
     return this.sign(this.claims(overrides));
   }
@@ -125,7 +125,7 @@ export class TestIssuer {
     return this.revoke(EntryKind.ENTRY_KIND_SESSION, idOf(sid));
   }
 
-  /** A broadcast of entries, as it travels. */
+  /** A broadcast of entries, as sent over the wire. */
   async broadcast(
     entries: Entry[],
     key: TestKey = this.broadcastKey,

@@ -1,4 +1,4 @@
-/** Real nats-servers for tests: a private one for whoever asks, to be stopped, killed and frozen at will. */
+/** Real nats-servers: a private one for each test that needs it, which the test may stop, kill and freeze. */
 
 import type { NatsConnection } from 'nats';
 import { connect } from 'nats';
@@ -8,17 +8,17 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
 /** A nats-server of one test's own. */
 export interface PrivateNats {
-  /** The address as one user; `test` may do anything. */
+  /** The address with the credentials of one user; `test` has all permissions. */
   url(user: NatsUser): string;
   readonly port: number;
   readonly pid: number;
-  /** Connects as one user, `test` unless told; the connection is closed with the server. */
+  /** Connects as one user, by default `test`; the connection is closed with the server. */
   connect(user?: NatsUser): Promise<NatsConnection>;
   /** Sends a signal, such as SIGSTOP, without waiting. */
   kill(signal: NodeJS.Signals): void;
   /** Starts it again, stopping it first when it runs: same port, same passwords. */
   restart(): Promise<void>;
-  /** Stops it and removes what it left. Without this it goes at the end of the run. */
+  /** Stops it and removes its files; otherwise that happens at the end of the run. */
   stop(): Promise<void>;
 }
 

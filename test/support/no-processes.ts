@@ -1,4 +1,4 @@
-/** Required by a run of unit tests: whatever starts a process in it fails, so that no test is classed wrongly. */
+/** Loaded by a run of unit tests: starting a process fails, so that no test is misclassified. */
 
 import childProcess from 'node:child_process';
 import { syncBuiltinESMExports } from 'node:module';

@@ -34,7 +34,7 @@ export async function violatedFieldsOf(promise: Promise<unknown>): Promise<strin
   return violations.map(({ field }) => field).sort();
 }
 
-/** Returns what a client received instead of an answer; a call that succeeds fails the test. */
+/** Returns the error that a client received; a call that succeeds fails the test. */
 export async function refusalOf(answer: Promise<unknown>): Promise<ReceivedError> {
   return errorOf(await rejectionOf(answer));
 }

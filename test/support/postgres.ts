@@ -1,4 +1,4 @@
-/** Real PostgreSQL for tests: one server for a whole run, a database of its own for each test that asks. */
+/** Real PostgreSQL for tests: one server for a whole run, and separate databases for tests. */
 
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
@@ -10,7 +10,7 @@ export interface FreshDatabase {
   /** Its connection string. */
   readonly url: string;
   readonly name: string;
-  /** Removes it, cutting whoever is still connected. Without this it goes at the end of the run. */
+  /** Drops it, ending open connections; otherwise that happens at the end of the run. */
   drop(): Promise<void>;
 }
 
@@ -24,7 +24,7 @@ const open = new Set<FreshDatabase>();
 
 /**
  * Creates an empty database. The server is the one that `DATABASE_URL` names, else one of our own,
- * which is started when the first test asks and stopped after the last.
+ * which starts with the first call and stops after the last test.
  */
 export async function freshDatabase(): Promise<FreshDatabase> {
   server ??= startServer();
@@ -43,13 +43,13 @@ export async function freshDatabase(): Promise<FreshDatabase> {
   return database;
 }
 
-/** Removes what is left and stops the server; called once, after the last test. */
+/** Drops the remaining databases and stops the server; called once, after the last test. */
 export async function stopPostgres(): Promise<void> {
   if (server === undefined) return;
   const running = await server.catch(() => undefined);
   server = undefined;
   if (running === undefined) return;
-  // A server of somebody else's is left as it was found.
+  // A server that this run did not start keeps none of its databases.
   if (process.env['DATABASE_URL'] !== undefined) for (const database of [...open]) await database.drop();
   await running.stop();
 }

@@ -1,14 +1,14 @@
-/** Programs of this project as child processes, with an environment that holds nothing of ours unless a test says so. */
+/** Programs of this project as child processes, with only the environment variables that a test sets. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { PROJECT_FOLDER } from './project-copy.js';
 
 const SAYS_WITHIN_MS = 60_000;
-/** What a program needs to find the binaries and caches of this machine. */
+/** The variables with which a program finds the binaries and caches of this machine. */
 const INHERITED = ['PATH', 'HOME', 'XDG_CACHE_HOME'];
 
-/** How a program is started. */
+/** Options of a start. */
 export interface ProgramOptions {
   /** Default: this project. */
   readonly cwd?: string;
@@ -27,10 +27,10 @@ export interface Ended {
   readonly output: string;
 }
 
-/** A program that runs. */
+/** A running program. */
 export interface Program {
   readonly child: ChildProcess;
-  /** What it has written so far. */
+  /** The output so far. */
   stdout(): string;
   stderr(): string;
   output(): string;
@@ -87,7 +87,7 @@ export function startProgram(words: readonly string[], options: ProgramOptions =
     logged: (message) => firstFound(`the log line "${message}"`, () => logLine(written.stdout, message)),
   };
 
-  /** Looks whenever something was written, until there is something to return. */
+  /** Calls `look` after each output until it returns a value. */
   function firstFound<T>(what: string, look: () => T | undefined): Promise<T> {
     return new Promise((resolve, reject) => {
       const stop = (): void => {

@@ -1,4 +1,4 @@
-/** Copies of the project's sources, for tests that take a guard out and watch a program notice. */
+/** Copies of the project's sources, for tests that disable a check and expect a program to detect it. */
 
 import { cp, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ export const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 
 const PARTS = ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proofs', 'proto'];
 
-/** A line of a source file, and what stands in its place in a copy. */
+/** A line of a source file, and its replacement in a copy. */
 export interface Replacement {
   /** Path from the repository's root. */
   readonly file: string;
@@ -20,7 +20,7 @@ export interface Replacement {
 
 /**
  * Copies the project and replaces text in one file. The copy uses the installed packages, but its own library: the
- * link of the workspace is made anew.
+ * link of the workspace is created again.
  *
  * @throws AssertionError when the file does not contain the text
  */

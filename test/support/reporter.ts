@@ -7,7 +7,7 @@ const SLOWEST_SHOWN = 10;
 const { Base, Spec } = Mocha.reporters;
 const { constants } = Mocha.Runner;
 
-/** Something that took its time. */
+/** The duration of a test or a file. */
 interface Timed {
   readonly name: string;
   readonly ms: number;
@@ -20,7 +20,7 @@ interface Timed {
 class ProgressReporter extends Spec {
   readonly #startedMs = performance.now();
   readonly #tests: Timed[] = [];
-  /** With their hooks. */
+  /** Durations of files, with their hooks. */
   readonly #files = new Map<string, number>();
   readonly #live = process.stdout.isTTY;
   #ended = 0;

@@ -6,7 +6,7 @@ import pg from 'pg';
 import { type Postgres, startPostgres } from '../../scripts/system/postgres.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
-/** Two servers with the same data; what is committed at the first is at the second, too. */
+/** Two servers with the same data: every commit on the primary is on the standby, too. */
 export interface ServerPair {
   readonly primary: Postgres;
   readonly standby: Postgres;
@@ -22,7 +22,7 @@ export async function startServerPair(database: string): Promise<ServerPair> {
   const single = await startPostgres({ dataDir: first, port: 0, ephemeral: true });
   await single.ensureDatabase(database);
   await single.stop();
-  // The servers of these tests come without pg_basebackup; a stopped one can simply be copied.
+  // The servers of these tests come without pg_basebackup, so the standby is a copy of the stopped primary.
   const place = `${dirname(single.clusterDir)}-standby`;
   await cp(dirname(single.clusterDir), place, { recursive: true, preserveTimestamps: true });
   await copyOwners(dirname(single.clusterDir), place);
@@ -66,7 +66,7 @@ async function makeState(dataDir: string, state: object): Promise<void> {
   await writeFile(join(dataDir, 'postgres.json'), JSON.stringify(state), { mode: 0o600 });
 }
 
-/** PostgreSQL wants to own its files; for anybody but root the copy is theirs already. */
+/** PostgreSQL must own its files. Only root creates a copy with another owner. */
 async function copyOwners(from: string, to: string): Promise<void> {
   if (process.getuid?.() !== 0) return;
   const { uid, gid } = await stat(from);

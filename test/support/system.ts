@@ -1,4 +1,4 @@
-/** A whole system for tests: one that several suites share, and clients for it. */
+/** A whole system for tests: one that several suites share, and private ones, with clients. */
 
 import type { LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
@@ -14,7 +14,7 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 /** How long an instance of a test's system trusts its list; short, so that faults show soon. */
 export const LEASE_MS = 1_500;
 
-/** A system and what it takes to be rid of it. */
+/** A system that a test can stop. */
 export interface TestSystem extends System {
   /** Stops it and removes its data. */
   remove(): Promise<void>;
@@ -33,13 +33,13 @@ export interface SystemClients {
 
 let shared: Promise<TestSystem> | undefined;
 
-/** The system that suites share which stop and break nothing in it; it ends with the run. */
+/** The system of all suites that stop and break nothing in it; it ends with the run. */
 export async function sharedSystem(): Promise<TestSystem> {
   shared ??= startTestSystem();
   return await shared;
 }
 
-/** A system of one suite's own, which may be broken. */
+/** A system for one suite, which may break it. */
 export async function startTestSystem(
   more: Pick<SystemOptions, 'tls' | 'environment'> = {},
 ): Promise<TestSystem> {

@@ -1,24 +1,24 @@
-/** A TCP relay that can be cut, so that tests see a server vanish that is in truth shared by all of them. */
+/** A TCP relay that can be cut: for one test, a shared server becomes unreachable. */
 
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /** A relay in front of one server. */
 export interface TcpRelay {
   readonly port: number;
-  /** Breaks every connection and refuses new ones. */
+  /** Breaks every connection and rejects new ones. */
   cut(): Promise<void>;
   /** Accepts connections again, on the same port. */
   mend(): Promise<void>;
-  /** Leads new connections to another port. */
+  /** Directs new connections to another port. */
   aim(targetPort: number): void;
-  /** How often something was sent to the server after an answer had come from it. */
+  /** The number of round trips: how often data was sent to the server after a response from it. */
   turns(): number;
 }
 
 /**
  * Starts relaying from a free port to a port of this machine.
  *
- * @param answersAfterMs - how long answers take on their way, so that what is sent at once is told from what waits
+ * @param answersAfterMs - delay of each response, so that round trips can be counted
  */
 export async function startRelay(targetPort: number, answersAfterMs = 0): Promise<TcpRelay> {
   const sockets = new Set<Socket>();

@@ -24,7 +24,7 @@ const HEAVY_FILES = [
 const HEAVY_PACKAGES = ['node:child_process', 'nats', 'pg'];
 /** Folders of code that a test uses to reach its subject; the subject's own imports do not count. */
 const FOLLOWED = /^(test|scripts|proofs)\//;
-/** Unit tests by their imports, but with minutes of computing: random schedules, and what breaks in them. */
+/** Unit tests by their imports that are left out because they compute for minutes: random schedules. */
 const LONG = ['test/proofs/simulate/run.test.ts'];
 
 const IMPORT = /^(?:import|export)\s+(type\s+)?(?:(\{[^}]*\}|[\w*\s,]+?)\s+from\s+)?'([^']+)';/gm;

@@ -1,4 +1,4 @@
-/** Waits of tests: for an event, never for a time in which it has probably happened. */
+/** Waits for events, so that no test waits for a time in which something has probably happened. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -10,7 +10,7 @@ const POLL_MS_DEFAULT = 5;
 export interface WaitOptions {
   /** Default 15,000. */
   readonly withinMs?: number;
-  /** The pause between two looks, in milliseconds; default 5. */
+  /** The pause between two checks, in milliseconds; default 5. */
   readonly pollMs?: number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * What every auth store does, whatever holds its rows: PostgreSQL in production, tables in memory in the simulator.
+ * The behaviour of every auth store: PostgreSQL in production, tables in memory in the simulator.
  * The simulator proves the protocol only as far as its rows behave like the real ones.
  */
 

@@ -1,4 +1,4 @@
-/** What replicas share about the instances. */
+/** The records of instances that replicas share. */
 
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
@@ -18,7 +18,7 @@ export function describeInstances(under: Under): void {
     ...over,
   });
   const share = (...records: SharedRecord[]) => under().instances.share(elsewhere, records);
-  const heard = async ({ instance }: SharedRecord, { replica = here, withinMs = 5000 } = {}) => {
+  const foundBy = async ({ instance }: SharedRecord, { replica = here, withinMs = 5000 } = {}) => {
     const records = await under().instances.readFromOthers(replica, withinMs);
     return records.find((record) => record.instance.equals(instance));
   };
@@ -28,21 +28,21 @@ export function describeInstances(under: Under): void {
       const record = recordOf({ epoch: randomBytes(16), seen: [randomBytes(16), randomBytes(16)] });
       await share(record);
       const { service, instance, epoch, seen } = record;
-      expect(await heard(record)).to.deep.include({ service, instance, epoch, seen, applied: 0n });
-      expect(await heard(record, { replica: elsewhere })).to.equal(undefined);
+      expect(await foundBy(record)).to.deep.include({ service, instance, epoch, seen, applied: 0n });
+      expect(await foundBy(record, { replica: elsewhere })).to.equal(undefined);
     });
 
     it('grow older, and are left out when they are too old', async () => {
       const record = recordOf({ ageMs: 1000, leaseLeftMs: 2000 });
       await share(record);
       await under().sleep(50);
-      const found = await heard(record);
+      const found = await foundBy(record);
       expect(found?.ageMs).to.be.within(1050, 5000);
       expect((found?.ageMs ?? 0) + (found?.leaseLeftMs ?? 0)).to.be.within(2990, 3010);
-      expect(await heard(record, { withinMs: 1000 })).to.equal(undefined);
+      expect(await foundBy(record, { withinMs: 1000 })).to.equal(undefined);
     });
 
-    it('count what an instance has applied only when the log has an entry of its at that place', async () => {
+    it('count the position of an instance only if the log has the entry that the instance named there', async () => {
       const [entry] = await append(under(), anEntry());
       const { epoch } = await headOf(under());
       const at = { epoch, applied: entry?.sequence ?? 0n };
@@ -50,24 +50,24 @@ export function describeInstances(under: Under): void {
       const otherEntry = recordOf({ ...at, seen: [randomBytes(16)] });
       const otherEpoch = recordOf({ ...compared, instance: randomBytes(16), epoch: randomBytes(16) });
       await share(compared, otherEntry, otherEpoch);
-      expect((await heard(compared))?.applied).to.equal(entry?.sequence);
-      expect((await heard(otherEntry))?.applied).to.equal(0n);
-      expect((await heard(otherEpoch))?.applied).to.equal(0n);
+      expect((await foundBy(compared))?.applied).to.equal(entry?.sequence);
+      expect((await foundBy(otherEntry))?.applied).to.equal(0n);
+      expect((await foundBy(otherEpoch))?.applied).to.equal(0n);
     });
 
-    it('replace what the same replica said of an instance before', async () => {
+    it('replace the earlier record of the same replica and instance', async () => {
       const first = recordOf({ service: 'inventory' });
       await share(first);
       await share({ ...first, service: 'payment' });
-      expect((await heard(first))?.service).to.equal('payment');
+      expect((await foundBy(first))?.service).to.equal('payment');
       const all = await under().instances.readFromOthers(here, 5000);
       expect(all.filter(({ instance }) => instance.equals(first.instance))).to.have.length(1);
     });
 
-    it('show a lease that was never granted as one that is over', async () => {
+    it('return a lease that was never granted as expired', async () => {
       const record = recordOf({ leaseLeftMs: Number.NEGATIVE_INFINITY, ageMs: 100 });
       await share(record);
-      const leaseLeftMs = (await heard(record))?.leaseLeftMs;
+      const leaseLeftMs = (await foundBy(record))?.leaseLeftMs;
       expect(leaseLeftMs).to.be.within(-5000, -100);
     });
   });

@@ -76,26 +76,26 @@ export function describeLog(under: Under): void {
       ]);
     });
 
-    it('hands a batch on after the commit, and not before', async () => {
-      const { store, handedOn } = under();
-      handedOn.length = 0;
+    it('passes a batch on after the commit, not earlier', async () => {
+      const { store, passedOn } = under();
+      passedOn.length = 0;
       const { epoch, entries } = await store.transaction(async (tx) => {
         const appended = await tx.revocations.append([anEntry()]);
-        expect(handedOn).to.deep.equal([]);
+        expect(passedOn).to.deep.equal([]);
         return appended;
       });
-      expect(handedOn).to.have.length(1);
-      expect(handedOn[0]?.epoch).to.deep.equal(epoch);
-      expect(handedOn[0]?.entries).to.deep.equal(entries);
+      expect(passedOn).to.have.length(1);
+      expect(passedOn[0]?.epoch).to.deep.equal(epoch);
+      expect(passedOn[0]?.entries).to.deep.equal(entries);
     });
 
-    it('refuses to append nothing', async () => {
+    it('rejects an append without entries', async () => {
       const { store } = under();
       const nothing = store.transaction((tx) => tx.revocations.append([]));
       expect(await outcomeOf(nothing)).to.be.instanceOf(TypeError);
     });
 
-    it('knows the tokens of its own issuer that were revoked', async () => {
+    it('finds the revoked tokens of its own issuer', async () => {
       const { store } = under();
       const [revoked, foreign, other] = [randomUUID(), randomUUID(), randomUUID()];
       await append(under(), tokenRevocation(revoked), {
@@ -108,7 +108,7 @@ export function describeLog(under: Under): void {
       expect(await anyRevoked()).to.equal(false);
     });
 
-    it('knows what was revoked of another issuer', async () => {
+    it('finds the revocations of another issuer', async () => {
       const { store } = under();
       const issuer = 'https://other.example';
       const [tokenId, sessionId, subject] = [randomUUID(), randomUUID(), randomUUID()];
@@ -133,7 +133,7 @@ export function describeLog(under: Under): void {
 
 export function describeLogReads(under: Under): void {
   describe('a read of the log', () => {
-    it('returns the entries after a place in order, without what only a broadcast says', async () => {
+    it('returns the entries after a position in order, without the fields that only broadcasts have', async () => {
       const { store, log } = under();
       const { head } = await headOf(under());
       const { entries } = await store.transaction((tx) =>
@@ -145,7 +145,7 @@ export function describeLogReads(under: Under): void {
       expect(all.map(({ acknowledge }) => acknowledge)).to.deep.equal([false, false, false]);
     });
 
-    it('returns the end of the log, and the ids of the entries at places that exist', async () => {
+    it('returns the end of the log, and the ids of the entries at existing positions', async () => {
       const { log } = under();
       const { head } = await headOf(under());
       const [first, second] = await append(under(), anEntry(), anEntry());
@@ -177,7 +177,7 @@ export function describeLogReads(under: Under): void {
       }
     });
 
-    it('waits for nobody who appends', async () => {
+    it('does not wait for open appends', async () => {
       const { store, log } = under();
       await store.transaction(async (tx) => {
         await tx.revocations.append([anEntry()]);
@@ -261,7 +261,7 @@ export function describeRetention(under: Under): void {
       expect(await log.dropExpired(2)).to.equal(1);
     });
 
-    it('keeps the place and the id of the last entry after that entry was dropped', async () => {
+    it('keeps the position and the id of the last entry after that entry was dropped', async () => {
       const { log, expireEntries } = under();
       const [entry] = await append(under(), anEntry());
       await expireEntries();
@@ -335,7 +335,7 @@ export function describeEpochs(under: Under): void {
       expect(entry?.sequence).to.equal(1n);
     });
 
-    it('begins with what the log before says of other issuers', async () => {
+    it('begins with the former log’s entries of other issuers', async () => {
       const { log } = under();
       await dropAll(under());
       const issuer = 'https://other.example';
@@ -358,14 +358,14 @@ export function describeEpochs(under: Under): void {
       expect([head, headEntryId]).to.deep.equal([2n, entries[1]?.entryId]);
     });
 
-    it('is handed on after the commit, as a batch without entries', async () => {
-      const { handedOn } = under();
-      handedOn.length = 0;
+    it('is passed on after the commit, as a batch without entries', async () => {
+      const { passedOn } = under();
+      passedOn.length = 0;
       const { epoch } = await openEpoch();
-      expect(handedOn).to.deep.equal([{ epoch, entries: [] }]);
+      expect(passedOn).to.deep.equal([{ epoch, entries: [] }]);
     });
 
-    it('leaves the tokens revoked that were revoked before', async () => {
+    it('keeps earlier revocations of tokens', async () => {
       const { store } = under();
       const tokenId = randomUUID();
       await append(under(), tokenRevocation(tokenId));
@@ -373,7 +373,7 @@ export function describeEpochs(under: Under): void {
       expect(await store.transaction((tx) => tx.tokens.anyRevoked([tokenId]))).to.equal(true);
     });
 
-    it('makes an end of every epoch before it', async () => {
+    it('ends every earlier epoch', async () => {
       const { log } = under();
       const { epoch: former } = await openEpoch();
       await openEpoch();
@@ -384,7 +384,7 @@ export function describeEpochs(under: Under): void {
   });
 
   describe('an epoch that the database never had', () => {
-    it('is unknown until it is noted, then lost, and over once another epoch is opened', async () => {
+    it('is unknown until it is recorded, then lost, and over once another epoch is opened', async () => {
       const { log } = under();
       const epoch = randomBytes(16);
       expect(await standingOf(epoch)).to.equal(undefined);
@@ -396,7 +396,7 @@ export function describeEpochs(under: Under): void {
       expect(await standingOf(epoch)).to.equal('OVER');
     });
 
-    it('is not noted when another epoch was opened since it was found', async () => {
+    it('is not recorded when another epoch was opened since it was found', async () => {
       const { log } = under();
       const lost = { epoch: randomBytes(16), foundUnder: await present() };
       await openEpoch();

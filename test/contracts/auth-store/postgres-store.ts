@@ -22,13 +22,13 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
     log: createLog({ service: 'test', level: 'silent' }),
   });
   await database.ready(AbortSignal.timeout(10_000));
-  const handedOn: LogBatch[] = [];
-  const store = createAuthStore({ database, onRevoked: (batch) => handedOn.push(batch) });
+  const passedOn: LogBatch[] = [];
+  const store = createAuthStore({ database, onRevoked: (batch) => passedOn.push(batch) });
   return {
     store,
     log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
     instances: createPostgresInstanceStore(database),
-    handedOn,
+    passedOn,
     keepSeconds: KEEP_SECONDS,
     addUser: async () => {
       const userId = randomUUID();
@@ -67,7 +67,7 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
   };
 }
 
-/** Makes every entry so old that it is to be dropped, against the trigger that forbids it. */
+/** Makes every entry old enough to be dropped, with the trigger that forbids changes disabled. */
 async function expireEntries(database: Database): Promise<void> {
   await database.transaction(async (sql) => {
     await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER revocation_entries_only_grow');

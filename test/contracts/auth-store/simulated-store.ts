@@ -29,12 +29,12 @@ export async function openSimulation(): Promise<AuthStoreUnderTest> {
     new MachineClock(scheduler, { rate: 1, wallMs: START_MS, monotonicMs: 0 }),
   );
   const connection = { world, cluster, process, node: () => cluster.primary };
-  const handedOn: LogBatch[] = [];
+  const passedOn: LogBatch[] = [];
   return {
-    store: createStore(connection, (batch) => handedOn.push(batch)),
+    store: createStore(connection, (batch) => passedOn.push(batch)),
     log: createLogStore(connection),
     instances: createInstanceStore(connection),
-    handedOn,
+    passedOn,
     keepSeconds: settings.keepSeconds,
     addUser: async () => {
       const userId = randomUUID();

@@ -1,4 +1,4 @@
-/** The stores that the contract is checked against, and what its tests make and look at. */
+/** The stores under contract, and helpers of the contract's tests. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { ServiceError } from '@portcullis/guard/errors';
@@ -15,15 +15,15 @@ export interface AuthStoreUnderTest {
   readonly store: AuthStore;
   readonly log: RevocationStore;
   readonly instances: Pick<InstanceStore, 'share' | 'readFromOthers'>;
-  /** The batches that were handed on after a commit, in order. */
-  readonly handedOn: LogBatch[];
+  /** The batches that were passed on after a commit, in order. */
+  readonly passedOn: LogBatch[];
   /** For how long the log keeps an entry, in seconds. */
   readonly keepSeconds: number;
   addUser(): Promise<{ readonly userId: string; readonly username: string }>;
   addClient(): Promise<string>;
   /** Waits by the clock of the store's time limits. */
   sleep(ms: number): Promise<void>;
-  /** Lets the time pass for which the present entries are kept. */
+  /** Waits until the retention of the current entries is over. */
   expireEntries(): Promise<void>;
   close(): Promise<void>;
 }
@@ -141,7 +141,7 @@ export function codeOf(error: unknown): string {
   return error instanceof ServiceError ? error.code : String(error);
 }
 
-/** A promise with a look at whether it is settled; the test awaits it later. */
+/** A promise whose state a test can read before awaiting it. */
 export function settled<T>(promise: Promise<T>): { readonly promise: Promise<T>; isSettled(): boolean } {
   let done = false;
   promise.then(
@@ -155,7 +155,7 @@ export function settled<T>(promise: Promise<T>): { readonly promise: Promise<T>;
   return { promise, isSettled: () => done };
 }
 
-/** A transaction that goes on: one statement, after a pause. */
+/** Continues a transaction: one statement, after a pause. */
 export async function goOn({ sleep }: AuthStoreUnderTest, tx: AuthTransaction): Promise<void> {
   await sleep(LIMIT_MS / 5);
   await tx.databaseTime();

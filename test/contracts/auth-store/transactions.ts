@@ -36,14 +36,14 @@ export function describeTransactions(under: Under): void {
       expect(await generationOf(under(), userId)).to.equal(before + 1n);
     });
 
-    it('leaves nothing when its work throws', async () => {
-      const { store, addUser, handedOn } = under();
+    it('writes nothing when its work throws', async () => {
+      const { store, addUser, passedOn } = under();
       const { userId } = await addUser();
       const session = sessionOf(userId);
       const hash = randomBytes(32);
       const generation = await generationOf(under(), userId);
       const head = await headOf(under());
-      const batches = handedOn.length;
+      const batches = passedOn.length;
       const effects: string[] = [];
       const failure = new Error('on purpose');
       const failing = store.transaction(async (tx) => {
@@ -59,7 +59,7 @@ export function describeTransactions(under: Under): void {
       expect(await store.transaction((tx) => tx.sessions.lockShared(session.sessionId))).to.equal(undefined);
       expect(await store.transaction((tx) => tx.sessions.findRefreshToken(hash))).to.equal(undefined);
       expect(await headOf(under())).to.deep.equal(head);
-      expect(handedOn).to.have.length(batches);
+      expect(passedOn).to.have.length(batches);
       expect(effects).to.deep.equal([]);
     });
 
@@ -96,7 +96,7 @@ export function describeTransactions(under: Under): void {
         const waiting = await store.transaction(async (tx) => {
           await hold(tx);
           const outcome = settled(outcomeOf(store.transaction(attempt)));
-          // A holder that goes on keeps its lock.
+          // A holder that continues keeps its lock.
           while (!outcome.isSettled()) await goOn(under(), tx);
           return outcome.promise;
         });
@@ -130,7 +130,7 @@ export function describeRequests(under: Under): void {
     payload: 'one',
     ...over,
   });
-  /** Counts its runs, and answers each with the kinds of values that answers hold. */
+  /** Work that counts its runs, and returns values of all kinds that responses contain. */
   function counting() {
     let runs = 0;
     const work = async () => {
@@ -141,7 +141,7 @@ export function describeRequests(under: Under): void {
   }
 
   describe('a request with an id', () => {
-    it('runs once, and every repetition gets the first answer', async () => {
+    it('runs once, and every repetition receives the first response', async () => {
       const { store } = under();
       const { work, runs } = counting();
       const asked = request();
@@ -157,7 +157,7 @@ export function describeRequests(under: Under): void {
       expect(runs()).to.equal(1);
     });
 
-    it('is another request for another subject or method', async () => {
+    it('is independent of requests of another subject or method', async () => {
       const { store } = under();
       const { work, runs } = counting();
       const asked = request();

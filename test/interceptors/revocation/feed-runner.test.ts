@@ -151,7 +151,7 @@ describe('a feed runner', () => {
   let broker: Parameters<typeof subscribeToBroadcasts>[0];
 
   /** Broadcasts an entry signed with a key, and waits until it was processed. */
-  async function hear(signer: TestKey, entry: Entry, isDone: () => boolean = () => true): Promise<void> {
+  async function deliver(signer: TestKey, entry: Entry, isDone: () => boolean = () => true): Promise<void> {
     const bytes = Broadcast.encode(broadcast([entry])).finish();
     broker.onMessage(Buffer.from(await signer.sign(bytes, { typ: BROADCAST_TYPE })));
     // Signatures are verified on another thread.
@@ -479,7 +479,7 @@ describe('a feed runner', () => {
     const message = broadcast([tokenEntry('11111111-1111-4111-8111-111111111111', { sequence: 1n })]);
     const replayed = Buffer.from(await key.sign(Broadcast.encode(message).finish(), { typ: BROADCAST_TYPE }));
     let taken = 0;
-    let hear: (bytes: Uint8Array) => void = () => {};
+    let deliver: (bytes: Uint8Array) => void = () => {};
     source = new HeldSource(clock);
     feed = new Feed({
       service: 'inventory',
@@ -493,7 +493,7 @@ describe('a feed runner', () => {
       instance: Buffer.alloc(16, 1),
       nats: { url: '', name: '', awaited: false },
       subscribe: ({ onMessage }) => {
-        hear = onMessage;
+        deliver = onMessage;
         return { close: async () => {} };
       },
       clock,
@@ -506,17 +506,17 @@ describe('a feed runner', () => {
     runner.start();
     await hydrate({ broadcastKeys: [key.published] });
     const asked = source.questions.length;
-    for (let sent = 0; sent < 10 * BROADCASTS_PENDING_MAX; sent += 1) hear(replayed);
+    for (let sent = 0; sent < 10 * BROADCASTS_PENDING_MAX; sent += 1) deliver(replayed);
     // The first ones are in the list already; a call at this moment is rejected.
     expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
     expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
-    hear(replayed);
+    deliver(replayed);
     await until(() => taken > BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
     // In the next interval, some are verified on the main thread again.
     const before = taken;
     clock.pass(100);
-    hear(replayed);
+    deliver(replayed);
     expect(taken).to.equal(before + 1);
   });
 
@@ -526,23 +526,23 @@ describe('a feed runner', () => {
 
     it('applies a broadcast signed by a current key, without a sync', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(key, entryOf(), () => feed.list.size > 0);
+      await deliver(key, entryOf(), () => feed.list.size > 0);
       expect([feed.list.size, feed.applied, source.questions.length]).to.deep.equal([1, 0n, 2]);
     });
 
     it('syncs at once when an entry is missing, or requests an acknowledgement', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(key, entryOf({ sequence: 3n }));
+      await deliver(key, entryOf({ sequence: 3n }));
       (await source.question(2)).answer(answer({ head: 3n, broadcastKeys: [key.published] }));
       await settled();
       const one = entryOf({ sequence: 4n, acknowledge: true });
-      await hear(key, one);
+      await deliver(key, one);
       expect((await source.question(3)).request.seen).to.deep.equal([one.entryId]);
     });
 
     it('reports a broadcast signed by another key, and does not apply it', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(new TestKey('EdDSA', key.published.kid), entryOf(), () => events.length > 0);
+      await deliver(new TestKey('EdDSA', key.published.kid), entryOf(), () => events.length > 0);
       broker.onMessage(Buffer.from('nonsense'));
       await settled();
       expect(feed.list.size).to.equal(0);
@@ -550,13 +550,13 @@ describe('a feed runner', () => {
     });
 
     it('reports no forgery before it has a key', async () => {
-      await hear(key, entryOf());
+      await deliver(key, entryOf());
       expect(events).to.deep.equal([]);
     });
 
     it('syncs at once when an entry in a broadcast cannot be applied', async () => {
       await hydrate({ broadcastKeys: [key.published] });
-      await hear(key, entryOf({ kind: 99 as EntryKind }), () => logged.includes('broadcast_unusable'));
+      await deliver(key, entryOf({ kind: 99 as EntryKind }), () => logged.includes('broadcast_unusable'));
       expect(source.questions).to.have.length(3);
       expect(logged).to.include('broadcast_unusable');
     });
@@ -582,9 +582,9 @@ describe('a feed runner', () => {
       await settled();
       slow.answer(answer({ broadcastKeys: [key.published] }));
       await settled();
-      await hear(key, entryOf(), () => events.includes('forgery'));
+      await deliver(key, entryOf(), () => events.includes('forgery'));
       expect(feed.list.size).to.equal(0);
-      await hear(next, entryOf(), () => feed.list.size > 0);
+      await deliver(next, entryOf(), () => feed.list.size > 0);
       expect(feed.list.size).to.equal(1);
     });
   });

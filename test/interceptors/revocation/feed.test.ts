@@ -635,18 +635,21 @@ describe('a feed', () => {
   describe('under random delays, losses and reorderings', () => {
     type Step =
       | { do: 'commit' }
-      | { do: 'hear' | 'answer' | 'take'; which: number }
-      | { do: 'ask' | 'pull' | 'part' | 'break' | 'epoch' | 'keys' | 'lose' }
+      | { do: 'broadcast' | 'answer' | 'apply'; which: number }
+      | { do: 'request' | 'pull' | 'part' | 'break' | 'epoch' | 'keys' | 'lose' }
       | { do: 'pass' | 'wall'; ms: number };
     const steps = fc.array(
       fc.oneof(
         { weight: 3, arbitrary: fc.record({ do: fc.constant('commit' as const) }) },
-        { weight: 5, arbitrary: fc.record({ do: fc.constant('ask' as const) }) },
+        { weight: 5, arbitrary: fc.record({ do: fc.constant('request' as const) }) },
         {
           weight: 14,
-          arbitrary: fc.record({ do: fc.constantFrom('answer' as const, 'take' as const), which: fc.nat(4) }),
+          arbitrary: fc.record({
+            do: fc.constantFrom('answer' as const, 'apply' as const),
+            which: fc.nat(4),
+          }),
         },
-        { weight: 3, arbitrary: fc.record({ do: fc.constant('hear' as const), which: fc.nat(9) }) },
+        { weight: 3, arbitrary: fc.record({ do: fc.constant('broadcast' as const), which: fc.nat(9) }) },
         { weight: 4, arbitrary: fc.record({ do: fc.constant('pull' as const) }) },
         { weight: 12, arbitrary: fc.record({ do: fc.constant('part' as const) }) },
         { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('break' as const, 'lose' as const) }) },
@@ -675,7 +678,7 @@ describe('a feed', () => {
         const follower = new ListenedFeed();
         const log = new ModelLog();
         const committed: { tokenId: string; epoch: Buffer; atMs: number }[] = [];
-        const heardable: { epoch: Buffer; entries: ReturnType<ModelLog['append']>[] }[] = [];
+        const broadcastable: { epoch: Buffer; entries: ReturnType<ModelLog['append']>[] }[] = [];
         let asked: SyncTicket[] = [];
         let answered: { ticket: SyncTicket; response: SyncResponse }[] = [];
         let coming: PullResponse[] = [];
@@ -693,7 +696,7 @@ describe('a feed', () => {
           switch (step.do) {
             case 'commit': {
               const tokenId = randomUUID();
-              heardable.push({ epoch: log.epoch, entries: [log.append(tokenId)] });
+              broadcastable.push({ epoch: log.epoch, entries: [log.append(tokenId)] });
               committed.push({ tokenId, epoch: log.epoch, atMs: nowMs });
               break;
             }
@@ -704,12 +707,12 @@ describe('a feed', () => {
             case 'keys':
               log.changeKeys();
               break;
-            case 'hear': {
-              const message = heardable[step.which % heardable.length];
+            case 'broadcast': {
+              const message = broadcastable[step.which % broadcastable.length];
               if (message !== undefined) follower.feed.applyBroadcast(message);
               break;
             }
-            case 'ask':
+            case 'request':
               asked.push(follower.feed.createSyncRequest(moment));
               break;
             case 'answer': {
@@ -717,7 +720,7 @@ describe('a feed', () => {
               if (ticket !== undefined) answered.push({ ticket, response: log.answer(ticket.request, 2) });
               break;
             }
-            case 'take': {
+            case 'apply': {
               const [taken] = answered.splice(step.which % Math.max(1, answered.length), 1);
               if (taken !== undefined)
                 follower.feed.applySyncResponse(taken.ticket, taken.response, () => {});
@@ -769,7 +772,7 @@ describe('a feed', () => {
     it('contains every entry up to its position in the log', () => {
       fc.assert(
         fc.property(
-          fc.array(fc.constantFrom('commit', 'sync', 'hear', 'pull'), { maxLength: 60 }),
+          fc.array(fc.constantFrom('commit', 'sync', 'broadcast', 'pull'), { maxLength: 60 }),
           (names) => {
             const follower = new ListenedFeed();
             const log = new ModelLog();
@@ -779,7 +782,7 @@ describe('a feed', () => {
                 const tokenId = randomUUID();
                 log.append(tokenId);
                 tokenIds.push(tokenId);
-              } else if (name === 'hear') {
+              } else if (name === 'broadcast') {
                 const last = log.entries.at(-1);
                 if (last !== undefined) follower.feed.applyBroadcast({ epoch: log.epoch, entries: [last] });
               } else if (name === 'pull') {

@@ -174,7 +174,7 @@ describe('the oracle of a simulation', () => {
     nowMs = 200;
     oracle.restored(50);
     nowMs += enforcementBoundMs(LEASE_MS);
-    // Until then it may go on with the lease of before.
+    // Until then it may continue with its former lease.
     expect(oracle.unnoticedAmong(followed)).to.equal(undefined);
     nowMs += 1;
     expect(oracle.unnoticedAmong(followed)).to.equal('lost');

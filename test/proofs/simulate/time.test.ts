@@ -6,43 +6,43 @@ import { inEvent } from './support.js';
 
 describe('the time of a simulation', () => {
   let scheduler: Scheduler;
-  let told: string[];
-  const tell = (what: string) => () => void told.push(`${scheduler.nowMs} ${what}`);
+  let recorded: string[];
+  const record = (what: string) => () => void recorded.push(`${scheduler.nowMs} ${what}`);
 
   beforeEach(() => {
     scheduler = new Scheduler();
-    told = [];
+    recorded = [];
   });
 
   const runUntil = (ms: number) => inEvent(() => scheduler.runUntil(ms));
 
   it('runs events in order of time, and events of the same time in order of creation', async () => {
-    for (const ms of [5, 3, 9, 3, 1, 7, 3]) scheduler.at(ms, tell(`made ${told.length}`));
-    scheduler.at(3, tell('last of three'));
+    for (const ms of [5, 3, 9, 3, 1, 7, 3]) scheduler.at(ms, record(`made ${recorded.length}`));
+    scheduler.at(3, record('last of three'));
     await runUntil(8);
-    expect(told.map((line) => line.split(' ')[0])).to.deep.equal(['1', '3', '3', '3', '3', '5', '7']);
-    expect(told[4]).to.equal('3 last of three');
+    expect(recorded.map((line) => line.split(' ')[0])).to.deep.equal(['1', '3', '3', '3', '3', '5', '7']);
+    expect(recorded[4]).to.equal('3 last of three');
     expect(scheduler.nowMs).to.equal(8);
   });
 
   it('skips cancelled events', async () => {
-    scheduler.at(1, tell('kept'));
-    scheduler.at(2, tell('taken back'))();
+    scheduler.at(1, record('kept'));
+    scheduler.at(2, record('cancelled'))();
     await runUntil(10);
-    expect(told).to.deep.equal(['1 kept']);
+    expect(recorded).to.deep.equal(['1 kept']);
   });
 
   it('settles every promise of an event before the next one begins', async () => {
     scheduler.at(1, () => {
       const chain = async () => {
         for (let step = 0; step < 50; step += 1) await Promise.resolve();
-        tell('settled')();
+        record('settled')();
       };
       void chain();
     });
-    scheduler.at(1, tell('next'));
+    scheduler.at(1, record('next'));
     await runUntil(2);
-    expect(told).to.deep.equal(['1 settled', '1 next']);
+    expect(recorded).to.deep.equal(['1 settled', '1 next']);
   });
 
   describe('on a clock', () => {
@@ -82,33 +82,33 @@ describe('the time of a simulation', () => {
 
     it('stops while it is paused, and handles events that arrived meanwhile afterwards, in order', async () => {
       const resume = process.pause();
-      scheduler.at(1, () => process.run(tell('first')));
-      scheduler.at(2, () => process.run(tell('second')));
-      process.after(3, tell('a timer'));
+      scheduler.at(1, () => process.run(record('first')));
+      scheduler.at(2, () => process.run(record('second')));
+      process.after(3, record('a timer'));
       scheduler.at(10, resume);
       await runUntil(20);
-      expect(told).to.deep.equal(['10 first', '10 second', '10 a timer']);
+      expect(recorded).to.deep.equal(['10 first', '10 second', '10 a timer']);
     });
 
     it('resumes only when every pause has ended', async () => {
       const resume = process.pause();
       const resumeToo = process.pause();
-      process.run(tell('work'));
+      process.run(record('work'));
       scheduler.at(5, resume);
       scheduler.at(6, resume);
       scheduler.at(9, resumeToo);
       await runUntil(20);
-      expect(told).to.deep.equal(['9 work']);
+      expect(recorded).to.deep.equal(['9 work']);
     });
 
     it('ends when it is killed, and its connections are closed', async () => {
-      process.after(5, tell('a timer'));
-      process.onKill(tell('killed'));
-      process.onKill(tell('no longer connected'))();
+      process.after(5, record('a timer'));
+      process.onKill(record('killed'));
+      process.onKill(record('no longer connected'))();
       scheduler.at(3, () => process.kill());
-      scheduler.at(4, () => process.run(tell('work')));
+      scheduler.at(4, () => process.run(record('work')));
       await runUntil(20);
-      expect(told).to.deep.equal(['3 killed']);
+      expect(recorded).to.deep.equal(['3 killed']);
     });
   });
 });

@@ -32,12 +32,12 @@ import { until } from '../../../support/waiting.js';
 import { MIGRATIONS, quietLog } from '../revocation/revocation-support.js';
 
 /** Records every broadcast, unchanged. */
-async function listen(nats: PrivateNats): Promise<{ connection: NatsConnection; heard: Uint8Array[] }> {
+async function listen(nats: PrivateNats): Promise<{ connection: NatsConnection; received: Uint8Array[] }> {
   const connection = await nats.connect();
-  const heard: Uint8Array[] = [];
-  connection.subscribe(BROADCAST_SUBJECT, { callback: (_, message) => heard.push(message.data) });
+  const received: Uint8Array[] = [];
+  connection.subscribe(BROADCAST_SUBJECT, { callback: (_, message) => received.push(message.data) });
   await connection.flush();
-  return { connection, heard };
+  return { connection, received };
 }
 
 function batch(count: number): LogBatch {
@@ -60,7 +60,7 @@ describe('a broadcast', () => {
   let store: AuthStore;
   let revocations: Revocations;
   let committed: LogBatch[];
-  let heard: Uint8Array[];
+  let received: Uint8Array[];
   let listener: NatsConnection;
 
   beforeEach(async () => {
@@ -90,7 +90,7 @@ describe('a broadcast', () => {
       onKeyRevoked: () => undefined,
       onLogChanged: () => undefined,
     });
-    ({ connection: listener, heard } = await listen(nats));
+    ({ connection: listener, received } = await listen(nats));
     await until(() => broadcaster.state().connected);
   });
   afterEach(async () => {
@@ -116,7 +116,7 @@ describe('a broadcast', () => {
       seen: [],
     });
     reader.replaceKeys(await reader.importKeys([...broadcastKeys]));
-    const read = await Promise.all(heard.map((bytes) => reader.read(bytes)));
+    const read = await Promise.all(received.map((bytes) => reader.read(bytes)));
     return read.map((broadcast) => {
       if (broadcast === undefined) throw new Error('a broadcast that cannot be verified');
       return broadcast;
@@ -130,7 +130,7 @@ describe('a broadcast', () => {
     });
     await rolledBack.catch(() => undefined);
     await Promise.all(Array.from({ length: 20 }, () => revoke()));
-    await until(() => broadcaster.state().sent > 0 && heard.length === broadcaster.state().sent);
+    await until(() => broadcaster.state().sent > 0 && received.length === broadcaster.state().sent);
     await sleep(20);
 
     const broadcasts = await verified();
@@ -153,8 +153,8 @@ describe('a broadcast', () => {
 
   it('is a compact JWS with a header of three members', async () => {
     await revoke();
-    await until(() => heard.length === 1);
-    const text = Buffer.from(heard[0] ?? []).toString();
+    await until(() => received.length === 1);
+    const text = Buffer.from(received[0] ?? []).toString();
     const header = decodeProtectedHeader(text);
     expect(Object.keys(header).sort()).to.deep.equal(['alg', 'kid', 'typ']);
     expect(header).to.include({ alg: 'EdDSA', typ: 'portcullis-revocations+jws' });
@@ -173,7 +173,7 @@ describe('a broadcast', () => {
     const after = await listen(nats);
     await until(() => broadcaster.state().connected);
     await revoke();
-    await until(() => after.heard.length === 1);
+    await until(() => after.received.length === 1);
     await after.connection.close();
   });
 
@@ -211,7 +211,7 @@ describe('a broadcaster', () => {
   const plain: BroadcastSigner = { sign: async (payload) => Buffer.from(payload).toString('base64url') };
 
   it('splits batches that are too large for one message, and joins batches that wait', async () => {
-    const { connection, heard } = await listen(nats);
+    const { connection, received } = await listen(nats);
     const opened = open(plain);
     await until(() => opened.state().connected);
     opened.publish(batch(1));
@@ -219,7 +219,7 @@ describe('a broadcaster', () => {
     opened.publish(batch(2));
     await until(() => opened.state().sent === 3);
     await connection.flush();
-    await until(() => heard.length === 3);
+    await until(() => received.length === 3);
     await connection.close();
   });
 
@@ -267,12 +267,12 @@ describe('a broadcaster', () => {
   });
 
   it('sends the batches that wait before it closes', async () => {
-    const { connection, heard } = await listen(nats);
+    const { connection, received } = await listen(nats);
     const opened = open({ sign: (payload) => sleep(50).then(() => plain.sign(payload)) });
     await until(() => opened.state().connected);
     opened.publish(batch(1));
     await opened.close();
-    await until(() => heard.length === 1);
+    await until(() => received.length === 1);
     await connection.close();
   });
 
@@ -287,15 +287,15 @@ describe('a broadcaster', () => {
 
   it('reports when it is connected and when it is no longer', async () => {
     const opened = open(plain);
-    const told: boolean[] = [];
-    const stop = opened.onStateChange(() => told.push(opened.state().connected));
-    await until(() => told.length === 1);
+    const states: boolean[] = [];
+    const stop = opened.onStateChange(() => states.push(opened.state().connected));
+    await until(() => states.length === 1);
     nats.kill('SIGKILL');
-    await until(() => told.length === 2);
-    expect(told).to.deep.equal([true, false]);
+    await until(() => states.length === 2);
+    expect(states).to.deep.equal([true, false]);
     stop();
     await nats.restart();
     await until(() => opened.state().connected);
-    expect(told).to.have.length(2);
+    expect(states).to.have.length(2);
   });
 });

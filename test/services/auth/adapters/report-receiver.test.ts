@@ -231,27 +231,27 @@ describe('reports of services', () => {
 
   describe('at the broker', () => {
     it('may be sent by a service only under its own name', async () => {
-      const heard: string[] = [];
+      const subjects: string[] = [];
       const all = await nats.connect();
-      all.subscribe(`${REPORT_SUBJECT}.*`, { callback: (_, { subject }) => heard.push(subject) });
+      all.subscribe(`${REPORT_SUBJECT}.*`, { callback: (_, { subject }) => subjects.push(subject) });
       await all.flush();
       const connection = await nats.connect('inventory');
       for (const name of ['inventory', 'payment', 'auth']) connection.publish(`${REPORT_SUBJECT}.${name}`);
       connection.publish(BROADCAST_SUBJECT);
       await connection.flush();
       await all.flush();
-      expect(heard).to.deep.equal([`${REPORT_SUBJECT}.inventory`]);
+      expect(subjects).to.deep.equal([`${REPORT_SUBJECT}.inventory`]);
     });
 
     it('are received only by auth, which may only reply', async () => {
       const [own, other] = [await nats.connect('auth'), await nats.connect('inventory')];
-      const heard: string[] = [];
-      other.subscribe(`${REPORT_SUBJECT}.*`, { callback: (error) => heard.push(String(error)) });
+      const errors: string[] = [];
+      other.subscribe(`${REPORT_SUBJECT}.*`, { callback: (error) => errors.push(String(error)) });
       own.subscribe(`${REPORT_SUBJECT}.*`, { callback: (_, asked) => void asked.respond() });
       await own.flush();
       const asking = await nats.connect('payment');
       await asking.request(`${REPORT_SUBJECT}.payment`, undefined, { timeout: 1000 });
-      expect(heard.join()).to.match(/permissions violation/i);
+      expect(errors.join()).to.match(/permissions violation/i);
       own.publish(`${REPORT_SUBJECT}.payment`);
       own.publish('_INBOX.anybody');
       const violations: string[] = [];
@@ -288,7 +288,7 @@ describe('reporting', () => {
     isAway = false;
     await until(() => reporting.state().waiting === 0);
     await reporting.close();
-    const told = sent.reduce((sum, report) => sum + report.lostReports, 0n);
-    expect(Number(told)).to.be.at.least(lost);
+    const reportedLost = sent.reduce((sum, report) => sum + report.lostReports, 0n);
+    expect(Number(reportedLost)).to.be.at.least(lost);
   });
 });

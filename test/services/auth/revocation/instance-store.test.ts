@@ -31,8 +31,8 @@ describe('the record of another replica', () => {
         ...{ ageMs: 10, leaseLeftMs: 100, ...over },
       };
       await store.share(createId(), [record]);
-      const heard = await store.readFromOthers(createId(), 60_000);
-      return heard.find((one) => one.instance.equals(instance))?.applied;
+      const found = await store.readFromOthers(createId(), 60_000);
+      return found.find((one) => one.instance.equals(instance))?.applied;
     };
     expect(await appliedBy({ seen: [createId(), ids[1]] })).to.equal(second?.sequence);
     // The second entry of a log from before a restore, and a position that was not compared.

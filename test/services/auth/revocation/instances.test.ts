@@ -161,7 +161,7 @@ describe('waiting for instances', () => {
     replica.ask(2);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed);
-    // After the commit: what was said in the same moment may be of before.
+    // After the commit: a request of the same millisecond may be older than the commit.
     replica.nowMs += 1;
     replica.ask(2, { applied: 9n });
     replica.nowMs = 1_000_000 + enforcementBoundMs(LEASE_MS) - 1;
@@ -192,7 +192,7 @@ describe('waiting for instances', () => {
   });
 
   it('reads the records of other replicas, and continues without the database', async () => {
-    const heard = (over: Partial<SharedRecord>): SharedRecord => ({
+    const sharedRecord = (over: Partial<SharedRecord>): SharedRecord => ({
       service: 'payment',
       instance: Buffer.alloc(16, 4),
       epoch: EPOCH,
@@ -203,18 +203,18 @@ describe('waiting for instances', () => {
       ...over,
     });
     replica.ask(1);
-    replica.elsewhere = [heard({})];
+    replica.elsewhere = [sharedRecord({})];
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed);
     replica.databaseIsAway = true;
-    // After the commit: what was said in the same moment may be of before.
+    // After the commit: a request of the same millisecond may be older than the commit.
     replica.nowMs += 1;
     replica.ask(1, { applied: 9n });
     await sleep(10);
     expect(outcome.states).to.equal(undefined);
     replica.databaseIsAway = false;
     replica.nowMs += 50;
-    replica.elsewhere = [heard({ seen: [committed.entry.entryId], ageMs: 20 })];
+    replica.elsewhere = [sharedRecord({ seen: [committed.entry.entryId], ageMs: 20 })];
     await done;
     expect(outcome.states).to.have.members(['1 ENFORCED', '4 ENFORCED']);
   });
@@ -232,7 +232,7 @@ describe('waiting for instances', () => {
     replica.ask(1);
     const committed = replica.commit();
     const { done, outcome } = await replica.wait(committed, 'EVERYWHERE');
-    // After the commit: what was said in the same moment may be of before.
+    // After the commit: a request of the same millisecond may be older than the commit.
     replica.nowMs += 1;
     replica.ask(1, { applied: 9n });
     replica.nowMs = committed.boundAtMs - 1;
