@@ -89,7 +89,7 @@ describe('the documentation', () => {
   it('runs no script that does not exist', async () => {
     const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
     const files = Object.values(scripts).flatMap(
-      (command) => command.match(/\b(?:scripts|proto)\/\S+/g) ?? [],
+      (command) => command.match(/\b(?:scripts|proto|proofs|test)\/\S+/g) ?? [],
     );
     expect(files).to.not.be.empty;
     expect(files.filter((file) => !existsSync(join(ROOT, file)))).to.be.empty;
