@@ -299,7 +299,7 @@ async function attackNames(environment: Environment): Promise<void> {
     environment.board.holds(
       className,
       expected.status === status.UNAUTHENTICATED,
-      `nobody: ${expected.fields}`,
+      `unknown user: ${expected.fields}`,
     );
     const attempts = [
       ...similarNames(username).map((name) => ({
@@ -424,7 +424,7 @@ async function attackWithAssertions(environment: Environment): Promise<void> {
   const { board } = environment;
   await runClass(environment, className, async () => {
     const expected = await issue(environment, 'x', 'nobody');
-    board.holds(className, expected.status === status.UNAUTHENTICATED, `nobody: ${expected.fields}`);
+    board.holds(className, expected.status === status.UNAUTHENTICATED, `unknown client: ${expected.fields}`);
     const once = assertionOf(environment);
     const first = await issue(environment, once);
     if (first.status !== status.OK) {

@@ -27,7 +27,7 @@ const issuer = await BenchIssuer.create();
 let broker: NatsConnection | undefined;
 
 const commands = {
-  /** Opens a port, with so many revoked tokens in the log. @returns the port */
+  /** Opens a port. @param options.entries - number of revoked tokens in the log. @returns the port */
   listen: async (options: { entries: number; leaseMs: number; natsUrl?: string }): Promise<number> => {
     issuer.packed = randomBytes(options.entries * ID_BYTES);
     issuer.leaseMs = options.leaseMs;

@@ -20,7 +20,7 @@ export interface Statement {
 }
 
 /**
- * The statements of the transactions that have some text as a parameter, in order.
+ * Returns, in order, the statements of the transactions in which `parameter` occurs.
  *
  * @param options.operation - runs while PostgreSQL logs its statements
  */

@@ -92,7 +92,7 @@ export function connectTo({ processes }: Environment): Clients {
 /** All unary calls, at every instance. */
 export function questionsOf({ auth, inventory, payment, echo }: Clients): Question[] {
   const page = { pageSize: 1, pageToken: '', filter: '' };
-  const everybody = ['user', 'service', 'delegate'] as const;
+  const allKinds = ['user', 'service', 'delegate'] as const;
   const [one, two] = inventory;
   const questions: Question[] = [
     {
@@ -111,13 +111,13 @@ export function questionsOf({ auth, inventory, payment, echo }: Clients): Questi
     {
       instance: 'echo',
       method: 'Unary',
-      callers: everybody,
+      callers: allKinds,
       ask: (token, timeoutMs) => outcomeOf(askEcho(echo, 'Unary', { token, timeoutMs })),
     },
     {
       instance: 'echo',
       method: 'ClientStream',
-      callers: everybody,
+      callers: allKinds,
       ask: (token, timeoutMs) => outcomeOf(streamOnce(echo, token, timeoutMs)),
     },
   ];
@@ -140,7 +140,7 @@ export function questionsOf({ auth, inventory, payment, echo }: Clients): Questi
       {
         instance,
         method: 'ListItems',
-        callers: everybody,
+        callers: allKinds,
         allowStale: true,
         ask: (token, timeoutMs) => outcomeOf(ask(client.listItems.bind(client), page, { token, timeoutMs })),
       },
@@ -154,12 +154,12 @@ export function streamKindsOf(
   { inventory, echo }: Clients,
   movedAt: (onHand: bigint) => number | undefined,
 ): StreamKind[] {
-  const everybody = ['user', 'service', 'delegate'] as const;
+  const allKinds = ['user', 'service', 'delegate'] as const;
   const [one, two] = inventory;
   const watch = (instance: InstanceName, client: InventoryServiceClient): StreamKind => ({
     instance,
     method: 'WatchStock',
-    callers: everybody,
+    callers: allKinds,
     open: (token) => {
       const stream = client.watchStock({ skus: [MOVING_SKU], resumeToken: '' }, tokenMetadata({ token }));
       return readingStream(stream, ({ onHand }) => movedAt(onHand));
@@ -171,7 +171,7 @@ export function streamKindsOf(
     {
       instance: 'echo',
       method: 'ServerStream',
-      callers: everybody,
+      callers: allKinds,
       open: (token) => {
         const { path, requestSerialize, responseDeserialize } = ECHO.ServerStream;
         const metadata = tokenMetadata({ token });
@@ -189,7 +189,7 @@ export function streamKindsOf(
     {
       instance: 'echo',
       method: 'Bidi',
-      callers: everybody,
+      callers: allKinds,
       open: (token) => {
         const { path, requestSerialize, responseDeserialize } = ECHO.Bidi;
         const metadata = tokenMetadata({ token });
@@ -203,7 +203,7 @@ export function streamKindsOf(
     {
       instance: 'echo',
       method: 'ClientStream',
-      callers: everybody,
+      callers: allKinds,
       open: (token, name) => pour(echo, token, name),
     },
   ];

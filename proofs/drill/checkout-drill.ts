@@ -18,7 +18,7 @@ import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
 import { FAILPOINTS, type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop, type Shopper } from './shop-environment.js';
+import { mapInBatches, openShop, type Shop, type Shopper } from './shop-environment.js';
 import { Audit, type Findings, noFindings, note, violationsIn, watchInvariants } from './shop-oracle.js';
 import { insist, Trade, type Ware } from './shop-requests.js';
 
@@ -105,11 +105,11 @@ export async function drillCheckout({
     const [victim, ...customers] = shop.customers;
     if (victim === undefined) throw new TypeError('the drill has too few customers');
     for (const { sku, minorUnits, onHand } of WARES) await shop.stockUp(sku, minorUnits, onHand);
-    const shoppers = await inTurns(customers, (customer) => shop.admit(customer, BALANCE));
+    const shoppers = await mapInBatches(customers, (customer) => shop.admit(customer, BALANCE));
     const revocable = await shop.admit(victim, BALANCE);
     const trade = new Trade({ shop, wares: WARES, random });
-    const everybody = [...shoppers, revocable].map((shopper) => [shopper, BALANCE] as const);
-    const audit = new Audit({ shop, trade, wares: WARES, findings, shoppers: everybody });
+    const allShoppers = [...shoppers, revocable].map((shopper) => [shopper, BALANCE] as const);
+    const audit = new Audit({ shop, trade, wares: WARES, findings, shoppers: allShoppers });
     const drill: Drill = { shop, trade, shoppers, audit, findings, random, files, figures };
     for (const [index, failpoint] of plan.entries()) {
       if (signal.aborted) break;

@@ -40,7 +40,7 @@ export interface Intruder {
 }
 
 /** Connects an attacker, who records messages from now on. */
-export async function admitIntruder(environment: Environment, random: Random): Promise<Intruder> {
+export async function connectAttacker(environment: Environment, random: Random): Promise<Intruder> {
   const connection = await connect({
     ...brokerConnection(environment.nats.url('test'), 'drill intruder'),
     waitOnFirstConnect: true,

@@ -16,7 +16,7 @@ import { type Credential, isService, type Outcome, type RevocationOracle } from 
 
 /** Interval of each call, once with a good token and once with a revoked one, in milliseconds. */
 const ASK_INTERVAL_MS = 40;
-/** Most calls in flight at one instance; a frozen instance gets no more. */
+/** Maximum number of calls in flight at one instance; a frozen instance gets no more. */
 const OPEN_QUESTIONS_MAX = 96;
 /** Longer than any instance is frozen, so that calls made meanwhile get their response. */
 const QUESTION_TIMEOUT_MS = 8_000;

@@ -7,7 +7,7 @@ import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop, type Shopper } from './shop-environment.js';
+import { mapInBatches, openShop, type Shop, type Shopper } from './shop-environment.js';
 import { Audit, noFindings, violationsIn, watchInvariants } from './shop-oracle.js';
 import { askUntil, type Deal, insist, sendOnce, Trade, type Ware } from './shop-requests.js';
 
@@ -59,7 +59,7 @@ export async function drillMoney({ rounds, seed, signal }: DrillOptions): Promis
   const watch = watchInvariants(shop, findings);
   try {
     for (const { sku, minorUnits, onHand } of WARES) await shop.stockUp(sku, minorUnits, onHand);
-    const shoppers = await inTurns(shop.customers, (customer) => shop.admit(customer, BALANCE));
+    const shoppers = await mapInBatches(shop.customers, (customer) => shop.admit(customer, BALANCE));
     const trade = new Trade({ shop, wares: WARES, random });
     const balances = shoppers.map((shopper) => [shopper, BALANCE] as const);
     const audit = new Audit({ shop, trade, wares: WARES, findings, shoppers: balances });

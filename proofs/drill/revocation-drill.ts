@@ -7,7 +7,7 @@ import { nowMs } from '../shared/waiting.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
 import { buildEnvironment, INSTANCES } from './environment.js';
 import { FAULTS, type Fault } from './faults.js';
-import { admitIntruder } from './forgeries.js';
+import { connectAttacker } from './forgeries.js';
 import { type LatencyFigures, measureLatency } from './latency.js';
 import { Load } from './load.js';
 import { CUSTOMERS_PER_ROUND, gatherParticipants, Revoker } from './participants.js';
@@ -66,12 +66,12 @@ export async function drillRevocation({
     INSTANCES.some((name) => name === instance && starvation.isCause(name, atMs)),
   );
   const revoker = new Revoker({ environment, clients, oracle });
-  const intruder = await admitIntruder(environment, random);
+  const intruder = await connectAttacker(environment, random);
   try {
     const times = Math.min(CALM_TIMES_MAX, CALM_TIMES_PER_ROUND * count);
-    progress.show(0, count, 'nothing is broken and nobody calls');
+    progress.show(0, count, 'no fault, no load');
     const quiet = await measureLatency({ environment, clients, revoker, times, signal });
-    progress.show(0, count, 'nothing is broken, under load');
+    progress.show(0, count, 'no fault, under load');
     const loaded = await measureUnderLoad({ environment, clients, oracle, revoker, random, times, signal });
     const rounds: Rounds = {
       environment,

@@ -1,6 +1,6 @@
 /** The oracle of the drill: it records revocations and outcomes, and finds violations of the promise. */
 
-/** Most violations whose details are stored; all are counted. */
+/** Maximum number of violations whose details are stored; all are counted. */
 const DETAILS_MAX = 200;
 
 /** Longest duration of a call that counts as served, in milliseconds. */

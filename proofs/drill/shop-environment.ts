@@ -158,7 +158,7 @@ async function openIn(
 }
 
 /** Runs a function for each item, with limited concurrency. */
-export async function inTurns<T, R>(all: readonly T[], work: (one: T) => Promise<R>): Promise<R[]> {
+export async function mapInBatches<T, R>(all: readonly T[], work: (one: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   for (let from = 0; from < all.length; from += LOGINS_AT_ONCE) {
     results.push(...(await Promise.all(all.slice(from, from + LOGINS_AT_ONCE).map(work))));
@@ -169,7 +169,7 @@ export async function inTurns<T, R>(all: readonly T[], work: (one: T) => Promise
 /** Creates customers as an administrator does. */
 async function createCustomers(auth: UserServiceClient, token: string, count: number): Promise<Customer[]> {
   const numbers = Array.from({ length: count }, (_, index) => index + 1);
-  return await inTurns(numbers, async (number) => {
+  return await mapInBatches(numbers, async (number) => {
     const username = `shopper-${number}`;
     const password = randomBytes(PASSWORD_BYTES).toString('base64url');
     const request = { username, password, roles: ['customer'], requestId: randomUUID() };

@@ -7,7 +7,7 @@ import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
 import type { DrillOptions } from './revocation-drill.js';
-import { inTurns, openShop, type Shop } from './shop-environment.js';
+import { mapInBatches, openShop, type Shop } from './shop-environment.js';
 import { type Findings, noFindings, note, violationsIn, watchInvariants } from './shop-oracle.js';
 import { askUntil, type Outcome, sendOnce } from './shop-requests.js';
 
@@ -53,7 +53,7 @@ export async function drillStock({ rounds, seed, signal }: DrillOptions): Promis
   const watch = watchInvariants(shop, findings);
   try {
     progress.show(0, rounds, `${BUYERS} buyers log in`);
-    const tokens = await inTurns(shop.customers, shop.logIn);
+    const tokens = await mapInBatches(shop.customers, shop.logIn);
     for (let round = 1; round <= rounds && !signal.aborted; round += 1) {
       sold.push(await sellOut({ shop, findings, random, tokens }, `LAST-${round}`));
       progress.show(round, rounds, `${sold.at(-1)} of ${UNITS} units sold to ${BUYERS} buyers`);

@@ -195,7 +195,7 @@ class AnyEpochFeed extends WatchedFeed {
   }
 }
 
-/** A response in the epoch that the request named is applied to the current list. */
+/** Applies a response to the current list when its epoch equals the request's, even if the request described another list. */
 class AnyListFeed extends WatchedFeed {
   override applySyncResponse(ticket: SyncTicket, answer: SyncResponse, installKeys: () => void): SyncOutcome {
     if (!ticket.request.epoch.equals(answer.epoch))

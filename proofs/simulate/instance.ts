@@ -237,7 +237,7 @@ export class Instance {
     violations.push({
       oracle: 'innocent',
       atMs: scheduler.nowMs,
-      what: `${this.process.name} refused ${token.label} as revoked, which nobody ever revoked`,
+      what: `${this.process.name} rejected ${token.label} as revoked, but it was never revoked`,
     });
   }
 

@@ -68,7 +68,7 @@ function verdictOf(tally: Tally, firstSeed: number): string {
   const { without } = flags;
   const [first] = tally.violations;
   if (first === undefined) {
-    return without === undefined ? 'The promise held.' : `Nobody noticed that ${without} was missing.`;
+    return without === undefined ? 'The promise held.' : `No oracle detected that ${without} was missing.`;
   }
   const replay = `npm run simulate -- --seed ${first.seed}${without === undefined ? '' : ` --without ${without}`}`;
   if (without === undefined)

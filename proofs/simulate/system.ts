@@ -265,7 +265,7 @@ export class System {
       violations.push({
         oracle: 'liveness',
         atMs: scheduler.nowMs,
-        what: 'an instance was told LOG_CHANGED, and nothing was lost',
+        what: 'an instance received LOG_CHANGED, but nothing was lost',
       });
       return;
     }

@@ -99,7 +99,7 @@ async function createAccount(options: DemoOptions, operator: string, holder: Acc
   }
 }
 
-/** An item that already exists is accepted, whoever created it. */
+/** Ignores ALREADY_EXISTS: an earlier start may have created the item. */
 function allowExisting(error: ServiceError): void {
   if (error.code !== status.ALREADY_EXISTS) throw error;
 }

@@ -9,7 +9,7 @@ import type { Actor, Caller } from './caller.js';
 import { InventoryError } from './errors.js';
 import { type ChangeKind, type Item, ON_HAND_MAX, type StockTransaction } from './stock.js';
 
-/** The most units that a new item may have. */
+/** Maximum number of units that a new item may have. */
 const INITIAL_ON_HAND_MAX = 1_000_000_000n;
 
 /** A transaction on the catalogue. */

@@ -2,9 +2,9 @@
 
 import type { StockLevel } from './stock.js';
 
-/** The most changes of one read. */
+/** Maximum number of changes of one read. */
 export const CHANGES_READ_MAX = 500;
-/** The most changes kept in memory; a watcher that is further behind reads from the database. */
+/** Maximum number of changes kept in memory; a watcher that is further behind reads from the database. */
 export const CHANGES_KEPT_MAX = 10_000;
 
 /** Changes in order, complete up to an id. */

@@ -9,9 +9,9 @@ import { InventoryError } from './errors.js';
 import type { Reservation, ReservationStore } from './reservation.js';
 import { checkReserveStock, type ReserveStockRequest, reserveLines } from './reserve.js';
 
-/** The most reservations that one transaction expires: few, so that their items are not locked for long. */
+/** Maximum number of reservations that one transaction expires: few, so that their items are not locked for long. */
 const EXPIRY_BATCH = 20;
-/** The most batches of one sweep. */
+/** Maximum number of batches of one sweep. */
 const SWEEP_BATCHES_MAX = 50;
 
 /** A request to commit or release a reservation. */

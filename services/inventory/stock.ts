@@ -3,7 +3,7 @@
 import type { Money } from '../common/money.js';
 import type { Actor } from './caller.js';
 
-/** The most units on hand of one item. */
+/** Maximum number of units on hand of one item. */
 export const ON_HAND_MAX = 1_000_000_000_000n;
 
 /** An item of the catalogue, with its stock. */

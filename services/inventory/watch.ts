@@ -13,7 +13,7 @@ import type { ChangeFeed } from './change-feed.js';
 import { itemNotFound } from './items.js';
 import type { StockLevel } from './stock.js';
 
-/** The most items that one call may name. */
+/** Maximum number of items that one call may name. */
 const SKUS_MAX = 200;
 /** Items of one page of the snapshot. */
 export const SNAPSHOT_PAGE_SIZE = 200;

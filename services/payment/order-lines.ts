@@ -2,9 +2,9 @@
 
 import type { Violations } from '../common/validation/violations.js';
 
-/** The most lines of an order. */
+/** Maximum number of lines of an order. */
 const LINES_MAX = 50;
-/** The most units of one line. */
+/** Maximum number of units of one line. */
 const QUANTITY_MAX = 1_000_000n;
 
 /** A number of units of one item. */

@@ -2,7 +2,7 @@
  * Reversals: cancelling a payment that is under way, refunding one that is captured.
  *
  * A cancellation takes the payment over from its worker and releases the held money in one transaction. It fails once the
- * goods may have left. A refund is a transfer of its own, so the ledger shows both.
+ * goods may have left. A refund is a transfer of its own: the ledger keeps the capture and the refund.
  */
 
 import { randomUUID } from 'node:crypto';

@@ -12,7 +12,7 @@ const BIOME = join(ROOT, 'node_modules', '.bin', 'biome');
 const CONFIGURATION = ['biome.json', '.biome', '.gitignore', 'package.json', 'interceptors/package.json'];
 const SOURCE_FOLDERS = ['interceptors/src', 'services', 'scripts', 'proofs', 'test'];
 
-/** What biome has to say of one place. */
+/** The diagnostics of biome at one position. */
 interface Finding {
   /** `path:line rule`, as in `services/auth/store.ts:8 noRestrictedImports`. */
   readonly place: string;
@@ -36,7 +36,7 @@ describe('the lint configuration', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  it('finds every line that is marked as refused, and no other', async () => {
+  it('reports every line that is marked as refused, and no other', async () => {
     // The tree's files import each other at will, and the cycles that this makes are not its subject.
     const { findings } = await lint(folder, '--skip=suspicious/noImportCycles');
     expect(findings.map(({ place }) => place).sort()).to.deep.equal((await markedLines(folder)).sort());
@@ -101,7 +101,7 @@ async function lint(
   const report = JSON.parse(output) as Report;
   const findings = report.diagnostics.map(({ category, message, location }) => {
     const rule = category.split('/').at(-1) ?? category;
-    // What is wrong with a file's name is reported at line 0.
+    // Faults in a file's name are reported at line 0.
     const line = Math.max(location.start.line, 1);
     return { place: `${location.path}:${line} ${rule}`, rule, path: location.path, message };
   });

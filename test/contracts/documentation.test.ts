@@ -42,7 +42,7 @@ describe('the documentation', () => {
     const rows = (await read('docs/operating/watch.md'))
       .split('\n')
       .map((line) => line.split('|').map((cell) => cell.trim()));
-    const told = rows.flatMap(([, rule = '', , count, windowSeconds, quietSeconds]) => {
+    const documented = rows.flatMap(([, rule = '', , count, windowSeconds, quietSeconds]) => {
       const name = rule.replaceAll('`', '');
       return Object.hasOwn(THRESHOLDS, name)
         ? [
@@ -57,14 +57,14 @@ describe('the documentation', () => {
           ]
         : [];
     });
-    expect(Object.fromEntries(told)).to.deep.equal(THRESHOLDS);
+    expect(Object.fromEntries(documented)).to.deep.equal(THRESHOLDS);
   });
 
   it('names every type of security event, with its profile and its retention', async () => {
     const rows = (await read('docs/operating/watch.md'))
       .split('\n')
       .filter((line) => /^\| `[a-z-]+`.*days +\|$/.test(line));
-    const told = rows.flatMap((row) => {
+    const documented = rows.flatMap((row) => {
       const [, types = '', profile = '', kept = ''] = row.split('|').map((cell) => cell.trim());
       return types.split(', ').map((type) => `${type.replaceAll('`', '')} ${profile} ${kept}`);
     });
@@ -73,7 +73,7 @@ describe('the documentation', () => {
     const actual = SECURITY_EVENT_TYPES.map(
       (type) => `${type} ${profileOf(typeUriOf(type))} ${keptDaysOf(type)} days`,
     );
-    expect(told.sort()).to.deep.equal(actual.sort());
+    expect(documented.sort()).to.deep.equal(actual.sort());
   });
 
   it('names no command that does not exist', async () => {
@@ -89,7 +89,7 @@ describe('the documentation', () => {
   it('runs no script that does not exist', async () => {
     const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
     const files = Object.values(scripts).flatMap(
-      (command) => command.match(/\b(?:scripts|proto)\/\S+/g) ?? [],
+      (command) => command.match(/\b(?:scripts|proto|proofs|test)\/\S+/g) ?? [],
     );
     expect(files).to.not.be.empty;
     expect(files.filter((file) => !existsSync(join(ROOT, file)))).to.be.empty;

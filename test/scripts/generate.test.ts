@@ -48,7 +48,7 @@ describe('npm run generate', function () {
     expect(await generate(folder, '--check')).to.deep.equal({ exitCode: 0, errors: '' });
   });
 
-  it('refuses to move the baseline over a change that breaks clients', async () => {
+  it('rejects a new baseline after a change that breaks clients', async () => {
     const file = join(folder, 'proto/portcullis/type/v1/money.proto');
     const schema = await readFile(file, 'utf8');
     await writeFile(file, schema.replace('int64 minor_units', 'string minor_units'));

@@ -9,7 +9,7 @@ import { copyProject, PROJECT_FOLDER } from '../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 120_000;
 const STEPS_MIN = 12;
-/** The place where the guard refuses a revoked token. */
+/** The place where the guard rejects a revoked token. */
 const GUARD_FILE = 'interceptors/src/server/admission.ts';
 const GUARD_LINE = /^.*return 'TOKEN_REVOKED';$/gm;
 

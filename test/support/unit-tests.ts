@@ -47,7 +47,7 @@ function reachesHeavy(file: string, seen: Set<string>): boolean {
   });
 }
 
-/** What a file imports at run time: packages by name, files as paths from the root. */
+/** The imports of a file at run time: packages by name, files as paths from the root. */
 function importsOf(file: string): string[] {
   const source = readFileSync(join(PROJECT_FOLDER, file), 'utf8');
   const found: string[] = [];

@@ -1,4 +1,4 @@
-/** What the system does when a part of it is missing, broken or killed. */
+/** The system when a part of it is missing, broken or killed. */
 
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';

@@ -140,7 +140,7 @@ describe('the main job', () => {
     bobs.cancel();
   });
 
-  it('revokes the token that payment exchanged on behalf of the user', async () => {
+  it('rejects a checkout after the session is revoked, and moves nothing', async () => {
     const { accessToken: token, session } = await clients.logIn('alice');
     const olga = (await clients.logIn('olga')).accessToken;
     const accountId = system.accounts?.alice ?? '';

@@ -118,10 +118,10 @@ describe('the security of a system', function () {
       });
     const first = watch('');
     first.on('error', () => undefined);
-    const told = next(first);
+    const pending = next(first);
     await sleep(500);
     const { session } = await clients.logIn('bob');
-    const { event, resumeToken } = await told;
+    const { event, resumeToken } = await pending;
     expect(event?.subject?.sessionId).to.equal(session?.sessionId);
     expect(event?.typeUri).to.match(/caep/);
     first.cancel();

@@ -19,7 +19,7 @@ const MESSAGES = {
 /** A reason for which the guard refuses a call, whatever the method's rule. */
 export type RefusalCode = keyof typeof MESSAGES;
 
-/** The RetryInfo delay of a refusal that is about this server's state, in milliseconds. */
+/** RetryInfo delay of refusals that this server's own state causes, in milliseconds. */
 const RETRY_AFTER_MS = 1000;
 
 const RETRIABLE: ReadonlySet<RefusalCode> = new Set<RefusalCode>([

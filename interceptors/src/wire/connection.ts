@@ -25,7 +25,7 @@ export function requirePrivateChannel(channel: Channel): void {
   const { address, credentials, plaintext = 'loopback' } = channel;
   if (plaintext === 'allow' || isSecure(credentials) || isLoopbackTarget(address)) return;
   throw new TypeError(
-    `no access token is sent to ${address} in plaintext: give TLS credentials, or plaintext: 'allow' for a network that nobody else can read`,
+    `refusing to send an access token to ${address} in plaintext: use TLS credentials, or set plaintext: 'allow' if attackers cannot read the network`,
   );
 }
 

@@ -9,10 +9,10 @@ import type { LogBatch } from '../records/revocations.js';
 import { BROKER_CLOSE_MS_MAX, type BrokerLog, createBrokerLink } from './broker-link.js';
 import { entryMessageOf } from './revocation-messages.js';
 
-/** Most entries in one message, which keeps it far below the broker's usual limit of 1 MiB. */
+/** Maximum number of entries in one message, which keeps it far below the broker's usual limit of 1 MiB. */
 export const BROADCAST_ENTRIES_MAX = 500;
 
-/** Most entries that wait to be signed and sent. */
+/** Maximum number of entries that wait to be signed and sent. */
 export const BACKLOG_ENTRIES_MAX = 10_000;
 
 /** The state of a broadcaster. */

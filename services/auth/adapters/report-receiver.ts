@@ -19,7 +19,7 @@ import { reportOf } from './report-messages.js';
 /** Longest accepted report, in bytes. */
 const REPORT_BYTES_MAX = 512 * 1024;
 
-/** Most reports that are recorded at once; others are not acknowledged, so they are sent again. */
+/** Maximum number of reports that are recorded at once; others are not acknowledged, so they are sent again. */
 const REPORTS_UNDER_WAY_MAX = 16;
 
 /** The scope of clients whose reports are accepted. */

@@ -16,7 +16,7 @@ export const NEXT_PUBLISHED_SECONDS_MIN = 1800;
 /** Default time for which a key signs, in days. */
 export const KEY_ROTATION_DAYS_DEFAULT = 30;
 
-/** Most keys of one purpose that are published at a time; instances refuse a set of more than 32. */
+/** Maximum number of keys of one purpose that are published at a time; instances refuse a set of more than 32. */
 export const LIVE_KEYS_MAX = 30;
 
 /** When a caller should retry while too many keys are published, in milliseconds. */

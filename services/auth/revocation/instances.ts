@@ -15,14 +15,14 @@ import {
 } from './receipts.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
-/** Most instances that a replica remembers; beyond it, the one that has been silent longest is forgotten. */
+/** Maximum number of instances that a replica remembers; beyond it, the one that has been silent longest is forgotten. */
 export const INSTANCES_MAX = 10_000;
 
 /** The instances, as the rest of auth uses them. */
 export interface Instances {
   /** A sync request arrived; what it acknowledges counts whatever the response will be. */
   requested(question: SyncQuestion): void;
-  /** A sync request was answered, so what it says about `applied` was compared with the log. */
+  /** A sync request was answered, which means that its `applied` was compared with the log. */
   answered(question: SyncQuestion, requestedAtMs: number, answer: SyncAnswer): void;
   /** The instances that sent requests to this replica, the most recent last. */
   known(): readonly InstanceRecord[];

@@ -4,8 +4,8 @@ import type { PublishedKeys } from '../records/keys.js';
 import type { EpochStanding, LiveSet, LogEntry, LogState, LostEpoch } from '../records/revocations.js';
 
 /**
- * Most lost epochs that are kept for one present epoch. A restore loses a few at most; the bound is for a service that
- * invents epochs.
+ * Maximum number of lost epochs kept for each present epoch. A restore loses a few; the limit stops a service that sends
+ * invented epochs.
  */
 export const LOST_EPOCHS_MAX = 1000;
 
@@ -30,7 +30,7 @@ export interface RevocationStore {
    */
   read<T>(work: (log: LogReader) => Promise<T>): Promise<T>;
   /**
-   * Records lost epochs, unless another epoch was opened since they were found: then they are over. Keeps the latest
+   * Records lost epochs, unless another epoch was opened after they were found: opening one ends them. Keeps the latest
    * {@link LOST_EPOCHS_MAX} of each present epoch.
    */
   noteLostEpochs(lost: readonly LostEpoch[]): Promise<void>;

@@ -31,13 +31,13 @@ export const DATABASE_CLOCK_STEP_SECONDS = 60;
 export const KEEP_SECONDS =
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
 
-/** Most entries in one sync response; an instance that lags further must pull. */
+/** Maximum number of entries in one sync response; an instance that lags further must pull. */
 export const SYNC_ENTRIES_MAX = 1000;
 
-/** Most identifiers in one packed part of a Pull (128 KiB). */
+/** Maximum number of identifiers in one packed part of a Pull (128 KiB). */
 export const PULL_IDS_MAX = 8192;
 
-/** Most entries in one part of a Pull that lists them. */
+/** Maximum number of entries in one part of a Pull that lists them. */
 export const PULL_ENTRIES_MAX = 1000;
 
 /** Longest reason of a revocation, in characters. */

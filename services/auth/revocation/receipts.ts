@@ -8,7 +8,7 @@ import { enforcementBoundMs, type SyncQuestion } from './log.js';
 /** How often a waiting call looks for what other replicas know, in milliseconds. */
 const WAIT_POLL_MS = 25;
 
-/** Most calls that wait for instances at once. */
+/** Maximum number of calls that wait for instances at once. */
 export const WAITS_MAX = 100;
 
 /** How often a record is shared within the length of a lease; a record that a call waits for is shared at once. */

@@ -23,7 +23,7 @@ import type { RevocationStore } from './log-access.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
 
-/** Most entries that one transaction drops, so that it locks the log only for a moment. */
+/** Maximum number of entries that one transaction drops, so that it locks the log only for a moment. */
 const PURGE_ENTRIES_MAX = 1000;
 
 /** Most Pulls that are answered at once. */

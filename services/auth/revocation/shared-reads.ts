@@ -6,10 +6,10 @@ import { AuthError } from '../errors.js';
 /** Longest time for which a read that is under way blocks the next one, in milliseconds. */
 export const READ_BLOCKING_MS_MAX = 2000;
 
-/** Most reads under way at once. */
+/** Maximum number of reads under way at once. */
 export const CONCURRENT_READS_MAX = 4;
 
-/** Most requests that wait for a read to begin. */
+/** Maximum number of requests that wait for a read to begin. */
 const WAITING_REQUESTS_MAX = 10_000;
 
 /** Answers requests from shared reads. */

@@ -24,7 +24,7 @@ import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './log-acc
 /** Longest wait for the log's lock, and longest idle time of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;
 
-/** Most entries of the live set that one statement reads. */
+/** Maximum number of entries of the live set that one statement reads. */
 export const LIVE_SLICE_ENTRIES = 50_000n;
 
 /** How long the row of a reader is kept after its last read, in seconds. */

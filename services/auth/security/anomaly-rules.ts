@@ -46,10 +46,10 @@ export const USUAL_LEARNED_SECONDS = 600;
 /** Time constant of the usual rate: after this time it has followed a lasting change by two thirds, in seconds. */
 const USUAL_MEMORY_SECONDS = 1800;
 
-/** Most subjects that one rule remembers; beyond it, the subject without signals for longest is forgotten. */
+/** Maximum number of subjects that one rule remembers; beyond it, the subject without signals for longest is forgotten. */
 export const SUBJECTS_PER_RULE_MAX = 50_000;
 
-/** Most different names or networks that a rule remembers of one subject. */
+/** Maximum number of different names or networks that a rule remembers of one subject. */
 const MEMBERS_MAX = 64;
 
 /** Resolution of times within a window, in milliseconds. */
@@ -58,7 +58,7 @@ const BUCKET_MS = 5000;
 /** How far back the rules must read events after a start, in milliseconds. */
 export const LOOK_BACK_MS = 3_600_000;
 
-/** Most pieces of evidence in a finding. */
+/** Maximum number of pieces of evidence in a finding. */
 const EVIDENCE_MAX = 8;
 
 /** The input of the rules, in order. */

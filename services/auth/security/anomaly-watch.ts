@@ -11,7 +11,7 @@ import type { SecurityStore } from './event-access.js';
 /** How often the rules read new events, in milliseconds. */
 export const PROCESSING_INTERVAL_MS = 250;
 
-/** Most events that the rules process in one transaction. */
+/** Maximum number of events that the rules process in one transaction. */
 const EVENTS_PROCESSED_MAX = 1000;
 
 /** The rules whose findings name a session that can be revoked. */

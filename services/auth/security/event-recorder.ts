@@ -6,10 +6,10 @@ import { LRUCache } from 'lru-cache';
 import type { NewSecurityEvent, SecurityEventType } from '../records/security-events.js';
 import type { SecurityStore } from './event-access.js';
 
-/** Most events that wait to be recorded; more are lost, and counted. */
+/** Maximum number of events that wait to be recorded; more are lost, and counted. */
 export const EVENTS_WAITING_MAX = 1000;
 
-/** Most events that one statement records. */
+/** Maximum number of events that one statement records. */
 const EVENTS_WRITTEN_MAX = 200;
 
 /** How long events are gathered before they are written, in milliseconds. */
@@ -21,7 +21,7 @@ const RECORD_RETRY_MS = 1000;
 /** A sampled event is recorded once in this time for each key, in milliseconds. */
 const SAMPLED_MS = 60_000;
 
-/** Most keys that sampling remembers; beyond it, an event may be recorded twice in {@link SAMPLED_MS}. */
+/** Maximum number of keys that sampling remembers; beyond it, an event may be recorded twice in {@link SAMPLED_MS}. */
 const SAMPLED_SUBJECTS_MAX = 10_000;
 
 /** Counts the events that were recorded, and those that were lost. */

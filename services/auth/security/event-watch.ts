@@ -5,13 +5,13 @@ import { AuthError } from '../errors.js';
 import type { SecurityEvent } from '../records/security-events.js';
 import type { EventFilter, SecurityStore } from './event-access.js';
 
-/** Most events that a watcher reads at once. */
+/** Maximum number of events that a watcher reads at once. */
 const WATCH_READ_MAX = 200;
 
 /** How often a watcher reads new events, in milliseconds. */
 const WATCH_POLL_MS = 250;
 
-/** Most watchers of one process. */
+/** Maximum number of watchers of one process. */
 const WATCHERS_MAX = 100;
 
 /** A request to watch; an empty token begins with the next event. */

@@ -3,7 +3,7 @@
 import type { NewSecurityEvent } from '../records/security-events.js';
 import type { RefusedCalls, ServiceReport } from '../records/service-reports.js';
 
-/** Most networks that an event of refused calls names. */
+/** Maximum number of networks that an event of refused calls names. */
 const REFUSED_NETWORKS_MAX = 5;
 
 /** Returns one event per reason of refused calls, and one each for forged broadcasts and lost reports. */

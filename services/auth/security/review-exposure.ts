@@ -1,11 +1,11 @@
-/** The checks of what others can reach: logins, listeners, servers, and what is shown. */
+/** Checks of what callers can reach: login limits, listeners, TLS servers and reflection. */
 
 import { type Endpoint, found, type Grade, type ReviewFacts, type ReviewFinding } from './review-findings.js';
 
-/** Most guesses at one name that the limits should allow in a day. */
+/** Maximum number of guesses at one name that the limits should allow in a day. */
 const GUESSES_PER_NAME_AND_DAY_GOOD = 20_000;
 
-/** Most guesses from one network that the limits should allow in a day. */
+/** Maximum number of guesses from one network that the limits should allow in a day. */
 const GUESSES_PER_PEER_AND_DAY_GOOD = 1_000_000;
 
 export function checkLimits({ settings }: ReviewFacts): readonly ReviewFinding[] {

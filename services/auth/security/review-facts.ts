@@ -9,13 +9,13 @@ import type { ListedInstance } from '../revocation/instance-records.js';
 import type { Instances } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review-findings.js';
 
-/** Most privileged users whose passwords the review tries. */
+/** Maximum number of privileged users whose passwords the review tries. */
 const TRIED_USERS_MAX = 10;
 
-/** Most users whose result is cached, so that each password is tried once. */
+/** Maximum number of users whose result is cached, so that each password is tried once. */
 const VERDICTS_MAX = 1000;
 
-/** Most instances that the review reads. */
+/** Maximum number of instances that the review reads. */
 const REVIEWED_INSTANCES_MAX = 1000;
 
 const INSTANCES_PAGE_SIZE = 200;

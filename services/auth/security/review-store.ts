@@ -6,7 +6,7 @@ import type { Role } from '../records/users.js';
 import { REPORT_KEPT_HOURS } from './events.js';
 import type { ReviewStore } from './review-facts.js';
 
-/** Most rows of one kind that the review reads. */
+/** Maximum number of rows of one kind that the review reads. */
 const REVIEW_ROWS_MAX = 500;
 
 /** Oldest report that the review reads, in minutes. */

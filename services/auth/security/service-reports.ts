@@ -1,6 +1,6 @@
-/** What services report of the calls that they were asked for: claims of theirs, in sums. */
+/** Limits of service reports. */
 
-/** Most lists' members of a report that are looked at. */
+/** Maximum number of rows that are read from a report. */
 export const REPORT_ROWS_MAX = 2000;
 
 /** Largest difference between the clocks of a service and of auth at which reports are accepted, in seconds. */

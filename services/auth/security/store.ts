@@ -16,7 +16,7 @@ import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js'
 import type { EventObserver } from './event-recorder.js';
 import { identifiersOf, isSecurityEventType, keptDaysOf, REPORT_KEPT_HOURS, sanitizeText } from './events.js';
 
-/** Most events that get their position in one transaction. */
+/** Maximum number of events that get their position in one transaction. */
 const PLACED_MAX = 5000;
 
 /**

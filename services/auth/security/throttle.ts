@@ -22,7 +22,7 @@ export const NETWORK_KEPT_DAYS = 90;
 /** How long a rejection is repeated from memory, without a query, in milliseconds. */
 export const REFUSAL_REPEATED_MS = 1000;
 
-/** Most rejections that this process remembers; beyond it, more queries are sent. */
+/** Maximum number of rejections that this process remembers; beyond it, more queries are sent. */
 const REFUSALS_MAX = 10_000;
 
 /** The configured limits. */

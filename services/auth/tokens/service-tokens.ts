@@ -58,7 +58,9 @@ export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
   };
 }
 
-/** A text that is no client's id is not reported: it may be anything, a secret included. */
+/**
+ * Reports a refused request. Omits the id if no such client exists: the caller may have sent a secret in its place.
+ */
 async function reportRefusal(
   { store, onRefused }: ServiceTokensDeps,
   { clientId, peer }: ServiceTokenRequest,

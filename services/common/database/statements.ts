@@ -12,11 +12,11 @@ import type { StatementOptions } from './sql.js';
 const PREPARED_STATEMENTS_MAX = 256;
 
 /**
- * Beyond the server's own limit a silent server is given up, and the connection with it. It counts from the sending, so
- * statements that are sent together share it.
+ * Timeout of a response, in milliseconds: the server's own statement timeout plus one second. The connection is then
+ * closed. It starts when the statement is sent, so statements sent together share it.
  */
 const ANSWER_TIMEOUT_MS = STATEMENT_TIMEOUT_MS + 1_000;
-/** What callers are told while the database is away. */
+/** RetryInfo delay of DEPENDENCY_UNAVAILABLE while the database is unreachable, in milliseconds. */
 const RETRY_AFTER_MS = 1_000;
 
 /** A connection while it is lent out. */
@@ -88,7 +88,7 @@ const statementNames = new Map<string, string>();
 
 /**
  * Names a statement, so that a connection has the server parse and plan it once: for the statement that writes to
- * the revocation log that is most of its time. A text without parameters is not named: it may be several statements.
+ * the revocation log that is most of its time. SQL without parameters is not prepared, because it may contain several statements.
  *
  * The name follows from the text alone. A connection pooler may hand out sessions in which another process has
  * prepared its own statements: a name may be unknown there, but it never means another statement.

@@ -100,7 +100,7 @@ function listenerTls(
  * Credentials for a grpc-js server that follow a watch: new connections use the current certificates, open connections
  * stay as they are.
  *
- * An optional certificate that is not from the authorities counts as none: grpc-js shows only verified ones to handlers.
+ * An optional certificate from another authority is ignored: grpc-js shows handlers only verified ones.
  */
 function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
   return new WatchedServerCredentials(watch, clientAuth);

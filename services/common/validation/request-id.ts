@@ -6,7 +6,7 @@ import { countCharacters, isStoredFaithfully } from './text.js';
 /** The longest request id, in characters. */
 export const REQUEST_ID_CHARACTERS_MAX = 255;
 
-/** What is wrong with a request id; undefined when nothing is. An empty one is none, and not looked at. */
+/** Returns the fault of a request id, or undefined. An empty id is not checked. */
 export function requestIdFault(requestId: string): string | undefined {
   if (countCharacters(requestId, REQUEST_ID_CHARACTERS_MAX) > REQUEST_ID_CHARACTERS_MAX) {
     return `must have at most ${REQUEST_ID_CHARACTERS_MAX} characters`;

@@ -1,7 +1,7 @@
 /** Lists of words in requests: scopes, audiences, roles. */
 import { invalidField } from '@portcullis/guard/errors';
 
-/** The most scopes, audiences or roles in one request. */
+/** Maximum number of scopes, audiences or roles in one request. */
 export const LIST_LENGTH_MAX = 32;
 /** The longest scope, audience, role or client id, in characters. */
 export const WORD_LENGTH_MAX = 100;

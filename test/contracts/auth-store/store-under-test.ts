@@ -129,7 +129,7 @@ export function plain(entry: LogEntry): LogEntry {
   return { entryId, sequence, kind, issuer, key, minGeneration, keepUntil, cutOffTime, acknowledge: false };
 }
 
-/** What a promise was rejected with; undefined when it was fulfilled. */
+/** The reason of a rejected promise; undefined when it was fulfilled. */
 export async function outcomeOf(promise: Promise<unknown>): Promise<unknown> {
   return await promise.then(
     () => undefined,

@@ -50,18 +50,18 @@ export function partOf(...entries: Entry[]): PullResponse {
 
 /** A feed, and the notifications of its listener. */
 export class ListenedFeed {
-  readonly told: string[] = [];
+  readonly notifications: string[] = [];
   readonly added: Entry[] = [];
   readonly feed = new Feed({
     service: 'inventory',
     instance: Buffer.alloc(16, 1),
     listener: {
       entryAdded: (entry) => {
-        this.told.push('entry');
+        this.notifications.push('entry');
         this.added.push(entry);
       },
-      listFilled: () => this.told.push('filled'),
-      epochChanged: () => this.told.push('epoch'),
+      listFilled: () => this.notifications.push('filled'),
+      epochChanged: () => this.notifications.push('epoch'),
     },
   });
 
@@ -77,7 +77,7 @@ export class ListenedFeed {
     this.feed.beginPull();
     this.feed.applyPullPart(endOfPull(head, entryIdAtHead, epoch));
     this.ask(when, answer({ epoch, head, entryIdAtHead }));
-    this.told.length = 0;
+    this.notifications.length = 0;
     this.added.length = 0;
   }
 

@@ -342,7 +342,7 @@ describe('a feed', () => {
       feed.applyBroadcast(broadcast([tokenEntry(fifth, { sequence: 5n })]));
       feed.applyBroadcast(broadcast([tokenEntry(fourth, { sequence: 4n })]));
       expect(revokes(fourth) && revokes(fifth)).to.equal(true);
-      expect(held.told).to.deep.equal(['entry', 'entry']);
+      expect(held.notifications).to.deep.equal(['entry', 'entry']);
       expect(feed.applied).to.equal(3n);
       expect(feed.createSyncRequest(at(1)).request.applied).to.equal(3n);
     });
@@ -353,14 +353,14 @@ describe('a feed', () => {
     });
 
     it('require a sync when an earlier entry is missing', () => {
-      const heard = (sequence: bigint) =>
+      const received = (sequence: bigint) =>
         feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence })])).syncDue;
-      expect(heard(4n)).to.equal(false);
-      expect(heard(5n)).to.equal(false);
-      expect(heard(7n)).to.equal(true);
-      expect(heard(8n)).to.equal(false);
-      expect(heard(6n)).to.equal(false);
-      expect(heard(8n)).to.equal(false);
+      expect(received(4n)).to.equal(false);
+      expect(received(5n)).to.equal(false);
+      expect(received(7n)).to.equal(true);
+      expect(received(8n)).to.equal(false);
+      expect(received(6n)).to.equal(false);
+      expect(received(8n)).to.equal(false);
     });
 
     it('continue from the head of the last response', () => {
@@ -375,10 +375,10 @@ describe('a feed', () => {
 
     it('of another epoch are ignored', () => {
       const tokenId = randomUUID();
-      const heard = feed.applyBroadcast(
+      const received = feed.applyBroadcast(
         broadcast([tokenEntry(tokenId, { sequence: 99n, acknowledge: true })], OTHER_EPOCH),
       );
-      expect(heard).to.deep.equal({ accepted: false, syncDue: false });
+      expect(received).to.deep.equal({ accepted: false, syncDue: false });
       expect(revokes(tokenId)).to.equal(false);
       expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([]);
       expect(held.leaseLeftMs(at(0))).to.equal(LEASE_MS);
@@ -386,42 +386,42 @@ describe('a feed', () => {
   });
 
   describe('acknowledgements', () => {
-    const heard = (acknowledge: boolean) => {
+    const received = (acknowledge: boolean) => {
       const one = tokenEntry(randomUUID(), { sequence: 1n, acknowledge });
       return { ...feed.applyBroadcast(broadcast([one])), id: one.entryId };
     };
     beforeEach(() => held.hydrate(at(0)));
 
     it('are sent with the next request, which is due at once', () => {
-      const { syncDue, id } = heard(true);
+      const { syncDue, id } = received(true);
       expect(syncDue).to.equal(true);
       expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([id]);
     });
 
     it('are not sent for entries that request none', () => {
-      expect(heard(false).syncDue).to.equal(false);
+      expect(received(false).syncDue).to.equal(false);
       expect(feed.createSyncRequest(at(1)).request.seen).to.deep.equal([]);
     });
 
     it('are sent again until a request that contained them was answered', () => {
-      const { id } = heard(true);
+      const { id } = received(true);
       feed.createSyncRequest(at(1));
       expect(feed.createSyncRequest(at(2)).request.seen).to.deep.equal([id]);
       const ticket = feed.createSyncRequest(at(3));
-      const { id: second } = heard(true);
+      const { id: second } = received(true);
       feed.applySyncResponse(ticket, answer(), () => {});
       expect(feed.createSyncRequest(at(4)).request.seen).to.deep.equal([second]);
     });
 
     it('are sent again when the response was overtaken by one to a request without them', () => {
       const before = feed.createSyncRequest(at(1));
-      const { id } = heard(true);
+      const { id } = received(true);
       feed.applySyncResponse(before, answer(), () => {});
       expect(feed.createSyncRequest(at(2)).request.seen).to.deep.equal([id]);
     });
 
     it('stay within the limit of one request', () => {
-      for (let count = 0; count < ACKNOWLEDGEMENTS_MAX + 5; count += 1) heard(true);
+      for (let count = 0; count < ACKNOWLEDGEMENTS_MAX + 5; count += 1) received(true);
       expect(feed.createSyncRequest(at(1)).request.seen).to.have.length(ACKNOWLEDGEMENTS_MAX);
     });
 
@@ -444,7 +444,7 @@ describe('a feed', () => {
       // Its later parts are ignored.
       expect(feed.applyPullPart(endOfPull(9n))).to.equal(false);
       expect([feed.list.size, feed.applied]).to.deep.equal([0, 0n]);
-      expect(held.told).to.deep.equal([]);
+      expect(held.notifications).to.deep.equal([]);
     });
 
     it('drops the parts of an unfinished pull when it starts again', () => {
@@ -476,17 +476,17 @@ describe('a feed', () => {
       expect(feed.list.revokes(claims({ sessionId: session }))).to.equal(true);
       expect(feed.list.revokes(claims({ generation: 3n }))).to.equal(true);
       expect(feed.createSyncRequest(at(1)).request).to.deep.include({ applied: 8n, entryIdAtApplied: last });
-      expect(held.told).to.deep.equal(['filled']);
+      expect(held.notifications).to.deep.equal(['filled']);
     });
 
     it('adds to the list, and moves no position back, when it is older', () => {
       held.hydrate(at(0), 9n, Buffer.alloc(16, 9));
-      const [heard, pulled] = [randomUUID(), randomUUID()];
-      feed.applyBroadcast(broadcast([tokenEntry(heard, { sequence: 10n })]));
+      const [received, pulled] = [randomUUID(), randomUUID()];
+      feed.applyBroadcast(broadcast([tokenEntry(received, { sequence: 10n })]));
       feed.beginPull();
       feed.applyPullPart(partOf(tokenEntry(pulled, { sequence: 4n })));
       feed.applyPullPart(endOfPull(4n, Buffer.alloc(16, 4)));
-      expect(revokes(heard) && revokes(pulled)).to.equal(true);
+      expect(revokes(received) && revokes(pulled)).to.equal(true);
       expect(feed.createSyncRequest(at(1)).request).to.deep.include({
         applied: 9n,
         entryIdAtApplied: Buffer.alloc(16, 9),
@@ -532,7 +532,7 @@ describe('a feed', () => {
     beforeEach(() => {
       held.hydrate(at(0), 3n, Buffer.alloc(16, 3));
       feed.applyBroadcast(broadcast([tokenEntry(tokenId, { sequence: 4n, acknowledge: true })]));
-      held.told.length = 0;
+      held.notifications.length = 0;
     });
 
     it('drops lease, list and position, and notifies of it before anything of the new epoch counts', () => {
@@ -542,7 +542,7 @@ describe('a feed', () => {
         answer({ epoch: OTHER_EPOCH, head: 1n, entries: [fresh], keySet: keySet(2) }),
       );
       expect(outcome).to.equal('pull');
-      expect(held.told).to.deep.equal(['epoch', 'entry']);
+      expect(held.notifications).to.deep.equal(['epoch', 'entry']);
       expect(held.leaseLeftMs(at(10))).to.equal(0);
       expect(feed.hydrated).to.equal(false);
       expect(revokes(tokenId)).to.equal(false);

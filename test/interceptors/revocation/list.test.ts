@@ -1,4 +1,4 @@
-/** What was revoked stays revoked for as long as a token could match it, and no longer. */
+/** The list keeps each revocation for as long as a token could match it, and no longer. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';

@@ -119,7 +119,7 @@ describe('the status of an error', () => {
         const error = new GuardError(name, message, { violations: [{ field, description: field }] });
         const sent = statusOf(error);
         expect(sent.details.length).to.be.at.most(ERROR_MESSAGE_LENGTH_MAX);
-        // What grpc-js does with it.
+        // The encoding that grpc-js applies to it.
         expect(() => encodeURI(sent.details)).not.to.throw();
         expect(errorOf(sent).message).to.equal(sent.details);
       }),

@@ -1,4 +1,4 @@
-/** The drill holds against the system as it is, and fails when a guard is taken out. */
+/** The drill passes on the system as it is, and fails when a guard is removed. */
 
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { copyWithout, runDrill } from './run-drill.js';
 
 const TEST_TIMEOUT_MS = 180_000;
-/** One fault of the broker, one of the way to auth, one of an instance and one of auth itself. */
+/** One fault each of the broker, the connection to auth, an instance and auth itself. */
 const ROUNDS = 4;
 const SEED = 461;
 const FLAGS = ['--only', 'REVOCATION', '--seed', String(SEED)];

@@ -1,4 +1,4 @@
-/** A link between two processes can be cut without a word, slowed down, and robbed of a broker's messages. */
+/** A link between two processes can be cut silently, be delayed, and drop messages of a broker. */
 
 import { once } from 'node:events';
 import type { AddressInfo, Server, Socket } from 'node:net';
@@ -44,25 +44,25 @@ describe('a link of the drill', () => {
   it('passes nothing while it is cut, closes neither side, and delivers everything later', async () => {
     await echoed(client, 'before');
     link.set({ kind: 'cut' });
-    const heard = echoed(client, 'meanwhile');
+    const received = echoed(client, 'meanwhile');
     let ended = false;
     client.once('close', () => {
       ended = true;
     });
-    expect(await Promise.race([heard, sleep(MOMENT_MS, 'nothing')])).to.equal('nothing');
+    expect(await Promise.race([received, sleep(MOMENT_MS, 'nothing')])).to.equal('nothing');
     expect(ended).to.equal(false);
     link.set({ kind: 'pass' });
-    expect(await heard).to.equal('meanwhile');
+    expect(await received).to.equal('meanwhile');
   });
 
   it('accepts connections while it is cut, which lead nowhere until it is restored', async () => {
     link.set({ kind: 'cut' });
     const late = connectTo(link);
     try {
-      const heard = echoed(late, 'knock');
-      expect(await Promise.race([heard, sleep(MOMENT_MS, 'nothing')])).to.equal('nothing');
+      const received = echoed(late, 'knock');
+      expect(await Promise.race([received, sleep(MOMENT_MS, 'nothing')])).to.equal('nothing');
       link.set({ kind: 'pass' });
-      expect(await heard).to.equal('knock');
+      expect(await received).to.equal('knock');
     } finally {
       late.destroy();
     }
@@ -71,8 +71,8 @@ describe('a link of the drill', () => {
   it('delays everything, each direction by its own delay and in order', async () => {
     link.set({ kind: 'slow', thereMs: DELAY_MS / 2, backMs: DELAY_MS / 2 });
     const began = performance.now();
-    const heard = echoed(client, 'abc');
-    expect(await heard).to.equal('abc');
+    const received = echoed(client, 'abc');
+    expect(await received).to.equal('abc');
     expect(performance.now() - began).to.be.at.least(DELAY_MS - 2);
   });
 
@@ -128,10 +128,10 @@ async function echoed(socket: Socket, text: string): Promise<string> {
   const whole = new Promise<string>((resolve) => {
     const take = (chunk: Buffer): void => {
       chunks.push(chunk);
-      const heard = Buffer.concat(chunks).toString();
-      if (heard.length < text.length) return;
+      const received = Buffer.concat(chunks).toString();
+      if (received.length < text.length) return;
       socket.off('data', take);
-      resolve(heard);
+      resolve(received);
     };
     socket.on('data', take);
   });

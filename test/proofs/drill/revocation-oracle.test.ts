@@ -1,4 +1,4 @@
-/** The judge of the drill finds what breaks the promise, and nothing else. */
+/** The oracle of the drill reports every violation of the promise, and nothing else. */
 
 import { expect } from 'chai';
 import {

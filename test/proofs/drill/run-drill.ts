@@ -1,4 +1,4 @@
-/** Running `npm run drill` in this project, or in a copy of it with a guard taken out. */
+/** Runs `npm run drill` in this project, or in a copy of it with a guard removed. */
 
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { runProgram } from '../../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
-/** How a drill has ended. */
+/** The exit code and the output of a drill. */
 export interface Drilled<Figures> {
   readonly code: number | null;
   readonly output: string;
@@ -26,7 +26,7 @@ export async function runDrill<Figures>(
   return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
 }
 
-/** Copies the project, with one line of one file replaced: that line must be there exactly once. */
+/** Copies the project and replaces one line of one file, which must contain that line exactly once. */
 export async function copyWithout(
   copy: string,
   guard: { readonly file: string; readonly line: string; readonly instead: string },

@@ -1,4 +1,4 @@
-/** The drills of stock and money hold against the system as it is, and fail when a guard is taken out. */
+/** The drills of stock and money pass on the system as it is, and fail when a guard is removed. */
 
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { copyWithout, runDrill } from './run-drill.js';
 
 const TEST_TIMEOUT_MS = 180_000;
-/** What can still be undone: nothing that may have handed out goods. */
+/** The line with the steps that can be undone: none after which goods may have left. */
 const GUARD_FILE = 'services/payment/saga.ts';
 const GUARD_LINE = "export const UNDOABLE: readonly Step[] = ['reserving', 'reserved', 'held'];";
 

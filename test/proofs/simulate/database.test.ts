@@ -1,4 +1,4 @@
-/** The simulated database does what the protocol relies on in the real one. */
+/** The simulated database has the properties of the real one on which the protocol relies. */
 
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
@@ -30,7 +30,7 @@ describe('the database of a simulation', () => {
 
   const runFor = (ms: number) => inEvent(() => scheduler.runUntil(scheduler.nowMs + ms));
 
-  /** Begins a transaction and notes what becomes of it. */
+  /** Begins a transaction and records its outcome. */
   function begin(
     name: string,
     work: (transaction: Transaction) => Promise<unknown>,

@@ -1,4 +1,4 @@
-/** What is true of tokens and revocations, whatever the system believes. */
+/** The oracle: the true state of tokens and revocations, independent of the system under test. */
 
 import { expect } from 'chai';
 import { Oracle } from '../../../proofs/simulate/oracle.js';

@@ -1,16 +1,16 @@
-/** The promise holds in random schedules, and each rule that keeps it is needed: the short form of the long proof. */
+/** The promise holds in random schedules, and breaks when one of its rules is left out: the short simulation. */
 
 import { expect } from 'chai';
 import { GUARDS, type GuardName, NOTICED_BY } from '../../../proofs/simulate/guards.js';
 import { type RunResult, runSeedSoon } from '../../../proofs/simulate/run.js';
 
-/** How many schedules are tried with every rule in place. */
+/** The number of schedules that run with every rule in place. */
 const SEEDS = 200;
 
 /** Seconds on a quiet machine. */
 const PATIENCE_MS = 240_000;
 
-/** Where to look first for a schedule that notices a missing rule, and how far from there. */
+/** The search for a schedule that detects a missing rule: its maximum number of seeds, and its first seeds. */
 const SEEDS_MAX = 1500;
 const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   lease: 17,
@@ -34,7 +34,7 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
 describe('a simulated run', function () {
   this.timeout(PATIENCE_MS);
 
-  it('gives the same result every time, with or without a trace', async () => {
+  it('returns the same result every time, with or without a trace', async () => {
     for (const seed of [3, 15, 166]) {
       const watched = await runSeedSoon(seed, { trace: true });
       const again = await runSeedSoon(seed, { trace: true });
@@ -56,7 +56,7 @@ describe('a simulated run', function () {
       revocations += measures.revocations;
       checks += measures.checks;
     }
-    // A proof that tries nothing would hold, too.
+    // A simulation without events would pass, too.
     expect(faults.size).to.be.greaterThan(20);
     expect(revocations).to.be.greaterThan(3 * SEEDS);
     expect(checks).to.be.greaterThan(50 * SEEDS);

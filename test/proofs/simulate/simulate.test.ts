@@ -1,4 +1,4 @@
-/** `npm run simulate` as a command: what it says, writes and ends with. */
+/** `npm run simulate` as a command: its output, its files and its exit codes. */
 
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ function simulate(...args: readonly string[]): Promise<Ended> {
   return runProgram(['proofs/simulate/main.ts', ...args]);
 }
 
-// Every command starts three processes, and a busy machine takes its time over that.
+// Every command starts three processes, which takes long on a busy machine.
 const PATIENCE_MS = 120_000;
 
 describe('npm run simulate', function () {

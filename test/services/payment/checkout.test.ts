@@ -89,9 +89,10 @@ describe('checkout', () => {
     it('charges the price of the reservation, even if the price has changed', async () => {
       const scenery = await scene();
       scenery.warehouse.trouble = (method) => {
-        if (method === 'commit') scenery.warehouse.stock('OTHER', euros(1n));
+        if (method === 'commit') scenery.warehouse.item('LAMP').price = euros(1n);
       };
       expect((await buy(scenery)).amount).to.deep.equal(euros(500n));
+      expect(scenery.warehouse.item('LAMP').price).to.deep.equal(euros(1n));
     });
 
     it('accepts an order for the whole balance', async () => {

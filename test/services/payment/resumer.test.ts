@@ -4,22 +4,37 @@ import { startResumer } from '../../../services/payment/resumer.js';
 import { silentLog } from './instance.js';
 
 describe('the resumer of payment', () => {
-  it('starts at once, continues while payments are found, and survives a failure', async () => {
-    const rounds = [2, new Error('the database is away'), 0, 1, 0];
-    let done: () => void = () => {};
-    const all = new Promise<void>((resolve) => {
-      done = resolve;
+  it('starts at once, and continues without a pause while payments are found', async () => {
+    expect(await roundsRun([2, 1, 0, 5], { intervalMs: 3_600_000, until: 3 })).to.equal(3);
+  });
+
+  it('survives a failure, and runs again after the interval', async () => {
+    const rounds = [new Error('the database is away'), 0, 1, 0];
+    expect(await roundsRun(rounds, { intervalMs: 1, until: 4 })).to.equal(4);
+  });
+
+  /** Runs a resumer over these rounds until so many have run; returns how many had run when it was stopped. */
+  async function roundsRun(
+    rounds: readonly (number | Error)[],
+    options: { readonly intervalMs: number; readonly until: number },
+  ): Promise<number> {
+    let run = 0;
+    let reached: () => void = () => {};
+    const enough = new Promise<void>((resolve) => {
+      reached = resolve;
     });
-    const resumeAbandoned = async () => {
-      const round = rounds.shift() ?? 0;
-      if (rounds.length === 0) done();
+    const resumeAbandoned = async (): Promise<number> => {
+      const round = rounds[run] ?? 0;
+      run += 1;
+      if (run === options.until) reached();
       if (round instanceof Error) throw round;
       return round;
     };
-    const resumer = startResumer({ resumeAbandoned, log: silentLog, intervalMs: 1 });
-    await all;
+    const resumer = startResumer({ resumeAbandoned, log: silentLog, intervalMs: options.intervalMs });
+    await enough;
     await resumer.stop();
-  });
+    return run;
+  }
 
   it('stops after the current round, without waiting for the next', async () => {
     let isRunning = false;

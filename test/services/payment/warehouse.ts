@@ -23,7 +23,7 @@ export type Moment = 'before' | 'after';
 export type Trouble = (method: WarehouseMethod, moment: Moment) => void | Promise<void>;
 
 interface Item {
-  readonly price: Money;
+  price: Money;
   onHand: bigint;
   reserved: bigint;
   sold: bigint;

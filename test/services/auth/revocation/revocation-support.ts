@@ -21,31 +21,31 @@ export const MIGRATIONS = new URL('../../../../services/auth/migrations/', impor
 
 export const quietLog = createLog({ service: 'test', level: 'silent' });
 
-/** What a test holds. */
+/** The log under test, with its database and the batches that it broadcasts. */
 export interface TestLog {
   readonly url: string;
   readonly database: Database;
   readonly store: RevocationStore;
   readonly revocations: Revocations;
   readonly instances: Instances;
-  /** How often the log was read for questions. */
+  /** The number of reads of the log for sync requests. */
   reads(): number;
-  /** What was committed, in the order in which it would be broadcast. */
+  /** The committed batches, in the order of their broadcasts. */
   readonly broadcast: LogBatch[];
-  /** The questions that raised the alarm of a changed log. */
+  /** The sync requests that raised the alarm of a changed log. */
   readonly alarms: SyncQuestion[];
-  /** The keys that the log hands out; a test may change them. */
+  /** The keys that the log publishes; a test may change them. */
   readonly keys: { published: PublishedKeys };
   transaction<T>(work: (tx: RevocationTransaction, sql: Sql) => Promise<T>): Promise<T>;
   addUser(): Promise<string>;
   addSession(userId: string): Promise<string>;
   revokeToken(tokenId?: string): Promise<Receipt>;
-  /** Makes every entry so far look as old as it is to be dropped. */
+  /** Makes existing entries older by `byMs`, by default all of them. */
   age(byMs: number, where?: string): Promise<void>;
   close(): Promise<void>;
 }
 
-/** A question of an instance that knows nothing yet. */
+/** A sync request of a new instance. */
 export function question(over: Partial<SyncQuestion> = {}): SyncQuestion {
   return {
     service: 'inventory',
@@ -139,7 +139,7 @@ function compose(parts: {
   };
 }
 
-/** Keys that a log may hand out; another name gives another version. */
+/** Keys that a log may publish; another name yields another version. */
 export function publishedKeys(name: string): PublishedKeys {
   const key = { kid: `token-${name}`, algorithm: 'EdDSA', jwk: '{}' };
   return {

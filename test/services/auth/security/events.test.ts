@@ -326,8 +326,8 @@ describe('security events', () => {
         await sleep(50);
         const user = await addUser(auth);
         await auth.securityStore.place();
-        const { value: told } = await first;
-        expect(told?.event.subject.userId).to.equal(user.userId).and.to.not.equal(before.userId);
+        const { value: notice } = await first;
+        expect(notice?.event.subject.userId).to.equal(user.userId).and.to.not.equal(before.userId);
         await logIn(auth, user);
         await auth.securityStore.place();
         expect((await watch.next()).value?.event.type).to.equal('session-established');
@@ -335,7 +335,7 @@ describe('security events', () => {
         expect((await watch.next()).done).to.equal(true);
         const later = await addUser(auth);
         const again = replica.events.watch(
-          { filter: { types: ['account-created'] }, resumeToken: told?.resumeToken ?? '' },
+          { filter: { types: ['account-created'] }, resumeToken: notice?.resumeToken ?? '' },
           AbortSignal.timeout(5000),
         );
         expect((await again.next()).value?.event.subject.userId).to.equal(later.userId);
@@ -394,8 +394,8 @@ describe('security events', () => {
       await until(() => auth.events.counts().lost >= 3);
       expect(auth.events.counts().lost).to.equal(3);
       await auth.database.query('ALTER TABLE away RENAME TO security_events');
-      const [told] = await written('events-lost');
-      expect(told?.details).to.deep.equal({ events: 3 });
+      const [recorded] = await written('events-lost');
+      expect(recorded?.details).to.deep.equal({ events: 3 });
     });
 
     it('because the record is locked, delay a login only for a moment', async () => {

@@ -71,7 +71,7 @@ const GOOD: ReviewFacts = {
   changedLogs: 0,
 };
 
-const told = (findings: readonly ReviewFinding[]): string[] =>
+const linesOf = (findings: readonly ReviewFinding[]): string[] =>
   findings.map(({ grade, reason, subject }) => `${grade} ${reason} ${subject}`).sort();
 
 describe('the review', () => {
@@ -191,7 +191,7 @@ describe('the review', () => {
     ];
     for (const [weakness, expected] of cases) {
       const findings = findingsOf({ ...GOOD, ...weakness });
-      expect(told(findings), JSON.stringify(expected)).to.deep.equal(expected);
+      expect(linesOf(findings), JSON.stringify(expected)).to.deep.equal(expected);
       for (const { fact, remedy } of findings) {
         expect(fact).to.match(/^\S.{10,}[^.]$/);
         expect(remedy).to.match(/^\S.{8,}[^.]$/);
@@ -301,7 +301,7 @@ describe('the review', () => {
         clock,
       });
       const { findings, lookedAt } = await createSecurityReview(gather).run();
-      const reasons = told(findings).map((line) => line.replace(/ [\w-]{22}$| [0-9a-f]{32}$/, ' …'));
+      const reasons = linesOf(findings).map((line) => line.replace(/ [\w-]{22}$| [0-9a-f]{32}$/, ' …'));
       expect(reasons).to.deep.equal([
         'critical BROKER_OPEN broker.example:4222',
         'critical BROKER_PLAINTEXT broker.example:4222',

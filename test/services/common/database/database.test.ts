@@ -569,20 +569,20 @@ describe('database', () => {
 
   describe('notifications', () => {
     it('reach the listener', async () => {
-      const heard: string[] = [];
+      const received: string[] = [];
       const subscription = await database.listen(
         'news "of" today',
-        (payload) => heard.push(payload),
+        (payload) => received.push(payload),
         () => {},
       );
       await database.query('SELECT pg_notify($1, $2)', ['news "of" today', 'one']);
       await database.query('SELECT pg_notify($1, $2)', ['other', 'two']);
-      await until(() => heard.length > 0);
-      expect(heard).to.deep.equal(['one']);
+      await until(() => received.length > 0);
+      expect(received).to.deep.equal(['one']);
       await subscription.close();
       await database.query('SELECT pg_notify($1, $2)', ['news "of" today', 'three']);
       await sleep(50);
-      expect(heard).to.deep.equal(['one']);
+      expect(received).to.deep.equal(['one']);
     });
 
     it('reach the listener again after the connection was lost, and the gap is reported', async () => {
@@ -591,11 +591,11 @@ describe('database', () => {
       const through = new URL(url);
       through.host = `127.0.0.1:${relay.port}`;
       const away = open(through.href);
-      const heard: string[] = [];
+      const received: string[] = [];
       let reconnects = 0;
       await away.listen(
         'news',
-        (payload) => heard.push(payload),
+        (payload) => received.push(payload),
         () => reconnects++,
       );
       expect(reconnects).to.equal(0);
@@ -604,8 +604,8 @@ describe('database', () => {
       await relay.mend();
       await until(() => reconnects === 1);
       await database.query(`SELECT pg_notify('news', 'again')`);
-      await until(() => heard.length > 0);
-      expect(heard).to.deep.equal(['again']);
+      await until(() => received.length > 0);
+      expect(received).to.deep.equal(['again']);
     });
   });
 });

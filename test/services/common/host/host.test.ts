@@ -153,9 +153,9 @@ describe('host', () => {
     missing = '';
     host.readinessChanged();
     expect((await ops('/readyz')).status).to.equal(200);
-    const told = lines.map((text) => JSON.parse(text)).filter(({ msg }) => /ready/.test(msg));
-    expect(told.map(({ msg }) => msg)).to.deep.equal(['not ready', 'ready']);
-    expect(told[0].missing).to.deep.equal({ revocations: 'the list is not complete' });
+    const logged = lines.map((text) => JSON.parse(text)).filter(({ msg }) => /ready/.test(msg));
+    expect(logged.map(({ msg }) => msg)).to.deep.equal(['not ready', 'ready']);
+    expect(logged[0].missing).to.deep.equal({ revocations: 'the list is not complete' });
   });
 
   describe('stopping', () => {

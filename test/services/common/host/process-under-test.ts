@@ -25,7 +25,7 @@ await runMain(async () => {
     readiness: {},
   });
   if (fault === 'after-start') throw new Error('something else');
-  if (fault === 'uncaught') setTimeout(() => Promise.reject(new Error('nobody caught this')), 50);
+  if (fault === 'uncaught') setTimeout(() => Promise.reject(new Error('a rejection without a handler')), 50);
   runUntilSignal({
     log,
     drainMs: 1_000,

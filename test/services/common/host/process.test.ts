@@ -39,7 +39,7 @@ describe('the process of a service', function () {
   it('stops with code 1 on an uncaught error, and logs it', async () => {
     const { ended, stdout } = run('127.0.0.1:0', '127.0.0.1:0', 'uncaught');
     expect(await ended).to.include({ code: 1, signal: null });
-    expect(stdout()).to.include('nobody caught this').and.include('"stopped"');
+    expect(stdout()).to.include('a rejection without a handler').and.include('"stopped"');
   });
 
   it('exits with code 1 and one message that lists all faults of the configuration', async () => {

@@ -408,7 +408,7 @@ describe('TLS', function () {
     });
 
     it('reads the files at once on reload', async () => {
-      const files = copied('told');
+      const files = copied('reload');
       await put(own, files);
       const watch = watchTlsFiles({
         files: { cert: files.certFile, key: files.keyFile },

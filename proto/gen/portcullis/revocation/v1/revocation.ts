@@ -264,8 +264,9 @@ export interface Entry {
    */
   acknowledge: boolean;
   /**
-   * The other issuer (`iss`) whose TOKEN, SESSION or USER is taken back; empty
-   * for our own. Tokens of ours that were derived from that issuer's are hit too.
+   * The other issuer (`iss`) whose TOKEN, SESSION or USER is revoked; empty for
+   * this issuer. Tokens of this issuer that were derived from that issuer's tokens
+   * are revoked, too.
    */
   issuer: string;
   /**
