@@ -11,7 +11,8 @@ export const CLOCK_JITTER_MS = 10;
  * The sum never falls, so setting the wall clock back does not cancel it.
  *
  * The readings are split into segments that end where the wall clock was set back. In each segment only the largest rise
- * counts, so that jitter is counted once and not with every reading.
+ * counts, so that jitter is counted once and not with every reading. A set-back of up to {@link CLOCK_JITTER_MS} ends no
+ * segment: a sleep that it hides stays uncounted, up to that length for each such pair within one lease.
  */
 export class ClockRises {
   /** The sum of the rises of earlier segments. */

@@ -28,12 +28,11 @@ export type CallStatus = Pick<StatusObject, 'code' | 'details' | 'metadata'>;
 /**
  * The statuses of a downstream call that mean the same to this service's caller, each with the message that is sent.
  * Every other status is about the request or the credentials that this service sent downstream. Passed on, it would tell
- * the caller to log in again, or to change a request that it never made.
+ * the caller to log in again, or to change a request that it never made. RESOURCE_EXHAUSTED can be a limit on this
+ * service's own token, or a message that is too large; CANCELLED can be this handler's own doing.
  */
 const PASSED_ON: ReadonlyMap<status, string> = new Map([
-  [status.CANCELLED, 'a call to another service was cancelled'],
   [status.DEADLINE_EXCEEDED, 'another service did not answer in time'],
-  [status.RESOURCE_EXHAUSTED, 'another service has no capacity left'],
   [status.ABORTED, 'another service has aborted the operation'],
   [status.UNAVAILABLE, 'another service is unavailable'],
 ]);
@@ -41,9 +40,9 @@ const PASSED_ON: ReadonlyMap<status, string> = new Map([
 /**
  * Converts anything thrown to a status. Never throws:
  * - a {@link ServiceError} becomes its status with `ErrorInfo`, and BadRequest or RetryInfo where they apply;
- * - an error that a grpc-js client received keeps its status when that means the same to this caller (CANCELLED,
- *   DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, UNAVAILABLE), with a fixed text, and with its RetryInfo unless that
- *   would make clients repeat the call (UNAVAILABLE);
+ * - an error that a grpc-js client received keeps its status when that means the same to this caller (DEADLINE_EXCEEDED,
+ *   ABORTED, UNAVAILABLE), with a fixed text, and with its RetryInfo unless that would make clients repeat the call
+ *   (UNAVAILABLE);
  * - everything else becomes INTERNAL with a fixed text, because an unknown message may contain a secret.
  */
 export function statusOf(error: unknown): CallStatus {
