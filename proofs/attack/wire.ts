@@ -139,7 +139,7 @@ class Connection {
   }
 
   send({ block, body }: RawRequest): Promise<Answer> {
-    if (!this.#open) return Promise.resolve(answerOf('closed'));
+    if (!this.#open) return Promise.resolve(syncResultFor('closed'));
     const stream = this.#nextStream;
     this.#nextStream += 2;
     return new Promise((resolve) => {
@@ -242,7 +242,7 @@ class Connection {
   }
 }
 
-function answerOf(kind: Answer['kind']): Answer {
+function syncResultFor(kind: Answer['kind']): Answer {
   return { kind, status: -1, fields: '', body: NOTHING };
 }
 

@@ -317,7 +317,7 @@ async function revokeInTheMiddle(
   if (isDecided) {
     if (captured === undefined)
       note(findings, 'lost', 'a decided purchase of a revoked buyer was not finished');
-    else audit.account({ ...deal, outcome: { kind: 'answered', bytes: answerOf(captured) } });
+    else audit.account({ ...deal, outcome: { kind: 'answered', bytes: syncResultFor(captured) } });
   } else if (captured !== undefined) {
     note(findings, 'doubled', 'money of a revoked buyer has moved');
   }
@@ -326,7 +326,7 @@ async function revokeInTheMiddle(
   return `a buyer revoked at ${failpoint}`;
 }
 
-function answerOf(payment: Payment): Buffer {
+function syncResultFor(payment: Payment): Buffer {
   return methods.checkout.responseSerialize({ payment });
 }
 

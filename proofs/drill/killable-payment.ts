@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { runMain } from '../../services/common/host/process.js';
 import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
-import type { Inventory, Settlement } from '../../services/payment/inventory.js';
+import type { Inventory, Settlement } from '../../services/payment/inventory-port.js';
 import type { CheckoutStore, Step } from '../../services/payment/saga.js';
 import { type Failpoint, ORDERS_VARIABLE, type Orders } from './failpoints.js';
 

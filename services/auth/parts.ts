@@ -22,7 +22,7 @@ import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
 import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
-import type { SyncQuestion } from './revocation/log.js';
+import type { SyncPosition } from './revocation/log.js';
 import { createRevocations } from './revocation/revocations.js';
 import { createRevocationStore } from './revocation/store.js';
 import type { Finding } from './security/anomaly-rules.js';
@@ -166,7 +166,7 @@ function createRevocationParts(
   return { instances, revocationLog, revocations };
 }
 
-function reportLogChanged({ events, log }: Base, { service, applied, epoch }: SyncQuestion): void {
+function reportLogChanged({ events, log }: Base, { service, applied, epoch }: SyncPosition): void {
   events.noteSampled(`log-changed ${service}`, {
     type: 'log-changed',
     actor: 'auth',

@@ -7,7 +7,7 @@ import { payloadOf } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound } from './accounts.js';
 import { PaymentError } from './errors.js';
-import type { Settlement } from './inventory.js';
+import type { Settlement } from './inventory-port.js';
 import { type OrderLine, requireLines } from './order-lines.js';
 import type { Payment } from './payments.js';
 import {

@@ -13,7 +13,7 @@ import { connectInventory, type InventoryConnection, type ServedCall } from './a
 import { createCheckout } from './checkout.js';
 import type { Config } from './config.js';
 import { createHandlers } from './handlers.js';
-import type { Inventory, Settlement } from './inventory.js';
+import type { Inventory, Settlement } from './inventory-port.js';
 import { createPayments } from './payments.js';
 import { RESUME_INTERVAL_MS, startResumer } from './resumer.js';
 import { createReversals } from './reversals.js';

@@ -13,7 +13,7 @@ import {
 import type { Accounts } from './accounts.js';
 import type { Caller } from './caller.js';
 import type { Checkout } from './checkout.js';
-import type { Inventory } from './inventory.js';
+import type { Inventory } from './inventory-port.js';
 import type { Account, EntryKind, LedgerEntry } from './ledger.js';
 import type { Payment, PaymentState, Payments } from './payments.js';
 import type { Reversals } from './reversals.js';

@@ -3,7 +3,7 @@
 import { type FieldViolation, ServiceError } from '@portcullis/guard/errors';
 import { MINOR_UNITS_MAX } from '../common/money.js';
 import { PaymentError, type PaymentErrorCode } from './errors.js';
-import type { Reservation } from './inventory.js';
+import type { Reservation } from './inventory-port.js';
 import type { Buyer, Failure, Saga } from './saga.js';
 
 /** Failures of the order itself: the same request always returns the same error. */

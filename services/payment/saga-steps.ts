@@ -5,7 +5,7 @@ import type { Clock } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
 import { accountNotFound } from './accounts.js';
 import { PaymentError } from './errors.js';
-import type { Reservation, Settlement } from './inventory.js';
+import type { Reservation, Settlement } from './inventory-port.js';
 import { captureTransfer } from './ledger.js';
 import {
   amountOf,

@@ -15,7 +15,7 @@
 
 import type { FieldViolation } from '@portcullis/guard/errors';
 import type { Caller } from './caller.js';
-import type { Authoriser, Inventory } from './inventory.js';
+import type { Authoriser, Inventory } from './inventory-port.js';
 import type { LedgerTransaction } from './ledger.js';
 import type { OrderLine } from './order-lines.js';
 import type { Payment } from './payments.js';

@@ -15,10 +15,10 @@ import { type ClaimNames, type ForeignRules, readForeignClaims } from './foreign
 import {
   createLegacyKeys,
   createPublishedKeys,
-  type IssuerKeys,
+  type ForeignIssuerKeys,
   type KeyVerdict,
   type PublishedIssuerKeys,
-} from './issuer-keys.js';
+} from './foreign-issuer-keys.js';
 import { parseJsonObject } from './strict-json.js';
 
 /** Maximum number of other issuers. */
@@ -88,7 +88,7 @@ export interface TrustedIssuers {
 export function createTrustedIssuers(options: TrustedIssuersOptions): TrustedIssuers {
   const faults = trustedIssuerFaults(options.issuers, options);
   if (faults.length > 0) throw new TypeError(faults.map(({ problem }) => problem).join('; '));
-  const keys: IssuerKeys[] = [];
+  const keys: ForeignIssuerKeys[] = [];
   const issuers = new Map<string, ForeignIssuer>();
   for (const described of options.issuers) {
     const own = keysOf(described, options, () => options.onKeys(foreign));
@@ -174,12 +174,16 @@ function keysOf(
   { issuer, keys }: TrustedIssuer,
   { clock, timers, log }: TrustedIssuersOptions,
   onChange: () => void,
-): IssuerKeys {
+): ForeignIssuerKeys {
   if ('legacySecret' in keys) return createLegacyKeys(keys.legacySecret);
   return createPublishedKeys({ ...keys, issuer, clock, timers, log, onChange });
 }
 
-function foreignIssuer(described: TrustedIssuer, keys: IssuerKeys, ownAudience: string): ForeignIssuer {
+function foreignIssuer(
+  described: TrustedIssuer,
+  keys: ForeignIssuerKeys,
+  ownAudience: string,
+): ForeignIssuer {
   const { issuer, audience = ownAudience, types = [ACCESS_TOKEN_TYPE] } = described;
   const isLegacy = 'legacySecret' in described.keys;
   const rules: ForeignRules = {

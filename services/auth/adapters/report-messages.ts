@@ -6,7 +6,7 @@ import type {
 } from '../../../proto/gen/portcullis/security/v1/report.js';
 import type { ReportedCaller, ServiceReport } from '../records/service-reports.js';
 import { sanitizeText } from '../security/events.js';
-import { REPORT_CLOCK_DIFFERENCE_SECONDS_MAX, REPORT_ROWS_MAX } from '../security/service-reports.js';
+import { REPORT_CLOCK_DIFFERENCE_SECONDS_MAX, REPORT_ROWS_MAX } from '../security/report-limits.js';
 import { networkOfAddress } from '../security/throttle.js';
 
 /**

@@ -9,7 +9,7 @@ import type {
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EntryKind as EntryKindMessage } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { EntryKind, LogBatch, LogEntry } from '../records/revocations.js';
-import type { PullPart, SyncAnswer, SyncQuestion } from '../revocation/log.js';
+import type { PullPart, SyncPosition, SyncResult } from '../revocation/log.js';
 
 /** The message of an entry. */
 export function entryMessageOf(entry: LogEntry): Entry {
@@ -32,12 +32,12 @@ export function broadcastOf({ epoch, entries }: LogBatch): Broadcast {
 }
 
 /** The sync request of a message. */
-export function questionOf(request: SyncRequest): SyncQuestion {
+export function questionOf(request: SyncRequest): SyncPosition {
   return request;
 }
 
 /** The message of a sync response. */
-export function syncResponseOf(answer: SyncAnswer): SyncResponse {
+export function syncResponseOf(answer: SyncResult): SyncResponse {
   return {
     epoch: answer.epoch,
     head: answer.head,

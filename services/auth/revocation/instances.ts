@@ -4,7 +4,7 @@ import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
 import type { InstancePage, InstanceRecord, InstanceStore, SharedRecord } from './instance-records.js';
 import { createSharing } from './instance-sharing.js';
-import { createId, type SyncAnswer, type SyncQuestion } from './log.js';
+import { createId, type SyncPosition, type SyncResult } from './log.js';
 import {
   type Committed,
   createEnforcementWatch,
@@ -21,9 +21,9 @@ export const INSTANCES_MAX = 10_000;
 /** The instances, as the rest of auth uses them. */
 export interface Instances {
   /** A sync request arrived; what it acknowledges counts whatever the response will be. */
-  requested(question: SyncQuestion): void;
+  requested(question: SyncPosition): void;
   /** A sync request was answered, which means that its `applied` was compared with the log. */
-  answered(question: SyncQuestion, requestedAtMs: number, answer: SyncAnswer): void;
+  answered(question: SyncPosition, requestedAtMs: number, answer: SyncResult): void;
   /** The instances that sent requests to this replica, the most recent last. */
   known(): readonly InstanceRecord[];
   list(page: PageRequest): Promise<InstancePage>;
@@ -148,8 +148,8 @@ function sharedRecords(records: readonly InstanceRecord[], nowMs: number): Share
 }
 
 function recordOf(
-  question: SyncQuestion,
-  known: { requestedAtMs: number; answer: SyncAnswer; former: InstanceRecord | undefined },
+  question: SyncPosition,
+  known: { requestedAtMs: number; answer: SyncResult; former: InstanceRecord | undefined },
 ): InstanceRecord {
   const { requestedAtMs, answer, former } = known;
   const { service, instance, epoch, seen } = question;

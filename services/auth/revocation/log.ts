@@ -44,7 +44,7 @@ export const PULL_ENTRIES_MAX = 1000;
 const REASON_CHARACTERS_MAX = 200;
 
 /** A sync request: an instance asks whether its list is up to date. */
-export interface SyncQuestion {
+export interface SyncPosition {
   readonly service: string;
   readonly instance: Buffer;
   /** Empty before the instance's first response. */
@@ -70,8 +70,8 @@ export interface LogReading {
   readonly otherEpochs: ReadonlyMap<string, EpochStanding>;
 }
 
-/** The response to a {@link SyncQuestion}. */
-export interface SyncAnswer extends LogState {
+/** The response to a {@link SyncPosition}. */
+export interface SyncResult extends LogState {
   readonly entries: readonly LogEntry[];
   /** The instance must pull: it follows another epoch, lags too far, or the entry at its place was dropped. */
   readonly pull: boolean;
@@ -179,7 +179,7 @@ export function checkReason(reason: string): void {
  *
  * @throws ServiceError FIELD_INVALID
  */
-export function checkQuestion(question: SyncQuestion): void {
+export function checkQuestion(question: SyncPosition): void {
   checkInstance(question);
   if (question.epoch.length !== 0 && question.epoch.length !== ID_BYTES) {
     throw invalidField('epoch', `must be empty or of ${ID_BYTES} bytes`);
@@ -210,7 +210,7 @@ export function checkInstance(request: { readonly service: string; readonly inst
 /**
  * The sequence after which the requests need all entries; undefined when no request needs any.
  */
-export function wantedAfter(state: LogHead, questions: readonly SyncQuestion[]): bigint | undefined {
+export function entriesNeededAfter(state: LogHead, questions: readonly SyncPosition[]): bigint | undefined {
   const reach = state.head - BigInt(SYNC_ENTRIES_MAX);
   let after: bigint | undefined;
   for (const { epoch, applied } of questions) {
@@ -221,7 +221,7 @@ export function wantedAfter(state: LogHead, questions: readonly SyncQuestion[]):
 }
 
 /** The sequences whose entry ids must be compared with the requests. */
-export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[]): bigint[] {
+export function sequencesToCompare(state: LogHead, questions: readonly SyncPosition[]): bigint[] {
   const places = new Set<bigint>();
   for (const { epoch, applied } of questions) {
     if (epoch.equals(state.epoch) && applied > 0n && applied < state.head) places.add(applied);
@@ -230,7 +230,7 @@ export function comparedPlaces(state: LogHead, questions: readonly SyncQuestion[
 }
 
 /** The epochs in the requests other than the present one. */
-export function otherEpochs(state: LogHead, questions: readonly SyncQuestion[]): Buffer[] {
+export function otherEpochs(state: LogHead, questions: readonly SyncPosition[]): Buffer[] {
   const others = new Map<string, Buffer>();
   for (const { epoch } of questions) {
     if (epoch.length > 0 && !epoch.equals(state.epoch)) others.set(epoch.toString('hex'), epoch);
@@ -241,7 +241,7 @@ export function otherEpochs(state: LogHead, questions: readonly SyncQuestion[]):
 /** The epoch of a request if the database does not know it and has not recorded it as lost. */
 export function newlyLost(
   { state, otherEpochs: known }: LogReading,
-  { epoch }: SyncQuestion,
+  { epoch }: SyncPosition,
 ): LostEpoch | undefined {
   if (epoch.length === 0 || epoch.equals(state.epoch) || known.has(epoch.toString('hex'))) return undefined;
   return { epoch, foundUnder: state.epoch };
@@ -253,7 +253,7 @@ export function newlyLost(
  * @throws ServiceError LOG_CHANGED when the instance has entries that this log does not have, or follows an epoch that
  *   this database does not have: it was restored or has lost transactions, and may have lost more
  */
-export function answerOf(reading: LogReading, question: SyncQuestion): SyncAnswer {
+export function syncResultFor(reading: LogReading, question: SyncPosition): SyncResult {
   const { state, keys } = reading;
   const pull = mustPull(reading, question);
   return {
@@ -289,7 +289,7 @@ const SEQUENCE_MAX = 2n ** 63n - 1n;
 /** Longest name of a service, in characters. */
 const SERVICE_CHARACTERS_MAX = 100;
 
-function mustPull(reading: LogReading, question: SyncQuestion): boolean {
+function mustPull(reading: LogReading, question: SyncPosition): boolean {
   const { state } = reading;
   if (question.epoch.length === 0) return true;
   if (!question.epoch.equals(state.epoch)) {

@@ -3,7 +3,7 @@
 import type { Clock, Timers } from '@portcullis/guard/clock';
 import type { LogEntry } from '../records/revocations.js';
 import type { InstanceRecord } from './instance-records.js';
-import { enforcementBoundMs, type SyncQuestion } from './log.js';
+import { enforcementBoundMs, type SyncPosition } from './log.js';
 
 /** How often a waiting call looks for what other replicas know, in milliseconds. */
 const WAIT_POLL_MS = 25;
@@ -44,7 +44,7 @@ export interface Committed {
 /** Follows one revocation until a call has its receipt. */
 export interface EnforcementWatch {
   /** A sync request arrived; what it acknowledges counts whatever the response will be. */
-  requested(question: SyncQuestion): void;
+  requested(question: SyncPosition): void;
   /** A sync request was answered here, or another replica answered one. */
   answered(record: InstanceRecord): void;
   /**
@@ -83,7 +83,7 @@ export function createEnforcementWatch(
     one.enforcedAtMs ??= clock.monotonicMs();
     wake();
   };
-  const hasEntry = ({ seen }: Pick<SyncQuestion, 'seen'>): boolean =>
+  const hasEntry = ({ seen }: Pick<SyncPosition, 'seen'>): boolean =>
     seen.some((id) => id.equals(entry.entryId));
   const mayEnforceLater = (one: Watched): boolean =>
     one.enforcedAtMs === undefined &&

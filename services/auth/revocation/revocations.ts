@@ -6,18 +6,18 @@ import { AuthError } from '../errors.js';
 import type { EpochStanding, LiveSet, LostEpoch } from '../records/revocations.js';
 import type { Instances } from './instances.js';
 import {
-  answerOf,
   checkInstance,
   checkQuestion,
-  comparedPlaces,
+  entriesNeededAfter,
   type LogReading,
   newlyLost,
   otherEpochs,
   type PullPart,
   partsOf,
-  type SyncAnswer,
-  type SyncQuestion,
-  wantedAfter,
+  type SyncPosition,
+  type SyncResult,
+  sequencesToCompare,
+  syncResultFor,
 } from './log.js';
 import type { RevocationStore } from './log-access.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
@@ -35,7 +35,7 @@ export interface RevocationDeps extends RevokeDeps {
   readonly timers?: Timers;
   readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
-  readonly onLogChanged: (question: SyncQuestion) => void;
+  readonly onLogChanged: (question: SyncPosition) => void;
 }
 
 /** The operations on the revocation log. */
@@ -47,7 +47,7 @@ export interface Revocations {
    *
    * @throws ServiceError LOG_CHANGED, FIELD_INVALID, RATE_LIMITED, DEPENDENCY_UNAVAILABLE
    */
-  sync(question: SyncQuestion): Promise<SyncAnswer>;
+  sync(question: SyncPosition): Promise<SyncResult>;
   /**
    * Returns the live list in parts, the end last.
    *
@@ -60,7 +60,7 @@ export interface Revocations {
 
 /** The shared reads and writes of one process. */
 interface Shared {
-  readonly heads: SharedReads<SyncQuestion, LogReading>;
+  readonly heads: SharedReads<SyncPosition, LogReading>;
   readonly live: SharedReads<undefined, LiveSet>;
   readonly losses: SharedReads<LostEpoch, undefined>;
 }
@@ -89,7 +89,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
 }
 
 function createShared({ log, timers }: Pick<RevocationDeps, 'log' | 'timers'>): Shared {
-  const readHead = async (questions: readonly SyncQuestion[]) => {
+  const readHead = async (questions: readonly SyncPosition[]) => {
     const reading = await readFor(log, questions);
     return () => reading;
   };
@@ -109,14 +109,14 @@ function createShared({ log, timers }: Pick<RevocationDeps, 'log' | 'timers'>): 
   };
 }
 
-async function sync(deps: RevocationDeps, shared: Shared, question: SyncQuestion): Promise<SyncAnswer> {
+async function sync(deps: RevocationDeps, shared: Shared, question: SyncPosition): Promise<SyncResult> {
   checkQuestion(question);
   const requestedAtMs = deps.clock.monotonicMs();
   deps.instances.requested(question);
   const reading = await shared.heads.read(question);
-  let answer: SyncAnswer;
+  let answer: SyncResult;
   try {
-    answer = answerOf(reading, question);
+    answer = syncResultFor(reading, question);
   } catch (error) {
     if (error instanceof ServiceError && error.code === 'LOG_CHANGED') {
       deps.onLogChanged(question);
@@ -128,7 +128,7 @@ async function sync(deps: RevocationDeps, shared: Shared, question: SyncQuestion
   return answer;
 }
 
-async function noteIfLost(shared: Shared, reading: LogReading, question: SyncQuestion): Promise<void> {
+async function noteIfLost(shared: Shared, reading: LogReading, question: SyncPosition): Promise<void> {
   const lost = newlyLost(reading, question);
   // If the write fails, the instance's next request finds the loss again.
   if (lost !== undefined) await shared.losses.read(lost).catch(() => undefined);
@@ -143,11 +143,11 @@ async function purge(log: RevocationStore): Promise<number> {
   }
 }
 
-function readFor(log: RevocationStore, questions: readonly SyncQuestion[]): Promise<LogReading> {
+function readFor(log: RevocationStore, questions: readonly SyncPosition[]): Promise<LogReading> {
   return log.read(async (reader) => {
     const { state } = reader;
-    const after = wantedAfter(state, questions);
-    const places = comparedPlaces(state, questions);
+    const after = entriesNeededAfter(state, questions);
+    const places = sequencesToCompare(state, questions);
     const others = otherEpochs(state, questions);
     const [keys, entries, entryIds, known] = await Promise.all([
       reader.publishedKeys(),

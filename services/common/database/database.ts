@@ -1,8 +1,8 @@
 /** PostgreSQL: one pool per process, retried transactions, notifications, and readiness. */
 import type { Log } from '../host/log.js';
 import { createAvailability } from './availability.js';
-import { listenTo, type Subscription } from './listen.js';
 import { migrate } from './migrations.js';
+import { listenTo, type Subscription } from './notifications.js';
 import { createClient, createPool } from './pool.js';
 import type { Sql, TransactionOptions } from './sql.js';
 import { type Connection, connectionOver, runStatement, unavailable } from './statements.js';

@@ -7,10 +7,10 @@ import { observeCalls } from '../metrics/metrics.js';
 import type { ListenerTls } from '../tls/tls.js';
 import type { Health } from './health.js';
 import { createHealth, HEALTH_METHODS, HEALTH_SERVICE } from './health.js';
-import { bindServer, joinHostPort, type ListenAddress, listenError, requireFreePort } from './listen.js';
 import type { Log } from './log.js';
 import type { Ops, OpsOptions, OpsRoute } from './ops.js';
 import { startOps } from './ops.js';
+import { bindServer, joinHostPort, type ListenAddress, listenError, requireFreePort } from './ports.js';
 import { createReadiness, type Readiness, type ReadinessChecks } from './readiness.js';
 import { addReflection, REFLECTION_METHODS, REFLECTION_SERVICES, readDescriptorImage } from './reflection.js';
 

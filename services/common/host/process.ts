@@ -2,8 +2,8 @@
 import closeWithGrace from 'close-with-grace';
 import { ConfigurationError } from '../config/env.js';
 import { MigrationError } from '../database/migrations.js';
-import { ListenError } from './listen.js';
 import { flushLog, type Log } from './log.js';
+import { ListenError } from './ports.js';
 
 /** Beyond the drain of calls, the rest of a shutdown may take this long. */
 const STOP_GRACE_MS = 5_000;

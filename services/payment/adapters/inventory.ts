@@ -18,7 +18,7 @@ import {
   ReservationState as StateMessage,
 } from '../../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentError, type PaymentErrorCode } from '../errors.js';
-import type { Inventory, Reservation, ReservationState, Settlement } from '../inventory.js';
+import type { Inventory, Reservation, ReservationState, Settlement } from '../inventory-port.js';
 
 /** The deadline of one call to inventory, in milliseconds. */
 export const INVENTORY_TIMEOUT_MS = 3_000;

@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { exportSPKI, importJWK } from 'jose';
 import { createGuard, type GuardOptions, type TrustedIssuer } from '../../../interceptors/src/index.js';
 import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
-import { KEYS_PAUSE_MS } from '../../../interceptors/src/token/issuer-keys.js';
+import { KEYS_PAUSE_MS } from '../../../interceptors/src/token/foreign-issuer-keys.js';
 import type { JsonObject } from '../../../interceptors/src/token/strict-json.js';
 import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { MovableClock } from '../../support/clock.js';

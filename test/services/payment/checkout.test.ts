@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import type { Checkout } from '../../../services/payment/checkout.js';
 import { PaymentError } from '../../../services/payment/errors.js';
-import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
+import type { Inventory, Settlement } from '../../../services/payment/inventory-port.js';
 import type { Buyer, CheckoutStore } from '../../../services/payment/saga.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import {

@@ -6,7 +6,7 @@ import { createLog } from '../../../services/common/host/log.js';
 import { type Accounts, createAccounts } from '../../../services/payment/accounts.js';
 import type { Caller } from '../../../services/payment/caller.js';
 import { type Checkout, createCheckout } from '../../../services/payment/checkout.js';
-import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
+import type { Inventory, Settlement } from '../../../services/payment/inventory-port.js';
 import type { Account } from '../../../services/payment/ledger.js';
 import { createPayments, type Payments } from '../../../services/payment/payments.js';
 import { createReversals, type Reversals } from '../../../services/payment/reversals.js';

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import type { Inventory, Reservation, Settlement } from '../../../services/payment/inventory.js';
+import type { Inventory, Reservation, Settlement } from '../../../services/payment/inventory-port.js';
 import { codeOf } from '../../support/outcomes.js';
 import { openInventoryPorts } from './inventory-ports.js';
 import { Warehouse } from './warehouse.js';

@@ -9,7 +9,7 @@ import { InventoryServiceService, protoMetadata } from '../../../proto/gen/inven
 import type { Money } from '../../../services/common/money.js';
 import { createHandlers } from '../../../services/inventory/handlers.js';
 import { connectInventory, type ServedCall } from '../../../services/payment/adapters/inventory.js';
-import type { Inventory, Settlement } from '../../../services/payment/inventory.js';
+import type { Inventory, Settlement } from '../../../services/payment/inventory-port.js';
 import { ISSUER, TestIssuer } from '../../support/issuer.js';
 import { olga, openFreshInstance } from '../inventory/instance.js';
 

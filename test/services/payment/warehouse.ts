@@ -12,7 +12,7 @@ import type {
   Reservation,
   ReservationState,
   Settlement,
-} from '../../../services/payment/inventory.js';
+} from '../../../services/payment/inventory-port.js';
 import { type OrderLine, requireLines } from '../../../services/payment/order-lines.js';
 
 /** The requests to a warehouse. */

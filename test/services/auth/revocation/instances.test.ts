@@ -8,8 +8,8 @@ import { createInstances, type Instances } from '../../../../services/auth/revoc
 import {
   createId,
   enforcementBoundMs,
-  type SyncAnswer,
-  type SyncQuestion,
+  type SyncPosition,
+  type SyncResult,
 } from '../../../../services/auth/revocation/log.js';
 import type { Committed } from '../../../../services/auth/revocation/receipts.js';
 import { publishedKeys, question } from './revocation-support.js';
@@ -45,7 +45,7 @@ class Replica {
   }
 
   /** An instance sends a sync request and receives the response. */
-  ask(number: number, over: Partial<SyncQuestion> = {}, answer: Partial<SyncAnswer> = {}): void {
+  ask(number: number, over: Partial<SyncPosition> = {}, answer: Partial<SyncResult> = {}): void {
     const asked = question({ instance: Buffer.alloc(16, number), epoch: EPOCH, ...over });
     this.instances.requested(asked);
     this.instances.answered(asked, this.nowMs, {

@@ -7,12 +7,12 @@ import {
 import { expect } from 'chai';
 import type { Appended, LogEntry } from '../../../../services/auth/records/revocations.js';
 import {
-  answerOf,
   bytesOfUuid,
   checkQuestion,
   DATABASE_CLOCK_STEP_SECONDS,
   enforcedEverywhereBy,
   enforcementBoundMs,
+  entriesNeededAfter,
   KEEP_SECONDS,
   type LogReading,
   newlyLost,
@@ -21,7 +21,7 @@ import {
   PULL_IDS_MAX,
   partsOf,
   SYNC_ENTRIES_MAX,
-  wantedAfter,
+  syncResultFor,
 } from '../../../../services/auth/revocation/log.js';
 import { publishedKeys, question } from './revocation-support.js';
 
@@ -67,51 +67,51 @@ function at(applied: bigint) {
 
 describe('a sync response', () => {
   it('contains no entries for an instance that is up to date', () => {
-    const answer = answerOf(reading(3n), at(3n));
+    const answer = syncResultFor(reading(3n), at(3n));
     expect(answer).to.include({ pull: false, head: 3n });
     expect(answer.entries).to.deep.equal([]);
   });
 
   it('requires no pull from an instance at the head, although the entry there was dropped', () => {
     const dropped = { ...reading(3n), entries: [], entryIds: new Map() };
-    expect(answerOf(dropped, at(3n)).pull).to.equal(false);
+    expect(syncResultFor(dropped, at(3n)).pull).to.equal(false);
   });
 
   it('contains every entry after the position of an instance that lags', () => {
-    const answer = answerOf(reading(5n), at(2n));
+    const answer = syncResultFor(reading(5n), at(2n));
     expect(answer.entries.map(({ sequence }) => sequence)).to.deep.equal([3n, 4n, 5n]);
     expect(answer.pull).to.equal(false);
   });
 
   it('requires no pull when the log is empty', () => {
-    expect(answerOf(reading(0n), question({ epoch: EPOCH })).pull).to.equal(false);
+    expect(syncResultFor(reading(0n), question({ epoch: EPOCH })).pull).to.equal(false);
   });
 
   it('requires a pull when the gap exceeds the limit of entries by one, but not at the limit', () => {
     const head = BigInt(SYNC_ENTRIES_MAX) + 1n;
-    expect(answerOf(reading(head), question({ epoch: EPOCH }))).to.include({ pull: true });
-    const answer = answerOf(reading(head), at(1n));
+    expect(syncResultFor(reading(head), question({ epoch: EPOCH }))).to.include({ pull: true });
+    const answer = syncResultFor(reading(head), at(1n));
     expect(answer.pull).to.equal(false);
     expect(answer.entries).to.have.length(SYNC_ENTRIES_MAX);
   });
 
   it('requires a pull when the entry at the position of the instance was dropped', () => {
-    const answer = answerOf(reading(5n, 4n), at(2n));
+    const answer = syncResultFor(reading(5n, 4n), at(2n));
     expect(answer.pull).to.equal(true);
     expect(answer.entries).to.deep.equal([]);
   });
 
   it('requires a pull when the instance follows a former epoch or none, whatever it has applied', () => {
-    expect(answerOf(reading(5n), question()).pull).to.equal(true);
+    expect(syncResultFor(reading(5n), question()).pull).to.equal(true);
     const over = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'OVER' as const]]) };
-    expect(answerOf(over, { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
+    expect(syncResultFor(over, { ...at(9n), epoch: Buffer.alloc(16, 8) }).pull).to.equal(true);
   });
 
   it('fails with LOG_CHANGED when the instance follows an epoch that this log has never had', () => {
     const asked = { ...at(0n), entryIdAtApplied: Buffer.alloc(0), epoch: Buffer.alloc(16, 8) };
     const found = { ...reading(5n), otherEpochs: new Map([['08'.repeat(16), 'LOST' as const]]) };
     for (const known of [reading(5n), found]) {
-      expect(() => answerOf(known, asked))
+      expect(() => syncResultFor(known, asked))
         .to.throw()
         .with.property('code', 'LOG_CHANGED');
     }
@@ -129,7 +129,7 @@ describe('a sync response', () => {
   });
 
   it('fails with LOG_CHANGED when the instance is ahead of the log', () => {
-    expect(() => answerOf(reading(5n), at(6n)))
+    expect(() => syncResultFor(reading(5n), at(6n)))
       .to.throw()
       .with.property('code', 'LOG_CHANGED');
   });
@@ -137,7 +137,7 @@ describe('a sync response', () => {
   it('fails with LOG_CHANGED when the log has another entry at the position of the instance', () => {
     for (const applied of [5n, 3n]) {
       const asked = { ...at(applied), entryIdAtApplied: Buffer.alloc(16, 9) };
-      expect(() => answerOf(reading(5n), asked))
+      expect(() => syncResultFor(reading(5n), asked))
         .to.throw()
         .with.property('code', 'LOG_CHANGED');
     }
@@ -145,9 +145,9 @@ describe('a sync response', () => {
 
   it('contains the key set only if the instance has another one, and always the broadcast keys', () => {
     const { keySet } = publishedKeys('one');
-    expect(answerOf(reading(0n), question({ epoch: EPOCH })).keySet).to.deep.equal(keySet);
+    expect(syncResultFor(reading(0n), question({ epoch: EPOCH })).keySet).to.deep.equal(keySet);
     const known = question({ epoch: EPOCH, keySetVersion: keySet.version });
-    expect(answerOf(reading(0n), known)).to.deep.include({
+    expect(syncResultFor(reading(0n), known)).to.deep.include({
       keySet: undefined,
       broadcastKeys: publishedKeys('one').broadcastKeys,
     });
@@ -157,8 +157,10 @@ describe('a sync response', () => {
 describe('the entries that several sync requests need', () => {
   it('begin after the instance that lags furthest, without those that must pull or are up to date', () => {
     const state = reading(2000n, 2000n).state;
-    expect(wantedAfter(state, [at(1500n), at(1000n), at(999n), at(2000n), question()])).to.equal(1000n);
-    expect(wantedAfter(state, [at(999n), at(2000n)])).to.equal(undefined);
+    expect(entriesNeededAfter(state, [at(1500n), at(1000n), at(999n), at(2000n), question()])).to.equal(
+      1000n,
+    );
+    expect(entriesNeededAfter(state, [at(999n), at(2000n)])).to.equal(undefined);
   });
 });
 

@@ -8,7 +8,7 @@ import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import type { LogBatch, Receipt } from '../../../../services/auth/records/revocations.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
-import type { SyncAnswer, SyncQuestion } from '../../../../services/auth/revocation/log.js';
+import type { SyncPosition, SyncResult } from '../../../../services/auth/revocation/log.js';
 import type { RevocationStore } from '../../../../services/auth/revocation/log-access.js';
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
 import type { RevocationTransaction } from '../../../../services/auth/revocation/revoke-targets.js';
@@ -33,7 +33,7 @@ export interface TestLog {
   /** The committed batches, in the order of their broadcasts. */
   readonly broadcast: LogBatch[];
   /** The sync requests that raised the alarm of a changed log. */
-  readonly alarms: SyncQuestion[];
+  readonly alarms: SyncPosition[];
   /** The keys that the log publishes; a test may change them. */
   readonly keys: { published: PublishedKeys };
   transaction<T>(work: (tx: RevocationTransaction, sql: Sql) => Promise<T>): Promise<T>;
@@ -46,7 +46,7 @@ export interface TestLog {
 }
 
 /** A sync request of a new instance. */
-export function question(over: Partial<SyncQuestion> = {}): SyncQuestion {
+export function question(over: Partial<SyncPosition> = {}): SyncPosition {
   return {
     service: 'inventory',
     instance: Buffer.alloc(16, 1),
@@ -60,7 +60,7 @@ export function question(over: Partial<SyncQuestion> = {}): SyncQuestion {
 }
 
 /** The question of an instance that has taken an answer. */
-export function following(answer: SyncAnswer): SyncQuestion {
+export function following(answer: SyncResult): SyncPosition {
   return question({ epoch: answer.epoch, applied: answer.head, entryIdAtApplied: answer.headEntryId });
 }
 
@@ -81,7 +81,7 @@ function compose(parts: {
 }): TestLog {
   const { fresh, database, options } = parts;
   const broadcast: LogBatch[] = [];
-  const alarms: SyncQuestion[] = [];
+  const alarms: SyncPosition[] = [];
   const keys = { published: publishedKeys('one') };
 
   const transaction = async <T>(work: (tx: RevocationTransaction, sql: Sql) => Promise<T>): Promise<T> => {

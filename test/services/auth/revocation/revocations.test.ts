@@ -20,8 +20,8 @@ import {
   keyRevocation,
   type PullPart,
   SYNC_ENTRIES_MAX,
-  type SyncAnswer,
-  type SyncQuestion,
+  type SyncPosition,
+  type SyncResult,
   sessionRevocation,
   tokenRevocation,
   userRevocation,
@@ -52,7 +52,7 @@ function openEpoch(log: TestLog) {
 }
 
 /** Restores the database to its state at a response, except for the lost epochs that were found since. */
-async function goBackTo(log: TestLog, answer: SyncAnswer): Promise<void> {
+async function goBackTo(log: TestLog, answer: SyncResult): Promise<void> {
   const { epoch, head, headEntryId } = answer;
   await log.database.transaction(async (sql) => {
     await sql.query('UPDATE log_state SET epoch = $1, seq = $2, entry_id = $3', [epoch, head, headEntryId]);
@@ -457,8 +457,8 @@ describe('a sync', () => {
   });
 
   describe('of a database that was restored to before an epoch was opened', () => {
-    let before: SyncAnswer;
-    let lost: SyncAnswer;
+    let before: SyncResult;
+    let lost: SyncResult;
 
     beforeEach(async () => {
       await log.revokeToken();
@@ -468,12 +468,12 @@ describe('a sync', () => {
       await goBackTo(log, before);
     });
 
-    const outcomeOf = (asked: SyncQuestion) =>
+    const outcomeOf = (asked: SyncPosition) =>
       log.revocations.sync(asked).then(
         () => 'OK',
         (error: unknown) => (error instanceof ServiceError ? error.code : String(error)),
       );
-    const ask = (answer: SyncAnswer) => outcomeOf(following(answer));
+    const ask = (answer: SyncResult) => outcomeOf(following(answer));
     const found = async () => {
       const { rows } = await log.database.query<{ epoch: Buffer; found_under: Buffer }>(
         'SELECT epoch, found_under FROM lost_epochs ORDER BY epoch',

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
-import { ListenError } from '../../../../services/common/host/listen.js';
+import { ListenError } from '../../../../services/common/host/ports.js';
 import { rejectionOf } from '../../../support/outcomes.js';
 import { EchoService, type RunningHost, runHost } from './running-host.js';
 

@@ -19,7 +19,7 @@ export interface PublishedIssuerKeys {
 }
 
 /** The keys of one issuer. They verify tokens of no other one. */
-export interface IssuerKeys {
+export interface ForeignIssuerKeys {
   /** Whether the key is in the current key set. */
   has(keyId: string): boolean;
   /** Verifies a signature. Never rejects, and waits for keys at most {@link KEYS_WAIT_MS}. */
@@ -64,7 +64,7 @@ export interface PublishedKeysOptions extends PublishedIssuerKeys {
 }
 
 /** Creates the keys of an issuer that publishes them. The first fetch begins at once. */
-export function createPublishedKeys(options: PublishedKeysOptions): IssuerKeys {
+export function createPublishedKeys(options: PublishedKeysOptions): ForeignIssuerKeys {
   return new FetchedKeys(options);
 }
 
@@ -73,7 +73,7 @@ export function createPublishedKeys(options: PublishedKeysOptions): IssuerKeys {
  *
  * @param secret - at least 32 bytes (RFC 7518 §3.2)
  */
-export function createLegacyKeys(secret: Uint8Array): IssuerKeys {
+export function createLegacyKeys(secret: Uint8Array): ForeignIssuerKeys {
   return {
     has: () => true,
     verify: async ({ text, algorithm }) => {
@@ -87,7 +87,7 @@ export function createLegacyKeys(secret: Uint8Array): IssuerKeys {
   };
 }
 
-class FetchedKeys implements IssuerKeys {
+class FetchedKeys implements ForeignIssuerKeys {
   readonly #options: PublishedKeysOptions;
   readonly #closing = new AbortController();
   #ring = KeyRing.EMPTY;

@@ -7,7 +7,7 @@ import { type CompactToken, parseForeignToken } from '../../../interceptors/src/
 import {
   createLegacyKeys,
   createPublishedKeys,
-  type IssuerKeys,
+  type ForeignIssuerKeys,
   KEYS_BYTES_MAX,
   KEYS_FETCH_TIMEOUT_MS,
   KEYS_KEPT_MS,
@@ -16,7 +16,7 @@ import {
   KEYS_WAIT_MS,
   KEYS_WAITERS_MAX,
   type PublishedIssuerKeys,
-} from '../../../interceptors/src/token/issuer-keys.js';
+} from '../../../interceptors/src/token/foreign-issuer-keys.js';
 import { makeFolder } from '../../support/folders.js';
 import { createForeignKey, ForeignIssuer, type ForeignKey } from '../../support/foreign-issuer.js';
 import { until } from '../../support/waiting.js';
@@ -28,7 +28,7 @@ describe('the keys of another issuer', () => {
   let issuer: ForeignIssuer;
   let clock: SetClock;
   let timers: SetTimers;
-  let keys: IssuerKeys;
+  let keys: ForeignIssuerKeys;
   let warnings: string[];
   let changes: number;
 
