@@ -126,6 +126,11 @@ export class RevocationOracle {
     return this.#round;
   }
 
+  /** From now until the end of the round leases may run out, whatever the fault. */
+  allowServiceLoss(): void {
+    this.#mayLoseService = true;
+  }
+
   /** Sums the time without service of the instances. */
   endRound(): void {
     const lost = [...this.#services.values()].map(unavailableMsOf);

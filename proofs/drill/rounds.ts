@@ -240,6 +240,8 @@ async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: 
   const { environment, oracle, leaseMs, random, revoker } = rounds;
   await revoker.prepare();
   readNothingAtFirst(load);
+  // A new epoch ends all leases until each instance has its list, over links that are delayed.
+  oracle.allowServiceLoss();
   const heal = delayUnevenly(environment, { random, longestMs: leaseMs / 2 });
   try {
     await sleep(leaseMs / 2);
@@ -265,6 +267,8 @@ async function loseEpoch(rounds: Rounds, load: Load, participants: Participants)
   const { environment, oracle, leaseMs, revoker } = rounds;
   await revoker.prepare();
   readNothingAtFirst(load);
+  // Cutting the database's connections, and the loss of the epoch, cost leases.
+  oracle.allowServiceLoss();
   await saveAuthDatabase(environment);
   let isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
   while (!(await revoker.openEpoch(participants.players))) {

@@ -24,8 +24,8 @@ const HEAVY_FILES = [
 const HEAVY_PACKAGES = ['node:child_process', 'nats', 'pg'];
 /** Folders of code that a test uses to reach its subject; the subject's own imports do not count. */
 const FOLLOWED = /^(test|scripts|proofs)\//;
-/** Unit tests by their imports that are left out because they compute for minutes: random schedules. */
-const LONG = ['test/proofs/simulate/run.test.ts'];
+/** Unit tests by their imports that are left out because they take long: random schedules, and the growth of memory. */
+const LONG = ['test/proofs/simulate/run.test.ts', 'test/interceptors/reports/security-reports.test.ts'];
 
 const IMPORT = /^(?:import|export)\s+(type\s+)?(?:(\{[^}]*\}|[\w*\s,]+?)\s+from\s+)?'([^']+)';/gm;
 

@@ -87,6 +87,14 @@ describe('the oracle of the drill', () => {
     expect(judge(20, STALE)).to.deep.equal(['SERVICE_LOST']);
   });
 
+  it('allows it in the rest of a round in which an epoch is opened or lost, and not in the next round', () => {
+    oracle.beginRound(2, 'a fault of the broker', false);
+    oracle.allowServiceLoss();
+    expect(judge(20, STALE)).to.deep.equal([]);
+    oracle.beginRound(3, 'a fault of the broker', false);
+    expect(judge(30, STALE)).to.deep.equal(['SERVICE_LOST']);
+  });
+
   it('blames no fault when the instance waited for a processor, and counts that', () => {
     oracle = new RevocationOracle(BOUND_MS, (instance, atMs) => instance === 'one' && atMs < 100);
     oracle.beginRound(1, 'a fault of the broker', false);
