@@ -1,6 +1,6 @@
 /**
- * The door to the library's inner parts, for auth (which feeds its own list and mints what others verify) and for the
- * proofs. Not public: it changes without notice.
+ * The door to the library's inner parts, for auth, which feeds its own list and issues tokens, and for the proofs. Not
+ * public: it changes without notice.
  */
 
 export {

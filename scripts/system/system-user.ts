@@ -8,7 +8,7 @@ import { SystemError } from './system-error.js';
 /** Holds what that user needs when it cannot enter the project or data folder; only root can write to it. */
 export const ROOT_STATE_FOLDER = '/var/lib/portcullis';
 
-/** In order of preference; `nobody` exists everywhere. */
+/** In order of preference; the last one, `nobody`, exists on every system. */
 const CANDIDATES = ['postgres', '_postgres', 'nobody'];
 
 /** A user of the machine, as an option of `spawn`. */
