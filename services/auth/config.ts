@@ -44,6 +44,7 @@ import {
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
+import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
@@ -54,6 +55,9 @@ const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
 const LEASE_MS_DEFAULT = 5000;
+
+/** Maximum of the time within which a refresh may be retried, in seconds. */
+const REFRESH_RETRY_SECONDS_MAX = 300;
 
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
@@ -68,6 +72,8 @@ export interface Config extends ServiceConfig {
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** How long after its first use a refresh token may be retried, in seconds. */
+  readonly refreshRetrySeconds: number;
   readonly loginLimits: ThrottleLimits;
   /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
@@ -105,6 +111,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
+    refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
@@ -143,6 +150,10 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
+    seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
+    REFRESH_RETRY_SECONDS_DEFAULT,
+  ),
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: withDefault(
     wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),
     FAILURES_PER_NAME_DEFAULT,
