@@ -3,17 +3,15 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
 import { createServiceProcess, type ServiceProcess } from '../../scripts/system/parts.js';
 import { findFreePort, isPortFree } from '../../scripts/system/ports.js';
+import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
 import { loadSecrets } from '../../scripts/system/secrets.js';
 import { type Progress, type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { ECHO_CLIENT } from './echo-service.js';
 import { type Link, openLink } from './link.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const OPS_OFFSET = 1_000;
 const PORT_ATTEMPTS_MAX = 50;
 const PASSWORD_BYTES = 12;
@@ -211,7 +209,7 @@ async function prepareEcho({
     launch: {
       name: 'echo',
       command: process.execPath,
-      arguments: [...NODE_ARGUMENTS, join('proofs', 'drill', 'echo-process.ts')],
+      arguments: programArguments('proofs/drill/echo-process'),
       cwd: PROJECT_FOLDER,
       environment: { ...environment, DRILL_LISTEN: address, DRILL_OPS_LISTEN: opsAddress },
       logFile: join(dataDir, 'logs', 'echo.log'),

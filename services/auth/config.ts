@@ -29,7 +29,7 @@ import { passwordFault } from './accounts/passwords.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
-import { clientSecretFault, parseClientKey } from './clients/credentials.js';
+import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
 import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
@@ -242,10 +242,7 @@ const userSchema = z.strictObject({
 const clientSchema = z
   .strictObject({
     client_id: textWithout(clientIdFault),
-    public_key_pem: textWithout((pem) => {
-      const key = parseClientKey(pem);
-      return 'fault' in key ? key.fault : undefined;
-    }).optional(),
+    public_key_pem: textWithout(clientKeyFault).optional(),
     secret: textWithout(clientSecretFault).optional(),
     audiences: words,
     scopes: words,
