@@ -29,12 +29,13 @@ import { passwordFault } from './accounts/passwords.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
-import { clientSecretFault, parseClientKey } from './clients/credentials.js';
+import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
 import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
+import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
 import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
@@ -74,6 +75,8 @@ export interface Config extends ServiceConfig {
   readonly leaseMs: number;
   /** How long after its first use a refresh token may be retried, in seconds. */
   readonly refreshRetrySeconds: number;
+  /** Maximum number of instances of one client at this replica. */
+  readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
   /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
@@ -112,6 +115,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
+    instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
@@ -153,6 +157,10 @@ export const VARIABLES = {
   PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
     seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
     REFRESH_RETRY_SECONDS_DEFAULT,
+  ),
+  PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
+    wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
+    INSTANCES_PER_CLIENT_DEFAULT,
   ),
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: withDefault(
     wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),
@@ -245,10 +253,7 @@ const userSchema = z.strictObject({
 const clientSchema = z
   .strictObject({
     client_id: textWithout(clientIdFault),
-    public_key_pem: textWithout((pem) => {
-      const key = parseClientKey(pem);
-      return 'fault' in key ? key.fault : undefined;
-    }).optional(),
+    public_key_pem: textWithout(clientKeyFault).optional(),
     secret: textWithout(clientSecretFault).optional(),
     audiences: words,
     scopes: words,
