@@ -8,6 +8,7 @@ import type { ServiceProcess } from '../../scripts/system/parts.js';
 
 /** A device on which every write fails with ENOSPC (full(4)). */
 const FULL_DEVICE = '/dev/full';
+const START_MAX_MS = 30_000;
 /** An instance without calls stops within this time; the launcher kills it after 20 s. */
 const STOP_MAX_MS = 15_000;
 
@@ -25,7 +26,11 @@ export async function breakLog(service: ServiceProcess, how: 'full' | 'stalled')
     // Without a reader, opening the pipe for writing would wait. This one never reads.
     reader = await open(logFile, constants.O_RDWR | constants.O_NONBLOCK);
   }
-  await service.restart();
+  await service.launch();
+  const problems = await service.ready({ timeoutMs: START_MAX_MS }).then(
+    (): string[] => [],
+    () => [`${service.name} did not start within ${START_MAX_MS / 1_000} s`],
+  );
   return {
     repair: async () => {
       const startedMs = performance.now();
@@ -35,7 +40,8 @@ export async function breakLog(service: ServiceProcess, how: 'full' | 'stalled')
       await rm(logFile);
       await rename(kept, logFile);
       await service.restart();
-      return stopMs <= STOP_MAX_MS ? [] : [`${service.name} took ${Math.round(stopMs)} ms to stop`];
+      if (stopMs > STOP_MAX_MS) problems.push(`${service.name} took ${Math.round(stopMs)} ms to stop`);
+      return problems;
     },
   };
 }
