@@ -4,7 +4,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { type Percentiles, percentilesOf } from '../shared/statistics.js';
 import type { Environment } from './environment.js';
 import type { Flood } from './flood.js';
@@ -12,8 +11,7 @@ import type { FloodInput, Tally } from './flood-input.js';
 import { HONEST_CLASSES, type HonestClass, type HonestTraffic, type Sample } from './honest-traffic.js';
 import type { Meters, Reading } from './meters.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
-const PROGRAM = fileURLToPath(new URL('flood-process.ts', import.meta.url));
+const PROGRAM = 'proofs/floods/flood-process';
 /**
  * The attacker shares the processors with the system. It yields to it, so that what is measured is what the services
  * do, and not who gets a processor.
@@ -184,7 +182,7 @@ async function runAttacker(
   signal: AbortSignal,
   onReady: () => Promise<void>,
 ): Promise<{ readonly tally: Tally; readonly broken: string | undefined }> {
-  const child = spawn('nice', ['-n', String(NICENESS), process.execPath, '--import', 'tsx', PROGRAM], {
+  const child = spawn('nice', ['-n', String(NICENESS), process.execPath, ...programArguments(PROGRAM)], {
     cwd: PROJECT_FOLDER,
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });

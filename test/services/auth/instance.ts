@@ -48,6 +48,9 @@ import { freshDatabase } from '../../support/postgres.js';
 
 export const ISSUER = 'https://auth.example';
 
+/** An issuer that revocations may name without further configuration. */
+export const OTHER_ISSUER = 'https://other.example';
+
 /** One replica of auth. */
 export interface AuthInstance {
   readonly database: Database;
@@ -179,6 +182,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       tokenIdOf: exchange.tokenIdOf,
       clock,
       issuer: ISSUER,
+      foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
       instances,
       onKeyRevoked: () => void keys.replenish(),
       onLogChanged: () => options.onLogChanged?.(),
