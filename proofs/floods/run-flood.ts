@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
 import { type Percentiles, percentilesOf } from '../shared/statistics.js';
 import type { Environment } from './environment.js';
 import type { Flood } from './flood.js';
