@@ -1,7 +1,12 @@
 /** Tests of the scopes that roles grant. */
 
 import { expect } from 'chai';
-import { audiencesOfScopes, isRole, rolesWithin, scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
+import {
+  audiencesOfScopes,
+  isRole,
+  rolesWithin,
+  scopesOfRoles,
+} from '../../../../services/auth/accounts/roles.js';
 
 const CUSTOMER = ['auth.self', 'inventory.read', 'inventory.reserve', 'payment.pay', 'payment.read'];
 const SECURITY = ['auth.revoke', 'auth.security.read', 'auth.self', 'auth.users.read'];
