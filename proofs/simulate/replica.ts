@@ -105,6 +105,7 @@ export function startReplica({
     clock,
     timers: process,
     issuer: ISSUER,
+    foreignIssuers: ['https://other.example'],
     instances: createInstances({ store: createInstanceStore(connection), clock, timers: process }),
     onKeyRevoked: () => void keys.replenish().catch(() => undefined),
     onLogChanged,

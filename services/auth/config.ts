@@ -30,12 +30,13 @@ import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-token
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
-import { clientSecretFault, parseClientKey } from './clients/credentials.js';
+import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
 import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
+import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
 import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
@@ -69,6 +70,8 @@ export interface Config extends ServiceConfig {
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** Maximum number of instances of one client at this replica. */
+  readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
   /** Lifetime of the tokens with which users set a new password, in seconds. */
   readonly passwordResetSeconds: number;
@@ -108,6 +111,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
+    instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
@@ -147,6 +151,10 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
+    wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
+    INSTANCES_PER_CLIENT_DEFAULT,
+  ),
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: withDefault(
     wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),
     FAILURES_PER_NAME_DEFAULT,
@@ -242,10 +250,7 @@ const userSchema = z.strictObject({
 const clientSchema = z
   .strictObject({
     client_id: textWithout(clientIdFault),
-    public_key_pem: textWithout((pem) => {
-      const key = parseClientKey(pem);
-      return 'fault' in key ? key.fault : undefined;
-    }).optional(),
+    public_key_pem: textWithout(clientKeyFault).optional(),
     secret: textWithout(clientSecretFault).optional(),
     audiences: words,
     scopes: words,

@@ -49,6 +49,9 @@ import { freshDatabase } from '../../support/postgres.js';
 
 export const ISSUER = 'https://auth.example';
 
+/** An issuer that revocations may name without further configuration. */
+export const OTHER_ISSUER = 'https://other.example';
+
 /** One replica of auth. */
 export interface AuthInstance {
   readonly database: Database;
@@ -189,6 +192,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
       clock,
       issuer: ISSUER,
+      foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
       instances,
       onKeyRevoked: () => void keys.replenish(),
       onLogChanged: () => options.onLogChanged?.(),

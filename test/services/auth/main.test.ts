@@ -60,7 +60,7 @@ describe('auth main', function () {
 
   /** Starts auth without a broker, which is optional. */
   function start(change: Record<string, string> = {}): Program {
-    return startProgram(['services/auth/main.ts'], {
+    return startProgram(['services/auth/main'], {
       env: {
         DATABASE_URL: fresh.url,
         PORTCULLIS_LISTEN: '127.0.0.1:0',

@@ -87,6 +87,7 @@ describe('a broadcast', () => {
       sessionIdOf: () => Promise.resolve(undefined),
       clock: systemClock,
       issuer: 'https://auth.test',
+      foreignIssuers: [],
       instances: createInstances({ store: createInstanceStore(database), clock: systemClock }),
       onKeyRevoked: () => undefined,
       onLogChanged: () => undefined,
