@@ -81,6 +81,8 @@ function tokenFieldsOf({ access, refreshToken, refreshTokenExpireTime }: TokenPa
     accessTokenExpireTime: access.expireTime,
     refreshToken,
     refreshTokenExpireTime,
+    scopes: [...access.scopes],
+    audiences: [...access.audiences],
   };
 }
 

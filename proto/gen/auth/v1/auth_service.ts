@@ -65,12 +65,16 @@ export interface LoginRequest {
   username: string;
   /** The user's password. */
   password: string;
-  /** The audiences of the tokens; all that the user may have when empty. */
+  /**
+   * The audiences of the tokens; all that the user may have when empty. One that
+   * no role reaches fails with INVALID_ARGUMENT.
+   */
   audiences: string[];
   /**
-   * The requested scopes; all that the user's roles grant when empty. The token
-   * contains a role only if it has every scope that the role grants at the token's
-   * audiences.
+   * The requested scopes; all that the user's roles grant when empty. One that no
+   * role grants fails with INVALID_ARGUMENT. One that only other roles grant is
+   * left out: the response lists what was granted. The token contains a role only
+   * if it has every scope that the role grants at the token's audiences.
    */
   scopes: string[];
   /** A name for the device, shown in ListSessions; at most 100 characters. */
@@ -92,14 +96,24 @@ export interface LoginResponse {
     | Date
     | undefined;
   /** The session that was opened. */
-  session: Session | undefined;
+  session:
+    | Session
+    | undefined;
+  /** The granted scopes, which may be fewer than the requested ones. */
+  scopes: string[];
+  /** The granted audiences, which may be fewer than the requested ones. */
+  audiences: string[];
 }
 
 /** Asks for new tokens. */
 export interface RefreshRequest {
   /** The refresh token, as last received. */
   refreshToken: string;
-  /** A UUID chosen by the caller; a retry with the same one is the same request. */
+  /**
+   * A random UUID (version 4, RFC 9562 §5.4) in either case, chosen by the caller;
+   * any other text fails with INVALID_ARGUMENT. A retry with the same one within
+   * some seconds returns the same tokens. Without one, no retry is possible.
+   */
   requestId: string;
 }
 
@@ -114,7 +128,16 @@ export interface RefreshResponse {
   /** The next refresh token; the one that was sent is used up. */
   refreshToken: string;
   /** When the refresh token expires if it is not used. */
-  refreshTokenExpireTime: Date | undefined;
+  refreshTokenExpireTime:
+    | Date
+    | undefined;
+  /**
+   * The scopes of the access token; fewer than at the login if the user's roles
+   * grant fewer now.
+   */
+  scopes: string[];
+  /** The audiences of the access token. */
+  audiences: string[];
 }
 
 /** Asks to end the caller's session. */
@@ -611,6 +634,8 @@ function createBaseLoginResponse(): LoginResponse {
     refreshToken: "",
     refreshTokenExpireTime: undefined,
     session: undefined,
+    scopes: [],
+    audiences: [],
   };
 }
 
@@ -630,6 +655,12 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     }
     if (message.session !== undefined) {
       Session.encode(message.session, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.scopes) {
+      writer.uint32(50).string(v!);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -687,6 +718,22 @@ export const LoginResponse: MessageFns<LoginResponse> = {
             message.session = Session.decode(reader, reader.uint32());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -722,6 +769,12 @@ export const LoginResponse: MessageFns<LoginResponse> = {
         ? fromJsonTimestamp(object.refresh_token_expire_time)
         : undefined,
       session: isSet(object.session) ? Session.fromJSON(object.session) : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes)
+        ? object.scopes.map((e: any) => globalThis.String(e))
+        : [],
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -742,6 +795,12 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     if (message.session !== undefined) {
       obj.session = Session.toJSON(message.session);
     }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
     return obj;
   },
 
@@ -757,6 +816,8 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     message.session = (object.session !== undefined && object.session !== null)
       ? Session.fromPartial(object.session)
       : undefined;
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.audiences = object.audiences?.map((e) => e) || [];
     return message;
   },
 };
@@ -855,7 +916,14 @@ export const RefreshRequest: MessageFns<RefreshRequest> = {
 };
 
 function createBaseRefreshResponse(): RefreshResponse {
-  return { accessToken: "", accessTokenExpireTime: undefined, refreshToken: "", refreshTokenExpireTime: undefined };
+  return {
+    accessToken: "",
+    accessTokenExpireTime: undefined,
+    refreshToken: "",
+    refreshTokenExpireTime: undefined,
+    scopes: [],
+    audiences: [],
+  };
 }
 
 export const RefreshResponse: MessageFns<RefreshResponse> = {
@@ -871,6 +939,12 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     }
     if (message.refreshTokenExpireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.refreshTokenExpireTime), writer.uint32(34).fork()).join();
+    }
+    for (const v of message.scopes) {
+      writer.uint32(42).string(v!);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(50).string(v!);
     }
     return writer;
   },
@@ -920,6 +994,22 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
             message.refreshTokenExpireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -954,6 +1044,12 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
         : isSet(object.refresh_token_expire_time)
         ? fromJsonTimestamp(object.refresh_token_expire_time)
         : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes)
+        ? object.scopes.map((e: any) => globalThis.String(e))
+        : [],
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -971,6 +1067,12 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     if (message.refreshTokenExpireTime !== undefined) {
       obj.refreshTokenExpireTime = message.refreshTokenExpireTime.toISOString();
     }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
     return obj;
   },
 
@@ -983,6 +1085,8 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     message.accessTokenExpireTime = object.accessTokenExpireTime ?? undefined;
     message.refreshToken = object.refreshToken ?? "";
     message.refreshTokenExpireTime = object.refreshTokenExpireTime ?? undefined;
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.audiences = object.audiences?.map((e) => e) || [];
     return message;
   },
 };
