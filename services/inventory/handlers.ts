@@ -17,11 +17,8 @@ import type { Reservations, SettleReservationRequest } from './reservations.js';
 import type { ChangeKind, Item } from './stock.js';
 import type { StockWatch } from './watch.js';
 
-/**
- * The scope with which a caller reads and commits what belongs to others. A role does not decide this, because a token
- * with narrowed scopes may still name the role.
- */
-const OPERATOR_SCOPE = 'inventory.manage';
+/** The scope that lets a caller read and commit what belongs to others. Roles do not: a narrowed token may still have them. */
+const MANAGE_SCOPE = 'inventory.manage';
 
 interface HandlerDeps {
   readonly items: Items;
@@ -79,7 +76,7 @@ export function createHandlers({ items, reservations, stockWatch }: HandlerDeps)
 
 /** Identifies the user by issuer and subject: two issuers may have a user of the same name. */
 function callerOf({ id, scopes, actors }: Principal): Caller {
-  return { subject: id, isOperator: scopes.has(OPERATOR_SCOPE), actingClient: actors[0] };
+  return { subject: id, isOperator: scopes.has(MANAGE_SCOPE), actingClient: actors[0] };
 }
 
 /** Any outcome that cannot be asked for counts as missing. */

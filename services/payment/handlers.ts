@@ -84,6 +84,7 @@ function callerOf(call: Call): Caller {
   return {
     // Identifies the user by issuer and subject: two issuers may have a user of the same name.
     subject: id,
+    // By scope, not by role: a token of another issuer may have the role without the scope.
     isOperator: scopes.has('payment.manage'),
     clientId,
     sessionId,
