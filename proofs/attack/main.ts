@@ -11,6 +11,7 @@ import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from '.
 import { type Environment, openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
 import { recordEvents } from './recorder.js';
+import { attackRights } from './rights.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
 import { attackTokens } from './tokens.js';
 
@@ -134,6 +135,7 @@ async function attackParts(environment: Environment, attack: Attack): Promise<vo
   await environment.recordRefusals();
   if (part === undefined || part === 'tokens') await attackTokens(environment, { mutants, random });
   if (part === undefined || part === 'access') await attackAccess(environment);
+  if (part === undefined || part === 'access') await attackRights(environment);
   if (part === undefined || part === 'login') await attackLogin(environment, random);
   await checkNoRepetition(environment);
 }
