@@ -86,6 +86,22 @@ export const SecurityEventType = {
   SECURITY_EVENT_TYPE_ANOMALY_DETECTED: 24,
   /** SECURITY_EVENT_TYPE_CLIENT_ENABLED - A client may get tokens again. */
   SECURITY_EVENT_TYPE_CLIENT_ENABLED: 25,
+  /**
+   * SECURITY_EVENT_TYPE_CLIENT_UPDATED - The rights of a client were changed: `details` has the fields, and whether its
+   * tokens were revoked.
+   */
+  SECURITY_EVENT_TYPE_CLIENT_UPDATED: 40,
+  /** SECURITY_EVENT_TYPE_CLIENT_DELETED - A client was deleted. */
+  SECURITY_EVENT_TYPE_CLIENT_DELETED: 41,
+  /** SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED - A client was given another key or secret. */
+  SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED: 42,
+  /** SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED - A key or a secret of a client was removed. */
+  SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED: 43,
+  /**
+   * SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED - The private keys in the database were encrypted under another key-encryption
+   * key: how many.
+   */
+  SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED: 44,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -122,6 +138,14 @@ export namespace SecurityEventType {
   export type SECURITY_EVENT_TYPE_EVENTS_LOST = typeof SecurityEventType.SECURITY_EVENT_TYPE_EVENTS_LOST;
   export type SECURITY_EVENT_TYPE_ANOMALY_DETECTED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
   export type SECURITY_EVENT_TYPE_CLIENT_ENABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
+  export type SECURITY_EVENT_TYPE_CLIENT_UPDATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
+  export type SECURITY_EVENT_TYPE_CLIENT_DELETED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
+  export type SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED =
+    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED;
+  export type SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED =
+    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
+  export type SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED =
+    typeof SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
   export type UNRECOGNIZED = typeof SecurityEventType.UNRECOGNIZED;
 }
 
@@ -205,6 +229,21 @@ export function securityEventTypeFromJSON(object: any): SecurityEventType {
     case 25:
     case "SECURITY_EVENT_TYPE_CLIENT_ENABLED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
+    case 40:
+    case "SECURITY_EVENT_TYPE_CLIENT_UPDATED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
+    case 41:
+    case "SECURITY_EVENT_TYPE_CLIENT_DELETED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
+    case 42:
+    case "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED;
+    case 43:
+    case "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
+    case 44:
+    case "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -266,6 +305,16 @@ export function securityEventTypeToJSON(object: SecurityEventType): string {
       return "SECURITY_EVENT_TYPE_ANOMALY_DETECTED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED:
       return "SECURITY_EVENT_TYPE_CLIENT_ENABLED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED:
+      return "SECURITY_EVENT_TYPE_CLIENT_UPDATED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED:
+      return "SECURITY_EVENT_TYPE_CLIENT_DELETED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED:
+      return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED:
+      return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED:
+      return "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED";
     case SecurityEventType.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
