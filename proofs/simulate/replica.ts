@@ -130,6 +130,7 @@ export function startReplica({
     loginBinding: 'off',
     failures,
     refreshKey: Buffer.alloc(32, 7),
+    refreshRetrySeconds: 10,
   });
   startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);
   return {

@@ -45,6 +45,7 @@ import {
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
+import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
@@ -55,6 +56,9 @@ const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
 const LEASE_MS_DEFAULT = 5000;
+
+/** Maximum of the time within which a refresh may be retried, in seconds. */
+const REFRESH_RETRY_SECONDS_MAX = 300;
 
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
@@ -69,6 +73,8 @@ export interface Config extends ServiceConfig {
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** How long after its first use a refresh token may be retried, in seconds. */
+  readonly refreshRetrySeconds: number;
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
@@ -108,6 +114,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
+    refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
     instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
@@ -147,6 +154,10 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
+    seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
+    REFRESH_RETRY_SECONDS_DEFAULT,
+  ),
   PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
     wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
     INSTANCES_PER_CLIENT_DEFAULT,

@@ -219,6 +219,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       failures,
       onRefresh: counts.refreshed,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
       store,

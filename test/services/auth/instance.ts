@@ -92,6 +92,7 @@ export interface AuthOptions {
   readonly openKeys?: boolean;
   readonly limits?: Partial<ThrottleLimits>;
   readonly loginBinding?: LoginBinding;
+  readonly refreshRetrySeconds?: number;
   readonly trustedIssuers?: readonly NamingIssuer[];
   readonly onRevoked?: (batch: LogBatch) => void;
   readonly onLogChanged?: () => void;
@@ -168,6 +169,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       failures,
       loginBinding: options.loginBinding ?? 'off',
       refreshKey,
+      // Longer than the default, because the machine may be busy.
+      refreshRetrySeconds: options.refreshRetrySeconds ?? 300,
     }),
     serviceTokens: createServiceTokens({
       ...accounts,
