@@ -439,9 +439,9 @@ describe('changes of a client', () => {
         { token },
       );
       expect(await refusalOf(stale)).to.include({ code: status.ABORTED, reason: 'ETAG_MISMATCH' });
-      await first.guard.syncNow();
+      first.guard.syncNow();
       while ((await verdictOf(cluster.followers.inventory, own)) !== 'TOKEN_REVOKED') {
-        await cluster.followers.inventory.syncNow();
+        cluster.followers.inventory.syncNow();
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
       const later = await serviceToken(first, { clientId, privateKey });
