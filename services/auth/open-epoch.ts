@@ -14,7 +14,7 @@ import { createParts } from './parts.js';
  * Running this command requires the database and the key that encrypts its keys, so it asks for no further proof.
  */
 export async function openEpoch(config: Config, reason: string): Promise<void> {
-  const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
+  const log = createLog({ service: OWN_AUDIENCE, ...config.log });
   const closer = createCloser(log);
   const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
   closer.add('database', database.close);
