@@ -33,7 +33,7 @@ const LOG_BUFFER_KIB_DEFAULT = 4_096;
 const LOG_BUFFER_KIB_MAX = 1024 * 1024;
 
 /** The settings of the log. */
-export interface LogSettings {
+interface LogSettings {
   readonly level: LogLevel;
   /** Lines of one kind; further ones are counted instead. */
   readonly linesPerMinute: number;

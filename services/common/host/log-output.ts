@@ -28,6 +28,8 @@ export class LogOutput {
   #isFailing = false;
   /** A cut line must be ended before the next one begins. */
   #isCut = false;
+  /** The report of a loss must not be lost, or the number would be unknown. */
+  #isReporting = false;
   #lost = 0;
   #unreported = 0;
   readonly #waiting: (() => void)[] = [];
@@ -48,7 +50,7 @@ export class LogOutput {
   }
 
   write(line: string): void {
-    if (this.#characters + line.length > this.#charactersMax) {
+    if (this.#characters + line.length > this.#charactersMax && !this.#isReporting) {
       this.#lose(1);
       return;
     }
@@ -92,7 +94,9 @@ export class LogOutput {
   #written(): void {
     const lines = this.#unreported;
     this.#unreported = 0;
+    this.#isReporting = true;
     if (lines > 0) this.#onRestored(lines);
+    this.#isReporting = false;
     if (this.#lines.length === 0) this.#endWaiting();
     this.#writeNext();
   }

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import { CommonError } from '../../../../services/common/errors.js';
 import { createLog, flushLog, logCounts } from '../../../../services/common/host/log.js';
 import { REDACTED, redactText } from '../../../../services/common/host/redaction.js';
+import { growth } from '../../../support/growth.js';
 
 const JWT = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl';
 
@@ -131,6 +132,13 @@ describe('log', () => {
     log.info({ list: Array.from({ length: 1_000 }, () => 'item '.repeat(500)) }, 'list');
     for (const line of lines) expect(line.length).to.be.below(50_000);
     expect(last()['list']).to.have.length(100);
+  });
+
+  it('takes time in proportion to a rejected header', () => {
+    capture();
+    const receive = (length: number): unknown =>
+      Metadata.fromHttp2Headers({ ['a-'.repeat(length / 2)]: 'x\u0080y' });
+    expect(growth(receive)).to.be.below(4);
   });
 
   it('drops the cut half of a secret', () => {
