@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { openDatabase } from '../common/database/database.js';
 import { createCloser } from '../common/host/closer.js';
 import { createLog, flushLog, type Log } from '../common/host/log.js';
-import { exitWith } from '../common/host/process.js';
+import { exitWith } from '../common/host/run-main.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { explainUnusableKey, MIGRATIONS } from './compose.js';
 import type { Config } from './config.js';
