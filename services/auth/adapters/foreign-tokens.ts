@@ -46,8 +46,10 @@ export function createForeignTokens(options: {
           retryAfterMs: 1000,
         });
       }
-      const claims = verdict === 'GOOD' && issuer.read(token, clock.wallMs() / 1000, 'ANY');
-      if (claims === false || 'fault' in claims) return 'INVALID';
+      if (verdict === 'BAD') return 'INVALID';
+      const nowSeconds = clock.wallMs() / 1000;
+      const claims = issuer.read(token, verdict.verifiedBy, { nowSeconds, audience: 'ANY' });
+      if ('fault' in claims) return 'INVALID';
       return {
         ...claims,
         isFor: (service) => claims.audiences.includes(audiences.get(issuer.issuer)?.get(service) ?? service),
