@@ -59,6 +59,16 @@ export interface EnvironmentOptions {
   readonly onProgress: (progress: Progress) => void;
 }
 
+/** Another issuer, which revocations name and which issues nothing. */
+export const OTHER_ISSUER = 'https://issuer.invalid';
+
+const TRUSTED_ISSUER = {
+  issuer: OTHER_ISSUER,
+  legacy_secret: randomBytes(32).toString('base64url'),
+  types: ['JWT'],
+  scopes: {},
+};
+
 /** Builds the environment in a temporary folder; stopping it removes the folder. */
 export async function buildEnvironment(options: EnvironmentOptions): Promise<Environment> {
   const folder = await makeTemporaryFolder();
@@ -105,6 +115,7 @@ async function buildIn(
     leaseMs,
     signal,
     onProgress,
+    environment: { PORTCULLIS_TRUSTED_ISSUERS: JSON.stringify([TRUSTED_ISSUER]) },
     linkOf: ({ from, to, address }) => addressOf(to === 'auth' ? 'auth' : 'broker', from) ?? address,
   });
   undo.push(() => system.stop());

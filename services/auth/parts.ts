@@ -20,6 +20,7 @@ import { createAuthCounts } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
+import type { InstanceLimit } from './revocation/instance-places.js';
 import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
 import type { SyncPosition } from './revocation/log.js';
@@ -34,6 +35,7 @@ import { createReviewStore } from './security/review-store.js';
 import { createSecurityStore } from './security/store.js';
 import { createThrottle } from './security/throttle.js';
 import { createAttemptCounters } from './security/throttle-store.js';
+import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
 import { createSessions } from './sessions/sessions.js';
 import { createAuthStore } from './store.js';
@@ -144,26 +146,46 @@ function createTokenParts(config: Config, { store, log, closer }: Base, { keys }
 type RevocationParts = ReturnType<typeof createRevocationParts>;
 
 function createRevocationParts(
-  { issuer }: Config,
+  { issuer, trustedIssuers, instancesPerClient }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
   { exchange }: TokenParts,
 ) {
   const { database, store, clock, closer } = base;
-  const instances = createInstances({ store: createInstanceStore(database), clock });
+  const instances = createInstances({
+    store: createInstanceStore(database),
+    clock,
+    perClientMax: instancesPerClient,
+    onRefused: createRefusalReport(base),
+  });
   closer.add('instances', instances.close);
   const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
     store,
     log: revocationLog,
     tokenIdOf: exchange.tokenIdOf,
+    sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
     clock,
     issuer,
+    foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
     instances,
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
   });
   return { instances, revocationLog, revocations };
+}
+
+/** Shortest time between two log lines about refused instances, in milliseconds. */
+const REFUSAL_LOG_MS = 1000;
+
+function createRefusalReport({ counts, clock, log }: Base): (limit: InstanceLimit, service: string) => void {
+  let loggedAtMs = Number.NEGATIVE_INFINITY;
+  return (limit, service) => {
+    counts.instanceRefused(limit);
+    if (clock.monotonicMs() - loggedAtMs < REFUSAL_LOG_MS) return;
+    loggedAtMs = clock.monotonicMs();
+    log.warn({ event: 'instance_refused', limit, instanceOf: service }, 'refused a sync: too many instances');
+  };
 }
 
 function reportLogChanged({ events, log }: Base, { service, applied, epoch }: SyncPosition): void {
@@ -188,7 +210,15 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
   return {
     users: createUsers({ store, passwords, fingerprint }),
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: config.passwordResetSeconds,
+    }),
     sessions: createSessions({
       store,
       passwords,
@@ -199,6 +229,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       failures,
       onRefresh: counts.refreshed,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
       store,

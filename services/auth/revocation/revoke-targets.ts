@@ -9,6 +9,7 @@ import type { Revocation, RevocationRows } from '../records/revocations.js';
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
 import type { SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
+import { isRefreshToken } from '../sessions/refresh-tokens.js';
 import {
   bytesOfUuid,
   clientRevocation,
@@ -61,8 +62,20 @@ export interface TargetDeps {
    * expired. Its audience does not matter, nor whether it was revoked before. Throws a ServiceError otherwise.
    */
   readonly tokenIdOf: (token: string) => Promise<string>;
+  /** Returns the `sid` of a refresh token, used or not; undefined when the token is unknown. */
+  readonly sessionIdOf: (refreshToken: string) => Promise<string | undefined>;
   /** This issuer (`iss`). */
   readonly issuer: string;
+  /** The other issuers (`iss`) whose tokens are accepted. */
+  readonly foreignIssuers: readonly string[];
+}
+
+/**
+ * Whether auth has found what the target names. It keeps no record of single tokens, nor of what other issuers issue: an
+ * entry about them takes effect if the identifier is right.
+ */
+export function isTargetKnown({ kind }: Target): boolean {
+  return kind !== 'token-id' && kind !== 'foreign';
 }
 
 /** What one revocation writes: its entry in the log, and its security event. */
@@ -77,18 +90,16 @@ export type RevokedBy = Pick<NewSecurityEvent, 'reason' | 'actor' | 'network'>;
 /**
  * Checks a target and brings its identifiers into the one form that tokens have.
  *
- * @throws ServiceError FIELD_INVALID
+ * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown refresh token
  */
 export async function checkTarget(deps: TargetDeps, target: Target): Promise<CheckedTarget> {
   switch (target.kind) {
     case 'token':
-      return checkedToken(await tokenIdOf(deps, target.token));
+      return await checkTokenText(deps, target.token);
     case 'token-id':
       return checkedToken(target.tokenId);
-    case 'session': {
-      const sessionId = target.sessionId.toLowerCase();
-      return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
-    }
+    case 'session':
+      return checkedSession(target.sessionId);
     case 'user':
       bytesOfUuid('user_id', target.userId);
       // The entry's key is compared with `sub` byte by byte, so it must have the one spelling that tokens have.
@@ -101,7 +112,7 @@ export async function checkTarget(deps: TargetDeps, target: Target): Promise<Che
       return {
         kind: 'foreign',
         foreign: target.foreign,
-        revocation: checkForeign(deps.issuer, target.foreign),
+        revocation: checkForeign(deps, target.foreign),
       };
   }
 }
@@ -169,14 +180,33 @@ async function applyClient(
   return { revocation: clientRevocation(clientId, generation), event };
 }
 
+/** A refresh token stands for its session: secret scanners revoke what they find, whichever kind it is. */
+async function checkTokenText(deps: TargetDeps, token: string): Promise<CheckedTarget> {
+  if (!isRefreshToken(token)) return checkedToken(await tokenIdOf(deps, token));
+  const sessionId = await deps.sessionIdOf(token);
+  if (sessionId === undefined)
+    throw new AuthError('NOT_FOUND', 'there is no session with this refresh token');
+  return checkedSession(sessionId);
+}
+
+function checkedSession(text: string): CheckedTarget {
+  const sessionId = text.toLowerCase();
+  return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
+}
+
 function checkedToken(tokenId: string): CheckedTarget {
   return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation: tokenRevocation(tokenId) };
 }
 
-function checkForeign(ownIssuer: string, target: ForeignTarget): Revocation {
+function checkForeign({ issuer, foreignIssuers }: TargetDeps, target: ForeignTarget): Revocation {
   checkName('foreign.issuer', target.issuer);
   // Tokens of this issuer are revoked by generation, which two times within one second cannot confuse.
-  if (target.issuer === ownIssuer) throw invalidField('foreign.issuer', 'must be another issuer');
+  if (target.issuer === issuer) throw invalidField('foreign.issuer', 'must be another issuer');
+  // A slash too many would name tokens that do not exist, and the receipt would say that all is well.
+  if (!foreignIssuers.includes(target.issuer)) {
+    const known = foreignIssuers.length === 0 ? 'auth trusts none' : `one of ${foreignIssuers.join(', ')}`;
+    throw invalidField('foreign.issuer', `must be a trusted issuer of auth: ${known}`);
+  }
   checkName('foreign.what', target.id);
   return foreignRevocation(target);
 }
@@ -192,7 +222,10 @@ function tokenIdOf(deps: TargetDeps, token: string): Promise<string> {
   return deps.tokenIdOf(token).catch((error: unknown) => {
     if (!(error instanceof ServiceError) || !error.code.startsWith('TOKEN_')) throw error;
     // A reason such as TOKEN_INVALID would say that the caller's own token is bad, and make it log in again.
-    throw invalidField('token', 'must be an access token of this issuer that has not expired');
+    throw invalidField(
+      'token',
+      'must be an access token of this issuer that has not expired, or a refresh token',
+    );
   });
 }
 

@@ -34,6 +34,7 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import { findSessionOf } from '../../../services/auth/sessions/end-session.js';
 import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
 import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
@@ -47,6 +48,9 @@ import { createLog } from '../../../services/common/host/log.js';
 import { freshDatabase } from '../../support/postgres.js';
 
 export const ISSUER = 'https://auth.example';
+
+/** An issuer that revocations may name without further configuration. */
+export const OTHER_ISSUER = 'https://other.example';
 
 /** One replica of auth. */
 export interface AuthInstance {
@@ -89,6 +93,7 @@ export interface AuthOptions {
   readonly openKeys?: boolean;
   readonly limits?: Partial<ThrottleLimits>;
   readonly loginBinding?: LoginBinding;
+  readonly refreshRetrySeconds?: number;
   readonly trustedIssuers?: readonly NamingIssuer[];
   readonly onRevoked?: (batch: LogBatch) => void;
   readonly onLogChanged?: () => void;
@@ -157,7 +162,15 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: 3600,
+    }),
     sessions: createSessions({
       ...accounts,
       throttle,
@@ -165,6 +178,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       failures,
       loginBinding: options.loginBinding ?? 'off',
       refreshKey,
+      // Longer than the default, because the machine may be busy.
+      refreshRetrySeconds: options.refreshRetrySeconds ?? 300,
     }),
     serviceTokens: createServiceTokens({
       ...accounts,
@@ -177,8 +192,10 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       store,
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: exchange.tokenIdOf,
+      sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
       clock,
       issuer: ISSUER,
+      foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
       instances,
       onKeyRevoked: () => void keys.replenish(),
       onLogChanged: () => options.onLogChanged?.(),

@@ -128,6 +128,8 @@ describe('auth main', function () {
       const login = await logIn();
       const { session } = login;
       expect(session).to.include({ clientId: 'direct', deviceName: 'test', current: true });
+      expect(login.audiences).to.deep.equal(['auth', 'inventory', 'payment']);
+      expect(login.scopes).to.include.members(['auth.self', 'auth.users.write', 'payment.pay']);
       expect(login.refreshTokenExpireTime?.getTime()).to.be.above(
         login.accessTokenExpireTime?.getTime() ?? 0,
       );
@@ -138,6 +140,7 @@ describe('auth main', function () {
 
       const request = { refreshToken: login.refreshToken, requestId: randomUUID() };
       const refreshed = await ask(auth.refresh.bind(auth), request);
+      expect(refreshed).to.deep.include({ scopes: login.scopes, audiences: login.audiences });
       await ask(auth.logout.bind(auth), {}, { token: refreshed.accessToken });
       for (const token of [login.accessToken, refreshed.accessToken]) {
         await until(async () => (await outcomeOf(list(token))) === 'UNAUTHENTICATED TOKEN_REVOKED');
@@ -238,7 +241,7 @@ describe('auth main', function () {
       const third = await logIn({ username, password: 'longer than enough' });
 
       const account = { userId, requestId: randomUUID() };
-      const disabled = await ask(users.disableUser.bind(users), account, { token });
+      const disabled = await ask(users.disableUser.bind(users), { ...account, reason: 'left' }, { token });
       expect(disabled.user?.state).to.equal(UserState.USER_STATE_DISABLED);
       await isRefused(third);
       const refused = await refusalOf(logIn({ username, password: 'longer than enough' }));

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { createExchange, type Exchange } from '../../../../services/auth/tokens/exchange.js';
 import type { MintedToken } from '../../../../services/auth/tokens/tokens.js';
-import { codeOf } from '../../../support/outcomes.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
@@ -132,6 +132,8 @@ describe('exchange', () => {
     for (const claim of ['sid', 'gen', 'auth_time']) expect(claims[claim], claim).to.equal(subject[claim]);
     expect(claims['amr']).to.deep.equal(subject['amr']);
     expect(claims['roles']).to.deep.equal(subject['roles']);
+    const one = await exchange(subjectToken, { scopes: ['inventory.read'] });
+    expect(claimsOf(one.token)['roles']).to.deep.equal([]);
     expect(claims.jti).to.not.equal(subject.jti);
   });
 
@@ -181,8 +183,11 @@ describe('exchange', () => {
       const subjectToken = await userToken();
       const { token } = await exchange(subjectToken, { scopes: ['inventory.read'] });
       expect(claimsOf(token)['scope']).to.equal('inventory.read');
-      for (const scope of ['inventory.manage', 'inventory', 'inventory.read.all', 'auth.users.read']) {
+      for (const scope of ['inventory.manage', 'auth.users.read']) {
         expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('SCOPE_MISSING');
+      }
+      for (const scope of ['inventory', 'inventory.read.all']) {
+        expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('FIELD_INVALID');
       }
       const payOnly = await userToken({ scopes: ['payment.pay'] });
       expect(await codeOf(exchange(payOnly))).to.equal('SCOPE_MISSING');
@@ -363,6 +368,38 @@ describe('exchange', () => {
         ['direct', 1],
         [payment.clientId, 2],
       ]);
+    });
+  });
+
+  it('rejects a disabled client, whose tokens no revocation names', async () => {
+    const subjectToken = await userToken();
+    await auth.database.query('UPDATE clients SET disable_time = clock_timestamp() WHERE client_id = $1', [
+      payment.clientId,
+    ]);
+    expect(await codeOf(exchange(subjectToken))).to.equal('TOKEN_REVOKED');
+  });
+
+  it('rejects unknown scopes and audiences by name, and others as not allowed', async () => {
+    const subjectToken = await userToken();
+    const outcome = async (over: { audience?: string; scopes?: string[] }) => {
+      const { code, message } = await serviceErrorOf(exchange(subjectToken, over));
+      return `${code} ${message}`;
+    };
+    expect(await outcome({ scopes: ['inventory.raed'] })).to.equal(
+      'FIELD_INVALID scopes: there is no scope "inventory.raed"',
+    );
+    expect(await outcome({ audience: 'inventroy' })).to.equal(
+      'FIELD_INVALID audience: there is no audience "inventroy"',
+    );
+    expect(await outcome({ audience: 'auth' })).to.match(/^AUDIENCE_NOT_ALLOWED/);
+    expect(await outcome({ scopes: ['inventory.manage'] })).to.match(/^SCOPE_MISSING/);
+  });
+
+  it('returns the granted scopes and audience', async () => {
+    const { scopes, audiences } = await exchange(await userToken());
+    expect({ scopes, audiences }).to.deep.equal({
+      scopes: ['inventory.read', 'inventory.reserve'],
+      audiences: ['inventory'],
     });
   });
 
