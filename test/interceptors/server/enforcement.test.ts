@@ -599,7 +599,6 @@ describe('enforcement', () => {
         'Bearer',
         'Bearer ',
         good,
-        `bearer ${good}`,
         `BEARER ${good}`,
         `Basic ${good}`,
         `Bearer  ${good}`,
