@@ -599,7 +599,6 @@ describe('enforcement', () => {
         'Bearer',
         'Bearer ',
         good,
-        `BEARER ${good}`,
         `Basic ${good}`,
         `Bearer  ${good}`,
         ` Bearer ${good}`,
