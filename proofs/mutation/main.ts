@@ -9,6 +9,7 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { integerBetween, stopSignal } from '../shared/command-line.js';
 import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
 import { instrument, type Mutant, type Source } from './instrument.js';
+import type { TestFailure } from './orders.js';
 import { type Outcome, runMutants } from './run.js';
 import { type Explanations, readExplanations } from './survivors.js';
 import { TARGETS, type Target, TESTS_LEFT_OUT } from './targets.js';
@@ -121,6 +122,10 @@ async function runTarget(
   const progress = createProgress(process.stdout, { lineIntervalMs: 10_000 });
   progress.show(0, mutants.length, `${target.name}: running the tests once without a change`);
   const outcomes: Outcome[] = [];
+  const onTestFailed = ({ title, message }: TestFailure) => {
+    progress.end();
+    console.log(`left out, because it fails without a change: ${title}: ${message}`);
+  };
   const environment = {
     ...process.env,
     ...options.environment,
@@ -132,6 +137,7 @@ async function runTarget(
     environment,
     workers: options.workers,
     signal: options.signal,
+    onTestFailed,
     onOutcome: (outcome) => {
       outcomes.push(outcome);
       const survivors = outcomes.filter(({ fate }) => fate !== 'killed').length;

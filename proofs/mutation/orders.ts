@@ -20,7 +20,15 @@ export type Order =
 /** A test that passed without a mutant. */
 export interface TestRecord {
   readonly title: string;
+  /** Its file, from the root. */
+  readonly file: string;
   readonly ms: number;
+}
+
+/** A test that failed without a mutant. */
+export interface TestFailure {
+  readonly title: string;
+  readonly message: string;
 }
 
 /** From a worker. */
@@ -32,6 +40,6 @@ export type Report =
       readonly tests: readonly TestRecord[];
       /** The ids of the mutants that each test, each suite's hooks and the loading reach. */
       readonly coverage: Readonly<Record<string, readonly string[]>>;
-      readonly failed: readonly string[];
+      readonly failed: readonly TestFailure[];
     }
   | { readonly kind: 'ran'; readonly failed: string | undefined };

@@ -1,7 +1,8 @@
 /** One target's mutation run: which tests reach a mutant, and whether one of them notices it. */
 
+import { basename } from 'node:path';
 import type { Mutant } from './instrument.js';
-import { LOADING, type Report, SUITE } from './orders.js';
+import { LOADING, type Report, SUITE, type TestFailure } from './orders.js';
 import { startWorker, type Worker, type WorkerOptions } from './processes.js';
 
 /** How long the tests may take when no mutant is on, in milliseconds. */
@@ -9,6 +10,8 @@ const RECORDING_MS_MAX = 900_000;
 /** A run with a mutant may take this many times as long as without, and {@link SLACK_MS}. */
 const SLOWNESS_MAX = 10;
 const SLACK_MS = 15_000;
+/** For one mutant, tests run that take this long without it, in milliseconds; a mutant that only others kill counts as survivor. */
+const TESTS_MS_MAX = 10_000;
 /** A worker is replaced after this many mutants, because failed tests leave things open. */
 const MUTANTS_PER_WORKER = 40;
 
@@ -30,6 +33,8 @@ export interface Outcome {
 
 /** The tests of a target without a mutant. */
 interface Recording {
+  /** The file of each test. */
+  readonly fileOf: ReadonlyMap<string, string>;
   readonly msOf: ReadonlyMap<string, number>;
   /** Titles of the tests that reach a mutant. */
   readonly testsOf: ReadonlyMap<string, readonly string[]>;
@@ -40,7 +45,7 @@ interface Recording {
 /**
  * Runs a target's tests against its mutants.
  *
- * @throws Error when the tests fail without a mutant
+ * @throws Error when the tests do not end without a mutant
  */
 export async function runMutants(
   mutants: readonly Mutant[],
@@ -48,6 +53,8 @@ export async function runMutants(
     readonly workers: number;
     readonly signal: AbortSignal;
     readonly onOutcome: (outcome: Outcome) => void;
+    /** A test failed without a mutant, and is left out. */
+    readonly onTestFailed: (failure: TestFailure) => void;
   },
 ): Promise<void> {
   const recording = await record(options);
@@ -57,26 +64,30 @@ export async function runMutants(
   await Promise.all(Array.from({ length: options.workers }, () => work(queue, recording, options)));
 }
 
-async function record(options: WorkerOptions): Promise<Recording> {
+async function record(
+  options: WorkerOptions & { readonly onTestFailed: (failure: TestFailure) => void },
+): Promise<Recording> {
   const worker = await startWorker(options);
   const report = await worker?.ask({ kind: 'record' }, RECORDING_MS_MAX);
   worker?.stop();
   if (report?.kind !== 'recorded') throw new Error('the tests did not end without a mutant');
-  if (report.failed.length > 0) throw new Error(`tests fail without a mutant:\n${report.failed.join('\n')}`);
-  return recordingOf(report);
+  // A test that fails by itself proves nothing about a mutant.
+  for (const failure of report.failed) options.onTestFailed(failure);
+  const failed = new Set(report.failed.map(({ title }) => title));
+  const tests = report.tests.filter(({ title }) => !failed.has(title));
+  return recordingOf({ ...report, tests });
 }
 
 function recordingOf({ tests, coverage }: Report & { kind: 'recorded' }): Recording {
   const testsOf = new Map<string, string[]>();
+  const passing = tests.map(({ title }) => title);
   for (const [id, reached] of Object.entries(coverage)) {
-    const titles = titlesOf(
-      id,
-      tests.map(({ title }) => title),
-    );
+    const titles = titlesOf(id, passing);
     for (const mutant of reached)
       testsOf.set(mutant, [...new Set([...(testsOf.get(mutant) ?? []), ...titles])]);
   }
   return {
+    fileOf: new Map(tests.map(({ title, file }) => [title, file])),
     msOf: new Map(tests.map(({ title, ms }) => [title, ms])),
     testsOf,
     loaded: new Set(coverage[LOADING] ?? []),
@@ -85,22 +96,23 @@ function recordingOf({ tests, coverage }: Report & { kind: 'recorded' }): Record
 
 function titlesOf(id: string, titles: readonly string[]): readonly string[] {
   if (id === LOADING) return titles;
-  if (!id.startsWith(SUITE)) return [id];
+  if (!id.startsWith(SUITE)) return titles.includes(id) ? [id] : [];
   const suite = id.slice(SUITE.length);
   return titles.filter((title) => suite === '' || title.startsWith(`${suite} `));
 }
 
 async function work(
   queue: Mutant[],
-  { msOf, testsOf, loaded }: Recording,
+  recording: Recording,
   options: WorkerOptions & { signal: AbortSignal; onOutcome: (outcome: Outcome) => void },
 ): Promise<void> {
+  const { msOf, testsOf, loaded } = recording;
   let worker: Worker | undefined;
   let used = 0;
   for (let mutant = queue.shift(); mutant !== undefined && !options.signal.aborted; mutant = queue.shift()) {
     const isLoaded = loaded.has(mutant.id);
     const reaching = testsOf.get(mutant.id) ?? [];
-    const tests = [...reaching].sort((a, b) => (msOf.get(a) ?? 0) - (msOf.get(b) ?? 0));
+    const tests = testsToRun(mutant, reaching, recording);
     if (tests.length === 0) {
       options.onOutcome({ mutant, fate: 'unreached' });
       continue;
@@ -124,4 +136,20 @@ async function work(
     else options.onOutcome({ mutant, fate: 'survived' });
   }
   worker?.stop();
+}
+
+/** The tests of the mutant's own file first, then the fastest, up to {@link TESTS_MS_MAX}. */
+function testsToRun(
+  { file }: Mutant,
+  reaching: readonly string[],
+  { fileOf, msOf }: Recording,
+): readonly string[] {
+  const own = basename(file, '.ts');
+  const isOwn = (title: string): number => (basename(fileOf.get(title) ?? '', '.test.ts') === own ? 0 : 1);
+  const sorted = [...reaching].sort((a, b) => isOwn(a) - isOwn(b) || (msOf.get(a) ?? 0) - (msOf.get(b) ?? 0));
+  let totalMs = 0;
+  return sorted.filter((title) => {
+    totalMs += msOf.get(title) ?? 0;
+    return totalMs <= TESTS_MS_MAX || isOwn(title) === 0;
+  });
 }

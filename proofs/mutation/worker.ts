@@ -3,8 +3,9 @@
  * for each mutant, by order of its parent.
  */
 
+import { relative } from 'node:path';
 import Mocha from 'mocha';
-import { LOADING, type Order, type Report, SUITE, type TestRecord } from './orders.js';
+import { LOADING, type Order, type Report, SUITE, type TestFailure, type TestRecord } from './orders.js';
 
 const HOOK_BEGIN = 'hook';
 const TEST_BEGIN = 'test';
@@ -49,10 +50,10 @@ async function obey(order: Order): Promise<void> {
 async function record(): Promise<{
   tests: TestRecord[];
   coverage: Record<string, string[]>;
-  failed: string[];
+  failed: TestFailure[];
 }> {
   const tests: TestRecord[] = [];
-  const failed: string[] = [];
+  const failed: TestFailure[] = [];
   mocha.bail(false);
   await new Promise<void>((resolve) => {
     const runner = mocha.run(() => resolve());
@@ -62,9 +63,11 @@ async function record(): Promise<{
     runner.on(TEST_BEGIN, (test: Mocha.Test) => {
       namespace.currentTestId = test.fullTitle();
     });
-    runner.on('pass', (test: Mocha.Test) => tests.push({ title: test.fullTitle(), ms: test.duration ?? 0 }));
+    runner.on('pass', (test: Mocha.Test) =>
+      tests.push({ title: test.fullTitle(), file: relative('.', test.file ?? ''), ms: test.duration ?? 0 }),
+    );
     runner.on('fail', (test: Mocha.Test, error: Error) =>
-      failed.push(`${test.fullTitle()}: ${error.message}`),
+      failed.push({ title: test.fullTitle(), message: error.message }),
     );
   });
   mocha.bail(true);
