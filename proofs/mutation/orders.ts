@@ -13,8 +13,8 @@ export type Order =
       readonly kind: 'run';
       /** The mutant to turn on; undefined when it is on since the start of the worker. */
       readonly mutant: string | undefined;
-      /** Titles of tests; all when undefined. */
-      readonly tests: readonly string[] | undefined;
+      /** Titles of tests, in groups; the first group with a failure is the last that runs. */
+      readonly tests: readonly (readonly string[])[];
     };
 
 /** A test that passed without a mutant. */

@@ -77,18 +77,25 @@ async function record(): Promise<{
   return { tests, coverage, failed };
 }
 
-/** Runs some tests with a mutant on; returns the first that failed. */
+/** Runs groups of tests with a mutant on, until one of a group fails; returns it. */
 async function run(
   mutant: string | undefined,
-  titles: readonly string[] | undefined,
+  groups: readonly (readonly string[])[],
 ): Promise<string | undefined> {
   if (mutant !== undefined) namespace.activeMutant = mutant;
   namespace.hitCount = 0;
   namespace.hitLimit = HITS_MAX;
+  let failed: string | undefined;
+  for (const titles of groups) failed ??= await runGroup(titles);
+  if (mutant !== undefined) namespace.activeMutant = undefined;
+  return failed;
+}
+
+/** Mocha runs the tests in its own order, and stops at the first that fails. */
+async function runGroup(titles: readonly string[]): Promise<string | undefined> {
   const wanted = new Set(titles);
   // Mocha asks the pattern about each title; a set answers faster than a pattern of thousands of titles.
-  const grep = { test: (title: string) => titles === undefined || wanted.has(title) };
-  Object.assign(mocha.options, { grep });
+  Object.assign(mocha.options, { grep: { test: (title: string) => wanted.has(title) } });
   let failed: string | undefined;
   await new Promise<void>((resolve) => {
     const runner = mocha.run(() => resolve());
@@ -96,7 +103,6 @@ async function run(
       failed ??= test.fullTitle();
     });
   });
-  if (mutant !== undefined) namespace.activeMutant = undefined;
   return failed;
 }
 
