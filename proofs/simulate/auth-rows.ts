@@ -118,6 +118,7 @@ export function createStore(connection: Connection, onRevoked: (batch: LogBatch)
   const store: AuthStore = {
     reads: {
       users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
+      refreshToken: (hash) => store.transaction((tx) => tx.sessions.findRefreshToken(hash)),
     },
     transaction: async (work) => {
       const effects: (() => void)[] = [];

@@ -16,7 +16,8 @@ import { createParts } from './parts.js';
 export async function openEpoch(config: Config, reason: string): Promise<void> {
   const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
   const closer = createCloser(log);
-  const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
+  const database = openDatabase({ url, migrationUrl, migrations: MIGRATIONS, log, limits });
   closer.add('database', database.close);
   const { keys, epochs } = createParts(config, { database, log, closer, onRevoked: () => undefined });
   try {

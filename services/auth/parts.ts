@@ -65,7 +65,7 @@ export function createParts(config: Config, resources: PartsResources) {
 
 type Base = ReturnType<typeof createBase>;
 
-/** What all rooms use: the store, the security events, the passwords and the counts. */
+/** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
 function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
@@ -80,6 +80,12 @@ function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
     securityStore,
     events,
     store: createAuthStore({ database, onRevoked, events: events.observer }),
+    promiseStore: createAuthStore({
+      database,
+      importance: 'promise',
+      onRevoked,
+      events: events.observer,
+    }),
     counts: createAuthCounts(),
     passwords: createPasswords(),
     failures: createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') }),
@@ -91,7 +97,7 @@ type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
   { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
-  { store, log }: Base,
+  { promiseStore: store, log }: Base,
 ) {
   const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
   const replenishKeys = (): void =>
@@ -128,7 +134,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
 
 type TokenParts = ReturnType<typeof createTokenParts>;
 
-function createTokenParts(config: Config, { store, log, closer }: Base, { keys }: KeyParts) {
+function createTokenParts(config: Config, { store, promiseStore, log, closer }: Base, { keys }: KeyParts) {
   const { issuer, accessTokenSeconds } = config;
   const foreignTokens = createForeignTokens({
     issuers: config.trustedIssuers,
@@ -138,7 +144,12 @@ function createTokenParts(config: Config, { store, log, closer }: Base, { keys }
   });
   closer.add('foreign tokens', foreignTokens.close);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken: createTokenVerifier(issuer) });
-  return { tokens, exchange: createExchange({ store, tokens, foreignTokens }) };
+  return {
+    tokens,
+    exchange: createExchange({ store, tokens, foreignTokens }),
+    // What revokes a token by its text must not wait behind exchanges.
+    tokenIdOf: createExchange({ store: promiseStore, tokens, foreignTokens }).tokenIdOf,
+  };
 }
 
 type RevocationParts = ReturnType<typeof createRevocationParts>;
@@ -147,16 +158,17 @@ function createRevocationParts(
   { issuer }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
-  { exchange }: TokenParts,
+  { tokenIdOf }: TokenParts,
 ) {
-  const { database, store, clock, closer } = base;
-  const instances = createInstances({ store: createInstanceStore(database), clock });
+  const { database, promiseStore, clock, closer } = base;
+  const lane = database.lane('promise');
+  const instances = createInstances({ store: createInstanceStore(lane), clock });
   closer.add('instances', instances.close);
-  const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
-    store,
+    store: promiseStore,
     log: revocationLog,
-    tokenIdOf: exchange.tokenIdOf,
+    tokenIdOf,
     clock,
     issuer,
     instances,
@@ -218,7 +230,7 @@ function createThrottleFor(
   { database, clock }: Base,
 ) {
   return createThrottle({
-    counters: createAttemptCounters(database),
+    counters: createAttemptCounters(database.lane('unknown')),
     clock,
     limits: loginLimits,
     purpose,

@@ -59,25 +59,30 @@ export function reserveLines(
     timeToLive === undefined ? null : [timeToLive.seconds, timeToLive.nanos],
   );
   const request = { subject: caller.subject, method: 'ReserveStock', requestId, payload };
-  return store.changeReservationsOnce(request, async (transaction) => {
-    const items = await lockItemsBySku(transaction, lines);
-    const priced = priceLines(lines, items);
-    checkAvailable(priced, items);
-    const reservation = await transaction.insertReservation({
-      owner: caller.subject,
-      actingClient: caller.actingClient,
-      lines: priced,
-      timeToLiveMicroseconds: microsecondsOf(timeToLive),
-    });
-    await transaction.move({
-      kind: 'RESERVED',
-      actor: caller,
-      reason: '',
-      reservationId: reservation.reservationId,
-      deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
-    });
-    return reservation;
-  });
+  const place = { skus: lines.map(({ sku }) => sku), caller: caller.subject };
+  return store.changeReservationsOnce(
+    request,
+    async (transaction) => {
+      const items = await lockItemsBySku(transaction, lines);
+      const priced = priceLines(lines, items);
+      checkAvailable(priced, items);
+      const reservation = await transaction.insertReservation({
+        owner: caller.subject,
+        actingClient: caller.actingClient,
+        lines: priced,
+        timeToLiveMicroseconds: microsecondsOf(timeToLive),
+      });
+      await transaction.move({
+        kind: 'RESERVED',
+        actor: caller,
+        reason: '',
+        reservationId: reservation.reservationId,
+        deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
+      });
+      return reservation;
+    },
+    place,
+  );
 }
 
 function requireTimeToLive(violations: Violations, { seconds, nanos }: TimeToLive): void {

@@ -29,6 +29,8 @@ export async function changeAndRevoke<T extends object>(
   work: (tx: AuthTransaction) => Promise<RevokingChange<T>>,
 ): Promise<T & Receipt> {
   let fresh: { appended: Appended; startedMs: number } | undefined;
+  // As important as a revocation: an administrator's callers are few, and must not wait behind those they disable.
+  const place = { importance: 'promise' } as const;
   const answer = await store.transaction((tx) => {
     fresh = undefined;
     return tx.once(request, async () => {
@@ -39,7 +41,7 @@ export async function changeAndRevoke<T extends object>(
       // The answer is stored with the request, so it is written before the commit.
       return { ...result, ...receiptOf(appended, COMMIT_MS_MAX + clock.monotonicMs() - startedMs) };
     });
-  });
+  }, place);
   if (fresh === undefined) return answer;
   return { ...answer, ...receiptOf(fresh.appended, clock.monotonicMs() - fresh.startedMs) };
 }

@@ -24,10 +24,13 @@ export interface EndSessionDeps {
 /** Ends the caller's session. Does nothing when it has already ended. */
 export async function logout({ store }: EndSessionDeps, { userId, sessionId }: SessionCaller): Promise<void> {
   if (sessionId === undefined) return;
-  await store.transaction(async (tx) => {
-    if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
-    await appendSessionEnd(tx, { sessionId, userId }, { reason: 'logout', actor: userId });
-  });
+  await store.transaction(
+    async (tx) => {
+      if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
+      await appendSessionEnd(tx, { sessionId, userId }, { reason: 'logout', actor: userId });
+    },
+    { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
+  );
 }
 
 /**
@@ -43,16 +46,19 @@ export async function revokeOwnSession(
   const sessionId = parseUuid(text);
   if (sessionId === undefined) throw invalidField('session_id', 'must be a UUID');
   let startedMs = 0;
-  const appended = await store.transaction(async (tx) => {
-    const session = await tx.sessions.lock(sessionId);
-    // Another user's session and an unknown one get the same answer, so that ids cannot be probed.
-    if (!session?.open || session.userId !== userId) {
-      throw new AuthError('NOT_FOUND', 'there is no such session');
-    }
-    await tx.sessions.end(sessionId, 'REVOKED');
-    startedMs = clock.monotonicMs();
-    return await appendSessionEnd(tx, session, { reason: 'revoked by its owner', actor: userId });
-  });
+  const appended = await store.transaction(
+    async (tx) => {
+      const session = await tx.sessions.lock(sessionId);
+      // Another user's session and an unknown one get the same answer, so that ids cannot be probed.
+      if (!session?.open || session.userId !== userId) {
+        throw new AuthError('NOT_FOUND', 'there is no such session');
+      }
+      await tx.sessions.end(sessionId, 'REVOKED');
+      startedMs = clock.monotonicMs();
+      return await appendSessionEnd(tx, session, { reason: 'revoked by its owner', actor: userId });
+    },
+    { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
+  );
   return receiptOf(appended, clock.monotonicMs() - startedMs);
 }
 
