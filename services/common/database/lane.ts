@@ -37,7 +37,7 @@ export interface LaneState {
 }
 
 export interface LaneOptions extends LaneLimits {
-  /** Maximum number of transactions that wait for one contended row. */
+  /** Maximum number of transactions of one caller that wait for one contended row. */
   readonly rowQueue: number;
   /** Longest wait, in milliseconds. */
   readonly waitMs: number;
@@ -59,6 +59,7 @@ export class Lane {
   readonly #waiting = new Map<string, Waiter[]>();
   readonly #runningByRow = new Map<string, number>();
   readonly #waitingByRow = new Map<string, number>();
+  readonly #waitingByRowAndCaller = new Map<string, number>();
   readonly #rejected = new Map<LaneRejection, number>(LANE_REJECTIONS.map((limit) => [limit, 0]));
   #running = 0;
   #waitingCount = 0;
@@ -84,7 +85,8 @@ export class Lane {
     const { queue, rowQueue } = this.#options;
     const isRowAwaited = contends.some((row) => this.#waitingByRow.has(row));
     if (!isRowAwaited && this.#mayRun(contends)) return this.#start(contends);
-    if (contends.some((row) => (this.#waitingByRow.get(row) ?? 0) >= rowQueue)) throw this.#refuse('row');
+    const waitsFor = (row: string): number => this.#waitingByRowAndCaller.get(keyOf(row, caller)) ?? 0;
+    if (contends.some((row) => waitsFor(row) >= rowQueue)) throw this.#refuse('row');
     if (this.#waitingCount >= queue && !this.#makeRoomFor(caller)) throw this.#refuse('queue');
     return await this.#wait(caller, contends);
   }
@@ -160,7 +162,7 @@ export class Lane {
       if (others === undefined) this.#waiting.set(caller, [waiter]);
       else others.push(waiter);
       this.#waitingCount += 1;
-      for (const row of contends) add(this.#waitingByRow, row, 1);
+      this.#countWaiting(waiter, 1);
     });
   }
 
@@ -170,7 +172,14 @@ export class Lane {
     // Put behind all other callers: the next turn is theirs.
     if (others.length > 0) this.#waiting.set(waiter.caller, others);
     this.#waitingCount -= 1;
-    for (const row of waiter.contends) add(this.#waitingByRow, row, -1);
+    this.#countWaiting(waiter, -1);
+  }
+
+  #countWaiting({ contends, caller }: Waiter, change: number): void {
+    for (const row of contends) {
+      add(this.#waitingByRow, row, change);
+      add(this.#waitingByRowAndCaller, keyOf(row, caller), change);
+    }
   }
 
   /**
@@ -191,6 +200,10 @@ export class Lane {
     this.#rejected.set(limit, (this.#rejected.get(limit) ?? 0) + 1);
     return this.#options.reject(limit);
   }
+}
+
+function keyOf(row: string, caller: string): string {
+  return `${caller.length} ${caller}${row}`;
 }
 
 /** Adds to a count; a count of 0 is absent. */

@@ -19,7 +19,7 @@ export type Importance = (typeof IMPORTANCES)[number];
 /** The limits of all lanes. */
 export interface DatabaseLimits {
   readonly lanes: Readonly<Record<Importance, LaneLimits>>;
-  /** Maximum number of transactions of one lane that wait for one contended row. */
+  /** Maximum number of transactions of one lane and one caller that wait for one contended row. */
   readonly rowQueue: number;
 }
 
@@ -27,7 +27,7 @@ export interface DatabaseLimits {
 export const DATABASE_LIMITS_DEFAULT: DatabaseLimits = {
   lanes: {
     promise: { connections: 4, queue: 1000 },
-    known: { connections: 8, queue: 500 },
+    known: { connections: 8, queue: 1000 },
     unknown: { connections: 4, queue: 200 },
   },
   rowQueue: 64,

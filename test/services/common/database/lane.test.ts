@@ -106,14 +106,16 @@ describe('a lane', () => {
       expect(order.slice(4)).to.deep.equal(['locks 2']);
     });
 
-    it('rejects what would make too many wait for it', async () => {
+    it('rejects what would make too many of one caller wait for it', async () => {
       const { enter } = open({ connections: 10, rowQueue: 1 });
-      const row = { contends: ['row 1'] };
+      const row = { contends: ['row 1'], caller: 'one' };
       await enter('a', row);
       await enter('b', row);
       void enter('c', row);
       expect(await rejectionOf(enter('d', row))).to.have.property('message', 'row');
-      await enter('other');
+      void enter('e', { ...row, caller: 'another' });
+      await enter('other row');
+      expect(rejections).to.deep.equal(['row']);
     });
 
     it('lets no later one overtake one that waits for several rows', async () => {
