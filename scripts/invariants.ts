@@ -1,7 +1,6 @@
 /** `npm run invariants`: checks the invariants of a running system; exits 1 when one of them does not hold. */
 
 import { resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import {
   type DatabaseUrls,
@@ -9,9 +8,9 @@ import {
   openInvariants,
   recordedDatabases,
 } from './system/invariants.js';
+import { DATA_FOLDER_DEFAULT } from './system/project.js';
 import { SystemError } from './system/system-error.js';
 
-const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
 /** Set both for a system that was not started with `npm start`. */
 const INVENTORY_VARIABLE = 'INVENTORY_DATABASE_URL';
 const PAYMENT_VARIABLE = 'PAYMENT_DATABASE_URL';
@@ -51,7 +50,7 @@ async function databases(): Promise<DatabaseUrls> {
       `${INVENTORY_VARIABLE} and ${PAYMENT_VARIABLE} belong together: set both or neither.`,
     );
   }
-  return await recordedDatabases(resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_DIR_DEFAULT));
+  return await recordedDatabases(resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_FOLDER_DEFAULT));
 }
 
 function tableOf(readings: readonly InvariantReading[]): string {

@@ -2,15 +2,14 @@
 
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { credentials } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { Command } from 'commander';
 import { AuthServiceClient } from '../proto/gen/auth/v1/auth_service.js';
 import { FindingGrade, SecurityServiceClient } from '../proto/gen/auth/v1/security_service.js';
 import { ask } from './system/calls.js';
+import { DATA_FOLDER_DEFAULT } from './system/project.js';
 
-const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
 /** Auth tries common passwords on privileged users, which takes a while. */
 const REVIEW_TIMEOUT_MS = 60_000;
 const GRADES = {
@@ -75,7 +74,7 @@ async function review({ address, ca, tokenFile }: Options): Promise<boolean> {
 
 /** Logs in as the demo's security officer, with the password that `npm start` has created. */
 async function logIn(auth: AuthServiceClient): Promise<string> {
-  const folder = resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_DIR_DEFAULT);
+  const folder = resolve(process.env['PORTCULLIS_DATA_DIR'] || DATA_FOLDER_DEFAULT);
   const file = join(folder, 'secrets', 'bootstrap.json');
   const { users } = JSON.parse(await readFile(file, 'utf8')) as {
     users: { username: string; password: string }[];

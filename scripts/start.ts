@@ -2,9 +2,9 @@
 
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
 import type { Part } from './system/parts.js';
+import { DATA_FOLDER_DEFAULT } from './system/project.js';
 import type { Progress, System } from './system/system.js';
 import { FORWARDED_VARIABLES, startSystem } from './system/system.js';
 import { SystemError } from './system/system-error.js';
@@ -12,7 +12,6 @@ import { PORT_FLAGS, type PortFlags } from './system/system-ports.js';
 
 const PREFIX = 'PORTCULLIS_';
 const DATA_DIR_VARIABLE = 'PORTCULLIS_DATA_DIR';
-const DATA_DIR_DEFAULT = fileURLToPath(new URL('../.portcullis', import.meta.url));
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const STILL_WAITING_MS = 4_000;
 const RESTART_DELAY_MS = 1_000;
@@ -46,7 +45,7 @@ async function main(flags: Record<string, unknown>): Promise<void> {
   const stopping = new AbortController();
   stopOnSignals(stopping);
   stopWithNpm(stopping);
-  const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || DATA_DIR_DEFAULT);
+  const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || DATA_FOLDER_DEFAULT);
   console.log(`Starting Portcullis; data folder: ${dataDir}`);
   const began = performance.now();
   const display = showProgress();

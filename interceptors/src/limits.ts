@@ -12,6 +12,13 @@ export const SIGNATURE_ALGORITHMS = ['EdDSA', 'ES256', 'RS256', 'PS256'] as cons
 /** Minimum size of an RSA key, in bits (RFC 7518 §3.3, §3.5). */
 export const RSA_BITS_MIN = 2048;
 
+/** Maximum size of an RSA key, in bits. Verifying with a larger one takes too long (compare CVE-2023-29409). */
+export const RSA_BITS_MAX = 8192;
+
+/** The range of RSA exponents, which are odd (FIPS 186-5 §5.4). A larger one would slow down every verification. */
+export const RSA_EXPONENT_MIN = 65_537n;
+export const RSA_EXPONENT_MAX = 4_294_967_295n;
+
 /** Maximum lifetime of an access token (`exp` - `iat`), in seconds. Revocations are kept for at least this long. */
 export const ACCESS_TOKEN_LIFETIME_MAX_SECONDS = 3600;
 

@@ -18,11 +18,11 @@ import {
   PaymentServiceClient,
 } from '../../proto/gen/payment/v1/payment_service.js';
 import { ask } from '../../scripts/system/calls.js';
+import type { Answer } from '../shared/wire.js';
 import { expectNotServed, forEach, runClass } from './attempts.js';
 import type { Environment, RequestChanges, Target } from './environment.js';
 import { type Claims, claimsIn } from './forge.js';
 import { CALLER, GUARDED_METHODS } from './schema.js';
-import type { Answer } from './wire.js';
 
 const SKU = 'MUG-03';
 

@@ -12,10 +12,10 @@ import {
   type SecuritySubject,
 } from '../../proto/gen/auth/v1/security_service.js';
 import { ask } from '../../scripts/system/calls.js';
+import { createPeer } from '../shared/wire.js';
 import { forEach, runClass } from './attempts.js';
 import type { Environment, Target } from './environment.js';
 import { claimsIn } from './forge.js';
-import { createPeer } from './wire.js';
 
 const LOGIN = '/auth.v1.AuthService/Login';
 const REFRESH = '/auth.v1.AuthService/Refresh';

@@ -1,8 +1,8 @@
 /** Sends attempts, and checks and counts the responses. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Answer } from '../shared/wire.js';
 import { type Environment, IN_FLIGHT_MAX, type RequestChanges, type Target } from './environment.js';
-import type { Answer } from './wire.js';
 
 const UNAUTHENTICATED = 16;
 const OK = 0;

@@ -9,12 +9,12 @@ import { ask } from '../../scripts/system/calls.js';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { UserName } from '../../scripts/system/secrets.js';
 import type { System } from '../../scripts/system/system.js';
+import { encodeField } from '../shared/hpack.js';
+import { type Answer, createPeer, EMPTY_MESSAGE, headersOf, messageOf, type Peer } from '../shared/wire.js';
 import { claimsIn, createForge, type Forge, segmentsOf } from './forge.js';
-import { encodeField } from './hpack.js';
 import { GUARDED_METHODS, type GuardedMethod } from './schema.js';
 import type { Scoreboard } from './scoreboard.js';
 import { type StolenKeys, stealKeys } from './stolen-keys.js';
-import { type Answer, createPeer, EMPTY_MESSAGE, headersOf, messageOf, type Peer } from './wire.js';
 
 /** Concurrent requests to all processes together. */
 export const IN_FLIGHT_MAX = 64;

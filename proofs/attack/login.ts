@@ -15,11 +15,11 @@ import { IssueServiceTokenRequest } from '../../proto/gen/portcullis/token/v1/to
 import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { median } from '../shared/statistics.js';
+import type { Answer } from '../shared/wire.js';
 import { expectNotServed, expectRefusal, forEach, runClass } from './attempts.js';
 import type { Environment } from './environment.js';
 import { type Claims, claimsIn, encode, jsonText, segmentsOf, signedToken } from './forge.js';
 import { waitUntilRefusedEverywhere } from './tokens.js';
-import type { Answer } from './wire.js';
 
 const LOGIN = '/auth.v1.AuthService/Login';
 const REFRESH = '/auth.v1.AuthService/Refresh';

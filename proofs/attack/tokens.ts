@@ -94,19 +94,9 @@ async function attackWithSchemes(environment: Environment): Promise<void> {
   const token = environment.alice.accessToken;
   const basic = Buffer.from(`alice:${token}`).toString('base64');
   const values = [
-    ...[
-      'bearer',
-      'BEARER',
-      'Bearer:',
-      'Bearer=',
-      'Bearer\t',
-      'Token',
-      'JWT',
-      'DPoP',
-      'Negotiate',
-      'Digest',
-      'token',
-    ].map((scheme) => `${scheme} ${token}`),
+    ...['Bearer:', 'Bearer=', 'Bearer\t', 'Token', 'JWT', 'DPoP', 'Negotiate', 'Digest', 'token'].map(
+      (scheme) => `${scheme} ${token}`,
+    ),
     token,
     `${token} Bearer`,
     `Bearer${token}`,

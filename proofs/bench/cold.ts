@@ -24,7 +24,7 @@ async function measureCold(context: BenchContext): Promise<Findings> {
     context.signal.throwIfAborted();
     context.progress(algorithm);
     // Not pinned: verification runs on other threads, which is part of the measurement.
-    const worker = startWorker<ColdCommands>({ file: 'cold-process.ts', core: undefined });
+    const worker = startWorker<ColdCommands>({ program: 'cold-process', core: undefined });
     try {
       const rounds = context.isShort ? 5 : 12;
       const all = await worker.call('measure', { algorithm, tokens: TOKENS[algorithm], rounds });

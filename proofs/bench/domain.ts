@@ -53,8 +53,7 @@ export const domain: Section = {
       isDurable: true,
       paymentProgram: (dataDir) => {
         times.file = join(dataDir, 'times.json');
-        const script = join('proofs', 'bench', 'timed-payment.ts');
-        return { script, environment: { BENCH_TIMES: times.file } };
+        return { program: 'proofs/bench/timed-payment', environment: { BENCH_TIMES: times.file } };
       },
       signal,
       onProgress: ({ part, state }) => {

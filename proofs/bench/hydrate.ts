@@ -56,9 +56,9 @@ async function measureHydrate(context: BenchContext): Promise<Findings> {
 }
 
 async function measure(context: BenchContext, entries: number, times: number) {
-  const issuer = startWorker<IssuerCommands>({ file: 'issuer-process.ts', core: context.cores.load });
+  const issuer = startWorker<IssuerCommands>({ program: 'issuer-process', core: context.cores.load });
   const fleet = startWorker<FleetCommands>({
-    file: 'fleet-process.ts',
+    program: 'fleet-process',
     core: context.cores.server,
     nodeArguments: ['--expose-gc'],
   });

@@ -69,7 +69,7 @@ async function measureList(context: BenchContext): Promise<Findings> {
 /** Measures each in a process of its own, so that none affects the next. */
 async function measure(holder: Holder, entries: number): Promise<HolderFigures> {
   const worker = startWorker<ListCommands>({
-    file: 'list-process.ts',
+    program: 'list-process',
     // Not pinned: V8 compiles on other threads, which would pause this one on a single core.
     core: undefined,
     nodeArguments: ['--expose-gc', `--max-old-space-size=${HEAP_MEBIBYTES}`],

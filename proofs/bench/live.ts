@@ -58,7 +58,7 @@ type LiveBench = Bench & { readonly crowd: Worker<LoadCommands> };
 
 async function measureLive(context: BenchContext): Promise<Findings> {
   const pair = await openBench(context, { arms: ['bare', 'guard'], algorithm: 'EdDSA' });
-  const crowd = startWorker<LoadCommands>({ file: 'load-process.ts', core: context.cores.load });
+  const crowd = startWorker<LoadCommands>({ program: 'load-process', core: context.cores.load });
   const bench: LiveBench = { ...pair, crowd };
   try {
     setPriority(crowd.pid, CROWD_NICENESS);

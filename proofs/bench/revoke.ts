@@ -247,7 +247,7 @@ async function underLoad(
   parts: Parts,
   trials: number,
 ): Promise<Trial[]> {
-  const load = startWorker<LoadCommands>({ file: 'load-process.ts', core: undefined });
+  const load = startWorker<LoadCommands>({ program: 'load-process', core: undefined });
   const clients = connectTo(system);
   try {
     const { token } = await clients.logIn('alice');

@@ -86,8 +86,8 @@ async function measureFleets(context: BenchContext): Promise<Findings> {
   const folder = await makeTemporaryFolder();
   const nats = await startNats({ dataDir: folder.path, port: 0, withTestUser: true });
   const natsUrl = nats.url('test');
-  const issuer = startWorker<IssuerCommands>({ file: 'issuer-process.ts', core: context.cores.load });
-  const fleet = startWorker<FleetCommands>({ file: 'fleet-process.ts', core: context.cores.server });
+  const issuer = startWorker<IssuerCommands>({ program: 'issuer-process', core: context.cores.load });
+  const fleet = startWorker<FleetCommands>({ program: 'fleet-process', core: context.cores.server });
   try {
     const port = await issuer.call('listen', { entries: 0, leaseMs: LEASE_MS, natsUrl });
     const rows: string[][] = [];

@@ -27,11 +27,11 @@ export async function openBench(
   serving: Omit<Serving, 'secret'> & { readonly secret?: string },
 ): Promise<Bench> {
   const server = startWorker<ServerCommands>({
-    file: 'server-process.ts',
+    program: 'server-process',
     core: context.cores.server,
     nodeArguments: ['--expose-gc'],
   });
-  const load = startWorker<LoadCommands>({ file: 'load-process.ts', core: context.cores.load });
+  const load = startWorker<LoadCommands>({ program: 'load-process', core: context.cores.load });
   const stop = async (): Promise<void> => {
     await Promise.all([server.stop(), load.stop()]);
   };

@@ -76,7 +76,7 @@ async function measureWarm(context: BenchContext): Promise<Findings> {
 
 /** Measures the decision without a server, beside one look-up in a Map of whole tokens. */
 async function measureDecision(context: BenchContext): Promise<DecisionFigures> {
-  const worker = startWorker<DecisionCommands>({ file: 'decision-process.ts', core: context.cores.server });
+  const worker = startWorker<DecisionCommands>({ program: 'decision-process', core: context.cores.server });
   try {
     return await worker.call('measure', { rounds: context.isShort ? 20 : 100 });
   } finally {

@@ -3,10 +3,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { availableParallelism } from 'node:os';
-import { fileURLToPath } from 'node:url';
-import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
-
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
+import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
 
 /** The cores to which processes are pinned; `undefined` where pinning is not possible. */
 export interface Cores {
@@ -37,7 +34,7 @@ export interface Worker<C extends Commands> {
 
 interface WorkerOptions {
   /** The file below `proofs/bench`. */
-  readonly file: string;
+  readonly program: string;
   /** The core to pin it to. */
   readonly core: number | undefined;
   readonly nodeArguments?: readonly string[];
@@ -60,9 +57,8 @@ export function startWorker<C extends Commands>(options: WorkerOptions): Worker<
   const { core } = options;
   const node = [
     process.execPath,
-    ...NODE_ARGUMENTS,
     ...(options.nodeArguments ?? []),
-    fileURLToPath(new URL(options.file, import.meta.url)),
+    ...programArguments(`proofs/bench/${options.program}`),
   ];
   const [command = '', ...rest] = core === undefined ? node : ['taskset', '-c', String(core), ...node];
   const child = spawn(command, rest, {
@@ -79,7 +75,7 @@ export function startWorker<C extends Commands>(options: WorkerOptions): Worker<
     else waiter?.reject(new Error(error));
   });
   const end = (why: string): void => {
-    for (const { reject } of waiting.values()) reject(new Error(`${options.file} has ended: ${why}`));
+    for (const { reject } of waiting.values()) reject(new Error(`${options.program} has ended: ${why}`));
     waiting.clear();
   };
   child.once('error', (error) => end(error.message));

@@ -83,7 +83,7 @@ export async function drillCheckout({
     paymentProgram: (dataDir) => {
       Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
       return {
-        script: join('proofs', 'drill', 'killable-payment.ts'),
+        program: 'proofs/drill/killable-payment',
         environment: { [ORDERS_VARIABLE]: files.orders },
       };
     },

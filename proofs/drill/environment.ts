@@ -3,17 +3,15 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
 import { createServiceProcess, type ServiceProcess } from '../../scripts/system/parts.js';
 import { findFreePort, isPortFree } from '../../scripts/system/ports.js';
+import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
 import { loadSecrets } from '../../scripts/system/secrets.js';
 import { type Progress, type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { ECHO_CLIENT } from './echo-service.js';
 import { type Link, openLink } from './link.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const OPS_OFFSET = 1_000;
 const PORT_ATTEMPTS_MAX = 50;
 const PASSWORD_BYTES = 12;
@@ -61,6 +59,16 @@ export interface EnvironmentOptions {
   readonly onProgress: (progress: Progress) => void;
 }
 
+/** Another issuer, which revocations name and which issues nothing. */
+export const OTHER_ISSUER = 'https://issuer.invalid';
+
+const TRUSTED_ISSUER = {
+  issuer: OTHER_ISSUER,
+  legacy_secret: randomBytes(32).toString('base64url'),
+  types: ['JWT'],
+  scopes: {},
+};
+
 /** Builds the environment in a temporary folder; stopping it removes the folder. */
 export async function buildEnvironment(options: EnvironmentOptions): Promise<Environment> {
   const folder = await makeTemporaryFolder();
@@ -107,6 +115,7 @@ async function buildIn(
     leaseMs,
     signal,
     onProgress,
+    environment: { PORTCULLIS_TRUSTED_ISSUERS: JSON.stringify([TRUSTED_ISSUER]) },
     linkOf: ({ from, to, address }) => addressOf(to === 'auth' ? 'auth' : 'broker', from) ?? address,
   });
   undo.push(() => system.stop());
@@ -200,7 +209,7 @@ async function prepareEcho({
     launch: {
       name: 'echo',
       command: process.execPath,
-      arguments: [...NODE_ARGUMENTS, join('proofs', 'drill', 'echo-process.ts')],
+      arguments: programArguments('proofs/drill/echo-process'),
       cwd: PROJECT_FOLDER,
       environment: { ...environment, DRILL_LISTEN: address, DRILL_OPS_LISTEN: opsAddress },
       logFile: join(dataDir, 'logs', 'echo.log'),

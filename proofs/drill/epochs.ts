@@ -2,14 +2,11 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
-import { NODE_ARGUMENTS } from '../../scripts/system/node-arguments.js';
+import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
 import type { Random } from '../shared/random.js';
 import type { Environment } from './environment.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const AUTH_DATABASE = 'portcullis_auth';
 const SAVED_DATABASE = 'portcullis_auth_saved';
 const CHANGE_INTERVAL_MS = 70;
@@ -70,7 +67,7 @@ async function alone(url: string, statements: readonly string[]): Promise<void> 
 export async function openEpochByCommand({ postgres, system }: Environment): Promise<void> {
   const child = spawn(
     process.execPath,
-    [...NODE_ARGUMENTS, join('services', 'auth', 'main.ts'), 'open-epoch', 'the', 'drill'],
+    [...programArguments('services/auth/main'), 'open-epoch', 'the', 'drill'],
     {
       cwd: PROJECT_FOLDER,
       env: {

@@ -10,7 +10,7 @@ import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import type { Clients } from './calls.js';
-import { type Customer, type Environment, VICTIM_CLIENT } from './environment.js';
+import { type Customer, type Environment, OTHER_ISSUER, VICTIM_CLIENT } from './environment.js';
 import type { Player } from './load.js';
 import type { RevocationOracle } from './revocation-oracle.js';
 
@@ -99,7 +99,7 @@ export async function gatherParticipants(options: {
       target: {
         $case: 'foreign',
         value: {
-          issuer: 'https://issuer.invalid',
+          issuer: OTHER_ISSUER,
           // The same identifiers at another issuer name another user.
           what: { $case: 'subject', value: good.userId },
         },

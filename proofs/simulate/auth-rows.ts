@@ -350,7 +350,7 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
           sessionId,
           userId,
           expireTime,
-          used: false,
+          useTime: undefined,
           requestId: undefined,
           successorHash: undefined,
         };
@@ -360,12 +360,12 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
       transaction.statement(
         () => transaction.get('refresh', hash.toString('hex')) as RefreshTokenRow | undefined,
       ),
-    markUsed: ({ hash, requestId, successorHash }) =>
+    markUsed: ({ hash, time, requestId, successorHash }) =>
       transaction.statement(() => {
         const key = hash.toString('hex');
         const row = transaction.get('refresh', key) as RefreshTokenRow;
-        if (row.used) throw new Error('a refresh token was used twice at once');
-        transaction.put('refresh', key, { ...row, used: true, requestId, successorHash });
+        if (row.useTime !== undefined) throw new Error('a refresh token was used twice at once');
+        transaction.put('refresh', key, { ...row, useTime: time, requestId, successorHash });
       }),
   });
 }

@@ -2,7 +2,6 @@
 
 import { fork } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { Command, Option } from 'commander';
 import { integerBetween } from '../shared/command-line.js';
 import { randomSeed, SEED_MAX } from '../shared/random.js';
@@ -114,9 +113,9 @@ async function runAll(run: {
 }
 
 function runWorker(nextJob: () => Job | undefined, done: (tally: Tally) => void): Promise<void> {
-  const worker = fork(fileURLToPath(new URL('./worker.ts', import.meta.url)), {
+  const worker = fork(new URL('./worker.js', import.meta.url), {
     // Most objects die young; Node's default young generation is too small for them.
-    execArgv: ['--import', 'tsx', '--max-semi-space-size=64'],
+    execArgv: [...process.execArgv, '--max-semi-space-size=64'],
     serialization: 'advanced',
   });
   return new Promise((resolve, reject) => {

@@ -104,6 +104,7 @@ export function startReplica({
     clock,
     timers: process,
     issuer: ISSUER,
+    foreignIssuers: ['https://other.example'],
     instances: createInstances({ store: createInstanceStore(connection), clock, timers: process }),
     onKeyRevoked: () => void keys.replenish().catch(() => undefined),
     onLogChanged,
@@ -129,6 +130,7 @@ export function startReplica({
     loginBinding: 'off',
     failures,
     refreshKey: Buffer.alloc(32, 7),
+    refreshRetrySeconds: 10,
   });
   startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);
   return {

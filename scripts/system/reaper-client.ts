@@ -1,10 +1,9 @@
 /** The launcher's connection to the reaper, which cleans up after a launcher that was killed. */
 
 import { spawn } from 'node:child_process';
-import { createRequire } from 'node:module';
 import type { Writable } from 'node:stream';
-import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { EndingStep, ProcessIdentity } from './process-identity.js';
+import { programArguments } from './project.js';
 
 /** One line that the launcher sends to the reaper. */
 export type ReaperMessage =
@@ -56,9 +55,7 @@ function sendMessage(message: ReaperMessage): void {
  * SIGKILL. A session of its own keeps the reaper alive when the launcher's process group is killed.
  */
 function startReaper(): Writable {
-  const program = fileURLToPath(new URL('reaper.ts', import.meta.url));
-  const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
-  const child = spawn(process.execPath, ['--import', loader, program], {
+  const child = spawn(process.execPath, programArguments('scripts/system/reaper'), {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
     cwd: '/',

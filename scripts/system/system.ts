@@ -2,22 +2,20 @@
 
 import { mkdir, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { createDemoData, type DemoAccounts } from './demo.js';
 import { lockFolder } from './folder-lock.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
-import { NODE_ARGUMENTS } from './node-arguments.js';
 import { createServiceProcess, type Part, type ServiceProcess } from './parts.js';
 import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
 import type { LaunchOptions, ProcessRegistry } from './processes.js';
+import { PROJECT_FOLDER, programArguments } from './project.js';
 import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
 import { SystemError } from './system-error.js';
 import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js';
 
-const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 const SERVICES = ['auth', 'inventory', 'payment'] as const;
 /** Variables that services inherit from this process. */
 const INHERITED_VARIABLES = [
@@ -41,6 +39,7 @@ export const FORWARDED_VARIABLES: Readonly<Record<string, readonly Service[]>> =
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: ['auth'],
   PORTCULLIS_LOGIN_FAILURES_PER_PEER: ['auth'],
   PORTCULLIS_LOGIN_WINDOW_SECONDS: ['auth'],
+  PORTCULLIS_REFRESH_RETRY_SECONDS: ['auth'],
   PORTCULLIS_ANOMALIES_REVOKE: ['auth'],
   PORTCULLIS_TRUSTED_ISSUERS: SERVICES,
   PORTCULLIS_TRUSTED_ISSUERS_FILE: SERVICES,
@@ -82,7 +81,7 @@ export interface SystemOptions {
   /** Prepares a second process of auth on this port; the caller starts it. */
   readonly authReplicaPort?: number;
   /** A program that runs in the place of payment, with variables of its own. */
-  readonly paymentProgram?: { readonly script: string; readonly environment: NodeJS.ProcessEnv };
+  readonly paymentProgram?: { readonly program: string; readonly environment: NodeJS.ProcessEnv };
   /** Where DATABASE_URL, NATS_URL and the forwarded variables are read; none of them by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Aborts the start; what was started is stopped. */
@@ -438,13 +437,12 @@ function createPayment(settings: ServiceSettings, inventoryAddresses: readonly s
     ...(options.tls !== undefined && { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
     ...options.paymentProgram?.environment,
   };
-  const script = options.paymentProgram?.script;
   return createService(settings, {
     name: 'payment',
     service: 'payment',
     port: ports.payment,
     variables,
-    script,
+    program: options.paymentProgram?.program,
   });
 }
 
@@ -470,7 +468,7 @@ function createService(
     readonly service: Service;
     readonly port: number;
     readonly variables: NodeJS.ProcessEnv;
-    readonly script?: string | undefined;
+    readonly program?: string | undefined;
   },
 ): ServiceProcess {
   const { options, ports } = settings;
@@ -512,14 +510,14 @@ function launchOptions(
   {
     name,
     service,
-    script,
-  }: { readonly name: string; readonly service: Service; readonly script?: string | undefined },
+    program,
+  }: { readonly name: string; readonly service: Service; readonly program?: string | undefined },
   environment: NodeJS.ProcessEnv,
 ): LaunchOptions {
   return {
     name,
     command: process.execPath,
-    arguments: [...NODE_ARGUMENTS, script ?? join('services', service, 'main.ts')],
+    arguments: programArguments(program ?? `services/${service}/main`),
     cwd: PROJECT_FOLDER,
     environment,
     logFile: join(dataDir, 'logs', `${name}.log`),

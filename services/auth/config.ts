@@ -31,12 +31,13 @@ import { passwordFault } from './accounts/passwords.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
-import { clientSecretFault, parseClientKey } from './clients/credentials.js';
+import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
 import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
+import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
 import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
@@ -46,6 +47,7 @@ import {
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
+import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
@@ -56,6 +58,9 @@ const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
 const LEASE_MS_DEFAULT = 5000;
+
+/** Maximum of the time within which a refresh may be retried, in seconds. */
+const REFRESH_RETRY_SECONDS_MAX = 300;
 
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
@@ -70,6 +75,10 @@ export interface Config extends ServiceConfig {
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** How long after its first use a refresh token may be retried, in seconds. */
+  readonly refreshRetrySeconds: number;
+  /** Maximum number of instances of one client at this replica. */
+  readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
   /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
@@ -107,6 +116,8 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
+    refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
+    instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
@@ -146,6 +157,14 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
+    seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
+    REFRESH_RETRY_SECONDS_DEFAULT,
+  ),
+  PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
+    wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
+    INSTANCES_PER_CLIENT_DEFAULT,
+  ),
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: withDefault(
     wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),
     FAILURES_PER_NAME_DEFAULT,
@@ -240,10 +259,7 @@ const userSchema = z.strictObject({
 const clientSchema = z
   .strictObject({
     client_id: textWithout(clientIdFault),
-    public_key_pem: textWithout((pem) => {
-      const key = parseClientKey(pem);
-      return 'fault' in key ? key.fault : undefined;
-    }).optional(),
+    public_key_pem: textWithout(clientKeyFault).optional(),
     secret: textWithout(clientSecretFault).optional(),
     audiences: words,
     scopes: words,

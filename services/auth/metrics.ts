@@ -4,6 +4,7 @@ import type { Clock } from '@portcullis/guard/clock';
 import type { KeyPurpose } from './records/keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ANOMALY_RULES } from './records/security-events.js';
+import { INSTANCE_LIMITS, type InstanceLimit } from './revocation/instance-places.js';
 import type { InstanceRecord } from './revocation/instance-records.js';
 import type { EventCounts } from './security/event-recorder.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
@@ -34,17 +35,28 @@ interface AuthMetricsSources {
 interface AuthCounts {
   anomalyFound(rule: AnomalyRule): void;
   refreshed(outcome: RefreshOutcome): void;
+  /** A sync request was refused because of this limit. */
+  instanceRefused(limit: InstanceLimit): void;
   /** The metrics of these counters. */
   metrics(): readonly AuthMetric[];
 }
 
 export function createAuthCounts(): AuthCounts {
   const anomalies = new Map<AnomalyRule, number>(ANOMALY_RULES.map((rule) => [rule, 0]));
+  const refused = new Map<InstanceLimit, number>(INSTANCE_LIMITS.map((limit) => [limit, 0]));
   const refreshes = new Map<RefreshOutcome, number>(REFRESH_OUTCOMES.map((outcome) => [outcome, 0]));
   return {
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
+    instanceRefused: (limit) => void refused.set(limit, (refused.get(limit) ?? 0) + 1),
     metrics: () => [
+      {
+        name: 'instances_refused_total',
+        help: 'Syncs that were refused because too many instances follow the log, by limit.',
+        kind: 'counter',
+        labels: ['limit'],
+        read: () => [...refused].map(([limit, count]) => [count, limit]),
+      },
       {
         name: 'anomalies_total',
         help: 'Anomalies that this process has found, by rule.',

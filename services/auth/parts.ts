@@ -20,6 +20,7 @@ import { createAuthCounts } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
+import type { InstanceLimit } from './revocation/instance-places.js';
 import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
 import type { SyncPosition } from './revocation/log.js';
@@ -155,14 +156,19 @@ function createTokenParts(config: Config, { store, promiseStore, log, closer }: 
 type RevocationParts = ReturnType<typeof createRevocationParts>;
 
 function createRevocationParts(
-  { issuer }: Config,
+  { issuer, trustedIssuers, instancesPerClient }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
   { tokenIdOf }: TokenParts,
 ) {
   const { database, promiseStore, clock, closer } = base;
   const lane = database.lane('promise');
-  const instances = createInstances({ store: createInstanceStore(lane), clock });
+  const instances = createInstances({
+    store: createInstanceStore(lane),
+    clock,
+    perClientMax: instancesPerClient,
+    onRefused: createRefusalReport(base),
+  });
   closer.add('instances', instances.close);
   const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
@@ -171,11 +177,25 @@ function createRevocationParts(
     tokenIdOf,
     clock,
     issuer,
+    foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
     instances,
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
   });
   return { instances, revocationLog, revocations };
+}
+
+/** Shortest time between two log lines about refused instances, in milliseconds. */
+const REFUSAL_LOG_MS = 1000;
+
+function createRefusalReport({ counts, clock, log }: Base): (limit: InstanceLimit, service: string) => void {
+  let loggedAtMs = Number.NEGATIVE_INFINITY;
+  return (limit, service) => {
+    counts.instanceRefused(limit);
+    if (clock.monotonicMs() - loggedAtMs < REFUSAL_LOG_MS) return;
+    loggedAtMs = clock.monotonicMs();
+    log.warn({ event: 'instance_refused', limit, instanceOf: service }, 'refused a sync: too many instances');
+  };
 }
 
 function reportLogChanged({ events, log }: Base, { service, applied, epoch }: SyncPosition): void {
@@ -211,6 +231,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       failures,
       onRefresh: counts.refreshed,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
       store,

@@ -92,7 +92,9 @@ describe('the documentation', () => {
       (command) => command.match(/\b(?:scripts|proto|proofs|test)\/\S+/g) ?? [],
     );
     expect(files).to.not.be.empty;
-    expect(files.filter((file) => !existsSync(join(ROOT, file)))).to.be.empty;
+    // `scripts/run.js` takes a program, whose source has the same path.
+    const exists = (file: string) => ['', '.ts'].some((end) => existsSync(join(ROOT, `${file}${end}`)));
+    expect(files.filter((file) => !exists(file))).to.be.empty;
   });
 
   it('links only to files that exist', async () => {

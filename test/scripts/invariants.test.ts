@@ -11,7 +11,7 @@ import { type Ended, runProgram } from '../support/programs.js';
 import { sharedSystem } from '../support/system.js';
 
 function run(env: Readonly<Record<string, string>>, ...flags: readonly string[]): Promise<Ended> {
-  return runProgram(['scripts/invariants.ts', ...flags], { env });
+  return runProgram(['scripts/invariants', ...flags], { env });
 }
 
 describe('npm run invariants', function () {

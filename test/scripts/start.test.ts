@@ -128,7 +128,7 @@ describe('npm start', function () {
 
   function begin(name: string): Program {
     const env = { PORTCULLIS_DATA_DIR: join(folder.path, name) };
-    const start = startProgram(['scripts/start.ts', '--free-ports'], { env });
+    const start = startProgram(['scripts/start', '--free-ports'], { env });
     starts.add(start.child);
     return start;
   }

@@ -48,5 +48,5 @@ describe('npm run tour', function () {
 });
 
 async function tourIn(cwd: string): Promise<Ended> {
-  return await runProgram(['scripts/tour.ts'], { cwd });
+  return await runProgram(['scripts/tour'], { cwd });
 }

@@ -2,6 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { programArguments } from '../../scripts/system/project.js';
 import { PROJECT_FOLDER } from './project-copy.js';
 
 const SAYS_WITHIN_MS = 60_000;
@@ -55,10 +56,16 @@ export async function killPrograms(): Promise<void> {
   await Promise.all(exits);
 }
 
-/** Starts a TypeScript file of this project with arguments: `startProgram(['scripts/tour.ts'])`. */
+/** Arguments of Node that run a TypeScript file of the tests, with the library's sources. */
+export const SOURCE_ARGUMENTS: readonly string[] = ['--conditions=portcullis-source', '--import', 'tsx'];
+
+/**
+ * Starts a program of this project, compiled, or a TypeScript file of the tests, with arguments:
+ * `startProgram(['scripts/tour'])`. In another folder, a copy of the project, the program is compiled there first.
+ */
 export function startProgram(words: readonly string[], options: ProgramOptions = {}): Program {
   const inherited = INHERITED.map((name) => [name, process.env[name]]);
-  const child = spawn(process.execPath, ['--import', 'tsx', ...words], {
+  const child = spawn(process.execPath, [...nodeArguments(words, options)], {
     cwd: options.cwd ?? PROJECT_FOLDER,
     env: { ...Object.fromEntries(inherited), ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -114,6 +121,15 @@ export function startProgram(words: readonly string[], options: ProgramOptions =
   }
 }
 
+function nodeArguments(
+  [program = '', ...words]: readonly string[],
+  { cwd }: ProgramOptions,
+): readonly string[] {
+  if (program.endsWith('.ts')) return [...SOURCE_ARGUMENTS, program, ...words];
+  if (cwd !== undefined) return ['scripts/run.js', program, ...words];
+  return [...programArguments(program), ...words];
+}
+
 /** The first complete line of a log with a message; undefined when there is none. */
 function logLine(log: string, message: string): Record<string, unknown> | undefined {
   const complete = log.split('\n').slice(0, -1);
@@ -121,7 +137,7 @@ function logLine(log: string, message: string): Record<string, unknown> | undefi
   return line === undefined ? undefined : (JSON.parse(line) as Record<string, unknown>);
 }
 
-/** Runs a TypeScript file of this project to its end. */
+/** Runs a program to its end. */
 export async function runProgram(words: readonly string[], options: ProgramOptions = {}): Promise<Ended> {
   return await startProgram(words, options).ended;
 }

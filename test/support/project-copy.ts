@@ -8,7 +8,16 @@ import { expect } from 'chai';
 /** The repository's root, with a slash at its end. */
 export const PROJECT_FOLDER = fileURLToPath(new URL('../..', import.meta.url));
 
-const PARTS = ['package.json', 'tsconfig.json', 'interceptors', 'services', 'scripts', 'proofs', 'proto'];
+const PARTS = [
+  'package.json',
+  'tsconfig.json',
+  'tsconfig.build.json',
+  'interceptors',
+  'services',
+  'scripts',
+  'proofs',
+  'proto',
+];
 
 /** A line of a source file, and its replacement in a copy. */
 export interface Replacement {

@@ -29,8 +29,8 @@ describe('a checkout whose process was killed', function () {
       accessTokenSeconds: TOKEN_SECONDS,
       paymentProgram: (dataDir) => {
         Object.assign(files, { orders: join(dataDir, 'orders.json'), marker: join(dataDir, 'reached') });
-        const script = join('proofs', 'drill', 'killable-payment.ts');
-        return { script, environment: { [ORDERS_VARIABLE]: files.orders } };
+        const program = 'proofs/drill/killable-payment';
+        return { program, environment: { [ORDERS_VARIABLE]: files.orders } };
       },
       prepare: () => order(1, undefined),
       signal: new AbortController().signal,

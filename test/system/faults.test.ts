@@ -166,7 +166,7 @@ describe('a start that cannot succeed', function () {
 
   for (const service of ['auth', 'inventory', 'payment']) {
     it(`of ${service} names every invalid variable in one message, and exits`, async () => {
-      const { code, output } = await runProgram([`services/${service}/main.ts`], {
+      const { code, output } = await runProgram([`services/${service}/main`], {
         env: {
           DATABASE_URL: 'not a url',
           PORTCULLIS_LISTEN: 'nowhere',
@@ -191,7 +191,7 @@ describe('a start that cannot succeed', function () {
   it('names a port that is taken and its flag, and leaves nothing running', async () => {
     const dataDir = join(folder.path, 'taken');
     const { code, output } = await runProgram(
-      ['scripts/start.ts', '--free-ports', '--payment-port', String(takenPort)],
+      ['scripts/start', '--free-ports', '--payment-port', String(takenPort)],
       { env: { PORTCULLIS_DATA_DIR: dataDir } },
     );
     expect(code).to.equal(1);
@@ -200,7 +200,7 @@ describe('a start that cannot succeed', function () {
   });
 
   it('names an unknown variable', async () => {
-    const { code, output } = await runProgram(['scripts/start.ts', '--free-ports'], {
+    const { code, output } = await runProgram(['scripts/start', '--free-ports'], {
       env: { PORTCULLIS_DATADIR: folder.path },
     });
     expect(code).to.equal(1);

@@ -20,8 +20,9 @@ export const VERIFICATIONS_MAX = 1024;
 /** The part of them that one peer may cause. */
 export const VERIFICATIONS_PER_PEER_MAX = 256;
 
-/** The authorization scheme (RFC 6750 §2.1), as it must be spelled. */
+/** The authorization scheme (RFC 6750 §2.1) and one space. The case of a scheme has no meaning (RFC 9110 §11.1). */
 const SCHEME = 'Bearer ';
+const SCHEME_IN_LOWER_CASE = SCHEME.toLowerCase();
 
 /** What is known about the caller from the connection. */
 export interface Caller {
@@ -106,7 +107,7 @@ export class Admissions {
     const values = metadata.get('authorization');
     const value = values[0];
     if (value === undefined) return refused('TOKEN_MISSING');
-    if (values.length > 1 || typeof value !== 'string' || !value.startsWith(SCHEME)) {
+    if (values.length > 1 || typeof value !== 'string' || !isBearer(value)) {
       this.#onTokenInvalid('authorization');
       return refused('TOKEN_INVALID');
     }
@@ -322,4 +323,12 @@ export class Admissions {
 
 function refused(code: RefusalCode): Extract<Admission, { kind: 'refused' }> {
   return { kind: 'refused', error: sharedRefusal(code) };
+}
+
+function isBearer(authorization: string): boolean {
+  // Nearly all clients use the spelling of the RFC, and only others pay for a copy in lower case.
+  return (
+    authorization.startsWith(SCHEME) ||
+    authorization.slice(0, SCHEME.length).toLowerCase() === SCHEME_IN_LOWER_CASE
+  );
 }

@@ -1,39 +1,27 @@
 /** The public keys of one purpose: each `kid` has one key, and each key one algorithm (RFC 8725 §3.1). */
 
-import { constants, KeyObject, type VerifyKeyObjectInput, verify } from 'node:crypto';
-import { importJWK, type JWK } from 'jose';
+import { constants, type KeyObject, type VerifyKeyObjectInput, verify } from 'node:crypto';
 import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
-import { KEYS_MAX, RSA_BITS_MIN, SIGNATURE_ALGORITHMS } from '../limits.js';
+import { KEYS_MAX, SIGNATURE_ALGORITHMS } from '../limits.js';
 import type { CompactToken } from './compact.js';
-
-type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
+import { checkPublicKey, type SignatureAlgorithm } from './key-checks.js';
+import { parseJsonObject } from './strict-json.js';
 
 /** OpenSSL's parameters for an algorithm (RFC 7518 §3.3 to §3.5, RFC 8037 §3.1). */
 interface SignatureParameters {
   readonly digest: 'sha256' | null;
   readonly options: Omit<VerifyKeyObjectInput, 'key'>;
-  /** Whether the algorithm can use a key. */
-  readonly fits: (key: KeyObject) => boolean;
 }
 
-const isStrongRsa = ({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): boolean =>
-  asymmetricKeyType === 'rsa' && (asymmetricKeyDetails?.modulusLength ?? 0) >= RSA_BITS_MIN;
-
 const PARAMETERS: Readonly<Record<SignatureAlgorithm, SignatureParameters>> = {
-  EdDSA: { digest: null, options: {}, fits: ({ asymmetricKeyType }) => asymmetricKeyType === 'ed25519' },
-  ES256: {
-    digest: 'sha256',
-    // Two numbers of fixed length. In DER one signature would have several encodings.
-    options: { dsaEncoding: 'ieee-p1363' },
-    fits: ({ asymmetricKeyType, asymmetricKeyDetails }) =>
-      asymmetricKeyType === 'ec' && asymmetricKeyDetails?.namedCurve === 'prime256v1',
-  },
-  RS256: { digest: 'sha256', options: { padding: constants.RSA_PKCS1_PADDING }, fits: isStrongRsa },
+  EdDSA: { digest: null, options: {} },
+  // Two numbers of fixed length. In DER one signature would have several encodings.
+  ES256: { digest: 'sha256', options: { dsaEncoding: 'ieee-p1363' } },
+  RS256: { digest: 'sha256', options: { padding: constants.RSA_PKCS1_PADDING } },
   PS256: {
     digest: 'sha256',
     // The salt is as long as the hash, whatever the signature says.
     options: { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST },
-    fits: isStrongRsa,
   },
 };
 
@@ -97,38 +85,41 @@ export class KeyRing implements VerificationKeys {
    */
   verify(token: CompactToken): Promise<boolean> {
     const found = this.#keyOf(token);
-    if (found === undefined) return NOT_VERIFIED;
-    const { digest, input } = found;
-    return new Promise((resolve) => {
-      // With a callback, Node verifies on the thread pool, so new tokens do not delay calls with cached ones.
-      verify(digest, token.signed, input, token.signature, (error, isGood) =>
-        resolve(error === null && isGood),
-      );
-    });
+    return found === undefined ? NOT_VERIFIED : verifySignature(found, token);
   }
 
   verifyNow(token: CompactToken): boolean {
     const found = this.#keyOf(token);
     if (found === undefined) return false;
+    const { digest, options } = PARAMETERS[found.algorithm];
     try {
-      return verify(found.digest, token.signed, found.input, token.signature);
+      return verify(digest, token.signed, { ...options, key: found.key }, token.signature);
     } catch {
       return false;
     }
   }
 
-  #keyOf({
-    keyId,
-    algorithm,
-  }: CompactToken): { digest: 'sha256' | null; input: VerifyKeyObjectInput } | undefined {
+  #keyOf({ keyId, algorithm }: CompactToken): VerificationKey | undefined {
     const found = this.#keys.get(keyId);
-    if (found === undefined || found.algorithm !== algorithm) return undefined;
-    const { digest, options } = PARAMETERS[found.algorithm];
-    return { digest, input: { ...options, key: found.key } };
+    return found?.algorithm === algorithm ? found : undefined;
   }
 }
 
 const NOT_VERIFIED = Promise.resolve(false);
+
+/** Verifies a signature with one key. Never rejects. */
+export function verifySignature(
+  { algorithm, key }: Pick<VerificationKey, 'algorithm' | 'key'>,
+  { signed, signature }: CompactToken,
+): Promise<boolean> {
+  const { digest, options } = PARAMETERS[algorithm];
+  return new Promise((resolve) => {
+    // With a callback, Node verifies on the thread pool, so new tokens do not delay calls with cached ones.
+    verify(digest, signed, { ...options, key }, signature, (error, isGood) =>
+      resolve(error === null && isGood),
+    );
+  });
+}
 
 async function importKey({ kid, algorithm, jwk }: PublicKey): Promise<VerificationKey> {
   const known = SIGNATURE_ALGORITHMS.find((name) => name === algorithm);
@@ -137,16 +128,10 @@ async function importKey({ kid, algorithm, jwk }: PublicKey): Promise<Verificati
       `key ${kid}: expected one of ${SIGNATURE_ALGORITHMS.join(', ')}, got algorithm ${algorithm}`,
     );
   }
-  const { kty, crv, x, y, n, e } = JSON.parse(jwk) as JWK;
-  // Only the public members are imported, so that a private key published by mistake is not used.
-  const members = Object.fromEntries(
-    Object.entries({ kty, crv, x, y, n, e }).filter(([, value]) => value !== undefined),
-  );
-  const imported = await importJWK({ ...members, kty: kty ?? '', alg: known }, known);
-  if (imported instanceof Uint8Array) throw new Error(`key ${kid} is symmetric`);
-  const key = KeyObject.from(imported);
-  if (key.type !== 'public' || !PARAMETERS[known].fits(key)) {
-    throw new Error(`key ${kid}: expected a public key for ${known} of sufficient size`);
-  }
-  return { keyId: kid, algorithm: known, key };
+  const members = parseJsonObject(Buffer.from(jwk));
+  const checked = members && (await checkPublicKey({ jwk: members }));
+  if (checked === undefined) throw new Error(`key ${kid} must be a JWK`);
+  if ('fault' in checked) throw new Error(`key ${kid} ${checked.fault}`);
+  if (!checked.algorithms.includes(known)) throw new Error(`key ${kid} must be a key for ${known}`);
+  return { keyId: kid, algorithm: known, key: checked.key };
 }

@@ -125,7 +125,7 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   // A client is disabled because an attacker may have its key, so its signatures no longer count.
   if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
   if (client.publicKeyPem === undefined) return undefined;
-  const key = parseClientKey(client.publicKeyPem);
+  const key = await parseClientKey(client.publicKeyPem);
   if ('fault' in key) return undefined;
   try {
     const verified = await compactVerify(jws, key.key, { algorithms: [...key.algorithms] });

@@ -2,6 +2,7 @@
 
 import type { ServiceError } from '@portcullis/guard/errors';
 import { parseUuid } from '../../common/validation/identifiers.js';
+import { OWN_AUDIENCE } from '../accounts/roles.js';
 import { AuthError } from '../errors.js';
 
 /** The client of every login, because Login names no client. */
@@ -12,6 +13,8 @@ export function clientIdFault(clientId: string): string | undefined {
   if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(clientId)) {
     return 'must be 1 to 64 lower-case letters, digits, dots, underscores and hyphens';
   }
+  // Instances appear under their client's id, and auth's own appear under this one.
+  if (clientId === OWN_AUDIENCE) return `must not be ${OWN_AUDIENCE}`;
   // The id becomes the subject of the client's tokens, and the subjects of users are UUIDs.
   return parseUuid(clientId) === undefined ? undefined : 'must not be a UUID';
 }

@@ -36,7 +36,7 @@ export interface CreateClientDeps {
  */
 export async function createClient(deps: CreateClientDeps, request: CreateClientRequest): Promise<Client> {
   const { actor, clientId, certificateBound } = request;
-  const { rights, credential, requestId } = parseNewClient(request);
+  const { rights, credential, requestId } = await parseNewClient(request);
   const { publicKeyPem, secretHash, comparable } = await storedCredential(deps, credential);
   const payload = JSON.stringify([clientId, rights, certificateBound, comparable]);
   return await deps.store.transaction((tx) =>
@@ -57,8 +57,8 @@ export async function createClient(deps: CreateClientDeps, request: CreateClient
   );
 }
 
-function parseNewClient(request: CreateClientRequest) {
-  const { clientId, credential } = request;
+async function parseNewClient(request: CreateClientRequest) {
+  const { clientId } = request;
   const fault = clientIdFault(clientId);
   if (fault !== undefined) throw invalidField('client_id', fault);
   const rights = {
@@ -67,7 +67,7 @@ function parseNewClient(request: CreateClientRequest) {
     exchangeAudiences: parseWords('exchange_audiences', request.exchangeAudiences),
     exchangeScopes: parseWords('exchange_scopes', request.exchangeScopes),
   };
-  requireCredential(credential);
+  const credential = await requireCredential(request.credential);
   const requestId = parseRequestId(request.requestId);
   if (requestId === '') throw invalidField('request_id', 'must be set');
   return { rights, credential, requestId };

@@ -1,16 +1,20 @@
 /** The credentials with which clients authenticate: a public key or a secret. */
 
-import { createPublicKey, type KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
-import { RSA_BITS_MIN } from '@portcullis/guard/limits';
+import { type CheckedKey, checkPublicKey, checkPublicKeySync, type KeyFault } from '@portcullis/guard/keys';
+import { LRUCache } from 'lru-cache';
 import { PASSWORD_LENGTH_MAX, passwordFault } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 
 /** Minimum length of a client's secret, in UTF-16 code units. */
 const CLIENT_SECRET_LENGTH_MIN = 32;
 
-/** Maximum length of a public key in PEM, in characters. An RSA key of 16384 bits is shorter. */
+/** Maximum length of a public key in PEM, in characters. An RSA key of the maximum size is shorter. */
 const CLIENT_KEY_PEM_LENGTH_MAX = 8192;
+
+/** Maximum number of client keys whose check is cached: it takes milliseconds, and clients authenticate often. */
+const CHECKED_KEYS_MAX = 1000;
 
 /** The credential of a client to be created. */
 export type NewCredential =
@@ -18,26 +22,22 @@ export type NewCredential =
   | { readonly kind: 'secret'; readonly secret: string };
 
 /** A client's public key, and the algorithms that it verifies. */
-interface ClientKey {
+export interface ClientKey {
   readonly key: KeyObject;
   readonly algorithms: readonly string[];
 }
 
 /** Throws FIELD_INVALID unless the credential is present and valid. */
-export function requireCredential(
-  credential: NewCredential | undefined,
-): asserts credential is NewCredential {
+export async function requireCredential(credential: NewCredential | undefined): Promise<NewCredential> {
   if (credential === undefined) throw invalidField('credential', 'must be set');
   if (credential.kind === 'secret') {
     const fault = clientSecretFault(credential.secret);
     if (fault !== undefined) throw invalidField('client_secret', fault);
-    return;
+    return credential;
   }
-  if (credential.pem.length > CLIENT_KEY_PEM_LENGTH_MAX) {
-    throw invalidField('public_key_pem', `must have at most ${CLIENT_KEY_PEM_LENGTH_MAX} characters`);
-  }
-  const key = parseClientKey(credential.pem);
+  const key = await parseClientKey(credential.pem);
   if ('fault' in key) throw invalidField('public_key_pem', key.fault);
+  return credential;
 }
 
 /** What is wrong with a client's secret; undefined when it is valid. */
@@ -48,23 +48,39 @@ export function clientSecretFault(secret: string): string | undefined {
   return passwordFault(secret);
 }
 
+const checkedKeys = new LRUCache<string, CheckedKey | KeyFault>({ max: CHECKED_KEYS_MAX });
+
 /**
- * Reads a client's public key. The key decides which algorithms verify, never the assertion's header.
+ * Reads and checks a client's public key. The key decides which algorithms verify, never the assertion's header.
  *
  * @returns the key, or what is wrong with it
  */
-export function parseClientKey(pem: string): ClientKey | { readonly fault: string } {
-  if (pem.includes('PRIVATE KEY')) return { fault: 'must be a public key, not a private one' };
-  let key: KeyObject;
-  try {
-    key = createPublicKey(pem);
-  } catch {
-    return { fault: 'must be a public key in PEM' };
+export async function parseClientKey(pem: string): Promise<ClientKey | { readonly fault: string }> {
+  const fault = lengthFault(pem);
+  if (fault !== undefined) return { fault };
+  let checked = checkedKeys.get(pem);
+  if (checked === undefined) {
+    checked = await checkPublicKey({ pem });
+    checkedKeys.set(pem, checked);
   }
-  const algorithms = algorithmsOf(key);
-  return algorithms.length > 0
-    ? { key, algorithms }
-    : { fault: `must be Ed25519, P-256, or RSA of at least ${RSA_BITS_MIN} bits` };
+  if ('fault' in checked) return checked;
+  const { key, algorithms } = checked;
+  // RFC 9864 gives the algorithm of Ed25519 a second name.
+  return { key, algorithms: algorithms.flatMap((name) => (name === 'EdDSA' ? [name, 'Ed25519'] : [name])) };
+}
+
+/** What is wrong with a client's public key; undefined when it is valid. Blocks the caller for milliseconds. */
+export function clientKeyFault(pem: string): string | undefined {
+  const fault = lengthFault(pem);
+  if (fault !== undefined) return fault;
+  const checked = checkPublicKeySync({ pem });
+  return 'fault' in checked ? checked.fault : undefined;
+}
+
+function lengthFault(pem: string): string | undefined {
+  return pem.length > CLIENT_KEY_PEM_LENGTH_MAX
+    ? `must have at most ${CLIENT_KEY_PEM_LENGTH_MAX} characters`
+    : undefined;
 }
 
 /** The one response to every client that fails to authenticate, whatever the cause. */
@@ -72,11 +88,4 @@ export function clientAuthenticationFailed(cause?: unknown): ServiceError {
   return new AuthError('CLIENT_AUTHENTICATION_FAILED', 'the client is unknown or its proof is wrong', {
     cause,
   });
-}
-
-function algorithmsOf(key: KeyObject): readonly string[] {
-  const { namedCurve, modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
-  if (key.asymmetricKeyType === 'ed25519') return ['EdDSA', 'Ed25519'];
-  if (key.asymmetricKeyType === 'ec' && namedCurve === 'prime256v1') return ['ES256'];
-  return key.asymmetricKeyType === 'rsa' && modulusLength >= RSA_BITS_MIN ? ['RS256', 'PS256'] : [];
 }

@@ -35,6 +35,7 @@ export function createClientRows(sql: Sql): ClientRows {
     lockShared: (clientId) => selectClient(sql, clientId, 'FOR SHARE'),
     raiseGeneration: (clientId) => raiseGeneration(sql, clientId),
     list: (page) => listClients(sql, page),
+    knownWords: (words) => knownWords(sql, words),
     setDisabled: (clientId, disabled) => setDisabled(sql, clientId, disabled),
     useAssertion: (assertion) => useAssertion(sql, assertion),
     deleteExpiredAssertions: (limit) => deleteExpiredAssertions(sql, limit),
@@ -96,6 +97,22 @@ async function listClients(
   const clients = rows.slice(0, limit).map(clientOf);
   const last = rows.length > limit ? clients.at(-1) : undefined;
   return { clients, nextPageToken: last ? pageTokenOf([last.clientId]) : '' };
+}
+
+async function knownWords(
+  sql: Sql,
+  { scopes, audiences }: Parameters<ClientRows['knownWords']>[0],
+): ReturnType<ClientRows['knownWords']> {
+  const { rows } = await sql.query<{ scopes: string[]; audiences: string[] }>(
+    `SELECT
+       ARRAY(SELECT word FROM unnest($1::text[]) AS word WHERE EXISTS (
+         SELECT FROM clients WHERE word = ANY(scopes) OR word = ANY(exchange_scopes))) AS scopes,
+       ARRAY(SELECT word FROM unnest($2::text[]) AS word WHERE EXISTS (
+         SELECT FROM clients
+         WHERE word = ANY(audiences) OR word = ANY(exchange_audiences) OR word = client_id)) AS audiences`,
+    [scopes, audiences],
+  );
+  return rows[0] ?? { scopes: [], audiences: [] };
 }
 
 async function setDisabled(sql: Sql, clientId: string, disabled: boolean): Promise<boolean> {

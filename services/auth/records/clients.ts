@@ -46,6 +46,11 @@ export interface ClientRows {
   raiseGeneration(clientId: string): Promise<bigint | undefined>;
   /** A page of the clients, by id. */
   list(page: PageRequest): Promise<{ clients: Client[]; nextPageToken: string }>;
+  /** Those of the scopes and audiences that the configuration of some client names; a client's id is an audience, too. */
+  knownWords(words: {
+    scopes: readonly string[];
+    audiences: readonly string[];
+  }): Promise<{ scopes: readonly string[]; audiences: readonly string[] }>;
   /** Disables or enables; false when there is no such client. Locks the client's row. */
   setDisabled(clientId: string, disabled: boolean): Promise<boolean>;
   /**

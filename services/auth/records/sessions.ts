@@ -41,7 +41,8 @@ export interface RefreshTokenRow {
   readonly sessionId: string;
   readonly userId: string;
   readonly expireTime: Date;
-  readonly used: boolean;
+  /** When it was used; undefined when it is unused. */
+  readonly useTime: Date | undefined;
   /** The id of the request that used it; undefined when it is unused, or the request had no id. */
   readonly requestId: string | undefined;
   readonly successorHash: Buffer | undefined;

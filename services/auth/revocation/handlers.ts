@@ -2,6 +2,7 @@
 
 import {
   invalidField,
+  type Principal,
   principalOf,
   type RevocationSource,
   serverStream,
@@ -17,10 +18,11 @@ import type {
   RevokeRequest,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EnforcementState, RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { OWN_AUDIENCE } from '../accounts/roles.js';
 import type { Epochs } from './epochs.js';
 import type { ListedInstance } from './instance-records.js';
 import type { Instances } from './instances.js';
-import type { ForeignTarget } from './log.js';
+import { checkServiceName, type ForeignTarget } from './log.js';
 import type { InstanceReceipt, Wait } from './receipts.js';
 import type { Revocations } from './revocations.js';
 import type { Target } from './revoke-targets.js';
@@ -47,8 +49,8 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
       });
       return { ...receipt, instances: receipt.instances.map(receiptMessageOf) };
     }),
-    sync: unary((request, call) => source.sync(request, signalOf(call))),
-    pull: serverStream((request, call) => source.pull(request, signalOf(call))),
+    sync: unary((request, call) => source.sync(inOwnName(request, principalOf(call)), signalOf(call))),
+    pull: serverStream((request, call) => source.pull(inOwnName(request, principalOf(call)), signalOf(call))),
     listInstances: unary(async (request) => {
       const { instances: page, nextPageToken } = await instances.list(request);
       return { instances: page.map(instanceMessageOf), nextPageToken };
@@ -58,6 +60,22 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
       return { ...opened, endedSessions: BigInt(opened.endedSessions) };
     }),
   };
+}
+
+/**
+ * The request of an instance under the name of the client that sent it, whatever name it states: acknowledgements, leases
+ * and limits belong to the holder of the client's key.
+ *
+ * @throws ServiceError FIELD_INVALID for a name that is not printable, and for a client with the name of this service
+ */
+function inOwnName<Request extends { readonly service: string }>(
+  request: Request,
+  { clientId }: Principal,
+): Request {
+  checkServiceName(request.service);
+  // Auth itself follows the log without a client.
+  if (clientId === OWN_AUDIENCE) throw invalidField('service', `must not be ${OWN_AUDIENCE}`);
+  return { ...request, service: clientId };
 }
 
 function targetOf({ target }: RevokeRequest): Target {

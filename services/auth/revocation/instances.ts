@@ -2,6 +2,12 @@
 
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
+import {
+  createInstancePlaces,
+  INSTANCES_MAX,
+  INSTANCES_PER_CLIENT_DEFAULT,
+  type InstanceLimit,
+} from './instance-places.js';
 import type { InstancePage, InstanceRecord, InstanceStore, SharedRecord } from './instance-records.js';
 import { createSharing } from './instance-sharing.js';
 import { createId, type SyncPosition, type SyncResult } from './log.js';
@@ -15,12 +21,14 @@ import {
 } from './receipts.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
-/** Maximum number of instances that a replica remembers; beyond it, the one that has been silent longest is forgotten. */
-export const INSTANCES_MAX = 10_000;
-
 /** The instances, as the rest of auth uses them. */
 export interface Instances {
-  /** A sync request arrived; what it acknowledges counts whatever the response will be. */
+  /**
+   * A sync request arrived; what it acknowledges counts whatever the response will be.
+   *
+   * @throws ServiceError RATE_LIMITED when too many instances follow the log; FIELD_INVALID when the instance id belongs
+   *   to another service. Then the request has no effect, and the instance must get no lease.
+   */
   requested(question: SyncPosition): void;
   /** A sync request was answered, which means that its `applied` was compared with the log. */
   answered(question: SyncPosition, requestedAtMs: number, answer: SyncResult): void;
@@ -41,12 +49,23 @@ export interface InstancesDeps {
   readonly store: InstanceStore;
   readonly clock: Clock;
   readonly timers?: Timers;
+  /** Maximum number of instances of one client that may hold a lease from this replica. */
+  readonly perClientMax?: number;
+  /** Called with each sync request that was refused because of a limit. */
+  readonly onRefused?: (limit: InstanceLimit, service: string) => void;
 }
 
 /** Creates the record of instances. */
-export function createInstances({ store, clock, timers = systemTimers }: InstancesDeps): Instances {
+export function createInstances({
+  store,
+  clock,
+  timers = systemTimers,
+  perClientMax = INSTANCES_PER_CLIENT_DEFAULT,
+  onRefused = () => undefined,
+}: InstancesDeps): Instances {
   const replica = createId();
   const records = createRecords();
+  const places = createInstancePlaces({ clock, perClientMax, onRefused });
   const watches = new Set<EnforcementWatch>();
   const sharing = createSharing({
     share: (keys) => store.share(replica, sharedRecords(records.get(keys), clock.monotonicMs())),
@@ -61,6 +80,7 @@ export function createInstances({ store, clock, timers = systemTimers }: Instanc
 
   return {
     requested: (question) => {
+      places.take(question);
       if (question.seen.length === 0) return;
       for (const watch of watches) watch.requested(question);
     },
@@ -69,6 +89,7 @@ export function createInstances({ store, clock, timers = systemTimers }: Instanc
       const [former] = records.get([key]);
       const record = recordOf(question, { requestedAtMs, answer, former });
       records.put(key, record);
+      places.granted(answer.leaseMs);
       for (const watch of watches) watch.answered(record);
       // A call at another replica may wait for it, or not know yet that there is such an instance.
       const isUrgent = former === undefined || question.seen.length > 0;
@@ -123,7 +144,7 @@ async function waitFor(
   }
 }
 
-/** The records of one replica, in the order of their last requests. */
+/** The records of one replica, in the order of their last requests. Beyond {@link INSTANCES_MAX}, old ones are forgotten. */
 function createRecords() {
   const records = new Map<string, InstanceRecord>();
   return {

@@ -201,10 +201,18 @@ export function checkQuestion(question: SyncPosition): void {
  * @throws ServiceError FIELD_INVALID
  */
 export function checkInstance(request: { readonly service: string; readonly instance: Buffer }): void {
-  if (request.service === '' || request.service.length > SERVICE_CHARACTERS_MAX) {
-    throw invalidField('service', `must have 1 to ${SERVICE_CHARACTERS_MAX} characters`);
-  }
+  checkServiceName(request.service);
   if (request.instance.length !== ID_BYTES) throw invalidField('instance', `must be of ${ID_BYTES} bytes`);
+}
+
+/**
+ * Checks the name of a service.
+ *
+ * @throws ServiceError FIELD_INVALID
+ */
+export function checkServiceName(service: string): void {
+  if (SERVICE.test(service)) return;
+  throw invalidField('service', 'must have 1 to 100 printable characters of ASCII, none of them a space');
 }
 
 /**
@@ -286,8 +294,8 @@ function ownRevocation(kind: EntryKind, key: Buffer, minGeneration = 0n): Revoca
 /** The largest sequence that the database can hold. */
 const SEQUENCE_MAX = 2n ** 63n - 1n;
 
-/** Longest name of a service, in characters. */
-const SERVICE_CHARACTERS_MAX = 100;
+/** The name of a service: an audience, which may be a URI. */
+const SERVICE = /^[!-~]{1,100}$/;
 
 function mustPull(reading: LogReading, question: SyncPosition): boolean {
   const { state } = reading;

@@ -91,7 +91,7 @@ export function createEnforcementWatch(
 
   return {
     requested: (question) => {
-      const one = watched.get(question.instance.toString('hex'));
+      const one = watched.get(keyOf(question));
       if (one !== undefined && hasEntry(question)) enforced(one);
     },
     answered: (record) => {
@@ -138,7 +138,7 @@ function findOrAdd(
   committedAtMs: number,
   boundMs: number,
 ): Watched | undefined {
-  const key = instance.toString('hex');
+  const key = keyOf({ service, instance });
   const known = watched.get(key);
   if (known !== undefined) return known;
   const isBefore = requestedAtMs <= committedAtMs;
@@ -153,6 +153,11 @@ function findOrAdd(
   };
   watched.set(key, added);
   return added;
+}
+
+/** With the service, because replicas do not share which service an instance id belongs to. */
+function keyOf({ service, instance }: Pick<SyncPosition, 'service' | 'instance'>): string {
+  return `${service} ${instance.toString('hex')}`;
 }
 
 function receiptOf(

@@ -63,6 +63,16 @@ export interface TargetDeps {
   readonly tokenIdOf: (token: string) => Promise<string>;
   /** This issuer (`iss`). */
   readonly issuer: string;
+  /** The other issuers (`iss`) whose tokens are accepted. */
+  readonly foreignIssuers: readonly string[];
+}
+
+/**
+ * Whether auth has found what the target names. It keeps no record of single tokens, nor of what other issuers issue: an
+ * entry about them takes effect if the identifier is right.
+ */
+export function isTargetKnown({ kind }: Target): boolean {
+  return kind !== 'token-id' && kind !== 'foreign';
 }
 
 /** What one revocation writes: its entry in the log, and its security event. */
@@ -101,7 +111,7 @@ export async function checkTarget(deps: TargetDeps, target: Target): Promise<Che
       return {
         kind: 'foreign',
         foreign: target.foreign,
-        revocation: checkForeign(deps.issuer, target.foreign),
+        revocation: checkForeign(deps, target.foreign),
       };
   }
 }
@@ -173,10 +183,15 @@ function checkedToken(tokenId: string): CheckedTarget {
   return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation: tokenRevocation(tokenId) };
 }
 
-function checkForeign(ownIssuer: string, target: ForeignTarget): Revocation {
+function checkForeign({ issuer, foreignIssuers }: TargetDeps, target: ForeignTarget): Revocation {
   checkName('foreign.issuer', target.issuer);
   // Tokens of this issuer are revoked by generation, which two times within one second cannot confuse.
-  if (target.issuer === ownIssuer) throw invalidField('foreign.issuer', 'must be another issuer');
+  if (target.issuer === issuer) throw invalidField('foreign.issuer', 'must be another issuer');
+  // A slash too many would name tokens that do not exist, and the receipt would say that all is well.
+  if (!foreignIssuers.includes(target.issuer)) {
+    const known = foreignIssuers.length === 0 ? 'auth trusts none' : `one of ${foreignIssuers.join(', ')}`;
+    throw invalidField('foreign.issuer', `must be a trusted issuer of auth: ${known}`);
+  }
   checkName('foreign.what', target.id);
   return foreignRevocation(target);
 }

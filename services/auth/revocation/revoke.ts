@@ -10,6 +10,7 @@ import {
   applyTarget,
   type CheckedTarget,
   checkTarget,
+  isTargetKnown,
   type RevocationTransaction,
   type Target,
   type TargetDeps,
@@ -27,6 +28,8 @@ export interface RevokeRequest {
 
 /** What is known of a revocation when the call returns. */
 export interface RevokeReceipt extends Receipt {
+  /** Whether auth has found what the target names. */
+  readonly targetKnown: boolean;
   /** The instances that sent a sync request shortly before; empty for a call that does not wait. */
   readonly instances: readonly InstanceReceipt[];
 }
@@ -68,7 +71,8 @@ export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<
   if (target.kind === 'key') deps.onKeyRevoked();
   const { appended, entry, committedAtMs, elapsedMs } = written;
   const everywhereBy = enforcedEverywhereBy(appended, elapsedMs);
-  const receipt = { sequence: entry.sequence, enforcedEverywhereBy: everywhereBy };
+  const targetKnown = isTargetKnown(request.target);
+  const receipt = { sequence: entry.sequence, enforcedEverywhereBy: everywhereBy, targetKnown };
   if (wait === 'NONE') return { ...receipt, instances: [] };
   const { epoch, leaseMs, lockedTime } = appended;
   const boundAtMs = committedAtMs + everywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);

@@ -1,13 +1,13 @@
 /** The checks of clients, other issuers and passwords. */
 
 import { ACCESS_TOKEN_SECONDS_GOOD, found, type ReviewFacts, type ReviewFinding } from './review-findings.js';
-import { checkSize } from './review-keys.js';
+import { checkKey } from './review-keys.js';
 
 export function checkClients({ clients }: ReviewFacts): readonly ReviewFinding[] {
   return clients.flatMap(({ clientId, proof }) => {
     if (proof === 'none') return [];
     if (proof !== 'secret') {
-      return checkSize(clientId, `the key of client ${clientId}`, proof, 'give the client another key');
+      return checkKey(clientId, `the key of client ${clientId}`, proof, 'give the client another key');
     }
     return found(true, 'CLIENT_SECRET', 'weak', {
       subject: clientId,

@@ -1,7 +1,7 @@
 /** Reads the input of the review: keys, clients, passwords, clocks and instances as they are now. */
 
-import { createPublicKey } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
+import { checkPublicKey, type PublicKeySource } from '@portcullis/guard/keys';
 import { LRUCache } from 'lru-cache';
 import type { Passwords } from '../accounts/passwords.js';
 import type { Role } from '../records/users.js';
@@ -32,11 +32,16 @@ interface StoredPassword {
   readonly roles: readonly Role[];
 }
 
+/** The part of a key's facts that the check of public keys finds. */
+type CheckedFacts = Omit<KeyFacts, 'algorithm'>;
+
 /** The database as the review reads it; each list is bounded. */
 export interface ReviewStore {
   time(): Promise<Date>;
   /** Keys of the current epoch that are not retired. */
-  keys(): Promise<readonly (Omit<ReviewFacts['keys'][number], 'rsaBits'> & { readonly jwk: string })[]>;
+  keys(): Promise<
+    readonly (Omit<ReviewFacts['keys'][number], keyof CheckedFacts> & { readonly jwk: string })[]
+  >;
   clients(): Promise<
     readonly {
       readonly clientId: string;
@@ -108,13 +113,13 @@ export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFa
       settings,
       now,
       clockDifferenceMs: beyond(now.getTime(), beganMs, endedMs),
-      keys: keys.map(({ jwk, ...key }) => ({
+      keys: await inTurn(keys, async ({ jwk, ...key }) => ({
         ...key,
-        rsaBits: rsaBitsOf({ key: JSON.parse(jwk), format: 'jwk' }),
+        ...(await checkedFacts({ jwk: JSON.parse(jwk) })),
       })),
-      clients: clients.map(({ clientId, publicKeyPem, hasSecret }) => ({
+      clients: await inTurn(clients, async ({ clientId, publicKeyPem, hasSecret }) => ({
         clientId,
-        proof: publicKeyPem === undefined ? (hasSecret ? 'secret' : 'none') : keyFactsOf(publicKeyPem),
+        proof: publicKeyPem === undefined ? (hasSecret ? 'secret' : 'none') : await keyFactsOf(publicKeyPem),
       })),
       users,
       instances,
@@ -144,12 +149,21 @@ async function instancesNow(instances: Pick<Instances, 'list'>): Promise<ListedI
   return all;
 }
 
-function keyFactsOf(pem: string): KeyFacts {
-  const rsaBits = rsaBitsOf(pem);
-  return { algorithm: rsaBits === undefined ? 'other' : 'RSA', rsaBits };
+async function keyFactsOf(pem: string): Promise<KeyFacts> {
+  const facts = await checkedFacts({ pem });
+  return { algorithm: facts.rsaBits === undefined ? 'other' : 'RSA', ...facts };
 }
 
-function rsaBitsOf(key: Parameters<typeof createPublicKey>[0]): number | undefined {
-  const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey(key);
-  return asymmetricKeyType === 'rsa' ? asymmetricKeyDetails?.modulusLength : undefined;
+async function checkedFacts(source: PublicKeySource): Promise<CheckedFacts> {
+  const checked = await checkPublicKey(source);
+  return 'fault' in checked
+    ? { rsaBits: undefined, fault: checked.fault }
+    : { rsaBits: checked.rsaBits, fault: undefined };
+}
+
+/** Maps one after another, because the checks of keys share the thread pool with the verification of signatures. */
+async function inTurn<In, Out>(items: readonly In[], map: (item: In) => Promise<Out>): Promise<Out[]> {
+  const results: Out[] = [];
+  for (const item of items) results.push(await map(item));
+  return results;
 }

@@ -56,8 +56,10 @@ export interface ReviewSettings {
 /** A signing key, or the public key of a client. */
 export interface KeyFacts {
   readonly algorithm: string;
-  /** Undefined for keys other than RSA, whose strength follows from the curve. */
+  /** Undefined for keys other than RSA, whose strength follows from the curve, and for keys with a fault. */
   readonly rsaBits: number | undefined;
+  /** What the key must be and is not, by the check that all new keys pass; undefined when it is good. */
+  readonly fault: string | undefined;
 }
 
 /** The input of the review. */

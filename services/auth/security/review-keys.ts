@@ -1,6 +1,5 @@
 /** The checks of algorithms, keys and lifetimes. */
 
-import { RSA_BITS_MIN } from '@portcullis/guard/limits';
 import {
   ACCESS_TOKEN_SECONDS_GOOD,
   found,
@@ -46,7 +45,7 @@ export function checkKeys({ settings, keys, now }: ReviewFacts): readonly Review
   const oldest = (signTime: Date): number => (now.getTime() - signTime.getTime()) / DAY_MS;
   return [
     ...used.flatMap((key) =>
-      checkSize(key.kid, `key ${key.kid}`, key, 'replace it with KeyService.RotateKey'),
+      checkKey(key.kid, `key ${key.kid}`, key, 'replace it with KeyService.RotateKey'),
     ),
     ...used.flatMap(({ kid, purpose, state, signTime }) => {
       const days = state === 'signing' && signTime !== undefined ? oldest(signTime) : 0;
@@ -78,18 +77,25 @@ export function checkKeys({ settings, keys, now }: ReviewFacts): readonly Review
 
 const DAY_MS = 86_400_000;
 
-export function checkSize(
+/** Findings about one public key. @param name - the key in a sentence, such as `key abc` */
+export function checkKey(
   subject: string,
   name: string,
-  key: KeyFacts,
+  { fault, rsaBits = RSA_BITS_STRONG }: KeyFacts,
   remedy: string,
 ): readonly ReviewFinding[] {
-  const bits = key.rsaBits ?? RSA_BITS_STRONG;
-  return found(bits < RSA_BITS_STRONG, 'KEY_SMALL', bits < RSA_BITS_MIN ? 'critical' : 'weak', {
-    subject,
-    fact: `${name} is an RSA key of ${bits} bits`,
-    remedy,
-  });
+  return [
+    ...found(fault !== undefined, 'KEY_UNSAFE', 'critical', {
+      subject,
+      fact: `${name} is refused: it ${fault}`,
+      remedy,
+    }),
+    ...found(rsaBits < RSA_BITS_STRONG, 'KEY_SMALL', 'weak', {
+      subject,
+      fact: `${name} is an RSA key of ${rsaBits} bits`,
+      remedy,
+    }),
+  ];
 }
 
 export function checkLifetimes({ settings }: ReviewFacts): readonly ReviewFinding[] {

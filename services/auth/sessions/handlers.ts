@@ -70,6 +70,8 @@ function tokenFieldsOf({ access, refreshToken, refreshTokenExpireTime }: TokenPa
     accessTokenExpireTime: access.expireTime,
     refreshToken,
     refreshTokenExpireTime,
+    scopes: [...access.scopes],
+    audiences: [...access.audiences],
   };
 }
 

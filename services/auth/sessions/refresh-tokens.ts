@@ -7,6 +7,9 @@ import type { AuthTransaction } from '../transaction.js';
 /** Maximum time between two uses of a session's refresh tokens, in seconds (7 days). */
 export const REFRESH_IDLE_SECONDS_MAX = 7 * 24 * 3600;
 
+/** Default time within which a refresh may be retried, in seconds. */
+export const REFRESH_RETRY_SECONDS_DEFAULT = 10;
+
 /** Random bytes of a refresh token. */
 const REFRESH_TOKEN_BYTES = 32;
 

@@ -201,7 +201,7 @@ function refreshTokenOf(row: RefreshRow): RefreshTokenRow {
     sessionId: row.session_id,
     userId: row.user_id,
     expireTime: row.expire_time,
-    used: row.use_time !== null,
+    useTime: row.use_time ?? undefined,
     requestId: row.request_id ?? undefined,
     successorHash: row.successor_hash ?? undefined,
   };

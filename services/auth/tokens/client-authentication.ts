@@ -5,7 +5,7 @@ import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { type JWTPayload, jwtVerify } from 'jose';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
+import { type ClientKey, clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthStore, AuthTransaction, TransactionPlace } from '../transaction.js';
@@ -76,8 +76,11 @@ async function verifyAssertion(
   issuer: string,
 ): Promise<boolean> {
   if (client.publicKeyPem === undefined) return false;
-  const clientKey = parseClientKey(client.publicKeyPem);
-  if ('fault' in clientKey) throw new Error(`the key of client ${client.clientId} ${clientKey.fault}`);
+  const clientKey = await parseClientKey(client.publicKeyPem);
+  // It was stored before the check that it fails.
+  if ('fault' in clientKey) {
+    throw clientAuthenticationFailed(new Error(`the key of client ${client.clientId} ${clientKey.fault}`));
+  }
   const now = await tx.databaseTime();
   const payload = await verifySignature(assertion, clientKey, { clientId: client.clientId, issuer, now });
   const claims = payload && checkClaims(payload, issuer, now.getTime() / 1000);
@@ -98,7 +101,7 @@ async function verifyAssertion(
 
 async function verifySignature(
   assertion: string,
-  clientKey: Exclude<ReturnType<typeof parseClientKey>, { fault: string }>,
+  clientKey: ClientKey,
   { clientId, issuer, now }: { clientId: string; issuer: string; now: Date },
 ): Promise<JWTPayload | undefined> {
   try {

@@ -9,6 +9,7 @@ import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthTransaction } from '../transaction.js';
 import { type IntrospectDeps, introspect, tokenIdOf } from './introspect.js';
+import { requireKnownRights } from './known-words.js';
 import { isLive } from './live-tokens.js';
 import type { ForeignToken, ForeignTokens, MintedToken, VerifiedToken } from './tokens.js';
 
@@ -72,7 +73,8 @@ async function exchangeToken(deps: ExchangeDeps, request: ExchangeRequest): Prom
       tx.clients.lockShared(clientId),
     ]);
     if (subject === undefined) throw subjectTokenInvalid();
-    if (!isCallerLive || client === undefined || client.disabled) throw callerRevoked();
+    // A live caller's client is neither disabled nor of another generation: it is in the token's own chain.
+    if (!isCallerLive || client === undefined) throw callerRevoked();
     // Otherwise a token that works on one machine alone could be turned into one that works on any.
     const mustBind = subject.certificateThumbprint !== undefined;
     const certificateThumbprint = certificateBindingOf(client, request.certificateThumbprint, mustBind);
@@ -144,6 +146,7 @@ async function mintDelegated(
   delegation: Delegation,
 ): Promise<MintedToken> {
   const { subject, client, audience, certificateThumbprint } = delegation;
+  await requireKnownRights(tx, { scopes: delegation.scopes, audiences: [audience] }, 'audience');
   requireAudience(delegation);
   const scopes = narrowScopes(delegation);
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();

@@ -6,7 +6,7 @@ import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/tok
 import type { ClientCredential } from './client-authentication.js';
 import type { Exchange } from './exchange.js';
 import type { ServiceTokens } from './service-tokens.js';
-import type { VerifiedToken } from './tokens.js';
+import type { MintedToken, VerifiedToken } from './tokens.js';
 
 /** The methods of AuthService that concern access tokens. */
 export function createTokenHandlers({
@@ -19,7 +19,7 @@ export function createTokenHandlers({
   return {
     issueServiceToken: unary(async (request, call) => {
       const { clientId, audiences, scopes } = request;
-      const { token, expireTime } = await serviceTokens.issue({
+      const minted = await serviceTokens.issue({
         clientId,
         credential: credentialOf(request),
         audiences,
@@ -27,19 +27,23 @@ export function createTokenHandlers({
         peer: call.getPeer(),
         certificateThumbprint: certificateThumbprintOf(call),
       });
-      return { accessToken: token, expireTime };
+      return mintedMessageOf(minted);
     }),
     exchangeToken: unary(async (request, call) => {
       if (request.subjectToken === '') throw invalidField('subject_token', 'must be set');
-      const { token, expireTime } = await exchange.exchange({
+      const minted = await exchange.exchange({
         ...request,
         callerToken: bearerOf(call),
         certificateThumbprint: certificateThumbprintOf(call),
       });
-      return { accessToken: token, expireTime };
+      return mintedMessageOf(minted);
     }),
     introspect: unary(async ({ token }) => introspectionOf(await exchange.introspect(token))),
   };
+}
+
+function mintedMessageOf({ token, expireTime, scopes, audiences }: MintedToken) {
+  return { accessToken: token, expireTime, scopes: [...scopes], audiences: [...audiences] };
 }
 
 function credentialOf({ credential }: IssueServiceTokenRequest): ClientCredential | undefined {

@@ -36,10 +36,12 @@ export interface ForeignTokens {
   close(): void;
 }
 
-/** A signed token. */
+/** A signed token, and what it grants. */
 export interface MintedToken {
   readonly token: string;
   readonly expireTime: Date;
+  readonly scopes: readonly string[];
+  readonly audiences: readonly string[];
 }
 
 /** The content of a token whose form, signature and claims were verified. */
@@ -125,5 +127,6 @@ async function mint(
   const expiresAtSeconds = Math.min(issuedAtSeconds + accessTokenSeconds, latestSeconds);
   const times = { iat: issuedAtSeconds, exp: expiresAtSeconds };
   const token = await sign({ iss: issuer, ...claimsOf(grant), ...times, jti: randomUUID() });
-  return { token, expireTime: new Date(expiresAtSeconds * 1000) };
+  const { scopes, audiences } = grant;
+  return { token, expireTime: new Date(expiresAtSeconds * 1000), scopes, audiences };
 }

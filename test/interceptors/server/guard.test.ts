@@ -11,7 +11,9 @@ import {
   Metadata,
   Server,
   ServerCredentials,
+  type ServiceDefinition,
   status,
+  type UntypedHandleCall,
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { errorOf } from '../../../interceptors/src/client.js';
@@ -155,6 +157,35 @@ describe('guard', () => {
       }
     });
 
+    it('refuses a method that was added without a rule, with and without a token', async () => {
+      const guard = await createGuard({
+        issuer: ISSUER,
+        audience: AUDIENCE,
+        auth: { source: issuer.source },
+      });
+      const server = new Server({ interceptors: [guard.interceptor] });
+      const trace = new Trace();
+      guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+      const path = '/test.v1.EchoService/Forgotten';
+      const definition = { Forgotten: { ...ECHO['Unary'], path } } as ServiceDefinition;
+      server.addService(definition, { Forgotten: echoHandlers(trace)['Unary'] as UntypedHandleCall });
+      const port = await new Promise<number>((resolve) => {
+        server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_, bound) => resolve(bound));
+      });
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+      await guard.ready;
+      for (const metadata of [new Metadata(), bearer(await issuer.token())]) {
+        expect(await call(client, 'Forgotten', metadata)).to.include({
+          code: status.NOT_FOUND,
+          reason: 'NOT_FOUND',
+        });
+      }
+      expect(trace.started).to.equal(0);
+      client.close();
+      server.forceShutdown();
+      await guard.close();
+    });
+
     it('serves only public methods before the list has been complete', async () => {
       const silent = await TestIssuer.create();
       silent.answers = false;
@@ -198,6 +229,15 @@ describe('guard', () => {
         stream.end();
       });
       expect(answer?.length).to.equal(100);
+    });
+
+    it('a token whose scheme is spelled in any case', async () => {
+      const token = await issuer.token();
+      for (const scheme of ['bearer', 'BEARER', 'bEaReR']) {
+        const metadata = new Metadata();
+        metadata.set('authorization', `${scheme} ${token}`);
+        expect(await call(echo.client, 'Unary', metadata), scheme).to.include({ code: status.OK });
+      }
     });
 
     it('a call of a public method without a token, and with an invalid one', async () => {
@@ -267,12 +307,12 @@ describe('guard', () => {
       expect(echo.trace.started).to.equal(0);
     });
 
-    it('other schemes, other spellings of the scheme, and two tokens in one call', async () => {
+    it('other schemes, more than one space after the scheme, and two tokens in one call', async () => {
       const token = await issuer.token();
       for (const value of [
         token,
         `Basic ${token}`,
-        `bearer ${token}`,
+        `Bearers ${token}`,
         `Bearer  ${token}`,
         `Bearer ${token}, Bearer ${token}`,
       ]) {

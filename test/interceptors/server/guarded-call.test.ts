@@ -3,8 +3,13 @@
 import { type ClientHttp2Stream, connect, constants } from 'node:http2';
 import { expect } from 'chai';
 import { CUT_GRACE_MS } from '../../../interceptors/src/server/guarded-call.js';
+import { MovableClock } from '../../support/clock.js';
 import { type Echo, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
+import { until } from '../../support/waiting.js';
+
+/** Longer than a test takes, shorter than the life of a test's tokens. */
+const LONG_LEASE_MS = 60_000;
 
 /** A gRPC message: no compression, length, bytes. */
 function frame(message: Buffer): Buffer {
@@ -85,6 +90,38 @@ describe('live call', () => {
     expect(echo.trace.messages - before).to.equal(passed);
     expect(appliedBefore).to.equal(0n);
     expect(echo.guard.state().applied).to.equal(1n);
+    session.destroy();
+  });
+
+  it('repeats the check when the request is complete, before a unary handler starts', async () => {
+    await echo.stop();
+    const clock = new MovableClock();
+    const outcomes: string[] = [];
+    // No timer may end the call first, so the lease is long, and only the clock ends it.
+    issuer.leaseMs = LONG_LEASE_MS;
+    echo = await startEcho(issuer, {
+      clock,
+      observer: { decided: (_, outcome) => outcomes.push(outcome) },
+    });
+    await echo.guard.ready;
+    const session = connect(`http://127.0.0.1:${echo.port}`);
+    const stream = session.request({
+      [constants.HTTP2_HEADER_METHOD]: 'POST',
+      [constants.HTTP2_HEADER_PATH]: '/test.v1.EchoService/Unary',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      authorization: `Bearer ${await issuer.token()}`,
+    });
+    const end = new Promise<unknown>((resolve) =>
+      stream.on('response', (headers) => resolve(headers['grpc-status'])),
+    );
+    stream.write(frame(Buffer.from('one')));
+    await until(() => outcomes.length > 0);
+    clock.pass(LONG_LEASE_MS);
+    stream.end();
+    expect(await end).to.equal('14');
+    expect(outcomes).to.deep.equal(['ADMITTED', 'REVOCATION_STATE_STALE']);
+    expect(echo.trace.started).to.equal(0);
     session.destroy();
   });
 

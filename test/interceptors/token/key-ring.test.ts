@@ -5,6 +5,7 @@ import { expect } from 'chai';
 import { KEYS_MAX, SIGNATURE_ALGORITHMS } from '../../../interceptors/src/limits.js';
 import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
 import { KeyRing } from '../../../interceptors/src/token/key-ring.js';
+import { weakKeys } from '../../../proofs/attack/weak-keys.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import { hmacToken, TestKey, userPayload } from '../tokens-support.js';
 
@@ -167,17 +168,31 @@ describe('a key ring', () => {
     expect([...(await KeyRing.import(set.slice(1))).keyIds()]).to.have.length(KEYS_MAX);
   });
 
-  it('imports only the public members of a key, so that a private key published by mistake is not used', async () => {
+  it('rejects a key set with a private member, or with a key for something other than signatures', async () => {
     const key = new TestKey('EdDSA');
-    const jwk = JSON.stringify({
-      ...key.privateKey.export({ format: 'jwk' }),
-      alg: 'HS256',
-      use: 'enc',
-      key_ops: ['sign'],
-      k: 'AAAA',
-    });
-    const held = await KeyRing.import([{ ...key.published, jwk }]);
-    expect(await verifies(held, await key.sign(userPayload()))).to.equal(true);
+    const published = JSON.parse(key.published.jwk) as object;
+    const bad = [
+      key.privateKey.export({ format: 'jwk' }),
+      { ...published, use: 'enc' },
+      { ...published, key_ops: ['sign'] },
+      { ...published, alg: 'ES256' },
+      { ...published, k: 'AAAA' },
+    ];
+    for (const jwk of bad) {
+      const set = [{ ...key.published, jwk: JSON.stringify(jwk) }];
+      expect((await rejectionOf(KeyRing.import(set))).message).to.match(/^key \S+ must /);
+    }
+    const full = { ...published, use: 'sig', key_ops: ['verify'], alg: 'EdDSA', kid: 'another' };
+    const ring = await KeyRing.import([{ ...key.published, jwk: JSON.stringify(full) }]);
+    expect(await verifies(ring, await key.sign(userPayload()))).to.equal(true);
+  });
+
+  it('rejects a weak key, whichever algorithm it is for', async function () {
+    this.timeout(60_000);
+    for (const { name, algorithm, jwk } of weakKeys()) {
+      const set = [{ kid: 'weak', algorithm, jwk: JSON.stringify(jwk) }];
+      expect((await rejectionOf(KeyRing.import(set))).message, name).to.match(/^key weak must /);
+    }
   });
 
   it('rejects a whole key set when one key does not fit its algorithm', async () => {

@@ -3,8 +3,8 @@
 import { Server } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { exposeRepeatedCredentials } from '../../../interceptors/src/wire/repeated-credentials.js';
-import { encodeField } from '../../../proofs/attack/hpack.js';
-import { type Answer, createPeer, EMPTY_MESSAGE, headersOf, type Peer } from '../../../proofs/attack/wire.js';
+import { encodeField } from '../../../proofs/shared/hpack.js';
+import { type Answer, createPeer, EMPTY_MESSAGE, headersOf, type Peer } from '../../../proofs/shared/wire.js';
 import { type Echo, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
 

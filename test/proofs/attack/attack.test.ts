@@ -62,7 +62,7 @@ describe('npm run attack', function () {
     options: readonly string[],
   ): Promise<{ code: number | null; output: string; figures: Figures }> {
     const json = join(folder.path, 'figures.json');
-    const words = ['proofs/attack/main.ts', '--json', json, ...options];
+    const words = ['proofs/attack/main', '--json', json, ...options];
     const { code, stdout } = await runProgram(words, { cwd });
     return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
   }

@@ -82,5 +82,5 @@ describe('npm run bench -- --short', function () {
 });
 
 function run(args: readonly string[]): Promise<Ended> {
-  return runProgram(['proofs/bench/main.ts', ...args]);
+  return runProgram(['proofs/bench/main', ...args]);
 }

@@ -69,7 +69,7 @@ describe('npm run drill', function () {
   });
 
   it('lists the drills when it is asked for an unknown one', async () => {
-    const { code, stderr } = await runProgram(['proofs/drill/main.ts', '--only', 'nothing']);
+    const { code, stderr } = await runProgram(['proofs/drill/main', '--only', 'nothing']);
     expect(code).to.equal(1);
     expect(stderr).to.contain('revocation');
   });

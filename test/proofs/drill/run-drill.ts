@@ -21,7 +21,7 @@ export async function runDrill<Figures>(
 ): Promise<Drilled<Figures>> {
   await mkdir(temporary, { recursive: true, mode: 0o711 });
   const json = join(temporary, 'figures.json');
-  const words = ['proofs/drill/main.ts', '--json', json, ...flags];
+  const words = ['proofs/drill/main', '--json', json, ...flags];
   const { code, stdout } = await runProgram(words, { cwd, env: { TMPDIR: temporary } });
   return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
 }

@@ -7,7 +7,7 @@ import { expect } from 'chai';
 import { type Ended, runProgram } from '../../support/programs.js';
 
 function simulate(...args: readonly string[]): Promise<Ended> {
-  return runProgram(['proofs/simulate/main.ts', ...args]);
+  return runProgram(['proofs/simulate/main', ...args]);
 }
 
 // Every command starts three processes, which takes long on a busy machine.

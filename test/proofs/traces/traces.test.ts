@@ -80,7 +80,7 @@ describe('npm run traces', function () {
 
   async function tracesIn(cwd: string): Promise<Outcome> {
     const json = join(folder.path, 'figures.json');
-    const { code, stdout } = await runProgram(['proofs/traces/main.ts', '--json', json], { cwd });
+    const { code, stdout } = await runProgram(['proofs/traces/main', '--json', json], { cwd });
     return { code, output: stdout, figures: JSON.parse(await readFile(json, 'utf8')) as Figures };
   }
 });

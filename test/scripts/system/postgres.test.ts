@@ -15,6 +15,7 @@ import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { rejectionOf } from '../../support/outcomes.js';
+import { SOURCE_ARGUMENTS } from '../../support/programs.js';
 
 const CRASHER = fileURLToPath(new URL('crasher.ts', import.meta.url));
 
@@ -142,7 +143,7 @@ describe('the private PostgreSQL server', () => {
 
   /** Runs a program that starts PostgreSQL, fills a table, and is killed together with its reaper. */
   async function crash(dataDir: string): Promise<{ pid: number; startTime: string }> {
-    const child = spawn(process.execPath, ['--import', 'tsx', CRASHER, dataDir], {
+    const child = spawn(process.execPath, [...SOURCE_ARGUMENTS, CRASHER, dataDir], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const [line]: unknown[] = await once(child.stdout, 'data');

@@ -14,6 +14,7 @@ import { SystemError } from '../../../scripts/system/system-error.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { rejectionOf } from '../../support/outcomes.js';
+import { SOURCE_ARGUMENTS } from '../../support/programs.js';
 import { until } from '../../support/waiting.js';
 
 const ORPHANER = fileURLToPath(new URL('orphaner.ts', import.meta.url));
@@ -118,7 +119,7 @@ describe('launched processes', () => {
   });
 
   it('are ended by the reaper when their launcher is killed, and temporary folders are removed', async () => {
-    const launcher = spawn(process.execPath, ['--import', 'tsx', ORPHANER], {
+    const launcher = spawn(process.execPath, [...SOURCE_ARGUMENTS, ORPHANER], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const [line]: unknown[] = await once(launcher.stdout, 'data');

@@ -100,15 +100,22 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
   const admin = await addUser(first, ['admin', 'security']);
   const guards: Guard[] = [first.guard, second.guard];
 
+  const clients = new Map([[client.clientId, client]]);
+  const clientOf = async (clientId: string): Promise<TestClient> => {
+    const known = clients.get(clientId) ?? (await addClient(first, { clientId, scopes: ['auth.sync'] }));
+    clients.set(clientId, known);
+    return known;
+  };
   const follow = async (service: string, { address }: Replica): Promise<Guard> => {
+    const { clientId, privateKey } = await clientOf(service);
     const guard = await createGuard({
       issuer: ISSUER,
       audience: service,
       auth: {
         address,
         credentials: credentials.createInsecure(),
-        clientId: client.clientId,
-        clientKey: client.privateKey,
+        clientId,
+        clientKey: privateKey,
       },
       nats: nats && { url: nats.url('inventory') },
     });

@@ -4,6 +4,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { infinityPem, pemOf, weakKeys } from '../../../proofs/attack/weak-keys.js';
 import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
 import { ConfigurationError } from '../../../services/common/config/env.js';
 import { makeFolder, type TestFolder } from '../../support/folders.js';
@@ -69,6 +70,7 @@ describe('the configuration of auth', () => {
       PORTCULLIS_LOGIN_FAILURES_PER_NAME: '0',
       PORTCULLIS_LOGIN_FAILURES_PER_PEER: 'many',
       PORTCULLIS_LOGIN_WINDOW_SECONDS: '86401',
+      PORTCULLIS_REFRESH_RETRY_SECONDS: '301',
       PORTCULLIS_SIGNING_ALGORITHM: 'HS256',
       PORTCULLIS_TYPO: '1',
     };
@@ -156,7 +158,8 @@ describe('the configuration of auth', () => {
     ]);
   });
 
-  it('rejects client keys that are weak, private or of an unsupported type', () => {
+  it('rejects client keys that are weak, private or of an unsupported type', function () {
+    this.timeout(60_000);
     const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
     const curve = generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey;
     const own = generateKeyPairSync('ed25519').privateKey;
@@ -164,6 +167,8 @@ describe('the configuration of auth', () => {
       rsa.export({ type: 'spki', format: 'pem' }),
       curve.export({ type: 'spki', format: 'pem' }),
       own.export({ type: 'pkcs8', format: 'pem' }),
+      infinityPem(),
+      ...weakKeys().map(({ jwk }) => pemOf(jwk)),
     ];
     for (const pem of pems) {
       const client = { client_id: 'x', public_key_pem: pem.toString(), audiences: [], scopes: [] };

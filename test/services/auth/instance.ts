@@ -48,6 +48,9 @@ import { freshDatabase } from '../../support/postgres.js';
 
 export const ISSUER = 'https://auth.example';
 
+/** An issuer that revocations may name without further configuration. */
+export const OTHER_ISSUER = 'https://other.example';
+
 /** One replica of auth. */
 export interface AuthInstance {
   readonly database: Database;
@@ -89,6 +92,7 @@ export interface AuthOptions {
   readonly openKeys?: boolean;
   readonly limits?: Partial<ThrottleLimits>;
   readonly loginBinding?: LoginBinding;
+  readonly refreshRetrySeconds?: number;
   readonly trustedIssuers?: readonly NamingIssuer[];
   readonly onRevoked?: (batch: LogBatch) => void;
   readonly onLogChanged?: () => void;
@@ -165,6 +169,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       failures,
       loginBinding: options.loginBinding ?? 'off',
       refreshKey,
+      // Longer than the default, because the machine may be busy.
+      refreshRetrySeconds: options.refreshRetrySeconds ?? 300,
     }),
     serviceTokens: createServiceTokens({
       ...accounts,
@@ -179,6 +185,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       tokenIdOf: exchange.tokenIdOf,
       clock,
       issuer: ISSUER,
+      foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
       instances,
       onKeyRevoked: () => void keys.replenish(),
       onLogChanged: () => options.onLogChanged?.(),

@@ -60,7 +60,7 @@ describe('auth main', function () {
 
   /** Starts auth without a broker, which is optional. */
   function start(change: Record<string, string> = {}): Program {
-    return startProgram(['services/auth/main.ts'], {
+    return startProgram(['services/auth/main'], {
       env: {
         DATABASE_URL: fresh.url,
         PORTCULLIS_LISTEN: '127.0.0.1:0',
@@ -127,6 +127,8 @@ describe('auth main', function () {
       const login = await logIn();
       const { session } = login;
       expect(session).to.include({ clientId: 'direct', deviceName: 'test', current: true });
+      expect(login.audiences).to.deep.equal(['auth', 'inventory', 'payment']);
+      expect(login.scopes).to.include.members(['auth.self', 'auth.users.write', 'payment.pay']);
       expect(login.refreshTokenExpireTime?.getTime()).to.be.above(
         login.accessTokenExpireTime?.getTime() ?? 0,
       );
@@ -137,6 +139,7 @@ describe('auth main', function () {
 
       const request = { refreshToken: login.refreshToken, requestId: randomUUID() };
       const refreshed = await ask(auth.refresh.bind(auth), request);
+      expect(refreshed).to.deep.include({ scopes: login.scopes, audiences: login.audiences });
       await ask(auth.logout.bind(auth), {}, { token: refreshed.accessToken });
       for (const token of [login.accessToken, refreshed.accessToken]) {
         await until(async () => (await outcomeOf(list(token))) === 'UNAUTHENTICATED TOKEN_REVOKED');

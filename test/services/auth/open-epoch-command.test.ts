@@ -22,7 +22,7 @@ describe('the command open-epoch', function () {
       PORTCULLIS_ISSUER: 'https://auth.example',
       PORTCULLIS_KEY_ENCRYPTION_KEY: key.toString('base64url'),
     };
-    return await runProgram(['services/auth/main.ts', ...words], { env });
+    return await runProgram(['services/auth/main', ...words], { env });
   }
 
   it('ends every session, makes new keys, logs the new epoch, and exits with 0', async () => {

@@ -2,13 +2,14 @@
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { killPrograms, type Program, startProgram } from '../../support/programs.js';
+import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { until } from '../../support/waiting.js';
 
 describe('inventory main', function () {
@@ -41,7 +42,7 @@ describe('inventory main', function () {
       PORTCULLIS_CLIENT_KEY_FILE: join(folder, 'key.pem'),
       ...change,
     };
-    return startProgram(['services/inventory/main.ts'], { env });
+    return startProgram(['services/inventory/main'], { env });
   }
   async function missingAt(opsAddress: unknown): Promise<{ status: number; body: string }> {
     const response = await fetch(`http://${opsAddress}/readyz`);
@@ -86,6 +87,20 @@ describe('inventory main', function () {
     const { status, body } = await missingAt(opsAddress);
     expect(status).to.equal(503);
     expect(body).to.include('revocations');
+    child.kill('SIGTERM');
+    expect((await ended).code).to.equal(0);
+  });
+
+  it('leaves nothing in the temporary folder, which other users of the machine can write to', async () => {
+    const temporary = join(folder, 'temporary');
+    mkdirSync(temporary);
+    const { child, ended, logged } = start({ TMPDIR: temporary });
+    const { opsAddress } = await logged('listening');
+    await until(async () => !(await missingAt(opsAddress)).body.includes('database'));
+    const command = readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').split('\0');
+    expect(command).to.include(join(PROJECT_FOLDER, 'dist/services/inventory/main.js'));
+    expect(command.join(' ')).to.not.include('tsx');
+    expect(readdirSync(temporary)).to.deep.equal([]);
     child.kill('SIGTERM');
     expect((await ended).code).to.equal(0);
   });

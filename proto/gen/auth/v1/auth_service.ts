@@ -65,9 +65,16 @@ export interface LoginRequest {
   username: string;
   /** The user's password. */
   password: string;
-  /** The audiences of the tokens; all that the user may have when empty. */
+  /**
+   * The audiences of the tokens; all that the user may have when empty. One that
+   * no role reaches fails with INVALID_ARGUMENT.
+   */
   audiences: string[];
-  /** The requested scopes; all that the user's roles grant when empty. */
+  /**
+   * The requested scopes; all that the user's roles grant when empty. One that no
+   * role grants fails with INVALID_ARGUMENT. One that only other roles grant is
+   * left out: the response lists what was granted.
+   */
   scopes: string[];
   /** A name for the device, shown in ListSessions; at most 100 characters. */
   deviceName: string;
@@ -88,14 +95,24 @@ export interface LoginResponse {
     | Date
     | undefined;
   /** The session that was opened. */
-  session: Session | undefined;
+  session:
+    | Session
+    | undefined;
+  /** The granted scopes, which may be fewer than the requested ones. */
+  scopes: string[];
+  /** The granted audiences, which may be fewer than the requested ones. */
+  audiences: string[];
 }
 
 /** Asks for new tokens. */
 export interface RefreshRequest {
   /** The refresh token, as last received. */
   refreshToken: string;
-  /** A UUID chosen by the caller; a retry with the same one is the same request. */
+  /**
+   * A random UUID (version 4, RFC 9562 §5.4) in either case, chosen by the caller;
+   * any other text fails with INVALID_ARGUMENT. A retry with the same one within
+   * some seconds returns the same tokens. Without one, no retry is possible.
+   */
   requestId: string;
 }
 
@@ -110,7 +127,16 @@ export interface RefreshResponse {
   /** The next refresh token; the one that was sent is used up. */
   refreshToken: string;
   /** When the refresh token expires if it is not used. */
-  refreshTokenExpireTime: Date | undefined;
+  refreshTokenExpireTime:
+    | Date
+    | undefined;
+  /**
+   * The scopes of the access token; fewer than at the login if the user's roles
+   * grant fewer now.
+   */
+  scopes: string[];
+  /** The audiences of the access token. */
+  audiences: string[];
 }
 
 /** Asks to end the caller's session. */
@@ -558,6 +584,8 @@ function createBaseLoginResponse(): LoginResponse {
     refreshToken: "",
     refreshTokenExpireTime: undefined,
     session: undefined,
+    scopes: [],
+    audiences: [],
   };
 }
 
@@ -577,6 +605,12 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     }
     if (message.session !== undefined) {
       Session.encode(message.session, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.scopes) {
+      writer.uint32(50).string(v!);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -634,6 +668,22 @@ export const LoginResponse: MessageFns<LoginResponse> = {
             message.session = Session.decode(reader, reader.uint32());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -669,6 +719,12 @@ export const LoginResponse: MessageFns<LoginResponse> = {
         ? fromJsonTimestamp(object.refresh_token_expire_time)
         : undefined,
       session: isSet(object.session) ? Session.fromJSON(object.session) : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes)
+        ? object.scopes.map((e: any) => globalThis.String(e))
+        : [],
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -689,6 +745,12 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     if (message.session !== undefined) {
       obj.session = Session.toJSON(message.session);
     }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
     return obj;
   },
 
@@ -704,6 +766,8 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     message.session = (object.session !== undefined && object.session !== null)
       ? Session.fromPartial(object.session)
       : undefined;
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.audiences = object.audiences?.map((e) => e) || [];
     return message;
   },
 };
@@ -802,7 +866,14 @@ export const RefreshRequest: MessageFns<RefreshRequest> = {
 };
 
 function createBaseRefreshResponse(): RefreshResponse {
-  return { accessToken: "", accessTokenExpireTime: undefined, refreshToken: "", refreshTokenExpireTime: undefined };
+  return {
+    accessToken: "",
+    accessTokenExpireTime: undefined,
+    refreshToken: "",
+    refreshTokenExpireTime: undefined,
+    scopes: [],
+    audiences: [],
+  };
 }
 
 export const RefreshResponse: MessageFns<RefreshResponse> = {
@@ -818,6 +889,12 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     }
     if (message.refreshTokenExpireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.refreshTokenExpireTime), writer.uint32(34).fork()).join();
+    }
+    for (const v of message.scopes) {
+      writer.uint32(42).string(v!);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(50).string(v!);
     }
     return writer;
   },
@@ -867,6 +944,22 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
             message.refreshTokenExpireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -901,6 +994,12 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
         : isSet(object.refresh_token_expire_time)
         ? fromJsonTimestamp(object.refresh_token_expire_time)
         : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes)
+        ? object.scopes.map((e: any) => globalThis.String(e))
+        : [],
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -918,6 +1017,12 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     if (message.refreshTokenExpireTime !== undefined) {
       obj.refreshTokenExpireTime = message.refreshTokenExpireTime.toISOString();
     }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
     return obj;
   },
 
@@ -930,6 +1035,8 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     message.accessTokenExpireTime = object.accessTokenExpireTime ?? undefined;
     message.refreshToken = object.refreshToken ?? "";
     message.refreshTokenExpireTime = object.refreshTokenExpireTime ?? undefined;
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.audiences = object.audiences?.map((e) => e) || [];
     return message;
   },
 };

@@ -86,6 +86,7 @@ describe('a broadcast', () => {
       tokenIdOf: () => Promise.reject(new TypeError('no token expected')),
       clock: systemClock,
       issuer: 'https://auth.test',
+      foreignIssuers: [],
       instances: createInstances({ store: createInstanceStore(database), clock: systemClock }),
       onKeyRevoked: () => undefined,
       onLogChanged: () => undefined,

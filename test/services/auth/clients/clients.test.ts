@@ -4,6 +4,7 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
 import { errorOf as receivedError } from '@portcullis/guard/client';
 import { expect } from 'chai';
+import { infinityPem, pemOf, weakKeys } from '../../../../proofs/attack/weak-keys.js';
 import {
   ClientAuthentication,
   ClientState,
@@ -20,6 +21,7 @@ import {
   addClient,
   addUser,
   entriesOf,
+  ISSUER,
   issue,
   logIn,
   openFreshAuth,
@@ -144,6 +146,39 @@ describe('clients', () => {
       () => 'refused',
     );
     expect(await insert).to.equal('refused');
+  });
+
+  it('get no weak key, and the refusal says why', async function () {
+    this.timeout(60_000);
+    for (const { name, jwk } of weakKeys()) {
+      const credential = { kind: 'public-key', pem: pemOf(jwk) } as const;
+      const { code, violations } = await serviceErrorOf(auth.clients.create(request({ credential })));
+      expect([code, violations[0]?.field], name).to.deep.equal(['FIELD_INVALID', 'public_key_pem']);
+      expect(violations[0]?.description, name).to.match(/^must .{20}/);
+    }
+    const credential = { kind: 'public-key', pem: infinityPem() } as const;
+    expect(await codeOf(auth.clients.create(request({ credential })))).to.equal('FIELD_INVALID');
+  });
+
+  it('with a weak key from before its check cannot authenticate', async () => {
+    const { clientId } = await addClient(auth, { scopes: ['auth.sync'] });
+    const weak = weakKeys().find(({ name }) => name === 'RSA, exponent 1');
+    if (weak?.sign === undefined) throw new Error('there is no such key');
+    await auth.database.query('UPDATE clients SET public_key_pem = $2 WHERE client_id = $1', [
+      clientId,
+      pemOf(weak.jwk),
+    ]);
+    const now = Math.floor(Date.now() / 1000);
+    const claims = { iss: clientId, sub: clientId, aud: ISSUER, exp: now + 60, jti: randomUUID() };
+    const head = [{ alg: 'RS256', typ: 'JWT' }, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.');
+    const assertion = `${head}.${weak.sign(Buffer.from(head)).toString('base64url')}`;
+    const credential = { kind: 'assertion', assertion } as const;
+    const issued = auth.serviceTokens.issue({
+      ...{ clientId, credential, audiences: [], scopes: [], peer: '192.0.2.9:4000' },
+    });
+    expect(await codeOf(issued)).to.equal('CLIENT_AUTHENTICATION_FAILED');
   });
 
   it('are listed by id, page by page', async () => {

@@ -96,7 +96,7 @@ describe('an epoch', function () {
 
   it('keeps the entries of other issuers, whose tokens do not end with our keys', async () => {
     const [first] = cluster.replicas;
-    const issuer = 'https://keycloak.example';
+    const issuer = 'https://other.example';
     const mallory = { issuer, what: { $case: 'subject', value: 'mallory' } } as const;
     const token = { issuer, what: { $case: 'tokenId', value: 'onrtac:1' } } as const;
     for (const value of [mallory, token]) await cluster.revoke({ $case: 'foreign', value });

@@ -12,6 +12,7 @@ import {
   type SyncResult,
 } from '../../../../services/auth/revocation/log.js';
 import type { Committed } from '../../../../services/auth/revocation/receipts.js';
+import { serviceErrorOf } from '../../../support/outcomes.js';
 import { publishedKeys, question } from './revocation-support.js';
 
 const EPOCH = createId();
@@ -24,6 +25,8 @@ class Replica {
   databaseIsAway = false;
   readonly shared: SharedRecord[][] = [];
   readonly instances: Instances;
+
+  readonly refused: string[] = [];
 
   constructor() {
     const clock: Clock = { monotonicMs: () => this.nowMs, wallMs: () => this.nowMs };
@@ -41,7 +44,13 @@ class Replica {
       ...systemTimers,
       after: (ms: number, work: () => void) => systemTimers.after(Math.min(ms, 2), work),
     };
-    this.instances = createInstances({ store, clock, timers });
+    this.instances = createInstances({
+      store,
+      clock,
+      timers,
+      perClientMax: 3,
+      onRefused: (limit, service) => this.refused.push(`${limit} ${service}`),
+    });
   }
 
   /** An instance sends a sync request and receives the response. */
@@ -241,6 +250,72 @@ describe('waiting for instances', () => {
     replica.nowMs += 1;
     await done;
     expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+  });
+});
+
+describe('the place of an instance', () => {
+  const service = 'mallory';
+  const ackOf = (number: number, { entry }: Committed): SyncPosition =>
+    question({ service, instance: Buffer.alloc(16, number), epoch: EPOCH, seen: [entry.entryId] });
+
+  it('is refused to one more instance of a client than the limit, which names it, and not to other clients', async () => {
+    const replica = new Replica();
+    for (const number of [1, 2, 3]) replica.ask(number, { service });
+    const error = await serviceErrorOf(Promise.resolve().then(() => replica.ask(4, { service })));
+    expect(error).to.deep.include({ code: 'RATE_LIMITED', message: 'too many instances of client mallory' });
+    expect(error.retryAfterMs).to.equal(1000);
+    replica.ask(1, { service });
+    replica.ask(4);
+    expect(replica.refused).to.deep.equal(['client mallory']);
+    expect(replica.instances.known()).to.have.length(4);
+  });
+
+  it('is kept as long as a lease may run, and free after that', () => {
+    const replica = new Replica();
+    for (const number of [1, 2, 3]) replica.ask(number, { service });
+    replica.nowMs += enforcementBoundMs(LEASE_MS);
+    expect(() => replica.ask(4, { service })).to.throw('too many instances');
+    replica.nowMs += 1;
+    replica.ask(4, { service });
+    expect(() => replica.ask(4, { service })).to.not.throw();
+  });
+
+  it('does not go to the instance id of another service, whose acknowledgements it would forge', async () => {
+    const replica = new Replica();
+    replica.ask(1, { service: 'inventory' });
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed);
+    replica.nowMs += 1;
+    expect(() => replica.instances.requested(ackOf(1, committed))).to.throw('instance');
+    await sleep(10);
+    expect(outcome.states).to.equal(undefined);
+    replica.nowMs = committed.boundAtMs;
+    await done;
+    expect(outcome.states).to.deep.equal(['1 UNKNOWN']);
+  });
+
+  it('is what an acknowledgement needs: a refused instance is never counted as enforcing', async () => {
+    const replica = new Replica();
+    for (const number of [1, 2, 3]) replica.ask(number, { service });
+    const committed = replica.commit();
+    const { done, outcome } = await replica.wait(committed);
+    replica.nowMs += 1;
+    expect(() => replica.instances.requested(ackOf(4, committed))).to.throw('too many instances');
+    for (const number of [1, 2, 3]) replica.instances.requested(ackOf(number, committed));
+    await done;
+    expect(outcome.states).to.deep.equal(['1 ENFORCED', '2 ENFORCED', '3 ENFORCED']);
+  });
+
+  it('of another replica is another one, even with the same instance id', async () => {
+    const replica = new Replica();
+    replica.ask(1, { service: 'inventory' });
+    const committed = replica.commit();
+    const shared = { service, instance: Buffer.alloc(16, 1), epoch: EPOCH, applied: 9n, leaseLeftMs: 0 };
+    replica.elsewhere = [{ ...shared, seen: [committed.entry.entryId], ageMs: 0 }];
+    const { done, outcome } = await replica.wait(committed);
+    replica.nowMs = committed.boundAtMs;
+    await done;
+    expect(outcome.states).to.have.members(['1 UNKNOWN', '1 ENFORCED']);
   });
 });
 

@@ -123,6 +123,7 @@ function compose(parts: {
     store: { transaction },
     log: countingStore,
     issuer: 'https://auth.test',
+    foreignIssuers: [],
     instances,
     onKeyRevoked: () => undefined,
     tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),

@@ -11,7 +11,7 @@ import type {
   NewEntry,
   PackedIds,
 } from '../../../../services/auth/records/revocations.js';
-import { INSTANCES_MAX } from '../../../../services/auth/revocation/instances.js';
+import { INSTANCES_PER_CLIENT_DEFAULT } from '../../../../services/auth/revocation/instance-places.js';
 import {
   clientRevocation,
   enforcementBoundMs,
@@ -621,22 +621,34 @@ describe('a sync', () => {
     expect(await codeOf(log.revocations.sync(question()))).to.equal('DEPENDENCY_UNAVAILABLE');
   });
 
-  it('remembers instances in the order of their requests, and forgets the one that has been silent longest', async () => {
+  it('grants no lease to one instance more than a client may have, and none of 3,000 that a client invents', async () => {
     const numbered = (number: number) => {
       const instance = Buffer.alloc(16);
       instance.writeUInt32BE(number);
-      return question({ instance });
+      return question({ service: 'mallory', instance });
     };
-    for (let start = 0; start <= INSTANCES_MAX; start += 5000) {
-      const asked = Array.from({ length: Math.min(5000, INSTANCES_MAX + 1 - start) }, (_, index) =>
-        log.revocations.sync(numbered(start + index)),
+    const honest = question();
+    await log.revocations.sync(honest);
+    const outcomeOf = (number: number) =>
+      log.revocations.sync(numbered(number)).then(
+        () => 'OK',
+        (error: unknown) => (error instanceof ServiceError ? error.code : String(error)),
       );
-      await Promise.all(asked);
-    }
-    const instances = log.instances.known();
-    expect(instances).to.have.length(INSTANCES_MAX);
-    expect(instances[0]?.instance.readUInt32BE()).to.equal(1);
-    expect(instances.at(-1)).to.deep.include({ service: 'inventory', applied: 0n, answeredHead: 0n });
+    const codes = await Promise.all(Array.from({ length: 3000 }, (_, number) => outcomeOf(number)));
+    expect(codes.filter((code) => code === 'OK')).to.have.length(INSTANCES_PER_CLIENT_DEFAULT);
+    expect(new Set(codes)).to.deep.equal(new Set(['OK', 'RATE_LIMITED']));
+    expect(log.instances.known()).to.have.length(INSTANCES_PER_CLIENT_DEFAULT + 1);
+    // The instances of other clients, known and new, keep theirs.
+    await log.revocations.sync(honest);
+    await log.revocations.sync(question({ instance: Buffer.alloc(16, 2) }));
+    const receipt = await log.revocations.revoke({
+      target: { kind: 'token-id', tokenId: randomUUID() },
+      reason: '',
+      actor: 'olga',
+      wait: 'KNOWN_INSTANCES',
+      signal: AbortSignal.timeout(200),
+    });
+    expect(receipt.instances).to.have.length(INSTANCES_PER_CLIENT_DEFAULT + 2);
   }).timeout(30_000);
 });
 

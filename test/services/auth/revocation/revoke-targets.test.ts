@@ -13,7 +13,8 @@ import { type PrivateNats, privateNats } from '../../../support/nats.js';
 import { codeOf, refusalOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
-import { addClient, addUser, entriesOf, ISSUER, logIn, serviceToken } from '../instance.js';
+import { addClient, addUser, entriesOf, ISSUER, logIn, OTHER_ISSUER, serviceToken } from '../instance.js';
+import { question } from './revocation-support.js';
 
 describe('revoking', function () {
   this.timeout(60_000);
@@ -225,7 +226,7 @@ describe('revoking', function () {
   describe('tokens of another issuer', () => {
     const foreign = (
       what: NonNullable<Extract<RevokeRequest['target'], { $case: 'foreign' }>['value']['what']>,
-      issuer = 'https://other.test',
+      issuer = 'https://other.example',
     ): RevokeRequest['target'] => ({ $case: 'foreign', value: { issuer, what } });
 
     it('writes the issuer, and for a user a cut-off after the skew', async () => {
@@ -241,9 +242,9 @@ describe('revoking', function () {
         cut_off_time: Date | null;
       }>('SELECT kind, issuer, key, cut_off_time FROM revocation_entries ORDER BY seq');
       expect(rows.map(({ kind, issuer, key }) => [kind, issuer, key.toString()])).to.deep.equal([
-        ['TOKEN', 'https://other.test', 'jti'],
-        ['SESSION', 'https://other.test', 'sid'],
-        ['USER', 'https://other.test', 'ålice'],
+        ['TOKEN', 'https://other.example', 'jti'],
+        ['SESSION', 'https://other.example', 'sid'],
+        ['USER', 'https://other.example', 'ålice'],
       ]);
       expect(rows.map(({ cut_off_time }) => cut_off_time !== null)).to.deep.equal([false, false, true]);
       const cutOffMs = rows[2]?.cut_off_time?.getTime() ?? Number.NaN;
@@ -256,13 +257,24 @@ describe('revoking', function () {
       expect(late.state().entries).to.equal(3);
     });
 
+    it('rejects an issuer that auth does not trust, such as one with a slash too many, and lists those it does', async () => {
+      const value = { $case: 'subject', value: 'alice' } as const;
+      const { code, reason, violations } = await refusalOf(revoke(foreign(value, `${OTHER_ISSUER}/`)));
+      expect([code, reason]).to.deep.equal([status.INVALID_ARGUMENT, 'FIELD_INVALID']);
+      expect(violations).to.have.length(1);
+      expect(violations[0]?.field).to.equal('foreign.issuer');
+      expect(violations[0]?.description).to.contain(`one of ${OTHER_ISSUER}`);
+      const { rows } = await cluster.replicas[0].database.query('SELECT FROM revocation_entries');
+      expect(rows).to.have.length(0);
+    });
+
     it('rejects this issuer and empty identifiers', async () => {
       const wrong: [RevokeRequest['target'], string][] = [
         [foreign({ $case: 'subject', value: 'alice' }, ISSUER), 'foreign.issuer'],
         [foreign({ $case: 'subject', value: 'alice' }, ''), 'foreign.issuer'],
         [foreign({ $case: 'subject', value: '' }), 'foreign.what'],
         [foreign({ $case: 'tokenId', value: 'x'.repeat(256) }), 'foreign.what'],
-        [{ $case: 'foreign', value: { issuer: 'https://other.test', what: undefined } }, 'foreign.what'],
+        [{ $case: 'foreign', value: { issuer: 'https://other.example', what: undefined } }, 'foreign.what'],
       ];
       for (const [target, field] of wrong) {
         expect(await refusalOfTarget(target)).to.deep.equal([
@@ -272,6 +284,46 @@ describe('revoking', function () {
         ]);
       }
     });
+  });
+
+  it('states whether auth has found what the target names', async () => {
+    const [replica] = cluster.replicas;
+    const victim = await addClient(replica);
+    const user = await addUser(replica);
+    const { access, session } = await logIn(replica, user);
+    const known: RevokeRequest['target'][] = [
+      { $case: 'token', value: access.token },
+      { $case: 'sessionId', value: session.sessionId },
+      { $case: 'userId', value: user.userId },
+      { $case: 'clientId', value: victim.clientId },
+    ];
+    for (const target of known) expect((await cluster.revoke(target)).targetKnown).to.equal(true);
+    const what = { $case: 'tokenId', value: 'x' } as const;
+    const unknown: RevokeRequest['target'][] = [
+      { $case: 'tokenId', value: randomUUID() },
+      { $case: 'foreign', value: { issuer: OTHER_ISSUER, what } },
+    ];
+    for (const target of unknown) {
+      const { targetKnown, sequence } = await cluster.revoke(target);
+      expect([targetKnown, sequence > 0n]).to.deep.equal([false, true]);
+    }
+  });
+
+  it('lists an instance under the id of its client, whatever name it states', async () => {
+    const [replica] = cluster.replicas;
+    const mallory = await addClient(replica, { clientId: 'mallory', scopes: ['auth.sync'] });
+    const token = await serviceToken(replica, mallory);
+    const service = replica.revocationService;
+    const sync = (name: string) =>
+      ask(service.sync.bind(service), { ...question({ service: name }), seen: [] }, { token });
+    await sync('inventory');
+    const { instances } = await replica.instances.list({ pageSize: 0, pageToken: '' });
+    const named = instances.filter(({ instance }) => instance.equals(question().instance));
+    expect(named.map((each) => each.service)).to.deep.equal(['mallory']);
+    for (const name of ['', 'a b', 'a\nb', 'x'.repeat(101), 'inventôry']) {
+      const { reason, violations } = await refusalOf(sync(name));
+      expect([reason, violations[0]?.field]).to.deep.equal(['FIELD_INVALID', 'service']);
+    }
   });
 
   it('lists the instances page by page, with their lag', async () => {

@@ -5,6 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
+import { infinityPem, pemOf, weakKeys } from '../../../../proofs/attack/weak-keys.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
 import { parseConfig, reviewSettingsOf } from '../../../../services/auth/config.js';
@@ -42,17 +43,31 @@ const GOOD: ReviewFacts = {
   clockDifferenceMs: 20,
   keys: (['token', 'broadcast'] as const).flatMap((purpose) => [
     {
-      ...{ kid: `${purpose}-1`, purpose, algorithm: 'EdDSA', rsaBits: undefined, state: 'signing' },
+      ...{
+        kid: `${purpose}-1`,
+        purpose,
+        algorithm: 'EdDSA',
+        rsaBits: undefined,
+        fault: undefined,
+        state: 'signing',
+      },
       signTime: new Date(NOW.getTime() - 10 * DAY_MS),
     } as const,
     {
-      ...{ kid: `${purpose}-2`, purpose, algorithm: 'EdDSA', rsaBits: undefined, state: 'next' },
+      ...{
+        kid: `${purpose}-2`,
+        purpose,
+        algorithm: 'EdDSA',
+        rsaBits: undefined,
+        fault: undefined,
+        state: 'next',
+      },
       signTime: undefined,
     } as const,
   ]),
   clients: [
     { clientId: 'direct', proof: 'none' },
-    { clientId: 'payment', proof: { algorithm: 'other', rsaBits: undefined } },
+    { clientId: 'payment', proof: { algorithm: 'other', rsaBits: undefined, fault: undefined } },
   ],
   users: [{ username: 'olga', roles: ['admin'], hasFirstPassword: false, isGuessable: false }],
   instances: [
@@ -97,7 +112,7 @@ describe('the review', () => {
         ['note ALGORITHM_NOT_YET_IN_USE token-1', 'weak ALGORITHM_WEAK RS256'],
       ],
       [{ keys: [{ ...key, rsaBits: 2048 }, ...keys] }, ['weak KEY_SMALL token-1']],
-      [{ keys: [{ ...key, rsaBits: 1024 }, ...keys] }, ['critical KEY_SMALL token-1']],
+      [{ keys: [{ ...key, fault: 'must have another exponent' }, ...keys] }, ['critical KEY_UNSAFE token-1']],
       [
         { keys: [{ ...key, signTime: new Date(NOW.getTime() - 32 * DAY_MS) }, ...keys] },
         ['weak KEY_OLD token-1'],
@@ -165,7 +180,18 @@ describe('the review', () => {
         ['note ACCESS_TOKEN_LONG new', 'note ALGORITHM_WEAK new', 'weak ISSUER_SYMMETRIC old'],
       ],
       [{ clients: [{ clientId: 'c', proof: 'secret' }] }, ['weak CLIENT_SECRET c']],
-      [{ clients: [{ clientId: 'c', proof: { algorithm: 'RSA', rsaBits: 2048 } }] }, ['weak KEY_SMALL c']],
+      [
+        { clients: [{ clientId: 'c', proof: { algorithm: 'RSA', rsaBits: 2048, fault: undefined } }] },
+        ['weak KEY_SMALL c'],
+      ],
+      [
+        {
+          clients: [
+            { clientId: 'c', proof: { algorithm: 'RSA', rsaBits: undefined, fault: 'must be good' } },
+          ],
+        },
+        ['critical KEY_UNSAFE c'],
+      ],
       [
         { users: [{ username: 'olga', roles: ['admin'], hasFirstPassword: true, isGuessable: true }] },
         ['critical PASSWORD_GUESSABLE olga', 'weak PASSWORD_FROM_BOOTSTRAP olga'],
@@ -264,6 +290,15 @@ describe('the review', () => {
       });
       auth = await openAuth(fresh.url, { algorithm: 'RS256' });
       await applyBootstrap(config.bootstrap, auth);
+      // Keys from before they were checked.
+      const weak = weakKeys().find(({ name }) => name === 'RSA, exponent 1');
+      if (weak === undefined) throw new Error('there is no such key');
+      for (const [id, pem] of Object.entries({ 'exponent-1': pemOf(weak.jwk), infinity: infinityPem() })) {
+        await auth.database.query('INSERT INTO clients (client_id, public_key_pem) VALUES ($1, $2)', [
+          id,
+          pem,
+        ]);
+      }
       await auth.database.query(
         "UPDATE signing_keys SET sign_time = sign_time - interval '400 days' WHERE purpose = 'token' AND sign_time IS NOT NULL",
       );
@@ -308,6 +343,8 @@ describe('the review', () => {
         'critical CLOCK_DIFFERS auth',
         'critical CLOCK_DIFFERS payment 02',
         'critical DATABASE_PLAINTEXT db.example',
+        'critical KEY_UNSAFE exponent-1',
+        'critical KEY_UNSAFE infinity',
         'critical PASSWORD_GUESSABLE admin',
         'critical PLAINTEXT_LISTENER auth 0.0.0.0:50051',
         'critical PLAINTEXT_LISTENER auth 0.0.0.0:51051',

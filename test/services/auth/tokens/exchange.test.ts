@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { MintedToken } from '../../../../services/auth/tokens/tokens.js';
-import { codeOf } from '../../../support/outcomes.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { freshDatabase } from '../../../support/postgres.js';
 import {
   type AuthInstance,
@@ -136,8 +136,11 @@ describe('exchange', () => {
       const subjectToken = await userToken();
       const { token } = await exchange(subjectToken, { scopes: ['inventory.read'] });
       expect(claimsOf(token)['scope']).to.equal('inventory.read');
-      for (const scope of ['inventory.manage', 'inventory', 'inventory.read.all', 'auth.users.read']) {
+      for (const scope of ['inventory.manage', 'auth.users.read']) {
         expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('SCOPE_MISSING');
+      }
+      for (const scope of ['inventory', 'inventory.read.all']) {
+        expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('FIELD_INVALID');
       }
       const payOnly = await userToken({ scopes: ['payment.pay'] });
       expect(await codeOf(exchange(payOnly))).to.equal('SCOPE_MISSING');
@@ -318,6 +321,38 @@ describe('exchange', () => {
         ['direct', 1],
         [payment.clientId, 2],
       ]);
+    });
+  });
+
+  it('rejects a disabled client, whose tokens no revocation names', async () => {
+    const subjectToken = await userToken();
+    await auth.database.query('UPDATE clients SET disable_time = clock_timestamp() WHERE client_id = $1', [
+      payment.clientId,
+    ]);
+    expect(await codeOf(exchange(subjectToken))).to.equal('TOKEN_REVOKED');
+  });
+
+  it('rejects unknown scopes and audiences by name, and others as not allowed', async () => {
+    const subjectToken = await userToken();
+    const outcome = async (over: { audience?: string; scopes?: string[] }) => {
+      const { code, message } = await serviceErrorOf(exchange(subjectToken, over));
+      return `${code} ${message}`;
+    };
+    expect(await outcome({ scopes: ['inventory.raed'] })).to.equal(
+      'FIELD_INVALID scopes: there is no scope "inventory.raed"',
+    );
+    expect(await outcome({ audience: 'inventroy' })).to.equal(
+      'FIELD_INVALID audience: there is no audience "inventroy"',
+    );
+    expect(await outcome({ audience: 'auth' })).to.match(/^AUDIENCE_NOT_ALLOWED/);
+    expect(await outcome({ scopes: ['inventory.manage'] })).to.match(/^SCOPE_MISSING/);
+  });
+
+  it('returns the granted scopes and audience', async () => {
+    const { scopes, audiences } = await exchange(await userToken());
+    expect({ scopes, audiences }).to.deep.equal({
+      scopes: ['inventory.read', 'inventory.reserve'],
+      audiences: ['inventory'],
     });
   });
 

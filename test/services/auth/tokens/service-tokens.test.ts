@@ -54,14 +54,39 @@ describe('service tokens', () => {
     const { token } = await issue(auth, client, await signAssertion(client), narrow);
     expect(claimsOf(token).aud).to.deep.equal(['auth']);
     expect(claimsOf(token)['scope']).to.equal('auth.sync');
-    const wide: readonly [{ audiences?: string[]; scopes?: string[] }, string][] = [
+    const wide: [{ audiences?: string[]; scopes?: string[] }, string][] = [
       [{ audiences: ['payment'] }, 'AUDIENCE_NOT_ALLOWED'],
       [{ scopes: ['auth.sync', 'auth.revoke'] }, 'SCOPE_MISSING'],
       [{ scopes: ['Auth.Sync'] }, 'FIELD_INVALID'],
     ];
+    // Another client may have this scope, so it is not unknown.
+    await addClient(auth, { scopes: ['shipping.track'], audiences: ['shipping'] });
+    wide.push([{ scopes: ['shipping.track'] }, 'SCOPE_MISSING']);
+    wide.push([{ audiences: ['shipping'] }, 'AUDIENCE_NOT_ALLOWED']);
     for (const [wanted, code] of wide) {
       expect(await codeOf(issue(auth, client, await signAssertion(client), wanted))).to.equal(code);
     }
+  });
+
+  it('are refused for an unknown scope or audience, by its name', async () => {
+    const message = async (wanted: { audiences?: string[]; scopes?: string[] }) => {
+      const error = await serviceErrorOf(issue(auth, client, await signAssertion(client), wanted));
+      return `${error.code} ${error.message}`;
+    };
+    expect(await message({ scopes: ['auth.sync', 'auth.snyc'] })).to.equal(
+      'FIELD_INVALID scopes: there is no scope "auth.snyc"',
+    );
+    expect(await message({ audiences: ['auth', 'inventroy'] })).to.equal(
+      'FIELD_INVALID audiences: there is no audience "inventroy"',
+    );
+  });
+
+  it('come with the list of what was granted', async () => {
+    const { scopes, audiences } = await issue(auth, client, await signAssertion(client));
+    expect({ scopes, audiences }).to.deep.equal({
+      scopes: ['auth.sync', 'auth.introspect'],
+      audiences: ['auth', 'inventory'],
+    });
   });
 
   it('are issued once per assertion, even to concurrent requests', async () => {

@@ -295,7 +295,10 @@ export interface RevokeRequest {
     /** An access token, whole; it must be one of this issuer and not expired. */
     { $case: "token"; value: string }
     | //
-    /** The `jti` of a token, a UUID. It need not be known to auth. */
+    /**
+     * The `jti` of a token, a UUID. Auth keeps no record of single tokens, so
+     * `target_known` of the response is false.
+     */
     { $case: "tokenId"; value: string }
     | //
     /** The `sid` of a session, a UUID. */
@@ -316,7 +319,7 @@ export interface RevokeRequest {
      */
     { $case: "keyId"; value: string }
     | //
-    /** Tokens of another issuer. They need not be known to auth. */
+    /** Tokens of another issuer, of which auth keeps no record. */
     { $case: "foreign"; value: ForeignTarget }
     | undefined;
   /** Reason, for the log and the audit record; at most 200 characters. */
@@ -327,7 +330,10 @@ export interface RevokeRequest {
 
 /** Tokens of another issuer, identified by the claims of that issuer's tokens. */
 export interface ForeignTarget {
-  /** The issuer (`iss`), exactly; not this one. */
+  /**
+   * The issuer (`iss`), exactly, and one of the issuers that auth trusts. Any other
+   * fails with FIELD_INVALID, whose description lists the trusted ones.
+   */
   issuer: string;
   /** What to revoke. */
   what:
@@ -356,11 +362,18 @@ export interface RevokeResponse {
     | undefined;
   /** The state of each known instance; empty when the call did not wait. */
   instances: InstanceReceipt[];
+  /**
+   * Auth has found what the target names: the token was verified, the session, the
+   * user, the client or the key exists. False for a `token_id` and for a `foreign`
+   * target, of which auth keeps no record; then the revocation takes effect if the
+   * identifier is right.
+   */
+  targetKnown: boolean;
 }
 
 /** The state of a revocation at one instance. */
 export interface InstanceReceipt {
-  /** The service the instance belongs to, by its audience. */
+  /** The service the instance belongs to, by its client id; `auth` for auth itself. */
   service: string;
   /** Identifier of the instance, 16 bytes. */
   instance: Buffer;
@@ -375,7 +388,10 @@ export interface InstanceReceipt {
 
 /** Request of Sync: the instance's position in the log. */
 export interface SyncRequest {
-  /** The service the instance belongs to, by its audience. */
+  /**
+   * The service the instance belongs to, by its audience. It is only a hint: auth
+   * lists the instance under the id of the client that sends the request.
+   */
   service: string;
   /** Random identifier of the instance, new for each process, 16 bytes. */
   instance: Buffer;
@@ -422,7 +438,7 @@ export interface SyncResponse {
 
 /** Request of Pull. */
 export interface PullRequest {
-  /** The service the instance belongs to, by its audience. */
+  /** The service the instance belongs to, by its audience; only a hint, as in Sync. */
   service: string;
   /** Random identifier of the instance, 16 bytes. */
   instance: Buffer;
@@ -493,7 +509,7 @@ export interface ListInstancesResponse {
 
 /** An instance, as known from its Syncs. */
 export interface Instance {
-  /** The service it belongs to, by its audience. */
+  /** The service it belongs to, by its client id; `auth` for auth itself. */
   service: string;
   /** Its identifier, random for each process, 16 bytes. */
   instance: Buffer;
@@ -1248,7 +1264,7 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
 };
 
 function createBaseRevokeResponse(): RevokeResponse {
-  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
+  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], targetKnown: false };
 }
 
 export const RevokeResponse: MessageFns<RevokeResponse> = {
@@ -1264,6 +1280,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     }
     for (const v of message.instances) {
       InstanceReceipt.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.targetKnown !== false) {
+      writer.uint32(32).bool(message.targetKnown);
     }
     return writer;
   },
@@ -1305,6 +1324,14 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
             message.instances.push(InstanceReceipt.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.targetKnown = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1328,6 +1355,11 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
       instances: globalThis.Array.isArray(object?.instances)
         ? object.instances.map((e: any) => InstanceReceipt.fromJSON(e))
         : [],
+      targetKnown: isSet(object.targetKnown)
+        ? globalThis.Boolean(object.targetKnown)
+        : isSet(object.target_known)
+        ? globalThis.Boolean(object.target_known)
+        : false,
     };
   },
 
@@ -1342,6 +1374,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     if (message.instances?.length) {
       obj.instances = message.instances.map((e) => InstanceReceipt.toJSON(e));
     }
+    if (message.targetKnown !== false) {
+      obj.targetKnown = message.targetKnown;
+    }
     return obj;
   },
 
@@ -1353,6 +1388,7 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     message.instances = object.instances?.map((e) => InstanceReceipt.fromPartial(e)) || [];
+    message.targetKnown = object.targetKnown ?? false;
     return message;
   },
 };
@@ -2982,7 +3018,8 @@ export const RevocationServiceService = {
   /**
    * Returns whether an instance's list is complete, and what it lacks. A complete
    * list may be trusted for `lease_length`, counted from the moment at which the
-   * instance sent the request.
+   * instance sent the request. Fails with RATE_LIMITED when too many instances of
+   * the client, or of all clients, already follow the log.
    */
   sync: {
     path: "/portcullis.revocation.v1.RevocationService/Sync" as const,
@@ -3046,7 +3083,8 @@ export interface RevocationServiceServer extends UntypedServiceImplementation {
   /**
    * Returns whether an instance's list is complete, and what it lacks. A complete
    * list may be trusted for `lease_length`, counted from the moment at which the
-   * instance sent the request.
+   * instance sent the request. Fails with RATE_LIMITED when too many instances of
+   * the client, or of all clients, already follow the log.
    */
   sync: handleUnaryCall<SyncRequest, SyncResponse>;
   /** Streams the whole live revocation list, for a cold start or a large gap. */
@@ -3091,7 +3129,8 @@ export interface RevocationServiceClient extends Client {
   /**
    * Returns whether an instance's list is complete, and what it lacks. A complete
    * list may be trusted for `lease_length`, counted from the moment at which the
-   * instance sent the request.
+   * instance sent the request. Fails with RATE_LIMITED when too many instances of
+   * the client, or of all clients, already follow the log.
    */
   sync(request: SyncRequest, callback: (error: ServiceError | null, response: SyncResponse) => void): ClientUnaryCall;
   sync(

@@ -8,6 +8,7 @@ import '../../common/money.js';
 import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
 import '@portcullis/guard/limits';
+import '@portcullis/guard/keys';
 import './handlers.js'; // refused: noRestrictedImports
 import './store.js'; // refused: noRestrictedImports
 import './instance-store.js'; // refused: noRestrictedImports

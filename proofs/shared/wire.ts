@@ -2,6 +2,16 @@
 
 import { connect, type Socket } from 'node:net';
 import { decodeFields, encodeFields } from './hpack.js';
+import {
+  FLAG,
+  FRAME,
+  FRAME_BYTES_MAX,
+  FRAME_HEADER_BYTES,
+  frame,
+  headerFrames,
+  PREFACE,
+  uint32,
+} from './http2-frames.js';
 
 /** A request without a response for this long counts as silent. */
 const ANSWER_TIMEOUT_MS = 15_000;
@@ -12,18 +22,7 @@ const ANSWER_TIMEOUT_MS = 15_000;
  */
 const REQUESTS_PER_CONNECTION_MAX = 2_000;
 
-const FRAME_HEADER_BYTES = 9;
-const FRAME_BYTES_MAX = 16_384;
-const FRAME = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goaway: 7, window: 8, more: 9 } as const;
-const FLAG = { ack: 1, endStream: 1, endHeaders: 4 } as const;
 const NOTHING = Buffer.alloc(0);
-
-const PREFACE = Buffer.concat([
-  Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1'),
-  // No dynamic table for responses (1), no push (2), a window (4) that no response fills.
-  frame(FRAME.settings, 0, 0, settings([1, 0], [2, 0], [4, 0x3fff_ffff])),
-  frame(FRAME.window, 0, 0, uint32(0x3fff_0000)),
-]);
 
 export interface Answer {
   /**
@@ -266,43 +265,4 @@ function decodedBlock(block: Buffer): DecodedBlock {
   if (decodedBlocks.size >= DECODED_BLOCKS_MAX) decodedBlocks.clear();
   decodedBlocks.set(key, decoded);
   return decoded;
-}
-
-function headerFrames(stream: number, block: Buffer, endsStream: boolean): Buffer {
-  const endStream = endsStream ? FLAG.endStream : 0;
-  if (block.length <= FRAME_BYTES_MAX) {
-    return frame(FRAME.headers, FLAG.endHeaders | endStream, stream, block);
-  }
-  const frames = [frame(FRAME.headers, endStream, stream, block.subarray(0, FRAME_BYTES_MAX))];
-  for (let start = FRAME_BYTES_MAX; start < block.length; start += FRAME_BYTES_MAX) {
-    const last = start + FRAME_BYTES_MAX >= block.length;
-    const part = block.subarray(start, start + FRAME_BYTES_MAX);
-    frames.push(frame(FRAME.more, last ? FLAG.endHeaders : 0, stream, part));
-  }
-  return Buffer.concat(frames);
-}
-
-function frame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
-  const bytes = Buffer.allocUnsafe(FRAME_HEADER_BYTES + payload.length);
-  bytes.writeUIntBE(payload.length, 0, 3);
-  bytes.writeUInt8(type, 3);
-  bytes.writeUInt8(flags, 4);
-  bytes.writeUInt32BE(stream, 5);
-  payload.copy(bytes, FRAME_HEADER_BYTES);
-  return bytes;
-}
-
-function settings(...pairs: readonly (readonly [id: number, value: number])[]): Buffer {
-  const bytes = Buffer.alloc(6 * pairs.length);
-  pairs.forEach(([id, value], index) => {
-    bytes.writeUInt16BE(id, 6 * index);
-    bytes.writeUInt32BE(value, 6 * index + 2);
-  });
-  return bytes;
-}
-
-function uint32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
 }

@@ -3,8 +3,8 @@
 import { createServer, type Http2Server, type IncomingHttpHeaders } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { expect } from 'chai';
-import { encodeField } from '../../../proofs/attack/hpack.js';
-import { createPeer, EMPTY_MESSAGE, headersOf, type Peer } from '../../../proofs/attack/wire.js';
+import { encodeField } from '../../../proofs/shared/hpack.js';
+import { createPeer, EMPTY_MESSAGE, headersOf, type Peer } from '../../../proofs/shared/wire.js';
 
 /** Printable ASCII without the backslash, whose Huffman code is longer than the decoder supports. */
 const PRINTABLE = Array.from({ length: 0x7e - 0x20 }, (_, index) => String.fromCharCode(0x21 + index))
