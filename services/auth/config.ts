@@ -28,6 +28,7 @@ import { parseDatabaseUrl } from '../common/database/database-url.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
+import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-tokens.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
@@ -80,6 +81,8 @@ export interface Config extends ServiceConfig {
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
+  /** Lifetime of the tokens with which users set a new password, in seconds. */
+  readonly passwordResetSeconds: number;
   /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
   /** The anomaly rules whose findings revoke the session that they name. */
@@ -123,6 +126,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    passwordResetSeconds: values.PORTCULLIS_PASSWORD_RESET_SECONDS,
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
@@ -174,6 +178,10 @@ export const VARIABLES = {
     FAILURES_PER_PEER_DEFAULT,
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
+  PORTCULLIS_PASSWORD_RESET_SECONDS: withDefault(
+    seconds({ min: 60, max: RESET_SECONDS_MAX }),
+    RESET_SECONDS_DEFAULT,
+  ),
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),

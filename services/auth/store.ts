@@ -2,6 +2,7 @@
 
 import type { Database, Sql } from '../common/database/database.js';
 import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import { createPasswordResetRows, deleteExpiredResets } from './accounts/password-reset-store.js';
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
@@ -35,11 +36,14 @@ export function createAuthStore({
   onRevoked,
   events = { recorded: () => undefined, lost: () => undefined },
 }: AuthStoreDeps): AuthStore {
-  const unknown = database.lane('unknown');
+  const lane = database.lane(importance === 'promise' ? 'promise' : 'unknown');
   return {
     reads: {
-      users: createUserRows(unknown),
-      refreshToken: (hash, caller) => createSessionRows(asCaller(unknown, caller)).findRefreshToken(hash),
+      users: createUserRows(lane),
+      passwordResets: createPasswordResetRows(lane),
+      sessions: {
+        findRefreshToken: (hash, caller) => createSessionRows(asCaller(lane, caller)).findRefreshToken(hash),
+      },
     },
     transaction: async (work, place = {}) => {
       let effects: (() => void)[] = [];
@@ -55,11 +59,11 @@ export function createAuthStore({
 }
 
 /** The statements of one caller. */
-function asCaller(sql: Sql, caller: string): Sql {
+function asCaller(sql: Sql, caller: string | undefined): Sql {
   return { query: (text, values, options) => sql.query(text, values, { ...options, caller }) };
 }
 
-/** Deletes old sessions, expired assertions, old attempt counters and stored responses to old requests. */
+/** Deletes old sessions, expired assertions and reset tokens, old attempt counters and stored responses to old requests. */
 export async function deleteExpired(database: Database): Promise<void> {
   let deleted: number;
   do {
@@ -70,6 +74,7 @@ export async function deleteExpired(database: Database): Promise<void> {
   } while (deleted === DELETED_ROWS_MAX);
   await database.transaction(async (sql) => {
     await createSessionRows(sql).deleteOld(DELETED_ROWS_MAX);
+    await deleteExpiredResets(sql, DELETED_ROWS_MAX);
     await dropOldAttempts(sql, DELETED_ROWS_MAX);
     await forgetRequests(sql);
   });
@@ -82,6 +87,7 @@ function createTransaction(
 ): AuthTransaction {
   return {
     users: createUserRows(sql),
+    passwordResets: createPasswordResetRows(sql),
     sessions: createSessionRows(sql),
     clients: createClientRows(sql),
     keys: createKeyRows(sql),

@@ -4,6 +4,7 @@ import type { ClientRows } from './records/clients.js';
 import type { Importance } from './records/importance.js';
 import type { KeyRows } from './records/keys.js';
 import type { LoginNetworkRows } from './records/login-networks.js';
+import type { PasswordResetRows } from './records/password-resets.js';
 import type { RevocationRows } from './records/revocations.js';
 import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
 import type { RefreshTokenRow, SessionRows } from './records/sessions.js';
@@ -11,11 +12,12 @@ import type { TokenRows } from './records/tokens.js';
 import type { UserRows } from './records/users.js';
 
 /**
- * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: user, session, refresh
- * token, client, signing key, revocation log.
+ * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: administrators,
+ * user, session, refresh token, client, signing key, revocation log.
  */
 export interface AuthTransaction {
   readonly users: UserRows;
+  readonly passwordResets: PasswordResetRows;
   readonly sessions: SessionRows;
   readonly clients: ClientRows;
   readonly keys: KeyRows;
@@ -59,11 +61,14 @@ export interface TransactionPlace {
 
 /** Runs transactions. */
 export interface AuthStore {
-  /** Single reads outside a transaction, which cost less, for what anyone may ask. */
+  /** Single reads outside a transaction, which cost less. Anyone may cause them, unless the store is for `promise`. */
   readonly reads: {
     readonly users: Pick<UserRows, 'credentialsByName'>;
-    /** @param caller - see {@link TransactionPlace.caller} */
-    refreshToken(hash: Buffer, caller: string): Promise<RefreshTokenRow | undefined>;
+    readonly passwordResets: Pick<PasswordResetRows, 'find'>;
+    readonly sessions: {
+      /** @param caller - see {@link TransactionPlace.caller} */
+      findRefreshToken(hash: Buffer, caller?: string): Promise<RefreshTokenRow | undefined>;
+    };
   };
   /**
    * Commits all effects of the work, or none. The work is retried after a serialization failure or a deadlock, so it must

@@ -10,6 +10,9 @@ import { PaymentError } from '../../services/payment/errors.js';
 const ERRORS = [
   new AuthError('LOGIN_FAILED', 'a sentence'),
   new AuthError('REFRESH_INVALID', 'a sentence'),
+  new AuthError('RESET_TOKEN_INVALID', 'a sentence'),
+  new AuthError('LAST_ADMIN', 'a sentence'),
+  new AuthError('USER_DISABLED', 'a sentence'),
   new AuthError('CERTIFICATE_REQUIRED', 'a sentence'),
   new AuthError('CLIENT_AUTHENTICATION_FAILED', 'a sentence'),
   new AuthError('AUDIENCE_NOT_ALLOWED', 'a sentence'),
@@ -33,6 +36,9 @@ const ERRORS = [
 const STATUSES: Readonly<Record<string, number>> = {
   LOGIN_FAILED: 16,
   REFRESH_INVALID: 16,
+  RESET_TOKEN_INVALID: 16,
+  LAST_ADMIN: 9,
+  USER_DISABLED: 9,
   CERTIFICATE_REQUIRED: 16,
   CLIENT_AUTHENTICATION_FAILED: 16,
   AUDIENCE_NOT_ALLOWED: 7,

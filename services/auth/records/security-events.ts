@@ -16,7 +16,10 @@ interface EventDetails {
   // OpenID RISC 1.0.
   'account-disabled': Nothing;
   'account-enabled': Nothing;
+  'account-purged': Nothing;
+  'recovery-activated': Nothing;
   // Types of this project, which neither profile names.
+  'account-unlocked': Nothing;
   'account-created': { readonly roles: readonly Role[] };
   'login-failed': { readonly what: 'login' | 'change of password' };
   'login-limited': { readonly what: 'login' | 'change of password' };

@@ -74,6 +74,13 @@ export function createReviewStore(database: Database): ReviewStore {
         roles: row.roles,
       }));
     },
+    admins: async () => {
+      const { rows } = await database.query<{ username: string }>(
+        `SELECT username FROM users JOIN user_roles USING (user_id)
+         WHERE role = 'admin' AND disable_time IS NULL ORDER BY username LIMIT 2`,
+      );
+      return rows.map(({ username }) => username);
+    },
     reporting: async () => {
       const { rows } = await database.query<{
         service: string;

@@ -95,7 +95,7 @@ async function rotateSession(
 ): Promise<TokenPair | 'REUSED' | undefined> {
   const { secret, network } = presented;
   const caller = `refresh ${network}`;
-  const found = await deps.store.reads.refreshToken(hashOf(secret), caller);
+  const found = await deps.store.reads.sessions.findRefreshToken(hashOf(secret), caller);
   if (found === undefined) return undefined;
   return await deps.store.transaction((tx) => rotate(deps, tx, presented, found), {
     importance: 'unknown',

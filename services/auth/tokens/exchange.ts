@@ -3,7 +3,7 @@
 import type { ServiceError } from '@portcullis/guard/errors';
 import { ACTOR_CHAIN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { parseWords } from '../../common/validation/words.js';
-import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
+import { audienceOfScope, OWN_AUDIENCE, rolesWithin } from '../accounts/roles.js';
 import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
@@ -45,8 +45,8 @@ export function createExchange(deps: ExchangeDeps): Exchange {
 }
 
 /**
- * A token with which the calling service acts for the user. It is for one service, has no scope that the subject token
- * lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or any client of
+ * A token with which the calling service acts for the user. It is for one service, has no scope and no role that the
+ * subject token lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or any client of
  * the chain. It is bound to the service's certificate when the subject token is bound, or the service's tokens are.
  *
  * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token; AUDIENCE_NOT_ALLOWED,
@@ -157,7 +157,7 @@ async function mintDelegated(
     clientId: client.clientId,
     audiences: [audience],
     scopes,
-    roles: [...subject.roles],
+    roles: rolesWithin(subject.roles, { scopes, audiences: [audience] }),
     clients: [...subject.clients, [client.clientId, client.generation]],
     session: session ? { ...session, authTime: session.createTime } : undefined,
     origin: subject.origin,

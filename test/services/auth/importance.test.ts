@@ -205,6 +205,7 @@ describe('the work of auth', () => {
 
   for (const [what, ask] of [
     ['Logout', ({ session }) => parts.sessions.logout(session)],
+    ['RevokeOtherSessions', ({ session }) => parts.sessions.revokeOthers(session)],
     ['RevokeSession', ({ session }) => parts.sessions.revoke(session, session.sessionId)],
   ] as [string, (login: Awaited<ReturnType<typeof logIn>>) => Promise<unknown>][]) {
     it(`leaves connections to others when one user calls ${what} very often`, async () => {

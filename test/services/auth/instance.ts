@@ -34,6 +34,7 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import { findSessionOf } from '../../../services/auth/sessions/end-session.js';
 import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
 import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
@@ -161,7 +162,15 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: 3600,
+    }),
     sessions: createSessions({
       ...accounts,
       throttle,
@@ -183,6 +192,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       store,
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: exchange.tokenIdOf,
+      sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
       clock,
       issuer: ISSUER,
       foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],

@@ -240,7 +240,7 @@ describe('auth main', function () {
       const third = await logIn({ username, password: 'longer than enough' });
 
       const account = { userId, requestId: randomUUID() };
-      const disabled = await ask(users.disableUser.bind(users), account, { token });
+      const disabled = await ask(users.disableUser.bind(users), { ...account, reason: 'left' }, { token });
       expect(disabled.user?.state).to.equal(UserState.USER_STATE_DISABLED);
       await isRefused(third);
       const refused = await refusalOf(logIn({ username, password: 'longer than enough' }));

@@ -193,9 +193,11 @@ describe('inventory handlers', () => {
     );
   });
 
-  it('grants the rights of an operator to no other role', async () => {
+  it('grants the rights of an operator by scope, and to no role', async () => {
     const { reservationId } = await reserve(alice, await newItem());
-    for (const roles of [['Operator'], ['operators'], ['admin', 'security'], []]) {
+    const manager = await bearerOf({ scope: `${CUSTOMER_SCOPES} inventory.manage`, roles: [] });
+    expect((await getReservation(manager, reservationId)).reservation?.reservationId).to.equal(reservationId);
+    for (const roles of [['operator'], ['Operator'], ['admin', 'security'], []]) {
       const who = await bearerOf({ scope: CUSTOMER_SCOPES, roles });
       expect((await refusalOf(getReservation(who, reservationId))).reason).to.equal('NOT_FOUND');
     }

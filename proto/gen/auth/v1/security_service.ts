@@ -86,6 +86,12 @@ export const SecurityEventType = {
   SECURITY_EVENT_TYPE_ANOMALY_DETECTED: 24,
   /** SECURITY_EVENT_TYPE_CLIENT_ENABLED - A client may get tokens again. */
   SECURITY_EVENT_TYPE_CLIENT_ENABLED: 25,
+  /** SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED - An administrator created a reset token for a user (RISC recovery-activated). */
+  SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED: 26,
+  /** SECURITY_EVENT_TYPE_ACCOUNT_PURGED - A user was deleted (RISC account-purged). */
+  SECURITY_EVENT_TYPE_ACCOUNT_PURGED: 27,
+  /** SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED - The failed logins counted for a user's name were cleared. */
+  SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED: 28,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -122,6 +128,9 @@ export namespace SecurityEventType {
   export type SECURITY_EVENT_TYPE_EVENTS_LOST = typeof SecurityEventType.SECURITY_EVENT_TYPE_EVENTS_LOST;
   export type SECURITY_EVENT_TYPE_ANOMALY_DETECTED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
   export type SECURITY_EVENT_TYPE_CLIENT_ENABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
+  export type SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_PURGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
   export type UNRECOGNIZED = typeof SecurityEventType.UNRECOGNIZED;
 }
 
@@ -205,6 +214,15 @@ export function securityEventTypeFromJSON(object: any): SecurityEventType {
     case 25:
     case "SECURITY_EVENT_TYPE_CLIENT_ENABLED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
+    case 26:
+    case "SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED;
+    case 27:
+    case "SECURITY_EVENT_TYPE_ACCOUNT_PURGED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED;
+    case 28:
+    case "SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -266,6 +284,12 @@ export function securityEventTypeToJSON(object: SecurityEventType): string {
       return "SECURITY_EVENT_TYPE_ANOMALY_DETECTED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED:
       return "SECURITY_EVENT_TYPE_CLIENT_ENABLED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED:
+      return "SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED:
+      return "SECURITY_EVENT_TYPE_ACCOUNT_PURGED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED:
+      return "SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED";
     case SecurityEventType.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -87,6 +87,8 @@ describe('exchange', () => {
     for (const claim of ['sid', 'gen', 'auth_time']) expect(claims[claim], claim).to.equal(subject[claim]);
     expect(claims['amr']).to.deep.equal(subject['amr']);
     expect(claims['roles']).to.deep.equal(subject['roles']);
+    const one = await exchange(subjectToken, { scopes: ['inventory.read'] });
+    expect(claimsOf(one.token)['roles']).to.deep.equal([]);
     expect(claims.jti).to.not.equal(subject.jti);
   });
 
