@@ -190,7 +190,7 @@ export const VARIABLES = {
 /** The settings that the security review evaluates. */
 export function reviewSettingsOf(config: Config): ReviewSettings {
   const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
-  const { reflection, logLevel: level, tls } = config;
+  const { reflection, log, tls } = config;
   const isEncrypted = tls.listener !== undefined;
   return {
     signingAlgorithm,
@@ -199,7 +199,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     leaseMs,
     loginLimits,
     reflection,
-    logLevel: level,
+    logLevel: log.level,
     allowsPlaintext: tls.plaintext === 'allow',
     listeners: [config.listen, config.opsListen].map((address) => ({
       address,
