@@ -24,8 +24,8 @@ const STREAMS_PER_CONNECTION_MAX = 1_000;
 const KEEPALIVE_INTERVAL_MS = 30_000;
 /** A connection that does not answer the ping for this long is closed. */
 const KEEPALIVE_TIMEOUT_MS = 10_000;
-/** The peer of a TLS connection is asked to reconnect after this long, so that the current certificates apply. */
-const TLS_CONNECTION_AGE_MAX_MS = 60 * 60 * 1000;
+/** Default of {@link HostOptions.connectionAgeMs}. */
+const CONNECTION_AGE_DEFAULT_MS = 60 * 60 * 1000;
 /** How often the readiness checks run when no change is reported. */
 const READINESS_POLL_MS = 500;
 
@@ -40,6 +40,11 @@ export interface HostOptions {
   readonly clock?: Clock;
   /** Whether any caller may read the schema. */
   readonly reflection: boolean;
+  /**
+   * The peer of a gRPC connection is asked to reconnect after this long: it then asks DNS again, and current certificates
+   * apply. Calls under way continue on the old connection.
+   */
+  readonly connectionAgeMs?: number | undefined;
   /** How long calls under way may take to end when the process stops. */
   readonly drainMs: number;
   /** The first is outermost. */
@@ -123,7 +128,7 @@ function createGrpcServer(
     // The observer is outermost, so that it counts calls that the other interceptors reject.
     interceptors: [observeCalls(observer), ...options.interceptors],
     ...SERVER_LIMITS,
-    ...(options.tls === undefined ? {} : TLS_SERVER_LIMITS),
+    'grpc.max_connection_age_ms': options.connectionAgeMs ?? CONNECTION_AGE_DEFAULT_MS,
   });
   options.addServices(server);
   health.addTo(server);
@@ -141,8 +146,6 @@ const SERVER_LIMITS: ServerOptions = {
   'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL_MS,
   'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
 };
-
-const TLS_SERVER_LIMITS: ServerOptions = { 'grpc.max_connection_age_ms': TLS_CONNECTION_AGE_MAX_MS };
 
 function registerProcessMetrics(registry: Registry, service: string): void {
   collectDefaultMetrics({ register: registry });

@@ -166,7 +166,7 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, opsConnectionsMax, reflection, drainMs }: ServiceConfig,
+  { listen, opsListen, opsConnectionsMax, connectionAgeMs, reflection, drainMs }: ServiceConfig,
   { services, readiness, routes, routesListen, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
@@ -175,6 +175,7 @@ async function openHost(
     listen,
     opsListen,
     opsConnectionsMax,
+    connectionAgeMs,
     log,
     registry,
     reflection,

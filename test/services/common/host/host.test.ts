@@ -1,5 +1,7 @@
 /** The host: ports, limits, readiness and drain. */
 
+import { once } from 'node:events';
+import { connect as connectHttp2, constants } from 'node:http2';
 import { type AddressInfo, createServer, type Server as TcpServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { type Client, Metadata, status } from '@grpc/grpc-js';
@@ -155,6 +157,14 @@ describe('host', () => {
     const logged = lines.map((text) => JSON.parse(text)).filter(({ msg }) => /ready/.test(msg));
     expect(logged.map(({ msg }) => msg)).to.deep.equal(['not ready', 'ready']);
     expect(logged[0].missing).to.deep.equal({ revocations: 'the list is not complete' });
+  });
+
+  it('asks the peer of an old plaintext connection to reconnect', async () => {
+    const { host } = await run({ connectionAgeMs: 50 });
+    const session = connectHttp2(`http://${host.address}`);
+    const [code] = await once(session, 'goaway');
+    expect(code).to.equal(constants.NGHTTP2_NO_ERROR);
+    session.destroy();
   });
 
   describe('stopping', () => {
