@@ -153,5 +153,8 @@ function checkClaims(
 
 /** A token of another type that the same key signed is no assertion (RFC 8725 §3.11). */
 function isAssertionType(type: string | undefined): boolean {
-  return type === undefined || ['jwt', 'client-authentication+jwt'].includes(type.toLowerCase());
+  if (type === undefined) return true;
+  // Without a slash, `application/` belongs before it (RFC 7515 §4.1.9).
+  const name = type.toLowerCase().replace(/^application\/(?=[^/]*$)/, '');
+  return name === 'jwt' || name === 'client-authentication+jwt';
 }
