@@ -81,7 +81,8 @@ const TOKENS = {
 
 async function issueToken(request: IssueServiceTokenRequest): Promise<IssueServiceTokenResponse> {
   const accessToken = await issuer.token({ sub: request.clientId, client_id: request.clientId });
-  return { accessToken, expireTime: new Date(Date.now() + TOKEN_MS) };
+  const { scopes, audiences } = request;
+  return { accessToken, expireTime: new Date(Date.now() + TOKEN_MS), scopes, audiences };
 }
 
 const unimplemented = unary<object, never>(() => {

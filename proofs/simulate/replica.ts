@@ -101,6 +101,7 @@ export function startReplica({
     store,
     log,
     tokenIdOf: exchange.tokenIdOf,
+    sessionIdOf: () => Promise.resolve(undefined),
     clock,
     timers: process,
     issuer: ISSUER,
@@ -118,6 +119,8 @@ export function startReplica({
   };
   const throttle = {
     attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }),
+    nameKeyOf: () => Buffer.alloc(32),
+    networkKeyOf: () => Buffer.alloc(32),
   };
   const nothing = (): void => undefined;
   const failures = { failed: nothing, limited: nothing, clientRefused: nothing };
@@ -130,6 +133,7 @@ export function startReplica({
     loginBinding: 'off',
     failures,
     refreshKey: Buffer.alloc(32, 7),
+    refreshRetrySeconds: 10,
   });
   startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);
   return {
@@ -137,7 +141,15 @@ export function startReplica({
     exchange,
     revocations,
     epochs: createEpochs({ store, keys, clock }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: Buffer.alloc(32, 8),
+      resetSeconds: 3600,
+    }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
     issueServiceToken: () =>
       store.transaction(async (tx) => {

@@ -126,7 +126,7 @@ export class Workload {
 
   #refresh(login: Login): void {
     this.#requests += 1;
-    const requestId = `request-${this.#requests}`;
+    const requestId = `00000000-0000-4000-8000-${String(this.#requests).padStart(12, '0')}`;
     this.#atReplica(async ({ service }) => {
       const pair = await service.sessions.refresh({ refreshToken: login.refreshToken, requestId });
       login.refreshToken = pair.refreshToken;

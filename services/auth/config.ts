@@ -26,6 +26,7 @@ import {
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
+import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-tokens.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
@@ -45,6 +46,7 @@ import {
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
+import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
@@ -55,6 +57,9 @@ const LEASE_MS_MAX = 60_000;
 
 /** Default length of a lease, in milliseconds. */
 const LEASE_MS_DEFAULT = 5000;
+
+/** Maximum of the time within which a refresh may be retried, in seconds. */
+const REFRESH_RETRY_SECONDS_MAX = 300;
 
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
@@ -69,9 +74,13 @@ export interface Config extends ServiceConfig {
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** How long after its first use a refresh token may be retried, in seconds. */
+  readonly refreshRetrySeconds: number;
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
+  /** Lifetime of the tokens with which users set a new password, in seconds. */
+  readonly passwordResetSeconds: number;
   /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
   /** The anomaly rules whose findings revoke the session that they name. */
@@ -108,12 +117,14 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
+    refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
     instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    passwordResetSeconds: values.PORTCULLIS_PASSWORD_RESET_SECONDS,
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
@@ -147,6 +158,10 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
+    seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
+    REFRESH_RETRY_SECONDS_DEFAULT,
+  ),
   PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
     wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
     INSTANCES_PER_CLIENT_DEFAULT,
@@ -160,6 +175,10 @@ export const VARIABLES = {
     FAILURES_PER_PEER_DEFAULT,
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
+  PORTCULLIS_PASSWORD_RESET_SECONDS: withDefault(
+    seconds({ min: 60, max: RESET_SECONDS_MAX }),
+    RESET_SECONDS_DEFAULT,
+  ),
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
@@ -168,7 +187,7 @@ export const VARIABLES = {
 /** The settings that the security review evaluates. */
 export function reviewSettingsOf(config: Config): ReviewSettings {
   const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
-  const { reflection, logLevel: level, tls } = config;
+  const { reflection, log, tls } = config;
   const isEncrypted = tls.listener !== undefined;
   return {
     signingAlgorithm,
@@ -177,7 +196,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     leaseMs,
     loginLimits,
     reflection,
-    logLevel: level,
+    logLevel: log.level,
     allowsPlaintext: tls.plaintext === 'allow',
     listeners: [config.listen, config.opsListen].map((address) => ({
       address,

@@ -35,6 +35,7 @@ import { createReviewStore } from './security/review-store.js';
 import { createSecurityStore } from './security/store.js';
 import { createThrottle } from './security/throttle.js';
 import { createAttemptCounters } from './security/throttle-store.js';
+import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
 import { createSessions } from './sessions/sessions.js';
 import { createAuthStore } from './store.js';
@@ -163,6 +164,7 @@ function createRevocationParts(
     store,
     log: revocationLog,
     tokenIdOf: exchange.tokenIdOf,
+    sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
     clock,
     issuer,
     foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
@@ -208,7 +210,15 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
   return {
     users: createUsers({ store, passwords, fingerprint }),
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: config.passwordResetSeconds,
+    }),
     sessions: createSessions({
       store,
       passwords,
@@ -219,6 +229,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       failures,
       onRefresh: counts.refreshed,
       refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
       store,

@@ -2,6 +2,7 @@
 
 import type { Database, Sql } from '../common/database/database.js';
 import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import { createPasswordResetRows, deleteExpiredResets } from './accounts/password-reset-store.js';
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
@@ -32,7 +33,11 @@ export function createAuthStore({
   events = { recorded: () => undefined, lost: () => undefined },
 }: AuthStoreDeps): AuthStore {
   return {
-    reads: { users: createUserRows(database) },
+    reads: {
+      users: createUserRows(database),
+      passwordResets: createPasswordResetRows(database),
+      sessions: createSessionRows(database),
+    },
     transaction: async (work) => {
       let effects: (() => void)[] = [];
       const result = await database.transaction((sql) => {
@@ -46,7 +51,7 @@ export function createAuthStore({
   };
 }
 
-/** Deletes old sessions, expired assertions, old attempt counters and stored responses to old requests. */
+/** Deletes old sessions, expired assertions and reset tokens, old attempt counters and stored responses to old requests. */
 export async function deleteExpired(database: Database): Promise<void> {
   let deleted: number;
   do {
@@ -57,6 +62,7 @@ export async function deleteExpired(database: Database): Promise<void> {
   } while (deleted === DELETED_ROWS_MAX);
   await database.transaction(async (sql) => {
     await createSessionRows(sql).deleteOld(DELETED_ROWS_MAX);
+    await deleteExpiredResets(sql, DELETED_ROWS_MAX);
     await dropOldAttempts(sql, DELETED_ROWS_MAX);
     await forgetRequests(sql);
   });
@@ -69,6 +75,7 @@ function createTransaction(
 ): AuthTransaction {
   return {
     users: createUserRows(sql),
+    passwordResets: createPasswordResetRows(sql),
     sessions: createSessionRows(sql),
     clients: createClientRows(sql),
     keys: createKeyRows(sql),

@@ -3,6 +3,7 @@
 import type { ClientRows } from './records/clients.js';
 import type { KeyRows } from './records/keys.js';
 import type { LoginNetworkRows } from './records/login-networks.js';
+import type { PasswordResetRows } from './records/password-resets.js';
 import type { RevocationRows } from './records/revocations.js';
 import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
 import type { SessionRows } from './records/sessions.js';
@@ -10,11 +11,12 @@ import type { TokenRows } from './records/tokens.js';
 import type { UserRows } from './records/users.js';
 
 /**
- * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: user, session, refresh
- * token, client, signing key, revocation log.
+ * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: administrators,
+ * user, session, refresh token, client, signing key, revocation log.
  */
 export interface AuthTransaction {
   readonly users: UserRows;
+  readonly passwordResets: PasswordResetRows;
   readonly sessions: SessionRows;
   readonly clients: ClientRows;
   readonly keys: KeyRows;
@@ -49,7 +51,11 @@ export interface IdempotentRequest {
 /** Runs transactions. */
 export interface AuthStore {
   /** Single reads outside a transaction, which cost less. */
-  readonly reads: { readonly users: Pick<UserRows, 'credentialsByName'> };
+  readonly reads: {
+    readonly users: Pick<UserRows, 'credentialsByName'>;
+    readonly passwordResets: Pick<PasswordResetRows, 'find'>;
+    readonly sessions: Pick<SessionRows, 'findRefreshToken'>;
+  };
   /**
    * Commits all effects of the work, or none. The work is retried after a serialization failure or a deadlock, so it must
    * not keep state outside the transaction.

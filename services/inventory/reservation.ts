@@ -3,6 +3,7 @@
 import type { Money } from '../common/money.js';
 import type { RepeatableRequest } from '../common/validation/request-id.js';
 import type { OrderLine } from './order-lines.js';
+import type { Holdings } from './reservation-limits.js';
 import type { StockTransaction } from './stock.js';
 
 /** The state of a reservation. */
@@ -43,6 +44,8 @@ export interface NewReservation {
 
 /** A transaction on reservations. Reservations are locked before items. */
 export interface ReservationTransaction extends StockTransaction {
+  /** What a user holds reserved, of these items. */
+  holdingsOf(owner: string, skus: readonly string[]): Promise<Holdings>;
   /** Inserts a reservation that begins now, by the clock of the database. */
   insertReservation(reservation: NewReservation): Promise<Reservation>;
   /** Locks a reservation until the transaction ends; undefined when there is none. */

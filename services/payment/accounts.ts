@@ -118,9 +118,9 @@ async function openAccount(
 
 async function getAccount({ store }: AccountDeps, accountId: string, caller: Caller): Promise<Account> {
   const violations = createViolations();
-  violations.requireUuid('account_id', accountId);
+  const id = violations.requireUuid('account_id', accountId);
   violations.throwIfAny();
-  const account = await store.findAccount(accountId);
+  const account = await store.findAccount(id);
   if (account === undefined) throw accountNotFound();
   if (account.userId !== caller.subject && !caller.isOperator) throw accountNotFound();
   return account;
@@ -131,8 +131,8 @@ async function deposit(
   request: DepositRequest,
   { subject, stillAllowed }: Caller,
 ): Promise<Account> {
-  const { accountId, requestId } = request;
-  const amount = validAmountOf(request);
+  const { requestId } = request;
+  const { accountId, amount } = validDepositOf(request);
   const payload = payloadOf(accountId, amount.minorUnits, amount.currencyCode);
   const repeatable = { subject, method: 'Deposit', requestId, payload };
   return await store.changeAccountsOnce(repeatable, stillAllowed, (ledger) =>
@@ -140,16 +140,19 @@ async function deposit(
   );
 }
 
-/** @returns the amount of a valid request */
-function validAmountOf({ accountId, amount, requestId }: DepositRequest): Money {
+/** @returns the account's canonical id and the amount of a valid request */
+function validDepositOf({ accountId: text, amount, requestId }: DepositRequest): {
+  readonly accountId: string;
+  readonly amount: Money;
+} {
   const violations = createViolations();
-  violations.requireUuid('account_id', accountId);
+  const accountId = violations.requireUuid('account_id', text);
   if (amount === undefined) violations.require('amount', false, 'is required');
   else violations.requireAmount('amount', amount);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
   if (amount === undefined) throw new TypeError('a deposit without an amount passed the checks');
-  return amount;
+  return { accountId, amount };
 }
 
 async function postDeposit(

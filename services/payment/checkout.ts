@@ -91,9 +91,9 @@ async function checkout(deps: StepDeps, order: Order, buyer: Buyer): Promise<Pay
   return await buy(deps, claimed, buyer);
 }
 
-function validated({ accountId, lines, requestId }: Order): Order {
+function validated({ accountId: text, lines, requestId }: Order): Order {
   const violations = createViolations();
-  violations.requireUuid('account_id', accountId);
+  const accountId = violations.requireUuid('account_id', text);
   requireLines(violations, lines);
   violations.requireRequestId(requestId);
   violations.throwIfAny();

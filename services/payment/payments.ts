@@ -83,9 +83,9 @@ export function paymentNotFound(): ServiceError {
 
 async function getPayment({ store }: PaymentDeps, paymentId: string, caller: Caller): Promise<Payment> {
   const violations = createViolations();
-  violations.requireUuid('payment_id', paymentId);
+  const id = violations.requireUuid('payment_id', paymentId);
   violations.throwIfAny();
-  const payment = await store.findPayment(paymentId);
+  const payment = await store.findPayment(id);
   if (payment === undefined) throw paymentNotFound();
   if (payment.userId !== caller.subject && !caller.isOperator) throw paymentNotFound();
   return payment;

@@ -7,7 +7,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
-import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
+import { formatMoney, MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound } from './accounts.js';
@@ -175,7 +175,7 @@ async function refundLocked(
   if (minorUnits > left || left === 0n) {
     throw new PaymentError(
       'REFUND_EXCEEDS_PAYMENT',
-      `of this payment ${left} ${currencyCode} are left to refund`,
+      `of this payment, ${formatMoney({ minorUnits: left, currencyCode })} can still be refunded`,
     );
   }
   const account = await ledger.lockAccount(accountId);

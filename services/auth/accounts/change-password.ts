@@ -32,8 +32,8 @@ export interface ChangePasswordDeps {
 }
 
 /**
- * Changes the password, ends the user's sessions and clears the list of networks that the user has logged in from. A
- * wrong old password counts as a failed login.
+ * Changes the password, ends the user's sessions voids a reset token, and clears the list of networks that the user has
+ * logged in from. A wrong old password counts as a failed login.
  *
  * @throws ServiceError FIELD_INVALID; LOGIN_FAILED when the old password is wrong; RATE_LIMITED
  */
@@ -84,6 +84,7 @@ async function endFormerLogins(
   { userId, networkKey, peer }: { userId: string; networkKey: Buffer | undefined; peer: string },
 ): Promise<void> {
   await tx.sessions.endAllOfUser(userId, 'PASSWORD_CHANGED');
+  await tx.passwordResets.deleteOfUser(userId);
   await tx.loginNetworks.deleteAllOfUser(userId);
   if (networkKey) await tx.loginNetworks.remember({ key: networkKey, userId });
   await tx.events.record({

@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import type { Database, Sql } from '../../common/database/database.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type {
   NewSecurityEvent,
@@ -212,11 +213,21 @@ const COLUMNS = 'event_id, position, type, event_time, subject, actor, reason, n
 
 /** For {@link parametersOf}: $1 to $4. */
 const MATCHES = `type <> '${REPORT_TYPE}' AND ($1::text[] IS NULL OR type = ANY($1))
-  AND ($2::text[] IS NULL OR subjects @> $2)
+  AND ($2::text[] IS NULL OR subjects && $2)
   AND ($3::timestamptz IS NULL OR event_time >= $3) AND ($4::timestamptz IS NULL OR event_time < $4)`;
 
 function parametersOf({ types, subject, beginTime, endTime }: EventFilter): readonly unknown[] {
-  return [types ?? null, subject === undefined ? null : [subject], beginTime ?? null, endTime ?? null];
+  return [
+    types ?? null,
+    subject === undefined ? null : spellingsOf(subject),
+    beginTime ?? null,
+    endTime ?? null,
+  ];
+}
+
+/** Identifiers of this system are recorded in lower case, those of other issuers as they are. */
+function spellingsOf(subject: string): readonly string[] {
+  return [...new Set([subject, parseUuid(subject) ?? subject])];
 }
 
 interface EventRow {

@@ -99,6 +99,14 @@ export function createLoginNetworkRows(sql: Sql): LoginNetworkRows {
       );
     },
 
+    clearFailures: async ({ userId, nameKey }) => {
+      await sql.query(
+        `DELETE FROM attempt_counters
+         WHERE key = $1 OR key IN (SELECT key FROM login_networks WHERE user_id = $2)`,
+        [nameKey, userId],
+      );
+    },
+
     deleteAllOfUser: async (userId) => {
       await sql.query('DELETE FROM login_networks WHERE user_id = $1', [userId]);
     },

@@ -82,6 +82,10 @@ export interface Throttle {
    * @throws ServiceError RATE_LIMITED with the time after which to retry
    */
   attempt(name: string | undefined, peer: string): Promise<Attempt>;
+  /** The key under which attempts with this name from networks that are not known are counted. */
+  nameKeyOf(name: string): Buffer;
+  /** The key under which this network of a user is remembered, and attempts from it are counted once it is known. */
+  networkKeyOf(name: string, peer: string): Buffer;
 }
 
 /** An attempt that was counted. */
@@ -130,7 +134,12 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
   const isOpen = (counter: Buffer): Buffer | undefined =>
     refusedMs(counter) === undefined ? counter : undefined;
 
+  const nameKeyOf = (name: string): Buffer => keyOf('name', name);
+  const networkKeyOf = (name: string, peer: string): Buffer => keyOf('network', name, networkOf(peer));
+
   return {
+    nameKeyOf,
+    networkKeyOf,
     attempt: async (name, peer) => {
       const network = networkOf(peer);
       const peerKey = keyOf('peer', network);
@@ -141,8 +150,8 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
         if (taken.peer === undefined) return await refuse(peerKey);
         return { networkKey: undefined, succeeded: () => subtractAll(counters, [taken.peer]) };
       }
-      const networkKey = keyOf('network', name, network);
-      const nameKey = keyOf('name', name);
+      const networkKey = networkKeyOf(name, peer);
+      const nameKey = nameKeyOf(name);
       // Where the network is known, its own counter has the same key: the tables differ.
       const forName = { networkKey, known: isOpen(networkKey), unknown: isOpen(nameKey) };
       const taken = await counters.count(

@@ -2,9 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
-import { parseWords } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { audiencesOfScopes, scopesOfRoles } from '../accounts/roles.js';
+import { audiencesOfScopes, parseUserAudiences, parseUserScopes, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
 import { DIRECT_CLIENT } from '../clients/client-ids.js';
 import { AuthError } from '../errors.js';
@@ -101,8 +100,8 @@ interface WantedSession {
 
 function parseWanted({ loginBinding }: LoginDeps, request: LoginRequest): WantedSession {
   return {
-    audiences: parseWords('audiences', request.audiences),
-    scopes: parseWords('scopes', request.scopes),
+    audiences: parseUserAudiences(request.audiences),
+    scopes: parseUserScopes(request.scopes),
     deviceName: parseDeviceName(request.deviceName),
     certificateThumbprint: bindingThumbprint(loginBinding, request.certificateThumbprint),
   };
@@ -215,6 +214,9 @@ function grantOf(
       : reachable.filter((audience) => wanted.audiences.includes(audience));
   // Every service would reject a token without an audience, and the caller could not see why.
   if (audiences.length === 0) throw invalidField('audiences', 'must name a service that the user may reach');
+  if (scopes.length === 0 && wanted.scopes.length > 0) {
+    throw invalidField('scopes', 'must name a scope that the roles of the user grant');
+  }
   return { audiences, scopes };
 }
 

@@ -7,6 +7,9 @@ import type { AuthTransaction } from '../transaction.js';
 /** Maximum time between two uses of a session's refresh tokens, in seconds (7 days). */
 export const REFRESH_IDLE_SECONDS_MAX = 7 * 24 * 3600;
 
+/** Default time within which a refresh may be retried, in seconds. */
+export const REFRESH_RETRY_SECONDS_DEFAULT = 10;
+
 /** Random bytes of a refresh token. */
 const REFRESH_TOKEN_BYTES = 32;
 
@@ -21,6 +24,11 @@ export function newRefreshSecret(): Buffer {
 /** The token's text, as the client receives it. */
 export function formatRefreshToken(secret: Buffer): string {
   return REFRESH_TOKEN_PREFIX + secret.toString('base64url');
+}
+
+/** Whether the text looks like a refresh token of this issuer, complete or not. */
+export function isRefreshToken(text: string): boolean {
+  return text.startsWith(REFRESH_TOKEN_PREFIX);
 }
 
 /** The random bytes of a refresh token; undefined unless the text is the token's one canonical form. */

@@ -1,6 +1,6 @@
 /** Refresh: rotates a session's refresh token and detects its reuse. */
 
-import { canonicalRequestId, parseRequestId } from '../../common/validation/request-id.js';
+import { canonicalRequestId, parseSecretRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { RefreshTokenRow, Session } from '../records/sessions.js';
 import type { UserState } from '../records/users.js';
@@ -44,16 +44,18 @@ export interface RefreshDeps {
   readonly onRefresh?: (outcome: RefreshOutcome) => void;
   /** Secret of this issuer from which the successors of refresh tokens are derived. */
   readonly refreshKey: Buffer;
+  /** How long after its first use a refresh token may be retried, in seconds. */
+  readonly refreshRetrySeconds: number;
 }
 
 /**
- * Uses up a refresh token and returns its successor. A retried request gets the same successor until that is used;
- * any other use of a used token ends the session.
+ * Uses up a refresh token and returns its successor. A retry with the same request id gets the same successor until that
+ * is used, for `refreshRetrySeconds` at most; any other use of a used token ends the session.
  *
  * @throws ServiceError REFRESH_INVALID whatever is wrong with the token; FIELD_INVALID
  */
 export async function refresh(deps: RefreshDeps, request: RefreshRequest): Promise<TokenPair> {
-  parseRequestId(request.requestId);
+  parseSecretRequestId(request.requestId);
   const network = networkOf(request.peer ?? '');
   const secret = parseRefreshToken(request.refreshToken);
   const { requestId, certificateThumbprint } = request;
@@ -96,7 +98,7 @@ async function rotate(
   const locked = await lockForRefresh(tx, presented);
   if (locked === undefined) return undefined;
   const { user, session, token, now } = locked;
-  if (!token.used) {
+  if (token.useTime === undefined) {
     if (token.expireTime <= now) return undefined;
     const [successor, access] = await Promise.all([
       replaceToken(deps, tx, session, { ...presented, now }),
@@ -184,21 +186,22 @@ async function replaceToken(
 
 /** The same successor again, for a caller that did not receive the first response; REUSED for any other request. */
 async function successorForRetry(
-  { refreshKey }: RefreshDeps,
+  { refreshKey, refreshRetrySeconds }: RefreshDeps,
   tx: AuthTransaction,
-  token: RefreshTokenRow,
+  { requestId: storedId, useTime, successorHash }: RefreshTokenRow,
   { secret, requestId, now }: SuccessorRequest,
 ): Promise<Successor | 'REUSED' | undefined> {
-  const storedId = token.requestId;
-  const isRetry = storedId !== undefined && canonicalRequestId(storedId) === canonicalRequestId(requestId);
-  if (requestId === '' || !isRetry) return 'REUSED';
+  // A thief may have seen the request id later, in a log, so it is worth something for a short time only.
+  const retryEndMs = (useTime?.getTime() ?? 0) + refreshRetrySeconds * 1000;
+  const isSame = storedId !== undefined && canonicalRequestId(storedId) === canonicalRequestId(requestId);
+  if (requestId === '' || !isSame || now.getTime() > retryEndMs) return 'REUSED';
   // Derived from the stored form: a retry may send a UUID in the other case.
   const refreshToken = formatRefreshToken(deriveSuccessor(refreshKey, secret, storedId));
   const hash = hashRefreshToken(refreshToken);
   // Under another key-encryption key, a different successor is derived, which no client has ever received.
-  if (!token.successorHash?.equals(hash)) return undefined;
+  if (!successorHash?.equals(hash)) return undefined;
   const successor = await tx.sessions.findRefreshToken(hash);
-  if (successor === undefined || successor.used) return 'REUSED';
+  if (successor === undefined || successor.useTime !== undefined) return 'REUSED';
   if (successor.expireTime <= now) return undefined;
   return { refreshToken, refreshTokenExpireTime: successor.expireTime };
 }

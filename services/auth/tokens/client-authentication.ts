@@ -5,7 +5,8 @@ import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { type JWTPayload, jwtVerify } from 'jose';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { type ClientKey, clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
+import { type ClientKey, clientAuthenticationFailed } from '../clients/credentials.js';
+import { clientKeysOf } from '../clients/stored-credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
@@ -58,29 +59,45 @@ export async function prepareAuthentication(
     }
     case 'secret': {
       const before = await store.transaction((tx) => tx.clients.find(clientId));
-      const matches = await passwords.verify(before?.secretHash, credential.secret);
-      return (_tx, client) => Promise.resolve(matches && client.secretHash === before?.secretHash);
+      const verified = await verifiedSecret(passwords, before, credential.secret);
+      // Removed meanwhile, it is no longer among the credentials of the locked row.
+      return (_tx, client) =>
+        Promise.resolve(
+          client.credentials.some((one) => one.kind === 'secret' && one.hash !== '' && one.hash === verified),
+        );
     }
     case undefined:
       throw clientAuthenticationFailed();
   }
 }
 
-/** Verifies an assertion and uses it up. */
+/** The hash of the client's secret that equals the given one; undefined when none does. */
+async function verifiedSecret(
+  passwords: Passwords,
+  client: Client | undefined,
+  secret: string,
+): Promise<string | undefined> {
+  const hashes = (client?.credentials ?? []).flatMap((one) => (one.kind === 'secret' ? [one.hash] : []));
+  // Without a secret, the same work is done: the time must not tell which clients exist.
+  if (hashes.length === 0) await passwords.verify(undefined, secret);
+  for (const hash of hashes) if (await passwords.verify(hash, secret)) return hash;
+  return undefined;
+}
+
+/** Verifies an assertion by any of the client's keys, and uses it up. */
 async function verifyAssertion(
   tx: AuthTransaction,
   client: Client,
   assertion: string,
   issuer: string,
 ): Promise<boolean> {
-  if (client.publicKeyPem === undefined) return false;
-  const clientKey = await parseClientKey(client.publicKeyPem);
-  // It was stored before the check that it fails.
-  if ('fault' in clientKey) {
-    throw clientAuthenticationFailed(new Error(`the key of client ${client.clientId} ${clientKey.fault}`));
-  }
+  const keys = await clientKeysOf(client);
+  if (keys.length === 0) return false;
   const now = await tx.databaseTime();
-  const payload = await verifySignature(assertion, clientKey, { clientId: client.clientId, issuer, now });
+  let payload: JWTPayload | undefined;
+  for (const key of keys) {
+    payload ??= await verifySignature(assertion, key, { clientId: client.clientId, issuer, now });
+  }
   const claims = payload && checkClaims(payload, issuer, now.getTime() / 1000);
   if (claims === undefined) return false;
   const outcome = await tx.clients.useAssertion({

@@ -7,12 +7,14 @@ import { clientAuthenticationFailed } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { Throttle } from '../security/throttle.js';
+import type { AuthTransaction } from '../transaction.js';
 import {
   type ClientAuthenticationDeps,
   type ClientCredential,
   mayBeClientId,
   prepareAuthentication,
 } from './client-authentication.js';
+import { requireKnownRights } from './known-words.js';
 import type { MintedToken, Tokens } from './tokens.js';
 
 /** A client's request for a token. */
@@ -88,7 +90,7 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
     return await deps.tokens.mint(tx, {
       subject: clientId,
       clientId,
-      ...grantOf(client, requested),
+      ...(await grantOf(tx, client, requested)),
       roles: [],
       clients: [[clientId, client.generation]],
       certificateThumbprint: certificateBindingOf(client, certificateThumbprint),
@@ -99,20 +101,24 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
 }
 
 /** The requested audiences and scopes; all of the client's when none are requested, an error when it lacks one. */
-function grantOf(
+async function grantOf(
+  tx: AuthTransaction,
   client: Client,
   requested: { audiences: readonly string[]; scopes: readonly string[] },
-): { audiences: readonly string[]; scopes: readonly string[] } {
+): Promise<{ audiences: readonly string[]; scopes: readonly string[] }> {
   const audiences = requested.audiences.length === 0 ? client.audiences : requested.audiences;
   const scopes = requested.scopes.length === 0 ? client.scopes : requested.scopes;
   const foreign = audiences.find((audience) => !client.audiences.includes(audience));
+  const missing = scopes.find((scope) => !client.scopes.includes(scope));
+  if (foreign !== undefined || missing !== undefined) {
+    await requireKnownRights(tx, requested);
+  }
   if (foreign !== undefined || audiences.length === 0) {
     throw new AuthError(
       'AUDIENCE_NOT_ALLOWED',
       `the client may not have a token for ${foreign ?? 'any service'}`,
     );
   }
-  const missing = scopes.find((scope) => !client.scopes.includes(scope));
   if (missing !== undefined) {
     throw new AuthError('SCOPE_MISSING', `the client may not have scope ${missing}`);
   }

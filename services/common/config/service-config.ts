@@ -16,6 +16,7 @@ import {
   secret,
   text,
   url,
+  wholeNumber,
   withDefault,
 } from './env.js';
 import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES } from './trusted-issuers.js';
@@ -23,6 +24,22 @@ import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES }
 /** Default of how long calls may take to end when the process stops, in seconds. */
 const DRAIN_SECONDS_DEFAULT = 10;
 const DRAIN_SECONDS_MAX = 600;
+
+/** Lines of one kind that the log takes in a minute; a sixth of them at once. */
+const LOG_LINES_PER_MINUTE_DEFAULT = 60;
+const LOG_LINES_PER_MINUTE_MAX = 1_000_000;
+/** What may wait to be written to the log. */
+const LOG_BUFFER_KIB_DEFAULT = 4_096;
+const LOG_BUFFER_KIB_MAX = 1024 * 1024;
+
+/** The settings of the log. */
+interface LogSettings {
+  readonly level: LogLevel;
+  /** Lines of one kind; further ones are counted instead. */
+  readonly linesPerMinute: number;
+  /** Lines that wait to be written; further ones are lost, and counted. */
+  readonly bufferKib: number;
+}
 
 /** The settings that every service has. */
 export interface ServiceConfig {
@@ -34,7 +51,7 @@ export interface ServiceConfig {
   readonly issuer: string;
   readonly listen: string;
   readonly opsListen: string;
-  readonly logLevel: LogLevel;
+  readonly log: LogSettings;
   readonly reflection: boolean;
   readonly drainMs: number;
   readonly tls: TlsSettings;
@@ -66,6 +83,14 @@ export function serviceVariables(differences: {
     PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
     PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
     PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
+    PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
+      wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
+      LOG_LINES_PER_MINUTE_DEFAULT,
+    ),
+    PORTCULLIS_LOG_BUFFER_KIB: withDefault(
+      wholeNumber({ min: 64, max: LOG_BUFFER_KIB_MAX, unit: 'KiB' }),
+      LOG_BUFFER_KIB_DEFAULT,
+    ),
     PORTCULLIS_REFLECTION: withDefault(onOff(), false),
     PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: DRAIN_SECONDS_MAX }), DRAIN_SECONDS_DEFAULT),
     ...TLS_VARIABLES,
@@ -97,7 +122,11 @@ export function serviceConfigOf(values: ServiceValues, service: string): Service
     issuer: values.PORTCULLIS_ISSUER,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,
-    logLevel: values.PORTCULLIS_LOG_LEVEL,
+    log: {
+      level: values.PORTCULLIS_LOG_LEVEL,
+      linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,
+      bufferKib: values.PORTCULLIS_LOG_BUFFER_KIB,
+    },
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
     tls: tlsSettingsOf(values),

@@ -1,6 +1,6 @@
 /** `request_id`: what makes a retry the same request. */
 import { invalidField } from '@portcullis/guard/errors';
-import { parseUuid } from './identifiers.js';
+import { isRandomUuid, parseUuid } from './identifiers.js';
 import { countCharacters, isStoredFaithfully } from './text.js';
 
 /** The longest request id, in characters. */
@@ -50,6 +50,21 @@ export function parseRequestId(requestId: string): string {
   const fault = requestIdFault(requestId);
   if (fault !== undefined) throw invalidField('request_id', fault);
   return canonicalRequestId(requestId);
+}
+
+/**
+ * The canonical form of a request id that is a proof of being the same caller: with it, a retry receives secrets again.
+ * Empty when the caller sent none.
+ *
+ * @throws ServiceError FIELD_INVALID unless it is empty or a random UUID
+ */
+export function parseSecretRequestId(requestId: string): string {
+  const uuid = parseUuid(requestId);
+  if (requestId === '') return '';
+  if (uuid === undefined || !isRandomUuid(uuid)) {
+    throw invalidField('request_id', 'must be a random UUID (version 4), or empty');
+  }
+  return uuid;
 }
 
 /** A request that takes effect once, however often its caller sends it. */

@@ -1,5 +1,5 @@
 /** Lists of words in requests: scopes, audiences, roles. */
-import { invalidField } from '@portcullis/guard/errors';
+import { type FieldViolation, GuardError, invalidField } from '@portcullis/guard/errors';
 
 /** Maximum number of scopes, audiences or roles in one request. */
 export const LIST_LENGTH_MAX = 32;
@@ -24,4 +24,23 @@ export function parseWords(field: string, words: readonly string[]): readonly st
     }
   }
   return [...new Set(words)];
+}
+
+/**
+ * Requires that every word of a list is known, so that a misspelt word does not pass for one that was not granted.
+ *
+ * @param kind - what a word names, such as `scope`
+ * @throws ServiceError FIELD_INVALID with every unknown word
+ */
+export function requireKnownWords(
+  field: string,
+  words: readonly string[],
+  { kind, isKnown }: { readonly kind: string; readonly isKnown: (word: string) => boolean },
+): void {
+  const violations: readonly FieldViolation[] = words
+    .filter((word) => !isKnown(word))
+    .map((word) => ({ field, description: `there is no ${kind} "${word}"` }));
+  const [first] = violations;
+  if (first === undefined) return;
+  throw new GuardError('FIELD_INVALID', `${first.field}: ${first.description}`, { violations });
 }

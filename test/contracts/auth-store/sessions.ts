@@ -111,7 +111,7 @@ export function describeRefreshTokens(under: Under): void {
       const { sessionId, userId } = await addSession(under());
       const { hash, expireTime } = await addToken(sessionId);
       const found = await store.transaction((tx) => tx.sessions.findRefreshToken(hash));
-      const expected = { sessionId, userId, expireTime, used: false };
+      const expected = { sessionId, userId, expireTime, useTime: undefined };
       expect(found).to.deep.equal({ ...expected, requestId: undefined, successorHash: undefined });
       expect(await store.transaction((tx) => tx.sessions.findRefreshToken(randomBytes(32)))).to.equal(
         undefined,
@@ -124,11 +124,12 @@ export function describeRefreshTokens(under: Under): void {
       const { hash } = await addToken(sessionId);
       const successorHash = randomBytes(32);
       const requestId = randomUUID();
+      const useTime = new Date();
       await store.transaction((tx) =>
-        tx.sessions.markUsed({ hash, time: new Date(), requestId, successorHash }),
+        tx.sessions.markUsed({ hash, time: useTime, requestId, successorHash }),
       );
       const found = await store.transaction((tx) => tx.sessions.findRefreshToken(hash));
-      expect(found).to.deep.include({ used: true, requestId, successorHash });
+      expect(found).to.deep.include({ useTime, requestId, successorHash });
     });
 
     it('fail when a token is used a second time', async () => {

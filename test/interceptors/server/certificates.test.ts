@@ -281,7 +281,7 @@ describe('a token bound to a certificate', () => {
         const expireTime = new Date(Date.now() + 300_000);
         void issuer
           .token({ cnf: { 'x5t#S256': thumbprint } })
-          .then((accessToken) => callback(null, { accessToken, expireTime }));
+          .then((accessToken) => callback(null, { accessToken, expireTime, scopes: [], audiences: [] }));
       };
       server.addService(ISSUING, { issueServiceToken });
       const port = await new Promise<number>((resolve, reject) =>

@@ -34,6 +34,7 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import { findSessionOf } from '../../../services/auth/sessions/end-session.js';
 import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
 import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
@@ -92,6 +93,7 @@ export interface AuthOptions {
   readonly openKeys?: boolean;
   readonly limits?: Partial<ThrottleLimits>;
   readonly loginBinding?: LoginBinding;
+  readonly refreshRetrySeconds?: number;
   readonly trustedIssuers?: readonly NamingIssuer[];
   readonly onRevoked?: (batch: LogBatch) => void;
   readonly onLogChanged?: () => void;
@@ -160,7 +162,15 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: 3600,
+    }),
     sessions: createSessions({
       ...accounts,
       throttle,
@@ -168,6 +178,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       failures,
       loginBinding: options.loginBinding ?? 'off',
       refreshKey,
+      // Longer than the default, because the machine may be busy.
+      refreshRetrySeconds: options.refreshRetrySeconds ?? 300,
     }),
     serviceTokens: createServiceTokens({
       ...accounts,
@@ -180,6 +192,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       store,
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: exchange.tokenIdOf,
+      sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
       clock,
       issuer: ISSUER,
       foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
@@ -263,13 +276,12 @@ export async function addClient(
     scopes = ['auth.sync', 'auth.exchange'],
     audiences = ['auth'],
   } = over;
-  const publicKeyPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
   const { exchangeAudiences = ['inventory'] } = over;
   await auth.store.transaction((tx) =>
     tx.clients.insertWhenAbsent({
       clientId,
-      publicKeyPem,
-      secretHash: undefined,
+      credentials: [{ credentialId: 'first', kind: 'public-key', createTime: new Date(), pem }],
       audiences,
       scopes,
       exchangeAudiences,

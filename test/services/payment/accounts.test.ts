@@ -99,6 +99,8 @@ describe('accounts of payment', () => {
       const first = await instance.accounts.deposit(request, olga);
       expect(first.balance).to.equal(500n);
       expect(await instance.accounts.deposit(request, olga)).to.deep.equal(first);
+      const shouted = { ...request, accountId: accountId.toUpperCase() };
+      expect(await instance.accounts.deposit(shouted, olga)).to.deep.equal(first);
       expect((await instance.accounts.get(accountId, olga)).balance).to.equal(500n);
       expect(await breachesIn(instance)).to.deep.equal([]);
     });

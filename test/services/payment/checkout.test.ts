@@ -199,6 +199,14 @@ describe('checkout', () => {
       expect(await standing(scenery)).to.deep.include({ balance: 500n, sold: 2n, states: ['CAPTURED'] });
     });
 
+    it('charges once when the account’s id comes in capitals the second time', async () => {
+      const scenery = await scene();
+      const first = await buy(scenery, { requestId: 'same' });
+      const shouted = { ...scenery, accountId: scenery.accountId.toUpperCase() };
+      const again = await buy(shouted, { requestId: 'same' });
+      expect(again).to.deep.equal(first);
+    });
+
     it('charges once when it is sent at the same moment with its UUID in upper and in lower case', async () => {
       const scenery = await scene();
       const requestId = randomUUID();

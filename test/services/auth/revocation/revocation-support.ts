@@ -64,10 +64,14 @@ export function following(answer: SyncResult): SyncPosition {
   return question({ epoch: answer.epoch, applied: answer.head, entryIdAtApplied: answer.headEntryId });
 }
 
+/** Lookups of tokens that a test replaces. */
+interface SupportOptions {
+  readonly tokenIdOf?: (token: string) => Promise<string>;
+  readonly sessionIdOf?: (refreshToken: string) => Promise<string | undefined>;
+}
+
 /** Opens a log in a new database. */
-export async function openTestLog(
-  options: { readonly tokenIdOf?: (token: string) => Promise<string> } = {},
-): Promise<TestLog> {
+export async function openTestLog(options: SupportOptions = {}): Promise<TestLog> {
   const fresh = await freshDatabase();
   const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, poolSize: 40 });
   await database.ready(AbortSignal.timeout(10_000));
@@ -77,7 +81,7 @@ export async function openTestLog(
 function compose(parts: {
   readonly fresh: FreshDatabase;
   readonly database: Database;
-  readonly options: { readonly tokenIdOf?: (token: string) => Promise<string> };
+  readonly options: SupportOptions;
 }): TestLog {
   const { fresh, database, options } = parts;
   const broadcast: LogBatch[] = [];
@@ -112,6 +116,7 @@ function compose(parts: {
     instances,
     onKeyRevoked: () => undefined,
     tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),
+    sessionIdOf: options.sessionIdOf ?? (() => Promise.resolve(undefined)),
     clock: systemClock,
     onLogChanged: (asked) => alarms.push(asked),
   });

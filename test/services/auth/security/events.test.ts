@@ -98,6 +98,7 @@ describe('security events', () => {
         ['logout', user.userId],
       ]);
       expect(await eventsOf({ subject: session.sessionId })).to.have.length(4);
+      expect(await eventsOf({ subject: session.sessionId.toUpperCase() })).to.have.length(4);
     });
 
     it('of a failed login with the user or a hash of an unknown name, and never with the typed text', async () => {

@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
 import { SESSION_SECONDS_MAX } from '../../../../services/auth/sessions/login.js';
 import { REFRESH_IDLE_SECONDS_MAX } from '../../../../services/auth/sessions/refresh-tokens.js';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
@@ -74,6 +75,41 @@ describe('sessions', () => {
       const claims = claimsOf((await logIn(auth, user, wanted)).access.token);
       expect(claims.aud).to.deep.equal(['inventory']);
       expect(claims['scope']).to.equal('inventory.read');
+    });
+
+    it('rejects scopes and audiences that no role grants, by name, before the password is checked', async () => {
+      const user = await addUser(auth);
+      const unknown: readonly [{ scopes?: string[]; audiences?: string[] }, readonly [string, string][]][] = [
+        [{ scopes: ['nope'] }, [['scopes', 'there is no scope of users "nope"']]],
+        [
+          { scopes: ['inventory.raed', 'inventory.read', 'auth.sync'] },
+          [
+            ['scopes', 'there is no scope of users "inventory.raed"'],
+            ['scopes', 'there is no scope of users "auth.sync"'],
+          ],
+        ],
+        [
+          { audiences: ['inventory', 'elsewhere'] },
+          [['audiences', 'there is no audience of users "elsewhere"']],
+        ],
+      ];
+      for (const [wanted, expected] of unknown) {
+        for (const password of [user.password, 'wrong password']) {
+          const error = await serviceErrorOf(logIn(auth, { ...user, password }, wanted));
+          expect(error.code).to.equal('FIELD_INVALID');
+          expect(error.violations?.map(({ field, description }) => [field, description])).to.deep.equal(
+            expected,
+          );
+        }
+      }
+    });
+
+    it('rejects a request for scopes of which the roles grant none', async () => {
+      const user = await addUser(auth);
+      expect(await codeOf(logIn(auth, user, { scopes: ['auth.users.write'] }))).to.equal('FIELD_INVALID');
+      expect(
+        await codeOf(logIn(auth, { ...user, password: 'wrong' }, { scopes: ['auth.users.write'] })),
+      ).to.equal('LOGIN_FAILED');
     });
 
     it('returns the same error for an unknown name, a wrong password and an invalid name', async () => {
@@ -166,9 +202,8 @@ describe('sessions', () => {
       await limited.close();
     });
 
-    it('rejects unknown scopes and audiences, and invalid device names', async () => {
+    it('rejects malformed scopes, long lists and invalid device names', async () => {
       const user = await addUser(auth);
-      expect(await codeOf(logIn(auth, user, { audiences: ['elsewhere'] }))).to.equal('FIELD_INVALID');
       expect(await codeOf(logIn(auth, user, { scopes: ['Not A Scope'] }))).to.equal('FIELD_INVALID');
       expect(await codeOf(logIn(auth, user, { scopes: Array<string>(33).fill('a.b') }))).to.equal(
         'FIELD_INVALID',
@@ -336,7 +371,24 @@ describe('sessions', () => {
       await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
       const claims = claimsOf((await refresh(refreshToken)).access.token);
       expect(claims['scope']).to.equal('inventory.read');
-      expect(claims['roles']).to.deep.equal(['customer', 'security']);
+    });
+
+    it('returns no role whose scopes the session does not have, nor one that was added later', async () => {
+      const user = await addUser(auth, ['customer', 'operator']);
+      const rolesOf = ({ access }: { access: { token: string } }) => claimsOf(access.token)['roles'];
+      const wide = await logIn(auth, user);
+      const narrow = await logIn(auth, user, { scopes: ['inventory.read'] });
+      const withoutOne = await logIn(auth, user, { scopes: scopesOfRoles(['customer']) });
+      const elsewhere = await logIn(auth, user, { audiences: ['inventory'], scopes: ['inventory.read'] });
+      expect([wide, narrow, withoutOne, elsewhere].map(rolesOf)).to.deep.equal([
+        ['customer', 'operator'],
+        [],
+        ['customer'],
+        [],
+      ]);
+      await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
+      expect(rolesOf(await refresh(wide.refreshToken))).to.deep.equal(['customer', 'operator']);
+      expect(rolesOf(await refresh(narrow.refreshToken))).to.deep.equal([]);
     });
 
     it('drops audiences that the roles no longer reach', async () => {
@@ -393,9 +445,53 @@ describe('sessions', () => {
       await refresh(refreshToken);
     });
 
-    it('rejects an invalid request id', async () => {
-      expect(await codeOf(refresh('pcr_x', 'x'.repeat(256)))).to.equal('FIELD_INVALID');
-      expect(await codeOf(refresh('pcr_x', 'a\0b'))).to.equal('FIELD_INVALID');
+    it('rejects a request id that could be guessed, and uses up nothing', async () => {
+      const { refreshToken } = await logIn(auth, await addUser(auth));
+      const weak = [
+        '1',
+        'a\0b',
+        'x'.repeat(256),
+        '00000000-0000-0000-0000-000000000000',
+        '6ba7b810-9dad-11d1-80b4-00c04fd430c8',
+        '01932c07-209c-7a2e-9a34-3f9a4b7a5c11',
+        `${randomUUID()} `,
+      ];
+      for (const requestId of weak) {
+        expect(await codeOf(refresh(refreshToken, requestId)), requestId).to.equal('FIELD_INVALID');
+      }
+      await refresh(refreshToken);
+    });
+
+    it('treats a retry after the time for retries as reuse', async () => {
+      const hasty = await openAuth(auth.url, { keyEncryptionKey, refreshRetrySeconds: 60 });
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      const first = await refresh(refreshToken, requestId, hasty);
+      const usedBefore = (seconds: number) =>
+        auth.database.query(
+          `UPDATE refresh_tokens SET use_time = use_time - make_interval(secs => $1)
+           WHERE session_id = $2 AND use_time IS NOT NULL`,
+          [seconds, session.sessionId],
+        );
+      await usedBefore(20);
+      expect((await refresh(refreshToken, requestId, hasty)).refreshToken).to.equal(first.refreshToken);
+      await usedBefore(41);
+      expect(await codeOf(refresh(refreshToken, requestId, hasty))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+      expect(await codeOf(refresh(first.refreshToken))).to.equal('REFRESH_INVALID');
+      await hasty.close();
+    });
+
+    it('returns no expired successor to a retry, and keeps the session', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      await refresh(refreshToken, requestId);
+      await auth.database.query(
+        'UPDATE refresh_tokens SET expire_time = clock_timestamp() WHERE session_id = $1 AND use_time IS NULL',
+        [session.sessionId],
+      );
+      expect(await codeOf(refresh(refreshToken, requestId))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(true);
     });
   });
 

@@ -1,9 +1,12 @@
 /** Tests of clients' own tokens, against PostgreSQL. */
 
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
+import {
+  ASSERTIONS_PER_CLIENT_MAX,
+  type StoredCredential,
+} from '../../../../services/auth/records/clients.js';
 import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
@@ -54,14 +57,39 @@ describe('service tokens', () => {
     const { token } = await issue(auth, client, await signAssertion(client), narrow);
     expect(claimsOf(token).aud).to.deep.equal(['auth']);
     expect(claimsOf(token)['scope']).to.equal('auth.sync');
-    const wide: readonly [{ audiences?: string[]; scopes?: string[] }, string][] = [
+    const wide: [{ audiences?: string[]; scopes?: string[] }, string][] = [
       [{ audiences: ['payment'] }, 'AUDIENCE_NOT_ALLOWED'],
       [{ scopes: ['auth.sync', 'auth.revoke'] }, 'SCOPE_MISSING'],
       [{ scopes: ['Auth.Sync'] }, 'FIELD_INVALID'],
     ];
+    // Another client may have this scope, so it is not unknown.
+    await addClient(auth, { scopes: ['shipping.track'], audiences: ['shipping'] });
+    wide.push([{ scopes: ['shipping.track'] }, 'SCOPE_MISSING']);
+    wide.push([{ audiences: ['shipping'] }, 'AUDIENCE_NOT_ALLOWED']);
     for (const [wanted, code] of wide) {
       expect(await codeOf(issue(auth, client, await signAssertion(client), wanted))).to.equal(code);
     }
+  });
+
+  it('are refused for an unknown scope or audience, by its name', async () => {
+    const message = async (wanted: { audiences?: string[]; scopes?: string[] }) => {
+      const error = await serviceErrorOf(issue(auth, client, await signAssertion(client), wanted));
+      return `${error.code} ${error.message}`;
+    };
+    expect(await message({ scopes: ['auth.sync', 'auth.snyc'] })).to.equal(
+      'FIELD_INVALID scopes: there is no scope "auth.snyc"',
+    );
+    expect(await message({ audiences: ['auth', 'inventroy'] })).to.equal(
+      'FIELD_INVALID audiences: there is no audience "inventroy"',
+    );
+  });
+
+  it('come with the list of what was granted', async () => {
+    const { scopes, audiences } = await issue(auth, client, await signAssertion(client));
+    expect({ scopes, audiences }).to.deep.equal({
+      scopes: ['auth.sync', 'auth.introspect'],
+      audiences: ['auth', 'inventory'],
+    });
   });
 
   it('are issued once per assertion, even to concurrent requests', async () => {
@@ -124,9 +152,9 @@ describe('service tokens', () => {
 
   it('are refused for an assertion that is unsigned, signed by another key, or with the public key as a secret', async () => {
     const other = generateKeyPairSync('ed25519');
-    const publicKeyPem = await auth.store.transaction(
-      async (tx) => (await tx.clients.find(client.clientId))?.publicKeyPem ?? '',
-    );
+    const publicKeyPem = createPublicKey(client.privateKey)
+      .export({ type: 'spki', format: 'pem' })
+      .toString();
     const assertions = [
       new UnsecuredJWT(assertionClaims(client)).encode(),
       await signAssertion({ ...client, privateKey: other.privateKey }),
@@ -194,16 +222,16 @@ describe('service tokens', () => {
     const clientId = `client-${randomUUID()}`;
 
     before(async () => {
-      const secretHash = await auth.passwords.hash(secret);
+      const hash = await auth.passwords.hash(secret);
       const rest = {
-        publicKeyPem: undefined,
+        credentials: [{ credentialId: 'one', kind: 'secret', createTime: new Date(), hash } as const],
         exchangeAudiences: [],
         exchangeScopes: undefined,
         certificateBound: false,
         audiences: ['auth'],
         scopes: ['auth.sync'],
       };
-      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, secretHash, ...rest }));
+      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, ...rest }));
     });
 
     const trySecret = (id: string, given: string) =>
@@ -236,12 +264,13 @@ describe('service tokens', () => {
       const verify = auth.passwords.verify;
       const newHash = await auth.passwords.hash(`new-${secret}`);
       const before = await auth.store.transaction((tx) => tx.clients.find(clientId));
-      const replaceBy = (hash: string | undefined) =>
-        auth.database.query('UPDATE clients SET secret_hash = $1 WHERE client_id = $2', [hash, clientId]);
+      const createTime = new Date();
+      const replaceBy = (credentials: readonly StoredCredential[]) =>
+        auth.store.transaction((tx) => tx.clients.setCredentials(clientId, credentials));
       Object.assign(auth.passwords, {
         verify: async (hash: string | undefined, given: string) => {
           const equal = await verify(hash, given);
-          await replaceBy(newHash);
+          await replaceBy([{ credentialId: 'two', kind: 'secret', createTime, hash: newHash }]);
           return equal;
         },
       });
@@ -249,7 +278,7 @@ describe('service tokens', () => {
         expect(await codeOf(trySecret(clientId, secret))).to.equal('CLIENT_AUTHENTICATION_FAILED');
       } finally {
         Object.assign(auth.passwords, { verify });
-        await replaceBy(before?.secretHash);
+        await replaceBy(before?.credentials ?? []);
       }
     });
 

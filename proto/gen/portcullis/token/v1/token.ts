@@ -43,15 +43,27 @@ export interface IssueServiceTokenRequest {
   /** How the client authenticates itself. */
   credential:
     | //
-    /** A JWT signed by the client's key (RFC 7523). */
+    /**
+     * A JWT signed by the client's key (RFC 7523). `iss` and `sub` are the client's
+     * id, `aud` is exactly the issuer's name (the `iss` of its tokens), `exp` lies
+     * at most 5 minutes ahead, and `jti` is new in every request.
+     */
     { $case: "clientAssertion"; value: string }
     | //
     /** The client's secret. */
     { $case: "clientSecret"; value: string }
     | undefined;
-  /** The audiences of the token; all that the client may have when empty. */
+  /**
+   * The audiences of the token; all that the client may have when empty. An
+   * unknown one fails with INVALID_ARGUMENT, one that the client may not have with
+   * PERMISSION_DENIED.
+   */
   audiences: string[];
-  /** The requested scopes; all that the client may have when empty. */
+  /**
+   * The requested scopes; all that the client may have when empty. An unknown one
+   * fails with INVALID_ARGUMENT, one that the client may not have with
+   * PERMISSION_DENIED.
+   */
   scopes: string[];
 }
 
@@ -60,18 +72,28 @@ export interface IssueServiceTokenResponse {
   /** The access token. */
   accessToken: string;
   /** When it expires. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
+  /** The granted scopes. */
+  scopes: string[];
+  /** The granted audiences. */
+  audiences: string[];
 }
 
 /** Asks for a token with which the caller acts for a user. */
 export interface ExchangeTokenRequest {
   /** The user's access token; its audience must name the calling service. */
   subjectToken: string;
-  /** The audience: the service to be called for the user. */
+  /**
+   * The audience: the service to be called for the user. An unknown one fails with
+   * INVALID_ARGUMENT.
+   */
   audience: string;
   /**
    * The requested scopes, within those of the subject token; when empty, all that
-   * the calling client may pass on to the audience.
+   * the calling client may pass on to the audience. An unknown one fails with
+   * INVALID_ARGUMENT.
    */
   scopes: string[];
 }
@@ -81,7 +103,13 @@ export interface ExchangeTokenResponse {
   /** The access token; it is revoked together with the subject token. */
   accessToken: string;
   /** When it expires. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
+  /** The granted scopes. */
+  scopes: string[];
+  /** The granted audiences. */
+  audiences: string[];
 }
 
 function createBasePublicKey(): PublicKey {
@@ -430,7 +458,7 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
 };
 
 function createBaseIssueServiceTokenResponse(): IssueServiceTokenResponse {
-  return { accessToken: "", expireTime: undefined };
+  return { accessToken: "", expireTime: undefined, scopes: [], audiences: [] };
 }
 
 export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = {
@@ -440,6 +468,12 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
     }
     if (message.expireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(18).fork()).join();
+    }
+    for (const v of message.scopes) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -473,6 +507,22 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
             message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -497,6 +547,10 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
         : isSet(object.expire_time)
         ? fromJsonTimestamp(object.expire_time)
         : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -508,6 +562,12 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
     if (message.expireTime !== undefined) {
       obj.expireTime = message.expireTime.toISOString();
     }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
     return obj;
   },
 
@@ -518,6 +578,8 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
     const message = createBaseIssueServiceTokenResponse();
     message.accessToken = object.accessToken ?? "";
     message.expireTime = object.expireTime ?? undefined;
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.audiences = object.audiences?.map((e) => e) || [];
     return message;
   },
 };
@@ -628,7 +690,7 @@ export const ExchangeTokenRequest: MessageFns<ExchangeTokenRequest> = {
 };
 
 function createBaseExchangeTokenResponse(): ExchangeTokenResponse {
-  return { accessToken: "", expireTime: undefined };
+  return { accessToken: "", expireTime: undefined, scopes: [], audiences: [] };
 }
 
 export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
@@ -638,6 +700,12 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
     }
     if (message.expireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(18).fork()).join();
+    }
+    for (const v of message.scopes) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -671,6 +739,22 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
             message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -695,6 +779,10 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
         : isSet(object.expire_time)
         ? fromJsonTimestamp(object.expire_time)
         : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -706,6 +794,12 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
     if (message.expireTime !== undefined) {
       obj.expireTime = message.expireTime.toISOString();
     }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
     return obj;
   },
 
@@ -716,6 +810,8 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
     const message = createBaseExchangeTokenResponse();
     message.accessToken = object.accessToken ?? "";
     message.expireTime = object.expireTime ?? undefined;
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.audiences = object.audiences?.map((e) => e) || [];
     return message;
   },
 };
