@@ -151,6 +151,7 @@ async function openGuard(
     nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
+    limits: config.limits.guard,
     log,
     observer: metrics.observer,
   });
@@ -161,7 +162,7 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, reflection, drainMs }: ServiceConfig,
+  { listen, opsListen, reflection, drainMs, limits }: ServiceConfig,
   { services, readiness, routes, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
@@ -173,6 +174,7 @@ async function openHost(
     registry,
     reflection,
     drainMs,
+    connectionIdleMs: limits.connectionIdleMs,
     interceptors: [guard.interceptor],
     tls: tls.listener,
     addServices: (server) => {

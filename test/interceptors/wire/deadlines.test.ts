@@ -13,20 +13,7 @@ const HOUR_MS = 3_600_000;
 /** Timeouts whose milliseconds do not fit into 32 bits with a sign: 25 days and more. */
 const LONG = ['597H', '1000H', '1194H', '35792M', '2147484S', '99999999H'];
 const SHORT_AND_GOOD = ['596H', '10S', '60000m', '99999999u', '99999999n', '1M'];
-const MALFORMED = [
-  '-1S',
-  '1',
-  'S',
-  '',
-  '1 S',
-  '123456789S',
-  '1.5S',
-  '1s',
-  '1S,2S',
-  '+1S',
-  '0x1S',
-  '1SS',
-];
+const MALFORMED = ['-1S', '1', 'S', '', '1 S', '123456789S', '1.5S', '1s', '1S,2S', '+1S', '0x1S', '1SS'];
 
 describe('a deadline', () => {
   let issuer: TestIssuer;
