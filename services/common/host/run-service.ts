@@ -7,6 +7,7 @@ import { createGuard, type Guard, type GuardOptions, type SchemaMetadata } from 
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
+import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
 import { createGuardMetrics } from '../metrics/guard-metrics.js';
 import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics.js';
 import { openTls, type Tls } from '../tls/tls.js';
@@ -110,10 +111,11 @@ function openResources(name: string, config: ServiceConfig, migrations: URL): Se
   const closer = createCloser(log);
   const tls = openTls(config.tls, { log });
   closer.add('tls', tls.close);
-  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl } = config;
-  const database = openDatabase({ url, migrationUrl, migrations, log });
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
+  const database = openDatabase({ url, migrationUrl, migrations, log, limits });
   closer.add('database', database.close);
   const registry = new Registry();
+  registerDatabaseMetrics(registry, database.lanes);
   registerStateMetrics(registry, logMetrics(log));
   return { log, tls, database, closer, registry };
 }
