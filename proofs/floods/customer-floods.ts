@@ -19,10 +19,10 @@ import { messageOf } from '../shared/wire.js';
 import type { Attack } from './attack.js';
 import type { Flood } from './flood.js';
 import type { FloodCustomer } from './flood-input.js';
-import { LIST_ITEMS } from './stranger-floods.js';
 
 const AUTH = '/auth.v1.AuthService';
 const INVENTORY = '/inventory.v1.InventoryService';
+const LIST_ITEMS = `${INVENTORY}/ListItems`;
 const PAYMENT = '/payment.v1.PaymentService';
 const RESERVATION_SECONDS = 3_600n;
 /** The item that honest customers reserve as well; the demo has 200 of them. */
@@ -55,14 +55,14 @@ async function holdStreams(
   options: { readonly streams: number; readonly path: string; readonly message: Uint8Array },
 ): Promise<void> {
   const { streams, path, message } = options;
-  const { accessToken } = customerOf(attack, 0);
+  const headers = { authorization: `Bearer ${customerOf(attack, 0).accessToken}` };
   const { inventory } = attack.input.addresses;
   const sessions = Array.from({ length: 12 }, (_, index) =>
     attack.connect(inventory[index % 2] ?? '', attack.strange(index % 4)),
   );
   await attack.repeat({ perSecond: 1_500, atOnce: 1_500, most: streams }, (index) => {
     const session = sessions[index % sessions.length];
-    if (session !== undefined) attack.open(session, path, accessToken)?.write(messageOf(message));
+    if (session !== undefined) attack.open(session, path, headers)?.write(messageOf(message));
   });
   await attack.hold();
 }

@@ -89,8 +89,7 @@ function clientRow(clientId: string): Client {
   return {
     clientId,
     generation: 0n,
-    publicKeyPem: undefined,
-    secretHash: undefined,
+    credentials: [],
     audiences: ['auth'],
     scopes: ['auth.exchange'],
     exchangeAudiences: ['inventory'],

@@ -22,7 +22,9 @@ import {
   serviceConfigOf,
   serviceFaults,
   serviceVariables,
+  UNKNOWN_LANE_VARIABLES,
 } from '../common/config/service-config.js';
+import { parseDatabaseUrl } from '../common/database/database-url.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
@@ -147,6 +149,7 @@ function loginBindingFaults({
 /** All variables, by name. */
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
+  ...UNKNOWN_LANE_VARIABLES,
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
   PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
@@ -187,7 +190,7 @@ export const VARIABLES = {
 /** The settings that the security review evaluates. */
 export function reviewSettingsOf(config: Config): ReviewSettings {
   const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
-  const { reflection, logLevel: level, tls } = config;
+  const { reflection, log, tls } = config;
   const isEncrypted = tls.listener !== undefined;
   return {
     signingAlgorithm,
@@ -196,7 +199,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     leaseMs,
     loginLimits,
     reflection,
-    logLevel: level,
+    logLevel: log.level,
     allowsPlaintext: tls.plaintext === 'allow',
     listeners: [config.listen, config.opsListen].map((address) => ({
       address,
@@ -227,13 +230,16 @@ function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean }
 }
 
 function databaseOf(databaseUrl: string): Endpoint {
-  const { host, hostname, searchParams } = new URL(databaseUrl);
+  const parsed = parseDatabaseUrl(databaseUrl);
+  const hosts = 'urls' in parsed ? parsed.urls.map((one) => new URL(one)) : [];
   return {
-    address: host,
-    // Without a host, the connection uses a Unix socket of this machine.
-    isLoopback:
-      hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
-    isEncrypted: searchParams.get('sslmode') === 'verify-full',
+    address: hosts.map(({ host }) => host).join(','),
+    isLoopback: hosts.every(({ hostname, searchParams }) => {
+      const host = searchParams.get('host') ?? hostname;
+      // Without a host, or with a path in its place, the connection uses a Unix socket of this machine.
+      return /^(?:$|\/|%2f)/i.test(host) || isLoopback(`${host}:0`);
+    }),
+    isEncrypted: hosts.every(({ searchParams }) => searchParams.get('sslmode') === 'verify-full'),
   };
 }
 

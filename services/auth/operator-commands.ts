@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { openDatabase } from '../common/database/database.js';
 import { createCloser } from '../common/host/closer.js';
 import { createLog, flushLog, type Log } from '../common/host/log.js';
-import { exitWith } from '../common/host/process.js';
+import { exitWith } from '../common/host/run-main.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { explainUnusableKey, MIGRATIONS } from './compose.js';
 import type { Config } from './config.js';
@@ -44,9 +44,10 @@ export async function recoverAdmin(config: Config, username: string): Promise<vo
  * further proof.
  */
 async function runCommand<T>(config: Config, command: (parts: Parts, log: Log) => Promise<T>): Promise<T> {
-  const log = createLog({ service: OWN_AUDIENCE, level: config.logLevel });
+  const log = createLog({ service: OWN_AUDIENCE, ...config.log });
   const closer = createCloser(log);
-  const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
+  const database = openDatabase({ url, migrationUrl, migrations: MIGRATIONS, log, limits });
   closer.add('database', database.close);
   const parts = createParts(config, { database, log, closer, onRevoked: () => undefined });
   try {

@@ -67,7 +67,7 @@ export function createParts(config: Config, resources: PartsResources) {
 
 type Base = ReturnType<typeof createBase>;
 
-/** What all rooms use: the store, the security events, the passwords and the counts. */
+/** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
 function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
@@ -82,6 +82,12 @@ function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
     securityStore,
     events,
     store: createAuthStore({ database, onRevoked, events: events.observer }),
+    promiseStore: createAuthStore({
+      database,
+      importance: 'promise',
+      onRevoked,
+      events: events.observer,
+    }),
     counts: createAuthCounts(),
     passwords: createPasswords(),
     failures: createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') }),
@@ -93,7 +99,7 @@ type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
   { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
-  { store, log }: Base,
+  { promiseStore: store, log }: Base,
 ) {
   const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
   const replenishKeys = (): void =>
@@ -130,7 +136,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
 
 type TokenParts = ReturnType<typeof createTokenParts>;
 
-function createTokenParts(config: Config, { store, log, closer }: Base, { keys }: KeyParts) {
+function createTokenParts(config: Config, { store, promiseStore, log, closer }: Base, { keys }: KeyParts) {
   const { issuer, accessTokenSeconds } = config;
   const foreignTokens = createForeignTokens({
     issuers: config.trustedIssuers,
@@ -140,7 +146,12 @@ function createTokenParts(config: Config, { store, log, closer }: Base, { keys }
   });
   closer.add('foreign tokens', foreignTokens.close);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken: createTokenVerifier(issuer) });
-  return { tokens, exchange: createExchange({ store, tokens, foreignTokens }) };
+  return {
+    tokens,
+    exchange: createExchange({ store, tokens, foreignTokens }),
+    // What revokes a token by its text must not wait behind exchanges.
+    tokenIdOf: createExchange({ store: promiseStore, tokens, foreignTokens }).tokenIdOf,
+  };
 }
 
 type RevocationParts = ReturnType<typeof createRevocationParts>;
@@ -149,22 +160,23 @@ function createRevocationParts(
   { issuer, trustedIssuers, instancesPerClient }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
-  { exchange }: TokenParts,
+  { tokenIdOf }: TokenParts,
 ) {
-  const { database, store, clock, closer } = base;
+  const { database, promiseStore, clock, closer } = base;
+  const lane = database.lane('promise');
   const instances = createInstances({
-    store: createInstanceStore(database),
+    store: createInstanceStore(lane),
     clock,
     perClientMax: instancesPerClient,
     onRefused: createRefusalReport(base),
   });
   closer.add('instances', instances.close);
-  const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
-    store,
+    store: promiseStore,
     log: revocationLog,
-    tokenIdOf: exchange.tokenIdOf,
-    sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
+    tokenIdOf,
+    sessionIdOf: async (refreshToken) => (await findSessionOf(promiseStore, refreshToken))?.sessionId,
     clock,
     issuer,
     foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
@@ -249,7 +261,7 @@ function createThrottleFor(
   { database, clock }: Base,
 ) {
   return createThrottle({
-    counters: createAttemptCounters(database),
+    counters: createAttemptCounters(database.lane('unknown')),
     clock,
     limits: loginLimits,
     purpose,

@@ -17,7 +17,7 @@ import type { Reservations, SettleReservationRequest } from './reservations.js';
 import type { ChangeKind, Item } from './stock.js';
 import type { StockWatch } from './watch.js';
 
-/** The scope that lets a caller read what belongs to others. Roles do not: a narrowed token may still have them. */
+/** The scope that lets a caller read and commit what belongs to others. Roles do not: a narrowed token may still have them. */
 const MANAGE_SCOPE = 'inventory.manage';
 
 interface HandlerDeps {

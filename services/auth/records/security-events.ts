@@ -34,6 +34,15 @@ interface EventDetails {
   'client-created': Nothing;
   'client-disabled': Nothing;
   'client-enabled': Nothing;
+  'client-updated': { readonly fields: readonly string[]; readonly revoked: boolean };
+  'client-deleted': Nothing;
+  'client-credential-added': { readonly credentialId: string; readonly credential: 'public-key' | 'secret' };
+  'client-credential-removed': {
+    readonly credentialId: string;
+    readonly credential: 'public-key' | 'secret';
+    readonly revoked: boolean;
+  };
+  'key-encryption-key-replaced': { readonly keys: number };
   'client-authentication-failed': Nothing;
   'calls-refused': { readonly calls: number; readonly networks: readonly string[] };
   'broadcasts-forged': { readonly messages: number };

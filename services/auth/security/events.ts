@@ -42,6 +42,11 @@ const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; read
   'client-created': { profile: OWN },
   'client-disabled': { profile: OWN },
   'client-enabled': { profile: OWN },
+  'client-updated': { profile: OWN },
+  'client-deleted': { profile: OWN },
+  'client-credential-added': { profile: OWN },
+  'client-credential-removed': { profile: OWN },
+  'key-encryption-key-replaced': { profile: OWN },
   'client-authentication-failed': { profile: OWN },
   'calls-refused': { profile: OWN, isRoutine: true },
   'broadcasts-forged': { profile: OWN },
@@ -91,7 +96,7 @@ export function sanitizeText(text: string): string {
     .toWellFormed()
     .replaceAll(/\p{Cc}/gu, ' ')
     .replaceAll(/eyJ[\w-]{5,}(?:\.[\w-]*){0,2}/g, '[token]')
-    .replaceAll(/pc[rp]_[\w-]{16,}/g, '[token]')
+    .replaceAll(/pc[prs]_[\w-]{16,}/g, '[token]')
     .slice(0, EVENT_TEXT_CHARACTERS_MAX)
     .toWellFormed();
 }

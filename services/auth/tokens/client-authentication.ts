@@ -5,10 +5,11 @@ import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { type JWTPayload, jwtVerify } from 'jose';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { type ClientKey, clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
+import { type ClientKey, clientAuthenticationFailed } from '../clients/credentials.js';
+import { clientKeysOf } from '../clients/stored-credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { AuthStore, AuthTransaction, TransactionPlace } from '../transaction.js';
 
 /** Maximum time until an assertion expires, in seconds. Its `jti` is remembered for that long. */
 const ASSERTION_SECONDS_MAX = 300;
@@ -42,12 +43,14 @@ export function mayBeClientId(text: string): boolean {
 /**
  * Does the part of the authentication that takes long, before any row is locked, and returns the rest.
  *
+ * @param place - of the transactions
  * @throws ServiceError CLIENT_AUTHENTICATION_FAILED
  */
 export async function prepareAuthentication(
   { store, passwords, issuer }: ClientAuthenticationDeps,
   clientId: string,
   credential: ClientCredential | undefined,
+  place: TransactionPlace,
 ): Promise<AuthenticateClient> {
   if (!mayBeClientId(clientId)) throw clientAuthenticationFailed();
   switch (credential?.kind) {
@@ -57,30 +60,46 @@ export async function prepareAuthentication(
       return (tx, client) => verifyAssertion(tx, client, assertion, issuer);
     }
     case 'secret': {
-      const before = await store.transaction((tx) => tx.clients.find(clientId));
-      const matches = await passwords.verify(before?.secretHash, credential.secret);
-      return (_tx, client) => Promise.resolve(matches && client.secretHash === before?.secretHash);
+      const before = await store.transaction((tx) => tx.clients.find(clientId), place);
+      const verified = await verifiedSecret(passwords, before, credential.secret);
+      // Removed meanwhile, it is no longer among the credentials of the locked row.
+      return (_tx, client) =>
+        Promise.resolve(
+          client.credentials.some((one) => one.kind === 'secret' && one.hash !== '' && one.hash === verified),
+        );
     }
     case undefined:
       throw clientAuthenticationFailed();
   }
 }
 
-/** Verifies an assertion and uses it up. */
+/** The hash of the client's secret that equals the given one; undefined when none does. */
+async function verifiedSecret(
+  passwords: Passwords,
+  client: Client | undefined,
+  secret: string,
+): Promise<string | undefined> {
+  const hashes = (client?.credentials ?? []).flatMap((one) => (one.kind === 'secret' ? [one.hash] : []));
+  // Without a secret, the same work is done: the time must not tell which clients exist.
+  if (hashes.length === 0) await passwords.verify(undefined, secret);
+  for (const hash of hashes) if (await passwords.verify(hash, secret)) return hash;
+  return undefined;
+}
+
+/** Verifies an assertion by any of the client's keys, and uses it up. */
 async function verifyAssertion(
   tx: AuthTransaction,
   client: Client,
   assertion: string,
   issuer: string,
 ): Promise<boolean> {
-  if (client.publicKeyPem === undefined) return false;
-  const clientKey = await parseClientKey(client.publicKeyPem);
-  // It was stored before the check that it fails.
-  if ('fault' in clientKey) {
-    throw clientAuthenticationFailed(new Error(`the key of client ${client.clientId} ${clientKey.fault}`));
-  }
+  const keys = await clientKeysOf(client);
+  if (keys.length === 0) return false;
   const now = await tx.databaseTime();
-  const payload = await verifySignature(assertion, clientKey, { clientId: client.clientId, issuer, now });
+  let payload: JWTPayload | undefined;
+  for (const key of keys) {
+    payload ??= await verifySignature(assertion, key, { clientId: client.clientId, issuer, now });
+  }
   const claims = payload && checkClaims(payload, issuer, now.getTime() / 1000);
   if (claims === undefined) return false;
   const outcome = await tx.clients.useAssertion({
@@ -134,5 +153,8 @@ function checkClaims(
 
 /** A token of another type that the same key signed is no assertion (RFC 8725 §3.11). */
 function isAssertionType(type: string | undefined): boolean {
-  return type === undefined || ['jwt', 'client-authentication+jwt'].includes(type.toLowerCase());
+  if (type === undefined) return true;
+  // Without a slash, `application/` belongs before it (RFC 7515 §4.1.9).
+  const name = type.toLowerCase().replace(/^application\/(?=[^/]*$)/, '');
+  return name === 'jwt' || name === 'client-authentication+jwt';
 }

@@ -8,10 +8,10 @@ import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthTransaction } from '../transaction.js';
-import { type IntrospectDeps, introspect, tokenIdOf } from './introspect.js';
+import { type IntrospectDeps, type Introspection, introspect, tokenIdOf } from './introspect.js';
 import { requireKnownRights } from './known-words.js';
 import { isLive } from './live-tokens.js';
-import type { ForeignToken, ForeignTokens, MintedToken, VerifiedToken } from './tokens.js';
+import type { ForeignToken, MintedToken, VerifiedToken } from './tokens.js';
 
 /** A service's request to act for a user. */
 interface ExchangeRequest {
@@ -28,13 +28,11 @@ interface ExchangeRequest {
 /** Exchanges and introspects tokens against the database, never against this process's own revocation list. */
 export interface Exchange {
   exchange(request: ExchangeRequest): Promise<MintedToken>;
-  introspect(token: string): Promise<VerifiedToken | undefined>;
+  introspect(token: string): Promise<Introspection | undefined>;
   tokenIdOf(token: string): Promise<string>;
 }
 
-interface ExchangeDeps extends IntrospectDeps {
-  readonly foreignTokens: Pick<ForeignTokens, 'verify'>;
-}
+type ExchangeDeps = IntrospectDeps;
 
 export function createExchange(deps: ExchangeDeps): Exchange {
   return {
@@ -103,7 +101,9 @@ async function ownSubject(
   tx: AuthTransaction,
   token: VerifiedToken | undefined,
 ): Promise<Subject | undefined> {
-  if (token === undefined || token.kind !== 'USER' || !(await isLive(tx, token))) return undefined;
+  if (token === undefined || token.kind !== 'USER') return undefined;
+  // A token that lives only by the tolerance for clocks has no time left to pass on.
+  if (!(await isLive(tx, token, { toleranceSeconds: 0 }))) return undefined;
   return { ...token, ancestors: [...token.ancestors, token.tokenId] };
 }
 
@@ -116,7 +116,7 @@ async function foreignSubject(
   token: ForeignToken | 'INVALID',
   clientId: string,
 ): Promise<Subject | undefined> {
-  if (token === 'INVALID' || token.kind !== 'USER' || !token.isFor(clientId)) return undefined;
+  if (token === 'INVALID' || token.kind !== 'USER' || !token.audiences.includes(clientId)) return undefined;
   const [isRevoked, now] = await Promise.all([tx.tokens.foreignRevoked(token), tx.databaseTime()]);
   if (isRevoked || token.expiresAtSeconds * 1000 <= now.getTime()) return undefined;
   const { issuer, subject, sessionId, tokenId, issuedAtSeconds } = token;

@@ -276,13 +276,12 @@ export async function addClient(
     scopes = ['auth.sync', 'auth.exchange'],
     audiences = ['auth'],
   } = over;
-  const publicKeyPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
   const { exchangeAudiences = ['inventory'] } = over;
   await auth.store.transaction((tx) =>
     tx.clients.insertWhenAbsent({
       clientId,
-      publicKeyPem,
-      secretHash: undefined,
+      credentials: [{ credentialId: 'first', kind: 'public-key', createTime: new Date(), pem }],
       audiences,
       scopes,
       exchangeAudiences,

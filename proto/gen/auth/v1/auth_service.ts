@@ -19,7 +19,13 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
-import { protoMetadata as protoMetadata2, Rule } from "../../portcullis/access/v1/access.js";
+import {
+  Caller,
+  callerFromJSON,
+  callerToJSON,
+  protoMetadata as protoMetadata2,
+  Rule,
+} from "../../portcullis/access/v1/access.js";
 import {
   ExchangeTokenRequest,
   ExchangeTokenResponse,
@@ -263,25 +269,32 @@ export interface IntrospectRequest {
 
 /** The claims of a token. Only `active` is set when the token is not active. */
 export interface IntrospectResponse {
-  /** The token is genuine, unexpired and unrevoked. */
+  /**
+   * The token is genuine, unexpired and unrevoked: an instance that it is for would
+   * admit it at this moment. Like instances, auth tolerates a clock difference of
+   * five seconds after `expire_time`. All other fields are empty if it is not active.
+   */
   active: boolean;
-  /** The token's subject (`sub`). */
+  /**
+   * The token's subject (`sub`). For another issuer's token `ISSUER#SUBJECT`, so that
+   * it is never taken for a subject of this issuer.
+   */
   subject: string;
-  /** The client it was issued to. */
+  /** The client it was issued to (`client_id`). */
   clientId: string;
-  /** The session it belongs to, if any. */
+  /** The session it belongs to, if any (`sid`). */
   sessionId: string;
-  /** Its scopes. */
+  /** Its scopes. Of another issuer's token those that it may grant, by our names. */
   scopes: string[];
-  /** Its roles. */
+  /** Its roles. Of another issuer's token those that it may grant, by our names. */
   roles: string[];
-  /** The services it is for. */
+  /** The services it is for (`aud`), by our names. */
   audiences: string[];
-  /** When it expires. */
+  /** When it expires (`exp`). */
   expireTime:
     | Date
     | undefined;
-  /** Its identifier (`jti`), a UUID. */
+  /** Its identifier (`jti`): a UUID, except in a token of another issuer. */
   tokenId: string;
   /**
    * The certificate that the token is bound to (`cnf`, RFC 8705 §3.2), by the
@@ -289,6 +302,23 @@ export interface IntrospectResponse {
    * refuse a bound token on a connection that did not present that certificate.
    */
   certificateThumbprint: string;
+  /** The issuer (`iss`). */
+  issuer: string;
+  /**
+   * The services that act for the subject (`act`, RFC 8693 §4.1), the current one
+   * first; empty when the subject acts itself.
+   */
+  actors: string[];
+  /** When it was issued (`iat`). */
+  issueTime:
+    | Date
+    | undefined;
+  /** When the subject last authenticated (`auth_time`); unset for services. */
+  authTime:
+    | Date
+    | undefined;
+  /** Whether it is a user's token, or a service's own. */
+  caller: Caller;
 }
 
 function createBaseSession(): Session {
@@ -2417,6 +2447,11 @@ function createBaseIntrospectResponse(): IntrospectResponse {
     expireTime: undefined,
     tokenId: "",
     certificateThumbprint: "",
+    issuer: "",
+    actors: [],
+    issueTime: undefined,
+    authTime: undefined,
+    caller: 0,
   };
 }
 
@@ -2451,6 +2486,21 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     }
     if (message.certificateThumbprint !== "") {
       writer.uint32(82).string(message.certificateThumbprint);
+    }
+    if (message.issuer !== "") {
+      writer.uint32(90).string(message.issuer);
+    }
+    for (const v of message.actors) {
+      writer.uint32(98).string(v!);
+    }
+    if (message.issueTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.issueTime), writer.uint32(106).fork()).join();
+    }
+    if (message.authTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.authTime), writer.uint32(114).fork()).join();
+    }
+    if (message.caller !== 0) {
+      writer.uint32(120).int32(message.caller);
     }
     return writer;
   },
@@ -2548,6 +2598,46 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
             message.certificateThumbprint = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.actors.push(reader.string());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.issueTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.authTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.caller = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2594,6 +2684,21 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
         : isSet(object.certificate_thumbprint)
         ? globalThis.String(object.certificate_thumbprint)
         : "",
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
+      actors: globalThis.Array.isArray(object?.actors)
+        ? object.actors.map((e: any) => globalThis.String(e))
+        : [],
+      issueTime: isSet(object.issueTime)
+        ? fromJsonTimestamp(object.issueTime)
+        : isSet(object.issue_time)
+        ? fromJsonTimestamp(object.issue_time)
+        : undefined,
+      authTime: isSet(object.authTime)
+        ? fromJsonTimestamp(object.authTime)
+        : isSet(object.auth_time)
+        ? fromJsonTimestamp(object.auth_time)
+        : undefined,
+      caller: isSet(object.caller) ? callerFromJSON(object.caller) : 0,
     };
   },
 
@@ -2629,6 +2734,21 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.certificateThumbprint !== "") {
       obj.certificateThumbprint = message.certificateThumbprint;
     }
+    if (message.issuer !== "") {
+      obj.issuer = message.issuer;
+    }
+    if (message.actors?.length) {
+      obj.actors = message.actors;
+    }
+    if (message.issueTime !== undefined) {
+      obj.issueTime = message.issueTime.toISOString();
+    }
+    if (message.authTime !== undefined) {
+      obj.authTime = message.authTime.toISOString();
+    }
+    if (message.caller !== 0) {
+      obj.caller = callerToJSON(message.caller);
+    }
     return obj;
   },
 
@@ -2647,6 +2767,11 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     message.expireTime = object.expireTime ?? undefined;
     message.tokenId = object.tokenId ?? "";
     message.certificateThumbprint = object.certificateThumbprint ?? "";
+    message.issuer = object.issuer ?? "";
+    message.actors = object.actors?.map((e) => e) || [];
+    message.issueTime = object.issueTime ?? undefined;
+    message.authTime = object.authTime ?? undefined;
+    message.caller = object.caller ?? 0;
     return message;
   },
 };
@@ -2805,7 +2930,11 @@ export const AuthServiceService = {
       Buffer.from(ExchangeTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExchangeTokenResponse => ExchangeTokenResponse.decode(value),
   },
-  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
+  /**
+   * Returns whether a token is active at this moment, and its claims (RFC 7662). It
+   * may be of this issuer or of another trusted one. Fails with DEPENDENCY_UNAVAILABLE
+   * while the keys of its issuer cannot be fetched.
+   */
   introspect: {
     path: "/auth.v1.AuthService/Introspect" as const,
     requestStream: false as const,
@@ -2864,7 +2993,11 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
    * which the service acts for that user at another service (RFC 8693).
    */
   exchangeToken: handleUnaryCall<ExchangeTokenRequest, ExchangeTokenResponse>;
-  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
+  /**
+   * Returns whether a token is active at this moment, and its claims (RFC 7662). It
+   * may be of this issuer or of another trusted one. Fails with DEPENDENCY_UNAVAILABLE
+   * while the keys of its issuer cannot be fetched.
+   */
   introspect: handleUnaryCall<IntrospectRequest, IntrospectResponse>;
 }
 
@@ -3083,7 +3216,11 @@ export interface AuthServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ExchangeTokenResponse) => void,
   ): ClientUnaryCall;
-  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
+  /**
+   * Returns whether a token is active at this moment, and its claims (RFC 7662). It
+   * may be of this issuer or of another trusted one. Fails with DEPENDENCY_UNAVAILABLE
+   * while the keys of its issuer cannot be fetched.
+   */
   introspect(
     request: IntrospectRequest,
     callback: (error: ServiceError | null, response: IntrospectResponse) => void,

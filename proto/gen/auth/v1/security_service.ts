@@ -92,6 +92,22 @@ export const SecurityEventType = {
   SECURITY_EVENT_TYPE_ACCOUNT_PURGED: 27,
   /** SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED - The failed logins counted for a user's name were cleared. */
   SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED: 28,
+  /**
+   * SECURITY_EVENT_TYPE_CLIENT_UPDATED - The rights of a client were changed: `details` has the fields, and whether its
+   * tokens were revoked.
+   */
+  SECURITY_EVENT_TYPE_CLIENT_UPDATED: 29,
+  /** SECURITY_EVENT_TYPE_CLIENT_DELETED - A client was deleted. */
+  SECURITY_EVENT_TYPE_CLIENT_DELETED: 30,
+  /** SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED - A client was given another key or secret. */
+  SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED: 31,
+  /** SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED - A key or a secret of a client was removed. */
+  SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED: 32,
+  /**
+   * SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED - The private keys in the database were encrypted under another key-encryption
+   * key: how many.
+   */
+  SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED: 33,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -131,6 +147,14 @@ export namespace SecurityEventType {
   export type SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED;
   export type SECURITY_EVENT_TYPE_ACCOUNT_PURGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED;
   export type SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
+  export type SECURITY_EVENT_TYPE_CLIENT_UPDATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
+  export type SECURITY_EVENT_TYPE_CLIENT_DELETED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
+  export type SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED =
+    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED;
+  export type SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED =
+    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
+  export type SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED =
+    typeof SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
   export type UNRECOGNIZED = typeof SecurityEventType.UNRECOGNIZED;
 }
 
@@ -223,6 +247,21 @@ export function securityEventTypeFromJSON(object: any): SecurityEventType {
     case 28:
     case "SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
+    case 29:
+    case "SECURITY_EVENT_TYPE_CLIENT_UPDATED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
+    case 30:
+    case "SECURITY_EVENT_TYPE_CLIENT_DELETED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
+    case 31:
+    case "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED;
+    case 32:
+    case "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
+    case 33:
+    case "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -290,6 +329,16 @@ export function securityEventTypeToJSON(object: SecurityEventType): string {
       return "SECURITY_EVENT_TYPE_ACCOUNT_PURGED";
     case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED:
       return "SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED:
+      return "SECURITY_EVENT_TYPE_CLIENT_UPDATED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED:
+      return "SECURITY_EVENT_TYPE_CLIENT_DELETED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED:
+      return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED:
+      return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED:
+      return "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED";
     case SecurityEventType.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -1,9 +1,12 @@
 /** Tests of clients' own tokens, against PostgreSQL. */
 
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
+import {
+  ASSERTIONS_PER_CLIENT_MAX,
+  type StoredCredential,
+} from '../../../../services/auth/records/clients.js';
 import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
@@ -147,11 +150,26 @@ describe('service tokens', () => {
     });
   }
 
+  it('are issued for an assertion with each spelling of its type, and refused for one of another type', async () => {
+    const typed = (typ: string) => signAssertion(client, {}, { alg: 'EdDSA', typ });
+    for (const typ of [
+      'JWT',
+      'application/jwt',
+      'client-authentication+jwt',
+      'Application/Client-Authentication+JWT',
+    ]) {
+      expect((await issue(auth, client, await typed(typ))).token, typ).to.be.a('string');
+    }
+    for (const typ of ['at+jwt', 'application/at+jwt', 'text/jwt', 'application/application/jwt', '']) {
+      expect(await tryAssertion(await typed(typ)), typ).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    }
+  });
+
   it('are refused for an assertion that is unsigned, signed by another key, or with the public key as a secret', async () => {
     const other = generateKeyPairSync('ed25519');
-    const publicKeyPem = await auth.store.transaction(
-      async (tx) => (await tx.clients.find(client.clientId))?.publicKeyPem ?? '',
-    );
+    const publicKeyPem = createPublicKey(client.privateKey)
+      .export({ type: 'spki', format: 'pem' })
+      .toString();
     const assertions = [
       new UnsecuredJWT(assertionClaims(client)).encode(),
       await signAssertion({ ...client, privateKey: other.privateKey }),
@@ -219,16 +237,16 @@ describe('service tokens', () => {
     const clientId = `client-${randomUUID()}`;
 
     before(async () => {
-      const secretHash = await auth.passwords.hash(secret);
+      const hash = await auth.passwords.hash(secret);
       const rest = {
-        publicKeyPem: undefined,
+        credentials: [{ credentialId: 'one', kind: 'secret', createTime: new Date(), hash } as const],
         exchangeAudiences: [],
         exchangeScopes: undefined,
         certificateBound: false,
         audiences: ['auth'],
         scopes: ['auth.sync'],
       };
-      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, secretHash, ...rest }));
+      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, ...rest }));
     });
 
     const trySecret = (id: string, given: string) =>
@@ -261,12 +279,13 @@ describe('service tokens', () => {
       const verify = auth.passwords.verify;
       const newHash = await auth.passwords.hash(`new-${secret}`);
       const before = await auth.store.transaction((tx) => tx.clients.find(clientId));
-      const replaceBy = (hash: string | undefined) =>
-        auth.database.query('UPDATE clients SET secret_hash = $1 WHERE client_id = $2', [hash, clientId]);
+      const createTime = new Date();
+      const replaceBy = (credentials: readonly StoredCredential[]) =>
+        auth.store.transaction((tx) => tx.clients.setCredentials(clientId, credentials));
       Object.assign(auth.passwords, {
         verify: async (hash: string | undefined, given: string) => {
           const equal = await verify(hash, given);
-          await replaceBy(newHash);
+          await replaceBy([{ credentialId: 'two', kind: 'secret', createTime, hash: newHash }]);
           return equal;
         },
       });
@@ -274,7 +293,7 @@ describe('service tokens', () => {
         expect(await codeOf(trySecret(clientId, secret))).to.equal('CLIENT_AUTHENTICATION_FAILED');
       } finally {
         Object.assign(auth.passwords, { verify });
-        await replaceBy(before?.secretHash);
+        await replaceBy(before?.credentials ?? []);
       }
     });
 
