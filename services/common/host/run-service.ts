@@ -156,6 +156,7 @@ async function openGuard(
     nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
+    limits: config.limits.guard,
     log,
     observer: metrics.observer,
   });
@@ -166,7 +167,7 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, opsConnectionsMax, connectionAgeMs, reflection, drainMs }: ServiceConfig,
+  { listen, opsListen, opsConnectionsMax, connectionAgeMs, reflection, drainMs, limits }: ServiceConfig,
   { services, readiness, routes, routesListen, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
@@ -180,6 +181,7 @@ async function openHost(
     registry,
     reflection,
     drainMs,
+    connectionIdleMs: limits.connectionIdleMs,
     interceptors: [guard.interceptor],
     tls: tls.listener,
     addServices: (server) => {
