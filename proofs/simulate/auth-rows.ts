@@ -118,6 +118,7 @@ export function createStore(connection: Connection, onRevoked: (batch: LogBatch)
   const store: AuthStore = {
     reads: {
       users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
+      clients: { find: (clientId) => store.transaction((tx) => tx.clients.find(clientId)) },
     },
     transaction: async (work) => {
       const effects: (() => void)[] = [];

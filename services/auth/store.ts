@@ -32,7 +32,7 @@ export function createAuthStore({
   events = { recorded: () => undefined, lost: () => undefined },
 }: AuthStoreDeps): AuthStore {
   return {
-    reads: { users: createUserRows(database) },
+    reads: { users: createUserRows(database), clients: createClientRows(database) },
     transaction: async (work) => {
       let effects: (() => void)[] = [];
       const result = await database.transaction((sql) => {

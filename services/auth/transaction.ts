@@ -49,7 +49,10 @@ export interface IdempotentRequest {
 /** Runs transactions. */
 export interface AuthStore {
   /** Single reads outside a transaction, which cost less. */
-  readonly reads: { readonly users: Pick<UserRows, 'credentialsByName'> };
+  readonly reads: {
+    readonly users: Pick<UserRows, 'credentialsByName'>;
+    readonly clients: Pick<ClientRows, 'find'>;
+  };
   /**
    * Commits all effects of the work, or none. The work is retried after a serialization failure or a deadlock, so it must
    * not keep state outside the transaction.

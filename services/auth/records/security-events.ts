@@ -31,7 +31,8 @@ interface EventDetails {
   'client-created': Nothing;
   'client-disabled': Nothing;
   'client-enabled': Nothing;
-  'client-authentication-failed': Nothing;
+  // By how many seconds a time was missed.
+  'client-authentication-failed': { readonly fault: string; readonly seconds?: number };
   'calls-refused': { readonly calls: number; readonly networks: readonly string[] };
   'broadcasts-forged': { readonly messages: number };
   'events-lost': { readonly events: number };

@@ -2,91 +2,130 @@
 
 import { createHash } from 'node:crypto';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
-import { type JWTPayload, jwtVerify } from 'jose';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { type ClientKey, clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
+import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
+import type { FairQueue } from '../security/fair-queue.js';
+import { networkOf, type Throttle } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import {
+  ASSERTION_SECONDS_MAX,
+  assertionFormFault,
+  checkAssertionClaims,
+  verifyAssertionSignature,
+} from './assertions.js';
+import { ClientFault, clientFault } from './client-faults.js';
+import type { ClientTurns } from './client-turns.js';
 
-/** Maximum time until an assertion expires, in seconds. Its `jti` is remembered for that long. */
-const ASSERTION_SECONDS_MAX = 300;
+/** Default number of assertions that are verified at the same time. */
+export const ASSERTIONS_AT_ONCE_DEFAULT = 4;
 
-/** Maximum length of an assertion, in characters. */
-const ASSERTION_LENGTH_MAX = 4096;
-
-/** Maximum length of an assertion's `jti`, in characters. */
-const ASSERTION_JTI_LENGTH_MAX = 128;
+/** Default number of callers of one class that wait for the verification of an assertion. */
+export const ASSERTIONS_WAITING_DEFAULT = 256;
 
 /** What a client presents to authenticate. */
 export type ClientCredential =
   | { readonly kind: 'assertion'; readonly assertion: string }
   | { readonly kind: 'secret'; readonly secret: string };
 
-/** Authenticates the client whose row the transaction has locked. */
-type AuthenticateClient = (tx: AuthTransaction, client: Client) => Promise<boolean>;
+/** An authentication whose expensive part has succeeded. */
+interface PreparedAuthentication {
+  /** The rest: authenticates the client whose row the transaction has locked; returns what is wrong. */
+  authenticate(tx: AuthTransaction, client: Client): Promise<ClientFault | undefined>;
+  /** Called when the client got its token. */
+  succeeded(): Promise<void>;
+}
 
 export interface ClientAuthenticationDeps {
   readonly store: AuthStore;
   readonly passwords: Passwords;
+  /** Counts guesses at secrets. A signature cannot be guessed, so assertions are not counted. */
+  readonly throttle: Throttle;
+  /** The queue for assertions, whose verification needs the database and a thread. */
+  readonly assertions: Pick<FairQueue, 'run'>;
+  readonly turns: ClientTurns;
   /** The only audience of a valid assertion. */
   readonly issuer: string;
 }
 
+/** A request of a client to authenticate. */
+interface AuthenticationRequest {
+  readonly clientId: string;
+  readonly credential: ClientCredential | undefined;
+  /** The peer's address. */
+  readonly peer: string;
+}
+
 /** Whether the text can be a client's id; any other text must not reach the database. */
-export function mayBeClientId(text: string): boolean {
+function mayBeClientId(text: string): boolean {
   return text.length <= WORD_LENGTH_MAX && !text.includes('\0');
 }
 
 /**
  * Does the part of the authentication that takes long, before any row is locked, and returns the rest.
  *
- * @throws ServiceError CLIENT_AUTHENTICATION_FAILED
+ * @throws ServiceError CLIENT_AUTHENTICATION_FAILED with a {@link ClientFault} as its cause; RATE_LIMITED
  */
 export async function prepareAuthentication(
-  { store, passwords, issuer }: ClientAuthenticationDeps,
-  clientId: string,
-  credential: ClientCredential | undefined,
-): Promise<AuthenticateClient> {
-  if (!mayBeClientId(clientId)) throw clientAuthenticationFailed();
+  deps: ClientAuthenticationDeps,
+  { clientId, credential, peer }: AuthenticationRequest,
+): Promise<PreparedAuthentication> {
+  if (!mayBeClientId(clientId)) throw refused('unknown-client');
   switch (credential?.kind) {
-    case 'assertion': {
-      const { assertion } = credential;
-      if (assertion.length > ASSERTION_LENGTH_MAX) throw clientAuthenticationFailed();
-      return (tx, client) => verifyAssertion(tx, client, assertion, issuer);
-    }
-    case 'secret': {
-      const before = await store.transaction((tx) => tx.clients.find(clientId));
-      const matches = await passwords.verify(before?.secretHash, credential.secret);
-      return (_tx, client) => Promise.resolve(matches && client.secretHash === before?.secretHash);
-    }
+    case 'assertion':
+      return await prepareAssertion(deps, { clientId, peer, assertion: credential.assertion });
+    case 'secret':
+      return await prepareSecret(deps, { clientId, peer, secret: credential.secret });
     case undefined:
-      throw clientAuthenticationFailed();
+      throw refused('no-credential');
   }
 }
 
-/** Verifies an assertion and uses it up. */
-async function verifyAssertion(
+function refused(fault: ClientFault['fault']): Error {
+  return clientAuthenticationFailed(clientFault(fault));
+}
+
+async function prepareAssertion(
+  { store, assertions, turns, issuer }: ClientAuthenticationDeps,
+  { clientId, peer, assertion }: { clientId: string; peer: string; assertion: string },
+): Promise<PreparedAuthentication> {
+  const formFault = assertionFormFault(assertion, clientId);
+  if (formFault !== undefined) throw refused(formFault);
+  const network = networkOf(peer);
+  const verified = await assertions.run(turns.callerOf(clientId, network), async () => {
+    const client = await store.reads.clients.find(clientId);
+    if (client === undefined) return clientFault('unknown-client');
+    if (client.publicKeyPem === undefined) return clientFault('no-credential');
+    const key = await parseClientKey(client.publicKeyPem);
+    // It was stored before the check that it fails.
+    if ('fault' in key) return clientFault('signature');
+    const claims = await verifyAssertionSignature(assertion, key);
+    return claims instanceof ClientFault ? claims : { claims, publicKeyPem: client.publicKeyPem };
+  });
+  if (verified instanceof ClientFault) throw clientAuthenticationFailed(verified);
+  return {
+    authenticate: async (tx, client) => {
+      if (client.publicKeyPem !== verified.publicKeyPem) return clientFault('changed');
+      const now = await tx.databaseTime();
+      const claims = checkAssertionClaims(verified.claims, issuer, now.getTime() / 1000);
+      return claims instanceof ClientFault ? claims : await useUp(tx, client, claims);
+    },
+    succeeded: () => Promise.resolve(turns.succeeded(clientId, network)),
+  };
+}
+
+/** Each assertion is good once. */
+async function useUp(
   tx: AuthTransaction,
-  client: Client,
-  assertion: string,
-  issuer: string,
-): Promise<boolean> {
-  if (client.publicKeyPem === undefined) return false;
-  const clientKey = await parseClientKey(client.publicKeyPem);
-  // It was stored before the check that it fails.
-  if ('fault' in clientKey) {
-    throw clientAuthenticationFailed(new Error(`the key of client ${client.clientId} ${clientKey.fault}`));
-  }
-  const now = await tx.databaseTime();
-  const payload = await verifySignature(assertion, clientKey, { clientId: client.clientId, issuer, now });
-  const claims = payload && checkClaims(payload, issuer, now.getTime() / 1000);
-  if (claims === undefined) return false;
+  { clientId }: Client,
+  { jti, exp }: { readonly jti: string; readonly exp: number },
+): Promise<ClientFault | undefined> {
   const outcome = await tx.clients.useAssertion({
-    clientId: client.clientId,
-    jtiHash: createHash('sha256').update(claims.jti, 'utf8').digest(),
-    expireTime: new Date((claims.exp + CLOCK_SKEW_SECONDS) * 1000),
+    clientId,
+    jtiHash: createHash('sha256').update(jti, 'utf8').digest(),
+    expireTime: new Date((exp + CLOCK_SKEW_SECONDS) * 1000),
   });
   // The client has authenticated, so it may learn why it gets no token.
   if (outcome === 'FULL') {
@@ -94,45 +133,33 @@ async function verifyAssertion(
       retryAfterMs: ASSERTION_SECONDS_MAX * 100,
     });
   }
-  return outcome === 'USED';
+  return outcome === 'USED' ? undefined : clientFault('replay');
 }
 
-async function verifySignature(
-  assertion: string,
-  clientKey: ClientKey,
-  { clientId, issuer, now }: { clientId: string; issuer: string; now: Date },
-): Promise<JWTPayload | undefined> {
-  try {
-    const { payload, protectedHeader } = await jwtVerify(assertion, clientKey.key, {
-      algorithms: [...clientKey.algorithms],
-      issuer: clientId,
-      subject: clientId,
-      audience: issuer,
-      requiredClaims: ['iss', 'sub', 'aud', 'exp', 'jti'],
-      clockTolerance: CLOCK_SKEW_SECONDS,
-      currentDate: now,
-    });
-    return isAssertionType(protectedHeader.typ) ? payload : undefined;
-  } catch {
-    return undefined;
+/** A secret can be guessed, so failures are counted by client and network: one client's do not refuse another. */
+async function prepareSecret(
+  { store, passwords, throttle, turns }: ClientAuthenticationDeps,
+  { clientId, peer, secret }: { clientId: string; peer: string; secret: string },
+): Promise<PreparedAuthentication> {
+  const before = await store.reads.clients.find(clientId);
+  // Without a lock on the name, a client cannot be stopped from other networks by its id.
+  const attempt = await throttle.attempt(undefined, peer, before?.secretHash && clientId);
+  const network = networkOf(peer);
+  const verified = passwords.verify(before?.secretHash, secret, turns.callerOf(clientId, network));
+  const matches = await verified.catch(async (error: unknown) => {
+    await attempt.uncount();
+    throw error;
+  });
+  if (!matches) {
+    if (before === undefined) throw refused('unknown-client');
+    throw refused(before.secretHash === undefined ? 'no-credential' : 'secret');
   }
-}
-
-/** RFC 7523 §3, with the stricter choice where it leaves one. */
-function checkClaims(
-  { aud, exp, iat, jti }: JWTPayload,
-  issuer: string,
-  nowSeconds: number,
-): { readonly jti: string; readonly exp: number } | undefined {
-  // Any of several audiences could present the assertion here (RFC 7523bis).
-  if (aud !== issuer && !(Array.isArray(aud) && aud.length === 1)) return undefined;
-  if (typeof jti !== 'string' || jti === '' || jti.length > ASSERTION_JTI_LENGTH_MAX) return undefined;
-  if (exp === undefined || exp > nowSeconds + ASSERTION_SECONDS_MAX + CLOCK_SKEW_SECONDS) return undefined;
-  if (iat !== undefined && iat > nowSeconds + CLOCK_SKEW_SECONDS) return undefined;
-  return { jti, exp };
-}
-
-/** A token of another type that the same key signed is no assertion (RFC 8725 §3.11). */
-function isAssertionType(type: string | undefined): boolean {
-  return type === undefined || ['jwt', 'client-authentication+jwt'].includes(type.toLowerCase());
+  return {
+    authenticate: (_tx, client) =>
+      Promise.resolve(client.secretHash === before?.secretHash ? undefined : clientFault('changed')),
+    succeeded: async () => {
+      turns.succeeded(clientId, network);
+      await attempt.uncount();
+    },
+  };
 }
