@@ -40,7 +40,7 @@ export const CLAIM_LIST_LENGTH_MAX = 64;
 /** Minimum length of the HS256 secret of a legacy issuer, in bytes (RFC 7518 §3.2). */
 export const LEGACY_SECRET_BYTES_MIN = 32;
 
-/** Maximum number of keys in one key set. */
+/** Maximum number of usable keys in one key set. */
 export const KEYS_MAX = 32;
 
 /** Length of the identifiers of the revocation protocol (entries, epochs, instances), in bytes. */

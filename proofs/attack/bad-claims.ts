@@ -317,7 +317,7 @@ const JSON_CLASS = 'JSON tricks';
 
 export function jsonTricks({ forge }: TokenMaterial): BadToken[] {
   const text = jsonText(forge.claims);
-  const texts = [...textsWithMember(text), ...malformedTexts(text), ...loneSurrogates(text)];
+  const texts = [...textsWithMember(text), ...malformedTexts(text), ...unprintableTexts(text)];
   return [
     ...repeatedClaims(forge, text).map((content) =>
       entry('members that come twice', content.slice(0, 60), forge.withPayload(content)),
@@ -389,8 +389,13 @@ function malformedTexts(text: string): NamedText[] {
   ];
 }
 
-function loneSurrogates(text: string): NamedText[] {
+function unprintableTexts(text: string): NamedText[] {
   return [
+    ...['\\u0000', '\\n', '\\u001b', '\\u007f', '\\u0085', '\\ufffd'].flatMap((written): NamedText[] => [
+      [`${written} in the subject`, text.replace(/"sub":"/, `$&${written}`)],
+      [`${written} in a client`, text.replaceAll('"direct"', `"direct${written}"`)],
+      [`${written} in a role`, text.replace(/"roles":\[[^\]]*\]/, `"roles":["customer","a${written}"]`)],
+    ]),
     ['a lone surrogate as subject', text.replace(/"sub":"[^"]*"/, '"sub":"\\ud800"')],
     ['a lone surrogate as client', text.replaceAll('"direct"', '"\\udfff"')],
     ['a lone surrogate as role', text.replace(/"roles":\[[^\]]*\]/, '"roles":["\\ud800"]')],

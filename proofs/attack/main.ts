@@ -1,5 +1,6 @@
 /** `npm run attack`: attacks a private system with every known technique, and counts the outcomes. */
 
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
@@ -11,8 +12,10 @@ import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from '.
 import { type Environment, openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
 import { recordEvents } from './recorder.js';
+import { attackRights } from './rights.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
 import { attackTokens } from './tokens.js';
+import { attackWithWeakKeys, createWeakIssuer, type WeakIssuer } from './weak-key-attacks.js';
 
 const MUTANTS_DEFAULT = 20_000;
 const COUNT_MAX = 1_000_000_000;
@@ -39,7 +42,7 @@ interface Options {
 }
 
 /** The parts that `--part` selects. */
-const PARTS = ['alarms', 'tokens', 'access', 'login'] as const;
+const PARTS = ['alarms', 'tokens', 'keys', 'access', 'login'] as const;
 type Part = (typeof PARTS)[number];
 
 const stopping = stopSignal();
@@ -48,7 +51,9 @@ process.exitCode = (await attack(readOptions())) ? 0 : 1;
 function readOptions(): Options {
   const count = integerBetween(0, COUNT_MAX);
   const command = new Command('npm run attack --')
-    .description('Attacks a private system: tokens, access, login and refresh, and the detection of attacks.')
+    .description(
+      'Attacks a private system: tokens, keys, access, login and refresh, and the detection of attacks.',
+    )
     .option('--mutants <n>', 'number of mutants of a valid token', count, MUTANTS_DEFAULT)
     .option(
       '--ordinary <n>',
@@ -102,12 +107,17 @@ async function attackPrivateSystem(board: Scoreboard, attack: Attack): Promise<v
   let system: System | undefined;
   try {
     attack.progress('starting the system', 0, 0);
+    const issuer = await createWeakIssuer(join(folder.path, 'weak-keys.json'));
     system = await startSystem({
       dataDir: folder.path,
       ports: 'free',
       ephemeral: true,
       leaseMs: LEASE_MS,
-      environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(ACCESS_TOKEN_SECONDS), ...LOGIN_LIMITS },
+      environment: {
+        PORTCULLIS_ACCESS_TOKEN_SECONDS: String(ACCESS_TOKEN_SECONDS),
+        PORTCULLIS_TRUSTED_ISSUERS: issuer.configuration,
+        ...LOGIN_LIMITS,
+      },
       signal: stopping,
     });
     const environment = await openEnvironment(system, board, (...step) => {
@@ -115,7 +125,7 @@ async function attackPrivateSystem(board: Scoreboard, attack: Attack): Promise<v
       attack.progress(...step);
     });
     try {
-      await attackParts(environment, attack);
+      await attackParts(environment, attack, issuer);
       const database = system.postgres?.url('portcullis_auth');
       if (attack.record !== undefined && database !== undefined) await recordEvents(database, attack.record);
     } finally {
@@ -127,13 +137,15 @@ async function attackPrivateSystem(board: Scoreboard, attack: Attack): Promise<v
   }
 }
 
-async function attackParts(environment: Environment, attack: Attack): Promise<void> {
+async function attackParts(environment: Environment, attack: Attack, issuer: WeakIssuer): Promise<void> {
   const { mutants, ordinary, seed, part } = attack;
   const random = createRandom(seed);
   if (part === undefined || part === 'alarms') await attackAnomalyRules(environment, ordinary);
   await environment.recordRefusals();
   if (part === undefined || part === 'tokens') await attackTokens(environment, { mutants, random });
+  if (part === undefined || part === 'keys') await attackWithWeakKeys(environment, issuer);
   if (part === undefined || part === 'access') await attackAccess(environment);
+  if (part === undefined || part === 'access') await attackRights(environment);
   if (part === undefined || part === 'login') await attackLogin(environment, random);
   await checkNoRepetition(environment);
 }

@@ -51,6 +51,12 @@ export const domain: Section = {
     const shop = await openShop({
       customers: Math.max(...CHECKOUT_CALLERS),
       isDurable: true,
+      // One user reserves as fast as possible and releases nothing.
+      environment: {
+        PORTCULLIS_RESERVATIONS_PER_USER_MAX: '1000000',
+        PORTCULLIS_RESERVED_SHARE_PERCENT_MAX: '100',
+        PORTCULLIS_RESERVATION_SECONDS_MAX: '3600',
+      },
       paymentProgram: (dataDir) => {
         times.file = join(dataDir, 'times.json');
         return { program: 'proofs/bench/timed-payment', environment: { BENCH_TIMES: times.file } };

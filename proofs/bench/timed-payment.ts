@@ -1,7 +1,7 @@
 /** Payment as the bench runs it: the service's own parts, with a timer around each port of the saga. */
 
 import { writeFileSync } from 'node:fs';
-import { runMain } from '../../services/common/host/process.js';
+import { runMain } from '../../services/common/host/run-main.js';
 import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
 import type { CheckoutStore } from '../../services/payment/saga.js';

@@ -5,7 +5,7 @@
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runMain } from '../../services/common/host/process.js';
+import { runMain } from '../../services/common/host/run-main.js';
 import { runPayment } from '../../services/payment/compose.js';
 import { parseConfig } from '../../services/payment/config.js';
 import type { Inventory, Settlement } from '../../services/payment/inventory-port.js';

@@ -72,6 +72,8 @@ export interface ShopOptions {
   readonly accessTokenSeconds?: number;
   /** Whether the database syncs to disk; only measurements need it. */
   readonly isDurable?: boolean;
+  /** Settings of the services, beside the usual ones. */
+  readonly environment?: NodeJS.ProcessEnv;
   readonly paymentProgram?: (dataDir: string) => NonNullable<SystemOptions['paymentProgram']>;
   /** Runs before anything is started. */
   readonly prepare?: () => Promise<void>;
@@ -110,7 +112,7 @@ async function openIn(
     ephemeral: !(options.isDurable ?? false),
     leaseMs: LEASE_MS,
     withoutDemo: true,
-    environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(accessTokenSeconds) },
+    environment: { PORTCULLIS_ACCESS_TOKEN_SECONDS: String(accessTokenSeconds), ...options.environment },
     ...(program === undefined ? {} : { paymentProgram: program }),
     signal,
     onProgress,

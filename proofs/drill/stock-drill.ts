@@ -89,7 +89,7 @@ interface Sale {
   readonly tokens: readonly string[];
 }
 
-/** All buyers reserve at once, and each successful buyer commits. */
+/** All buyers reserve at once, and the operator hands out what each successful buyer has reserved. */
 async function sellOut({ shop, findings, random, tokens }: Sale, sku: string): Promise<number> {
   await shop.stockUp(sku, PRICE, BigInt(UNITS));
   const untilMs = nowMs() + PATIENCE_MS;
@@ -114,7 +114,7 @@ async function sellOut({ shop, findings, random, tokens }: Sale, sku: string): P
 }
 
 async function buyOne(
-  { clients }: Shop,
+  { clients, operator }: Shop,
   sku: string,
   token: string,
   { index, untilMs }: { index: number; untilMs: number },
@@ -126,5 +126,5 @@ async function buyOne(
   if (reserved.kind !== 'answered') return reserved;
   const { reservation } = methods.reserveStock.responseDeserialize(reserved.bytes);
   const commit = { reservationId: reservation?.reservationId ?? '', requestId: randomUUID() };
-  return await askUntil(() => sendOnce(other, methods.commitReservation, commit, token), untilMs);
+  return await askUntil(() => sendOnce(other, methods.commitReservation, commit, operator), untilMs);
 }

@@ -89,8 +89,7 @@ function clientRow(clientId: string): Client {
   return {
     clientId,
     generation: 0n,
-    publicKeyPem: undefined,
-    secretHash: undefined,
+    credentials: [],
     audiences: ['auth'],
     scopes: ['auth.exchange'],
     exchangeAudiences: ['inventory'],
@@ -116,10 +115,11 @@ export function transactionBehind(tx: AuthTransaction): Transaction {
 /** Auth's transactions. Their log entries are broadcast after the commit. */
 export function createStore(connection: Connection, onRevoked: (batch: LogBatch) => void): AuthStore {
   const store: AuthStore = {
-    reads: {
+    reads: onlyThese<AuthStore['reads']>({
       users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
       clients: { find: (clientId) => store.transaction((tx) => tx.clients.find(clientId)) },
-    },
+      sessions: { findRefreshToken: (hash) => store.transaction((tx) => tx.sessions.findRefreshToken(hash)) },
+    }),
     transaction: async (work) => {
       const effects: (() => void)[] = [];
       const { cluster, process, node } = connection;
@@ -269,6 +269,21 @@ function userRows(transaction: Transaction): AuthTransaction['users'] {
         await transaction.lock(`user ${userId}`, 'share');
         return find(userId);
       }),
+    lock: (userId) =>
+      transaction.statement(async () => {
+        await transaction.lock(`user ${userId}`, 'exclusive');
+        return find(userId) !== undefined;
+      }),
+    lockAdmins: () =>
+      transaction.statement(async () => {
+        await transaction.lock('administrators', 'exclusive');
+        const users = [...transaction.all('users').values()] as UserRow[];
+        const admins = users.filter(({ roles, disabled }) => roles.includes('admin') && !disabled);
+        return admins
+          .map(({ userId }) => userId)
+          .sort()
+          .slice(0, 2);
+      }),
     raiseGeneration: (userId) =>
       transaction.statement(async () => {
         await transaction.lock(`user ${userId}`, 'exclusive');
@@ -296,16 +311,18 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
       await transaction.lock(`session ${sessionId}`, mode);
       return find(sessionId);
     });
-  const endThose = (isMeant: (row: SessionRow) => boolean) =>
+  const endThose = async (isMeant: (row: SessionRow) => boolean) => (await endSome(isMeant)).length;
+  const endSome = (isMeant: (row: SessionRow) => boolean, limit = Number.POSITIVE_INFINITY) =>
     transaction.statement(async () => {
-      let ended = 0;
+      const ended: string[] = [];
       for (const [sessionId, row] of [...transaction.all('sessions')]) {
+        if (ended.length === limit) break;
         if (!isMeant(row as SessionRow)) continue;
         await transaction.lock(`session ${sessionId}`, 'exclusive');
         const now = transaction.get('sessions', sessionId) as SessionRow | undefined;
         if (now === undefined || now.ended) continue;
         transaction.put('sessions', sessionId, { ...now, ended: true });
-        ended += 1;
+        ended.push(sessionId);
       }
       return ended;
     });
@@ -324,6 +341,13 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
       }),
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
     endAllOfUser: (userId) => endThose((row) => row.userId === userId && !row.ended),
+    endOthersOfUser: (userId, { than, limit }) => {
+      const now = timeOf(transaction);
+      return endSome(
+        (row) => row.userId === userId && row.sessionId !== than && !row.ended && row.expireTime > now,
+        limit,
+      );
+    },
     endEvery: () => endThose((row) => !row.ended),
     restamp: (userId, { from, to, scopes, audiences }) =>
       transaction.statement(async () => {

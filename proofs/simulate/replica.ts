@@ -102,6 +102,7 @@ export function startReplica({
     store,
     log,
     tokenIdOf: exchange.tokenIdOf,
+    sessionIdOf: () => Promise.resolve(undefined),
     clock,
     timers: process,
     issuer: ISSUER,
@@ -126,6 +127,8 @@ export function startReplica({
         uncount: () => Promise.resolve(),
         refusal: () => Promise.resolve(undefined),
       }),
+    nameKeyOf: () => Buffer.alloc(32),
+    networkKeyOf: () => Buffer.alloc(32),
   };
   const nothing = (): void => undefined;
   const failures = { failed: nothing, limited: nothing, clientRefused: nothing };
@@ -147,7 +150,15 @@ export function startReplica({
     exchange,
     revocations,
     epochs: createEpochs({ store, keys, clock }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: Buffer.alloc(32, 8),
+      resetSeconds: 3600,
+    }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
     issueServiceToken: () =>
       store.transaction(async (tx) => {

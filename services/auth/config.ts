@@ -22,10 +22,13 @@ import {
   serviceConfigOf,
   serviceFaults,
   serviceVariables,
+  UNKNOWN_LANE_VARIABLES,
 } from '../common/config/service-config.js';
+import { parseDatabaseUrl } from '../common/database/database-url.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { HASHES_AT_ONCE_DEFAULT, HASHES_WAITING_DEFAULT, passwordFault } from './accounts/passwords.js';
+import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-tokens.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
 import { clientIdFault } from './clients/client-ids.js';
@@ -96,6 +99,8 @@ export interface Config extends ServiceConfig {
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
+  /** Lifetime of the tokens with which users set a new password, in seconds. */
+  readonly passwordResetSeconds: number;
   /** Whether users' sessions are bound to the client certificate of the login. */
   readonly loginBinding: LoginBinding;
   /** The anomaly rules whose findings revoke the session that they name. */
@@ -149,6 +154,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    passwordResetSeconds: values.PORTCULLIS_PASSWORD_RESET_SECONDS,
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
     bootstrap,
@@ -171,6 +177,7 @@ function loginBindingFaults({
 /** All variables, by name. */
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
+  ...UNKNOWN_LANE_VARIABLES,
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
   PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
@@ -219,6 +226,10 @@ export const VARIABLES = {
     FAILURES_PER_PEER_DEFAULT,
   ),
   PORTCULLIS_LOGIN_WINDOW_SECONDS: withDefault(seconds({ min: 1, max: 86_400 }), WINDOW_SECONDS_DEFAULT),
+  PORTCULLIS_PASSWORD_RESET_SECONDS: withDefault(
+    seconds({ min: 60, max: RESET_SECONDS_MAX }),
+    RESET_SECONDS_DEFAULT,
+  ),
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
@@ -227,7 +238,7 @@ export const VARIABLES = {
 /** The settings that the security review evaluates. */
 export function reviewSettingsOf(config: Config): ReviewSettings {
   const { signingAlgorithm, keyRotationDays, accessTokenSeconds, leaseMs, loginLimits } = config;
-  const { reflection, logLevel: level, tls } = config;
+  const { reflection, log, tls } = config;
   const isEncrypted = tls.listener !== undefined;
   return {
     signingAlgorithm,
@@ -236,7 +247,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     leaseMs,
     loginLimits,
     reflection,
-    logLevel: level,
+    logLevel: log.level,
     allowsPlaintext: tls.plaintext === 'allow',
     listeners: [config.listen, config.opsListen].map((address) => ({
       address,
@@ -267,13 +278,16 @@ function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean }
 }
 
 function databaseOf(databaseUrl: string): Endpoint {
-  const { host, hostname, searchParams } = new URL(databaseUrl);
+  const parsed = parseDatabaseUrl(databaseUrl);
+  const hosts = 'urls' in parsed ? parsed.urls.map((one) => new URL(one)) : [];
   return {
-    address: host,
-    // Without a host, the connection uses a Unix socket of this machine.
-    isLoopback:
-      hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
-    isEncrypted: searchParams.get('sslmode') === 'verify-full',
+    address: hosts.map(({ host }) => host).join(','),
+    isLoopback: hosts.every(({ hostname, searchParams }) => {
+      const host = searchParams.get('host') ?? hostname;
+      // Without a host, or with a path in its place, the connection uses a Unix socket of this machine.
+      return /^(?:$|\/|%2f)/i.test(host) || isLoopback(`${host}:0`);
+    }),
+    isEncrypted: hosts.every(({ searchParams }) => searchParams.get('sslmode') === 'verify-full'),
   };
 }
 

@@ -1,19 +1,24 @@
 /** Auth as a process: reads the environment, and runs the service or the command of an operator. */
-
-import { exitWith, runMain } from '../common/host/process.js';
-import { runAuth } from './compose.js';
-import { parseConfig } from './config.js';
-import { openEpoch } from './open-epoch.js';
+import { exitWith, runMain } from '../common/host/run-main.js';
 
 /** Opens a new epoch of the revocation log and exits; the words after it are the reason. */
 const OPEN_EPOCH = 'open-epoch';
 
+/** Makes a user an administrator and exits; the word after it is the user's name. */
+const RECOVER_ADMIN = 'recover-admin';
+
 await runMain(async () => {
   const [command, ...words] = process.argv.slice(2);
+  const { parseConfig } = await import('./config.js');
   const config = parseConfig(process.env);
-  if (command === undefined) return runAuth(config);
+  if (command === undefined) {
+    const { runAuth } = await import('./compose.js');
+    return runAuth(config);
+  }
+  const { openEpoch, recoverAdmin } = await import('./operator-commands.js');
   if (command === OPEN_EPOCH) return openEpoch(config, words.join(' '));
+  if (command === RECOVER_ADMIN) return recoverAdmin(config, words.join(' '));
   return exitWith(
-    `unknown command ${command}: expected ${OPEN_EPOCH} REASON, or no command to run the service`,
+    `unknown command ${command}: expected ${OPEN_EPOCH} REASON, ${RECOVER_ADMIN} USERNAME, or no command to run the service`,
   );
 });

@@ -37,6 +37,7 @@ import { createSampledWarning } from './security/sampled-warning.js';
 import { createSecurityStore } from './security/store.js';
 import { createThrottle } from './security/throttle.js';
 import { createAttemptCounters } from './security/throttle-store.js';
+import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
 import { createLoginTurns } from './sessions/login-turns.js';
 import { createSessions } from './sessions/sessions.js';
@@ -70,7 +71,7 @@ export function createParts(config: Config, resources: PartsResources) {
 
 type Base = ReturnType<typeof createBase>;
 
-/** What all rooms use: the store, the security events, the passwords and the counts. */
+/** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
 function createBase(config: Config, resources: PartsResources) {
   const { keyEncryptionKey } = config;
   const { database, log, closer, onRevoked } = resources;
@@ -88,6 +89,12 @@ function createBase(config: Config, resources: PartsResources) {
     securityStore,
     events,
     store: createAuthStore({ database, onRevoked, events: events.observer }),
+    promiseStore: createAuthStore({
+      database,
+      importance: 'promise',
+      onRevoked,
+      events: events.observer,
+    }),
     counts,
     queues,
     passwords: createPasswords(queues.passwords),
@@ -133,7 +140,7 @@ type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
   { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
-  { store, log }: Base,
+  { promiseStore: store, log }: Base,
 ) {
   const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
   const replenishKeys = (): void =>
@@ -170,7 +177,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
 
 type TokenParts = ReturnType<typeof createTokenParts>;
 
-function createTokenParts(config: Config, { store, log, closer }: Base, { keys }: KeyParts) {
+function createTokenParts(config: Config, { store, promiseStore, log, closer }: Base, { keys }: KeyParts) {
   const { issuer, accessTokenSeconds } = config;
   const foreignTokens = createForeignTokens({
     issuers: config.trustedIssuers,
@@ -180,7 +187,12 @@ function createTokenParts(config: Config, { store, log, closer }: Base, { keys }
   });
   closer.add('foreign tokens', foreignTokens.close);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken: createTokenVerifier(issuer) });
-  return { tokens, exchange: createExchange({ store, tokens, foreignTokens }) };
+  return {
+    tokens,
+    exchange: createExchange({ store, tokens, foreignTokens }),
+    // What revokes a token by its text must not wait behind exchanges.
+    tokenIdOf: createExchange({ store: promiseStore, tokens, foreignTokens }).tokenIdOf,
+  };
 }
 
 type RevocationParts = ReturnType<typeof createRevocationParts>;
@@ -189,21 +201,23 @@ function createRevocationParts(
   { issuer, trustedIssuers, instancesPerClient }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
-  { exchange }: TokenParts,
+  { tokenIdOf }: TokenParts,
 ) {
-  const { database, store, clock, closer } = base;
+  const { database, promiseStore, clock, closer } = base;
+  const lane = database.lane('promise');
   const instances = createInstances({
-    store: createInstanceStore(database),
+    store: createInstanceStore(lane),
     clock,
     perClientMax: instancesPerClient,
     onRefused: createRefusalReport(base),
   });
   closer.add('instances', instances.close);
-  const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
-    store,
+    store: promiseStore,
     log: revocationLog,
-    tokenIdOf: exchange.tokenIdOf,
+    tokenIdOf,
+    sessionIdOf: async (refreshToken) => (await findSessionOf(promiseStore, refreshToken))?.sessionId,
     clock,
     issuer,
     foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
@@ -249,7 +263,15 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
   return {
     users: createUsers({ store, passwords, fingerprint }),
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: config.passwordResetSeconds,
+    }),
     sessions: createSessions({
       store,
       passwords,
@@ -283,7 +305,7 @@ function createThrottleFor(
   { database, clock }: Base,
 ) {
   return createThrottle({
-    counters: createAttemptCounters(database),
+    counters: createAttemptCounters(database.lane('unknown')),
     clock,
     limits: loginLimits,
     purpose,

@@ -2,9 +2,11 @@
 
 import type { Database, Sql } from '../common/database/database.js';
 import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
+import { createPasswordResetRows, deleteExpiredResets } from './accounts/password-reset-store.js';
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
+import type { Importance } from './records/importance.js';
 import type { LogBatch } from './records/revocations.js';
 import { createRevocationRows } from './revocation/store.js';
 import type { EventObserver } from './security/event-recorder.js';
@@ -19,6 +21,8 @@ const DELETED_ROWS_MAX = 1000;
 
 interface AuthStoreDeps {
   readonly database: Database;
+  /** The class of transactions that name none; `known` by default. */
+  readonly importance?: Importance;
   /** Called after the commit with the entries that the transaction appended to the revocation log. */
   readonly onRevoked: (batch: LogBatch) => void;
   /** Counts the security events that transactions record. */
@@ -28,25 +32,41 @@ interface AuthStoreDeps {
 /** Auth's transactions. Every entry of the revocation log is passed on after the commit. */
 export function createAuthStore({
   database,
+  importance = 'known',
   onRevoked,
   events = { recorded: () => undefined, lost: () => undefined },
 }: AuthStoreDeps): AuthStore {
+  const lane = database.lane(importance === 'promise' ? 'promise' : 'unknown');
   return {
-    reads: { users: createUserRows(database), clients: createClientRows(database) },
-    transaction: async (work) => {
+    reads: {
+      users: createUserRows(lane),
+      clients: {
+        find: (clientId, caller) => createClientRows(asCaller(lane, caller)).find(clientId),
+      },
+      passwordResets: createPasswordResetRows(lane),
+      sessions: {
+        findRefreshToken: (hash, caller) => createSessionRows(asCaller(lane, caller)).findRefreshToken(hash),
+      },
+    },
+    transaction: async (work, place = {}) => {
       let effects: (() => void)[] = [];
-      const result = await database.transaction((sql) => {
+      const result = await database.lane(place.importance ?? importance).transaction((sql) => {
         // A retry starts over: the effects of the failed attempt must not run.
         effects = [];
         return work(createTransaction(sql, (effect) => effects.push(effect), { onRevoked, events }));
-      });
+      }, place);
       for (const effect of effects) effect();
       return result;
     },
   };
 }
 
-/** Deletes old sessions, expired assertions, old attempt counters and stored responses to old requests. */
+/** The statements of one caller. */
+function asCaller(sql: Sql, caller: string | undefined): Sql {
+  return { query: (text, values, options) => sql.query(text, values, { ...options, caller }) };
+}
+
+/** Deletes old sessions, expired assertions and reset tokens, old attempt counters and stored responses to old requests. */
 export async function deleteExpired(database: Database): Promise<void> {
   let deleted: number;
   do {
@@ -57,6 +77,7 @@ export async function deleteExpired(database: Database): Promise<void> {
   } while (deleted === DELETED_ROWS_MAX);
   await database.transaction(async (sql) => {
     await createSessionRows(sql).deleteOld(DELETED_ROWS_MAX);
+    await deleteExpiredResets(sql, DELETED_ROWS_MAX);
     await dropOldAttempts(sql, DELETED_ROWS_MAX);
     await forgetRequests(sql);
   });
@@ -69,6 +90,7 @@ function createTransaction(
 ): AuthTransaction {
   return {
     users: createUserRows(sql),
+    passwordResets: createPasswordResetRows(sql),
     sessions: createSessionRows(sql),
     clients: createClientRows(sql),
     keys: createKeyRows(sql),

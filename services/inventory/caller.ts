@@ -4,7 +4,7 @@
 export interface Caller {
   /** Identifies the user; reservations belong to it. */
   readonly subject: string;
-  /** Operators may read what belongs to other users. */
+  /** Whether the token may manage inventory: then it reads and commits what belongs to other users. */
   readonly isOperator: boolean;
   /** The service that acts for the user; undefined when the user calls directly. */
   readonly actingClient: string | undefined;

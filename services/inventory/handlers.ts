@@ -17,8 +17,8 @@ import type { Reservations, SettleReservationRequest } from './reservations.js';
 import type { ChangeKind, Item } from './stock.js';
 import type { StockWatch } from './watch.js';
 
-/** The role whose users may read what belongs to others. */
-const OPERATOR_ROLE = 'operator';
+/** The scope that lets a caller read and commit what belongs to others. Roles do not: a narrowed token may still have them. */
+const MANAGE_SCOPE = 'inventory.manage';
 
 interface HandlerDeps {
   readonly items: Items;
@@ -75,8 +75,8 @@ export function createHandlers({ items, reservations, stockWatch }: HandlerDeps)
 }
 
 /** Identifies the user by issuer and subject: two issuers may have a user of the same name. */
-function callerOf({ id, roles, actors }: Principal): Caller {
-  return { subject: id, isOperator: roles.has(OPERATOR_ROLE), actingClient: actors[0] };
+function callerOf({ id, scopes, actors }: Principal): Caller {
+  return { subject: id, isOperator: scopes.has(MANAGE_SCOPE), actingClient: actors[0] };
 }
 
 /** Any outcome that cannot be asked for counts as missing. */

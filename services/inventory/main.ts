@@ -1,6 +1,8 @@
 /** Inventory as a process. */
-import { runMain } from '../common/host/process.js';
-import { runInventory } from './compose.js';
-import { parseConfig } from './config.js';
+import { runMain } from '../common/host/run-main.js';
 
-await runMain(() => runInventory(parseConfig(process.env)));
+await runMain(async () => {
+  const { parseConfig } = await import('./config.js');
+  const { runInventory } = await import('./compose.js');
+  await runInventory(parseConfig(process.env));
+});

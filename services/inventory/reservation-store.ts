@@ -11,6 +11,7 @@ import type {
   ReservationTransaction,
   StoredReservation,
 } from './reservation.js';
+import type { Holdings } from './reservation-limits.js';
 import { type ChangeStock, stockTransaction } from './stock-store.js';
 
 /** Creates the store of reservations. */
@@ -18,10 +19,12 @@ export function createReservationStore(sql: Sql, changeStock: ChangeStock): Rese
   return {
     findReservation: (reservationId) => selectReservation(sql, reservationId),
     hasDueReservations: () => selectHasDue(sql),
-    changeReservations: (work) => changeStock((tx, onMoved) => work(reservationTransaction(tx, onMoved))),
-    changeReservationsOnce: (request, work) =>
-      changeStock((tx, onMoved) =>
-        oncePerRequest(tx, request, () => work(reservationTransaction(tx, onMoved))),
+    changeReservations: (work, place) =>
+      changeStock((tx, onMoved) => work(reservationTransaction(tx, onMoved)), place),
+    changeReservationsOnce: (request, work, place) =>
+      changeStock(
+        (tx, onMoved) => oncePerRequest(tx, request, () => work(reservationTransaction(tx, onMoved))),
+        place,
       ),
   };
 }
@@ -69,6 +72,7 @@ async function selectHasDue(sql: Sql): Promise<boolean> {
 function reservationTransaction(sql: Sql, onMoved: () => void): ReservationTransaction {
   return {
     ...stockTransaction(sql, onMoved),
+    holdingsOf: (owner, skus) => selectHoldings(sql, owner, skus),
     insertReservation: (reservation) => insertReservation(sql, reservation),
     lockReservation: async (reservationId) => {
       const { rows } = await sql.query<ReservationRow>(
@@ -99,6 +103,26 @@ function reservationTransaction(sql: Sql, onMoved: () => void): ReservationTrans
       if (rowCount !== 1) throw new TypeError('cannot end a reservation that is not active');
     },
   };
+}
+
+/** A reservation that has expired no longer counts, although its units may still be reserved. */
+async function selectHoldings(sql: Sql, owner: string, skus: readonly string[]): Promise<Holdings> {
+  const { rows } = await sql.query<{ open: bigint; sku: string | null; units: bigint }>(
+    `WITH held AS MATERIALIZED (
+       SELECT reservation_id, acting_client FROM reservations
+        WHERE owner = $1 AND state = 'ACTIVE' AND expire_time > (SELECT clock_timestamp())
+     )
+     SELECT (SELECT count(*) FROM held) AS open, sku, coalesce(sum(quantity), 0)::bigint AS units
+       FROM (SELECT 1) AS always
+       LEFT JOIN (SELECT sku, quantity FROM held JOIN reservation_lines USING (reservation_id)
+                   WHERE acting_client IS NULL AND sku = ANY ($2::text[])) AS line ON true
+      GROUP BY sku`,
+    [owner, skus],
+  );
+  const units = rows.flatMap(({ sku, units: held }): [string, bigint][] =>
+    sku === null ? [] : [[sku, held]],
+  );
+  return { open: Number(rows[0]?.open ?? 0n), units: new Map(units) };
 }
 
 async function insertReservation(sql: Sql, reservation: NewReservation): Promise<Reservation> {

@@ -12,14 +12,18 @@ import type {
   ReservationStore,
   ReservationTransaction,
 } from './reservation.js';
+import {
+  checkHoldings,
+  type Holdings,
+  type ReservationLimit,
+  type ReservationLimits,
+} from './reservation-limits.js';
 import type { Item } from './stock.js';
 
 /** How long a reservation lasts when the caller does not say. */
 const TIME_TO_LIVE_SECONDS_DEFAULT = 600;
 /** The shortest time that a reservation may last. */
 const TIME_TO_LIVE_SECONDS_MIN = 1;
-/** The longest time that a reservation may last. */
-const TIME_TO_LIVE_SECONDS_MAX = 3600;
 
 /** A duration, as it comes over the wire. */
 export interface TimeToLive {
@@ -35,11 +39,22 @@ export interface ReserveStockRequest {
   readonly requestId: string;
 }
 
+/** What reserving needs. */
+export interface ReserveDeps {
+  readonly store: ReservationStore;
+  readonly limits: ReservationLimits;
+  /** Called when a user reaches a limit. */
+  readonly onLimit: (limit: ReservationLimit) => void;
+}
+
 /** @throws ServiceError FIELD_INVALID */
-export function checkReserveStock({ lines, timeToLive, requestId }: ReserveStockRequest): void {
+export function checkReserveStock(
+  { lines, timeToLive, requestId }: ReserveStockRequest,
+  { secondsMax }: ReservationLimits,
+): void {
   const violations = createViolations();
   requireLines(violations, lines);
-  if (timeToLive !== undefined) requireTimeToLive(violations, timeToLive);
+  if (timeToLive !== undefined) requireTimeToLive(violations, timeToLive, secondsMax);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
 }
@@ -47,10 +62,10 @@ export function checkReserveStock({ lines, timeToLive, requestId }: ReserveStock
 /**
  * Reserves the lines of a checked request.
  *
- * @throws ServiceError NOT_FOUND, INSUFFICIENT_STOCK
+ * @throws ServiceError NOT_FOUND, INSUFFICIENT_STOCK, RESERVATION_LIMIT
  */
 export function reserveLines(
-  store: ReservationStore,
+  { store, limits, onLimit }: ReserveDeps,
   { lines, timeToLive, requestId }: ReserveStockRequest,
   caller: Caller,
 ): Promise<Reservation> {
@@ -59,42 +74,56 @@ export function reserveLines(
     timeToLive === undefined ? null : [timeToLive.seconds, timeToLive.nanos],
   );
   const request = { subject: caller.subject, method: 'ReserveStock', requestId, payload };
-  return store.changeReservationsOnce(request, async (transaction) => {
-    const items = await lockItemsBySku(transaction, lines);
-    const priced = priceLines(lines, items);
-    checkAvailable(priced, items);
-    const reservation = await transaction.insertReservation({
-      owner: caller.subject,
-      actingClient: caller.actingClient,
-      lines: priced,
-      timeToLiveMicroseconds: microsecondsOf(timeToLive),
-    });
-    await transaction.move({
-      kind: 'RESERVED',
-      actor: caller,
-      reason: '',
-      reservationId: reservation.reservationId,
-      deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
-    });
-    return reservation;
-  });
+  const place = { skus: lines.map(({ sku }) => sku), caller: caller.subject };
+  return store.changeReservationsOnce(
+    request,
+    async (transaction) => {
+      const { items, holdings } = await lockItemsAndHoldings(transaction, lines, caller);
+      const priced = priceLines(lines, items);
+      checkAvailable(priced, items);
+      const isPurchase = caller.actingClient !== undefined;
+      checkHoldings(holdings, { lines: priced, items, isPurchase }, limits, onLimit);
+      const reservation = await transaction.insertReservation({
+        owner: caller.subject,
+        actingClient: caller.actingClient,
+        lines: priced,
+        timeToLiveMicroseconds: microsecondsOf(timeToLive, limits.secondsMax),
+      });
+      await transaction.move({
+        kind: 'RESERVED',
+        actor: caller,
+        reason: '',
+        reservationId: reservation.reservationId,
+        deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
+      });
+      return reservation;
+    },
+    place,
+  );
 }
 
-function requireTimeToLive(violations: Violations, { seconds, nanos }: TimeToLive): void {
+function requireTimeToLive(violations: Violations, { seconds, nanos }: TimeToLive, secondsMax: number): void {
   const min = BigInt(TIME_TO_LIVE_SECONDS_MIN);
-  const max = BigInt(TIME_TO_LIVE_SECONDS_MAX);
+  const max = BigInt(secondsMax);
   const isDuration = Number.isInteger(nanos) && nanos >= 0 && nanos < 1_000_000_000;
   const isWithin = seconds >= min && (seconds < max || (seconds === max && nanos === 0));
-  const description = `must be ${TIME_TO_LIVE_SECONDS_MIN} to ${TIME_TO_LIVE_SECONDS_MAX} seconds`;
+  const description = `must be ${TIME_TO_LIVE_SECONDS_MIN} to ${secondsMax} seconds`;
   violations.require('time_to_live', isDuration && isWithin, description);
 }
 
-async function lockItemsBySku(
+/** The holdings are read after the items are locked, so that concurrent calls cannot exceed the share of an item. */
+async function lockItemsAndHoldings(
   transaction: ReservationTransaction,
   lines: readonly OrderLine[],
-): Promise<ReadonlyMap<string, Item>> {
-  const items = await transaction.lockItems(lines.map(({ sku }) => sku));
-  return new Map(items.map((item) => [item.sku, item]));
+  caller: Caller,
+): Promise<{ items: ReadonlyMap<string, Item>; holdings: Holdings }> {
+  const skus = lines.map(({ sku }) => sku);
+  // Both statements are sent at once and run in this order.
+  const [items, holdings] = await Promise.all([
+    transaction.lockItems(skus),
+    transaction.holdingsOf(caller.subject, skus),
+  ]);
+  return { items: new Map(items.map((item) => [item.sku, item])), holdings };
 }
 
 function priceLines(lines: readonly OrderLine[], items: ReadonlyMap<string, Item>): ReservationLine[] {
@@ -115,7 +144,8 @@ function checkAvailable(lines: readonly OrderLine[], items: ReadonlyMap<string, 
   throw new InventoryError('INSUFFICIENT_STOCK', `not enough in stock: there are ${missing.join(', ')}`);
 }
 
-function microsecondsOf(timeToLive: TimeToLive | undefined): bigint {
-  if (timeToLive === undefined) return BigInt(TIME_TO_LIVE_SECONDS_DEFAULT) * 1_000_000n;
+function microsecondsOf(timeToLive: TimeToLive | undefined, secondsMax: number): bigint {
+  if (timeToLive === undefined)
+    return BigInt(Math.min(TIME_TO_LIVE_SECONDS_DEFAULT, secondsMax)) * 1_000_000n;
   return timeToLive.seconds * 1_000_000n + BigInt(Math.floor(timeToLive.nanos / 1000));
 }

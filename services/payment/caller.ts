@@ -4,7 +4,7 @@
 export interface Caller {
   /** Identifies the user; accounts and payments belong to it. */
   readonly subject: string;
-  /** Operators may read what belongs to other users. */
+  /** Whether the token may manage payments: then it reads what belongs to other users. */
   readonly isOperator: boolean;
   /** The client that the token was issued to. */
   readonly clientId: string;

@@ -3,10 +3,11 @@
 import { type CodeOf, declareErrors } from '@portcullis/guard/errors';
 import { COMMON_REASONS } from '../common/errors.js';
 
-/** The errors of payment. INSUFFICIENT_STOCK and RESERVATION_EXPIRED are passed on from inventory. */
+/** The errors of payment. INSUFFICIENT_STOCK, RESERVATION_LIMIT and RESERVATION_EXPIRED are passed on from inventory. */
 export const PaymentError = declareErrors({
   ...COMMON_REASONS,
   INSUFFICIENT_STOCK: 'FAILED_PRECONDITION',
+  RESERVATION_LIMIT: 'RESOURCE_EXHAUSTED',
   INSUFFICIENT_FUNDS: 'FAILED_PRECONDITION',
   RESERVATION_EXPIRED: 'FAILED_PRECONDITION',
   PAYMENT_CANCELLED: 'FAILED_PRECONDITION',

@@ -80,11 +80,12 @@ export function createHandlers({
 }
 
 function callerOf(call: Call): Caller {
-  const { id, roles, clientId, sessionId, tokenId } = principalOf(call);
+  const { id, scopes, clientId, sessionId, tokenId } = principalOf(call);
   return {
     // Identifies the user by issuer and subject: two issuers may have a user of the same name.
     subject: id,
-    isOperator: roles.has('operator'),
+    // By scope, not by role: a token of another issuer may have the role without the scope.
+    isOperator: scopes.has('payment.manage'),
     clientId,
     sessionId,
     tokenId,

@@ -23,7 +23,7 @@ export interface Inventory {
   /**
    * Reserves all lines or none. The request id makes it safe to retry. The request is cancelled when the user's call ends.
    *
-   * @throws ServiceError FIELD_INVALID, NOT_FOUND, INSUFFICIENT_STOCK, DEPENDENCY_UNAVAILABLE
+   * @throws ServiceError FIELD_INVALID, NOT_FOUND, INSUFFICIENT_STOCK, RESERVATION_LIMIT, DEPENDENCY_UNAVAILABLE
    */
   reserve(request: {
     lines: readonly OrderLine[];

@@ -1,6 +1,8 @@
 /** Payment as a process. */
-import { runMain } from '../common/host/process.js';
-import { runPayment } from './compose.js';
-import { parseConfig } from './config.js';
+import { runMain } from '../common/host/run-main.js';
 
-await runMain(() => runPayment(parseConfig(process.env)));
+await runMain(async () => {
+  const { parseConfig } = await import('./config.js');
+  const { runPayment } = await import('./compose.js');
+  await runPayment(parseConfig(process.env));
+});

@@ -7,7 +7,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField } from '@portcullis/guard/errors';
-import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
+import { formatMoney, MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound } from './accounts.js';
@@ -35,7 +35,7 @@ export interface ReversalStore {
    * called last before the commit.
    */
   reverseOnce<T>(
-    request: RepeatableRequest,
+    request: RepeatableRequest & { readonly paymentId: string },
     stillAllowed: () => number,
     work: (transaction: ReversalTransaction) => Promise<T>,
   ): Promise<T>;
@@ -107,7 +107,13 @@ async function cancelPayment(
   const id = violations.requireUuid('payment_id', paymentId);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
-  const request = { subject: caller.subject, method: 'CancelPayment', requestId, payload: payloadOf(id) };
+  const request = {
+    subject: caller.subject,
+    method: 'CancelPayment',
+    requestId,
+    payload: payloadOf(id),
+    paymentId: id,
+  };
   let cancelled: Saga | undefined;
   const response = await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
     cancelled = undefined;
@@ -150,7 +156,7 @@ async function refundPayment(
   violations.throwIfAny();
   const amountPayload = amount === undefined ? null : [amount.minorUnits, amount.currencyCode];
   const payload = payloadOf(id, amountPayload, reason);
-  const request = { subject, method: 'RefundPayment', requestId, payload };
+  const request = { subject, method: 'RefundPayment', requestId, payload, paymentId: id };
   return await store.reverseOnce(request, stillAllowed, async (transaction) => {
     const found = await transaction.lockPayment(id);
     if (found === undefined) throw paymentNotFound();
@@ -175,7 +181,7 @@ async function refundLocked(
   if (minorUnits > left || left === 0n) {
     throw new PaymentError(
       'REFUND_EXCEEDS_PAYMENT',
-      `of this payment ${left} ${currencyCode} are left to refund`,
+      `of this payment, ${formatMoney({ minorUnits: left, currencyCode })} can still be refunded`,
     );
   }
   const account = await ledger.lockAccount(accountId);

@@ -19,6 +19,7 @@ const PERMANENT_REASONS: ReadonlySet<string> = new Set(ORDER_REASONS);
 /** The reasons that a failed payment returns again on each retry. */
 const FINAL_REASONS = [
   ...ORDER_REASONS,
+  'RESERVATION_LIMIT',
   'RESERVATION_EXPIRED',
   'PAYMENT_CANCELLED',
 ] as const satisfies readonly PaymentErrorCode[];

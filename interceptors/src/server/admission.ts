@@ -187,8 +187,12 @@ export class Admissions {
     return this.#verifyOnce(text, peer, () =>
       issuer.verify(token).then((verdict) => {
         if (verdict === 'UNKNOWN') return sharedRefusal('DEPENDENCY_UNAVAILABLE');
-        if (verdict === 'BAD' || !issuer.has(token.keyId)) return this.#invalid('signature');
-        const claims = issuer.read(token, this.#clock.wallMs() / 1000, 'OURS');
+        if (verdict === 'BAD') return this.#invalid('signature');
+        const { verifiedBy } = verdict;
+        // The key may have left the set during the verification.
+        if (!issuer.has(verifiedBy)) return this.#invalid('kid');
+        const nowSeconds = this.#clock.wallMs() / 1000;
+        const claims = issuer.read(token, verifiedBy, { nowSeconds, audience: 'OURS' });
         return 'fault' in claims ? this.#invalid(claims.fault) : this.#cache(text, claims);
       }),
     );

@@ -22,7 +22,7 @@ export interface TokenClaims extends Principal {
   readonly origin: TokenOrigin | undefined;
   /** When the token was issued (`iat`), in seconds since the epoch. */
   readonly issuedAtSeconds: number;
-  /** The key that signed the token (`kid`). */
+  /** The key that signed the token: its `kid`, or for another issuer's token the key's thumbprint (RFC 7638). */
   readonly keyId: string;
   /**
    * The client certificate that the token is bound to (`cnf`, RFC 8705 §3.1), as the SHA-256 of its DER in base64url. The
@@ -59,6 +59,7 @@ export interface ClaimFault {
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const NIL_UUID = '00000000-0000-0000-0000-000000000000';
 const THUMBPRINT = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
+const UNPRINTABLE = /[\p{Cc}\uFFFD]/u;
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+$/;
 
 /**
@@ -301,10 +302,14 @@ export function foreignPrincipalId(issuer: string, subject: string): string {
   return `${issuer}#${subject}`;
 }
 
-function isText(value: JsonValue | undefined): value is string {
+/**
+ * Whether a claim is a text that services can store, pass on and print: not empty, at most {@link CLAIM_TEXT_LENGTH_MAX}
+ * UTF-16 code units, without control characters and U+FFFD. A log entry names its subject in UTF-8, so a subject with a
+ * lone surrogate could not be revoked.
+ */
+export function isText(value: JsonValue | undefined): value is string {
   if (typeof value !== 'string' || value.length === 0 || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
-  // A log entry names its subject in UTF-8, which has no lone surrogates: a subject with one could not be revoked.
-  return value.isWellFormed();
+  return value.isWellFormed() && !UNPRINTABLE.test(value);
 }
 
 function isCount(value: JsonValue | undefined): value is number {

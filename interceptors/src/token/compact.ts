@@ -46,31 +46,39 @@ export function parseCompactToken(
   return { text, algorithm: alg, keyId: kid, ...rest };
 }
 
-/** Header parameters accepted from other issuers. Beside `alg`, `kid` and `typ` they are hints to the key, and ignored. */
-const FOREIGN_PARAMETERS: ReadonlySet<string> = new Set(['alg', 'kid', 'typ', 'x5t', 'x5t#S256']);
+/**
+ * Header parameters that are refused from other issuers: they bring a key or lead to one (`jwk`, `jku`, `x5c`, `x5u`), change
+ * how the token is read (`crit`, `b64`, `zip`), or say that it contains another one (`cty`).
+ */
+const REFUSED_PARAMETERS = ['jwk', 'jku', 'x5c', 'x5u', 'crit', 'b64', 'zip', 'cty'] as const;
 
 /**
- * Parses a token of another issuer, as strictly as {@link parseCompactToken}, except that hints to the key are ignored and
- * `typ` is configured.
+ * Parses a token of another issuer as strictly as {@link parseCompactToken}, except for its header: `typ` is configured,
+ * `kid` may be missing, and unknown parameters are ignored (RFC 7515 §4).
  *
- * @param expected.types - the accepted values of `typ`, in lower case; '' accepts a token without `typ`
- * @param expected.mayLackKeyId - accept a token without `kid`; its key id is then ''
- * @returns undefined when the text is not such a token
+ * @param types - the accepted values of `typ`, from {@link mediaTypeOf}
+ * @returns undefined when the text is not such a token. Without `kid`, its key id is ''.
  */
-export function parseForeignToken(
-  text: string,
-  expected: { readonly types: ReadonlySet<string>; readonly mayLackKeyId: boolean },
-): CompactToken | undefined {
+export function parseForeignToken(text: string, types: ReadonlySet<string>): CompactToken | undefined {
   const parts = partsOf(text, TOKEN_LENGTH_MAX);
-  if (parts === undefined || !Object.keys(parts.header).every((name) => FOREIGN_PARAMETERS.has(name)))
+  if (parts === undefined || REFUSED_PARAMETERS.some((name) => Object.hasOwn(parts.header, name))) {
     return undefined;
+  }
   const { header, ...rest } = parts;
-  const { alg, kid, typ = '' } = header;
-  const keyId = kid === undefined && expected.mayLackKeyId ? '' : kid;
+  const { alg, kid: keyId = '', typ = '' } = header;
   if (typeof alg !== 'string' || typeof keyId !== 'string' || typeof typ !== 'string') return undefined;
-  if (!expected.types.has(typ.toLowerCase())) return undefined;
-  if (keyId.length > FOREIGN_KID_LENGTH_MAX || (keyId === '' && !expected.mayLackKeyId)) return undefined;
-  return { text, algorithm: alg, keyId, ...rest };
+  if (!types.has(mediaTypeOf(typ)) || keyId.length > FOREIGN_KID_LENGTH_MAX) return undefined;
+  // RFC 9864 gives the algorithm of Ed25519 a second name.
+  return { text, algorithm: alg === 'Ed25519' ? 'EdDSA' : alg, keyId, ...rest };
+}
+
+/**
+ * The media type that a `typ` stands for, in lower case: without a slash, `application/` belongs before it (RFC 7515
+ * §4.1.9). The missing type stays ''.
+ */
+export function mediaTypeOf(typ: string): string {
+  const lower = typ.toLowerCase();
+  return lower === '' || lower.includes('/') ? lower : `application/${lower}`;
 }
 
 /** The payload of a compact JWS; undefined when the text is not one. */

@@ -1,11 +1,11 @@
 /** The claims of another issuer's token, mapped to this library's claims. */
 
 import { CLAIM_LIST_LENGTH_MAX, CLAIM_TEXT_LENGTH_MAX, CLOCK_SKEW_SECONDS } from '../limits.js';
-import { type ClaimFault, foreignPrincipalId, type TokenClaims, thumbprintIn } from './claims.js';
+import { type ClaimFault, foreignPrincipalId, isText, type TokenClaims, thumbprintIn } from './claims.js';
 import type { JsonObject, JsonValue } from './strict-json.js';
 
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
-type ClaimName = string | readonly string[];
+export type ClaimName = string | readonly string[];
 
 /** The names of an issuer's claims. The default names are given for each. */
 export interface ClaimNames {
@@ -25,6 +25,15 @@ export interface ClaimNames {
   readonly authTime?: ClaimName | undefined;
 }
 
+/**
+ * How the tokens of services are told from those of users: by a claim that has one of these values, or is a list with one
+ * of them. The issuer must not let users choose the claim.
+ */
+export interface ServiceMark {
+  readonly claim: ClaimName;
+  readonly values: readonly string[];
+}
+
 /** How an issuer's claims are read. */
 export interface ForeignRules {
   readonly issuer: string;
@@ -32,6 +41,8 @@ export interface ForeignRules {
   /** This issuer's scopes, by the other issuer's name. */
   readonly scopes: ReadonlyMap<string, string>;
   readonly roles: ReadonlyMap<string, string>;
+  /** Undefined: a token is a service's if its subject is its client and it has no session. */
+  readonly services: ServiceMark | undefined;
   readonly lifetimeMaxSeconds: number;
 }
 
@@ -54,16 +65,16 @@ export function readForeignClaims(
   const session = at(payload, names.sessionId ?? 'sid');
   const client =
     at(payload, names.clientId ?? 'client_id') ?? (names.clientId ? undefined : at(payload, 'azp'));
-  const scopes = words(at(payload, names.scopes ?? 'scope'));
-  const roles = words(at(payload, names.roles ?? 'roles'));
-  const audiences = words(at(payload, 'aud'), false);
+  const scopes = granted(at(payload, names.scopes ?? 'scope'), rules.scopes);
+  const roles = granted(at(payload, names.roles ?? 'roles'), rules.roles);
+  const audiences = audiencesIn(at(payload, 'aud'));
   const authTime = at(payload, names.authTime ?? 'auth_time');
   const [issuedAt, expiresAt] = [secondsOf(at(payload, 'iat')), secondsOf(at(payload, 'exp'))];
   const notBefore = at(payload, 'nbf') === undefined ? issuedAt : secondsOf(at(payload, 'nbf'));
   const latestSeconds = nowSeconds + CLOCK_SKEW_SECONDS;
 
   if (at(payload, 'iss') !== issuer) return { fault: 'iss' };
-  if (audiences === undefined || audiences.length === 0) return { fault: 'aud' };
+  if (audiences === undefined) return { fault: 'aud' };
   if (audience !== undefined && !audiences.includes(audience)) return { fault: 'aud' };
   if (subject === undefined) return { fault: 'sub' };
   // It becomes the `sub` of exchanged tokens, and services store it.
@@ -91,9 +102,9 @@ export function readForeignClaims(
     clientId: client ?? '',
     tokenId,
     sessionId: session,
-    kind: client === subject && session === undefined ? 'SERVICE' : 'USER',
-    scopes: granted(scopes, rules.scopes),
-    roles: granted(roles, rules.roles),
+    kind: kindOf(payload, rules.services, client === subject && session === undefined),
+    scopes,
+    roles,
     audiences,
     actors: [],
     authTimeSeconds: secondsOf(authTime),
@@ -109,13 +120,36 @@ export function readForeignClaims(
   };
 }
 
-function granted(given: readonly string[], allowed: ReadonlyMap<string, string>): ReadonlySet<string> {
+function kindOf(
+  payload: JsonObject,
+  mark: ServiceMark | undefined,
+  looksLikeService: boolean,
+): TokenClaims['kind'] {
+  if (mark === undefined) return looksLikeService ? 'SERVICE' : 'USER';
+  const value = at(payload, mark.claim);
+  const values = Array.isArray(value) ? (value as readonly JsonValue[]) : [value];
+  return values.some((one) => typeof one === 'string' && mark.values.includes(one)) ? 'SERVICE' : 'USER';
+}
+
+/**
+ * The names of ours that a list, or a space-separated text, may grant. Others are ignored, whatever they are: issuers put
+ * all roles of a user into a token. Nothing is granted without the claim.
+ *
+ * @returns undefined when the claim is neither a list nor a text, or grants too much for one token
+ */
+function granted(
+  value: JsonValue | undefined,
+  allowed: ReadonlyMap<string, string>,
+): ReadonlySet<string> | undefined {
+  if (value === undefined) return new Set();
+  const given = typeof value === 'string' ? value.split(' ') : value;
+  if (!Array.isArray(given)) return undefined;
   const ours = new Set<string>();
-  for (const word of given) {
-    const name = allowed.get(word);
+  for (const word of given as readonly JsonValue[]) {
+    const name = typeof word === 'string' ? allowed.get(word) : undefined;
     if (name !== undefined) ours.add(name);
   }
-  return ours;
+  return ours.size <= CLAIM_LIST_LENGTH_MAX ? ours : undefined;
 }
 
 function at(payload: JsonObject, name: ClaimName): JsonValue | undefined {
@@ -133,22 +167,15 @@ function textAt(payload: JsonObject, name: ClaimName): string | undefined {
   return isText(value) ? value : undefined;
 }
 
-/** The words of a list or a text; empty without the claim; undefined when the claim is neither. */
-function words(value: JsonValue | undefined, splits = true): readonly string[] | undefined {
-  if (value === undefined) return [];
-  const list = typeof value === 'string' ? (splits ? value.split(' ').filter(Boolean) : [value]) : value;
-  if (!Array.isArray(list) || list.length > CLAIM_LIST_LENGTH_MAX || !list.every(isText)) return undefined;
-  return list as readonly string[];
+/** The audience or audiences (RFC 7519 §4.1.3); undefined when the claim is anything else. */
+function audiencesIn(value: JsonValue | undefined): readonly string[] | undefined {
+  const list = Array.isArray(value) ? (value as readonly JsonValue[]) : [value];
+  if (list.length === 0 || list.length > CLAIM_LIST_LENGTH_MAX || !list.every(isText)) return undefined;
+  return list;
 }
 
 /** A NumericDate, rounded down: other issuers may write fractions. */
 function secondsOf(value: JsonValue | undefined): number | undefined {
   if (typeof value !== 'number' || !(value > 0 && value <= Number.MAX_SAFE_INTEGER)) return undefined;
   return Math.floor(value);
-}
-
-/** Services store these texts and pass them on, so rejects what a database does not store, or stores changed. */
-function isText(value: JsonValue | undefined): value is string {
-  if (typeof value !== 'string' || value === '' || value.length > CLAIM_TEXT_LENGTH_MAX) return false;
-  return value.isWellFormed() && !/[\p{Cc}\uFFFD]/u.test(value);
 }

@@ -10,15 +10,15 @@ import {
 import type { GuardLog } from '../log.js';
 import { isPrivateUrl, type Plaintext } from '../wire/connection.js';
 import type { ClaimFault, TokenClaims } from './claims.js';
-import { type CompactToken, parseForeignToken, payloadOf } from './compact.js';
-import { type ClaimNames, type ForeignRules, readForeignClaims } from './foreign-claims.js';
+import { type CompactToken, mediaTypeOf, parseForeignToken, payloadOf } from './compact.js';
+import { type ClaimNames, type ForeignRules, readForeignClaims, type ServiceMark } from './foreign-claims.js';
 import {
   createLegacyKeys,
   createPublishedKeys,
   type ForeignIssuerKeys,
   type KeyVerdict,
   type PublishedIssuerKeys,
-} from './foreign-issuer-keys.js';
+} from './issuer-keys.js';
 import { parseJsonObject } from './strict-json.js';
 
 /** Maximum number of other issuers. */
@@ -35,7 +35,10 @@ export interface TrustedIssuer {
    * then must use HS256.
    */
   readonly keys: PublishedIssuerKeys | { readonly legacySecret: Uint8Array };
-  /** The accepted `typ` of its access tokens; '' accepts tokens without `typ`. Default: `at+jwt` (RFC 9068). */
+  /**
+   * The accepted `typ` of its access tokens, in any case, with or without `application/`; '' accepts tokens without `typ`.
+   * Default: `at+jwt` (RFC 9068).
+   */
   readonly types?: readonly string[] | undefined;
   /** The names of its claims, where they differ from the defaults. */
   readonly claims?: ClaimNames | undefined;
@@ -43,6 +46,8 @@ export interface TrustedIssuer {
   readonly scopes?: Readonly<Record<string, string>> | undefined;
   /** The roles that it may grant, by its names for them. Its other roles are ignored. */
   readonly roles?: Readonly<Record<string, string>> | undefined;
+  /** What marks the tokens of its services. Default: the subject is the client, and there is no session. */
+  readonly services?: ServiceMark | undefined;
   /** Maximum lifetime of its tokens, in seconds. Default and upper limit: {@link ACCESS_TOKEN_LIFETIME_MAX_SECONDS}. */
   readonly lifetimeMaxSeconds?: number | undefined;
 }
@@ -53,10 +58,19 @@ export interface ForeignIssuer {
   /** Parses one of its tokens; undefined when the text is not one. */
   parse(text: string): CompactToken | undefined;
   verify(token: CompactToken): Promise<KeyVerdict>;
-  /** Whether the key is in its current key set. */
-  has(keyId: string): boolean;
-  /** Reads the claims of a verified token. @param audience - `OURS`: the token must be for this service */
-  read(token: CompactToken, nowSeconds: number, audience: 'OURS' | 'ANY'): TokenClaims | ClaimFault;
+  /** Whether the key that verified a token is in its current key set. */
+  has(key: string): boolean;
+  /**
+   * Reads the claims of a verified token.
+   *
+   * @param verifiedBy - the key, from the verdict; it becomes the claims' `keyId`
+   * @param audience - `OURS`: the token must be for this service
+   */
+  read(
+    token: CompactToken,
+    verifiedBy: string,
+    expected: { readonly nowSeconds: number; readonly audience: 'OURS' | 'ANY' },
+  ): TokenClaims | ClaimFault;
 }
 
 export interface TrustedIssuersOptions {
@@ -185,24 +199,24 @@ function foreignIssuer(
   ownAudience: string,
 ): ForeignIssuer {
   const { issuer, audience = ownAudience, types = [ACCESS_TOKEN_TYPE] } = described;
-  const isLegacy = 'legacySecret' in described.keys;
   const rules: ForeignRules = {
     issuer,
     names: described.claims ?? {},
     scopes: new Map(Object.entries(described.scopes ?? {})),
     roles: new Map(Object.entries(described.roles ?? {})),
+    services: described.services,
     lifetimeMaxSeconds: described.lifetimeMaxSeconds ?? ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   };
-  const wantedTypes = new Set(types.map((type) => type.toLowerCase()));
+  const wantedTypes = new Set(types.map(mediaTypeOf));
   return {
     issuer,
-    parse: (text) => parseForeignToken(text, { types: wantedTypes, mayLackKeyId: isLegacy }),
+    parse: (text) => parseForeignToken(text, wantedTypes),
     verify: (token) => keys.verify(token),
-    has: (keyId) => keys.has(keyId),
-    read: ({ payload, keyId }, nowSeconds, who) => {
+    has: (key) => keys.has(key),
+    read: ({ payload }, verifiedBy, { nowSeconds, audience: who }) => {
       const json = parseJsonObject(payload);
       if (json === undefined) return { fault: 'payload' };
-      return readForeignClaims(json, keyId, {
+      return readForeignClaims(json, verifiedBy, {
         ...rules,
         audience: who === 'OURS' ? audience : undefined,
         nowSeconds,

@@ -1,6 +1,8 @@
 /** The users and clients of the bootstrap file: created when absent, never changed. */
 
 import { randomUUID } from 'node:crypto';
+import type { NewCredential } from '../clients/credentials.js';
+import { storedCredential } from '../clients/stored-credentials.js';
 import type { Role } from '../records/users.js';
 import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
@@ -62,16 +64,28 @@ export async function applyBootstrap(bootstrap: Bootstrap, deps: BootstrapDeps):
 
 async function createWhenAbsent(
   { store, passwords }: BootstrapDeps,
-  { secret, ...client }: BootstrapClient,
+  { secret, publicKeyPem, ...client }: BootstrapClient,
 ): Promise<boolean> {
   const { clientId } = client;
-  if (await store.transaction((tx) => tx.clients.find(clientId))) return false;
-  const secretHash = secret === undefined ? undefined : await passwords.hash(secret);
+  // A deleted client stays deleted, whatever the file says.
+  const isKnown = await store.transaction(
+    async ({ clients }) =>
+      (await clients.find(clientId)) !== undefined || (await clients.wasDeleted(clientId)),
+  );
+  if (isKnown) return false;
+  const credential = credentialOf(publicKeyPem, secret);
+  const stored = credential && (await storedCredential(passwords, credential));
   return await store.transaction(async (tx) => {
-    if (!(await tx.clients.insertWhenAbsent({ ...client, secretHash }))) return false;
+    const credentials = stored === undefined ? [] : [{ ...stored, createTime: await tx.databaseTime() }];
+    if (!(await tx.clients.insertWhenAbsent({ ...client, credentials }))) return false;
     await tx.events.record({ ...BY_BOOTSTRAP, type: 'client-created', subject: { clientId }, details: {} });
     return true;
   });
+}
+
+function credentialOf(pem: string | undefined, secret: string | undefined): NewCredential | undefined {
+  if (pem !== undefined) return { kind: 'public-key', pem };
+  return secret === undefined ? undefined : { kind: 'secret', secret };
 }
 
 type UserOutcome = 'CREATED' | 'EXISTS' | 'LOOKS_ALIKE';

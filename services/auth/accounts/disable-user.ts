@@ -2,6 +2,7 @@
 
 import { parseRequestId } from '../../common/validation/request-id.js';
 import type { User } from '../records/users.js';
+import { checkReason } from '../revocation/log.js';
 import {
   type ChangedUser,
   changeUser,
@@ -12,25 +13,32 @@ import {
 } from './user-change.js';
 
 /**
- * Prevents a user from logging in and ends the user's sessions.
+ * Prevents a user from logging in, ends the user's sessions and voids a reset token.
  *
- * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
+ * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED, LAST_ADMIN
  */
-export async function disableUser(deps: UserChangeDeps, request: UserRequest): Promise<ChangedUser> {
-  const reason = 'user disabled';
+export async function disableUser(
+  deps: UserChangeDeps,
+  request: UserRequest & { readonly reason?: string },
+): Promise<ChangedUser> {
+  checkReason(request.reason ?? '');
+  const reason = request.reason || 'user disabled';
   return await changeUser(deps, request, {
     method: 'DisableUser',
     reason,
-    payload: [],
+    // Without a reason, the payload is that of the versions that knew none: their answers are stored for seven days.
+    payload: request.reason ? [request.reason] : [],
+    endsAdmin: true,
     apply: async (tx, userId) => {
       await tx.users.setDisabled(userId, true);
+      await tx.passwordResets.deleteOfUser(userId);
       await tx.sessions.endAllOfUser(userId, 'USER_DISABLED');
       await tx.events.record({
         type: 'account-disabled',
         subject: { userId },
         actor: request.actor,
         reason,
-        network: '',
+        network: request.network ?? '',
         details: {},
       });
     },
@@ -46,7 +54,7 @@ export async function enableUser(
   { store }: Pick<UserChangeDeps, 'store'>,
   request: UserRequest,
 ): Promise<User> {
-  const { actor } = request;
+  const { actor, network = '' } = request;
   const requestId = parseRequestId(request.requestId);
   const userId = parseUserId(request.userId);
   return await store.transaction((tx) =>
@@ -57,7 +65,7 @@ export async function enableUser(
         subject: { userId },
         actor,
         reason: 'user enabled',
-        network: '',
+        network,
         details: {},
       });
       const user = await tx.users.find(userId);

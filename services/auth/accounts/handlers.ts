@@ -1,5 +1,6 @@
-/** The handlers of accounts: those of UserService, and ChangePassword of AuthService. */
+/** The handlers of accounts: those of UserService, and those for passwords of AuthService. */
 
+import type { ServerUnaryCall } from '@grpc/grpc-js';
 import { principalOf, unary } from '@portcullis/guard';
 import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
@@ -8,6 +9,7 @@ import {
   UserState,
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { User } from '../records/users.js';
+import { networkOf } from '../security/throttle.js';
 import type { AccountChanges } from './account-changes.js';
 import type { Users } from './users.js';
 
@@ -20,7 +22,15 @@ export function createUserHandlers({
   readonly accountChanges: AccountChanges;
 }): Pick<
   UserServiceServer,
-  'createUser' | 'getUser' | 'listUsers' | 'setUserRoles' | 'disableUser' | 'enableUser'
+  | 'createUser'
+  | 'getUser'
+  | 'listUsers'
+  | 'setUserRoles'
+  | 'disableUser'
+  | 'enableUser'
+  | 'resetPassword'
+  | 'unlockUser'
+  | 'deleteUser'
 > {
   return {
     createUser: unary(async (request, call) => {
@@ -33,26 +43,32 @@ export function createUserHandlers({
       return { users: page.map(userMessageOf), nextPageToken };
     }),
     setUserRoles: unary(async (request, call) => {
-      const changed = await accountChanges.setRoles({ ...request, actor: principalOf(call).subject });
+      const changed = await accountChanges.setRoles({ ...request, ...adminOf(call) });
       return { ...changed, user: userMessageOf(changed.user) };
     }),
     disableUser: unary(async (request, call) => {
-      const changed = await accountChanges.disable({ ...request, actor: principalOf(call).subject });
+      const changed = await accountChanges.disable({ ...request, ...adminOf(call) });
       return { ...changed, user: userMessageOf(changed.user) };
     }),
     enableUser: unary(async (request, call) => {
-      const user = await accountChanges.enable({ ...request, actor: principalOf(call).subject });
+      const user = await accountChanges.enable({ ...request, ...adminOf(call) });
       return { user: userMessageOf(user) };
     }),
+    resetPassword: unary((request, call) => accountChanges.resetPassword({ ...request, ...adminOf(call) })),
+    unlockUser: unary(async (request, call) => {
+      const user = await accountChanges.unlock({ ...request, ...adminOf(call) });
+      return { user: userMessageOf(user) };
+    }),
+    deleteUser: unary((request, call) => accountChanges.delete({ ...request, ...adminOf(call) })),
   };
 }
 
-/** The method of AuthService that concerns the caller's own account. */
+/** The methods of AuthService with which users set their own passwords. */
 export function createPasswordHandlers({
   accountChanges,
 }: {
-  readonly accountChanges: Pick<AccountChanges, 'changePassword'>;
-}): Pick<AuthServiceServer, 'changePassword'> {
+  readonly accountChanges: Pick<AccountChanges, 'changePassword' | 'setPassword'>;
+}): Pick<AuthServiceServer, 'changePassword' | 'setPassword'> {
   return {
     changePassword: unary((request, call) =>
       accountChanges.changePassword({
@@ -61,7 +77,14 @@ export function createPasswordHandlers({
         peer: call.getPeer(),
       }),
     ),
+    setPassword: unary((request, call) => accountChanges.setPassword({ ...request, peer: call.getPeer() })),
   };
+}
+
+function adminOf<Request, Response>(
+  call: ServerUnaryCall<Request, Response>,
+): { readonly actor: string; readonly network: string } {
+  return { actor: principalOf(call).subject, network: networkOf(call.getPeer()) };
 }
 
 function userMessageOf({ userId, username, roles, createTime, disabled }: User): UserMessage {

@@ -56,6 +56,20 @@ export function scopesOfRoles(roles: readonly Role[]): readonly string[] {
   return [...new Set(roles.flatMap((role) => SCOPES_OF_ROLE[role]))].sort();
 }
 
+/**
+ * The roles that a token with these scopes may contain: of each role it has every scope that the role grants at the token's
+ * audiences, and at least one. Otherwise a narrowed token would do by its roles what its scopes no longer allow.
+ */
+export function rolesWithin(
+  roles: Iterable<string>,
+  { scopes, audiences }: { readonly scopes: readonly string[]; readonly audiences: readonly string[] },
+): readonly Role[] {
+  return [...roles].filter(isRole).filter((role) => {
+    const needed = SCOPES_OF_ROLE[role].filter((scope) => audiences.includes(audienceOfScope(scope)));
+    return needed.length > 0 && needed.every((scope) => scopes.includes(scope));
+  });
+}
+
 /** Whether a role grants the scope. */
 export function isScopeOfRole(scope: string): boolean {
   return SCOPES_OF_ALL_ROLES.has(scope);

@@ -6,7 +6,7 @@ import { type ChangedUser, changeUser, type UserChangeDeps, type UserRequest } f
 /**
  * Gives the user exactly these roles. The user's sessions continue, with at most the scopes that they had.
  *
- * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
+ * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED, LAST_ADMIN
  */
 export async function setRoles(
   deps: UserChangeDeps,
@@ -18,6 +18,7 @@ export async function setRoles(
     method: 'SetUserRoles',
     reason,
     payload: [roles],
+    endsAdmin: !roles.includes('admin'),
     apply: async (tx, userId, generation) => {
       const scopes = scopesOfRoles(roles);
       await tx.users.setRoles(userId, roles);
@@ -26,7 +27,7 @@ export async function setRoles(
         subject: { userId },
         actor: request.actor,
         reason,
-        network: '',
+        network: request.network ?? '',
         details: { roles },
       });
       await tx.sessions.restamp(userId, {

@@ -23,6 +23,13 @@ interface CredentialsRow {
 
 const CREDENTIALS_COLUMNS = 'user_id, username, password_hash, password_version, generation';
 const ROLES_OF_USER = 'ARRAY(SELECT role FROM user_roles r WHERE r.user_id = u.user_id ORDER BY role)';
+
+/** A condition: the user was not deleted. Every query but that for a taken name has it. */
+const EXISTS = 'u.delete_time IS NULL';
+
+/** Name of the lock of all changes that can take an administrator away, among the advisory locks of the database. */
+const ADMINS_LOCK = 'portcullis administrators';
+
 const USER_COLUMNS = `u.user_id, u.username, ${ROLES_OF_USER} AS roles, u.create_time,
   u.disable_time IS NOT NULL AS disabled`;
 
@@ -39,19 +46,44 @@ export function createUserRows(sql: Sql): UserRows {
     credentialsByName: (username) => selectCredentials(sql, 'username', username),
     credentialsById: (userId) => selectCredentials(sql, 'user_id', userId),
     lockShared: (userId) => lockShared(sql, userId),
+    lock: async (userId) => {
+      const { rowCount } = await sql.query(
+        `SELECT FROM users u WHERE user_id = $1 AND ${EXISTS} FOR NO KEY UPDATE`,
+        [userId],
+      );
+      return rowCount > 0;
+    },
     raiseGeneration: async (userId) => {
       const { rows } = await sql.query<{ generation: bigint }>(
-        'UPDATE users SET generation = generation + 1 WHERE user_id = $1 RETURNING generation',
+        `UPDATE users u SET generation = generation + 1 WHERE user_id = $1 AND ${EXISTS} RETURNING generation`,
         [userId],
       );
       return rows[0]?.generation;
     },
+    lockAdmins: () => lockAdmins(sql),
     changePassword: (from, passwordHash) => changePassword(sql, from, passwordHash),
+    setPassword: async (userId, passwordHash) => {
+      const { rowCount } = await sql.query(
+        `UPDATE users SET password_hash = $2, password_version = password_version + 1
+         WHERE user_id = $1 AND disable_time IS NULL`,
+        [userId, passwordHash],
+      );
+      return rowCount > 0;
+    },
     setRoles: async (userId, roles) => {
       await sql.query('DELETE FROM user_roles WHERE user_id = $1', [userId]);
       await insertRoles(sql, userId, roles);
     },
     setDisabled: (userId, disabled) => setDisabled(sql, userId, disabled),
+    delete: async (userId) => {
+      await sql.query(
+        `UPDATE users SET delete_time = clock_timestamp(), disable_time = coalesce(disable_time, clock_timestamp()),
+           password_hash = '', password_version = password_version + 1
+         WHERE user_id = $1`,
+        [userId],
+      );
+      await sql.query('DELETE FROM user_roles WHERE user_id = $1', [userId]);
+    },
   };
 }
 
@@ -75,16 +107,17 @@ async function insertRoles(sql: Sql, userId: string, roles: readonly Role[]): Pr
 }
 
 async function findUser(sql: Sql, userId: string): Promise<User | undefined> {
-  const { rows } = await sql.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users u WHERE user_id = $1`, [
-    userId,
-  ]);
+  const { rows } = await sql.query<UserRow>(
+    `SELECT ${USER_COLUMNS} FROM users u WHERE user_id = $1 AND ${EXISTS}`,
+    [userId],
+  );
   return rows[0] && userOf(rows[0]);
 }
 
 async function listUsers(sql: Sql, request: PageRequest): Promise<{ users: User[]; nextPageToken: string }> {
   const { limit, after } = pageOf(request, [cursorPatterns.text]);
   const { rows } = await sql.query<UserRow>(
-    `SELECT ${USER_COLUMNS} FROM users u WHERE username > $1 ORDER BY username LIMIT $2`,
+    `SELECT ${USER_COLUMNS} FROM users u WHERE username > $1 AND ${EXISTS} ORDER BY username LIMIT $2`,
     [after?.[0] ?? '', limit + 1],
   );
   const users = rows.slice(0, limit).map(userOf);
@@ -98,7 +131,7 @@ async function selectCredentials(
   value: string,
 ): Promise<UserCredentials | undefined> {
   const { rows } = await sql.query<CredentialsRow>(
-    `SELECT ${CREDENTIALS_COLUMNS} FROM users WHERE ${column} = $1`,
+    `SELECT ${CREDENTIALS_COLUMNS} FROM users u WHERE ${column} = $1 AND ${EXISTS}`,
     [value],
   );
   return rows[0] && credentialsOf(rows[0]);
@@ -107,7 +140,7 @@ async function selectCredentials(
 async function lockShared(sql: Sql, userId: string): Promise<UserState | undefined> {
   const { rows } = await sql.query<{ generation: bigint; password_version: bigint; disabled: boolean }>(
     `SELECT generation, password_version, disable_time IS NOT NULL AS disabled
-     FROM users WHERE user_id = $1 FOR SHARE`,
+     FROM users u WHERE user_id = $1 AND ${EXISTS} FOR SHARE`,
     [userId],
   );
   const [row] = rows;
@@ -126,6 +159,17 @@ async function lockShared(sql: Sql, userId: string): Promise<UserState | undefin
   };
 }
 
+async function lockAdmins(sql: Sql): Promise<readonly string[]> {
+  // Row locks would not do: two transactions could each lock the row of the other one's administrator.
+  await sql.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [ADMINS_LOCK]);
+  // A separate statement: its snapshot is taken after the wait for the lock.
+  const { rows } = await sql.query<{ user_id: string }>(
+    `SELECT u.user_id FROM users u JOIN user_roles r USING (user_id)
+     WHERE r.role = 'admin' AND u.disable_time IS NULL ORDER BY u.user_id LIMIT 2`,
+  );
+  return rows.map(({ user_id: userId }) => userId);
+}
+
 async function changePassword(
   sql: Sql,
   { userId, passwordVersion, generation }: Parameters<UserRows['changePassword']>[0],
@@ -142,8 +186,8 @@ async function changePassword(
 
 async function setDisabled(sql: Sql, userId: string, disabled: boolean): Promise<boolean> {
   const { rowCount } = await sql.query(
-    `UPDATE users SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
-     WHERE user_id = $1`,
+    `UPDATE users u SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
+     WHERE user_id = $1 AND ${EXISTS}`,
     [userId, disabled],
   );
   return rowCount > 0;

@@ -42,17 +42,29 @@ export function createForeignTokens(options: {
       if (token === undefined) return 'INVALID';
       const verdict = await issuer.verify(token);
       if (verdict === 'UNKNOWN') {
-        throw new AuthError('DEPENDENCY_UNAVAILABLE', 'the subject token cannot be verified at this moment', {
-          retryAfterMs: 1000,
-        });
+        throw new AuthError(
+          'DEPENDENCY_UNAVAILABLE',
+          'the token of another issuer cannot be verified at this moment',
+          {
+            retryAfterMs: 1000,
+          },
+        );
       }
-      const claims = verdict === 'GOOD' && issuer.read(token, clock.wallMs() / 1000, 'ANY');
-      if (claims === false || 'fault' in claims) return 'INVALID';
-      return {
-        ...claims,
-        isFor: (service) => claims.audiences.includes(audiences.get(issuer.issuer)?.get(service) ?? service),
-      };
+      if (verdict === 'BAD') return 'INVALID';
+      const nowSeconds = clock.wallMs() / 1000;
+      const claims = issuer.read(token, verdict.verifiedBy, { nowSeconds, audience: 'ANY' });
+      if ('fault' in claims) return 'INVALID';
+      return { ...claims, audiences: servicesNamed(claims.audiences, audiences.get(issuer.issuer)) };
     },
     close: () => trusted.close(),
   };
+}
+
+/** Our services that an audience names. A service without another name has its own. */
+function servicesNamed(
+  given: readonly string[],
+  names: ReadonlyMap<string, string> = new Map(),
+): readonly string[] {
+  const renamed = [...names].flatMap(([service, name]) => (given.includes(name) ? [service] : []));
+  return [...renamed, ...given.filter((name) => !names.has(name))];
 }

@@ -11,7 +11,8 @@ import {
 import { compactVerify } from 'jose';
 import { connect, type Msg, type NatsConnection } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
-import { parseClientKey } from '../clients/credentials.js';
+import type { ClientKey } from '../clients/credentials.js';
+import { clientKeysOf } from '../clients/stored-credentials.js';
 import type { Client } from '../records/clients.js';
 import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';
@@ -124,13 +125,25 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   const client = await deps.findClient(clientId);
   // A client is disabled because an attacker may have its key, so its signatures no longer count.
   if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
-  if (client.publicKeyPem === undefined) return undefined;
-  const key = await parseClientKey(client.publicKeyPem);
-  if ('fault' in key) return undefined;
+  for (const key of await clientKeysOf(client).catch(() => [])) {
+    const payload = await payloadSignedBy(key, jws);
+    if (payload !== undefined) return reportIn(payload, clientId, deps);
+  }
+  return undefined;
+}
+
+async function payloadSignedBy({ key, algorithms }: ClientKey, jws: string): Promise<Uint8Array | undefined> {
   try {
-    const verified = await compactVerify(jws, key.key, { algorithms: [...key.algorithms] });
-    if (verified.protectedHeader.typ !== REPORT_TYPE) return undefined;
-    return reportOf(ReportMessage.decode(verified.payload), { source: clientId, ...deps });
+    const { payload, protectedHeader } = await compactVerify(jws, key, { algorithms: [...algorithms] });
+    return protectedHeader.typ === REPORT_TYPE ? payload : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function reportIn(payload: Uint8Array, source: string, deps: ReportReceiverDeps): ServiceReport | undefined {
+  try {
+    return reportOf(ReportMessage.decode(payload), { source, ...deps });
   } catch {
     return undefined;
   }

@@ -1,7 +1,11 @@
 /** What an administrator's changes of one client have in common. */
 
+import { invalidField } from '@portcullis/guard/errors';
 import type { Client } from '../records/clients.js';
+import type { NewSecurityEvent } from '../records/security-events.js';
+import { checkReason } from '../revocation/log.js';
 import type { AuthTransaction } from '../transaction.js';
+import { DIRECT_CLIENT, noSuchClient, requireClientId } from './client-ids.js';
 
 /** An administrator's request about one client. */
 export interface ClientRequest {
@@ -11,18 +15,50 @@ export interface ClientRequest {
   readonly requestId: string;
 }
 
-export async function recordClientEvent(
+/** A request that may revoke tokens. */
+export interface RevokingClientRequest extends ClientRequest {
+  readonly reason: string;
+}
+
+/** The events of clients. */
+type ClientEvent = Extract<NewSecurityEvent, { readonly type: `client-${string}` }>;
+
+/** Who did what to which client. */
+export async function recordClientEvent<Type extends ClientEvent['type']>(
   tx: AuthTransaction,
-  type: 'client-created' | 'client-disabled' | 'client-enabled',
   { actor, clientId, reason }: { actor: string; clientId: string; reason: string },
+  event: Pick<NewSecurityEvent<Type>, 'type' | 'details'>,
 ): Promise<void> {
-  await tx.events.record({ type, subject: { clientId }, actor, reason, network: '', details: {} });
+  await tx.events.record({ ...event, subject: { clientId }, actor, reason, network: '' } as NewSecurityEvent);
 }
 
 /**
- * The client as responses contain it. Responses are stored with their requests, so the hash of a secret must not be in
- * them; whether there is one remains visible.
+ * Checks the id and the reason of a request about a client that gets tokens of its own.
+ *
+ * @throws ServiceError NOT_FOUND, FIELD_INVALID
  */
-export function withoutSecretHash(client: Client): Client {
-  return client.secretHash === undefined ? client : { ...client, secretHash: '' };
+export function checkClientRequest({ clientId, reason }: RevokingClientRequest): void {
+  checkReason(reason);
+  requireClientId(clientId);
+  // Without it no user could log in, not even to undo the change. To end all logins, an operator can revoke it instead.
+  if (clientId === DIRECT_CLIENT) throw invalidField('client_id', 'must not be that of the logins');
+}
+
+/** Locks the client until the transaction ends. Throws NOT_FOUND. */
+export async function lockClient(tx: AuthTransaction, clientId: string): Promise<Client> {
+  return (await tx.clients.lock(clientId)) ?? raiseNotFound();
+}
+
+/** The client after a change in this transaction. Throws NOT_FOUND. */
+export async function findClient(tx: AuthTransaction, clientId: string): Promise<Client> {
+  return (await tx.clients.find(clientId)) ?? raiseNotFound();
+}
+
+/** Raises the generation of the client, which revokes its tokens once the entry is in the log. Throws NOT_FOUND. */
+export async function raiseGeneration(tx: AuthTransaction, clientId: string): Promise<bigint> {
+  return (await tx.clients.raiseGeneration(clientId)) ?? raiseNotFound();
+}
+
+function raiseNotFound(): never {
+  throw noSuchClient();
 }

@@ -7,9 +7,10 @@ import type { Passwords } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthStore } from '../transaction.js';
-import { type ClientRequest, recordClientEvent, withoutSecretHash } from './client-change.js';
+import { type ClientRequest, recordClientEvent } from './client-change.js';
 import { clientIdFault } from './client-ids.js';
 import { type NewCredential, requireCredential } from './credentials.js';
+import { storedCredential, withoutSecretHashes } from './stored-credentials.js';
 
 /** A client as an administrator requests it. */
 export interface CreateClientRequest extends ClientRequest {
@@ -37,22 +38,23 @@ export interface CreateClientDeps {
 export async function createClient(deps: CreateClientDeps, request: CreateClientRequest): Promise<Client> {
   const { actor, clientId, certificateBound } = request;
   const { rights, credential, requestId } = await parseNewClient(request);
-  const { publicKeyPem, secretHash, comparable } = await storedCredential(deps, credential);
+  const comparable = credential.kind === 'secret' ? deps.fingerprint(credential.secret) : credential.pem;
+  // Outside of the transaction, because the hash of a secret takes long.
+  const stored = await storedCredential(deps.passwords, credential);
   const payload = JSON.stringify([clientId, rights, certificateBound, comparable]);
   return await deps.store.transaction((tx) =>
     tx.once({ subject: actor, method: 'CreateClient', requestId, payload }, async () => {
       const inserted = await tx.clients.insertWhenAbsent({
         clientId,
-        publicKeyPem,
-        secretHash,
+        credentials: [{ ...stored, createTime: await tx.databaseTime() }],
         certificateBound,
         ...rights,
         exchangeScopes: rights.exchangeScopes.length === 0 ? undefined : rights.exchangeScopes,
       });
       const client = inserted ? await tx.clients.find(clientId) : undefined;
       if (client === undefined) throw new AuthError('ALREADY_EXISTS', 'this client id is taken');
-      await recordClientEvent(tx, 'client-created', { actor, clientId, reason: '' });
-      return withoutSecretHash(client);
+      await recordClientEvent(tx, { actor, clientId, reason: '' }, { type: 'client-created', details: {} });
+      return withoutSecretHashes(client);
     }),
   );
 }
@@ -71,17 +73,4 @@ async function parseNewClient(request: CreateClientRequest) {
   const requestId = parseRequestId(request.requestId);
   if (requestId === '') throw invalidField('request_id', 'must be set');
   return { rights, credential, requestId };
-}
-
-/** The credential as the database stores it, and in a form that is equal for equal requests and holds no secret. */
-async function storedCredential({ passwords, fingerprint }: CreateClientDeps, credential: NewCredential) {
-  if (credential.kind === 'public-key') {
-    return { publicKeyPem: credential.pem, secretHash: undefined, comparable: credential.pem };
-  }
-  const { secret } = credential;
-  return {
-    publicKeyPem: undefined,
-    secretHash: await passwords.hash(secret),
-    comparable: fingerprint(secret),
-  };
 }

@@ -1,24 +1,24 @@
 /** DisableClient and EnableClient: whether a client gets tokens. */
 
-import type { Clock } from '@portcullis/guard/clock';
-import { invalidField } from '@portcullis/guard/errors';
 import { parseRequestId } from '../../common/validation/request-id.js';
 import type { Client } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
-import { checkReason, clientRevocation } from '../revocation/log.js';
-import { changeAndRevoke } from '../revocation/revoking-change.js';
-import type { AuthStore } from '../transaction.js';
-import { type ClientRequest, recordClientEvent, withoutSecretHash } from './client-change.js';
-import { DIRECT_CLIENT, noSuchClient, requireClientId } from './client-ids.js';
+import { clientRevocation } from '../revocation/log.js';
+import { type ChangeAndRevokeDeps, changeAndRevoke } from '../revocation/revoking-change.js';
+import {
+  type ClientRequest,
+  checkClientRequest,
+  findClient,
+  type RevokingClientRequest,
+  raiseGeneration,
+  recordClientEvent,
+} from './client-change.js';
+import { requireClientId } from './client-ids.js';
+import { withoutSecretHashes } from './stored-credentials.js';
 
 /** A disabled client, and the receipt of the revocation of its tokens. */
 export interface DisabledClient extends Receipt {
   readonly client: Client;
-}
-
-export interface DisableClientDeps {
-  readonly store: AuthStore;
-  readonly clock: Clock;
 }
 
 /**
@@ -27,30 +27,25 @@ export interface DisableClientDeps {
  * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
  */
 export async function disableClient(
-  deps: DisableClientDeps,
-  request: ClientRequest & { readonly reason: string },
+  deps: ChangeAndRevokeDeps,
+  request: RevokingClientRequest,
 ): Promise<DisabledClient> {
   const { actor, clientId, reason } = request;
-  checkReason(reason);
+  checkClientRequest(request);
   const requestId = parseRequestId(request.requestId);
-  requireClientId(clientId);
-  // Without it no user could log in, not even to enable it again. To end all logins, an operator can revoke it instead.
-  if (clientId === DIRECT_CLIENT) throw invalidField('client_id', 'must not be that of the logins');
   const payload = JSON.stringify([clientId, reason]);
   const idempotent = { subject: actor, method: 'DisableClient', requestId, payload };
   return await changeAndRevoke(deps, idempotent, async (tx) => {
-    const generation = await tx.clients.raiseGeneration(clientId);
-    if (generation === undefined) throw noSuchClient();
+    const generation = await raiseGeneration(tx, clientId);
     await tx.clients.setDisabled(clientId, true);
-    const client = await tx.clients.find(clientId);
-    if (client === undefined) throw noSuchClient();
-    await recordClientEvent(tx, 'client-disabled', { actor, clientId, reason });
+    const client = await findClient(tx, clientId);
+    await recordClientEvent(tx, request, { type: 'client-disabled', details: {} });
     const entry = {
       ...clientRevocation(clientId, generation),
       actor,
       reason: reason || 'client disabled',
     };
-    return { result: { client: withoutSecretHash(client) }, entry };
+    return { result: { client: withoutSecretHashes(client) }, entry };
   });
 }
 
@@ -60,7 +55,7 @@ export async function disableClient(
  * @throws ServiceError NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED
  */
 export async function enableClient(
-  { store }: Pick<DisableClientDeps, 'store'>,
+  { store }: Pick<ChangeAndRevokeDeps, 'store'>,
   { actor, clientId, ...rest }: ClientRequest,
 ): Promise<Client> {
   const requestId = parseRequestId(rest.requestId);
@@ -68,10 +63,9 @@ export async function enableClient(
   return await store.transaction((tx) =>
     tx.once({ subject: actor, method: 'EnableClient', requestId, payload: clientId }, async () => {
       await tx.clients.setDisabled(clientId, false);
-      const client = await tx.clients.find(clientId);
-      if (client === undefined) throw noSuchClient();
-      await recordClientEvent(tx, 'client-enabled', { actor, clientId, reason: '' });
-      return withoutSecretHash(client);
+      const client = await findClient(tx, clientId);
+      await recordClientEvent(tx, { actor, clientId, reason: '' }, { type: 'client-enabled', details: {} });
+      return withoutSecretHashes(client);
     }),
   );
 }

@@ -1,16 +1,21 @@
 /** The handlers of ClientService. */
 
-import { principalOf, unary } from '@portcullis/guard';
+import { invalidField, principalOf, unary } from '@portcullis/guard';
 import {
+  type AddClientCredentialRequest,
   ClientAuthentication,
+  type ClientCredential,
   type ClientServiceServer,
   ClientState,
   type CreateClientRequest,
   type RegisteredClient,
 } from '../../../proto/gen/auth/v1/client_service.js';
-import type { Client } from '../records/clients.js';
+import type { Client, StoredCredential } from '../records/clients.js';
+import type { Receipt } from '../records/revocations.js';
+import type { AddedCredential } from './change-credentials.js';
 import type { Clients } from './clients.js';
 import type { NewCredential } from './credentials.js';
+import { etagOf } from './update-client.js';
 
 export function createClientHandlers({ clients }: { readonly clients: Clients }): ClientServiceServer {
   return {
@@ -23,6 +28,30 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
       const { clients: page, nextPageToken } = await clients.list(request);
       return { clients: page.map(messageOf), nextPageToken };
     }),
+    getClient: unary(async ({ clientId }) => ({ client: messageOf(await clients.get(clientId)) })),
+    updateClient: unary(async (request, call) => {
+      if (request.client === undefined) throw invalidField('client', 'must be set');
+      const { clientId, etag, ...rights } = request.client;
+      const updated = await clients.update({
+        ...request,
+        clientId,
+        etag,
+        rights,
+        updateMask: request.updateMask ?? [],
+        actor: principalOf(call).subject,
+      });
+      return { client: messageOf(updated.client), ...receiptFields(updated.revocation) };
+    }),
+    addClientCredential: unary(async (request, call) => {
+      const credential = credentialOf(request);
+      const added = await clients.addCredential({ ...request, credential, actor: principalOf(call).subject });
+      return { ...added, client: messageOf(added.client) };
+    }),
+    removeClientCredential: unary(async (request, call) => {
+      const removed = await clients.removeCredential({ ...request, actor: principalOf(call).subject });
+      return { client: messageOf(removed.client), ...receiptFields(removed.revocation) };
+    }),
+    deleteClient: unary((request, call) => clients.delete({ ...request, actor: principalOf(call).subject })),
     disableClient: unary(async (request, call) => {
       const disabled = await clients.disable({ ...request, actor: principalOf(call).subject });
       return { ...disabled, client: messageOf(disabled.client) };
@@ -34,36 +63,61 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
   };
 }
 
-function credentialOf({ credential }: CreateClientRequest): NewCredential | undefined {
+function credentialOf({ credential }: CreateClientRequest): NewCredential | undefined;
+function credentialOf({ credential }: AddClientCredentialRequest): AddedCredential | undefined;
+function credentialOf({
+  credential,
+}: CreateClientRequest | AddClientCredentialRequest): AddedCredential | undefined {
   switch (credential?.$case) {
     case 'publicKeyPem':
       return { kind: 'public-key', pem: credential.value };
     case 'clientSecret':
       return { kind: 'secret', secret: credential.value };
+    case 'generatedSecret':
+      return { kind: 'generated-secret' };
     case undefined:
       return undefined;
   }
 }
 
+function receiptFields(receipt: Receipt | undefined) {
+  return { sequence: receipt?.sequence ?? 0n, enforcedEverywhereBy: receipt?.enforcedEverywhereBy };
+}
+
 function messageOf(client: Client): RegisteredClient {
-  const { clientId, publicKeyPem = '', createTime } = client;
+  const { clientId, createTime } = client;
+  // An answer that the version before has stored for a retry has none.
+  const { credentials = [] }: Partial<Client> = client;
+  const key = credentials.find((credential) => credential.kind === 'public-key');
   return {
     clientId,
-    publicKeyPem,
+    publicKeyPem: key?.pem ?? '',
     createTime,
-    authentication: authenticationOf(client),
+    authentication: authenticationOf((key ?? credentials[0])?.kind),
     audiences: [...client.audiences],
     scopes: [...client.scopes],
     exchangeAudiences: [...client.exchangeAudiences],
     exchangeScopes: [...(client.exchangeScopes ?? [])],
     certificateBound: client.certificateBound,
     state: client.disabled ? ClientState.CLIENT_STATE_DISABLED : ClientState.CLIENT_STATE_ACTIVE,
+    credentials: credentials.map(credentialMessageOf),
+    etag: etagOf({ ...client, credentials }),
   };
 }
 
-function authenticationOf({ publicKeyPem, secretHash }: Client): ClientAuthentication {
-  if (publicKeyPem !== undefined) return ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT;
-  return secretHash === undefined
-    ? ClientAuthentication.CLIENT_AUTHENTICATION_NONE
-    : ClientAuthentication.CLIENT_AUTHENTICATION_SECRET;
+function credentialMessageOf(credential: StoredCredential): ClientCredential {
+  const { credentialId, createTime, kind } = credential;
+  const publicKeyPem = credential.kind === 'public-key' ? credential.pem : '';
+  return { credentialId, createTime, authentication: authenticationOf(kind), publicKeyPem };
+}
+
+function authenticationOf(kind: StoredCredential['kind'] | undefined): ClientAuthentication {
+  switch (kind) {
+    case 'public-key':
+      return ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT;
+    case 'secret':
+      return ClientAuthentication.CLIENT_AUTHENTICATION_SECRET;
+    case undefined:
+      return ClientAuthentication.CLIENT_AUTHENTICATION_NONE;
+  }
 }

@@ -5,16 +5,28 @@ import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/pag
 import {
   ASSERTIONS_PER_CLIENT_MAX,
   type Client,
+  type ClientRights,
   type ClientRows,
   type NewClient,
+  type StoredCredential,
 } from '../records/clients.js';
 import type { PageRequest } from '../records/page.js';
+
+/** A credential in the column `credentials`. */
+interface CredentialJson {
+  readonly credentialId: string;
+  readonly kind: StoredCredential['kind'];
+  readonly createTime: string;
+  readonly pem?: string;
+  readonly hash?: string;
+}
 
 interface ClientRow {
   readonly client_id: string;
   readonly generation: bigint;
   readonly public_key_pem: string | null;
   readonly secret_hash: string | null;
+  readonly credentials: readonly CredentialJson[];
   readonly audiences: string[];
   readonly scopes: string[];
   readonly exchange_audiences: string[];
@@ -24,7 +36,7 @@ interface ClientRow {
   readonly create_time: Date;
 }
 
-const CLIENT_COLUMNS = `client_id, generation, public_key_pem, secret_hash, audiences, scopes, exchange_audiences,
+const CLIENT_COLUMNS = `client_id, generation, public_key_pem, secret_hash, credentials, audiences, scopes, exchange_audiences,
   exchange_scopes, certificate_bound, disable_time IS NOT NULL AS disabled, create_time`;
 
 /** The rows of clients and of their used assertions, inside a transaction. */
@@ -33,7 +45,15 @@ export function createClientRows(sql: Sql): ClientRows {
     insertWhenAbsent: (client) => insertWhenAbsent(sql, client),
     find: (clientId) => selectClient(sql, clientId, ''),
     lockShared: (clientId) => selectClient(sql, clientId, 'FOR SHARE'),
+    wasDeleted: (clientId) => wasDeleted(sql, clientId),
+    lock: async (clientId) => {
+      await lockAgainstMinting(sql);
+      return await selectClient(sql, clientId, '');
+    },
     raiseGeneration: (clientId) => raiseGeneration(sql, clientId),
+    setRights: (clientId, rights) => setRights(sql, clientId, rights),
+    setCredentials: (clientId, credentials) => setCredentials(sql, clientId, credentials),
+    delete: (clientId) => deleteClient(sql, clientId),
     list: (page) => listClients(sql, page),
     knownWords: (words) => knownWords(sql, words),
     setDisabled: (clientId, disabled) => setDisabled(sql, clientId, disabled),
@@ -44,22 +64,68 @@ export function createClientRows(sql: Sql): ClientRows {
 
 async function insertWhenAbsent(sql: Sql, client: NewClient): Promise<boolean> {
   const { rowCount } = await sql.query(
-    `INSERT INTO clients
-       (client_id, public_key_pem, secret_hash, audiences, scopes, exchange_audiences, exchange_scopes,
-        certificate_bound)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-    [
-      client.clientId,
-      client.publicKeyPem ?? null,
-      client.secretHash ?? null,
-      client.audiences,
-      client.scopes,
-      client.exchangeAudiences,
-      client.exchangeScopes ?? null,
-      client.certificateBound,
-    ],
+    `INSERT INTO clients AS former (client_id, create_time) VALUES ($1, clock_timestamp())
+     ON CONFLICT (client_id) DO UPDATE
+       SET create_time = excluded.create_time, delete_time = NULL, disable_time = NULL
+       WHERE former.delete_time IS NOT NULL`,
+    [client.clientId],
+  );
+  if (rowCount === 0) return false;
+  await setRights(sql, client.clientId, client);
+  await setCredentials(sql, client.clientId, client.credentials);
+  return true;
+}
+
+async function wasDeleted(sql: Sql, clientId: string): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    'SELECT FROM clients WHERE client_id = $1 AND delete_time IS NOT NULL',
+    [clientId],
   );
   return rowCount > 0;
+}
+
+async function setRights(sql: Sql, clientId: string, rights: ClientRights): Promise<void> {
+  await sql.query(
+    `UPDATE clients SET audiences = $2, scopes = $3, exchange_audiences = $4, exchange_scopes = $5,
+       certificate_bound = $6
+     WHERE client_id = $1`,
+    [
+      clientId,
+      rights.audiences,
+      rights.scopes,
+      rights.exchangeAudiences,
+      rights.exchangeScopes ?? null,
+      rights.certificateBound,
+    ],
+  );
+}
+
+async function setCredentials(
+  sql: Sql,
+  clientId: string,
+  credentials: readonly StoredCredential[],
+): Promise<void> {
+  // Instances of the version before know one credential, and a key is what most clients have.
+  const key = credentials.find((credential) => credential.kind === 'public-key');
+  const secret = credentials.find((credential) => credential.kind === 'secret');
+  await sql.query(
+    'UPDATE clients SET credentials = $2::jsonb, public_key_pem = $3, secret_hash = $4 WHERE client_id = $1',
+    [
+      clientId,
+      JSON.stringify(credentials),
+      key?.pem ?? null,
+      key === undefined ? (secret?.hash ?? null) : null,
+    ],
+  );
+}
+
+async function deleteClient(sql: Sql, clientId: string): Promise<void> {
+  await setCredentials(sql, clientId, []);
+  await sql.query(
+    `UPDATE clients SET delete_time = clock_timestamp(), disable_time = coalesce(disable_time, clock_timestamp())
+     WHERE client_id = $1`,
+    [clientId],
+  );
 }
 
 async function selectClient(
@@ -68,18 +134,25 @@ async function selectClient(
   locking: '' | 'FOR SHARE',
 ): Promise<Client | undefined> {
   const { rows } = await sql.query<ClientRow>(
-    `SELECT ${CLIENT_COLUMNS} FROM clients WHERE client_id = $1 ${locking}`,
+    `SELECT ${CLIENT_COLUMNS} FROM clients WHERE client_id = $1 AND delete_time IS NULL ${locking}`,
     [clientId],
   );
   return rows[0] && clientOf(rows[0]);
 }
 
-async function raiseGeneration(sql: Sql, clientId: string): Promise<bigint | undefined> {
-  // While transactions keep share-locking the row, a waiter for the row lock is overtaken by every new one and starves.
-  // The table lock is granted in the order of the requests.
+/**
+ * While transactions keep share-locking a client's row, a waiter for the row lock is overtaken by every new one and
+ * starves. The table lock is granted in the order of the requests.
+ */
+async function lockAgainstMinting(sql: Sql): Promise<void> {
   await sql.query('LOCK TABLE clients IN EXCLUSIVE MODE');
+}
+
+async function raiseGeneration(sql: Sql, clientId: string): Promise<bigint | undefined> {
+  await lockAgainstMinting(sql);
   const { rows } = await sql.query<{ generation: bigint }>(
-    'UPDATE clients SET generation = generation + 1 WHERE client_id = $1 RETURNING generation',
+    `UPDATE clients SET generation = generation + 1 WHERE client_id = $1 AND delete_time IS NULL
+     RETURNING generation`,
     [clientId],
   );
   return rows[0]?.generation;
@@ -91,7 +164,7 @@ async function listClients(
 ): Promise<{ clients: Client[]; nextPageToken: string }> {
   const { limit, after } = pageOf(request, [cursorPatterns.text]);
   const { rows } = await sql.query<ClientRow>(
-    `SELECT ${CLIENT_COLUMNS} FROM clients WHERE client_id > $1 ORDER BY client_id LIMIT $2`,
+    `SELECT ${CLIENT_COLUMNS} FROM clients WHERE client_id > $1 AND delete_time IS NULL ORDER BY client_id LIMIT $2`,
     [after?.[0] ?? '', limit + 1],
   );
   const clients = rows.slice(0, limit).map(clientOf);
@@ -118,7 +191,7 @@ async function knownWords(
 async function setDisabled(sql: Sql, clientId: string, disabled: boolean): Promise<boolean> {
   const { rowCount } = await sql.query(
     `UPDATE clients SET disable_time = CASE WHEN $2 THEN coalesce(disable_time, clock_timestamp()) END
-     WHERE client_id = $1`,
+     WHERE client_id = $1 AND delete_time IS NULL`,
     [clientId, disabled],
   );
   return rowCount > 0;
@@ -152,12 +225,30 @@ async function deleteExpiredAssertions(sql: Sql, limit: number): Promise<number>
   return rowCount;
 }
 
+function credentialsOf(row: ClientRow): readonly StoredCredential[] {
+  if (row.credentials.length > 0) return row.credentials.map(credentialOf);
+  // Created by an instance of the version before.
+  const first = { credentialId: 'first', createTime: row.create_time };
+  if (row.public_key_pem !== null) return [{ ...first, kind: 'public-key', pem: row.public_key_pem }];
+  return row.secret_hash === null ? [] : [{ ...first, kind: 'secret', hash: row.secret_hash }];
+}
+
+function credentialOf({
+  credentialId,
+  kind,
+  createTime,
+  pem = '',
+  hash = '',
+}: CredentialJson): StoredCredential {
+  const common = { credentialId, createTime: new Date(createTime) };
+  return kind === 'public-key' ? { ...common, kind, pem } : { ...common, kind, hash };
+}
+
 function clientOf(row: ClientRow): Client {
   return {
     clientId: row.client_id,
     generation: row.generation,
-    publicKeyPem: row.public_key_pem ?? undefined,
-    secretHash: row.secret_hash ?? undefined,
+    credentials: credentialsOf(row),
     audiences: row.audiences,
     scopes: row.scopes,
     exchangeAudiences: row.exchange_audiences,

@@ -6,7 +6,12 @@ import { createHmac, hkdfSync } from 'node:crypto';
 const DERIVED_SECRET_BYTES = 32;
 
 /** The purpose of a derived secret; secrets of different purposes are unrelated. */
-export type SecretPurpose = 'refresh-successor' | 'request-fingerprint' | 'attempt-counters' | 'event-names';
+export type SecretPurpose =
+  | 'refresh-successor'
+  | 'request-fingerprint'
+  | 'attempt-counters'
+  | 'event-names'
+  | 'password-reset';
 
 /** Derives the secret of one purpose (RFC 5869). */
 export function deriveSecret(keyEncryptionKey: Buffer, purpose: SecretPurpose): Buffer {

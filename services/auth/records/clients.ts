@@ -5,14 +5,26 @@ import type { PageRequest } from './page.js';
 /** Maximum number of used assertions that are remembered for one client. It limits how often a client can authenticate. */
 export const ASSERTIONS_PER_CLIENT_MAX = 5000;
 
-/** A client as the database has it. */
-export interface Client {
-  readonly clientId: string;
-  /** Raised to revoke all tokens whose chain contains the client. */
-  readonly generation: bigint;
-  /** The key that verifies the client's assertions, in PEM. At most one of this and `secretHash` is set. */
-  readonly publicKeyPem: string | undefined;
-  readonly secretHash: string | undefined;
+/** A key or secret with which a client authenticates. */
+export type StoredCredential = {
+  /** Unique among the credentials of the client. */
+  readonly credentialId: string;
+  readonly createTime: Date;
+} & (
+  | {
+      readonly kind: 'public-key';
+      /** The key that verifies the client's assertions, in PEM. */
+      readonly pem: string;
+    }
+  | {
+      readonly kind: 'secret';
+      /** The argon2id hash; empty where it must not be shown. */
+      readonly hash: string;
+    }
+);
+
+/** What a client may do. */
+export interface ClientRights {
   /** The audiences that its own tokens may have. */
   readonly audiences: readonly string[];
   /** The scopes that its own tokens may have. */
@@ -23,6 +35,15 @@ export interface Client {
   readonly exchangeScopes: readonly string[] | undefined;
   /** Its tokens are bound to its client certificate (RFC 8705); without a certificate it gets no token. */
   readonly certificateBound: boolean;
+}
+
+/** A client as the database has it. */
+export interface Client extends ClientRights {
+  readonly clientId: string;
+  /** Raised to revoke all tokens whose chain contains the client. */
+  readonly generation: bigint;
+  /** Oldest first. Each of them authenticates the client. */
+  readonly credentials: readonly StoredCredential[];
   /** A disabled client gets no token. */
   readonly disabled: boolean;
   readonly createTime: Date;
@@ -31,14 +52,18 @@ export interface Client {
 /** A client to be created. */
 export type NewClient = Omit<Client, 'generation' | 'disabled' | 'createTime'>;
 
-/** The rows of clients and of their used assertions, inside a transaction. */
+/** The rows of clients and of their used assertions, inside a transaction. Deleted clients are not found. */
 export interface ClientRows {
-  /** Creates the client; false when there is already one of its id. */
+  /** Creates the client; false when there is already one of its id. It continues the generations of a deleted one. */
   insertWhenAbsent(client: NewClient): Promise<boolean>;
   /** The client; takes no lock. */
   find(clientId: string): Promise<Client | undefined>;
+  /** Whether a client of this id was deleted, and none was created since. */
+  wasDeleted(clientId: string): Promise<boolean>;
   /** The client; its row stays share-locked until the end of the transaction. */
   lockShared(clientId: string): Promise<Client | undefined>;
+  /** The client. Minting tokens waits until the end of the transaction. */
+  lock(clientId: string): Promise<Client | undefined>;
   /**
    * Raises the client's generation and returns it; undefined when there is no such client. Minting tokens waits until
    * the end of the transaction.
@@ -53,6 +78,12 @@ export interface ClientRows {
   }): Promise<{ scopes: readonly string[]; audiences: readonly string[] }>;
   /** Disables or enables; false when there is no such client. Locks the client's row. */
   setDisabled(clientId: string, disabled: boolean): Promise<boolean>;
+  /** Replaces the client's rights. */
+  setRights(clientId: string, rights: ClientRights): Promise<void>;
+  /** Replaces the client's credentials. */
+  setCredentials(clientId: string, credentials: readonly StoredCredential[]): Promise<void>;
+  /** Deletes the client; its id, its generation and its used assertions stay. */
+  delete(clientId: string): Promise<void>;
   /**
    * Records that an assertion was used. The record is deleted some time after the assertion has expired.
    *

@@ -16,7 +16,10 @@ interface EventDetails {
   // OpenID RISC 1.0.
   'account-disabled': Nothing;
   'account-enabled': Nothing;
+  'account-purged': Nothing;
+  'recovery-activated': Nothing;
   // Types of this project, which neither profile names.
+  'account-unlocked': Nothing;
   'account-created': { readonly roles: readonly Role[] };
   'login-failed': { readonly what: 'login' | 'change of password' };
   'login-limited': { readonly what: 'login' | 'change of password' };
@@ -31,6 +34,15 @@ interface EventDetails {
   'client-created': Nothing;
   'client-disabled': Nothing;
   'client-enabled': Nothing;
+  'client-updated': { readonly fields: readonly string[]; readonly revoked: boolean };
+  'client-deleted': Nothing;
+  'client-credential-added': { readonly credentialId: string; readonly credential: 'public-key' | 'secret' };
+  'client-credential-removed': {
+    readonly credentialId: string;
+    readonly credential: 'public-key' | 'secret';
+    readonly revoked: boolean;
+  };
+  'key-encryption-key-replaced': { readonly keys: number };
   // By how many seconds a time was missed.
   'client-authentication-failed': { readonly fault: string; readonly seconds?: number };
   'calls-refused': { readonly calls: number; readonly networks: readonly string[] };

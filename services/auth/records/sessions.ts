@@ -11,7 +11,8 @@ export type SessionEnd =
   | 'EPOCH_ENDED'
   | 'PASSWORD_CHANGED'
   | 'USER_DISABLED'
-  | 'ROLES_CHANGED';
+  | 'ROLES_CHANGED'
+  | 'USER_DELETED';
 
 /** A session as the database has it. */
 export interface Session {
@@ -61,6 +62,11 @@ export interface SessionRows {
   end(sessionId: string, why: SessionEnd): Promise<boolean>;
   /** Ends all open sessions of the user, and returns their number. */
   endAllOfUser(userId: string, why: SessionEnd): Promise<number>;
+  /** Ends at most `limit` open sessions of the user other than one, and returns their ids. */
+  endOthersOfUser(
+    userId: string,
+    others: { readonly than: string; readonly why: SessionEnd; readonly limit: number },
+  ): Promise<readonly string[]>;
   /**
    * Moves the user's open sessions from one generation to the next, so that they continue to get tokens, and narrows
    * their scopes and audiences. Ends sessions that have no audience left, and sessions of an older generation.

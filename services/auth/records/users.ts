@@ -47,7 +47,7 @@ export interface UserRows {
   }): Promise<User | undefined>;
   find(userId: string): Promise<User | undefined>;
   list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
-  /** Whether a user has this name. */
+  /** Whether a user has this name, or a deleted one had it. */
   hasName(username: string): Promise<boolean>;
   /** Credentials by name; takes no lock. */
   credentialsByName(username: string): Promise<UserCredentials | undefined>;
@@ -55,8 +55,15 @@ export interface UserRows {
   credentialsById(userId: string): Promise<UserCredentials | undefined>;
   /** The user's state; the row stays share-locked until the end of the transaction. */
   lockShared(userId: string): Promise<UserState | undefined>;
+  /** Locks the user's row exclusively until the end of the transaction; false when there is no such user. */
+  lock(userId: string): Promise<boolean>;
   /** Raises the generation by one and returns it; undefined when there is no such user. */
   raiseGeneration(userId: string): Promise<bigint | undefined>;
+  /**
+   * Waits until no other transaction can take an administrator away, and returns the enabled administrators: all if there
+   * are fewer than two, else two of them. It is called before the user's row is locked.
+   */
+  lockAdmins(): Promise<readonly string[]>;
   /**
    * Sets the password and raises the generation, if password version and generation are unchanged and the user is not
    * disabled. Returns the new generation; undefined when nothing was changed.
@@ -65,8 +72,15 @@ export interface UserRows {
     from: Pick<UserCredentials, 'userId' | 'passwordVersion' | 'generation'>,
     passwordHash: string,
   ): Promise<bigint | undefined>;
+  /** Sets the password; false when there is no such user, or the user is disabled. The caller has locked the row. */
+  setPassword(userId: string, passwordHash: string): Promise<boolean>;
   /** Replaces the user's roles. The caller has locked the user's row. */
   setRoles(userId: string, roles: readonly Role[]): Promise<void>;
   /** Disables or enables; false when there is no such user. Locks the user's row. */
   setDisabled(userId: string, disabled: boolean): Promise<boolean>;
+  /**
+   * Deletes the user: password and roles are erased, and no other method but `hasName` finds the user any more. The row
+   * stays, so that neither the name nor one that looks like it can be taken again.
+   */
+  delete(userId: string): Promise<void>;
 }

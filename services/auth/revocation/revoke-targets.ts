@@ -9,6 +9,7 @@ import type { Revocation, RevocationRows } from '../records/revocations.js';
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
 import type { SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
+import { isRefreshToken } from '../sessions/refresh-tokens.js';
 import {
   bytesOfUuid,
   clientRevocation,
@@ -61,6 +62,8 @@ export interface TargetDeps {
    * expired. Its audience does not matter, nor whether it was revoked before. Throws a ServiceError otherwise.
    */
   readonly tokenIdOf: (token: string) => Promise<string>;
+  /** Returns the `sid` of a refresh token, used or not; undefined when the token is unknown. */
+  readonly sessionIdOf: (refreshToken: string) => Promise<string | undefined>;
   /** This issuer (`iss`). */
   readonly issuer: string;
   /** The other issuers (`iss`) whose tokens are accepted. */
@@ -87,18 +90,16 @@ export type RevokedBy = Pick<NewSecurityEvent, 'reason' | 'actor' | 'network'>;
 /**
  * Checks a target and brings its identifiers into the one form that tokens have.
  *
- * @throws ServiceError FIELD_INVALID
+ * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown refresh token
  */
 export async function checkTarget(deps: TargetDeps, target: Target): Promise<CheckedTarget> {
   switch (target.kind) {
     case 'token':
-      return checkedToken(await tokenIdOf(deps, target.token));
+      return await checkTokenText(deps, target.token);
     case 'token-id':
       return checkedToken(target.tokenId);
-    case 'session': {
-      const sessionId = target.sessionId.toLowerCase();
-      return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
-    }
+    case 'session':
+      return checkedSession(target.sessionId);
     case 'user':
       bytesOfUuid('user_id', target.userId);
       // The entry's key is compared with `sub` byte by byte, so it must have the one spelling that tokens have.
@@ -179,6 +180,20 @@ async function applyClient(
   return { revocation: clientRevocation(clientId, generation), event };
 }
 
+/** A refresh token stands for its session: secret scanners revoke what they find, whichever kind it is. */
+async function checkTokenText(deps: TargetDeps, token: string): Promise<CheckedTarget> {
+  if (!isRefreshToken(token)) return checkedToken(await tokenIdOf(deps, token));
+  const sessionId = await deps.sessionIdOf(token);
+  if (sessionId === undefined)
+    throw new AuthError('NOT_FOUND', 'there is no session with this refresh token');
+  return checkedSession(sessionId);
+}
+
+function checkedSession(text: string): CheckedTarget {
+  const sessionId = text.toLowerCase();
+  return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
+}
+
 function checkedToken(tokenId: string): CheckedTarget {
   return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation: tokenRevocation(tokenId) };
 }
@@ -207,7 +222,10 @@ function tokenIdOf(deps: TargetDeps, token: string): Promise<string> {
   return deps.tokenIdOf(token).catch((error: unknown) => {
     if (!(error instanceof ServiceError) || !error.code.startsWith('TOKEN_')) throw error;
     // A reason such as TOKEN_INVALID would say that the caller's own token is bad, and make it log in again.
-    throw invalidField('token', 'must be an access token of this issuer that has not expired');
+    throw invalidField(
+      'token',
+      'must be an access token of this issuer that has not expired, or a refresh token',
+    );
   });
 }
 

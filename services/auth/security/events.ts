@@ -25,6 +25,9 @@ const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; read
   'token-claims-change': { profile: CAEP },
   'account-disabled': { profile: RISC },
   'account-enabled': { profile: RISC },
+  'account-purged': { profile: RISC },
+  'recovery-activated': { profile: RISC },
+  'account-unlocked': { profile: OWN },
   'account-created': { profile: OWN },
   'login-failed': { profile: OWN },
   'login-limited': { profile: OWN },
@@ -39,6 +42,11 @@ const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; read
   'client-created': { profile: OWN },
   'client-disabled': { profile: OWN },
   'client-enabled': { profile: OWN },
+  'client-updated': { profile: OWN },
+  'client-deleted': { profile: OWN },
+  'client-credential-added': { profile: OWN },
+  'client-credential-removed': { profile: OWN },
+  'key-encryption-key-replaced': { profile: OWN },
   'client-authentication-failed': { profile: OWN },
   'calls-refused': { profile: OWN, isRoutine: true },
   'broadcasts-forged': { profile: OWN },
@@ -88,7 +96,7 @@ export function sanitizeText(text: string): string {
     .toWellFormed()
     .replaceAll(/\p{Cc}/gu, ' ')
     .replaceAll(/eyJ[\w-]{5,}(?:\.[\w-]*){0,2}/g, '[token]')
-    .replaceAll(/pcr_[\w-]{16,}/g, '[token]')
+    .replaceAll(/pc[prs]_[\w-]{16,}/g, '[token]')
     .slice(0, EVENT_TEXT_CHARACTERS_MAX)
     .toWellFormed();
 }

@@ -1,4 +1,4 @@
-/** The checks of clients, other issuers and passwords. */
+/** The checks of clients, other issuers, administrators and passwords. */
 
 import { ACCESS_TOKEN_SECONDS_GOOD, found, type ReviewFacts, type ReviewFinding } from './review-findings.js';
 import { checkKey } from './review-keys.js';
@@ -35,6 +35,22 @@ export function checkIssuers({ settings: { issuers } }: ReviewFacts): readonly R
       remedy: `set its lifetime_max_seconds to ${ACCESS_TOKEN_SECONDS_GOOD} if its tokens are that short`,
     }),
   ]);
+}
+
+export function checkAdmins({ admins }: ReviewFacts): readonly ReviewFinding[] {
+  const [only = '', second] = admins;
+  return [
+    ...found(admins.length === 0, 'ADMIN_NONE', 'critical', {
+      subject: 'users',
+      fact: 'no enabled user has the role admin: users, clients and keys cannot be changed',
+      remedy: 'run the command recover-admin of auth for a user who is to be the administrator',
+    }),
+    ...found(admins.length > 0 && second === undefined, 'ADMIN_SINGLE', 'note', {
+      subject: only,
+      fact: `${only} is the only administrator: if this account is lost, only the command recover-admin is left`,
+      remedy: 'give the role admin to a second user',
+    }),
+  ];
 }
 
 export function checkPasswords({

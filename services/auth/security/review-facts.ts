@@ -51,6 +51,8 @@ export interface ReviewStore {
   >;
   /** The enabled users with these names, and at most `privileged` users with more roles than customer. */
   users(which: { names: readonly string[]; privileged: number }): Promise<readonly StoredPassword[]>;
+  /** The names of the enabled administrators: all if there are fewer than two, else two of them. */
+  admins(): Promise<readonly string[]>;
   reporting(): Promise<ReviewFacts['reporting']>;
   recentLosses(): Promise<Pick<ReviewFacts, 'lostEvents' | 'changedLogs'>>;
 }
@@ -101,10 +103,11 @@ export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFa
     const beganMs = clock.wallMs();
     const now = await store.time();
     const endedMs = clock.wallMs();
-    const [keys, clients, users, instances, reporting, losses] = await Promise.all([
+    const [keys, clients, users, admins, instances, reporting, losses] = await Promise.all([
       store.keys(),
       store.clients(),
       usersNow(),
+      store.admins(),
       instancesNow(deps.instances),
       store.reporting(),
       store.recentLosses(),
@@ -122,6 +125,7 @@ export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFa
         proof: publicKeyPem === undefined ? (hasSecret ? 'secret' : 'none') : await keyFactsOf(publicKeyPem),
       })),
       users,
+      admins,
       instances,
       reporting,
       ...losses,

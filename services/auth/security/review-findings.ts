@@ -84,6 +84,8 @@ export interface ReviewFacts {
     /** The password is among those that attackers try first. */
     readonly isGuessable: boolean;
   }[];
+  /** The enabled administrators: all if there are fewer than two, else two of them. */
+  readonly admins: readonly string[];
   readonly instances: readonly ListedInstance[];
   readonly reporting: readonly {
     readonly service: string;

@@ -40,7 +40,11 @@ export function createReviewStore(database: Database): ReviewStore {
     },
     clients: async () => {
       const { rows } = await database.query<{ client_id: string; pem: string | null; has_secret: boolean }>(
-        `SELECT client_id, public_key_pem AS pem, secret_hash IS NOT NULL AS has_secret FROM clients
+        // A client that an instance of the version before has created has only the columns of before.
+        `SELECT client_id, CASE WHEN credential IS NULL THEN public_key_pem ELSE credential->>'pem' END AS pem,
+                CASE WHEN credential IS NULL THEN secret_hash IS NOT NULL ELSE credential->>'kind' = 'secret' END
+                  AS has_secret
+         FROM clients LEFT JOIN jsonb_array_elements(credentials) AS credential ON true
          WHERE disable_time IS NULL ORDER BY client_id LIMIT $1`,
         [REVIEW_ROWS_MAX],
       );
@@ -73,6 +77,13 @@ export function createReviewStore(database: Database): ReviewStore {
         passwordVersion: row.password_version,
         roles: row.roles,
       }));
+    },
+    admins: async () => {
+      const { rows } = await database.query<{ username: string }>(
+        `SELECT username FROM users JOIN user_roles USING (user_id)
+         WHERE role = 'admin' AND disable_time IS NULL ORDER BY username LIMIT 2`,
+      );
+      return rows.map(({ username }) => username);
     },
     reporting: async () => {
       const { rows } = await database.query<{

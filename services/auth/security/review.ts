@@ -1,6 +1,6 @@
 /** The review: finds what is weak in the present set-up, by stated rules. */
 
-import { checkClients, checkIssuers, checkPasswords } from './review-accounts.js';
+import { checkAdmins, checkClients, checkIssuers, checkPasswords } from './review-accounts.js';
 import { checkLimits, checkListeners, checkServers, checkShown } from './review-exposure.js';
 import type { Grade, ReviewFacts, ReviewFinding } from './review-findings.js';
 import { checkAlgorithms, checkKeys, checkLifetimes } from './review-keys.js';
@@ -57,6 +57,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   'what is shown': checkShown,
   clients: checkClients,
   'other issuers': checkIssuers,
+  administrators: checkAdmins,
   passwords: checkPasswords,
   clocks: checkClocks,
   instances: checkInstances,

@@ -47,15 +47,19 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
         peer_end_time: Date | null;
         network_end_time: Date | null;
         name_end_time: Date | null;
-      }>(TAKE, [
-        peer.key,
-        peer.limit,
-        windowSeconds,
-        name?.networkKey,
-        NETWORK_KEPT_DAYS,
-        name?.nameKey,
-        name?.limit,
-      ]);
+      }>(
+        TAKE,
+        [
+          peer.key,
+          peer.limit,
+          windowSeconds,
+          name?.networkKey,
+          NETWORK_KEPT_DAYS,
+          name?.nameKey,
+          name?.limit,
+        ],
+        { caller: peer.key.toString('hex') },
+      );
       const [row] = rows;
       if (row === undefined) throw new TypeError('a statement without a result');
       const { is_known, peer_end_time, network_end_time, name_end_time } = row;
@@ -102,6 +106,14 @@ export function createLoginNetworkRows(sql: Sql): LoginNetworkRows {
          ON CONFLICT (key) DO UPDATE SET user_id = excluded.user_id, last_use_time = excluded.last_use_time
          WHERE n.last_use_time < clock_timestamp() - interval '1 day' OR n.user_id <> excluded.user_id`,
         [key, userId],
+      );
+    },
+
+    clearFailures: async ({ userId, nameKey }) => {
+      await sql.query(
+        `DELETE FROM attempt_counters
+         WHERE key = $1 OR key IN (SELECT key FROM login_networks WHERE user_id = $2)`,
+        [nameKey, userId],
       );
     },
 

@@ -84,6 +84,10 @@ export interface Throttle {
    * @throws ServiceError RATE_LIMITED with the time after which to retry
    */
   attempt(name: string | undefined, peer: string, scope?: string): Promise<Attempt>;
+  /** The key under which attempts with this name are counted, from all networks together. */
+  nameKeyOf(name: string): Buffer;
+  /** The key under which this network of a user is remembered, and attempts with the name from it are counted. */
+  networkKeyOf(name: string, peer: string): Buffer;
 }
 
 /** An attempt that was counted. */
@@ -141,7 +145,12 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
   const isOpen = (counter: Buffer): Buffer | undefined =>
     refusedMs(counter) === undefined ? counter : undefined;
 
+  const nameKeyOf = (name: string): Buffer => keyOf('name', name);
+  const networkKeyOf = (name: string, peer: string): Buffer => keyOf('network', name, networkOf(peer));
+
   return {
+    nameKeyOf,
+    networkKeyOf,
     attempt: async (name, peer, scope) => {
       const network = networkOf(peer);
       const peerKey = scope === undefined ? keyOf('peer', network) : keyOf('peer', network, scope);
@@ -152,7 +161,7 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
         if (taken.peer === undefined) throw await refusalOf(peerKey);
         return attemptOf(counters, taken);
       }
-      const [networkKey, nameKey] = [keyOf('network', name, network), keyOf('name', name)];
+      const [networkKey, nameKey] = [networkKeyOf(name, peer), nameKeyOf(name)];
       if (isOpen(networkKey) === undefined) throw await refusalOf(networkKey);
       const forName = { networkKey, nameKey: isOpen(nameKey), limit: failuresPerName };
       const taken = await counters.count({ peer: forPeer, name: forName }, windowSeconds);

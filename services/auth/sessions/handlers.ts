@@ -17,7 +17,10 @@ export function createSessionHandlers({
   sessions,
 }: {
   readonly sessions: Sessions;
-}): Pick<AuthServiceServer, 'login' | 'refresh' | 'logout' | 'listSessions' | 'revokeSession'> {
+}): Pick<
+  AuthServiceServer,
+  'login' | 'refresh' | 'logout' | 'listSessions' | 'revokeSession' | 'revokeOtherSessions' | 'revokeToken'
+> {
   return {
     login: unary(async (request, call) => {
       const { session, ...pair } = await sessions.login({ ...request, ...peerOf(call) });
@@ -36,6 +39,14 @@ export function createSessionHandlers({
       return { sessions: page.map((session) => sessionMessageOf(session, caller.sessionId)), nextPageToken };
     }),
     revokeSession: unary((request, call) => sessions.revoke(callerOf(call), request.sessionId)),
+    revokeOtherSessions: unary(async (_request, call) => {
+      const { endedSessions, receipt } = await sessions.revokeOthers(callerOf(call));
+      return { endedSessions, sequence: 0n, enforcedEverywhereBy: undefined, ...receipt };
+    }),
+    revokeToken: unary(async ({ token }, call) => {
+      await sessions.revokeByRefreshToken({ token, peer: call.getPeer() });
+      return {};
+    }),
   };
 }
 

@@ -26,6 +26,11 @@ export function formatRefreshToken(secret: Buffer): string {
   return REFRESH_TOKEN_PREFIX + secret.toString('base64url');
 }
 
+/** Whether the text looks like a refresh token of this issuer, complete or not. */
+export function isRefreshToken(text: string): boolean {
+  return text.startsWith(REFRESH_TOKEN_PREFIX);
+}
+
 /** The random bytes of a refresh token; undefined unless the text is the token's one canonical form. */
 export function parseRefreshToken(text: string): Buffer | undefined {
   if (text.length > 2 * REFRESH_TOKEN_BYTES || !text.startsWith(REFRESH_TOKEN_PREFIX)) return undefined;

@@ -1,6 +1,6 @@
 /** Access tokens of a session. */
 
-import { audiencesOfScopes, scopesOfRoles } from '../accounts/roles.js';
+import { audiencesOfScopes, rolesWithin, scopesOfRoles } from '../accounts/roles.js';
 import type { Session } from '../records/sessions.js';
 import type { UserState } from '../records/users.js';
 import type { MintedToken, Tokens } from '../tokens/tokens.js';
@@ -15,7 +15,8 @@ export interface TokenPair {
 
 /**
  * Mints an access token for a session whose user, session and client rows are locked. The user's roles may have been
- * reduced since the login, so the token gets only those of the session's scopes that the roles still grant.
+ * reduced since the login, so the token gets only those of the session's scopes that the roles still grant, and only the roles of which it has all
+ * scopes.
  */
 export function mintSessionToken(
   tokens: Tokens,
@@ -25,12 +26,14 @@ export function mintSessionToken(
 ): Promise<MintedToken> {
   const granted = scopesOfRoles(user.roles);
   const reachable = audiencesOfScopes(granted);
+  const audiences = session.audiences.filter((audience) => reachable.includes(audience));
+  const scopes = session.scopes.filter((scope) => granted.includes(scope));
   return tokens.mint(tx, {
     subject: user.userId,
     clientId: session.clientId,
-    audiences: session.audiences.filter((audience) => reachable.includes(audience)),
-    scopes: session.scopes.filter((scope) => granted.includes(scope)),
-    roles: user.roles,
+    audiences,
+    scopes,
+    roles: rolesWithin(user.roles, { scopes, audiences }),
     clients: [[session.clientId, session.clientGeneration]],
     session: { ...session, authTime: session.createTime },
     notAfter: session.expireTime,

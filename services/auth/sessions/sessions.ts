@@ -2,7 +2,15 @@
 
 import type { PageRequest } from '../records/page.js';
 import type { Receipt } from '../records/revocations.js';
-import { type EndSessionDeps, logout, revokeOwnSession, type SessionCaller } from './end-session.js';
+import {
+  type EndedSessions,
+  type EndSessionDeps,
+  logout,
+  revokeOtherSessions,
+  revokeOwnSession,
+  revokeRefreshToken,
+  type SessionCaller,
+} from './end-session.js';
 import {
   type ListSessionsDeps,
   listOwnSessions,
@@ -21,6 +29,8 @@ export interface Sessions {
   list(caller: SessionCaller, page: PageRequest): Promise<SessionPage>;
   listOf(userId: string, page: PageRequest): Promise<SessionPage>;
   revoke(caller: SessionCaller, sessionId: string): Promise<Receipt>;
+  revokeOthers(caller: SessionCaller): Promise<EndedSessions>;
+  revokeByRefreshToken(request: { readonly token: string; readonly peer: string }): Promise<void>;
 }
 
 interface SessionsDeps extends LoginDeps, RefreshDeps, EndSessionDeps, ListSessionsDeps {}
@@ -33,5 +43,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     list: (caller, page) => listOwnSessions(deps, caller, page),
     listOf: (userId, page) => listUserSessions(deps, userId, page),
     revoke: (caller, sessionId) => revokeOwnSession(deps, caller, sessionId),
+    revokeOthers: (caller) => revokeOtherSessions(deps, caller),
+    revokeByRefreshToken: (request) => revokeRefreshToken(deps, request),
   };
 }

@@ -19,6 +19,7 @@ export function createSessionRows(sql: Sql): SessionRows {
     },
     end: async (sessionId, why) => (await endSessions(sql, 'session_id', sessionId, why)) > 0,
     endAllOfUser: (userId, why) => endSessions(sql, 'user_id', userId, why),
+    endOthersOfUser: (userId, others) => endOtherSessions(sql, userId, others),
     endEvery: (why) => endEverySession(sql, why),
     restamp: (userId, change) => restampSessions(sql, userId, change),
     listOpen: (userId, page) => listOpenSessions(sql, userId, page),
@@ -105,6 +106,22 @@ async function endSessions(
     [id, why],
   );
   return rowCount;
+}
+
+async function endOtherSessions(
+  sql: Sql,
+  userId: string,
+  { than, why, limit }: Parameters<SessionRows['endOthersOfUser']>[1],
+): Promise<readonly string[]> {
+  const { rows } = await sql.query<{ session_id: string }>(
+    `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $3
+     WHERE session_id IN (
+       SELECT session_id FROM sessions WHERE user_id = $1 AND session_id <> $2 AND ${IS_OPEN}
+       ORDER BY session_id LIMIT $4 FOR UPDATE)
+     RETURNING session_id`,
+    [userId, than, why, limit],
+  );
+  return rows.map(({ session_id: sessionId }) => sessionId);
 }
 
 async function endEverySession(sql: Sql, why: SessionEnd): Promise<number> {

@@ -20,7 +20,7 @@ interface AssertionKey {
 }
 
 /** The claims of an assertion, before their values are checked. */
-type AssertionClaims = Readonly<Record<string, unknown>>;
+export type AssertionClaims = Readonly<Record<string, unknown>>;
 
 /**
  * What is wrong with the form of an assertion; undefined when its signature is worth verifying. Neither the database nor
@@ -42,16 +42,16 @@ export function assertionFormFault(assertion: string, clientId: string): ClientF
   return claims['sub'] === clientId ? undefined : 'sub';
 }
 
-/** The claims of an assertion whose signature the key verifies. */
+/** The claims of an assertion whose signature the key verifies; undefined when it does not. */
 export async function verifyAssertionSignature(
   assertion: string,
   { key, algorithms }: AssertionKey,
-): Promise<AssertionClaims | ClientFault> {
+): Promise<AssertionClaims | undefined> {
   try {
     const { payload } = await compactVerify(assertion, key, { algorithms: [...algorithms] });
     return JSON.parse(new TextDecoder().decode(payload)) as AssertionClaims;
   } catch {
-    return clientFault('signature');
+    return undefined;
   }
 }
 

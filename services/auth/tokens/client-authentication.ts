@@ -6,12 +6,13 @@ import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
-import type { Client } from '../records/clients.js';
+import type { Client, StoredCredential } from '../records/clients.js';
 import type { FairQueue } from '../security/fair-queue.js';
 import { networkOf, type Throttle } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import {
   ASSERTION_SECONDS_MAX,
+  type AssertionClaims,
   assertionFormFault,
   checkAssertionClaims,
   verifyAssertionSignature,
@@ -50,12 +51,18 @@ export interface ClientAuthenticationDeps {
   readonly issuer: string;
 }
 
-/** A request of a client to authenticate. */
-interface AuthenticationRequest {
+/** Who wants to be authenticated. */
+interface Presented {
   readonly clientId: string;
-  readonly credential: ClientCredential | undefined;
   /** The peer's address. */
   readonly peer: string;
+  /** The caller in the lane of the database. */
+  readonly caller: string;
+}
+
+/** A request of a client to authenticate. */
+interface AuthenticationRequest extends Presented {
+  readonly credential: ClientCredential | undefined;
 }
 
 /** Whether the text can be a client's id; any other text must not reach the database. */
@@ -70,14 +77,14 @@ function mayBeClientId(text: string): boolean {
  */
 export async function prepareAuthentication(
   deps: ClientAuthenticationDeps,
-  { clientId, credential, peer }: AuthenticationRequest,
+  { credential, ...presented }: AuthenticationRequest,
 ): Promise<PreparedAuthentication> {
-  if (!mayBeClientId(clientId)) throw refused('unknown-client');
+  if (!mayBeClientId(presented.clientId)) throw refused('unknown-client');
   switch (credential?.kind) {
     case 'assertion':
-      return await prepareAssertion(deps, { clientId, peer, assertion: credential.assertion });
+      return await prepareAssertion(deps, { ...presented, assertion: credential.assertion });
     case 'secret':
-      return await prepareSecret(deps, { clientId, peer, secret: credential.secret });
+      return await prepareSecret(deps, { ...presented, secret: credential.secret });
     case undefined:
       throw refused('no-credential');
   }
@@ -89,31 +96,50 @@ function refused(fault: ClientFault['fault']): Error {
 
 async function prepareAssertion(
   { store, assertions, turns, issuer }: ClientAuthenticationDeps,
-  { clientId, peer, assertion }: { clientId: string; peer: string; assertion: string },
+  { clientId, peer, caller, assertion }: Presented & { readonly assertion: string },
 ): Promise<PreparedAuthentication> {
   const formFault = assertionFormFault(assertion, clientId);
   if (formFault !== undefined) throw refused(formFault);
   const network = networkOf(peer);
-  const verified = await assertions.run(turns.callerOf(clientId, network), async () => {
-    const client = await store.reads.clients.find(clientId);
-    if (client === undefined) return clientFault('unknown-client');
-    if (client.publicKeyPem === undefined) return clientFault('no-credential');
-    const key = await parseClientKey(client.publicKeyPem);
-    // It was stored before the check that it fails.
-    if ('fault' in key) return clientFault('signature');
-    const claims = await verifyAssertionSignature(assertion, key);
-    return claims instanceof ClientFault ? claims : { claims, publicKeyPem: client.publicKeyPem };
-  });
+  const verified = await assertions.run(turns.callerOf(clientId, network), async () =>
+    verifyAssertion(await store.reads.clients.find(clientId, caller), assertion),
+  );
   if (verified instanceof ClientFault) throw clientAuthenticationFailed(verified);
   return {
     authenticate: async (tx, client) => {
-      if (client.publicKeyPem !== verified.publicKeyPem) return clientFault('changed');
+      if (!hasCredential(client, verified.credential)) return clientFault('changed');
       const now = await tx.databaseTime();
       const claims = checkAssertionClaims(verified.claims, issuer, now.getTime() / 1000);
       return claims instanceof ClientFault ? claims : await useUp(tx, client, claims);
     },
     succeeded: () => Promise.resolve(turns.succeeded(clientId, network)),
   };
+}
+
+/** Verifies an assertion with any of the client's keys, the newest first. */
+async function verifyAssertion(
+  client: Client | undefined,
+  assertion: string,
+): Promise<{ readonly claims: AssertionClaims; readonly credential: StoredCredential } | ClientFault> {
+  if (client === undefined) return clientFault('unknown-client');
+  const credentials = client.credentials.filter((one) => one.kind === 'public-key').reverse();
+  for (const credential of credentials) {
+    const key = await parseClientKey(credential.pem);
+    // It was stored before the check that it fails.
+    if ('fault' in key) continue;
+    const claims = await verifyAssertionSignature(assertion, key);
+    if (claims !== undefined) return { claims, credential };
+  }
+  return clientFault(credentials.length === 0 ? 'no-credential' : 'signature');
+}
+
+/** Whether the client still has a credential that was verified without a lock. */
+function hasCredential({ credentials }: Client, verified: StoredCredential): boolean {
+  const same = credentials.find(({ credentialId }) => credentialId === verified.credentialId);
+  if (same === undefined || same.kind !== verified.kind) return false;
+  return same.kind === 'secret'
+    ? verified.kind === 'secret' && same.hash === verified.hash
+    : verified.kind === 'public-key' && same.pem === verified.pem;
 }
 
 /** Each assertion is good once. */
@@ -139,24 +165,32 @@ async function useUp(
 /** A secret can be guessed, so failures are counted by client and network: one client's do not refuse another. */
 async function prepareSecret(
   { store, passwords, throttle, turns }: ClientAuthenticationDeps,
-  { clientId, peer, secret }: { clientId: string; peer: string; secret: string },
+  { clientId, peer, caller, secret }: Presented & { readonly secret: string },
 ): Promise<PreparedAuthentication> {
-  const before = await store.reads.clients.find(clientId);
+  const client = await store.reads.clients.find(clientId, caller);
+  const secrets = client?.credentials.filter((one) => one.kind === 'secret') ?? [];
   // Without a lock on the name, a client cannot be stopped from other networks by its id.
-  const attempt = await throttle.attempt(undefined, peer, before?.secretHash && clientId);
+  const attempt = await throttle.attempt(undefined, peer, secrets.length > 0 ? clientId : undefined);
   const network = networkOf(peer);
-  const verified = passwords.verify(before?.secretHash, secret, turns.callerOf(clientId, network));
-  const matches = await verified.catch(async (error: unknown) => {
+  const turn = turns.callerOf(clientId, network);
+  const matching = async (): Promise<StoredCredential | undefined> => {
+    // Without a secret, the same work is done: the time must not reveal which clients exist.
+    if (secrets.length === 0) await passwords.verify(undefined, secret, turn);
+    for (const one of secrets) if (await passwords.verify(one.hash, secret, turn)) return one;
+    return undefined;
+  };
+  const verified = await matching().catch(async (error: unknown) => {
     await attempt.uncount();
     throw error;
   });
-  if (!matches) {
-    if (before === undefined) throw refused('unknown-client');
-    throw refused(before.secretHash === undefined ? 'no-credential' : 'secret');
+  if (verified === undefined) {
+    if (client === undefined) throw refused('unknown-client');
+    throw refused(secrets.length === 0 ? 'no-credential' : 'secret');
   }
   return {
-    authenticate: (_tx, client) =>
-      Promise.resolve(client.secretHash === before?.secretHash ? undefined : clientFault('changed')),
+    // Removed meanwhile, it is no longer among the credentials of the locked row.
+    authenticate: (_tx, locked) =>
+      Promise.resolve(hasCredential(locked, verified) ? undefined : clientFault('changed')),
     succeeded: async () => {
       turns.succeeded(clientId, network);
       await attempt.uncount();

@@ -3,15 +3,15 @@
 import type { ServiceError } from '@portcullis/guard/errors';
 import { ACTOR_CHAIN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { parseWords } from '../../common/validation/words.js';
-import { audienceOfScope, OWN_AUDIENCE } from '../accounts/roles.js';
+import { audienceOfScope, OWN_AUDIENCE, rolesWithin } from '../accounts/roles.js';
 import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthTransaction } from '../transaction.js';
-import { type IntrospectDeps, introspect, tokenIdOf } from './introspect.js';
+import { type IntrospectDeps, type Introspection, introspect, tokenIdOf } from './introspect.js';
 import { requireKnownRights } from './known-words.js';
 import { isLive } from './live-tokens.js';
-import type { ForeignToken, ForeignTokens, MintedToken, VerifiedToken } from './tokens.js';
+import type { ForeignToken, MintedToken, VerifiedToken } from './tokens.js';
 
 /** A service's request to act for a user. */
 interface ExchangeRequest {
@@ -28,13 +28,11 @@ interface ExchangeRequest {
 /** Exchanges and introspects tokens against the database, never against this process's own revocation list. */
 export interface Exchange {
   exchange(request: ExchangeRequest): Promise<MintedToken>;
-  introspect(token: string): Promise<VerifiedToken | undefined>;
+  introspect(token: string): Promise<Introspection | undefined>;
   tokenIdOf(token: string): Promise<string>;
 }
 
-interface ExchangeDeps extends IntrospectDeps {
-  readonly foreignTokens: Pick<ForeignTokens, 'verify'>;
-}
+type ExchangeDeps = IntrospectDeps;
 
 export function createExchange(deps: ExchangeDeps): Exchange {
   return {
@@ -45,8 +43,8 @@ export function createExchange(deps: ExchangeDeps): Exchange {
 }
 
 /**
- * A token with which the calling service acts for the user. It is for one service, has no scope that the subject token
- * lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or any client of
+ * A token with which the calling service acts for the user. It is for one service, has no scope and no role that the
+ * subject token lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or any client of
  * the chain. It is bound to the service's certificate when the subject token is bound, or the service's tokens are.
  *
  * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token; AUDIENCE_NOT_ALLOWED,
@@ -103,7 +101,9 @@ async function ownSubject(
   tx: AuthTransaction,
   token: VerifiedToken | undefined,
 ): Promise<Subject | undefined> {
-  if (token === undefined || token.kind !== 'USER' || !(await isLive(tx, token))) return undefined;
+  if (token === undefined || token.kind !== 'USER') return undefined;
+  // A token that lives only by the tolerance for clocks has no time left to pass on.
+  if (!(await isLive(tx, token, { toleranceSeconds: 0 }))) return undefined;
   return { ...token, ancestors: [...token.ancestors, token.tokenId] };
 }
 
@@ -116,7 +116,7 @@ async function foreignSubject(
   token: ForeignToken | 'INVALID',
   clientId: string,
 ): Promise<Subject | undefined> {
-  if (token === 'INVALID' || token.kind !== 'USER' || !token.isFor(clientId)) return undefined;
+  if (token === 'INVALID' || token.kind !== 'USER' || !token.audiences.includes(clientId)) return undefined;
   const [isRevoked, now] = await Promise.all([tx.tokens.foreignRevoked(token), tx.databaseTime()]);
   if (isRevoked || token.expiresAtSeconds * 1000 <= now.getTime()) return undefined;
   const { issuer, subject, sessionId, tokenId, issuedAtSeconds } = token;
@@ -157,7 +157,7 @@ async function mintDelegated(
     clientId: client.clientId,
     audiences: [audience],
     scopes,
-    roles: [...subject.roles],
+    roles: rolesWithin(subject.roles, { scopes, audiences: [audience] }),
     clients: [...subject.clients, [client.clientId, client.generation]],
     session: session ? { ...session, authTime: session.createTime } : undefined,
     origin: subject.origin,

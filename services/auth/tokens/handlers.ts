@@ -2,11 +2,13 @@
 
 import { bearerOf, certificateThumbprintOf, invalidField, unary } from '@portcullis/guard';
 import type { AuthServiceServer, IntrospectResponse } from '../../../proto/gen/auth/v1/auth_service.js';
+import { Caller } from '../../../proto/gen/portcullis/access/v1/access.js';
 import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
 import type { ClientCredential } from './client-authentication.js';
 import type { Exchange } from './exchange.js';
+import type { Introspection } from './introspect.js';
 import type { ServiceTokens } from './service-tokens.js';
-import type { MintedToken, VerifiedToken } from './tokens.js';
+import type { MintedToken } from './tokens.js';
 
 /** The methods of AuthService that concern access tokens. */
 export function createTokenHandlers({
@@ -57,7 +59,7 @@ function credentialOf({ credential }: IssueServiceTokenRequest): ClientCredentia
   }
 }
 
-function introspectionOf(token: VerifiedToken | undefined): IntrospectResponse {
+function introspectionOf(token: Introspection | undefined): IntrospectResponse {
   return {
     active: token !== undefined,
     subject: token?.subject ?? '',
@@ -66,8 +68,22 @@ function introspectionOf(token: VerifiedToken | undefined): IntrospectResponse {
     scopes: [...(token?.scopes ?? [])],
     roles: [...(token?.roles ?? [])],
     audiences: [...(token?.audiences ?? [])],
-    expireTime: token && new Date(token.expiresAtSeconds * 1000),
+    expireTime: timeOf(token?.expiresAtSeconds),
     tokenId: token?.tokenId ?? '',
     certificateThumbprint: token?.certificateThumbprint ?? '',
+    issuer: token?.issuer ?? '',
+    actors: [...(token?.actors ?? [])],
+    issueTime: timeOf(token?.issuedAtSeconds),
+    authTime: timeOf(token?.authTimeSeconds),
+    caller: callerOf(token),
   };
+}
+
+function timeOf(seconds: number | undefined): Date | undefined {
+  return seconds === undefined ? undefined : new Date(seconds * 1000);
+}
+
+function callerOf(token: Introspection | undefined): Caller {
+  if (token === undefined) return Caller.CALLER_UNSPECIFIED;
+  return token.kind === 'USER' ? Caller.CALLER_USER : Caller.CALLER_SERVICE;
 }

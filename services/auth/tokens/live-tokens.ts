@@ -1,5 +1,6 @@
 /** Whether a verified token may still be used, by what the database says. */
 
+import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import type { ClientLink } from '../records/tokens.js';
 import type { AuthTransaction } from '../transaction.js';
 import type { VerifiedToken } from './tokens.js';
@@ -7,8 +8,14 @@ import type { VerifiedToken } from './tokens.js';
 /**
  * Checks expiry, user, session, every client of the chain, the signing key, and revocations of the token and its
  * ancestors. The rows that it reads stay share-locked until the transaction ends.
+ *
+ * @param options.toleranceSeconds - for how long after `exp` the token lives on; by default as long as instances admit it
  */
-export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise<boolean> {
+export async function isLive(
+  tx: AuthTransaction,
+  token: VerifiedToken,
+  { toleranceSeconds = CLOCK_SKEW_SECONDS }: { readonly toleranceSeconds?: number } = {},
+): Promise<boolean> {
   // Sent together and executed in this order, which is the lock order of all transactions.
   const [isSessionGood, areClientsGood, isKeyGood, isRevoked, isOriginRevoked, now] = await Promise.all([
     token.sessionId === undefined || isSessionLive(tx, token, token.sessionId),
@@ -19,7 +26,7 @@ export async function isLive(tx: AuthTransaction, token: VerifiedToken): Promise
     tx.databaseTime(),
   ]);
   if (!isSessionGood || !areClientsGood || !isKeyGood || isRevoked || isOriginRevoked) return false;
-  return Math.floor(now.getTime() / 1000) < token.expiresAtSeconds;
+  return !isExpired(token, now, toleranceSeconds);
 }
 
 async function isSessionLive(tx: AuthTransaction, token: VerifiedToken, sessionId: string): Promise<boolean> {
@@ -41,4 +48,13 @@ async function areClientsLive(tx: AuthTransaction, links: readonly ClientLink[])
     const client = clients[index];
     return client !== undefined && !client.disabled && generation >= client.generation;
   });
+}
+
+/** Whether a token's time is over, as instances decide it if the tolerance is theirs ({@link CLOCK_SKEW_SECONDS}). */
+export function isExpired(
+  { expiresAtSeconds }: Pick<VerifiedToken, 'expiresAtSeconds'>,
+  now: Date,
+  toleranceSeconds: number,
+): boolean {
+  return (expiresAtSeconds + toleranceSeconds) * 1000 <= now.getTime();
 }

@@ -6,7 +6,8 @@ import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { clientAuthenticationFailed } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import type { AuthTransaction } from '../transaction.js';
+import { networkOf } from '../security/throttle.js';
+import type { AuthTransaction, TransactionPlace } from '../transaction.js';
 import {
   type ClientAuthenticationDeps,
   type ClientCredential,
@@ -87,7 +88,7 @@ function createRefusalReport({ store, onRefused }: ServiceTokensDeps) {
     if (lookups >= LOOKUPS_AT_ONCE_MAX) return;
     lookups += 1;
     try {
-      const client = await store.reads.clients.find(clientId);
+      const client = await store.reads.clients.find(clientId, placeOf(peer).caller);
       onRefused({ clientId: client?.clientId, peer, fault });
     } finally {
       lookups -= 1;
@@ -101,7 +102,8 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
     audiences: parseWords('audiences', request.audiences),
     scopes: parseWords('scopes', request.scopes),
   };
-  const { authenticate, succeeded } = await prepareAuthentication(deps, request);
+  const place = placeOf(request.peer);
+  const { authenticate, succeeded } = await prepareAuthentication(deps, { ...request, caller: place.caller });
   const minted = await deps.store.transaction(async (tx) => {
     const client = await tx.clients.lockShared(clientId);
     const fault = await faultOf(tx, client, authenticate);
@@ -114,9 +116,14 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
       clients: [[clientId, client.generation]],
       certificateThumbprint: certificateBindingOf(client, certificateThumbprint),
     });
-  });
+  }, place);
   await succeeded();
   return minted;
+}
+
+/** Anyone may try to authenticate; the clients of one network take turns with those of all others, and with logins. */
+function placeOf(peer: string): TransactionPlace & { readonly caller: string } {
+  return { importance: 'unknown', caller: `client ${networkOf(peer)}` };
 }
 
 async function faultOf(

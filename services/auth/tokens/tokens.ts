@@ -15,14 +15,15 @@ export const ACCESS_TOKEN_SECONDS_DEFAULT = 300;
 export interface ForeignToken extends TokenOrigin {
   /** The subject's name in our tokens, unique among the subjects of all issuers. */
   readonly id: string;
+  readonly clientId: string;
   readonly kind: 'USER' | 'SERVICE';
   readonly scopes: ReadonlySet<string>;
   readonly roles: ReadonlySet<string>;
+  /** The services that its audience names, by our names. */
+  readonly audiences: readonly string[];
   readonly authTimeSeconds: number | undefined;
   readonly expiresAtSeconds: number;
   readonly certificateThumbprint: string | undefined;
-  /** Whether the token's audience names this service of ours. */
-  isFor(service: string): boolean;
 }
 
 /** Verifies tokens of other issuers. */
@@ -46,6 +47,7 @@ export interface MintedToken {
 
 /** The content of a token whose form, signature and claims were verified. */
 export interface VerifiedToken {
+  readonly issuer: string;
   readonly tokenId: string;
   readonly subject: string;
   readonly clientId: string;
@@ -58,6 +60,7 @@ export interface VerifiedToken {
   readonly actors: readonly string[];
   readonly clients: readonly ClientLink[];
   readonly ancestors: readonly string[];
+  readonly issuedAtSeconds: number;
   readonly expiresAtSeconds: number;
   readonly keyId: string;
   readonly certificateThumbprint: string | undefined;

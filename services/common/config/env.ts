@@ -2,6 +2,7 @@
 
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { OperatorError } from '../host/operator-error.js';
 
 /** The longest file that a variable may point to. */
 export const CONFIGURATION_FILE_BYTES_MAX = 64 * 1024;
@@ -36,7 +37,7 @@ export interface ConfigurationFault {
 }
 
 /** Everything that is wrong with the configuration, in one message meant for the operator. */
-export class ConfigurationError extends Error {
+export class ConfigurationError extends OperatorError {
   readonly faults: readonly ConfigurationFault[];
 
   constructor(faults: readonly ConfigurationFault[]) {

@@ -44,6 +44,9 @@ const issuerSchema = z
       .optional(),
     scopes: mapping.optional(),
     roles: mapping.optional(),
+    services: z
+      .strictObject({ claim: claimName, values: z.array(z.string().min(1)).min(1).max(64) })
+      .optional(),
     lifetime_max_seconds: z.int().optional(),
   })
   .superRefine((given, context) => {
@@ -128,6 +131,7 @@ function issuerOf(given: Given, service: string): ConfiguredIssuer | string {
     },
     scopes: given.scopes,
     roles: given.roles,
+    services: given.services,
     lifetimeMaxSeconds: given.lifetime_max_seconds,
   };
 }

@@ -9,6 +9,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Log } from '../host/log.js';
+import { OperatorError } from '../host/operator-error.js';
 import { errorCodeOf, isAway } from './pg-errors.js';
 
 /** The advisory lock under which a database is migrated. */
@@ -22,7 +23,7 @@ const TABLE_RETRY_MS = 500;
 const IN_USE = new Set(['40P01', '55P03']);
 
 /** A fault of the migrations that waiting does not cure; the message says what. */
-export class MigrationError extends Error {
+export class MigrationError extends OperatorError {
   constructor(message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'MigrationError';

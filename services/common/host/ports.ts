@@ -3,6 +3,7 @@ import { lookup } from 'node:dns/promises';
 import { createServer, isIP } from 'node:net';
 import { type Server, ServerCredentials } from '@grpc/grpc-js';
 import { parseHostPort } from '../config/env.js';
+import { OperatorError } from './operator-error.js';
 
 /** An address to listen on, and the variable that sets it. */
 export interface ListenAddress {
@@ -12,7 +13,7 @@ export interface ListenAddress {
 }
 
 /** A port or an address that could not be opened; the message is meant for the operator. */
-export class ListenError extends Error {
+export class ListenError extends OperatorError {
   constructor(message: string, cause: unknown) {
     super(message, { cause });
     this.name = 'ListenError';

@@ -7,14 +7,17 @@ import { createGuard, type Guard, type GuardOptions, type SchemaMetadata } from 
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
+import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
 import { createGuardMetrics } from '../metrics/guard-metrics.js';
+import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics.js';
 import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
 import { type Host, hostMethods, startHost } from './host.js';
-import { createLog, type Log } from './log.js';
+import { createLog, type Log, logCounts } from './log.js';
 import type { OpsRoute } from './ops.js';
-import { exitWith, runUntilSignal } from './process.js';
+import { runUntilSignal } from './process.js';
 import type { ReadinessChecks } from './readiness.js';
+import { exitWith } from './run-main.js';
 
 /** What every service has opened before its own parts are put together. */
 export interface ServiceResources {
@@ -104,14 +107,34 @@ export async function runService(options: {
 }
 
 function openResources(name: string, config: ServiceConfig, migrations: URL): ServiceResources {
-  const log = createLog({ service: name, level: config.logLevel });
+  const log = createLog({ service: name, ...config.log });
   const closer = createCloser(log);
   const tls = openTls(config.tls, { log });
   closer.add('tls', tls.close);
-  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl } = config;
-  const database = openDatabase({ url, migrationUrl, migrations, log });
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
+  const database = openDatabase({ url, migrationUrl, migrations, log, limits });
   closer.add('database', database.close);
-  return { log, tls, database, closer, registry: new Registry() };
+  const registry = new Registry();
+  registerDatabaseMetrics(registry, database.lanes);
+  registerStateMetrics(registry, logMetrics(log));
+  return { log, tls, database, closer, registry };
+}
+
+function logMetrics(log: Log): readonly StateMetric[] {
+  return [
+    {
+      name: 'log_lines_lost_total',
+      help: 'Lines of the log that could not be written.',
+      kind: 'counter',
+      read: () => [[logCounts(log).lost]],
+    },
+    {
+      name: 'log_lines_suppressed_total',
+      help: 'Lines of the log beyond the limit of their kind.',
+      kind: 'counter',
+      read: () => [[logCounts(log).suppressed]],
+    },
+  ];
 }
 
 async function openGuard(

@@ -150,6 +150,7 @@ const ORDER_REASONS = [
   'FIELD_INVALID',
   'NOT_FOUND',
   'INSUFFICIENT_STOCK',
+  'RESERVATION_LIMIT',
 ] as const satisfies readonly PaymentErrorCode[];
 
 /**

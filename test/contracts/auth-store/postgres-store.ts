@@ -47,8 +47,7 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
       const clientId = `client-${randomUUID()}`;
       const client = {
         clientId,
-        publicKeyPem: undefined,
-        secretHash: undefined,
+        credentials: [],
         audiences: [],
         scopes: [],
         exchangeAudiences: [],

@@ -415,6 +415,23 @@ describe('the claims of a token', () => {
     expect(read(written('clients', '[["direct",1],["\\udfff",1]]'))).to.deep.equal({ fault: 'clients' });
   });
 
+  it('are rejected when a text has control characters, which services could neither store nor print', () => {
+    for (const character of ['\0', '\n', '\r', '\t', '\u001b', '\u007f', '\u0085', '\ufffd']) {
+      const text = `a${character}b`;
+      const faults: [string, unknown][] = [
+        ['sub', text],
+        ['client_id', text],
+        ['aud', [AUDIENCE, text]],
+        ['roles', ['customer', text]],
+        ['amr', [text]],
+        ['clients', [[text, 1]]],
+        ['act', { sub: text }],
+      ];
+      for (const [name, value] of faults) expect(faultWith(name, value), name).to.deep.equal({ fault: name });
+    }
+    expect(faultWith('roles', ['caf\u00e9', '\u6f22\u5b57', '\u{1f511}'])).to.not.have.property('fault');
+  });
+
   it('are rejected when a list is longer than the limit', () => {
     const many = (length: number) => Array.from({ length }, (_, index) => `item${index}`);
     expect(faultWith('roles', many(CLAIM_LIST_LENGTH_MAX))).to.not.have.property('fault');

@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { exportSPKI, importJWK } from 'jose';
 import { createGuard, type GuardOptions, type TrustedIssuer } from '../../../interceptors/src/index.js';
 import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
-import { KEYS_PAUSE_MS } from '../../../interceptors/src/token/foreign-issuer-keys.js';
+import { KEYS_PAUSE_MS } from '../../../interceptors/src/token/issuer-keys.js';
 import type { JsonObject } from '../../../interceptors/src/token/strict-json.js';
 import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { MovableClock } from '../../support/clock.js';
@@ -125,6 +125,7 @@ describe('another issuer', () => {
       names: {},
       scopes: new Map(),
       roles: new Map(),
+      services: undefined,
       lifetimeMaxSeconds: 3600,
     };
     const expected = { ...rules, audience: 'echo', nowSeconds: Date.now() / 1000 };
@@ -215,8 +216,10 @@ describe('another issuer', () => {
       { iat: now + 60, exp: now + 120 },
       { nbf: now + 60 },
       { scope: 7 },
-      { scope: Array.from({ length: 65 }, () => 'call') },
-      { realm_access: { roles: 'clerk'.repeat(100) } },
+      { realm_access: { roles: 7 } },
+      { realm_access: { roles: { clerk: true } } },
+      { aud: ['echo', ''] },
+      { aud: ['echo', 7] },
       { cnf: { jkt: 'x' } },
       { auth_time: 'now' },
     ];
@@ -224,6 +227,9 @@ describe('another issuer', () => {
       expect(await call(await other.token(over)), JSON.stringify(over)).to.equal(INVALID);
     const headers = [
       { typ: 'at+jwt' },
+      { typ: 'application/at+jwt' },
+      { typ: 'text/jwt' },
+      { typ: 'application/application/jwt' },
       { typ: 'ID' },
       { typ: undefined },
       { jku: other.jwksUrl },
@@ -232,14 +238,16 @@ describe('another issuer', () => {
       { x5c: ['AAAA'] },
       { crit: ['exp'] },
       { cty: 'JWT' },
-      { kid: undefined },
-      { kid: '' },
+      { crit: ['b64'], b64: true },
+      { b64: true },
+      { zip: 'DEF' },
+      { kid: 'another' },
+      { kid: 7 },
     ];
     for (const header of headers) {
       const token = other.sign(other.claims(), header).catch(() => 'cannot be made');
       expect(await call(await token), JSON.stringify(header)).to.equal(INVALID);
     }
-    expect(await call(await other.sign(other.claims(), { x5t: 'AAAA', 'x5t#S256': 'AAAA' }))).to.equal('OK');
     const expired = await other.token({ iat: now - 120, exp: now - 60 });
     expect(await call(expired)).to.equal('UNAUTHENTICATED TOKEN_EXPIRED');
     await echo.stop();
@@ -247,6 +255,85 @@ describe('another issuer', () => {
     expect(await call(await other.token({ aud: 'the echo' }))).to.equal(INVALID);
     expect(await call(await other.token({ aud: 'the echo', exp: now + 55 }))).to.equal('OK');
     expect(await call(await other.token({ exp: now + 55 }))).to.equal(INVALID);
+  });
+
+  it('is accepted with parameters in its header that mean nothing here, and with each spelling of its type', async () => {
+    const headers = [
+      { x5t: 'AAAA', 'x5t#S256': 'AAAA' },
+      { nonce: 'n', ver: 2, 'https://other.example/extra': { deep: [true] } },
+      { typ: 'jwt' },
+      { typ: 'application/jwt' },
+      { typ: 'Application/JWT' },
+      { kid: undefined },
+    ];
+    for (const header of headers) {
+      expect(await call(await other.sign(other.claims(), header)), JSON.stringify(header)).to.equal('OK');
+    }
+    await echo.stop();
+    echo = await start({ types: undefined });
+    for (const typ of ['at+jwt', 'AT+JWT', 'application/at+jwt']) {
+      expect(await call(await other.sign(other.claims(), { typ })), typ).to.equal('OK');
+    }
+    expect(await call(await other.sign(other.claims(), { typ: 'JWT' }))).to.equal(INVALID);
+    expect(await call(await issuer.sign(issuer.claims(), { typ: 'application/at+jwt' }))).to.equal(INVALID);
+    expect(await call(await issuer.sign(issuer.claims(), { nonce: 'n' }))).to.equal(INVALID);
+  });
+
+  it('may list any number of roles and scopes, of which only the configured ones count', async () => {
+    const many = Array.from({ length: 200 }, (_, index) => `r${index}`);
+    const lists = [
+      [...many, '', 'clerk'],
+      ['', 'clerk', '', 7, null, {}, 'a\0b'],
+      ['clerk', 'clerk'],
+      'other  clerk ',
+    ];
+    for (const roles of lists) {
+      const token = await other.token({ realm_access: { roles } });
+      expect(await call(token, 'Operators'), JSON.stringify(roles)).to.equal('OK');
+    }
+    for (const scope of [['', ...many, 'call'], ' call ', `${many.join(' ')} call`]) {
+      expect(await call(await other.token({ scope })), String(scope)).to.equal('OK');
+    }
+    for (const roles of [many, [['clerk']], ['clerk '], ['Clerk'], '', []]) {
+      const token = await other.token({ realm_access: { roles } });
+      expect(await call(token, 'Operators'), JSON.stringify(roles)).to.equal(
+        'PERMISSION_DENIED ROLE_MISSING',
+      );
+    }
+  });
+
+  it('grants no more scopes and roles than a token of this issuer may have', async () => {
+    await echo.stop();
+    const names = Array.from({ length: 65 }, (_, index) => `s${index}`);
+    echo = await start({
+      scopes: { call: 'echo.call', ...Object.fromEntries(names.map((name) => [name, name])) },
+    });
+    expect(await call(await other.token({ scope: ['call', ...names.slice(0, 63)] }))).to.equal('OK');
+    expect(await call(await other.token({ scope: ['call', ...names] }))).to.equal(INVALID);
+    expect(faults).to.include('scope');
+  });
+
+  it('says by a configured claim which of its tokens are for services', async () => {
+    await echo.stop();
+    echo = await start({ services: { claim: ['ext', 'kind'], values: ['service', 'batch'] } });
+    const account = { sub: randomUUID(), client_id: 'batch-job', azp: undefined, sid: undefined };
+    const user = 'PERMISSION_DENIED CALLER_KIND';
+    const tokens: [Record<string, unknown>, string, string][] = [
+      [{ ...account, ext: { kind: 'service' } }, user, 'OK'],
+      [{ ...account, ext: { kind: ['x', 'batch'] } }, user, 'OK'],
+      [account, 'OK', user],
+      [{ ...account, ext: { kind: 'Service' } }, 'OK', user],
+      [{ ...account, ext: { kind: [['service']] } }, 'OK', user],
+      [{ ...account, ext: 'service' }, 'OK', user],
+      // The default rule no longer applies.
+      [{ sub: 'web', azp: 'web', sid: undefined }, 'OK', user],
+    ];
+    for (const [over, asUser, asService] of tokens) {
+      const token = await other.token(over);
+      expect([await call(token, 'Users'), await call(token, 'Services')], JSON.stringify(over)).to.deep.equal(
+        [asUser, asService],
+      );
+    }
   });
 
   it('may use a secret only where that is configured, and then nothing else', async () => {

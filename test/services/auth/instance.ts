@@ -35,6 +35,7 @@ import {
   type ThrottleLimits,
 } from '../../../services/auth/security/throttle.js';
 import { createAttemptCounters } from '../../../services/auth/security/throttle-store.js';
+import { findSessionOf } from '../../../services/auth/sessions/end-session.js';
 import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
 import { createLoginTurns } from '../../../services/auth/sessions/login-turns.js';
@@ -173,7 +174,15 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    accountChanges: createAccountChanges({ store, passwords, throttle, clock, failures }),
+    accountChanges: createAccountChanges({
+      store,
+      passwords,
+      throttle,
+      clock,
+      failures,
+      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetSeconds: 3600,
+    }),
     sessions: createSessions({
       ...accounts,
       throttle,
@@ -198,6 +207,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       store,
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: exchange.tokenIdOf,
+      sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
       clock,
       issuer: ISSUER,
       foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
@@ -281,13 +291,12 @@ export async function addClient(
     scopes = ['auth.sync', 'auth.exchange'],
     audiences = ['auth'],
   } = over;
-  const publicKeyPem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
   const { exchangeAudiences = ['inventory'] } = over;
   await auth.store.transaction((tx) =>
     tx.clients.insertWhenAbsent({
       clientId,
-      publicKeyPem,
-      secretHash: undefined,
+      credentials: [{ credentialId: 'first', kind: 'public-key', createTime: new Date(), pem }],
       audiences,
       scopes,
       exchangeAudiences,

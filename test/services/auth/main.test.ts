@@ -10,6 +10,7 @@ import { createRemoteJWKSet, jwtVerify } from 'jose';
 import pg from 'pg';
 import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceClient, UserState } from '../../../proto/gen/auth/v1/user_service.js';
+import { Caller } from '../../../proto/gen/portcullis/access/v1/access.js';
 import {
   RevocationServiceClient,
   RevokeWait,
@@ -240,7 +241,7 @@ describe('auth main', function () {
       const third = await logIn({ username, password: 'longer than enough' });
 
       const account = { userId, requestId: randomUUID() };
-      const disabled = await ask(users.disableUser.bind(users), account, { token });
+      const disabled = await ask(users.disableUser.bind(users), { ...account, reason: 'left' }, { token });
       expect(disabled.user?.state).to.equal(UserState.USER_STATE_DISABLED);
       await isRefused(third);
       const refused = await refusalOf(logIn({ username, password: 'longer than enough' }));
@@ -267,7 +268,21 @@ describe('auth main', function () {
       const introspect = (token: string) => ask(auth.introspect.bind(auth), { token }, { token: watcher });
       const answer = await introspect(exchanged.accessToken);
       expect(answer).to.include({ active: true, clientId: 'payment', sessionId: login.session?.sessionId });
-      expect(answer.audiences).to.deep.equal(['inventory']);
+      expect(answer).to.deep.include({
+        audiences: ['inventory'],
+        actors: ['payment'],
+        caller: Caller.CALLER_USER,
+      });
+      expect([answer.issuer, answer.issueTime, answer.authTime, answer.expireTime].every(Boolean)).to.equal(
+        true,
+      );
+      const own = await introspect(watcher);
+      expect(own).to.deep.include({
+        active: true,
+        actors: [],
+        caller: Caller.CALLER_SERVICE,
+        authTime: undefined,
+      });
       expect(await introspect('nonsense')).to.deep.include({ active: false, subject: '', scopes: [] });
       const others = [
         refusalOf(ask(auth.exchangeToken.bind(auth), request, { token: watcher })),

@@ -7,6 +7,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { skeletonOf } from '../../../services/auth/accounts/usernames.js';
+import { createClientRows } from '../../../services/auth/clients/store.js';
+import type { StoredCredential } from '../../../services/auth/records/clients.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -61,6 +63,35 @@ describe('migrating auth', () => {
       else expect(skeleton).to.equal(expected);
     }
     expect(rows).to.have.length(names.length);
+  });
+
+  it('keeps the key or the secret that a client had, as the first of its credentials', async () => {
+    const before = await openAt('0012');
+    await before.query(
+      `INSERT INTO clients (client_id, public_key_pem, secret_hash, create_time)
+       VALUES ('a', 'a key', NULL, '2026-01-02T03:04:05.678Z'), ('b', NULL, 'a hash', now()), ('c', NULL, NULL, now())`,
+    );
+    await before.close();
+    const after = await openAt('9999');
+    // An instance of the version before still runs.
+    await after.query("INSERT INTO clients (client_id, public_key_pem) VALUES ('d', 'late key')");
+    const rows = createClientRows(after);
+    const credentials: (readonly StoredCredential[])[] = [];
+    for (const clientId of ['a', 'b', 'c', 'd'])
+      credentials.push((await rows.find(clientId))?.credentials ?? []);
+    await after.close();
+    const [[first], [second], none, [late]] = credentials as [
+      StoredCredential[],
+      StoredCredential[],
+      StoredCredential[],
+      StoredCredential[],
+    ];
+    const createTime = new Date('2026-01-02T03:04:05.678Z');
+    expect(first).to.deep.include({ kind: 'public-key', pem: 'a key', createTime });
+    expect(first?.credentialId).to.match(/^[0-9a-f-]{36}$/);
+    expect(second).to.include({ kind: 'secret', hash: 'a hash' });
+    expect(none).to.deep.equal([]);
+    expect(late).to.include({ kind: 'public-key', pem: 'late key' });
   });
 
   it('adds the first epoch to a database in which later ones were opened', async () => {

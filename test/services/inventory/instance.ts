@@ -7,6 +7,7 @@ import { createLog } from '../../../services/common/host/log.js';
 import type { Caller } from '../../../services/inventory/caller.js';
 import { type ChangeFeed, createChangeFeed } from '../../../services/inventory/change-feed.js';
 import { createItems, type Items } from '../../../services/inventory/items.js';
+import type { ReservationLimit, ReservationLimits } from '../../../services/inventory/reservation-limits.js';
 import { createReservations, type Reservations } from '../../../services/inventory/reservations.js';
 import type { Item } from '../../../services/inventory/stock.js';
 import { CHANGES_CHANNEL, createStore, type Store } from '../../../services/inventory/store.js';
@@ -24,6 +25,17 @@ export interface Instance {
   close(): Promise<void>;
 }
 
+/** Differences to a usual instance. */
+export interface InstanceOptions {
+  readonly notifications?: boolean;
+  /** Effectively none by default. */
+  readonly limits?: ReservationLimits;
+  readonly onLimit?: (limit: ReservationLimit) => void;
+}
+
+/** Limits that no test reaches by accident. */
+export const NO_LIMITS: ReservationLimits = { openMax: 1_000_000, sharePercent: 100, secondsMax: 3600 };
+
 /** An operator. */
 export const olga: Caller = { subject: 'olga', isOperator: true, actingClient: undefined };
 /** A customer. */
@@ -32,10 +44,7 @@ export const alice: Caller = { subject: 'alice', isOperator: false, actingClient
 export const bob: Caller = { subject: 'bob', isOperator: false, actingClient: undefined };
 
 /** Opens an instance on a database that may be empty; notifications arrive as in the real process unless `notifications` is false. */
-export async function openInstance(
-  url: string,
-  options: { notifications?: boolean } = {},
-): Promise<Instance> {
+export async function openInstance(url: string, options: InstanceOptions = {}): Promise<Instance> {
   const log = createLog({ service: 'inventory', level: 'silent' });
   const migrations = new URL('../../../services/inventory/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log });
@@ -48,7 +57,11 @@ export async function openInstance(
     store,
     feed,
     items: createItems({ store }),
-    reservations: createReservations({ store }),
+    reservations: createReservations({
+      store,
+      limits: options.limits ?? NO_LIMITS,
+      onLimit: options.onLimit ?? (() => {}),
+    }),
     stockWatch: createStockWatch({ store, feed }),
     close: async () => {
       await feed.close();
@@ -64,7 +77,7 @@ export interface FreshInstance extends Instance {
 }
 
 /** Opens an instance on an empty database of its own. */
-export async function openFreshInstance(options: { notifications?: boolean } = {}): Promise<FreshInstance> {
+export async function openFreshInstance(options: InstanceOptions = {}): Promise<FreshInstance> {
   const fresh = await freshDatabase();
   const instance = await openInstance(fresh.url, options);
   const close = async (): Promise<void> => {

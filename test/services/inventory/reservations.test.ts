@@ -27,10 +27,12 @@ import {
 describe('inventory reservations', () => {
   let one: Instance;
   let other: Instance;
+  let url: string;
 
   before(async () => {
     const fresh = await openFreshInstance();
     one = fresh;
+    url = fresh.url;
     other = await openInstance(fresh.url);
   });
   after(async () => {
@@ -95,7 +97,7 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 1n]]);
       await one.database.query('UPDATE items SET price_minor = 999 WHERE sku = $1', [sku]);
-      const { lines } = await one.reservations.commit(ending(reservation), alice);
+      const { lines } = await one.reservations.commit(ending(reservation), olga);
       expect(lines[0]?.unitPrice.minorUnits).to.equal(250n);
     });
 
@@ -140,7 +142,7 @@ describe('inventory reservations', () => {
           const request = order([[sku, 1n]]);
           const reservation = await insist(() => instance.reservations.reserve(request, caller));
           const end = ending(reservation);
-          return await insist(() => instance.reservations.commit(end, caller));
+          return await insist(() => instance.reservations.commit(end, olga));
         }),
       );
       const codes = outcomes.map((outcome) =>
@@ -182,7 +184,7 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 3n);
       const request = order([[sku, 3n]]);
       const first = await one.reservations.reserve(request, alice);
-      await one.reservations.commit(ending(first), alice);
+      await one.reservations.commit(ending(first), olga);
       expect(await other.reservations.reserve(request, alice)).to.deep.equal(first);
       expect(await stockOf(sku)).to.deep.equal({ onHand: 0n, reserved: 0n });
     });
@@ -310,7 +312,7 @@ describe('inventory reservations', () => {
     it('removes committed units from the stock', async () => {
       const { sku } = await stockUp(one, 5n);
       const reservation = await reserve([[sku, 2n]]);
-      const committed = await one.reservations.commit(ending(reservation), alice);
+      const committed = await one.reservations.commit(ending(reservation), olga);
       expect(committed).to.deep.equal({ ...reservation, state: 'COMMITTED' });
       expect(await stockOf(sku)).to.deep.equal({ onHand: 3n, reserved: 0n });
     });
@@ -323,28 +325,31 @@ describe('inventory reservations', () => {
       expect(await stockOf(sku)).to.deep.equal({ onHand: 5n, reserved: 0n });
     });
 
+    const enders = { commit: olga, release: alice } as const;
     for (const name of ['commit', 'release'] as const) {
+      const ender = enders[name];
       it(`returns the first response to every further ${name}, with the same request id or another`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
         const request = ending(reservation);
-        const first = await one.reservations[name](request, alice);
+        const first = await one.reservations[name](request, ender);
         const after = await stockOf(sku);
-        expect(await other.reservations[name](request, alice)).to.deep.equal(first);
-        expect(await one.reservations[name](ending(reservation), alice)).to.deep.equal(first);
+        expect(await other.reservations[name](request, ender)).to.deep.equal(first);
+        expect(await one.reservations[name](ending(reservation), ender)).to.deep.equal(first);
         expect(await stockOf(sku)).to.deep.equal(after);
         expect(await historyOf(reservation)).to.have.length(2);
       });
 
-      it(`returns the same error for another user’s reservation and for a missing one on ${name}`, async () => {
+      it(`returns the same error for a reservation out of reach and for a missing one on ${name}`, async () => {
         const { sku } = await stockUp(one, 5n);
         const reservation = await reserve([[sku, 2n]]);
         const foreign = await serviceErrorOf(one.reservations[name](ending(reservation), bob));
         const missing = await serviceErrorOf(
           one.reservations[name](ending({ reservationId: randomUUID() }), bob),
         );
-        const byOperator = await serviceErrorOf(one.reservations[name](ending(reservation), olga));
-        for (const error of [foreign, missing, byOperator]) {
+        const outsider = name === 'commit' ? alice : olga;
+        const refused = await serviceErrorOf(one.reservations[name](ending(reservation), outsider));
+        for (const error of [foreign, missing, refused]) {
           expect([error.code, error.message]).to.deep.equal(['NOT_FOUND', 'there is no such reservation']);
         }
         expect((await one.reservations.get(reservation.reservationId, alice)).state).to.equal('ACTIVE');
@@ -355,7 +360,7 @@ describe('inventory reservations', () => {
         const reservation = await reserve([[sku, 2n]]);
         await runOut(reservation);
         for (const instance of [one, other, one]) {
-          expect(await codeOf(instance.reservations[name](ending(reservation), alice))).to.equal(
+          expect(await codeOf(instance.reservations[name](ending(reservation), ender))).to.equal(
             'RESERVATION_EXPIRED',
           );
         }
@@ -366,7 +371,7 @@ describe('inventory reservations', () => {
       it(`rejects a ${name} with invalid ids, and reports all violations together`, async () => {
         const failing = one.reservations[name](
           { reservationId: "'; DROP TABLE items", requestId: '' },
-          alice,
+          ender,
         );
         expect(await violatedFieldsOf(failing)).to.deep.equal(['request_id', 'reservation_id']);
       });
@@ -376,8 +381,8 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 5n);
       const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
       await one.reservations.release(ending(first), alice);
-      await one.reservations.commit(ending(second), alice);
-      expect(await codeOf(one.reservations.commit(ending(first), alice))).to.equal('RESERVATION_NOT_ACTIVE');
+      await one.reservations.commit(ending(second), olga);
+      expect(await codeOf(one.reservations.commit(ending(first), olga))).to.equal('RESERVATION_NOT_ACTIVE');
       expect(await codeOf(one.reservations.release(ending(second), alice))).to.equal(
         'RESERVATION_NOT_ACTIVE',
       );
@@ -390,7 +395,7 @@ describe('inventory reservations', () => {
       let sold = 0n;
       for (const reservation of reservations) {
         const [commit, release] = await Promise.allSettled([
-          one.reservations.commit(ending(reservation), alice),
+          one.reservations.commit(ending(reservation), olga),
           other.reservations.release(ending(reservation), alice),
         ]);
         expect([commit.status, release.status].sort()).to.deep.equal(['fulfilled', 'rejected']);
@@ -404,8 +409,8 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 5n);
       const [first, second] = [await reserve([[sku, 1n]]), await reserve([[sku, 1n]])];
       const requestId = randomUUID();
-      await one.reservations.commit(ending(first, requestId), alice);
-      expect(await codeOf(one.reservations.commit(ending(second, requestId), alice))).to.equal(
+      await one.reservations.commit(ending(first, requestId), olga);
+      expect(await codeOf(one.reservations.commit(ending(second, requestId), olga))).to.equal(
         'REQUEST_ID_REUSED',
       );
       expect((await stockOf(sku)).reserved).to.equal(1n);
@@ -416,8 +421,8 @@ describe('inventory reservations', () => {
       const reservation = await reserve([[sku, 1n]]);
       const requestId = randomUUID();
       const inCapitals = { reservationId: reservation.reservationId.toUpperCase() };
-      const first = await one.reservations.commit(ending(inCapitals, requestId), alice);
-      expect(await one.reservations.commit(ending(reservation, requestId), alice)).to.deep.equal(first);
+      const first = await one.reservations.commit(ending(inCapitals, requestId), olga);
+      expect(await one.reservations.commit(ending(reservation, requestId), olga)).to.deep.equal(first);
     });
   });
 
@@ -482,7 +487,7 @@ describe('inventory reservations', () => {
         [1, 2, 3].map(() => reserve([[sku, 1n]], through)),
       );
       if (!committed || !released || !expired) throw new Error('three were reserved');
-      await one.reservations.commit(ending(committed), through);
+      await one.reservations.commit(ending(committed), { ...through, isOperator: true });
       await one.reservations.release(ending(released), through);
       await runOut(expired);
       expect((await settle(committed, { outcome: 'RELEASED' })).state).to.equal('COMMITTED');
@@ -511,7 +516,8 @@ describe('inventory reservations', () => {
       const { sku } = await stockUp(one, 10n);
       const reservation = await reserve([[sku, 1n]], through);
       for (const caller of [alice, { ...alice, actingClient: 'shop' }]) {
-        expect(await codeOf(one.reservations.commit(ending(reservation), caller))).to.equal('NOT_FOUND');
+        const operator = { ...caller, isOperator: true };
+        expect(await codeOf(one.reservations.commit(ending(reservation), operator))).to.equal('NOT_FOUND');
         expect(await codeOf(one.reservations.release(ending(reservation), caller))).to.equal('NOT_FOUND');
       }
       expect((await one.reservations.get(reservation.reservationId, alice)).state).to.equal('ACTIVE');
@@ -597,7 +603,7 @@ describe('inventory reservations', () => {
       const [first, second, ...touched] = await Promise.all([
         one.reservations.sweep(),
         other.reservations.sweep(),
-        ...reservations.slice(0, 10).map((it) => codeOf(one.reservations.commit(ending(it), alice))),
+        ...reservations.slice(0, 10).map((it) => codeOf(one.reservations.commit(ending(it), olga))),
         ...reservations.slice(5, 15).map(async (it) => {
           return (await other.reservations.get(it.reservationId, alice)).state;
         }),
@@ -637,6 +643,101 @@ describe('inventory reservations', () => {
         expect(payloadOf(a) === payloadOf(b)).to.equal(isSame);
       });
       fc.assert(isInjective, { numRuns: 500 });
+    });
+  });
+
+  describe('limits of one user', () => {
+    const limits = { openMax: 3, sharePercent: 25, secondsMax: 120 };
+    let limited: Instance;
+    let reached: string[];
+
+    before(async () => {
+      reached = [];
+      limited = await openInstance(url, { limits, onLimit: (limit) => reached.push(limit) });
+    });
+    beforeEach(() => {
+      reached.length = 0;
+    });
+    after(() => limited.close());
+
+    const newUser = (change: Partial<Caller> = {}): Caller => ({
+      ...alice,
+      subject: randomUUID(),
+      ...change,
+    });
+    const reserveAs = (caller: Caller, lines: [string, bigint][]) =>
+      limited.reservations.reserve(order(lines), caller);
+
+    it('refuses a share of an item beyond the limit, in one reservation or in several', async () => {
+      const { sku } = await stockUp(one, 40n);
+      const user = newUser();
+      const error = await serviceErrorOf(reserveAs(user, [[sku, 11n]]));
+      expect([error.code, error.status]).to.deep.equal(['RESERVATION_LIMIT', 'RESOURCE_EXHAUSTED']);
+      expect(error.message).to.equal(`a user may reserve at most 10 of ${sku}`);
+      await reserveAs(user, [[sku, 6n]]);
+      await reserveAs(user, [[sku, 4n]]);
+      expect(await codeOf(reserveAs(user, [[sku, 1n]]))).to.equal('RESERVATION_LIMIT');
+      expect(reached).to.deep.equal(['share', 'share']);
+      await reserveAs(newUser(), [[sku, 10n]]);
+      expect((await stockOf(sku)).reserved).to.equal(20n);
+    });
+
+    it('lets a user reserve one unit of an item with little stock', async () => {
+      const { sku } = await stockUp(one, 2n);
+      const user = newUser();
+      await reserveAs(user, [[sku, 1n]]);
+      expect(await codeOf(reserveAs(user, [[sku, 1n]]))).to.equal('RESERVATION_LIMIT');
+    });
+
+    it('refuses more open reservations than the limit until one is released or expires', async () => {
+      const { sku } = await stockUp(one, 1_000n);
+      const user = newUser();
+      const [first, second] = [await reserveAs(user, [[sku, 1n]]), await reserveAs(user, [[sku, 1n]])];
+      await reserveAs(user, [[sku, 1n]]);
+      const error = await serviceErrorOf(reserveAs(user, [[sku, 1n]]));
+      expect(error.code).to.equal('RESERVATION_LIMIT');
+      expect(error.message).to.include('3 active reservations');
+      expect(reached).to.deep.equal(['open']);
+      await limited.reservations.release(ending(first), user);
+      await reserveAs(user, [[sku, 1n]]);
+      await runOut(second);
+      await reserveAs(user, [[sku, 1n]]);
+    });
+
+    it('keeps a concurrent flood of one user within the share of an item', async () => {
+      const { sku } = await stockUp(one, 40n);
+      const user = newUser();
+      const generous = await openInstance(url, { limits: { ...limits, openMax: 1_000 } });
+      const sent = await Promise.allSettled(
+        Array.from({ length: 30 }, () => generous.reservations.reserve(order([[sku, 1n]]), user)),
+      );
+      await generous.close();
+      const codes = sent.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason.code] : []));
+      expect(codes).to.deep.equal(Array(20).fill('RESERVATION_LIMIT'));
+      expect((await stockOf(sku)).reserved).to.equal(10n);
+    });
+
+    it('does not apply the share to a purchase, and counts it among the open reservations', async () => {
+      const { sku } = await stockUp(one, 40n);
+      const user = newUser();
+      const buying = { ...user, actingClient: 'payment' };
+      await reserveAs(buying, [[sku, 30n]]);
+      await reserveAs(user, [[sku, 10n]]);
+      await reserveAs(buying, [[(await stockUp(one, 1n)).sku, 1n]]);
+      expect(await codeOf(reserveAs(buying, [[(await stockUp(one, 1n)).sku, 1n]]))).to.equal(
+        'RESERVATION_LIMIT',
+      );
+    });
+
+    it('refuses a longer time to live than configured, and shortens the default to it', async () => {
+      const { sku } = await stockUp(one, 40n);
+      const tooLong = limited.reservations.reserve(
+        order([[sku, 1n]], { timeToLive: { seconds: 121n, nanos: 0 } }),
+        newUser(),
+      );
+      expect(await violatedFieldsOf(tooLong)).to.deep.equal(['time_to_live']);
+      const { createTime, expireTime } = await reserveAs(newUser(), [[sku, 1n]]);
+      expect(expireTime.getTime() - createTime.getTime()).to.equal(120_000);
     });
   });
 
@@ -701,7 +802,7 @@ describe('inventory reservations', () => {
         if (ended === undefined) return;
         const { reservation, quantity } = ended;
         if (this.#kind === 'commit') {
-          await other.reservations.commit(ending(reservation), alice);
+          await other.reservations.commit(ending(reservation), olga);
           model.onHand -= quantity;
         } else if (this.#kind === 'release') {
           await other.reservations.release(ending(reservation), alice);

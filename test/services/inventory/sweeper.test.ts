@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { createReservations } from '../../../services/inventory/reservations.js';
 import { SWEEP_INTERVAL_MS, startSweeper } from '../../../services/inventory/sweeper.js';
 import { until } from '../../support/waiting.js';
-import { alice, breachesIn, type Instance, openFreshInstance, stockUp } from './instance.js';
+import { alice, breachesIn, type Instance, NO_LIMITS, openFreshInstance, stockUp } from './instance.js';
 
 const silent = { debug: () => {}, warn: () => {} };
 
@@ -40,7 +40,11 @@ describe('inventory sweeper', () => {
       },
     };
     const log = { debug: () => {}, warn: (_fields: object, message: string) => warnings.push(message) };
-    const sweeper = startSweeper({ reservations: createReservations({ store }), store, log });
+    const sweeper = startSweeper({
+      reservations: createReservations({ store, limits: NO_LIMITS, onLimit: () => {} }),
+      store,
+      log,
+    });
     await until(() => attempts >= 2);
     await sweeper.stop();
     expect(warnings).to.have.lengthOf(attempts);

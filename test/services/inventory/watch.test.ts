@@ -65,7 +65,7 @@ describe('inventory watch', () => {
     const order = { lines: [{ sku, quantity: 4n }], timeToLive: undefined };
     const first = await other.reservations.reserve({ ...order, requestId: randomUUID() }, alice);
     const second = await one.reservations.reserve({ ...order, requestId: randomUUID() }, alice);
-    await other.reservations.commit({ reservationId: first.reservationId, requestId: randomUUID() }, alice);
+    await other.reservations.commit({ reservationId: first.reservationId, requestId: randomUUID() }, olga);
     await one.reservations.release({ reservationId: second.reservationId, requestId: randomUUID() }, alice);
     expect(numbers(await take(stream, 5))).to.deep.equal([
       [15n, 0n],

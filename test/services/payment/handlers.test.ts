@@ -165,6 +165,8 @@ describe('PaymentService', () => {
     expect(foreign).to.deep.include({ code: status.NOT_FOUND, reason: 'NOT_FOUND' });
     const operator = await tokenOf('olga', OPERATOR);
     expect((await call(client.getAccount, { accountId }, operator)).account).to.deep.equal(account);
+    const roleOnly = await tokenOf('olga', { ...CUSTOMER, roles: ['operator'] });
+    expect(await refusalOf(call(client.getAccount, { accountId }, roleOnly))).to.deep.equal(foreign);
   });
 
   it('lets only operators refund, rejects a late cancellation by the owner, and lists the refund', async () => {

@@ -8,7 +8,7 @@ import { MINOR_UNITS_MAX } from '../../../services/common/money.js';
 import { PaymentError } from '../../../services/payment/errors.js';
 import type { Payment } from '../../../services/payment/payments.js';
 import type { Buyer } from '../../../services/payment/saga.js';
-import { codeOf, violatedFieldsOf } from '../../support/outcomes.js';
+import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../support/outcomes.js';
 import {
   accountWith,
   breachesIn,
@@ -91,7 +91,10 @@ describe('reversals of payments', () => {
       const bought = await buy(await scene());
       expect((await refund(bought, { amount: euros(200n) })).refunded).to.deep.equal(euros(200n));
       expect(await codeOf(refund(bought, { amount: euros(301n) }))).to.equal('REFUND_EXCEEDS_PAYMENT');
-      expect((await refund(bought, { amount: euros(299n) })).refunded).to.deep.equal(euros(499n));
+      await refund(bought, { amount: euros(250n) });
+      const error = await serviceErrorOf(refund(bought, { amount: euros(51n) }));
+      expect(error.message).to.equal('of this payment, 0.50 EUR can still be refunded');
+      expect((await refund(bought, { amount: euros(49n) })).refunded).to.deep.equal(euros(499n));
       expect((await refund(bought)).refunded).to.deep.equal(euros(500n));
       expect(await codeOf(refund(bought))).to.equal('REFUND_EXCEEDS_PAYMENT');
       expect(await codeOf(refund(bought, { amount: euros(1n) }))).to.equal('REFUND_EXCEEDS_PAYMENT');

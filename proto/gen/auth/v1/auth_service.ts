@@ -19,7 +19,13 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
-import { protoMetadata as protoMetadata2, Rule } from "../../portcullis/access/v1/access.js";
+import {
+  Caller,
+  callerFromJSON,
+  callerToJSON,
+  protoMetadata as protoMetadata2,
+  Rule,
+} from "../../portcullis/access/v1/access.js";
 import {
   ExchangeTokenRequest,
   ExchangeTokenResponse,
@@ -73,7 +79,8 @@ export interface LoginRequest {
   /**
    * The requested scopes; all that the user's roles grant when empty. One that no
    * role grants fails with INVALID_ARGUMENT. One that only other roles grant is
-   * left out: the response lists what was granted.
+   * left out: the response lists what was granted. The token contains a role only
+   * if it has every scope that the role grants at the token's audiences.
    */
   scopes: string[];
   /** A name for the device, shown in ListSessions; at most 100 characters. */
@@ -147,6 +154,38 @@ export interface LogoutRequest {
 export interface LogoutResponse {
 }
 
+/** Asks to end the session of a refresh token. */
+export interface RevokeTokenRequest {
+  /**
+   * A refresh token of the session (`pcr_…`), used or not. Another kind of token
+   * returns FIELD_INVALID: an access token is revoked with its session.
+   */
+  token: string;
+}
+
+/** No session of the token is open any more. */
+export interface RevokeTokenResponse {
+}
+
+/** Asks to set a new password. */
+export interface SetPasswordRequest {
+  /** The reset token (`pcp_…`), as ResetPassword returned it. */
+  resetToken: string;
+  /**
+   * The password from now on; 8 to 256 characters. An invalid one does not use up
+   * the reset token.
+   */
+  newPassword: string;
+}
+
+/** The password was set. */
+export interface SetPasswordResponse {
+  /** Position of the revocation in the log. */
+  sequence: bigint;
+  /** From this moment on no instance admits an older token. */
+  enforcedEverywhereBy: Date | undefined;
+}
+
 /** Asks to change the caller's password. */
 export interface ChangePasswordRequest {
   /** The present password. A wrong one counts like a failed login. */
@@ -193,6 +232,23 @@ export interface RevokeSessionResponse {
   enforcedEverywhereBy: Date | undefined;
 }
 
+/** Asks to end the caller's other sessions. */
+export interface RevokeOtherSessionsRequest {
+}
+
+/** The other sessions have ended. */
+export interface RevokeOtherSessionsResponse {
+  /** How many sessions were open. */
+  endedSessions: number;
+  /** Position of the last revocation in the log; 0 when there was no other session. */
+  sequence: bigint;
+  /**
+   * From this moment on no instance admits a token of those sessions; not set when
+   * there was no other session.
+   */
+  enforcedEverywhereBy: Date | undefined;
+}
+
 /** Asks for the public keys. */
 export interface GetKeysRequest {
 }
@@ -213,25 +269,32 @@ export interface IntrospectRequest {
 
 /** The claims of a token. Only `active` is set when the token is not active. */
 export interface IntrospectResponse {
-  /** The token is genuine, unexpired and unrevoked. */
+  /**
+   * The token is genuine, unexpired and unrevoked: an instance that it is for would
+   * admit it at this moment. Like instances, auth tolerates a clock difference of
+   * five seconds after `expire_time`. All other fields are empty if it is not active.
+   */
   active: boolean;
-  /** The token's subject (`sub`). */
+  /**
+   * The token's subject (`sub`). For another issuer's token `ISSUER#SUBJECT`, so that
+   * it is never taken for a subject of this issuer.
+   */
   subject: string;
-  /** The client it was issued to. */
+  /** The client it was issued to (`client_id`). */
   clientId: string;
-  /** The session it belongs to, if any. */
+  /** The session it belongs to, if any (`sid`). */
   sessionId: string;
-  /** Its scopes. */
+  /** Its scopes. Of another issuer's token those that it may grant, by our names. */
   scopes: string[];
-  /** Its roles. */
+  /** Its roles. Of another issuer's token those that it may grant, by our names. */
   roles: string[];
-  /** The services it is for. */
+  /** The services it is for (`aud`), by our names. */
   audiences: string[];
-  /** When it expires. */
+  /** When it expires (`exp`). */
   expireTime:
     | Date
     | undefined;
-  /** Its identifier (`jti`), a UUID. */
+  /** Its identifier (`jti`): a UUID, except in a token of another issuer. */
   tokenId: string;
   /**
    * The certificate that the token is bound to (`cnf`, RFC 8705 §3.2), by the
@@ -239,6 +302,23 @@ export interface IntrospectResponse {
    * refuse a bound token on a connection that did not present that certificate.
    */
   certificateThumbprint: string;
+  /** The issuer (`iss`). */
+  issuer: string;
+  /**
+   * The services that act for the subject (`act`, RFC 8693 §4.1), the current one
+   * first; empty when the subject acts itself.
+   */
+  actors: string[];
+  /** When it was issued (`iat`). */
+  issueTime:
+    | Date
+    | undefined;
+  /** When the subject last authenticated (`auth_time`); unset for services. */
+  authTime:
+    | Date
+    | undefined;
+  /** Whether it is a user's token, or a service's own. */
+  caller: Caller;
 }
 
 function createBaseSession(): Session {
@@ -1145,6 +1225,310 @@ export const LogoutResponse: MessageFns<LogoutResponse> = {
   },
 };
 
+function createBaseRevokeTokenRequest(): RevokeTokenRequest {
+  return { token: "" };
+}
+
+export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
+  encode(message: RevokeTokenRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.token !== "") {
+      writer.uint32(10).string(message.token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeTokenRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeTokenRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeTokenRequest {
+    return { token: isSet(object.token) ? globalThis.String(object.token) : "" };
+  },
+
+  toJSON(message: RevokeTokenRequest): unknown {
+    const obj: any = {};
+    if (message.token !== "") {
+      obj.token = message.token;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeTokenRequest>, I>>(base?: I): RevokeTokenRequest {
+    return RevokeTokenRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeTokenRequest>, I>>(object: I): RevokeTokenRequest {
+    const message = createBaseRevokeTokenRequest();
+    message.token = object.token ?? "";
+    return message;
+  },
+};
+
+function createBaseRevokeTokenResponse(): RevokeTokenResponse {
+  return {};
+}
+
+export const RevokeTokenResponse: MessageFns<RevokeTokenResponse> = {
+  encode(_: RevokeTokenResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeTokenResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeTokenResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RevokeTokenResponse {
+    return {};
+  },
+
+  toJSON(_: RevokeTokenResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeTokenResponse>, I>>(base?: I): RevokeTokenResponse {
+    return RevokeTokenResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeTokenResponse>, I>>(_: I): RevokeTokenResponse {
+    const message = createBaseRevokeTokenResponse();
+    return message;
+  },
+};
+
+function createBaseSetPasswordRequest(): SetPasswordRequest {
+  return { resetToken: "", newPassword: "" };
+}
+
+export const SetPasswordRequest: MessageFns<SetPasswordRequest> = {
+  encode(message: SetPasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.resetToken !== "") {
+      writer.uint32(10).string(message.resetToken);
+    }
+    if (message.newPassword !== "") {
+      writer.uint32(18).string(message.newPassword);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPasswordRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPasswordRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.resetToken = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.newPassword = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetPasswordRequest {
+    return {
+      resetToken: isSet(object.resetToken)
+        ? globalThis.String(object.resetToken)
+        : isSet(object.reset_token)
+        ? globalThis.String(object.reset_token)
+        : "",
+      newPassword: isSet(object.newPassword)
+        ? globalThis.String(object.newPassword)
+        : isSet(object.new_password)
+        ? globalThis.String(object.new_password)
+        : "",
+    };
+  },
+
+  toJSON(message: SetPasswordRequest): unknown {
+    const obj: any = {};
+    if (message.resetToken !== "") {
+      obj.resetToken = message.resetToken;
+    }
+    if (message.newPassword !== "") {
+      obj.newPassword = message.newPassword;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SetPasswordRequest>, I>>(base?: I): SetPasswordRequest {
+    return SetPasswordRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetPasswordRequest>, I>>(object: I): SetPasswordRequest {
+    const message = createBaseSetPasswordRequest();
+    message.resetToken = object.resetToken ?? "";
+    message.newPassword = object.newPassword ?? "";
+    return message;
+  },
+};
+
+function createBaseSetPasswordResponse(): SetPasswordResponse {
+  return { sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const SetPasswordResponse: MessageFns<SetPasswordResponse> = {
+  encode(message: SetPasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPasswordResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPasswordResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetPasswordResponse {
+    return {
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: SetPasswordResponse): unknown {
+    const obj: any = {};
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SetPasswordResponse>, I>>(base?: I): SetPasswordResponse {
+    return SetPasswordResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetPasswordResponse>, I>>(object: I): SetPasswordResponse {
+    const message = createBaseSetPasswordResponse();
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
 function createBaseChangePasswordRequest(): ChangePasswordRequest {
   return { oldPassword: "", newPassword: "" };
 }
@@ -1677,6 +2061,170 @@ export const RevokeSessionResponse: MessageFns<RevokeSessionResponse> = {
   },
 };
 
+function createBaseRevokeOtherSessionsRequest(): RevokeOtherSessionsRequest {
+  return {};
+}
+
+export const RevokeOtherSessionsRequest: MessageFns<RevokeOtherSessionsRequest> = {
+  encode(_: RevokeOtherSessionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeOtherSessionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeOtherSessionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RevokeOtherSessionsRequest {
+    return {};
+  },
+
+  toJSON(_: RevokeOtherSessionsRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeOtherSessionsRequest>, I>>(base?: I): RevokeOtherSessionsRequest {
+    return RevokeOtherSessionsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeOtherSessionsRequest>, I>>(_: I): RevokeOtherSessionsRequest {
+    const message = createBaseRevokeOtherSessionsRequest();
+    return message;
+  },
+};
+
+function createBaseRevokeOtherSessionsResponse(): RevokeOtherSessionsResponse {
+  return { endedSessions: 0, sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const RevokeOtherSessionsResponse: MessageFns<RevokeOtherSessionsResponse> = {
+  encode(message: RevokeOtherSessionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.endedSessions !== 0) {
+      writer.uint32(8).uint32(message.endedSessions);
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeOtherSessionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeOtherSessionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.endedSessions = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeOtherSessionsResponse {
+    return {
+      endedSessions: isSet(object.endedSessions)
+        ? globalThis.Number(object.endedSessions)
+        : isSet(object.ended_sessions)
+        ? globalThis.Number(object.ended_sessions)
+        : 0,
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: RevokeOtherSessionsResponse): unknown {
+    const obj: any = {};
+    if (message.endedSessions !== 0) {
+      obj.endedSessions = Math.round(message.endedSessions);
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeOtherSessionsResponse>, I>>(base?: I): RevokeOtherSessionsResponse {
+    return RevokeOtherSessionsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeOtherSessionsResponse>, I>>(object: I): RevokeOtherSessionsResponse {
+    const message = createBaseRevokeOtherSessionsResponse();
+    message.endedSessions = object.endedSessions ?? 0;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
 function createBaseGetKeysRequest(): GetKeysRequest {
   return {};
 }
@@ -1899,6 +2447,11 @@ function createBaseIntrospectResponse(): IntrospectResponse {
     expireTime: undefined,
     tokenId: "",
     certificateThumbprint: "",
+    issuer: "",
+    actors: [],
+    issueTime: undefined,
+    authTime: undefined,
+    caller: 0,
   };
 }
 
@@ -1933,6 +2486,21 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     }
     if (message.certificateThumbprint !== "") {
       writer.uint32(82).string(message.certificateThumbprint);
+    }
+    if (message.issuer !== "") {
+      writer.uint32(90).string(message.issuer);
+    }
+    for (const v of message.actors) {
+      writer.uint32(98).string(v!);
+    }
+    if (message.issueTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.issueTime), writer.uint32(106).fork()).join();
+    }
+    if (message.authTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.authTime), writer.uint32(114).fork()).join();
+    }
+    if (message.caller !== 0) {
+      writer.uint32(120).int32(message.caller);
     }
     return writer;
   },
@@ -2030,6 +2598,46 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
             message.certificateThumbprint = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.actors.push(reader.string());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.issueTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.authTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.caller = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2076,6 +2684,21 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
         : isSet(object.certificate_thumbprint)
         ? globalThis.String(object.certificate_thumbprint)
         : "",
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
+      actors: globalThis.Array.isArray(object?.actors)
+        ? object.actors.map((e: any) => globalThis.String(e))
+        : [],
+      issueTime: isSet(object.issueTime)
+        ? fromJsonTimestamp(object.issueTime)
+        : isSet(object.issue_time)
+        ? fromJsonTimestamp(object.issue_time)
+        : undefined,
+      authTime: isSet(object.authTime)
+        ? fromJsonTimestamp(object.authTime)
+        : isSet(object.auth_time)
+        ? fromJsonTimestamp(object.auth_time)
+        : undefined,
+      caller: isSet(object.caller) ? callerFromJSON(object.caller) : 0,
     };
   },
 
@@ -2111,6 +2734,21 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.certificateThumbprint !== "") {
       obj.certificateThumbprint = message.certificateThumbprint;
     }
+    if (message.issuer !== "") {
+      obj.issuer = message.issuer;
+    }
+    if (message.actors?.length) {
+      obj.actors = message.actors;
+    }
+    if (message.issueTime !== undefined) {
+      obj.issueTime = message.issueTime.toISOString();
+    }
+    if (message.authTime !== undefined) {
+      obj.authTime = message.authTime.toISOString();
+    }
+    if (message.caller !== 0) {
+      obj.caller = callerToJSON(message.caller);
+    }
     return obj;
   },
 
@@ -2129,6 +2767,11 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     message.expireTime = object.expireTime ?? undefined;
     message.tokenId = object.tokenId ?? "";
     message.certificateThumbprint = object.certificateThumbprint ?? "";
+    message.issuer = object.issuer ?? "";
+    message.actors = object.actors?.map((e) => e) || [];
+    message.issueTime = object.issueTime ?? undefined;
+    message.authTime = object.authTime ?? undefined;
+    message.caller = object.caller ?? 0;
     return message;
   },
 };
@@ -2170,6 +2813,36 @@ export const AuthServiceService = {
     responseDeserialize: (value: Buffer): LogoutResponse => LogoutResponse.decode(value),
   },
   /**
+   * Ends the session of a refresh token and revokes the session's tokens
+   * everywhere (RFC 7009). The refresh token is the only proof: the call needs no
+   * access token, and a session can be ended after its access token has expired,
+   * or when that token lacks `auth.self`. A token that is unknown, or whose session
+   * has ended, returns OK.
+   */
+  revokeToken: {
+    path: "/auth.v1.AuthService/RevokeToken" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RevokeTokenRequest): Buffer => Buffer.from(RevokeTokenRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeTokenRequest => RevokeTokenRequest.decode(value),
+    responseSerialize: (value: RevokeTokenResponse): Buffer => Buffer.from(RevokeTokenResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeTokenResponse => RevokeTokenResponse.decode(value),
+  },
+  /**
+   * Sets a new password with a reset token, which an administrator got from
+   * ResetPassword. The reset token works once. Every token and every session of
+   * the user ends. Any fault in the reset token returns RESET_TOKEN_INVALID.
+   */
+  setPassword: {
+    path: "/auth.v1.AuthService/SetPassword" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetPasswordRequest): Buffer => Buffer.from(SetPasswordRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetPasswordRequest => SetPasswordRequest.decode(value),
+    responseSerialize: (value: SetPasswordResponse): Buffer => Buffer.from(SetPasswordResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetPasswordResponse => SetPasswordResponse.decode(value),
+  },
+  /**
    * Changes the caller's password. Every token and every session of the user
    * ends, including this one: log in again with the new password.
    */
@@ -2205,6 +2878,21 @@ export const AuthServiceService = {
     responseSerialize: (value: RevokeSessionResponse): Buffer =>
       Buffer.from(RevokeSessionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RevokeSessionResponse => RevokeSessionResponse.decode(value),
+  },
+  /**
+   * Ends all sessions of the caller except that of the calling token, and revokes
+   * their tokens everywhere.
+   */
+  revokeOtherSessions: {
+    path: "/auth.v1.AuthService/RevokeOtherSessions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RevokeOtherSessionsRequest): Buffer =>
+      Buffer.from(RevokeOtherSessionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeOtherSessionsRequest => RevokeOtherSessionsRequest.decode(value),
+    responseSerialize: (value: RevokeOtherSessionsResponse): Buffer =>
+      Buffer.from(RevokeOtherSessionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeOtherSessionsResponse => RevokeOtherSessionsResponse.decode(value),
   },
   /** Returns the public keys that verify this issuer's access tokens. */
   getKeys: {
@@ -2242,7 +2930,11 @@ export const AuthServiceService = {
       Buffer.from(ExchangeTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExchangeTokenResponse => ExchangeTokenResponse.decode(value),
   },
-  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
+  /**
+   * Returns whether a token is active at this moment, and its claims (RFC 7662). It
+   * may be of this issuer or of another trusted one. Fails with DEPENDENCY_UNAVAILABLE
+   * while the keys of its issuer cannot be fetched.
+   */
   introspect: {
     path: "/auth.v1.AuthService/Introspect" as const,
     requestStream: false as const,
@@ -2265,6 +2957,20 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
   /** Ends the caller's session and revokes its tokens everywhere. */
   logout: handleUnaryCall<LogoutRequest, LogoutResponse>;
   /**
+   * Ends the session of a refresh token and revokes the session's tokens
+   * everywhere (RFC 7009). The refresh token is the only proof: the call needs no
+   * access token, and a session can be ended after its access token has expired,
+   * or when that token lacks `auth.self`. A token that is unknown, or whose session
+   * has ended, returns OK.
+   */
+  revokeToken: handleUnaryCall<RevokeTokenRequest, RevokeTokenResponse>;
+  /**
+   * Sets a new password with a reset token, which an administrator got from
+   * ResetPassword. The reset token works once. Every token and every session of
+   * the user ends. Any fault in the reset token returns RESET_TOKEN_INVALID.
+   */
+  setPassword: handleUnaryCall<SetPasswordRequest, SetPasswordResponse>;
+  /**
    * Changes the caller's password. Every token and every session of the user
    * ends, including this one: log in again with the new password.
    */
@@ -2273,6 +2979,11 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
   listSessions: handleUnaryCall<ListSessionsRequest, ListSessionsResponse>;
   /** Ends one of the caller's own sessions and revokes its tokens everywhere. */
   revokeSession: handleUnaryCall<RevokeSessionRequest, RevokeSessionResponse>;
+  /**
+   * Ends all sessions of the caller except that of the calling token, and revokes
+   * their tokens everywhere.
+   */
+  revokeOtherSessions: handleUnaryCall<RevokeOtherSessionsRequest, RevokeOtherSessionsResponse>;
   /** Returns the public keys that verify this issuer's access tokens. */
   getKeys: handleUnaryCall<GetKeysRequest, GetKeysResponse>;
   /** Issues an access token to a client that authenticates itself (RFC 7523). */
@@ -2282,7 +2993,11 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
    * which the service acts for that user at another service (RFC 8693).
    */
   exchangeToken: handleUnaryCall<ExchangeTokenRequest, ExchangeTokenResponse>;
-  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
+  /**
+   * Returns whether a token is active at this moment, and its claims (RFC 7662). It
+   * may be of this issuer or of another trusted one. Fails with DEPENDENCY_UNAVAILABLE
+   * while the keys of its issuer cannot be fetched.
+   */
   introspect: handleUnaryCall<IntrospectRequest, IntrospectResponse>;
 }
 
@@ -2339,6 +3054,48 @@ export interface AuthServiceClient extends Client {
     callback: (error: ServiceError | null, response: LogoutResponse) => void,
   ): ClientUnaryCall;
   /**
+   * Ends the session of a refresh token and revokes the session's tokens
+   * everywhere (RFC 7009). The refresh token is the only proof: the call needs no
+   * access token, and a session can be ended after its access token has expired,
+   * or when that token lacks `auth.self`. A token that is unknown, or whose session
+   * has ended, returns OK.
+   */
+  revokeToken(
+    request: RevokeTokenRequest,
+    callback: (error: ServiceError | null, response: RevokeTokenResponse) => void,
+  ): ClientUnaryCall;
+  revokeToken(
+    request: RevokeTokenRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RevokeTokenResponse) => void,
+  ): ClientUnaryCall;
+  revokeToken(
+    request: RevokeTokenRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RevokeTokenResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Sets a new password with a reset token, which an administrator got from
+   * ResetPassword. The reset token works once. Every token and every session of
+   * the user ends. Any fault in the reset token returns RESET_TOKEN_INVALID.
+   */
+  setPassword(
+    request: SetPasswordRequest,
+    callback: (error: ServiceError | null, response: SetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  setPassword(
+    request: SetPasswordRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  setPassword(
+    request: SetPasswordRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  /**
    * Changes the caller's password. Every token and every session of the user
    * ends, including this one: log in again with the new password.
    */
@@ -2388,6 +3145,25 @@ export interface AuthServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RevokeSessionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Ends all sessions of the caller except that of the calling token, and revokes
+   * their tokens everywhere.
+   */
+  revokeOtherSessions(
+    request: RevokeOtherSessionsRequest,
+    callback: (error: ServiceError | null, response: RevokeOtherSessionsResponse) => void,
+  ): ClientUnaryCall;
+  revokeOtherSessions(
+    request: RevokeOtherSessionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RevokeOtherSessionsResponse) => void,
+  ): ClientUnaryCall;
+  revokeOtherSessions(
+    request: RevokeOtherSessionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RevokeOtherSessionsResponse) => void,
   ): ClientUnaryCall;
   /** Returns the public keys that verify this issuer's access tokens. */
   getKeys(
@@ -2440,7 +3216,11 @@ export interface AuthServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ExchangeTokenResponse) => void,
   ): ClientUnaryCall;
-  /** Returns whether a token is active at this moment, and its claims (RFC 7662). */
+  /**
+   * Returns whether a token is active at this moment, and its claims (RFC 7662). It
+   * may be of this issuer or of another trusted one. Fails with DEPENDENCY_UNAVAILABLE
+   * while the keys of its issuer cannot be fetched.
+   */
   introspect(
     request: IntrospectRequest,
     callback: (error: ServiceError | null, response: IntrospectResponse) => void,
@@ -2496,12 +3276,18 @@ export const protoMetadata: ProtoMetadata = {
     ".auth.v1.RefreshResponse": RefreshResponse,
     ".auth.v1.LogoutRequest": LogoutRequest,
     ".auth.v1.LogoutResponse": LogoutResponse,
+    ".auth.v1.RevokeTokenRequest": RevokeTokenRequest,
+    ".auth.v1.RevokeTokenResponse": RevokeTokenResponse,
+    ".auth.v1.SetPasswordRequest": SetPasswordRequest,
+    ".auth.v1.SetPasswordResponse": SetPasswordResponse,
     ".auth.v1.ChangePasswordRequest": ChangePasswordRequest,
     ".auth.v1.ChangePasswordResponse": ChangePasswordResponse,
     ".auth.v1.ListSessionsRequest": ListSessionsRequest,
     ".auth.v1.ListSessionsResponse": ListSessionsResponse,
     ".auth.v1.RevokeSessionRequest": RevokeSessionRequest,
     ".auth.v1.RevokeSessionResponse": RevokeSessionResponse,
+    ".auth.v1.RevokeOtherSessionsRequest": RevokeOtherSessionsRequest,
+    ".auth.v1.RevokeOtherSessionsResponse": RevokeOtherSessionsResponse,
     ".auth.v1.GetKeysRequest": GetKeysRequest,
     ".auth.v1.GetKeysResponse": GetKeysResponse,
     ".auth.v1.IntrospectRequest": IntrospectRequest,
@@ -2516,9 +3302,12 @@ export const protoMetadata: ProtoMetadata = {
           "Login": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
           "Refresh": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
           "Logout": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "RevokeToken": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "SetPassword": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
           "ChangePassword": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
           "ListSessions": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
           "RevokeSession": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "RevokeOtherSessions": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
           "GetKeys": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
           "IssueServiceToken": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
           "ExchangeToken": { "rule": Rule.decode(Buffer.from("Eg1hdXRoLmV4Y2hhbmdlIAI=", "base64")) },

@@ -18,8 +18,9 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
-import { protoMetadata as protoMetadata2, Rule } from "../../portcullis/access/v1/access.js";
+import { FieldMask, protoMetadata as protoMetadata1 } from "../../google/protobuf/field_mask.js";
+import { protoMetadata as protoMetadata2, Timestamp } from "../../google/protobuf/timestamp.js";
+import { protoMetadata as protoMetadata3, Rule } from "../../portcullis/access/v1/access.js";
 
 export const protobufPackage = "auth.v1";
 
@@ -146,9 +147,9 @@ export interface RegisteredClient {
    * which it acts for users.
    */
   clientId: string;
-  /** How it authenticates itself. */
+  /** How it authenticates itself; with keys, when it has keys and secrets. */
   authentication: ClientAuthentication;
-  /** The public key that verifies its assertions, PEM; empty without one. */
+  /** The oldest of its public keys, PEM; empty without one. `credentials` has all. */
   publicKeyPem: string;
   /** The audiences that its own tokens may have. */
   audiences: string[];
@@ -172,6 +173,172 @@ export interface RegisteredClient {
    * without a certificate it gets no token.
    */
   certificateBound: boolean;
+  /** Its keys and secrets, oldest first. */
+  credentials: ClientCredential[];
+  /** Changes with every change of the client. UpdateClient compares it (AIP-154). */
+  etag: string;
+}
+
+/** A key or a secret of a client. The secret itself is not in it. */
+export interface ClientCredential {
+  /** Identifier, unique within the client. */
+  credentialId: string;
+  /** Whether it is a key or a secret. */
+  authentication: ClientAuthentication;
+  /** The public key that verifies assertions, PEM; empty for a secret. */
+  publicKeyPem: string;
+  /** When it was added. */
+  createTime: Date | undefined;
+}
+
+/** Asks for one client. */
+export interface GetClientRequest {
+  /** The client's identifier. */
+  clientId: string;
+}
+
+/** One client. */
+export interface GetClientResponse {
+  /** The client. */
+  client: RegisteredClient | undefined;
+}
+
+/** Asks to change a client. */
+export interface UpdateClientRequest {
+  /**
+   * The client's id, its new values, and, unless empty, the `etag` that it must
+   * have; with another one, the call fails with ETAG_MISMATCH.
+   */
+  client:
+    | RegisteredClient
+    | undefined;
+  /**
+   * The fields to change: `audiences`, `scopes`, `exchange_audiences`,
+   * `exchange_scopes`, `certificate_bound`, or `*` for all of them.
+   */
+  updateMask:
+    | string[]
+    | undefined;
+  /** Reason, for the log and the audit record; at most 200 characters. */
+  reason: string;
+  /**
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
+   */
+  requestId: string;
+}
+
+/** The client was changed. */
+export interface UpdateClientResponse {
+  /** The client. */
+  client:
+    | RegisteredClient
+    | undefined;
+  /** Position of the revocation in the log; 0 when the client lost no right. */
+  sequence: bigint;
+  /**
+   * From this moment on no instance admits an older token; absent when the client
+   * lost no right.
+   */
+  enforcedEverywhereBy: Date | undefined;
+}
+
+/** A secret that auth makes. */
+export interface GeneratedSecret {
+}
+
+/** Asks to give a client another key or secret. */
+export interface AddClientCredentialRequest {
+  /** The client's identifier. */
+  clientId: string;
+  /**
+   * What it will authenticate itself with, too. A client has at most 8 keys and 2
+   * secrets (TOO_MANY_CREDENTIALS).
+   */
+  credential:
+    | //
+    /** A public key in PEM: Ed25519, P-256, or RSA of at least 2048 bits. */
+    { $case: "publicKeyPem"; value: string }
+    | //
+    /** A secret of 32 to 256 characters. Only a hash of it is kept. */
+    { $case: "clientSecret"; value: string }
+    | //
+    /** A secret of 256 random bits, which the response contains. */
+    { $case: "generatedSecret"; value: GeneratedSecret }
+    | undefined;
+  /** A UUID chosen by the caller; a retry with the same one is the same request. */
+  requestId: string;
+}
+
+/** The client has another key or secret. */
+export interface AddClientCredentialResponse {
+  /** The client. */
+  client:
+    | RegisteredClient
+    | undefined;
+  /** The identifier of the new key or secret. */
+  credentialId: string;
+  /**
+   * The generated secret. Auth keeps only a hash of it, so a retry of the request
+   * does not contain it; then remove it and add another one.
+   */
+  clientSecret: string;
+}
+
+/** Asks to remove a key or a secret of a client. */
+export interface RemoveClientCredentialRequest {
+  /** The client's identifier. */
+  clientId: string;
+  /** The identifier of the key or secret. */
+  credentialId: string;
+  /**
+   * Revokes every token whose chain includes the client. Needed when others may
+   * have had the key or secret.
+   */
+  revokeTokens: boolean;
+  /** Reason, for the log and the audit record; at most 200 characters. */
+  reason: string;
+  /**
+   * A UUID chosen by the caller; a retry with the same one is the same request. May
+   * be empty.
+   */
+  requestId: string;
+}
+
+/** The key or secret is removed. */
+export interface RemoveClientCredentialResponse {
+  /** The client. */
+  client:
+    | RegisteredClient
+    | undefined;
+  /** Position of the revocation in the log; 0 without `revoke_tokens`. */
+  sequence: bigint;
+  /**
+   * From this moment on no instance admits an older token; absent without
+   * `revoke_tokens`.
+   */
+  enforcedEverywhereBy: Date | undefined;
+}
+
+/** Asks to delete a client. */
+export interface DeleteClientRequest {
+  /** The client's identifier. */
+  clientId: string;
+  /** Reason, for the log and the audit record; at most 200 characters. */
+  reason: string;
+  /**
+   * A UUID chosen by the caller; a retry with the same one is the same request. May
+   * be empty.
+   */
+  requestId: string;
+}
+
+/** The client is deleted. */
+export interface DeleteClientResponse {
+  /** Position of the revocation in the log. */
+  sequence: bigint;
+  /** From this moment on no instance admits an older token. */
+  enforcedEverywhereBy: Date | undefined;
 }
 
 /** Asks to create a client. */
@@ -286,6 +453,8 @@ function createBaseRegisteredClient(): RegisteredClient {
     state: 0,
     createTime: undefined,
     certificateBound: false,
+    credentials: [],
+    etag: "",
   };
 }
 
@@ -320,6 +489,12 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     }
     if (message.certificateBound !== false) {
       writer.uint32(80).bool(message.certificateBound);
+    }
+    for (const v of message.credentials) {
+      ClientCredential.encode(v!, writer.uint32(90).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(98).string(message.etag);
     }
     return writer;
   },
@@ -417,6 +592,22 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
             message.certificateBound = reader.bool();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.credentials.push(ClientCredential.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -467,6 +658,10 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
         : isSet(object.certificate_bound)
         ? globalThis.Boolean(object.certificate_bound)
         : false,
+      credentials: globalThis.Array.isArray(object?.credentials)
+        ? object.credentials.map((e: any) => ClientCredential.fromJSON(e))
+        : [],
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
     };
   },
 
@@ -502,6 +697,12 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     if (message.certificateBound !== false) {
       obj.certificateBound = message.certificateBound;
     }
+    if (message.credentials?.length) {
+      obj.credentials = message.credentials.map((e) => ClientCredential.toJSON(e));
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
     return obj;
   },
 
@@ -520,6 +721,1314 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     message.state = object.state ?? 0;
     message.createTime = object.createTime ?? undefined;
     message.certificateBound = object.certificateBound ?? false;
+    message.credentials = object.credentials?.map((e) => ClientCredential.fromPartial(e)) || [];
+    message.etag = object.etag ?? "";
+    return message;
+  },
+};
+
+function createBaseClientCredential(): ClientCredential {
+  return { credentialId: "", authentication: 0, publicKeyPem: "", createTime: undefined };
+}
+
+export const ClientCredential: MessageFns<ClientCredential> = {
+  encode(message: ClientCredential, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.credentialId !== "") {
+      writer.uint32(10).string(message.credentialId);
+    }
+    if (message.authentication !== 0) {
+      writer.uint32(16).int32(message.authentication);
+    }
+    if (message.publicKeyPem !== "") {
+      writer.uint32(26).string(message.publicKeyPem);
+    }
+    if (message.createTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientCredential {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientCredential();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.authentication = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.publicKeyPem = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ClientCredential {
+    return {
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+      authentication: isSet(object.authentication) ? clientAuthenticationFromJSON(object.authentication) : 0,
+      publicKeyPem: isSet(object.publicKeyPem)
+        ? globalThis.String(object.publicKeyPem)
+        : isSet(object.public_key_pem)
+        ? globalThis.String(object.public_key_pem)
+        : "",
+      createTime: isSet(object.createTime)
+        ? fromJsonTimestamp(object.createTime)
+        : isSet(object.create_time)
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: ClientCredential): unknown {
+    const obj: any = {};
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.authentication !== 0) {
+      obj.authentication = clientAuthenticationToJSON(message.authentication);
+    }
+    if (message.publicKeyPem !== "") {
+      obj.publicKeyPem = message.publicKeyPem;
+    }
+    if (message.createTime !== undefined) {
+      obj.createTime = message.createTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ClientCredential>, I>>(base?: I): ClientCredential {
+    return ClientCredential.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ClientCredential>, I>>(object: I): ClientCredential {
+    const message = createBaseClientCredential();
+    message.credentialId = object.credentialId ?? "";
+    message.authentication = object.authentication ?? 0;
+    message.publicKeyPem = object.publicKeyPem ?? "";
+    message.createTime = object.createTime ?? undefined;
+    return message;
+  },
+};
+
+function createBaseGetClientRequest(): GetClientRequest {
+  return { clientId: "" };
+}
+
+export const GetClientRequest: MessageFns<GetClientRequest> = {
+  encode(message: GetClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientId !== "") {
+      writer.uint32(10).string(message.clientId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetClientRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetClientRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetClientRequest {
+    return {
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+    };
+  },
+
+  toJSON(message: GetClientRequest): unknown {
+    const obj: any = {};
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetClientRequest>, I>>(base?: I): GetClientRequest {
+    return GetClientRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetClientRequest>, I>>(object: I): GetClientRequest {
+    const message = createBaseGetClientRequest();
+    message.clientId = object.clientId ?? "";
+    return message;
+  },
+};
+
+function createBaseGetClientResponse(): GetClientResponse {
+  return { client: undefined };
+}
+
+export const GetClientResponse: MessageFns<GetClientResponse> = {
+  encode(message: GetClientResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.client !== undefined) {
+      RegisteredClient.encode(message.client, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetClientResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetClientResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.client = RegisteredClient.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetClientResponse {
+    return { client: isSet(object.client) ? RegisteredClient.fromJSON(object.client) : undefined };
+  },
+
+  toJSON(message: GetClientResponse): unknown {
+    const obj: any = {};
+    if (message.client !== undefined) {
+      obj.client = RegisteredClient.toJSON(message.client);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetClientResponse>, I>>(base?: I): GetClientResponse {
+    return GetClientResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetClientResponse>, I>>(object: I): GetClientResponse {
+    const message = createBaseGetClientResponse();
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateClientRequest(): UpdateClientRequest {
+  return { client: undefined, updateMask: undefined, reason: "", requestId: "" };
+}
+
+export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
+  encode(message: UpdateClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.client !== undefined) {
+      RegisteredClient.encode(message.client, writer.uint32(10).fork()).join();
+    }
+    if (message.updateMask !== undefined) {
+      FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(18).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateClientRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateClientRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.client = RegisteredClient.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.updateMask = FieldMask.unwrap(FieldMask.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateClientRequest {
+    return {
+      client: isSet(object.client) ? RegisteredClient.fromJSON(object.client) : undefined,
+      updateMask: isSet(object.updateMask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.updateMask))
+        : isSet(object.update_mask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.update_mask))
+        : undefined,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: UpdateClientRequest): unknown {
+    const obj: any = {};
+    if (message.client !== undefined) {
+      obj.client = RegisteredClient.toJSON(message.client);
+    }
+    if (message.updateMask !== undefined) {
+      obj.updateMask = FieldMask.toJSON(FieldMask.wrap(message.updateMask));
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateClientRequest>, I>>(base?: I): UpdateClientRequest {
+    return UpdateClientRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateClientRequest>, I>>(object: I): UpdateClientRequest {
+    const message = createBaseUpdateClientRequest();
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.updateMask = object.updateMask ?? undefined;
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseUpdateClientResponse(): UpdateClientResponse {
+  return { client: undefined, sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const UpdateClientResponse: MessageFns<UpdateClientResponse> = {
+  encode(message: UpdateClientResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.client !== undefined) {
+      RegisteredClient.encode(message.client, writer.uint32(10).fork()).join();
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateClientResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateClientResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.client = RegisteredClient.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateClientResponse {
+    return {
+      client: isSet(object.client) ? RegisteredClient.fromJSON(object.client) : undefined,
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: UpdateClientResponse): unknown {
+    const obj: any = {};
+    if (message.client !== undefined) {
+      obj.client = RegisteredClient.toJSON(message.client);
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateClientResponse>, I>>(base?: I): UpdateClientResponse {
+    return UpdateClientResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateClientResponse>, I>>(object: I): UpdateClientResponse {
+    const message = createBaseUpdateClientResponse();
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
+function createBaseGeneratedSecret(): GeneratedSecret {
+  return {};
+}
+
+export const GeneratedSecret: MessageFns<GeneratedSecret> = {
+  encode(_: GeneratedSecret, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GeneratedSecret {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGeneratedSecret();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): GeneratedSecret {
+    return {};
+  },
+
+  toJSON(_: GeneratedSecret): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GeneratedSecret>, I>>(base?: I): GeneratedSecret {
+    return GeneratedSecret.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GeneratedSecret>, I>>(_: I): GeneratedSecret {
+    const message = createBaseGeneratedSecret();
+    return message;
+  },
+};
+
+function createBaseAddClientCredentialRequest(): AddClientCredentialRequest {
+  return { clientId: "", credential: undefined, requestId: "" };
+}
+
+export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> = {
+  encode(message: AddClientCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientId !== "") {
+      writer.uint32(10).string(message.clientId);
+    }
+    switch (message.credential?.$case) {
+      case "publicKeyPem":
+        writer.uint32(18).string(message.credential.value);
+        break;
+      case "clientSecret":
+        writer.uint32(26).string(message.credential.value);
+        break;
+      case "generatedSecret":
+        GeneratedSecret.encode(message.credential.value, writer.uint32(34).fork()).join();
+        break;
+    }
+    if (message.requestId !== "") {
+      writer.uint32(42).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddClientCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddClientCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.credential = { $case: "publicKeyPem", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.credential = { $case: "clientSecret", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.credential = { $case: "generatedSecret", value: GeneratedSecret.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddClientCredentialRequest {
+    return {
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      credential: isSet(object.publicKeyPem)
+        ? { $case: "publicKeyPem", value: globalThis.String(object.publicKeyPem) }
+        : isSet(object.public_key_pem)
+        ? { $case: "publicKeyPem", value: globalThis.String(object.public_key_pem) }
+        : isSet(object.clientSecret)
+        ? { $case: "clientSecret", value: globalThis.String(object.clientSecret) }
+        : isSet(object.client_secret)
+        ? { $case: "clientSecret", value: globalThis.String(object.client_secret) }
+        : isSet(object.generatedSecret)
+        ? { $case: "generatedSecret", value: GeneratedSecret.fromJSON(object.generatedSecret) }
+        : isSet(object.generated_secret)
+        ? { $case: "generatedSecret", value: GeneratedSecret.fromJSON(object.generated_secret) }
+        : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: AddClientCredentialRequest): unknown {
+    const obj: any = {};
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.credential?.$case === "publicKeyPem") {
+      obj.publicKeyPem = message.credential.value;
+    } else if (message.credential?.$case === "clientSecret") {
+      obj.clientSecret = message.credential.value;
+    } else if (message.credential?.$case === "generatedSecret") {
+      obj.generatedSecret = GeneratedSecret.toJSON(message.credential.value);
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AddClientCredentialRequest>, I>>(base?: I): AddClientCredentialRequest {
+    return AddClientCredentialRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AddClientCredentialRequest>, I>>(object: I): AddClientCredentialRequest {
+    const message = createBaseAddClientCredentialRequest();
+    message.clientId = object.clientId ?? "";
+    switch (object.credential?.$case) {
+      case "publicKeyPem": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = { $case: "publicKeyPem", value: object.credential.value };
+        }
+        break;
+      }
+      case "clientSecret": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = { $case: "clientSecret", value: object.credential.value };
+        }
+        break;
+      }
+      case "generatedSecret": {
+        if (object.credential?.value !== undefined && object.credential?.value !== null) {
+          message.credential = {
+            $case: "generatedSecret",
+            value: GeneratedSecret.fromPartial(object.credential.value),
+          };
+        }
+        break;
+      }
+    }
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseAddClientCredentialResponse(): AddClientCredentialResponse {
+  return { client: undefined, credentialId: "", clientSecret: "" };
+}
+
+export const AddClientCredentialResponse: MessageFns<AddClientCredentialResponse> = {
+  encode(message: AddClientCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.client !== undefined) {
+      RegisteredClient.encode(message.client, writer.uint32(10).fork()).join();
+    }
+    if (message.credentialId !== "") {
+      writer.uint32(18).string(message.credentialId);
+    }
+    if (message.clientSecret !== "") {
+      writer.uint32(26).string(message.clientSecret);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddClientCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddClientCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.client = RegisteredClient.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.clientSecret = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddClientCredentialResponse {
+    return {
+      client: isSet(object.client) ? RegisteredClient.fromJSON(object.client) : undefined,
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+      clientSecret: isSet(object.clientSecret)
+        ? globalThis.String(object.clientSecret)
+        : isSet(object.client_secret)
+        ? globalThis.String(object.client_secret)
+        : "",
+    };
+  },
+
+  toJSON(message: AddClientCredentialResponse): unknown {
+    const obj: any = {};
+    if (message.client !== undefined) {
+      obj.client = RegisteredClient.toJSON(message.client);
+    }
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.clientSecret !== "") {
+      obj.clientSecret = message.clientSecret;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AddClientCredentialResponse>, I>>(base?: I): AddClientCredentialResponse {
+    return AddClientCredentialResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AddClientCredentialResponse>, I>>(object: I): AddClientCredentialResponse {
+    const message = createBaseAddClientCredentialResponse();
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.credentialId = object.credentialId ?? "";
+    message.clientSecret = object.clientSecret ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveClientCredentialRequest(): RemoveClientCredentialRequest {
+  return { clientId: "", credentialId: "", revokeTokens: false, reason: "", requestId: "" };
+}
+
+export const RemoveClientCredentialRequest: MessageFns<RemoveClientCredentialRequest> = {
+  encode(message: RemoveClientCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientId !== "") {
+      writer.uint32(10).string(message.clientId);
+    }
+    if (message.credentialId !== "") {
+      writer.uint32(18).string(message.credentialId);
+    }
+    if (message.revokeTokens !== false) {
+      writer.uint32(24).bool(message.revokeTokens);
+    }
+    if (message.reason !== "") {
+      writer.uint32(34).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(42).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveClientCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveClientCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.credentialId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.revokeTokens = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveClientCredentialRequest {
+    return {
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      credentialId: isSet(object.credentialId)
+        ? globalThis.String(object.credentialId)
+        : isSet(object.credential_id)
+        ? globalThis.String(object.credential_id)
+        : "",
+      revokeTokens: isSet(object.revokeTokens)
+        ? globalThis.Boolean(object.revokeTokens)
+        : isSet(object.revoke_tokens)
+        ? globalThis.Boolean(object.revoke_tokens)
+        : false,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RemoveClientCredentialRequest): unknown {
+    const obj: any = {};
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.credentialId !== "") {
+      obj.credentialId = message.credentialId;
+    }
+    if (message.revokeTokens !== false) {
+      obj.revokeTokens = message.revokeTokens;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RemoveClientCredentialRequest>, I>>(base?: I): RemoveClientCredentialRequest {
+    return RemoveClientCredentialRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveClientCredentialRequest>, I>>(
+    object: I,
+  ): RemoveClientCredentialRequest {
+    const message = createBaseRemoveClientCredentialRequest();
+    message.clientId = object.clientId ?? "";
+    message.credentialId = object.credentialId ?? "";
+    message.revokeTokens = object.revokeTokens ?? false;
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveClientCredentialResponse(): RemoveClientCredentialResponse {
+  return { client: undefined, sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const RemoveClientCredentialResponse: MessageFns<RemoveClientCredentialResponse> = {
+  encode(message: RemoveClientCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.client !== undefined) {
+      RegisteredClient.encode(message.client, writer.uint32(10).fork()).join();
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveClientCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveClientCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.client = RegisteredClient.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveClientCredentialResponse {
+    return {
+      client: isSet(object.client) ? RegisteredClient.fromJSON(object.client) : undefined,
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: RemoveClientCredentialResponse): unknown {
+    const obj: any = {};
+    if (message.client !== undefined) {
+      obj.client = RegisteredClient.toJSON(message.client);
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RemoveClientCredentialResponse>, I>>(base?: I): RemoveClientCredentialResponse {
+    return RemoveClientCredentialResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveClientCredentialResponse>, I>>(
+    object: I,
+  ): RemoveClientCredentialResponse {
+    const message = createBaseRemoveClientCredentialResponse();
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
+function createBaseDeleteClientRequest(): DeleteClientRequest {
+  return { clientId: "", reason: "", requestId: "" };
+}
+
+export const DeleteClientRequest: MessageFns<DeleteClientRequest> = {
+  encode(message: DeleteClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientId !== "") {
+      writer.uint32(10).string(message.clientId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(26).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteClientRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteClientRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteClientRequest {
+    return {
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: DeleteClientRequest): unknown {
+    const obj: any = {};
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteClientRequest>, I>>(base?: I): DeleteClientRequest {
+    return DeleteClientRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteClientRequest>, I>>(object: I): DeleteClientRequest {
+    const message = createBaseDeleteClientRequest();
+    message.clientId = object.clientId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteClientResponse(): DeleteClientResponse {
+  return { sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const DeleteClientResponse: MessageFns<DeleteClientResponse> = {
+  encode(message: DeleteClientResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteClientResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteClientResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteClientResponse {
+    return {
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: DeleteClientResponse): unknown {
+    const obj: any = {};
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteClientResponse>, I>>(base?: I): DeleteClientResponse {
+    return DeleteClientResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteClientResponse>, I>>(object: I): DeleteClientResponse {
+    const message = createBaseDeleteClientResponse();
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
@@ -1420,6 +2929,77 @@ export const ClientServiceService = {
       Buffer.from(CreateClientResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateClientResponse => CreateClientResponse.decode(value),
   },
+  /** Returns one client. */
+  getClient: {
+    path: "/auth.v1.ClientService/GetClient" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetClientRequest): Buffer => Buffer.from(GetClientRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetClientRequest => GetClientRequest.decode(value),
+    responseSerialize: (value: GetClientResponse): Buffer => Buffer.from(GetClientResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetClientResponse => GetClientResponse.decode(value),
+  },
+  /**
+   * Changes what a client may do. If it loses a right, every token whose chain
+   * includes it is revoked; it can get new ones at once.
+   */
+  updateClient: {
+    path: "/auth.v1.ClientService/UpdateClient" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateClientRequest): Buffer => Buffer.from(UpdateClientRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateClientRequest => UpdateClientRequest.decode(value),
+    responseSerialize: (value: UpdateClientResponse): Buffer =>
+      Buffer.from(UpdateClientResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateClientResponse => UpdateClientResponse.decode(value),
+  },
+  /**
+   * Gives a client another key or secret. It can authenticate itself with each
+   * that it has, so that one can replace another without a refused call.
+   */
+  addClientCredential: {
+    path: "/auth.v1.ClientService/AddClientCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AddClientCredentialRequest): Buffer =>
+      Buffer.from(AddClientCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AddClientCredentialRequest => AddClientCredentialRequest.decode(value),
+    responseSerialize: (value: AddClientCredentialResponse): Buffer =>
+      Buffer.from(AddClientCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AddClientCredentialResponse => AddClientCredentialResponse.decode(value),
+  },
+  /**
+   * Removes a key or a secret of a client: nothing signed with it is accepted any
+   * more. Tokens that the client got with it stay valid until they expire, unless
+   * the request revokes them. The last one cannot be removed (LAST_CREDENTIAL).
+   */
+  removeClientCredential: {
+    path: "/auth.v1.ClientService/RemoveClientCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveClientCredentialRequest): Buffer =>
+      Buffer.from(RemoveClientCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveClientCredentialRequest => RemoveClientCredentialRequest.decode(value),
+    responseSerialize: (value: RemoveClientCredentialResponse): Buffer =>
+      Buffer.from(RemoveClientCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveClientCredentialResponse =>
+      RemoveClientCredentialResponse.decode(value),
+  },
+  /**
+   * Deletes a client with its keys, secrets and rights, and revokes every token
+   * whose chain includes it. Its id and generation stay, so that a later client of
+   * the same id does not revive its tokens; so do its security events.
+   */
+  deleteClient: {
+    path: "/auth.v1.ClientService/DeleteClient" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteClientRequest): Buffer => Buffer.from(DeleteClientRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteClientRequest => DeleteClientRequest.decode(value),
+    responseSerialize: (value: DeleteClientResponse): Buffer =>
+      Buffer.from(DeleteClientResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteClientResponse => DeleteClientResponse.decode(value),
+  },
   /** Lists the clients by id. */
   listClients: {
     path: "/auth.v1.ClientService/ListClients" as const,
@@ -1460,6 +3040,30 @@ export const ClientServiceService = {
 export interface ClientServiceServer extends UntypedServiceImplementation {
   /** Creates a client. */
   createClient: handleUnaryCall<CreateClientRequest, CreateClientResponse>;
+  /** Returns one client. */
+  getClient: handleUnaryCall<GetClientRequest, GetClientResponse>;
+  /**
+   * Changes what a client may do. If it loses a right, every token whose chain
+   * includes it is revoked; it can get new ones at once.
+   */
+  updateClient: handleUnaryCall<UpdateClientRequest, UpdateClientResponse>;
+  /**
+   * Gives a client another key or secret. It can authenticate itself with each
+   * that it has, so that one can replace another without a refused call.
+   */
+  addClientCredential: handleUnaryCall<AddClientCredentialRequest, AddClientCredentialResponse>;
+  /**
+   * Removes a key or a secret of a client: nothing signed with it is accepted any
+   * more. Tokens that the client got with it stay valid until they expire, unless
+   * the request revokes them. The last one cannot be removed (LAST_CREDENTIAL).
+   */
+  removeClientCredential: handleUnaryCall<RemoveClientCredentialRequest, RemoveClientCredentialResponse>;
+  /**
+   * Deletes a client with its keys, secrets and rights, and revokes every token
+   * whose chain includes it. Its id and generation stay, so that a later client of
+   * the same id does not revive its tokens; so do its security events.
+   */
+  deleteClient: handleUnaryCall<DeleteClientRequest, DeleteClientResponse>;
   /** Lists the clients by id. */
   listClients: handleUnaryCall<ListClientsRequest, ListClientsResponse>;
   /**
@@ -1487,6 +3091,100 @@ export interface ClientServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateClientResponse) => void,
+  ): ClientUnaryCall;
+  /** Returns one client. */
+  getClient(
+    request: GetClientRequest,
+    callback: (error: ServiceError | null, response: GetClientResponse) => void,
+  ): ClientUnaryCall;
+  getClient(
+    request: GetClientRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetClientResponse) => void,
+  ): ClientUnaryCall;
+  getClient(
+    request: GetClientRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetClientResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Changes what a client may do. If it loses a right, every token whose chain
+   * includes it is revoked; it can get new ones at once.
+   */
+  updateClient(
+    request: UpdateClientRequest,
+    callback: (error: ServiceError | null, response: UpdateClientResponse) => void,
+  ): ClientUnaryCall;
+  updateClient(
+    request: UpdateClientRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateClientResponse) => void,
+  ): ClientUnaryCall;
+  updateClient(
+    request: UpdateClientRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateClientResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives a client another key or secret. It can authenticate itself with each
+   * that it has, so that one can replace another without a refused call.
+   */
+  addClientCredential(
+    request: AddClientCredentialRequest,
+    callback: (error: ServiceError | null, response: AddClientCredentialResponse) => void,
+  ): ClientUnaryCall;
+  addClientCredential(
+    request: AddClientCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AddClientCredentialResponse) => void,
+  ): ClientUnaryCall;
+  addClientCredential(
+    request: AddClientCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AddClientCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Removes a key or a secret of a client: nothing signed with it is accepted any
+   * more. Tokens that the client got with it stay valid until they expire, unless
+   * the request revokes them. The last one cannot be removed (LAST_CREDENTIAL).
+   */
+  removeClientCredential(
+    request: RemoveClientCredentialRequest,
+    callback: (error: ServiceError | null, response: RemoveClientCredentialResponse) => void,
+  ): ClientUnaryCall;
+  removeClientCredential(
+    request: RemoveClientCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveClientCredentialResponse) => void,
+  ): ClientUnaryCall;
+  removeClientCredential(
+    request: RemoveClientCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveClientCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Deletes a client with its keys, secrets and rights, and revokes every token
+   * whose chain includes it. Its id and generation stay, so that a later client of
+   * the same id does not revive its tokens; so do its security events.
+   */
+  deleteClient(
+    request: DeleteClientRequest,
+    callback: (error: ServiceError | null, response: DeleteClientResponse) => void,
+  ): ClientUnaryCall;
+  deleteClient(
+    request: DeleteClientRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteClientResponse) => void,
+  ): ClientUnaryCall;
+  deleteClient(
+    request: DeleteClientRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteClientResponse) => void,
   ): ClientUnaryCall;
   /** Lists the clients by id. */
   listClients(
@@ -1578,6 +3276,18 @@ export const protoMetadata: ProtoMetadata = {
     ".auth.v1.ClientAuthentication": ClientAuthentication,
     ".auth.v1.ClientState": ClientState,
     ".auth.v1.RegisteredClient": RegisteredClient,
+    ".auth.v1.ClientCredential": ClientCredential,
+    ".auth.v1.GetClientRequest": GetClientRequest,
+    ".auth.v1.GetClientResponse": GetClientResponse,
+    ".auth.v1.UpdateClientRequest": UpdateClientRequest,
+    ".auth.v1.UpdateClientResponse": UpdateClientResponse,
+    ".auth.v1.GeneratedSecret": GeneratedSecret,
+    ".auth.v1.AddClientCredentialRequest": AddClientCredentialRequest,
+    ".auth.v1.AddClientCredentialResponse": AddClientCredentialResponse,
+    ".auth.v1.RemoveClientCredentialRequest": RemoveClientCredentialRequest,
+    ".auth.v1.RemoveClientCredentialResponse": RemoveClientCredentialResponse,
+    ".auth.v1.DeleteClientRequest": DeleteClientRequest,
+    ".auth.v1.DeleteClientResponse": DeleteClientResponse,
     ".auth.v1.CreateClientRequest": CreateClientRequest,
     ".auth.v1.CreateClientResponse": CreateClientResponse,
     ".auth.v1.ListClientsRequest": ListClientsRequest,
@@ -1588,12 +3298,19 @@ export const protoMetadata: ProtoMetadata = {
     ".auth.v1.EnableClientResponse": EnableClientResponse,
     ".auth.v1.ClientService": ClientServiceClient,
   },
-  dependencies: [protoMetadata1, protoMetadata2],
+  dependencies: [protoMetadata1, protoMetadata2, protoMetadata3],
   options: {
     services: {
       "ClientService": {
         methods: {
           "CreateClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "GetClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "UpdateClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "AddClientCredential": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "RemoveClientCredential": {
+            "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")),
+          },
+          "DeleteClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
           "ListClients": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
           "DisableClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
           "EnableClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },

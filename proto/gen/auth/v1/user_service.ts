@@ -179,6 +179,8 @@ export interface DisableUserRequest {
    * that it cannot undo a later change. May be empty.
    */
   requestId: string;
+  /** Reason, for the log and the audit record; at most 200 characters. */
+  reason: string;
 }
 
 /** The user is disabled. */
@@ -208,6 +210,65 @@ export interface EnableUserRequest {
 export interface EnableUserResponse {
   /** The user. */
   user: User | undefined;
+}
+
+/** Asks for a reset token. */
+export interface ResetPasswordRequest {
+  /** The user's identifier. */
+  userId: string;
+  /** Reason, for the audit record; at most 200 characters. */
+  reason: string;
+  /**
+   * A UUID chosen by the caller; a retry with the same one is the same request and
+   * returns the same reset token.
+   */
+  requestId: string;
+}
+
+/** A reset token was created. */
+export interface ResetPasswordResponse {
+  /** The reset token (`pcp_…`). It sets the user's password, once, without a further proof. */
+  resetToken: string;
+  /** When the reset token expires. */
+  expireTime: Date | undefined;
+}
+
+/** Asks to clear the failed logins that are counted for a user's name. */
+export interface UnlockUserRequest {
+  /** The user's identifier. */
+  userId: string;
+  /**
+   * A UUID chosen by the caller; a retry with the same one is the same request, so
+   * that it cannot undo a later change. May be empty.
+   */
+  requestId: string;
+}
+
+/** The counters were cleared. */
+export interface UnlockUserResponse {
+  /** The user. */
+  user: User | undefined;
+}
+
+/** Asks to delete a user. */
+export interface DeleteUserRequest {
+  /** The user's identifier. */
+  userId: string;
+  /** Reason, for the log and the audit record; at most 200 characters. */
+  reason: string;
+  /**
+   * A UUID chosen by the caller; a retry with the same one is the same request and
+   * returns the same response. May be empty.
+   */
+  requestId: string;
+}
+
+/** The user was deleted. */
+export interface DeleteUserResponse {
+  /** Position of the revocation in the log. */
+  sequence: bigint;
+  /** From this moment on no instance admits a token of the user. */
+  enforcedEverywhereBy: Date | undefined;
 }
 
 /** Asks for the open sessions of a user. */
@@ -1097,7 +1158,7 @@ export const SetUserRolesResponse: MessageFns<SetUserRolesResponse> = {
 };
 
 function createBaseDisableUserRequest(): DisableUserRequest {
-  return { userId: "", requestId: "" };
+  return { userId: "", requestId: "", reason: "" };
 }
 
 export const DisableUserRequest: MessageFns<DisableUserRequest> = {
@@ -1107,6 +1168,9 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
     }
     return writer;
   },
@@ -1140,6 +1204,14 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1164,6 +1236,7 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
     };
   },
 
@@ -1175,6 +1248,9 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
     return obj;
   },
 
@@ -1185,6 +1261,7 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
     const message = createBaseDisableUserRequest();
     message.userId = object.userId ?? "";
     message.requestId = object.requestId ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };
@@ -1457,6 +1534,569 @@ export const EnableUserResponse: MessageFns<EnableUserResponse> = {
   },
 };
 
+function createBaseResetPasswordRequest(): ResetPasswordRequest {
+  return { userId: "", reason: "", requestId: "" };
+}
+
+export const ResetPasswordRequest: MessageFns<ResetPasswordRequest> = {
+  encode(message: ResetPasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(26).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResetPasswordRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResetPasswordRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResetPasswordRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ResetPasswordRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResetPasswordRequest>, I>>(base?: I): ResetPasswordRequest {
+    return ResetPasswordRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResetPasswordRequest>, I>>(object: I): ResetPasswordRequest {
+    const message = createBaseResetPasswordRequest();
+    message.userId = object.userId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseResetPasswordResponse(): ResetPasswordResponse {
+  return { resetToken: "", expireTime: undefined };
+}
+
+export const ResetPasswordResponse: MessageFns<ResetPasswordResponse> = {
+  encode(message: ResetPasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.resetToken !== "") {
+      writer.uint32(10).string(message.resetToken);
+    }
+    if (message.expireTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResetPasswordResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResetPasswordResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.resetToken = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResetPasswordResponse {
+    return {
+      resetToken: isSet(object.resetToken)
+        ? globalThis.String(object.resetToken)
+        : isSet(object.reset_token)
+        ? globalThis.String(object.reset_token)
+        : "",
+      expireTime: isSet(object.expireTime)
+        ? fromJsonTimestamp(object.expireTime)
+        : isSet(object.expire_time)
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: ResetPasswordResponse): unknown {
+    const obj: any = {};
+    if (message.resetToken !== "") {
+      obj.resetToken = message.resetToken;
+    }
+    if (message.expireTime !== undefined) {
+      obj.expireTime = message.expireTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResetPasswordResponse>, I>>(base?: I): ResetPasswordResponse {
+    return ResetPasswordResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResetPasswordResponse>, I>>(object: I): ResetPasswordResponse {
+    const message = createBaseResetPasswordResponse();
+    message.resetToken = object.resetToken ?? "";
+    message.expireTime = object.expireTime ?? undefined;
+    return message;
+  },
+};
+
+function createBaseUnlockUserRequest(): UnlockUserRequest {
+  return { userId: "", requestId: "" };
+}
+
+export const UnlockUserRequest: MessageFns<UnlockUserRequest> = {
+  encode(message: UnlockUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnlockUserRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnlockUserRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UnlockUserRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: UnlockUserRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UnlockUserRequest>, I>>(base?: I): UnlockUserRequest {
+    return UnlockUserRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UnlockUserRequest>, I>>(object: I): UnlockUserRequest {
+    const message = createBaseUnlockUserRequest();
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseUnlockUserResponse(): UnlockUserResponse {
+  return { user: undefined };
+}
+
+export const UnlockUserResponse: MessageFns<UnlockUserResponse> = {
+  encode(message: UnlockUserResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.user !== undefined) {
+      User.encode(message.user, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnlockUserResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnlockUserResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.user = User.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UnlockUserResponse {
+    return { user: isSet(object.user) ? User.fromJSON(object.user) : undefined };
+  },
+
+  toJSON(message: UnlockUserResponse): unknown {
+    const obj: any = {};
+    if (message.user !== undefined) {
+      obj.user = User.toJSON(message.user);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UnlockUserResponse>, I>>(base?: I): UnlockUserResponse {
+    return UnlockUserResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UnlockUserResponse>, I>>(object: I): UnlockUserResponse {
+    const message = createBaseUnlockUserResponse();
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
+    return message;
+  },
+};
+
+function createBaseDeleteUserRequest(): DeleteUserRequest {
+  return { userId: "", reason: "", requestId: "" };
+}
+
+export const DeleteUserRequest: MessageFns<DeleteUserRequest> = {
+  encode(message: DeleteUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(26).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteUserRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteUserRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteUserRequest {
+    return {
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: DeleteUserRequest): unknown {
+    const obj: any = {};
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteUserRequest>, I>>(base?: I): DeleteUserRequest {
+    return DeleteUserRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteUserRequest>, I>>(object: I): DeleteUserRequest {
+    const message = createBaseDeleteUserRequest();
+    message.userId = object.userId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteUserResponse(): DeleteUserResponse {
+  return { sequence: 0n, enforcedEverywhereBy: undefined };
+}
+
+export const DeleteUserResponse: MessageFns<DeleteUserResponse> = {
+  encode(message: DeleteUserResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteUserResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteUserResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteUserResponse {
+    return {
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+    };
+  },
+
+  toJSON(message: DeleteUserResponse): unknown {
+    const obj: any = {};
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteUserResponse>, I>>(base?: I): DeleteUserResponse {
+    return DeleteUserResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteUserResponse>, I>>(object: I): DeleteUserResponse {
+    const message = createBaseDeleteUserResponse();
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    return message;
+  },
+};
+
 function createBaseListUserSessionsRequest(): ListUserSessionsRequest {
   return { userId: "", pageSize: 0, pageToken: "" };
 }
@@ -1694,8 +2334,9 @@ export const UserServiceService = {
   },
   /**
    * Replaces a user's roles. Older tokens are revoked. Sessions stay open, and a
-   * refresh returns tokens with the new roles. A session never gains scopes: new
-   * scopes need a new login.
+   * refresh returns tokens without the lost roles. A session never gains scopes:
+   * new roles and scopes need a new login. Taking the role admin from the last
+   * enabled administrator fails with LAST_ADMIN.
    */
   setUserRoles: {
     path: "/auth.v1.UserService/SetUserRoles" as const,
@@ -1707,7 +2348,10 @@ export const UserServiceService = {
       Buffer.from(SetUserRolesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetUserRolesResponse => SetUserRolesResponse.decode(value),
   },
-  /** Disables logins of a user, and ends every token and session of the user. */
+  /**
+   * Disables logins of a user, and ends every token and session of the user. The
+   * last enabled administrator cannot be disabled: LAST_ADMIN.
+   */
   disableUser: {
     path: "/auth.v1.UserService/DisableUser" as const,
     requestStream: false as const,
@@ -1726,6 +2370,50 @@ export const UserServiceService = {
     requestDeserialize: (value: Buffer): EnableUserRequest => EnableUserRequest.decode(value),
     responseSerialize: (value: EnableUserResponse): Buffer => Buffer.from(EnableUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EnableUserResponse => EnableUserResponse.decode(value),
+  },
+  /**
+   * Creates a reset token, with which the user sets a new password (SetPassword).
+   * It replaces an earlier one. Until it is used, the present password and the
+   * sessions stay valid. It ends with a change of the password, and when the user
+   * is disabled.
+   */
+  resetPassword: {
+    path: "/auth.v1.UserService/ResetPassword" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResetPasswordRequest): Buffer => Buffer.from(ResetPasswordRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResetPasswordRequest => ResetPasswordRequest.decode(value),
+    responseSerialize: (value: ResetPasswordResponse): Buffer =>
+      Buffer.from(ResetPasswordResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResetPasswordResponse => ResetPasswordResponse.decode(value),
+  },
+  /**
+   * Clears the failed logins that are counted for a user's name, so that the user
+   * can log in from new networks again.
+   */
+  unlockUser: {
+    path: "/auth.v1.UserService/UnlockUser" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UnlockUserRequest): Buffer => Buffer.from(UnlockUserRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UnlockUserRequest => UnlockUserRequest.decode(value),
+    responseSerialize: (value: UnlockUserResponse): Buffer => Buffer.from(UnlockUserResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UnlockUserResponse => UnlockUserResponse.decode(value),
+  },
+  /**
+   * Deletes a user for good, and ends every token and session of the user. The
+   * name stays taken. What refers to the user by id stays: security events,
+   * reservations, accounts, payments. The last enabled administrator cannot be
+   * deleted: LAST_ADMIN.
+   */
+  deleteUser: {
+    path: "/auth.v1.UserService/DeleteUser" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteUserRequest): Buffer => Buffer.from(DeleteUserRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteUserRequest => DeleteUserRequest.decode(value),
+    responseSerialize: (value: DeleteUserResponse): Buffer => Buffer.from(DeleteUserResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteUserResponse => DeleteUserResponse.decode(value),
   },
   /** Lists the open sessions of a user. */
   listUserSessions: {
@@ -1750,14 +2438,37 @@ export interface UserServiceServer extends UntypedServiceImplementation {
   listUsers: handleUnaryCall<ListUsersRequest, ListUsersResponse>;
   /**
    * Replaces a user's roles. Older tokens are revoked. Sessions stay open, and a
-   * refresh returns tokens with the new roles. A session never gains scopes: new
-   * scopes need a new login.
+   * refresh returns tokens without the lost roles. A session never gains scopes:
+   * new roles and scopes need a new login. Taking the role admin from the last
+   * enabled administrator fails with LAST_ADMIN.
    */
   setUserRoles: handleUnaryCall<SetUserRolesRequest, SetUserRolesResponse>;
-  /** Disables logins of a user, and ends every token and session of the user. */
+  /**
+   * Disables logins of a user, and ends every token and session of the user. The
+   * last enabled administrator cannot be disabled: LAST_ADMIN.
+   */
   disableUser: handleUnaryCall<DisableUserRequest, DisableUserResponse>;
   /** Lets a disabled user log in again. Ended sessions stay ended. */
   enableUser: handleUnaryCall<EnableUserRequest, EnableUserResponse>;
+  /**
+   * Creates a reset token, with which the user sets a new password (SetPassword).
+   * It replaces an earlier one. Until it is used, the present password and the
+   * sessions stay valid. It ends with a change of the password, and when the user
+   * is disabled.
+   */
+  resetPassword: handleUnaryCall<ResetPasswordRequest, ResetPasswordResponse>;
+  /**
+   * Clears the failed logins that are counted for a user's name, so that the user
+   * can log in from new networks again.
+   */
+  unlockUser: handleUnaryCall<UnlockUserRequest, UnlockUserResponse>;
+  /**
+   * Deletes a user for good, and ends every token and session of the user. The
+   * name stays taken. What refers to the user by id stays: security events,
+   * reservations, accounts, payments. The last enabled administrator cannot be
+   * deleted: LAST_ADMIN.
+   */
+  deleteUser: handleUnaryCall<DeleteUserRequest, DeleteUserResponse>;
   /** Lists the open sessions of a user. */
   listUserSessions: handleUnaryCall<ListUserSessionsRequest, ListUserSessionsResponse>;
 }
@@ -1813,8 +2524,9 @@ export interface UserServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Replaces a user's roles. Older tokens are revoked. Sessions stay open, and a
-   * refresh returns tokens with the new roles. A session never gains scopes: new
-   * scopes need a new login.
+   * refresh returns tokens without the lost roles. A session never gains scopes:
+   * new roles and scopes need a new login. Taking the role admin from the last
+   * enabled administrator fails with LAST_ADMIN.
    */
   setUserRoles(
     request: SetUserRolesRequest,
@@ -1831,7 +2543,10 @@ export interface UserServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetUserRolesResponse) => void,
   ): ClientUnaryCall;
-  /** Disables logins of a user, and ends every token and session of the user. */
+  /**
+   * Disables logins of a user, and ends every token and session of the user. The
+   * last enabled administrator cannot be disabled: LAST_ADMIN.
+   */
   disableUser(
     request: DisableUserRequest,
     callback: (error: ServiceError | null, response: DisableUserResponse) => void,
@@ -1862,6 +2577,67 @@ export interface UserServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: EnableUserResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Creates a reset token, with which the user sets a new password (SetPassword).
+   * It replaces an earlier one. Until it is used, the present password and the
+   * sessions stay valid. It ends with a change of the password, and when the user
+   * is disabled.
+   */
+  resetPassword(
+    request: ResetPasswordRequest,
+    callback: (error: ServiceError | null, response: ResetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  resetPassword(
+    request: ResetPasswordRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  resetPassword(
+    request: ResetPasswordRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Clears the failed logins that are counted for a user's name, so that the user
+   * can log in from new networks again.
+   */
+  unlockUser(
+    request: UnlockUserRequest,
+    callback: (error: ServiceError | null, response: UnlockUserResponse) => void,
+  ): ClientUnaryCall;
+  unlockUser(
+    request: UnlockUserRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UnlockUserResponse) => void,
+  ): ClientUnaryCall;
+  unlockUser(
+    request: UnlockUserRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UnlockUserResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Deletes a user for good, and ends every token and session of the user. The
+   * name stays taken. What refers to the user by id stays: security events,
+   * reservations, accounts, payments. The last enabled administrator cannot be
+   * deleted: LAST_ADMIN.
+   */
+  deleteUser(
+    request: DeleteUserRequest,
+    callback: (error: ServiceError | null, response: DeleteUserResponse) => void,
+  ): ClientUnaryCall;
+  deleteUser(
+    request: DeleteUserRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteUserResponse) => void,
+  ): ClientUnaryCall;
+  deleteUser(
+    request: DeleteUserRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteUserResponse) => void,
   ): ClientUnaryCall;
   /** Lists the open sessions of a user. */
   listUserSessions(
@@ -1926,6 +2702,12 @@ export const protoMetadata: ProtoMetadata = {
     ".auth.v1.DisableUserResponse": DisableUserResponse,
     ".auth.v1.EnableUserRequest": EnableUserRequest,
     ".auth.v1.EnableUserResponse": EnableUserResponse,
+    ".auth.v1.ResetPasswordRequest": ResetPasswordRequest,
+    ".auth.v1.ResetPasswordResponse": ResetPasswordResponse,
+    ".auth.v1.UnlockUserRequest": UnlockUserRequest,
+    ".auth.v1.UnlockUserResponse": UnlockUserResponse,
+    ".auth.v1.DeleteUserRequest": DeleteUserRequest,
+    ".auth.v1.DeleteUserResponse": DeleteUserResponse,
     ".auth.v1.ListUserSessionsRequest": ListUserSessionsRequest,
     ".auth.v1.ListUserSessionsResponse": ListUserSessionsResponse,
     ".auth.v1.UserService": UserServiceClient,
@@ -1941,6 +2723,9 @@ export const protoMetadata: ProtoMetadata = {
           "SetUserRoles": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
           "DisableUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
           "EnableUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "ResetPassword": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "UnlockUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "DeleteUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
           "ListUserSessions": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
         },
       },

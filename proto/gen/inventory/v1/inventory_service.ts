@@ -322,7 +322,10 @@ export interface AdjustStockResponse {
 export interface ReserveStockRequest {
   /** What to set aside; 1 to 50 lines, each SKU once. */
   lines: OrderLine[];
-  /** How long; 10 minutes when absent, 1 second to 1 hour. */
+  /**
+   * How long; 10 minutes when absent, at least 1 second, and at most what the
+   * service is configured for (15 minutes by default).
+   */
   timeToLive:
     | Duration
     | undefined;
@@ -3541,7 +3544,8 @@ export const InventoryServiceService = {
   },
   /**
    * Sets units aside for the caller until they are committed, released or the
-   * reservation expires: all lines or none.
+   * reservation expires: all lines or none. A user may hold a limited number of
+   * reservations, and a limited share of an item (RESERVATION_LIMIT).
    */
   reserveStock: {
     path: "/inventory.v1.InventoryService/ReserveStock" as const,
@@ -3554,8 +3558,9 @@ export const InventoryServiceService = {
     responseDeserialize: (value: Buffer): ReserveStockResponse => ReserveStockResponse.decode(value),
   },
   /**
-   * Hands the reserved units out: they leave the stock. A reservation that a
-   * service made for the caller can be ended through that service only.
+   * Hands a user's reserved units out at the counter: they leave the stock. Only
+   * operators may do so, because no payment is made here. A reservation that a
+   * service made for a user can be ended through that service only.
    */
   commitReservation: {
     path: "/inventory.v1.InventoryService/CommitReservation" as const,
@@ -3583,7 +3588,7 @@ export const InventoryServiceService = {
       Buffer.from(ReleaseReservationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReleaseReservationResponse => ReleaseReservationResponse.decode(value),
   },
-  /** Returns one of the caller's reservations. */
+  /** Returns one of the caller's reservations; with inventory.manage, any user's. */
   getReservation: {
     path: "/inventory.v1.InventoryService/GetReservation" as const,
     requestStream: false as const,
@@ -3647,12 +3652,14 @@ export interface InventoryServiceServer extends UntypedServiceImplementation {
   adjustStock: handleUnaryCall<AdjustStockRequest, AdjustStockResponse>;
   /**
    * Sets units aside for the caller until they are committed, released or the
-   * reservation expires: all lines or none.
+   * reservation expires: all lines or none. A user may hold a limited number of
+   * reservations, and a limited share of an item (RESERVATION_LIMIT).
    */
   reserveStock: handleUnaryCall<ReserveStockRequest, ReserveStockResponse>;
   /**
-   * Hands the reserved units out: they leave the stock. A reservation that a
-   * service made for the caller can be ended through that service only.
+   * Hands a user's reserved units out at the counter: they leave the stock. Only
+   * operators may do so, because no payment is made here. A reservation that a
+   * service made for a user can be ended through that service only.
    */
   commitReservation: handleUnaryCall<CommitReservationRequest, CommitReservationResponse>;
   /**
@@ -3660,7 +3667,7 @@ export interface InventoryServiceServer extends UntypedServiceImplementation {
    * the caller can be ended through that service only.
    */
   releaseReservation: handleUnaryCall<ReleaseReservationRequest, ReleaseReservationResponse>;
-  /** Returns one of the caller's reservations. */
+  /** Returns one of the caller's reservations; with inventory.manage, any user's. */
   getReservation: handleUnaryCall<GetReservationRequest, GetReservationResponse>;
   /**
    * Ends a reservation that the calling service made for a user. The service acts
@@ -3742,7 +3749,8 @@ export interface InventoryServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Sets units aside for the caller until they are committed, released or the
-   * reservation expires: all lines or none.
+   * reservation expires: all lines or none. A user may hold a limited number of
+   * reservations, and a limited share of an item (RESERVATION_LIMIT).
    */
   reserveStock(
     request: ReserveStockRequest,
@@ -3760,8 +3768,9 @@ export interface InventoryServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReserveStockResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Hands the reserved units out: they leave the stock. A reservation that a
-   * service made for the caller can be ended through that service only.
+   * Hands a user's reserved units out at the counter: they leave the stock. Only
+   * operators may do so, because no payment is made here. A reservation that a
+   * service made for a user can be ended through that service only.
    */
   commitReservation(
     request: CommitReservationRequest,
@@ -3797,7 +3806,7 @@ export interface InventoryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReleaseReservationResponse) => void,
   ): ClientUnaryCall;
-  /** Returns one of the caller's reservations. */
+  /** Returns one of the caller's reservations; with inventory.manage, any user's. */
   getReservation(
     request: GetReservationRequest,
     callback: (error: ServiceError | null, response: GetReservationResponse) => void,
@@ -3935,7 +3944,7 @@ export const protoMetadata: ProtoMetadata = {
           "ListItems": { "rule": Rule.decode(Buffer.from("Eg5pbnZlbnRvcnkucmVhZDAC", "base64")) },
           "AdjustStock": { "rule": Rule.decode(Buffer.from("EhBpbnZlbnRvcnkubWFuYWdl", "base64")) },
           "ReserveStock": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
-          "CommitReservation": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
+          "CommitReservation": { "rule": Rule.decode(Buffer.from("EhBpbnZlbnRvcnkubWFuYWdlIAE=", "base64")) },
           "ReleaseReservation": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
           "GetReservation": { "rule": Rule.decode(Buffer.from("EhFpbnZlbnRvcnkucmVzZXJ2ZSAB", "base64")) },
           "SettleReservation": { "rule": Rule.decode(Buffer.from("EhBpbnZlbnRvcnkuc2V0dGxlIAI=", "base64")) },

@@ -1,7 +1,12 @@
 /** Tests of the scopes that roles grant. */
 
 import { expect } from 'chai';
-import { audiencesOfScopes, isRole, scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
+import {
+  audiencesOfScopes,
+  isRole,
+  rolesWithin,
+  scopesOfRoles,
+} from '../../../../services/auth/accounts/roles.js';
 
 const CUSTOMER = ['auth.self', 'inventory.read', 'inventory.reserve', 'payment.pay', 'payment.read'];
 const SECURITY = ['auth.revoke', 'auth.security.read', 'auth.self', 'auth.users.read'];
@@ -25,6 +30,30 @@ describe('roles', () => {
     expect(audiencesOfScopes(CUSTOMER)).to.deep.equal(['auth', 'inventory', 'payment']);
     expect(audiencesOfScopes(SECURITY)).to.deep.equal(['auth']);
     expect(audiencesOfScopes([])).to.deep.equal(['auth']);
+  });
+
+  it('stay in a token only with every scope that they grant at the token’s audiences', () => {
+    const all = ['auth', 'inventory', 'payment'];
+    const roles = ['customer', 'operator'] as const;
+    const operator = scopesOfRoles(['operator']);
+    const within = (scopes: readonly string[], audiences: readonly string[]) =>
+      rolesWithin(roles, { scopes, audiences });
+    expect(within(operator, all)).to.deep.equal(roles);
+    expect(within(CUSTOMER, all)).to.deep.equal(['customer']);
+    for (const lost of operator) {
+      const left = operator.filter((scope) => scope !== lost);
+      expect(within(left, all), lost).to.not.include('operator');
+    }
+    expect(within(['inventory.read'], ['inventory'])).to.deep.equal([]);
+    const ofInventory = ['inventory.manage', 'inventory.read', 'inventory.reserve'];
+    expect(within(ofInventory, ['inventory'])).to.deep.equal(roles);
+    expect(within(ofInventory, ['inventory', 'payment'])).to.deep.equal([]);
+  });
+
+  it('leave a token that reaches no service of theirs, and so do names that are no roles', () => {
+    expect(rolesWithin(['admin', 'security'], { scopes: ADMIN, audiences: ['inventory'] })).to.deep.equal([]);
+    expect(rolesWithin(['auditor', '__proto__'], { scopes: ADMIN, audiences: ['auth'] })).to.deep.equal([]);
+    expect(rolesWithin([], { scopes: ADMIN, audiences: ['auth'] })).to.deep.equal([]);
   });
 
   it('are exactly four names, and no property name of an object', () => {

@@ -84,6 +84,7 @@ describe('a broadcast', () => {
       store,
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
       tokenIdOf: () => Promise.reject(new TypeError('no token expected')),
+      sessionIdOf: () => Promise.resolve(undefined),
       clock: systemClock,
       issuer: 'https://auth.test',
       foreignIssuers: [],

@@ -73,12 +73,14 @@ describe('clients', () => {
     const { publicKey, privateKey } = generateKeyPairSync('ed25519');
     const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
     const byKey = await auth.clients.create(request({ credential: { kind: 'public-key', pem } }));
-    expect(byKey).to.deep.include({ disabled: false, exchangeScopes: ['inventory.read'], publicKeyPem: pem });
+    expect(byKey).to.deep.include({ disabled: false, exchangeScopes: ['inventory.read'] });
+    expect(byKey.credentials.map((each) => 'pem' in each && each.pem)).to.deep.equal([pem]);
     await serviceToken(auth, { clientId: byKey.clientId, privateKey });
 
     const credential = { kind: 'secret', secret: SECRET } as const;
     const bySecret = await auth.clients.create(request({ credential, exchangeScopes: [] }));
-    expect(bySecret).to.deep.include({ exchangeScopes: undefined, publicKeyPem: undefined, secretHash: '' });
+    expect(bySecret.exchangeScopes).to.equal(undefined);
+    expect(bySecret.credentials.map((each) => 'hash' in each && each.hash)).to.deep.equal(['']);
     await secretOf(bySecret.clientId, SECRET);
     expect(await codeOf(secretOf(bySecret.clientId, `${SECRET}.`))).to.equal('CLIENT_AUTHENTICATION_FAILED');
     const { rows } = await auth.database.query<{ dump: string }>(
@@ -164,10 +166,11 @@ describe('clients', () => {
     const { clientId } = await addClient(auth, { scopes: ['auth.sync'] });
     const weak = weakKeys().find(({ name }) => name === 'RSA, exponent 1');
     if (weak?.sign === undefined) throw new Error('there is no such key');
-    await auth.database.query('UPDATE clients SET public_key_pem = $2 WHERE client_id = $1', [
-      clientId,
-      pemOf(weak.jwk),
-    ]);
+    await auth.store.transaction((tx) =>
+      tx.clients.setCredentials(clientId, [
+        { credentialId: 'weak', kind: 'public-key', createTime: new Date(), pem: pemOf(weak.jwk) },
+      ]),
+    );
     const now = Math.floor(Date.now() / 1000);
     const claims = { iss: clientId, sub: clientId, aud: ISSUER, exp: now + 60, jti: randomUUID() };
     const head = [{ alg: 'RS256', typ: 'JWT' }, claims]

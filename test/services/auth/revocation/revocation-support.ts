@@ -13,7 +13,12 @@ import type { RevocationStore } from '../../../../services/auth/revocation/log-a
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
 import type { RevocationTransaction } from '../../../../services/auth/revocation/revoke-targets.js';
 import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
-import { type Database, openDatabase, type Sql } from '../../../../services/common/database/database.js';
+import {
+  type Database,
+  type DatabaseLimits,
+  openDatabase,
+  type Sql,
+} from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 
@@ -64,12 +69,26 @@ export function following(answer: SyncResult): SyncPosition {
   return question({ epoch: answer.epoch, applied: answer.head, entryIdAtApplied: answer.headEntryId });
 }
 
+/** Tests hold many transactions open at once. */
+const LIMITS: DatabaseLimits = {
+  rowQueue: 100,
+  lanes: {
+    promise: { connections: 20, queue: 1000 },
+    known: { connections: 40, queue: 1000 },
+    unknown: { connections: 4, queue: 1000 },
+  },
+};
+
+/** Lookups of tokens that a test replaces. */
+interface SupportOptions {
+  readonly tokenIdOf?: (token: string) => Promise<string>;
+  readonly sessionIdOf?: (refreshToken: string) => Promise<string | undefined>;
+}
+
 /** Opens a log in a new database. */
-export async function openTestLog(
-  options: { readonly tokenIdOf?: (token: string) => Promise<string> } = {},
-): Promise<TestLog> {
+export async function openTestLog(options: SupportOptions = {}): Promise<TestLog> {
   const fresh = await freshDatabase();
-  const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, poolSize: 40 });
+  const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, limits: LIMITS });
   await database.ready(AbortSignal.timeout(10_000));
   return compose({ fresh, database, options });
 }
@@ -77,7 +96,7 @@ export async function openTestLog(
 function compose(parts: {
   readonly fresh: FreshDatabase;
   readonly database: Database;
-  readonly options: { readonly tokenIdOf?: (token: string) => Promise<string> };
+  readonly options: SupportOptions;
 }): TestLog {
   const { fresh, database, options } = parts;
   const broadcast: LogBatch[] = [];
@@ -112,6 +131,7 @@ function compose(parts: {
     instances,
     onKeyRevoked: () => undefined,
     tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),
+    sessionIdOf: options.sessionIdOf ?? (() => Promise.resolve(undefined)),
     clock: systemClock,
     onLogChanged: (asked) => alarms.push(asked),
   });

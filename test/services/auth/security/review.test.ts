@@ -70,6 +70,7 @@ const GOOD: ReviewFacts = {
     { clientId: 'payment', proof: { algorithm: 'other', rsaBits: undefined, fault: undefined } },
   ],
   users: [{ username: 'olga', roles: ['admin'], hasFirstPassword: false, isGuessable: false }],
+  admins: ['olga', 'otto'],
   instances: [
     {
       ...{ service: 'inventory', instance: Buffer.alloc(16, 1), lastSyncAgeMs: 100, applied: 3n },
@@ -196,6 +197,8 @@ describe('the review', () => {
         { users: [{ username: 'olga', roles: ['admin'], hasFirstPassword: true, isGuessable: true }] },
         ['critical PASSWORD_GUESSABLE olga', 'weak PASSWORD_FROM_BOOTSTRAP olga'],
       ],
+      [{ admins: ['olga'] }, ['note ADMIN_SINGLE olga']],
+      [{ admins: [] }, ['critical ADMIN_NONE users']],
       [{ clockDifferenceMs: 6000 }, ['critical CLOCK_DIFFERS auth']],
       [{ reporting: [{ ...reporting, clockDifferenceMs: -2000 }] }, ['weak CLOCK_DIFFERS inventory 01']],
       [{ reporting: [{ ...reporting, plaintext: true }] }, ['note PLAINTEXT_LISTENER inventory 01']],
@@ -350,6 +353,7 @@ describe('the review', () => {
         'critical PLAINTEXT_LISTENER auth 0.0.0.0:51051',
         'critical PLAINTEXT_LISTENER payment 02',
         'note ACCESS_TOKEN_LONG legacy',
+        'note ADMIN_SINGLE admin',
         'note LOG_TALKATIVE PORTCULLIS_LOG_LEVEL',
         'note PASSWORD_FROM_BOOTSTRAP carol',
         'note REFLECTION_ON PORTCULLIS_REFLECTION',

@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
 import { AuthError } from '../../../../services/auth/errors.js';
 import { SESSION_SECONDS_MAX } from '../../../../services/auth/sessions/login.js';
 import { REFRESH_IDLE_SECONDS_MAX } from '../../../../services/auth/sessions/refresh-tokens.js';
@@ -417,7 +418,24 @@ describe('sessions', () => {
       await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
       const claims = claimsOf((await refresh(refreshToken)).access.token);
       expect(claims['scope']).to.equal('inventory.read');
-      expect(claims['roles']).to.deep.equal(['customer', 'security']);
+    });
+
+    it('returns no role whose scopes the session does not have, nor one that was added later', async () => {
+      const user = await addUser(auth, ['customer', 'operator']);
+      const rolesOf = ({ access }: { access: { token: string } }) => claimsOf(access.token)['roles'];
+      const wide = await logIn(auth, user);
+      const narrow = await logIn(auth, user, { scopes: ['inventory.read'] });
+      const withoutOne = await logIn(auth, user, { scopes: scopesOfRoles(['customer']) });
+      const elsewhere = await logIn(auth, user, { audiences: ['inventory'], scopes: ['inventory.read'] });
+      expect([wide, narrow, withoutOne, elsewhere].map(rolesOf)).to.deep.equal([
+        ['customer', 'operator'],
+        [],
+        ['customer'],
+        [],
+      ]);
+      await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
+      expect(rolesOf(await refresh(wide.refreshToken))).to.deep.equal(['customer', 'operator']);
+      expect(rolesOf(await refresh(narrow.refreshToken))).to.deep.equal([]);
     });
 
     it('drops audiences that the roles no longer reach', async () => {

@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { createExchange, type Exchange } from '../../../../services/auth/tokens/exchange.js';
 import type { MintedToken } from '../../../../services/auth/tokens/tokens.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { freshDatabase } from '../../../support/postgres.js';
@@ -10,6 +11,7 @@ import {
   addClient,
   addUser,
   claimsOf,
+  ISSUER,
   logIn,
   openAuth,
   openFreshAuth,
@@ -72,6 +74,49 @@ describe('exchange', () => {
       ...over,
     });
 
+  /** The exchange at a moment that is so many seconds before or after the expiry of a token. */
+  const exchangeAround = (token: string, seconds: number): Exchange => {
+    const at = new Date((Number(claimsOf(token).exp) + seconds) * 1000);
+    return createExchange({
+      tokens: auth.tokens,
+      foreignTokens: { verify: async () => undefined },
+      store: {
+        ...auth.store,
+        transaction: (work) =>
+          auth.store.transaction((tx) => work({ ...tx, databaseTime: () => Promise.resolve(at) })),
+      },
+    });
+  };
+
+  it('introspects as instances decide: with the actors, and until the tolerance for clocks is over', async () => {
+    const subject = await userToken();
+    const { token } = await exchange(subject);
+    const { iat, exp, auth_time } = claimsOf(token);
+    expect(await auth.exchange.introspect(token)).to.deep.include({
+      ...{ issuer: ISSUER, subject: user.userId, clientId: payment.clientId, kind: 'USER' },
+      ...{ actors: [payment.clientId], audiences: ['inventory'] },
+      ...{ issuedAtSeconds: iat, expiresAtSeconds: exp, authTimeSeconds: auth_time },
+    });
+    expect(await auth.exchange.introspect(subject)).to.deep.include({ actors: [], kind: 'USER' });
+    expect(await auth.exchange.introspect(paymentToken)).to.deep.include({ actors: [], kind: 'SERVICE' });
+    expect(await exchangeAround(token, 4.9).introspect(token)).to.not.equal(undefined);
+    expect(await exchangeAround(token, 5).introspect(token)).to.equal(undefined);
+  });
+
+  it('admits the caller for as long as instances do, and derives nothing from a token that has expired', async () => {
+    const subject = await userToken();
+    const request = { callerToken: paymentToken, subjectToken: subject, audience: 'inventory', scopes: [] };
+    const callerExpiry = Number(claimsOf(paymentToken).exp);
+    const soon = exchangeAround(subject, Math.min(-1, callerExpiry - Number(claimsOf(subject).exp) - 1));
+    expect((await soon.exchange(request)).token).to.be.a('string');
+    expect(await codeOf(exchangeAround(subject, 0).exchange(request))).to.equal('SUBJECT_TOKEN_INVALID');
+    expect(await codeOf(exchangeAround(subject, 1).exchange(request))).to.equal('SUBJECT_TOKEN_INVALID');
+    expect(await codeOf(exchangeAround(paymentToken, 5).exchange(request))).to.be.oneOf([
+      'TOKEN_REVOKED',
+      'SUBJECT_TOKEN_INVALID',
+    ]);
+  });
+
   it('returns a token of the user for the other service, with the calling service as its actor', async () => {
     const subjectToken = await userToken();
     const [subject, claims] = [claimsOf(subjectToken), claimsOf((await exchange(subjectToken)).token)];
@@ -87,6 +132,8 @@ describe('exchange', () => {
     for (const claim of ['sid', 'gen', 'auth_time']) expect(claims[claim], claim).to.equal(subject[claim]);
     expect(claims['amr']).to.deep.equal(subject['amr']);
     expect(claims['roles']).to.deep.equal(subject['roles']);
+    const one = await exchange(subjectToken, { scopes: ['inventory.read'] });
+    expect(claimsOf(one.token)['roles']).to.deep.equal([]);
     expect(claims.jti).to.not.equal(subject.jti);
   });
 

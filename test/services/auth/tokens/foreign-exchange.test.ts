@@ -65,7 +65,8 @@ describe('exchanging the token of another issuer', () => {
       sub: `${other.name}#${user.userId}`,
       client_id: 'payment',
       scope: 'inventory.read inventory.reserve',
-      roles: ['operator'],
+      // The issuer grants the role without its scopes.
+      roles: [],
       act: { sub: 'payment' },
       clients: [['payment', 1]],
       origin: { iss: other.name, sub: user.userId, sid: of['sid'], jti: of['jti'], iat: of['iat'] },
@@ -150,6 +151,43 @@ describe('exchanging the token of another issuer', () => {
       await exchange(await subject({ sub: 'bob' }));
     });
   }
+
+  it('is introspected as an instance decides: our names, and active where it would be admitted', async () => {
+    const user = await addUser(auth);
+    const of = claims({ sub: user.userId, aud: ['payment-api', 'inventory', 'shipping'] });
+    expect(await auth.exchange.introspect(await other.sign(of))).to.deep.include({
+      issuer: other.name,
+      // A user of another issuer is never taken for ours, even with the same subject.
+      subject: `${other.name}#${user.userId}`,
+      clientId: 'web',
+      sessionId: of['sid'],
+      tokenId: of['jti'],
+      kind: 'USER',
+      scopes: new Set(['inventory.read', 'inventory.reserve']),
+      roles: new Set(['operator']),
+      audiences: ['payment', 'payment-api', 'inventory', 'shipping'],
+      actors: [],
+    });
+    const service = await subject({ sub: 'web', azp: 'web', sid: undefined });
+    expect(await auth.exchange.introspect(service)).to.include({ kind: 'SERVICE' });
+    const now = Math.floor(Date.now() / 1000);
+    const inactive = [
+      await other.sign(of, {}, await createForeignKey('RS256', other.key.kid)),
+      await subject({ iat: now - 100, exp: now - 10 }),
+      // Inventory knows itself by its own name, and payment by another one.
+      await subject({ aud: ['payment'] }),
+      await subject({ iss: `${other.name}/` }),
+    ];
+    for (const [index, token] of inactive.entries()) {
+      expect(await auth.exchange.introspect(token), String(index)).to.equal(undefined);
+    }
+    await auth.revocations.revoke({
+      target: { kind: 'foreign', foreign: { issuer: other.name, what: 'TOKEN', id: String(of['jti']) } },
+      reason: 'a test',
+      actor: 'test',
+    });
+    expect(await auth.exchange.introspect(await other.sign(of))).to.equal(undefined);
+  });
 
   it('fails beyond the maximum length of the actor chain', async () => {
     const services = await Promise.all([1, 2, 3, 4, 5].map(() => addClient(auth)));

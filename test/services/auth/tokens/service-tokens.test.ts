@@ -1,9 +1,12 @@
 /** Tests of clients' own tokens, against PostgreSQL. */
 
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { type JWTPayload, SignJWT, UnsecuredJWT } from 'jose';
-import { ASSERTIONS_PER_CLIENT_MAX } from '../../../../services/auth/records/clients.js';
+import {
+  ASSERTIONS_PER_CLIENT_MAX,
+  type StoredCredential,
+} from '../../../../services/auth/records/clients.js';
 import { deleteExpired } from '../../../../services/auth/store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
@@ -150,9 +153,9 @@ describe('service tokens', () => {
 
   it('are refused for an assertion that is unsigned, signed by another key, or with the public key as a secret', async () => {
     const other = generateKeyPairSync('ed25519');
-    const publicKeyPem = await auth.store.transaction(
-      async (tx) => (await tx.clients.find(client.clientId))?.publicKeyPem ?? '',
-    );
+    const publicKeyPem = createPublicKey(client.privateKey)
+      .export({ type: 'spki', format: 'pem' })
+      .toString();
     const assertions = [
       new UnsecuredJWT(assertionClaims(client)).encode(),
       await signAssertion({ ...client, privateKey: other.privateKey }),
@@ -244,14 +247,13 @@ describe('service tokens', () => {
 
     it('are issued for a good secret after another client’s failures in its network, and not to that client', async () => {
       const secret = `secret-${randomUUID()}-${randomUUID()}`;
-      const secretHash = await limited.passwords.hash(secret);
+      const hash = await limited.passwords.hash(secret);
       const ids = ['shop', 'warehouse'] as const;
       for (const clientId of ids) {
         await limited.store.transaction((tx) =>
           tx.clients.insertWhenAbsent({
             clientId,
-            secretHash,
-            publicKeyPem: undefined,
+            credentials: [{ credentialId: 'one', kind: 'secret', createTime: new Date(), hash }],
             exchangeAudiences: [],
             exchangeScopes: undefined,
             certificateBound: false,
@@ -284,16 +286,16 @@ describe('service tokens', () => {
     const clientId = `client-${randomUUID()}`;
 
     before(async () => {
-      const secretHash = await auth.passwords.hash(secret);
+      const hash = await auth.passwords.hash(secret);
       const rest = {
-        publicKeyPem: undefined,
+        credentials: [{ credentialId: 'one', kind: 'secret', createTime: new Date(), hash } as const],
         exchangeAudiences: [],
         exchangeScopes: undefined,
         certificateBound: false,
         audiences: ['auth'],
         scopes: ['auth.sync'],
       };
-      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, secretHash, ...rest }));
+      await auth.store.transaction((tx) => tx.clients.insertWhenAbsent({ clientId, ...rest }));
     });
 
     const trySecret = (id: string, given: string) =>
@@ -326,12 +328,13 @@ describe('service tokens', () => {
       const verify = auth.passwords.verify;
       const newHash = await auth.passwords.hash(`new-${secret}`);
       const before = await auth.store.transaction((tx) => tx.clients.find(clientId));
-      const replaceBy = (hash: string | undefined) =>
-        auth.database.query('UPDATE clients SET secret_hash = $1 WHERE client_id = $2', [hash, clientId]);
+      const createTime = new Date();
+      const replaceBy = (credentials: readonly StoredCredential[]) =>
+        auth.store.transaction((tx) => tx.clients.setCredentials(clientId, credentials));
       Object.assign(auth.passwords, {
         verify: async (hash: string | undefined, given: string) => {
           const equal = await verify(hash, given);
-          await replaceBy(newHash);
+          await replaceBy([{ credentialId: 'two', kind: 'secret', createTime, hash: newHash }]);
           return equal;
         },
       });
@@ -339,7 +342,7 @@ describe('service tokens', () => {
         expect(await codeOf(trySecret(clientId, secret))).to.equal('CLIENT_AUTHENTICATION_FAILED');
       } finally {
         Object.assign(auth.passwords, { verify });
-        await replaceBy(before?.secretHash);
+        await replaceBy(before?.credentials ?? []);
       }
     });
 

@@ -1,7 +1,7 @@
 /** Tests of minting access tokens, and of checking them against the database (PostgreSQL). */
 
 import { randomUUID } from 'node:crypto';
-import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS, CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import type { Grant } from '../../../../services/auth/tokens/grant.js';
 import { isLive } from '../../../../services/auth/tokens/live-tokens.js';
@@ -94,6 +94,29 @@ describe('tokens', () => {
       expect(await livenessAround(access.token, end)).to.deep.equal([true, false]);
       const raise = (tx: AuthTransaction) => tx.users.raiseGeneration(user.userId);
       expect(await livenessAround(access.token, raise)).to.deep.equal([true, false]);
+    });
+
+    it('a token is live for as long as an instance admits it, and no longer', async () => {
+      const token = await serviceToken(auth, await addClient(auth));
+      await auth.store.transaction(async (tx) => {
+        const verified = await (await auth.tokens.verifierIn(tx))(token, 'auth');
+        if (verified === undefined) throw new Error('the token is not good');
+        const expiryMs = verified.expiresAtSeconds * 1000;
+        const livesAt = (ms: number, options?: { toleranceSeconds: number }) =>
+          isLive({ ...tx, databaseTime: async () => new Date(ms) }, verified, options);
+        const lastMs = expiryMs + CLOCK_SKEW_SECONDS * 1000;
+        expect([
+          await livesAt(expiryMs - 1),
+          await livesAt(expiryMs),
+          await livesAt(lastMs - 1),
+        ]).to.deep.equal([true, true, true]);
+        expect(await livesAt(lastMs)).to.equal(false);
+        const strict = { toleranceSeconds: 0 };
+        expect([await livesAt(expiryMs - 1, strict), await livesAt(expiryMs, strict)]).to.deep.equal([
+          true,
+          false,
+        ]);
+      });
     });
 
     it("a service's token is not live once its client has a newer generation or its key is retired", async () => {

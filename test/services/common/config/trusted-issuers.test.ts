@@ -32,6 +32,7 @@ describe('the configuration of other issuers', () => {
         claims: { roles: ['realm_access', 'roles'], client_id: 'azp', session_id: 'sid' },
         scopes: { 'inv:read': 'inventory.read' },
         roles: { clerk: 'operator' },
+        services: { claim: ['ext', 'kind'], values: ['service'] },
         lifetime_max_seconds: 600,
       },
     ]);
@@ -43,6 +44,7 @@ describe('the configuration of other issuers', () => {
       types: ['JWT'],
       scopes: { 'inv:read': 'inventory.read' },
       roles: { clerk: 'operator' },
+      services: { claim: ['ext', 'kind'], values: ['service'] },
       lifetimeMaxSeconds: 600,
     });
     expect(issuers[0]?.claims).to.include({ clientId: 'azp', sessionId: 'sid' });
@@ -81,6 +83,10 @@ describe('the configuration of other issuers', () => {
       [{ ...GOOD, typo: true }],
       [{ ...GOOD, scopes: { read: 'NOT A SCOPE' } }],
       [{ ...GOOD, claims: { roles: [] } }],
+      [{ ...GOOD, services: { claim: 'kind' } }],
+      [{ ...GOOD, services: { claim: 'kind', values: [] } }],
+      [{ ...GOOD, services: { claim: [], values: ['service'] } }],
+      [{ ...GOOD, services: 'batch-job' }],
       [{ ...GOOD, legacy_secret: 's'.repeat(32) }],
       [{ issuer: 'https://legacy.example', legacy_secret: secret }],
       [{ issuer: 'https://legacy.example', legacy_secret: secret.repeat(2), algorithms: ['RS256'] }],

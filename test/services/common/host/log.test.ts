@@ -4,13 +4,16 @@ import { generateKeyPairSync } from 'node:crypto';
 import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { CommonError } from '../../../../services/common/errors.js';
-import { createLog, REDACTED, redactText } from '../../../../services/common/host/log.js';
+import { createLog, flushLog, logCounts } from '../../../../services/common/host/log.js';
+import { REDACTED, redactText } from '../../../../services/common/host/redaction.js';
+import { growth } from '../../../support/growth.js';
 
 const JWT = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl';
 
-function capture(level = 'trace') {
+function capture(limits: { readonly linesPerMinute?: number } = {}) {
   const lines: string[] = [];
-  const log = createLog({ service: 'test', level }, { write: (line) => void lines.push(line) });
+  const options = { service: 'test', level: 'trace', ...limits };
+  const log = createLog(options, { write: (line) => void lines.push(line) });
   const last = (): Record<string, unknown> => JSON.parse(lines.at(-1) ?? '{}');
   return { log, lines, last };
 }
@@ -118,6 +121,56 @@ describe('log', () => {
       expect(line).to.include('grpc-js').and.include('authorization').and.include(REDACTED);
       expect(line).to.not.match(/hunter2|eyJ/);
     }
+  });
+
+  it('cuts what a caller can make long: names of headers, texts, and lists', () => {
+    const { lines, log, last } = capture();
+    Metadata.fromHttp2Headers({ ['a-'.repeat(30_000)]: 'x\u0080y' });
+    expect(lines).to.have.length(1);
+    expect(last()['msg']).to.match(/^Failed to add metadata entry (a-){0,32}: \[redacted\]$/);
+    log.info({ text: 'long '.repeat(20_000), ['n'.repeat(70_000)]: 1 }, 'm'.repeat(70_000));
+    log.info({ list: Array.from({ length: 1_000 }, () => 'item '.repeat(500)) }, 'list');
+    for (const line of lines) expect(line.length).to.be.below(50_000);
+    expect(last()['list']).to.have.length(100);
+  });
+
+  it('takes time in proportion to a rejected header', () => {
+    capture();
+    const receive = (length: number): unknown =>
+      Metadata.fromHttp2Headers({ ['a-'.repeat(length / 2)]: 'x\u0080y' });
+    expect(growth(receive)).to.be.below(4);
+  });
+
+  it('drops the cut half of a secret', () => {
+    const { lines, log } = capture();
+    const filler = 'x '.repeat(2_040);
+    log.info({ text: `${filler}postgresql://portcullis:hunter2hunter2@localhost/x` }, 'url');
+    log.info({ text: `${filler}Bearer ${JWT}` }, 'token');
+    for (const line of lines) expect(line).to.not.match(/hunter2|eyJ/);
+  });
+
+  it('stays JSON when a private key has no end', () => {
+    const { log, last } = capture();
+    log.info({ a: '-----BEGIN PRIVATE KEY-----MC4CAQ', b: 'kept' }, 'x');
+    expect(last()).to.include({ a: REDACTED, b: 'kept' });
+  });
+
+  it('writes the lines of one kind up to a limit, and says how many there were more', async () => {
+    const { log, lines, last } = capture({ linesPerMinute: 60 });
+    for (let count = 0; count < 1_000; count += 1) log.warn({ count }, 'rejected');
+    log.info('something else');
+    expect(lines.filter((line) => line.includes('"rejected"'))).to.have.length(10);
+    expect(last()['msg']).to.equal('something else');
+    await flushLog(log);
+    expect(last()).to.include({ msg: 'suppressed lines of one kind', kind: 'rejected', suppressed: 990 });
+    expect(logCounts(log)).to.deep.equal({ lost: 0, suppressed: 990 });
+  });
+
+  it('counts all messages of grpc-js as one kind, because callers choose their texts', () => {
+    const { log, lines } = capture({ linesPerMinute: 60 });
+    for (let count = 0; count < 1_000; count += 1) Metadata.fromHttp2Headers({ [`x-${count}`]: 'x\u0080y' });
+    expect(lines).to.have.length(10);
+    expect(logCounts(log).suppressed).to.equal(990);
   });
 
   it('leaves ordinary text alone', () => {

@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hostPort, parseEnvironment } from '../../../../services/common/config/env.js';
 import { startHost } from '../../../../services/common/host/host.js';
 import { createLog } from '../../../../services/common/host/log.js';
-import { runMain, runUntilSignal } from '../../../../services/common/host/process.js';
+import { runUntilSignal } from '../../../../services/common/host/process.js';
+import { runMain } from '../../../../services/common/host/run-main.js';
 
 const [listen = '', opsListen = '', fault = ''] = process.argv.slice(2);
 

@@ -292,7 +292,11 @@ export interface RevokeRequest {
   /** What to revoke. */
   target:
     | //
-    /** An access token, whole; it must be one of this issuer and not expired. */
+    /**
+     * A token, whole. An access token must be one of this issuer and not expired. A
+     * refresh token (`pcr_…`), used or not, stands for its session: the session ends,
+     * and all its tokens are revoked.
+     */
     { $case: "token"; value: string }
     | //
     /**

@@ -3,7 +3,7 @@ import './failpoints.js';
 import '../../services/payment/compose.js';
 import '../../services/payment/config.js';
 import '../../services/payment/saga.js';
-import '../../services/common/host/process.js';
+import '../../services/common/host/run-main.js';
 import '@portcullis/guard';
 import '../../services/payment/main.js'; // refused: noRestrictedImports
 import '../../services/payment/store.js'; // refused: noRestrictedImports

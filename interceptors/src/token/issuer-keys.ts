@@ -2,33 +2,35 @@
 
 import { readFile } from 'node:fs/promises';
 import { compactVerify } from 'jose';
-import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
 import type { Clock, Timers } from '../clock.js';
-import { KEYS_MAX, type SIGNATURE_ALGORITHMS } from '../limits.js';
 import type { GuardLog } from '../log.js';
 import type { CompactToken } from './compact.js';
-import { KeyRing } from './key-ring.js';
-import { type JsonObject, type JsonValue, parseJsonObject } from './strict-json.js';
+import type { SignatureAlgorithm } from './key-checks.js';
+import { verifySignature } from './key-ring.js';
+import { KeySet } from './key-set.js';
 
 /** Where an issuer publishes its keys, and the algorithms of its tokens. */
 export interface PublishedIssuerKeys {
   /** The JWK Set (RFC 7517 §5): an `https:` URL (`http:` where plaintext is allowed), or a file. */
   readonly jwksUrl?: string | undefined;
   readonly jwksFile?: string | undefined;
-  readonly algorithms: readonly (typeof SIGNATURE_ALGORITHMS)[number][];
+  readonly algorithms: readonly SignatureAlgorithm[];
 }
 
 /** The keys of one issuer. They verify tokens of no other one. */
 export interface ForeignIssuerKeys {
-  /** Whether the key is in the current key set. */
-  has(keyId: string): boolean;
+  /** Whether the key that verified a token is in the current key set. @param key - {@link KeyVerdict}'s `verifiedBy` */
+  has(key: string): boolean;
   /** Verifies a signature. Never rejects, and waits for keys at most {@link KEYS_WAIT_MS}. */
   verify(token: CompactToken): Promise<KeyVerdict>;
   close(): void;
 }
 
-/** The result of a verification. `UNKNOWN`: the keys are not available now. */
-export type KeyVerdict = 'GOOD' | 'BAD' | 'UNKNOWN';
+/**
+ * The result of a verification: the key that made the signature, by its thumbprint (RFC 7638), because an issuer may give
+ * another key the same `kid`. `UNKNOWN`: the keys are not available now.
+ */
+export type KeyVerdict = { readonly verifiedBy: string } | 'BAD' | 'UNKNOWN';
 
 /** Interval between two successful fetches, in milliseconds. */
 export const KEYS_REFRESH_MS = 5 * 60_000;
@@ -51,8 +53,8 @@ export const KEYS_WAIT_MS = 1000;
 /** Maximum number of calls that wait for a fetch, for each issuer. */
 export const KEYS_WAITERS_MAX = 64;
 
-/** Minimum length of an RSA modulus, in characters of base64url (2048 bits). */
-const RSA_MODULUS_CHARACTERS_MIN = 342;
+/** Maximum number of refused keys that one log line names. */
+const REFUSALS_LOGGED_MAX = 5;
 
 export interface PublishedKeysOptions extends PublishedIssuerKeys {
   readonly issuer: string;
@@ -79,8 +81,8 @@ export function createLegacyKeys(secret: Uint8Array): ForeignIssuerKeys {
     verify: async ({ text, algorithm }) => {
       if (algorithm !== 'HS256') return 'BAD';
       return await compactVerify(text, secret, { algorithms: ['HS256'] }).then(
-        () => 'GOOD',
-        () => 'BAD',
+        () => ({ verifiedBy: '' }),
+        () => 'BAD' as const,
       );
     },
     close: () => undefined,
@@ -90,8 +92,10 @@ export function createLegacyKeys(secret: Uint8Array): ForeignIssuerKeys {
 class FetchedKeys implements ForeignIssuerKeys {
   readonly #options: PublishedKeysOptions;
   readonly #closing = new AbortController();
-  #ring = KeyRing.EMPTY;
-  /** When the fetch of the current ring, and when the last fetch began, in monotonic milliseconds. */
+  #keySet = KeySet.EMPTY;
+  /** The refused members that were logged last. */
+  #loggedRefusals = '';
+  /** When the fetch of the current set, and when the last fetch began, in monotonic milliseconds. */
   #fetchedAtMs = Number.NEGATIVE_INFINITY;
   #beganAtMs = Number.NEGATIVE_INFINITY;
   #fetching: Promise<void> | undefined;
@@ -103,22 +107,33 @@ class FetchedKeys implements ForeignIssuerKeys {
     void this.#refresh();
   }
 
-  has(keyId: string): boolean {
-    return this.#ring.has(keyId);
+  has(key: string): boolean {
+    return this.#keySet.has(key);
   }
 
   async verify(token: CompactToken): Promise<KeyVerdict> {
-    if (!this.#ring.has(token.keyId) || !this.#isFresh()) {
-      const isUpToDate = await this.#waitForFetch();
-      if (!this.#isFresh()) return 'UNKNOWN';
-      if (!this.#ring.has(token.keyId)) return isUpToDate ? 'BAD' : 'UNKNOWN';
-    }
-    return (await this.#ring.verify(token)) ? 'GOOD' : 'BAD';
+    if (!this.#options.algorithms.some((name) => name === token.algorithm)) return 'BAD';
+    const isKnown = this.#isFresh() && this.#keySet.candidatesFor(token).length > 0;
+    const verifiedBy = isKnown ? await this.#verifiedBy(token) : undefined;
+    // Without `kid`, only the signature shows that the issuer has another key now.
+    if (verifiedBy !== undefined || (isKnown && token.keyId !== '')) return verdictOf(verifiedBy);
+    const isUpToDate = await this.#waitForFetch();
+    if (!this.#isFresh()) return 'UNKNOWN';
+    if (!isUpToDate && this.#keySet.candidatesFor(token).length === 0) return 'UNKNOWN';
+    return verdictOf(await this.#verifiedBy(token));
   }
 
   close(): void {
     this.#closing.abort();
     this.#stopTimer();
+  }
+
+  /** The thumbprint of the key that made the signature; undefined when none of those that may have made it did. */
+  async #verifiedBy(token: CompactToken): Promise<string | undefined> {
+    for (const key of this.#keySet.candidatesFor(token)) {
+      if (await verifySignature(key, token)) return key.thumbprint;
+    }
+    return undefined;
   }
 
   #isFresh(): boolean {
@@ -169,8 +184,9 @@ class FetchedKeys implements ForeignIssuerKeys {
         jwksUrl === undefined
           ? await readBounded(jwksFile)
           : await fetchBounded(jwksUrl, this.#closing.signal);
-      this.#ring = await ringOf(bytes, algorithms);
+      this.#keySet = await KeySet.parse(bytes, algorithms);
       this.#fetchedAtMs = beganAtMs;
+      this.#logRefusals();
       onChange();
       return true;
     } catch (error) {
@@ -183,6 +199,24 @@ class FetchedKeys implements ForeignIssuerKeys {
       return false;
     }
   }
+
+  /** Logs the members that cannot be used, once for as long as they stay the same. */
+  #logRefusals(): void {
+    const { issuer, log } = this.#options;
+    const { refused } = this.#keySet;
+    const text = refused.slice(0, REFUSALS_LOGGED_MAX).join('; ');
+    if (text !== '' && text !== this.#loggedRefusals) {
+      log.warn(
+        { event: 'issuer_keys_refused', issuer, refused: refused.length, reason: text },
+        'some keys of another issuer are not used',
+      );
+    }
+    this.#loggedRefusals = text;
+  }
+}
+
+function verdictOf(verifiedBy: string | undefined): KeyVerdict {
+  return verifiedBy === undefined ? 'BAD' : { verifiedBy };
 }
 
 async function readBounded(file: string): Promise<Uint8Array> {
@@ -215,60 +249,4 @@ async function fetchBounded(url: string, closing: AbortSignal): Promise<Uint8Arr
     parts.push(part);
   }
   return Buffer.concat(parts);
-}
-
-/**
- * Imports the usable keys of a JWK Set (RFC 7517 §5). Issuers may publish other keys as well, which are ignored.
- *
- * @throws Error when the bytes are no JWK Set, or no key is usable, or two usable keys have the same `kid`
- */
-async function ringOf(bytes: Uint8Array, algorithms: PublishedIssuerKeys['algorithms']): Promise<KeyRing> {
-  const keys = parseJsonObject(bytes)?.['keys'];
-  if (!Array.isArray(keys)) throw new Error('expected a JWK Set');
-  if (keys.length > KEYS_MAX)
-    throw new Error(`expected at most ${KEYS_MAX} keys in the key set, got ${keys.length}`);
-  const usable: PublicKey[] = [];
-  for (const jwk of keys as readonly JsonValue[]) {
-    const key = usableKey(jwk, algorithms);
-    if (key === undefined) continue;
-    const isGood = await KeyRing.import([key]).then(
-      () => true,
-      () => false,
-    );
-    if (isGood) usable.push(key);
-  }
-  if (usable.length === 0) throw new Error('the key set contains no usable key');
-  return await KeyRing.import(usable);
-}
-
-/** A key with one `kid` and one algorithm. A key that fits several of the algorithms is not usable. */
-function usableKey(jwk: JsonValue, algorithms: PublishedIssuerKeys['algorithms']): PublicKey | undefined {
-  if (typeof jwk !== 'object' || jwk === null || Array.isArray(jwk)) return undefined;
-  const { kid, kty, crv, alg, use, n, x, y, e, ...others } = jwk as JsonObject;
-  if (typeof kid !== 'string' || kid === '' || (use !== undefined && use !== 'sig')) return undefined;
-  // Published private or symmetric keys prove nothing.
-  if ('d' in others || 'k' in others) return undefined;
-  if (kty === 'RSA' && (typeof n !== 'string' || n.length < RSA_MODULUS_CHARACTERS_MIN)) return undefined;
-  const fitting = algorithms.filter(
-    (algorithm) => fits(algorithm, kty, crv) && (alg === undefined || alg === algorithm),
-  );
-  const [algorithm, second] = fitting;
-  if (algorithm === undefined || second !== undefined) return undefined;
-  return { kid, algorithm, jwk: JSON.stringify({ kty, crv, n, x, y, e }) };
-}
-
-function fits(
-  algorithm: (typeof SIGNATURE_ALGORITHMS)[number],
-  kty: JsonValue | undefined,
-  crv: JsonValue | undefined,
-): boolean {
-  switch (algorithm) {
-    case 'EdDSA':
-      return kty === 'OKP' && crv === 'Ed25519';
-    case 'ES256':
-      return kty === 'EC' && crv === 'P-256';
-    case 'RS256':
-    case 'PS256':
-      return kty === 'RSA';
-  }
 }

@@ -1,0 +1,163 @@
+/** What a flood may do at most, and how its figures are reported. */
+
+import { formatNumber, type Rows } from '../shared/reporting.js';
+import { roundTo } from '../shared/statistics.js';
+import { HONEST_CLASSES, type HonestClass } from './honest-traffic.js';
+import { allowedMs, type ClassFigures, type FloodResult } from './run-flood.js';
+
+const RSS_GROWTH_MAX_MB = 50;
+const BLOCK_MAX_MS = 50;
+const RECOVERY_MAX_SECONDS = 5;
+const REASON_CHARACTERS_MAX = 160;
+const REFUSALS_SHOWN_MAX = 3;
+
+/** The figures of one flood, as written to the file. */
+export interface FloodFigures {
+  readonly attacker: string;
+  /** p99 of the honest class that is farthest above what it may take. */
+  readonly honest_p99_ms: number;
+  /** The same, divided by the p99 of that class before the flood. */
+  readonly honest_p99_ratio: number;
+  readonly honest_class: HonestClass;
+  /** The largest growth of resident memory of one service. */
+  readonly rss_mb: number;
+  readonly block_ms: number;
+  readonly log_lines: number;
+  readonly stale: number;
+  readonly exits: number;
+  /** Failed honest calls, without those that name a limit. */
+  readonly refused_honest: number;
+  readonly limited_honest: number;
+  /** -1 when all was not as before within the time. */
+  readonly recovered_s: number;
+  readonly load_average: number;
+  readonly honest: FloodResult['honest'];
+  readonly refusals: FloodResult['refused'];
+  readonly services: FloodResult['services'];
+  readonly flood: FloodResult['tally'];
+  readonly violations: readonly string[];
+}
+
+/** Judges one flood. */
+export function figuresOf(result: FloodResult): FloodFigures {
+  const { honest, services } = result;
+  const worst =
+    HONEST_CLASSES.toSorted((one, other) => excess(honest[other]) - excess(honest[one]))[0] ?? 'known';
+  const { quiet, meanwhile } = honest[worst];
+  const highest = (value: (reading: FloodResult['services'][number]) => number): number =>
+    Math.max(0, ...services.map(value));
+  const figures = {
+    attacker: result.flood.attacker,
+    honest_p99_ms: meanwhile.p99,
+    honest_p99_ratio: roundTo(meanwhile.p99 / Math.max(0.1, quiet.p99), 2),
+    honest_class: worst,
+    rss_mb: roundTo(
+      highest(({ rssGrowthMb }) => rssGrowthMb),
+      1,
+    ),
+    block_ms: roundTo(
+      highest(({ blockMs }) => blockMs),
+      1,
+    ),
+    log_lines: services.reduce((sum, { logLines }) => sum + logLines, 0),
+    stale: result.stale,
+    exits: services.reduce((sum, { exits }) => sum + exits, 0),
+    refused_honest: Object.values(result.refused).reduce((sum, count) => sum + count, 0),
+    limited_honest: result.limited,
+    recovered_s: result.recoveredSeconds === undefined ? -1 : roundTo(result.recoveredSeconds, 1),
+    load_average: roundTo(result.load, 1),
+    honest,
+    refusals: result.refused,
+    services,
+    flood: result.tally,
+  };
+  return { ...figures, violations: violationsOf(result, figures) };
+}
+
+/** How many times as long a class takes as it may. */
+function excess({ quiet, meanwhile }: ClassFigures): number {
+  return meanwhile.p99 / allowedMs(quiet.p99);
+}
+
+function violationsOf(result: FloodResult, figures: Omit<FloodFigures, 'violations'>): string[] {
+  const violations: string[] = [];
+  for (const kind of HONEST_CLASSES) {
+    const { quiet, meanwhile } = result.honest[kind];
+    if (meanwhile.p99 <= allowedMs(quiet.p99)) continue;
+    violations.push(`${kind} p99 ${formatNumber(quiet.p99)} → ${formatNumber(meanwhile.p99)} ms`);
+  }
+  if (figures.rss_mb > RSS_GROWTH_MAX_MB)
+    violations.push(`${largest(result)} grew by ${formatNumber(figures.rss_mb)} MB`);
+  if (figures.block_ms > BLOCK_MAX_MS)
+    violations.push(`an event loop was blocked for ${formatNumber(figures.block_ms)} ms`);
+  if (figures.stale > 0) violations.push(`stale ${figures.stale} times`);
+  if (figures.exits > 0) violations.push(`${figures.exits} processes ended`);
+  if (figures.refused_honest > 0)
+    violations.push(`${figures.refused_honest} honest calls failed: ${refusalsOf(result)}`);
+  if (result.recoveredSeconds === undefined) violations.push('did not recover');
+  else if (result.recoveredSeconds > RECOVERY_MAX_SECONDS) {
+    violations.push(`recovered after ${formatNumber(result.recoveredSeconds)} s`);
+  }
+  if (result.broken !== undefined) violations.push(result.broken);
+  violations.push(...result.other);
+  return violations;
+}
+
+function largest({ services }: FloodResult): string {
+  return services.toSorted((one, other) => other.rssGrowthMb - one.rssGrowthMb)[0]?.service ?? 'a service';
+}
+
+function refusalsOf({ refused }: FloodResult): string {
+  return Object.entries(refused)
+    .sort(([, one], [, other]) => other - one)
+    .slice(0, REFUSALS_SHOWN_MAX)
+    .map(([reason, count]) => `${count} × ${reason}`)
+    .join(', ');
+}
+
+/** The table of all floods. */
+export function tableOf(all: Readonly<Record<string, FloodFigures>>): Rows {
+  const header = [
+    'flood',
+    'by',
+    'worst',
+    'quiet p99',
+    'p99 ms',
+    '×',
+    'RSS +MB',
+    'block ms',
+    'log lines',
+    'stale',
+  ];
+  return [
+    [...header, 'exits', 'refused', 'limited', 'back s', 'load', 'verdict'],
+    ...Object.entries(all).map(([name, figures]) => [
+      name,
+      figures.attacker,
+      figures.honest_class,
+      formatNumber(figures.honest[figures.honest_class].quiet.p99),
+      formatNumber(figures.honest_p99_ms),
+      formatNumber(figures.honest_p99_ratio),
+      formatNumber(figures.rss_mb),
+      formatNumber(figures.block_ms),
+      String(figures.log_lines),
+      String(figures.stale),
+      String(figures.exits),
+      String(figures.refused_honest),
+      String(figures.limited_honest),
+      figures.recovered_s < 0 ? 'never' : formatNumber(figures.recovered_s),
+      formatNumber(figures.load_average),
+      figures.violations.length === 0 ? 'holds' : 'VIOLATED',
+    ]),
+  ];
+}
+
+/** One line for each flood that broke something. */
+export function reasonsOf(all: Readonly<Record<string, FloodFigures>>): string[] {
+  return Object.entries(all)
+    .filter(([, { violations }]) => violations.length > 0)
+    .map(
+      ([name, { violations }]) =>
+        `${name}: ${violations.map((one) => one.slice(0, REASON_CHARACTERS_MAX)).join('; ')}`,
+    );
+}
