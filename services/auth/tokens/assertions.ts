@@ -88,5 +88,8 @@ function isTime(value: unknown): value is number {
 /** A token of another type that the same key signed is no assertion (RFC 8725 §3.11). */
 function isAssertionType(type: unknown): boolean {
   if (type === undefined) return true;
-  return typeof type === 'string' && ['jwt', 'client-authentication+jwt'].includes(type.toLowerCase());
+  if (typeof type !== 'string') return false;
+  // Without a slash, `application/` belongs before it (RFC 7515 §4.1.9).
+  const name = type.toLowerCase().replace(/^application\/(?=[^/]*$)/, '');
+  return name === 'jwt' || name === 'client-authentication+jwt';
 }
