@@ -21,6 +21,7 @@ import {
   wholeNumber,
   withDefault,
 } from './env.js';
+import { LIMIT_VARIABLES, type LimitSettings, limitSettingsOf } from './limits.js';
 import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES } from './trusted-issuers.js';
 
 /** Default of how long calls may take to end when the process stops, in seconds. */
@@ -57,6 +58,8 @@ export interface ServiceConfig {
   readonly log: LogSettings;
   readonly reflection: boolean;
   readonly drainMs: number;
+  /** What a peer can make the service hold. */
+  readonly limits: LimitSettings;
   readonly tls: TlsSettings;
   /** Other issuers whose tokens the service accepts. */
   readonly trustedIssuers: readonly ConfiguredIssuer[];
@@ -163,6 +166,7 @@ export function serviceVariables(differences: {
     ),
     PORTCULLIS_REFLECTION: withDefault(onOff(), false),
     PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: DRAIN_SECONDS_MAX }), DRAIN_SECONDS_DEFAULT),
+    ...LIMIT_VARIABLES,
     ...TLS_VARIABLES,
     ...TRUSTED_ISSUERS_VARIABLES,
   };
@@ -201,6 +205,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     },
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    limits: limitSettingsOf(values),
     tls: tlsSettingsOf(values),
     trustedIssuers: parseTrustedIssuers(values, service).issuers,
   };

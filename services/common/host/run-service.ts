@@ -153,6 +153,7 @@ async function openGuard(
     nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
+    limits: config.limits.guard,
     log,
     observer: metrics.observer,
   });
@@ -163,7 +164,7 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, reflection, drainMs }: ServiceConfig,
+  { listen, opsListen, reflection, drainMs, limits }: ServiceConfig,
   { services, readiness, routes, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
@@ -175,6 +176,7 @@ async function openHost(
     registry,
     reflection,
     drainMs,
+    connectionIdleMs: limits.connectionIdleMs,
     interceptors: [guard.interceptor],
     tls: tls.listener,
     addServices: (server) => {
