@@ -135,7 +135,7 @@ function openBroker(
 
 function registerMetrics(
   { registry }: ServiceResources,
-  { counts, clock, events, instances }: Parts,
+  { counts, clock, events, instances, queues }: Parts,
   broker: Broker | undefined,
   signingTimes: SigningTimes,
 ): void {
@@ -147,6 +147,7 @@ function registerMetrics(
       reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
       instances: instances.known,
+      queues,
       signingSince: signingTimes.current,
     }),
   );
