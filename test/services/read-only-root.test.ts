@@ -32,7 +32,9 @@ describe('a service in a container', function () {
     folder = mkdtempSync(join(tmpdir(), 'read-only-root-'));
     chmodSync(folder, 0o755);
     const { privateKey } = generateKeyPairSync('ed25519');
-    writeFileSync(join(folder, 'key.pem'), privateKey.export({ format: 'pem', type: 'pkcs8' }), { mode: 0o644 });
+    writeFileSync(join(folder, 'key.pem'), privateKey.export({ format: 'pem', type: 'pkcs8' }), {
+      mode: 0o644,
+    });
   });
   after(() => rmSync(folder, { recursive: true }));
 
@@ -41,10 +43,16 @@ describe('a service in a container', function () {
     if (CAN_CONTAIN) {
       const [command = '', ...words] = before;
       const attempt = `touch ${folder}/x 2>/dev/null && echo writable; id -un 2>/dev/null || echo unnamed`;
-      expect(execFileSync(command, [...words, 'sh', '-c', attempt]).toString()).to.match(/^(\d+\n)?unnamed\n$/);
+      expect(execFileSync(command, [...words, 'sh', '-c', attempt]).toString()).to.match(
+        /^(\d+\n)?unnamed\n$/,
+      );
     }
     const ops = await findFreePort();
-    const [command = '', ...words] = [...before, process.execPath, ...programArguments('services/inventory/main')];
+    const [command = '', ...words] = [
+      ...before,
+      process.execPath,
+      ...programArguments('services/inventory/main'),
+    ];
     const child = spawn(command, words, {
       stdio: ['ignore', 'ignore', 'inherit'],
       env: {
