@@ -29,6 +29,8 @@ interface AuthMetricsSources {
   readonly instances: () => readonly InstanceRecord[];
   /** When the present signing keys began to sign, by purpose. */
   readonly signingSince: () => ReadonlyMap<KeyPurpose, Date>;
+  /** Private keys and secrets that are not encrypted under the current key-encryption key. */
+  readonly keysLeft: () => number;
 }
 
 /** Counters of events as they happen. */
@@ -85,6 +87,12 @@ export function authMetrics(
     ...brokerMetrics(sources),
     ...counts.metrics(),
     signingAgeMetric(sources),
+    {
+      name: 'keys_under_other_key_encryption_key',
+      help: 'Private keys and secrets in the database that are not encrypted under the current key-encryption key.',
+      kind: 'gauge',
+      read: () => [[sources.keysLeft()]],
+    },
     ...revocationMetrics(sources),
   ];
 }

@@ -11,11 +11,13 @@ import { createForeignTokens } from './adapters/foreign-tokens.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
-import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
+import { createFingerprint } from './keys/derived-secrets.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
 import { createKeys } from './keys/keys.js';
 import { createPublicKeys } from './keys/published-keys.js';
+import { createReEncryption } from './keys/re-encryption.js';
 import { readPublishedKeys } from './keys/store.js';
+import { createStoredSecrets } from './keys/stored-secrets.js';
 import { createAuthCounts } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
@@ -68,34 +70,44 @@ export function createParts(config: Config, resources: PartsResources) {
 type Base = ReturnType<typeof createBase>;
 
 /** What all rooms use: the store, the security events, the passwords and the counts. */
-function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
+function createBase({ keyEncryptionKeys }: Config, resources: PartsResources) {
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
   const securityStore = createSecurityStore(database);
   const events = createSecurityLog({ store: securityStore, clock, log });
   closer.add('security events', events.close);
+  const store = createAuthStore({ database, onRevoked, events: events.observer });
+  const secrets = createStoredSecrets({ store, keyEncryptionKeys });
   return {
     database,
     log,
     closer,
     clock,
+    secrets,
     securityStore,
     events,
-    store: createAuthStore({ database, onRevoked, events: events.observer }),
+    store,
     counts: createAuthCounts(),
     passwords: createPasswords(),
-    failures: createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') }),
-    fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
+    failures: createLoginFailures({ events, key: secrets.of('event-names') }),
+    fingerprint: createFingerprint(secrets.of('request-fingerprint')),
   };
 }
 
 type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
-  { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
-  { store, log }: Base,
+  { keyEncryptionKeys, signingAlgorithm, keyRotationDays }: Config,
+  { store, log, secrets }: Base,
 ) {
-  const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
+  const { current, previous, next } = keyEncryptionKeys;
+  const keys = createKeys({
+    store,
+    keyEncryptionKey: current,
+    otherKeyEncryptionKeys: [previous, next].filter((key) => key !== undefined),
+    canSign: secrets.isOpen,
+    algorithm: signingAlgorithm,
+  });
   const replenishKeys = (): void =>
     void keys
       .replenish()
@@ -111,6 +123,7 @@ function createKeyParts(
       onNextMissing: replenishKeys,
     }),
     publicKeys: createPublicKeys(store),
+    reEncryption: createReEncryption({ store, keyEncryptionKeys }),
     epochs: createEpochs({ store, keys }),
   };
 }
@@ -204,8 +217,8 @@ function reportLogChanged({ events, log }: Base, { service, applied, epoch }: Sy
 }
 
 function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) {
-  const { issuer, keyEncryptionKey } = config;
-  const { store, passwords, clock, failures, fingerprint, counts } = base;
+  const { issuer } = config;
+  const { store, passwords, clock, failures, fingerprint, counts, secrets } = base;
   const throttle = createThrottleFor('login', config, base);
   return {
     users: createUsers({ store, passwords, fingerprint }),
@@ -216,7 +229,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       throttle,
       clock,
       failures,
-      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetKey: secrets.of('password-reset'),
       resetSeconds: config.passwordResetSeconds,
     }),
     sessions: createSessions({
@@ -228,7 +241,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       loginBinding: config.loginBinding,
       failures,
       onRefresh: counts.refreshed,
-      refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
@@ -245,15 +258,15 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
 
 function createThrottleFor(
   purpose: 'login' | 'client',
-  { loginLimits, keyEncryptionKey }: Config,
-  { database, clock }: Base,
+  { loginLimits }: Config,
+  { database, clock, secrets }: Base,
 ) {
   return createThrottle({
     counters: createAttemptCounters(database),
     clock,
     limits: loginLimits,
     purpose,
-    key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+    key: secrets.of('attempt-counters'),
   });
 }
 
