@@ -12,6 +12,7 @@ import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from '.
 import { type Environment, openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
 import { recordEvents } from './recorder.js';
+import { attackRights } from './rights.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
 import { attackTokens } from './tokens.js';
 import { attackWithWeakKeys, createWeakIssuer, type WeakIssuer } from './weak-key-attacks.js';
@@ -144,6 +145,7 @@ async function attackParts(environment: Environment, attack: Attack, issuer: Wea
   if (part === undefined || part === 'tokens') await attackTokens(environment, { mutants, random });
   if (part === undefined || part === 'keys') await attackWithWeakKeys(environment, issuer);
   if (part === undefined || part === 'access') await attackAccess(environment);
+  if (part === undefined || part === 'access') await attackRights(environment);
   if (part === undefined || part === 'login') await attackLogin(environment, random);
   await checkNoRepetition(environment);
 }

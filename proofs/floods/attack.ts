@@ -62,8 +62,17 @@ export class Attack {
 
   /** The gRPC addresses of all services. */
   get everywhere(): readonly string[] {
+    return this.guarded.map(({ to }) => to);
+  }
+
+  /** A method of every service that a customer may call. */
+  get guarded(): readonly { readonly to: string; readonly path: string }[] {
     const { auth, inventory, payment } = this.input.addresses;
-    return [auth, ...inventory, payment];
+    return [
+      { to: auth, path: '/auth.v1.AuthService/ListSessions' },
+      ...inventory.map((to) => ({ to, path: '/inventory.v1.InventoryService/ListItems' })),
+      { to: payment, path: '/payment.v1.PaymentService/ListPayments' },
+    ];
   }
 
   /** One of many addresses of strangers, each in a network (/24) of its own. Linux accepts all of 127.0.0.0/8. */
@@ -127,7 +136,11 @@ export class Attack {
   }
 
   /** Opens a stream without ending it, and counts how it ended. */
-  open(session: ClientHttp2Session, path: string, token?: string): ClientHttp2Stream | undefined {
+  open(
+    session: ClientHttp2Session,
+    path: string,
+    headers: Readonly<Record<string, string>> = {},
+  ): ClientHttp2Stream | undefined {
     if (session.closed || session.destroyed) return undefined;
     const stream = session.request(
       {
@@ -135,7 +148,7 @@ export class Attack {
         ':path': path,
         te: 'trailers',
         'content-type': 'application/grpc',
-        ...(token !== undefined && { authorization: `Bearer ${token}` }),
+        ...headers,
       },
       { endStream: false },
     );

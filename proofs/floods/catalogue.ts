@@ -17,12 +17,10 @@ export const FLOODS: readonly Flood[] = [
   ...SERVICE_FLOODS,
 ];
 
-/** The floods of `--short`: one of each attacker class and of each kind of resource. */
+/** The floods of `--short`: some of each attacker class, and of each kind of resource. */
 export const SHORT_FLOODS: readonly string[] = [
   'long-header-names',
-  'unknown-logins',
   'half-sent-large',
-  'half-sent-probes',
   'refreshes-of-one-session',
   'stock-watchers',
   'invented-instances',

@@ -19,12 +19,13 @@ import { messageOf } from '../shared/wire.js';
 import type { Attack } from './attack.js';
 import type { Flood } from './flood.js';
 import type { FloodCustomer } from './flood-input.js';
-import { LIST_ITEMS } from './stranger-floods.js';
 
 const AUTH = '/auth.v1.AuthService';
 const INVENTORY = '/inventory.v1.InventoryService';
+const LIST_ITEMS = `${INVENTORY}/ListItems`;
 const PAYMENT = '/payment.v1.PaymentService';
-const RESERVATION_SECONDS = 3_600n;
+/** As long as a reservation may last by default. */
+const RESERVATION_SECONDS = 900n;
 /** The item that honest customers reserve as well; the demo has 200 of them. */
 const POPULAR_SKU = 'MUG-03';
 const FILTER_LITERAL_CHARACTERS = 120;
@@ -55,14 +56,14 @@ async function holdStreams(
   options: { readonly streams: number; readonly path: string; readonly message: Uint8Array },
 ): Promise<void> {
   const { streams, path, message } = options;
-  const { accessToken } = customerOf(attack, 0);
+  const headers = { authorization: `Bearer ${customerOf(attack, 0).accessToken}` };
   const { inventory } = attack.input.addresses;
   const sessions = Array.from({ length: 12 }, (_, index) =>
     attack.connect(inventory[index % 2] ?? '', attack.strange(index % 4)),
   );
   await attack.repeat({ perSecond: 1_500, atOnce: 1_500, most: streams }, (index) => {
     const session = sessions[index % sessions.length];
-    if (session !== undefined) attack.open(session, path, accessToken)?.write(messageOf(message));
+    if (session !== undefined) attack.open(session, path, headers)?.write(messageOf(message));
   });
   await attack.hold();
 }
@@ -210,7 +211,7 @@ export const CUSTOMER_FLOODS: readonly Flood[] = [
   {
     name: 'reserve-everything',
     attacker: 'customer',
-    title: 'one call that reserves all of an item for an hour, and 150 open reservations',
+    title: 'one call that reserves all of an item for as long as it can, and 150 open reservations',
     run: (attack) =>
       sendAsOne(attack, { perSecond: 100, atOnce: 50, most: 150 }, (index) => ({
         to: attack.input.addresses.inventory[index % 2 === 0 ? 0 : 1],

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ChannelOptions, Client } from '@grpc/grpc-js';
+import { type ChannelOptions, Client, status } from '@grpc/grpc-js';
 import { createServiceTokenSource, errorOf } from '@portcullis/guard/client';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -23,6 +23,7 @@ const PROBE_INTERVAL_MS = 500;
 const RESERVE_INTERVAL_MS = 500;
 const STALE = 'REVOCATION_STATE_STALE';
 const LIMITED = 'RATE_LIMITED';
+const FAILURE_CHARACTERS_MAX = 120;
 const POPULAR_SKU = 'MUG-03';
 const READ_SKU = 'LAMP-01';
 /** Clients of one address share a connection unless each has a pool of its own. */
@@ -249,9 +250,11 @@ async function probe(opsAddress: string): Promise<void> {
 
 function describeFailure(error: unknown): Omit<Sample, 'kind' | 'startedMs' | 'ms'> {
   const { code, reason, message, retryAfterMs } = errorOf(error);
-  const text = reason || message || (error instanceof Error ? error.message : String(error));
+  // Details of deadlines differ in each message.
+  const plain = code === status.DEADLINE_EXCEEDED ? 'no answer in time' : message;
+  const text = reason || plain || (error instanceof Error ? error.message : String(error));
   return {
-    failure: `${code} ${text}`.slice(0, 120),
+    failure: `${code} ${text}`.slice(0, FAILURE_CHARACTERS_MAX),
     limited: reason === LIMITED && retryAfterMs !== undefined,
     stale: reason === STALE,
   };

@@ -14,7 +14,7 @@ const SECONDS_DEFAULT = 10;
 const SECONDS_MAX = 60;
 const QUIET_SECONDS = 5;
 const RECOVERY_SECONDS = 30;
-const SHORT: Phases = { quietSeconds: 2, floodSeconds: 4, recoverySeconds: 10 };
+const SHORT: Phases = { quietSeconds: 2, floodSeconds: 3, recoverySeconds: 10 };
 /** The shortest time between two lines of progress where there is no terminal. */
 const LINE_INTERVAL_MS = 2_000;
 

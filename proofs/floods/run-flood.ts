@@ -18,7 +18,9 @@ const PROGRAM = 'proofs/floods/flood-process';
  * do, and not who gets a processor.
  */
 const NICENESS = 5;
-/** What the attacker may take beyond its time: it starts, and ends by itself. */
+/** The time that the process of a flood has to start. */
+const START_SECONDS = 60;
+/** What it may take beyond its time before it is killed; it ends by itself. */
 const GRACE_SECONDS = 15;
 const RECOVERY_POLL_MS = 100;
 /** All is as before when it has been for this long. */
@@ -188,10 +190,15 @@ async function runAttacker(
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   const kill = (): void => void child.kill('SIGKILL');
-  const timer = setTimeout(kill, (input.seconds + GRACE_SECONDS) * 1_000);
+  let timer = setTimeout(kill, START_SECONDS * 1_000);
+  const onStart = async (): Promise<void> => {
+    clearTimeout(timer);
+    timer = setTimeout(kill, (input.seconds + GRACE_SECONDS) * 1_000);
+    await onReady();
+  };
   signal.addEventListener('abort', kill, { once: true });
   try {
-    return { tally: await talkTo(child, input, onReady), broken: undefined };
+    return { tally: await talkTo(child, input, onStart), broken: undefined };
   } catch (error) {
     signal.throwIfAborted();
     return { tally: {}, broken: error instanceof Error ? error.message : String(error) };

@@ -104,7 +104,7 @@ export const SERVICE_FLOODS: readonly Flood[] = [
   {
     name: 'exchange-storm',
     attacker: 'service',
-    title: "ExchangeToken of customers' tokens as fast as it is answered",
+    title: 'ExchangeToken of tokens that were not meant for the client, as fast as it is answered',
     run: (attack) => {
       const { customers } = attack.input;
       return sendAsService(attack, { perSecond: 2_000, atOnce: 500, most: 40_000 }, (index) => ({

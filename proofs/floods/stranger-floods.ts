@@ -10,7 +10,6 @@ const LOGIN = '/auth.v1.AuthService/Login';
 const REFRESH = '/auth.v1.AuthService/Refresh';
 const ISSUE = '/auth.v1.AuthService/IssueServiceToken';
 const GET_KEYS = '/auth.v1.AuthService/GetKeys';
-export const LIST_ITEMS = '/inventory.v1.InventoryService/ListItems';
 const HEALTH_CHECK = '/grpc.health.v1.Health/Check';
 
 /** A header value that no metadata may contain. */
@@ -45,11 +44,10 @@ function forgedToken(attack: Attack, changes: { header?: object; claims?: object
 
 /** Sends forged tokens to every service, from some networks of strangers and from the network of the honest. */
 async function sendForged(attack: Attack, token: () => string): Promise<void> {
-  const targets = attack.everywhere;
   await attack.repeat({ perSecond: 2_000, atOnce: 400, most: 40_000 }, async (index) => {
-    const to = targets[index % targets.length] ?? '';
+    const target = attack.guarded[index % attack.guarded.length];
     const from = index % 3 === 0 ? '127.0.0.1' : attack.strange(index % 6);
-    await attack.send({ to, path: LIST_ITEMS, token: token(), from });
+    if (target !== undefined) await attack.send({ ...target, token: token(), from });
   });
 }
 

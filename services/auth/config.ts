@@ -22,7 +22,9 @@ import {
   serviceConfigOf,
   serviceFaults,
   serviceVariables,
+  UNKNOWN_LANE_VARIABLES,
 } from '../common/config/service-config.js';
+import { parseDatabaseUrl } from '../common/database/database-url.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { passwordFault } from './accounts/passwords.js';
@@ -164,6 +166,7 @@ function keyEncryptionFaults(found: {
 /** All variables, by name. */
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
+  ...UNKNOWN_LANE_VARIABLES,
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
   PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
   PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
@@ -246,13 +249,16 @@ function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean }
 }
 
 function databaseOf(databaseUrl: string): Endpoint {
-  const { host, hostname, searchParams } = new URL(databaseUrl);
+  const parsed = parseDatabaseUrl(databaseUrl);
+  const hosts = 'urls' in parsed ? parsed.urls.map((one) => new URL(one)) : [];
   return {
-    address: host,
-    // Without a host, the connection uses a Unix socket of this machine.
-    isLoopback:
-      hostname === '' || isLoopback(`${hostname.replace(/^\[|\]$/g, '')}:0`) || hostname === '[::1]',
-    isEncrypted: searchParams.get('sslmode') === 'verify-full',
+    address: hosts.map(({ host }) => host).join(','),
+    isLoopback: hosts.every(({ hostname, searchParams }) => {
+      const host = searchParams.get('host') ?? hostname;
+      // Without a host, or with a path in its place, the connection uses a Unix socket of this machine.
+      return /^(?:$|\/|%2f)/i.test(host) || isLoopback(`${host}:0`);
+    }),
+    isEncrypted: hosts.every(({ searchParams }) => searchParams.get('sslmode') === 'verify-full'),
   };
 }
 

@@ -67,7 +67,8 @@ async function runCommand<T>(
 ): Promise<T> {
   const log = createLog({ service: OWN_AUDIENCE, ...config.log });
   const closer = createCloser(log);
-  const database = openDatabase({ url: config.databaseUrl, migrations: MIGRATIONS, log });
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
+  const database = openDatabase({ url, migrationUrl, migrations: MIGRATIONS, log, limits });
   closer.add('database', database.close);
   const parts = createParts(config, { database, log, closer, onRevoked: () => undefined });
   try {

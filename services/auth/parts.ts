@@ -69,7 +69,7 @@ export function createParts(config: Config, resources: PartsResources) {
 
 type Base = ReturnType<typeof createBase>;
 
-/** What all rooms use: the store, the security events, the passwords and the counts. */
+/** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
 function createBase({ keyEncryptionKeys }: Config, resources: PartsResources) {
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
@@ -77,7 +77,13 @@ function createBase({ keyEncryptionKeys }: Config, resources: PartsResources) {
   const events = createSecurityLog({ store: securityStore, clock, log });
   closer.add('security events', events.close);
   const store = createAuthStore({ database, onRevoked, events: events.observer });
-  const secrets = createStoredSecrets({ store, keyEncryptionKeys });
+  const promiseStore = createAuthStore({
+    database,
+    importance: 'promise',
+    onRevoked,
+    events: events.observer,
+  });
+  const secrets = createStoredSecrets({ store: promiseStore, keyEncryptionKeys });
   return {
     database,
     log,
@@ -87,6 +93,7 @@ function createBase({ keyEncryptionKeys }: Config, resources: PartsResources) {
     securityStore,
     events,
     store,
+    promiseStore,
     counts: createAuthCounts(),
     passwords: createPasswords(),
     failures: createLoginFailures({ events, key: secrets.of('event-names') }),
@@ -98,7 +105,7 @@ type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
   { keyEncryptionKeys, signingAlgorithm, keyRotationDays }: Config,
-  { store, log, secrets }: Base,
+  { promiseStore: store, log, secrets }: Base,
 ) {
   const { current, previous, next } = keyEncryptionKeys;
   const keys = createKeys({
@@ -143,7 +150,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
 
 type TokenParts = ReturnType<typeof createTokenParts>;
 
-function createTokenParts(config: Config, { store, log, closer }: Base, { keys }: KeyParts) {
+function createTokenParts(config: Config, { store, promiseStore, log, closer }: Base, { keys }: KeyParts) {
   const { issuer, accessTokenSeconds } = config;
   const foreignTokens = createForeignTokens({
     issuers: config.trustedIssuers,
@@ -153,7 +160,12 @@ function createTokenParts(config: Config, { store, log, closer }: Base, { keys }
   });
   closer.add('foreign tokens', foreignTokens.close);
   const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken: createTokenVerifier(issuer) });
-  return { tokens, exchange: createExchange({ store, tokens, foreignTokens }) };
+  return {
+    tokens,
+    exchange: createExchange({ store, tokens, foreignTokens }),
+    // What revokes a token by its text must not wait behind exchanges.
+    tokenIdOf: createExchange({ store: promiseStore, tokens, foreignTokens }).tokenIdOf,
+  };
 }
 
 type RevocationParts = ReturnType<typeof createRevocationParts>;
@@ -162,22 +174,23 @@ function createRevocationParts(
   { issuer, trustedIssuers, instancesPerClient }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
-  { exchange }: TokenParts,
+  { tokenIdOf }: TokenParts,
 ) {
-  const { database, store, clock, closer } = base;
+  const { database, promiseStore, clock, closer } = base;
+  const lane = database.lane('promise');
   const instances = createInstances({
-    store: createInstanceStore(database),
+    store: createInstanceStore(lane),
     clock,
     perClientMax: instancesPerClient,
     onRefused: createRefusalReport(base),
   });
   closer.add('instances', instances.close);
-  const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
-    store,
+    store: promiseStore,
     log: revocationLog,
-    tokenIdOf: exchange.tokenIdOf,
-    sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
+    tokenIdOf,
+    sessionIdOf: async (refreshToken) => (await findSessionOf(promiseStore, refreshToken))?.sessionId,
     clock,
     issuer,
     foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
@@ -262,7 +275,7 @@ function createThrottleFor(
   { database, clock, secrets }: Base,
 ) {
   return createThrottle({
-    counters: createAttemptCounters(database),
+    counters: createAttemptCounters(database.lane('unknown')),
     clock,
     limits: loginLimits,
     purpose,

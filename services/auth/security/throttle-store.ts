@@ -46,16 +46,20 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
         peer_end_time: Date | null;
         name_key: Buffer | null;
         name_end_time: Date | null;
-      }>(TAKE, [
-        peer.key,
-        peer.limit,
-        windowSeconds,
-        name?.networkKey,
-        NETWORK_KEPT_DAYS,
-        name?.known,
-        name?.unknown,
-        name?.limit,
-      ]);
+      }>(
+        TAKE,
+        [
+          peer.key,
+          peer.limit,
+          windowSeconds,
+          name?.networkKey,
+          NETWORK_KEPT_DAYS,
+          name?.known,
+          name?.unknown,
+          name?.limit,
+        ],
+        { caller: peer.key.toString('hex') },
+      );
       const [row] = rows;
       if (row === undefined) throw new TypeError('a statement without a result');
       const { is_known, peer_end_time, name_key, name_end_time } = row;

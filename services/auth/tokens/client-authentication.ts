@@ -9,7 +9,7 @@ import { type ClientKey, clientAuthenticationFailed } from '../clients/credentia
 import { clientKeysOf } from '../clients/stored-credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { AuthStore, AuthTransaction, TransactionPlace } from '../transaction.js';
 
 /** Maximum time until an assertion expires, in seconds. Its `jti` is remembered for that long. */
 const ASSERTION_SECONDS_MAX = 300;
@@ -43,12 +43,14 @@ export function mayBeClientId(text: string): boolean {
 /**
  * Does the part of the authentication that takes long, before any row is locked, and returns the rest.
  *
+ * @param place - of the transactions
  * @throws ServiceError CLIENT_AUTHENTICATION_FAILED
  */
 export async function prepareAuthentication(
   { store, passwords, issuer }: ClientAuthenticationDeps,
   clientId: string,
   credential: ClientCredential | undefined,
+  place: TransactionPlace,
 ): Promise<AuthenticateClient> {
   if (!mayBeClientId(clientId)) throw clientAuthenticationFailed();
   switch (credential?.kind) {
@@ -58,7 +60,7 @@ export async function prepareAuthentication(
       return (tx, client) => verifyAssertion(tx, client, assertion, issuer);
     }
     case 'secret': {
-      const before = await store.transaction((tx) => tx.clients.find(clientId));
+      const before = await store.transaction((tx) => tx.clients.find(clientId), place);
       const verified = await verifiedSecret(passwords, before, credential.secret);
       // Removed meanwhile, it is no longer among the credentials of the locked row.
       return (_tx, client) =>
@@ -151,5 +153,8 @@ function checkClaims(
 
 /** A token of another type that the same key signed is no assertion (RFC 8725 §3.11). */
 function isAssertionType(type: string | undefined): boolean {
-  return type === undefined || ['jwt', 'client-authentication+jwt'].includes(type.toLowerCase());
+  if (type === undefined) return true;
+  // Without a slash, `application/` belongs before it (RFC 7515 §4.1.9).
+  const name = type.toLowerCase().replace(/^application\/(?=[^/]*$)/, '');
+  return name === 'jwt' || name === 'client-authentication+jwt';
 }

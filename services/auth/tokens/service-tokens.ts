@@ -6,8 +6,8 @@ import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { clientAuthenticationFailed } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import type { Throttle } from '../security/throttle.js';
-import type { AuthTransaction } from '../transaction.js';
+import { networkOf, type Throttle } from '../security/throttle.js';
+import type { AuthTransaction, TransactionPlace } from '../transaction.js';
 import {
   type ClientAuthenticationDeps,
   type ClientCredential,
@@ -69,7 +69,7 @@ async function reportRefusal(
 ): Promise<void> {
   if (onRefused === undefined) return;
   const client = mayBeClientId(clientId)
-    ? await store.transaction((tx) => tx.clients.find(clientId))
+    ? await store.transaction((tx) => tx.clients.find(clientId), placeOf(peer))
     : undefined;
   onRefused(client?.clientId, peer);
 }
@@ -82,7 +82,8 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
   };
   // Counted by peer alone: if a name could be locked out, an attacker could stop a service by its client id.
   const attempt = await deps.throttle.attempt(undefined, peer);
-  const authenticate = await prepareAuthentication(deps, clientId, credential);
+  const place = placeOf(peer);
+  const authenticate = await prepareAuthentication(deps, clientId, credential, place);
   const minted = await deps.store.transaction(async (tx) => {
     const client = await tx.clients.lockShared(clientId);
     const isAuthentic = client !== undefined && !client.disabled && (await authenticate(tx, client));
@@ -95,9 +96,14 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
       clients: [[clientId, client.generation]],
       certificateThumbprint: certificateBindingOf(client, certificateThumbprint),
     });
-  });
+  }, place);
   await attempt.succeeded();
   return minted;
+}
+
+/** Anyone may try to authenticate; the clients of one network take turns with those of all others, and with logins. */
+function placeOf(peer: string): TransactionPlace {
+  return { importance: 'unknown', caller: `client ${networkOf(peer)}` };
 }
 
 /** The requested audiences and scopes; all of the client's when none are requested, an error when it lacks one. */

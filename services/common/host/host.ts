@@ -16,8 +16,6 @@ import { addReflection, REFLECTION_METHODS, REFLECTION_SERVICES, readDescriptorI
 
 /** The largest message that is received or sent. */
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
-/** Concurrent calls on one connection. */
-const STREAMS_PER_CONNECTION_MAX = 1_000;
 /** A connection without traffic for this long is pinged. */
 const KEEPALIVE_INTERVAL_MS = 30_000;
 /** A connection that does not answer the ping for this long is closed. */
@@ -40,6 +38,8 @@ export interface HostOptions {
   readonly reflection: boolean;
   /** How long calls under way may take to end when the process stops. */
   readonly drainMs: number;
+  /** How long a connection without calls stays open, in milliseconds. */
+  readonly connectionIdleMs: number;
   /** The first is outermost. */
   readonly interceptors: readonly ServerInterceptor[];
   /** The certificates of both ports; plaintext when undefined. */
@@ -115,6 +115,7 @@ function createGrpcServer(
     // The observer is outermost, so that it counts calls that the other interceptors reject.
     interceptors: [observeCalls(observer), ...options.interceptors],
     ...SERVER_LIMITS,
+    'grpc.max_connection_idle_ms': options.connectionIdleMs,
     ...(options.tls === undefined ? {} : TLS_SERVER_LIMITS),
   });
   options.addServices(server);
@@ -129,7 +130,6 @@ function createGrpcServer(
 const SERVER_LIMITS: ServerOptions = {
   'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
-  'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION_MAX,
   'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL_MS,
   'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
 };

@@ -7,6 +7,7 @@ import { createGuard, type Guard, type GuardOptions, type SchemaMetadata } from 
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
+import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
 import { createGuardMetrics } from '../metrics/guard-metrics.js';
 import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics.js';
 import { openTls, type Tls } from '../tls/tls.js';
@@ -110,10 +111,11 @@ function openResources(name: string, config: ServiceConfig, migrations: URL): Se
   const closer = createCloser(log);
   const tls = openTls(config.tls, { log });
   closer.add('tls', tls.close);
-  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl } = config;
-  const database = openDatabase({ url, migrationUrl, migrations, log });
+  const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
+  const database = openDatabase({ url, migrationUrl, migrations, log, limits });
   closer.add('database', database.close);
   const registry = new Registry();
+  registerDatabaseMetrics(registry, database.lanes);
   registerStateMetrics(registry, logMetrics(log));
   return { log, tls, database, closer, registry };
 }
@@ -151,6 +153,7 @@ async function openGuard(
     nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
+    limits: config.limits.guard,
     log,
     observer: metrics.observer,
   });
@@ -161,7 +164,7 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, reflection, drainMs }: ServiceConfig,
+  { listen, opsListen, reflection, drainMs, limits }: ServiceConfig,
   { services, readiness, routes, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
@@ -173,6 +176,7 @@ async function openHost(
     registry,
     reflection,
     drainMs,
+    connectionIdleMs: limits.connectionIdleMs,
     interceptors: [guard.interceptor],
     tls: tls.listener,
     addServices: (server) => {

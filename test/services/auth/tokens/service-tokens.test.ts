@@ -150,6 +150,21 @@ describe('service tokens', () => {
     });
   }
 
+  it('are issued for an assertion with each spelling of its type, and refused for one of another type', async () => {
+    const typed = (typ: string) => signAssertion(client, {}, { alg: 'EdDSA', typ });
+    for (const typ of [
+      'JWT',
+      'application/jwt',
+      'client-authentication+jwt',
+      'Application/Client-Authentication+JWT',
+    ]) {
+      expect((await issue(auth, client, await typed(typ))).token, typ).to.be.a('string');
+    }
+    for (const typ of ['at+jwt', 'application/at+jwt', 'text/jwt', 'application/application/jwt', '']) {
+      expect(await tryAssertion(await typed(typ)), typ).to.equal('CLIENT_AUTHENTICATION_FAILED');
+    }
+  });
+
   it('are refused for an assertion that is unsigned, signed by another key, or with the public key as a secret', async () => {
     const other = generateKeyPairSync('ed25519');
     const publicKeyPem = createPublicKey(client.privateKey)

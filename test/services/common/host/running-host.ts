@@ -59,6 +59,7 @@ export async function runHost(options: Partial<HostOptions> = {}): Promise<Runni
     log,
     reflection: true,
     drainMs: 200,
+    connectionIdleMs: 300_000,
     interceptors: [],
     addServices: (server) => server.addService(EchoService, echoHandlers(echo)),
     serviceNames: [ECHO_SERVICE],

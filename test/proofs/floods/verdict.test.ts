@@ -1,0 +1,106 @@
+/** The verdict on one flood. */
+
+import { expect } from 'chai';
+import { HONEST_CLASSES } from '../../../proofs/floods/honest-traffic.js';
+import type { FloodResult } from '../../../proofs/floods/run-flood.js';
+import { figuresOf, reasonsOf } from '../../../proofs/floods/verdict.js';
+
+const CALM = { p50: 2, p99: 10, max: 12 };
+
+function service(name: string): FloodResult['services'][number] {
+  return {
+    service: name,
+    rssGrowthMb: 3,
+    rssMb: 120,
+    blockMs: 12,
+    logLines: 4,
+    stale: 0,
+    exits: 0,
+    starved: 0.1,
+  };
+}
+
+function resultWith(changes: Partial<FloodResult>): FloodResult {
+  const honest = Object.fromEntries(
+    HONEST_CLASSES.map((kind) => [kind, { quiet: CALM, meanwhile: CALM, calls: 100 }]),
+  ) as FloodResult['honest'];
+  return {
+    flood: { name: 'rain', attacker: 'stranger', title: 'drops', run: () => Promise.resolve() },
+    honest,
+    refused: {},
+    limited: 0,
+    stale: 0,
+    services: [service('auth'), service('payment')],
+    recoveredSeconds: 0.4,
+    tally: { sent: 7 },
+    broken: undefined,
+    other: [],
+    load: 1,
+    ...changes,
+  };
+}
+
+function violationsWith(changes: Partial<FloodResult>): readonly string[] {
+  return figuresOf(resultWith(changes)).violations;
+}
+
+describe('the verdict on a flood', () => {
+  it('finds nothing when honest callers notice nothing', () => {
+    const figures = figuresOf(resultWith({}));
+    expect(figures.violations).to.deep.equal([]);
+    expect(figures).to.include({
+      rss_mb: 3,
+      block_ms: 12,
+      log_lines: 8,
+      exits: 0,
+      starved: 0.1,
+      recovered_s: 0.4,
+    });
+  });
+
+  it('reports the honest class that is farthest above what it may take', () => {
+    const { honest } = resultWith({});
+    const slow = { quiet: { ...CALM, p99: 300 }, meanwhile: { ...CALM, p99: 500 }, calls: 9 };
+    const slowest = { quiet: CALM, meanwhile: { ...CALM, p99: 240 }, calls: 9 };
+    const figures = figuresOf(resultWith({ honest: { ...honest, revoke: slow, login: slowest } }));
+    expect(figures).to.include({ honest_class: 'login', honest_p99_ms: 240, honest_p99_ratio: 24 });
+    expect(figures.violations).to.deep.equal(['login p99 10.0 → 240 ms']);
+  });
+
+  it('allows honest calls 100 ms or twice their quiet time, whichever is more', () => {
+    const { honest } = resultWith({});
+    const within = { quiet: CALM, meanwhile: { ...CALM, p99: 100 }, calls: 9 };
+    const twice = { quiet: { ...CALM, p99: 80 }, meanwhile: { ...CALM, p99: 160 }, calls: 9 };
+    expect(violationsWith({ honest: { ...honest, known: within, login: twice } })).to.deep.equal([]);
+  });
+
+  it('reports memory, blocks, staleness, exits, refusals and a slow recovery', () => {
+    const services = [
+      { ...service('auth'), rssGrowthMb: 400 },
+      { ...service('payment'), blockMs: 222, exits: 1 },
+    ];
+    expect(
+      violationsWith({ services, stale: 3, refused: { 'login: 8 no': 2 }, recoveredSeconds: 9 }),
+    ).to.deep.equal([
+      'auth grew by 400 MB',
+      'an event loop was blocked for 222 ms',
+      'stale 3 times',
+      '1 processes ended',
+      '2 honest calls failed: 2 × login: 8 no',
+      'recovered after 9.00 s',
+    ]);
+  });
+
+  it('reports a flood that failed itself, and a system that does not recover', () => {
+    const changes = { broken: 'it ended', recoveredSeconds: undefined, other: ['inventory-2 did not stop'] };
+    const figures = figuresOf(resultWith(changes));
+    expect(figures.recovered_s).to.equal(-1);
+    expect(reasonsOf({ rain: figures })).to.deep.equal([
+      'rain: did not recover; it ended; inventory-2 did not stop',
+    ]);
+  });
+
+  it('does not count honest calls that were told a limit and a time', () => {
+    expect(violationsWith({ limited: 4 })).to.deep.equal([]);
+  });
+});
