@@ -130,7 +130,7 @@ function openBroker(
 
 function registerMetrics(
   { registry }: ServiceResources,
-  { counts, clock, events, instances, reEncryption }: Parts,
+  { counts, clock, events, instances, queues, reEncryption }: Parts,
   broker: Broker | undefined,
   signingTimes: SigningTimes,
 ): void {
@@ -142,6 +142,7 @@ function registerMetrics(
       reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
       instances: instances.known,
+      queues,
       signingSince: signingTimes.current,
       keysLeft: reEncryption.left,
     }),

@@ -27,7 +27,7 @@ import {
 import { parseDatabaseUrl } from '../common/database/database-url.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
-import { passwordFault } from './accounts/passwords.js';
+import { HASHES_AT_ONCE_DEFAULT, HASHES_WAITING_DEFAULT, passwordFault } from './accounts/passwords.js';
 import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-tokens.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
@@ -40,6 +40,7 @@ import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
+import type { QueueLimits } from './security/fair-queue.js';
 import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
@@ -49,6 +50,7 @@ import {
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
+import { ASSERTIONS_AT_ONCE_DEFAULT, ASSERTIONS_WAITING_DEFAULT } from './tokens/client-authentication.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
@@ -66,6 +68,18 @@ const REFRESH_RETRY_SECONDS_MAX = 300;
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
 
+/** Maximum of the configurable concurrency of a queue. */
+const QUEUE_AT_ONCE_MAX = 64;
+
+/** Maximum of the configurable number of callers of one class that wait in a queue. */
+const QUEUE_WAITING_MAX = 10_000;
+
+/** Maximum of the configurable time that a caller waits in a queue, in milliseconds. */
+const QUEUE_WAIT_MS_MAX = 60_000;
+
+/** Default time that a caller waits in a queue, in milliseconds. */
+const QUEUE_WAIT_MS_DEFAULT = 3000;
+
 /** Maximum time between two rotations of a signing key, in days. */
 const KEY_ROTATION_DAYS_MAX = 366;
 
@@ -76,6 +90,10 @@ export interface Config extends ServiceConfig {
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** The limits of the queue for password hashes. */
+  readonly passwordQueue: QueueLimits;
+  /** The limits of the queue for clients' assertions. */
+  readonly assertionQueue: QueueLimits;
   /** How long after its first use a refresh token may be retried, in seconds. */
   readonly refreshRetrySeconds: number;
   /** Maximum number of instances of one client at this replica. */
@@ -125,6 +143,16 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
+    passwordQueue: {
+      atOnceMax: values.PORTCULLIS_PASSWORD_HASHES_AT_ONCE,
+      waitingMax: values.PORTCULLIS_PASSWORD_HASHES_WAITING,
+      waitMaxMs: values.PORTCULLIS_QUEUE_WAIT_MS,
+    },
+    assertionQueue: {
+      atOnceMax: values.PORTCULLIS_ASSERTIONS_AT_ONCE,
+      waitingMax: values.PORTCULLIS_ASSERTIONS_WAITING,
+      waitMaxMs: values.PORTCULLIS_QUEUE_WAIT_MS,
+    },
     instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
@@ -180,6 +208,26 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_PASSWORD_HASHES_AT_ONCE: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_AT_ONCE_MAX, unit: 'hashes' }),
+    HASHES_AT_ONCE_DEFAULT,
+  ),
+  PORTCULLIS_PASSWORD_HASHES_WAITING: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_WAITING_MAX, unit: 'callers' }),
+    HASHES_WAITING_DEFAULT,
+  ),
+  PORTCULLIS_ASSERTIONS_AT_ONCE: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_AT_ONCE_MAX, unit: 'assertions' }),
+    ASSERTIONS_AT_ONCE_DEFAULT,
+  ),
+  PORTCULLIS_ASSERTIONS_WAITING: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_WAITING_MAX, unit: 'callers' }),
+    ASSERTIONS_WAITING_DEFAULT,
+  ),
+  PORTCULLIS_QUEUE_WAIT_MS: withDefault(
+    milliseconds({ min: 100, max: QUEUE_WAIT_MS_MAX }),
+    QUEUE_WAIT_MS_DEFAULT,
+  ),
   PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
     seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
     REFRESH_RETRY_SECONDS_DEFAULT,

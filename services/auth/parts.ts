@@ -1,6 +1,6 @@
 /** The domain of auth, built in the order in which its rooms need each other. */
 
-import { systemClock } from '@portcullis/guard/clock';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { Database } from '../common/database/database.js';
 import type { Closer } from '../common/host/closer.js';
 import type { Log } from '../common/host/log.js';
@@ -18,7 +18,7 @@ import { createPublicKeys } from './keys/published-keys.js';
 import { createReEncryption } from './keys/re-encryption.js';
 import { readPublishedKeys } from './keys/store.js';
 import { createStoredSecrets } from './keys/stored-secrets.js';
-import { createAuthCounts } from './metrics.js';
+import { type AuthCounts, createAuthCounts, type QueueName } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
@@ -31,16 +31,20 @@ import { createRevocationStore } from './revocation/store.js';
 import type { Finding } from './security/anomaly-rules.js';
 import { createAnomalyWatch } from './security/anomaly-watch.js';
 import { createSecurityLog } from './security/event-log.js';
+import { createFairQueue, type FairQueue, type QueueCaller, type QueueLimit } from './security/fair-queue.js';
 import { createSecurityReview } from './security/review.js';
 import { createReviewFacts } from './security/review-facts.js';
 import { createReviewStore } from './security/review-store.js';
+import { createSampledWarning } from './security/sampled-warning.js';
 import { createSecurityStore } from './security/store.js';
 import { createThrottle } from './security/throttle.js';
 import { createAttemptCounters } from './security/throttle-store.js';
 import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
+import { createLoginTurns } from './sessions/login-turns.js';
 import { createSessions } from './sessions/sessions.js';
 import { createAuthStore } from './store.js';
+import { createClientTurns } from './tokens/client-turns.js';
 import { createExchange } from './tokens/exchange.js';
 import { createServiceTokens } from './tokens/service-tokens.js';
 import { createTokens } from './tokens/tokens.js';
@@ -70,9 +74,12 @@ export function createParts(config: Config, resources: PartsResources) {
 type Base = ReturnType<typeof createBase>;
 
 /** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
-function createBase({ keyEncryptionKeys }: Config, resources: PartsResources) {
+function createBase(config: Config, resources: PartsResources) {
+  const { keyEncryptionKeys } = config;
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
+  const counts = createAuthCounts();
+  const queues = createQueues(config, { clock, log, counts });
   const securityStore = createSecurityStore(database);
   const events = createSecurityLog({ store: securityStore, clock, log });
   closer.add('security events', events.close);
@@ -94,10 +101,39 @@ function createBase({ keyEncryptionKeys }: Config, resources: PartsResources) {
     events,
     store,
     promiseStore,
-    counts: createAuthCounts(),
-    passwords: createPasswords(),
-    failures: createLoginFailures({ events, key: secrets.of('event-names') }),
+    counts,
+    queues,
+    passwords: createPasswords(queues.passwords),
+    failures: createLoginFailures({ events, key: secrets.of('event-names'), log, clock }),
     fingerprint: createFingerprint(secrets.of('request-fingerprint')),
+  };
+}
+
+/** The queues for work that costs much; each refusal is counted, and one a second is logged. */
+function createQueues(
+  { passwordQueue, assertionQueue }: Config,
+  { clock, log, counts }: Pick<PartsResources, 'log'> & { clock: Clock; counts: AuthCounts },
+): Record<QueueName, FairQueue> {
+  const warn = createSampledWarning(log, clock);
+  const reporting =
+    (queue: QueueName) =>
+    ({ importance }: QueueCaller, limit: QueueLimit): void => {
+      counts.queueRefused(queue, importance, limit);
+      warn({ event: 'queue_refused', queue, importance, limit }, 'refused a caller: too much work waits');
+    };
+  return {
+    passwords: createFairQueue({
+      name: 'passwords',
+      limits: passwordQueue,
+      clock,
+      onRefused: reporting('passwords'),
+    }),
+    assertions: createFairQueue({
+      name: 'client assertions',
+      limits: assertionQueue,
+      clock,
+      onRefused: reporting('assertions'),
+    }),
   };
 }
 
@@ -231,7 +267,7 @@ function reportLogChanged({ events, log }: Base, { service, applied, epoch }: Sy
 
 function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) {
   const { issuer } = config;
-  const { store, passwords, clock, failures, fingerprint, counts, secrets } = base;
+  const { store, passwords, clock, failures, fingerprint, counts, queues, secrets } = base;
   const throttle = createThrottleFor('login', config, base);
   return {
     users: createUsers({ store, passwords, fingerprint }),
@@ -253,6 +289,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       clock,
       loginBinding: config.loginBinding,
       failures,
+      turns: createLoginTurns(clock),
       onRefresh: counts.refreshed,
       refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
@@ -263,6 +300,8 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       tokens,
       // Counted apart: a client with a wrong key must not lock out the users behind the same address.
       throttle: createThrottleFor('client', config, base),
+      assertions: queues.assertions,
+      turns: createClientTurns(clock),
       issuer,
       onRefused: failures.clientRefused,
     }),
