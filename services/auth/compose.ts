@@ -60,6 +60,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
     services: createServices({ ...parts, source }),
     readiness: { keys: preparation.missing },
     routes: createWellKnownRoutes({ issuer: config.issuer, publicKeys: parts.publicKeys }),
+    routesListen: keysPortOf(config),
     start: async (running) => {
       startBackgroundWork(resources, parts, signingTimes);
       await prepare(config, resources, parts, running);
@@ -69,6 +70,10 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       running.guard.syncNow();
     },
   };
+}
+
+function keysPortOf({ keysListen: address }: Config): ServiceParts['routesListen'] {
+  return address === undefined ? undefined : { address, variable: 'PORTCULLIS_KEYS_LISTEN' };
 }
 
 /** Passes on the entries that this process has appended to the revocation log, so that it does not depend on the broker. */

@@ -6,6 +6,7 @@ import type { ConfigurationFault } from '../common/config/env.js';
 import {
   base64urlBytes,
   fileContents,
+  hostPort,
   isLoopback,
   milliseconds,
   oneOf,
@@ -99,6 +100,8 @@ export interface Config extends ServiceConfig {
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
+  /** A port of its own for the public keys, apart from probes and metrics. */
+  readonly keysListen: string | undefined;
   /** Lifetime of the tokens with which users set a new password, in seconds. */
   readonly passwordResetSeconds: number;
   /** Whether users' sessions are bound to the client certificate of the login. */
@@ -159,6 +162,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    keysListen: values.PORTCULLIS_KEYS_LISTEN,
     passwordResetSeconds: values.PORTCULLIS_PASSWORD_RESET_SECONDS,
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
@@ -251,6 +255,7 @@ export const VARIABLES = {
   ),
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
+  PORTCULLIS_KEYS_LISTEN: optional(hostPort()),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
 };
 
@@ -268,7 +273,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     reflection,
     logLevel: log.level,
     allowsPlaintext: tls.plaintext === 'allow',
-    listeners: [config.listen, config.opsListen].map((address) => ({
+    listeners: listenersOf(config).map((address) => ({
       address,
       isLoopback: isLoopback(address),
       isEncrypted,
@@ -284,6 +289,10 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     })),
     bootstrapUsers: config.bootstrap.users.map(({ username }) => username),
   };
+}
+
+function listenersOf({ listen, opsListen, keysListen }: Config): readonly string[] {
+  return keysListen === undefined ? [listen, opsListen] : [listen, opsListen, keysListen];
 }
 
 function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {
