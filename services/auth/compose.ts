@@ -135,7 +135,7 @@ function openBroker(
 
 function registerMetrics(
   { registry }: ServiceResources,
-  { counts, clock, events, instances, queues }: Parts,
+  { counts, clock, events, instances, queues, reEncryption }: Parts,
   broker: Broker | undefined,
   signingTimes: SigningTimes,
 ): void {
@@ -149,6 +149,7 @@ function registerMetrics(
       instances: instances.known,
       queues,
       signingSince: signingTimes.current,
+      keysLeft: reEncryption.left,
     }),
   );
 }
@@ -172,9 +173,10 @@ function createPreparation(): { missing(): string; done(): void } {
 
 function startBackgroundWork(
   { log, database, closer }: ServiceResources,
-  { revocations, instances, keyLife, securityStore, anomalies }: Parts,
+  parts: Parts,
   signingTimes: SigningTimes,
 ): void {
+  const { revocations, instances, keyLife, securityStore, anomalies } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
@@ -182,6 +184,7 @@ function startBackgroundWork(
       instances: () => instances.deleteSilent(),
       keys: async () => {
         await keyLife.maintain();
+        await reEncrypt(log, parts);
         await signingTimes.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
@@ -222,6 +225,11 @@ async function prepareOnce(
   parts: Parts,
 ): Promise<void> {
   await parts.keys.open();
+  await parts.secrets.open();
+  // What fails is tried again by the housekeeping: the service does not wait for it.
+  await reEncrypt(log, parts).catch((error: unknown) =>
+    log.warn({ err: error }, 'could not encrypt the keys under the new key-encryption key yet'),
+  );
   await parts.revocationLog.setLeaseMs(leaseMs);
   const created = await applyBootstrap(bootstrap, parts);
   if (created.users + created.clients > 0)
@@ -229,6 +237,16 @@ async function prepareOnce(
   if (created.lookAlikes.length > 0) {
     log.warn(created, 'did not create some users of the bootstrap file: their names look like existing ones');
   }
+}
+
+/** Continues what is left of a replacement of the key-encryption key. */
+async function reEncrypt(log: ServiceResources['log'], { reEncryption }: Parts): Promise<void> {
+  const done = await reEncryption.run();
+  if (done.replaced === 0) return;
+  log.warn(
+    { event: 'key_encryption_key_replaced', ...done },
+    'encrypted keys under the new key-encryption key',
+  );
 }
 
 /** A key that cannot be decrypted almost always means another key-encryption key, which the operator has to correct. */

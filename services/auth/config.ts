@@ -36,7 +36,7 @@ import { clientIdFault } from './clients/client-ids.js';
 import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
-import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
+import { KEY_ENCRYPTION_KEY_BYTES, type KeyEncryptionKeys } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
@@ -86,7 +86,7 @@ const KEY_ROTATION_DAYS_MAX = 366;
 
 /** Everything that can be configured; auth exchanges the tokens of `trustedIssuers`. */
 export interface Config extends ServiceConfig {
-  readonly keyEncryptionKey: Buffer;
+  readonly keyEncryptionKeys: KeyEncryptionKeys;
   readonly signingAlgorithm: SigningAlgorithm;
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
@@ -122,6 +122,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     const faults: readonly ConfigurationFault[] = [
       ...serviceFaults(found, OWN_AUDIENCE),
       ...loginBindingFaults(found),
+      ...keyEncryptionFaults(found),
     ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
@@ -135,7 +136,11 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   });
   return Object.freeze({
     ...serviceConfigOf(values, OWN_AUDIENCE),
-    keyEncryptionKey: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
+    keyEncryptionKeys: {
+      current: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
+      previous: values.PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS,
+      next: values.PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT,
+    },
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
@@ -178,11 +183,25 @@ function loginBindingFaults({
   return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
 }
 
+/** The same key twice would look like a replacement that is not one. */
+function keyEncryptionFaults(found: {
+  readonly PORTCULLIS_KEY_ENCRYPTION_KEY?: Buffer;
+  readonly PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS?: Buffer | undefined;
+  readonly PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT?: Buffer | undefined;
+}): readonly ConfigurationFault[] {
+  const { PORTCULLIS_KEY_ENCRYPTION_KEY: current } = found;
+  return (['PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS', 'PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT'] as const)
+    .filter((variable) => current !== undefined && found[variable]?.equals(current) === true)
+    .map((variable) => ({ variable, problem: 'must differ from PORTCULLIS_KEY_ENCRYPTION_KEY' }));
+}
+
 /** All variables, by name. */
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
   ...UNKNOWN_LANE_VARIABLES,
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
+  PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
+  PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
   PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),

@@ -37,6 +37,8 @@ interface AuthMetricsSources {
   readonly queues: Readonly<Record<QueueName, Pick<FairQueue, 'waiting'>>>;
   /** When the present signing keys began to sign, by purpose. */
   readonly signingSince: () => ReadonlyMap<KeyPurpose, Date>;
+  /** Private keys and secrets that are not encrypted under the current key-encryption key. */
+  readonly keysLeft: () => number;
 }
 
 /** The queues for work that costs much. */
@@ -120,6 +122,12 @@ export function authMetrics(
     ...counts.metrics(),
     queueMetric(sources),
     signingAgeMetric(sources),
+    {
+      name: 'keys_under_other_key_encryption_key',
+      help: 'Private keys and secrets in the database that are not encrypted under the current key-encryption key.',
+      kind: 'gauge',
+      read: () => [[sources.keysLeft()]],
+    },
     ...revocationMetrics(sources),
   ];
 }

@@ -11,11 +11,13 @@ import { createForeignTokens } from './adapters/foreign-tokens.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
-import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
+import { createFingerprint } from './keys/derived-secrets.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
 import { createKeys } from './keys/keys.js';
 import { createPublicKeys } from './keys/published-keys.js';
+import { createReEncryption } from './keys/re-encryption.js';
 import { readPublishedKeys } from './keys/store.js';
+import { createStoredSecrets } from './keys/stored-secrets.js';
 import { type AuthCounts, createAuthCounts, type QueueName } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
@@ -73,7 +75,7 @@ type Base = ReturnType<typeof createBase>;
 
 /** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
 function createBase(config: Config, resources: PartsResources) {
-  const { keyEncryptionKey } = config;
+  const { keyEncryptionKeys } = config;
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
   const counts = createAuthCounts();
@@ -81,30 +83,29 @@ function createBase(config: Config, resources: PartsResources) {
   const securityStore = createSecurityStore(database);
   const events = createSecurityLog({ store: securityStore, clock, log });
   closer.add('security events', events.close);
+  const store = createAuthStore({ database, onRevoked, events: events.observer });
+  const promiseStore = createAuthStore({
+    database,
+    importance: 'promise',
+    onRevoked,
+    events: events.observer,
+  });
+  const secrets = createStoredSecrets({ store: promiseStore, keyEncryptionKeys });
   return {
     database,
     log,
     closer,
     clock,
+    secrets,
     securityStore,
     events,
-    store: createAuthStore({ database, onRevoked, events: events.observer }),
-    promiseStore: createAuthStore({
-      database,
-      importance: 'promise',
-      onRevoked,
-      events: events.observer,
-    }),
+    store,
+    promiseStore,
     counts,
     queues,
     passwords: createPasswords(queues.passwords),
-    failures: createLoginFailures({
-      events,
-      key: deriveSecret(keyEncryptionKey, 'event-names'),
-      log,
-      clock,
-    }),
-    fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
+    failures: createLoginFailures({ events, key: secrets.of('event-names'), log, clock }),
+    fingerprint: createFingerprint(secrets.of('request-fingerprint')),
   };
 }
 
@@ -139,10 +140,17 @@ function createQueues(
 type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
-  { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
-  { promiseStore: store, log }: Base,
+  { keyEncryptionKeys, signingAlgorithm, keyRotationDays }: Config,
+  { promiseStore: store, log, secrets }: Base,
 ) {
-  const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
+  const { current, previous, next } = keyEncryptionKeys;
+  const keys = createKeys({
+    store,
+    keyEncryptionKey: current,
+    otherKeyEncryptionKeys: [previous, next].filter((key) => key !== undefined),
+    canSign: secrets.isOpen,
+    algorithm: signingAlgorithm,
+  });
   const replenishKeys = (): void =>
     void keys
       .replenish()
@@ -158,6 +166,7 @@ function createKeyParts(
       onNextMissing: replenishKeys,
     }),
     publicKeys: createPublicKeys(store),
+    reEncryption: createReEncryption({ store, keyEncryptionKeys }),
     epochs: createEpochs({ store, keys }),
   };
 }
@@ -257,8 +266,8 @@ function reportLogChanged({ events, log }: Base, { service, applied, epoch }: Sy
 }
 
 function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) {
-  const { issuer, keyEncryptionKey } = config;
-  const { store, passwords, clock, failures, fingerprint, counts, queues } = base;
+  const { issuer } = config;
+  const { store, passwords, clock, failures, fingerprint, counts, queues, secrets } = base;
   const throttle = createThrottleFor('login', config, base);
   return {
     users: createUsers({ store, passwords, fingerprint }),
@@ -269,7 +278,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       throttle,
       clock,
       failures,
-      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetKey: secrets.of('password-reset'),
       resetSeconds: config.passwordResetSeconds,
     }),
     sessions: createSessions({
@@ -282,7 +291,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       failures,
       turns: createLoginTurns(clock),
       onRefresh: counts.refreshed,
-      refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
@@ -301,15 +310,15 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
 
 function createThrottleFor(
   purpose: 'login' | 'client',
-  { loginLimits, keyEncryptionKey }: Config,
-  { database, clock }: Base,
+  { loginLimits }: Config,
+  { database, clock, secrets }: Base,
 ) {
   return createThrottle({
     counters: createAttemptCounters(database.lane('unknown')),
     clock,
     limits: loginLimits,
     purpose,
-    key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+    key: secrets.of('attempt-counters'),
   });
 }
 

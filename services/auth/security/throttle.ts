@@ -5,6 +5,7 @@ import { isIPv6 } from 'node:net';
 import type { Clock } from '@portcullis/guard/clock';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
+import { foldUsername } from '../accounts/usernames.js';
 import { AuthError } from '../errors.js';
 
 /** Default limit of failures with one name in a window. */
@@ -145,8 +146,9 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
   const isOpen = (counter: Buffer): Buffer | undefined =>
     refusedMs(counter) === undefined ? counter : undefined;
 
-  const nameKeyOf = (name: string): Buffer => keyOf('name', name);
-  const networkKeyOf = (name: string, peer: string): Buffer => keyOf('network', name, networkOf(peer));
+  const nameKeyOf = (name: string): Buffer => keyOf('name', foldUsername(name));
+  const networkKeyOf = (name: string, peer: string): Buffer =>
+    keyOf('network', foldUsername(name), networkOf(peer));
 
   return {
     nameKeyOf,

@@ -2,7 +2,7 @@
 
 import { createHmac } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
-import { parseUsername } from '../accounts/usernames.js';
+import { foldUsername, parseUsername } from '../accounts/usernames.js';
 import type { Subject } from '../records/security-events.js';
 import type { SecurityLog } from '../security/event-log.js';
 import type { EventLog } from '../security/event-recorder.js';
@@ -51,7 +51,8 @@ export function createLoginFailures({ events, key, log, clock }: LoginFailuresDe
   const subjectOf = ({ userId, name }: LoginFailure): Subject => {
     if (userId !== undefined) return { userId };
     // Users sometimes type a password as their name: the hash reveals only which typed names are equal.
-    const spelling = parseUsername(name) ?? name;
+    const parsed = parseUsername(name);
+    const spelling = parsed === undefined ? name : foldUsername(parsed);
     const hash = createHmac('sha256', key).update(spelling.slice(0, 256), 'utf8').digest('base64url');
     return { nameHash: hash.slice(0, NAME_HASH_CHARACTERS) };
   };

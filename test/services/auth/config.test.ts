@@ -82,6 +82,19 @@ describe('the configuration of auth', () => {
     expect(faultsOf({ ...GOOD, ...bad })).to.deep.equal(Object.keys(bad).sort());
   });
 
+  it('takes another key-encryption key, as a former or a next one, unless it is the same', () => {
+    const another = Buffer.alloc(32, 9);
+    for (const which of ['PREVIOUS', 'NEXT'] as const) {
+      const variable = `PORTCULLIS_KEY_ENCRYPTION_KEY_${which}`;
+      const member = ({ PREVIOUS: 'previous', NEXT: 'next' } as const)[which];
+      const config = parseConfig({ ...GOOD, [variable]: another.toString('base64url') });
+      expect(config.keyEncryptionKeys[member]).to.deep.equal(another);
+      const same = { ...GOOD, [variable]: GOOD.PORTCULLIS_KEY_ENCRYPTION_KEY };
+      expect(faultsOf(same)).to.deep.equal([variable]);
+      expect(faultsOf({ ...GOOD, [variable]: 'short' })).to.deep.equal([variable]);
+    }
+  });
+
   it('allows the login binding only with client certificates', () => {
     for (const binding of ['optional', 'required']) {
       expect(faultsOf({ ...GOOD, PORTCULLIS_LOGIN_BINDING: binding })).to.deep.equal([

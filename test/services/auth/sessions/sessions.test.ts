@@ -154,6 +154,25 @@ describe('sessions', () => {
       expect(session.userId).to.equal(user.userId);
     });
 
+    it('folds the case of a name: sigma in any place, and the sharp s', async () => {
+      const unique = String(Date.now());
+      for (const [username, typed] of [
+        [`νικος.α${unique}`, `ΝΙΚΟΣ.Α${unique}`],
+        [`weiß${unique}`, `WEISS${unique}`],
+      ] as const) {
+        const password = `password-${randomUUID()}`;
+        const request = { actor: 'test', username, password, roles: ['customer'], requestId: randomUUID() };
+        const user = await auth.users.create(request);
+        expect(user.username).to.equal(username);
+        for (const spelling of [username, typed, username.toUpperCase()]) {
+          const { session } = await auth.sessions.login(attemptOf(spelling, password));
+          expect(session.userId, spelling).to.equal(user.userId);
+        }
+        const again = { ...request, username: typed, requestId: randomUUID() };
+        expect(await codeOf(auth.users.create(again))).to.equal('ALREADY_EXISTS');
+      }
+    });
+
     it('fails when the user was revoked while the password was verified', async () => {
       const user = await addUser(auth);
       const slow = await openAuth(auth.url, { keyEncryptionKey });
