@@ -6,6 +6,7 @@ import { createPasswordResetRows, deleteExpiredResets } from './accounts/passwor
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
+import type { Importance } from './records/importance.js';
 import type { LogBatch } from './records/revocations.js';
 import { createRevocationRows } from './revocation/store.js';
 import type { EventObserver } from './security/event-recorder.js';
@@ -20,6 +21,8 @@ const DELETED_ROWS_MAX = 1000;
 
 interface AuthStoreDeps {
   readonly database: Database;
+  /** The class of transactions that name none; `known` by default. */
+  readonly importance?: Importance;
   /** Called after the commit with the entries that the transaction appended to the revocation log. */
   readonly onRevoked: (batch: LogBatch) => void;
   /** Counts the security events that transactions record. */
@@ -29,26 +32,38 @@ interface AuthStoreDeps {
 /** Auth's transactions. Every entry of the revocation log is passed on after the commit. */
 export function createAuthStore({
   database,
+  importance = 'known',
   onRevoked,
   events = { recorded: () => undefined, lost: () => undefined },
 }: AuthStoreDeps): AuthStore {
+  const lane = database.lane(importance === 'promise' ? 'promise' : 'unknown');
   return {
     reads: {
-      users: createUserRows(database),
-      passwordResets: createPasswordResetRows(database),
-      sessions: createSessionRows(database),
+      users: createUserRows(lane),
+      clients: {
+        find: (clientId, caller) => createClientRows(asCaller(lane, caller)).find(clientId),
+      },
+      passwordResets: createPasswordResetRows(lane),
+      sessions: {
+        findRefreshToken: (hash, caller) => createSessionRows(asCaller(lane, caller)).findRefreshToken(hash),
+      },
     },
-    transaction: async (work) => {
+    transaction: async (work, place = {}) => {
       let effects: (() => void)[] = [];
-      const result = await database.transaction((sql) => {
+      const result = await database.lane(place.importance ?? importance).transaction((sql) => {
         // A retry starts over: the effects of the failed attempt must not run.
         effects = [];
         return work(createTransaction(sql, (effect) => effects.push(effect), { onRevoked, events }));
-      });
+      }, place);
       for (const effect of effects) effect();
       return result;
     },
   };
+}
+
+/** The statements of one caller. */
+function asCaller(sql: Sql, caller: string | undefined): Sql {
+  return { query: (text, values, options) => sql.query(text, values, { ...options, caller }) };
 }
 
 /** Deletes old sessions, expired assertions and reset tokens, old attempt counters and stored responses to old requests. */

@@ -1,12 +1,13 @@
 /** A database transaction of auth, as the domain uses it. */
 
-import type { ClientRows } from './records/clients.js';
+import type { Client, ClientRows } from './records/clients.js';
+import type { Importance } from './records/importance.js';
 import type { KeyRows } from './records/keys.js';
 import type { LoginNetworkRows } from './records/login-networks.js';
 import type { PasswordResetRows } from './records/password-resets.js';
 import type { RevocationRows } from './records/revocations.js';
 import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
-import type { SessionRows } from './records/sessions.js';
+import type { RefreshTokenRow, SessionRows } from './records/sessions.js';
 import type { TokenRows } from './records/tokens.js';
 import type { UserRows } from './records/users.js';
 
@@ -48,17 +49,36 @@ export interface IdempotentRequest {
   readonly payload: string;
 }
 
+/** Whose connections a transaction uses, and what it shares with others. */
+export interface TransactionPlace {
+  /** Default: the class of the store. */
+  readonly importance?: Importance;
+  /** Names of the rows for which callers can make others wait, such as `session 7b…`. */
+  readonly contends?: readonly string[];
+  /** Whom it is for, such as a network: callers take turns when they wait for a connection. */
+  readonly caller?: string;
+}
+
 /** Runs transactions. */
 export interface AuthStore {
-  /** Single reads outside a transaction, which cost less. */
+  /** Single reads outside a transaction, which cost less. Anyone may cause them, unless the store is for `promise`. */
   readonly reads: {
     readonly users: Pick<UserRows, 'credentialsByName'>;
+    readonly clients: {
+      /** @param caller - see {@link TransactionPlace.caller} */
+      find(clientId: string, caller?: string): Promise<Client | undefined>;
+    };
     readonly passwordResets: Pick<PasswordResetRows, 'find'>;
-    readonly sessions: Pick<SessionRows, 'findRefreshToken'>;
+    readonly sessions: {
+      /** @param caller - see {@link TransactionPlace.caller} */
+      findRefreshToken(hash: Buffer, caller?: string): Promise<RefreshTokenRow | undefined>;
+    };
   };
   /**
    * Commits all effects of the work, or none. The work is retried after a serialization failure or a deadlock, so it must
    * not keep state outside the transaction.
+   *
+   * @throws ServiceError RATE_LIMITED when too many transactions wait for a connection or for one of the named rows
    */
-  transaction<T>(work: (tx: AuthTransaction) => Promise<T>): Promise<T>;
+  transaction<T>(work: (tx: AuthTransaction) => Promise<T>, place?: TransactionPlace): Promise<T>;
 }

@@ -15,8 +15,11 @@ export function createItemStore(sql: Sql, changeStock: ChangeStock): ItemStore {
     findItem: (sku) => selectItem(sql, sku),
     listItems: (page) => selectItems(sql, page),
     listChanges: (sku, page) => selectChanges(sql, sku, page),
-    changeItemsOnce: (request, work) =>
-      changeStock((tx, onMoved) => oncePerRequest(tx, request, () => work(itemTransaction(tx, onMoved)))),
+    changeItemsOnce: (request, work, place) =>
+      changeStock(
+        (tx, onMoved) => oncePerRequest(tx, request, () => work(itemTransaction(tx, onMoved))),
+        place,
+      ),
   };
 }
 

@@ -7,7 +7,7 @@ import { payloadOf, type RepeatableRequest } from '../common/validation/request-
 import { createViolations } from '../common/validation/violations.js';
 import type { Actor, Caller } from './caller.js';
 import { InventoryError } from './errors.js';
-import { type ChangeKind, type Item, ON_HAND_MAX, type StockTransaction } from './stock.js';
+import { type ChangeKind, type Item, ON_HAND_MAX, type StockPlace, type StockTransaction } from './stock.js';
 
 /** Maximum number of units that a new item may have. */
 const INITIAL_ON_HAND_MAX = 1_000_000_000n;
@@ -37,6 +37,7 @@ export interface ItemStore {
   changeItemsOnce<T>(
     request: RepeatableRequest,
     work: (transaction: ItemTransaction) => Promise<T>,
+    place?: StockPlace,
   ): Promise<T>;
 }
 
@@ -192,16 +193,21 @@ async function adjustStock(
 
   const payload = payloadOf(sku, delta, reason);
   const repeatable = { subject: caller.subject, method: 'AdjustStock', requestId, payload };
-  return await store.changeItemsOnce(repeatable, async (transaction) => {
-    const [item] = await transaction.lockItems([sku]);
-    if (item === undefined) throw itemNotFound(sku);
-    checkAdjustment(item, delta);
-    const deltas = [{ sku, onHand: delta, reserved: 0n }];
-    const movement = { kind: 'ADJUSTED', actor: caller, reason, reservationId: undefined, deltas } as const;
-    const [adjusted] = await transaction.move(movement);
-    if (adjusted === undefined) throw new TypeError('a locked item was not moved');
-    return adjusted;
-  });
+  const place = { skus: [sku], caller: caller.subject };
+  return await store.changeItemsOnce(
+    repeatable,
+    async (transaction) => {
+      const [item] = await transaction.lockItems([sku]);
+      if (item === undefined) throw itemNotFound(sku);
+      checkAdjustment(item, delta);
+      const deltas = [{ sku, onHand: delta, reserved: 0n }];
+      const movement = { kind: 'ADJUSTED', actor: caller, reason, reservationId: undefined, deltas } as const;
+      const [adjusted] = await transaction.move(movement);
+      if (adjusted === undefined) throw new TypeError('a locked item was not moved');
+      return adjusted;
+    },
+    place,
+  );
 }
 
 function checkAdjustment({ sku, onHand, reserved }: Item, delta: bigint): void {

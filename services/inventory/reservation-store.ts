@@ -19,10 +19,12 @@ export function createReservationStore(sql: Sql, changeStock: ChangeStock): Rese
   return {
     findReservation: (reservationId) => selectReservation(sql, reservationId),
     hasDueReservations: () => selectHasDue(sql),
-    changeReservations: (work) => changeStock((tx, onMoved) => work(reservationTransaction(tx, onMoved))),
-    changeReservationsOnce: (request, work) =>
-      changeStock((tx, onMoved) =>
-        oncePerRequest(tx, request, () => work(reservationTransaction(tx, onMoved))),
+    changeReservations: (work, place) =>
+      changeStock((tx, onMoved) => work(reservationTransaction(tx, onMoved)), place),
+    changeReservationsOnce: (request, work, place) =>
+      changeStock(
+        (tx, onMoved) => oncePerRequest(tx, request, () => work(reservationTransaction(tx, onMoved))),
+        place,
       ),
   };
 }

@@ -4,7 +4,7 @@ import type { Money } from '../common/money.js';
 import type { RepeatableRequest } from '../common/validation/request-id.js';
 import type { OrderLine } from './order-lines.js';
 import type { Holdings } from './reservation-limits.js';
-import type { StockTransaction } from './stock.js';
+import type { StockPlace, StockTransaction } from './stock.js';
 
 /** The state of a reservation. */
 export type ReservationState = 'ACTIVE' | 'COMMITTED' | 'RELEASED' | 'EXPIRED';
@@ -62,10 +62,14 @@ export interface ReservationStore {
   /** Whether an active reservation has expired. */
   hasDueReservations(): Promise<boolean>;
   /** Runs the work in a transaction and commits it; the work may run again after a conflict. */
-  changeReservations<T>(work: (transaction: ReservationTransaction) => Promise<T>): Promise<T>;
+  changeReservations<T>(
+    work: (transaction: ReservationTransaction) => Promise<T>,
+    place?: StockPlace,
+  ): Promise<T>;
   /** Runs the work once for a request and commits it; a repeated request receives the first response. */
   changeReservationsOnce<T>(
     request: RepeatableRequest,
     work: (transaction: ReservationTransaction) => Promise<T>,
+    place?: StockPlace,
   ): Promise<T>;
 }

@@ -8,6 +8,7 @@ import { endLocked, expireDue, expireLocked, type Outcome, withoutInternals } fr
 import { InventoryError } from './errors.js';
 import type { Reservation, ReservationStore } from './reservation.js';
 import { checkReserveStock, type ReserveDeps, type ReserveStockRequest, reserveLines } from './reserve.js';
+import type { StockPlace } from './stock.js';
 
 /** Maximum number of reservations that one transaction expires: few, so that their items are not locked for long. */
 const EXPIRY_BATCH = 20;
@@ -97,7 +98,7 @@ export function createReservations(deps: ReservationDeps): Reservations {
     release: (request, caller) => endReservation(deps, request, caller, 'RELEASED'),
     settle: (request, service) => settleReservation(deps, request, service),
     get: (reservationId, caller) => getReservation(deps, reservationId, caller),
-    sweep: () => sweepReservations(deps),
+    sweep: () => sweepReservations(deps, { importance: 'promise' }),
   };
 }
 
@@ -113,7 +114,7 @@ async function reserveStock(
     // The missing units may belong to reservations that expired after the last sweep.
     const isMissing = error instanceof ServiceError && error.code === 'INSUFFICIENT_STOCK';
     if (!isMissing || !(await deps.store.hasDueReservations())) throw error;
-    await sweepReservations(deps);
+    await sweepReservations(deps, { caller: caller.subject });
     return await reserveLines(deps, request, caller);
   }
 }
@@ -132,15 +133,19 @@ async function endReservation(
   violations.throwIfAny();
   const method = END_METHODS[outcome];
   const request = { subject: caller.subject, method, requestId, payload: payloadOf(id) };
-  const ended = await store.changeReservationsOnce(request, async (transaction) => {
-    const found = await transaction.lockReservation(id);
-    // A reservation of a purchase must not be ended without the service that carries out the purchase.
-    const mayEnd = found?.actingClient === undefined || found.actingClient === caller.actingClient;
-    const reaches = outcome === 'COMMITTED' ? caller.isOperator : found?.owner === caller.subject;
-    if (found === undefined || !reaches || !mayEnd) throw reservationNotFound();
-    // An expiry is committed first and reported afterwards: an error thrown here would roll it back.
-    return await endLocked(transaction, found, outcome, caller);
-  });
+  const ended = await store.changeReservationsOnce(
+    request,
+    async (transaction) => {
+      const found = await transaction.lockReservation(id);
+      // A reservation of a purchase must not be ended without the service that carries out the purchase.
+      const mayEnd = found?.actingClient === undefined || found.actingClient === caller.actingClient;
+      const reaches = outcome === 'COMMITTED' ? caller.isOperator : found?.owner === caller.subject;
+      if (found === undefined || !reaches || !mayEnd) throw reservationNotFound();
+      // An expiry is committed first and reported afterwards: an error thrown here would roll it back.
+      return await endLocked(transaction, found, outcome, caller);
+    },
+    { caller: caller.subject },
+  );
   if (ended.state !== outcome) throw wrongStateError(ended);
   return ended;
 }
@@ -160,14 +165,18 @@ async function settleReservation(
   const { userId, clientId, sessionId, tokenId } = authoriser;
   const payload = payloadOf(reservationId, outcome, userId, clientId, sessionId, tokenId);
   const request = { subject: service, method: 'SettleReservation', requestId, payload };
-  return await store.changeReservationsOnce(request, async (transaction) => {
-    const found = await transaction.lockReservation(reservationId);
-    if (found === undefined || found.owner !== userId || found.actingClient !== service) {
-      throw reservationNotFound();
-    }
-    const actor = { subject: userId, actingClient: service, authorisingToken: tokenId };
-    return await endLocked(transaction, found, outcome, actor);
-  });
+  return await store.changeReservationsOnce(
+    request,
+    async (transaction) => {
+      const found = await transaction.lockReservation(reservationId);
+      if (found === undefined || found.owner !== userId || found.actingClient !== service) {
+        throw reservationNotFound();
+      }
+      const actor = { subject: userId, actingClient: service, authorisingToken: tokenId };
+      return await endLocked(transaction, found, outcome, actor);
+    },
+    { importance: 'promise' },
+  );
 }
 
 interface ValidSettlement extends EndReservationRequest {
@@ -213,10 +222,13 @@ async function getReservation(
   });
 }
 
-async function sweepReservations({ store }: ReservationDeps): Promise<number> {
+async function sweepReservations({ store }: ReservationDeps, place: StockPlace): Promise<number> {
   let expired = 0;
   for (let batch = 0; batch < SWEEP_BATCHES_MAX; batch += 1) {
-    const count = await store.changeReservations((transaction) => expireDue(transaction, EXPIRY_BATCH));
+    const count = await store.changeReservations(
+      (transaction) => expireDue(transaction, EXPIRY_BATCH),
+      place,
+    );
     expired += count;
     if (count < EXPIRY_BATCH) break;
   }

@@ -74,27 +74,32 @@ export function reserveLines(
     timeToLive === undefined ? null : [timeToLive.seconds, timeToLive.nanos],
   );
   const request = { subject: caller.subject, method: 'ReserveStock', requestId, payload };
-  return store.changeReservationsOnce(request, async (transaction) => {
-    const { items, holdings } = await lockItemsAndHoldings(transaction, lines, caller);
-    const priced = priceLines(lines, items);
-    checkAvailable(priced, items);
-    const isPurchase = caller.actingClient !== undefined;
-    checkHoldings(holdings, { lines: priced, items, isPurchase }, limits, onLimit);
-    const reservation = await transaction.insertReservation({
-      owner: caller.subject,
-      actingClient: caller.actingClient,
-      lines: priced,
-      timeToLiveMicroseconds: microsecondsOf(timeToLive, limits.secondsMax),
-    });
-    await transaction.move({
-      kind: 'RESERVED',
-      actor: caller,
-      reason: '',
-      reservationId: reservation.reservationId,
-      deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
-    });
-    return reservation;
-  });
+  const place = { skus: lines.map(({ sku }) => sku), caller: caller.subject };
+  return store.changeReservationsOnce(
+    request,
+    async (transaction) => {
+      const { items, holdings } = await lockItemsAndHoldings(transaction, lines, caller);
+      const priced = priceLines(lines, items);
+      checkAvailable(priced, items);
+      const isPurchase = caller.actingClient !== undefined;
+      checkHoldings(holdings, { lines: priced, items, isPurchase }, limits, onLimit);
+      const reservation = await transaction.insertReservation({
+        owner: caller.subject,
+        actingClient: caller.actingClient,
+        lines: priced,
+        timeToLiveMicroseconds: microsecondsOf(timeToLive, limits.secondsMax),
+      });
+      await transaction.move({
+        kind: 'RESERVED',
+        actor: caller,
+        reason: '',
+        reservationId: reservation.reservationId,
+        deltas: lines.map(({ sku, quantity }) => ({ sku, onHand: 0n, reserved: quantity })),
+      });
+      return reservation;
+    },
+    place,
+  );
 }
 
 function requireTimeToLive(violations: Violations, { seconds, nanos }: TimeToLive, secondsMax: number): void {

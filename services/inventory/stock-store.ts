@@ -1,10 +1,13 @@
 /** Items and their stock in SQL, shared by all transactions that move stock. */
 
 import type { Sql } from '../common/database/database.js';
-import type { Item, StockMovement, StockTransaction } from './stock.js';
+import type { Item, StockMovement, StockPlace, StockTransaction } from './stock.js';
 
 /** Runs the work in a transaction that may move stock, and notifies the watchers after its commit. */
-export type ChangeStock = <T>(work: (sql: Sql, onMoved: () => void) => Promise<T>) => Promise<T>;
+export type ChangeStock = <T>(
+  work: (sql: Sql, onMoved: () => void) => Promise<T>,
+  place?: StockPlace,
+) => Promise<T>;
 
 /** A row of `items`. */
 export interface ItemRow {

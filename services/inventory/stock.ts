@@ -48,6 +48,16 @@ interface StockDelta {
   readonly reserved: bigint;
 }
 
+/** Where a transaction runs, and for which rows callers can make others wait. */
+export interface StockPlace {
+  /** `promise` for what must go on however many callers there are; default `known`. */
+  readonly importance?: 'promise' | 'known';
+  /** The items that it locks. */
+  readonly skus?: readonly string[];
+  /** The user whom it is for: users take turns when they wait for a connection. */
+  readonly caller?: string;
+}
+
 /** A transaction that may move stock. */
 export interface StockTransaction {
   /**

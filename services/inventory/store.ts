@@ -29,20 +29,22 @@ export function createStore({ database, log }: { database: Database; log: Log })
   return {
     ...createItemStore(database, changeStock),
     ...createReservationStore(database, changeStock),
-    ...createChangeStore(database),
+    // One feed serves all watchers, so it must not wait behind single calls.
+    ...createChangeStore(database.lane('promise')),
     ...createWatchStore(database),
-    deleteOldRequests: () => forgetRequests(database),
+    deleteOldRequests: () => forgetRequests(database.lane('promise')),
   };
 }
 
 /** Runs changes of stock in a transaction, and calls `notify` after the commit of those that moved stock. */
 function createChangeStock(database: Database, notify: () => void): ChangeStock {
-  return async (work) => {
+  return async (work, { importance = 'known', skus = [], caller } = {}) => {
     let hasMoved = false;
     const onMoved = () => {
       hasMoved = true;
     };
-    const result = await database.transaction((sql) => work(sql, onMoved));
+    const place = { contends: skus.map((sku) => `item ${sku}`), caller };
+    const result = await database.lane(importance).transaction((sql) => work(sql, onMoved), place);
     if (hasMoved) notify();
     return result;
   };
@@ -62,7 +64,7 @@ function createNotifier(database: Database, log: Log): () => void {
     while (isPending) {
       isPending = false;
       try {
-        await database.query(`SET LOCAL synchronous_commit = off; NOTIFY ${CHANGES_CHANNEL}`);
+        await database.lane('promise').query(`SET LOCAL synchronous_commit = off; NOTIFY ${CHANGES_CHANNEL}`);
       } catch (error) {
         log.warn({ err: error }, 'cannot notify the watchers of a change of stock');
       }

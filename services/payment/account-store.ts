@@ -1,6 +1,6 @@
 /** Accounts and their entries in SQL, as their owners read them. */
 
-import type { Database, Sql } from '../common/database/database.js';
+import type { DatabaseLane, Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
@@ -15,14 +15,17 @@ import {
 } from './ledger-store.js';
 
 /** Creates the store of accounts. */
-export function createAccountStore(database: Database): AccountStore {
+export function createAccountStore(database: DatabaseLane): AccountStore {
   return {
-    changeAccountsOnce: (request, stillAllowed, work) =>
-      database.transaction(async (sql) => {
-        const response = await oncePerRequest(sql, request, () => work(createLedgerTransaction(sql)));
-        await confirmStillAllowed(sql, stillAllowed);
-        return response;
-      }),
+    changeAccountsOnce: ({ contends, ...request }, stillAllowed, work) =>
+      database.transaction(
+        async (sql) => {
+          const response = await oncePerRequest(sql, request, () => work(createLedgerTransaction(sql)));
+          await confirmStillAllowed(sql, stillAllowed);
+          return response;
+        },
+        { contends: [contends], caller: request.subject },
+      ),
     findAccount: async (accountId) => {
       const { rows } = await database.query<AccountRow>(`${SELECT_ACCOUNT} AND account_id = $1`, [accountId]);
       return rows[0] && accountOf(rows[0]);

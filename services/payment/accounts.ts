@@ -21,9 +21,11 @@ export interface AccountStore {
   /**
    * Runs the work once for a request and commits it; a repeated request receives the first response. `stillAllowed` is
    * called last before the commit.
+   *
+   * @param request.contends - the name of the row for which callers can make others wait
    */
   changeAccountsOnce<T>(
-    request: RepeatableRequest,
+    request: RepeatableRequest & { readonly contends: string },
     stillAllowed: () => number,
     work: (ledger: LedgerTransaction) => Promise<T>,
   ): Promise<T>;
@@ -108,7 +110,8 @@ async function openAccount(
   violations.requireCurrency('currency_code', currencyCode);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
-  const request = { subject, method: 'OpenAccount', requestId, payload: currencyCode };
+  const contends = `accounts of ${subject}`;
+  const request = { subject, method: 'OpenAccount', requestId, payload: currencyCode, contends };
   return await store.changeAccountsOnce(request, stillAllowed, async (ledger) => {
     const account = await ledger.openAccount(subject, currencyCode);
     if (account !== undefined) return account;
@@ -134,7 +137,8 @@ async function deposit(
   const { requestId } = request;
   const { accountId, amount } = validDepositOf(request);
   const payload = payloadOf(accountId, amount.minorUnits, amount.currencyCode);
-  const repeatable = { subject, method: 'Deposit', requestId, payload };
+  const contends = `account ${accountId}`;
+  const repeatable = { subject, method: 'Deposit', requestId, payload, contends };
   return await store.changeAccountsOnce(repeatable, stillAllowed, (ledger) =>
     postDeposit(ledger, accountId, amount, subject),
   );

@@ -1,6 +1,6 @@
 /** The sagas of checkouts in SQL: their steps, and the claims of their workers. */
 
-import type { Database, Sql } from '../common/database/database.js';
+import type { DatabaseLane, Sql } from '../common/database/database.js';
 import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
 import { canonicalRequestId, requestIdToStore, storedRequestIds } from '../common/validation/request-id.js';
 import { PaymentError } from './errors.js';
@@ -10,20 +10,29 @@ import type { Payment } from './payments.js';
 import type { Change, CheckoutStore, Failure, NewPayment, Saga, Step } from './saga.js';
 
 /** Creates the store of the sagas. */
-export function createCheckoutStore(database: Database): CheckoutStore {
+export function createCheckoutStore(database: DatabaseLane): CheckoutStore {
   return {
-    begin: (payment, leaseMs) => database.transaction((sql) => beginPayment(sql, payment, leaseMs)),
+    begin: (payment, leaseMs) => {
+      const { subject } = payment.caller;
+      // Repetitions of one request wait for each other.
+      const contends = [`checkout ${subject} ${canonicalRequestId(payment.requestId)}`];
+      const place = { contends, caller: subject };
+      return database.transaction((sql) => beginPayment(sql, payment, leaseMs), place);
+    },
     claim: (paymentId, worker, leaseMs) => claimPayment(database, paymentId, worker, leaseMs),
     claimAbandoned: (limit, leaseMs) => claimAbandoned(database, limit, leaseMs),
     findSaga: (paymentId) => selectSaga(database, paymentId),
     advance: (saga, from, leaseMs, work, stillAllowed) =>
-      database.transaction(async (sql) => {
-        await lockSaga(sql, saga, from);
-        const change = await work(createLedgerTransaction(sql));
-        const next = await updatePayment(sql, saga.paymentId, change, leaseMs);
-        if (stillAllowed !== undefined) await confirmStillAllowed(sql, stillAllowed);
-        return next;
-      }),
+      database.transaction(
+        async (sql) => {
+          await lockSaga(sql, saga, from);
+          const change = await work(createLedgerTransaction(sql));
+          const next = await updatePayment(sql, saga.paymentId, change, leaseMs);
+          if (stillAllowed !== undefined) await confirmStillAllowed(sql, stillAllowed);
+          return next;
+        },
+        { contends: [`account ${saga.accountId}`], caller: saga.userId },
+      ),
     releaseClaim: (saga) => releaseClaim(database, saga),
   };
 }

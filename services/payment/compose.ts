@@ -10,7 +10,7 @@ import type { Log } from '../common/host/log.js';
 import { runService, type ServiceParts, type ServiceResources } from '../common/host/run-service.js';
 import { createAccounts } from './accounts.js';
 import { connectInventory, type InventoryConnection, type ServedCall } from './adapters/inventory.js';
-import { createCheckout } from './checkout.js';
+import { type Checkout, createCheckout } from './checkout.js';
 import type { Config } from './config.js';
 import { createHandlers } from './handlers.js';
 import type { Inventory, Settlement } from './inventory-port.js';
@@ -52,13 +52,17 @@ function composePayment(config: Config, seams: Seams, resources: ServiceResource
   const inventory = openInventory(config, identity, resources);
   const store = createStore(database);
   const times = seams.times ?? defaultCheckoutTimes;
-  const checkout = createCheckout({
-    store: seams.store?.(store) ?? store,
-    settlement: seams.settlement?.(inventory.settlement) ?? inventory.settlement,
-    clock: systemClock,
-    log,
-    times,
-  });
+  const checkoutOn = (sagas: CheckoutStore): Checkout =>
+    createCheckout({
+      store: seams.store?.(sagas) ?? sagas,
+      settlement: seams.settlement?.(inventory.settlement) ?? inventory.settlement,
+      clock: systemClock,
+      log,
+      times,
+    });
+  const checkout = checkoutOn(store);
+  // What was begun is ended however many callers there are.
+  const { resumeAbandoned } = checkoutOn(createStore(database.lane('promise')));
   const inventoryFor = (call: ServedCall): Inventory => {
     const forCall = inventory.forCall(call);
     return seams.inventory?.(forCall) ?? forCall;
@@ -76,7 +80,6 @@ function composePayment(config: Config, seams: Seams, resources: ServiceResource
     services: [{ definition: PaymentServiceService, schema: protoMetadata, handlers }],
     start: async () => {
       await warnOfRewritableLedger(store, log);
-      const { resumeAbandoned } = checkout;
       const { resumeIntervalMs: intervalMs = RESUME_INTERVAL_MS } = seams;
       closer.add('resumer', startResumer({ resumeAbandoned, log, intervalMs }).stop);
     },

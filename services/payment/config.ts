@@ -5,7 +5,6 @@ import {
   CLIENT_VARIABLES,
   type ClientConfig,
   clientConfigOf,
-  databaseUrl,
   type ServiceConfig,
   serviceConfigOf,
   serviceFaults,
@@ -25,7 +24,6 @@ export interface Config extends ServiceConfig, ClientConfig {
 export const VARIABLES = {
   ...serviceVariables({ broker: 'required', listen: '127.0.0.1:50053', opsListen: '127.0.0.1:51053' }),
   ...CLIENT_VARIABLES,
-  PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
   PORTCULLIS_INVENTORY_ADDRESS: hostPorts(),
   PORTCULLIS_INVENTORY_CA: optional(text()),
 };
@@ -44,7 +42,6 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   return Object.freeze({
     ...serviceConfigOf(values, 'payment'),
     ...clientConfigOf(values),
-    migrationDatabaseUrl: values.PORTCULLIS_MIGRATION_DATABASE_URL,
     inventoryAddresses: values.PORTCULLIS_INVENTORY_ADDRESS,
     inventoryCaFile: values.PORTCULLIS_INVENTORY_CA,
   });

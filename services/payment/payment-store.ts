@@ -1,7 +1,7 @@
 /** Payments in SQL, as their owners read them. */
 
 import type { FieldViolation } from '@portcullis/guard/errors';
-import type { Database, Sql } from '../common/database/database.js';
+import type { DatabaseLane, Sql } from '../common/database/database.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
 import type { OrderLine } from './order-lines.js';
@@ -9,7 +9,7 @@ import type { Payment, PaymentState, PaymentStore } from './payments.js';
 import type { Step } from './saga.js';
 
 /** Creates the store that payments are read from. */
-export function createPaymentStore(database: Database): PaymentStore {
+export function createPaymentStore(database: DatabaseLane): PaymentStore {
   return {
     findPayment: async (paymentId) => {
       const row = await selectPayment(database, paymentId);

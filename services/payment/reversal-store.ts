@@ -1,6 +1,6 @@
 /** Cancellations and refunds in SQL. */
 
-import type { Database, Sql } from '../common/database/database.js';
+import type { DatabaseLane, Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { selectSaga, updatePayment } from './checkout-store.js';
 import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
@@ -9,14 +9,17 @@ import type { Payment } from './payments.js';
 import type { ReversalStore, ReversalTransaction } from './reversals.js';
 
 /** Creates the store of cancellations and refunds. */
-export function createReversalStore(database: Database): ReversalStore {
+export function createReversalStore(database: DatabaseLane): ReversalStore {
   return {
-    reverseOnce: (request, stillAllowed, work) =>
-      database.transaction(async (sql) => {
-        const response = await oncePerRequest(sql, request, () => work(reversalTransaction(sql)));
-        await confirmStillAllowed(sql, stillAllowed);
-        return response;
-      }),
+    reverseOnce: ({ paymentId, ...request }, stillAllowed, work) =>
+      database.transaction(
+        async (sql) => {
+          const response = await oncePerRequest(sql, request, () => work(reversalTransaction(sql)));
+          await confirmStillAllowed(sql, stillAllowed);
+          return response;
+        },
+        { contends: [`payment ${paymentId}`], caller: request.subject },
+      ),
   };
 }
 

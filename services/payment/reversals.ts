@@ -35,7 +35,7 @@ export interface ReversalStore {
    * called last before the commit.
    */
   reverseOnce<T>(
-    request: RepeatableRequest,
+    request: RepeatableRequest & { readonly paymentId: string },
     stillAllowed: () => number,
     work: (transaction: ReversalTransaction) => Promise<T>,
   ): Promise<T>;
@@ -107,7 +107,13 @@ async function cancelPayment(
   const id = violations.requireUuid('payment_id', paymentId);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
-  const request = { subject: caller.subject, method: 'CancelPayment', requestId, payload: payloadOf(id) };
+  const request = {
+    subject: caller.subject,
+    method: 'CancelPayment',
+    requestId,
+    payload: payloadOf(id),
+    paymentId: id,
+  };
   let cancelled: Saga | undefined;
   const response = await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
     cancelled = undefined;
@@ -150,7 +156,7 @@ async function refundPayment(
   violations.throwIfAny();
   const amountPayload = amount === undefined ? null : [amount.minorUnits, amount.currencyCode];
   const payload = payloadOf(id, amountPayload, reason);
-  const request = { subject, method: 'RefundPayment', requestId, payload };
+  const request = { subject, method: 'RefundPayment', requestId, payload, paymentId: id };
   return await store.reverseOnce(request, stillAllowed, async (transaction) => {
     const found = await transaction.lockPayment(id);
     if (found === undefined) throw paymentNotFound();

@@ -1,6 +1,6 @@
 /** Everything that payment keeps in PostgreSQL, put together from the stores of its parts. */
 
-import type { Database, Sql } from '../common/database/database.js';
+import type { DatabaseLane, Sql } from '../common/database/database.js';
 import { createAccountStore } from './account-store.js';
 import type { AccountStore } from './accounts.js';
 import { createCheckoutStore } from './checkout-store.js';
@@ -17,7 +17,7 @@ export interface Store extends AccountStore, PaymentStore, CheckoutStore, Revers
 }
 
 /** Creates the store on a migrated database. */
-export function createStore(database: Database): Store {
+export function createStore(database: DatabaseLane): Store {
   return {
     ...createAccountStore(database),
     ...createPaymentStore(database),

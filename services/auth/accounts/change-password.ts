@@ -44,14 +44,18 @@ export async function changePassword(deps: ChangePasswordDeps, request: Password
   const { credentials, networkKey } = await verifyOldPassword(deps, request);
   const passwordHash = await passwords.hash(request.newPassword);
   let startedMs = 0;
-  const appended = await store.transaction(async (tx) => {
-    // The password was verified without a lock, so a revocation or a password change since then counts.
-    const generation = await tx.users.changePassword(credentials, passwordHash);
-    if (generation === undefined) return undefined;
-    await endFormerLogins(tx, { userId: credentials.userId, networkKey, peer: request.peer });
-    startedMs = clock.monotonicMs();
-    return await appendRevocation(tx, credentials.userId, generation);
-  });
+  const { userId } = credentials;
+  const appended = await store.transaction(
+    async (tx) => {
+      // The password was verified without a lock, so a revocation or a password change since then counts.
+      const generation = await tx.users.changePassword(credentials, passwordHash);
+      if (generation === undefined) return undefined;
+      await endFormerLogins(tx, { userId, networkKey, peer: request.peer });
+      startedMs = clock.monotonicMs();
+      return await appendRevocation(tx, userId, generation);
+    },
+    { contends: [`user ${userId}`], caller: userId },
+  );
   if (appended === undefined) throw oldPasswordWrong();
   // Nothing may be awaited between the commit and the response: the change revokes the token of this very call.
   return receiptOf(appended, clock.monotonicMs() - startedMs);
@@ -71,11 +75,17 @@ async function verifyOldPassword(
     failures.limited(failed);
     throw error;
   });
-  if (!(await passwords.verify(credentials.passwordHash, oldPassword))) {
+  const caller = { importance: 'known', key: userId } as const;
+  const verified = passwords.verify(credentials.passwordHash, oldPassword, caller);
+  const matches = await verified.catch(async (error: unknown) => {
+    await attempt.uncount();
+    throw error;
+  });
+  if (!matches) {
     failures.failed(failed);
-    throw oldPasswordWrong();
+    throw (await attempt.refusal()) ?? oldPasswordWrong();
   }
-  await attempt.succeeded();
+  await attempt.uncount();
   return { credentials, networkKey: attempt.networkKey };
 }
 

@@ -1,7 +1,7 @@
 /** The records of instances that replicas of auth share, in PostgreSQL. */
 
 import { ID_BYTES } from '@portcullis/guard/limits';
-import type { Database } from '../../common/database/database.js';
+import type { DatabaseLane } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instance-records.js';
 
@@ -22,7 +22,7 @@ const AGES = `extract(epoch FROM clock_timestamp() - sync_time)::float8 * 1000 A
 const CURSOR = [cursorPatterns.text, /^[0-9a-f]{32}$/];
 
 /** Creates the store of records of instances. */
-export function createInstanceStore(database: Database): InstanceStore {
+export function createInstanceStore(database: DatabaseLane): InstanceStore {
   return {
     share: async (replica, records) => {
       if (records.length === 0) return;

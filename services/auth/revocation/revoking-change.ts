@@ -57,6 +57,8 @@ async function change<T extends object>(
   work: (tx: AuthTransaction) => Promise<Change<T>>,
 ): Promise<T & Partial<Receipt>> {
   let fresh: { appended: Appended; startedMs: number } | undefined;
+  // As important as a revocation: an administrator's callers are few, and must not wait behind those they disable.
+  const place = { importance: 'promise' } as const;
   const answer = await store.transaction((tx) => {
     fresh = undefined;
     return tx.once(request, async () => {
@@ -68,7 +70,7 @@ async function change<T extends object>(
       // The answer is stored with the request, so it is written before the commit.
       return { ...result, ...receiptOf(appended, COMMIT_MS_MAX + clock.monotonicMs() - startedMs) };
     });
-  });
+  }, place);
   if (fresh === undefined) return answer;
   return { ...answer, ...receiptOf(fresh.appended, clock.monotonicMs() - fresh.startedMs) };
 }

@@ -1,7 +1,7 @@
 /** The revocation log in PostgreSQL. */
 
 import { CLOCK_SKEW_SECONDS, ID_BYTES } from '@portcullis/guard/limits';
-import type { Database, Sql } from '../../common/database/database.js';
+import type { DatabaseLane, Sql } from '../../common/database/database.js';
 import type { PublishedKeys } from '../records/keys.js';
 import type {
   Appended,
@@ -60,7 +60,7 @@ export function createRevocationRows(sql: Sql, onAppended: (batch: LogBatch) => 
  * @param deps.publishedKeys - reads the published keys of the epoch inside the given snapshot
  */
 export function createRevocationStore(deps: {
-  readonly database: Database;
+  readonly database: DatabaseLane;
   readonly publishedKeys: (sql: Sql) => Promise<PublishedKeys>;
 }): RevocationStore {
   const { database, publishedKeys } = deps;

@@ -26,10 +26,13 @@ export interface EndSessionDeps {
 /** Ends the caller's session. Does nothing when it has already ended. */
 export async function logout({ store }: EndSessionDeps, { userId, sessionId }: SessionCaller): Promise<void> {
   if (sessionId === undefined) return;
-  await store.transaction(async (tx) => {
-    if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
-    await appendSessionEnd(tx, { sessionId, userId }, { reason: 'logout', actor: userId });
-  });
+  await store.transaction(
+    async (tx) => {
+      if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
+      await appendSessionEnd(tx, { sessionId, userId }, { reason: 'logout', actor: userId });
+    },
+    { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
+  );
 }
 
 /**
@@ -45,16 +48,19 @@ export async function revokeOwnSession(
   const sessionId = parseUuid(text);
   if (sessionId === undefined) throw invalidField('session_id', 'must be a UUID');
   let startedMs = 0;
-  const appended = await store.transaction(async (tx) => {
-    const session = await tx.sessions.lock(sessionId);
-    // Another user's session and an unknown one get the same answer, so that ids cannot be probed.
-    if (!session?.open || session.userId !== userId) {
-      throw new AuthError('NOT_FOUND', 'there is no such session');
-    }
-    await tx.sessions.end(sessionId, 'REVOKED');
-    startedMs = clock.monotonicMs();
-    return await appendSessionEnd(tx, session, { reason: 'revoked by its owner', actor: userId });
-  });
+  const appended = await store.transaction(
+    async (tx) => {
+      const session = await tx.sessions.lock(sessionId);
+      // Another user's session and an unknown one get the same answer, so that ids cannot be probed.
+      if (!session?.open || session.userId !== userId) {
+        throw new AuthError('NOT_FOUND', 'there is no such session');
+      }
+      await tx.sessions.end(sessionId, 'REVOKED');
+      startedMs = clock.monotonicMs();
+      return await appendSessionEnd(tx, session, { reason: 'revoked by its owner', actor: userId });
+    },
+    { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
+  );
   return receiptOf(appended, clock.monotonicMs() - startedMs);
 }
 
@@ -83,18 +89,21 @@ export async function revokeOtherSessions(
   let receipt: Receipt | undefined;
   for (;;) {
     let startedMs = 0;
-    const batch = await store.transaction(async (tx) => {
-      // The user's row serializes the calls from two sessions, which would otherwise wait for each other's session.
-      const exists = await tx.users.lock(userId);
-      const session = exists ? await tx.sessions.lock(sessionId) : undefined;
-      if (!session?.open) throw sessionOver();
-      const others = { than: sessionId, why: 'REVOKED', limit: ENDED_AT_ONCE_MAX } as const;
-      const ended = await tx.sessions.endOthersOfUser(userId, others);
-      if (ended.length === 0) return undefined;
-      startedMs = clock.monotonicMs();
-      const by = { reason: 'revoked by its owner', actor: userId };
-      return { ended, appended: await appendSessionEnds(tx, userId, ended, by) };
-    });
+    const batch = await store.transaction(
+      async (tx) => {
+        // The user's row serializes the calls from two sessions, which would otherwise wait for each other's session.
+        const exists = await tx.users.lock(userId);
+        const session = exists ? await tx.sessions.lock(sessionId) : undefined;
+        if (!session?.open) throw sessionOver();
+        const others = { than: sessionId, why: 'REVOKED', limit: ENDED_AT_ONCE_MAX } as const;
+        const ended = await tx.sessions.endOthersOfUser(userId, others);
+        if (ended.length === 0) return undefined;
+        startedMs = clock.monotonicMs();
+        const by = { reason: 'revoked by its owner', actor: userId };
+        return { ended, appended: await appendSessionEnds(tx, userId, ended, by) };
+      },
+      { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
+    );
     if (batch === undefined) return { endedSessions, receipt };
     endedSessions += batch.ended.length;
     receipt = receiptOf(batch.appended, clock.monotonicMs() - startedMs);
@@ -114,23 +123,29 @@ export async function revokeRefreshToken(
   { token, peer }: { readonly token: string; readonly peer: string },
 ): Promise<void> {
   if (!isRefreshToken(token)) throw invalidField('token', 'must be a refresh token');
-  const found = await findSessionOf(store, token);
+  const network = networkOf(peer);
+  const caller = `refresh ${network}`;
+  const found = await findSessionOf(store, token, caller);
   if (found === undefined) return;
   const { sessionId, userId } = found;
-  await store.transaction(async (tx) => {
-    if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
-    const by = { reason: 'logout with a refresh token', actor: userId, network: networkOf(peer) };
-    await appendSessionEnd(tx, { sessionId, userId }, by);
-  });
+  await store.transaction(
+    async (tx) => {
+      if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
+      const by = { reason: 'logout with a refresh token', actor: userId, network };
+      await appendSessionEnd(tx, { sessionId, userId }, by);
+    },
+    { importance: 'unknown', contends: [`session ${sessionId}`, `user ${userId}`], caller },
+  );
 }
 
 /** The session of a refresh token, used or not; undefined when the token is unknown. */
 export async function findSessionOf(
   { reads }: Pick<AuthStore, 'reads'>,
   refreshToken: string,
+  caller?: string,
 ): Promise<Pick<RefreshTokenRow, 'sessionId' | 'userId'> | undefined> {
   if (parseRefreshToken(refreshToken) === undefined) return undefined;
-  return await reads.sessions.findRefreshToken(hashRefreshToken(refreshToken));
+  return await reads.sessions.findRefreshToken(hashRefreshToken(refreshToken), caller);
 }
 
 /** Appends the end of a session to the revocation log, and records it as a security event. */

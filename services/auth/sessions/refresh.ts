@@ -60,7 +60,7 @@ export async function refresh(deps: RefreshDeps, request: RefreshRequest): Promi
   const secret = parseRefreshToken(request.refreshToken);
   const { requestId, certificateThumbprint } = request;
   const presented = secret && { secret, requestId, network, certificateThumbprint };
-  const result = presented && (await deps.store.transaction((tx) => rotate(deps, tx, presented)));
+  const result = presented && (await rotateSession(deps, presented));
   deps.onRefresh?.(outcomeOf(result));
   if (result === undefined || result === 'REUSED') {
     throw new AuthError('REFRESH_INVALID', 'the refresh token cannot be used');
@@ -86,6 +86,30 @@ interface PresentedToken {
 }
 
 /**
+ * Finds the session of the token, and rotates it. Only few refreshes of one session, and of one user, hold a connection:
+ * the others wait for the session's row anyway, and would keep all other callers from the database meanwhile.
+ */
+async function rotateSession(
+  deps: RefreshDeps,
+  presented: PresentedToken,
+): Promise<TokenPair | 'REUSED' | undefined> {
+  const { secret, network } = presented;
+  const caller = `refresh ${network}`;
+  const found = await deps.store.reads.sessions.findRefreshToken(hashOf(secret), caller);
+  if (found === undefined) return undefined;
+  return await deps.store.transaction((tx) => rotate(deps, tx, presented, found), {
+    importance: 'unknown',
+    caller,
+    contends: [`session ${found.sessionId}`, `user ${found.userId}`],
+  });
+}
+
+/** The hash under which a refresh token is stored. */
+function hashOf(secret: Buffer): Buffer {
+  return hashRefreshToken(formatRefreshToken(secret));
+}
+
+/**
  * One rotation. All refreshes of one session wait for the lock on its row, so exactly one of them uses up a token.
  *
  * @returns undefined when the token cannot be used, REUSED when the session was ended for it; both commit
@@ -94,8 +118,9 @@ async function rotate(
   deps: RefreshDeps,
   tx: AuthTransaction,
   presented: PresentedToken,
+  found: RefreshTokenRow,
 ): Promise<TokenPair | 'REUSED' | undefined> {
-  const locked = await lockForRefresh(tx, presented);
+  const locked = await lockForRefresh(tx, presented, found);
   if (locked === undefined) return undefined;
   const { user, session, token, now } = locked;
   if (token.useTime === undefined) {
@@ -127,19 +152,17 @@ interface LockedForRefresh {
   readonly now: Date;
 }
 
-/** Locks user, session and client; undefined when one of them forbids the refresh or the token does not exist. */
+/** Locks user, session and client; undefined when one of them forbids the refresh or the token is gone. */
 async function lockForRefresh(
   tx: AuthTransaction,
   { secret, certificateThumbprint }: PresentedToken,
+  { userId, sessionId }: RefreshTokenRow,
 ): Promise<LockedForRefresh | undefined> {
-  const hash = hashRefreshToken(formatRefreshToken(secret));
-  const found = await tx.sessions.findRefreshToken(hash);
-  if (found === undefined) return undefined;
   // Sent together and executed in this order, so the token is read again under the session's lock.
   const [user, session, token] = await Promise.all([
-    tx.users.lockShared(found.userId),
-    tx.sessions.lock(found.sessionId),
-    tx.sessions.findRefreshToken(hash),
+    tx.users.lockShared(userId),
+    tx.sessions.lock(sessionId),
+    tx.sessions.findRefreshToken(hashOf(secret)),
   ]);
   if (user === undefined || user.disabled || !session?.open) return undefined;
   // A peer without the session's certificate does not use up the token: otherwise a thief could end the session.
@@ -173,7 +196,7 @@ async function replaceToken(
   const refreshToken = formatRefreshToken(next);
   const [, , refreshTokenExpireTime] = await Promise.all([
     tx.sessions.markUsed({
-      hash: hashRefreshToken(formatRefreshToken(secret)),
+      hash: hashOf(secret),
       time: now,
       requestId: requestId === '' ? undefined : requestId,
       successorHash: hashRefreshToken(refreshToken),

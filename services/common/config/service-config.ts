@@ -1,5 +1,7 @@
 /** The configuration that every service has, and the block of those that are clients of auth. */
 import type { KeyObject } from 'node:crypto';
+import { parseDatabaseUrl } from '../database/database-url.js';
+import { DATABASE_LIMITS_DEFAULT, type DatabaseLimits, type Importance } from '../database/lanes.js';
 import type { TlsSettings } from '../tls/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
 import {
@@ -19,12 +21,18 @@ import {
   wholeNumber,
   withDefault,
 } from './env.js';
+import { LIMIT_VARIABLES, type LimitSettings, limitSettingsOf } from './limits.js';
 import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES } from './trusted-issuers.js';
 
 /** Default of how long calls may take to end when the process stops, in seconds. */
 const DRAIN_SECONDS_DEFAULT = 10;
 const DRAIN_SECONDS_MAX = 600;
 
+/** How long a gRPC connection is used. */
+const CONNECTION_AGE_SECONDS_DEFAULT = 3_600;
+const CONNECTION_AGE_SECONDS_MAX = 86_400;
+/** Connections of each HTTP port at one time; beyond it, the oldest ones are closed. */
+const OPS_CONNECTIONS_DEFAULT = 256;
 /** Lines of one kind that the log takes in a minute; a sixth of them at once. */
 const LOG_LINES_PER_MINUTE_DEFAULT = 60;
 const LOG_LINES_PER_MINUTE_MAX = 1_000_000;
@@ -46,14 +54,21 @@ export interface ServiceConfig {
   readonly databaseUrl: string;
   /** The same database as a role that may change its schema; the role of `databaseUrl` does when undefined. */
   readonly migrationDatabaseUrl?: string | undefined;
+  readonly databaseLimits: DatabaseLimits;
   /** The broker; without one, revocations arrive by syncs alone. */
   readonly natsUrl: string | undefined;
   readonly issuer: string;
   readonly listen: string;
   readonly opsListen: string;
+  /** After this time, the peer of a gRPC connection is asked to reconnect. */
+  readonly connectionAgeMs: number;
+  /** Connections of each HTTP port at one time. */
+  readonly opsConnectionsMax: number;
   readonly log: LogSettings;
   readonly reflection: boolean;
   readonly drainMs: number;
+  /** What a peer can make the service hold. */
+  readonly limits: LimitSettings;
   readonly tls: TlsSettings;
   /** Other issuers whose tokens the service accepts. */
   readonly trustedIssuers: readonly ConfiguredIssuer[];
@@ -61,7 +76,72 @@ export interface ServiceConfig {
 
 /** A PostgreSQL URL; it usually holds a password. */
 export function databaseUrl(): EnvironmentVariable<string> {
-  return secret(url({ protocols: ['postgres:', 'postgresql:'] }));
+  return secret({
+    secret: true,
+    parse: (given) => {
+      if (given === undefined) return { problem: 'is required' };
+      const parsed = parseDatabaseUrl(given);
+      return 'problem' in parsed ? parsed : { value: given };
+    },
+  });
+}
+
+/** Maximum of the configurable numbers of connections and of waiting requests. */
+const DATABASE_CONNECTIONS_MAX = 1_000;
+const DATABASE_QUEUE_MAX = 100_000;
+
+function connectionsOf(importance: Importance): EnvironmentVariable<number> {
+  const { connections } = DATABASE_LIMITS_DEFAULT.lanes[importance];
+  return withDefault(
+    wholeNumber({ min: 1, max: DATABASE_CONNECTIONS_MAX, unit: 'connections' }),
+    connections,
+  );
+}
+
+function queueOf(importance: Importance): EnvironmentVariable<number> {
+  const { queue } = DATABASE_LIMITS_DEFAULT.lanes[importance];
+  return withDefault(wholeNumber({ min: 1, max: DATABASE_QUEUE_MAX, unit: 'requests' }), queue);
+}
+
+/** The limits of the lane of unknown callers, which only auth has. */
+export const UNKNOWN_LANE_VARIABLES = {
+  PORTCULLIS_DATABASE_UNKNOWN_CONNECTIONS: connectionsOf('unknown'),
+  PORTCULLIS_DATABASE_UNKNOWN_QUEUE: queueOf('unknown'),
+};
+
+const DATABASE_VARIABLES = {
+  PORTCULLIS_DATABASE_PROMISE_CONNECTIONS: connectionsOf('promise'),
+  PORTCULLIS_DATABASE_PROMISE_QUEUE: queueOf('promise'),
+  PORTCULLIS_DATABASE_KNOWN_CONNECTIONS: connectionsOf('known'),
+  PORTCULLIS_DATABASE_KNOWN_QUEUE: queueOf('known'),
+  PORTCULLIS_DATABASE_ROW_QUEUE: withDefault(
+    wholeNumber({ min: 1, max: DATABASE_QUEUE_MAX, unit: 'requests' }),
+    DATABASE_LIMITS_DEFAULT.rowQueue,
+  ),
+};
+
+type DatabaseValues = EnvironmentValues<typeof DATABASE_VARIABLES> &
+  Partial<EnvironmentValues<typeof UNKNOWN_LANE_VARIABLES>>;
+
+function databaseLimitsOf(values: DatabaseValues): DatabaseLimits {
+  const { unknown } = DATABASE_LIMITS_DEFAULT.lanes;
+  return {
+    rowQueue: values.PORTCULLIS_DATABASE_ROW_QUEUE,
+    lanes: {
+      promise: {
+        connections: values.PORTCULLIS_DATABASE_PROMISE_CONNECTIONS,
+        queue: values.PORTCULLIS_DATABASE_PROMISE_QUEUE,
+      },
+      known: {
+        connections: values.PORTCULLIS_DATABASE_KNOWN_CONNECTIONS,
+        queue: values.PORTCULLIS_DATABASE_KNOWN_QUEUE,
+      },
+      unknown: {
+        connections: values.PORTCULLIS_DATABASE_UNKNOWN_CONNECTIONS ?? unknown.connections,
+        queue: values.PORTCULLIS_DATABASE_UNKNOWN_QUEUE ?? unknown.queue,
+      },
+    },
+  };
 }
 
 /**
@@ -78,10 +158,17 @@ export function serviceVariables(differences: {
   const natsUrl: EnvironmentVariable<string | undefined> = secret(url({ protocols: ['nats:', 'tls:'] }));
   return {
     DATABASE_URL: databaseUrl(),
+    PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
+    ...DATABASE_VARIABLES,
     NATS_URL: broker === 'required' ? natsUrl : optional(natsUrl),
     PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
     PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
     PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
+    PORTCULLIS_CONNECTION_AGE_SECONDS: withDefault(
+      seconds({ min: 10, max: CONNECTION_AGE_SECONDS_MAX }),
+      CONNECTION_AGE_SECONDS_DEFAULT,
+    ),
+    PORTCULLIS_OPS_CONNECTIONS: withDefault(wholeNumber({ min: 8, max: 65_535 }), OPS_CONNECTIONS_DEFAULT),
     PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
     PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
       wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
@@ -93,6 +180,7 @@ export function serviceVariables(differences: {
     ),
     PORTCULLIS_REFLECTION: withDefault(onOff(), false),
     PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: DRAIN_SECONDS_MAX }), DRAIN_SECONDS_DEFAULT),
+    ...LIMIT_VARIABLES,
     ...TLS_VARIABLES,
     ...TRUSTED_ISSUERS_VARIABLES,
   };
@@ -115,13 +203,17 @@ export function serviceFaults(
 }
 
 /** The settings out of the values of the variables. */
-export function serviceConfigOf(values: ServiceValues, service: string): ServiceConfig {
+export function serviceConfigOf(values: ServiceValues & DatabaseValues, service: string): ServiceConfig {
   return {
     databaseUrl: values.DATABASE_URL,
+    migrationDatabaseUrl: values.PORTCULLIS_MIGRATION_DATABASE_URL,
+    databaseLimits: databaseLimitsOf(values),
     natsUrl: values.NATS_URL,
     issuer: values.PORTCULLIS_ISSUER,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,
+    connectionAgeMs: values.PORTCULLIS_CONNECTION_AGE_SECONDS * 1000,
+    opsConnectionsMax: values.PORTCULLIS_OPS_CONNECTIONS,
     log: {
       level: values.PORTCULLIS_LOG_LEVEL,
       linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,
@@ -129,6 +221,7 @@ export function serviceConfigOf(values: ServiceValues, service: string): Service
     },
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
+    limits: limitSettingsOf(values),
     tls: tlsSettingsOf(values),
     trustedIssuers: parseTrustedIssuers(values, service).issuers,
   };

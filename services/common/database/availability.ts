@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../host/log.js';
 import { describeMissing, isAway } from './pg-errors.js';
-import { CONNECT_TIMEOUT_MS, createClient } from './pool.js';
+import { createClient, setLimits } from './pool.js';
 
 const RECONNECT_DELAY_MS_MIN = 100;
 const RECONNECT_DELAY_MS_MAX = 2_000;
@@ -17,16 +17,20 @@ export interface Availability {
   /** Whether the database was migrated once, so that queries make sense. */
   isMigrated(): boolean;
   /** Runs the migration, again and again while the database is away. @throws what waiting does not cure */
-  waitUntilMigrated(signal: AbortSignal, migrate: () => Promise<void>): Promise<void>;
+  waitUntilMigrated(signal: AbortSignal, migrate: (attempt: number) => Promise<void>): Promise<void>;
   /** Reports a failed connection. The database is probed first, because one broken connection is no outage. */
   suspect(): void;
   /** Calls the listener whenever `missing()` changes; returns a function that stops it. */
   onChange(listener: () => void): () => void;
 }
 
-/** The availability of the database at a URL, not reached yet. The signal ends the probing. */
+/**
+ * The availability of a database, not reached yet. The signal ends the probing.
+ *
+ * @param urls - one for each host of the database
+ */
 export function createAvailability(
-  url: string,
+  urls: readonly string[],
   { log, signal }: { log: Log; signal: AbortSignal },
 ): Availability {
   const listeners = new Set<() => void>();
@@ -41,9 +45,10 @@ export function createAvailability(
   }
 
   async function probeUntilReached(): Promise<void> {
-    for (probing = true; probing && !signal.aborted; ) {
+    probing = true;
+    for (let attempt = 0; probing && !signal.aborted; attempt += 1) {
       try {
-        await probe(url);
+        await probe(urls, attempt);
         if (missing !== '') log.info('the database answers again');
         setMissing('');
         probing = false;
@@ -73,13 +78,15 @@ export function createAvailability(
   };
 }
 
-/** Uses a connection of its own, because a pool whose connections are all in use is no outage either. */
-async function probe(url: string): Promise<void> {
-  const client = createClient(url);
-  const query = { text: 'SELECT 1', query_timeout: CONNECT_TIMEOUT_MS };
+/**
+ * Connects as calls do. Uses a connection of its own, because a pool whose connections are all in use is no outage
+ * either.
+ */
+async function probe(urls: readonly string[], attempt: number): Promise<void> {
+  const client = createClient(urls, attempt);
   try {
     await client.connect();
-    await client.query(query);
+    await setLimits(client);
   } finally {
     client.end().catch(() => {});
   }
@@ -90,13 +97,13 @@ async function retryWhileAway(
   signal: AbortSignal,
   log: Log,
   onMissing: (missing: string) => void,
-  attempt: () => Promise<void>,
+  attempt: (count: number) => Promise<void>,
 ): Promise<void> {
   let logged = '';
   for (let count = 0, delayMs = RECONNECT_DELAY_MS_MIN; ; count++) {
     signal.throwIfAborted();
     try {
-      return await attempt();
+      return await attempt(count);
     } catch (error) {
       signal.throwIfAborted();
       if (!isAway(error)) throw error;

@@ -1,13 +1,25 @@
-/** PostgreSQL: one pool per process, retried transactions, notifications, and readiness. */
+/** PostgreSQL: lanes of connections by importance, retried transactions, notifications, and readiness. */
 import type { Log } from '../host/log.js';
 import { createAvailability } from './availability.js';
+import { parseDatabaseUrl } from './database-url.js';
+import {
+  DATABASE_LIMITS_DEFAULT,
+  type DatabaseLimits,
+  IMPORTANCES,
+  type Importance,
+  type LaneStatus,
+  type OpenLane,
+  openLane,
+} from './lanes.js';
 import { migrate } from './migrations.js';
 import { listenTo, type Subscription } from './notifications.js';
-import { createClient, createPool } from './pool.js';
-import type { Sql, TransactionOptions } from './sql.js';
+import { createClient } from './pool.js';
+import type { DatabaseLane, TransactionOptions } from './sql.js';
 import { type Connection, connectionOver, runStatement, unavailable } from './statements.js';
 import { runTransaction, withRetry } from './transaction.js';
 
+export type { DatabaseLimits, Importance, LaneStatus } from './lanes.js';
+export { DATABASE_LIMITS_DEFAULT } from './lanes.js';
 export { violatedConstraint } from './pg-errors.js';
 export {
   CONNECT_TIMEOUT_MS,
@@ -15,20 +27,15 @@ export {
   LOCK_TIMEOUT_MS,
   STATEMENT_TIMEOUT_MS,
 } from './pool.js';
-export type { Sql, TransactionOptions } from './sql.js';
+export type { DatabaseLane, Sql, TransactionOptions } from './sql.js';
 export { TRANSACTION_ATTEMPTS_MAX } from './transaction.js';
 
-/** The database of one service. */
-export interface Database extends Sql {
-  /**
-   * Runs `work` in one transaction and commits. `work` runs again when the transaction conflicted with another one
-   * (40001, 40P01), so it must touch nothing outside the transaction, and must let errors of `sql` through
-   * unless it used a savepoint.
-   *
-   * @throws ServiceError DEPENDENCY_UNAVAILABLE when the connection is lost, when the commit was not confirmed
-   *   (it may or may not have happened), and when every attempt conflicted; else what `work` throws, after a rollback
-   */
-  transaction<T>(work: (sql: Sql) => Promise<T>, options?: TransactionOptions): Promise<T>;
+/** The database of one service. By itself it is the lane of known callers. */
+export interface Database extends DatabaseLane {
+  /** The connections for work of this importance. */
+  lane(importance: Importance): DatabaseLane;
+  /** Present numbers of every lane. */
+  lanes(): readonly LaneStatus[];
   /**
    * Receives notifications on a connection of its own. Resolves when the first LISTEN is in place. A lost
    * connection is made again, without end; `onReconnect` then reports that notifications may have been missed.
@@ -54,60 +61,94 @@ export interface Database extends Sql {
 }
 
 export interface DatabaseOptions {
-  /** `postgresql://…`. */
+  /** `postgresql://…`, see {@link parseDatabaseUrl}. */
   readonly url: string;
   /** The same database as a role that may change its schema; the role of `url` does when undefined. */
   readonly migrationUrl?: string | undefined;
   /** The folder with `0001-name.sql`, `0002-name.sql`, …. */
   readonly migrations: URL;
   readonly log: Log;
-  readonly poolSize?: number;
+  readonly limits?: DatabaseLimits | undefined;
 }
 
 /** The database at a URL. Connects to nothing yet: see {@link Database.ready}. */
 export function openDatabase(options: DatabaseOptions): Database {
-  const { url, migrationUrl = url, migrations, log } = options;
-  const pool = createPool(options);
+  const { migrations, log, limits = DATABASE_LIMITS_DEFAULT } = options;
+  const urls = urlsOf(options.url);
+  const migrationUrls = urlsOf(options.migrationUrl ?? options.url);
   const closing = new AbortController();
-  const availability = createAvailability(url, { log, signal: closing.signal });
-  const subscriptions = createSubscriptions(url, { log, signal: closing.signal });
-  pool.on('error', availability.suspect);
+  const availability = createAvailability(urls, { log, signal: closing.signal });
+  const subscriptions = createSubscriptions(urls, { log, signal: closing.signal });
+  const lanes = IMPORTANCES.map((importance) => openLane(importance, { urls, limits, log }));
+  for (const { pool } of lanes) pool.onError(availability.suspect);
 
   /** Lends a connection; a broken one does not go back to the pool. */
-  async function withConnection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+  async function withConnection<T>(
+    lane: OpenLane,
+    admitted: TransactionOptions,
+    work: (connection: Connection) => Promise<T>,
+  ): Promise<T> {
     if (!availability.isMigrated()) throw unavailable('the database is not ready yet');
-    const client = await pool.connect().catch((error: unknown) => {
-      availability.suspect();
-      throw unavailable('the database does not answer', error);
-    });
-    const connection = connectionOver(client);
+    const leave = await lane.enter(admitted);
     try {
-      return await work(connection);
+      const client = await lane.pool.connect().catch((error: unknown) => {
+        availability.suspect();
+        throw unavailable('the database does not answer', error);
+      });
+      const connection = connectionOver(client);
+      try {
+        return await work(connection);
+      } finally {
+        client.release(connection.broken);
+        if (connection.broken) availability.suspect();
+      }
     } finally {
-      client.release(connection.broken);
-      if (connection.broken) availability.suspect();
+      leave();
     }
   }
 
+  const laneOver = (lane: OpenLane): DatabaseLane => ({
+    query: (text, values, statement = {}) =>
+      withRetry(() =>
+        withConnection(lane, statement, (connection) => runStatement(connection, text, values, statement)),
+      ),
+    transaction: (work, transactionOptions = {}) =>
+      withRetry(() =>
+        withConnection(lane, transactionOptions, (connection) =>
+          runTransaction(connection, work, transactionOptions),
+        ),
+      ),
+  });
+  const byImportance = new Map(lanes.map((lane) => [lane.status().importance, laneOver(lane)]));
+  const laneOf = (importance: Importance): DatabaseLane => {
+    const lane = byImportance.get(importance);
+    if (lane === undefined) throw new TypeError(`there is no lane ${importance}`);
+    return lane;
+  };
+
   async function ready(signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, closing.signal]);
-    await availability.waitUntilMigrated(stop, () =>
-      migrate({ client: createClient(migrationUrl), folder: migrations, log, signal: stop }),
-    );
+    await availability.waitUntilMigrated(stop, async (attempt) => {
+      await migrate({ client: createClient(migrationUrls, attempt), folder: migrations, log, signal: stop });
+      // The way that calls will go, which may differ: another role, limits, and perhaps a connection pooler.
+      for (const { pool, status } of lanes) {
+        if (status().importance === 'promise') await pool.fill();
+        else (await pool.connect()).release();
+      }
+    });
   }
 
   async function close(): Promise<void> {
     if (closing.signal.aborted) return;
     closing.abort(new Error('the database is closed'));
     await subscriptions.close();
-    await pool.end();
+    await Promise.all(lanes.map((lane) => lane.close()));
   }
 
   return {
-    query: (text, values, statement) =>
-      withRetry(() => withConnection((connection) => runStatement(connection, text, values, statement))),
-    transaction: (work, transactionOptions = {}) =>
-      withRetry(() => withConnection((connection) => runTransaction(connection, work, transactionOptions))),
+    ...laneOf('known'),
+    lane: laneOf,
+    lanes: () => lanes.map(({ status }) => status()),
     listen: subscriptions.listen,
     ready,
     missing: availability.missing,
@@ -116,15 +157,22 @@ export function openDatabase(options: DatabaseOptions): Database {
   };
 }
 
+function urlsOf(url: string): readonly string[] {
+  const parsed = parseDatabaseUrl(url);
+  if ('problem' in parsed) throw new TypeError(`the URL of the database ${parsed.problem}`);
+  return parsed.urls;
+}
+
 /** What listens to this database, until all of it is closed. */
 function createSubscriptions(
-  url: string,
+  urls: readonly string[],
   context: { log: Log; signal: AbortSignal },
 ): { listen: Database['listen']; close: () => Promise<void> } {
   const open = new Set<Subscription>();
   return {
     listen: async (channel, onNotification, onReconnect) => {
-      const connect = () => createClient(url);
+      let attempts = 0;
+      const connect = () => createClient(urls, attempts++);
       const subscription = await listenTo({ connect, ...context }, { channel, onNotification, onReconnect });
       open.add(subscription);
       return {

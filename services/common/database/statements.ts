@@ -43,7 +43,7 @@ export async function runStatement<Row extends object>(
   connection: Connection,
   text: string,
   values: readonly unknown[] = [],
-  { isOneOff = false, begin }: Partial<StatementOptions> & { readonly begin?: string } = {},
+  { isOneOff = false, begin }: StatementOptions & { readonly begin?: string } = {},
 ): Promise<{ rows: Row[]; rowCount: number }> {
   const name = isOneOff ? undefined : nameOf(text, values);
   const statement = { text, values: [...values], name, begin, timeoutMs: ANSWER_TIMEOUT_MS };

@@ -13,7 +13,12 @@ import type { RevocationStore } from '../../../../services/auth/revocation/log-a
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
 import type { RevocationTransaction } from '../../../../services/auth/revocation/revoke-targets.js';
 import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
-import { type Database, openDatabase, type Sql } from '../../../../services/common/database/database.js';
+import {
+  type Database,
+  type DatabaseLimits,
+  openDatabase,
+  type Sql,
+} from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
 
@@ -64,6 +69,16 @@ export function following(answer: SyncResult): SyncPosition {
   return question({ epoch: answer.epoch, applied: answer.head, entryIdAtApplied: answer.headEntryId });
 }
 
+/** Tests hold many transactions open at once. */
+const LIMITS: DatabaseLimits = {
+  rowQueue: 100,
+  lanes: {
+    promise: { connections: 20, queue: 1000 },
+    known: { connections: 40, queue: 1000 },
+    unknown: { connections: 4, queue: 1000 },
+  },
+};
+
 /** Lookups of tokens that a test replaces. */
 interface SupportOptions {
   readonly tokenIdOf?: (token: string) => Promise<string>;
@@ -73,7 +88,7 @@ interface SupportOptions {
 /** Opens a log in a new database. */
 export async function openTestLog(options: SupportOptions = {}): Promise<TestLog> {
   const fresh = await freshDatabase();
-  const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, poolSize: 40 });
+  const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, limits: LIMITS });
   await database.ready(AbortSignal.timeout(10_000));
   return compose({ fresh, database, options });
 }

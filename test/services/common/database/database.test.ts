@@ -11,6 +11,7 @@ import { expect } from 'chai';
 import pg from 'pg';
 import {
   CONNECT_TIMEOUT_MS,
+  DATABASE_LIMITS_DEFAULT,
   type Database,
   IDLE_IN_TRANSACTION_TIMEOUT_MS,
   LOCK_TIMEOUT_MS,
@@ -51,9 +52,11 @@ describe('database', () => {
   let database: Database;
   let lines: string[];
 
-  function open(databaseUrl: string, poolSize = 10): Database {
+  function open(databaseUrl: string, connections = 10): Database {
     const log = createLog({ service: 'test', level: 'debug' }, { write: (line) => void lines.push(line) });
-    const opened = openDatabase({ url: databaseUrl, migrations, log, poolSize });
+    const { lanes, rowQueue } = DATABASE_LIMITS_DEFAULT;
+    const limits = { rowQueue, lanes: { ...lanes, known: { connections, queue: 1000 } } };
+    const opened = openDatabase({ url: databaseUrl, migrations, log, limits });
     closing.push(() => opened.close());
     return opened;
   }
