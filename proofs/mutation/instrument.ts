@@ -1,6 +1,6 @@
 /** Mutants of source files: Stryker's mutators, each mutant behind a switch in the instrumented file. */
 
-import { createInstrumenter } from '@stryker-mutator/instrumenter';
+import { Instrumenter } from '@stryker-mutator/instrumenter';
 
 /** A source file, by its path from the root. */
 export interface Source {
@@ -32,7 +32,7 @@ export async function instrument(
   const texts = new Map(sources.map(({ file, text }) => [file, text]));
   const files = sources.map(({ file, text }) => ({ name: file, content: text, mutate: true }));
   const options = { plugins: null, excludedMutations: EXCLUDED_MUTATORS, ignorers: [LOG_CALLS] };
-  const result = await createInstrumenter(injector()).instrument(files, options);
+  const result = await new Instrumenter(LOGGER).instrument(files, options);
   const mutants = result.mutants.filter(({ status }) => status !== 'Ignored');
   return {
     instrumented: result.files.map(({ name, content }) => ({ file: name, text: content })),
@@ -86,20 +86,20 @@ function nameOf(node: NamedNode | undefined): string | undefined {
   return node?.name ?? node?.property?.name ?? node?.id?.name;
 }
 
-/** The instrumenter is built by an injector of its own library; it needs a logger and its own parts. */
-function injector(): Parameters<typeof createInstrumenter>[0] {
-  const silent = () => {};
-  const logger = { isTraceEnabled: () => false, isDebugEnabled: () => false, isInfoEnabled: () => false };
-  const values: Record<string, unknown> = {
-    logger: { ...logger, trace: silent, debug: silent, info: silent, warn: silent, error: silent },
-  };
-  const provider = {
-    provideValue: (token: string, value: unknown) => {
-      values[token] = value;
-      return provider;
-    },
-    injectClass: <T>(Class: { new (...parts: unknown[]): T; inject: readonly string[] }): T =>
-      new Class(...Class.inject.map((token) => values[token])),
-  };
-  return provider as unknown as Parameters<typeof createInstrumenter>[0];
-}
+const SILENT = (): void => {};
+const OFF = (): boolean => false;
+/** The instrumenter logs what it skips. */
+const LOGGER = {
+  isTraceEnabled: OFF,
+  isDebugEnabled: OFF,
+  isInfoEnabled: OFF,
+  isWarnEnabled: OFF,
+  isErrorEnabled: OFF,
+  isFatalEnabled: OFF,
+  trace: SILENT,
+  debug: SILENT,
+  info: SILENT,
+  warn: SILENT,
+  error: SILENT,
+  fatal: SILENT,
+};

@@ -7,6 +7,7 @@ export interface Target {
   readonly sources: readonly string[];
   /** Test files, or folders of tests. */
   readonly tests: readonly string[];
+  readonly needsDatabase?: boolean;
 }
 
 const GUARD_TESTS = ['test/interceptors/'];
@@ -18,6 +19,7 @@ export const TARGETS: readonly Target[] = [
   { name: 'revocation', sources: ['interceptors/src/revocation/'], tests: GUARD_TESTS },
   {
     name: 'auth',
+    needsDatabase: true,
     sources: [
       'services/auth/sessions/',
       'services/auth/tokens/exchange.ts',
