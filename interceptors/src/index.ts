@@ -27,6 +27,7 @@ export {
   stillAllowed,
 } from './server/call-state.js';
 export { createGuard, type Guard, type GuardState } from './server/guard.js';
+export { DEFAULT_LIMITS, type GuardLimits, type LimitName } from './server/guard-limits.js';
 export { bidi, clientStream, serverStream, unary } from './server/handlers.js';
 export type { GuardObserver, GuardOptions } from './server/options.js';
 export type { TokenClaims } from './token/claims.js';

@@ -64,6 +64,12 @@ async function guarded(issuer: BenchIssuer): Promise<Arm> {
     issuer: BENCH_ISSUER,
     audience: ECHO_AUDIENCE,
     auth: { source: issuer.source },
+    // One user makes all calls of the load.
+    limits: {
+      callsPerUser: Number.POSITIVE_INFINITY,
+      streamsPerUser: Number.POSITIVE_INFINITY,
+      streamsPerConnection: Number.POSITIVE_INFINITY,
+    },
   });
   await guard.ready;
   return {

@@ -27,6 +27,7 @@ const RULE: Rule = {
   caller: Caller.CALLER_UNSPECIFIED,
   maxAuthAge: undefined,
   onStale: OnStale.ON_STALE_REFUSE,
+  maxRequestBytes: 0,
 };
 
 /** The access rules, in the form of generated code. */

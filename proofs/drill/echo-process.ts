@@ -36,6 +36,8 @@ const guard = await createGuard({
     clientKey: await readFile(variable('DRILL_CLIENT_KEY_FILE'), 'utf8'),
   },
   nats: { url: variable('DRILL_NATS_URL') },
+  // A few users make all calls of the drill.
+  limits: { callsPerUser: Number.POSITIVE_INFINITY, streamsPerUser: Number.POSITIVE_INFINITY },
   log: { info: log('info'), warn: log('warn'), error: log('error') },
 });
 const witnesses = new Map<string, number>();

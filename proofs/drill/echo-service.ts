@@ -56,6 +56,7 @@ const RULE: Rule = {
   caller: Caller.CALLER_UNSPECIFIED,
   maxAuthAge: undefined,
   onStale: OnStale.ON_STALE_UNSPECIFIED,
+  maxRequestBytes: 0,
 };
 const PUBLIC_RULE: Rule = { ...RULE, scopes: [], public: true };
 

@@ -24,7 +24,8 @@ const AUTH = '/auth.v1.AuthService';
 const INVENTORY = '/inventory.v1.InventoryService';
 const LIST_ITEMS = `${INVENTORY}/ListItems`;
 const PAYMENT = '/payment.v1.PaymentService';
-const RESERVATION_SECONDS = 3_600n;
+/** As long as a reservation may last by default. */
+const RESERVATION_SECONDS = 900n;
 /** The item that honest customers reserve as well; the demo has 200 of them. */
 const POPULAR_SKU = 'MUG-03';
 const FILTER_LITERAL_CHARACTERS = 120;
@@ -210,7 +211,7 @@ export const CUSTOMER_FLOODS: readonly Flood[] = [
   {
     name: 'reserve-everything',
     attacker: 'customer',
-    title: 'one call that reserves all of an item for an hour, and 150 open reservations',
+    title: 'one call that reserves all of an item for as long as it can, and 150 open reservations',
     run: (attack) =>
       sendAsOne(attack, { perSecond: 100, atOnce: 50, most: 150 }, (index) => ({
         to: attack.input.addresses.inventory[index % 2 === 0 ? 0 : 1],

@@ -31,6 +31,8 @@ export interface Reading {
   /** Looks at which its revocation list was not to be trusted. */
   readonly stale: number;
   readonly exits: number;
+  /** The share of the time in which its main thread could run and had no processor; 0 without `/proc`. */
+  readonly starved: number;
 }
 
 /** Meters of all services. */
@@ -77,7 +79,7 @@ class ServiceMeter {
   #waitedMs = 0;
   #leaseMs = 0;
   #current = true;
-  #start = { rssMb: 0, logBytes: 0 };
+  #start = { atMs: 0, waitedMs: 0, rssMb: 0, logBytes: 0 };
   #highest = { rssMb: 0, blockMs: 0 };
   #stale = 0;
   #exits = 0;
@@ -102,6 +104,7 @@ class ServiceMeter {
       logLines: linesFrom(logFile, this.#start.logBytes),
       stale: this.#stale,
       exits: this.#exits,
+      starved: this.#starvedShare(),
     };
   }
 
@@ -110,7 +113,12 @@ class ServiceMeter {
     this.#pid = this.#service.pid;
     await this.look();
     const rssMb = rssMbOf(this.#pid);
-    this.#start = { rssMb, logBytes: sizeOf(this.#service.logFile) };
+    this.#start = {
+      atMs: performance.now(),
+      waitedMs: threadTimesOf(this.#pid).waitedMs,
+      rssMb,
+      logBytes: sizeOf(this.#service.logFile),
+    };
     this.#highest = { rssMb, blockMs: 0 };
     this.#stale = 0;
     this.#exits = 0;
@@ -135,6 +143,11 @@ class ServiceMeter {
     this.#current = gaugeIn(text, CURRENT) === 1;
     if (!this.#current) this.#stale += 1;
     this.#noteSync(1_000 * gaugeIn(text, LEASE));
+  }
+
+  #starvedShare(): number {
+    const { atMs, waitedMs } = this.#start;
+    return Math.max(0, threadTimesOf(this.#pid).waitedMs - waitedMs) / (performance.now() - atMs);
   }
 
   #noteBlock(ms: number): void {

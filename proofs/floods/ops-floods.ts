@@ -58,7 +58,8 @@ export const OPS_FLOODS: readonly Flood[] = [
     attacker: 'stranger',
     title: 'the key set over HTTP as fast as it is answered',
     run: async (attack) => {
-      const [auth = ''] = attack.input.addresses.ops;
+      // The issuer is the address at which its keys are published.
+      const auth = new URL(attack.input.issuer).host;
       await attack.repeat({ perSecond: 300, atOnce: 100, most: 6_000 }, async (index) => {
         attack.count('sent');
         const socket = attack.openText(auth, KEYS.repeat(10), {

@@ -31,6 +31,8 @@ export interface FloodFigures {
   /** -1 when all was not as before within the time. */
   readonly recovered_s: number;
   readonly load_average: number;
+  /** The largest share of the time in which one service could run and had no processor. */
+  readonly starved: number;
   readonly honest: FloodResult['honest'];
   readonly refusals: FloodResult['refused'];
   readonly services: FloodResult['services'];
@@ -66,6 +68,10 @@ export function figuresOf(result: FloodResult): FloodFigures {
     limited_honest: result.limited,
     recovered_s: result.recoveredSeconds === undefined ? -1 : roundTo(result.recoveredSeconds, 1),
     load_average: roundTo(result.load, 1),
+    starved: roundTo(
+      highest(({ starved }) => starved),
+      2,
+    ),
     honest,
     refusals: result.refused,
     services,
@@ -130,7 +136,7 @@ export function tableOf(all: Readonly<Record<string, FloodFigures>>): Rows {
     'stale',
   ];
   return [
-    [...header, 'exits', 'refused', 'limited', 'back s', 'load', 'verdict'],
+    [...header, 'exits', 'refused', 'limited', 'back s', 'load', 'starved', 'verdict'],
     ...Object.entries(all).map(([name, figures]) => [
       name,
       figures.attacker,
@@ -147,6 +153,7 @@ export function tableOf(all: Readonly<Record<string, FloodFigures>>): Rows {
       String(figures.limited_honest),
       figures.recovered_s < 0 ? 'never' : formatNumber(figures.recovered_s),
       formatNumber(figures.load_average),
+      `${Math.round(100 * figures.starved)} %`,
       figures.violations.length === 0 ? 'holds' : 'VIOLATED',
     ]),
   ];

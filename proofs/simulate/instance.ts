@@ -40,6 +40,7 @@ const RULE: AccessRule = {
   caller: 'ANY',
   maxAuthAgeSeconds: undefined,
   allowStale: false,
+  requestBytesMax: Number.POSITIVE_INFINITY,
 };
 
 /** Calls of the simulation have no connection, and its tokens are not bound to certificates. */

@@ -121,6 +121,8 @@ describe("the library's README", () => {
       REVOCATION_STATE_STALE: true,
       DEPENDENCY_UNAVAILABLE: true,
       RATE_LIMITED: true,
+      REQUEST_TOO_LARGE: true,
+      REQUEST_TIMEOUT: true,
       FIELD_INVALID: true,
       NOT_FOUND: true,
     };

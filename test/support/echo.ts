@@ -68,6 +68,7 @@ const NO_RULE: Rule = {
   caller: Caller.CALLER_UNSPECIFIED,
   maxAuthAge: undefined,
   onStale: OnStale.ON_STALE_UNSPECIFIED,
+  maxRequestBytes: 0,
 };
 
 const CALL: Rule = { ...NO_RULE, scopes: ['echo.call'] };
@@ -183,6 +184,7 @@ export async function startEcho(
   issuer: TestIssuer,
   options: Partial<GuardOptions> = {},
   listener: EchoListener = PLAIN_ON_LOOPBACK,
+  rules: typeof ECHO_RULES = ECHO_RULES,
 ): Promise<Echo> {
   const guard = await createGuard({
     issuer: ISSUER,
@@ -192,7 +194,7 @@ export async function startEcho(
   });
   const server = new Server({ interceptors: [guard.interceptor] });
   const trace = new Trace();
-  guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+  guard.addService(server, ECHO, echoSchema(rules), echoHandlers(trace));
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(listener.bind, listener.server, (error, bound) =>
       error === null ? resolve(bound) : reject(error),

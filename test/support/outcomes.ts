@@ -27,6 +27,17 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
   return (await serviceErrorOf(promise)).code;
 }
 
+/** Returns `OK`, or the code of the ServiceError that domain code fails with. */
+export async function codeOrOk(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+    return 'OK';
+  } catch (error) {
+    if (error instanceof ServiceError) return error.code;
+    throw error;
+  }
+}
+
 /** Returns the names of the fields that FIELD_INVALID names, sorted; any other error fails the test. */
 export async function violatedFieldsOf(promise: Promise<unknown>): Promise<string[]> {
   const { code, violations } = await serviceErrorOf(promise);

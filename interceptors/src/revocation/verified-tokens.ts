@@ -26,6 +26,12 @@ export interface LiveCall {
   recheck(): void;
 }
 
+/** What counts the calls of a principal, shared by its tokens. */
+export interface TokenHolder {
+  /** Number of cached tokens that share it. */
+  tokens: number;
+}
+
 /** A token whose signature and claims are valid. */
 export class VerifiedToken {
   readonly text: string;
@@ -43,6 +49,8 @@ export class VerifiedToken {
   /** The address of the last call, and those of other calls since the last report. */
   address = '';
   otherAddresses: Set<string> | undefined;
+  /** What counts the calls of its principal; undefined until the first call. */
+  holder: TokenHolder | undefined;
   /** The head of the list of its live calls. */
   firstCall: LiveCall | undefined;
   /** The next token in the same bucket. */
@@ -138,6 +146,8 @@ export class VerifiedTokens {
   remove(token: VerifiedToken): void {
     if (!this.#all.delete(token)) return;
     token.indexed = false;
+    if (token.holder !== undefined) token.holder.tokens -= 1;
+    token.holder = undefined;
     this.#unbucket(token);
     const { claims } = token;
     erase(this.#byTokenId, claims.tokenId, token);

@@ -4,6 +4,7 @@ import type { ServiceDefinition } from '@grpc/grpc-js';
 import { Caller, OnStale, type Rule } from '../../gen/portcullis/access/v1/access.js';
 import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
 import type { Principal } from '../token/principal.js';
+import type { GuardLimits } from './guard-limits.js';
 
 /** The part of ts-proto's `protoMetadata` that contains the method options. */
 export interface SchemaMetadata {
@@ -34,6 +35,8 @@ export interface AccessRule {
   readonly maxAuthAgeSeconds: number | undefined;
   /** While the revocation list is stale, calls are admitted by what it contains. */
   readonly allowStale: boolean;
+  /** Maximum size of a request message, in bytes. `Infinity` until the guard has set its limits. */
+  readonly requestBytesMax: number;
 }
 
 /** The rule of methods that need no token. */
@@ -44,6 +47,7 @@ export const PUBLIC_RULE: AccessRule = {
   caller: 'ANY',
   maxAuthAgeSeconds: undefined,
   allowStale: true,
+  requestBytesMax: Number.POSITIVE_INFINITY,
 };
 
 /**
@@ -70,6 +74,16 @@ export function readRules(definition: ServiceDefinition, schema: SchemaMetadata)
   }
   if (faults.length > 0) throw new TypeError(faults.join('; '));
   return rules;
+}
+
+/** The rule with the maximum size of a request message that applies: the smaller of its own and the guard's. */
+export function withRequestBytes(rule: AccessRule, limits: GuardLimits): AccessRule {
+  const max = rule.isPublic ? limits.publicRequestBytes : limits.requestBytes;
+  // A public method may declare more than the small default.
+  const requestBytesMax = Number.isFinite(rule.requestBytesMax)
+    ? Math.min(rule.requestBytesMax, limits.requestBytes)
+    : max;
+  return { ...rule, requestBytesMax };
 }
 
 /** Why a principal does not meet a rule; undefined when it does. */
@@ -122,6 +136,7 @@ function ruleOf(declared: Rule): AccessRule | string {
     maxAuthAgeSeconds:
       maxAuthAge === undefined ? undefined : Number(maxAuthAge.seconds) + maxAuthAge.nanos / 1e9,
     allowStale: declared.onStale === OnStale.ON_STALE_ALLOW,
+    requestBytesMax: declared.maxRequestBytes || Number.POSITIVE_INFINITY,
   };
   if (!rule.isPublic) return rule;
   const conditions =
@@ -130,7 +145,9 @@ function ruleOf(declared: Rule): AccessRule | string {
     declared.caller !== Caller.CALLER_UNSPECIFIED ||
     rule.maxAuthAgeSeconds !== undefined ||
     declared.onStale !== OnStale.ON_STALE_UNSPECIFIED;
-  return conditions ? 'is public and has other conditions: declare one or the other' : PUBLIC_RULE;
+  return conditions
+    ? 'is public and has other conditions: declare one or the other'
+    : { ...PUBLIC_RULE, requestBytesMax: rule.requestBytesMax };
 }
 
 function callerOf(caller: Caller): AccessRule['caller'] | undefined {

@@ -11,14 +11,18 @@ import { parseCompactToken } from '../token/compact.js';
 import { KeyRing, type VerificationKeys } from '../token/key-ring.js';
 import { parseJsonObject } from '../token/strict-json.js';
 import { type ForeignIssuer, issuerNamedIn, type TrustedIssuers } from '../token/trusted-issuers.js';
+import { networkOfPeer } from '../wire/networks.js';
 import { type AccessRule, describeViolation, violationOf } from './access-rule.js';
-import { type RefusalCode, refusal, sharedRefusal } from './refusals.js';
+import type { LimitName } from './guard-limits.js';
+import { KnownNetworks } from './known-networks.js';
+import { limitRefusal, type RefusalCode, refusal, sharedRefusal } from './refusals.js';
+import { Verifications } from './verifications.js';
 
-/** Maximum number of signatures that are being verified or wait for a thread. */
-export const VERIFICATIONS_MAX = 1024;
+/** How many signatures of our own tokens are verified at a time: enough for the thread pool, few enough to wait for. */
+const VERIFICATIONS_RUNNING_MAX = 16;
 
-/** The part of them that one peer may cause. */
-export const VERIFICATIONS_PER_PEER_MAX = 256;
+/** The same for another issuer, whose keys may have to be fetched first. */
+const FOREIGN_VERIFICATIONS_RUNNING_MAX = 128;
 
 /** The authorization scheme (RFC 6750 §2.1) and one space. The case of a scheme has no meaning (RFC 9110 §11.1). */
 const SCHEME = 'Bearer ';
@@ -38,8 +42,14 @@ export interface Caller {
 
 /** The decision on a call. */
 export type Admission =
-  | { readonly kind: 'public' }
-  | { readonly kind: 'admitted'; readonly token: VerifiedToken; readonly allowStale: boolean }
+  | { readonly kind: 'public'; readonly requestBytesMax: number }
+  | {
+      readonly kind: 'admitted';
+      readonly token: VerifiedToken;
+      readonly allowStale: boolean;
+      /** Maximum size of a request message, in bytes. */
+      readonly requestBytesMax: number;
+    }
   | {
       readonly kind: 'refused';
       readonly error: ServiceError<GuardErrorCode>;
@@ -62,9 +72,13 @@ export class Admissions {
   readonly #trusted: TrustedIssuers | undefined;
   readonly #onTokenInvalid: (fault: string) => void;
   readonly #onVerified: (ms: number) => void;
+  readonly #onLimit: (limit: LimitName) => void;
   /** By the text of the token. */
   readonly #pending = new Map<string, Promise<Verification>>();
-  readonly #pendingByPeer = new Map<string, number>();
+  /** The networks from which a valid token has come lately. */
+  readonly knownNetworks: KnownNetworks;
+  readonly #verifications: Verifications;
+  readonly #foreignVerifications = new WeakMap<ForeignIssuer, Verifications>();
   #keys: VerificationKeys = KeyRing.EMPTY;
 
   constructor(options: {
@@ -78,6 +92,8 @@ export class Admissions {
     onTokenInvalid: (fault: string) => void;
     /** A signature was verified in so many milliseconds, including the wait for a thread. */
     onVerified?: ((ms: number) => void) | undefined;
+    /** A limit has refused a call. */
+    onLimit?: ((limit: LimitName) => void) | undefined;
   }) {
     this.#issuer = options.issuer;
     this.#audience = options.audience;
@@ -86,6 +102,13 @@ export class Admissions {
     this.#trusted = options.trusted;
     this.#onTokenInvalid = options.onTokenInvalid;
     this.#onVerified = options.onVerified ?? (() => undefined);
+    this.#onLimit = options.onLimit ?? (() => undefined);
+    this.knownNetworks = new KnownNetworks(options.clock);
+    this.#verifications = this.#createVerifications(VERIFICATIONS_RUNNING_MAX);
+  }
+
+  #createVerifications(runningMax: number): Verifications {
+    return new Verifications(runningMax, (network) => this.knownNetworks.has(network));
   }
 
   /** Replaces the issuer's key set. */
@@ -103,7 +126,7 @@ export class Admissions {
    * certificate that the token is bound to. With a cached token the result is synchronous.
    */
   decide(rule: AccessRule, metadata: Metadata, call: Caller): Admission | Promise<Admission> {
-    if (rule.isPublic) return { kind: 'public' };
+    if (rule.isPublic) return { kind: 'public', requestBytesMax: rule.requestBytesMax };
     const values = metadata.get('authorization');
     const value = values[0];
     if (value === undefined) return refused('TOKEN_MISSING');
@@ -168,7 +191,7 @@ export class Admissions {
       return this.#isCurrent() ? this.#invalid('kid') : sharedRefusal('REVOCATION_STATE_STALE');
     }
     const keys = this.#keys;
-    return this.#verifyOnce(text, peer, () =>
+    return this.#verifyOnce(text, peer, this.#verifications, () =>
       keys
         .verify(token)
         .then((isGood) =>
@@ -184,7 +207,7 @@ export class Admissions {
   ): Promise<Verification> | ServiceError<GuardErrorCode> {
     const token = issuer.parse(text);
     if (token === undefined) return this.#invalid('form');
-    return this.#verifyOnce(text, peer, () =>
+    return this.#verifyOnce(text, peer, this.#verificationsOf(issuer), () =>
       issuer.verify(token).then((verdict) => {
         if (verdict === 'UNKNOWN') return sharedRefusal('DEPENDENCY_UNAVAILABLE');
         if (verdict === 'BAD') return this.#invalid('signature');
@@ -198,26 +221,32 @@ export class Admissions {
     );
   }
 
-  /** Runs one verification for all calls that wait for it, within the limits for the process and for one peer. */
+  /** Each issuer has its own, so that one whose keys cannot be fetched holds up no other. */
+  #verificationsOf(issuer: ForeignIssuer): Verifications {
+    let verifications = this.#foreignVerifications.get(issuer);
+    if (verifications === undefined) {
+      verifications = this.#createVerifications(FOREIGN_VERIFICATIONS_RUNNING_MAX);
+      this.#foreignVerifications.set(issuer, verifications);
+    }
+    return verifications;
+  }
+
+  /** Runs one verification for all calls that wait for it, when its turn comes. */
   #verifyOnce(
     text: string,
     peer: string,
+    verifications: Verifications,
     verify: () => Promise<Verification>,
-  ): Promise<Verification> | ServiceError<GuardErrorCode> {
-    const pendingOfPeer = this.#pendingByPeer.get(peer) ?? 0;
-    if (this.#pending.size >= VERIFICATIONS_MAX || pendingOfPeer >= VERIFICATIONS_PER_PEER_MAX) {
-      return sharedRefusal('RATE_LIMITED');
-    }
-    this.#pendingByPeer.set(peer, pendingOfPeer + 1);
+  ): Promise<Verification> {
     const beganMs = this.#clock.monotonicMs();
     // Two callbacks instead of `finally`, which would create two more promises for each new token.
-    const verification = verify().then(
+    const verification = verifications.run(peer, verify, limitRefusal('verifications')).then(
       (result) => {
-        this.#ended(text, peer, beganMs);
+        this.#ended(text, peer, beganMs, result);
         return result;
       },
       (error: unknown) => {
-        this.#ended(text, peer, beganMs);
+        this.#pending.delete(text);
         throw error;
       },
     );
@@ -225,12 +254,14 @@ export class Admissions {
     return verification;
   }
 
-  #ended(text: string, peer: string, beganMs: number): void {
-    this.#onVerified(this.#clock.monotonicMs() - beganMs);
+  #ended(text: string, peer: string, beganMs: number, result: Verification): void {
     this.#pending.delete(text);
-    const left = (this.#pendingByPeer.get(peer) ?? 1) - 1;
-    if (left === 0) this.#pendingByPeer.delete(peer);
-    else this.#pendingByPeer.set(peer, left);
+    if (result === limitRefusal('verifications')) {
+      this.#onLimit('verifications');
+      return;
+    }
+    this.#onVerified(this.#clock.monotonicMs() - beganMs);
+    if (result instanceof VerifiedToken) this.knownNetworks.add(networkOfPeer(peer));
   }
 
   /**
@@ -315,7 +346,12 @@ export class Admissions {
     const nowSeconds = rule.maxAuthAgeSeconds === undefined ? 0 : this.#clock.wallMs() / 1000;
     const violation = violationOf(rule, token.claims, nowSeconds);
     if (violation !== undefined) return { kind: 'refused', error: describeViolation(violation, rule), token };
-    return { kind: 'admitted', token, allowStale: rule.allowStale };
+    return {
+      kind: 'admitted',
+      token,
+      allowStale: rule.allowStale,
+      requestBytesMax: rule.requestBytesMax,
+    };
   }
 
   /** One error for every bad token: the log and the metrics get the fault, the caller does not. */

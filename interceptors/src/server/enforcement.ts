@@ -6,6 +6,7 @@ import type { LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { VerificationKeys } from '../token/key-ring.js';
 import type { ForeignIssuer, TrustedIssuers } from '../token/trusted-issuers.js';
 import { Admissions } from './admission.js';
+import type { LimitName } from './guard-limits.js';
 
 /**
  * Maximum number of live calls cut in one turn of the event loop. Few, because Node's HTTP/2 does most of the work of
@@ -32,6 +33,8 @@ export interface EnforcementOptions {
   readonly onTokenInvalid: (fault: string) => void;
   /** A signature was verified in `ms` milliseconds. */
   readonly onVerified?: (ms: number) => void;
+  /** A limit has refused a call. */
+  readonly onLimit?: (limit: LimitName) => void;
   /** A handler threw while its call was cut. */
   readonly onCutFailed: (error: unknown) => void;
 }

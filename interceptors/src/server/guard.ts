@@ -28,10 +28,21 @@ import type { DenialReason, VerifiedToken } from '../revocation/verified-tokens.
 import type { TokenClaims } from '../token/claims.js';
 import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
 import { addressOf, type PlaintextUse } from '../wire/connection.js';
+import { readDeadlinesOf } from '../wire/deadlines.js';
+import { setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
 import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
-import { type AccessRule, PUBLIC_RULE, readRules, type SchemaMetadata } from './access-rule.js';
+import {
+  type AccessRule,
+  PUBLIC_RULE,
+  readRules,
+  type SchemaMetadata,
+  withRequestBytes,
+} from './access-rule.js';
 import type { Admission, Caller } from './admission.js';
+import { CallLimits } from './call-limits.js';
+import { ConnectionLimits } from './connection-limits.js';
 import { Enforcement } from './enforcement.js';
+import { type GuardLimits, guardLimitsOf, type LimitName } from './guard-limits.js';
 import { type CallGuard, guardCall } from './guarded-call.js';
 import { onlyGuarded } from './handlers.js';
 import type { GuardObserver, GuardOptions } from './options.js';
@@ -39,6 +50,9 @@ import { sharedRefusal } from './refusals.js';
 
 /** How often expired tokens are dropped and their calls cut, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 250;
+
+/** The largest value of an HTTP/2 setting. */
+const UINT32_MAX = 2 ** 32 - 1;
 
 /** Maximum number of log lines about rejected tokens, per second. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
@@ -63,6 +77,12 @@ export interface GuardState {
   readonly staleReason: string;
   /** The security reports to the issuer. */
   readonly reports: ReportingState;
+  /** Number of open connections to the servers whose services were added through the guard. */
+  readonly connections: number;
+  /** Number of calls of public methods in progress, from networks that have shown no valid token lately. */
+  readonly publicCalls: number;
+  /** Number of bytes of requests that have not reached their handlers. */
+  readonly bytesInFlight: number;
 }
 
 /** Guards a server. */
@@ -120,6 +140,10 @@ export async function createGuard(options: GuardOptions): Promise<Guard> {
 class ServerGuard implements Guard, CallGuard {
   readonly interceptor: ServerInterceptor;
   readonly ready: Promise<void>;
+  readonly limits: CallLimits;
+  readonly #limitSettings: GuardLimits;
+  readonly #connectionLimits: ConnectionLimits;
+  readonly #prepared = new WeakSet<Server>();
   readonly #rules = new Map<string, AccessRule>();
   readonly #enforcement: Enforcement;
   readonly #feed: Feed;
@@ -139,6 +163,8 @@ class ServerGuard implements Guard, CallGuard {
   #resolveReady: () => void = () => {};
   #invalidLines = 0;
   #invalidSecond = 0;
+  #limitSecond = 0;
+  #limitedSinceLine = 0;
 
   constructor(options: GuardOptions, source: RevocationSource) {
     this.#clock = options.clock ?? systemClock;
@@ -155,13 +181,24 @@ class ServerGuard implements Guard, CallGuard {
     this.#closeSender = close;
     this.#enforcement = this.#createEnforcement(options, instance);
     this.#feed = this.#enforcement.feed;
+    this.#limitSettings = guardLimitsOf(options.limits);
+    const { knownNetworks } = this.#enforcement.admissions;
+    const isKnownNetwork = (network: string) => knownNetworks.has(network);
+    this.limits = new CallLimits(this.#limitSettings, this.#clock, isKnownNetwork);
+    this.#connectionLimits = new ConnectionLimits({
+      limits: this.#limitSettings,
+      nowMs: () => this.#clock.monotonicMs(),
+      isKnownNetwork,
+      onLimit: (limit) => this.onLimit(limit),
+    });
     this.ready = new Promise((resolve) => {
       this.#resolveReady = resolve;
     });
     this.#runner = this.#createRunner(options, source, instance);
-    for (const path of options.publicMethods ?? []) this.#rules.set(path, PUBLIC_RULE);
+    const publicRule = withRequestBytes(PUBLIC_RULE, this.#limitSettings);
+    for (const path of options.publicMethods ?? []) this.#rules.set(path, publicRule);
     this.interceptor = (method, call) => guardCall(method, call, this);
-    this.#expiryTimer = setInterval(() => this.#enforcement.dropExpired(), EXPIRY_INTERVAL_MS);
+    this.#expiryTimer = setInterval(() => this.#endLate(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#runner.start();
   }
@@ -190,6 +227,7 @@ class ServerGuard implements Guard, CallGuard {
       trusted: this.#trusted,
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
       onVerified: (ms) => this.#observer.verified?.(ms),
+      onLimit: (limit) => this.onLimit(limit),
       onCutFailed: (error) =>
         this.#log.error({ event: 'cut_failed', err: error }, 'a handler threw while its call was cut'),
     });
@@ -231,9 +269,23 @@ class ServerGuard implements Guard, CallGuard {
     if (missing.length > 0) {
       throw new TypeError(`no handler for ${missing.map(([, method]) => method.path).join(', ')}`);
     }
-    for (const [path, rule] of rules) this.#rules.set(path, rule);
-    exposeRepeatedCredentials(server);
+    for (const [path, rule] of rules) this.#rules.set(path, withRequestBytes(rule, this.#limitSettings));
+    this.#prepare(server);
     server.addService(definition, onlyGuarded(definition, handlers));
+  }
+
+  /** Sets up, once for each server, what happens to connections and headers before a call exists. */
+  #prepare(server: Server): void {
+    if (this.#prepared.has(server)) return;
+    this.#prepared.add(server);
+    const { streamsPerConnection, headerBytes } = this.#limitSettings;
+    setHttp2SettingsOf(server, {
+      maxConcurrentStreams: Math.min(streamsPerConnection, UINT32_MAX),
+      maxHeaderListSize: Math.min(headerBytes, UINT32_MAX),
+    });
+    exposeRepeatedCredentials(server);
+    readDeadlinesOf(server, () => this.#clock.wallMs());
+    this.#connectionLimits.watch(server);
   }
 
   state(): GuardState {
@@ -248,6 +300,8 @@ class ServerGuard implements Guard, CallGuard {
       tokens: this.#enforcement.admissions.tokens.size,
       staleReason: this.#runner.staleReason,
       reports: this.#reporting?.state() ?? NO_REPORTS,
+      connections: this.#connectionLimits.count,
+      ...this.limits.state(),
     };
   }
 
@@ -277,6 +331,21 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   // CallGuard.
+
+  addressOf(call: ServerInterceptingCallInterface): string {
+    return addressOf(call, this.#onConnection);
+  }
+
+  onLimit(limit: LimitName): void {
+    this.#observer.limited?.(limit);
+    this.#limitedSinceLine += 1;
+    const second = Math.floor(this.#clock.monotonicMs() / 1000);
+    if (second === this.#limitSecond) return;
+    this.#limitSecond = second;
+    const count = this.#limitedSinceLine;
+    this.#limitedSinceLine = 0;
+    this.#log.warn({ event: 'limited', limit, count }, 'a limit refused or ended calls or connections');
+  }
 
   admit(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission> {
     const rule = this.#rules.get(path);
@@ -319,6 +388,12 @@ class ServerGuard implements Guard, CallGuard {
 
   onDecision(path: string, outcome: 'ADMITTED' | GuardErrorCode): void {
     this.#observer.decided?.(path, outcome);
+  }
+
+  #endLate(): void {
+    this.#enforcement.dropExpired();
+    this.limits.sweep();
+    this.#connectionLimits.sweep();
   }
 
   #currentChanged(isCurrent: boolean): void {

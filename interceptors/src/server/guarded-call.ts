@@ -3,26 +3,35 @@
  * cuts it when its token must not be used any longer. The workarounds for how grpc-js ends a call are in this file.
  */
 
-import type {
-  Metadata,
-  MethodDefinition,
-  ServerInterceptingCall,
-  ServerInterceptingCallInterface,
+import {
+  status as grpcStatus,
+  type Metadata,
+  type MethodDefinition,
+  type ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
 } from '@grpc/grpc-js';
-import type { GuardErrorCode } from '../errors.js';
+import { type GuardErrorCode, invalidField } from '../errors.js';
 import type { DenialReason, LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { Principal } from '../token/principal.js';
 import { certificateThumbprintUnder, isPrivateConnection, retireConnection } from '../wire/connection.js';
+import { hasMalformedTimeout, longDeadlineOf } from '../wire/deadlines.js';
 import {
   asServerInterceptingCall,
+  closeStreamLater,
+  decodeRequestWith,
+  mapStatusesOf,
+  type RequestDecoder,
   resetStream,
   type ServerCallListener,
   type ServerCallStatus,
 } from '../wire/grpc-js-internals.js';
+import { isCompressed, lengthOfOneMessage, RequestReader } from '../wire/request-reader.js';
 import { type CallStatus, statusOf } from '../wire/status.js';
 import type { Admission, Caller } from './admission.js';
+import type { CallLimits, CallQueue, HeldCall, Holder } from './call-limits.js';
 import { attachState, type CallState } from './call-state.js';
-import { CUT_STATUSES, refusal, refusalStatus } from './refusals.js';
+import type { LimitName } from './guard-limits.js';
+import { CUT_STATUSES, limitRefusal, limitStatus, refusal, refusalStatus } from './refusals.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in milliseconds. */
 export const CUT_GRACE_MS = 250;
@@ -30,8 +39,33 @@ export const CUT_GRACE_MS = 250;
 /** HTTP/2 error code CANCEL (RFC 9113 §7). */
 const HTTP2_CANCEL = 8;
 
+/** A message of so many bytes that arrives in one frame is not counted: it is less than what the call itself takes. */
+const UNCOUNTED_BYTES = 1024;
+
+/** What a waiting message takes beside its bytes, and what decompressing one takes, in bytes. */
+const MESSAGE_OVERHEAD_BYTES = 512;
+const DECOMPRESSION_BYTES = 16 * 1024;
+
+/** What a stream of requests may hold beside two messages of the maximum size, in bytes. */
+const STREAM_SLACK_BYTES = 64 * 1024;
+
+/** A call with one request fails at the second message, so that further ones need not be kept. */
+const MESSAGES_OF_ONE_REQUEST_MAX = 2;
+
+const NO_MESSAGES: Buffer[] = [];
+
+const MALFORMED_TIMEOUT = invalidField(
+  'grpc-timeout',
+  'must be one to eight digits and a unit, such as 5S (gRPC over HTTP/2)',
+);
+
 /** The part of the guard that a call needs. */
 export interface CallGuard {
+  readonly limits: CallLimits;
+  /** The address of the call's peer; empty when it is unknown. */
+  addressOf(call: ServerInterceptingCallInterface): string;
+  /** Observes that a limit has ended or refused a call. */
+  onLimit(limit: LimitName): void;
   /** Decides a call by its metadata. A promise only while the signature of a new token is being verified. */
   admit(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission>;
   /** Why an admitted call must not go on; undefined when it may. */
@@ -78,16 +112,31 @@ export function guardCall(
  * has no closures and no unused fields.
  */
 class GuardedCall
-  implements ServerInterceptingCallInterface, LiveCall, CallState, ServerCallListener, Caller
+  implements
+    ServerInterceptingCallInterface,
+    LiveCall,
+    HeldCall,
+    CallState,
+    ServerCallListener,
+    RequestDecoder,
+    Caller
 {
   readonly path: string;
   previousLive: LiveCall | undefined;
   nextLive: LiveCall | undefined;
+  readonly requestStream: boolean;
+  readonly isStream: boolean;
+  holder: Holder | undefined;
+  isUnknown = false;
+  heldBytes = 0;
+  queue: CallQueue | undefined;
+  previousHeld: HeldCall | undefined;
+  nextHeld: HeldCall | undefined;
+  heldSinceMs = 0;
   /** The call below this one. */
   readonly #inner: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
   readonly #answersOnce: boolean;
-  readonly #requestStream: boolean;
   #listener: ServerCallListener | undefined;
   #token: VerifiedToken | undefined;
   #allowStale = false;
@@ -100,13 +149,23 @@ class GuardedCall
   #answered = false;
   /** Ended for grpc-js. */
   #finished = false;
+  /** The request has arrived in full. */
+  #halfClosed = false;
+  #requestBytesMax = 0;
+  /** Exists when a message has not arrived in one frame. */
+  #reader: RequestReader | undefined;
+  /** Messages that wait for the handler, and what they take. */
+  #waitingMessages = 0;
+  #waitingBytes = 0;
+  #mapsStatuses = false;
   #abort: AbortController | undefined;
   #resetTimer: NodeJS.Timeout | undefined;
 
   constructor(method: GuardedMethod, inner: ServerInterceptingCallInterface, guard: CallGuard) {
     this.path = method.path;
     this.#answersOnce = !method.responseStream;
-    this.#requestStream = method.requestStream;
+    this.requestStream = method.requestStream;
+    this.isStream = method.requestStream || method.responseStream;
     this.#inner = inner;
     this.#guard = guard;
   }
@@ -159,11 +218,14 @@ class GuardedCall
   onReceiveMessage(message: unknown): void {
     // The only message of a unary request needs no check: the handler starts at the half-close, which is checked. After
     // the only response the token is not checked any more, so no message is read either.
-    const passes = this.#requestStream ? !this.#answered && this.#passes() : !this.#closed;
+    const passes = this.requestStream ? !this.#answered && this.#passes() : !this.#closed;
+    if (this.requestStream) this.#delivered();
     if (passes) this.#listener?.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {
+    this.#halfClosed = true;
+    this.#guard.limits.arrived(this);
     if (this.#passes()) this.#listener?.onReceiveHalfClose();
   }
 
@@ -177,12 +239,17 @@ class GuardedCall
 
   sendMessage(message: unknown, callback: () => void): void {
     if (!this.#passes()) return;
-    this.#answered = this.#answersOnce;
+    if (this.#answersOnce) {
+      this.#answered = true;
+      this.#guard.limits.answered(this);
+    }
     this.#inner.sendMessage(message, callback);
   }
 
   sendStatus(status: ServerCallStatus): void {
-    if (this.#passes()) this.#inner.sendStatus(status);
+    if (!this.#passes()) return;
+    if (!this.#answered) this.#guard.limits.answered(this);
+    this.#inner.sendStatus(status);
   }
 
   startRead(): void {
@@ -194,7 +261,7 @@ class GuardedCall
   }
 
   getDeadline(): ReturnType<ServerInterceptingCallInterface['getDeadline']> {
-    return this.#inner.getDeadline();
+    return longDeadlineOf(this.#inner) ?? this.#inner.getDeadline();
   }
 
   getHost(): string {
@@ -221,6 +288,102 @@ class GuardedCall
     this.#passes();
   }
 
+  // RequestDecoder.
+
+  write(data: Buffer): Buffer[] {
+    if (this.#closed || this.#finished) return NO_MESSAGES;
+    if (!this.requestStream && this.#reader === undefined) {
+      const length = lengthOfOneMessage(data);
+      // Copied, as grpc-js does: a slice would keep the whole read alive.
+      if (length >= 0 && length <= Math.min(UNCOUNTED_BYTES, this.#requestBytesMax) && !isCompressed(data)) {
+        return [Buffer.from(data)];
+      }
+    }
+    return this.#readCounted(data);
+  }
+
+  #readCounted(data: Buffer): Buffer[] {
+    this.#reader ??= new RequestReader(this.#requestBytesMax);
+    const messages = this.#reader.read(data);
+    if (messages === undefined) return this.#refuseRequest('request_bytes');
+    if (messages.length > 0) this.#guard.limits.active(this);
+    if (!this.requestStream) messages.length = Math.min(messages.length, MESSAGES_OF_ONE_REQUEST_MAX);
+    for (const message of messages) this.#countMessage(message);
+    const bytes = this.#reader.heldBytes + this.#waitingBytes;
+    const isTooMuch = bytes > 2 * this.#requestBytesMax + STREAM_SLACK_BYTES;
+    const limit = isTooMuch ? 'bytes_in_flight' : this.#guard.limits.charge(this, bytes);
+    return limit === undefined ? messages : this.#refuseRequest(limit);
+  }
+
+  #countMessage(message: Buffer): void {
+    this.#waitingMessages += 1;
+    this.#waitingBytes += message.length + MESSAGE_OVERHEAD_BYTES;
+    if (!isCompressed(message)) return;
+    this.#waitingBytes += DECOMPRESSION_BYTES;
+    if (this.#mapsStatuses) return;
+    this.#mapsStatuses = true;
+    mapStatusesOf(this.#inner, (status) => {
+      // grpc-js ends a call whose message becomes too large with a status that has no reason.
+      if (status.code !== grpcStatus.RESOURCE_EXHAUSTED || status.metadata != null) return status;
+      this.#guard.onLimit('request_bytes');
+      return limitStatus('request_bytes');
+    });
+  }
+
+  /** A message of a stream has reached the handler. */
+  #delivered(): void {
+    if (this.#waitingMessages === 0) return;
+    this.#waitingBytes -= this.#waitingBytes / this.#waitingMessages;
+    this.#waitingMessages -= 1;
+    this.#guard.limits.charge(this, (this.#reader?.heldBytes ?? 0) + this.#waitingBytes);
+  }
+
+  #refuseRequest(limit: LimitName): Buffer[] {
+    this.endForLimit(limit);
+    return NO_MESSAGES;
+  }
+
+  // HeldCall.
+
+  endForLimit(limit: LimitName): void {
+    this.#guard.limits.leave(this);
+    if (this.#finished) return;
+    this.#guard.onLimit(limit);
+    if (limit === 'response_seconds') {
+      // The status waits behind what the peer does not read.
+      this.#closed = true;
+      resetStream(this.#inner, HTTP2_CANCEL);
+      return;
+    }
+    if (this.#closed) return;
+    this.#guard.onDecision(this.path, limitRefusal(limit).code);
+    this.#close(limitStatus(limit));
+    this.#listener?.onCancel();
+  }
+
+  /** Counts an admitted call, and reads its request within the limits. @returns the status that refuses it */
+  #enter(token: VerifiedToken | undefined, requestBytesMax: number): CallStatus | undefined {
+    const { limits } = this.#guard;
+    if (hasMalformedTimeout(this.#inner)) {
+      this.#guard.onDecision(this.path, MALFORMED_TIMEOUT.code);
+      return statusOf(MALFORMED_TIMEOUT);
+    }
+    const limit =
+      token === undefined
+        ? limits.enterPublic(this, this.#guard.addressOf(this.#inner))
+        : limits.enterWithToken(this, token);
+    if (limit !== undefined) {
+      const { code } = limitRefusal(limit);
+      this.#guard.onLimit(limit);
+      this.#guard.onDecision(this.path, code);
+      this.#guard.reportRefused(code, token, this.#inner);
+      return limitStatus(limit);
+    }
+    this.#requestBytesMax = requestBytesMax;
+    decodeRequestWith(this.#inner, this, requestBytesMax);
+    return undefined;
+  }
+
   #cut(reason: DenialReason): void {
     this.#guard.onDecision(this.path, reason);
     this.#close(CUT_STATUSES[reason]);
@@ -244,6 +407,12 @@ class GuardedCall
       this.#guard.onDecision(this.path, admission.error.code);
       this.#guard.reportRefused(admission.error.code, admission.token, this.#inner);
       this.#close(refusalStatus(admission.error));
+      return;
+    }
+    const token = admission.kind === 'admitted' ? admission.token : undefined;
+    const refused = this.#enter(token, admission.requestBytesMax);
+    if (refused !== undefined) {
+      this.#close(refused);
       return;
     }
     if (admission.kind === 'admitted') {
@@ -290,6 +459,10 @@ class GuardedCall
     clearTimeout(this.#resetTimer);
     this.#resetTimer = undefined;
     this.#token?.unlink(this);
+    this.#guard.limits.leave(this);
+    // Otherwise a peer could keep any number of ended calls open.
+    if (!this.#halfClosed) closeStreamLater(this.#inner, CUT_GRACE_MS);
+    this.#reader = undefined;
     this.#abort?.abort(CALL_ENDED);
     // The handler of a cut call was notified by the cut.
     if (!this.#closed) this.#listener?.onCancel();

@@ -10,6 +10,7 @@ import type { BrokerFiles } from '../revocation/broker.js';
 import type { RevocationSource } from '../revocation/feed-runner.js';
 import type { TrustedIssuer } from '../token/trusted-issuers.js';
 import type { Plaintext } from '../wire/connection.js';
+import type { GuardLimits, LimitName } from './guard-limits.js';
 
 /** Options of `createGuard`. */
 export interface GuardOptions {
@@ -54,6 +55,8 @@ export interface GuardOptions {
    * REVOCATION_STATE_STALE. Default: 20 million.
    */
   readonly listEntriesMax?: number | undefined;
+  /** What a peer can make this process hold. Those that are missing have safe defaults. */
+  readonly limits?: Partial<GuardLimits> | undefined;
   /** Full paths of methods without a rule that need no token, such as those of the health service. */
   readonly publicMethods?: Iterable<string>;
   /** Default: the clocks of this machine. */
@@ -69,6 +72,8 @@ export interface GuardObserver {
   decided?(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
   /** A token was rejected. The fault names the cause, which the caller does not receive. */
   tokenInvalid?(fault: string): void;
+  /** A limit has refused or ended a call or a connection. */
+  limited?(limit: LimitName): void;
   /** A message on the broker was not signed by the issuer. */
   broadcastForged?(): void;
   /** The signature of a new token was verified in `ms` milliseconds, including the wait for a thread. */

@@ -3,6 +3,7 @@
 import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
 import type { DenialReason } from '../revocation/verified-tokens.js';
 import { type CallStatus, reusableStatus, statusOf } from '../wire/status.js';
+import type { LimitName } from './guard-limits.js';
 
 /** The message of each refusal. It does not say more than its reason, so that an attacker learns nothing from it. */
 const MESSAGES = {
@@ -13,7 +14,6 @@ const MESSAGES = {
   TLS_REQUIRED: 'access tokens are accepted over TLS only',
   REVOCATION_STATE_STALE: 'the revocation list is not current',
   DEPENDENCY_UNAVAILABLE: 'the access token cannot be verified at this moment',
-  RATE_LIMITED: 'too many new tokens at once',
 } as const satisfies Partial<Record<GuardErrorCode, string>>;
 
 /** A reason for which the guard refuses a call, whatever the method's rule. */
@@ -25,7 +25,6 @@ const RETRY_AFTER_MS = 1000;
 const RETRIABLE: ReadonlySet<RefusalCode> = new Set<RefusalCode>([
   'REVOCATION_STATE_STALE',
   'DEPENDENCY_UNAVAILABLE',
-  'RATE_LIMITED',
 ]);
 
 /** Creates the error of a refusal, for throwing. */
@@ -38,15 +37,19 @@ interface SharedRefusal {
   readonly status: CallStatus;
 }
 
+/** By the code of the refusal, or the name of the limit. */
 const shared = new Map<string, SharedRefusal>();
+/** The statuses of the shared errors. */
+const statuses = new WeakMap<ServiceError, CallStatus>();
 
 function sharedOf(code: RefusalCode): SharedRefusal {
-  let found = shared.get(code);
-  if (found === undefined) {
-    const error = refusal(code);
-    found = { error, status: reusableStatus(statusOf(error)) };
-    shared.set(code, found);
-  }
+  return shared.get(code) ?? share(code, refusal(code));
+}
+
+function share(key: string, error: ServiceError<GuardErrorCode>): SharedRefusal {
+  const found = { error, status: reusableStatus(statusOf(error)) };
+  shared.set(key, found);
+  statuses.set(error, found.status);
   return found;
 }
 
@@ -58,10 +61,53 @@ export function sharedRefusal(code: RefusalCode): ServiceError<GuardErrorCode> {
   return sharedOf(code).error;
 }
 
+/** What each limit says to the caller. The name of the limit follows, for whoever runs the server. */
+const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
+  request_bytes: 'the request message is larger than this method accepts',
+  request_seconds: 'the request did not arrive in time',
+  public_idle_seconds: 'no request arrived on this stream for too long',
+  response_seconds: 'the response was not read in time',
+  bytes_in_flight: 'too many bytes of requests are in flight',
+  public_calls: 'too many calls without a token are in progress',
+  public_calls_per_address: 'too many calls from this address are in progress',
+  calls_per_user: 'too many calls of this user are in progress',
+  streams_per_user: 'too many streams of this user are open',
+  calls_per_service: 'too many calls of this service are in progress',
+  streams_per_service: 'too many streams of this service are open',
+  connections: 'too many connections',
+  connections_per_address: 'too many connections from this address',
+  connection_setup_seconds: 'the connection was not set up in time',
+  first_request_seconds: 'no request arrived on this connection in time',
+  verifications: 'too many new tokens at once',
+};
+
+const LIMIT_CODES: Partial<Record<LimitName, GuardErrorCode>> = {
+  request_bytes: 'REQUEST_TOO_LARGE',
+  request_seconds: 'REQUEST_TIMEOUT',
+  public_idle_seconds: 'REQUEST_TIMEOUT',
+};
+
+function sharedLimit(limit: LimitName): SharedRefusal {
+  const found = shared.get(limit);
+  if (found !== undefined) return found;
+  const code = LIMIT_CODES[limit] ?? 'RATE_LIMITED';
+  const options = code === 'RATE_LIMITED' ? { retryAfterMs: RETRY_AFTER_MS } : {};
+  return share(limit, new GuardError(code, `${LIMIT_MESSAGES[limit]} (limit ${limit})`, options));
+}
+
+/** The error of a limit, the same object for all calls. It is returned, never thrown. */
+export function limitRefusal(limit: LimitName): ServiceError<GuardErrorCode> {
+  return sharedLimit(limit).error;
+}
+
+/** The status that ends a call because of a limit. */
+export function limitStatus(limit: LimitName): CallStatus {
+  return sharedLimit(limit).status;
+}
+
 /** The status that ends a refused call. */
 export function refusalStatus(error: ServiceError): CallStatus {
-  const found = shared.get(error.code);
-  return found?.error === error ? found.status : statusOf(error);
+  return statuses.get(error) ?? statusOf(error);
 }
 
 /** The status that cuts a live call. Computed once: thousands of calls may be cut at a time. */

@@ -20,6 +20,7 @@ import {
   type PublishedIssuerKeys,
 } from './issuer-keys.js';
 import { parseJsonObject } from './strict-json.js';
+import { isPrintedSecret } from './weak-keys.js';
 
 /** Maximum number of other issuers. */
 const TRUSTED_ISSUERS_MAX = 32;
@@ -169,8 +170,11 @@ export function trustedIssuerFaults(
 
 function keysFault(keys: TrustedIssuer['keys'], plaintext: Plaintext | undefined): string | undefined {
   if ('legacySecret' in keys) {
-    return keys.legacySecret.byteLength < LEGACY_SECRET_BYTES_MIN
-      ? `must have a secret of at least ${LEGACY_SECRET_BYTES_MIN} bytes`
+    if (keys.legacySecret.byteLength < LEGACY_SECRET_BYTES_MIN) {
+      return `must have a secret of at least ${LEGACY_SECRET_BYTES_MIN} bytes`;
+    }
+    return isPrintedSecret(keys.legacySecret)
+      ? 'must not have the secret that is printed on jwt.io'
       : undefined;
   }
   const { jwksUrl, jwksFile, algorithms } = keys;

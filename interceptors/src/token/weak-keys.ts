@@ -164,3 +164,9 @@ export function knownKeyFault(thumbprint: string): string | undefined {
   const source = PRINTED_KEYS.get(thumbprint);
   return source && `must not be the example of ${source}, whose private key is printed there`;
 }
+
+/** Whether a secret is the example of a manual. @param secret - the secret of a legacy issuer */
+export function isPrintedSecret(secret: Uint8Array): boolean {
+  // The example of jwt.io; its earlier ones are shorter than a secret may be.
+  return Buffer.from(secret).toString('latin1') === 'a-string-secret-at-least-256-bits-long';
+}

@@ -41,7 +41,7 @@ export function asServerInterceptingCall(call: ServerInterceptingCallInterface):
 /** The HTTP/2 session of Node under a call, as far as the library uses it. */
 export interface Http2Session {
   readonly encrypted?: boolean;
-  readonly socket?: { readonly remoteAddress?: string };
+  readonly socket?: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined };
   goaway?(code: number, lastStreamId: number): void;
   close?(): void;
 }
@@ -49,7 +49,22 @@ export interface Http2Session {
 /** The HTTP/2 stream of Node under a call. */
 interface Http2Stream {
   readonly session?: Http2Session;
+  readonly destroyed?: boolean;
   close?(code: number): void;
+}
+
+/** Splits the bytes of a request into messages, each with its head of five bytes. */
+export interface RequestDecoder {
+  write(data: Buffer): Buffer[];
+}
+
+/** The innermost call of grpc-js. */
+interface BaseCall {
+  readonly stream?: Http2Stream;
+  decoder: RequestDecoder;
+  /** Maximum size of a message after decompression, in bytes. */
+  maxReceiveMessageSize: number;
+  sendStatus(status: ServerCallStatus): void;
 }
 
 /** Maximum number of interceptors of one call. A longer chain counts as a loop. */
@@ -72,18 +87,75 @@ export function resetStream(call: ServerInterceptingCallInterface, code: number)
   streamUnder(call)?.close?.(code);
 }
 
+/** HTTP/2 error code NO_ERROR (RFC 9113 §7). */
+const HTTP2_NO_ERROR = 0;
+
+/**
+ * Closes the stream of an ended call whose peer has not ended its request, after `graceMs` milliseconds (RFC 9113 §8.1).
+ * grpc-js leaves such a stream open until the peer or the connection ends. Relies on the same fields as
+ * {@link sessionUnder}.
+ */
+export function closeStreamLater(call: ServerInterceptingCallInterface, graceMs: number): void {
+  const stream = streamUnder(call);
+  if (stream === undefined || stream.destroyed === true) return;
+  // The timer references the stream alone, so that it keeps nothing else of the call alive.
+  setTimeout(() => {
+    if (stream.destroyed !== true) stream.close?.(HTTP2_NO_ERROR);
+  }, graceMs).unref();
+}
+
+/**
+ * Reads the messages of a call with another decoder, and limits their size after decompression. grpc-js has one limit for
+ * all methods, and counts no bytes. Relies on the fields `decoder` and `maxReceiveMessageSize` of the innermost call, which
+ * it reads whenever data arrive.
+ *
+ * @returns false when the innermost call cannot be found
+ */
+export function decodeRequestWith(
+  call: ServerInterceptingCallInterface,
+  decoder: RequestDecoder,
+  messageBytesMax: number,
+): boolean {
+  const base = baseUnder(call);
+  if (base?.decoder === undefined) return false;
+  base.decoder = decoder;
+  base.maxReceiveMessageSize = messageBytesMax;
+  return true;
+}
+
+/**
+ * Changes the statuses with which grpc-js itself ends a call, which pass no interceptor: those of a message that cannot be
+ * decompressed. Relies on the innermost call sending them by its own `sendStatus`.
+ */
+export function mapStatusesOf(
+  call: ServerInterceptingCallInterface,
+  map: (status: ServerCallStatus) => ServerCallStatus,
+): void {
+  const base = baseUnder(call);
+  if (base === undefined) return;
+  const send = base.sendStatus;
+  base.sendStatus = (status) => send.call(base, map(status));
+}
+
 function streamUnder(call: ServerInterceptingCallInterface): Http2Stream | undefined {
+  return baseUnder(call)?.stream;
+}
+
+function baseUnder(call: ServerInterceptingCallInterface): BaseCall | undefined {
   let layer: unknown = call;
   for (let depth = 0; depth < CALL_LAYERS_MAX && typeof layer === 'object' && layer !== null; depth += 1) {
-    const { stream, nextCall } = layer as { readonly stream?: Http2Stream; readonly nextCall?: unknown };
-    if (stream !== undefined) return stream;
-    layer = nextCall;
+    if ((layer as BaseCall).stream !== undefined) return layer as BaseCall;
+    layer = (layer as { readonly nextCall?: unknown }).nextCall;
   }
   return undefined;
 }
 
 /** Inspects the headers of a new stream. `rawHeaders` are names and values in turn, as they were sent. */
-export type InspectHeaders = (headers: IncomingHttpHeaders, rawHeaders: readonly string[]) => void;
+export type InspectHeaders = (
+  headers: IncomingHttpHeaders,
+  rawHeaders: readonly string[],
+  stream: object,
+) => void;
 
 /**
  * Inspects the headers of every request before grpc-js reads them; what it changes in `headers` is what grpc-js reads.
@@ -93,16 +165,107 @@ export type InspectHeaders = (headers: IncomingHttpHeaders, rawHeaders: readonly
  * @throws TypeError when this version of grpc-js keeps its servers elsewhere
  */
 export function inspectHeadersOf(server: Server, inspect: InspectHeaders): void {
+  onHttp2Servers(server, (http2Server) => {
+    (http2Server as EmitsStreams).prependListener('stream', (stream, headers, _flags, rawHeaders = []) =>
+      inspect(headers, rawHeaders, stream),
+    );
+  });
+}
+
+/** A deadline that grpc-js does not handle: in wall-clock milliseconds, or a value that is none. */
+export type RequestDeadline = number | 'malformed';
+
+const REQUEST_DEADLINE = Symbol('deadline');
+
+/** Keeps a deadline with the stream of a request. */
+export function setRequestDeadline(stream: object, deadline: RequestDeadline): void {
+  (stream as { [REQUEST_DEADLINE]?: RequestDeadline })[REQUEST_DEADLINE] = deadline;
+}
+
+/** The deadline that was kept with the stream under a call. Relies on the same fields as {@link sessionUnder}. */
+export function requestDeadlineUnder(call: ServerInterceptingCallInterface): RequestDeadline | undefined {
+  return (streamUnder(call) as { [REQUEST_DEADLINE]?: RequestDeadline } | undefined)?.[REQUEST_DEADLINE];
+}
+
+/** A TCP connection, as far as the library uses it. */
+export interface AcceptedSocket {
+  readonly remoteAddress?: string | undefined;
+  readonly remotePort?: number | undefined;
+  readonly destroyed: boolean;
+  destroy(): unknown;
+  once(event: 'close', listener: () => void): unknown;
+}
+
+/** Observes the connections of a server. */
+export interface ConnectionListener {
+  /** A TCP connection was accepted, before TLS. The listener may destroy it. */
+  accepted(socket: AcceptedSocket): void;
+  /** The peer of a connection speaks HTTP/2: its first SETTINGS frame has arrived. */
+  established(session: Http2Session): void;
+  /** A request has arrived. */
+  requested(session: Http2Session): void;
+}
+
+interface EmitsConnections {
+  prependListener(event: 'connection', listener: (socket: AcceptedSocket) => void): unknown;
+  prependListener(event: 'stream', listener: (stream: Http2Stream) => void): unknown;
+  on(event: 'session', listener: (session: EmitsSettings) => void): unknown;
+}
+
+interface EmitsSettings extends Http2Session {
+  once(event: 'remoteSettings', listener: () => void): unknown;
+}
+
+/**
+ * Observes the connections of a server. Relies on what {@link inspectHeadersOf} relies on, and on Node's servers tolerating
+ * that a connection is destroyed by a listener that runs before their own.
+ *
+ * @throws TypeError when this version of grpc-js keeps its servers elsewhere
+ */
+export function observeConnectionsOf(server: Server, listener: ConnectionListener): void {
+  onHttp2Servers(server, (http2Server) => {
+    const server = http2Server as EmitsConnections;
+    server.prependListener('connection', (socket) => listener.accepted(socket));
+    server.on('session', (session) => session.once('remoteSettings', () => listener.established(session)));
+    server.prependListener('stream', ({ session }) => {
+      if (session !== undefined) listener.requested(session);
+    });
+  });
+}
+
+/** The HTTP/2 settings that a server announces (RFC 9113 §6.5.2). */
+export interface Http2Settings {
+  readonly maxConcurrentStreams: number;
+  readonly maxHeaderListSize: number;
+}
+
+/**
+ * Sets the HTTP/2 settings of a server that listens later. What the server's own options set wins. Relies on grpc-js
+ * passing `commonServerOptions` to Node for each address that it binds.
+ *
+ * @throws TypeError when this version of grpc-js keeps its options elsewhere
+ */
+export function setHttp2SettingsOf(server: Server, settings: Http2Settings): void {
+  const options: unknown = Reflect.get(server, 'commonServerOptions');
+  if (typeof options !== 'object' || options === null) {
+    throw new TypeError('expected grpc-js to keep options in Server.commonServerOptions, found none there');
+  }
+  const own = (options as { settings?: Partial<Http2Settings> }).settings;
+  (options as { settings?: Partial<Http2Settings> }).settings = { ...settings, ...own };
+}
+
+/** Calls `visit` with every HTTP/2 server of a grpc-js server, those that begin to listen later included. */
+function onHttp2Servers(server: Server, visit: (http2Server: unknown) => void): void {
   const servers: unknown = Reflect.get(server, 'http2Servers');
   if (!(servers instanceof Map)) {
     throw new TypeError(
       'expected grpc-js to keep its HTTP/2 servers in Server.http2Servers, found no map there',
     );
   }
-  for (const http2Server of servers.keys()) listenFirst(http2Server, inspect);
+  for (const http2Server of servers.keys()) visit(http2Server);
   const set = servers.set.bind(servers);
   servers.set = (http2Server: unknown, info: unknown) => {
-    listenFirst(http2Server, inspect);
+    visit(http2Server);
     return set(http2Server, info);
   };
 }
@@ -111,18 +274,12 @@ interface EmitsStreams {
   prependListener(
     event: 'stream',
     listener: (
-      stream: unknown,
+      stream: object,
       headers: IncomingHttpHeaders,
       flags: number,
       rawHeaders: readonly string[] | undefined,
     ) => void,
   ): unknown;
-}
-
-function listenFirst(http2Server: unknown, inspect: InspectHeaders): void {
-  (http2Server as EmitsStreams).prependListener('stream', (_stream, headers, _flags, rawHeaders = []) =>
-    inspect(headers, rawHeaders),
-  );
 }
 
 /** A place on `Metadata` objects for a value of this process. */

@@ -43,6 +43,12 @@ function createObserver(registry: Registry): GuardObserver {
     help: 'Messages on the broker that the issuer has not signed.',
     registers: [registry],
   });
+  const limited = new Counter({
+    name: 'portcullis_limited_total',
+    help: 'Calls and connections that a limit has refused or ended.',
+    labelNames: ['limit'],
+    registers: [registry],
+  });
   const verifying = new Histogram({
     name: 'portcullis_verify_seconds',
     help: 'How long a new token waited for the verdict on its signature.',
@@ -53,6 +59,7 @@ function createObserver(registry: Registry): GuardObserver {
     decided: createDecisionCounter(registry),
     tokenInvalid: (fault) => faults.inc({ fault }),
     broadcastForged: () => forgeries.inc(),
+    limited: (limit) => limited.inc({ limit }),
     verified: (ms) => verifying.observe(ms / 1000),
   };
 }
@@ -122,6 +129,19 @@ function stateMetricsOf(guard: Guard): StateMetric[] {
       'verified_tokens',
       'Tokens whose verification is remembered.',
       () => guard.state().tokens,
+    ),
+    metric('gauge', 'connections', 'Open connections of gRPC.', () => guard.state().connections),
+    metric(
+      'gauge',
+      'public_calls',
+      'Calls without a token in progress, from networks without a valid token.',
+      () => guard.state().publicCalls,
+    ),
+    metric(
+      'gauge',
+      'bytes_in_flight',
+      'Bytes of requests that have not reached their handlers.',
+      () => guard.state().bytesInFlight,
     ),
     metric(
       'gauge',

@@ -44,6 +44,31 @@ export function describeUsers(under: Under): void {
       expect(await store.transaction((tx) => tx.users.raiseGeneration(randomUUID()))).to.equal(undefined);
     });
 
+    it('are locked by id, and an unknown one is not', async () => {
+      const { store, addUser } = under();
+      const { userId } = await addUser();
+      expect(await store.transaction((tx) => tx.users.lock(userId))).to.equal(true);
+      expect(await store.transaction((tx) => tx.users.lock(randomUUID()))).to.equal(false);
+    });
+
+    it('name the administrators: none, the only one, or two of them', async () => {
+      const { store, addUser } = under();
+      const admins = () => store.transaction((tx) => tx.users.lockAdmins());
+      const setRoles = (userId: string, isAdmin: boolean) =>
+        store.transaction((tx) => tx.users.setRoles(userId, isAdmin ? ['admin', 'customer'] : ['customer']));
+      for (const userId of await admins()) await setRoles(userId, false);
+      expect(await admins()).to.deep.equal([]);
+      const ids = [(await addUser()).userId, (await addUser()).userId, (await addUser()).userId].sort();
+      const [first = '', second = '', third = ''] = ids;
+      await setRoles(second, true);
+      expect(await admins()).to.deep.equal([second]);
+      await setRoles(third, true);
+      expect(await admins()).to.deep.equal([second, third]);
+      await setRoles(first, true);
+      expect(await admins()).to.deep.equal([first, second]);
+      for (const userId of ids) await setRoles(userId, false);
+    });
+
     it('replace all roles of a user, and return them in alphabetical order', async () => {
       const { store, addUser } = under();
       const { userId } = await addUser();

@@ -29,6 +29,8 @@ interface LockIds {
   readonly kid: string;
 }
 
+const NO_SESSION = '00000000-0000-0000-0000-000000000000';
+
 const BLOCKING: readonly LockCase[] = [
   {
     title: 'a shared lock on a user blocks raising its generation',
@@ -39,6 +41,22 @@ const BLOCKING: readonly LockCase[] = [
     title: 'raising the generation of a user blocks sharing the user',
     hold: (tx, { userId }) => tx.users.raiseGeneration(userId),
     attempt: (tx, { userId }) => tx.users.lockShared(userId),
+  },
+  {
+    title: 'a lock on a user blocks sharing the user',
+    hold: (tx, { userId }) => tx.users.lock(userId),
+    attempt: (tx, { userId }) => tx.users.lockShared(userId),
+  },
+  {
+    title: 'the lock on the administrators is held by one transaction at a time',
+    hold: (tx) => tx.users.lockAdmins(),
+    attempt: (tx) => tx.users.lockAdmins(),
+  },
+  {
+    title: 'a shared lock on a session blocks ending the others of its user',
+    hold: (tx, { sessionId }) => tx.sessions.lockShared(sessionId),
+    attempt: (tx, { userId }) =>
+      tx.sessions.endOthersOfUser(userId, { than: NO_SESSION, why: 'REVOKED', limit: 10 }),
   },
   {
     title: 'a shared lock on a session blocks ending it',

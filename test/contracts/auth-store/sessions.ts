@@ -55,6 +55,25 @@ export function describeSessions(under: Under): void {
       expect(await store.transaction((tx) => tx.sessions.endAllOfUser(userId, 'USER_REVOKED'))).to.equal(0);
     });
 
+    it('end the open sessions of one user but one, at most so many at once, and name them', async () => {
+      const { store, addUser } = under();
+      const [{ userId }, { userId: otherId }] = [await addUser(), await addUser()];
+      const kept = await addSession(under(), { userId });
+      const mine = [1, 2, 3].map(() => addSession(under(), { userId }));
+      const ids = (await Promise.all(mine)).map(({ sessionId }) => sessionId);
+      await addSession(under(), { userId, expireTime: new Date(0) });
+      const other = await addSession(under(), { userId: otherId });
+      const endOthers = () =>
+        store.transaction((tx) =>
+          tx.sessions.endOthersOfUser(userId, { than: kept.sessionId, why: 'REVOKED', limit: 2 }),
+        );
+      const ended = [await endOthers(), await endOthers(), await endOthers()];
+      expect(ended.map(({ length }) => length)).to.deep.equal([2, 1, 0]);
+      expect(ended.flat()).to.have.members(ids);
+      for (const sessionId of ids) expect(await isOpen(under(), sessionId)).to.equal(false);
+      for (const { sessionId } of [kept, other]) expect(await isOpen(under(), sessionId)).to.equal(true);
+    });
+
     it('end the open sessions of all users, and return how many', async () => {
       const { store } = under();
       await store.transaction((tx) => tx.sessions.endEvery('EPOCH_ENDED'));

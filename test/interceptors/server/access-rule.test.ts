@@ -9,7 +9,9 @@ import {
   PUBLIC_RULE,
   readRules,
   violationOf,
+  withRequestBytes,
 } from '../../../interceptors/src/server/access-rule.js';
+import { DEFAULT_LIMITS } from '../../../interceptors/src/server/guard-limits.js';
 import { Caller, OnStale, type Rule } from '../../../proto/gen/portcullis/access/v1/access.js';
 import {
   protoMetadata,
@@ -24,6 +26,7 @@ const rule = (over: Partial<Rule> = {}): Rule => ({
   caller: Caller.CALLER_UNSPECIFIED,
   maxAuthAge: undefined,
   onStale: OnStale.ON_STALE_UNSPECIFIED,
+  maxRequestBytes: 0,
   ...over,
 });
 
@@ -34,6 +37,7 @@ const accessRule = (over: Partial<AccessRule> = {}): AccessRule => ({
   caller: 'ANY',
   maxAuthAgeSeconds: undefined,
   allowStale: false,
+  requestBytesMax: Number.POSITIVE_INFINITY,
   ...over,
 });
 
@@ -105,7 +109,21 @@ describe('the access rules of a service', () => {
   });
 
   it('are public when they say so and contain nothing else', () => {
-    expect(readOne(rule({ public: true }))).to.equal(PUBLIC_RULE);
+    expect(readOne(rule({ public: true }))).to.deep.equal(PUBLIC_RULE);
+    const withSize = readOne(rule({ public: true, maxRequestBytes: 100 }));
+    expect(withSize).to.deep.equal({ ...PUBLIC_RULE, requestBytesMax: 100 });
+  });
+
+  it('limit request messages to their own size, at most to that of the guard', () => {
+    const limits = { ...DEFAULT_LIMITS, requestBytes: 1000, publicRequestBytes: 10 };
+    const bytesOf = (over: Partial<Rule>) => {
+      const declared = readOne(rule(over));
+      return declared === undefined ? undefined : withRequestBytes(declared, limits).requestBytesMax;
+    };
+    expect(bytesOf({})).to.equal(1000);
+    expect(bytesOf({ public: true })).to.equal(10);
+    expect(bytesOf({ public: true, maxRequestBytes: 500 })).to.equal(500);
+    expect(bytesOf({ maxRequestBytes: 5000 })).to.equal(1000);
   });
 
   const contradictions: Record<string, Partial<Rule>> = {

@@ -2,7 +2,10 @@
 
 import { Metadata, type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { systemClock } from '../../../interceptors/src/clock.js';
 import { type DenialReason, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
+import { CallLimits } from '../../../interceptors/src/server/call-limits.js';
+import { DEFAULT_LIMITS } from '../../../interceptors/src/server/guard-limits.js';
 import { type CallGuard, guardCall } from '../../../interceptors/src/server/guarded-call.js';
 import { claims } from '../tokens-support.js';
 
@@ -35,7 +38,10 @@ describe('a call that revokes its own token', () => {
     };
     const token = new VerifiedToken('text', claims());
     const guard: CallGuard = {
-      admit: () => ({ kind: 'admitted', token, allowStale: false }),
+      limits: new CallLimits(DEFAULT_LIMITS, systemClock, () => false),
+      addressOf: () => '',
+      onLimit: () => {},
+      admit: () => ({ kind: 'admitted', token, allowStale: false, requestBytesMax: 1000 }),
       denialReason: () => objection,
       validForMs: () => 1,
       handlerFailed: () => {},

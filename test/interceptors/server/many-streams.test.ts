@@ -43,7 +43,9 @@ describe(`${STREAMS} live streams`, function () {
   before(async () => {
     issuer = await TestIssuer.create();
     issuer.leaseMs = 30_000;
-    echo = await startEcho(issuer);
+    echo = await startEcho(issuer, {
+      limits: { callsPerUser: Number.POSITIVE_INFINITY, streamsPerUser: Number.POSITIVE_INFINITY },
+    });
     await echo.guard.ready;
     const tokens: { token: string; sid: string; user: string }[] = [];
     for (let count = 0; count < STREAMS / STREAMS_PER_SESSION; count += 1) {

@@ -365,6 +365,7 @@ describe('another issuer', () => {
       [{ issuer: '' }, 'characters'],
       [{ issuer: 'https://a.example#b' }, 'characters'],
       [{ keys: { legacySecret: Buffer.alloc(31) } }, '32 bytes'],
+      [{ keys: { legacySecret: Buffer.from('a-string-secret-at-least-256-bits-long') } }, 'jwt.io'],
       [{ keys: { jwksUrl, algorithms: [] } }, 'algorithms'],
       [{ keys: { jwksUrl, algorithms: ['HS256' as 'RS256'] } }, 'algorithms'],
       [{ keys: { algorithms: ['RS256'] } }, 'jwksUrl'],

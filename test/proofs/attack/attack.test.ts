@@ -44,6 +44,9 @@ describe('npm run attack', function () {
     expect(output)
       .to.contain(`Seed ${figures.seed}`)
       .and.to.match(/^total +\d+ +\d+ +0 +0 +0$/m);
+    for (const name of ['weak keys of clients', "weak keys in another issuer's key set"]) {
+      expect(figures.classes[name]?.['refused'], name).to.be.greaterThan(20);
+    }
     const mutants = Object.entries(figures.classes).filter(([name]) => name.startsWith('mutants'));
     expect(mutants.reduce((sum, [, { tried = 0 }]) => sum + tried, 0)).to.equal(MUTANTS);
   });

@@ -9,8 +9,8 @@ import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js
 import { runProgram } from '../../support/programs.js';
 
 const TEST_TIMEOUT_MS = 240_000;
-/** What a busy machine does to honest callers, without any flood: they lose patience. */
-const IMPATIENCE = /no answer in time|was aborted/;
+/** A machine that is busy with other work lets instances go stale and callers lose patience without any flood. */
+const STARVED_MIN = 0.2;
 
 describe('npm run floods', function () {
   this.timeout(TEST_TIMEOUT_MS);
@@ -31,9 +31,10 @@ describe('npm run floods', function () {
     };
     expect(complete, output).to.equal(true);
     expect(Object.keys(floods)).to.have.property('length').that.is.at.least(5);
-    for (const [name, { exits, stale, refusals, flood, honest }] of Object.entries(floods)) {
-      const refused = Object.keys(refusals).filter((reason) => !IMPATIENCE.test(reason));
-      expect({ exits, stale, refused }, name).to.deep.equal({ exits: 0, stale: 0, refused: [] });
+    for (const [name, figures] of Object.entries(floods)) {
+      const { exits, stale, refusals, starved, flood, honest } = figures;
+      expect({ exits }, name).to.deep.equal({ exits: 0 });
+      if (starved < STARVED_MIN) expect({ stale, refusals }, name).to.deep.equal({ stale: 0, refusals: {} });
       expect(Object.keys(flood), `what ${name} sent`).to.not.deep.equal([]);
       expect(honest.known.calls, `honest calls during ${name}`).to.be.greaterThan(0);
     }

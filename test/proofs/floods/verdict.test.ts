@@ -8,7 +8,16 @@ import { figuresOf, reasonsOf } from '../../../proofs/floods/verdict.js';
 const CALM = { p50: 2, p99: 10, max: 12 };
 
 function service(name: string): FloodResult['services'][number] {
-  return { service: name, rssGrowthMb: 3, rssMb: 120, blockMs: 12, logLines: 4, stale: 0, exits: 0 };
+  return {
+    service: name,
+    rssGrowthMb: 3,
+    rssMb: 120,
+    blockMs: 12,
+    logLines: 4,
+    stale: 0,
+    exits: 0,
+    starved: 0.1,
+  };
 }
 
 function resultWith(changes: Partial<FloodResult>): FloodResult {
@@ -39,7 +48,14 @@ describe('the verdict on a flood', () => {
   it('finds nothing when honest callers notice nothing', () => {
     const figures = figuresOf(resultWith({}));
     expect(figures.violations).to.deep.equal([]);
-    expect(figures).to.include({ rss_mb: 3, block_ms: 12, log_lines: 8, exits: 0, recovered_s: 0.4 });
+    expect(figures).to.include({
+      rss_mb: 3,
+      block_ms: 12,
+      log_lines: 8,
+      exits: 0,
+      starved: 0.1,
+      recovered_s: 0.4,
+    });
   });
 
   it('reports the honest class that is farthest above what it may take', () => {

@@ -254,6 +254,85 @@ describe('auth main', function () {
       await logIn({ username, password: 'longer than enough' });
     });
 
+    it('the end of a session by its refresh token alone, and of all other sessions', async () => {
+      const listOf = (token: string) =>
+        outcomeOf(ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token }));
+      const [here, there] = [await logIn(), await logIn()];
+      expect(await ask(auth.revokeToken.bind(auth), { token: there.refreshToken })).to.deep.equal({});
+      await until(async () => (await listOf(there.accessToken)) === 'UNAUTHENTICATED TOKEN_REVOKED');
+      expect(await ask(auth.revokeToken.bind(auth), { token: there.refreshToken })).to.deep.equal({});
+      const wrongKind = await refusalOf(ask(auth.revokeToken.bind(auth), { token: here.accessToken }));
+      expect(wrongKind.violations.map(({ field }) => field)).to.deep.equal(['token']);
+
+      const elsewhere = await logIn();
+      const found = { target: { $case: 'token', value: elsewhere.refreshToken }, reason: 'leaked' } as const;
+      const wait = RevokeWait.REVOKE_WAIT_EVERYWHERE;
+      await ask(revocations.revoke.bind(revocations), { ...found, wait }, { token: here.accessToken });
+      expect(await listOf(elsewhere.accessToken)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
+
+      await logIn();
+      const revokeOthers = () => ask(auth.revokeOtherSessions.bind(auth), {}, { token: here.accessToken });
+      const ended = await revokeOthers();
+      expect(ended.endedSessions).to.be.at.least(1);
+      expect(ended.enforcedEverywhereBy?.getTime()).to.be.within(Date.now(), Date.now() + 5000);
+      expect(await revokeOthers()).to.deep.equal({
+        endedSessions: 0,
+        sequence: 0n,
+        enforcedEverywhereBy: undefined,
+      });
+      expect(await listOf(here.accessToken)).to.equal('OK');
+    });
+
+    it('a new password by reset token, an unlocked name, and the end of the account', async () => {
+      const { accessToken: token } = await logIn();
+      const username = 'forgetful';
+      const request = { username, password: 'long enough', roles: ['customer'], requestId: randomUUID() };
+      const { user } = await ask(users.createUser.bind(users), request, { token });
+      const account = { userId: user?.userId ?? '', reason: 'phone call', requestId: randomUUID() };
+      const reset = await ask(users.resetPassword.bind(users), account, { token });
+      expect(reset.expireTime?.getTime()).to.be.above(Date.now());
+      const wanted = { resetToken: reset.resetToken, newPassword: 'longer than enough' };
+      const receipt = await ask(auth.setPassword.bind(auth), wanted);
+      expect(receipt.sequence > 0n).to.equal(true);
+      expect(await refusalOf(ask(auth.setPassword.bind(auth), wanted))).to.deep.include({
+        code: status.UNAUTHENTICATED,
+        reason: 'RESET_TOKEN_INVALID',
+      });
+      await logIn({ username, password: 'longer than enough' });
+      const unlocked = await ask(users.unlockUser.bind(users), account, { token });
+      expect(unlocked.user).to.deep.equal(user);
+      const deleted = await ask(users.deleteUser.bind(users), account, { token });
+      expect(deleted.enforcedEverywhereBy?.getTime()).to.be.above(Date.now());
+      expect((await refusalOf(logIn({ username, password: 'longer than enough' }))).reason).to.equal(
+        'LOGIN_FAILED',
+      );
+      const { rows } = await query<{ network: string }>(
+        `SELECT network FROM security_events WHERE type = 'account-purged' AND '${account.userId}' = ANY (subjects)`,
+      );
+      expect(rows).to.deep.equal([{ network: '127.0.0.1' }]);
+    });
+
+    it('no end of the last administrator', async () => {
+      const { accessToken: token, session } = await logIn();
+      const { users: page } = await ask(
+        users.listUsers.bind(users),
+        { pageSize: 0, pageToken: '' },
+        { token },
+      );
+      const userId = page.find(({ username }) => username === 'olga')?.userId ?? '';
+      const account = { userId, reason: '', requestId: '' };
+      const changes = [
+        () => ask(users.setUserRoles.bind(users), { ...account, roles: ['customer'] }, { token }),
+        () => ask(users.disableUser.bind(users), account, { token }),
+        () => ask(users.deleteUser.bind(users), account, { token }),
+      ];
+      for (const change of changes) {
+        expect(await outcomeOf(change())).to.equal('FAILED_PRECONDITION LAST_ADMIN');
+      }
+      const { sessions } = await ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token });
+      expect(sessions.map(({ sessionId }) => sessionId)).to.include(session?.sessionId);
+    });
+
     it('token exchange and introspection, each only to permitted callers', async () => {
       const login = await ask(auth.login.bind(auth), {
         username: 'olga',
@@ -400,6 +479,25 @@ describe('auth main', function () {
     await addressesOf(mended);
     mended.child.kill('SIGTERM');
     expect((await mended.ended).code).to.equal(0);
+  });
+
+  it('encrypts the keys under another key-encryption key, and then needs the former one no more', async () => {
+    const another = randomBytes(32).toString('base64url');
+    const steps = [
+      { PORTCULLIS_KEY_ENCRYPTION_KEY: another, PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: keyEncryptionKey },
+      { PORTCULLIS_KEY_ENCRYPTION_KEY: another },
+      { PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: another },
+    ];
+    for (const step of steps) {
+      const running = start(step);
+      const { opsAddress } = await addressesOf(running);
+      const metrics = await (await fetch(`http://${opsAddress}/metrics`)).text();
+      expect(metrics).to.contain('portcullis_keys_under_other_key_encryption_key 0');
+      running.child.kill('SIGTERM');
+      expect((await running.ended).code).to.equal(0);
+      const isReplaced = running.output().includes('key_encryption_key_replaced');
+      expect(isReplaced).to.equal('PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS' in step);
+    }
   });
 
   it('refuses to start without the file of the key-encryption key, naming the variable', async () => {

@@ -20,6 +20,7 @@ await runMain(async () => {
     log,
     reflection: false,
     drainMs: 1_000,
+    connectionIdleMs: 300_000,
     interceptors: [],
     addServices: () => {},
     serviceNames: [],

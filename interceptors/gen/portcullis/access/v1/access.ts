@@ -124,10 +124,7 @@ export function onStaleToJSON(object: OnStale): string {
  * All conditions that are set must hold.
  */
 export interface Rule {
-  /**
-   * Anyone may call, without a token. Stands alone: no other field may be set
-   * beside it.
-   */
+  /** Anyone may call, without a token. No condition may be set beside it. */
   public: boolean;
   /** Scopes the caller must have, all of them. */
   scopes: string[];
@@ -144,10 +141,16 @@ export interface Rule {
     | undefined;
   /** What to do when this process may no longer trust its revocation list. */
   onStale: OnStale;
+  /**
+   * Maximum size of a request message, in bytes. 0 stands for the limits of
+   * the server: 4 MiB for methods that require a token, and 16 KiB for public
+   * ones, unless it is configured otherwise.
+   */
+  maxRequestBytes: number;
 }
 
 function createBaseRule(): Rule {
-  return { public: false, scopes: [], roles: [], caller: 0, maxAuthAge: undefined, onStale: 0 };
+  return { public: false, scopes: [], roles: [], caller: 0, maxAuthAge: undefined, onStale: 0, maxRequestBytes: 0 };
 }
 
 export const Rule: MessageFns<Rule> = {
@@ -169,6 +172,9 @@ export const Rule: MessageFns<Rule> = {
     }
     if (message.onStale !== 0) {
       writer.uint32(48).int32(message.onStale);
+    }
+    if (message.maxRequestBytes !== 0) {
+      writer.uint32(56).uint32(message.maxRequestBytes);
     }
     return writer;
   },
@@ -234,6 +240,14 @@ export const Rule: MessageFns<Rule> = {
             message.onStale = reader.int32() as any;
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.maxRequestBytes = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -262,6 +276,11 @@ export const Rule: MessageFns<Rule> = {
         : isSet(object.on_stale)
         ? onStaleFromJSON(object.on_stale)
         : 0,
+      maxRequestBytes: isSet(object.maxRequestBytes)
+        ? globalThis.Number(object.maxRequestBytes)
+        : isSet(object.max_request_bytes)
+        ? globalThis.Number(object.max_request_bytes)
+        : 0,
     };
   },
 
@@ -285,6 +304,9 @@ export const Rule: MessageFns<Rule> = {
     if (message.onStale !== 0) {
       obj.onStale = onStaleToJSON(message.onStale);
     }
+    if (message.maxRequestBytes !== 0) {
+      obj.maxRequestBytes = Math.round(message.maxRequestBytes);
+    }
     return obj;
   },
 
@@ -301,6 +323,7 @@ export const Rule: MessageFns<Rule> = {
       ? Duration.fromPartial(object.maxAuthAge)
       : undefined;
     message.onStale = object.onStale ?? 0;
+    message.maxRequestBytes = object.maxRequestBytes ?? 0;
     return message;
   },
 };

@@ -1,0 +1,182 @@
+/** The signatures that wait for verification: a fair queue, in which strangers cannot take what known networks need. */
+
+import { networkOfPeer } from '../wire/networks.js';
+
+/** Maximum number of verifications that wait or run for known networks, and for unknown ones. */
+export const VERIFICATIONS_MAX = 512;
+
+/** The part of them that one network may cause. */
+export const VERIFICATIONS_PER_NETWORK_MAX = 256;
+
+/** Of four verifications that start while both classes wait, one is for an unknown network. */
+const TURNS = 4;
+
+/** One waiting verification. */
+interface Job {
+  readonly start: () => void;
+  readonly refuse: () => void;
+}
+
+/** The waiting verifications of one network, by connection. */
+interface NetworkQueue {
+  waiting: number;
+  readonly connections: Map<string, Job[]>;
+}
+
+/**
+ * The queue of one class. Networks take turns, and within a network its connections do. When the queue is full, the newest
+ * job of the longest connection of the longest network leaves.
+ */
+class FairQueue {
+  readonly #networks = new Map<string, NetworkQueue>();
+  #waiting = 0;
+
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  waitingOf(network: string): number {
+    return this.#networks.get(network)?.waiting ?? 0;
+  }
+
+  push(network: string, connection: string, job: Job): void {
+    let queue = this.#networks.get(network);
+    if (queue === undefined) {
+      queue = { waiting: 0, connections: new Map() };
+      this.#networks.set(network, queue);
+    }
+    const jobs = queue.connections.get(connection);
+    if (jobs === undefined) queue.connections.set(connection, [job]);
+    else jobs.push(job);
+    queue.waiting += 1;
+    this.#waiting += 1;
+  }
+
+  /** The next job in turn. */
+  shift(): Job | undefined {
+    for (const [network, queue] of this.#networks) {
+      for (const [connection, jobs] of queue.connections) {
+        const job = jobs.shift();
+        queue.connections.delete(connection);
+        if (jobs.length > 0) queue.connections.set(connection, jobs);
+        this.#networks.delete(network);
+        this.#took(network, queue);
+        return job;
+      }
+    }
+    return undefined;
+  }
+
+  /** Removes the newest job of the longest connection of a network; default: of the longest network. */
+  dropNewest(network: string = this.#longestNetwork()): Job | undefined {
+    const queue = this.#networks.get(network);
+    if (queue === undefined) return undefined;
+    let longest: [string, Job[]] | undefined;
+    for (const entry of queue.connections) {
+      if (longest === undefined || entry[1].length >= longest[1].length) longest = entry;
+    }
+    if (longest === undefined) return undefined;
+    const [connection, jobs] = longest;
+    const job = jobs.pop();
+    if (jobs.length === 0) queue.connections.delete(connection);
+    this.#took(network, queue);
+    return job;
+  }
+
+  #took(network: string, queue: NetworkQueue): void {
+    queue.waiting -= 1;
+    this.#waiting -= 1;
+    if (queue.waiting === 0) this.#networks.delete(network);
+    else this.#networks.set(network, queue);
+  }
+
+  #longestNetwork(): string {
+    let longest = '';
+    let waiting = 0;
+    for (const [network, queue] of this.#networks) {
+      if (queue.waiting < waiting) continue;
+      longest = network;
+      waiting = queue.waiting;
+    }
+    return longest;
+  }
+}
+
+/** The verifications of one issuer's tokens. */
+export class Verifications {
+  readonly #runningMax: number;
+  readonly #isKnown: (network: string) => boolean;
+  readonly #known = new FairQueue();
+  readonly #unknown = new FairQueue();
+  #running = 0;
+  #runningUnknown = 0;
+  #turn = 0;
+
+  /**
+   * @param runningMax - how many run at a time; unknown networks may use three quarters
+   * @param isKnown - whether a valid token has come from a network lately
+   */
+  constructor(runningMax: number, isKnown: (network: string) => boolean) {
+    this.#runningMax = runningMax;
+    this.#isKnown = isKnown;
+  }
+
+  /**
+   * Runs a verification when its turn comes.
+   *
+   * @param peer - the caller's address and port
+   * @param refused - the result when the limits leave no room
+   */
+  run<Result>(peer: string, verify: () => Promise<Result>, refused: Result): Promise<Result> {
+    const network = networkOfPeer(peer);
+    const isKnown = this.#isKnown(network);
+    if (this.#hasRoom(isKnown)) return this.#start(verify, isKnown);
+    const queue = isKnown ? this.#known : this.#unknown;
+    return new Promise((resolve, reject) => {
+      queue.push(network, peer, {
+        start: () => this.#start(verify, isKnown).then(resolve, reject),
+        refuse: () => resolve(refused),
+      });
+      if (queue.waitingOf(network) > VERIFICATIONS_PER_NETWORK_MAX) queue.dropNewest(network)?.refuse();
+      else if (queue.waiting > VERIFICATIONS_MAX) queue.dropNewest()?.refuse();
+    });
+  }
+
+  #hasRoom(isKnown: boolean): boolean {
+    if (this.#running >= this.#runningMax) return false;
+    return isKnown || this.#runningUnknown < Math.ceil((this.#runningMax * 3) / 4);
+  }
+
+  #start<Result>(verify: () => Promise<Result>, isKnown: boolean): Promise<Result> {
+    this.#running += 1;
+    if (!isKnown) this.#runningUnknown += 1;
+    const ended = (): void => {
+      this.#running -= 1;
+      if (!isKnown) this.#runningUnknown -= 1;
+      this.#startWaiting();
+    };
+    // Two callbacks instead of `finally`, which would create two more promises for each new token.
+    return verify().then(
+      (result) => {
+        ended();
+        return result;
+      },
+      (error: unknown) => {
+        ended();
+        throw error;
+      },
+    );
+  }
+
+  #startWaiting(): void {
+    for (;;) {
+      this.#turn = (this.#turn + 1) % TURNS;
+      const known = this.#hasRoom(true) ? this.#known : undefined;
+      const unknown = this.#hasRoom(false) ? this.#unknown : undefined;
+      const [first, second] = this.#turn === 0 ? [unknown, known] : [known, unknown];
+      const job = first?.shift() ?? second?.shift();
+      if (job === undefined) return;
+      job.start();
+    }
+  }
+}
