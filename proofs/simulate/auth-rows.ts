@@ -117,6 +117,7 @@ export function createStore(connection: Connection, onRevoked: (batch: LogBatch)
   const store: AuthStore = {
     reads: onlyThese<AuthStore['reads']>({
       users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
+      clients: { find: (clientId) => store.transaction((tx) => tx.clients.find(clientId)) },
       sessions: { findRefreshToken: (hash) => store.transaction((tx) => tx.sessions.findRefreshToken(hash)) },
     }),
     transaction: async (work) => {

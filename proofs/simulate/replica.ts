@@ -23,6 +23,7 @@ import type { LogBatch } from '../../services/auth/records/revocations.js';
 import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
 import { createInstances } from '../../services/auth/revocation/instances.js';
 import { createRevocations, type Revocations } from '../../services/auth/revocation/revocations.js';
+import { createLoginTurns } from '../../services/auth/sessions/login-turns.js';
 import { createSessions, type Sessions } from '../../services/auth/sessions/sessions.js';
 import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';
 import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens/tokens.js';
@@ -118,7 +119,14 @@ export function startReplica({
       ),
   };
   const throttle = {
-    attempt: () => Promise.resolve({ networkKey: undefined, succeeded: () => Promise.resolve() }),
+    attempt: () =>
+      Promise.resolve({
+        networkKey: undefined,
+        nameKey: undefined,
+        isKnown: true,
+        uncount: () => Promise.resolve(),
+        refusal: () => Promise.resolve(undefined),
+      }),
     nameKeyOf: () => Buffer.alloc(32),
     networkKeyOf: () => Buffer.alloc(32),
   };
@@ -132,6 +140,7 @@ export function startReplica({
     clock,
     loginBinding: 'off',
     failures,
+    turns: createLoginTurns(clock),
     refreshKey: Buffer.alloc(32, 7),
     refreshRetrySeconds: 10,
   });

@@ -60,6 +60,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
     services: createServices({ ...parts, source }),
     readiness: { keys: preparation.missing },
     routes: createWellKnownRoutes({ issuer: config.issuer, publicKeys: parts.publicKeys }),
+    routesListen: keysPortOf(config),
     start: async (running) => {
       startBackgroundWork(resources, parts, signingTimes);
       await prepare(config, resources, parts, running);
@@ -69,6 +70,10 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       running.guard.syncNow();
     },
   };
+}
+
+function keysPortOf({ keysListen: address }: Config): ServiceParts['routesListen'] {
+  return address === undefined ? undefined : { address, variable: 'PORTCULLIS_KEYS_LISTEN' };
 }
 
 /** Passes on the entries that this process has appended to the revocation log, so that it does not depend on the broker. */
@@ -130,7 +135,7 @@ function openBroker(
 
 function registerMetrics(
   { registry }: ServiceResources,
-  { counts, clock, events, instances }: Parts,
+  { counts, clock, events, instances, queues, reEncryption }: Parts,
   broker: Broker | undefined,
   signingTimes: SigningTimes,
 ): void {
@@ -142,7 +147,9 @@ function registerMetrics(
       reports: () => broker?.receiver.counts() ?? { recorded: 0, forged: 0 },
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
       instances: instances.known,
+      queues,
       signingSince: signingTimes.current,
+      keysLeft: reEncryption.left,
     }),
   );
 }
@@ -166,9 +173,10 @@ function createPreparation(): { missing(): string; done(): void } {
 
 function startBackgroundWork(
   { log, database, closer }: ServiceResources,
-  { revocations, instances, keyLife, securityStore, anomalies }: Parts,
+  parts: Parts,
   signingTimes: SigningTimes,
 ): void {
+  const { revocations, instances, keyLife, securityStore, anomalies } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
@@ -176,6 +184,7 @@ function startBackgroundWork(
       instances: () => instances.deleteSilent(),
       keys: async () => {
         await keyLife.maintain();
+        await reEncrypt(log, parts);
         await signingTimes.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
@@ -216,6 +225,11 @@ async function prepareOnce(
   parts: Parts,
 ): Promise<void> {
   await parts.keys.open();
+  await parts.secrets.open();
+  // What fails is tried again by the housekeeping: the service does not wait for it.
+  await reEncrypt(log, parts).catch((error: unknown) =>
+    log.warn({ err: error }, 'could not encrypt the keys under the new key-encryption key yet'),
+  );
   await parts.revocationLog.setLeaseMs(leaseMs);
   const created = await applyBootstrap(bootstrap, parts);
   if (created.users + created.clients > 0)
@@ -223,6 +237,16 @@ async function prepareOnce(
   if (created.lookAlikes.length > 0) {
     log.warn(created, 'did not create some users of the bootstrap file: their names look like existing ones');
   }
+}
+
+/** Continues what is left of a replacement of the key-encryption key. */
+async function reEncrypt(log: ServiceResources['log'], { reEncryption }: Parts): Promise<void> {
+  const done = await reEncryption.run();
+  if (done.replaced === 0) return;
+  log.warn(
+    { event: 'key_encryption_key_replaced', ...done },
+    'encrypted keys under the new key-encryption key',
+  );
 }
 
 /** A key that cannot be decrypted almost always means another key-encryption key, which the operator has to correct. */

@@ -6,6 +6,7 @@ import type { ConfigurationFault } from '../common/config/env.js';
 import {
   base64urlBytes,
   fileContents,
+  hostPort,
   isLoopback,
   milliseconds,
   oneOf,
@@ -27,7 +28,7 @@ import {
 import { parseDatabaseUrl } from '../common/database/database-url.js';
 import { LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
-import { passwordFault } from './accounts/passwords.js';
+import { HASHES_AT_ONCE_DEFAULT, HASHES_WAITING_DEFAULT, passwordFault } from './accounts/passwords.js';
 import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-tokens.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { parseUsername, USERNAME_RULE } from './accounts/usernames.js';
@@ -35,11 +36,12 @@ import { clientIdFault } from './clients/client-ids.js';
 import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
-import { KEY_ENCRYPTION_KEY_BYTES } from './keys/sealed-keys.js';
+import { KEY_ENCRYPTION_KEY_BYTES, type KeyEncryptionKeys } from './keys/sealed-keys.js';
 import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
+import type { QueueLimits } from './security/fair-queue.js';
 import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
   FAILURES_PER_NAME_DEFAULT,
@@ -49,6 +51,7 @@ import {
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
+import { ASSERTIONS_AT_ONCE_DEFAULT, ASSERTIONS_WAITING_DEFAULT } from './tokens/client-authentication.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
@@ -66,21 +69,39 @@ const REFRESH_RETRY_SECONDS_MAX = 300;
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
 
+/** Maximum of the configurable concurrency of a queue. */
+const QUEUE_AT_ONCE_MAX = 64;
+
+/** Maximum of the configurable number of callers of one class that wait in a queue. */
+const QUEUE_WAITING_MAX = 10_000;
+
+/** Maximum of the configurable time that a caller waits in a queue, in milliseconds. */
+const QUEUE_WAIT_MS_MAX = 60_000;
+
+/** Default time that a caller waits in a queue, in milliseconds. */
+const QUEUE_WAIT_MS_DEFAULT = 3000;
+
 /** Maximum time between two rotations of a signing key, in days. */
 const KEY_ROTATION_DAYS_MAX = 366;
 
 /** Everything that can be configured; auth exchanges the tokens of `trustedIssuers`. */
 export interface Config extends ServiceConfig {
-  readonly keyEncryptionKey: Buffer;
+  readonly keyEncryptionKeys: KeyEncryptionKeys;
   readonly signingAlgorithm: SigningAlgorithm;
   readonly keyRotationDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
+  /** The limits of the queue for password hashes. */
+  readonly passwordQueue: QueueLimits;
+  /** The limits of the queue for clients' assertions. */
+  readonly assertionQueue: QueueLimits;
   /** How long after its first use a refresh token may be retried, in seconds. */
   readonly refreshRetrySeconds: number;
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
+  /** A port of its own for the public keys, apart from probes and metrics. */
+  readonly keysListen: string | undefined;
   /** Lifetime of the tokens with which users set a new password, in seconds. */
   readonly passwordResetSeconds: number;
   /** Whether users' sessions are bound to the client certificate of the login. */
@@ -101,6 +122,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     const faults: readonly ConfigurationFault[] = [
       ...serviceFaults(found, OWN_AUDIENCE),
       ...loginBindingFaults(found),
+      ...keyEncryptionFaults(found),
     ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
     if (text === undefined) return faults;
@@ -114,18 +136,33 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   });
   return Object.freeze({
     ...serviceConfigOf(values, OWN_AUDIENCE),
-    keyEncryptionKey: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
+    keyEncryptionKeys: {
+      current: values.PORTCULLIS_KEY_ENCRYPTION_KEY,
+      previous: values.PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS,
+      next: values.PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT,
+    },
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
+    passwordQueue: {
+      atOnceMax: values.PORTCULLIS_PASSWORD_HASHES_AT_ONCE,
+      waitingMax: values.PORTCULLIS_PASSWORD_HASHES_WAITING,
+      waitMaxMs: values.PORTCULLIS_QUEUE_WAIT_MS,
+    },
+    assertionQueue: {
+      atOnceMax: values.PORTCULLIS_ASSERTIONS_AT_ONCE,
+      waitingMax: values.PORTCULLIS_ASSERTIONS_WAITING,
+      waitMaxMs: values.PORTCULLIS_QUEUE_WAIT_MS,
+    },
     instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
+    keysListen: values.PORTCULLIS_KEYS_LISTEN,
     passwordResetSeconds: values.PORTCULLIS_PASSWORD_RESET_SECONDS,
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
@@ -146,11 +183,25 @@ function loginBindingFaults({
   return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
 }
 
+/** The same key twice would look like a replacement that is not one. */
+function keyEncryptionFaults(found: {
+  readonly PORTCULLIS_KEY_ENCRYPTION_KEY?: Buffer;
+  readonly PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS?: Buffer | undefined;
+  readonly PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT?: Buffer | undefined;
+}): readonly ConfigurationFault[] {
+  const { PORTCULLIS_KEY_ENCRYPTION_KEY: current } = found;
+  return (['PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS', 'PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT'] as const)
+    .filter((variable) => current !== undefined && found[variable]?.equals(current) === true)
+    .map((variable) => ({ variable, problem: 'must differ from PORTCULLIS_KEY_ENCRYPTION_KEY' }));
+}
+
 /** All variables, by name. */
 export const VARIABLES = {
   ...serviceVariables({ broker: 'optional' }),
   ...UNKNOWN_LANE_VARIABLES,
   PORTCULLIS_KEY_ENCRYPTION_KEY: secret(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES)),
+  PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
+  PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
   PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
@@ -161,6 +212,26 @@ export const VARIABLES = {
     ACCESS_TOKEN_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LEASE_MS: withDefault(milliseconds({ min: LEASE_MS_MIN, max: LEASE_MS_MAX }), LEASE_MS_DEFAULT),
+  PORTCULLIS_PASSWORD_HASHES_AT_ONCE: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_AT_ONCE_MAX, unit: 'hashes' }),
+    HASHES_AT_ONCE_DEFAULT,
+  ),
+  PORTCULLIS_PASSWORD_HASHES_WAITING: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_WAITING_MAX, unit: 'callers' }),
+    HASHES_WAITING_DEFAULT,
+  ),
+  PORTCULLIS_ASSERTIONS_AT_ONCE: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_AT_ONCE_MAX, unit: 'assertions' }),
+    ASSERTIONS_AT_ONCE_DEFAULT,
+  ),
+  PORTCULLIS_ASSERTIONS_WAITING: withDefault(
+    wholeNumber({ min: 1, max: QUEUE_WAITING_MAX, unit: 'callers' }),
+    ASSERTIONS_WAITING_DEFAULT,
+  ),
+  PORTCULLIS_QUEUE_WAIT_MS: withDefault(
+    milliseconds({ min: 100, max: QUEUE_WAIT_MS_MAX }),
+    QUEUE_WAIT_MS_DEFAULT,
+  ),
   PORTCULLIS_REFRESH_RETRY_SECONDS: withDefault(
     seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
     REFRESH_RETRY_SECONDS_DEFAULT,
@@ -184,6 +255,7 @@ export const VARIABLES = {
   ),
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
+  PORTCULLIS_KEYS_LISTEN: optional(hostPort()),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
 };
 
@@ -201,7 +273,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     reflection,
     logLevel: log.level,
     allowsPlaintext: tls.plaintext === 'allow',
-    listeners: [config.listen, config.opsListen].map((address) => ({
+    listeners: listenersOf(config).map((address) => ({
       address,
       isLoopback: isLoopback(address),
       isEncrypted,
@@ -217,6 +289,10 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
     })),
     bootstrapUsers: config.bootstrap.users.map(({ username }) => username),
   };
+}
+
+function listenersOf({ listen, opsListen, keysListen }: Config): readonly string[] {
+  return keysListen === undefined ? [listen, opsListen] : [listen, opsListen, keysListen];
 }
 
 function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {

@@ -8,6 +8,13 @@ import { INSTANCE_LIMITS, type InstanceLimit } from './revocation/instance-place
 import type { InstanceRecord } from './revocation/instance-records.js';
 import type { EventCounts } from './security/event-recorder.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
+import {
+  CALLER_CLASSES,
+  type CallerClass,
+  type FairQueue,
+  QUEUE_LIMITS,
+  type QueueLimit,
+} from './security/fair-queue.js';
 import { REFRESH_OUTCOMES, type RefreshOutcome } from './sessions/refresh.js';
 
 /** A metric in the form in which it is registered. */
@@ -27,16 +34,26 @@ interface AuthMetricsSources {
   readonly reports: () => { readonly recorded: number; readonly forged: number };
   readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
   readonly instances: () => readonly InstanceRecord[];
+  readonly queues: Readonly<Record<QueueName, Pick<FairQueue, 'waiting'>>>;
   /** When the present signing keys began to sign, by purpose. */
   readonly signingSince: () => ReadonlyMap<KeyPurpose, Date>;
+  /** Private keys and secrets that are not encrypted under the current key-encryption key. */
+  readonly keysLeft: () => number;
 }
 
+/** The queues for work that costs much. */
+export const QUEUES = ['passwords', 'assertions'] as const;
+
+/** One of {@link QUEUES}. */
+export type QueueName = (typeof QUEUES)[number];
+
 /** Counters of events as they happen. */
-interface AuthCounts {
+export interface AuthCounts {
   anomalyFound(rule: AnomalyRule): void;
   refreshed(outcome: RefreshOutcome): void;
   /** A sync request was refused because of this limit. */
   instanceRefused(limit: InstanceLimit): void;
+  queueRefused(queue: QueueName, importance: CallerClass, limit: QueueLimit): void;
   /** The metrics of these counters. */
   metrics(): readonly AuthMetric[];
 }
@@ -45,11 +62,30 @@ export function createAuthCounts(): AuthCounts {
   const anomalies = new Map<AnomalyRule, number>(ANOMALY_RULES.map((rule) => [rule, 0]));
   const refused = new Map<InstanceLimit, number>(INSTANCE_LIMITS.map((limit) => [limit, 0]));
   const refreshes = new Map<RefreshOutcome, number>(REFRESH_OUTCOMES.map((outcome) => [outcome, 0]));
+  const queueRefusals = new Map<string, number>(
+    QUEUES.flatMap((queue) =>
+      CALLER_CLASSES.flatMap((importance) =>
+        QUEUE_LIMITS.map((limit) => [JSON.stringify([queue, importance, limit]), 0] as const),
+      ),
+    ),
+  );
   return {
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
+    queueRefused: (queue, importance, limit) => {
+      const labels = JSON.stringify([queue, importance, limit]);
+      queueRefusals.set(labels, (queueRefusals.get(labels) ?? 0) + 1);
+    },
     instanceRefused: (limit) => void refused.set(limit, (refused.get(limit) ?? 0) + 1),
     metrics: () => [
+      {
+        name: 'queue_refused_total',
+        help: 'Callers that were refused because too much work waits, by queue, class of the caller and limit.',
+        kind: 'counter',
+        labels: ['queue', 'importance', 'limit'],
+        read: () =>
+          [...queueRefusals].map(([labels, count]) => [count, ...(JSON.parse(labels) as string[])] as const),
+      },
       {
         name: 'instances_refused_total',
         help: 'Syncs that were refused because too many instances follow the log, by limit.',
@@ -84,7 +120,14 @@ export function authMetrics(
     ...securityEventMetrics(sources),
     ...brokerMetrics(sources),
     ...counts.metrics(),
+    queueMetric(sources),
     signingAgeMetric(sources),
+    {
+      name: 'keys_under_other_key_encryption_key',
+      help: 'Private keys and secrets in the database that are not encrypted under the current key-encryption key.',
+      kind: 'gauge',
+      read: () => [[sources.keysLeft()]],
+    },
     ...revocationMetrics(sources),
   ];
 }
@@ -127,6 +170,19 @@ function brokerMetrics({ reports, broadcasts }: AuthMetricsSources): AuthMetric[
       () => broadcasts().dropped,
     ),
   ];
+}
+
+function queueMetric({ queues }: AuthMetricsSources): AuthMetric {
+  return {
+    name: 'queue_waiting',
+    help: 'Callers that wait, by queue and class of the caller.',
+    kind: 'gauge',
+    labels: ['queue', 'importance'],
+    read: () =>
+      QUEUES.flatMap((queue) =>
+        CALLER_CLASSES.map((importance) => [queues[queue].waiting(importance), queue, importance] as const),
+      ),
+  };
 }
 
 function signingAgeMetric({ clock, signingSince }: AuthMetricsSources): AuthMetric {

@@ -14,10 +14,21 @@ import { createParts, type Parts } from './parts.js';
  * Opens an epoch for an operator whose own tokens no longer count, because the log is not the one that auth followed.
  */
 export async function openEpoch(config: Config, reason: string): Promise<void> {
-  await runCommand(config, async ({ epochs }, log) => {
-    const opened = await epochs.open({ reason, actor: 'operator', requestId: randomUUID() });
-    log.warn({ ...opened, epoch: opened.epoch.toString('hex') }, 'opened a new epoch');
-  });
+  await runCommand(config, openKeys, (parts, log) => openAndLog(parts, log, reason));
+}
+
+/**
+ * Opens an epoch when the key-encryption key was lost or has leaked. Nothing is decrypted: every private key is erased, and
+ * every secret that followed from the lost key is replaced by a random one. Run again, it does so again.
+ */
+export async function openEpochWithoutKeys(config: Config, reason: string): Promise<void> {
+  const replaceSecrets = ({ secrets }: Parts) => secrets.replace();
+  await runCommand(config, replaceSecrets, (parts, log) => openAndLog(parts, log, reason));
+}
+
+async function openAndLog({ epochs }: Parts, log: Log, reason: string): Promise<void> {
+  const opened = await epochs.open({ reason, actor: 'operator', requestId: randomUUID() });
+  log.warn({ ...opened, epoch: opened.epoch.toString('hex') }, 'opened a new epoch');
 }
 
 /**
@@ -25,7 +36,7 @@ export async function openEpoch(config: Config, reason: string): Promise<void> {
  * reset token to standard output, with which the user sets a new password (SetPassword).
  */
 export async function recoverAdmin(config: Config, username: string): Promise<void> {
-  const recovered = await runCommand(config, async ({ accountChanges }, log) => {
+  const recovered = await runCommand(config, openKeys, async ({ accountChanges }, log) => {
     const admin = await accountChanges.recoverAdmin(username);
     if (admin !== undefined) {
       const { userId, expireTime } = admin;
@@ -39,11 +50,21 @@ export async function recoverAdmin(config: Config, username: string): Promise<vo
   process.stdout.write(`${recovered.resetToken}\n`);
 }
 
+/** Reads keys and secrets; fails when the key-encryption key is not the one of this database. */
+async function openKeys({ secrets, keys }: Parts): Promise<void> {
+  await keys.open();
+  await secrets.open();
+}
+
 /**
  * Runs a command with the domain of auth. It requires the database and the key that encrypts its keys, so it asks for no
  * further proof.
  */
-async function runCommand<T>(config: Config, command: (parts: Parts, log: Log) => Promise<T>): Promise<T> {
+async function runCommand<T>(
+  config: Config,
+  prepare: (parts: Parts) => Promise<void>,
+  command: (parts: Parts, log: Log) => Promise<T>,
+): Promise<T> {
   const log = createLog({ service: OWN_AUDIENCE, ...config.log });
   const closer = createCloser(log);
   const { databaseUrl: url, migrationDatabaseUrl: migrationUrl, databaseLimits: limits } = config;
@@ -52,8 +73,7 @@ async function runCommand<T>(config: Config, command: (parts: Parts, log: Log) =
   const parts = createParts(config, { database, log, closer, onRevoked: () => undefined });
   try {
     await database.ready(new AbortController().signal);
-    // Fails when the key-encryption key is not the one of this database.
-    await parts.keys.open();
+    await prepare(parts);
     const result = await command(parts, log);
     await flushLog(log);
     return result;

@@ -1,6 +1,6 @@
 /** The domain of auth, built in the order in which its rooms need each other. */
 
-import { systemClock } from '@portcullis/guard/clock';
+import { type Clock, systemClock } from '@portcullis/guard/clock';
 import type { Database } from '../common/database/database.js';
 import type { Closer } from '../common/host/closer.js';
 import type { Log } from '../common/host/log.js';
@@ -11,12 +11,14 @@ import { createForeignTokens } from './adapters/foreign-tokens.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
-import { createFingerprint, deriveSecret } from './keys/derived-secrets.js';
+import { createFingerprint } from './keys/derived-secrets.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
 import { createKeys } from './keys/keys.js';
 import { createPublicKeys } from './keys/published-keys.js';
+import { createReEncryption } from './keys/re-encryption.js';
 import { readPublishedKeys } from './keys/store.js';
-import { createAuthCounts } from './metrics.js';
+import { createStoredSecrets } from './keys/stored-secrets.js';
+import { type AuthCounts, createAuthCounts, type QueueName } from './metrics.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
@@ -29,16 +31,20 @@ import { createRevocationStore } from './revocation/store.js';
 import type { Finding } from './security/anomaly-rules.js';
 import { createAnomalyWatch } from './security/anomaly-watch.js';
 import { createSecurityLog } from './security/event-log.js';
+import { createFairQueue, type FairQueue, type QueueCaller, type QueueLimit } from './security/fair-queue.js';
 import { createSecurityReview } from './security/review.js';
 import { createReviewFacts } from './security/review-facts.js';
 import { createReviewStore } from './security/review-store.js';
+import { createSampledWarning } from './security/sampled-warning.js';
 import { createSecurityStore } from './security/store.js';
 import { createThrottle } from './security/throttle.js';
 import { createAttemptCounters } from './security/throttle-store.js';
 import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
+import { createLoginTurns } from './sessions/login-turns.js';
 import { createSessions } from './sessions/sessions.js';
 import { createAuthStore } from './store.js';
+import { createClientTurns } from './tokens/client-turns.js';
 import { createExchange } from './tokens/exchange.js';
 import { createServiceTokens } from './tokens/service-tokens.js';
 import { createTokens } from './tokens/tokens.js';
@@ -68,40 +74,83 @@ export function createParts(config: Config, resources: PartsResources) {
 type Base = ReturnType<typeof createBase>;
 
 /** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
-function createBase({ keyEncryptionKey }: Config, resources: PartsResources) {
+function createBase(config: Config, resources: PartsResources) {
+  const { keyEncryptionKeys } = config;
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
+  const counts = createAuthCounts();
+  const queues = createQueues(config, { clock, log, counts });
   const securityStore = createSecurityStore(database);
   const events = createSecurityLog({ store: securityStore, clock, log });
   closer.add('security events', events.close);
+  const store = createAuthStore({ database, onRevoked, events: events.observer });
+  const promiseStore = createAuthStore({
+    database,
+    importance: 'promise',
+    onRevoked,
+    events: events.observer,
+  });
+  const secrets = createStoredSecrets({ store: promiseStore, keyEncryptionKeys });
   return {
     database,
     log,
     closer,
     clock,
+    secrets,
     securityStore,
     events,
-    store: createAuthStore({ database, onRevoked, events: events.observer }),
-    promiseStore: createAuthStore({
-      database,
-      importance: 'promise',
-      onRevoked,
-      events: events.observer,
+    store,
+    promiseStore,
+    counts,
+    queues,
+    passwords: createPasswords(queues.passwords),
+    failures: createLoginFailures({ events, key: secrets.of('event-names'), log, clock }),
+    fingerprint: createFingerprint(secrets.of('request-fingerprint')),
+  };
+}
+
+/** The queues for work that costs much; each refusal is counted, and one a second is logged. */
+function createQueues(
+  { passwordQueue, assertionQueue }: Config,
+  { clock, log, counts }: Pick<PartsResources, 'log'> & { clock: Clock; counts: AuthCounts },
+): Record<QueueName, FairQueue> {
+  const warn = createSampledWarning(log, clock);
+  const reporting =
+    (queue: QueueName) =>
+    ({ importance }: QueueCaller, limit: QueueLimit): void => {
+      counts.queueRefused(queue, importance, limit);
+      warn({ event: 'queue_refused', queue, importance, limit }, 'refused a caller: too much work waits');
+    };
+  return {
+    passwords: createFairQueue({
+      name: 'passwords',
+      limits: passwordQueue,
+      clock,
+      onRefused: reporting('passwords'),
     }),
-    counts: createAuthCounts(),
-    passwords: createPasswords(),
-    failures: createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') }),
-    fingerprint: createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint')),
+    assertions: createFairQueue({
+      name: 'client assertions',
+      limits: assertionQueue,
+      clock,
+      onRefused: reporting('assertions'),
+    }),
   };
 }
 
 type KeyParts = ReturnType<typeof createKeyParts>;
 
 function createKeyParts(
-  { keyEncryptionKey, signingAlgorithm, keyRotationDays }: Config,
-  { promiseStore: store, log }: Base,
+  { keyEncryptionKeys, signingAlgorithm, keyRotationDays }: Config,
+  { promiseStore: store, log, secrets }: Base,
 ) {
-  const keys = createKeys({ store, keyEncryptionKey, algorithm: signingAlgorithm });
+  const { current, previous, next } = keyEncryptionKeys;
+  const keys = createKeys({
+    store,
+    keyEncryptionKey: current,
+    otherKeyEncryptionKeys: [previous, next].filter((key) => key !== undefined),
+    canSign: secrets.isOpen,
+    algorithm: signingAlgorithm,
+  });
   const replenishKeys = (): void =>
     void keys
       .replenish()
@@ -117,6 +166,7 @@ function createKeyParts(
       onNextMissing: replenishKeys,
     }),
     publicKeys: createPublicKeys(store),
+    reEncryption: createReEncryption({ store, keyEncryptionKeys }),
     epochs: createEpochs({ store, keys }),
   };
 }
@@ -216,8 +266,8 @@ function reportLogChanged({ events, log }: Base, { service, applied, epoch }: Sy
 }
 
 function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) {
-  const { issuer, keyEncryptionKey } = config;
-  const { store, passwords, clock, failures, fingerprint, counts } = base;
+  const { issuer } = config;
+  const { store, passwords, clock, failures, fingerprint, counts, queues, secrets } = base;
   const throttle = createThrottleFor('login', config, base);
   return {
     users: createUsers({ store, passwords, fingerprint }),
@@ -228,7 +278,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       throttle,
       clock,
       failures,
-      resetKey: deriveSecret(keyEncryptionKey, 'password-reset'),
+      resetKey: secrets.of('password-reset'),
       resetSeconds: config.passwordResetSeconds,
     }),
     sessions: createSessions({
@@ -239,8 +289,9 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       clock,
       loginBinding: config.loginBinding,
       failures,
+      turns: createLoginTurns(clock),
       onRefresh: counts.refreshed,
-      refreshKey: deriveSecret(keyEncryptionKey, 'refresh-successor'),
+      refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
     }),
     serviceTokens: createServiceTokens({
@@ -249,6 +300,8 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       tokens,
       // Counted apart: a client with a wrong key must not lock out the users behind the same address.
       throttle: createThrottleFor('client', config, base),
+      assertions: queues.assertions,
+      turns: createClientTurns(clock),
       issuer,
       onRefused: failures.clientRefused,
     }),
@@ -257,15 +310,15 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
 
 function createThrottleFor(
   purpose: 'login' | 'client',
-  { loginLimits, keyEncryptionKey }: Config,
-  { database, clock }: Base,
+  { loginLimits }: Config,
+  { database, clock, secrets }: Base,
 ) {
   return createThrottle({
     counters: createAttemptCounters(database.lane('unknown')),
     clock,
     limits: loginLimits,
     purpose,
-    key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+    key: secrets.of('attempt-counters'),
   });
 }
 

@@ -40,6 +40,9 @@ export function createAuthStore({
   return {
     reads: {
       users: createUserRows(lane),
+      clients: {
+        find: (clientId, caller) => createClientRows(asCaller(lane, caller)).find(clientId),
+      },
       passwordResets: createPasswordResetRows(lane),
       sessions: {
         findRefreshToken: (hash, caller) => createSessionRows(asCaller(lane, caller)).findRefreshToken(hash),

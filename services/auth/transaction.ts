@@ -1,6 +1,6 @@
 /** A database transaction of auth, as the domain uses it. */
 
-import type { ClientRows } from './records/clients.js';
+import type { Client, ClientRows } from './records/clients.js';
 import type { Importance } from './records/importance.js';
 import type { KeyRows } from './records/keys.js';
 import type { LoginNetworkRows } from './records/login-networks.js';
@@ -64,6 +64,10 @@ export interface AuthStore {
   /** Single reads outside a transaction, which cost less. Anyone may cause them, unless the store is for `promise`. */
   readonly reads: {
     readonly users: Pick<UserRows, 'credentialsByName'>;
+    readonly clients: {
+      /** @param caller - see {@link TransactionPlace.caller} */
+      find(clientId: string, caller?: string): Promise<Client | undefined>;
+    };
     readonly passwordResets: Pick<PasswordResetRows, 'find'>;
     readonly sessions: {
       /** @param caller - see {@link TransactionPlace.caller} */

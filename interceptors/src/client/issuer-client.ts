@@ -25,14 +25,22 @@ const EXCHANGE_TOKEN = '/auth.v1.AuthService/ExchangeToken';
 /** Deadline of a call to the issuer, in milliseconds. */
 const ISSUER_TIMEOUT_MS = 5000;
 
+/** Calls go to all reachable addresses of the name in turn (https://github.com/grpc/grpc/blob/master/doc/service_config.md). */
+const ROUND_ROBIN = JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] });
+
 /**
- * Options of a channel that must reconnect quickly. By default grpc-js waits up to two minutes between attempts, and does
- * not detect a connection that was dropped without a packet.
+ * Options of a channel that must reconnect quickly, also to another address. By default grpc-js waits up to two minutes
+ * between attempts, asks DNS every 30 seconds at most, uses the first address that it reaches for good, and does not
+ * detect a connection that was dropped without a packet.
  */
 export const CHANNEL_OPTIONS = {
   'grpc.initial_reconnect_backoff_ms': 100,
   'grpc.min_reconnect_backoff_ms': 100,
   'grpc.max_reconnect_backoff_ms': 1000,
+  'grpc.dns_min_time_between_resolutions_ms': 500,
+  'grpc.service_config': ROUND_ROBIN,
+  // Otherwise a TXT record of the name could change how calls are sent.
+  'grpc.service_config_disable_resolution': 1,
   'grpc.keepalive_time_ms': 2000,
   'grpc.keepalive_timeout_ms': 1000,
   // By default all channels to an address share one connection, and its failures.

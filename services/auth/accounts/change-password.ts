@@ -75,11 +75,17 @@ async function verifyOldPassword(
     failures.limited(failed);
     throw error;
   });
-  if (!(await passwords.verify(credentials.passwordHash, oldPassword))) {
+  const caller = { importance: 'known', key: userId } as const;
+  const verified = passwords.verify(credentials.passwordHash, oldPassword, caller);
+  const matches = await verified.catch(async (error: unknown) => {
+    await attempt.uncount();
+    throw error;
+  });
+  if (!matches) {
     failures.failed(failed);
-    throw oldPasswordWrong();
+    throw (await attempt.refusal()) ?? oldPasswordWrong();
   }
-  await attempt.succeeded();
+  await attempt.uncount();
   return { credentials, networkKey: attempt.networkKey };
 }
 

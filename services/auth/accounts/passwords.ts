@@ -1,16 +1,13 @@
-/** Hashes of passwords and client secrets: argon2id, with a limit on concurrent hashing. */
+/** Hashes of passwords and client secrets: argon2id, with a fair queue for the work. */
 
 import { hash as argon2Hash, verify as argon2Verify } from '@node-rs/argon2';
-import { AuthError } from '../errors.js';
+import type { FairQueue, QueueCaller } from '../security/fair-queue.js';
 
-/** Maximum number of concurrent hashes: libuv has four threads, and signature verification needs some of them. */
-export const HASHES_AT_ONCE_MAX = 2;
+/** Default number of concurrent hashes: libuv has four threads, and signature verification needs some of them. */
+export const HASHES_AT_ONCE_DEFAULT = 2;
 
-/** Maximum number of callers that wait for a hash; further callers fail with RATE_LIMITED. */
-export const HASHES_WAITING_MAX = 200;
-
-/** Retry delay in that error, in milliseconds. */
-const HASHES_RETRY_MS = 1000;
+/** Default number of callers of one class that wait for a hash. */
+export const HASHES_WAITING_DEFAULT = 200;
 
 /** Maximum length of a password, in UTF-16 code units. */
 export const PASSWORD_LENGTH_MAX = 256;
@@ -21,6 +18,9 @@ const PASSWORD_LENGTH_MIN = 8;
 // OWASP's figures for argon2id: 19 MiB, two passes, one lane. `algorithm` 2 is argon2id.
 const ARGON2_OPTIONS = { algorithm: 2, memoryCost: 19 * 1024, timeCost: 2, parallelism: 1 } as const;
 
+/** Work for a caller who has authenticated, or for auth itself. */
+const OWN_WORK: QueueCaller = { importance: 'known', key: '' };
+
 /** Hashes and verifies passwords. */
 export interface Passwords {
   /** The hash to be stored. Throws RATE_LIMITED. */
@@ -28,22 +28,23 @@ export interface Passwords {
   /**
    * Whether the password matches the hash. Without a hash (an unknown user) it does the same work and returns false, so
    * that the response time does not reveal which names exist. Throws RATE_LIMITED.
+   *
+   * @param caller - whose turn it is; auth itself when absent
    */
-  verify(hash: string | undefined, password: string): Promise<boolean>;
+  verify(hash: string | undefined, password: string, caller?: QueueCaller): Promise<boolean>;
 }
 
 /** All hashing of the process shares one queue. */
-export function createPasswords(): Passwords {
-  const turn = createTurns();
+export function createPasswords(queue: Pick<FairQueue, 'run'>): Passwords {
   // Hashed at the start: otherwise the first unknown name would take longer than the others.
   const decoy = argon2Hash('nobody has this password', ARGON2_OPTIONS);
   return {
-    hash: (password) => turn(() => argon2Hash(prepare(password), ARGON2_OPTIONS)),
-    verify: async (hash, password) => {
+    hash: (password) => queue.run(OWN_WORK, () => argon2Hash(prepare(password), ARGON2_OPTIONS)),
+    verify: async (hash, password, caller = OWN_WORK) => {
       const against = hash ?? (await decoy);
       // A password that is too long is not hashed itself, but takes the same time as a wrong one.
       const candidate = password.length > PASSWORD_LENGTH_MAX ? '' : prepare(password);
-      const equal = await turn(() => argon2Verify(against, candidate));
+      const equal = await queue.run(caller, () => argon2Verify(against, candidate));
       return equal && hash !== undefined && candidate !== '';
     },
   };
@@ -64,27 +65,4 @@ export function passwordFault(password: string): string | undefined {
 /** Normalizes composed and decomposed accents to one form (RFC 8265 §4.2). */
 function prepare(password: string): string {
   return password.normalize('NFC');
-}
-
-function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
-  const waiting: (() => void)[] = [];
-  let running = 0;
-  return async (work) => {
-    if (running >= HASHES_AT_ONCE_MAX) {
-      if (waiting.length >= HASHES_WAITING_MAX) {
-        throw new AuthError('RATE_LIMITED', 'too many logins at once', { retryAfterMs: HASHES_RETRY_MS });
-      }
-      await new Promise<void>((resolve) => waiting.push(resolve));
-    } else {
-      running += 1;
-    }
-    try {
-      return await work();
-    } finally {
-      // The slot passes to the first waiter, so that later callers cannot overtake it.
-      const next = waiting.shift();
-      if (next) next();
-      else running -= 1;
-    }
-  };
 }

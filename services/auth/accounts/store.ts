@@ -4,6 +4,7 @@ import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type { PageRequest } from '../records/page.js';
 import type { Role, User, UserCredentials, UserRows, UserState } from '../records/users.js';
+import { foldUsername } from './usernames.js';
 
 interface UserRow {
   readonly user_id: string;
@@ -40,10 +41,12 @@ export function createUserRows(sql: Sql): UserRows {
     find: (userId) => findUser(sql, userId),
     list: (page) => listUsers(sql, page),
     hasName: async (username) => {
-      const { rowCount } = await sql.query('SELECT FROM users WHERE username = $1', [username]);
+      const { rowCount } = await sql.query('SELECT FROM users WHERE folded_name = $1', [
+        foldUsername(username),
+      ]);
       return rowCount > 0;
     },
-    credentialsByName: (username) => selectCredentials(sql, 'username', username),
+    credentialsByName: (username) => selectCredentials(sql, 'folded_name', foldUsername(username)),
     credentialsById: (userId) => selectCredentials(sql, 'user_id', userId),
     lockShared: (userId) => lockShared(sql, userId),
     lock: async (userId) => {
@@ -127,7 +130,7 @@ async function listUsers(sql: Sql, request: PageRequest): Promise<{ users: User[
 
 async function selectCredentials(
   sql: Sql,
-  column: 'username' | 'user_id',
+  column: 'folded_name' | 'user_id',
   value: string,
 ): Promise<UserCredentials | undefined> {
   const { rows } = await sql.query<CredentialsRow>(

@@ -39,6 +39,16 @@ export function parseUsername(text: string): string | undefined {
 }
 
 /**
+ * The form in which names are compared: Unicode's full case folding, so that a name typed in capitals is the same name.
+ * Capitals have no final sigma and no sharp s. The database has the same rule (migration 0015).
+ *
+ * @param username - a name in its canonical form
+ */
+export function foldUsername(username: string): string {
+  return username.replaceAll('ς', 'σ').replaceAll('ß', 'ss');
+}
+
+/**
  * The appearance of a name, after Unicode TS 39: two names with the same skeleton can be mistaken for each other. The
  * comparison is strict: it ignores marks, and differences that are hard to see in small type.
  *

@@ -1,7 +1,7 @@
 /** The HTTP endpoints where other verifiers find this issuer's keys (RFC 7517, RFC 8414). */
 
 import { createHash } from 'node:crypto';
-import { jsonAnswer, type OpsAnswer, type OpsRoute } from '../../common/host/ops.js';
+import { type HttpAnswer, type HttpRoutes, jsonAnswer } from '../../common/host/http-port.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
 import type { PublicKeys } from '../keys/published-keys.js';
 import type { PublishedKey } from '../records/keys.js';
@@ -18,11 +18,11 @@ export const JWKS_PATH = '/.well-known/jwks.json';
 /** Path of the issuer's metadata. */
 export const METADATA_PATH = '/.well-known/oauth-authorization-server';
 
-/** The routes of the ops port. */
+/** The routes of auth. */
 export function createWellKnownRoutes(options: {
   readonly issuer: string;
   readonly publicKeys: PublicKeys;
-}): Readonly<Record<string, OpsRoute>> {
+}): HttpRoutes {
   const { issuer, publicKeys } = options;
   return {
     [JWKS_PATH]: async () => {
@@ -47,7 +47,7 @@ function publishedJwk({ kid, algorithm, jwk }: PublishedKey): object {
   return { kty, crv, x, y, n, e, kid, alg: algorithm, use: 'sig' };
 }
 
-function cachedAnswer(body: object): OpsAnswer {
+function cachedAnswer(body: object): HttpAnswer {
   const answer = jsonAnswer(200, body);
   return {
     ...answer,

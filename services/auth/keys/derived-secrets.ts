@@ -3,15 +3,19 @@
 import { createHmac, hkdfSync } from 'node:crypto';
 
 /** Bytes of a derived secret. */
-const DERIVED_SECRET_BYTES = 32;
+export const DERIVED_SECRET_BYTES = 32;
 
-/** The purpose of a derived secret; secrets of different purposes are unrelated. */
-export type SecretPurpose =
-  | 'refresh-successor'
-  | 'request-fingerprint'
-  | 'attempt-counters'
-  | 'event-names'
-  | 'password-reset';
+/** The purposes of derived secrets; secrets of different purposes are unrelated. */
+export const SECRET_PURPOSES = [
+  'refresh-successor',
+  'request-fingerprint',
+  'attempt-counters',
+  'event-names',
+  'password-reset',
+] as const;
+
+/** One of {@link SECRET_PURPOSES}. */
+export type SecretPurpose = (typeof SECRET_PURPOSES)[number];
 
 /** Derives the secret of one purpose (RFC 5869). */
 export function deriveSecret(keyEncryptionKey: Buffer, purpose: SecretPurpose): Buffer {

@@ -58,16 +58,20 @@ export interface KeysDeps extends NewKeyOptions {
   readonly store: AuthStore;
   /** {@link KEY_ENCRYPTION_KEY_BYTES} bytes, from the environment or a file; never from the database. */
   readonly keyEncryptionKey: Buffer;
+  /** Further key-encryption keys under which keys may be encrypted: the former one, or the next one. */
+  readonly otherKeyEncryptionKeys?: readonly Buffer[];
+  /** Whether the secrets of this process are read; until then no token is signed. */
+  readonly canSign?: () => boolean;
   readonly clock?: Clock;
 }
 
 /** Creates the keys of this database. */
 export function createKeys(deps: KeysDeps): Keys {
-  const { store, keyEncryptionKey } = deps;
+  const { store, keyEncryptionKey, otherKeyEncryptionKeys = [] } = deps;
   if (keyEncryptionKey.length !== KEY_ENCRYPTION_KEY_BYTES) {
     throw new TypeError(`the key-encryption key must have ${KEY_ENCRYPTION_KEY_BYTES} bytes`);
   }
-  const signers = createSigners(keyEncryptionKey);
+  const signers = createSigners([keyEncryptionKey, ...otherKeyEncryptionKeys]);
   const broadcasts = createBroadcastKey(deps, signers);
   const replenish = async (): Promise<void> => {
     const created = await createMissingKeys(await store.transaction((tx) => tx.keys.live()), deps);
@@ -89,7 +93,7 @@ export function createKeys(deps: KeysDeps): Keys {
     },
     replenish,
     createAll: () => createMissingKeys([], deps),
-    lockTokenSigner: (tx) => lockTokenSigner(tx, signers),
+    lockTokenSigner: (tx) => lockTokenSigner(tx, signers, deps.canSign),
     broadcastSigner: () => ({ sign: broadcasts.sign }),
     published: async (tx) => publish(await tx.keys.live()),
   };
@@ -98,7 +102,12 @@ export function createKeys(deps: KeysDeps): Keys {
 async function lockTokenSigner(
   tx: AuthTransaction,
   signers: Signers,
+  canSign: () => boolean = () => true,
 ): Promise<(claims: object) => Promise<string>> {
+  if (!canSign()) {
+    const retryAfterMs = NO_KEY_RETRY_MS;
+    throw new AuthError('DEPENDENCY_UNAVAILABLE', 'the secrets are not read yet', { retryAfterMs });
+  }
   const row = await tx.keys.lockSigning('token');
   if (row === undefined) {
     const retryAfterMs = NO_KEY_RETRY_MS;
@@ -116,12 +125,12 @@ interface Signers {
   retain(rows: readonly KeyRow[]): void;
 }
 
-function createSigners(keyEncryptionKey: Buffer): Signers {
+function createSigners(keyEncryptionKeys: readonly Buffer[]): Signers {
   const opened = new Map<string, Sign>();
   const open = async (row: KeyRow): Promise<Sign> => {
     const known = opened.get(row.kid);
     if (known) return known;
-    const sign = createSign(row, await unseal(row, keyEncryptionKey));
+    const sign = createSign(row, await unseal(row, keyEncryptionKeys));
     opened.set(row.kid, sign);
     return sign;
   };

@@ -1,4 +1,4 @@
-/** Private keys at rest: encrypted under the key-encryption key, and bound to their row. */
+/** Private keys and secrets at rest: encrypted under a key-encryption key, and bound to their row. */
 
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import type { CryptoKey, JWK } from 'jose';
@@ -8,15 +8,30 @@ import type { KeyRow } from '../records/keys.js';
 /** Length of the key that encrypts the private keys, in bytes. */
 export const KEY_ENCRYPTION_KEY_BYTES = 32;
 
+/** The key-encryption keys of one process. */
+export interface KeyEncryptionKeys {
+  /** Encrypts everything new. */
+  readonly current: Buffer;
+  /** The former one: what it encrypted is encrypted again under the current one. */
+  readonly previous?: Buffer | undefined;
+  /** The one that is going to follow: other replicas may encrypt under it already. */
+  readonly next?: Buffer | undefined;
+}
+
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** A stored key cannot be used; the service must not start with it. */
+interface UnusableKeyOptions extends ErrorOptions {
+  readonly what?: 'signing key' | 'the secret for';
+}
+
+/** A stored key or secret cannot be used; the service must not start with it. */
 export class UnusableKeyError extends Error {
   readonly kid: string;
 
-  constructor(kid: string, problem: string, options?: ErrorOptions) {
-    super(`signing key ${kid} cannot be used: ${problem}`, options);
+  /** @param kid - the key; of a secret, its purpose */
+  constructor(kid: string, problem: string, { what = 'signing key', ...options }: UnusableKeyOptions = {}) {
+    super(`${what} ${kid} cannot be used: ${problem}`, options);
     this.name = 'UnusableKeyError';
     this.kid = kid;
   }
@@ -27,29 +42,60 @@ export type KeyIdentity = Pick<KeyRow, 'kid' | 'purpose' | 'algorithm'>;
 
 /** Encrypts a PKCS #8 text with AES-256-GCM; returns nonce, tag and ciphertext. */
 export function seal(identity: KeyIdentity, privateKeyText: string, keyEncryptionKey: Buffer): Buffer {
+  return encrypt(associatedData(identity), Buffer.from(privateKeyText, 'utf8'), keyEncryptionKey);
+}
+
+/** Encrypts with AES-256-GCM; returns nonce, tag and ciphertext. */
+export function encrypt(associated: Buffer, plaintext: Buffer, keyEncryptionKey: Buffer): Buffer {
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv('aes-256-gcm', keyEncryptionKey, nonce, { authTagLength: TAG_BYTES });
-  cipher.setAAD(associatedData(identity));
-  const ciphertext = Buffer.concat([cipher.update(privateKeyText, 'utf8'), cipher.final()]);
+  cipher.setAAD(associated);
+  const ciphertext = Buffer.concat([cipher.update(plaintext), cipher.final()]);
   return Buffer.concat([nonce, cipher.getAuthTag(), ciphertext]);
 }
 
 /**
- * Decrypts the private key of a row, and checks that the public half belongs to it.
+ * Decrypts what {@link encrypt} returned.
+ *
+ * @throws Error when it was encrypted under another key, for another row, or was changed
+ */
+export function decrypt(associated: Buffer, sealed: Buffer, keyEncryptionKey: Buffer): Buffer {
+  const nonce = sealed.subarray(0, NONCE_BYTES);
+  const decipher = createDecipheriv('aes-256-gcm', keyEncryptionKey, nonce, { authTagLength: TAG_BYTES });
+  decipher.setAAD(associated);
+  decipher.setAuthTag(sealed.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES));
+  return Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES + TAG_BYTES)), decipher.final()]);
+}
+
+/** Like {@link decrypt}; undefined instead of an error. */
+export function tryDecrypt(
+  associated: Buffer,
+  sealed: Buffer,
+  keyEncryptionKey: Buffer | undefined,
+): Buffer | undefined {
+  if (keyEncryptionKey === undefined) return undefined;
+  try {
+    return decrypt(associated, sealed, keyEncryptionKey);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Decrypts the private key of a row with the first key-encryption key that fits, and checks that the public half belongs
+ * to it.
  *
  * @throws UnusableKeyError
  */
-export async function unseal(row: KeyRow, keyEncryptionKey: Buffer): Promise<CryptoKey> {
+export async function unseal(row: KeyRow, keyEncryptionKeys: readonly Buffer[]): Promise<CryptoKey> {
   const { kid, algorithm, sealedPrivateKey } = row;
+  const associated = associatedData(row);
   let privateKey: CryptoKey;
   try {
-    const nonce = sealedPrivateKey.subarray(0, NONCE_BYTES);
-    const decipher = createDecipheriv('aes-256-gcm', keyEncryptionKey, nonce, { authTagLength: TAG_BYTES });
-    decipher.setAAD(associatedData(row));
-    decipher.setAuthTag(sealedPrivateKey.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES));
-    const ciphertext = sealedPrivateKey.subarray(NONCE_BYTES + TAG_BYTES);
-    const text = Buffer.concat([decipher.update(ciphertext), decipher.final()]).toString('utf8');
-    privateKey = await importPKCS8(text, algorithm, { extractable: true });
+    const text =
+      keyEncryptionKeys.map((key) => tryDecrypt(associated, sealedPrivateKey, key)).find(isFound) ??
+      raiseNoneFits();
+    privateKey = await importPKCS8(text.toString('utf8'), algorithm, { extractable: true });
   } catch (error) {
     throw doesNotOpen(kid, error);
   }
@@ -58,6 +104,11 @@ export async function unseal(row: KeyRow, keyEncryptionKey: Buffer): Promise<Cry
     throw new UnusableKeyError(kid, 'its public half belongs to another private key');
   }
   return privateKey;
+}
+
+/** What the ciphertext of a secret is bound to. */
+export function secretData(purpose: string): Buffer {
+  return Buffer.from(`secret\n${purpose}`, 'utf8');
 }
 
 /** The members that RFC 7638 hashes: all that verification needs, and nothing private. */
@@ -71,8 +122,16 @@ export function publicMembers(jwk: JWK): JWK {
  * Binds the ciphertext to its row: a private key that is copied to another row, purpose or algorithm does not decrypt
  * there.
  */
-function associatedData({ kid, purpose, algorithm }: KeyIdentity): Buffer {
+export function associatedData({ kid, purpose, algorithm }: KeyIdentity): Buffer {
   return Buffer.from(`${kid}\n${purpose}\n${algorithm}`, 'utf8');
+}
+
+function isFound(found: Buffer | undefined): found is Buffer {
+  return found !== undefined;
+}
+
+function raiseNoneFits(): never {
+  throw new Error('no key-encryption key decrypts it');
 }
 
 function doesNotOpen(kid: string, cause: unknown): UnusableKeyError {

@@ -10,6 +10,7 @@ import type {
   KeyState,
   PublishedKeys,
   RotationOutlook,
+  SealedRow,
 } from '../records/keys.js';
 import { publish } from './published-keys.js';
 
@@ -101,6 +102,30 @@ export function createKeyRows(sql: Sql): KeyRows {
       return rowCount > 0;
     },
 
+    sealed: async () => {
+      const { rows } = await sql.query<SigningKeyRow>(
+        `SELECT ${KEY_COLUMNS} FROM signing_keys WHERE sealed_private_key IS NOT NULL ORDER BY kid`,
+      );
+      return rows.map(keyOf);
+    },
+
+    reseal: (row, to) => reseal(sql, row, to),
+
+    secrets: async () => {
+      const { rows } = await sql.query<{ purpose: string; sealed_secret: Buffer }>(
+        'SELECT purpose, sealed_secret FROM stored_secrets',
+      );
+      return new Map(rows.map(({ purpose, sealed_secret }) => [purpose, sealed_secret]));
+    },
+
+    putSecret: async (purpose, sealed) => {
+      await sql.query(
+        `INSERT INTO stored_secrets (purpose, sealed_secret) VALUES ($1, $2)
+         ON CONFLICT (purpose) DO UPDATE SET sealed_secret = excluded.sealed_secret`,
+        [purpose, sealed],
+      );
+    },
+
     markPublished: async () => {
       await sql.query('UPDATE signing_keys SET publish_time = clock_timestamp() WHERE publish_time IS NULL');
     },
@@ -108,9 +133,7 @@ export function createKeyRows(sql: Sql): KeyRows {
     rotationOutlook: (purpose) => readOutlook(sql, purpose),
 
     stopSigning: async (purpose) => {
-      // Transactions that sign queue behind this one, so it must give up before they do.
-      await sql.query("SELECT set_config('lock_timeout', $1, true)", [`${ROUTINE_LOCK_MS_MAX}ms`]);
-      await lockAgainstMinting(sql);
+      await lockForRoutine(sql);
       await sql.query(
         `UPDATE signing_keys SET state = 'verify-only', stop_time = clock_timestamp()
          WHERE ${OF_THIS_EPOCH} AND purpose = $1 AND state = 'signing'`,
@@ -151,6 +174,28 @@ export function createKeyRows(sql: Sql): KeyRows {
       };
     },
   };
+}
+
+async function reseal(sql: Sql, row: SealedRow, to: Buffer): Promise<boolean> {
+  if ('purpose' in row) {
+    const { rowCount } = await sql.query(
+      'UPDATE stored_secrets SET sealed_secret = $3 WHERE purpose = $1 AND sealed_secret = $2',
+      [row.purpose, row.sealed, to],
+    );
+    return rowCount > 0;
+  }
+  await lockForRoutine(sql);
+  const { rowCount } = await sql.query(
+    'UPDATE signing_keys SET sealed_private_key = $3 WHERE kid = $1 AND sealed_private_key = $2',
+    [row.kid, row.sealed, to],
+  );
+  return rowCount > 0;
+}
+
+/** The lock of work that can wait: transactions that sign queue behind it, so it must give up before they do. */
+async function lockForRoutine(sql: Sql): Promise<void> {
+  await sql.query("SELECT set_config('lock_timeout', $1, true)", [`${ROUTINE_LOCK_MS_MAX}ms`]);
+  await lockAgainstMinting(sql);
 }
 
 /** The changes of a key that is retired; a key that was retired before keeps its times. */

@@ -33,6 +33,12 @@ export interface KeyRow extends PublishedKey {
   readonly sealedPrivateKey: Buffer;
 }
 
+/** A ciphertext and where it is stored: a private key by its `kid`, or a secret by its purpose. */
+export type SealedRow = { readonly sealed: Buffer } & (
+  | { readonly kid: string }
+  | { readonly purpose: string }
+);
+
 /** A key and the times of its states, without its private half. */
 export interface KeyRecord {
   readonly kid: string;
@@ -87,6 +93,17 @@ export interface KeyRows extends KeyLifeRows {
   promoteNext(purpose: KeyPurpose): Promise<void>;
   /** The signing key; its row stays share-locked until the end of the transaction. */
   lockSigning(purpose: KeyPurpose): Promise<KeyRow | undefined>;
+  /** Every row that has a private half, of any epoch. */
+  sealed(): Promise<KeyRow[]>;
+  /**
+   * Replaces the ciphertext of a private key or a secret, if it is still the given one; returns whether it did. Minting
+   * tokens waits until the end of the transaction.
+   */
+  reseal(row: SealedRow, to: Buffer): Promise<boolean>;
+  /** The stored secrets by purpose, each encrypted. */
+  secrets(): Promise<ReadonlyMap<string, Buffer>>;
+  /** Stores a secret; replaces a stored one. */
+  putSecret(purpose: string, sealed: Buffer): Promise<void>;
   /** Whether this key still verifies; its row stays share-locked until the end of the transaction. */
   lockLive(kid: string): Promise<boolean>;
 }

@@ -43,7 +43,8 @@ interface EventDetails {
     readonly revoked: boolean;
   };
   'key-encryption-key-replaced': { readonly keys: number };
-  'client-authentication-failed': Nothing;
+  // By how many seconds a time was missed.
+  'client-authentication-failed': { readonly fault: string; readonly seconds?: number };
   'calls-refused': { readonly calls: number; readonly networks: readonly string[] };
   'broadcasts-forged': { readonly messages: number };
   'events-lost': { readonly events: number };

@@ -22,20 +22,21 @@ const upsert = (source: string, limit: string): string =>
    WHERE c.end_time <= clock_timestamp() OR c.attempts < ${limit}
    RETURNING key, end_time`;
 
-/** The peer comes before the name everywhere, so that two attempts never deadlock. */
+/** The order peer, network, name is the same everywhere, so that two attempts never deadlock. */
 const TAKE = `
   WITH known AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM login_networks
                    WHERE key = $4 AND last_use_time > clock_timestamp() - make_interval(days => $5)) AS yes
   ), peer AS (
     ${upsert('(SELECT $1::bytea AS key) AS of_peer', '$2')}
-  ), chosen AS (
-    SELECT CASE WHEN known.yes THEN $6::bytea ELSE $7::bytea END AS key FROM known, peer
+  ), network AS (
+    ${upsert('(SELECT $4::bytea AS key FROM peer) AS of_network WHERE key IS NOT NULL', '$7')}
   ), name AS (
-    ${upsert('chosen WHERE key IS NOT NULL', '$8')}
+    ${upsert('(SELECT $6::bytea AS key FROM network) AS of_name WHERE key IS NOT NULL', '$7')}
   )
   SELECT (SELECT yes FROM known) AS is_known, (SELECT end_time FROM peer) AS peer_end_time,
-         (SELECT key FROM name) AS name_key, (SELECT end_time FROM name) AS name_end_time, ${QUICK_COMMIT}`;
+         (SELECT end_time FROM network) AS network_end_time, (SELECT end_time FROM name) AS name_end_time,
+         ${QUICK_COMMIT}`;
 
 /** Creates the counters; each statement is its own transaction. */
 export function createAttemptCounters(sql: Sql): AttemptCounters {
@@ -44,7 +45,7 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
       const { rows } = await sql.query<{
         is_known: boolean;
         peer_end_time: Date | null;
-        name_key: Buffer | null;
+        network_end_time: Date | null;
         name_end_time: Date | null;
       }>(
         TAKE,
@@ -54,19 +55,24 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
           windowSeconds,
           name?.networkKey,
           NETWORK_KEPT_DAYS,
-          name?.known,
-          name?.unknown,
+          name?.nameKey,
           name?.limit,
         ],
         { caller: peer.key.toString('hex') },
       );
       const [row] = rows;
       if (row === undefined) throw new TypeError('a statement without a result');
-      const { is_known, peer_end_time, name_key, name_end_time } = row;
+      const { is_known, peer_end_time, network_end_time, name_end_time } = row;
+      const counted = (key: Buffer | undefined, endTime: Date | null) => key && endTime && { key, endTime };
+      const [ofNetwork, ofName] = [
+        counted(name?.networkKey, network_end_time),
+        counted(name?.nameKey, name_end_time),
+      ];
       return {
         isKnown: is_known,
         ...(peer_end_time && { peer: { key: peer.key, endTime: peer_end_time } }),
-        ...(name_key && name_end_time && { name: { key: name_key, endTime: name_end_time } }),
+        ...(ofNetwork && { network: ofNetwork }),
+        ...(ofName && { name: ofName }),
       };
     },
 

@@ -5,6 +5,7 @@ import { isIPv6 } from 'node:net';
 import type { Clock } from '@portcullis/guard/clock';
 import type { ServiceError } from '@portcullis/guard/errors';
 import { LRUCache } from 'lru-cache';
+import { foldUsername } from '../accounts/usernames.js';
 import { AuthError } from '../errors.js';
 
 /** Default limit of failures with one name in a window. */
@@ -27,7 +28,7 @@ const REFUSALS_MAX = 10_000;
 
 /** The configured limits. */
 export interface ThrottleLimits {
-  /** Limit of failures with one name in a window; each known network of the name has the same limit for itself. */
+  /** Limit of failures with one name in a window; in each network, the name has the same limit for itself. */
   readonly failuresPerName: number;
   readonly failuresPerPeer: number;
   readonly windowSeconds: number;
@@ -46,16 +47,17 @@ interface Counters {
   readonly name?: {
     /** The key of the name and this network. */
     readonly networkKey: Buffer;
-    /** The counter when the network is known for the name, and when it is not; undefined when it is exhausted. */
-    readonly known: Buffer | undefined;
-    readonly unknown: Buffer | undefined;
+    /** The key of the name alone; undefined when its counter is known to be exhausted. */
+    readonly nameKey: Buffer | undefined;
     readonly limit: number;
   };
 }
 
-/** What was counted; a counter without attempts left is absent. */
+/** What was counted; a counter without attempts left is absent, and so are those after it. */
 interface CountResult {
   readonly peer?: CountedAttempt;
+  /** The counter of the name and this network. */
+  readonly network?: CountedAttempt;
   readonly name?: CountedAttempt;
   /** Whether the user of this name has logged in from this network before. */
   readonly isKnown: boolean;
@@ -63,7 +65,7 @@ interface CountResult {
 
 /** The counters of all replicas. Each call commits by itself, so what was counted stays counted. */
 export interface AttemptCounters {
-  /** Counts an attempt of the peer and, if the peer had one left, of the name. */
+  /** Counts an attempt of the peer; then, if it had one left, of the name in this network; then of the name. */
   count(counters: Counters, windowSeconds: number): Promise<CountResult>;
   /** The remaining time of a counter's present window. */
   windowLeftMs(key: Buffer): Promise<number>;
@@ -76,24 +78,34 @@ export interface Throttle {
   /**
    * Counts one attempt before its credential is checked, so that concurrent attempts cannot exceed the limit.
    *
-   * A name that is being guessed is closed, except to networks from which its user has logged in before. Each of them
-   * has its own budget, which attempts from other networks cannot use up.
+   * A name that is being guessed is closed, except to networks from which its user has logged in before. Each network
+   * has a budget of its own for the name, which attempts from other networks cannot use up.
    *
+   * @param scope - divides the budget of the peer: attempts of one scope do not count against those of another
    * @throws ServiceError RATE_LIMITED with the time after which to retry
    */
-  attempt(name: string | undefined, peer: string): Promise<Attempt>;
-  /** The key under which attempts with this name from networks that are not known are counted. */
+  attempt(name: string | undefined, peer: string, scope?: string): Promise<Attempt>;
+  /** The key under which attempts with this name are counted, from all networks together. */
   nameKeyOf(name: string): Buffer;
-  /** The key under which this network of a user is remembered, and attempts from it are counted once it is known. */
+  /** The key under which this network of a user is remembered, and attempts with the name from it are counted. */
   networkKeyOf(name: string, peer: string): Buffer;
 }
 
 /** An attempt that was counted. */
-interface Attempt {
+export interface Attempt {
   /** The key of the name and the network; undefined without a name. */
   readonly networkKey: Buffer | undefined;
-  /** Subtracts the attempt, because the credential was right. */
-  succeeded(): Promise<void>;
+  /** The key of the name; undefined without a name. */
+  readonly nameKey: Buffer | undefined;
+  /** Whether the user of this name has logged in from this network before. */
+  readonly isKnown: boolean;
+  /** Subtracts the attempt, because the credential was right, or was not checked. */
+  uncount(): Promise<void>;
+  /**
+   * The error for a wrong credential when the name is closed elsewhere: the one that unknown networks get, so that the
+   * answer does not reveal that the user logs in from here. Undefined when the name is open.
+   */
+  refusal(): Promise<ServiceError | undefined>;
 }
 
 export interface ThrottleDeps {
@@ -121,47 +133,57 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
     const refusal = refusals.get(counter.toString('base64url'));
     return refusal !== undefined && refusal.repeatUntilMs > now ? refusal.overAtMs - now : undefined;
   };
-  const refuse = async (counter: Buffer): Promise<never> => {
+  const refusalOf = async (counter: Buffer): Promise<ServiceError> => {
     // A flood of rejected attempts must not become a flood of queries.
     const repeatedMs = refusedMs(counter);
-    if (repeatedMs !== undefined) throw rateLimited(repeatedMs);
+    if (repeatedMs !== undefined) return rateLimited(repeatedMs);
     const retryAfterMs = await counters.windowLeftMs(counter);
     const now = clock.monotonicMs();
     const repeatUntilMs = now + Math.min(retryAfterMs, REFUSAL_REPEATED_MS);
     refusals.set(counter.toString('base64url'), { repeatUntilMs, overAtMs: now + retryAfterMs });
-    throw rateLimited(retryAfterMs);
+    return rateLimited(retryAfterMs);
   };
   const isOpen = (counter: Buffer): Buffer | undefined =>
     refusedMs(counter) === undefined ? counter : undefined;
 
-  const nameKeyOf = (name: string): Buffer => keyOf('name', name);
-  const networkKeyOf = (name: string, peer: string): Buffer => keyOf('network', name, networkOf(peer));
+  const nameKeyOf = (name: string): Buffer => keyOf('name', foldUsername(name));
+  const networkKeyOf = (name: string, peer: string): Buffer =>
+    keyOf('network', foldUsername(name), networkOf(peer));
 
   return {
     nameKeyOf,
     networkKeyOf,
-    attempt: async (name, peer) => {
+    attempt: async (name, peer, scope) => {
       const network = networkOf(peer);
-      const peerKey = keyOf('peer', network);
-      if (isOpen(peerKey) === undefined) return await refuse(peerKey);
+      const peerKey = scope === undefined ? keyOf('peer', network) : keyOf('peer', network, scope);
+      if (isOpen(peerKey) === undefined) throw await refusalOf(peerKey);
       const forPeer = { key: peerKey, limit: failuresPerPeer };
       if (name === undefined) {
         const taken = await counters.count({ peer: forPeer }, windowSeconds);
-        if (taken.peer === undefined) return await refuse(peerKey);
-        return { networkKey: undefined, succeeded: () => subtractAll(counters, [taken.peer]) };
+        if (taken.peer === undefined) throw await refusalOf(peerKey);
+        return attemptOf(counters, taken);
       }
-      const networkKey = networkKeyOf(name, peer);
-      const nameKey = nameKeyOf(name);
-      // Where the network is known, its own counter has the same key: the tables differ.
-      const forName = { networkKey, known: isOpen(networkKey), unknown: isOpen(nameKey) };
-      const taken = await counters.count(
-        { peer: forPeer, name: { ...forName, limit: failuresPerName } },
-        windowSeconds,
-      );
-      if (taken.peer === undefined) return await refuse(peerKey);
-      if (taken.name === undefined) return await refuse(taken.isKnown ? networkKey : nameKey);
-      return { networkKey, succeeded: () => subtractAll(counters, [taken.peer, taken.name]) };
+      const [networkKey, nameKey] = [networkKeyOf(name, peer), nameKeyOf(name)];
+      if (isOpen(networkKey) === undefined) throw await refusalOf(networkKey);
+      const forName = { networkKey, nameKey: isOpen(nameKey), limit: failuresPerName };
+      const taken = await counters.count({ peer: forPeer, name: forName }, windowSeconds);
+      if (taken.peer === undefined) throw await refusalOf(peerKey);
+      if (taken.network === undefined) throw await refusalOf(networkKey);
+      const isClosed = taken.name === undefined;
+      if (isClosed && !taken.isKnown) throw await refusalOf(nameKey);
+      const refusal = async () => (isClosed ? await refusalOf(nameKey) : undefined);
+      return { ...attemptOf(counters, taken), networkKey, nameKey, refusal };
     },
+  };
+}
+
+function attemptOf(counters: AttemptCounters, { peer, network, name, isKnown }: CountResult): Attempt {
+  return {
+    networkKey: undefined,
+    nameKey: undefined,
+    isKnown,
+    uncount: () => subtractAll(counters, [peer, network, name]),
+    refusal: () => Promise.resolve(undefined),
   };
 }
 

@@ -1,11 +1,15 @@
 /** Records of failed authentications: the name and the network, never the typed text. */
 
 import { createHmac } from 'node:crypto';
-import { parseUsername } from '../accounts/usernames.js';
+import type { Clock } from '@portcullis/guard/clock';
+import { foldUsername, parseUsername } from '../accounts/usernames.js';
 import type { Subject } from '../records/security-events.js';
 import type { SecurityLog } from '../security/event-log.js';
+import type { EventLog } from '../security/event-recorder.js';
 import { identifiersOf } from '../security/events.js';
+import { createSampledWarning } from '../security/sampled-warning.js';
 import { networkOf } from '../security/throttle.js';
+import type { ClientRefusal } from '../tokens/service-tokens.js';
 
 /** A failed login, or a password change with a wrong old password. */
 interface LoginFailure {
@@ -24,8 +28,11 @@ export interface LoginFailures {
   failed(failure: LoginFailure): void;
   /** The limit of attempts was reached. */
   limited(failure: LoginFailure): void;
-  /** A client failed to authenticate. At most one event a minute is recorded for each client and network. */
-  clientRefused(clientId: string | undefined, peer: string): void;
+  /**
+   * A client failed to authenticate. At most one event a minute is recorded for each client, network and fault, and at
+   * most one line a second is logged.
+   */
+  clientRefused(refusal: ClientRefusal): void;
 }
 
 /** Length of a name's hash, in characters: enough to distinguish names. */
@@ -35,13 +42,17 @@ interface LoginFailuresDeps {
   readonly events: Pick<SecurityLog, 'note' | 'noteSampled'>;
   /** Secret under which unknown names are hashed; the same on all replicas. */
   readonly key: Buffer;
+  readonly log: EventLog;
+  readonly clock: Clock;
 }
 
-export function createLoginFailures({ events, key }: LoginFailuresDeps): LoginFailures {
+export function createLoginFailures({ events, key, log, clock }: LoginFailuresDeps): LoginFailures {
+  const logClient = createSampledWarning(log, clock);
   const subjectOf = ({ userId, name }: LoginFailure): Subject => {
     if (userId !== undefined) return { userId };
     // Users sometimes type a password as their name: the hash reveals only which typed names are equal.
-    const spelling = parseUsername(name) ?? name;
+    const parsed = parseUsername(name);
+    const spelling = parsed === undefined ? name : foldUsername(parsed);
     const hash = createHmac('sha256', key).update(spelling.slice(0, 256), 'utf8').digest('base64url');
     return { nameHash: hash.slice(0, NAME_HASH_CHARACTERS) };
   };
@@ -55,15 +66,17 @@ export function createLoginFailures({ events, key }: LoginFailuresDeps): LoginFa
         network: networkOf(failure.peer),
         details: { what: failure.what },
       }),
-    clientRefused: (clientId, peer) => {
+    clientRefused: ({ clientId, peer, fault: { fault, seconds, message } }) => {
       const network = networkOf(peer);
-      events.noteSampled(`client-refused ${clientId} ${network}`, {
+      const details = { fault, ...(seconds !== undefined && { seconds }) };
+      logClient({ event: 'client_refused', clientId, network, ...details }, `refused a client: ${message}`);
+      events.noteSampled(`client-refused ${clientId} ${network} ${fault}`, {
         type: 'client-authentication-failed',
         subject: { clientId },
         actor: 'anybody',
         reason: 'CLIENT_AUTHENTICATION_FAILED',
         network,
-        details: {},
+        details,
       });
     },
     limited: (failure) => {

@@ -14,6 +14,7 @@ import { networkOf, type Throttle } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { LoginFailures } from './login-failures.js';
+import type { LoginTurns } from './login-turns.js';
 import { formatRefreshToken, newRefreshSecret, storeRefreshToken } from './refresh-tokens.js';
 import { mintSessionToken, type TokenPair } from './session-tokens.js';
 
@@ -57,6 +58,7 @@ export interface LoginDeps {
   readonly tokens: Tokens;
   readonly loginBinding: LoginBinding;
   readonly failures: LoginFailures;
+  readonly turns: LoginTurns;
 }
 
 /**
@@ -75,18 +77,25 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
   });
   const credentials =
     username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
-  const matches = await deps.passwords.verify(credentials?.passwordHash, request.password);
   const { networkKey } = attempt;
   const network = networkOf(request.peer);
+  const caller = deps.turns.callerOf(attempt, network);
+  const verified = deps.passwords.verify(credentials?.passwordHash, request.password, caller);
+  const matches = await verified.catch(async (error: unknown) => {
+    // The password was not checked, so the attempt is no guess.
+    await attempt.uncount();
+    throw error;
+  });
   const opened =
     matches && credentials !== undefined
       ? await openSessionFor(deps, { credentials, networkKey, network, wanted })
       : undefined;
   if (opened === undefined) {
     deps.failures.failed({ ...failed, userId: credentials?.userId });
-    throw loginFailed();
+    throw (await attempt.refusal()) ?? loginFailed();
   }
-  await attempt.succeeded();
+  deps.turns.succeeded(attempt);
+  await attempt.uncount();
   return opened;
 }
 

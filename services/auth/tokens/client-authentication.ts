@@ -2,110 +2,156 @@
 
 import { createHash } from 'node:crypto';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
-import { type JWTPayload, jwtVerify } from 'jose';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { type ClientKey, clientAuthenticationFailed } from '../clients/credentials.js';
-import { clientKeysOf } from '../clients/stored-credentials.js';
+import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
-import type { Client } from '../records/clients.js';
-import type { AuthStore, AuthTransaction, TransactionPlace } from '../transaction.js';
+import type { Client, StoredCredential } from '../records/clients.js';
+import type { FairQueue } from '../security/fair-queue.js';
+import { networkOf, type Throttle } from '../security/throttle.js';
+import type { AuthStore, AuthTransaction } from '../transaction.js';
+import {
+  ASSERTION_SECONDS_MAX,
+  type AssertionClaims,
+  assertionFormFault,
+  checkAssertionClaims,
+  verifyAssertionSignature,
+} from './assertions.js';
+import { ClientFault, clientFault } from './client-faults.js';
+import type { ClientTurns } from './client-turns.js';
 
-/** Maximum time until an assertion expires, in seconds. Its `jti` is remembered for that long. */
-const ASSERTION_SECONDS_MAX = 300;
+/** Default number of assertions that are verified at the same time. */
+export const ASSERTIONS_AT_ONCE_DEFAULT = 4;
 
-/** Maximum length of an assertion, in characters. */
-const ASSERTION_LENGTH_MAX = 4096;
-
-/** Maximum length of an assertion's `jti`, in characters. */
-const ASSERTION_JTI_LENGTH_MAX = 128;
+/** Default number of callers of one class that wait for the verification of an assertion. */
+export const ASSERTIONS_WAITING_DEFAULT = 256;
 
 /** What a client presents to authenticate. */
 export type ClientCredential =
   | { readonly kind: 'assertion'; readonly assertion: string }
   | { readonly kind: 'secret'; readonly secret: string };
 
-/** Authenticates the client whose row the transaction has locked. */
-type AuthenticateClient = (tx: AuthTransaction, client: Client) => Promise<boolean>;
+/** An authentication whose expensive part has succeeded. */
+interface PreparedAuthentication {
+  /** The rest: authenticates the client whose row the transaction has locked; returns what is wrong. */
+  authenticate(tx: AuthTransaction, client: Client): Promise<ClientFault | undefined>;
+  /** Called when the client got its token. */
+  succeeded(): Promise<void>;
+}
 
 export interface ClientAuthenticationDeps {
   readonly store: AuthStore;
   readonly passwords: Passwords;
+  /** Counts guesses at secrets. A signature cannot be guessed, so assertions are not counted. */
+  readonly throttle: Throttle;
+  /** The queue for assertions, whose verification needs the database and a thread. */
+  readonly assertions: Pick<FairQueue, 'run'>;
+  readonly turns: ClientTurns;
   /** The only audience of a valid assertion. */
   readonly issuer: string;
 }
 
+/** Who wants to be authenticated. */
+interface Presented {
+  readonly clientId: string;
+  /** The peer's address. */
+  readonly peer: string;
+  /** The caller in the lane of the database. */
+  readonly caller: string;
+}
+
+/** A request of a client to authenticate. */
+interface AuthenticationRequest extends Presented {
+  readonly credential: ClientCredential | undefined;
+}
+
 /** Whether the text can be a client's id; any other text must not reach the database. */
-export function mayBeClientId(text: string): boolean {
+function mayBeClientId(text: string): boolean {
   return text.length <= WORD_LENGTH_MAX && !text.includes('\0');
 }
 
 /**
  * Does the part of the authentication that takes long, before any row is locked, and returns the rest.
  *
- * @param place - of the transactions
- * @throws ServiceError CLIENT_AUTHENTICATION_FAILED
+ * @throws ServiceError CLIENT_AUTHENTICATION_FAILED with a {@link ClientFault} as its cause; RATE_LIMITED
  */
 export async function prepareAuthentication(
-  { store, passwords, issuer }: ClientAuthenticationDeps,
-  clientId: string,
-  credential: ClientCredential | undefined,
-  place: TransactionPlace,
-): Promise<AuthenticateClient> {
-  if (!mayBeClientId(clientId)) throw clientAuthenticationFailed();
+  deps: ClientAuthenticationDeps,
+  { credential, ...presented }: AuthenticationRequest,
+): Promise<PreparedAuthentication> {
+  if (!mayBeClientId(presented.clientId)) throw refused('unknown-client');
   switch (credential?.kind) {
-    case 'assertion': {
-      const { assertion } = credential;
-      if (assertion.length > ASSERTION_LENGTH_MAX) throw clientAuthenticationFailed();
-      return (tx, client) => verifyAssertion(tx, client, assertion, issuer);
-    }
-    case 'secret': {
-      const before = await store.transaction((tx) => tx.clients.find(clientId), place);
-      const verified = await verifiedSecret(passwords, before, credential.secret);
-      // Removed meanwhile, it is no longer among the credentials of the locked row.
-      return (_tx, client) =>
-        Promise.resolve(
-          client.credentials.some((one) => one.kind === 'secret' && one.hash !== '' && one.hash === verified),
-        );
-    }
+    case 'assertion':
+      return await prepareAssertion(deps, { ...presented, assertion: credential.assertion });
+    case 'secret':
+      return await prepareSecret(deps, { ...presented, secret: credential.secret });
     case undefined:
-      throw clientAuthenticationFailed();
+      throw refused('no-credential');
   }
 }
 
-/** The hash of the client's secret that equals the given one; undefined when none does. */
-async function verifiedSecret(
-  passwords: Passwords,
-  client: Client | undefined,
-  secret: string,
-): Promise<string | undefined> {
-  const hashes = (client?.credentials ?? []).flatMap((one) => (one.kind === 'secret' ? [one.hash] : []));
-  // Without a secret, the same work is done: the time must not tell which clients exist.
-  if (hashes.length === 0) await passwords.verify(undefined, secret);
-  for (const hash of hashes) if (await passwords.verify(hash, secret)) return hash;
-  return undefined;
+function refused(fault: ClientFault['fault']): Error {
+  return clientAuthenticationFailed(clientFault(fault));
 }
 
-/** Verifies an assertion by any of the client's keys, and uses it up. */
+async function prepareAssertion(
+  { store, assertions, turns, issuer }: ClientAuthenticationDeps,
+  { clientId, peer, caller, assertion }: Presented & { readonly assertion: string },
+): Promise<PreparedAuthentication> {
+  const formFault = assertionFormFault(assertion, clientId);
+  if (formFault !== undefined) throw refused(formFault);
+  const network = networkOf(peer);
+  const verified = await assertions.run(turns.callerOf(clientId, network), async () =>
+    verifyAssertion(await store.reads.clients.find(clientId, caller), assertion),
+  );
+  if (verified instanceof ClientFault) throw clientAuthenticationFailed(verified);
+  return {
+    authenticate: async (tx, client) => {
+      if (!hasCredential(client, verified.credential)) return clientFault('changed');
+      const now = await tx.databaseTime();
+      const claims = checkAssertionClaims(verified.claims, issuer, now.getTime() / 1000);
+      return claims instanceof ClientFault ? claims : await useUp(tx, client, claims);
+    },
+    succeeded: () => Promise.resolve(turns.succeeded(clientId, network)),
+  };
+}
+
+/** Verifies an assertion with any of the client's keys, the newest first. */
 async function verifyAssertion(
-  tx: AuthTransaction,
-  client: Client,
+  client: Client | undefined,
   assertion: string,
-  issuer: string,
-): Promise<boolean> {
-  const keys = await clientKeysOf(client);
-  if (keys.length === 0) return false;
-  const now = await tx.databaseTime();
-  let payload: JWTPayload | undefined;
-  for (const key of keys) {
-    payload ??= await verifySignature(assertion, key, { clientId: client.clientId, issuer, now });
+): Promise<{ readonly claims: AssertionClaims; readonly credential: StoredCredential } | ClientFault> {
+  if (client === undefined) return clientFault('unknown-client');
+  const credentials = client.credentials.filter((one) => one.kind === 'public-key').reverse();
+  for (const credential of credentials) {
+    const key = await parseClientKey(credential.pem);
+    // It was stored before the check that it fails.
+    if ('fault' in key) continue;
+    const claims = await verifyAssertionSignature(assertion, key);
+    if (claims !== undefined) return { claims, credential };
   }
-  const claims = payload && checkClaims(payload, issuer, now.getTime() / 1000);
-  if (claims === undefined) return false;
+  return clientFault(credentials.length === 0 ? 'no-credential' : 'signature');
+}
+
+/** Whether the client still has a credential that was verified without a lock. */
+function hasCredential({ credentials }: Client, verified: StoredCredential): boolean {
+  const same = credentials.find(({ credentialId }) => credentialId === verified.credentialId);
+  if (same === undefined || same.kind !== verified.kind) return false;
+  return same.kind === 'secret'
+    ? verified.kind === 'secret' && same.hash === verified.hash
+    : verified.kind === 'public-key' && same.pem === verified.pem;
+}
+
+/** Each assertion is good once. */
+async function useUp(
+  tx: AuthTransaction,
+  { clientId }: Client,
+  { jti, exp }: { readonly jti: string; readonly exp: number },
+): Promise<ClientFault | undefined> {
   const outcome = await tx.clients.useAssertion({
-    clientId: client.clientId,
-    jtiHash: createHash('sha256').update(claims.jti, 'utf8').digest(),
-    expireTime: new Date((claims.exp + CLOCK_SKEW_SECONDS) * 1000),
+    clientId,
+    jtiHash: createHash('sha256').update(jti, 'utf8').digest(),
+    expireTime: new Date((exp + CLOCK_SKEW_SECONDS) * 1000),
   });
   // The client has authenticated, so it may learn why it gets no token.
   if (outcome === 'FULL') {
@@ -113,48 +159,41 @@ async function verifyAssertion(
       retryAfterMs: ASSERTION_SECONDS_MAX * 100,
     });
   }
-  return outcome === 'USED';
+  return outcome === 'USED' ? undefined : clientFault('replay');
 }
 
-async function verifySignature(
-  assertion: string,
-  clientKey: ClientKey,
-  { clientId, issuer, now }: { clientId: string; issuer: string; now: Date },
-): Promise<JWTPayload | undefined> {
-  try {
-    const { payload, protectedHeader } = await jwtVerify(assertion, clientKey.key, {
-      algorithms: [...clientKey.algorithms],
-      issuer: clientId,
-      subject: clientId,
-      audience: issuer,
-      requiredClaims: ['iss', 'sub', 'aud', 'exp', 'jti'],
-      clockTolerance: CLOCK_SKEW_SECONDS,
-      currentDate: now,
-    });
-    return isAssertionType(protectedHeader.typ) ? payload : undefined;
-  } catch {
+/** A secret can be guessed, so failures are counted by client and network: one client's do not refuse another. */
+async function prepareSecret(
+  { store, passwords, throttle, turns }: ClientAuthenticationDeps,
+  { clientId, peer, caller, secret }: Presented & { readonly secret: string },
+): Promise<PreparedAuthentication> {
+  const client = await store.reads.clients.find(clientId, caller);
+  const secrets = client?.credentials.filter((one) => one.kind === 'secret') ?? [];
+  // Without a lock on the name, a client cannot be stopped from other networks by its id.
+  const attempt = await throttle.attempt(undefined, peer, secrets.length > 0 ? clientId : undefined);
+  const network = networkOf(peer);
+  const turn = turns.callerOf(clientId, network);
+  const matching = async (): Promise<StoredCredential | undefined> => {
+    // Without a secret, the same work is done: the time must not reveal which clients exist.
+    if (secrets.length === 0) await passwords.verify(undefined, secret, turn);
+    for (const one of secrets) if (await passwords.verify(one.hash, secret, turn)) return one;
     return undefined;
+  };
+  const verified = await matching().catch(async (error: unknown) => {
+    await attempt.uncount();
+    throw error;
+  });
+  if (verified === undefined) {
+    if (client === undefined) throw refused('unknown-client');
+    throw refused(secrets.length === 0 ? 'no-credential' : 'secret');
   }
-}
-
-/** RFC 7523 §3, with the stricter choice where it leaves one. */
-function checkClaims(
-  { aud, exp, iat, jti }: JWTPayload,
-  issuer: string,
-  nowSeconds: number,
-): { readonly jti: string; readonly exp: number } | undefined {
-  // Any of several audiences could present the assertion here (RFC 7523bis).
-  if (aud !== issuer && !(Array.isArray(aud) && aud.length === 1)) return undefined;
-  if (typeof jti !== 'string' || jti === '' || jti.length > ASSERTION_JTI_LENGTH_MAX) return undefined;
-  if (exp === undefined || exp > nowSeconds + ASSERTION_SECONDS_MAX + CLOCK_SKEW_SECONDS) return undefined;
-  if (iat !== undefined && iat > nowSeconds + CLOCK_SKEW_SECONDS) return undefined;
-  return { jti, exp };
-}
-
-/** A token of another type that the same key signed is no assertion (RFC 8725 §3.11). */
-function isAssertionType(type: string | undefined): boolean {
-  if (type === undefined) return true;
-  // Without a slash, `application/` belongs before it (RFC 7515 §4.1.9).
-  const name = type.toLowerCase().replace(/^application\/(?=[^/]*$)/, '');
-  return name === 'jwt' || name === 'client-authentication+jwt';
+  return {
+    // Removed meanwhile, it is no longer among the credentials of the locked row.
+    authenticate: (_tx, locked) =>
+      Promise.resolve(hasCredential(locked, verified) ? undefined : clientFault('changed')),
+    succeeded: async () => {
+      turns.succeeded(clientId, network);
+      await attempt.uncount();
+    },
+  };
 }

@@ -6,14 +6,14 @@ import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { clientAuthenticationFailed } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import { networkOf, type Throttle } from '../security/throttle.js';
+import { networkOf } from '../security/throttle.js';
 import type { AuthTransaction, TransactionPlace } from '../transaction.js';
 import {
   type ClientAuthenticationDeps,
   type ClientCredential,
-  mayBeClientId,
   prepareAuthentication,
 } from './client-authentication.js';
+import { ClientFault, type ClientFaultName, clientFault } from './client-faults.js';
 import { requireKnownRights } from './known-words.js';
 import type { MintedToken, Tokens } from './tokens.js';
 
@@ -40,54 +40,74 @@ export interface ServiceTokens {
   issue(request: ServiceTokenRequest): Promise<MintedToken>;
 }
 
+/** A refused authentication, for the event and the log. */
+export interface ClientRefusal {
+  /** Undefined if no such client exists: the caller may have sent a secret in its place. */
+  readonly clientId: string | undefined;
+  readonly peer: string;
+  readonly fault: ClientFault;
+}
+
 interface ServiceTokensDeps extends ClientAuthenticationDeps {
-  /** Called after a failed authentication with the client's id, if such a client exists, and the peer's address. */
-  readonly onRefused?: (clientId: string | undefined, peer: string) => void;
+  readonly onRefused?: (refusal: ClientRefusal) => void;
   readonly tokens: Tokens;
-  readonly throttle: Throttle;
 }
 
 export function createServiceTokens(deps: ServiceTokensDeps): ServiceTokens {
+  const report = createRefusalReport(deps);
   return {
     issue: (request) =>
       issue(deps, request).catch((error: unknown) => {
-        if (error instanceof ServiceError && error.code === 'CLIENT_AUTHENTICATION_FAILED') {
+        if (error instanceof ServiceError && error.cause instanceof ClientFault) {
           // The client does not wait for the report.
-          void reportRefusal(deps, request).catch(() => undefined);
+          void report(request, error.cause).catch(() => undefined);
         }
         throw error;
       }),
   };
 }
 
+/** Faults of a request that was refused before its client was looked up. */
+const FORM_FAULTS: readonly ClientFaultName[] = ['no-credential', 'malformed', 'typ', 'iss', 'sub'];
+
+/** Maximum number of concurrent lookups for reports. */
+const LOOKUPS_AT_ONCE_MAX = 4;
+
 /**
- * Reports a refused request. Omits the id if no such client exists: the caller may have sent a secret in its place.
+ * Reports refusals. A report that needs a lookup is left out while {@link LOOKUPS_AT_ONCE_MAX} others look up, because
+ * malformed requests cost their senders nothing.
  */
-async function reportRefusal(
-  { store, onRefused }: ServiceTokensDeps,
-  { clientId, peer }: ServiceTokenRequest,
-): Promise<void> {
-  if (onRefused === undefined) return;
-  const client = mayBeClientId(clientId)
-    ? await store.transaction((tx) => tx.clients.find(clientId), placeOf(peer))
-    : undefined;
-  onRefused(client?.clientId, peer);
+function createRefusalReport({ store, onRefused }: ServiceTokensDeps) {
+  let lookups = 0;
+  return async ({ clientId, peer }: ServiceTokenRequest, fault: ClientFault): Promise<void> => {
+    if (onRefused === undefined) return;
+    if (!FORM_FAULTS.includes(fault.fault)) {
+      onRefused({ clientId: fault.fault === 'unknown-client' ? undefined : clientId, peer, fault });
+      return;
+    }
+    if (lookups >= LOOKUPS_AT_ONCE_MAX) return;
+    lookups += 1;
+    try {
+      const client = await store.reads.clients.find(clientId, placeOf(peer).caller);
+      onRefused({ clientId: client?.clientId, peer, fault });
+    } finally {
+      lookups -= 1;
+    }
+  };
 }
 
 async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Promise<MintedToken> {
-  const { clientId, credential, peer, certificateThumbprint } = request;
+  const { clientId, certificateThumbprint } = request;
   const requested = {
     audiences: parseWords('audiences', request.audiences),
     scopes: parseWords('scopes', request.scopes),
   };
-  // Counted by peer alone: if a name could be locked out, an attacker could stop a service by its client id.
-  const attempt = await deps.throttle.attempt(undefined, peer);
-  const place = placeOf(peer);
-  const authenticate = await prepareAuthentication(deps, clientId, credential, place);
+  const place = placeOf(request.peer);
+  const { authenticate, succeeded } = await prepareAuthentication(deps, { ...request, caller: place.caller });
   const minted = await deps.store.transaction(async (tx) => {
     const client = await tx.clients.lockShared(clientId);
-    const isAuthentic = client !== undefined && !client.disabled && (await authenticate(tx, client));
-    if (!isAuthentic) throw clientAuthenticationFailed();
+    const fault = await faultOf(tx, client, authenticate);
+    if (client === undefined || fault !== undefined) throw clientAuthenticationFailed(fault);
     return await deps.tokens.mint(tx, {
       subject: clientId,
       clientId,
@@ -97,13 +117,22 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
       certificateThumbprint: certificateBindingOf(client, certificateThumbprint),
     });
   }, place);
-  await attempt.succeeded();
+  await succeeded();
   return minted;
 }
 
 /** Anyone may try to authenticate; the clients of one network take turns with those of all others, and with logins. */
-function placeOf(peer: string): TransactionPlace {
+function placeOf(peer: string): TransactionPlace & { readonly caller: string } {
   return { importance: 'unknown', caller: `client ${networkOf(peer)}` };
+}
+
+async function faultOf(
+  tx: AuthTransaction,
+  client: Client | undefined,
+  authenticate: (tx: AuthTransaction, client: Client) => Promise<ClientFault | undefined>,
+): Promise<ClientFault | undefined> {
+  if (client === undefined) return clientFault('unknown-client');
+  return client.disabled ? clientFault('disabled') : await authenticate(tx, client);
 }
 
 /** The requested audiences and scopes; all of the client's when none are requested, an error when it lacks one. */

@@ -28,6 +28,11 @@ import { type ConfiguredIssuer, parseTrustedIssuers, TRUSTED_ISSUERS_VARIABLES }
 const DRAIN_SECONDS_DEFAULT = 10;
 const DRAIN_SECONDS_MAX = 600;
 
+/** How long a gRPC connection is used. */
+const CONNECTION_AGE_SECONDS_DEFAULT = 3_600;
+const CONNECTION_AGE_SECONDS_MAX = 86_400;
+/** Connections of each HTTP port at one time; beyond it, the oldest ones are closed. */
+const OPS_CONNECTIONS_DEFAULT = 256;
 /** Lines of one kind that the log takes in a minute; a sixth of them at once. */
 const LOG_LINES_PER_MINUTE_DEFAULT = 60;
 const LOG_LINES_PER_MINUTE_MAX = 1_000_000;
@@ -55,6 +60,10 @@ export interface ServiceConfig {
   readonly issuer: string;
   readonly listen: string;
   readonly opsListen: string;
+  /** After this time, the peer of a gRPC connection is asked to reconnect. */
+  readonly connectionAgeMs: number;
+  /** Connections of each HTTP port at one time. */
+  readonly opsConnectionsMax: number;
   readonly log: LogSettings;
   readonly reflection: boolean;
   readonly drainMs: number;
@@ -155,6 +164,11 @@ export function serviceVariables(differences: {
     PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
     PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
     PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
+    PORTCULLIS_CONNECTION_AGE_SECONDS: withDefault(
+      seconds({ min: 10, max: CONNECTION_AGE_SECONDS_MAX }),
+      CONNECTION_AGE_SECONDS_DEFAULT,
+    ),
+    PORTCULLIS_OPS_CONNECTIONS: withDefault(wholeNumber({ min: 8, max: 65_535 }), OPS_CONNECTIONS_DEFAULT),
     PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
     PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
       wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
@@ -198,6 +212,8 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     issuer: values.PORTCULLIS_ISSUER,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,
+    connectionAgeMs: values.PORTCULLIS_CONNECTION_AGE_SECONDS * 1000,
+    opsConnectionsMax: values.PORTCULLIS_OPS_CONNECTIONS,
     log: {
       level: values.PORTCULLIS_LOG_LEVEL,
       linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,

@@ -4,11 +4,13 @@ import { Server } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '@portcullis/guard';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { observeCalls } from '../metrics/metrics.js';
+import { registerStateMetrics } from '../metrics/state-metrics.js';
 import type { ListenerTls } from '../tls/tls.js';
 import type { Health } from './health.js';
 import { createHealth, HEALTH_METHODS, HEALTH_SERVICE } from './health.js';
+import { type HttpPort, type HttpRoutes, openHttpPort } from './http-port.js';
 import type { Log } from './log.js';
-import type { Ops, OpsOptions, OpsRoute } from './ops.js';
+import type { OpsOptions } from './ops.js';
 import { startOps } from './ops.js';
 import { bindServer, joinHostPort, type ListenAddress, listenError, requireFreePort } from './ports.js';
 import { createReadiness, type Readiness, type ReadinessChecks } from './readiness.js';
@@ -20,8 +22,8 @@ export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 const KEEPALIVE_INTERVAL_MS = 30_000;
 /** A connection that does not answer the ping for this long is closed. */
 const KEEPALIVE_TIMEOUT_MS = 10_000;
-/** The peer of a TLS connection is asked to reconnect after this long, so that the current certificates apply. */
-const TLS_CONNECTION_AGE_MAX_MS = 60 * 60 * 1000;
+/** Default of {@link HostOptions.connectionAgeMs}. */
+const CONNECTION_AGE_DEFAULT_MS = 60 * 60 * 1000;
 /** How often the readiness checks run when no change is reported. */
 const READINESS_POLL_MS = 500;
 
@@ -36,6 +38,11 @@ export interface HostOptions {
   readonly clock?: Clock;
   /** Whether any caller may read the schema. */
   readonly reflection: boolean;
+  /**
+   * The peer of a gRPC connection is asked to reconnect after this long: it then asks DNS again, and current certificates
+   * apply. Calls under way continue on the old connection.
+   */
+  readonly connectionAgeMs?: number | undefined;
   /** How long calls under way may take to end when the process stops. */
   readonly drainMs: number;
   /** How long a connection without calls stays open, in milliseconds. */
@@ -50,7 +57,11 @@ export interface HostOptions {
   readonly serviceNames: readonly string[];
   readonly readiness: ReadinessChecks;
   /** Further paths of the ops port. */
-  readonly routes?: { readonly [path: string]: OpsRoute } | undefined;
+  readonly routes?: HttpRoutes | undefined;
+  /** A port of its own for these paths, beside the ops port. */
+  readonly routesListen?: ListenAddress | undefined;
+  /** Connections of each HTTP port at one time. */
+  readonly opsConnectionsMax?: number | undefined;
   /** Where the service's own metrics are registered. */
   readonly registry?: Registry;
   /** Ends calls that would otherwise last for the whole drain time. */
@@ -88,10 +99,12 @@ export async function startHost(options: HostOptions): Promise<Host> {
 
   const listen = { address: options.listen, variable: 'PORTCULLIS_LISTEN' };
   const address = await bindServer(server, listen, options.tls?.credentials);
-  const { ops, opsAddress } = await startOpsBeside(server, options, { registry, missing: readiness.missing });
+  const reported = { registry, missing: readiness.missing };
+  const { http, opsAddress, routesAddress } = await openHttpBeside(server, options, reported);
+  registerEvictions(registry, http);
   readiness.update();
   const poll = setInterval(readiness.update, READINESS_POLL_MS).unref();
-  log.info({ address, opsAddress, tls: options.tls !== undefined }, 'listening');
+  log.info({ address, opsAddress, routesAddress, tls: options.tls !== undefined }, 'listening');
 
   let stopped: Promise<void> | undefined;
   return {
@@ -100,7 +113,7 @@ export async function startHost(options: HostOptions): Promise<Host> {
     readinessChanged: readiness.update,
     stop: () => {
       clearInterval(poll);
-      stopped ??= stopHost(options, { server, health, readiness, ops });
+      stopped ??= stopHost(options, { server, health, readiness, http });
       return stopped;
     },
   };
@@ -115,8 +128,8 @@ function createGrpcServer(
     // The observer is outermost, so that it counts calls that the other interceptors reject.
     interceptors: [observeCalls(observer), ...options.interceptors],
     ...SERVER_LIMITS,
+    'grpc.max_connection_age_ms': options.connectionAgeMs ?? CONNECTION_AGE_DEFAULT_MS,
     'grpc.max_connection_idle_ms': options.connectionIdleMs,
-    ...(options.tls === undefined ? {} : TLS_SERVER_LIMITS),
   });
   options.addServices(server);
   health.addTo(server);
@@ -134,8 +147,6 @@ const SERVER_LIMITS: ServerOptions = {
   'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
 };
 
-const TLS_SERVER_LIMITS: ServerOptions = { 'grpc.max_connection_age_ms': TLS_CONNECTION_AGE_MAX_MS };
-
 function registerProcessMetrics(registry: Registry, service: string): void {
   collectDefaultMetrics({ register: registry });
   const info = new Gauge({
@@ -147,32 +158,70 @@ function registerProcessMetrics(registry: Registry, service: string): void {
   info.set({ service }, 1);
 }
 
-/** Opens the ops port; when it cannot be opened, the gRPC port is closed as well. */
-async function startOpsBeside(
+/** The HTTP ports, open. */
+interface HttpPorts {
+  readonly http: readonly HttpPort[];
+  readonly opsAddress: string;
+  /** Undefined when the routes have no port of their own. */
+  readonly routesAddress: string | undefined;
+}
+
+/** Opens the HTTP ports; when one of them cannot be opened, the others and the gRPC port are closed. */
+async function openHttpBeside(
   server: Server,
-  { opsListen, routes = {}, log, tls }: HostOptions,
+  options: HostOptions,
   reported: Pick<OpsOptions, 'registry' | 'missing'>,
-): Promise<{ ops: Ops; opsAddress: string }> {
-  const listen: ListenAddress = { address: opsListen, variable: 'PORTCULLIS_OPS_LISTEN' };
-  try {
-    const { host, port } = await requireFreePort(listen);
-    const ops = await startOps({ ...reported, host, port, routes, log, tls: tls?.watch });
-    return { ops, opsAddress: joinHostPort(host, ops.port) };
-  } catch (error) {
-    server.forceShutdown();
-    throw listenError(listen, error);
-  }
+): Promise<HttpPorts> {
+  const { routes = {}, routesListen, opsConnectionsMax: connectionsMax, log, tls } = options;
+  const settings = { routes, log, tls: tls?.watch, connectionsMax };
+  const http: HttpPort[] = [];
+  const open = async (
+    listen: ListenAddress,
+    start: (at: ListenPoint) => Promise<HttpPort>,
+  ): Promise<string> => {
+    try {
+      const at = await requireFreePort(listen);
+      const opened = await start(at);
+      http.push(opened);
+      return joinHostPort(at.host, opened.port);
+    } catch (error) {
+      server.forceShutdown();
+      await Promise.all(http.map((port) => port.close()));
+      throw listenError(listen, error);
+    }
+  };
+  const opsListen = { address: options.opsListen, variable: 'PORTCULLIS_OPS_LISTEN' };
+  const opsAddress = await open(opsListen, (at) => startOps({ ...settings, ...reported, ...at }));
+  const routesAddress =
+    routesListen && (await open(routesListen, (at) => openHttpPort({ ...settings, ...at })));
+  return { http, opsAddress, routesAddress };
+}
+
+interface ListenPoint {
+  readonly host: string;
+  readonly port: number;
+}
+
+function registerEvictions(registry: Registry, http: readonly HttpPort[]): void {
+  registerStateMetrics(registry, [
+    {
+      name: 'http_connections_evicted_total',
+      help: 'Connections to the HTTP ports closed because there were too many.',
+      kind: 'counter',
+      read: () => [[http.reduce((sum, { evicted }) => sum + evicted, 0)]],
+    },
+  ]);
 }
 
 async function stopHost(
   { drainMs, log, endStreams }: HostOptions,
-  running: { server: Server; health: Health; readiness: Readiness; ops: Ops },
+  running: { server: Server; health: Health; readiness: Readiness; http: readonly HttpPort[] },
 ): Promise<void> {
   running.readiness.drain();
   running.health.endWatches();
   await endStreams?.().catch((error: unknown) => log.error({ err: error }, 'could not end the streams'));
   await drainCalls(running.server, drainMs, log);
-  await running.ops.close();
+  await Promise.all(running.http.map((port) => port.close()));
 }
 
 async function drainCalls(server: Server, drainMs: number, log: Log): Promise<void> {

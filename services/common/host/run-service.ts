@@ -13,8 +13,9 @@ import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics
 import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
 import { type Host, hostMethods, startHost } from './host.js';
+import type { HttpRoutes } from './http-port.js';
 import { createLog, type Log, logCounts } from './log.js';
-import type { OpsRoute } from './ops.js';
+import type { ListenAddress } from './ports.js';
 import { runUntilSignal } from './process.js';
 import type { ReadinessChecks } from './readiness.js';
 import { exitWith } from './run-main.js';
@@ -49,7 +50,9 @@ export interface ServiceParts {
   /** Checks beside `database` and `revocations`. */
   readonly readiness?: ReadinessChecks;
   /** Further paths of the ops port. */
-  readonly routes?: { readonly [path: string]: OpsRoute };
+  readonly routes?: HttpRoutes;
+  /** A port of its own for the same paths, apart from probes and metrics. */
+  readonly routesListen?: ListenAddress | undefined;
   /** Ends calls that would otherwise last for the whole drain time. */
   readonly endStreams?: () => Promise<void>;
   /** Runs once, after both ports are open and the database is migrated: for work in the background. */
@@ -164,14 +167,16 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, reflection, drainMs, limits }: ServiceConfig,
-  { services, readiness, routes, endStreams }: ServiceParts,
+  { listen, opsListen, opsConnectionsMax, connectionAgeMs, reflection, drainMs, limits }: ServiceConfig,
+  { services, readiness, routes, routesListen, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
   const host = await startHost({
     service,
     listen,
     opsListen,
+    opsConnectionsMax,
+    connectionAgeMs,
     log,
     registry,
     reflection,
@@ -187,6 +192,7 @@ async function openHost(
     serviceNames: services.map(({ definition }) => serviceNameOf(definition)),
     readiness: { database: database.missing, ...readiness, revocations: () => guard.state().staleReason },
     routes,
+    routesListen,
     endStreams,
   });
   guard.onStateChange(host.readinessChanged);

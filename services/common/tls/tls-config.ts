@@ -58,6 +58,7 @@ export function tlsFaults(
   good: Partial<Values> & {
     readonly PORTCULLIS_LISTEN?: string;
     readonly PORTCULLIS_OPS_LISTEN?: string;
+    readonly PORTCULLIS_KEYS_LISTEN?: string | undefined;
     readonly NATS_URL?: string | undefined;
   },
   peers: readonly TlsPeer[] = [],
@@ -79,7 +80,7 @@ export function tlsFaults(
 /** Tokens, passwords and verification keys all pass the listeners. */
 function listenerFaults(good: Parameters<typeof tlsFaults>[0]): ConfigurationFault[] {
   if (good.PORTCULLIS_TLS_CERT_FILE !== undefined || good.PORTCULLIS_PLAINTEXT !== 'loopback') return [];
-  const open = (['PORTCULLIS_LISTEN', 'PORTCULLIS_OPS_LISTEN'] as const).filter(
+  const open = (['PORTCULLIS_LISTEN', 'PORTCULLIS_OPS_LISTEN', 'PORTCULLIS_KEYS_LISTEN'] as const).filter(
     (variable) => !isLoopback(good[variable] ?? 'localhost:0'),
   );
   if (open.length === 0) return [];

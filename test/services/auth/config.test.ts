@@ -64,17 +64,35 @@ describe('the configuration of auth', () => {
   it('rejects values out of range, and unknown variables', () => {
     const bad = {
       PORTCULLIS_ACCESS_TOKEN_SECONDS: '3601',
+      PORTCULLIS_ASSERTIONS_AT_ONCE: '65',
+      PORTCULLIS_ASSERTIONS_WAITING: '0',
       PORTCULLIS_KEY_ENCRYPTION_KEY: Buffer.alloc(31).toString('base64url'),
       PORTCULLIS_LEASE_MS: '0',
       PORTCULLIS_LOGIN_BINDING: 'always',
       PORTCULLIS_LOGIN_FAILURES_PER_NAME: '0',
       PORTCULLIS_LOGIN_FAILURES_PER_PEER: 'many',
       PORTCULLIS_LOGIN_WINDOW_SECONDS: '86401',
+      PORTCULLIS_PASSWORD_HASHES_AT_ONCE: '0',
+      PORTCULLIS_PASSWORD_HASHES_WAITING: '10001',
+      PORTCULLIS_QUEUE_WAIT_MS: '99',
       PORTCULLIS_REFRESH_RETRY_SECONDS: '301',
       PORTCULLIS_SIGNING_ALGORITHM: 'HS256',
       PORTCULLIS_TYPO: '1',
     };
     expect(faultsOf({ ...GOOD, ...bad })).to.deep.equal(Object.keys(bad).sort());
+  });
+
+  it('takes another key-encryption key, as a former or a next one, unless it is the same', () => {
+    const another = Buffer.alloc(32, 9);
+    for (const which of ['PREVIOUS', 'NEXT'] as const) {
+      const variable = `PORTCULLIS_KEY_ENCRYPTION_KEY_${which}`;
+      const member = ({ PREVIOUS: 'previous', NEXT: 'next' } as const)[which];
+      const config = parseConfig({ ...GOOD, [variable]: another.toString('base64url') });
+      expect(config.keyEncryptionKeys[member]).to.deep.equal(another);
+      const same = { ...GOOD, [variable]: GOOD.PORTCULLIS_KEY_ENCRYPTION_KEY };
+      expect(faultsOf(same)).to.deep.equal([variable]);
+      expect(faultsOf({ ...GOOD, [variable]: 'short' })).to.deep.equal([variable]);
+    }
   });
 
   it('allows the login binding only with client certificates', () => {

@@ -27,6 +27,7 @@ import { createRevocations, type Revocations } from '../../../services/auth/revo
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import type { SecurityStore } from '../../../services/auth/security/event-access.js';
 import { createSecurityLog, type SecurityLog } from '../../../services/auth/security/event-log.js';
+import { createFairQueue, type QueueLimits } from '../../../services/auth/security/fair-queue.js';
 import { createSecurityStore } from '../../../services/auth/security/store.js';
 import {
   createThrottle,
@@ -37,8 +38,10 @@ import { createAttemptCounters } from '../../../services/auth/security/throttle-
 import { findSessionOf } from '../../../services/auth/sessions/end-session.js';
 import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
+import { createLoginTurns } from '../../../services/auth/sessions/login-turns.js';
 import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
+import { createClientTurns } from '../../../services/auth/tokens/client-turns.js';
 import { createExchange, type Exchange } from '../../../services/auth/tokens/exchange.js';
 import { createServiceTokens, type ServiceTokens } from '../../../services/auth/tokens/service-tokens.js';
 import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.js';
@@ -94,6 +97,7 @@ export interface AuthOptions {
   readonly limits?: Partial<ThrottleLimits>;
   readonly loginBinding?: LoginBinding;
   readonly refreshRetrySeconds?: number;
+  readonly queues?: Partial<QueueLimits>;
   readonly trustedIssuers?: readonly NamingIssuer[];
   readonly onRevoked?: (batch: LogBatch) => void;
   readonly onLogChanged?: () => void;
@@ -114,7 +118,12 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const securityStore = createSecurityStore(database);
   const events = createSecurityLog({ store: securityStore, clock, log });
   const store = createAuthStore({ database, onRevoked, events: events.observer });
-  const failures = createLoginFailures({ events, key: deriveSecret(keyEncryptionKey, 'event-names') });
+  const failures = createLoginFailures({
+    events,
+    key: deriveSecret(keyEncryptionKey, 'event-names'),
+    log,
+    clock,
+  });
   const keys = createKeys({ store, keyEncryptionKey, algorithm: options.algorithm ?? 'EdDSA' });
   const rotations: Rotation[] = [];
   if (options.openKeys !== false) await keys.open();
@@ -124,7 +133,10 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     keys,
     verifyToken: createTokenVerifier(ISSUER),
   });
-  const passwords = createPasswords();
+  const queueLimits = { atOnceMax: 2, waitingMax: 200, waitMaxMs: 60_000 };
+  const queue = (name: string) =>
+    createFairQueue({ name, limits: { ...queueLimits, ...options.queues }, clock });
+  const passwords = createPasswords(queue('passwords'));
   const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
   const accounts = { store, tokens, passwords };
@@ -176,6 +188,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       throttle,
       clock,
       failures,
+      turns: createLoginTurns(clock),
       loginBinding: options.loginBinding ?? 'off',
       refreshKey,
       // Longer than the default, because the machine may be busy.
@@ -184,6 +197,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     serviceTokens: createServiceTokens({
       ...accounts,
       throttle: createThrottle({ ...guesses, purpose: 'client' }),
+      assertions: queue('client assertions'),
+      turns: createClientTurns(clock),
       issuer: ISSUER,
       onRefused: failures.clientRefused,
     }),

@@ -481,6 +481,25 @@ describe('auth main', function () {
     expect((await mended.ended).code).to.equal(0);
   });
 
+  it('encrypts the keys under another key-encryption key, and then needs the former one no more', async () => {
+    const another = randomBytes(32).toString('base64url');
+    const steps = [
+      { PORTCULLIS_KEY_ENCRYPTION_KEY: another, PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: keyEncryptionKey },
+      { PORTCULLIS_KEY_ENCRYPTION_KEY: another },
+      { PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: another },
+    ];
+    for (const step of steps) {
+      const running = start(step);
+      const { opsAddress } = await addressesOf(running);
+      const metrics = await (await fetch(`http://${opsAddress}/metrics`)).text();
+      expect(metrics).to.contain('portcullis_keys_under_other_key_encryption_key 0');
+      running.child.kill('SIGTERM');
+      expect((await running.ended).code).to.equal(0);
+      const isReplaced = running.output().includes('key_encryption_key_replaced');
+      expect(isReplaced).to.equal('PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS' in step);
+    }
+  });
+
   it('refuses to start without the file of the key-encryption key, naming the variable', async () => {
     const running = start({
       PORTCULLIS_KEY_ENCRYPTION_KEY: '',

@@ -1,8 +1,10 @@
 /** Tests of the commands of operators who have no valid token: open-epoch and recover-admin. */
 
 import { expect } from 'chai';
+import { deriveSecret } from '../../../services/auth/keys/derived-secrets.js';
+import { createStoredSecrets } from '../../../services/auth/keys/stored-secrets.js';
 import { runProgram } from '../../support/programs.js';
-import { addUser, type FreshAuth, logIn, newKeyEncryptionKey, openFreshAuth } from './instance.js';
+import { addUser, type FreshAuth, logIn, newKeyEncryptionKey, openAuth, openFreshAuth } from './instance.js';
 
 describe('the commands of operators', function () {
   this.timeout(60_000);
@@ -43,6 +45,33 @@ describe('the commands of operators', function () {
     expect(rows).to.deep.equal([{ reason: 'restored from backup', actor: 'operator' }]);
     // The running replica signs with the new keys.
     expect((await logIn(auth, user)).access.token).to.be.a('string');
+  });
+
+  it('open an epoch under another key-encryption key when the former one is lost, if told so', async () => {
+    const user = await addUser(auth);
+    const login = await logIn(auth, user);
+    const another = newKeyEncryptionKey();
+    const { code, output } = await run(['open-epoch', '--key-encryption-key-lost', 'lost'], another);
+    expect(code, output).to.equal(0);
+    const { rows } = await auth.database.query<{ reason: string }>(
+      "SELECT reason FROM epochs WHERE actor = 'operator'",
+    );
+    expect(rows).to.deep.equal([{ reason: 'lost' }]);
+    expect(await auth.exchange.introspect(login.access.token)).to.equal(undefined);
+    const { rows: sealed } = await auth.database.query<{ sealed: bigint }>(
+      `SELECT count(*) AS sealed FROM signing_keys
+       WHERE state = 'retired' AND sealed_private_key IS NOT NULL`,
+    );
+    expect(sealed[0]?.sealed).to.equal(0n);
+    // Everything can be used under the new key, and nothing under the lost one.
+    const secrets = createStoredSecrets({ store: auth.store, keyEncryptionKeys: { current: another } });
+    await secrets.open();
+    expect(secrets.of('refresh-successor')).to.not.deep.equal(deriveSecret(another, 'refresh-successor'));
+    const replica = await openAuth(auth.url, { keyEncryptionKey: another });
+    expect((await logIn(replica, user)).access.token).to.be.a('string');
+    await replica.close();
+    const lost = await run(['open-epoch', 'again']);
+    expect(lost.output).to.contain('PORTCULLIS_KEY_ENCRYPTION_KEY does not fit the database');
   });
 
   it('change nothing with another key-encryption key, or if the command is unknown', async () => {

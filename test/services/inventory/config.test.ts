@@ -45,7 +45,6 @@ describe('inventory configuration', () => {
       opsListen: '127.0.0.1:51052',
       reflection: false,
       drainMs: 10_000,
-      logLevel: 'info',
       authCaFile: undefined,
     });
     expect(config.clientKey.asymmetricKeyType).to.equal('ed25519');

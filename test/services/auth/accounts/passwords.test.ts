@@ -1,17 +1,17 @@
 /** Tests of password hashing. */
 
 import { hash as argon2Hash } from '@node-rs/argon2';
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import {
-  createPasswords,
-  HASHES_AT_ONCE_MAX,
-  HASHES_WAITING_MAX,
-  passwordFault,
-} from '../../../../services/auth/accounts/passwords.js';
+import { createPasswords, passwordFault } from '../../../../services/auth/accounts/passwords.js';
+import { createFairQueue } from '../../../../services/auth/security/fair-queue.js';
 import { codeOf } from '../../../support/outcomes.js';
 
+const LIMITS = { atOnceMax: 2, waitingMax: 20, waitMaxMs: 60_000 };
+
 describe('passwords', () => {
-  const passwords = createPasswords();
+  const queueOf = () => createFairQueue({ name: 'passwords', limits: LIMITS, clock: systemClock });
+  const passwords = createPasswords(queueOf());
 
   it('are hashed with argon2id, 19 MiB, two passes, one lane and a salt each', async () => {
     const [one, two] = [await passwords.hash('correct horse'), await passwords.hash('correct horse')];
@@ -39,10 +39,10 @@ describe('passwords', () => {
 
   it('are hashed a limited number at a time, and fail with RATE_LIMITED when the queue is full', async function () {
     this.timeout(60_000);
-    const crowded = createPasswords();
+    const crowded = createPasswords(queueOf());
     // A hash with low cost, because the stored hash decides how long a verification takes.
     const hash = await argon2Hash('correct horse', { memoryCost: 8, timeCost: 1 });
-    const room = HASHES_AT_ONCE_MAX + HASHES_WAITING_MAX;
+    const room = LIMITS.atOnceMax + LIMITS.waitingMax;
     const attempts = Array.from({ length: room + 3 }, () => crowded.verify(hash, 'correct horse'));
     const refused = await Promise.all(attempts.slice(room).map((attempt) => codeOf(attempt)));
     expect(refused).to.deep.equal(['RATE_LIMITED', 'RATE_LIMITED', 'RATE_LIMITED']);
@@ -51,8 +51,8 @@ describe('passwords', () => {
   });
 
   it('release their slot when hashing fails', async () => {
-    const failing = createPasswords();
-    for (let count = 0; count < HASHES_AT_ONCE_MAX + 1; count += 1) {
+    const failing = createPasswords(queueOf());
+    for (let count = 0; count < LIMITS.atOnceMax + 1; count += 1) {
       await failing.verify('no hash', 'password').then(
         () => expect.fail('a broken hash was compared'),
         () => undefined,

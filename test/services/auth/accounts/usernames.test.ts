@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { parseUsername, skeletonOf } from '../../../../services/auth/accounts/usernames.js';
+import { foldUsername, parseUsername, skeletonOf } from '../../../../services/auth/accounts/usernames.js';
 
 describe('user names', () => {
   it('have one canonical form, however they are typed', () => {
@@ -107,5 +107,17 @@ describe('user names', () => {
       }),
       { numRuns: 3000 },
     );
+  });
+
+  it('fold to one form in capitals and in lower case, for every letter that a name may have', () => {
+    for (let codePoint = 0; codePoint < 0x2000; codePoint += 1) {
+      const letter = String.fromCodePoint(codePoint);
+      // A subscript iota is a letter of its own in capitals.
+      if (letter.normalize('NFD').includes('\u0345')) continue;
+      const name = parseUsername(`${letter}${letter}${letter}`);
+      const shouted = name === undefined ? undefined : parseUsername(name.toUpperCase());
+      if (name === undefined || shouted === undefined) continue;
+      expect(foldUsername(shouted), name).to.equal(foldUsername(name));
+    }
   });
 });

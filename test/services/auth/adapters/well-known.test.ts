@@ -12,13 +12,14 @@ import {
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../../../../services/auth/keys/key-life.js';
 import type { PublicKeys } from '../../../../services/auth/keys/published-keys.js';
 import type { PublishedKey } from '../../../../services/auth/records/keys.js';
+import type { HttpPort } from '../../../../services/common/host/http-port.js';
 import { createLog } from '../../../../services/common/host/log.js';
-import { type Ops, startOps } from '../../../../services/common/host/ops.js';
+import { startOps } from '../../../../services/common/host/ops.js';
 
 const KEY = { kid: 'one', algorithm: 'EdDSA', jwk: '{"kty":"OKP","crv":"Ed25519","x":"AAAA"}' };
 
 describe('the well-known endpoints', () => {
-  let ops: Ops;
+  let ops: HttpPort;
   let keys: PublishedKey[];
 
   beforeEach(async () => {

@@ -19,16 +19,19 @@ import {
   sanitizeText,
   typeUriOf,
 } from '../../../../services/auth/security/events.js';
-import { codeOf } from '../../../support/outcomes.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import {
   addClient,
   addUser,
   attemptOf,
   type FreshAuth,
+  ISSUER,
+  issue,
   logIn,
   openAuth,
   openFreshAuth,
+  signAssertion,
 } from '../instance.js';
 
 const NO_PROOF = {
@@ -99,6 +102,41 @@ describe('security events', () => {
       ]);
       expect(await eventsOf({ subject: session.sessionId })).to.have.length(4);
       expect(await eventsOf({ subject: session.sessionId.toUpperCase() })).to.have.length(4);
+    });
+
+    it('of a refused client with the fault, by how many seconds a time was missed, and one event for each', async () => {
+      const client = await addClient(auth);
+      const seconds = () => Math.floor(Date.now() / 1000);
+      const used = await signAssertion(client);
+      await issue(auth, client, used);
+      const faults: readonly [fault: string, assertion: string][] = [
+        ['clock', await signAssertion(client, { iat: seconds() + 20, exp: seconds() + 60 })],
+        ['aud', await signAssertion(client, { aud: `${ISSUER}/` })],
+        ['exp', await signAssertion(client, { iat: seconds() - 90, exp: seconds() - 30 })],
+        ['lifetime', await signAssertion(client, { exp: seconds() + 900 })],
+        ['replay', used],
+        ['sub', await signAssertion(client, { sub: 'other' })],
+        ['malformed', 'a.b.c'],
+      ];
+      for (const [, assertion] of faults) {
+        for (let times = 0; times < 2; times += 1) {
+          const error = await serviceErrorOf(issue(auth, client, assertion));
+          expect([error.code, error.message]).to.deep.equal([
+            'CLIENT_AUTHENTICATION_FAILED',
+            'the client is unknown or its proof is wrong',
+          ]);
+        }
+      }
+      const events = (await written('client-authentication-failed', faults.length)).filter(
+        (event) => event.type === 'client-authentication-failed',
+      );
+      expect(events.map(({ details }) => details.fault)).to.have.members(faults.map(([fault]) => fault));
+      for (const { subject } of events) expect(subject).to.deep.equal({ clientId: client.clientId });
+      const missedBy = (fault: string) =>
+        events.find(({ details }) => details.fault === fault)?.details.seconds;
+      expect(missedBy('clock')).to.be.within(10, 20);
+      expect(missedBy('exp')).to.be.at.least(30);
+      expect(missedBy('replay')).to.equal(undefined);
     });
 
     it('of a failed login with the user or a hash of an unknown name, and never with the typed text', async () => {

@@ -156,13 +156,24 @@ describe('the throttle', () => {
     const throttle = throttleOf();
     const [peer, name] = [newPeer(), randomUUID()];
     for (let count = 0; count < LIMITS.failuresPerPeer + 1; count += 1) {
-      await (await throttle.attempt(name, peer)).succeeded();
+      await (await throttle.attempt(name, peer)).uncount();
     }
     const early = await throttle.attempt(name, newPeer());
     await endWindows();
     for (let count = 0; count < LIMITS.failuresPerName; count += 1) await throttle.attempt(name, newPeer());
-    await early.succeeded();
+    await early.uncount();
     expect(await codeOf(throttle.attempt(name, newPeer()))).to.equal('RATE_LIMITED');
+  });
+
+  it('divides the budget of a network by scope', async () => {
+    const peer = newPeer();
+    const throttle = throttleOf(auth, 'client');
+    for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
+      await throttle.attempt(undefined, peer, 'shop');
+    }
+    expect(await codeOf(throttle.attempt(undefined, peer, 'shop'))).to.equal('RATE_LIMITED');
+    await throttle.attempt(undefined, peer, 'warehouse');
+    await throttle.attempt(undefined, peer);
   });
 
   it('counts clients separately from users', async () => {
@@ -225,8 +236,38 @@ describe('the throttle', () => {
         'RATE_LIMITED',
         'RATE_LIMITED',
       ]);
-      // The guesses from there were not counted against the name elsewhere.
-      await logIn(auth, user, { peer: newPeer() });
+      // They count against the name elsewhere, too, as those from an unknown network do.
+      expect(await codeOf(logIn(auth, user, { peer: newPeer() }))).to.equal('RATE_LIMITED');
+    });
+
+    it('answers a wrong password the same whether or not the user logs in from there', async function () {
+      this.timeout(30_000);
+      const answersAt = async (isKnown: boolean): Promise<string[]> => {
+        const user = await addUser(auth);
+        const here = newPeer();
+        if (isKnown) await logIn(auth, user, { peer: here });
+        const answers: string[] = [];
+        const tryAt = async (at: AuthInstance, peer: string): Promise<void> => {
+          const error = await serviceErrorOf(
+            at.sessions.login({ ...attemptOf(user.username, 'wrong password'), peer }),
+          );
+          const waits = (error.retryAfterMs ?? 0) > 100_000;
+          answers.push(`${error.code} ${error.message} ${waits}`);
+        };
+        // Closed elsewhere, looked at here.
+        await guess(user.username);
+        for (let count = 0; count < LIMITS.failuresPerName + 2; count += 1) await tryAt(auth, here);
+        await endWindows();
+        // Closed here, looked at elsewhere; a new replica repeats no rejection from memory.
+        const later = await openAuth(auth.url, { keyEncryptionKey, limits: LIMITS });
+        for (let count = 0; count < LIMITS.failuresPerName + 2; count += 1) await tryAt(later, here);
+        await tryAt(later, newPeer());
+        await later.close();
+        return answers;
+      };
+      const known = await answersAt(true);
+      expect(known).to.deep.equal(await answersAt(false));
+      expect(new Set(known).size).to.equal(2);
     });
 
     it('knows a network only after a successful login, and only for a bounded time', async () => {

@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
+import { AuthError } from '../../../../services/auth/errors.js';
 import { SESSION_SECONDS_MAX } from '../../../../services/auth/sessions/login.js';
 import { REFRESH_IDLE_SECONDS_MAX } from '../../../../services/auth/sessions/refresh-tokens.js';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
@@ -153,6 +154,25 @@ describe('sessions', () => {
       expect(session.userId).to.equal(user.userId);
     });
 
+    it('folds the case of a name: sigma in any place, and the sharp s', async () => {
+      const unique = String(Date.now());
+      for (const [username, typed] of [
+        [`νικος.α${unique}`, `ΝΙΚΟΣ.Α${unique}`],
+        [`weiß${unique}`, `WEISS${unique}`],
+      ] as const) {
+        const password = `password-${randomUUID()}`;
+        const request = { actor: 'test', username, password, roles: ['customer'], requestId: randomUUID() };
+        const user = await auth.users.create(request);
+        expect(user.username).to.equal(username);
+        for (const spelling of [username, typed, username.toUpperCase()]) {
+          const { session } = await auth.sessions.login(attemptOf(spelling, password));
+          expect(session.userId, spelling).to.equal(user.userId);
+        }
+        const again = { ...request, username: typed, requestId: randomUUID() };
+        expect(await codeOf(auth.users.create(again))).to.equal('ALREADY_EXISTS');
+      }
+    });
+
     it('fails when the user was revoked while the password was verified', async () => {
       const user = await addUser(auth);
       const slow = await openAuth(auth.url, { keyEncryptionKey });
@@ -189,6 +209,52 @@ describe('sessions', () => {
       expect(refused[0]?.retryAfterMs).to.be.within(1, 300_000);
       expect(await codeOf(logIn(limited, user))).to.equal('RATE_LIMITED');
       await limited.close();
+    });
+
+    it('from a known network, or with a recent name, is served within a crowd of strangers', async function () {
+      this.timeout(60_000);
+      const crowded = await openAuth(auth.url, {
+        keyEncryptionKey,
+        queues: { atOnceMax: 1, waitingMax: 40 },
+      });
+      const [home, guest] = [await addUser(crowded), await addUser(crowded)];
+      for (const user of [home, guest]) await logIn(crowded, user, { peer: '198.51.100.20:1' });
+      const ended: string[] = [];
+      const strangers = Array.from({ length: 60 }, (_, index) =>
+        codeOf(
+          crowded.sessions.login({
+            ...attemptOf(`nobody-${randomUUID()}`, 'wrong password'),
+            peer: `203.0.113.${index}:1`,
+          }),
+        ).finally(() => ended.push('stranger')),
+      );
+      // Strangers whose place is not in the queue any more are answered before the queue moves on.
+      await Promise.race(strangers);
+      const known = logIn(crowded, home, { peer: '198.51.100.20:2' }).then(() => ended.push('known'));
+      const recent = logIn(crowded, guest, { peer: '198.51.100.99:2' }).then(() => ended.push('recent'));
+      await Promise.all([known, recent]);
+      const codes = await Promise.all(strangers);
+      const checked = codes.filter((code) => code === 'LOGIN_FAILED').length;
+      expect(codes.filter((code) => code === 'RATE_LIMITED')).to.have.length(60 - checked);
+      const lastServed = Math.max(ended.indexOf('known'), ended.indexOf('recent'));
+      expect(ended.slice(lastServed).length).to.be.above(20);
+      await crowded.close();
+    });
+
+    it('is no guess when it was not its turn: refused by the queue, it is not counted', async () => {
+      const limits = { failuresPerName: 2 };
+      const full = await openAuth(auth.url, { keyEncryptionKey, limits, queues: { waitingMax: 1 } });
+      const user = await addUser(full);
+      const verify = full.passwords.verify;
+      const refuse = () =>
+        Promise.reject(new AuthError('RATE_LIMITED', 'too many passwords wait', { retryAfterMs: 1 }));
+      Object.assign(full.passwords, { verify: refuse });
+      for (let count = 0; count < 5; count += 1) {
+        expect(await codeOf(logIn(full, user))).to.equal('RATE_LIMITED');
+      }
+      Object.assign(full.passwords, { verify });
+      await logIn(full, user);
+      await full.close();
     });
 
     it('is not rate-limited by successful logins', async function () {

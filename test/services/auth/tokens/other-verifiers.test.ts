@@ -12,8 +12,9 @@ import jsonwebtoken from 'jsonwebtoken';
 import { Registry } from 'prom-client';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createWellKnownRoutes, JWKS_PATH } from '../../../../services/auth/adapters/well-known.js';
+import type { HttpPort } from '../../../../services/common/host/http-port.js';
 import { createLog } from '../../../../services/common/host/log.js';
-import { type Ops, startOps } from '../../../../services/common/host/ops.js';
+import { startOps } from '../../../../services/common/host/ops.js';
 import { rejectionOf } from '../../../support/outcomes.js';
 import { type AuthInstance, addClient, ISSUER, openFreshAuth, serviceToken } from '../instance.js';
 
@@ -64,7 +65,7 @@ describe('other verifiers', function () {
     describe(`of ${algorithm} tokens`, () => {
       let auth: AuthInstance;
       let guard: Guard;
-      let ops: Ops;
+      let ops: HttpPort;
       let url: string;
       let token: string;
       let subject: string;

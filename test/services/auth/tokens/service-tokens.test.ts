@@ -14,6 +14,7 @@ import {
   addClient,
   assertionClaims,
   claimsOf,
+  type FreshAuth,
   ISSUER,
   issue,
   openFreshAuth,
@@ -230,6 +231,69 @@ describe('service tokens', () => {
     ]);
     expect(rowCount).to.equal(0);
     await serviceToken(auth, greedy);
+  });
+
+  describe('while others fail', () => {
+    const limits = { failuresPerName: 3, failuresPerPeer: 5, windowSeconds: 300 };
+    let limited: FreshAuth;
+    before(async () => {
+      limited = await openFreshAuth({ limits });
+    });
+    after(() => limited.close());
+
+    const failTimes = async (times: number, attempt: () => Promise<unknown>): Promise<string[]> => {
+      const codes: string[] = [];
+      for (let count = 0; count < times; count += 1) codes.push(await codeOf(attempt()));
+      return codes;
+    };
+
+    it('are issued for a good assertion from the network of 300 bad ones', async function () {
+      this.timeout(30_000);
+      const good = await addClient(limited);
+      const stranger = { ...good, privateKey: generateKeyPairSync('ed25519').privateKey };
+      const forged = await signAssertion(stranger);
+      const bad = ['', 'a.b.c', forged, await signAssertion({ ...good, clientId: 'nobody' })];
+      for (let round = 0; round < 75; round += 1) {
+        const codes = await Promise.all(bad.map((assertion) => codeOf(issue(limited, good, assertion))));
+        expect(new Set(codes)).to.deep.equal(new Set(['CLIENT_AUTHENTICATION_FAILED']));
+      }
+      await serviceToken(limited, good);
+    });
+
+    it('are issued for a good secret after another client’s failures in its network, and not to that client', async () => {
+      const secret = `secret-${randomUUID()}-${randomUUID()}`;
+      const hash = await limited.passwords.hash(secret);
+      const ids = ['shop', 'warehouse'] as const;
+      for (const clientId of ids) {
+        await limited.store.transaction((tx) =>
+          tx.clients.insertWhenAbsent({
+            clientId,
+            credentials: [{ credentialId: 'one', kind: 'secret', createTime: new Date(), hash }],
+            exchangeAudiences: [],
+            exchangeScopes: undefined,
+            certificateBound: false,
+            audiences: ['auth'],
+            scopes: ['auth.sync'],
+          }),
+        );
+      }
+      const trySecret = (clientId: string, given: string) =>
+        limited.serviceTokens.issue({
+          clientId,
+          credential: { kind: 'secret', secret: given },
+          audiences: [],
+          scopes: [],
+          peer: '203.0.113.50:1',
+        });
+      const failed = Array<string>(limits.failuresPerPeer).fill('CLIENT_AUTHENTICATION_FAILED');
+      for (const guessed of ['nobody', 'shop']) {
+        expect(
+          await failTimes(limits.failuresPerPeer + 1, () => trySecret(guessed, 'x'.repeat(40))),
+        ).to.deep.equal([...failed, 'RATE_LIMITED']);
+      }
+      expect(await codeOf(trySecret('shop', secret))).to.equal('RATE_LIMITED');
+      await trySecret('warehouse', secret);
+    });
   });
 
   describe('for a secret', () => {

@@ -1,8 +1,9 @@
 /** The host: ports, limits, readiness and drain. */
 
+import { once } from 'node:events';
+import { connect as connectHttp2, constants } from 'node:http2';
 import { type AddressInfo, createServer, type Server as TcpServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { MESSAGE_BYTES_MAX } from '../../../../services/common/host/host.js';
@@ -158,17 +159,28 @@ describe('host', () => {
     expect(logged[0].missing).to.deep.equal({ revocations: 'the list is not complete' });
   });
 
+  it('asks the peer of an old plaintext connection to reconnect', async () => {
+    const { host } = await run({ connectionAgeMs: 50 });
+    const session = connectHttp2(`http://${host.address}`);
+    const [code] = await once(session, 'goaway');
+    expect(code).to.equal(constants.NGHTTP2_NO_ERROR);
+    session.destroy();
+  });
+
   describe('stopping', () => {
     it('lets a call under way end, accepts no new one, and is not ready meanwhile', async () => {
       const { host, echo: service, connect, ops, lines } = await run({ drainMs: 5_000 });
       let finish = (_: string) => {};
-      service.handle = () =>
-        new Promise((resolve) => {
-          finish = resolve;
-        });
       const client = connect();
-      const underWay = echo(client, 'x');
-      await sleep(50);
+      let underWay = Promise.resolve('');
+      await new Promise<void>((entered) => {
+        service.handle = () =>
+          new Promise((resolve) => {
+            finish = resolve;
+            entered();
+          });
+        underWay = echo(client, 'x');
+      });
       const stopped = host.stop();
       expect((await ops('/readyz')).status).to.equal(503);
       expect(await (await ops('/readyz')).json()).to.have.deep.property('missing', {
@@ -185,9 +197,14 @@ describe('host', () => {
 
     it('cuts a call that does not end within the drain time', async () => {
       const { host, echo: service, connect, lines } = await run({ drainMs: 100 });
-      service.handle = () => new Promise(() => {});
-      const failed = rejectionOf(echo(connect(), 'x'));
-      await sleep(50);
+      let failed: Promise<unknown> = Promise.resolve();
+      await new Promise<void>((entered) => {
+        service.handle = () => {
+          entered();
+          return new Promise(() => {});
+        };
+        failed = rejectionOf(echo(connect(), 'x'));
+      });
       await host.stop();
       expect(await failed)
         .to.have.property('code')

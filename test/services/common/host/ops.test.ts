@@ -2,7 +2,7 @@
 
 import { connect } from 'node:net';
 import { expect } from 'chai';
-import { jsonAnswer, OPS_HEADER_BYTES_MAX } from '../../../../services/common/host/ops.js';
+import { HTTP_HEADER_BYTES_MAX, jsonAnswer } from '../../../../services/common/host/http-port.js';
 import { type RunningHost, runHost } from './running-host.js';
 
 describe('ops port', () => {
@@ -70,11 +70,11 @@ describe('ops port', () => {
     const response = await running.ops('/broken');
     expect(response.status).to.equal(500);
     expect(await response.text()).to.not.include('hunter2');
-    expect(running.lines.join('')).to.include('a route of the ops port failed').and.include('/broken');
+    expect(running.lines.join('')).to.include('a route of an HTTP port failed').and.include('/broken');
   });
 
   it('rejects headers beyond its limit, and survives garbage', async () => {
-    const long = await running.ops('/livez', { headers: { 'x-long': 'x'.repeat(OPS_HEADER_BYTES_MAX) } });
+    const long = await running.ops('/livez', { headers: { 'x-long': 'x'.repeat(HTTP_HEADER_BYTES_MAX) } });
     expect(long.status).to.equal(431);
     const [host = '', port] = running.host.opsAddress.split(':');
     await new Promise<void>((resolve) => {

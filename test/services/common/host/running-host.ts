@@ -2,6 +2,7 @@
 
 import { type ChannelOptions, Client, credentials, type ServiceDefinition } from '@grpc/grpc-js';
 import { bidi, clientStream, serverStream, unary } from '@portcullis/guard';
+import { Registry } from 'prom-client';
 import { type Host, type HostOptions, startHost } from '../../../../services/common/host/host.js';
 import { createLog, type Log } from '../../../../services/common/host/log.js';
 
@@ -33,6 +34,7 @@ interface Echo {
 /** A host under test, with clients for it. */
 export interface RunningHost {
   readonly host: Host;
+  readonly registry: Registry;
   readonly echo: Echo;
   /** The lines of its log. */
   readonly lines: string[];
@@ -51,6 +53,7 @@ const insecure = credentials.createInsecure();
 export async function runHost(options: Partial<HostOptions> = {}): Promise<RunningHost> {
   const lines: string[] = [];
   const log: Log = createLog({ service: 'test', level: 'debug' }, { write: (line) => void lines.push(line) });
+  const registry = options.registry ?? new Registry();
   const echo: Echo = { handle: async (request) => request };
   const host = await startHost({
     service: 'test',
@@ -65,10 +68,12 @@ export async function runHost(options: Partial<HostOptions> = {}): Promise<Runni
     serviceNames: [ECHO_SERVICE],
     readiness: {},
     ...options,
+    registry,
   });
   const clients: Client[] = [];
   return {
     host,
+    registry,
     echo,
     lines,
     connect: (channelOptions) => {

@@ -1,0 +1,242 @@
+/**
+ * An HTTP port that strangers may reach. Whatever they have open there, a new request is answered: when there are too
+ * many connections, the oldest one of the address that has the most is closed, not the new one refused.
+ */
+import type {
+  Server as HttpServer,
+  IncomingHttpHeaders,
+  IncomingMessage,
+  RequestListener,
+  ServerOptions,
+  ServerResponse,
+} from 'node:http';
+import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import type { TlsWatch } from '../tls/tls-files.js';
+import type { Log } from './log.js';
+
+/** How long a caller may take to send its request, and to read the response, in milliseconds. */
+const TRANSFER_TIMEOUT_MS = 5_000;
+/** How often Node looks for requests that take too long, in milliseconds. */
+const CHECK_INTERVAL_MS = 1_000;
+/** Connections at one time, unless configured. */
+const CONNECTIONS_MAX_DEFAULT = 256;
+/** Maximum size of a request's headers, all together. */
+export const HTTP_HEADER_BYTES_MAX = 8 * 1024;
+
+/** A request as a route sees it; bodies are not read. */
+interface HttpRequest {
+  readonly path: string;
+  readonly query: URLSearchParams;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** The response of a route. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly contentType: string;
+  readonly body: string | Buffer;
+  /**
+   * Further headers, such as `cache-control`, whose default is `no-store`. With an `etag`, a request that names it in
+   * `if-none-match` is answered with 304.
+   */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Responds to GET and HEAD of one path. An error that it throws becomes status 500 with a fixed text. */
+export type HttpRoute = (request: HttpRequest) => Promise<HttpAnswer> | HttpAnswer;
+
+/** Routes by path. */
+export type HttpRoutes = { readonly [path: string]: HttpRoute };
+
+/** A JSON answer. */
+export function jsonAnswer(status: number, body: unknown, headers: HttpAnswer['headers'] = {}): HttpAnswer {
+  return { status, contentType: 'application/json', body: `${JSON.stringify(body)}\n`, headers };
+}
+
+/** The port, open. */
+export interface HttpPort {
+  readonly port: number;
+  /** Connections closed so far because there were too many. */
+  readonly evicted: number;
+  /** Answers no more requests and closes every connection. */
+  close(): Promise<void>;
+}
+
+export interface HttpPortOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly routes: HttpRoutes;
+  readonly log: Log;
+  /** HTTPS with these certificates; HTTP when undefined. */
+  readonly tls?: TlsWatch | undefined;
+  readonly connectionsMax?: number | undefined;
+  /** For sending a request and for reading the response, in milliseconds. */
+  readonly transferTimeoutMs?: number | undefined;
+}
+
+/** Opens the port. Rejects with the error of `listen`. */
+export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> {
+  const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS, connectionsMax = CONNECTIONS_MAX_DEFAULT } = options;
+  const routes = new Map(Object.entries(options.routes));
+  const settings = {
+    requestTimeout: transferTimeoutMs,
+    headersTimeout: transferTimeoutMs,
+    connectionsCheckingInterval: Math.min(CHECK_INTERVAL_MS, transferTimeoutMs),
+    maxHeaderSize: HTTP_HEADER_BYTES_MAX,
+  };
+  const server = createServerFor(options.tls, settings, (request, response) => {
+    endIfUnread(response, transferTimeoutMs);
+    void respond(routes, log, request, response);
+  });
+  const connections = new Connections(connectionsMax);
+  server.on('connection', (socket: Socket) => {
+    if (connections.add(socket))
+      log.warn({ connectionsMax }, 'closed an HTTP connection: there are too many');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host: options.host, port: options.port, exclusive: true }, resolve);
+  });
+  server.on('error', (error) => log.warn({ err: error }, 'error on an HTTP port'));
+  return {
+    port: (server.address() as AddressInfo).port,
+    get evicted() {
+      return connections.evicted;
+    },
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+        connections.closeAll();
+      }),
+  };
+}
+
+/** The open connections, by address and age. */
+class Connections {
+  readonly #max: number;
+  readonly #byAddress = new Map<string, Set<Socket>>();
+  #count = 0;
+  evicted = 0;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Adds a connection. @returns whether another one was closed to make room */
+  add(socket: Socket): boolean {
+    const address = socket.remoteAddress ?? '';
+    const peers = this.#byAddress.get(address) ?? new Set();
+    this.#byAddress.set(address, peers.add(socket));
+    this.#count += 1;
+    socket.once('close', () => this.#remove(address, socket));
+    if (this.#count <= this.#max) return false;
+    const [busiest, theirs] = this.#largest();
+    // A Set begins with what was added first.
+    const [oldest] = theirs;
+    if (oldest === undefined) return false;
+    this.evicted += 1;
+    this.#remove(busiest, oldest);
+    oldest.destroy();
+    return true;
+  }
+
+  closeAll(): void {
+    for (const peers of this.#byAddress.values()) for (const socket of peers) socket.destroy();
+  }
+
+  #largest(): readonly [address: string, connections: ReadonlySet<Socket>] {
+    let largest: readonly [string, ReadonlySet<Socket>] = ['', new Set()];
+    for (const entry of this.#byAddress) if (entry[1].size > largest[1].size) largest = entry;
+    return largest;
+  }
+
+  #remove(address: string, socket: Socket): void {
+    const peers = this.#byAddress.get(address);
+    if (peers?.delete(socket) !== true) return;
+    this.#count -= 1;
+    if (peers.size === 0) this.#byAddress.delete(address);
+  }
+}
+
+/** Closes the connection of a caller that does not read its response. */
+function endIfUnread(response: ServerResponse, timeoutMs: number): void {
+  const timer = setTimeout(() => response.socket?.destroy(), timeoutMs).unref();
+  response.once('close', () => clearTimeout(timer));
+}
+
+/**
+ * Client certificates are not requested: probes have none, and the responses are not secret from callers that can
+ * reach the port.
+ */
+function createServerFor(
+  tls: TlsWatch | undefined,
+  settings: ServerOptions,
+  listener: RequestListener,
+): HttpServer | HttpsServer {
+  if (tls === undefined) return createHttpServer(settings, listener);
+  const server = createHttpsServer(
+    { ...settings, ...tls.current(), handshakeTimeout: TRANSFER_TIMEOUT_MS },
+    listener,
+  );
+  server.once(
+    'close',
+    tls.onChange((next) => server.setSecureContext(next)),
+  );
+  return server;
+}
+
+async function respond(
+  routes: ReadonlyMap<string, HttpRoute>,
+  log: Log,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  // A caller may disconnect before the response is complete.
+  response.on('error', () => {});
+  const { status, contentType, body, headers } = await answerTo(routes, log, request);
+  if (status === 200 && isKnownTo(request, headers?.['etag'])) {
+    response.writeHead(304, { 'cache-control': 'no-store', ...headers });
+    response.end();
+    return;
+  }
+  const bytes = typeof body === 'string' ? Buffer.from(body, 'utf8') : body;
+  response.writeHead(status, {
+    'content-type': contentType,
+    'content-length': bytes.length,
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...headers,
+  });
+  response.end(request.method === 'HEAD' ? undefined : bytes);
+}
+
+/** Whether the caller already has this response, by its entity tag (RFC 9110 §13.1.2). */
+function isKnownTo(request: IncomingMessage, tag: string | undefined): boolean {
+  const condition = request.headers['if-none-match'];
+  if (tag === undefined || condition === undefined) return false;
+  const known = condition.split(',').map((one) => one.trim().replace(/^W\//, ''));
+  return known.includes(tag) || condition.trim() === '*';
+}
+
+async function answerTo(
+  routes: ReadonlyMap<string, HttpRoute>,
+  log: Log,
+  request: IncomingMessage,
+): Promise<HttpAnswer> {
+  const [path = '', query = ''] = (request.url ?? '').split('?', 2);
+  const route = routes.get(path);
+  if (route === undefined) return jsonAnswer(404, { error: 'not found' });
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    return jsonAnswer(405, { error: 'method not allowed' }, { allow: 'GET, HEAD' });
+  }
+  try {
+    const { headers } = request;
+    return await Promise.resolve(route({ path, query: new URLSearchParams(query), headers }));
+  } catch (error) {
+    log.error({ err: error, path }, 'a route of an HTTP port failed');
+    return jsonAnswer(500, { error: 'internal error' });
+  }
+}

@@ -1,0 +1,147 @@
+/** An HTTP port on which strangers hold connections open. */
+
+import { once } from 'node:events';
+import { request } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { expect } from 'chai';
+import { type HttpPort, jsonAnswer, openHttpPort } from '../../../../services/common/host/http-port.js';
+import { createLog } from '../../../../services/common/host/log.js';
+import { type RunningHost, runHost } from './running-host.js';
+
+const PROBES = 20;
+const CONNECTIONS_MAX = 64;
+const LARGE = Buffer.alloc(16 * 1024 * 1024);
+
+const log = createLog({ service: 'test', level: 'silent' });
+
+describe('an HTTP port that strangers reach', function () {
+  this.timeout(30_000);
+  let opened: (() => Promise<void>)[] = [];
+  const sockets = new Set<Socket>();
+
+  afterEach(async () => {
+    for (const socket of sockets) socket.destroy();
+    sockets.clear();
+    for (const close of opened.splice(0)) await close();
+    opened = [];
+  });
+
+  async function openPort(options: { readonly transferTimeoutMs?: number } = {}): Promise<HttpPort> {
+    const port = await openHttpPort({
+      host: '127.0.0.1',
+      port: 0,
+      log,
+      connectionsMax: CONNECTIONS_MAX,
+      routes: {
+        '/livez': () => jsonAnswer(200, 'alive'),
+        '/large': () => ({ status: 200, contentType: 'text/plain', body: LARGE }),
+      },
+      ...options,
+    });
+    opened.push(() => port.close());
+    return port;
+  }
+  async function connectTo(port: number, localAddress: string, text: string): Promise<Socket> {
+    const socket = connect({ port, host: '127.0.0.1', localAddress });
+    sockets.add(socket.on('error', () => {}));
+    await once(socket, 'connect');
+    socket.write(text);
+    return socket;
+  }
+  function probe(port: number): Promise<number | undefined> {
+    return new Promise((resolve, reject) => {
+      const sent = request({ port, host: '127.0.0.1', path: '/livez', agent: false }, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode));
+      });
+      sent.on('error', reject).end();
+    });
+  }
+
+  it('answers every probe while it is full of half-sent requests', async () => {
+    const { port } = await openPort();
+    for (let count = 0; count < 2 * CONNECTIONS_MAX; count += 1) {
+      await connectTo(port, '127.0.0.1', 'GET /livez HTTP/1.1\r\nhost: x\r\nx-');
+    }
+    for (let count = 0; count < PROBES; count += 1) expect(await probe(port)).to.equal(200);
+  });
+
+  it('answers every probe while it is full of callers that do not read, and closes those', async () => {
+    const { port } = await openPort({ transferTimeoutMs: 500 });
+    const slow: Socket[] = [];
+    for (let count = 0; count < CONNECTIONS_MAX; count += 1) {
+      slow.push(await connectTo(port, '127.0.0.1', 'GET /large HTTP/1.1\r\nhost: x\r\n\r\n'));
+    }
+    for (let count = 0; count < PROBES; count += 1) expect(await probe(port)).to.equal(200);
+    // Reading on shows the end of the connection long before the end of the response.
+    const received = await Promise.all(
+      slow.map(async (socket) => {
+        if (!socket.closed) await once(socket.resume(), 'close');
+        return socket.bytesRead;
+      }),
+    );
+    for (const bytes of received) expect(bytes).to.be.below(LARGE.length);
+  });
+
+  it('closes the oldest connection of the address that has the most, and counts it', async () => {
+    const port = await openPort();
+    const scraper = await connectTo(port.port, '127.0.0.2', '');
+    const strangers: Socket[] = [];
+    for (let count = 0; count < CONNECTIONS_MAX - 1; count += 1) {
+      strangers.push(await connectTo(port.port, '127.0.0.3', ''));
+    }
+    expect(port.evicted).to.equal(0);
+    const [first] = strangers;
+    const closed = first === undefined ? undefined : once(first, 'close');
+    await connectTo(port.port, '127.0.0.3', '');
+    await closed;
+    expect(port.evicted).to.equal(1);
+    expect(scraper.closed).to.equal(false);
+    expect(strangers.filter((socket) => socket.closed)).to.have.length(1);
+  });
+
+  it('ends a request that does not arrive in time', async () => {
+    const { port } = await openPort({ transferTimeoutMs: 300 });
+    const socket = await connectTo(port, '127.0.0.1', 'GET /livez HTTP/1.1\r\nhost: x\r\nx-');
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    expect(answer.toString()).to.match(/^HTTP\/1\.1 408 /);
+  });
+
+  describe('for operators', () => {
+    let running: RunningHost;
+
+    async function run(options: Parameters<typeof runHost>[0] = {}): Promise<void> {
+      running = await runHost(options);
+      opened.push(() => running.close());
+    }
+
+    it('renders the metrics for each of a few scrapes, and not for each of many', async () => {
+      let renderings = 0;
+      await run();
+      const { registry } = running;
+      const original = registry.metrics.bind(registry);
+      registry.metrics = async () => {
+        renderings += 1;
+        return await original();
+      };
+      for (let count = 0; count < 3; count += 1) await running.ops('/metrics');
+      expect(renderings).to.equal(3);
+      const begin = performance.now();
+      await Promise.all(Array.from({ length: 200 }, () => running.ops('/metrics').then((one) => one.text())));
+      const seconds = (performance.now() - begin) / 1_000;
+      expect(renderings).to.be.at.most(3 + 10 + Math.ceil(10 * seconds));
+    });
+
+    it('serves the routes on a port of their own as well, without probes and metrics', async () => {
+      const variable = 'PORTCULLIS_KEYS_LISTEN';
+      await run({
+        routes: { '/keys': () => jsonAnswer(200, 'keys') },
+        routesListen: { address: '127.0.0.1:0', variable },
+      });
+      const line = running.lines.map((one) => JSON.parse(one)).find(({ msg }) => msg === 'listening');
+      const at = (path: string): Promise<Response> => fetch(`http://${line.routesAddress}${path}`);
+      expect(await (await at('/keys')).json()).to.equal('keys');
+      for (const path of ['/livez', '/readyz', '/metrics']) expect((await at(path)).status).to.equal(404);
+      expect((await running.ops('/keys')).status).to.equal(200);
+    });
+  });
+});
