@@ -128,6 +128,34 @@ describe('acting for a user, in processes', function () {
     }
   });
 
+  it('has no role whose scopes it lost: a narrowed operator reads no reservation of another user', async () => {
+    const { username, password } = system.users.olga;
+    const wanted = { username, password, audiences: [], deviceName: 'test' };
+    const logIn = (scopes: string[]) => ask(clients.auth.login.bind(clients.auth), { ...wanted, scopes });
+    const [{ accessToken: whole }, { accessToken: narrow }] = [
+      await logIn([]),
+      await logIn(['inventory.reserve']),
+    ];
+    const acting = await exchange(whole, { scopes: ['inventory.reserve'] });
+    const [one] = clients.inventory;
+    const { accessToken: alice } = await clients.logIn('alice');
+    const { reservation } = await ask(
+      one.reserveStock.bind(one),
+      { lines: [{ sku: SKU, quantity: 1n }], timeToLive: undefined, requestId: randomUUID() },
+      { token: alice },
+    );
+    const read = (token: string) => {
+      const request = { reservationId: reservation?.reservationId ?? '' };
+      return outcomeOf(ask(one.getReservation.bind(one), request, { token }));
+    };
+    expect(decodeJwt(whole)['roles']).to.include('operator');
+    expect(await read(whole)).to.equal('OK');
+    for (const token of [narrow, acting]) {
+      expect(decodeJwt(token)['roles']).to.deep.equal([]);
+      expect(await read(token)).to.equal('NOT_FOUND NOT_FOUND');
+    }
+  });
+
   const links: Record<string, (alice: LoginResponse) => RevokeRequest['target']> = {
     'alice’s session': ({ session }) => ({ $case: 'sessionId', value: session?.sessionId ?? '' }),
     alice: ({ accessToken }) => ({ $case: 'userId', value: decodeJwt(accessToken).sub ?? '' }),
