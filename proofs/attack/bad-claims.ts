@@ -302,8 +302,9 @@ export function times({ forge, nowSeconds }: TokenMaterial): BadToken[] {
     { iat: nowSeconds - 86_400 },
     { iat: 1 },
     { iat: 0 },
-    ...[60, 600, 3600, 86_400].map((ahead) => ({ iat: nowSeconds + ahead, exp: nowSeconds + ahead + 300 })),
-    ...[60, 600, 86_400].map((ahead) => ({ nbf: nowSeconds + ahead })),
+    // Far enough ahead that none becomes valid before it is sent, even on a busy machine.
+    ...[900, 3600, 86_400].map((ahead) => ({ iat: nowSeconds + ahead, exp: nowSeconds + ahead + 300 })),
+    ...[900, 3600, 86_400].map((ahead) => ({ nbf: nowSeconds + ahead })),
     ...['x', null, -1, 1.5, [], String(nowSeconds), nowSeconds * 1000, 0].map((nbf) => ({ nbf })),
     { iat: nowSeconds + 100, exp: nowSeconds + 50 },
     { iat: nowSeconds, exp: nowSeconds },
