@@ -1,7 +1,5 @@
 /** Auth as a service: its parts, its connection to the broker and its work in the background. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
-import { ServiceError } from '@portcullis/guard';
 import type { Report } from '../../proto/gen/portcullis/security/v1/report.js';
 import { ConfigurationError } from '../common/config/env.js';
 import {
@@ -10,6 +8,7 @@ import {
   type ServiceParts,
   type ServiceResources,
 } from '../common/host/run-service.js';
+import { untilAvailable } from '../common/host/start-step.js';
 import { registerStateMetrics } from '../common/metrics/state-metrics.js';
 import { applyBootstrap } from './accounts/bootstrap.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
@@ -33,9 +32,6 @@ export const MIGRATIONS = new URL('./migrations/', import.meta.url);
 
 /** Maximum number of security events that one round of housekeeping deletes. */
 const EVENTS_DROPPED_MAX = 5000;
-
-/** Pause between two attempts to prepare the database, in milliseconds. */
-const PREPARE_RETRY_MS = 250;
 
 /** Runs auth until a signal stops it. */
 export async function runAuth(config: Config): Promise<void> {
@@ -63,8 +59,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
     routesListen: keysPortOf(config),
     start: async (running) => {
       startBackgroundWork(resources, parts, signingTimes);
-      await prepare(config, resources, parts, running);
-      await signingTimes.refresh();
+      await prepare(config, resources, parts, signingTimes, running);
       preparation.done();
       running.readinessChanged();
       running.guard.syncNow();
@@ -200,22 +195,19 @@ function startBackgroundWork(
   closer.add('anomaly watch', processing.stop);
 }
 
-/** Makes keys, lease and first accounts; retries for as long as the database cannot be reached. */
+/** Makes keys, lease and first accounts; repeated for as long as the database cannot be reached. */
 async function prepare(
   config: Config,
   { log }: ServiceResources,
   parts: Parts,
+  signingTimes: SigningTimes,
   { signal }: Pick<RunningService, 'signal'>,
 ): Promise<void> {
-  for (;;) {
-    try {
-      return await prepareOnce(config, log, parts);
-    } catch (error) {
-      if (!(error instanceof ServiceError) || error.code !== 'DEPENDENCY_UNAVAILABLE') {
-        throw explainUnusableKey(error);
-      }
-      await sleep(PREPARE_RETRY_MS, undefined, { signal });
-    }
+  try {
+    await untilAvailable(() => prepareOnce(config, log, parts), { signal, log });
+    await untilAvailable(() => signingTimes.refresh(), { signal, log });
+  } catch (error) {
+    throw explainUnusableKey(error);
   }
 }
 

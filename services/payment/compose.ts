@@ -8,6 +8,7 @@ import { createExchange, createServiceTokenSource } from '@portcullis/guard/clie
 import { PaymentServiceService, protoMetadata } from '../../proto/gen/payment/v1/payment_service.js';
 import type { Log } from '../common/host/log.js';
 import { runService, type ServiceParts, type ServiceResources } from '../common/host/run-service.js';
+import { untilAvailable } from '../common/host/start-step.js';
 import { createAccounts } from './accounts.js';
 import { connectInventory, type InventoryConnection, type ServedCall } from './adapters/inventory.js';
 import { type Checkout, createCheckout } from './checkout.js';
@@ -78,8 +79,8 @@ function composePayment(config: Config, seams: Seams, resources: ServiceResource
     auth: identity,
     trustedIssuers: config.trustedIssuers,
     services: [{ definition: PaymentServiceService, schema: protoMetadata, handlers }],
-    start: async () => {
-      await warnOfRewritableLedger(store, log);
+    start: async ({ signal }) => {
+      await untilAvailable(() => warnOfRewritableLedger(store, log), { signal, log });
       const { resumeIntervalMs: intervalMs = RESUME_INTERVAL_MS } = seams;
       closer.add('resumer', startResumer({ resumeAbandoned, log, intervalMs }).stop);
     },

@@ -19,12 +19,18 @@ export interface TcpRelay {
  * Starts relaying from a free port to a port of this machine.
  *
  * @param answersAfterMs - delay of each response, so that round trips can be counted
+ * @param resetAt - the packet of the server at which its n-th connection (from 1) is reset in place of passing it on
  */
-export async function startRelay(targetPort: number, answersAfterMs = 0): Promise<TcpRelay> {
+export async function startRelay(
+  targetPort: number,
+  answersAfterMs = 0,
+  resetAt: (connection: number) => number | undefined = () => undefined,
+): Promise<TcpRelay> {
   const sockets = new Set<Socket>();
   let target = targetPort;
   let turns = 0;
   let isAnswered = true;
+  let connections = 0;
   const server = createServer((near) => {
     const far = connect(target, '127.0.0.1');
     for (const socket of [near, far]) {
@@ -41,9 +47,13 @@ export async function startRelay(targetPort: number, answersAfterMs = 0): Promis
       isAnswered = false;
     });
     near.pipe(far);
-    if (answersAfterMs === 0) far.pipe(near);
+    connections += 1;
+    const resetPacket = resetAt(connections);
+    let packets = 0;
     far.on('data', (chunk) => {
-      if (answersAfterMs === 0) return;
+      packets += 1;
+      if (packets === resetPacket) return void near.resetAndDestroy();
+      if (answersAfterMs === 0) return void near.write(chunk);
       setTimeout(() => {
         isAnswered = true;
         near.write(chunk);

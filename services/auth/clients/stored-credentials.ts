@@ -15,7 +15,7 @@ import {
 export const CLIENT_KEYS_MAX = 8;
 
 /** Maximum number of secrets of one client: the former and the new one. Each costs a password hash. */
-export const CLIENT_SECRETS_MAX = 2;
+const CLIENT_SECRETS_MAX = 2;
 
 /** A credential before the transaction that stores it, whose time it gets. */
 type UndatedCredential = Undated<StoredCredential>;

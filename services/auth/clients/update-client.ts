@@ -20,7 +20,7 @@ import {
 import { withoutSecretHashes } from './stored-credentials.js';
 
 /** The members of a client that can be changed, as they stand in an update mask (AIP-134). */
-export const UPDATABLE_FIELDS = [
+const UPDATABLE_FIELDS = [
   'audiences',
   'scopes',
   'exchange_audiences',

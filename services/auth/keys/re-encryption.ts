@@ -5,7 +5,7 @@ import type { AuthStore } from '../transaction.js';
 import { associatedData, encrypt, type KeyEncryptionKeys, secretData, tryDecrypt } from './sealed-keys.js';
 
 /** What a run has done. */
-export interface ReEncrypted {
+interface ReEncrypted {
   /** Number of private keys and secrets that are now encrypted under the current key. */
   readonly replaced: number;
   /** Number of those that still are not. */

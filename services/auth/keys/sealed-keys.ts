@@ -59,7 +59,7 @@ export function encrypt(associated: Buffer, plaintext: Buffer, keyEncryptionKey:
  *
  * @throws Error when it was encrypted under another key, for another row, or was changed
  */
-export function decrypt(associated: Buffer, sealed: Buffer, keyEncryptionKey: Buffer): Buffer {
+function decrypt(associated: Buffer, sealed: Buffer, keyEncryptionKey: Buffer): Buffer {
   const nonce = sealed.subarray(0, NONCE_BYTES);
   const decipher = createDecipheriv('aes-256-gcm', keyEncryptionKey, nonce, { authTagLength: TAG_BYTES });
   decipher.setAAD(associated);

@@ -8,7 +8,7 @@ import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthTransaction } from '../transaction.js';
-import { type IntrospectDeps, type Introspection, introspect, tokenIdOf } from './introspect.js';
+import { type IntrospectDeps, type Introspection, introspect, tokenIdOf, turnOf } from './introspect.js';
 import { requireKnownRights } from './known-words.js';
 import { isLive } from './live-tokens.js';
 import type { ForeignToken, MintedToken, VerifiedToken } from './tokens.js';
@@ -17,6 +17,8 @@ import type { ForeignToken, MintedToken, VerifiedToken } from './tokens.js';
 interface ExchangeRequest {
   /** The token with which the service calls auth. */
   readonly callerToken: string;
+  /** The calling client, whose requests wait for the database in turn with those of other callers. */
+  readonly callerId?: string;
   /** The user's token, with which the service was called. */
   readonly subjectToken: string;
   readonly audience: string;
@@ -28,7 +30,8 @@ interface ExchangeRequest {
 /** Exchanges and introspects tokens against the database, never against this process's own revocation list. */
 export interface Exchange {
   exchange(request: ExchangeRequest): Promise<MintedToken>;
-  introspect(token: string): Promise<Introspection | undefined>;
+  /** @param callerId - the calling client; see {@link ExchangeRequest.callerId} */
+  introspect(token: string, callerId?: string): Promise<Introspection | undefined>;
   tokenIdOf(token: string): Promise<string>;
 }
 
@@ -37,7 +40,7 @@ type ExchangeDeps = IntrospectDeps;
 export function createExchange(deps: ExchangeDeps): Exchange {
   return {
     exchange: (request) => exchangeToken(deps, request),
-    introspect: (token) => introspect(deps, token),
+    introspect: (token, callerId) => introspect(deps, token, callerId),
     tokenIdOf: (token) => tokenIdOf(deps, token),
   };
 }
@@ -77,7 +80,7 @@ async function exchangeToken(deps: ExchangeDeps, request: ExchangeRequest): Prom
     const mustBind = subject.certificateThumbprint !== undefined;
     const certificateThumbprint = certificateBindingOf(client, request.certificateThumbprint, mustBind);
     return await mintDelegated(deps, tx, { subject, client, audience, scopes, certificateThumbprint });
-  });
+  }, turnOf(request.callerId));
 }
 
 /** What the new token inherits from the subject token. */

@@ -1,6 +1,6 @@
 /** The handlers of AuthService that issue, exchange and introspect access tokens. */
 
-import { bearerOf, certificateThumbprintOf, invalidField, unary } from '@portcullis/guard';
+import { bearerOf, certificateThumbprintOf, invalidField, principalOf, unary } from '@portcullis/guard';
 import type { AuthServiceServer, IntrospectResponse } from '../../../proto/gen/auth/v1/auth_service.js';
 import { Caller } from '../../../proto/gen/portcullis/access/v1/access.js';
 import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
@@ -36,11 +36,14 @@ export function createTokenHandlers({
       const minted = await exchange.exchange({
         ...request,
         callerToken: bearerOf(call),
+        callerId: principalOf(call).clientId,
         certificateThumbprint: certificateThumbprintOf(call),
       });
       return mintedMessageOf(minted);
     }),
-    introspect: unary(async ({ token }) => introspectionOf(await exchange.introspect(token))),
+    introspect: unary(async ({ token }, call) =>
+      introspectionOf(await exchange.introspect(token, principalOf(call).clientId)),
+    ),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { AuthError } from '../errors.js';
-import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { AuthStore, AuthTransaction, TransactionPlace } from '../transaction.js';
 import { isExpired, isLive } from './live-tokens.js';
 import type { ForeignToken, ForeignTokens, Tokens, VerifiedToken } from './tokens.js';
 
@@ -40,6 +40,7 @@ export type Introspection = Pick<
 export async function introspect(
   { store, tokens, foreignTokens }: IntrospectDeps,
   token: string,
+  callerId?: string,
 ): Promise<Introspection | undefined> {
   // Before the transaction, because the other issuer's keys may have to be fetched.
   const foreign = await foreignTokens.verify(token);
@@ -49,7 +50,12 @@ export async function introspect(
     const verify = await tokens.verifierIn(tx);
     const verified = await verify(token, undefined);
     return verified !== undefined && (await isLive(tx, verified)) ? verified : undefined;
-  });
+  }, turnOf(callerId));
+}
+
+/** One client that asks as fast as it can makes only its own requests wait. */
+export function turnOf(clientId: string | undefined): TransactionPlace {
+  return clientId === undefined ? {} : { caller: `client ${clientId}` };
 }
 
 async function introspectForeign(

@@ -3,10 +3,10 @@
  * Knows nothing of PostgreSQL: whoever is admitted may use one connection until it leaves.
  */
 /**
- * How many transactions that lock one contended row use connections at once: one holds the row, and the next one waits for
- * it in the database, so that it proceeds without a round trip.
+ * How many transactions that lock one contended row use connections at once: one holds the row, and the next ones wait for
+ * it in the database, so that they proceed without a round trip.
  */
-export const ROW_CONNECTIONS_MAX = 2;
+export const ROW_CONNECTIONS_MAX = 3;
 
 /** The limits of one lane. */
 export interface LaneLimits {

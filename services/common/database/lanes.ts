@@ -5,7 +5,7 @@
 import { CommonError } from '../errors.js';
 import type { Log } from '../host/log.js';
 import { type Admitted, LANE_REJECTIONS, Lane, type LaneLimits, type LaneRejection } from './lane.js';
-import { CONNECT_TIMEOUT_MS, createPool, type Pool } from './pool.js';
+import { createPool, type Pool } from './pool.js';
 import { unavailable } from './statements.js';
 
 /**
@@ -35,6 +35,9 @@ export const DATABASE_LIMITS_DEFAULT: DatabaseLimits = {
 
 /** RetryInfo delay of RATE_LIMITED, in milliseconds. */
 const RETRY_AFTER_MS = 500;
+
+/** Longest wait for a connection of a lane, in milliseconds. */
+const LANE_WAIT_MS = 5_000;
 
 /** Between two lines of the log about rejections, in milliseconds. */
 const LOG_INTERVAL_MS = 1_000;
@@ -72,7 +75,7 @@ export function openLane(
     connections,
     queue,
     rowQueue: limits.rowQueue,
-    waitMs: CONNECT_TIMEOUT_MS,
+    waitMs: LANE_WAIT_MS,
     reject: (limit) => {
       logRejection(limit);
       return rejectionOf(importance, limit);

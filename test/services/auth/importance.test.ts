@@ -11,6 +11,7 @@ import {
   type LaneStatus,
   openDatabase,
 } from '../../../services/common/database/database.js';
+import { ROW_CONNECTIONS_MAX } from '../../../services/common/database/lane.js';
 import { type Closer, createCloser } from '../../../services/common/host/closer.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { codeOf, serviceErrorOf } from '../../support/outcomes.js';
@@ -188,7 +189,11 @@ describe('the work of auth', () => {
       const flood = Array.from({ length: 1500 }, () => codeOf(refresh(one.refreshToken, requestId)));
       const before = statusOf('unknown').rejected.get('row') ?? 0;
       await until(() => (statusOf('unknown').rejected.get('row') ?? 0) > before);
-      await until(() => statusOf('unknown').inUse === 2 && statusOf('unknown').waiting === WAITING_FOR_ROW);
+      await until(
+        () =>
+          statusOf('unknown').inUse === ROW_CONNECTIONS_MAX &&
+          statusOf('unknown').waiting === WAITING_FOR_ROW,
+      );
       // The same network, so nothing but the row tells them apart.
       expect(await refresh(other.refreshToken)).to.have.property('refreshToken');
       await holder.query('ROLLBACK');
@@ -216,7 +221,10 @@ describe('the work of auth', () => {
         await holder.query('BEGIN');
         await holder.query('SELECT FROM sessions WHERE session_id = $1 FOR UPDATE', [one.session.sessionId]);
         const flood = Array.from({ length: 100 }, () => ask(one).catch((error: unknown) => error));
-        await until(() => statusOf('known').inUse === 2 && statusOf('known').waiting === WAITING_FOR_ROW);
+        await until(
+          () =>
+            statusOf('known').inUse === ROW_CONNECTIONS_MAX && statusOf('known').waiting === WAITING_FOR_ROW,
+        );
         await ask(other);
         await holder.query('ROLLBACK');
         await Promise.all(flood);

@@ -88,6 +88,27 @@ describe('exchange', () => {
     });
   };
 
+  it('makes the requests of one client wait in turn with those of other callers', async () => {
+    const callers: (string | undefined)[] = [];
+    const counted = createExchange({
+      tokens: auth.tokens,
+      foreignTokens: { verify: async () => undefined },
+      store: {
+        ...auth.store,
+        transaction: (work, place) => {
+          callers.push(place?.caller);
+          return auth.store.transaction(work, place);
+        },
+      },
+    });
+    const subjectToken = await userToken();
+    const { clientId: callerId } = payment;
+    const request = { callerToken: paymentToken, callerId, subjectToken, audience: 'inventory', scopes: [] };
+    await counted.exchange(request);
+    await counted.introspect(subjectToken, callerId);
+    expect(callers).to.deep.equal([`client ${callerId}`, `client ${callerId}`]);
+  });
+
   it('introspects as instances decide: with the actors, and until the tolerance for clocks is over', async () => {
     const subject = await userToken();
     const { token } = await exchange(subject);
