@@ -162,7 +162,8 @@ describe('the security of a system', function () {
           value: value ?? '',
         })),
       );
-      const names = ['grpc_method', 'outcome', 'fault', 'le', 'service', 'type', 'rule', 'purpose'];
+      const names =
+        'grpc_method outcome fault le service type rule purpose lane limit queue importance'.split(' ');
       expect(names, name).to.include.members([...new Set(labels.map(({ label }) => label))]);
       for (const { value } of labels)
         expect(value, name)

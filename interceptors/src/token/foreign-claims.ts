@@ -5,7 +5,7 @@ import { type ClaimFault, foreignPrincipalId, isText, type TokenClaims, thumbpri
 import type { JsonObject, JsonValue } from './strict-json.js';
 
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
-export type ClaimName = string | readonly string[];
+type ClaimName = string | readonly string[];
 
 /** The names of an issuer's claims. The default names are given for each. */
 export interface ClaimNames {

@@ -1,0 +1,43 @@
+/** The guarded files, and the tests that must notice a change in them. */
+
+/** Files that are mutated together, with the tests that run against them in one process. */
+export interface Target {
+  readonly name: string;
+  /** Files, or folders with a slash at their end, from the root. */
+  readonly sources: readonly string[];
+  /** Test files, or folders of tests. */
+  readonly tests: readonly string[];
+  readonly needsDatabase?: boolean;
+}
+
+const GUARD_TESTS = ['test/interceptors/'];
+
+/** Every target, by area. */
+export const TARGETS: readonly Target[] = [
+  { name: 'token', sources: ['interceptors/src/token/'], tests: GUARD_TESTS },
+  { name: 'server', sources: ['interceptors/src/server/'], tests: GUARD_TESTS },
+  { name: 'revocation', sources: ['interceptors/src/revocation/'], tests: GUARD_TESTS },
+  {
+    name: 'auth',
+    needsDatabase: true,
+    sources: [
+      'services/auth/sessions/',
+      'services/auth/tokens/exchange.ts',
+      'services/auth/keys/',
+      'services/auth/clients/',
+      'services/auth/security/throttle.ts',
+    ],
+    tests: ['test/services/auth/', 'test/contracts/auth-store/'],
+  },
+];
+
+/** Tests that are left out: they start processes, compile, or take too long to run once for each mutant. */
+export const TESTS_LEFT_OUT: readonly string[] = [
+  'test/interceptors/readme.test.ts',
+  'test/interceptors/reports/security-reports.test.ts',
+  'test/interceptors/server/many-streams.test.ts',
+  'test/services/auth/main.test.ts',
+  'test/services/auth/operator-commands.test.ts',
+  'test/services/auth/migrations.test.ts',
+  'test/services/auth/tokens/other-verifiers.test.ts',
+];
