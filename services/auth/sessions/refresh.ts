@@ -1,10 +1,10 @@
 /** Refresh: rotates a session's refresh token and detects its reuse. */
 
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { canonicalRequestId, parseSecretRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { RefreshTokenRow, Session } from '../records/sessions.js';
 import type { UserState } from '../records/users.js';
-import { networkOf } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { appendSessionEnd } from './end-session.js';
@@ -56,7 +56,7 @@ export interface RefreshDeps {
  */
 export async function refresh(deps: RefreshDeps, request: RefreshRequest): Promise<TokenPair> {
   parseSecretRequestId(request.requestId);
-  const network = networkOf(request.peer ?? '');
+  const network = networkOfPeer(request.peer ?? '');
   const secret = parseRefreshToken(request.refreshToken);
   const { requestId, certificateThumbprint } = request;
   const presented = secret && { secret, requestId, network, certificateThumbprint };
