@@ -296,12 +296,15 @@ function listenersOf({ listen, opsListen, keysListen }: Config): readonly string
 }
 
 function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {
-  const addresses = natsUrl.split(',').map((address) => new URL(address.trim()));
+  const addresses = natsUrl
+    .split(',')
+    .map((address) => new URL(address.includes('://') ? address.trim() : `nats://${address.trim()}`));
   return {
     address: addresses.map(({ host }) => host).join(','),
     isLoopback: addresses.every(({ hostname }) => isLoopback(`${hostname}:0`)),
     isEncrypted: addresses.some(({ protocol }) => protocol === 'tls:'),
-    hasPassword: addresses[0]?.password !== '',
+    // A user without a password is a token.
+    hasPassword: addresses[0]?.username !== '',
   };
 }
 

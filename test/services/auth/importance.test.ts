@@ -52,6 +52,7 @@ describe('the work of auth', () => {
     parts = createParts(config, { database, log, closer, onRevoked: () => {} });
     await database.ready(AbortSignal.timeout(20_000));
     await parts.keys.open();
+    await parts.secrets.open();
   });
   after(async () => {
     await closer.closeAll();
