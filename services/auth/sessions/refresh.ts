@@ -1,10 +1,10 @@
 /** Refresh: rotates a session's refresh token and detects its reuse. */
 
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { canonicalRequestId, parseSecretRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { RefreshTokenRow, Session } from '../records/sessions.js';
 import type { UserState } from '../records/users.js';
-import { networkOf } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { appendSessionEnd } from './end-session.js';
@@ -79,7 +79,7 @@ async function rotateInPlace(
     throw TOO_MANY_REFRESHES;
   }
   try {
-    const network = networkOf(peer);
+    const network = networkOfPeer(peer);
     return await rotateSession(deps, { secret, requestId, network, certificateThumbprint });
   } finally {
     leave();
