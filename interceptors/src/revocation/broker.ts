@@ -23,18 +23,19 @@ export interface BrokerFiles {
 /**
  * Options of a connection that reconnects by itself, without a limit.
  *
- * @param url - URLs, separated by commas. The first may contain user and password; one with `tls:` turns TLS on for all
+ * @param url - URLs, or hosts behind the first URL, separated by commas. The first may contain user and password, or a
+ *   token in the place of the user; one with `tls:` turns TLS on for all
  * @param name - the name of the connection in the broker's monitoring
  * @param files - files for TLS
  */
 export function brokerConnection(url: string, name: string, files: BrokerFiles = {}): ConnectionOptions {
-  const addresses = url.split(',').map((address) => new URL(address.trim()));
+  const addresses = url.split(',').map((address) => new URL(withScheme(address.trim())));
   const { username = '', password = '' } = addresses[0] ?? {};
   return {
     name,
     // nats.js does not read user and password from a URL.
     servers: addresses.map(({ host }) => host),
-    ...(username === '' ? {} : { user: decodeURIComponent(username), pass: decodeURIComponent(password) }),
+    ...credentialsOf(decodeURIComponent(username), decodeURIComponent(password)),
     ...(addresses.some(({ protocol }) => protocol === 'tls:') ? { tls: { ...files } } : {}),
     timeout: BROKER_CONNECT_TIMEOUT_MS,
     // By default nats.js detects a dead connection after minutes, and gives up after ten attempts.
@@ -45,4 +46,14 @@ export function brokerConnection(url: string, name: string, files: BrokerFiles =
     // While the broker's users are being changed, it may reject a valid user for a moment.
     ignoreAuthErrorAbort: true,
   };
+}
+
+function withScheme(address: string): string {
+  return address.includes('://') ? address : `nats://${address}`;
+}
+
+/** As in other clients of NATS: a user without a password is a token. */
+function credentialsOf(user: string, pass: string): Pick<ConnectionOptions, 'user' | 'pass' | 'token'> {
+  if (user === '') return {};
+  return pass === '' ? { token: user } : { user, pass };
 }

@@ -74,8 +74,34 @@ export interface ServiceConfig {
   readonly trustedIssuers: readonly ConfiguredIssuer[];
 }
 
+/** URLs of the broker with commas between them; behind the first, hosts will do. */
+function brokerUrl(): EnvironmentVariable<string> {
+  const host = String.raw`(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?`;
+  const first = new RegExp(`^(?:nats|tls)://(?:[^@/,\\s]+@)?${host}/?$`);
+  const other = new RegExp(`^(?:(?:nats|tls)://)?(?:[^@/,\\s]+@)?${host}/?$`);
+  return {
+    secret: false,
+    parse: (given) => {
+      if (given === undefined) return { problem: 'is required' };
+      if (isBrokerList(given, first, other)) return { value: given };
+      return {
+        problem:
+          'must be nats://[USER:PASSWORD@|TOKEN@]HOST:PORT or tls://…, and may name more hosts with commas between them; ' +
+          'write @ / , % in a password as %40 %2F %2C %25',
+      };
+    },
+  };
+}
+
+function isBrokerList(given: string, first: RegExp, other: RegExp): boolean {
+  const parts = given.split(',').map((part) => part.trim());
+  return parts.every(
+    (part, index) => (index === 0 ? first : other).test(part) && !/%(?![0-9A-Fa-f]{2})/.test(part),
+  );
+}
+
 /** A PostgreSQL URL; it usually holds a password. */
-export function databaseUrl(): EnvironmentVariable<string> {
+function databaseUrl(): EnvironmentVariable<string> {
   return secret({
     secret: true,
     parse: (given) => {
@@ -155,7 +181,7 @@ export function serviceVariables(differences: {
   readonly opsListen?: string;
 }) {
   const { broker, listen, opsListen } = differences;
-  const natsUrl: EnvironmentVariable<string | undefined> = secret(url({ protocols: ['nats:', 'tls:'] }));
+  const natsUrl: EnvironmentVariable<string | undefined> = secret(brokerUrl());
   return {
     DATABASE_URL: databaseUrl(),
     PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
