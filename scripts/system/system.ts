@@ -120,8 +120,8 @@ export interface System {
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
   /** The databases of inventory and payment, as the roles that own their tables. */
   readonly databases: DatabaseUrls;
-  /** The `DATABASE_URL` of each service. */
-  readonly serviceDatabases: Readonly<Record<Service, string>>;
+  /** The connection strings that the services have. */
+  readonly serviceDatabases: ServiceDatabases;
   /** `undefined` when DATABASE_URL names another server; its addresses are those of the superuser. */
   readonly postgres: (Part & { readonly clusterDir: string; url(database: string): string }) | undefined;
   readonly users: Readonly<Record<UserName, DemoUser>>;
@@ -191,7 +191,7 @@ async function startParts(starting: Starting): Promise<System> {
   const preparation: Preparation = { ports, secrets, registry };
   const servers = await startServers(starting, preparation);
   options.signal?.throwIfAborted();
-  const { auth, inventory, payment } = servers.database.services;
+  const { inventory, payment } = servers.database.services;
   const databases = { inventory: inventory.ownerUrl, payment: payment.ownerUrl };
   await recordDatabases(dataDir, databases);
   const services = createServices({ options, dataDir, ...preparation, ...servers });
@@ -205,7 +205,7 @@ async function startParts(starting: Starting): Promise<System> {
     nats: servers.broker.part,
     postgres: servers.database.part,
     databases,
-    serviceDatabases: { auth: auth.url, inventory: inventory.url, payment: payment.url },
+    serviceDatabases: servers.database.services,
     users: secrets.users,
     accounts,
     issuer: issuerOf(ports, options.tls),
