@@ -4,13 +4,10 @@
  */
 
 import pg from 'pg';
+import { SERVICES, type Service } from './forwarded-variables.js';
 import { ensureDatabase } from './postgres.js';
 import type { DatabasePasswords } from './secrets.js';
 import { SystemError } from './system-error.js';
-
-export const SERVICES = ['auth', 'inventory', 'payment'] as const;
-
-export type Service = (typeof SERVICES)[number];
 
 /** The connection strings of one service's database. */
 interface ServiceDatabase {

@@ -4,6 +4,7 @@ import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeAtomically } from './files.js';
+import { SERVICES, type Service } from './forwarded-variables.js';
 import { SystemError } from './system-error.js';
 
 const KEY_ENCRYPTION_KEY_BYTES = 32;
@@ -38,11 +39,9 @@ export interface DemoUser {
   readonly roles: readonly string[];
 }
 
-const DATABASE_USERS = ['auth', 'inventory', 'payment'] as const;
-
 /** The passwords of the database roles: the one that a service works with, and the one that owns its tables. */
 export type DatabasePasswords = Readonly<
-  Record<(typeof DATABASE_USERS)[number], { readonly service: string; readonly owner: string }>
+  Record<Service, { readonly service: string; readonly owner: string }>
 >;
 
 export interface Secrets {
@@ -117,7 +116,7 @@ async function loadDatabasePasswords(folder: string): Promise<DatabasePasswords>
     await readOrCreate(join(folder, `${name}-database-password`), () =>
       randomBytes(DATABASE_PASSWORD_BYTES).toString('base64url'),
     );
-  const loaded = DATABASE_USERS.map(
+  const loaded = SERVICES.map(
     async (name) => [name, { service: await load(name), owner: await load(`${name}-owner`) }] as const,
   );
   return Object.fromEntries(await Promise.all(loaded)) as DatabasePasswords;

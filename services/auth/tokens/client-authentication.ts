@@ -2,13 +2,14 @@
 
 import { createHash } from 'node:crypto';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
 import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client, StoredCredential } from '../records/clients.js';
 import type { FairQueue } from '../security/fair-queue.js';
-import { networkOf, type Throttle } from '../security/throttle.js';
+import type { Throttle } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import {
   ASSERTION_SECONDS_MAX,
@@ -100,7 +101,7 @@ async function prepareAssertion(
 ): Promise<PreparedAuthentication> {
   const formFault = assertionFormFault(assertion, clientId);
   if (formFault !== undefined) throw refused(formFault);
-  const network = networkOf(peer);
+  const network = networkOfPeer(peer);
   const verified = await assertions.run(turns.callerOf(clientId, network), async () =>
     verifyAssertion(await store.reads.clients.find(clientId, caller), assertion),
   );
@@ -171,7 +172,7 @@ async function prepareSecret(
   const secrets = client?.credentials.filter((one) => one.kind === 'secret') ?? [];
   // Without a lock on the name, a client cannot be stopped from other networks by its id.
   const attempt = await throttle.attempt(undefined, peer, secrets.length > 0 ? clientId : undefined);
-  const network = networkOf(peer);
+  const network = networkOfPeer(peer);
   const turn = turns.callerOf(clientId, network);
   const matching = async (): Promise<StoredCredential | undefined> => {
     // Without a secret, the same work is done: the time must not reveal which clients exist.

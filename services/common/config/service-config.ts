@@ -101,7 +101,7 @@ function isBrokerList(given: string, first: RegExp, other: RegExp): boolean {
 }
 
 /** A PostgreSQL URL; it usually holds a password. */
-export function databaseUrl(): EnvironmentVariable<string> {
+function databaseUrl(): EnvironmentVariable<string> {
   return secret({
     secret: true,
     parse: (given) => {

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import pg from 'pg';
-import { SERVICES } from '../../../scripts/system/databases.js';
+import { SERVICES } from '../../../scripts/system/forwarded-variables.js';
 import type { Postgres } from '../../../scripts/system/postgres.js';
 import { startPostgres } from '../../../scripts/system/postgres.js';
 import { startSystem } from '../../../scripts/system/system.js';

@@ -90,7 +90,7 @@ describe('the throttle', () => {
     for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
       await throttle.attempt(undefined, `2001:db8:1:2::${count.toString(16)}:4000`);
     }
-    expect(await codeOf(throttle.attempt(undefined, '[2001:db8:1:2:9:9:9:9]:4000'))).to.equal('RATE_LIMITED');
+    expect(await codeOf(throttle.attempt(undefined, '2001:db8:1:2:9:9:9:9:4000'))).to.equal('RATE_LIMITED');
     await throttle.attempt(undefined, '2001:db8:1:3::1:4000');
   });
 

@@ -292,6 +292,28 @@ describe('sessions', () => {
       await refresh(second.refreshToken);
     });
 
+    it('refuses more than a few with one token at the same time before they reach the database', async () => {
+      const few = await openAuth(auth.url, { keyEncryptionKey, refreshesPerToken: 2 });
+      const { refreshToken } = await logIn(few, await addUser(few));
+      const { refreshToken: other } = await logIn(few, await addUser(few));
+      const requestId = randomUUID();
+      const first = [refresh(refreshToken, requestId, few), refresh(refreshToken, requestId, few)];
+      const errors = await Promise.all(
+        Array.from({ length: 500 }, () => serviceErrorOf(refresh(refreshToken, requestId, few))),
+      );
+      // One error for all of them: a flood must not cost a stack trace for each call.
+      expect(new Set(errors).size).to.equal(1);
+      expect(errors[0]).to.include({ code: 'RATE_LIMITED' });
+      expect(errors[0]?.message).to.include('PORTCULLIS_REFRESHES_PER_TOKEN');
+      expect(errors[0]?.retryAfterMs).to.be.greaterThan(0);
+      await refresh(other, requestId, few);
+      const pairs = await Promise.all(first);
+      expect(new Set(pairs.map((pair) => pair.refreshToken)).size).to.equal(1);
+      // The places are free again.
+      await refresh(refreshToken, requestId, few);
+      await few.close();
+    });
+
     it('succeeds once among 20 concurrent refreshes on two replicas, and the session ends', async () => {
       const { refreshToken, session } = await logIn(auth, await addUser(auth));
       const outcomes = await Promise.allSettled(
