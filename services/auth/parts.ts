@@ -42,6 +42,7 @@ import { createAttemptCounters } from './security/throttle-store.js';
 import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
 import { createLoginTurns } from './sessions/login-turns.js';
+import { createRefreshPlaces } from './sessions/refresh-places.js';
 import { createSessions } from './sessions/sessions.js';
 import { createAuthStore } from './store.js';
 import { createClientTurns } from './tokens/client-turns.js';
@@ -293,6 +294,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       loginBinding: config.loginBinding,
       failures,
       turns: createLoginTurns(clock),
+      places: createRefreshPlaces(config.refreshesPerToken),
       onRefresh: counts.refreshed,
       refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
