@@ -6,7 +6,7 @@ import { compactVerify } from 'jose';
 import type { Msg } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
 import type { ClientKey } from '../clients/credentials.js';
-import { clientKeysOf } from '../clients/stored-credentials.js';
+import { usableKeysOf } from '../clients/stored-credentials.js';
 import type { Client } from '../records/clients.js';
 import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';
@@ -121,7 +121,7 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   const client = await deps.findClient(clientId);
   // A client is disabled because an attacker may have its key, so its signatures no longer count.
   if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
-  for (const key of await clientKeysOf(client).catch(() => [])) {
+  for await (const { key } of usableKeysOf(client)) {
     const payload = await payloadSignedBy(key, jws);
     if (payload !== undefined) return reportIn(payload, clientId, deps);
   }

@@ -79,7 +79,7 @@ export interface ServiceConfig {
 }
 
 /** A PostgreSQL URL; it usually holds a password. */
-export function databaseUrl(): EnvironmentVariable<string> {
+function databaseUrl(): EnvironmentVariable<string> {
   return secret({
     secret: true,
     parse: (given) => {
