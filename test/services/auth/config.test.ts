@@ -187,7 +187,7 @@ describe('the configuration of auth', () => {
   });
 
   it('rejects client keys that are weak, private or of an unsupported type', function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
     const curve = generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey;
     const own = generateKeyPairSync('ed25519').privateKey;

@@ -52,7 +52,7 @@ describe('the work of auth', () => {
     });
     closer.add('database', database.close);
     parts = createParts(config, { database, log, closer, onRevoked: () => {} });
-    await database.ready(AbortSignal.timeout(20_000));
+    await database.ready(AbortSignal.timeout(45_000));
     await parts.keys.open();
     await parts.secrets.open();
   });

@@ -111,7 +111,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const log = createLog({ service: 'auth', level: 'silent' });
   const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log });
-  await database.ready(AbortSignal.timeout(10_000));
+  await database.ready(AbortSignal.timeout(45_000));
   const broadcast: LogBatch[] = [];
   const onRevoked = (batch: LogBatch): void => {
     broadcast.push(batch);

@@ -68,7 +68,7 @@ describe('a broadcast', () => {
     nats = started;
     dropDatabase = () => fresh.drop();
     database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog });
-    await database.ready(AbortSignal.timeout(10_000));
+    await database.ready(AbortSignal.timeout(45_000));
     committed = [];
     store = createAuthStore({
       database,

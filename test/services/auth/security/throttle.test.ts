@@ -197,7 +197,7 @@ describe('the throttle', () => {
     };
 
     it('admits its user from known networks, on every replica', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const user = await addUser(auth);
       const home = newPeer();
       await logIn(auth, user, { peer: home });
@@ -221,7 +221,7 @@ describe('the throttle', () => {
     });
 
     it('gives a known network no more guesses than any other', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const user = await addUser(auth);
       const home = newPeer();
       await logIn(auth, user, { peer: home });
@@ -241,7 +241,7 @@ describe('the throttle', () => {
     });
 
     it('answers a wrong password the same whether or not the user logs in from there', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const answersAt = async (isKnown: boolean): Promise<string[]> => {
         const user = await addUser(auth);
         const here = newPeer();
