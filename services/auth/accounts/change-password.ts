@@ -33,7 +33,7 @@ export interface ChangePasswordDeps {
 }
 
 /**
- * Changes the password, ends the user's sessions voids a reset token, and clears the list of networks that the user has
+ * Changes the password, ends the user's sessions, voids a reset token, and clears the list of networks that the user has
  * logged in from. A wrong old password counts as a failed login.
  *
  * @throws ServiceError FIELD_INVALID; LOGIN_FAILED when the old password is wrong; RATE_LIMITED

@@ -1,9 +1,11 @@
 /** The configuration that every service has, and the block of those that are clients of auth. */
 import type { KeyObject } from 'node:crypto';
+import type { BrokerCredentialFiles } from '@portcullis/guard';
 import { parseDatabaseUrl } from '../database/database-url.js';
 import { DATABASE_LIMITS_DEFAULT, type DatabaseLimits, type Importance } from '../database/lanes.js';
 import type { TlsSettings } from '../tls/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
+import { brokerConfigFaults, brokerCredentialsOf, brokerVariables } from './broker-config.js';
 import {
   type ConfigurationFault,
   type EnvironmentValues,
@@ -60,6 +62,8 @@ export interface ServiceConfig {
   readonly databaseLimits: DatabaseLimits;
   /** The broker; without one, revocations arrive by syncs alone. */
   readonly natsUrl: string | undefined;
+  /** Credentials for the broker in place of those in its URL. */
+  readonly natsCredentials: BrokerCredentialFiles;
   readonly issuer: string;
   readonly listen: string;
   readonly opsListen: string;
@@ -77,32 +81,6 @@ export interface ServiceConfig {
   readonly tls: TlsSettings;
   /** Other issuers whose tokens the service accepts. */
   readonly trustedIssuers: readonly ConfiguredIssuer[];
-}
-
-/** URLs of the broker with commas between them; behind the first, hosts will do. */
-function brokerUrl(): EnvironmentVariable<string> {
-  const host = String.raw`(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?`;
-  const first = new RegExp(`^(?:nats|tls)://(?:[^@/,\\s]+@)?${host}/?$`);
-  const other = new RegExp(`^(?:(?:nats|tls)://)?(?:[^@/,\\s]+@)?${host}/?$`);
-  return {
-    secret: false,
-    parse: (given) => {
-      if (given === undefined) return { problem: 'is required' };
-      if (isBrokerList(given, first, other)) return { value: given };
-      return {
-        problem:
-          'must be nats://[USER:PASSWORD@|TOKEN@]HOST:PORT or tls://…, and may name more hosts with commas between them; ' +
-          'write @ / , % in a password as %40 %2F %2C %25',
-      };
-    },
-  };
-}
-
-function isBrokerList(given: string, first: RegExp, other: RegExp): boolean {
-  const parts = given.split(',').map((part) => part.trim());
-  return parts.every(
-    (part, index) => (index === 0 ? first : other).test(part) && !/%(?![0-9A-Fa-f]{2})/.test(part),
-  );
 }
 
 /** A PostgreSQL URL; it usually holds a password. */
@@ -186,12 +164,11 @@ export function serviceVariables(differences: {
   readonly opsListen?: string;
 }) {
   const { broker, listen, opsListen } = differences;
-  const natsUrl: EnvironmentVariable<string | undefined> = secret(brokerUrl());
   return {
     DATABASE_URL: databaseUrl(),
     PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
     ...DATABASE_VARIABLES,
-    NATS_URL: broker === 'required' ? natsUrl : optional(natsUrl),
+    ...brokerVariables(broker),
     PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
     PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
     PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
@@ -234,7 +211,11 @@ export function serviceFaults(
   service: string,
   peers: readonly TlsPeer[] = [],
 ): readonly ConfigurationFault[] {
-  return [...tlsFaults(good, peers), ...parseTrustedIssuers(good, service).faults];
+  return [
+    ...tlsFaults(good, peers),
+    ...brokerConfigFaults(good),
+    ...parseTrustedIssuers(good, service).faults,
+  ];
 }
 
 /** The settings out of the values of the variables. */
@@ -244,6 +225,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     migrationDatabaseUrl: values.PORTCULLIS_MIGRATION_DATABASE_URL,
     databaseLimits: databaseLimitsOf(values),
     natsUrl: values.NATS_URL,
+    natsCredentials: brokerCredentialsOf(values),
     issuer: values.PORTCULLIS_ISSUER,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,
