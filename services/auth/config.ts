@@ -290,7 +290,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
       isEncrypted,
     })),
     asksForCertificates: tls.listener !== undefined && tls.listener.clientAuth !== 'off',
-    broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl),
+    broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl, config.natsCredentials),
     database: databaseOf(config.databaseUrl),
     issuers: config.trustedIssuers.map(({ issuer, keys, lifetimeMaxSeconds }) => ({
       issuer,
@@ -306,7 +306,10 @@ function listenersOf({ listen, opsListen, keysListen }: Config): readonly string
   return keysListen === undefined ? [listen, opsListen] : [listen, opsListen, keysListen];
 }
 
-function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {
+function brokerOf(
+  natsUrl: string,
+  { nkeyFile, credsFile }: ServiceConfig['natsCredentials'],
+): Endpoint & { readonly hasPassword: boolean } {
   const addresses = natsUrl
     .split(',')
     .map((address) => new URL(address.includes('://') ? address.trim() : `nats://${address.trim()}`));
@@ -315,7 +318,7 @@ function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean }
     isLoopback: addresses.every(({ hostname }) => isLoopback(`${hostname}:0`)),
     isEncrypted: addresses.some(({ protocol }) => protocol === 'tls:'),
     // A user without a password is a token.
-    hasPassword: addresses[0]?.username !== '',
+    hasPassword: addresses[0]?.username !== '' || nkeyFile !== undefined || credsFile !== undefined,
   };
 }
 

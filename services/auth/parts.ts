@@ -74,7 +74,10 @@ export function createParts(config: Config, resources: PartsResources) {
 
 type Base = ReturnType<typeof createBase>;
 
-/** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
+/**
+ * What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the
+ * counts.
+ */
 function createBase(config: Config, resources: PartsResources) {
   const { keyEncryptionKeys } = config;
   const { database, log, closer, onRevoked } = resources;

@@ -52,7 +52,7 @@ export function sharedRefusal(code: RefusalCode): ServiceError<GuardErrorCode> {
   return share(code, () => refusal(code));
 }
 
-/** What each limit says to the caller. The name of the limit follows, for whoever runs the server. */
+/** The message for each limit. The name of the limit follows, for operators. */
 const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
   request_bytes: 'the request message is larger than this method accepts',
   request_seconds: 'the request did not arrive in time',

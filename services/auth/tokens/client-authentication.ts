@@ -5,7 +5,8 @@ import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { networkOfPeer } from '@portcullis/guard/networks';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
+import { clientAuthenticationFailed } from '../clients/credentials.js';
+import { usableKeysOf } from '../clients/stored-credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client, StoredCredential } from '../records/clients.js';
 import type { FairQueue } from '../security/fair-queue.js';
@@ -123,15 +124,12 @@ async function verifyAssertion(
   assertion: string,
 ): Promise<{ readonly claims: AssertionClaims; readonly credential: StoredCredential } | ClientFault> {
   if (client === undefined) return clientFault('unknown-client');
-  const credentials = client.credentials.filter((one) => one.kind === 'public-key').reverse();
-  for (const credential of credentials) {
-    const key = await parseClientKey(credential.pem);
-    // It was stored before the check that it fails.
-    if ('fault' in key) continue;
+  for await (const { key, credential } of usableKeysOf(client)) {
     const claims = await verifyAssertionSignature(assertion, key);
     if (claims !== undefined) return { claims, credential };
   }
-  return clientFault(credentials.length === 0 ? 'no-credential' : 'signature');
+  const hasKey = client.credentials.some(({ kind }) => kind === 'public-key');
+  return clientFault(hasKey ? 'signature' : 'no-credential');
 }
 
 /** Whether the client still has a credential that was verified without a lock. */

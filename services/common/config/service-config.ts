@@ -1,9 +1,11 @@
 /** The configuration that every service has, and the block of those that are clients of auth. */
 import type { KeyObject } from 'node:crypto';
+import type { BrokerCredentialFiles } from '@portcullis/guard';
 import { parseDatabaseUrl } from '../database/database-url.js';
 import { DATABASE_LIMITS_DEFAULT, type DatabaseLimits, type Importance } from '../database/lanes.js';
 import type { TlsSettings } from '../tls/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
+import { brokerConfigFaults, brokerCredentialsOf, brokerVariables } from './broker-config.js';
 import {
   type ConfigurationFault,
   type EnvironmentValues,
@@ -33,6 +35,9 @@ const CONNECTION_AGE_SECONDS_DEFAULT = 3_600;
 const CONNECTION_AGE_SECONDS_MAX = 86_400;
 /** Connections of each HTTP port at one time; beyond it, the oldest ones are closed. */
 const OPS_CONNECTIONS_DEFAULT = 256;
+
+/** Default number of requests of one address that an HTTP port answers in a second. */
+const OPS_REQUESTS_PER_ADDRESS_DEFAULT = 50;
 /** Lines of one kind that the log takes in a minute; a sixth of them at once. */
 const LOG_LINES_PER_MINUTE_DEFAULT = 60;
 const LOG_LINES_PER_MINUTE_MAX = 1_000_000;
@@ -57,6 +62,8 @@ export interface ServiceConfig {
   readonly databaseLimits: DatabaseLimits;
   /** The broker; without one, revocations arrive by syncs alone. */
   readonly natsUrl: string | undefined;
+  /** Credentials for the broker in place of those in its URL. */
+  readonly natsCredentials: BrokerCredentialFiles;
   readonly issuer: string;
   readonly listen: string;
   readonly opsListen: string;
@@ -64,6 +71,8 @@ export interface ServiceConfig {
   readonly connectionAgeMs: number;
   /** Connections of each HTTP port at one time. */
   readonly opsConnectionsMax: number;
+  /** Requests of one address that an HTTP port answers in a second. */
+  readonly opsRequestsPerAddress: number;
   readonly log: LogSettings;
   readonly reflection: boolean;
   readonly drainMs: number;
@@ -72,32 +81,6 @@ export interface ServiceConfig {
   readonly tls: TlsSettings;
   /** Other issuers whose tokens the service accepts. */
   readonly trustedIssuers: readonly ConfiguredIssuer[];
-}
-
-/** URLs of the broker with commas between them; behind the first, hosts will do. */
-function brokerUrl(): EnvironmentVariable<string> {
-  const host = String.raw`(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?`;
-  const first = new RegExp(`^(?:nats|tls)://(?:[^@/,\\s]+@)?${host}/?$`);
-  const other = new RegExp(`^(?:(?:nats|tls)://)?(?:[^@/,\\s]+@)?${host}/?$`);
-  return {
-    secret: false,
-    parse: (given) => {
-      if (given === undefined) return { problem: 'is required' };
-      if (isBrokerList(given, first, other)) return { value: given };
-      return {
-        problem:
-          'must be nats://[USER:PASSWORD@|TOKEN@]HOST:PORT or tls://…, and may name more hosts with commas between them; ' +
-          'write @ / , % in a password as %40 %2F %2C %25',
-      };
-    },
-  };
-}
-
-function isBrokerList(given: string, first: RegExp, other: RegExp): boolean {
-  const parts = given.split(',').map((part) => part.trim());
-  return parts.every(
-    (part, index) => (index === 0 ? first : other).test(part) && !/%(?![0-9A-Fa-f]{2})/.test(part),
-  );
 }
 
 /** A PostgreSQL URL; it usually holds a password. */
@@ -181,12 +164,11 @@ export function serviceVariables(differences: {
   readonly opsListen?: string;
 }) {
   const { broker, listen, opsListen } = differences;
-  const natsUrl: EnvironmentVariable<string | undefined> = secret(brokerUrl());
   return {
     DATABASE_URL: databaseUrl(),
     PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
     ...DATABASE_VARIABLES,
-    NATS_URL: broker === 'required' ? natsUrl : optional(natsUrl),
+    ...brokerVariables(broker),
     PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
     PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
     PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
@@ -195,6 +177,10 @@ export function serviceVariables(differences: {
       CONNECTION_AGE_SECONDS_DEFAULT,
     ),
     PORTCULLIS_OPS_CONNECTIONS: withDefault(wholeNumber({ min: 8, max: 65_535 }), OPS_CONNECTIONS_DEFAULT),
+    PORTCULLIS_OPS_REQUESTS_PER_ADDRESS: withDefault(
+      wholeNumber({ min: 1, max: 1_000_000 }),
+      OPS_REQUESTS_PER_ADDRESS_DEFAULT,
+    ),
     PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
     PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
       wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
@@ -225,7 +211,11 @@ export function serviceFaults(
   service: string,
   peers: readonly TlsPeer[] = [],
 ): readonly ConfigurationFault[] {
-  return [...tlsFaults(good, peers), ...parseTrustedIssuers(good, service).faults];
+  return [
+    ...tlsFaults(good, peers),
+    ...brokerConfigFaults(good),
+    ...parseTrustedIssuers(good, service).faults,
+  ];
 }
 
 /** The settings out of the values of the variables. */
@@ -235,11 +225,13 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     migrationDatabaseUrl: values.PORTCULLIS_MIGRATION_DATABASE_URL,
     databaseLimits: databaseLimitsOf(values),
     natsUrl: values.NATS_URL,
+    natsCredentials: brokerCredentialsOf(values),
     issuer: values.PORTCULLIS_ISSUER,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,
     connectionAgeMs: values.PORTCULLIS_CONNECTION_AGE_SECONDS * 1000,
     opsConnectionsMax: values.PORTCULLIS_OPS_CONNECTIONS,
+    opsRequestsPerAddress: values.PORTCULLIS_OPS_REQUESTS_PER_ADDRESS,
     log: {
       level: values.PORTCULLIS_LOG_LEVEL,
       linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,

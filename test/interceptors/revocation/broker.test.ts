@@ -13,7 +13,7 @@ const SETUP_TIMEOUT_MS = 120_000;
 describe('a broker', () => {
   let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
   let authority: Authority;
-  let files: Required<BrokerFiles>;
+  let files: Required<Pick<BrokerFiles, 'caFile' | 'certFile' | 'keyFile'>>;
   let secure: Nats;
   let plain: Nats;
 
