@@ -43,6 +43,8 @@ export interface LoginRequest {
   readonly deviceName: string;
   /** The peer's address. */
   readonly peer: string;
+  /** Aborted when the caller has left: it then gives up its place in the queue for password hashes. */
+  readonly signal?: AbortSignal;
   /** The thumbprint of the peer's client certificate, if it has one. */
   readonly certificateThumbprint?: string | undefined;
 }
@@ -81,7 +83,7 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
   const { networkKey } = attempt;
   const network = networkOfPeer(request.peer);
   const caller = deps.turns.callerOf(attempt, network);
-  const verified = deps.passwords.verify(credentials?.passwordHash, request.password, caller);
+  const verified = deps.passwords.verify(credentials?.passwordHash, request.password, caller, request.signal);
   const matches = await verified.catch(async (error: unknown) => {
     // The password was not checked, so the attempt is no guess.
     await attempt.uncount();

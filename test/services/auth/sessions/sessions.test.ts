@@ -279,6 +279,17 @@ describe('sessions', () => {
     });
   });
 
+  it('does not begin the login of a caller that has left', async () => {
+    const user = await addUser(auth);
+    const left = new Error('left');
+    const login = auth.sessions.login({
+      ...attemptOf(user.username, user.password),
+      signal: AbortSignal.abort(left),
+    });
+    expect(await login.catch((error: unknown) => error)).to.equal(left);
+    await logIn(auth, user);
+  });
+
   describe('refresh', () => {
     it('returns new tokens of the same session for a refresh token', async () => {
       const first = await logIn(auth, await addUser(auth));
