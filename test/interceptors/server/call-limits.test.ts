@@ -337,7 +337,8 @@ describe('limits on calls', () => {
       await start({ publicCallsPerAddress: 4 }, PUBLIC_BIDI);
       const session = connection();
       for (const isKnown of [false, true]) {
-        if (isKnown) expect(await finish(await open(session, 'Unary', await withToken()))).to.equal(status.OK);
+        if (isKnown)
+          expect(await finish(await open(session, 'Unary', await withToken()))).to.equal(status.OK);
         const streams = [await open(session, 'Bidi'), await open(session, 'Bidi')];
         expect((await openRaw(session, 'Bidi').ended).message).to.include('public_calls_per_address');
         expect(await finish(await open(session, 'Public'))).to.equal(status.OK);

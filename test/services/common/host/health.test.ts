@@ -100,13 +100,13 @@ describe('health', () => {
 
   it('keeps no name that only its callers know, and repeats none', async () => {
     // The library keeps the name of each watcher that it gets, even when the watcher has left.
-    const library = HealthImplementation.prototype as unknown as { addWatcher: (name: string) => void };
-    const { addWatcher } = library;
-    const kept: string[] = [];
-    library.addWatcher = function (this: unknown, name, ...rest: unknown[]) {
-      kept.push(name);
-      Reflect.apply(addWatcher, this, [name, ...rest]);
-    };
+    const library = HealthImplementation.prototype;
+    const addWatcher: (...of: unknown[]) => void = Reflect.get(library, 'addWatcher');
+    const kept: unknown[] = [];
+    Reflect.set(library, 'addWatcher', function (this: unknown, ...of: unknown[]) {
+      kept.push(of[0]);
+      Reflect.apply(addWatcher, this, of);
+    });
     try {
       for (const service of ['no.such.Service', ECHO_SERVICE, 'x'.repeat(10_000)]) {
         const watch = client.watch({ service });
@@ -115,7 +115,7 @@ describe('health', () => {
         watch.cancel();
       }
     } finally {
-      library.addWatcher = addWatcher;
+      Reflect.set(library, 'addWatcher', addWatcher);
     }
     expect(kept).to.deep.equal([ECHO_SERVICE]);
     const error = await rejectionOf(check('x'.repeat(10_000)));
