@@ -3,10 +3,11 @@
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
+import { FORWARDED_VARIABLES } from './system/forwarded-variables.js';
 import type { Part } from './system/parts.js';
 import { DATA_FOLDER_DEFAULT } from './system/project.js';
 import type { Progress, System } from './system/system.js';
-import { FORWARDED_VARIABLES, startSystem } from './system/system.js';
+import { startSystem } from './system/system.js';
 import { SystemError } from './system/system-error.js';
 import { PORT_FLAGS, type PortFlags } from './system/system-ports.js';
 

@@ -130,6 +130,22 @@ export function declareErrors<const Own extends Reasons>(
 /** The error class with the library's own reasons only. */
 export const GuardError = declareErrors({});
 
+const shared = new WeakSet<ServiceError>();
+
+/**
+ * Marks an error as one that ends many calls: its status is encoded once. In a flood, a new error for each refused call,
+ * with its stack and its details, would cost more than the rest of the refusal.
+ */
+export function shareError<E extends ServiceError>(error: E): E {
+  shared.add(error);
+  return error;
+}
+
+/** Whether the error was passed to {@link shareError}. */
+export function isShared(error: ServiceError): boolean {
+  return shared.has(error);
+}
+
 /** FIELD_INVALID for one field. */
 export function invalidField(field: string, description: string): ServiceError<'FIELD_INVALID'> {
   return new GuardError('FIELD_INVALID', `${field} ${description}`, {

@@ -17,6 +17,8 @@ export {
 export type { GuardLog } from './log.js';
 export type { ReportingState, SendReport } from './reports/report-sender.js';
 export type { BrokerFiles } from './revocation/broker.js';
+export { type BrokerCredentialFiles, brokerCredentialFaults } from './revocation/broker-credentials.js';
+export type { BrokerState, BrokerUse } from './revocation/broker-link.js';
 export type { RevocationSource } from './revocation/feed-runner.js';
 export type { SchemaMetadata } from './server/access-rule.js';
 export {

@@ -12,7 +12,8 @@ export {
 } from './reports/report-sender.js';
 export { REPORT_INTERVAL_MS, ReportCollector } from './reports/security-reports.js';
 export { BROADCAST_SUBJECT, BROADCAST_TYPE, BroadcastReader } from './revocation/broadcasts.js';
-export { BROKER_RECONNECT_WAIT_MS, brokerConnection } from './revocation/broker.js';
+export { brokerConnection } from './revocation/broker.js';
+export { type BrokerLink, keepConnected } from './revocation/broker-link.js';
 export {
   type BroadcastOutcome,
   Feed,

@@ -1,6 +1,7 @@
 /** Sends attempts, and checks and counts the responses. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DEFAULT_LIMITS } from '@portcullis/guard';
 import type { Answer } from '../shared/wire.js';
 import { type Environment, IN_FLIGHT_MAX, type RequestChanges, type Target } from './environment.js';
 
@@ -82,9 +83,9 @@ function countSilent(environment: Environment, className: string, what: string, 
   else environment.board.accepted(className, `${what}: a stream that stays open, ${answer.fields}`);
 }
 
-/** HTTP/2 servers drop or reject values with control characters, Latin-1, or spaces at either end. */
+/** HTTP/2 servers drop or reject long values, and those with control characters, Latin-1, or spaces at either end. */
 function isSendable(value: string): boolean {
-  return /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(value);
+  return value.length < DEFAULT_LIMITS.headerBytes && /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(value);
 }
 
 /** Expects that the server dropped the header or the stream; either way the guard saw no token. */

@@ -1,4 +1,4 @@
-/** What the process of a flood is told, and what it reports. */
+/** The input of the process of a flood, and its report. */
 
 /** A customer whose account an attacker has. */
 export interface FloodCustomer {
@@ -9,7 +9,7 @@ export interface FloodCustomer {
   readonly sessionId: string;
 }
 
-/** Everything that the process of a flood is told. */
+/** The input of the process of a flood. */
 export interface FloodInput {
   readonly name: string;
   readonly seed: number;

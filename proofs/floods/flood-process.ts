@@ -1,4 +1,4 @@
-/** The process of one flood: it is told what to attack, sends, and reports what came back. */
+/** The process of one flood: it receives its input, sends, and reports what came back. */
 
 import { Attack } from './attack.js';
 import { FLOODS } from './catalogue.js';

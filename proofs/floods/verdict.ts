@@ -40,7 +40,7 @@ export interface FloodFigures {
   readonly violations: readonly string[];
 }
 
-/** Judges one flood. */
+/** Compares one flood with the limits. */
 export function figuresOf(result: FloodResult): FloodFigures {
   const { honest, services } = result;
   const worst =

@@ -8,7 +8,7 @@ export interface Listener {
   readonly process: Process;
   onMessage(bytes: Uint8Array): void;
   onConnected(): void;
-  onDisconnected(why: string): void;
+  onDisconnected(status: { readonly state: 'unreachable'; readonly problem: string }): void;
 }
 
 /** Core NATS: at most once delivery to connected subscribers. */
@@ -76,7 +76,8 @@ export class Broker {
   wipe(): () => void {
     const lost = [...this.#listeners];
     this.#listeners.clear();
-    for (const listener of lost) listener.process.run(() => listener.onDisconnected('the broker is gone'));
+    const status = { state: 'unreachable', problem: 'the broker is gone' } as const;
+    for (const listener of lost) listener.process.run(() => listener.onDisconnected(status));
     return () => {
       for (const listener of lost) this.listen(listener);
     };

@@ -24,6 +24,10 @@ import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs
 import { createInstances } from '../../services/auth/revocation/instances.js';
 import { createRevocations, type Revocations } from '../../services/auth/revocation/revocations.js';
 import { createLoginTurns } from '../../services/auth/sessions/login-turns.js';
+import {
+  createRefreshPlaces,
+  REFRESHES_PER_TOKEN_DEFAULT,
+} from '../../services/auth/sessions/refresh-places.js';
 import { createSessions, type Sessions } from '../../services/auth/sessions/sessions.js';
 import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';
 import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens/tokens.js';
@@ -141,6 +145,7 @@ export function startReplica({
     loginBinding: 'off',
     failures,
     turns: createLoginTurns(clock),
+    places: createRefreshPlaces(REFRESHES_PER_TOKEN_DEFAULT),
     refreshKey: Buffer.alloc(32, 7),
     refreshRetrySeconds: 10,
   });

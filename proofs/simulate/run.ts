@@ -127,9 +127,11 @@ function checkRecovery(system: System, workload: Workload): void {
   while (scheduler.nowMs < deadlineMs && served.size < system.hosts.length) {
     if (token === undefined) workload.freshToken((fresh) => (token = fresh));
     else {
+      // The first instance may already find it expired; the others receive it all the same.
+      const held = token;
       for (const { instance } of system.hosts) {
         instance.process.run(() =>
-          instance.call(token as RecordedToken, {
+          instance.call(held, {
             told: (outcome, call) => {
               call?.end();
               world.tell(instance.process.name, () => `after the healing answers ${outcome}`);

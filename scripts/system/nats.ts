@@ -45,6 +45,8 @@ interface NatsOptions {
   readonly portFlag?: string;
   /** Requires TLS and client certificates issued by the CA. */
   readonly tls?: TlsPaths | undefined;
+  /** The settings that authenticate clients, in place of those of the users above. */
+  readonly authentication?: Readonly<Record<string, unknown>>;
   /** Records the process, so that a start after a crash can end it. */
   readonly registry?: ProcessRegistry | undefined;
   /** Where NATS_SERVER_BIN and PATH are read; `process.env` by default. */
@@ -93,7 +95,8 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
   const passwords = await loadPasswords(join(dataDir, STATE_FILE));
   const configurationFile = join(dataDir, CONFIGURATION_FILE);
   const users = NATS_USERS.filter((user) => user !== 'test' || options.withTestUser === true);
-  await writeFile(configurationFile, configuration({ port, users, passwords, tls: options.tls }), {
+  const authentication = options.authentication ?? authenticationOf(users, passwords);
+  await writeFile(configurationFile, natsConfiguration({ port, authentication, tls: options.tls }), {
     mode: 0o600,
   });
   const server = await launch({
@@ -149,14 +152,21 @@ function permissionsOf(user: NatsUser): Permissions {
   return { publish: [`${APPLIED}.${user}`, `${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
 }
 
-/** nats-server reads JSON as well as its own format. */
-function configuration(settings: {
-  port: number;
-  users: readonly NatsUser[];
-  passwords: Passwords;
-  tls: TlsPaths | undefined;
+function authenticationOf(users: readonly NatsUser[], passwords: Passwords): Record<string, unknown> {
+  return {
+    authorization: {
+      users: users.map((user) => ({ user, password: passwords[user], permissions: permissionsOf(user) })),
+    },
+  };
+}
+
+/** The text of the configuration file. nats-server reads JSON as well as its own format. */
+export function natsConfiguration(settings: {
+  readonly port: number;
+  readonly authentication: Readonly<Record<string, unknown>>;
+  readonly tls?: TlsPaths | undefined;
 }): string {
-  const { port, users, passwords, tls } = settings;
+  const { port, authentication, tls } = settings;
   return JSON.stringify(
     {
       host: '127.0.0.1',
@@ -167,9 +177,7 @@ function configuration(settings: {
       ...(tls === undefined
         ? {}
         : { tls: { cert_file: tls.certFile, key_file: tls.keyFile, ca_file: tls.caFile, verify: true } }),
-      authorization: {
-        users: users.map((user) => ({ user, password: passwords[user], permissions: permissionsOf(user) })),
-      },
+      ...authentication,
     },
     null,
     2,

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { createDemoData, type DemoAccounts } from './demo.js';
 import { lockFolder } from './folder-lock.js';
+import { FORWARDED_VARIABLES, SERVICES, type Service } from './forwarded-variables.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { createServiceProcess, type Part, type ServiceProcess } from './parts.js';
@@ -16,7 +17,6 @@ import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secre
 import { SystemError } from './system-error.js';
 import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js';
 
-const SERVICES = ['auth', 'inventory', 'payment'] as const;
 /** Variables that services inherit from this process. */
 const INHERITED_VARIABLES = [
   'PATH',
@@ -27,34 +27,6 @@ const INHERITED_VARIABLES = [
   'NODE_EXTRA_CA_CERTS',
   'NODE_V8_COVERAGE',
 ];
-
-/** Variables with the prefix PORTCULLIS_ that a start forwards, and the services that read them. */
-export const FORWARDED_VARIABLES: Readonly<Record<string, readonly Service[]>> = {
-  PORTCULLIS_LOG_LEVEL: SERVICES,
-  PORTCULLIS_DRAIN_SECONDS: SERVICES,
-  PORTCULLIS_ACCESS_TOKEN_SECONDS: ['auth'],
-  PORTCULLIS_LEASE_MS: ['auth'],
-  PORTCULLIS_SIGNING_ALGORITHM: ['auth'],
-  PORTCULLIS_KEY_ROTATION_DAYS: ['auth'],
-  PORTCULLIS_LOGIN_FAILURES_PER_NAME: ['auth'],
-  PORTCULLIS_LOGIN_FAILURES_PER_PEER: ['auth'],
-  PORTCULLIS_LOGIN_WINDOW_SECONDS: ['auth'],
-  PORTCULLIS_PASSWORD_RESET_SECONDS: ['auth'],
-  PORTCULLIS_REFRESH_RETRY_SECONDS: ['auth'],
-  PORTCULLIS_PASSWORD_HASHES_AT_ONCE: ['auth'],
-  PORTCULLIS_PASSWORD_HASHES_WAITING: ['auth'],
-  PORTCULLIS_ASSERTIONS_AT_ONCE: ['auth'],
-  PORTCULLIS_ASSERTIONS_WAITING: ['auth'],
-  PORTCULLIS_QUEUE_WAIT_MS: ['auth'],
-  PORTCULLIS_ANOMALIES_REVOKE: ['auth'],
-  PORTCULLIS_RESERVATIONS_PER_USER_MAX: ['inventory'],
-  PORTCULLIS_RESERVED_SHARE_PERCENT_MAX: ['inventory'],
-  PORTCULLIS_RESERVATION_SECONDS_MAX: ['inventory'],
-  PORTCULLIS_TRUSTED_ISSUERS: SERVICES,
-  PORTCULLIS_TRUSTED_ISSUERS_FILE: SERVICES,
-};
-
-type Service = (typeof SERVICES)[number];
 
 /** A step of the start. */
 export interface Progress {

@@ -55,6 +55,13 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
     auth: { source, report: (message) => takeOwnReport(config, parts, message) },
     services: createServices({ ...parts, source }),
     readiness: { keys: preparation.missing },
+    brokerUses: () =>
+      broker === undefined
+        ? []
+        : [
+            { use: 'broadcasts', state: broker.broadcaster.brokerState() },
+            { use: 'reports', state: broker.receiver.brokerState() },
+          ],
     routes: createWellKnownRoutes({ issuer: config.issuer, publicKeys: parts.publicKeys }),
     routesListen: keysPortOf(config),
     start: async (running) => {
@@ -94,7 +101,7 @@ interface Broker {
 }
 
 function openBroker(
-  { natsUrl: url, issuer }: Config,
+  { natsUrl: url, natsCredentials, issuer }: Config,
   { tls, log, closer }: ServiceResources,
   { keys, store, events, clock }: Parts,
   relay: BatchRelay,
@@ -103,7 +110,7 @@ function openBroker(
     log.warn('without a broker, only syncs deliver revocations');
     return undefined;
   }
-  const files = tls.broker;
+  const files = { ...tls.broker, ...natsCredentials };
   const broadcaster = createBroadcaster({ url, files, signer: keys.broadcastSigner(), log });
   closer.add('broadcaster', broadcaster.close);
   relay.subscribe(broadcaster.publish);
@@ -112,6 +119,7 @@ function openBroker(
     files,
     issuer,
     wallMs: clock.wallMs,
+    log,
     findClient: (clientId) => store.transaction((tx) => tx.clients.find(clientId)),
     record: events.recordReport,
     onForged: () =>

@@ -50,6 +50,7 @@ import {
   WINDOW_SECONDS_DEFAULT,
 } from './security/throttle.js';
 import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
+import { REFRESHES_PER_TOKEN_DEFAULT } from './sessions/refresh-places.js';
 import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
 import { ASSERTIONS_AT_ONCE_DEFAULT, ASSERTIONS_WAITING_DEFAULT } from './tokens/client-authentication.js';
 import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
@@ -65,6 +66,9 @@ const LEASE_MS_DEFAULT = 5000;
 
 /** Maximum of the time within which a refresh may be retried, in seconds. */
 const REFRESH_RETRY_SECONDS_MAX = 300;
+
+/** Maximum of the configurable number of refreshes with one token at the same time. */
+const REFRESHES_PER_TOKEN_MAX = 1000;
 
 /** Maximum of the configurable limits of failed logins. */
 const LOGIN_FAILURES_MAX = 1_000_000_000;
@@ -97,6 +101,8 @@ export interface Config extends ServiceConfig {
   readonly assertionQueue: QueueLimits;
   /** How long after its first use a refresh token may be retried, in seconds. */
   readonly refreshRetrySeconds: number;
+  /** Maximum number of refreshes with one token at the same time. */
+  readonly refreshesPerToken: number;
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
   readonly loginLimits: ThrottleLimits;
@@ -146,6 +152,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
+    refreshesPerToken: values.PORTCULLIS_REFRESHES_PER_TOKEN,
     passwordQueue: {
       atOnceMax: values.PORTCULLIS_PASSWORD_HASHES_AT_ONCE,
       waitingMax: values.PORTCULLIS_PASSWORD_HASHES_WAITING,
@@ -236,6 +243,10 @@ export const VARIABLES = {
     seconds({ min: 0, max: REFRESH_RETRY_SECONDS_MAX }),
     REFRESH_RETRY_SECONDS_DEFAULT,
   ),
+  PORTCULLIS_REFRESHES_PER_TOKEN: withDefault(
+    wholeNumber({ min: 1, max: REFRESHES_PER_TOKEN_MAX, unit: 'refreshes' }),
+    REFRESHES_PER_TOKEN_DEFAULT,
+  ),
   PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
     wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
     INSTANCES_PER_CLIENT_DEFAULT,
@@ -279,7 +290,7 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
       isEncrypted,
     })),
     asksForCertificates: tls.listener !== undefined && tls.listener.clientAuth !== 'off',
-    broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl),
+    broker: config.natsUrl === undefined ? undefined : brokerOf(config.natsUrl, config.natsCredentials),
     database: databaseOf(config.databaseUrl),
     issuers: config.trustedIssuers.map(({ issuer, keys, lifetimeMaxSeconds }) => ({
       issuer,
@@ -295,13 +306,19 @@ function listenersOf({ listen, opsListen, keysListen }: Config): readonly string
   return keysListen === undefined ? [listen, opsListen] : [listen, opsListen, keysListen];
 }
 
-function brokerOf(natsUrl: string): Endpoint & { readonly hasPassword: boolean } {
-  const addresses = natsUrl.split(',').map((address) => new URL(address.trim()));
+function brokerOf(
+  natsUrl: string,
+  { nkeyFile, credsFile }: ServiceConfig['natsCredentials'],
+): Endpoint & { readonly hasPassword: boolean } {
+  const addresses = natsUrl
+    .split(',')
+    .map((address) => new URL(address.includes('://') ? address.trim() : `nats://${address.trim()}`));
   return {
     address: addresses.map(({ host }) => host).join(','),
     isLoopback: addresses.every(({ hostname }) => isLoopback(`${hostname}:0`)),
     isEncrypted: addresses.some(({ protocol }) => protocol === 'tls:'),
-    hasPassword: addresses[0]?.password !== '',
+    // A user without a password is a token.
+    hasPassword: addresses[0]?.username !== '' || nkeyFile !== undefined || credsFile !== undefined,
   };
 }
 

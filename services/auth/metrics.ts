@@ -42,7 +42,7 @@ interface AuthMetricsSources {
 }
 
 /** The queues for work that costs much. */
-export const QUEUES = ['passwords', 'assertions'] as const;
+const QUEUES = ['passwords', 'assertions'] as const;
 
 /** One of {@link QUEUES}. */
 export type QueueName = (typeof QUEUES)[number];

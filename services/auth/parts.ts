@@ -42,6 +42,7 @@ import { createAttemptCounters } from './security/throttle-store.js';
 import { findSessionOf } from './sessions/end-session.js';
 import { createLoginFailures } from './sessions/login-failures.js';
 import { createLoginTurns } from './sessions/login-turns.js';
+import { createRefreshPlaces } from './sessions/refresh-places.js';
 import { createSessions } from './sessions/sessions.js';
 import { createAuthStore } from './store.js';
 import { createClientTurns } from './tokens/client-turns.js';
@@ -73,7 +74,10 @@ export function createParts(config: Config, resources: PartsResources) {
 
 type Base = ReturnType<typeof createBase>;
 
-/** What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the counts. */
+/**
+ * What all rooms use: the stores (`promiseStore` for what keeps the promise), the security events, the passwords and the
+ * counts.
+ */
 function createBase(config: Config, resources: PartsResources) {
   const { keyEncryptionKeys } = config;
   const { database, log, closer, onRevoked } = resources;
@@ -290,6 +294,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       loginBinding: config.loginBinding,
       failures,
       turns: createLoginTurns(clock),
+      places: createRefreshPlaces(config.refreshesPerToken),
       onRefresh: counts.refreshed,
       refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,

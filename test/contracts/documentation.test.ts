@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 
+import { FORWARDED_VARIABLES } from '../../scripts/system/forwarded-variables.js';
 import { VARIABLES as AUTH_VARIABLES } from '../../services/auth/config.js';
 import { THRESHOLDS } from '../../services/auth/security/anomaly-rules.js';
 import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security/events.js';
@@ -18,6 +19,9 @@ const VARIABLE = /\b(?:PORTCULLIS_[A-Z_]+[A-Z]|DATABASE_URL|NATS_URL|NATS_SERVER
 
 /** Variables that `npm start` alone knows, beside those that it hands on. */
 const START_VARIABLES = ['PORTCULLIS_DATA_DIR', 'NATS_SERVER_BIN'];
+
+/** Variables that `npm start` reads itself, and passes on with other values. */
+const START_SERVERS = ['DATABASE_URL', 'NATS_URL'];
 
 describe('the documentation', () => {
   it('describes every variable that a service reads, and no other', async () => {
@@ -35,6 +39,23 @@ describe('the documentation', () => {
       const named = (await read(page)).match(VARIABLE) ?? [];
       const unknown = named.filter((name) => !known.includes(name) && !known.includes(withoutFile(name)));
       expect(unknown, page).to.be.empty;
+    }
+  });
+
+  it('lists the variables that npm start does not pass on to the services that read them', async () => {
+    const [, section = ''] =
+      /^## npm start$(.*?)^## /ms.exec(await read('docs/operating/configure.md')) ?? [];
+    const listed = section
+      .split('\n')
+      .flatMap((line) => (/^( |-)/.test(line) ? (line.match(VARIABLE) ?? []) : []));
+    for (const service of SERVICES) {
+      const passedOn = Object.entries(FORWARDED_VARIABLES)
+        .filter(([, services]) => services.includes(service))
+        .map(([name]) => withoutFile(name));
+      const expected = variablesOf(service).filter(
+        (name) => !START_SERVERS.includes(name) && !listed.includes(name),
+      );
+      expect(unique(passedOn), service).to.deep.equal(unique(expected));
     }
   });
 

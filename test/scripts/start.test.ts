@@ -21,7 +21,7 @@ import { type Program, startProgram } from '../support/programs.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';
 import { until } from '../support/waiting.js';
 
-const TEST_TIMEOUT_MS = 120_000;
+const TEST_TIMEOUT_MS = 600_000;
 const POLL_MS = 50;
 const GONE_WITHIN_MS = 15_000;
 const SKU = 'LAMP-01';

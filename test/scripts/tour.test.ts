@@ -7,7 +7,7 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { type Ended, runProgram } from '../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../support/project-copy.js';
 
-const TEST_TIMEOUT_MS = 120_000;
+const TEST_TIMEOUT_MS = 600_000;
 const STEPS_MIN = 12;
 /** The place where the guard rejects a revoked token. */
 const GUARD_FILE = 'interceptors/src/server/admission.ts';

@@ -25,7 +25,7 @@ const CAN_UNSHARE = spawnSync(UNSHARE[0] ?? '', [...UNSHARE.slice(1), 'true']).s
 const NAMESPACE = CAN_UNSHARE ? UNSHARE : [];
 
 describe('a service that is still loading', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   const running = new Set<ChildProcess>();
   afterEach(async () => {
     for (const child of running) child.kill('SIGKILL');

@@ -25,7 +25,7 @@ const MAIN = programArguments('services/inventory/main').at(-1) ?? '';
 const CAN_CONTAIN = spawnSync(CONTAINED[0] ?? '', [...CONTAINED.slice(1), 'test', '-r', MAIN]).status === 0;
 
 describe('a service in a container', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let folder: string;
 
   before(() => {

@@ -35,7 +35,7 @@ for (const [service, migration] of [
       for (const name of earlier) await cp(join(all, name), join(folder, 'before', name));
       const open = async (path: string): Promise<Database> => {
         const database = openDatabase({ url: fresh.url, migrations: pathToFileURL(path), log });
-        await database.ready(AbortSignal.timeout(10_000));
+        await database.ready(AbortSignal.timeout(45_000));
         return database;
       };
       old = await open(join(folder, 'before'));

@@ -18,7 +18,7 @@ const REQUESTS = 60;
 const REJECTED_HEADERS_EACH = 40;
 
 describe('a service whose log cannot be written', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let folder: string;
   let ports: { grpc: number; ops: number };
   let child: ChildProcess;

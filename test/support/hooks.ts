@@ -3,13 +3,16 @@
 import { buildIfOutdated } from '../../scripts/build.js';
 import './reporter.js';
 import { stopNats } from './nats.js';
+import { isUnitRun, refuseProcesses } from './no-processes.js';
 import { stopPostgres } from './postgres.js';
 import { killPrograms } from './programs.js';
 import { stopSharedSystem } from './system.js';
 
-/** Runs before the first test. */
+if (isUnitRun()) refuseProcesses();
+
+/** Runs before the first test. Unit tests need nothing compiled. */
 export async function mochaGlobalSetup(): Promise<void> {
-  await buildIfOutdated();
+  if (!isUnitRun()) await buildIfOutdated();
 }
 
 /** Runs when every test has ended, passed or not. */

@@ -13,6 +13,8 @@ export interface TcpRelay {
   aim(targetPort: number): void;
   /** The number of round trips: how often data was sent to the server after a response from it. */
   turns(): number;
+  /** The number of connections so far. */
+  connections(): number;
 }
 
 /**
@@ -78,5 +80,6 @@ export async function startRelay(
       target = newPort;
     },
     turns: () => turns,
+    connections: () => connections,
   };
 }

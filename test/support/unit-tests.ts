@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
+import { PROCESSES_VARIABLE } from './no-processes.js';
 import { PROJECT_FOLDER } from './project-copy.js';
 
 /** A test that reaches one of these through its imports is no unit test. */
@@ -68,12 +69,10 @@ function bringsTypesOnly(names: string): boolean {
   return parts.length > 0 && parts.every((name) => name.startsWith('type '));
 }
 
-const mocha = [
-  join(PROJECT_FOLDER, 'node_modules', 'mocha', 'bin', 'mocha.js'),
-  ...['--require', './test/support/no-processes.ts'],
-];
-const run = spawn(process.execPath, [...mocha, ...process.argv.slice(2), ...unitTests()], {
+const mocha = join(PROJECT_FOLDER, 'node_modules', 'mocha', 'bin', 'mocha.js');
+const run = spawn(process.execPath, [mocha, ...process.argv.slice(2), ...unitTests()], {
   cwd: PROJECT_FOLDER,
+  env: { ...process.env, [PROCESSES_VARIABLE]: 'none' },
   stdio: 'inherit',
 });
 run.on('exit', (code) => {

@@ -3,12 +3,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Long enough for a loaded machine, shorter than mocha's timeout, so that the failure names the condition. */
-const WITHIN_MS_DEFAULT = 15_000;
+const WITHIN_MS_DEFAULT = 45_000;
 const POLL_MS_DEFAULT = 5;
 
 /** Limits of one wait. */
 export interface WaitOptions {
-  /** Default 15,000. */
+  /** Default 45,000. */
   readonly withinMs?: number;
   /** The pause between two checks, in milliseconds; default 5. */
   readonly pollMs?: number;

@@ -21,7 +21,7 @@ import type { SystemClients, TestSystem } from '../support/system.js';
 import { clientsOf, startTestSystem } from '../support/system.js';
 
 const START_TIMEOUT_MS = 120_000;
-const TEST_TIMEOUT_MS = 90_000;
+const TEST_TIMEOUT_MS = 180_000;
 const PATIENCE_MS = 20_000;
 const POLL_MS = 50;
 const OBSERVED_MS = 1_500;

@@ -65,6 +65,7 @@ describe('the security of a system', function () {
     ]);
     const notes = review.findings.filter(({ grade }) => grade === FindingGrade.FINDING_GRADE_NOTE);
     expect([...new Set(notes.map(({ reason }) => reason))].sort()).to.deep.equal([
+      'ADMIN_SINGLE',
       'BROKER_PLAINTEXT',
       'DATABASE_PLAINTEXT',
       'PASSWORD_FROM_BOOTSTRAP',

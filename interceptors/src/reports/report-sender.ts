@@ -3,11 +3,12 @@
 import { createPrivateKey, KeyObject } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CompactSign } from 'jose';
-import { connect, type NatsConnection } from 'nats';
 import { Report } from '../../gen/portcullis/security/v1/report.js';
 import { algorithmOf, type ClientKey } from '../client/client-key.js';
 import { systemTimers, type Timers } from '../clock.js';
-import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from '../revocation/broker.js';
+import type { GuardLog } from '../log.js';
+import { type BrokerFiles, brokerConnection } from '../revocation/broker.js';
+import { type BrokerState, keepConnected } from '../revocation/broker-link.js';
 import { REPORT_INTERVAL_MS, type ReportCollector } from './security-reports.js';
 
 /** Prefix of the NATS subject. The sender's user name at the broker follows; only that user may publish there. */
@@ -111,6 +112,14 @@ export function startReporting(options: {
   };
 }
 
+/** Sends signed reports over a connection of its own. */
+export interface ReportSender {
+  readonly send: SendReport;
+  /** The state of the connection. */
+  state(): BrokerState;
+  close(): Promise<void>;
+}
+
 /** Signs reports with the key of this service's client and sends them over a connection of their own. */
 export function createReportSender(options: {
   readonly url: string;
@@ -118,40 +127,32 @@ export function createReportSender(options: {
   readonly service: string;
   readonly clientId: string;
   readonly clientKey: ClientKey;
-}): { readonly send: SendReport; close(): Promise<void> } {
-  const { url, files, service, clientId } = options;
+  readonly log?: GuardLog | undefined;
+}): ReportSender {
+  const { url, files, service, clientId, log } = options;
   const key =
     options.clientKey instanceof KeyObject ? options.clientKey : createPrivateKey(options.clientKey);
   const header = { alg: algorithmOf(key), kid: clientId, typ: REPORT_TYPE };
-  const connecting = brokerConnection(url, `portcullis ${service} reports`, files);
-  // A broker without users cannot restrict subjects; the service's name keeps them apart.
-  const subject = `${REPORT_SUBJECT}.${connecting.user ?? service}`;
-  let connection: NatsConnection | undefined;
-  let closed = false;
-
-  const stayConnected = async (): Promise<void> => {
-    while (!closed) {
-      try {
-        connection = await connect(connecting);
-        if (closed) await connection.close();
-        else await connection.closed();
-      } catch {
-        // The connection for revocations logs that the broker is unreachable.
-      }
-      if (!closed) await sleep(BROKER_RECONNECT_WAIT_MS, undefined, { ref: false });
-    }
-  };
-  void stayConnected();
+  // A broker without users cannot restrict subjects, and a key has no name; the service's name keeps them apart.
+  const subject = `${REPORT_SUBJECT}.${brokerConnection(url, '').user ?? service}`;
+  const link = keepConnected({
+    url,
+    name: `portcullis ${service} reports`,
+    files,
+    onChange: ({ state, problem }) => {
+      if (state === 'connected') log?.info({ event: 'reports_connected' }, 'reports are sent to the issuer');
+      else log?.warn({ event: 'reports_lost', reason: state, why: problem }, 'reports wait for the broker');
+    },
+  });
 
   return {
     send: async (report) => {
-      if (connection === undefined || connection.isClosed()) throw new Error('not connected to the broker');
+      const connection = link.connection();
+      if (connection === undefined) throw new Error('not connected to the broker');
       const jws = await new CompactSign(Report.encode(report).finish()).setProtectedHeader(header).sign(key);
       await connection.request(subject, Buffer.from(jws, 'latin1'), { timeout: REPORT_ACKNOWLEDGED_MS });
     },
-    close: async () => {
-      closed = true;
-      await connection?.close();
-    },
+    state: () => link.status().state,
+    close: link.close,
   };
 }

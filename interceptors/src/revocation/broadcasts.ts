@@ -1,12 +1,12 @@
 /** Broadcasts of revocations over the broker. They are signed; they make revocation fast, and nothing depends on them. */
 
-import { connect, type NatsConnection } from 'nats';
 import { Broadcast } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../gen/portcullis/token/v1/token.js';
 import { BROADCAST_BYTES_MAX } from '../limits.js';
 import { parseCompactToken } from '../token/compact.js';
 import { type ImportKeys, KeyRing, type VerificationKeys } from '../token/key-ring.js';
-import { BROKER_RECONNECT_WAIT_MS, type BrokerFiles, brokerConnection } from './broker.js';
+import type { BrokerFiles } from './broker.js';
+import { type BrokerStatus, keepConnected } from './broker-link.js';
 
 /** The subject on which revocations are broadcast. */
 export const BROADCAST_SUBJECT = 'portcullis.v1.revocations';
@@ -73,11 +73,11 @@ export interface Subscription {
 }
 
 /**
- * Subscribes to broadcasts, and keeps trying to connect while the broker is unreachable.
+ * Subscribes to broadcasts, and keeps trying to connect while the broker is unreachable or refuses.
  *
  * @param options.onMessage - called with every message, unverified
  * @param options.onConnected - called whenever the connection was established
- * @param options.onDisconnected - called when the connection was lost, and once when the broker cannot be reached
+ * @param options.onDisconnected - called when the connection was lost, and when the cause of its absence changes
  */
 export function subscribeToBroadcasts(options: {
   url: string;
@@ -85,57 +85,22 @@ export function subscribeToBroadcasts(options: {
   files?: BrokerFiles | undefined;
   onMessage: (bytes: Uint8Array) => void;
   onConnected: () => void;
-  onDisconnected: (reason: string) => void;
+  onDisconnected: (status: BrokerStatus) => void;
 }): Subscription {
-  let connection: NatsConnection | undefined;
-  let closed = false;
-  let reported = false;
-
-  const run = async (): Promise<void> => {
-    connection = await connect(brokerConnection(options.url, options.name, options.files));
-    if (closed) return connection.close();
-    const subscription = connection.subscribe(BROADCAST_SUBJECT, {
-      callback: (error, message) => {
-        if (error === null) options.onMessage(message.data);
-      },
-    });
-    // Broadcasts before the broker has processed the subscription would be missed.
-    await connection.flush();
-    reported = false;
-    options.onConnected();
-    void watch(connection);
-    await subscription.closed;
-  };
-
-  const watch = async (current: NatsConnection): Promise<void> => {
-    for await (const event of current.status()) {
-      if (event.type === 'reconnect') options.onConnected();
-      if (event.type === 'disconnect') options.onDisconnected('the connection to the broker was lost');
-    }
-  };
-
-  const forever = async (): Promise<void> => {
-    while (!closed) {
-      try {
-        await run();
-      } catch (error) {
-        // Reported once, not at every attempt.
-        if (!reported && !closed) options.onDisconnected(reasonOf(error));
-        reported = true;
-      }
-      if (!closed) await new Promise((resolve) => setTimeout(resolve, BROKER_RECONNECT_WAIT_MS).unref());
-    }
-  };
-  void forever();
-
-  return {
-    close: async () => {
-      closed = true;
-      await connection?.close();
+  const { url, name, files, onMessage, onConnected, onDisconnected } = options;
+  return keepConnected({
+    url,
+    name,
+    files,
+    onOpen: async (connection) => {
+      connection.subscribe(BROADCAST_SUBJECT, {
+        callback: (error, message) => {
+          if (error === null) onMessage(message.data);
+        },
+      });
+      // Broadcasts before the broker has processed the subscription would be missed.
+      await connection.flush();
     },
-  };
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : 'the broker rejects the connection';
+    onChange: (status) => (status.state === 'connected' ? onConnected() : onDisconnected(status)),
+  });
 }

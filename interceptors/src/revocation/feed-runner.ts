@@ -14,6 +14,7 @@ import { type ImportKeys, KeyRing, type VerificationKeys } from '../token/key-ri
 import { errorOf } from '../wire/status.js';
 import { BroadcastReader, type Subscription, subscribeToBroadcasts } from './broadcasts.js';
 import type { BrokerFiles } from './broker.js';
+import type { BrokerStatus } from './broker-link.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
 import { ListFullError } from './list.js';
 
@@ -91,6 +92,8 @@ export class FeedRunner {
   #isCurrentKnown = false;
   /** Why the last sync failed; empty when it did not. */
   #problem = '';
+  #hasSynced = false;
+  #broker: BrokerStatus = { state: 'connecting', problem: '' };
 
   constructor(options: FeedRunnerOptions) {
     this.#options = options;
@@ -102,8 +105,21 @@ export class FeedRunner {
   /** Why the list is not current, in one phrase; empty when it is. */
   get staleReason(): string {
     if (this.isCurrent()) return '';
-    if (!this.#isSyncing) return 'revocations: the broker has not been reached yet';
+    if (!this.#isSyncing) {
+      const { problem } = this.#broker;
+      return `revocations: the broker has not been reached yet${problem === '' ? '' : ` (${problem})`}`;
+    }
     return `revocations: ${this.#problem === '' ? 'the issuer has not answered yet' : this.#problem}`;
+  }
+
+  /** The connection over which broadcasts arrive; undefined without a broker. */
+  get broker(): BrokerStatus | undefined {
+    return this.#options.nats && this.#broker;
+  }
+
+  /** Whether the latest sync that has ended succeeded. */
+  get lastSyncSucceeded(): boolean {
+    return this.#hasSynced && this.#problem === '';
   }
 
   start(): void {
@@ -157,12 +173,17 @@ export class FeedRunner {
       files: nats.files,
       onMessage: (bytes) => void this.#receive(bytes),
       onConnected: () => {
+        this.#broker = { state: 'connected', problem: '' };
         log.info({ event: 'broker_connected' }, 'revocations arrive by broadcast');
         // Broadcasts sent while the broker was unreachable are missing.
         if (feed.hydrated) this.syncNow();
         this.#startSyncing();
       },
-      onDisconnected: (why) => log.warn({ event: 'broker_lost', why }, 'revocations arrive by syncs only'),
+      onDisconnected: (status) => {
+        this.#broker = status;
+        const { state: reason, problem: why } = status;
+        log.warn({ event: 'broker_lost', reason, why }, 'revocations arrive by syncs only');
+      },
     });
   }
 
@@ -232,6 +253,7 @@ export class FeedRunner {
     const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
     this.#scheduleLeaseCheck(leftMs);
     this.#problem = '';
+    this.#hasSynced = true;
     if (this.#isCurrentKnown || leftMs <= 0) return;
     this.#isCurrentKnown = true;
     log.info(

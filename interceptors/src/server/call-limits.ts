@@ -5,10 +5,10 @@ import type { VerifiedToken } from '../revocation/verified-tokens.js';
 import { networkOf } from '../wire/networks.js';
 import type { GuardLimits, LimitName } from './guard-limits.js';
 
-/** The part of the bytes in flight that callers without a verified token may use together. */
+/** The part of the bytes in flight that callers of public methods from unknown networks may use together. */
 const UNKNOWN_BYTES_PART = 1 / 4;
 
-/** The part of the bytes in flight that callers with a verified token may use together. */
+/** The part of the bytes in flight that all other callers may use together. */
 const KNOWN_BYTES_PART = 3 / 4;
 
 /** The part of the bytes in flight that one caller may use. */

@@ -15,8 +15,9 @@ export interface GuardLimits {
   /** How long a peer may take to read the last message of a response, in milliseconds. Default: 60 seconds. */
   readonly responseMs: number;
   /**
-   * Maximum number of bytes of requests that have not reached their handlers. Callers of public methods may use a quarter
-   * of it, callers with a token three quarters, and one caller an eighth. Default: 64 MiB.
+   * Maximum number of bytes of requests that have not reached their handlers. Callers of public methods from
+   * networks that have not shown a valid token within the last hour may use a quarter of it, all others three quarters,
+   * and one caller an eighth. Default: 64 MiB.
    */
   readonly bytesInFlight: number;
   /**

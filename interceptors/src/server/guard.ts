@@ -21,6 +21,7 @@ import {
   startReporting,
 } from '../reports/report-sender.js';
 import { ReportCollector } from '../reports/security-reports.js';
+import type { BrokerState, BrokerUse } from '../revocation/broker-link.js';
 import { Feed } from '../revocation/feed.js';
 import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
 import { createRemoteSource } from '../revocation/source.js';
@@ -75,8 +76,12 @@ export interface GuardState {
   readonly tokens: number;
   /** Why the list is not current, in one phrase; empty when it is. */
   readonly staleReason: string;
+  /** Whether the latest sync with the issuer succeeded. */
+  readonly lastSyncSucceeded: boolean;
   /** The security reports to the issuer. */
   readonly reports: ReportingState;
+  /** The connections to the broker; none without a broker. */
+  readonly broker: readonly BrokerUse[];
   /** Number of open connections to the servers whose services were added through the guard. */
   readonly connections: number;
   /** Number of calls of public methods in progress, from networks that have shown no valid token lately. */
@@ -159,7 +164,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly #reports: ReportCollector | undefined;
   readonly #onConnection: (plaintext: PlaintextUse) => void;
   readonly #reporting: Reporting | undefined;
-  readonly #closeSender: () => Promise<void>;
+  readonly #sender: GuardReportSender;
   #resolveReady: () => void = () => {};
   #invalidLines = 0;
   #invalidSecond = 0;
@@ -173,12 +178,12 @@ class ServerGuard implements Guard, CallGuard {
     this.#allowsPlaintext = options.plaintext === 'allow';
     const instance = randomBytes(ID_BYTES);
     this.#trusted = this.#createTrusted(options);
-    const { send, close } = reportSenderOf(options);
+    this.#sender = reportSenderOf(options);
+    const { send } = this.#sender;
     const reports = send && new ReportCollector({ service: options.audience, instance, clock: this.#clock });
     this.#reports = reports;
     this.#onConnection = (plaintext) => reports?.recordConnection(plaintext);
     this.#reporting = send && reports && startReporting({ collector: reports, send });
-    this.#closeSender = close;
     this.#enforcement = this.#createEnforcement(options, instance);
     this.#feed = this.#enforcement.feed;
     this.#limitSettings = guardLimitsOf(options.limits);
@@ -299,7 +304,9 @@ class ServerGuard implements Guard, CallGuard {
       applied: this.#feed.applied,
       tokens: this.#enforcement.admissions.tokens.size,
       staleReason: this.#runner.staleReason,
+      lastSyncSucceeded: this.#runner.lastSyncSucceeded,
       reports: this.#reporting?.state() ?? NO_REPORTS,
+      broker: this.#brokerUses(),
       connections: this.#connectionLimits.count,
       ...this.limits.state(),
     };
@@ -326,8 +333,17 @@ class ServerGuard implements Guard, CallGuard {
     clearInterval(this.#expiryTimer);
     this.#trusted.close();
     await this.#reporting?.close();
-    await this.#closeSender();
+    await this.#sender.close();
     await this.#runner.close();
+  }
+
+  #brokerUses(): readonly BrokerUse[] {
+    const revocations = this.#runner.broker?.state;
+    const reports = this.#sender.state();
+    return [
+      ...(revocations === undefined ? [] : [{ use: 'revocations', state: revocations }]),
+      ...(reports === undefined ? [] : [{ use: 'reports', state: reports }]),
+    ];
   }
 
   // CallGuard.
@@ -420,14 +436,19 @@ class ServerGuard implements Guard, CallGuard {
 const NO_REPORTS: ReportingState = { sent: 0, lost: 0, waiting: 0 };
 
 /** How this process sends its reports: to its own issuer, over the broker with a client key, or not at all. */
-function reportSenderOf({ auth, nats, audience }: GuardOptions): {
-  send: SendReport | undefined;
-  close: () => Promise<void>;
-} {
-  if ('source' in auth) return { send: auth.report, close: () => Promise.resolve() };
-  if (nats === undefined) return { send: undefined, close: () => Promise.resolve() };
+interface GuardReportSender {
+  readonly send: SendReport | undefined;
+  /** The state of the connection to the broker; undefined where there is none. */
+  state(): BrokerState | undefined;
+  close(): Promise<void>;
+}
+
+function reportSenderOf({ auth, nats, audience, log }: GuardOptions): GuardReportSender {
+  const unconnected = { state: () => undefined, close: () => Promise.resolve() };
+  if ('source' in auth) return { send: auth.report, ...unconnected };
+  if (nats === undefined) return { send: undefined, ...unconnected };
   const { clientId, clientKey } = auth;
-  return createReportSender({ ...nats, service: audience, clientId, clientKey });
+  return createReportSender({ ...nats, service: audience, clientId, clientKey, log });
 }
 
 function hasCredential(metadata: Metadata): boolean {

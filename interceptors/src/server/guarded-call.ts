@@ -31,7 +31,7 @@ import type { Admission, Caller } from './admission.js';
 import type { CallLimits, CallQueue, HeldCall, Holder } from './call-limits.js';
 import { attachState, type CallState } from './call-state.js';
 import type { LimitName } from './guard-limits.js';
-import { CUT_STATUSES, limitRefusal, limitStatus, refusal, refusalStatus } from './refusals.js';
+import { CUT_STATUSES, limitRefusal, limitStatus, refusal } from './refusals.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in milliseconds. */
 export const CUT_GRACE_MS = 250;
@@ -406,7 +406,7 @@ class GuardedCall
     if (admission.kind === 'refused') {
       this.#guard.onDecision(this.path, admission.error.code);
       this.#guard.reportRefused(admission.error.code, admission.token, this.#inner);
-      this.#close(refusalStatus(admission.error));
+      this.#close(statusOf(admission.error));
       return;
     }
     const token = admission.kind === 'admitted' ? admission.token : undefined;

@@ -1,8 +1,8 @@
 /** Refusals by the guard: the error and the status of each reason. */
 
-import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
+import { GuardError, type GuardErrorCode, type ServiceError, shareError } from '../errors.js';
 import type { DenialReason } from '../revocation/verified-tokens.js';
-import { type CallStatus, reusableStatus, statusOf } from '../wire/status.js';
+import { type CallStatus, statusOf } from '../wire/status.js';
 import type { LimitName } from './guard-limits.js';
 
 /** The message of each refusal. It does not say more than its reason, so that an attacker learns nothing from it. */
@@ -32,25 +32,16 @@ export function refusal(code: RefusalCode): ServiceError<GuardErrorCode> {
   return new GuardError(code, MESSAGES[code], RETRIABLE.has(code) ? { retryAfterMs: RETRY_AFTER_MS } : {});
 }
 
-interface SharedRefusal {
-  readonly error: ServiceError<GuardErrorCode>;
-  readonly status: CallStatus;
-}
-
 /** By the code of the refusal, or the name of the limit. */
-const shared = new Map<string, SharedRefusal>();
-/** The statuses of the shared errors. */
-const statuses = new WeakMap<ServiceError, CallStatus>();
+const shared = new Map<string, ServiceError<GuardErrorCode>>();
 
-function sharedOf(code: RefusalCode): SharedRefusal {
-  return shared.get(code) ?? share(code, refusal(code));
-}
-
-function share(key: string, error: ServiceError<GuardErrorCode>): SharedRefusal {
-  const found = { error, status: reusableStatus(statusOf(error)) };
-  shared.set(key, found);
-  statuses.set(error, found.status);
-  return found;
+function share(key: string, create: () => ServiceError<GuardErrorCode>): ServiceError<GuardErrorCode> {
+  let error = shared.get(key);
+  if (error === undefined) {
+    error = shareError(create());
+    shared.set(key, error);
+  }
+  return error;
 }
 
 /**
@@ -58,10 +49,10 @@ function share(key: string, error: ServiceError<GuardErrorCode>): SharedRefusal 
  * call would cost a good part of what verifying a signature does. It is returned, never thrown.
  */
 export function sharedRefusal(code: RefusalCode): ServiceError<GuardErrorCode> {
-  return sharedOf(code).error;
+  return share(code, () => refusal(code));
 }
 
-/** What each limit says to the caller. The name of the limit follows, for whoever runs the server. */
+/** The message for each limit. The name of the limit follows, for operators. */
 const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
   request_bytes: 'the request message is larger than this method accepts',
   request_seconds: 'the request did not arrive in time',
@@ -87,32 +78,23 @@ const LIMIT_CODES: Partial<Record<LimitName, GuardErrorCode>> = {
   public_idle_seconds: 'REQUEST_TIMEOUT',
 };
 
-function sharedLimit(limit: LimitName): SharedRefusal {
-  const found = shared.get(limit);
-  if (found !== undefined) return found;
-  const code = LIMIT_CODES[limit] ?? 'RATE_LIMITED';
-  const options = code === 'RATE_LIMITED' ? { retryAfterMs: RETRY_AFTER_MS } : {};
-  return share(limit, new GuardError(code, `${LIMIT_MESSAGES[limit]} (limit ${limit})`, options));
-}
-
 /** The error of a limit, the same object for all calls. It is returned, never thrown. */
 export function limitRefusal(limit: LimitName): ServiceError<GuardErrorCode> {
-  return sharedLimit(limit).error;
+  return share(limit, () => {
+    const code = LIMIT_CODES[limit] ?? 'RATE_LIMITED';
+    const options = code === 'RATE_LIMITED' ? { retryAfterMs: RETRY_AFTER_MS } : {};
+    return new GuardError(code, `${LIMIT_MESSAGES[limit]} (limit ${limit})`, options);
+  });
 }
 
 /** The status that ends a call because of a limit. */
 export function limitStatus(limit: LimitName): CallStatus {
-  return sharedLimit(limit).status;
-}
-
-/** The status that ends a refused call. */
-export function refusalStatus(error: ServiceError): CallStatus {
-  return statuses.get(error) ?? statusOf(error);
+  return statusOf(limitRefusal(limit));
 }
 
 /** The status that cuts a live call. Computed once: thousands of calls may be cut at a time. */
 export const CUT_STATUSES: Readonly<Record<DenialReason, CallStatus>> = {
-  TOKEN_EXPIRED: sharedOf('TOKEN_EXPIRED').status,
-  TOKEN_REVOKED: sharedOf('TOKEN_REVOKED').status,
-  REVOCATION_STATE_STALE: sharedOf('REVOCATION_STATE_STALE').status,
+  TOKEN_EXPIRED: statusOf(sharedRefusal('TOKEN_EXPIRED')),
+  TOKEN_REVOKED: statusOf(sharedRefusal('TOKEN_REVOKED')),
+  REVOCATION_STATE_STALE: statusOf(sharedRefusal('REVOCATION_STATE_STALE')),
 };

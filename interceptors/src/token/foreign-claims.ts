@@ -26,7 +26,7 @@ export interface ClaimNames {
 }
 
 /**
- * How the tokens of services are told from those of users: by a claim that has one of these values, or is a list with one
+ * How the tokens of services are distinguished from those of users: by a claim that has one of these values, or is a list with one
  * of them. The issuer must not let users choose the claim.
  */
 export interface ServiceMark {

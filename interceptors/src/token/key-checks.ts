@@ -1,5 +1,5 @@
 /**
- * Judges public keys. Every key that verifies signatures passes here first: keys of clients, members of key sets, and keys
+ * Checks public keys. Every key that verifies signatures passes here first: keys of clients, members of key sets, and keys
  * that the issuer distributes.
  */
 

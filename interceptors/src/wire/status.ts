@@ -3,7 +3,7 @@
 import { type ServiceError as GrpcError, Metadata, type StatusObject, status } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, RetryInfo } from '../../gen/google/rpc/error_details.js';
 import { Status } from '../../gen/google/rpc/status.js';
-import { type FieldViolation, ServiceError } from '../errors.js';
+import { type FieldViolation, isShared, ServiceError } from '../errors.js';
 import { withComputedHeaders } from './grpc-js-internals.js';
 
 /** `ErrorInfo.domain` of every error that the library sends. */
@@ -46,7 +46,8 @@ const PASSED_ON: ReadonlyMap<status, string> = new Map([
  * - everything else becomes INTERNAL with a fixed text, because an unknown message may contain a secret.
  */
 export function statusOf(error: unknown): CallStatus {
-  if (error instanceof ServiceError) return statusOfServiceError(error);
+  if (error instanceof ServiceError)
+    return isShared(error) ? sharedStatusOf(error) : statusOfServiceError(error);
   const received = errorOf(error);
   const text = isStatus(error) ? PASSED_ON.get(received.code) : undefined;
   if (text === undefined) {
@@ -119,6 +120,18 @@ function encoded(code: status, message: string, details: Detail[]): CallStatus {
 /** The same status, cheaper to send: its headers are computed once. For a status that ends many calls. */
 export function reusableStatus({ code, details, metadata }: CallStatus): CallStatus {
   return { code, details, metadata: withComputedHeaders(metadata) };
+}
+
+/** The statuses of shared errors. */
+const sharedStatuses = new WeakMap<ServiceError, CallStatus>();
+
+function sharedStatusOf(error: ServiceError): CallStatus {
+  let status = sharedStatuses.get(error);
+  if (status === undefined) {
+    status = reusableStatus(statusOfServiceError(error));
+    sharedStatuses.set(error, status);
+  }
+  return status;
 }
 
 /** The content of a received error. */

@@ -2,13 +2,14 @@
 
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { Appended, Receipt } from '../records/revocations.js';
 import type { UserCredentials } from '../records/users.js';
 import { userRevocation } from '../revocation/log.js';
 import { receiptOf } from '../revocation/revoking-change.js';
-import { networkOf, type Throttle } from '../security/throttle.js';
+import type { Throttle } from '../security/throttle.js';
 import type { LoginFailures } from '../sessions/login-failures.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { type Passwords, passwordFault } from './passwords.js';
@@ -32,7 +33,7 @@ export interface ChangePasswordDeps {
 }
 
 /**
- * Changes the password, ends the user's sessions voids a reset token, and clears the list of networks that the user has
+ * Changes the password, ends the user's sessions, voids a reset token, and clears the list of networks that the user has
  * logged in from. A wrong old password counts as a failed login.
  *
  * @throws ServiceError FIELD_INVALID; LOGIN_FAILED when the old password is wrong; RATE_LIMITED
@@ -102,7 +103,7 @@ async function endFormerLogins(
     subject: { userId },
     actor: userId,
     reason: 'password changed',
-    network: networkOf(peer),
+    network: networkOfPeer(peer),
     details: { credential: 'password', change: 'update' },
   });
 }

@@ -2,6 +2,7 @@
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import { principalOf, unary } from '@portcullis/guard';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
   type User as UserMessage,
@@ -9,7 +10,6 @@ import {
   UserState,
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { User } from '../records/users.js';
-import { networkOf } from '../security/throttle.js';
 import type { AccountChanges } from './account-changes.js';
 import type { Users } from './users.js';
 
@@ -84,7 +84,7 @@ export function createPasswordHandlers({
 function adminOf<Request, Response>(
   call: ServerUnaryCall<Request, Response>,
 ): { readonly actor: string; readonly network: string } {
-  return { actor: principalOf(call).subject, network: networkOf(call.getPeer()) };
+  return { actor: principalOf(call).subject, network: networkOfPeer(call.getPeer()) };
 }
 
 function userMessageOf({ userId, username, roles, createTime, disabled }: User): UserMessage {

@@ -3,11 +3,12 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { AuthError } from '../errors.js';
 import type { Receipt } from '../records/revocations.js';
 import { checkReason, userRevocation } from '../revocation/log.js';
 import { receiptOf } from '../revocation/revoking-change.js';
-import { networkOf, type Throttle } from '../security/throttle.js';
+import type { Throttle } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { type Passwords, passwordFault } from './passwords.js';
 import { parseResetToken, type ResetToken, resetTokenOf } from './reset-tokens.js';
@@ -171,7 +172,7 @@ async function endFormerLogins(
     subject: { userId },
     actor: userId,
     reason: 'password set with a reset token',
-    network: networkOf(peer),
+    network: networkOfPeer(peer),
     details: { credential: 'password', change: 'update' },
   });
 }

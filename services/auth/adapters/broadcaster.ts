@@ -1,12 +1,11 @@
 /** Broadcasts new entries of the log. Broadcasts make revocation fast; its safety does not depend on them. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { BrokerFiles } from '@portcullis/guard';
-import { brokerConnection } from '@portcullis/guard/internal';
+import type { BrokerFiles, BrokerState, GuardLog } from '@portcullis/guard';
+import { BROADCAST_SUBJECT, keepConnected } from '@portcullis/guard/internal';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { BroadcastSigner } from '../keys/keys.js';
 import type { LogBatch } from '../records/revocations.js';
-import { BROKER_CLOSE_MS_MAX, type BrokerLog, createBrokerLink } from './broker-link.js';
 import { entryMessageOf } from './revocation-messages.js';
 
 /** Maximum number of entries in one message, which keeps it far below the broker's usual limit of 1 MiB. */
@@ -14,6 +13,9 @@ export const BROADCAST_ENTRIES_MAX = 500;
 
 /** Maximum number of entries that wait to be signed and sent. */
 export const BACKLOG_ENTRIES_MAX = 10_000;
+
+/** How long a close waits for unsent messages, in milliseconds. */
+const BROKER_CLOSE_MS_MAX = 1000;
 
 /** The state of a broadcaster. */
 interface BroadcasterState {
@@ -29,6 +31,8 @@ export interface Broadcaster {
   /** Sends a batch soon, or drops it; returns at once and never throws. */
   publish(batch: LogBatch): void;
   state(): BroadcasterState;
+  /** The state of its connection to the broker. */
+  brokerState(): BrokerState;
   /** Calls the listener whenever `connected` changes; returns a function that stops it. */
   onStateChange(listener: () => void): () => void;
   /** Sends what is left, within {@link BROKER_CLOSE_MS_MAX}, and disconnects. */
@@ -42,10 +46,29 @@ export function createBroadcaster(options: {
   /** Certificates for TLS. */
   readonly files?: BrokerFiles | undefined;
   readonly signer: BroadcastSigner;
-  readonly log: BrokerLog;
+  readonly log: Pick<GuardLog, 'info' | 'warn'>;
 }): Broadcaster {
-  const { signer, log } = options;
-  const link = createBrokerLink(brokerConnection(options.url, 'portcullis auth', options.files), log);
+  const { url, files, signer, log } = options;
+  const listeners = new Set<() => void>();
+  let wasConnected = false;
+  const link = keepConnected({
+    url,
+    name: 'portcullis auth',
+    files,
+    onChange: ({ state, problem }) => {
+      const isConnected = state === 'connected';
+      if (isConnected) log.info({ event: 'broadcasts_connected' }, 'revocations are broadcast');
+      else
+        log.warn(
+          { event: 'broadcasts_lost', reason: state, why: problem },
+          'only syncs deliver revocations now',
+        );
+      if (isConnected === wasConnected) return;
+      wasConnected = isConnected;
+      for (const listener of listeners) listener();
+    },
+  });
+  const connected = (): boolean => link.connection() !== undefined;
   let backlog: LogBatch[] = [];
   let backlogEntries = 0;
   let sending: Promise<void> | undefined;
@@ -61,7 +84,9 @@ export function createBroadcaster(options: {
   const send = async (message: Broadcast): Promise<void> => {
     try {
       const payload = await signer.sign(Broadcast.encode(message).finish(), message.epoch);
-      link.publish(payload);
+      const connection = link.connection();
+      if (connection === undefined) throw new Error('not connected to the broker');
+      connection.publish(BROADCAST_SUBJECT, payload);
       sent += 1;
     } catch (error) {
       dropped += message.entries.length;
@@ -80,7 +105,7 @@ export function createBroadcaster(options: {
     publish: (batch) => {
       // The batch of a new epoch has no entries.
       if (batch.entries.length === 0) return;
-      if (!link.connected() || backlogEntries + batch.entries.length > BACKLOG_ENTRIES_MAX) {
+      if (!connected() || backlogEntries + batch.entries.length > BACKLOG_ENTRIES_MAX) {
         dropped += batch.entries.length;
         return;
       }
@@ -88,13 +113,17 @@ export function createBroadcaster(options: {
       backlogEntries += batch.entries.length;
       sending ??= sendBacklog();
     },
-    state: () => ({ connected: link.connected(), sent, dropped }),
-    onStateChange: link.onChange,
+    state: () => ({ connected: connected(), sent, dropped }),
+    brokerState: () => link.status().state,
+    onStateChange: (listener) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
     close: async () => {
       const timeout = new AbortController();
       await Promise.race([sending, sleep(BROKER_CLOSE_MS_MAX, undefined, { signal: timeout.signal })]);
       timeout.abort();
-      await link.close();
+      await link.close(BROKER_CLOSE_MS_MAX);
     },
   };
 }

@@ -1,5 +1,6 @@
 /** Translates service reports from messages to the domain. */
 
+import { networkOf } from '@portcullis/guard/networks';
 import type {
   RefusedCalls as RefusedMessage,
   Report as ReportMessage,
@@ -7,7 +8,6 @@ import type {
 import type { ReportedCaller, ServiceReport } from '../records/service-reports.js';
 import { sanitizeText } from '../security/events.js';
 import { REPORT_CLOCK_DIFFERENCE_SECONDS_MAX, REPORT_ROWS_MAX } from '../security/report-limits.js';
-import { networkOfAddress } from '../security/throttle.js';
 
 /**
  * The report of a message; undefined when it is malformed, or when its end time differs too much from the clock. A
@@ -42,7 +42,7 @@ export function reportOf(
     endTime,
     refused: refused.map(({ reason, address, caller, calls }) => ({
       reason: sanitizeText(reason),
-      network: sanitizeText(networkOfAddress(address)),
+      network: sanitizeText(networkOf(address)),
       caller: callerOf(caller),
       calls: Number(calls),
     })),
@@ -50,7 +50,7 @@ export function reportOf(
     admitted: admitted.flatMap(({ caller, calls, addresses }) => {
       const known = callerOf(caller);
       const networks = [
-        ...new Set(addresses.slice(0, 64).map((address) => sanitizeText(networkOfAddress(address)))),
+        ...new Set(addresses.slice(0, 64).map((address) => sanitizeText(networkOf(address)))),
       ];
       return known === undefined ? [] : [{ caller: known, calls: Number(calls), networks }];
     }),

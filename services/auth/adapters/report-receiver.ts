@@ -1,18 +1,12 @@
 /** Receives service reports from the broker, and verifies their signatures. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { BrokerFiles } from '@portcullis/guard';
-import {
-  BROKER_RECONNECT_WAIT_MS,
-  brokerConnection,
-  REPORT_SUBJECT,
-  REPORT_TYPE,
-} from '@portcullis/guard/internal';
+import type { BrokerFiles, BrokerState, GuardLog } from '@portcullis/guard';
+import { keepConnected, REPORT_SUBJECT, REPORT_TYPE } from '@portcullis/guard/internal';
 import { compactVerify } from 'jose';
-import { connect, type Msg, type NatsConnection } from 'nats';
+import type { Msg } from 'nats';
 import { Report as ReportMessage } from '../../../proto/gen/portcullis/security/v1/report.js';
 import type { ClientKey } from '../clients/credentials.js';
-import { clientKeysOf } from '../clients/stored-credentials.js';
+import { usableKeysOf } from '../clients/stored-credentials.js';
 import type { Client } from '../records/clients.js';
 import type { ServiceReport } from '../records/service-reports.js';
 import { reportOf } from './report-messages.js';
@@ -39,6 +33,8 @@ interface ReceivedCounts {
 /** Receives reports until it is closed. */
 export interface ReportReceiver {
   counts(): ReceivedCounts;
+  /** The state of its connection to the broker. */
+  brokerState(): BrokerState;
   close(): Promise<void>;
 }
 
@@ -53,12 +49,12 @@ export interface ReportReceiverDeps {
   /** Called for each forged message. */
   readonly onForged: () => void;
   readonly wallMs: () => number;
+  /** Default: none. */
+  readonly log?: Pick<GuardLog, 'info' | 'warn'> | undefined;
 }
 
 /** Starts receiving, and reconnects whenever the connection is lost. */
 export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
-  let connection: NatsConnection | undefined;
-  let closed = false;
   let underWay = 0;
   let recorded = 0;
   let forged = 0;
@@ -84,32 +80,32 @@ export function receiveReports(deps: ReportReceiverDeps): ReportReceiver {
       underWay -= 1;
     }
   };
-  const stayConnected = async (): Promise<void> => {
-    while (!closed) {
-      try {
-        connection = await connect(brokerConnection(deps.url, 'portcullis auth reports', deps.files));
-        if (closed) return await connection.close();
-        connection.subscribe(`${REPORT_SUBJECT}.*`, {
-          queue: QUEUE_GROUP,
-          callback: (error, message) => {
-            if (error === null) void receive(message);
-          },
-        });
-        await connection.closed();
-      } catch {
-        // The broadcaster logs an unreachable broker.
-      }
-      if (!closed) await sleep(BROKER_RECONNECT_WAIT_MS, undefined, { ref: false });
-    }
-  };
-  void stayConnected();
+  const link = keepConnected({
+    url: deps.url,
+    name: 'portcullis auth reports',
+    files: deps.files,
+    onOpen: (connection) => {
+      connection.subscribe(`${REPORT_SUBJECT}.*`, {
+        queue: QUEUE_GROUP,
+        callback: (error, message) => {
+          if (error === null) void receive(message);
+        },
+      });
+    },
+    onChange: ({ state, problem }) => {
+      if (state === 'connected') deps.log?.info({ event: 'reports_connected' }, 'reports of services arrive');
+      else
+        deps.log?.warn(
+          { event: 'reports_lost', reason: state, why: problem },
+          'reports of services wait for the broker',
+        );
+    },
+  });
 
   return {
     counts: () => ({ recorded, forged }),
-    close: async () => {
-      closed = true;
-      await connection?.close();
-    },
+    brokerState: () => link.status().state,
+    close: () => link.close(),
   };
 }
 
@@ -125,7 +121,7 @@ async function readReport(deps: ReportReceiverDeps, bytes: Uint8Array): Promise<
   const client = await deps.findClient(clientId);
   // A client is disabled because an attacker may have its key, so its signatures no longer count.
   if (client === undefined || client.disabled || !client.scopes.includes(INSTANCE_SCOPE)) return undefined;
-  for (const key of await clientKeysOf(client).catch(() => [])) {
+  for await (const { key } of usableKeysOf(client)) {
     const payload = await payloadSignedBy(key, jws);
     if (payload !== undefined) return reportIn(payload, clientId, deps);
   }

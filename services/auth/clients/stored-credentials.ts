@@ -4,12 +4,7 @@ import { randomUUID } from 'node:crypto';
 import type { Passwords } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 import type { Client, StoredCredential } from '../records/clients.js';
-import {
-  type ClientKey,
-  clientAuthenticationFailed,
-  type NewCredential,
-  parseClientKey,
-} from './credentials.js';
+import { type ClientKey, type NewCredential, parseClientKey } from './credentials.js';
 
 /** Maximum number of keys of one client. Each may have to verify an assertion. */
 export const CLIENT_KEYS_MAX = 8;
@@ -55,25 +50,15 @@ export async function withCredential(
   return [...credentials, added];
 }
 
-/**
- * The client's keys, newest first.
- *
- * @throws ServiceError CLIENT_AUTHENTICATION_FAILED when it has keys and none can be used
- */
-export async function clientKeysOf({ clientId, credentials }: Client): Promise<readonly ClientKey[]> {
-  const keys: ClientKey[] = [];
-  let fault: string | undefined;
-  for (const credential of credentials) {
+/** The client's keys that may verify a signature, the newest first. Keys stored before the check of keys may fail it. */
+export async function* usableKeysOf({
+  credentials,
+}: Client): AsyncGenerator<{ readonly key: ClientKey; readonly credential: StoredCredential }> {
+  for (const credential of credentials.toReversed()) {
     if (credential.kind !== 'public-key') continue;
     const key = await parseClientKey(credential.pem);
-    if ('fault' in key) fault = key.fault;
-    else keys.unshift(key);
+    if (!('fault' in key)) yield { key, credential };
   }
-  // It was stored before the check that it fails.
-  if (keys.length === 0 && fault !== undefined) {
-    throw clientAuthenticationFailed(new Error(`the key of client ${clientId} ${fault}`));
-  }
-  return keys;
 }
 
 /** The client as responses contain it. They are stored with their requests, so no hash of a secret may be in them. */

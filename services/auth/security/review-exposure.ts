@@ -82,7 +82,7 @@ export function checkServers({ settings: { broker, database } }: ReviewFacts): r
       broker?.isLoopback ? 'weak' : 'critical',
       {
         subject: broker?.address ?? '',
-        fact: 'the broker accepts auth without user name and password',
+        fact: 'the broker accepts auth without user name, token, nkey or credentials file',
         remedy: 'give each service its own user at the broker, with only the rights that it needs',
       },
     ),

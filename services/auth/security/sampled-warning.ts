@@ -4,7 +4,7 @@ import type { Clock } from '@portcullis/guard/clock';
 import type { EventLog } from './event-recorder.js';
 
 /** Minimum time between two lines, in milliseconds. */
-export const WARNING_INTERVAL_MS = 1000;
+const WARNING_INTERVAL_MS = 1000;
 
 /** Creates a function that logs a warning; the next line states the number of those it has left out. */
 export function createSampledWarning(log: EventLog, clock: Clock): EventLog['warn'] {

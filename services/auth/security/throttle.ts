@@ -1,9 +1,9 @@
 /** The limits on guessing: how many attempts with wrong credentials are allowed, per name and per network. */
 
 import { createHmac } from 'node:crypto';
-import { isIPv6 } from 'node:net';
 import type { Clock } from '@portcullis/guard/clock';
 import type { ServiceError } from '@portcullis/guard/errors';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { LRUCache } from 'lru-cache';
 import { foldUsername } from '../accounts/usernames.js';
 import { AuthError } from '../errors.js';
@@ -148,13 +148,13 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
 
   const nameKeyOf = (name: string): Buffer => keyOf('name', foldUsername(name));
   const networkKeyOf = (name: string, peer: string): Buffer =>
-    keyOf('network', foldUsername(name), networkOf(peer));
+    keyOf('network', foldUsername(name), networkOfPeer(peer));
 
   return {
     nameKeyOf,
     networkKeyOf,
     attempt: async (name, peer, scope) => {
-      const network = networkOf(peer);
+      const network = networkOfPeer(peer);
       const peerKey = scope === undefined ? keyOf('peer', network) : keyOf('peer', network, scope);
       if (isOpen(peerKey) === undefined) throw await refusalOf(peerKey);
       const forPeer = { key: peerKey, limit: failuresPerPeer };
@@ -198,20 +198,4 @@ async function subtractAll(
 
 function rateLimited(retryAfterMs: number): ServiceError {
   return new AuthError('RATE_LIMITED', 'too many attempts', { retryAfterMs: Math.ceil(retryAfterMs) });
-}
-
-/** The network of a peer in the form of grpc-js: address and port, with or without brackets. */
-export function networkOf(peer: string): string {
-  return networkOfAddress(peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''));
-}
-
-/** The network of an IP address: the address itself, or the /64 of an IPv6 address, because a household has a whole /64. */
-export function networkOfAddress(address: string): string {
-  const host = address.replace(/^::ffff:(?=\d+\.)/, '');
-  if (!isIPv6(host)) return host;
-  const [head = '', tail = ''] = host.split('::');
-  const groups = head.split(':').filter(Boolean);
-  const missing = 8 - groups.length - tail.split(':').filter(Boolean).length;
-  const full = host.includes('::') ? [...groups, ...Array(missing).fill('0'), ...tail.split(':')] : groups;
-  return full.slice(0, 4).join(':');
 }

@@ -2,13 +2,13 @@
 
 import type { Clock } from '@portcullis/guard/clock';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { Appended, Receipt } from '../records/revocations.js';
 import type { RefreshTokenRow, Session } from '../records/sessions.js';
 import { sessionRevocation } from '../revocation/log.js';
 import { receiptOf } from '../revocation/revoking-change.js';
-import { networkOf } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { hashRefreshToken, isRefreshToken, parseRefreshToken } from './refresh-tokens.js';
 
@@ -123,7 +123,7 @@ export async function revokeRefreshToken(
   { token, peer }: { readonly token: string; readonly peer: string },
 ): Promise<void> {
   if (!isRefreshToken(token)) throw invalidField('token', 'must be a refresh token');
-  const network = networkOf(peer);
+  const network = networkOfPeer(peer);
   const caller = `refresh ${network}`;
   const found = await findSessionOf(store, token, caller);
   if (found === undefined) return;

@@ -2,13 +2,13 @@
 
 import { createHmac } from 'node:crypto';
 import type { Clock } from '@portcullis/guard/clock';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { foldUsername, parseUsername } from '../accounts/usernames.js';
 import type { Subject } from '../records/security-events.js';
 import type { SecurityLog } from '../security/event-log.js';
 import type { EventLog } from '../security/event-recorder.js';
 import { identifiersOf } from '../security/events.js';
 import { createSampledWarning } from '../security/sampled-warning.js';
-import { networkOf } from '../security/throttle.js';
 import type { ClientRefusal } from '../tokens/service-tokens.js';
 
 /** A failed login, or a password change with a wrong old password. */
@@ -63,11 +63,11 @@ export function createLoginFailures({ events, key, log, clock }: LoginFailuresDe
         subject: subjectOf(failure),
         actor: 'anybody',
         reason: 'LOGIN_FAILED',
-        network: networkOf(failure.peer),
+        network: networkOfPeer(failure.peer),
         details: { what: failure.what },
       }),
     clientRefused: ({ clientId, peer, fault: { fault, seconds, message } }) => {
-      const network = networkOf(peer);
+      const network = networkOfPeer(peer);
       const details = { fault, ...(seconds !== undefined && { seconds }) };
       logClient({ event: 'client_refused', clientId, network, ...details }, `refused a client: ${message}`);
       events.noteSampled(`client-refused ${clientId} ${network} ${fault}`, {
@@ -80,7 +80,7 @@ export function createLoginFailures({ events, key, log, clock }: LoginFailuresDe
       });
     },
     limited: (failure) => {
-      const network = networkOf(failure.peer);
+      const network = networkOfPeer(failure.peer);
       const subject = subjectOf(failure);
       events.noteSampled(`login-limited ${identifiersOf(subject).join()} ${network}`, {
         type: 'login-limited',

@@ -6,7 +6,7 @@ import type { QueueCaller } from '../security/fair-queue.js';
 import type { Attempt } from '../security/throttle.js';
 
 /** How long a name counts as recent after a login, in milliseconds (one day). */
-export const RECENT_LOGIN_MS = 24 * 3600 * 1000;
+const RECENT_LOGIN_MS = 24 * 3600 * 1000;
 
 /** Maximum number of recent names; beyond it, the oldest are forgotten. */
 const RECENT_NAMES_MAX = 10_000;

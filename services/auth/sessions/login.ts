@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import type { Passwords } from '../accounts/passwords.js';
 import { audiencesOfScopes, parseUserAudiences, parseUserScopes, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
@@ -10,7 +11,7 @@ import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { Session } from '../records/sessions.js';
 import type { Role, UserCredentials, UserState } from '../records/users.js';
-import { type Attempt, networkOf, type Throttle } from '../security/throttle.js';
+import type { Attempt, Throttle } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { LoginFailures } from './login-failures.js';
@@ -106,7 +107,7 @@ async function openSessionWith(
   const credentials =
     username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
   const { networkKey } = attempt;
-  const network = networkOf(request.peer);
+  const network = networkOfPeer(request.peer);
   const caller = deps.turns.callerOf(attempt, network);
   const matches = await deps.passwords.verify(credentials?.passwordHash, request.password, caller);
   const opened =

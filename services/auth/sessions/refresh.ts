@@ -1,13 +1,14 @@
 /** Refresh: rotates a session's refresh token and detects its reuse. */
 
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { canonicalRequestId, parseSecretRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { RefreshTokenRow, Session } from '../records/sessions.js';
 import type { UserState } from '../records/users.js';
-import { networkOf } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { appendSessionEnd } from './end-session.js';
+import { type RefreshPlaces, TOO_MANY_REFRESHES } from './refresh-places.js';
 import {
   deriveSuccessor,
   formatRefreshToken,
@@ -32,7 +33,7 @@ export interface RefreshRequest {
 }
 
 /** The outcomes of a refresh. */
-export const REFRESH_OUTCOMES = ['refreshed', 'reused', 'refused'] as const;
+export const REFRESH_OUTCOMES = ['refreshed', 'reused', 'refused', 'limited'] as const;
 
 /** One of {@link REFRESH_OUTCOMES}. */
 export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number];
@@ -40,6 +41,7 @@ export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number];
 export interface RefreshDeps {
   readonly store: AuthStore;
   readonly tokens: Tokens;
+  readonly places: RefreshPlaces;
   /** Called with the outcome of every refresh. */
   readonly onRefresh?: (outcome: RefreshOutcome) => void;
   /** Secret of this issuer from which the successors of refresh tokens are derived. */
@@ -52,20 +54,36 @@ export interface RefreshDeps {
  * Uses up a refresh token and returns its successor. A retry with the same request id gets the same successor until that
  * is used, for `refreshRetrySeconds` at most; any other use of a used token ends the session.
  *
- * @throws ServiceError REFRESH_INVALID whatever is wrong with the token; FIELD_INVALID
+ * @throws ServiceError REFRESH_INVALID whatever is wrong with the token; FIELD_INVALID; RATE_LIMITED
  */
 export async function refresh(deps: RefreshDeps, request: RefreshRequest): Promise<TokenPair> {
   parseSecretRequestId(request.requestId);
-  const network = networkOf(request.peer ?? '');
   const secret = parseRefreshToken(request.refreshToken);
-  const { requestId, certificateThumbprint } = request;
-  const presented = secret && { secret, requestId, network, certificateThumbprint };
-  const result = presented && (await rotateSession(deps, presented));
+  const result = secret && (await rotateInPlace(deps, request, secret));
   deps.onRefresh?.(outcomeOf(result));
   if (result === undefined || result === 'REUSED') {
     throw new AuthError('REFRESH_INVALID', 'the refresh token cannot be used');
   }
   return result;
+}
+
+/** Refuses the refresh before it costs anything, when too many with its token are in progress. */
+async function rotateInPlace(
+  deps: RefreshDeps,
+  { refreshToken, requestId, certificateThumbprint, peer = '' }: RefreshRequest,
+  secret: Buffer,
+): Promise<TokenPair | 'REUSED' | undefined> {
+  const leave = deps.places.enter(refreshToken);
+  if (leave === undefined) {
+    deps.onRefresh?.('limited');
+    throw TOO_MANY_REFRESHES;
+  }
+  try {
+    const network = networkOfPeer(peer);
+    return await rotateSession(deps, { secret, requestId, network, certificateThumbprint });
+  } finally {
+    leave();
+  }
 }
 
 function outcomeOf(result: TokenPair | 'REUSED' | undefined): RefreshOutcome {

@@ -15,8 +15,8 @@ export interface TokenPair {
 
 /**
  * Mints an access token for a session whose user, session and client rows are locked. The user's roles may have been
- * reduced since the login, so the token gets only those of the session's scopes that the roles still grant, and only the roles of which it has all
- * scopes.
+ * reduced since the login, so the token gets only those of the session's scopes that the roles still grant, and only the
+ * roles of which it has all scopes.
  */
 export function mintSessionToken(
   tokens: Tokens,

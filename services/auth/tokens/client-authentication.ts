@@ -2,13 +2,15 @@
 
 import { createHash } from 'node:crypto';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { clientAuthenticationFailed, parseClientKey } from '../clients/credentials.js';
+import { clientAuthenticationFailed } from '../clients/credentials.js';
+import { usableKeysOf } from '../clients/stored-credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client, StoredCredential } from '../records/clients.js';
 import type { FairQueue } from '../security/fair-queue.js';
-import { networkOf, type Throttle } from '../security/throttle.js';
+import type { Throttle } from '../security/throttle.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import {
   ASSERTION_SECONDS_MAX,
@@ -100,7 +102,7 @@ async function prepareAssertion(
 ): Promise<PreparedAuthentication> {
   const formFault = assertionFormFault(assertion, clientId);
   if (formFault !== undefined) throw refused(formFault);
-  const network = networkOf(peer);
+  const network = networkOfPeer(peer);
   const verified = await assertions.run(turns.callerOf(clientId, network), async () =>
     verifyAssertion(await store.reads.clients.find(clientId, caller), assertion),
   );
@@ -122,15 +124,12 @@ async function verifyAssertion(
   assertion: string,
 ): Promise<{ readonly claims: AssertionClaims; readonly credential: StoredCredential } | ClientFault> {
   if (client === undefined) return clientFault('unknown-client');
-  const credentials = client.credentials.filter((one) => one.kind === 'public-key').reverse();
-  for (const credential of credentials) {
-    const key = await parseClientKey(credential.pem);
-    // It was stored before the check that it fails.
-    if ('fault' in key) continue;
+  for await (const { key, credential } of usableKeysOf(client)) {
     const claims = await verifyAssertionSignature(assertion, key);
     if (claims !== undefined) return { claims, credential };
   }
-  return clientFault(credentials.length === 0 ? 'no-credential' : 'signature');
+  const hasKey = client.credentials.some(({ kind }) => kind === 'public-key');
+  return clientFault(hasKey ? 'signature' : 'no-credential');
 }
 
 /** Whether the client still has a credential that was verified without a lock. */
@@ -171,7 +170,7 @@ async function prepareSecret(
   const secrets = client?.credentials.filter((one) => one.kind === 'secret') ?? [];
   // Without a lock on the name, a client cannot be stopped from other networks by its id.
   const attempt = await throttle.attempt(undefined, peer, secrets.length > 0 ? clientId : undefined);
-  const network = networkOf(peer);
+  const network = networkOfPeer(peer);
   const turn = turns.callerOf(clientId, network);
   const matching = async (): Promise<StoredCredential | undefined> => {
     // Without a secret, the same work is done: the time must not reveal which clients exist.

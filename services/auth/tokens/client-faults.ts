@@ -1,7 +1,7 @@
 /** Why a client was refused: for the event and the log. The client itself gets one answer for all. */
 
 /** The faults of an authentication, each with its meaning for operators. */
-export const CLIENT_FAULTS = {
+const CLIENT_FAULTS = {
   'unknown-client': 'there is no such client',
   disabled: 'the client is disabled',
   'no-credential': 'the request has no credential, or one of a kind that the client does not have',

@@ -47,8 +47,9 @@ export function createExchange(deps: ExchangeDeps): Exchange {
 
 /**
  * A token with which the calling service acts for the user. It is for one service, has no scope and no role that the
- * subject token lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or any client of
- * the chain. It is bound to the service's certificate when the subject token is bound, or the service's tokens are.
+ * subject token lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or
+ * any client of the chain. It is bound to the service's certificate when the subject token is bound, or the service's
+ * tokens are.
  *
  * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token; AUDIENCE_NOT_ALLOWED,
  *   SCOPE_MISSING for a request beyond the rights; TOKEN_REVOKED when the caller's own token is no longer valid;

@@ -1,12 +1,12 @@
 /** Tokens of services: a client authenticates and gets an access token of its own. */
 
 import { ServiceError } from '@portcullis/guard/errors';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { parseWords } from '../../common/validation/words.js';
 import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { clientAuthenticationFailed } from '../clients/credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
-import { networkOf } from '../security/throttle.js';
 import type { AuthTransaction, TransactionPlace } from '../transaction.js';
 import {
   type ClientAuthenticationDeps,
@@ -123,7 +123,7 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
 
 /** Anyone may try to authenticate; the clients of one network take turns with those of all others, and with logins. */
 function placeOf(peer: string): TransactionPlace & { readonly caller: string } {
-  return { importance: 'unknown', caller: `client ${networkOf(peer)}` };
+  return { importance: 'unknown', caller: `client ${networkOfPeer(peer)}` };
 }
 
 async function faultOf(

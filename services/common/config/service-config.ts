@@ -1,9 +1,11 @@
 /** The configuration that every service has, and the block of those that are clients of auth. */
 import type { KeyObject } from 'node:crypto';
+import type { BrokerCredentialFiles } from '@portcullis/guard';
 import { parseDatabaseUrl } from '../database/database-url.js';
 import { DATABASE_LIMITS_DEFAULT, type DatabaseLimits, type Importance } from '../database/lanes.js';
 import type { TlsSettings } from '../tls/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
+import { brokerConfigFaults, brokerCredentialsOf, brokerVariables } from './broker-config.js';
 import {
   type ConfigurationFault,
   type EnvironmentValues,
@@ -57,6 +59,8 @@ export interface ServiceConfig {
   readonly databaseLimits: DatabaseLimits;
   /** The broker; without one, revocations arrive by syncs alone. */
   readonly natsUrl: string | undefined;
+  /** Credentials for the broker in place of those in its URL. */
+  readonly natsCredentials: BrokerCredentialFiles;
   readonly issuer: string;
   readonly listen: string;
   readonly opsListen: string;
@@ -75,7 +79,7 @@ export interface ServiceConfig {
 }
 
 /** A PostgreSQL URL; it usually holds a password. */
-export function databaseUrl(): EnvironmentVariable<string> {
+function databaseUrl(): EnvironmentVariable<string> {
   return secret({
     secret: true,
     parse: (given) => {
@@ -155,12 +159,11 @@ export function serviceVariables(differences: {
   readonly opsListen?: string;
 }) {
   const { broker, listen, opsListen } = differences;
-  const natsUrl: EnvironmentVariable<string | undefined> = secret(url({ protocols: ['nats:', 'tls:'] }));
   return {
     DATABASE_URL: databaseUrl(),
     PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
     ...DATABASE_VARIABLES,
-    NATS_URL: broker === 'required' ? natsUrl : optional(natsUrl),
+    ...brokerVariables(broker),
     PORTCULLIS_ISSUER: url({ protocols: ['https:', 'http:'] }),
     PORTCULLIS_LISTEN: listen === undefined ? hostPort() : withDefault(hostPort(), listen),
     PORTCULLIS_OPS_LISTEN: opsListen === undefined ? hostPort() : withDefault(hostPort(), opsListen),
@@ -199,7 +202,11 @@ export function serviceFaults(
   service: string,
   peers: readonly TlsPeer[] = [],
 ): readonly ConfigurationFault[] {
-  return [...tlsFaults(good, peers), ...parseTrustedIssuers(good, service).faults];
+  return [
+    ...tlsFaults(good, peers),
+    ...brokerConfigFaults(good),
+    ...parseTrustedIssuers(good, service).faults,
+  ];
 }
 
 /** The settings out of the values of the variables. */
@@ -209,6 +216,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     migrationDatabaseUrl: values.PORTCULLIS_MIGRATION_DATABASE_URL,
     databaseLimits: databaseLimitsOf(values),
     natsUrl: values.NATS_URL,
+    natsCredentials: brokerCredentialsOf(values),
     issuer: values.PORTCULLIS_ISSUER,
     listen: values.PORTCULLIS_LISTEN,
     opsListen: values.PORTCULLIS_OPS_LISTEN,

@@ -1,6 +1,6 @@
 /**
  * The admission to the connections of one lane: a bounded number runs, a bounded number waits, and callers take turns.
- * Knows nothing of PostgreSQL: whoever is admitted may use one connection until it leaves.
+ * Knows nothing of PostgreSQL: an admitted caller may use one connection until it leaves.
  */
 /**
  * How many transactions that lock one contended row use connections at once: one holds the row, and the next ones wait for

@@ -2,6 +2,7 @@
  * The lanes of a process's database: one for each class of importance, each with connections and a queue of its own, so
  * that work of a lower class can never take what a higher one needs.
  */
+import { type ServiceError, shareError } from '@portcullis/guard/errors';
 import { CommonError } from '../errors.js';
 import type { Log } from '../host/log.js';
 import { type Admitted, LANE_REJECTIONS, Lane, type LaneLimits, type LaneRejection } from './lane.js';
@@ -71,6 +72,10 @@ export function openLane(
 ): OpenLane {
   const { connections, queue } = limits.lanes[importance];
   const logRejection = createRejectionLog(log, importance);
+  // Shared, because a flood causes thousands of rejections a second.
+  const rejections = Object.fromEntries(
+    LANE_REJECTIONS.map((limit) => [limit, shareError(rejectionOf(importance, limit))]),
+  ) as Readonly<Record<LaneRejection, ServiceError>>;
   const lane = new Lane({
     connections,
     queue,
@@ -78,7 +83,7 @@ export function openLane(
     waitMs: LANE_WAIT_MS,
     reject: (limit) => {
       logRejection(limit);
-      return rejectionOf(importance, limit);
+      return rejections[limit];
     },
   });
   const pool = createPool({
@@ -98,7 +103,7 @@ export function openLane(
   };
 }
 
-function rejectionOf(importance: Importance, limit: LaneRejection): Error {
+function rejectionOf(importance: Importance, limit: LaneRejection): ServiceError {
   const variable = `PORTCULLIS_DATABASE_${importance.toUpperCase()}`;
   const retry = { retryAfterMs: RETRY_AFTER_MS };
   switch (limit) {

@@ -3,10 +3,17 @@
  * adds, and closes all of it at the end. A service says only what differs.
  */
 import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
-import { createGuard, type Guard, type GuardOptions, type SchemaMetadata } from '@portcullis/guard';
+import {
+  type BrokerUse,
+  createGuard,
+  type Guard,
+  type GuardOptions,
+  type SchemaMetadata,
+} from '@portcullis/guard';
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
+import { registerConnectionMetrics } from '../metrics/connection-metrics.js';
 import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
 import { createGuardMetrics } from '../metrics/guard-metrics.js';
 import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics.js';
@@ -47,6 +54,8 @@ export interface ServiceParts {
   /** Other issuers whose tokens the guard accepts. */
   readonly trustedIssuers?: GuardOptions['trustedIssuers'];
   readonly services: readonly GuardedService[];
+  /** The service's own connections to the broker, beside those of the guard. */
+  readonly brokerUses?: () => readonly BrokerUse[];
   /** Checks beside `database` and `revocations`. */
   readonly readiness?: ReadinessChecks;
   /** Further paths of the ops port. */
@@ -143,17 +152,17 @@ function logMetrics(log: Log): readonly StateMetric[] {
 async function openGuard(
   audience: string,
   config: ServiceConfig,
-  { auth, trustedIssuers }: ServiceParts,
-  { log, tls, registry, closer }: ServiceResources,
+  { auth, trustedIssuers, brokerUses }: ServiceParts,
+  { log, tls, registry, closer, database }: ServiceResources,
 ): Promise<Guard> {
-  const { issuer, natsUrl } = config;
+  const { issuer, natsUrl, natsCredentials } = config;
   const metrics = createGuardMetrics(registry);
   const guard = await createGuard({
     issuer,
     audience,
     auth,
     trustedIssuers,
-    nats: natsUrl === undefined ? undefined : { url: natsUrl, files: tls.broker },
+    nats: natsUrl === undefined ? undefined : { url: natsUrl, files: { ...tls.broker, ...natsCredentials } },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),
     limits: config.limits.guard,
@@ -162,6 +171,11 @@ async function openGuard(
   });
   closer.add('guard', guard.close);
   metrics.attach(guard);
+  registerConnectionMetrics(registry, {
+    broker: () => [...guard.state().broker, ...(brokerUses?.() ?? [])],
+    lastSyncSucceeded: () => guard.state().lastSyncSucceeded,
+    databaseAnswers: () => database.missing() === '',
+  });
   return guard;
 }
 

@@ -46,8 +46,8 @@ export interface Tls {
   readonly listener: ListenerTls | undefined;
   /** For a server whose certificate authorities are in a file; plaintext without a file. */
   credentialsFor(caFile: string | undefined): ChannelCredentials;
-  /** Undefined with the system's authorities and no client certificate. */
-  readonly broker: BrokerFiles | undefined;
+  /** Empty with the system's authorities and no client certificate. */
+  readonly broker: BrokerFiles;
   /** Reads all files at once. Never rejects. */
   reload(): Promise<void>;
   close(): void;
@@ -75,10 +75,7 @@ export function openTls(
       caFile === undefined
         ? credentials.createInsecure()
         : channelCredentialsFrom(watch({ ca: caFile, cert: client?.certFile, key: client?.keyFile })),
-    broker:
-      natsCaFile === undefined && client === undefined
-        ? undefined
-        : { ...(natsCaFile === undefined ? {} : { caFile: natsCaFile }), ...client },
+    broker: { ...(natsCaFile === undefined ? {} : { caFile: natsCaFile }), ...client },
     reload: async () => {
       await Promise.all(watches.map((one) => one.reload()));
     },

@@ -22,7 +22,7 @@ import { describeRequests, describeTransactions } from './transactions.js';
 /** Declares the tests of one store; `open` opens it on an empty database. */
 export function describeAuthStore(name: string, open: () => Promise<AuthStoreUnderTest>): void {
   describe(`the auth store in ${name}`, function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     let opened: AuthStoreUnderTest;
     before(async () => {
       opened = await open();

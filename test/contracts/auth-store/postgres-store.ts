@@ -21,7 +21,7 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
     migrations,
     log: createLog({ service: 'test', level: 'silent' }),
   });
-  await database.ready(AbortSignal.timeout(10_000));
+  await database.ready(AbortSignal.timeout(45_000));
   const passedOn: LogBatch[] = [];
   const store = createAuthStore({ database, onRevoked: (batch) => passedOn.push(batch) });
   return {

@@ -18,7 +18,7 @@ const text = {
 const WhereService = { where: { path: PATH, requestStream: false, responseStream: false, ...text } };
 
 describe('a channel to a name', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   const { lookup } = dns.promises;
   const servers = new Map<string, Server>();
   let addresses: string[] = [];

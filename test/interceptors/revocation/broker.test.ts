@@ -13,7 +13,7 @@ const SETUP_TIMEOUT_MS = 120_000;
 describe('a broker', () => {
   let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
   let authority: Authority;
-  let files: Required<BrokerFiles>;
+  let files: Required<Pick<BrokerFiles, 'caFile' | 'certFile' | 'keyFile'>>;
   let secure: Nats;
   let plain: Nats;
 
@@ -60,5 +60,19 @@ describe('a broker', () => {
     const url = plain.url('inventory').replace('nats:', 'tls:');
     expect(await rejectionOf(attempt(url, files))).to.have.property('code', 'SERVER_OPT_NA');
     expect(await rejectionOf(attempt(url, {}))).to.have.property('code', 'SERVER_OPT_NA');
+  });
+
+  it('is reached although another named host is dead, with the user of the first', async () => {
+    const { username, password } = new URL(plain.url('inventory'));
+    for (const other of [`127.0.0.1:${plain.port}`, `nats://127.0.0.1:${plain.port}`]) {
+      const connection = await attempt(`nats://${username}:${password}@127.0.0.1:1,${other}`, {});
+      expect(connection.info).to.include({ port: plain.port });
+      await connection.close();
+    }
+  });
+
+  it('gets a user without a password as a token', () => {
+    const { token, user } = brokerConnection('nats://s%40cret@127.0.0.1:4222', 'test');
+    expect({ token, user }).to.deep.equal({ token: 's@cret', user: undefined });
   });
 });

@@ -566,7 +566,7 @@ describe('a feed runner', () => {
       await settled();
       expect(source.questions).to.have.length(1);
       await hydrate();
-      broker.onDisconnected('gone');
+      broker.onDisconnected({ state: 'unreachable', problem: 'gone' });
       broker.onConnected();
       await settled();
       expect(source.questions).to.have.length(3);

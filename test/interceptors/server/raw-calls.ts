@@ -19,7 +19,7 @@ export function headOf(length: number, compressed = false): Buffer {
 }
 
 /** How a raw call ended. */
-export interface RawEnd {
+interface RawEnd {
   /** The gRPC status; -1 when the stream ended without one. */
   readonly code: number;
   readonly reason: string;

@@ -12,7 +12,6 @@ import {
   createPublishedKeys,
   type ForeignIssuerKeys,
   KEYS_BYTES_MAX,
-  KEYS_FETCH_TIMEOUT_MS,
   KEYS_KEPT_MS,
   KEYS_PAUSE_MS,
   KEYS_REFRESH_MS,
@@ -187,8 +186,7 @@ describe('the keys of another issuer', () => {
     expect(await verify(await tokenBy())).to.equal('GOOD');
   });
 
-  it('delay few calls, and each for a short time, when the issuer is slow', async function () {
-    this.timeout(KEYS_FETCH_TIMEOUT_MS + 10_000);
+  it('delay few calls, and each for a short time, when the issuer is slow', async () => {
     issuer.behaviour = 'slow';
     open();
     const token = await tokenBy();
@@ -198,7 +196,7 @@ describe('the keys of another issuer', () => {
     expect(warnings).to.deep.equal([]);
     timers.pass(KEYS_WAIT_MS);
     expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['UNKNOWN']));
-    await until(() => warnings.length > 0, { withinMs: KEYS_FETCH_TIMEOUT_MS + 5000 });
+    await until(() => warnings.length > 0);
     expect(issuer.asked).to.equal(1);
   });
 
@@ -385,7 +383,7 @@ describe('the keys of another issuer', () => {
   });
 
   it('that are weak are refused, and the others are used', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     const weak = weakKeys();
     issuer.keys = [await createForeignKey('RS256')];
     await publish(

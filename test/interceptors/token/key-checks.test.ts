@@ -26,7 +26,7 @@ describe('the check of public keys', () => {
   let weak: readonly WeakKey[];
 
   before(function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     weak = weakKeys();
   });
 
@@ -242,7 +242,7 @@ describe('the check of public keys', () => {
   });
 
   it('survives every single-byte change of a key', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     const keys = [
       generateKeyPairSync('ed25519').publicKey,
       generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey,

@@ -3,7 +3,12 @@
 import { Metadata, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { GuardError, type GuardErrorCode, invalidField } from '../../../interceptors/src/errors.js';
+import {
+  GuardError,
+  type GuardErrorCode,
+  invalidField,
+  shareError,
+} from '../../../interceptors/src/errors.js';
 import {
   ERROR_DOMAIN,
   ERROR_MESSAGE_LENGTH_MAX,
@@ -221,6 +226,16 @@ describe('the status of an error', () => {
     const [details] = sent.metadata.get('grpc-status-details-bin');
     expect(Buffer.from(details ?? '').toString('latin1')).to.not.include('hunter2');
     expect(sent.details).to.equal('no such item');
+  });
+
+  it('is encoded once for a shared error, and equals that of any other', () => {
+    const options = { retryAfterMs: 500 };
+    const error = shareError(new GuardError('RATE_LIMITED', 'too many', options));
+    const status = statusOf(error);
+    expect(statusOf(error)).to.equal(status);
+    const plain = statusOf(new GuardError('RATE_LIMITED', 'too many', options));
+    expect(status).to.include({ code: plain.code, details: plain.details });
+    expect(status.metadata?.toHttp2Headers()).to.deep.equal(plain.metadata?.toHttp2Headers());
   });
 
   it('is byte for byte the same for equal errors', () => {

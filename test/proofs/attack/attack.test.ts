@@ -8,7 +8,7 @@ import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js
 import { runProgram } from '../../support/programs.js';
 import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
-const TEST_TIMEOUT_MS = 240_000;
+const TEST_TIMEOUT_MS = 600_000;
 const MUTANTS = 3_000;
 /** The place where only canonical base64url is accepted. */
 const GUARD_FILE = 'interceptors/src/token/compact.ts';

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { type Ended, runProgram } from '../../support/programs.js';
 
-const TEST_TIMEOUT_MS = 180_000;
+const TEST_TIMEOUT_MS = 600_000;
 
 /**
  * The decision takes less than half of a look-up in a Map of whole tokens. A guard that hashes the token, awaits a

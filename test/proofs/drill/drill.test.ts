@@ -9,7 +9,7 @@ import { runProgram } from '../../support/programs.js';
 import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { copyWithout, runDrill } from './run-drill.js';
 
-const TEST_TIMEOUT_MS = 180_000;
+const TEST_TIMEOUT_MS = 600_000;
 /** One fault each of the broker, the connection to auth, an instance and auth itself. */
 const ROUNDS = 4;
 const SEED = 461;

@@ -8,7 +8,7 @@ import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/syst
 import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { copyWithout, runDrill } from './run-drill.js';
 
-const TEST_TIMEOUT_MS = 180_000;
+const TEST_TIMEOUT_MS = 600_000;
 /** The line with the steps that can be undone: none after which goods may have left. */
 const GUARD_FILE = 'services/payment/saga.ts';
 const GUARD_LINE = "export const UNDOABLE: readonly Step[] = ['reserving', 'reserved', 'held'];";

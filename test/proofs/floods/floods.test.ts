@@ -8,7 +8,7 @@ import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.j
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { runProgram } from '../../support/programs.js';
 
-const TEST_TIMEOUT_MS = 240_000;
+const TEST_TIMEOUT_MS = 600_000;
 /** A machine that is busy with other work lets instances go stale and callers lose patience without any flood. */
 const STARVED_MIN = 0.2;
 

@@ -8,7 +8,7 @@ import { type RunResult, runSeedSoon } from '../../../proofs/simulate/run.js';
 const SEEDS = 200;
 
 /** Seconds on a quiet machine. */
-const PATIENCE_MS = 240_000;
+const PATIENCE_MS = 600_000;
 
 /** The search for a schedule that detects a missing rule: its maximum number of seeds, and its first seeds. */
 const SEEDS_MAX = 1500;

@@ -11,7 +11,7 @@ function simulate(...args: readonly string[]): Promise<Ended> {
 }
 
 // Every command starts three processes, which takes long on a busy machine.
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 300_000;
 
 describe('npm run simulate', function () {
   this.timeout(PATIENCE_MS);

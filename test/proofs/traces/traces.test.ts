@@ -19,7 +19,7 @@ interface Figures {
 }
 
 describe('npm run traces', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let folder: TemporaryFolder;
 
   before(async () => {

@@ -61,6 +61,15 @@ describe('the configuration of auth', () => {
     expect(faultsOf({})).to.deep.equal(Object.keys(GOOD).sort());
   });
 
+  it('accepts several hosts of the broker, with a password or a token, and says what is wrong with others', () => {
+    for (const url of ['nats://u:p@a:1,b:2', 'nats://t@a', 'tls://u:p@[::1]:1,tls://b', 'nats://a, b']) {
+      expect(parseConfig({ ...GOOD, NATS_URL: url }).natsUrl, url).to.equal(url);
+    }
+    for (const url of ['http://a:1', 'a:1', 'nats://u:p/w@a', 'nats://u:10%@a', 'nats://a,', 'nats://a;b']) {
+      expect(() => parseConfig({ ...GOOD, NATS_URL: url }), url).to.throw('NATS_URL must be nats://');
+    }
+  });
+
   it('rejects values out of range, and unknown variables', () => {
     const bad = {
       PORTCULLIS_ACCESS_TOKEN_SECONDS: '3601',
@@ -75,6 +84,7 @@ describe('the configuration of auth', () => {
       PORTCULLIS_PASSWORD_HASHES_AT_ONCE: '0',
       PORTCULLIS_PASSWORD_HASHES_WAITING: '10001',
       PORTCULLIS_QUEUE_WAIT_MS: '99',
+      PORTCULLIS_REFRESHES_PER_TOKEN: '0',
       PORTCULLIS_REFRESH_RETRY_SECONDS: '301',
       PORTCULLIS_SIGNING_ALGORITHM: 'HS256',
       PORTCULLIS_TYPO: '1',
@@ -177,7 +187,7 @@ describe('the configuration of auth', () => {
   });
 
   it('rejects client keys that are weak, private or of an unsupported type', function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
     const curve = generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey;
     const own = generateKeyPairSync('ed25519').privateKey;

@@ -39,6 +39,8 @@ describe('the work of auth', () => {
       PORTCULLIS_DATABASE_UNKNOWN_QUEUE: '20',
       PORTCULLIS_DATABASE_KNOWN_QUEUE: '20',
       PORTCULLIS_DATABASE_ROW_QUEUE: String(WAITING_FOR_ROW),
+      // So that the limits of the database are reached.
+      PORTCULLIS_REFRESHES_PER_TOKEN: '1000',
     });
     const log = createLog({ service: 'auth', level: 'silent' });
     closer = createCloser(log);
@@ -50,8 +52,9 @@ describe('the work of auth', () => {
     });
     closer.add('database', database.close);
     parts = createParts(config, { database, log, closer, onRevoked: () => {} });
-    await database.ready(AbortSignal.timeout(20_000));
+    await database.ready(AbortSignal.timeout(45_000));
     await parts.keys.open();
+    await parts.secrets.open();
   });
   after(async () => {
     await closer.closeAll();
@@ -186,7 +189,7 @@ describe('the work of auth', () => {
       await holder.query('BEGIN');
       await holder.query('SELECT FROM sessions WHERE session_id = $1 FOR UPDATE', [one.session.sessionId]);
       const requestId = randomUUID();
-      const flood = Array.from({ length: 1500 }, () => codeOf(refresh(one.refreshToken, requestId)));
+      const flood = Array.from({ length: 1000 }, () => codeOf(refresh(one.refreshToken, requestId)));
       const before = statusOf('unknown').rejected.get('row') ?? 0;
       await until(() => (statusOf('unknown').rejected.get('row') ?? 0) > before);
       await until(

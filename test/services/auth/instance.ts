@@ -39,6 +39,7 @@ import { findSessionOf } from '../../../services/auth/sessions/end-session.js';
 import type { LoginBinding, LoginRequest } from '../../../services/auth/sessions/login.js';
 import { createLoginFailures } from '../../../services/auth/sessions/login-failures.js';
 import { createLoginTurns } from '../../../services/auth/sessions/login-turns.js';
+import { createRefreshPlaces } from '../../../services/auth/sessions/refresh-places.js';
 import { createSessions, type Sessions } from '../../../services/auth/sessions/sessions.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { createClientTurns } from '../../../services/auth/tokens/client-turns.js';
@@ -97,6 +98,7 @@ export interface AuthOptions {
   readonly limits?: Partial<ThrottleLimits>;
   readonly loginBinding?: LoginBinding;
   readonly refreshRetrySeconds?: number;
+  readonly refreshesPerToken?: number;
   readonly queues?: Partial<QueueLimits>;
   readonly trustedIssuers?: readonly NamingIssuer[];
   readonly onRevoked?: (batch: LogBatch) => void;
@@ -109,7 +111,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const log = createLog({ service: 'auth', level: 'silent' });
   const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log });
-  await database.ready(AbortSignal.timeout(10_000));
+  await database.ready(AbortSignal.timeout(45_000));
   const broadcast: LogBatch[] = [];
   const onRevoked = (batch: LogBatch): void => {
     broadcast.push(batch);
@@ -190,6 +192,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       failures,
       turns: createLoginTurns(clock),
       loginBinding: options.loginBinding ?? 'off',
+      // More than the default, for tests of what happens between them.
+      places: createRefreshPlaces(options.refreshesPerToken ?? 100),
       refreshKey,
       // Longer than the default, because the machine may be busy.
       refreshRetrySeconds: options.refreshRetrySeconds ?? 300,

@@ -27,7 +27,7 @@ const ISSUER = 'https://auth.example';
 const PASSWORD = 'long enough for olga';
 
 describe('auth main', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   const keyEncryptionKey = randomBytes(32).toString('base64url');
   const keyOf: Record<string, KeyObject> = {};
   let folder: TemporaryFolder;

@@ -36,7 +36,7 @@ describe('migrating auth', () => {
     for (const name of await readdir(path)) if (name.slice(0, 4) > last) await rm(join(path, name));
     const log = createLog({ service: 'auth', level: 'silent' });
     const database = openDatabase({ url: fresh.url, migrations: pathToFileURL(`${path}/`), log });
-    await database.ready(AbortSignal.timeout(10_000));
+    await database.ready(AbortSignal.timeout(45_000));
     return database;
   };
 

@@ -7,7 +7,7 @@ import { runProgram } from '../../support/programs.js';
 import { addUser, type FreshAuth, logIn, newKeyEncryptionKey, openAuth, openFreshAuth } from './instance.js';
 
 describe('the commands of operators', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   const keyEncryptionKey = newKeyEncryptionKey();
   let auth: FreshAuth;
 

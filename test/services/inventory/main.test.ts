@@ -13,7 +13,7 @@ import { PROJECT_FOLDER } from '../../support/project-copy.js';
 import { until } from '../../support/waiting.js';
 
 describe('inventory main', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let folder: string;
   let fresh: FreshDatabase;
 

@@ -318,7 +318,7 @@ describe('changes of accounts', () => {
   });
 
   it('commit together with their entry in the log, or not at all', async function () {
-    this.timeout(30_000);
+    this.timeout(180_000);
     const user = await addUser(auth);
     const pair = await logIn(auth, user);
     const before = await stateOf(user);

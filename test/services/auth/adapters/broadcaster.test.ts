@@ -68,7 +68,7 @@ describe('a broadcast', () => {
     nats = started;
     dropDatabase = () => fresh.drop();
     database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog });
-    await database.ready(AbortSignal.timeout(10_000));
+    await database.ready(AbortSignal.timeout(45_000));
     committed = [];
     store = createAuthStore({
       database,
@@ -278,13 +278,12 @@ describe('a broadcaster', () => {
     await connection.close();
   });
 
-  it('reconnects until the broker accepts its password', async () => {
+  it('states that the broker refuses its password', async () => {
     const url = new URL(nats.url('auth'));
     url.password = 'wrong';
     const opened = open(plain, url.href);
-    await sleep(500);
+    await until(() => opened.brokerState() === 'refused');
     expect(opened.state().connected).to.equal(false);
-    await opened.close();
   });
 
   it('reports when it is connected and when it is no longer', async () => {

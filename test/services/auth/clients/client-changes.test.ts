@@ -342,7 +342,7 @@ describe('changes of a client', () => {
   });
 
   describe('over the wire', function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     let cluster: Cluster;
 
     before(async () => {

@@ -151,7 +151,7 @@ describe('clients', () => {
   });
 
   it('get no weak key, and the refusal says why', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     for (const { name, jwk } of weakKeys()) {
       const credential = { kind: 'public-key', pem: pemOf(jwk) } as const;
       const { code, violations } = await serviceErrorOf(auth.clients.create(request({ credential })));
@@ -254,7 +254,7 @@ describe('clients', () => {
   });
 
   describe('over the wire', function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     let cluster: Cluster;
 
     before(async () => {

@@ -72,7 +72,7 @@ describe('signing keys', () => {
 
   for (const algorithm of ['ES256', 'RS256', 'PS256'] as const) {
     it(`can be of ${algorithm}`, async function () {
-      this.timeout(60_000);
+      this.timeout(180_000);
       const keys = reopened(keyEncryptionKey, algorithm);
       await keys.open();
       const token = await sign(keys);

@@ -12,7 +12,7 @@ import { type Cluster, LONG_LEASE_MS, newRequestId, startCluster, verdictOf } fr
 import { addUser, logIn, type TestUser } from '../instance.js';
 
 describe('an epoch', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let nats: PrivateNats;
   let cluster: Cluster;
   let alice: TestUser;

@@ -31,7 +31,7 @@ const ALL_ENFORCED = ['auth', 'auth', 'inventory', 'payment'].map(
 );
 
 describe('a receipt', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let nats: PrivateNats;
   let cluster: Cluster;
   let alice: TestUser;

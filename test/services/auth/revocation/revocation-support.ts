@@ -89,7 +89,7 @@ interface SupportOptions {
 export async function openTestLog(options: SupportOptions = {}): Promise<TestLog> {
   const fresh = await freshDatabase();
   const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, limits: LIMITS });
-  await database.ready(AbortSignal.timeout(10_000));
+  await database.ready(AbortSignal.timeout(45_000));
   return compose({ fresh, database, options });
 }
 

@@ -649,7 +649,7 @@ describe('a sync', () => {
       signal: AbortSignal.timeout(200),
     });
     expect(receipt.instances).to.have.length(INSTANCES_PER_CLIENT_DEFAULT + 2);
-  }).timeout(30_000);
+  }).timeout(180_000);
 });
 
 describe('a pull', () => {

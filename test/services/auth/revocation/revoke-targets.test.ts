@@ -17,7 +17,7 @@ import { addClient, addUser, entriesOf, ISSUER, logIn, OTHER_ISSUER, serviceToke
 import { question } from './revocation-support.js';
 
 describe('revoking', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let nats: PrivateNats;
   let cluster: Cluster;
 

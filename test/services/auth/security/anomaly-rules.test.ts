@@ -238,7 +238,7 @@ describe('the rules for anomalies', () => {
   });
 
   it('remember a bounded number of subjects, and continue when there are more', function () {
-    this.timeout(20_000);
+    this.timeout(180_000);
     for (let index = 0; index < SUBJECTS_PER_RULE_MAX + 100; index += 1) {
       failure(0, `user-${index}`, '');
     }

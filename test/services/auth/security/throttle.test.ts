@@ -90,7 +90,7 @@ describe('the throttle', () => {
     for (let count = 0; count < LIMITS.failuresPerPeer; count += 1) {
       await throttle.attempt(undefined, `2001:db8:1:2::${count.toString(16)}:4000`);
     }
-    expect(await codeOf(throttle.attempt(undefined, '[2001:db8:1:2:9:9:9:9]:4000'))).to.equal('RATE_LIMITED');
+    expect(await codeOf(throttle.attempt(undefined, '2001:db8:1:2:9:9:9:9:4000'))).to.equal('RATE_LIMITED');
     await throttle.attempt(undefined, '2001:db8:1:3::1:4000');
   });
 
@@ -197,7 +197,7 @@ describe('the throttle', () => {
     };
 
     it('admits its user from known networks, on every replica', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const user = await addUser(auth);
       const home = newPeer();
       await logIn(auth, user, { peer: home });
@@ -221,7 +221,7 @@ describe('the throttle', () => {
     });
 
     it('gives a known network no more guesses than any other', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const user = await addUser(auth);
       const home = newPeer();
       await logIn(auth, user, { peer: home });
@@ -241,7 +241,7 @@ describe('the throttle', () => {
     });
 
     it('answers a wrong password the same whether or not the user logs in from there', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const answersAt = async (isKnown: boolean): Promise<string[]> => {
         const user = await addUser(auth);
         const here = newPeer();

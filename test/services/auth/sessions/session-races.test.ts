@@ -234,7 +234,7 @@ describe(`races of sessions, ${ROUNDS} rounds`, function () {
 });
 
 describe(`${RESTARTS} restarts of auth`, function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   const keyEncryptionKey = newKeyEncryptionKey();
   let fresh: FreshDatabase;
 

@@ -425,7 +425,7 @@ describe('exchange', () => {
   });
 
   it('mints no token that survives a concurrent revocation of the session', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     for (let round = 0; round < 25; round += 1) {
       const subjectToken = await userToken();
       const sessionId = String(claimsOf(subjectToken)['sid']);

@@ -248,7 +248,7 @@ describe('service tokens', () => {
     };
 
     it('are issued for a good assertion from the network of 300 bad ones', async function () {
-      this.timeout(30_000);
+      this.timeout(180_000);
       const good = await addClient(limited);
       const stranger = { ...good, privateKey: generateKeyPairSync('ed25519').privateKey };
       const forged = await signAssertion(stranger);

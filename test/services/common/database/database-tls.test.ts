@@ -16,7 +16,7 @@ const log = createLog({ service: 'test', level: 'fatal' });
 const REFUSAL_PATIENCE_MS = 1500;
 
 describe('the database over TLS', function () {
-  this.timeout(30_000);
+  this.timeout(180_000);
   let folder: string;
   let server: Postgres;
   let authority: Authority;

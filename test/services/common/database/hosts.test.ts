@@ -88,7 +88,7 @@ describe('a database', () => {
     const url = `postgresql://${username}:${password}@${hosts.join(',')}${pathname}`;
     const database = openDatabase({ url, migrations: pathToFileURL(folder), log });
     closing.push(database.close);
-    await database.ready(AbortSignal.timeout(20_000));
+    await database.ready(AbortSignal.timeout(45_000));
     return database;
   }
 

@@ -15,7 +15,7 @@ const LARGE = Buffer.alloc(16 * 1024 * 1024);
 const log = createLog({ service: 'test', level: 'silent' });
 
 describe('an HTTP port that strangers reach', function () {
-  this.timeout(30_000);
+  this.timeout(180_000);
   let opened: (() => Promise<void>)[] = [];
   const sockets = new Set<Socket>();
 

@@ -8,7 +8,7 @@ import { killPrograms, type Program, startProgram } from '../../../support/progr
 const PROGRAM = fileURLToPath(new URL('process-under-test.ts', import.meta.url));
 
 describe('the process of a service', function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   const run = (...args: string[]): Program => startProgram([PROGRAM, ...args]);
   afterEach(killPrograms);
 

@@ -191,7 +191,7 @@ describe('reflection', () => {
       const answer = await run(...reflect, '-d', '{"page_size": 3}', `${url}/${INVENTORY}/ListItems`);
       expect(JSON.parse(answer)).to.deep.equal({ nextPageToken: 'a page further' });
     }
-  }).timeout(60_000);
+  }).timeout(180_000);
 
   it('is absent when it is switched off', async () => {
     const closed = await inventoryHost(false);

@@ -2,6 +2,7 @@
 import './users.js';
 import '../sessions/sessions.js';
 import '@portcullis/guard';
+import '@portcullis/guard/networks';
 import '../../../proto/gen/auth/v1/auth_service.js';
 import '../../../proto/gen/portcullis/token/v1/token.js';
 import '../../common/validation/paging.js';

@@ -9,6 +9,7 @@ import '@portcullis/guard/errors';
 import '@portcullis/guard/clock';
 import '@portcullis/guard/limits';
 import '@portcullis/guard/keys';
+import '@portcullis/guard/networks';
 import './handlers.js'; // refused: noRestrictedImports
 import './store.js'; // refused: noRestrictedImports
 import './instance-store.js'; // refused: noRestrictedImports
