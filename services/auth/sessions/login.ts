@@ -165,20 +165,23 @@ async function openSessionFor(
   deps: LoginDeps,
   { credentials, networkKey, network, wanted }: VerifiedLogin,
 ): Promise<LoginResult | undefined> {
-  return await deps.store.transaction(async (tx) => {
-    const user = await tx.users.lockShared(credentials.userId);
-    // The password was verified before the lock, so a revocation or a password change since then counts.
-    const changed =
-      user?.generation !== credentials.generation || user.passwordVersion !== credentials.passwordVersion;
-    if (changed || user.disabled) return undefined;
-    const [client, now] = await Promise.all([
-      tx.clients.lockShared(DIRECT_CLIENT),
-      tx.databaseTime(),
-      networkKey && tx.loginNetworks.remember({ key: networkKey, userId: user.userId }),
-    ]);
-    if (client === undefined || client.disabled) return undefined;
-    return await openSession(deps, tx, { user, client, now, network, wanted });
-  });
+  return await deps.store.transaction(
+    async (tx) => {
+      const user = await tx.users.lockShared(credentials.userId);
+      // The password was verified before the lock, so a revocation or a password change since then counts.
+      const changed =
+        user?.generation !== credentials.generation || user.passwordVersion !== credentials.passwordVersion;
+      if (changed || user.disabled) return undefined;
+      const [client, now] = await Promise.all([
+        tx.clients.lockShared(DIRECT_CLIENT),
+        tx.databaseTime(),
+        networkKey && tx.loginNetworks.remember({ key: networkKey, userId: user.userId }),
+      ]);
+      if (client === undefined || client.disabled) return undefined;
+      return await openSession(deps, tx, { user, client, now, network, wanted });
+    },
+    { caller: credentials.userId },
+  );
 }
 
 async function openSession(
