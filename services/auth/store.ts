@@ -1,6 +1,6 @@
 /** The transactions of auth in PostgreSQL. */
 
-import type { Database, Sql } from '../common/database/database.js';
+import { asCaller, type Database, type Sql } from '../common/database/database.js';
 import { forgetRequests, oncePerRequest } from '../common/database/requests.js';
 import { createPasswordResetRows, deleteExpiredResets } from './accounts/password-reset-store.js';
 import { createUserRows } from './accounts/store.js';
@@ -59,11 +59,6 @@ export function createAuthStore({
       return result;
     },
   };
-}
-
-/** The statements of one caller. */
-function asCaller(sql: Sql, caller: string | undefined): Sql {
-  return { query: (text, values, options) => sql.query(text, values, { ...options, caller }) };
 }
 
 /** Deletes old sessions, expired assertions and reset tokens, old attempt counters and stored responses to old requests. */

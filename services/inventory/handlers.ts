@@ -33,12 +33,13 @@ export function createHandlers({ items, reservations, stockWatch }: HandlerDeps)
       const item = await items.create(request, callerOf(principalOf(call)));
       return { item: itemMessageOf(item) };
     }),
-    getItem: unary(async ({ sku }) => {
-      const item = await items.get(sku);
+    getItem: unary(async ({ sku }, call) => {
+      const item = await items.get(sku, callerOf(principalOf(call)));
       return { item: itemMessageOf(item) };
     }),
-    listItems: unary(async (request) => {
-      const { items: page, nextPageToken } = await items.list(request);
+    listItems: unary(async (request, call) => {
+      const caller = callerOf(principalOf(call));
+      const { items: page, nextPageToken } = await items.list(request, caller);
       return { items: page.map(itemMessageOf), nextPageToken };
     }),
     adjustStock: unary(async (request, call) => {
@@ -66,11 +67,14 @@ export function createHandlers({ items, reservations, stockWatch }: HandlerDeps)
       const reservation = await reservations.settle(settlementOf(request), principalOf(call).id);
       return { reservation: reservationMessageOf(reservation) };
     }),
-    listStockChanges: unary(async (request) => {
-      const { changes, nextPageToken } = await items.listChanges(request);
+    listStockChanges: unary(async (request, call) => {
+      const caller = callerOf(principalOf(call));
+      const { changes, nextPageToken } = await items.listChanges(request, caller);
       return { changes: changes.map(changeMessageOf), nextPageToken };
     }),
-    watchStock: serverStream((request, call) => stockWatch.watch(request, signalOf(call))),
+    watchStock: serverStream((request, call) =>
+      stockWatch.watch({ ...request, caller: principalOf(call).id }, signalOf(call)),
+    ),
   };
 }
 

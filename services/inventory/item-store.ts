@@ -1,6 +1,6 @@
 /** The catalogue and the history of its items in SQL. */
 
-import type { Sql } from '../common/database/database.js';
+import { asCaller, type Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
@@ -12,9 +12,9 @@ import { type ChangeStock, ITEM_COLUMNS, type ItemRow, itemOf, stockTransaction 
 /** Creates the store of the catalogue. */
 export function createItemStore(sql: Sql, changeStock: ChangeStock): ItemStore {
   return {
-    findItem: (sku) => selectItem(sql, sku),
-    listItems: (page) => selectItems(sql, page),
-    listChanges: (sku, page) => selectChanges(sql, sku, page),
+    findItem: (sku, caller) => selectItem(asCaller(sql, caller), sku),
+    listItems: (page, caller) => selectItems(asCaller(sql, caller), page),
+    listChanges: (sku, page, caller) => selectChanges(asCaller(sql, caller), sku, page),
     changeItemsOnce: (request, work, place) =>
       changeStock(
         (tx, onMoved) => oncePerRequest(tx, request, () => work(itemTransaction(tx, onMoved))),

@@ -20,19 +20,20 @@ export interface ItemTransaction extends StockTransaction {
 
 /** Stores the catalogue. */
 export interface ItemStore {
-  findItem(sku: string): Promise<Item | undefined>;
+  /** @param caller - the user whom it is for, as in {@link StockPlace.caller}; so in the other reads */
+  findItem(sku: string, caller?: string): Promise<Item | undefined>;
   /**
    * A page of items, in the order of their skus.
    *
    * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
    */
-  listItems(page: PageRequest): Promise<ItemPage>;
+  listItems(page: PageRequest, caller?: string): Promise<ItemPage>;
   /**
    * A page of the changes of one item, newest first.
    *
    * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
    */
-  listChanges(sku: string, page: PageRequest): Promise<ChangePage>;
+  listChanges(sku: string, page: PageRequest, caller?: string): Promise<ChangePage>;
   /** Runs the work once for a request and commits it; a repeated request receives the first response. */
   changeItemsOnce<T>(
     request: RepeatableRequest,
@@ -92,6 +93,9 @@ interface AdjustStockRequest {
   readonly requestId: string;
 }
 
+/** Who reads: readers take turns when they wait for the database. Reads for no caller share one turn. */
+type ReadCaller = Pick<Caller, 'subject'>;
+
 /** Operations on the catalogue. */
 export interface Items {
   /**
@@ -105,13 +109,13 @@ export interface Items {
    *
    * @throws ServiceError FIELD_INVALID, NOT_FOUND
    */
-  get(sku: string): Promise<Item>;
+  get(sku: string, caller?: ReadCaller): Promise<Item>;
   /**
    * Lists the catalogue in the order of skus.
    *
    * @throws ServiceError FIELD_INVALID
    */
-  list(page: PageRequest): Promise<ItemPage>;
+  list(page: PageRequest, caller?: ReadCaller): Promise<ItemPage>;
   /**
    * Adds to the stock on hand; a negative delta takes from it.
    *
@@ -123,7 +127,7 @@ export interface Items {
    *
    * @throws ServiceError FIELD_INVALID, NOT_FOUND
    */
-  listChanges(request: PageRequest & { sku: string }): Promise<ChangePage>;
+  listChanges(request: PageRequest & { sku: string }, caller?: ReadCaller): Promise<ChangePage>;
 }
 
 interface ItemDeps {
@@ -134,12 +138,12 @@ interface ItemDeps {
 export function createItems(deps: ItemDeps): Items {
   return {
     create: (request, caller) => createItem(deps, request, caller),
-    get: (sku) => getItem(deps, sku),
-    list: (page) => deps.store.listItems(page),
+    get: (sku, caller) => getItem(deps, sku, caller),
+    list: (page, caller) => deps.store.listItems(page, caller?.subject),
     adjust: (request, caller) => adjustStock(deps, request, caller),
-    listChanges: async ({ sku, ...page }) => {
-      await getItem(deps, sku);
-      return await deps.store.listChanges(sku, page);
+    listChanges: async ({ sku, ...page }, caller) => {
+      await getItem(deps, sku, caller);
+      return await deps.store.listChanges(sku, page, caller?.subject);
     },
   };
 }
@@ -162,18 +166,23 @@ async function createItem({ store }: ItemDeps, request: CreateItemRequest, calle
 
   const payload = payloadOf(sku, name, unitPrice.minorUnits, unitPrice.currencyCode, onHand);
   const repeatable = { subject: caller.subject, method: 'CreateItem', requestId, payload };
-  return await store.changeItemsOnce(repeatable, async (transaction) => {
-    const created = await transaction.insertItem({ sku, name, unitPrice, onHand, actor: caller });
-    if (created === undefined) throw new InventoryError('ALREADY_EXISTS', `there is an item ${sku} already`);
-    return created;
-  });
+  return await store.changeItemsOnce(
+    repeatable,
+    async (transaction) => {
+      const created = await transaction.insertItem({ sku, name, unitPrice, onHand, actor: caller });
+      if (created === undefined)
+        throw new InventoryError('ALREADY_EXISTS', `there is an item ${sku} already`);
+      return created;
+    },
+    { caller: caller.subject },
+  );
 }
 
-async function getItem({ store }: ItemDeps, sku: string): Promise<Item> {
+async function getItem({ store }: ItemDeps, sku: string, caller?: ReadCaller): Promise<Item> {
   const violations = createViolations();
   violations.requireSku('sku', sku);
   violations.throwIfAny();
-  const item = await store.findItem(sku);
+  const item = await store.findItem(sku, caller?.subject);
   if (item === undefined) throw itemNotFound(sku);
   return item;
 }

@@ -1,6 +1,6 @@
 /** Reservations and their lines in SQL. */
 
-import type { Sql } from '../common/database/database.js';
+import { asCaller, type Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import type {
   NewReservation,
@@ -17,8 +17,8 @@ import { type ChangeStock, stockTransaction } from './stock-store.js';
 /** Creates the store of reservations. */
 export function createReservationStore(sql: Sql, changeStock: ChangeStock): ReservationStore {
   return {
-    findReservation: (reservationId) => selectReservation(sql, reservationId),
-    hasDueReservations: () => selectHasDue(sql),
+    findReservation: (reservationId, caller) => selectReservation(asCaller(sql, caller), reservationId),
+    hasDueReservations: (caller) => selectHasDue(asCaller(sql, caller)),
     changeReservations: (work, place) =>
       changeStock((tx, onMoved) => work(reservationTransaction(tx, onMoved)), place),
     changeReservationsOnce: (request, work, place) =>

@@ -58,9 +58,10 @@ export interface ReservationTransaction extends StockTransaction {
 
 /** Stores reservations. */
 export interface ReservationStore {
-  findReservation(reservationId: string): Promise<StoredReservation | undefined>;
+  /** @param caller - the user whom it is for, as in {@link StockPlace.caller} */
+  findReservation(reservationId: string, caller?: string): Promise<StoredReservation | undefined>;
   /** Whether an active reservation has expired. */
-  hasDueReservations(): Promise<boolean>;
+  hasDueReservations(caller?: string): Promise<boolean>;
   /** Runs the work in a transaction and commits it; the work may run again after a conflict. */
   changeReservations<T>(
     work: (transaction: ReservationTransaction) => Promise<T>,

@@ -113,7 +113,7 @@ async function reserveStock(
   } catch (error) {
     // The missing units may belong to reservations that expired after the last sweep.
     const isMissing = error instanceof ServiceError && error.code === 'INSUFFICIENT_STOCK';
-    if (!isMissing || !(await deps.store.hasDueReservations())) throw error;
+    if (!isMissing || !(await deps.store.hasDueReservations(caller.subject))) throw error;
     await sweepReservations(deps, { caller: caller.subject });
     return await reserveLines(deps, request, caller);
   }
@@ -210,16 +210,19 @@ async function getReservation(
   const violations = createViolations();
   const id = violations.requireUuid('reservation_id', reservationId);
   violations.throwIfAny();
-  const found = await store.findReservation(id);
+  const found = await store.findReservation(id, caller.subject);
   if (found === undefined) throw reservationNotFound();
   if (found.owner !== caller.subject && !caller.isOperator) throw reservationNotFound();
   if (found.state !== 'ACTIVE' || !found.isDue) return withoutInternals(found);
-  return await store.changeReservations(async (transaction) => {
-    const locked = await transaction.lockReservation(id);
-    if (locked === undefined) throw reservationNotFound();
-    const mustExpire = locked.state === 'ACTIVE' && locked.isDue;
-    return mustExpire ? await expireLocked(transaction, locked) : withoutInternals(locked);
-  });
+  return await store.changeReservations(
+    async (transaction) => {
+      const locked = await transaction.lockReservation(id);
+      if (locked === undefined) throw reservationNotFound();
+      const mustExpire = locked.state === 'ACTIVE' && locked.isDue;
+      return mustExpire ? await expireLocked(transaction, locked) : withoutInternals(locked);
+    },
+    { caller: caller.subject },
+  );
 }
 
 async function sweepReservations({ store }: ReservationDeps, place: StockPlace): Promise<number> {

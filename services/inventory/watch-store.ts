@@ -56,24 +56,28 @@ export function createChangeStore(sql: Sql): ChangeStore {
 /** Creates the store that watchers read. */
 export function createWatchStore(sql: Sql): WatchStore {
   return {
-    levels: async ({ afterSku, skus, limit }) => {
+    levels: async ({ afterSku, skus, limit, caller }) => {
       const { rows } = await sql.query<LevelRow>(
         `SELECT ${LEVEL_COLUMNS} FROM items
           WHERE sku > $1 AND ($2::text[] IS NULL OR sku = ANY ($2))
           ORDER BY sku LIMIT $3`,
         [afterSku, skus ?? null, limit],
+        { caller },
       );
       return rows.map(levelOf);
     },
-    existingSkus: async (skus) => {
+    existingSkus: async (skus, caller) => {
       const { rows } = await sql.query<{ sku: string }>(
         'SELECT sku FROM items WHERE sku = ANY ($1::text[])',
         [skus],
+        { caller },
       );
       return rows.map(({ sku }) => sku);
     },
-    isChange: async (changeId) => {
-      const { rowCount } = await sql.query('SELECT FROM stock_changes WHERE change_id = $1', [changeId]);
+    isChange: async (changeId, caller) => {
+      const { rowCount } = await sql.query('SELECT FROM stock_changes WHERE change_id = $1', [changeId], {
+        caller,
+      });
       return rowCount > 0;
     },
   };

@@ -27,11 +27,13 @@ export interface WatchStore {
     afterSku: string;
     skus: readonly string[] | undefined;
     limit: number;
+    /** The user whom it is for, as in {@link StockPlace.caller}; so in the other reads. */
+    caller: string | undefined;
   }): Promise<readonly StockLevel[]>;
   /** Which of these items exist. */
-  existingSkus(skus: readonly string[]): Promise<readonly string[]>;
+  existingSkus(skus: readonly string[], caller?: string): Promise<readonly string[]>;
   /** Whether the history has a change with this id. */
-  isChange(changeId: bigint): Promise<boolean>;
+  isChange(changeId: bigint, caller?: string): Promise<boolean>;
 }
 
 interface WatchDeps {
@@ -45,6 +47,8 @@ interface WatchStockRequest {
   readonly skus: readonly string[];
   /** Of the last notice received; empty to begin with a snapshot. */
   readonly resumeToken: string;
+  /** The user who watches. */
+  readonly caller?: string;
 }
 
 /** The stock of one item as it was at some moment. */
@@ -77,7 +81,7 @@ async function* watchStock(
   checkWatchStock(request);
   const detach = deps.feed.attach();
   try {
-    const watched = watchedItems(request.skus);
+    const watched = watchedItems(request);
     const progress = await startProgress(deps, request, watched, signal);
     if (progress.snapshotSku !== undefined) yield* readSnapshot(deps, watched, progress, signal);
     while (!signal.aborted) {
@@ -98,6 +102,7 @@ interface Watched {
   readonly skus: ReadonlySet<string> | undefined;
   /** Distinguishes resume tokens of different choices of items. */
   readonly fingerprint: string;
+  readonly caller: string | undefined;
 }
 
 /** The position of a watcher. */
@@ -121,27 +126,27 @@ function checkWatchStock({ skus }: WatchStockRequest): void {
   violations.throwIfAny();
 }
 
-function watchedItems(skus: readonly string[]): Watched {
+function watchedItems({ skus, caller }: WatchStockRequest): Watched {
   const sorted = [...skus].sort();
   const fingerprint = createHash('sha256').update(sorted.join(' ')).digest('base64url').slice(0, 11);
-  return { skus: skus.length === 0 ? undefined : new Set(skus), fingerprint };
+  return { skus: skus.length === 0 ? undefined : new Set(skus), fingerprint, caller };
 }
 
 async function startProgress(
   { store, feed }: WatchDeps,
   { skus, resumeToken }: WatchStockRequest,
-  { fingerprint }: Watched,
+  { fingerprint, caller }: Watched,
   signal: AbortSignal,
 ): Promise<Progress> {
   if (resumeToken !== '') {
     const progress = parseResumeToken(resumeToken, fingerprint);
     // A restored database lacks the change; waiting for its id would skip the changes before it.
-    const isKnown = progress.position === 0n || (await store.isChange(progress.position));
+    const isKnown = progress.position === 0n || (await store.isChange(progress.position, caller));
     if (!isKnown) throw invalidField('resume_token', 'is of a history that is no more: begin without');
     return progress;
   }
   if (skus.length > 0) {
-    const existing = new Set(await store.existingSkus(skus));
+    const existing = new Set(await store.existingSkus(skus, caller));
     for (const sku of skus) if (!existing.has(sku)) throw itemNotFound(sku);
   }
   return { position: await feed.reach(0n, signal), snapshotSku: '' };
@@ -155,10 +160,9 @@ async function* readSnapshot(
 ): AsyncGenerator<StockNotice, void, undefined> {
   const { store, feed } = deps;
   const skus = watched.skus && [...watched.skus];
+  const range = { skus, limit: SNAPSHOT_PAGE_SIZE, caller: watched.caller };
   while (progress.snapshotSku !== undefined) {
-    const page = pageOf(
-      await store.levels({ afterSku: progress.snapshotSku, skus, limit: SNAPSHOT_PAGE_SIZE }),
-    );
+    const page = pageOf(await store.levels({ ...range, afterSku: progress.snapshotSku }));
     // Changes that the page contains must be settled, or they would be sent once more.
     let newest = progress.position;
     for (const { changeId } of page.levels.values()) if (changeId > newest) newest = changeId;

@@ -1,6 +1,6 @@
 /** Accounts and their entries in SQL, as their owners read them. */
 
-import type { DatabaseLane, Sql } from '../common/database/database.js';
+import { asCaller, type DatabaseLane, type Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
@@ -26,11 +26,12 @@ export function createAccountStore(database: DatabaseLane): AccountStore {
         },
         { contends: [contends], caller: request.subject },
       ),
-    findAccount: async (accountId) => {
-      const { rows } = await database.query<AccountRow>(`${SELECT_ACCOUNT} AND account_id = $1`, [accountId]);
+    findAccount: async (accountId, caller) => {
+      const select = `${SELECT_ACCOUNT} AND account_id = $1`;
+      const { rows } = await database.query<AccountRow>(select, [accountId], { caller });
       return rows[0] && accountOf(rows[0]);
     },
-    listEntries: (accountId, page) => selectEntries(database, accountId, page),
+    listEntries: (accountId, page, caller) => selectEntries(asCaller(database, caller), accountId, page),
   };
 }
 

@@ -29,13 +29,14 @@ export interface AccountStore {
     stillAllowed: () => number,
     work: (ledger: LedgerTransaction) => Promise<T>,
   ): Promise<T>;
-  findAccount(accountId: string): Promise<Account | undefined>;
+  /** @param caller - the user whom it is for: users take turns when they wait for the database */
+  findAccount(accountId: string, caller: string): Promise<Account | undefined>;
   /**
    * The entries of an account, newest first.
    *
    * @throws ServiceError FIELD_INVALID for an invalid page size, page token or filter
    */
-  listEntries(accountId: string, page: PageRequest): Promise<EntryPage>;
+  listEntries(accountId: string, page: PageRequest, caller: string): Promise<EntryPage>;
 }
 
 interface OpenAccountRequest {
@@ -91,7 +92,7 @@ export function createAccounts(deps: AccountDeps): Accounts {
     deposit: (request, caller) => deposit(deps, request, caller),
     listEntries: async ({ accountId, ...page }, caller) => {
       const account = await getAccount(deps, accountId, caller);
-      return await deps.store.listEntries(account.accountId, page);
+      return await deps.store.listEntries(account.accountId, page, caller.subject);
     },
   };
 }
@@ -123,7 +124,7 @@ async function getAccount({ store }: AccountDeps, accountId: string, caller: Cal
   const violations = createViolations();
   const id = violations.requireUuid('account_id', accountId);
   violations.throwIfAny();
-  const account = await store.findAccount(id);
+  const account = await store.findAccount(id, caller.subject);
   if (account === undefined) throw accountNotFound();
   if (account.userId !== caller.subject && !caller.isOperator) throw accountNotFound();
   return account;

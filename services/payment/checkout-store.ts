@@ -1,6 +1,6 @@
 /** The sagas of checkouts in SQL: their steps, and the claims of their workers. */
 
-import type { DatabaseLane, Sql } from '../common/database/database.js';
+import { asCaller, type DatabaseLane, type Sql } from '../common/database/database.js';
 import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
 import { canonicalRequestId, requestIdToStore, storedRequestIds } from '../common/validation/request-id.js';
 import { PaymentError } from './errors.js';
@@ -33,7 +33,7 @@ export function createCheckoutStore(database: DatabaseLane): CheckoutStore {
         },
         { contends: [`account ${saga.accountId}`], caller: saga.userId },
       ),
-    releaseClaim: (saga) => releaseClaim(database, saga),
+    releaseClaim: (saga) => releaseClaim(asCaller(database, saga.userId), saga),
   };
 }
 

@@ -1,7 +1,7 @@
 /** Payments in SQL, as their owners read them. */
 
 import type { FieldViolation } from '@portcullis/guard/errors';
-import type { DatabaseLane, Sql } from '../common/database/database.js';
+import { asCaller, type DatabaseLane, type Sql } from '../common/database/database.js';
 import { type FilterFields, filterOf } from '../common/validation/filter.js';
 import { cursorPatterns, cutPage, type PageRequest, pageOf } from '../common/validation/paging.js';
 import type { OrderLine } from './order-lines.js';
@@ -11,11 +11,11 @@ import type { Step } from './saga.js';
 /** Creates the store that payments are read from. */
 export function createPaymentStore(database: DatabaseLane): PaymentStore {
   return {
-    findPayment: async (paymentId) => {
-      const row = await selectPayment(database, paymentId);
+    findPayment: async (paymentId, caller) => {
+      const row = await selectPayment(asCaller(database, caller), paymentId);
       return row && paymentOf(row);
     },
-    listPayments: (userId, page) => selectPayments(database, userId, page),
+    listPayments: (userId, page) => selectPayments(asCaller(database, userId), userId, page),
   };
 }
 

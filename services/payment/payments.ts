@@ -39,7 +39,8 @@ interface PaymentPage {
 
 /** The store that payments are read from. */
 export interface PaymentStore {
-  findPayment(paymentId: string): Promise<Payment | undefined>;
+  /** @param caller - the user whom it is for: users take turns when they wait for the database */
+  findPayment(paymentId: string, caller: string): Promise<Payment | undefined>;
   /**
    * The payments of a user, newest first.
    *
@@ -85,7 +86,7 @@ async function getPayment({ store }: PaymentDeps, paymentId: string, caller: Cal
   const violations = createViolations();
   const id = violations.requireUuid('payment_id', paymentId);
   violations.throwIfAny();
-  const payment = await store.findPayment(id);
+  const payment = await store.findPayment(id, caller.subject);
   if (payment === undefined) throw paymentNotFound();
   if (payment.userId !== caller.subject && !caller.isOperator) throw paymentNotFound();
   return payment;

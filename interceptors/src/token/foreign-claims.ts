@@ -26,8 +26,8 @@ export interface ClaimNames {
 }
 
 /**
- * How the tokens of services are distinguished from those of users: by a claim that has one of these values, or is a list with one
- * of them. The issuer must not let users choose the claim.
+ * What distinguishes the tokens of services from those of users: a claim that has one of these values, or is a list with
+ * one of them. The issuer must not let users choose the claim.
  */
 export interface ServiceMark {
   readonly claim: ClaimName;

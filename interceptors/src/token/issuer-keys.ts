@@ -42,7 +42,7 @@ export const KEYS_PAUSE_MS = 10_000;
 export const KEYS_KEPT_MS = 60 * 60_000;
 
 /** Timeout of one fetch, in milliseconds. */
-export const KEYS_FETCH_TIMEOUT_MS = 3000;
+const KEYS_FETCH_TIMEOUT_MS = 3000;
 
 /** Maximum size of a key set, in bytes. */
 export const KEYS_BYTES_MAX = 128 * 1024;

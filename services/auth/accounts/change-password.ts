@@ -69,7 +69,7 @@ async function verifyOldPassword(
 ): Promise<{ readonly credentials: UserCredentials; readonly networkKey: Buffer | undefined }> {
   const userId = parseUuid(text);
   if (userId === undefined) throw oldPasswordWrong();
-  const credentials = await store.transaction((tx) => tx.users.credentialsById(userId));
+  const credentials = await store.transaction((tx) => tx.users.credentialsById(userId), { caller: userId });
   if (credentials === undefined) throw oldPasswordWrong();
   const failed = { what: 'change of password', name: credentials.username, userId, peer } as const;
   const attempt = await throttle.attempt(credentials.username, peer).catch((error: unknown) => {

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { type HttpAnswer, type HttpRoutes, jsonAnswer } from '../../common/host/http-port.js';
+import { shareRendering } from '../../common/host/shared-rendering.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
 import type { PublicKeys } from '../keys/published-keys.js';
 import type { PublishedKey } from '../records/keys.js';
@@ -24,20 +25,20 @@ export function createWellKnownRoutes(options: {
   readonly publicKeys: PublicKeys;
 }): HttpRoutes {
   const { issuer, publicKeys } = options;
+  // Tokens are issued over gRPC only, so the key set is the only endpoint to name.
+  const metadata = cachedAnswer({
+    issuer,
+    jwks_uri: issuer.replace(/\/$/, '') + JWKS_PATH,
+    response_types_supported: [],
+    grant_types_supported: [],
+    token_endpoint_auth_methods_supported: ['private_key_jwt', 'client_secret_post'],
+  });
   return {
-    [JWKS_PATH]: async () => {
+    [JWKS_PATH]: shareRendering(async () => {
       const { keySet } = await publicKeys.read();
       return cachedAnswer({ keys: keySet.keys.map(publishedJwk) });
-    },
-    // Tokens are issued over gRPC only, so the key set is the only endpoint to name.
-    [METADATA_PATH]: () =>
-      cachedAnswer({
-        issuer,
-        jwks_uri: issuer.replace(/\/$/, '') + JWKS_PATH,
-        response_types_supported: [],
-        grant_types_supported: [],
-        token_endpoint_auth_methods_supported: ['private_key_jwt', 'client_secret_post'],
-      }),
+    }),
+    [METADATA_PATH]: () => metadata,
   };
 }
 

@@ -22,7 +22,7 @@ export function listOwnSessions(
   { userId }: { readonly userId: string },
   page: PageRequest,
 ): Promise<SessionPage> {
-  return store.transaction((tx) => tx.sessions.listOpen(userId, page));
+  return store.transaction((tx) => tx.sessions.listOpen(userId, page), { caller: userId });
 }
 
 /** The open sessions of any user. Throws NOT_FOUND, FIELD_INVALID. */

@@ -35,6 +35,9 @@ const CONNECTION_AGE_SECONDS_DEFAULT = 3_600;
 const CONNECTION_AGE_SECONDS_MAX = 86_400;
 /** Connections of each HTTP port at one time; beyond it, the oldest ones are closed. */
 const OPS_CONNECTIONS_DEFAULT = 256;
+
+/** Default number of requests of one address that an HTTP port answers in a second. */
+const OPS_REQUESTS_PER_ADDRESS_DEFAULT = 50;
 /** Lines of one kind that the log takes in a minute; a sixth of them at once. */
 const LOG_LINES_PER_MINUTE_DEFAULT = 60;
 const LOG_LINES_PER_MINUTE_MAX = 1_000_000;
@@ -68,6 +71,8 @@ export interface ServiceConfig {
   readonly connectionAgeMs: number;
   /** Connections of each HTTP port at one time. */
   readonly opsConnectionsMax: number;
+  /** Requests of one address that an HTTP port answers in a second. */
+  readonly opsRequestsPerAddress: number;
   readonly log: LogSettings;
   readonly reflection: boolean;
   readonly drainMs: number;
@@ -172,6 +177,10 @@ export function serviceVariables(differences: {
       CONNECTION_AGE_SECONDS_DEFAULT,
     ),
     PORTCULLIS_OPS_CONNECTIONS: withDefault(wholeNumber({ min: 8, max: 65_535 }), OPS_CONNECTIONS_DEFAULT),
+    PORTCULLIS_OPS_REQUESTS_PER_ADDRESS: withDefault(
+      wholeNumber({ min: 1, max: 1_000_000 }),
+      OPS_REQUESTS_PER_ADDRESS_DEFAULT,
+    ),
     PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
     PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
       wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
@@ -222,6 +231,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     opsListen: values.PORTCULLIS_OPS_LISTEN,
     connectionAgeMs: values.PORTCULLIS_CONNECTION_AGE_SECONDS * 1000,
     opsConnectionsMax: values.PORTCULLIS_OPS_CONNECTIONS,
+    opsRequestsPerAddress: values.PORTCULLIS_OPS_REQUESTS_PER_ADDRESS,
     log: {
       level: values.PORTCULLIS_LOG_LEVEL,
       linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,

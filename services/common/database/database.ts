@@ -27,7 +27,7 @@ export {
   LOCK_TIMEOUT_MS,
   STATEMENT_TIMEOUT_MS,
 } from './pool.js';
-export type { DatabaseLane, Sql, TransactionOptions } from './sql.js';
+export { asCaller, type DatabaseLane, type Sql, type TransactionOptions } from './sql.js';
 export { TRANSACTION_ATTEMPTS_MAX } from './transaction.js';
 
 /** The database of one service. By itself it is the lane of known callers. */

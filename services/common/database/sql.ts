@@ -16,6 +16,11 @@ export interface Sql {
   ): Promise<{ rows: Row[]; rowCount: number }>;
 }
 
+/** The same, with the statements of one caller, who takes turns with others. See {@link TransactionOptions.caller}. */
+export function asCaller(sql: Sql, caller: string | undefined): Sql {
+  return { query: (text, values, options) => sql.query(text, values, { ...options, caller }) };
+}
+
 /** How a statement is run. */
 export interface StatementOptions {
   /** Outside a transaction: whom it is for. See {@link TransactionOptions.caller}. */

@@ -8,6 +8,7 @@ import { registerStateMetrics } from '../metrics/state-metrics.js';
 import type { ListenerTls } from '../tls/tls.js';
 import type { Health } from './health.js';
 import { createHealth, HEALTH_METHODS, HEALTH_SERVICE } from './health.js';
+import { HTTP_LIMITS } from './http-limits.js';
 import { type HttpPort, type HttpRoutes, openHttpPort } from './http-port.js';
 import type { Log } from './log.js';
 import type { OpsOptions } from './ops.js';
@@ -62,6 +63,8 @@ export interface HostOptions {
   readonly routesListen?: ListenAddress | undefined;
   /** Connections of each HTTP port at one time. */
   readonly opsConnectionsMax?: number | undefined;
+  /** Requests of one address that an HTTP port answers in a second, but for probes. */
+  readonly opsRequestsPerAddress?: number | undefined;
   /** Where the service's own metrics are registered. */
   readonly registry?: Registry;
   /** Ends calls that would otherwise last for the whole drain time. */
@@ -172,8 +175,9 @@ async function openHttpBeside(
   options: HostOptions,
   reported: Pick<OpsOptions, 'registry' | 'missing'>,
 ): Promise<HttpPorts> {
-  const { routes = {}, routesListen, opsConnectionsMax: connectionsMax, log, tls } = options;
-  const settings = { routes, log, tls: tls?.watch, connectionsMax };
+  const { routes = {}, routesListen, log, tls } = options;
+  const { opsConnectionsMax: connectionsMax, opsRequestsPerAddress: requestsPerAddress } = options;
+  const settings = { routes, log, tls: tls?.watch, connectionsMax, requestsPerAddress };
   const http: HttpPort[] = [];
   const open = async (
     listen: ListenAddress,
@@ -209,6 +213,14 @@ function registerEvictions(registry: Registry, http: readonly HttpPort[]): void 
       help: 'Connections to the HTTP ports closed because there were too many.',
       kind: 'counter',
       read: () => [[http.reduce((sum, { evicted }) => sum + evicted, 0)]],
+    },
+    {
+      name: 'http_requests_refused_total',
+      help: 'Requests to the HTTP ports that were refused, by limit.',
+      kind: 'counter',
+      labels: ['limit'],
+      read: () =>
+        HTTP_LIMITS.map((limit) => [http.reduce((sum, { refused }) => sum + refused[limit], 0), limit]),
     },
   ]);
 }

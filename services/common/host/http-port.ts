@@ -13,7 +13,9 @@ import type {
 import { createServer as createHttpServer } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import { type Clock, systemClock } from '@portcullis/guard';
 import type { TlsWatch } from '../tls/tls-files.js';
+import { type HttpLimit, HttpLimits } from './http-limits.js';
 import type { Log } from './log.js';
 
 /** How long a caller may take to send its request, and to read the response, in milliseconds. */
@@ -22,6 +24,8 @@ const TRANSFER_TIMEOUT_MS = 5_000;
 const CHECK_INTERVAL_MS = 1_000;
 /** Connections at one time, unless configured. */
 const CONNECTIONS_MAX_DEFAULT = 256;
+/** Requests of one address that are answered in a second, unless configured. */
+const REQUESTS_PER_ADDRESS_DEFAULT = 50;
 /** Maximum size of a request's headers, all together. */
 export const HTTP_HEADER_BYTES_MAX = 8 * 1024;
 
@@ -60,6 +64,8 @@ export interface HttpPort {
   readonly port: number;
   /** Connections closed so far because there were too many. */
   readonly evicted: number;
+  /** Requests refused so far, by limit. */
+  readonly refused: Readonly<Record<HttpLimit, number>>;
   /** Answers no more requests and closes every connection. */
   close(): Promise<void>;
 }
@@ -72,6 +78,11 @@ export interface HttpPortOptions {
   /** HTTPS with these certificates; HTTP when undefined. */
   readonly tls?: TlsWatch | undefined;
   readonly connectionsMax?: number | undefined;
+  /** Requests of one address that are answered in a second. */
+  readonly requestsPerAddress?: number | undefined;
+  /** Paths that are answered however many requests their address has sent. */
+  readonly probes?: ReadonlySet<string> | undefined;
+  readonly clock?: Clock | undefined;
   /** For sending a request and for reading the response, in milliseconds. */
   readonly transferTimeoutMs?: number | undefined;
 }
@@ -80,6 +91,8 @@ export interface HttpPortOptions {
 export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> {
   const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS, connectionsMax = CONNECTIONS_MAX_DEFAULT } = options;
   const routes = new Map(Object.entries(options.routes));
+  const { requestsPerAddress = REQUESTS_PER_ADDRESS_DEFAULT, probes, clock = systemClock } = options;
+  const limits = new HttpLimits(requestsPerAddress, clock);
   const settings = {
     requestTimeout: transferTimeoutMs,
     headersTimeout: transferTimeoutMs,
@@ -87,8 +100,18 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
     maxHeaderSize: HTTP_HEADER_BYTES_MAX,
   };
   const server = createServerFor(options.tls, settings, (request, response) => {
+    const { socket } = request;
+    // What was pipelined behind a request that ended the connection.
+    if (socket.destroyed) return;
+    if (!limits.enter(socket)) {
+      socket.destroy();
+      return;
+    }
+    response.once('close', () => limits.leave(socket));
     endIfUnread(response, transferTimeoutMs);
-    void respond(routes, log, request, response);
+    const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(socket.remoteAddress ?? '');
+    if (isAllowed) void respond(routes, log, request, response);
+    else refuse(response);
   });
   const connections = new Connections(connectionsMax);
   server.on('connection', (socket: Socket) => {
@@ -105,6 +128,7 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
     get evicted() {
       return connections.evicted;
     },
+    refused: limits.refused,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
@@ -188,6 +212,23 @@ function createServerFor(
   return server;
 }
 
+/** Answers that the address has sent too many requests (RFC 6585 §4), and ends the connection. */
+function refuse(response: ServerResponse): void {
+  response.on('error', () => {});
+  response.writeHead(429, TOO_MANY_HEADERS);
+  response.end(TOO_MANY);
+}
+
+const TOO_MANY = Buffer.from('{"error":"too many requests (PORTCULLIS_OPS_REQUESTS_PER_ADDRESS)"}\n', 'utf8');
+
+const TOO_MANY_HEADERS = {
+  'content-type': 'application/json',
+  'content-length': TOO_MANY.length,
+  'cache-control': 'no-store',
+  'retry-after': '1',
+  connection: 'close',
+};
+
 async function respond(
   routes: ReadonlyMap<string, HttpRoute>,
   log: Log,
@@ -221,12 +262,17 @@ function isKnownTo(request: IncomingMessage, tag: string | undefined): boolean {
   return known.includes(tag) || condition.trim() === '*';
 }
 
+function pathOf({ url = '' }: IncomingMessage): string {
+  return url.split('?', 1)[0] ?? '';
+}
+
 async function answerTo(
   routes: ReadonlyMap<string, HttpRoute>,
   log: Log,
   request: IncomingMessage,
 ): Promise<HttpAnswer> {
-  const [path = '', query = ''] = (request.url ?? '').split('?', 2);
+  const path = pathOf(request);
+  const [, query = ''] = (request.url ?? '').split('?', 2);
   const route = routes.get(path);
   if (route === undefined) return jsonAnswer(404, { error: 'not found' });
   if (request.method !== 'GET' && request.method !== 'HEAD') {

@@ -1,5 +1,4 @@
 /** The HTTP port for operators: `/livez`, `/readyz`, `/metrics`, and the routes of a service. */
-import { systemClock } from '@portcullis/guard';
 import type { Registry } from 'prom-client';
 import {
   type HttpPort,
@@ -8,9 +7,10 @@ import {
   jsonAnswer,
   openHttpPort,
 } from './http-port.js';
+import { shareRendering } from './shared-rendering.js';
 
-/** Rendering the metrics takes milliseconds, and any caller may ask for them: more than this a second get the last. */
-const RENDERINGS_PER_SECOND = 10;
+/** Answered whatever their address has sent before: an orchestrator would restart the process otherwise. */
+const PROBES: ReadonlySet<string> = new Set(['/livez', '/readyz']);
 
 export interface OpsOptions extends HttpPortOptions {
   readonly registry: Registry;
@@ -33,28 +33,10 @@ export async function startOps(options: OpsOptions): Promise<HttpPort> {
     },
     '/metrics': metricsRoute(registry),
   };
-  return await openHttpPort({ ...options, routes });
+  return await openHttpPort({ ...options, routes, probes: PROBES });
 }
 
-/** Callers share what was rendered last once there are too many, and its memory, if they read it slowly. */
 function metricsRoute(registry: Registry): HttpRoute {
-  let last: Promise<Buffer> | undefined;
-  let allowed = RENDERINGS_PER_SECOND;
-  let refilledAtMs = systemClock.monotonicMs();
-  return async () => {
-    const nowMs = systemClock.monotonicMs();
-    allowed = Math.min(
-      RENDERINGS_PER_SECOND,
-      allowed + ((nowMs - refilledAtMs) * RENDERINGS_PER_SECOND) / 1_000,
-    );
-    refilledAtMs = nowMs;
-    if (last === undefined || allowed >= 1) {
-      allowed -= 1;
-      last = registry.metrics().then((text) => Buffer.from(text, 'utf8'));
-      last.catch(() => {
-        last = undefined;
-      });
-    }
-    return { status: 200, contentType: registry.contentType, body: await last };
-  };
+  const body = shareRendering(async () => Buffer.from(await registry.metrics(), 'utf8'));
+  return async () => ({ status: 200, contentType: registry.contentType, body: await body() });
 }

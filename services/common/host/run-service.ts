@@ -181,7 +181,16 @@ async function openGuard(
 
 async function openHost(
   service: string,
-  { listen, opsListen, opsConnectionsMax, connectionAgeMs, reflection, drainMs, limits }: ServiceConfig,
+  {
+    listen,
+    opsListen,
+    opsConnectionsMax,
+    opsRequestsPerAddress,
+    connectionAgeMs,
+    reflection,
+    drainMs,
+    limits,
+  }: ServiceConfig,
   { services, readiness, routes, routesListen, endStreams }: ServiceParts,
   { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
@@ -190,6 +199,7 @@ async function openHost(
     listen,
     opsListen,
     opsConnectionsMax,
+    opsRequestsPerAddress,
     connectionAgeMs,
     log,
     registry,

@@ -14,7 +14,7 @@ import {
 import { ROW_CONNECTIONS_MAX } from '../../../services/common/database/lane.js';
 import { type Closer, createCloser } from '../../../services/common/host/closer.js';
 import { createLog } from '../../../services/common/host/log.js';
-import { codeOf, serviceErrorOf } from '../../support/outcomes.js';
+import { codeOf, codeOrOk, serviceErrorOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { until } from '../../support/waiting.js';
 import { MIGRATIONS } from './revocation/revocation-support.js';
@@ -178,6 +178,29 @@ describe('the work of auth', () => {
       await parts.sessions.logout(session);
     } finally {
       await leave();
+    }
+  });
+
+  it('for known callers is done in turns: one who fills the queue with lists refuses only its own', async () => {
+    const [one, other] = await Promise.all([logIn(await addUser()), logIn(await addUser())]);
+    const { connections } = statusOf('known');
+    let open = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    const held = Array.from({ length: connections }, () => database.transaction(() => gate));
+    try {
+      await until(() => statusOf('known').inUse === connections);
+      const list = ({ session }: typeof one) => parts.sessions.list(session, { pageSize: 0, pageToken: '' });
+      const flood = Array.from({ length: 60 }, () => codeOrOk(list(one)));
+      await until(() => statusOf('known').waiting === 20);
+      const turn = list(other);
+      open();
+      expect((await turn).sessions).to.have.length(1);
+      expect(await Promise.all(flood)).to.include('RATE_LIMITED');
+    } finally {
+      open();
+      await Promise.all(held);
     }
   });
 

@@ -125,7 +125,7 @@ describe('the ledger of payment', () => {
       const { migrationUrl: _, ...alone } = serviceOptions;
       const database = openDatabase(alone);
       await database.ready(new AbortController().signal);
-      expect((await createStore(database).findAccount(account))?.accountId).to.equal(account);
+      expect((await createStore(database).findAccount(account, 'alice'))?.accountId).to.equal(account);
       await database.close();
     });
 
@@ -251,7 +251,7 @@ describe('the ledger of payment', () => {
   it('fails with DEPENDENCY_UNAVAILABLE before its database is ready', async () => {
     const migrations = new URL('../../../services/payment/migrations/', import.meta.url);
     const database = openDatabase({ url: instance.url, migrations, log: silentLog });
-    const refusal = await rejectionOf(createStore(database).findAccount(account));
+    const refusal = await rejectionOf(createStore(database).findAccount(account, 'alice'));
     expect(refusal).to.include({ code: 'DEPENDENCY_UNAVAILABLE' });
     await database.close();
   });

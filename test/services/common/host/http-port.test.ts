@@ -4,8 +4,14 @@ import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { expect } from 'chai';
-import { type HttpPort, jsonAnswer, openHttpPort } from '../../../../services/common/host/http-port.js';
+import {
+  type HttpPort,
+  type HttpPortOptions,
+  jsonAnswer,
+  openHttpPort,
+} from '../../../../services/common/host/http-port.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import { MovableClock } from '../../../support/clock.js';
 import { type RunningHost, runHost } from './running-host.js';
 
 const PROBES = 20;
@@ -26,14 +32,16 @@ describe('an HTTP port that strangers reach', function () {
     opened = [];
   });
 
-  async function openPort(options: { readonly transferTimeoutMs?: number } = {}): Promise<HttpPort> {
+  async function openPort(options: Partial<HttpPortOptions> = {}): Promise<HttpPort> {
     const port = await openHttpPort({
       host: '127.0.0.1',
       port: 0,
       log,
       connectionsMax: CONNECTIONS_MAX,
+      probes: new Set(['/livez']),
       routes: {
         '/livez': () => jsonAnswer(200, 'alive'),
+        '/keys': () => jsonAnswer(200, 'keys'),
         '/large': () => ({ status: 200, contentType: 'text/plain', body: LARGE }),
       },
       ...options,
@@ -48,9 +56,9 @@ describe('an HTTP port that strangers reach', function () {
     socket.write(text);
     return socket;
   }
-  function probe(port: number): Promise<number | undefined> {
+  function probe(port: number, path = '/livez', localAddress = '127.0.0.1'): Promise<number | undefined> {
     return new Promise((resolve, reject) => {
-      const sent = request({ port, host: '127.0.0.1', path: '/livez', agent: false }, (response) => {
+      const sent = request({ port, host: '127.0.0.1', path, localAddress, agent: false }, (response) => {
         response.resume().on('end', () => resolve(response.statusCode));
       });
       sent.on('error', reject).end();
@@ -97,6 +105,33 @@ describe('an HTTP port that strangers reach', function () {
     expect(port.evicted).to.equal(1);
     expect(scraper.closed).to.equal(false);
     expect(strangers.filter((socket) => socket.closed)).to.have.length(1);
+  });
+
+  it('answers so many requests of one address in a second, with the time after which to retry', async () => {
+    const clock = new MovableClock();
+    const { port, refused } = await openPort({ requestsPerAddress: 3, clock });
+    const statuses = async (path: string, count: number): Promise<(number | undefined)[]> =>
+      await Promise.all(Array.from({ length: count }, () => probe(port, path)));
+    expect((await statuses('/keys', 5)).sort()).to.deep.equal([200, 200, 200, 429, 429]);
+    expect(refused.requests_per_address).to.equal(2);
+    const response = await fetch(`http://127.0.0.1:${port}/keys`);
+    expect(response.status).to.equal(429);
+    expect(response.headers.get('retry-after')).to.equal('1');
+    expect(await response.text()).to.include('PORTCULLIS_OPS_REQUESTS_PER_ADDRESS');
+    // Probes are answered all the same, and so are other addresses.
+    expect(new Set(await statuses('/livez', 20))).to.deep.equal(new Set([200]));
+    expect(await probe(port, '/keys', '127.0.0.9')).to.equal(200);
+    clock.pass(1_000);
+    expect(await probe(port, '/keys')).to.equal(200);
+  });
+
+  it('ends a connection on which more than four requests wait for their answers', async () => {
+    const { port, refused } = await openPort({ requestsPerAddress: 1_000 });
+    const socket = await connectTo(port, '127.0.0.1', 'GET /large HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(100));
+    if (!socket.closed) await once(socket.resume(), 'close');
+    expect(socket.bytesRead).to.be.below(4 * LARGE.length);
+    expect(refused.pipelined).to.equal(1);
+    expect(await probe(port)).to.equal(200);
   });
 
   it('ends a request that does not arrive in time', async () => {
