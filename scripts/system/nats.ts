@@ -5,6 +5,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect as connectSocket } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { writeAtomically } from './files.js';
 import { findNatsServer } from './nats-binary.js';
 import { assertPortFree, findFreePort } from './ports.js';
 import type { LaunchedProcess, ProcessRegistry } from './processes.js';
@@ -14,6 +15,7 @@ import { SystemError } from './system-error.js';
 const STATE_FILE = 'nats.json';
 const CONFIGURATION_FILE = 'nats.conf';
 const LOG_FILE = 'nats.log';
+const PASSWORD_BYTES = 24;
 const READY_TIMEOUT_MS = 15_000;
 const READY_POLL_MS = 15;
 
@@ -22,7 +24,10 @@ const APPLIED = 'portcullis.v1.applied';
 const REPORTS = 'portcullis.v1.security';
 const INBOX = '_INBOX.>';
 
-/** The users of the server. `test` may publish and subscribe to everything, and exists only on request. */
+/**
+ * The users that every server has. `test` may publish and subscribe to everything, and exists only on request. The file
+ * of passwords may name further services.
+ */
 const NATS_USERS = ['auth', 'inventory', 'payment', 'test'] as const;
 
 export type NatsUser = (typeof NATS_USERS)[number];
@@ -94,7 +99,7 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
   const port = options.port === 0 ? await findFreePort() : options.port;
   const passwords = await loadPasswords(join(dataDir, STATE_FILE));
   const configurationFile = join(dataDir, CONFIGURATION_FILE);
-  const users = NATS_USERS.filter((user) => user !== 'test' || options.withTestUser === true);
+  const users = Object.keys(passwords).filter((user) => user !== 'test' || options.withTestUser === true);
   const authentication = options.authentication ?? authenticationOf(users, passwords);
   await writeFile(configurationFile, natsConfiguration({ port, authentication, tls: options.tls }), {
     mode: 0o600,
@@ -114,7 +119,7 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
     pid: server.pid,
     logFile: server.logFile,
     url: (user) =>
-      `${options.tls === undefined ? 'nats' : 'tls'}://${user}:${passwords[user]}@127.0.0.1:${port}`,
+      `${options.tls === undefined ? 'nats' : 'tls'}://${user}:${encodeURIComponent(passwords[user])}@127.0.0.1:${port}`,
     kill: (signal) => server.kill(signal),
     ended: server.ended,
     hasEnded: () => server.hasEnded(),
@@ -122,14 +127,48 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
   };
 }
 
-type Passwords = Readonly<Record<NatsUser, string>>;
+type Passwords = Readonly<Record<string, string>> & Readonly<Record<NatsUser, string>>;
 
+/**
+ * Returns the users with their passwords, and creates those that are missing. An operator adds a service of their own to
+ * the file: its name with a password, or with an empty one, which is replaced by a new one.
+ *
+ * @throws SystemError when the file was edited and cannot be understood
+ */
 async function loadPasswords(file: string): Promise<Passwords> {
-  const known = await readFile(file, 'utf8').catch(() => undefined);
-  if (known !== undefined) return JSON.parse(known) as Passwords;
-  const made = Object.fromEntries(NATS_USERS.map((user) => [user, randomBytes(24).toString('hex')]));
-  await writeFile(file, `${JSON.stringify(made, null, 2)}\n`, { mode: 0o600 });
-  return made as Passwords;
+  const text = await readFile(file, 'utf8').catch(() => '{}');
+  const recorded = parsePasswords(file, text);
+  const names = new Set([...NATS_USERS, ...Object.keys(recorded)]);
+  const passwords = Object.fromEntries(
+    [...names].map((name) => [name, recorded[name] || randomBytes(PASSWORD_BYTES).toString('hex')]),
+  );
+  await writeAtomically(file, `${JSON.stringify(passwords, null, 2)}\n`);
+  return passwords as Passwords;
+}
+
+function parsePasswords(file: string, text: string): Record<string, string> {
+  const fault = (found: string): SystemError =>
+    new SystemError(
+      `${file}: expected a JSON object of user names (letters, digits, - and _) and passwords, and found ${found}.`,
+    );
+  const parsed = objectOf(text);
+  if (parsed === undefined) throw fault('something else');
+  for (const [name, password] of Object.entries(parsed)) {
+    // The name is one token of a subject, in which a dot or a wildcard would grant other subjects.
+    if (!/^[A-Za-z0-9_-]{1,64}$/.test(name)) throw fault(`the name ${JSON.stringify(name)}`);
+    if (typeof password !== 'string') throw fault(`no text as the password of ${name}`);
+  }
+  return parsed as Record<string, string>;
+}
+
+/** The JSON object, or `undefined`. The error of `JSON.parse` is dropped, because it quotes the passwords. */
+function objectOf(text: string): object | undefined {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? parsed : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Permissions of one user. `allow_responses` permits publishing to the inbox of a request, and nowhere else. */
@@ -143,7 +182,7 @@ interface Permissions {
  * Auth publishes revocations and acknowledges reports; the other services subscribe, and each may report only under
  * its own name. A compromised service can therefore neither publish revocations nor report for another service.
  */
-function permissionsOf(user: NatsUser): Permissions {
+function permissionsOf(user: string): Permissions {
   if (user === 'test') return { publish: ['>'], subscribe: ['>'] };
   if (user === 'auth') {
     const subscribe = [REVOCATIONS, `${APPLIED}.*`, `${REPORTS}.*`, INBOX];
@@ -152,7 +191,7 @@ function permissionsOf(user: NatsUser): Permissions {
   return { publish: [`${APPLIED}.${user}`, `${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
 }
 
-function authenticationOf(users: readonly NatsUser[], passwords: Passwords): Record<string, unknown> {
+function authenticationOf(users: readonly string[], passwords: Passwords): Record<string, unknown> {
   return {
     authorization: {
       users: users.map((user) => ({ user, password: passwords[user], permissions: permissionsOf(user) })),

@@ -60,12 +60,10 @@ export interface Postgres {
   readonly logFile: string;
   /** The folder of the cluster. */
   readonly clusterDir: string;
-  /** The connection string of one database, with the password. */
+  /** The connection string of one database, as the superuser. */
   url(database: string): string;
   /** Creates a database unless it exists. */
   ensureDatabase(name: string): Promise<void>;
-  /** Creates a role that may log in, unless it exists, and sets its password. */
-  ensureRole(name: string, password: string): Promise<void>;
   /** Sends a signal to the postmaster without waiting. */
   kill(signal: NodeJS.Signals): void;
   /** Resolves when the server has ended, with its exit code or signal as text. */
@@ -126,7 +124,6 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     clusterDir: cluster,
     url,
     ensureDatabase: (name) => ensureDatabase(url('postgres'), name),
-    ensureRole: (name, password) => ensureRole(url('postgres'), name, password),
     kill: (signal) => server.kill(signal),
     ended: server.ended,
     hasEnded: () => server.hasEnded(),
@@ -156,25 +153,6 @@ export async function ensureDatabase(url: string, name: string): Promise<void> {
     // When two callers create it at once, one of them gets either of these codes.
     if (!(error instanceof pg.DatabaseError && (error.code === '42P04' || error.code === '23505')))
       throw error;
-  } finally {
-    await client.end();
-  }
-}
-
-/**
- * Creates a role that may log in, unless it exists, and sets its password.
- *
- * @param url - any database of that server, as a role that may create roles
- */
-export async function ensureRole(url: string, name: string, password: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    const role = client.escapeIdentifier(name);
-    const found = await client.query('SELECT 1 FROM pg_roles WHERE rolname = $1', [name]);
-    const verb = found.rowCount === 0 ? 'CREATE' : 'ALTER';
-    await client.query(`${verb} ROLE ${role} LOGIN PASSWORD ${client.escapeLiteral(password)}`);
   } finally {
     await client.end();
   }

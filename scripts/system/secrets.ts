@@ -4,6 +4,7 @@ import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeAtomically } from './files.js';
+import { SERVICES, type Service } from './forwarded-variables.js';
 import { SystemError } from './system-error.js';
 
 const KEY_ENCRYPTION_KEY_BYTES = 32;
@@ -38,13 +39,17 @@ export interface DemoUser {
   readonly roles: readonly string[];
 }
 
+/** The passwords of the database roles: the one that a service works with, and the one that owns its tables. */
+export type DatabasePasswords = Readonly<
+  Record<Service, { readonly service: string; readonly owner: string }>
+>;
+
 export interface Secrets {
   readonly folder: string;
   readonly keyEncryptionKeyFile: string;
   readonly bootstrapFile: string;
   readonly clientKeyFiles: Readonly<Record<ClientName, string>>;
-  /** The password of payment's database role. */
-  readonly paymentDatabasePassword: string;
+  readonly databasePasswords: DatabasePasswords;
   readonly users: Readonly<Record<UserName, DemoUser>>;
 }
 
@@ -64,10 +69,8 @@ export async function loadSecrets(dataDir: string, { certificateBound = false } 
     payment: join(folder, 'payment-key.pem'),
   };
   const bootstrapFile = join(folder, 'bootstrap.json');
-  const paymentDatabasePassword = await readOrCreate(join(folder, 'payment-database-password'), () =>
-    randomBytes(DATABASE_PASSWORD_BYTES).toString('base64url'),
-  );
-  const secrets = { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, paymentDatabasePassword };
+  const databasePasswords = await loadDatabasePasswords(folder);
+  const secrets = { folder, keyEncryptionKeyFile, clientKeyFiles, bootstrapFile, databasePasswords };
   const known = await readFile(bootstrapFile, 'utf8').catch(() => undefined);
   if (known !== undefined) {
     requireScopes(known, dataDir);
@@ -105,6 +108,18 @@ function requireScopes(bootstrap: string, dataDir: string): void {
         'Choose another folder with PORTCULLIS_DATA_DIR, or remove this one to start with new data.',
     );
   }
+}
+
+/** Data folders of earlier versions lack some of them. */
+async function loadDatabasePasswords(folder: string): Promise<DatabasePasswords> {
+  const load = async (name: string): Promise<string> =>
+    await readOrCreate(join(folder, `${name}-database-password`), () =>
+      randomBytes(DATABASE_PASSWORD_BYTES).toString('base64url'),
+    );
+  const loaded = SERVICES.map(
+    async (name) => [name, { service: await load(name), owner: await load(`${name}-owner`) }] as const,
+  );
+  return Object.fromEntries(await Promise.all(loaded)) as DatabasePasswords;
 }
 
 async function createClient(name: ClientName, keyFile: string): Promise<object> {

@@ -3,18 +3,23 @@
 import { mkdir, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
+import {
+  closeMaintenanceDatabases,
+  prepareDatabases,
+  prepareGivenDatabases,
+  type ServiceDatabases,
+} from './databases.js';
 import { createDemoData, type DemoAccounts } from './demo.js';
 import { lockFolder } from './folder-lock.js';
-import { FORWARDED_VARIABLES, SERVICES, type Service } from './forwarded-variables.js';
+import { FORWARDED_VARIABLES, type Service } from './forwarded-variables.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
 import { type Nats, type NatsUser, startNats, type TlsPaths } from './nats.js';
 import { createServiceProcess, type Part, type ServiceProcess } from './parts.js';
-import { ensureDatabase, ensureRole, type Postgres, startPostgres } from './postgres.js';
+import { type Postgres, startPostgres } from './postgres.js';
 import { endRecordedProcesses, recordProcesses } from './process-record.js';
 import type { LaunchOptions, ProcessRegistry } from './processes.js';
 import { PROJECT_FOLDER, programArguments } from './project.js';
 import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
-import { SystemError } from './system-error.js';
 import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js';
 
 /** Variables that services inherit from this process. */
@@ -86,9 +91,11 @@ export interface System {
   readonly payment: ServiceProcess;
   /** `undefined` when NATS_URL names another server. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
-  /** The databases of inventory and payment, as roles with all privileges. */
+  /** The databases of inventory and payment, as the roles that own their tables. */
   readonly databases: DatabaseUrls;
-  /** `undefined` when DATABASE_URL names another server. */
+  /** The connection strings that the services have. */
+  readonly serviceDatabases: ServiceDatabases;
+  /** `undefined` when DATABASE_URL names another server; its addresses are those of the superuser. */
   readonly postgres: (Part & { readonly clusterDir: string; url(database: string): string }) | undefined;
   readonly users: Readonly<Record<UserName, DemoUser>>;
   readonly accounts: DemoAccounts | undefined;
@@ -157,10 +164,8 @@ async function startParts(starting: Starting): Promise<System> {
   const preparation: Preparation = { ports, secrets, registry };
   const servers = await startServers(starting, preparation);
   options.signal?.throwIfAborted();
-  const databases = {
-    inventory: servers.database.url(databaseOf('inventory')),
-    payment: servers.database.url(databaseOf('payment')),
-  };
+  const { inventory, payment } = servers.database.services;
+  const databases = { inventory: inventory.ownerUrl, payment: payment.ownerUrl };
   await recordDatabases(dataDir, databases);
   const services = createServices({ options, dataDir, ...preparation, ...servers });
   await startServices(starting, services);
@@ -173,6 +178,7 @@ async function startParts(starting: Starting): Promise<System> {
     nats: servers.broker.part,
     postgres: servers.database.part,
     databases,
+    serviceDatabases: servers.database.services,
     users: secrets.users,
     accounts,
     issuer: issuerOf(ports, options.tls),
@@ -223,7 +229,7 @@ async function createDemo(
 // --- database and broker
 
 interface DatabaseServer {
-  url(database: string): string;
+  readonly services: ServiceDatabases;
   readonly part: System['postgres'];
 }
 
@@ -241,7 +247,7 @@ interface Servers {
 async function startServers(starting: Starting, preparation: Preparation): Promise<Servers> {
   const { DATABASE_URL: databaseUrl, NATS_URL: natsUrl } = starting.options.environment ?? {};
   const [database, broker] = await Promise.allSettled([
-    databaseUrl ? useDatabase(databaseUrl, preparation.secrets) : ownPostgres(starting, preparation),
+    databaseUrl ? useDatabase(databaseUrl, preparation) : ownPostgres(starting, preparation),
     natsUrl ? { url: () => natsUrl, part: undefined } : ownNats(starting, preparation),
   ]);
   // Both have settled, so a server that came up is stopped when the other one failed.
@@ -250,32 +256,8 @@ async function startServers(starting: Starting, preparation: Preparation): Promi
   return { database: database.value, broker: broker.value };
 }
 
-/** The name of a service's database. */
-function databaseOf(service: Service): string {
-  return `portcullis_${service}`;
-}
-
-/** The role that payment runs as; it can append to the ledger, not change it. */
-const PAYMENT_ROLE = 'portcullis_payment';
-
-async function useDatabase(given: string, secrets: Secrets): Promise<DatabaseServer> {
-  if (!URL.canParse(given)) throw new SystemError('DATABASE_URL is not a URL.');
-  const failure = (what: string) => (cause: unknown) => {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new SystemError(`The server that DATABASE_URL names ${what}: ${reason}.`, { cause });
-  };
-  for (const service of SERVICES) {
-    await ensureDatabase(given, databaseOf(service)).catch(failure('cannot be used'));
-  }
-  await ensureRole(given, PAYMENT_ROLE, secrets.paymentDatabasePassword).catch(
-    failure('does not let a role be created'),
-  );
-  const url = (database: string): string => {
-    const changed = new URL(given);
-    changed.pathname = `/${database}`;
-    return changed.href;
-  };
-  return { url, part: undefined };
+async function useDatabase(given: string, { secrets }: Preparation): Promise<DatabaseServer> {
+  return { services: await prepareGivenDatabases(given, secrets.databasePasswords), part: undefined };
 }
 
 async function ownPostgres(
@@ -293,8 +275,8 @@ async function ownPostgres(
   return await timed(options, 'PostgreSQL', `127.0.0.1:${ports.postgres}`, async () => {
     let server = await start();
     stopSteps.push(() => server.stop());
-    for (const service of SERVICES) await server.ensureDatabase(databaseOf(service));
-    await server.ensureRole(PAYMENT_ROLE, secrets.paymentDatabasePassword);
+    const services = await prepareDatabases(server.url('postgres'), secrets.databasePasswords);
+    await closeMaintenanceDatabases(server.url('postgres'));
     const part = partOf(
       'PostgreSQL',
       () => server,
@@ -303,7 +285,7 @@ async function ownPostgres(
       },
     );
     const url = (database: string): string => server.url(database);
-    return { url, part: Object.assign(part, { url, clusterDir: server.clusterDir }) };
+    return { services, part: Object.assign(part, { url, clusterDir: server.clusterDir }) };
   });
 }
 
@@ -408,12 +390,9 @@ function createInventory(settings: ServiceSettings, name: string, port: number):
 }
 
 function createPayment(settings: ServiceSettings, inventoryAddresses: readonly string[]): ServiceProcess {
-  const { options, ports, secrets, database } = settings;
-  const url = database.url(databaseOf('payment'));
+  const { options, ports } = settings;
   const variables = {
     ...clientVariables(settings, 'payment', 'payment'),
-    DATABASE_URL: asRole(url, PAYMENT_ROLE, secrets.paymentDatabasePassword),
-    PORTCULLIS_MIGRATION_DATABASE_URL: url,
     PORTCULLIS_INVENTORY_ADDRESS: inventoryAddresses.join(','),
     ...(options.tls !== undefined && { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
     ...options.paymentProgram?.environment,
@@ -478,7 +457,8 @@ function commonVariables(
       : withHost(broker.url(service), (address) => linkOf({ from: name, to: 'nats-server', address }));
   return {
     ...forwardedVariables(options, service),
-    DATABASE_URL: database.url(databaseOf(service)),
+    DATABASE_URL: database.services[service].url,
+    PORTCULLIS_MIGRATION_DATABASE_URL: database.services[service].ownerUrl,
     NATS_URL: natsUrl,
     PORTCULLIS_ISSUER: issuerOf(ports, options.tls),
     PORTCULLIS_REFLECTION: 'on',
@@ -549,14 +529,6 @@ function forwardedVariables({ environment = {} }: SystemOptions, service: Servic
 function withHost(text: string, change: (host: string) => string): string {
   const url = new URL(text);
   url.host = change(url.host);
-  return url.href;
-}
-
-/** The URL with another role. */
-function asRole(text: string, role: string, password: string): string {
-  const url = new URL(text);
-  url.username = role;
-  url.password = password;
   return url.href;
 }
 

@@ -26,7 +26,7 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   signature: 11,
   epoch: 257,
   generation: 2,
-  'same-list': 3645,
+  'same-list': 5217,
   'known-epochs': 36,
   'clock-rises': 66,
 };

@@ -1,12 +1,14 @@
 /** The private nats-server: permissions of its users, and messages when it cannot start. */
 
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { chmod, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { inspect } from 'node:util';
 import { expect } from 'chai';
 import type { NatsConnection } from 'nats';
-import { startNats } from '../../../scripts/system/nats.js';
+import { type Nats, startNats } from '../../../scripts/system/nats.js';
 import { findNatsServer } from '../../../scripts/system/nats-binary.js';
 import { isRunning, startTimeOf } from '../../../scripts/system/process-identity.js';
 import { SystemError } from '../../../scripts/system/system-error.js';
@@ -86,6 +88,92 @@ describe('the private nats-server', () => {
     expect(performance.now() - began).to.be.below(5_000);
     expect(nats.url('auth')).to.equal(url);
     await (await nats.connect('auth')).flush();
+  });
+
+  describe('with a service that the operator has added to nats.json', () => {
+    let dataDir: string;
+    let server: Nats | undefined;
+
+    beforeEach(async () => {
+      dataDir = join(folder.path, randomUUID());
+    });
+
+    afterEach(async () => {
+      await server?.stop();
+      server = undefined;
+    });
+
+    it('keeps its user from start to start, and creates an empty password', async () => {
+      await restart({});
+      await restart({ greeter: '', chosen: 'p@ss/word' });
+      const { greeter } = await passwords();
+      expect(greeter).to.match(/^[0-9a-f]{48}$/);
+      await restart({});
+      expect(await passwords()).to.include({ greeter, chosen: 'p@ss/word' });
+      for (const user of ['greeter', 'chosen']) await (await connectAs(user)).close();
+      const { mode } = await stat(join(dataDir, 'nats.json'));
+      expect(mode & 0o777).to.equal(0o600);
+    });
+
+    it('lets it receive revocations and publish its own reports only', async () => {
+      await restart({ greeter: '' });
+      const [auth, greeter] = [await connectAs('auth'), await connectAs('greeter')];
+      const revocation = next(greeter, 'portcullis.v1.revocations');
+      await greeter.flush();
+      auth.publish('portcullis.v1.revocations', Buffer.from('entry'));
+      expect(await revocation).to.equal('entry');
+
+      const received: string[] = [];
+      auth.subscribe('portcullis.v1.security.*', {
+        callback: (_, message) => {
+          received.push(message.subject);
+          message.respond();
+        },
+      });
+      await auth.flush();
+      for (const subject of ['portcullis.v1.revocations', 'portcullis.v1.security.inventory']) {
+        const refusal = refusalSeenBy(greeter);
+        greeter.publish(subject, Buffer.from('forged'));
+        expect(await refusal).to.contain(subject);
+      }
+      await greeter.request('portcullis.v1.security.greeter', Buffer.from('report'), { timeout: 10_000 });
+      expect(received).to.deep.equal(['portcullis.v1.security.greeter']);
+      for (const connection of [auth, greeter]) await connection.close();
+    });
+
+    it('rejects a name that would be several subjects, and repeats no password', async () => {
+      for (const name of ['a.b', '>', '*', 'a b']) {
+        const error = await rejectionOf(restart({ [name]: 'hidden' }));
+        expect(error).to.be.instanceOf(SystemError);
+        expect(error.message).to.contain('nats.json: expected').and.to.contain(JSON.stringify(name));
+        await rm(dataDir, { recursive: true });
+      }
+      await mkdir(dataDir, { recursive: true });
+      await writeFile(join(dataDir, 'nats.json'), '{"greeter": "hidden" "chosen"}');
+      const error = await rejectionOf(startNats({ dataDir, port: 0 }));
+      expect(error).to.be.instanceOf(SystemError);
+      expect(inspect(error)).to.contain('nats.json: expected').and.not.to.contain('hidden');
+    });
+
+    /** Adds users to the file, as an operator does, and starts the server again. */
+    async function restart(added: Record<string, string>): Promise<void> {
+      await server?.stop();
+      server = undefined;
+      await mkdir(dataDir, { recursive: true });
+      await writeFile(join(dataDir, 'nats.json'), JSON.stringify({ ...(await passwords()), ...added }));
+      server = await startNats({ dataDir, port: 0 });
+    }
+
+    async function passwords(): Promise<Record<string, string>> {
+      const text = await readFile(join(dataDir, 'nats.json'), 'utf8').catch(() => '{}');
+      return JSON.parse(text) as Record<string, string>;
+    }
+
+    async function connectAs(user: string): Promise<NatsConnection> {
+      const { connect } = await import('nats');
+      const pass = (await passwords())[user] ?? '';
+      return await connect({ servers: `127.0.0.1:${server?.port}`, user, pass, reconnect: false });
+    }
   });
 
   it('has no process after stop', async () => {

@@ -1,7 +1,7 @@
 /** The secrets of a data folder: created once, readable by their owner only, never overwritten. */
 
 import { createPrivateKey, createPublicKey } from 'node:crypto';
-import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { loadSecrets } from '../../../scripts/system/secrets.js';
@@ -28,6 +28,16 @@ describe('the secrets of a data folder', () => {
       Object.values(users).map(({ password }) => password),
     );
     expect(new Set(passwords).size).to.equal(6);
+  });
+
+  it('have a password for each database role, and keep that of an earlier version', async () => {
+    await mkdir(join(folder.path, 'secrets'), { mode: 0o700 });
+    await writeFile(join(folder.path, 'secrets', 'payment-database-password'), 'former', { mode: 0o600 });
+    const { databasePasswords } = await loadSecrets(folder.path);
+    expect(databasePasswords.payment.service).to.equal('former');
+    const all = Object.values(databasePasswords).flatMap(({ service, owner }) => [service, owner]);
+    expect(new Set(all).size).to.equal(6);
+    for (const password of all) if (password !== 'former') expect(password).to.match(/^[\w-]{32}$/);
   });
 
   it('are readable by their owner only', async () => {

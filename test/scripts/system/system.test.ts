@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import pg from 'pg';
+import { SERVICES } from '../../../scripts/system/forwarded-variables.js';
 import type { Postgres } from '../../../scripts/system/postgres.js';
 import { startPostgres } from '../../../scripts/system/postgres.js';
 import { startSystem } from '../../../scripts/system/system.js';
@@ -12,6 +13,8 @@ import { SystemError } from '../../../scripts/system/system-error.js';
 import { choosePorts } from '../../../scripts/system/system-ports.js';
 import type { TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { migrate } from '../../../services/common/database/migrations.js';
+import { createLog } from '../../../services/common/host/log.js';
 import { privateNats } from '../../support/nats.js';
 import { rejectionOf } from '../../support/outcomes.js';
 
@@ -75,6 +78,61 @@ describe('the system with given servers', function () {
     }
   });
 });
+
+describe('the data folder of an earlier version, which migrated as a superuser', function () {
+  this.timeout(START_TIMEOUT_MS);
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+
+  after(() => folder.remove());
+
+  it('starts, and its tables belong to the owner roles', async () => {
+    const dataDir = join(folder.path, 'data');
+    const earlier = await startPostgres({ dataDir: join(dataDir, 'postgresql'), port: 0, ephemeral: true });
+    for (const service of SERVICES) {
+      const database = `portcullis_${service}`;
+      await earlier.ensureDatabase(database);
+      await migrate({
+        client: new pg.Client({ connectionString: earlier.url(database) }),
+        folder: new URL(`../../../services/${service}/migrations/`, import.meta.url),
+        log: createLog({ service, level: 'silent' }),
+        signal: AbortSignal.timeout(START_TIMEOUT_MS),
+      });
+      expect(await ownersIn(earlier.url(database))).to.deep.equal(['portcullis']);
+    }
+    await earlier.stop();
+    const system = await startSystem({ dataDir, ports: 'free', ephemeral: true });
+    try {
+      expect(system.accounts?.alice).to.match(/^[0-9a-f-]{36}$/);
+      for (const service of SERVICES) {
+        const owners = await ownersIn(system.postgres?.url(`portcullis_${service}`) ?? '');
+        expect(owners).to.deep.equal([`portcullis_${service}_owner`]);
+      }
+    } finally {
+      await system.stop();
+    }
+  });
+});
+
+/** The owners of the tables, views and functions that migrations create. */
+async function ownersIn(url: string): Promise<string[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ owner: string }>(
+      `SELECT DISTINCT owner::regrole::text FROM (
+         SELECT relowner AS owner FROM pg_class WHERE relnamespace = 'public'::regnamespace
+         UNION ALL SELECT proowner FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+       ) AS objects`,
+    );
+    return rows.map(({ owner }) => owner);
+  } finally {
+    await client.end();
+  }
+}
 
 describe('the ports of the system', () => {
   const nothing = { without: [] };
