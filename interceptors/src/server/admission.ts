@@ -261,7 +261,10 @@ export class Admissions {
       return;
     }
     this.#onVerified(this.#clock.monotonicMs() - beganMs);
-    if (result instanceof VerifiedToken) this.knownNetworks.add(networkOfPeer(peer));
+    // A token that leaked after its time, or was revoked, must not buy the share that is kept for callers with rights.
+    if (result instanceof VerifiedToken && this.denialReason(result, true) === undefined) {
+      this.knownNetworks.add(networkOfPeer(peer));
+    }
   }
 
   /**

@@ -14,7 +14,10 @@ const KNOWN_BYTES_PART = 3 / 4;
 /** The part of the bytes in flight that one caller may use. */
 const CALLER_BYTES_PART = 1 / 8;
 
-/** The part of the public calls that may be streams: the rest is left to short calls, such as health checks. */
+/**
+ * The part of the public calls that may be streams, of all strangers and of one network. The rest is left to short calls,
+ * such as health checks and the authentication of services.
+ */
 const PUBLIC_STREAMS_PART = 1 / 2;
 
 /** How often callers without calls and tokens are dropped, in milliseconds. */
@@ -167,6 +170,10 @@ export class CallLimits {
     call.isUnknown = !this.#isKnownNetwork(network);
     const { publicCalls, publicCallsPerAddress } = this.#limits;
     const totals = this.#totalsOf(call);
+    // A caller may leave its streams open for ever: alone they must not close the methods to the network that it is in.
+    if (call.isStream && holder.streams >= publicCallsPerAddress * PUBLIC_STREAMS_PART) {
+      return 'public_calls_per_address';
+    }
     if (holder.calls >= publicCallsPerAddress) {
       const oldest = totals.requests.find(({ holder: other }) => other === holder);
       if (oldest === undefined) return 'public_calls_per_address';

@@ -25,7 +25,10 @@ export interface GuardLimits {
    * of them may be streams. Default: 1,000.
    */
   readonly publicCalls: number;
-  /** The part of them that one network may have open: an IPv4 address, or a /64 of IPv6. Default: 100. */
+  /**
+   * The part of them that one network may have open: an IPv4 address, or a /64 of IPv6. Half of them may be streams.
+   * Default: 100.
+   */
   readonly publicCallsPerAddress: number;
   /** Maximum number of calls of one user in progress. Default: 200. */
   readonly callsPerUser: number;

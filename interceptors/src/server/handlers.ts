@@ -205,7 +205,10 @@ function failure(
   call: AnyCall,
   error: unknown,
 ): CallStatus & { name: string; message: string; metadata: Metadata } {
-  if (!(error instanceof ServiceError)) stateOf(call)?.reportFailure(error);
+  const state = stateOf(call);
+  // A handler that stops because its call has ended has not failed.
+  const hasStopped = state?.signal.aborted === true && error === state.signal.reason;
+  if (!(error instanceof ServiceError) && !hasStopped) state?.reportFailure(error);
   const status = statusOf(error);
   return { name: 'ServiceError', message: status.details, ...status };
 }

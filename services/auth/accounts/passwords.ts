@@ -30,8 +30,14 @@ export interface Passwords {
    * that the response time does not reveal which names exist. Throws RATE_LIMITED.
    *
    * @param caller - whose turn it is; auth itself when absent
+   * @param signal - when it is aborted before its turn, the work is not done
    */
-  verify(hash: string | undefined, password: string, caller?: QueueCaller): Promise<boolean>;
+  verify(
+    hash: string | undefined,
+    password: string,
+    caller?: QueueCaller,
+    signal?: AbortSignal,
+  ): Promise<boolean>;
 }
 
 /** All hashing of the process shares one queue. */
@@ -40,11 +46,11 @@ export function createPasswords(queue: Pick<FairQueue, 'run'>): Passwords {
   const decoy = argon2Hash('nobody has this password', ARGON2_OPTIONS);
   return {
     hash: (password) => queue.run(OWN_WORK, () => argon2Hash(prepare(password), ARGON2_OPTIONS)),
-    verify: async (hash, password, caller = OWN_WORK) => {
+    verify: async (hash, password, caller, signal) => {
       const against = hash ?? (await decoy);
       // A password that is too long is not hashed itself, but takes the same time as a wrong one.
       const candidate = password.length > PASSWORD_LENGTH_MAX ? '' : prepare(password);
-      const equal = await queue.run(caller, () => argon2Verify(against, candidate));
+      const equal = await queue.run(caller ?? OWN_WORK, () => argon2Verify(against, candidate), signal);
       return equal && hash !== undefined && candidate !== '';
     },
   };

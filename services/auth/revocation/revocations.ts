@@ -1,7 +1,7 @@
 /** The operations on the revocation log: revoke, answer the instances that follow it, drop what has expired. */
 
 import type { Timers } from '@portcullis/guard/clock';
-import { ServiceError } from '@portcullis/guard/errors';
+import { ServiceError, shareError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
 import type { EpochStanding, LiveSet, LostEpoch } from '../records/revocations.js';
 import type { Instances } from './instances.js';
@@ -58,6 +58,10 @@ export interface Revocations {
   purge(): Promise<number>;
 }
 
+const TOO_MANY_PULLS = shareError(
+  new AuthError('RATE_LIMITED', 'too many instances pull the list', { retryAfterMs: 1000 }),
+);
+
 /** The shared reads and writes of one process. */
 interface Shared {
   readonly heads: SharedReads<SyncPosition, LogReading>;
@@ -75,7 +79,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
     pull: async function* (request) {
       checkInstance(request);
       if (pulls >= PULLS_MAX) {
-        throw new AuthError('RATE_LIMITED', 'too many instances pull the list', { retryAfterMs: 1000 });
+        throw TOO_MANY_PULLS;
       }
       pulls += 1;
       try {

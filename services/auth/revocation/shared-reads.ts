@@ -1,6 +1,7 @@
 /** Shared reads: one read answers many requests, but only requests that arrived before it began. */
 
 import { systemTimers, type Timers } from '@portcullis/guard/clock';
+import { shareError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
 
 /** Longest time for which a read that is under way blocks the next one, in milliseconds. */
@@ -11,6 +12,10 @@ export const CONCURRENT_READS_MAX = 4;
 
 /** Maximum number of requests that wait for a read to begin. */
 const WAITING_REQUESTS_MAX = 10_000;
+
+const TOO_MANY_READS = shareError(
+  new AuthError('RATE_LIMITED', 'too many requests wait for a read', { retryAfterMs: 1000 }),
+);
 
 /** Answers requests from shared reads. */
 export interface SharedReads<Request, Answer> {
@@ -60,9 +65,7 @@ export function createSharedReads<Request, Answer>(
   return {
     read: (request) => {
       if (waiting.length >= WAITING_REQUESTS_MAX) {
-        return Promise.reject(
-          new AuthError('RATE_LIMITED', 'too many requests wait for a read', { retryAfterMs: 1000 }),
-        );
+        return Promise.reject(TOO_MANY_READS);
       }
       return new Promise((resolve, reject) => {
         waiting.push({ request, resolve, reject });

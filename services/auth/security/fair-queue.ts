@@ -1,6 +1,7 @@
 /** A queue for work that costs much: each class of callers has a share of it, and within a class callers take turns. */
 
 import type { Clock } from '@portcullis/guard/clock';
+import { shareError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
 
 /** The classes of callers, and for each the number of its turns while all classes wait. */
@@ -46,9 +47,10 @@ export interface FairQueue {
   /**
    * Runs the work when it is the caller's turn.
    *
-   * @throws ServiceError RATE_LIMITED when the work was not begun
+   * @param signal - a caller that leaves gives up its place, unless its work has begun
+   * @throws ServiceError RATE_LIMITED when the work was not begun; the reason of the signal
    */
-  run<T>(caller: QueueCaller, work: () => Promise<T>): Promise<T>;
+  run<T>(caller: QueueCaller, work: () => Promise<T>, signal?: AbortSignal): Promise<T>;
   /** The number of waiting callers. */
   waiting(importance: CallerClass): number;
 }
@@ -70,17 +72,28 @@ export function createFairQueue({ name, limits, clock, onRefused }: FairQueueDep
   /** The position of the last turn; a class that begins to wait starts from here. */
   let position = 0;
 
+  const refusalOf = (what: string) =>
+    shareError(new AuthError('RATE_LIMITED', `too many ${name} ${what}`, { retryAfterMs: waitMaxMs }));
+  const refusals = { full: refusalOf('wait'), waited: refusalOf('were ahead') };
   const refuse = ({ caller, settle }: Waiter, limit: QueueLimit): void => {
     onRefused?.(caller, limit);
-    const message = `too many ${name} ${limit === 'full' ? 'wait' : 'were ahead'}`;
-    settle(new AuthError('RATE_LIMITED', message, { retryAfterMs: waitMaxMs }));
+    settle(refusals[limit]);
   };
-  const wait = (caller: QueueCaller): Promise<void> => {
+  const wait = (caller: QueueCaller, signal: AbortSignal | undefined): Promise<void> => {
     const own = linesOf(caller.importance);
     return new Promise((resolve, reject) => {
-      const settle = (error?: Error): void => (error === undefined ? resolve() : reject(error));
+      const leave = (): void => {
+        own.remove(waiter);
+        reject(signal?.reason);
+      };
+      const settle = (error?: Error): void => {
+        signal?.removeEventListener('abort', leave);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
       const waiter = { caller, settle, sinceMs: clock.monotonicMs() };
       const displaced = own.add(waiter, waitingMax, position);
+      signal?.addEventListener('abort', leave, { once: true });
       if (displaced !== undefined) refuse(displaced, 'full');
     });
   };
@@ -103,8 +116,9 @@ export function createFairQueue({ name, limits, clock, onRefused }: FairQueueDep
   };
 
   return {
-    run: async (caller, work) => {
-      if (running >= atOnceMax) await wait(caller);
+    run: async (caller, work, signal) => {
+      signal?.throwIfAborted();
+      if (running >= atOnceMax) await wait(caller, signal);
       else running += 1;
       try {
         return await work();
@@ -160,6 +174,17 @@ class Lines {
     else line.push(waiter);
     this.size += 1;
     return displaced;
+  }
+
+  /** Removes a waiter that has left. */
+  remove(waiter: Waiter): void {
+    const { key } = waiter.caller;
+    const line = this.#lines.get(key);
+    const place = line?.indexOf(waiter) ?? -1;
+    if (line === undefined || place === -1) return;
+    line.splice(place, 1);
+    this.size -= 1;
+    if (line.length === 0) this.#lines.delete(key);
   }
 
   shift(): Waiter | undefined {

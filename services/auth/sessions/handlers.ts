@@ -1,7 +1,7 @@
 /** The handlers of sessions: those of AuthService, and the list of any user's sessions of UserService. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { certificateThumbprintOf, principalOf, unary } from '@portcullis/guard';
+import { certificateThumbprintOf, principalOf, signalOf, unary } from '@portcullis/guard';
 import type {
   AuthServiceServer,
   Session as SessionMessage,
@@ -23,7 +23,11 @@ export function createSessionHandlers({
 > {
   return {
     login: unary(async (request, call) => {
-      const { session, ...pair } = await sessions.login({ ...request, ...peerOf(call) });
+      const { session, ...pair } = await sessions.login({
+        ...request,
+        ...peerOf(call),
+        signal: signalOf(call),
+      });
       return { ...tokenFieldsOf(pair), session: sessionMessageOf(session, session.sessionId) };
     }),
     refresh: unary(async (request, call) =>

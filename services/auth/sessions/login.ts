@@ -11,7 +11,7 @@ import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { Session } from '../records/sessions.js';
 import type { Role, UserCredentials, UserState } from '../records/users.js';
-import type { Throttle } from '../security/throttle.js';
+import type { Attempt, Throttle } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { LoginFailures } from './login-failures.js';
@@ -43,6 +43,8 @@ export interface LoginRequest {
   readonly deviceName: string;
   /** The peer's address. */
   readonly peer: string;
+  /** Aborted when the caller has left: it then gives up its place in the queue for password hashes. */
+  readonly signal?: AbortSignal;
   /** The thumbprint of the peer's client certificate, if it has one. */
   readonly certificateThumbprint?: string | undefined;
 }
@@ -76,28 +78,50 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
     deps.failures.limited(failed);
     throw error;
   });
-  const credentials =
-    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
-  const { networkKey } = attempt;
-  const network = networkOfPeer(request.peer);
-  const caller = deps.turns.callerOf(attempt, network);
-  const verified = deps.passwords.verify(credentials?.passwordHash, request.password, caller);
-  const matches = await verified.catch(async (error: unknown) => {
-    // The password was not checked, so the attempt is no guess.
-    await attempt.uncount();
-    throw error;
-  });
-  const opened =
-    matches && credentials !== undefined
-      ? await openSessionFor(deps, { credentials, networkKey, network, wanted })
-      : undefined;
-  if (opened === undefined) {
-    deps.failures.failed({ ...failed, userId: credentials?.userId });
+  const opened = await openSessionWith(deps, { request, username, wanted, attempt }).catch(
+    async (error: unknown) => {
+      // The password was right or was not checked, so the attempt is no guess.
+      await attempt.uncount();
+      throw error;
+    },
+  );
+  if ('failedUserId' in opened) {
+    deps.failures.failed({ ...failed, userId: opened.failedUserId });
     throw (await attempt.refusal()) ?? loginFailed();
   }
   deps.turns.succeeded(attempt);
   await attempt.uncount();
   return opened;
+}
+
+interface CountedLogin {
+  readonly request: LoginRequest;
+  readonly username: string | undefined;
+  readonly wanted: WantedSession;
+  readonly attempt: Attempt;
+}
+
+/** Verifies the password and opens the session; names the user, if there is one, whose login failed. */
+async function openSessionWith(
+  deps: LoginDeps,
+  { request, username, wanted, attempt }: CountedLogin,
+): Promise<LoginResult | { readonly failedUserId: string | undefined }> {
+  const credentials =
+    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
+  const { networkKey } = attempt;
+  const network = networkOfPeer(request.peer);
+  const caller = deps.turns.callerOf(attempt, network);
+  const matches = await deps.passwords.verify(
+    credentials?.passwordHash,
+    request.password,
+    caller,
+    request.signal,
+  );
+  const opened =
+    matches && credentials !== undefined
+      ? await openSessionFor(deps, { credentials, networkKey, network, wanted })
+      : undefined;
+  return opened ?? { failedUserId: credentials?.userId };
 }
 
 /** What the caller asks the session for, after validation. */

@@ -38,7 +38,7 @@ interface PreparedAuthentication {
   /** The rest: authenticates the client whose row the transaction has locked; returns what is wrong. */
   authenticate(tx: AuthTransaction, client: Client): Promise<ClientFault | undefined>;
   /** Called when the client got its token. */
-  succeeded(): Promise<void>;
+  succeeded(): void;
 }
 
 export interface ClientAuthenticationDeps {
@@ -114,7 +114,7 @@ async function prepareAssertion(
       const claims = checkAssertionClaims(verified.claims, issuer, now.getTime() / 1000);
       return claims instanceof ClientFault ? claims : await useUp(tx, client, claims);
     },
-    succeeded: () => Promise.resolve(turns.succeeded(clientId, network)),
+    succeeded: () => turns.succeeded(clientId, network),
   };
 }
 
@@ -186,13 +186,12 @@ async function prepareSecret(
     if (client === undefined) throw refused('unknown-client');
     throw refused(secrets.length === 0 ? 'no-credential' : 'secret');
   }
+  // The secret is right: whatever refuses the token from here on, it was no guess.
+  await attempt.uncount();
   return {
     // Removed meanwhile, it is no longer among the credentials of the locked row.
     authenticate: (_tx, locked) =>
       Promise.resolve(hasCredential(locked, verified) ? undefined : clientFault('changed')),
-    succeeded: async () => {
-      turns.succeeded(clientId, network);
-      await attempt.uncount();
-    },
+    succeeded: () => turns.succeeded(clientId, network),
   };
 }

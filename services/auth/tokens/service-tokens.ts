@@ -117,7 +117,7 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
       certificateThumbprint: certificateBindingOf(client, certificateThumbprint),
     });
   }, place);
-  await succeeded();
+  succeeded();
   return minted;
 }
 

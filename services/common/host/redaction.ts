@@ -27,11 +27,15 @@ const TOKEN_RUN = /[A-Za-z0-9_.-]{10,}/g;
 /** The first characters of a JWT's header, which is a JSON object. */
 const TOKEN_START = 'eyJ';
 
-/** The text without bearer tokens, JWTs, private keys and passwords in URLs. */
+/** What auth hands out beside JWTs: refresh tokens, reset tokens and client secrets, also when cut off. */
+const OWN_SECRET = /pc[rps]_[A-Za-z0-9_-]{10,}/g;
+
+/** The text without bearer tokens, JWTs, auth's own secrets, private keys and passwords in URLs. */
 export function redactText(text: string): string {
   return text
     .replace(/\b(Bearer|Basic|DPoP)(\s+)[^\s"\\,]+/gi, `$1$2${REDACTED}`)
     .replace(TOKEN_RUN, redactToken)
+    .replace(OWN_SECRET, REDACTED)
     .replace(/-----BEGIN [A-Z ]*PRIVATE KEY-----[^"]*?(-----END [A-Z ]*PRIVATE KEY-----|(?=")|$)/g, REDACTED)
     .replace(/(:\/\/[^\s:@/"]*):[^\s/"]+@/g, `$1:${REDACTED}@`);
 }

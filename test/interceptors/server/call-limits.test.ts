@@ -333,6 +333,23 @@ describe('limits on calls', () => {
       expect(await finish(await open(session, 'Public'))).to.equal(status.OK);
     });
 
+    it('leave half of the public calls of one network to short calls, known or not', async () => {
+      await start({ publicCallsPerAddress: 4 }, PUBLIC_BIDI);
+      const session = connection();
+      for (const isKnown of [false, true]) {
+        if (isKnown)
+          expect(await finish(await open(session, 'Unary', await withToken()))).to.equal(status.OK);
+        const streams = [await open(session, 'Bidi'), await open(session, 'Bidi')];
+        expect((await openRaw(session, 'Bidi').ended).message).to.include('public_calls_per_address');
+        expect(await finish(await open(session, 'Public'))).to.equal(status.OK);
+        for (const { stream, closed } of streams) {
+          stream.close(8);
+          await closed;
+        }
+        await until(() => echo.guard.state().publicCalls === 0);
+      }
+    });
+
     it('do not count the public calls of a network with a verified token among those of strangers', async () => {
       await start({ publicCalls: 1 });
       const session = connection();

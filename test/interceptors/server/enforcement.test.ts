@@ -424,6 +424,17 @@ describe('enforcement', () => {
       expect(knownNetworks.has(PEER_NETWORK)).to.equal(false);
     });
 
+    it('does not know a network by a revoked or an expired token', async () => {
+      const { knownNetworks } = enforcement.admissions;
+      const jti = randomUUID();
+      revokeToken(jti);
+      expect(await decided(tokenText({ jti }), ALLOW)).to.equal('TOKEN_REVOKED');
+      const expired = tokenText();
+      clock.pass(KNOWN_NETWORK_MS);
+      expect(await decided(expired, ALLOW)).to.equal('TOKEN_EXPIRED');
+      expect(knownNetworks.has(PEER_NETWORK)).to.equal(false);
+    });
+
     it('limits all verifications, without affecting cached tokens', async () => {
       const known = tokenText();
       await admitted(known);

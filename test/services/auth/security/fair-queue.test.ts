@@ -49,6 +49,27 @@ describe('the fair queue', () => {
     };
   }
 
+  it('gives up the place of a caller that leaves, and never begins its work', async () => {
+    const { queue, begun, refused, run, finish, settle } = openQueue({ waitingMax: 2 });
+    const first = run('unknown', 'a');
+    await settle();
+    const leaving = new AbortController();
+    const caller = { importance: 'unknown', key: 'b' } as const;
+    const left = queue.run(caller, () => Promise.resolve('begun'), leaving.signal).catch((error) => error);
+    const others = [run('unknown', 'c')];
+    expect(queue.waiting('unknown')).to.equal(2);
+    leaving.abort(new Error('left'));
+    expect(await left).to.include({ message: 'left' });
+    expect(queue.waiting('unknown')).to.equal(1);
+    others.push(run('unknown', 'd'));
+    await finish(3);
+    expect([await first, ...(await Promise.all(others))]).to.deep.equal(['done', 'done', 'done']);
+    expect(begun).to.deep.equal(['unknown a', 'unknown c', 'unknown d']);
+    expect(refused).to.deep.equal([]);
+    const late = queue.run(caller, () => Promise.resolve('begun'), leaving.signal).catch((error) => error);
+    expect(await late).to.include({ message: 'left' });
+  });
+
   it('runs a limited number at once, and all of them in the end', async () => {
     const { begun, run, finish, settle } = openQueue({ atOnceMax: 2 });
     const outcomes = ['a', 'b', 'c'].map((key) => run('unknown', key));

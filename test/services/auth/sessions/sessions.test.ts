@@ -257,6 +257,25 @@ describe('sessions', () => {
       await full.close();
     });
 
+    it('is no guess when the database fails, or the right password gets no session', async () => {
+      const limited = await openAuth(auth.url, { keyEncryptionKey, limits: { failuresPerName: 2 } });
+      const user = await addUser(limited);
+      const unreachable = { scopes: ['inventory.manage'] };
+      for (let count = 0; count < 3; count += 1) {
+        expect(await codeOf(logIn(limited, user, unreachable))).to.equal('FIELD_INVALID');
+      }
+      const { users } = limited.store.reads;
+      const { credentialsByName } = users;
+      const fail = () => Promise.reject(new AuthError('RATE_LIMITED', 'too much waits', { retryAfterMs: 1 }));
+      Object.assign(users, { credentialsByName: fail });
+      for (let count = 0; count < 3; count += 1) {
+        expect(await codeOf(logIn(limited, user))).to.equal('RATE_LIMITED');
+      }
+      Object.assign(users, { credentialsByName });
+      await logIn(limited, user);
+      await limited.close();
+    });
+
     it('is not rate-limited by successful logins', async function () {
       this.timeout(180_000);
       const limits = { failuresPerName: FAILURES_MAX, failuresPerPeer: FAILURES_MAX };
@@ -277,6 +296,17 @@ describe('sessions', () => {
       expect(await codeOf(logIn(auth, user, { deviceName: 'x'.repeat(101) }))).to.equal('FIELD_INVALID');
       expect(await codeOf(logIn(auth, user, { deviceName: 'a\0b' }))).to.equal('FIELD_INVALID');
     });
+  });
+
+  it('does not begin the login of a caller that has left', async () => {
+    const user = await addUser(auth);
+    const left = new Error('left');
+    const login = auth.sessions.login({
+      ...attemptOf(user.username, user.password),
+      signal: AbortSignal.abort(left),
+    });
+    expect(await login.catch((error: unknown) => error)).to.equal(left);
+    await logIn(auth, user);
   });
 
   describe('refresh', () => {

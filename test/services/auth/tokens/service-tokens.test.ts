@@ -260,6 +260,29 @@ describe('service tokens', () => {
       await serviceToken(limited, good);
     });
 
+    it('are issued for a good secret whose former requests asked for too much', async () => {
+      const secret = `secret-${randomUUID()}-${randomUUID()}`;
+      const hash = await limited.passwords.hash(secret);
+      const clientId = 'greedy';
+      await limited.store.transaction((tx) =>
+        tx.clients.insertWhenAbsent({
+          clientId,
+          credentials: [{ credentialId: 'one', kind: 'secret', createTime: new Date(), hash }],
+          exchangeAudiences: [],
+          exchangeScopes: undefined,
+          certificateBound: false,
+          audiences: ['auth'],
+          scopes: ['auth.sync'],
+        }),
+      );
+      const credential = { kind: 'secret', secret } as const;
+      const ask = (audiences: string[]) =>
+        limited.serviceTokens.issue({ clientId, credential, audiences, scopes: [], peer: '203.0.113.51:1' });
+      const codes = await failTimes(limits.failuresPerPeer + 1, () => ask(['payment']));
+      expect(new Set(codes)).to.deep.equal(new Set(['AUDIENCE_NOT_ALLOWED']));
+      await ask([]);
+    });
+
     it('are issued for a good secret after another client’s failures in its network, and not to that client', async () => {
       const secret = `secret-${randomUUID()}-${randomUUID()}`;
       const hash = await limited.passwords.hash(secret);

@@ -3,6 +3,7 @@
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { HealthImplementation } from 'grpc-health-check';
 import {
   type HealthCheckResponse,
   HealthClient,
@@ -95,5 +96,29 @@ describe('health', () => {
     expect(await next(watch)).to.equal(Serving.SERVICE_UNKNOWN);
     watch.on('error', () => {});
     watch.cancel();
+  });
+
+  it('keeps no name that only its callers know, and repeats none', async () => {
+    // The library keeps the name of each watcher that it gets, even when the watcher has left.
+    const library = HealthImplementation.prototype;
+    const addWatcher: (...of: unknown[]) => void = Reflect.get(library, 'addWatcher');
+    const kept: unknown[] = [];
+    Reflect.set(library, 'addWatcher', function (this: unknown, ...of: unknown[]) {
+      kept.push(of[0]);
+      Reflect.apply(addWatcher, this, of);
+    });
+    try {
+      for (const service of ['no.such.Service', ECHO_SERVICE, 'x'.repeat(10_000)]) {
+        const watch = client.watch({ service });
+        await next(watch);
+        watch.on('error', () => {});
+        watch.cancel();
+      }
+    } finally {
+      Reflect.set(library, 'addWatcher', addWatcher);
+    }
+    expect(kept).to.deep.equal([ECHO_SERVICE]);
+    const error = await rejectionOf(check('x'.repeat(10_000)));
+    expect(error).to.have.property('details', 'there is no such service');
   });
 });

@@ -14,6 +14,9 @@ const PUMPS = [
   'Bearer\t',
   ' ',
   'a:',
+  'pcr_',
+  'pcr_a',
+  'pcs_aaaaaaaa.',
   '://',
   '://a:',
   '://a:b',
@@ -48,6 +51,14 @@ describe('the search for secrets', () => {
       expect(redactText(text))
         .to.match(/\[redacted\]$/)
         .and.not.include('c2ln');
+    }
+  });
+
+  it('redacts refresh tokens, reset tokens and client secrets in texts', () => {
+    const random = 'q83vEjRWeJA-_sTd7u8BI0VniavN7_AA';
+    for (const prefix of ['pcr_', 'pcp_', 'pcs_']) {
+      expect(redactText(`no such token: "${prefix}${random}"`)).to.equal(`no such token: "${REDACTED}"`);
+      expect(redactText(`/x/${prefix}${random.slice(0, 12)}`)).to.equal(`/x/${REDACTED}`);
     }
   });
 
