@@ -70,7 +70,7 @@ function familiesOf(good: string): Family[] {
       at: (index) => {
         const [at, bit] = [index >> 3, index & 7];
         const flipped = String.fromCharCode(value.charCodeAt(at) ^ (1 << bit));
-        return { what: `bit ${bit} of character ${at}`, value: replaced(value, at, 1, flipped) };
+        return { what: `bit ${bit} of character ${at}`, value: substituted(value, at, flipped) };
       },
     },
     {
@@ -108,7 +108,7 @@ function familiesOf(good: string): Family[] {
         const at = Math.floor(index / pieces);
         const piece = PIECES[index % pieces] ?? 'A';
         const other = piece === value.charAt(at) ? '!' : piece;
-        return { what: `${JSON.stringify(other)} for character ${at}`, value: replaced(value, at, 1, other) };
+        return { what: `${JSON.stringify(other)} for character ${at}`, value: substituted(value, at, other) };
       },
     },
     decodedBits(good),
@@ -136,6 +136,12 @@ function decodedBits(good: string): Family {
       return { what: `bit ${index} of the decoded segments`, value: SCHEME + changed.join('.') };
     },
   };
+}
+
+/** Another character in one place. The scheme in the other case is the same scheme (RFC 9110 §11.1), so it gets `!`. */
+function substituted(value: string, at: number, piece: string): string {
+  const isSameScheme = at < SCHEME.length && piece.toLowerCase() === value.charAt(at).toLowerCase();
+  return replaced(value, at, 1, isSameScheme ? '!' : piece);
 }
 
 function shortened(value: string, at: number, length: number): string {

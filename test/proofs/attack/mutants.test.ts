@@ -16,7 +16,11 @@ describe('mutants of a token', () => {
     for (const count of [0, 1, 500, 30_000]) {
       const values = valuesOf(count);
       expect(values).to.have.lengthOf(count);
-      for (const token of [GOOD, OTHER]) expect(values).not.to.include(`Bearer ${token}`);
+      const tokens = values
+        .filter((value) => /^bearer /i.test(value))
+        .map((value) => value.slice('Bearer '.length));
+      expect(tokens).not.to.include.members([GOOD]);
+      expect(tokens).not.to.include.members([OTHER]);
     }
   });
 
@@ -33,6 +37,8 @@ describe('mutants of a token', () => {
       expect(values).to.include(`${value.slice(0, at)}A${value.slice(at)}`);
       for (let bit = 0; bit < 8; bit += 1) {
         const flipped = String.fromCharCode(value.charCodeAt(at) ^ (1 << bit));
+        // The scheme in the other case is the same scheme.
+        if (at < 'Bearer '.length && flipped.toLowerCase() === value.charAt(at).toLowerCase()) continue;
         expect(values).to.include(value.slice(0, at) + flipped + value.slice(at + 1));
       }
     }
