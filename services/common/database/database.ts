@@ -19,10 +19,9 @@ import { type Connection, connectionOver, runStatement, unavailable } from './st
 import { runTransaction, withRetry } from './transaction.js';
 
 export type { DatabaseLimits, Importance, LaneStatus } from './lanes.js';
-export { DATABASE_LIMITS_DEFAULT } from './lanes.js';
+export { DATABASE_LIMITS_DEFAULT, LANE_WAIT_MS } from './lanes.js';
 export { violatedConstraint } from './pg-errors.js';
 export {
-  CONNECT_TIMEOUT_MS,
   IDLE_IN_TRANSACTION_TIMEOUT_MS,
   LOCK_TIMEOUT_MS,
   STATEMENT_TIMEOUT_MS,

@@ -38,7 +38,7 @@ export const DATABASE_LIMITS_DEFAULT: DatabaseLimits = {
 const RETRY_AFTER_MS = 500;
 
 /** Longest wait for a connection of a lane, in milliseconds. */
-const LANE_WAIT_MS = 5_000;
+export const LANE_WAIT_MS = 5_000;
 
 /** Between two lines of the log about rejections, in milliseconds. */
 const LOG_INTERVAL_MS = 1_000;

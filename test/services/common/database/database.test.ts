@@ -10,10 +10,10 @@ import { ServiceError } from '@portcullis/guard';
 import { expect } from 'chai';
 import pg from 'pg';
 import {
-  CONNECT_TIMEOUT_MS,
   DATABASE_LIMITS_DEFAULT,
   type Database,
   IDLE_IN_TRANSACTION_TIMEOUT_MS,
+  LANE_WAIT_MS,
   LOCK_TIMEOUT_MS,
   openDatabase,
   type Sql,
@@ -437,8 +437,13 @@ describe('database', () => {
       const single = open(url, 1);
       await single.ready(never);
       let isFree = false;
+      // Two statements, because each of them has a shorter limit than the wait for a connection.
+      const half = LANE_WAIT_MS / 2_000 + 0.6;
       const slow = single
-        .query('SELECT pg_sleep($1::float)', [CONNECT_TIMEOUT_MS / 1_000 + 1.2])
+        .transaction(async (sql) => {
+          await sql.query('SELECT pg_sleep($1::float)', [half]);
+          await sql.query('SELECT pg_sleep($1::float)', [half]);
+        })
         .finally(() => {
           isFree = true;
         });
@@ -446,7 +451,7 @@ describe('database', () => {
       const refused = await Promise.all(
         Array.from({ length: 20 }, () => expectUnavailable(single.query('SELECT 1'))),
       );
-      expect(performance.now() - startedMs).to.be.at.least(CONNECT_TIMEOUT_MS - 100);
+      expect(performance.now() - startedMs).to.be.at.least(LANE_WAIT_MS - 100);
       expect(isFree).to.equal(false);
       for (const error of refused) expect(error.retryAfterMs).to.be.above(0);
       await slow;
