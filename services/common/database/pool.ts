@@ -2,7 +2,7 @@
 import pg from 'pg';
 
 /** How long a call waits for a connection. */
-export const CONNECT_TIMEOUT_MS = 3_000;
+const CONNECT_TIMEOUT_MS = 3_000;
 /** How long one statement may run. */
 export const STATEMENT_TIMEOUT_MS = 5_000;
 /** How long a statement may wait for a lock, so that a frozen process does not block the others for long. */
