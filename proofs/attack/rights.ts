@@ -116,7 +116,7 @@ async function retryWithoutProof(environment: Environment): Promise<void> {
 
 /** A revocation that hits nothing must not look like one that does. */
 async function revokeOfUnknownIssuers(environment: Environment): Promise<void> {
-  const className = 'revocations under issuers nobody trusts';
+  const className = 'revocations under unknown issuers';
   await runClass(environment, className, async () => {
     const subject: NonNullable<ForeignTarget['what']> = { $case: 'subject', value: 'alice' };
     for (const issuer of [`${environment.system.issuer}/`, 'https://issuer.example/', 'x']) {
@@ -137,7 +137,7 @@ async function revokeOfUnknownIssuers(environment: Environment): Promise<void> {
 }
 
 async function askForUnknownWords(environment: Environment): Promise<void> {
-  const className = 'login: scopes and audiences nobody knows';
+  const className = 'login: unknown scopes and audiences';
   await runClass(environment, className, async () => {
     const { username, password } = environment.system.users.bob;
     const wishes = [

@@ -27,7 +27,7 @@ function loginMessage(username: string): Uint8Array {
   return LoginRequest.encode({ username, password, audiences: [], scopes: [], deviceName: '' }).finish();
 }
 
-/** A well-formed token that nobody has signed, with the header and claims of a real one but for the changes. */
+/** A well-formed token without a valid signature, with the header and claims of a real one and the given changes. */
 function forgedToken(attack: Attack, changes: { header?: object; claims?: object } = {}): string {
   const [header = '', payload = ''] = attack.input.customers[0]?.accessToken.split('.') ?? [];
   const changed = (segment: string, members: object | undefined): string => {
@@ -153,7 +153,7 @@ export const STRANGER_FLOODS: readonly Flood[] = [
   {
     name: 'unknown-keys',
     attacker: 'stranger',
-    title: 'tokens that name keys nobody has',
+    title: 'tokens that name unknown keys',
     run: (attack) =>
       sendForged(attack, () =>
         forgedToken(attack, { header: { kid: randomBytes(8).toString('base64url') } }),
@@ -162,7 +162,7 @@ export const STRANGER_FLOODS: readonly Flood[] = [
   {
     name: 'foreign-issuers',
     attacker: 'stranger',
-    title: 'tokens of issuers nobody trusts',
+    title: 'tokens of unknown issuers',
     run: (attack) =>
       sendForged(attack, () =>
         forgedToken(attack, {

@@ -1,7 +1,7 @@
 -- Administrators reset passwords and delete users.
 
 ALTER TABLE users
-  -- The row of a deleted user stays, so that nobody else ever gets the id or the name. It has no password and no role.
+  -- The row of a deleted user stays, so that no other user ever gets the id or the name. It has no password and no role.
   ADD COLUMN delete_time timestamptz,
   -- An instance of an older version sees the user as disabled, and cannot enable it.
   ADD CHECK (delete_time IS NULL OR disable_time IS NOT NULL);

@@ -7,7 +7,7 @@ ALTER TABLE clients
   -- A deleted client keeps its id and its generation: a later client of the same id must not revive its tokens.
   ADD COLUMN delete_time timestamptz;
 
--- Instances of the version before read and write the columns of before, which mirror one credential until they are gone.
+-- Instances of the previous version read and write the previous columns, which mirror one credential until all are replaced.
 UPDATE clients SET credentials = jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
     'credentialId', gen_random_uuid(),
     'kind', CASE WHEN public_key_pem IS NULL THEN 'secret' ELSE 'public-key' END,

@@ -40,7 +40,7 @@ export function createReviewStore(database: Database): ReviewStore {
     },
     clients: async () => {
       const { rows } = await database.query<{ client_id: string; pem: string | null; has_secret: boolean }>(
-        // A client that an instance of the version before has created has only the columns of before.
+        // A client created by an instance of the previous version has only the previous columns.
         `SELECT client_id, CASE WHEN credential IS NULL THEN public_key_pem ELSE credential->>'pem' END AS pem,
                 CASE WHEN credential IS NULL THEN secret_hash IS NOT NULL ELSE credential->>'kind' = 'secret' END
                   AS has_secret
