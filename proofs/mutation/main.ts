@@ -12,7 +12,7 @@ import type { TestFailure } from './orders.js';
 import { copyProject, sourcesOf, testsOf } from './project.js';
 import { type Outcome, runMutants } from './run.js';
 import { findingsOf, hasChanged, isGood, type Run, readScores, recordScores, textOf } from './scores.js';
-import { readExplanations } from './survivors.js';
+import { readExplanations, readSurvivors } from './survivors.js';
 import { TARGETS, type Target } from './targets.js';
 
 const WORKERS_DEFAULT = 2;
@@ -24,6 +24,7 @@ const LINE_INTERVAL_MS = 10_000;
 interface Options {
   readonly only: readonly string[];
   readonly changed: boolean;
+  readonly again?: string;
   readonly workers: number;
   readonly minutes?: number;
   readonly record: boolean;
@@ -41,6 +42,7 @@ function readOptions(): Options {
     )
     .option('--only <text...>', 'only files whose path contains one of these texts', [])
     .option('--changed', 'only files with a recorded score that have changed since', false)
+    .option('--again <file>', 'only the mutants that survived in the run that wrote this file with --json')
     .option('--workers <n>', 'number of processes', integerBetween(1, WORKERS_MAX), WORKERS_DEFAULT)
     .option('--minutes <n>', 'stop after this time', integerBetween(1, MINUTES_MAX))
     .option('--record', 'record the scores of the files that were run to the end', false)
@@ -62,10 +64,11 @@ async function main(options: Options): Promise<boolean> {
   return isGood(findings);
 }
 
-async function runTargets({ only, changed, workers, minutes }: Options): Promise<Run> {
+async function runTargets({ only, changed, again, workers, minutes }: Options): Promise<Run> {
   const limit = minutes === undefined ? [] : [AbortSignal.timeout(minutes * 60_000)];
   const signal = AbortSignal.any([stopping, ...limit]);
   const recorded = await readScores(root);
+  const isWanted = again === undefined ? () => true : await readSurvivors(again);
   const isChosen = ({ file, text }: Source): boolean =>
     (only.length === 0 || only.some((part) => file.includes(part))) &&
     (!changed || hasChanged(recorded[file], text));
@@ -81,7 +84,13 @@ async function runTargets({ only, changed, workers, minutes }: Options): Promise
       run.sources.push(...chosen);
       if (target.needsDatabase) postgres ??= await openPostgres(join(folder.path, 'postgres'));
       const environment = postgres === undefined ? {} : { DATABASE_URL: postgres.url('postgres') };
-      const { outcomes, left } = await runTarget(target, chosen, { copy, environment, workers, signal });
+      const { outcomes, left } = await runTarget(target, chosen, {
+        copy,
+        environment,
+        workers,
+        signal,
+        isWanted,
+      });
       run.outcomes.push(...outcomes);
       run.left.push(...left);
     }
@@ -100,10 +109,17 @@ async function openPostgres(dataDir: string): Promise<Postgres> {
 async function runTarget(
   target: Target,
   chosen: readonly Source[],
-  context: { copy: string; environment: NodeJS.ProcessEnv; workers: number; signal: AbortSignal },
+  context: {
+    copy: string;
+    environment: NodeJS.ProcessEnv;
+    workers: number;
+    signal: AbortSignal;
+    isWanted: (mutant: Mutant) => boolean;
+  },
 ): Promise<{ outcomes: readonly Outcome[]; left: readonly Mutant[] }> {
-  const { copy, environment, workers, signal } = context;
-  const { instrumented, mutants } = await instrument(chosen);
+  const { copy, environment, workers, signal, isWanted } = context;
+  const { instrumented, mutants: all } = await instrument(chosen);
+  const mutants = all.filter(isWanted);
   for (const { file, text } of instrumented) await writeFile(join(copy, file), text);
   const progress = createProgress(process.stdout, { lineIntervalMs: LINE_INTERVAL_MS });
   progress.show(0, mutants.length, `${target.name}: running the tests once without a change`);
@@ -130,5 +146,5 @@ async function runTarget(
   // Later targets run against the original.
   for (const { file, text } of chosen) await writeFile(join(copy, file), text);
   const done = new Set(outcomes.map(({ mutant }) => mutant));
-  return { outcomes, left: mutants.filter((mutant) => !done.has(mutant)) };
+  return { outcomes, left: all.filter((mutant) => !done.has(mutant)) };
 }
