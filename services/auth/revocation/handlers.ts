@@ -19,11 +19,11 @@ import type {
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EnforcementState, RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
+import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { Epochs } from './epochs.js';
 import type { ListedInstance } from './instance-records.js';
 import type { Instances } from './instances.js';
 import { checkServiceName, type ForeignTarget } from './log.js';
-import type { InstanceReceipt, Wait } from './receipts.js';
 import type { Revocations } from './revocations.js';
 import type { Target } from './revoke-targets.js';
 

@@ -1,7 +1,15 @@
 /** Receipts: which instances enforce a revocation already, and for how long a call waits to know it. */
 
 import type { Clock, Timers } from '@portcullis/guard/clock';
-import type { LogEntry } from '../records/revocations.js';
+import {
+  type Committed,
+  findOrAdd,
+  type InstanceReceipt,
+  keyOf,
+  receiptOf,
+  type Wait,
+  type Watched,
+} from './enforcement-watch.js';
 import type { InstanceRecord } from './instance-records.js';
 import { enforcementBoundMs, type SyncPosition } from './log.js';
 
@@ -13,33 +21,6 @@ export const WAITS_MAX = 100;
 
 /** How often a record is shared within the length of a lease; a record that a call waits for is shared at once. */
 export const SHARES_PER_LEASE = 5;
-
-/** Whether an instance enforces a revocation, as far as auth knows. */
-type EnforcementState = 'ENFORCED' | 'PENDING' | 'UNKNOWN';
-
-/** What is known of a revocation at one instance. */
-export interface InstanceReceipt {
-  readonly service: string;
-  readonly instance: Buffer;
-  readonly state: EnforcementState;
-  /** From the commit until auth knew of the enforcement, in milliseconds; 0 unless ENFORCED. */
-  readonly milliseconds: number;
-}
-
-/** What a call waits for. */
-export type Wait = 'NONE' | 'KNOWN_INSTANCES' | 'EVERYWHERE';
-
-/** A committed revocation whose enforcement a call follows. */
-export interface Committed {
-  readonly epoch: Buffer;
-  readonly entry: Pick<LogEntry, 'entryId' | 'sequence'>;
-  /** Monotonic time at which the commit was confirmed. */
-  readonly committedAtMs: number;
-  /** The longest lease that may have been granted before the commit. */
-  readonly leaseMs: number;
-  /** Monotonic time from which on no instance admits what was revoked. */
-  readonly boundAtMs: number;
-}
 
 /** Follows one revocation until a call has its receipt. */
 export interface EnforcementWatch {
@@ -56,17 +37,6 @@ export interface EnforcementWatch {
   /** Waits until something is new or some time has passed. */
   pause(wait: Wait, signal: AbortSignal): Promise<void>;
   receipts(): InstanceReceipt[];
-}
-
-/** What a watch knows of one instance. */
-interface Watched {
-  readonly service: string;
-  readonly instance: Buffer;
-  /** Its last request before the commit, which bounds the lease that it may hold without the entry. */
-  requestedBeforeMs: number;
-  /** It sent a request after the commit, so its lease, if it has one, came with the entry. */
-  requestedSince: boolean;
-  enforcedAtMs: number | undefined;
 }
 
 /** Creates the watch of one revocation. */
@@ -129,44 +99,4 @@ export function createEnforcementWatch(
     },
     receipts: () => [...watched.values()].map((one) => receiptOf(one, committedAtMs)),
   };
-}
-
-/** The instance of a record; undefined when its last lease was over before the commit. */
-function findOrAdd(
-  watched: Map<string, Watched>,
-  { service, instance, requestedAtMs }: InstanceRecord,
-  committedAtMs: number,
-  boundMs: number,
-): Watched | undefined {
-  const key = keyOf({ service, instance });
-  const known = watched.get(key);
-  if (known !== undefined) return known;
-  const isBefore = requestedAtMs <= committedAtMs;
-  if (isBefore && requestedAtMs + boundMs <= committedAtMs) return undefined;
-  const added: Watched = {
-    service,
-    instance,
-    // A later request may have overwritten an earlier one, whose lease the instance may still hold.
-    requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs,
-    requestedSince: false,
-    enforcedAtMs: undefined,
-  };
-  watched.set(key, added);
-  return added;
-}
-
-/** With the service, because replicas do not share which service an instance id belongs to. */
-function keyOf({ service, instance }: Pick<SyncPosition, 'service' | 'instance'>): string {
-  return `${service} ${instance.toString('hex')}`;
-}
-
-function receiptOf(
-  { service, instance, requestedSince, enforcedAtMs }: Watched,
-  committedAtMs: number,
-): InstanceReceipt {
-  if (enforcedAtMs === undefined) {
-    return { service, instance, state: requestedSince ? 'PENDING' : 'UNKNOWN', milliseconds: 0 };
-  }
-  const milliseconds = Math.max(1, Math.ceil(enforcedAtMs - committedAtMs));
-  return { service, instance, state: 'ENFORCED', milliseconds };
 }
