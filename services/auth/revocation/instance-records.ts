@@ -70,6 +70,12 @@ export function sharedRecords(records: readonly InstanceRecord[], nowMs: number)
   }));
 }
 
+/** The record that another replica has shared, in the time of this process. Its lease is not used. */
+export function recordOfOther(shared: SharedRecord, nowMs: number): InstanceRecord {
+  const { ageMs, leaseLeftMs: _, ...record } = shared;
+  return { ...record, answeredHead: 0n, requestedAtMs: nowMs - ageMs, leaseEndMs: 0 };
+}
+
 /** The record of an instance after a sync request of it was answered. */
 export function recordOf(
   question: SyncPosition,

@@ -2,7 +2,7 @@
 
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
-import type { Committed, InstanceReceipt, Wait } from './enforcement-watch.js';
+import { type Committed, type InstanceReceipt, SHARES_PER_LEASE, type Wait } from './enforcement-watch.js';
 import {
   createInstancePlaces,
   INSTANCES_MAX,
@@ -14,12 +14,13 @@ import {
   type InstanceRecord,
   type InstanceStore,
   recordOf,
+  recordOfOther,
   type SharedRecord,
   sharedRecords,
 } from './instance-records.js';
 import { createSharing } from './instance-sharing.js';
 import { createId, type SyncPosition, type SyncResult } from './log.js';
-import { createEnforcementWatch, type EnforcementWatch, SHARES_PER_LEASE } from './receipts.js';
+import { createEnforcementWatch, type EnforcementWatch } from './receipts.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
 /** The instances, as the rest of auth uses them. */
@@ -137,9 +138,7 @@ async function waitFor(
     // Before the database has answered once, the instances of other replicas are unknown.
     if (shared !== undefined) isComplete = true;
     const nowMs = clock.monotonicMs();
-    for (const record of shared ?? []) {
-      watch.answered({ ...record, answeredHead: 0n, requestedAtMs: nowMs - record.ageMs, leaseEndMs: 0 });
-    }
+    for (const record of shared ?? []) watch.answered(recordOfOther(record, nowMs));
     if (signal.aborted || watch.isDone(isComplete ? wait : 'EVERYWHERE')) return;
     await watch.pause(wait, signal);
   }
