@@ -84,7 +84,7 @@ export class Entries {
       minGeneration: kind === 'USER' ? BigInt(entry.value) : 0n,
       keepUntil: new Date(this.keepUntilMs(state, index, present)),
       cutOffTime: undefined,
-      acknowledge: this.#world.receipts === true,
+      acknowledge: this.#world.receipts !== undefined,
     };
   }
 

@@ -1,7 +1,8 @@
 /** Expands states of one world: judges each, lets every event happen, and keeps the new ones. */
 
+import { type EventCode, kindNumber } from './events.js';
 import { guardOf } from './guards.js';
-import { type EventCode, Model } from './model.js';
+import { Model } from './model.js';
 import { Oracle } from './oracle.js';
 import { loadProtocol } from './protocol.js';
 import { type Fingerprint, type FingerprintTable, fingerprintOf } from './table.js';
@@ -13,7 +14,7 @@ export interface Expansion {
   readonly next: Uint8Array;
   readonly states: number;
   readonly transitions: number;
-  /** The kinds of events that have led to a new state, one bit each. */
+  /** The kinds of events that have happened, one bit each. */
   readonly kinds: number;
   readonly violation: { readonly what: string; readonly at: Fingerprint } | undefined;
 }
@@ -94,8 +95,8 @@ export class Expander {
         model.packing.pack(after, this.#bytes);
         transitions += 1;
         fingerprintOf(this.#words, found);
+        kinds |= 1 << kindNumber(code);
         if (!table.add(found, own)) continue;
-        kinds |= 1 << (code >> 4);
         if ((count + 1) * length > next.length) {
           const larger = new Uint8Array(next.length * 2);
           larger.set(next);

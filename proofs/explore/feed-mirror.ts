@@ -19,7 +19,15 @@ import {
   wordOf,
 } from './identifiers.js';
 import type { ExposedFeed, ExposedList, Protocol } from './protocol.js';
-import { emptyList, type FeedState, type Lease, type List, type Question, type State } from './state.js';
+import {
+  emptyList,
+  type FeedState,
+  indexesIn,
+  type Lease,
+  type List,
+  type Question,
+  type State,
+} from './state.js';
 import type { World } from './world.js';
 
 /** What becomes of a field: `state` is a part of the state; the others say why they are none. */
@@ -331,10 +339,4 @@ function momentOf(ages: Pick<Lease, 'monotonic' | 'wall'>, present: Present, ran
 function ticks(ms: number): number {
   // Requests of one tick are told apart by a millisecond each. Adding zero turns −0 into 0.
   return Math.round(ms / TICK_MS) + 0;
-}
-
-function indexesIn(bits: number): number[] {
-  const indexes: number[] = [];
-  for (let index = 0; bits >> index > 0; index += 1) if ((bits >> index) & 1) indexes.push(index);
-  return indexes;
 }

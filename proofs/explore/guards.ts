@@ -14,6 +14,8 @@ export interface Environment {
   readonly leaseFromAnswer?: boolean;
   /** Auth drops entries before their tokens have expired, and leaves the horizon where it is. */
   readonly earlyPurge?: boolean;
+  /** A replica does not compare the positions that others have shared with the log. */
+  readonly trustsOthers?: boolean;
 }
 
 /** A guard: what leaving it out changes, and in which worlds its absence shows. */
@@ -263,6 +265,60 @@ export const GUARDS: readonly Guard[] = [
     about: 'a read answers only requests that arrived before it began',
     environment: { oldReads: true },
     worlds: ['entries-one'],
+  },
+  {
+    name: 'compared-position',
+    about: 'a position that auth has not compared with the log acknowledges nothing',
+    edits: [edit('records', 'const isCompared = !answer.pull && ', 'const isCompared = ')],
+    worlds: ['receipts-epoch', 'receipts-restore'],
+  },
+  {
+    name: 'same-log',
+    about: 'only requests after the commit acknowledge by their position, and only in the epoch of the entry',
+    edits: [
+      edit(
+        'watch',
+        'const isSameLog = !isBefore && record.epoch.equals(committed.epoch);',
+        'const isSameLog = true;',
+      ),
+    ],
+    worlds: ['receipts', 'receipts-epoch', 'receipts-restore'],
+  },
+  {
+    name: 'request-after-commit',
+    about: 'a request from before the commit acknowledges nothing by its position',
+    edits: [edit('watch', 'const isSameLog = !isBefore && ', 'const isSameLog = ')],
+    worlds: ['receipts-restore'],
+  },
+  {
+    name: 'shared-position',
+    about: 'a position that another replica has shared is compared with the log again',
+    environment: { trustsOthers: true },
+    worlds: ['receipts-restore'],
+  },
+  {
+    name: 'last-lease',
+    about: 'a call waits for a silent instance until its last lease from before the commit is over',
+    edits: [edit('watch', 'nowMs < one.requestedBeforeMs + boundMs', 'false')],
+    worlds: ['receipts'],
+  },
+  {
+    name: 'overwritten-record',
+    about: 'a later request may have hidden an earlier one, whose lease still runs',
+    edits: [
+      edit(
+        'watch',
+        'requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs',
+        'requestedBeforeMs: isBefore ? requestedAtMs : 0',
+      ),
+    ],
+    worlds: ['receipts', 'receipts-two'],
+  },
+  {
+    name: 'requested-since',
+    about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
+    edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
+    worlds: ['receipts', 'receipts-two'],
   },
 ];
 

@@ -6,9 +6,10 @@
 import type { Feed, VerifiedToken } from '@portcullis/guard/internal';
 import { kidOf } from './entries.js';
 import { LATER_MS, type Present } from './identifiers.js';
-import { entryName, type Model } from './model.js';
+import type { Model } from './model.js';
 import type { ExposedAdmissions } from './protocol.js';
 import type { State } from './state.js';
+import { entryName } from './wording.js';
 
 /** Judges the states of one world. */
 export class Oracle {
@@ -25,7 +26,7 @@ export class Oracle {
         monotonicMs: () => this.#present.monotonicMs + LATER_MS,
         wallMs: () => this.#present.wallMs + LATER_MS,
       },
-      feed: model.mirror.create(),
+      feed: model.instance.mirror.create(),
       trusted: TRUSTED,
       onTokenInvalid: () => {},
     });
@@ -35,14 +36,15 @@ export class Oracle {
   violationOf(state: State): string | undefined {
     if (state.installed === 0) return undefined;
     const model = this.#model;
-    this.#present = model.present(state);
+    this.#present = model.instance.present(state);
     // Always made from the state: a look must not change a feed that lives on.
-    const feed = model.mirror.restore(state, this.#present);
+    const feed = model.instance.mirror.restore(state, this.#present);
     this.#admissions._feed = feed;
     const kid = kidOf(state.keys[state.installed - 1]?.signer ?? 0);
     this.#admissions._keys = { has: (keyId) => keyId === kid };
     return (
       this.#lateEntry(state) ??
+      this.#receipt(state) ??
       this.#lateEpoch(state) ??
       this.#unnoticed(state) ??
       this.#innocent(state, feed) ??
@@ -62,6 +64,16 @@ export class Oracle {
       return `late: a call with the token that ${entryName(index)} revokes is admitted after the bound`;
     }
     return undefined;
+  }
+
+  /** A call is admitted although a receipt says that the instance enforces the revocation. */
+  #receipt(state: State): string | undefined {
+    if (state.receipts === undefined) return undefined;
+    const confirmed = this.#model.receipts.confirmed(state, state.receipts);
+    if (confirmed === undefined || state.entries[confirmed.entry]?.lost === true) return undefined;
+    const { entry, why } = confirmed;
+    if (!this.#admits(this.#model.entries.revokedToken(state, entry, this.#present))) return undefined;
+    return `receipt: a call with the token that ${entryName(entry)} revokes is admitted, and ${why}`;
   }
 
   /** A call with a token of an epoch that is over is admitted after the bound. */

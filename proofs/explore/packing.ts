@@ -1,42 +1,22 @@
 /** States as bytes. Equal states have equal bytes, so the order of open requests and unused numbers must not show. */
 
-import type {
-  Answer,
-  Copy,
-  Database,
-  FeedState,
-  Lease,
-  List,
-  Position,
-  Pull,
-  Question,
-  State,
-} from './state.js';
+import {
+  BIAS,
+  Cursor,
+  getFeed,
+  getPosition,
+  getQuestion,
+  getReceipts,
+  putFeed,
+  putPosition,
+  putQuestion,
+  putReceipts,
+  QUESTION_BYTES,
+  RECEIPTS_BYTES,
+  times,
+} from './packing-parts.js';
+import type { Copy, Database, Position, Pull, State } from './state.js';
 import type { World } from './world.js';
-
-/** Numbers that may be negative are stored with this added. */
-const BIAS = 64;
-
-/** Reads or writes bytes in order. */
-class Cursor {
-  readonly bytes: Uint8Array;
-  at = 0;
-
-  constructor(bytes: Uint8Array) {
-    this.bytes = bytes;
-  }
-
-  put(value: number): void {
-    this.bytes[this.at] = value;
-    this.at += 1;
-  }
-
-  get(): number {
-    const value = this.bytes[this.at] ?? 0;
-    this.at += 1;
-    return value;
-  }
-}
 
 /** Packs and unpacks the states of one world. */
 export class Packing {
@@ -47,6 +27,7 @@ export class Packing {
   readonly #keys: number;
   readonly #questions: number;
   readonly #hasCopy: boolean;
+  readonly #hasReceipts: boolean;
   readonly #questionBytes: Uint8Array[];
 
   constructor(world: World) {
@@ -63,13 +44,18 @@ export class Packing {
       3 * this.#epochs +
       2 * this.#keys +
       3;
-    this.length = Math.ceil((state + 29 + this.#questions * QUESTION_BYTES + 16) / 4) * 4;
+    this.#hasReceipts = world.receipts !== undefined;
+    this.length =
+      Math.ceil(
+        (state + (this.#hasReceipts ? RECEIPTS_BYTES : 0) + 29 + this.#questions * QUESTION_BYTES + 16) / 4,
+      ) * 4;
     this.#questionBytes = Array.from({ length: this.#questions }, () => new Uint8Array(QUESTION_BYTES));
   }
 
   /** Packs a state. Its requests are put into their canonical order. */
   pack(state: State, bytes: Uint8Array): void {
     rerank(state);
+    unifyHorizons(state);
     const to = new Cursor(bytes);
     bytes.fill(0);
     this.#putDatabase(to, state.database);
@@ -120,6 +106,7 @@ export class Packing {
     to.put(state.forwardLeft);
     to.put(state.backLeft);
     to.put(state.sleepsLeft);
+    if (state.receipts !== undefined) putReceipts(to, state.receipts);
     this.#putQuestions(to, state);
     if (to.at > this.length) throw new RangeError(`a state takes ${to.at} bytes, more than ${this.length}`);
   }
@@ -173,6 +160,7 @@ export class Packing {
       forwardLeft: from.get(),
       backLeft: from.get(),
       sleepsLeft: from.get(),
+      receipts: this.#hasReceipts ? getReceipts(from) : undefined,
       questions: times(from.get(), () => getQuestion(from)),
     };
   }
@@ -229,6 +217,8 @@ export class Packing {
   }
 }
 
+const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
+
 /** Copies in later epochs count: entries of other issuers are copied into each. */
 export function entriesMax(world: World): number {
   const foreign = world.entries.filter((kind) => kind === 'FOREIGN').length;
@@ -239,6 +229,21 @@ export function entriesMax(world: World): number {
 export function keysMax(world: World): number {
   const revoked = world.entries.filter((kind) => kind === 'KEY').length;
   return 1 + (world.epochs ?? 0) + (world.keyChanges ?? 0) + revoked;
+}
+
+/** Entries of the same age are kept until the same time: the first of them stands for all. */
+function unifyHorizons({ database, copy, feed, questions, entries }: State): void {
+  const first = (number: number): number => {
+    if (number === 0) return 0;
+    const age = entries[number - 1]?.age;
+    return 1 + entries.findIndex((entry) => entry.age === age);
+  };
+  for (const one of [database, copy, feed, ...questions.map(({ answer }) => answer)]) {
+    if (one !== undefined && one.horizon > 0) one.horizon = first(one.horizon);
+  }
+  for (const list of [feed.list, feed.staged]) {
+    if (list !== undefined && list.floorKeep > 0) list.floorKeep = first(list.floorKeep);
+  }
 }
 
 /** Places of requests become 1, 2, 3 …, whatever they were. */
@@ -252,149 +257,4 @@ function rerank({ questions, feed }: State): void {
   const ordered = [...places].sort((left, right) => left - right);
   for (const question of questions) question.rank = ordered.indexOf(question.rank) + 1;
   if (feed.lastRank > 0) feed.lastRank = ordered.indexOf(feed.lastRank) + 1;
-}
-
-const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
-
-function putPosition(to: Cursor, { epoch, sequence, entry }: Position): void {
-  to.put(epoch);
-  to.put(sequence);
-  to.put(entry);
-}
-
-function getPosition(from: Cursor): Position {
-  return { epoch: from.get(), sequence: from.get(), entry: from.get() };
-}
-
-function putList(to: Cursor, list: List): void {
-  to.put(list.tokens);
-  to.put(list.floor);
-  to.put(list.floorKeep);
-  to.put(list.keys);
-  to.put(list.foreign);
-}
-
-function getList(from: Cursor): List {
-  return {
-    tokens: from.get(),
-    floor: from.get(),
-    floorKeep: from.get(),
-    keys: from.get(),
-    foreign: from.get(),
-  };
-}
-
-function putFeed(to: Cursor, feed: FeedState): void {
-  putPosition(to, feed);
-  to.put(feed.keys);
-  to.put(feed.horizon);
-  to.put(feed.lastRank);
-  to.put(
-    (feed.hydrated ? 1 : 0) +
-      (feed.lease === undefined ? 0 : 2) +
-      (feed.clocks === undefined ? 0 : 4) +
-      (feed.staged === undefined ? 0 : 8),
-  );
-  to.put(feed.unacknowledged);
-  if (feed.lease !== undefined) {
-    to.put(feed.lease.monotonic);
-    to.put(feed.lease.wall + BIAS);
-    to.put(feed.lease.rises);
-    to.put(feed.lease.length);
-  }
-  if (feed.clocks !== undefined) {
-    to.put(feed.clocks.lowest + BIAS);
-    to.put(feed.clocks.highest + BIAS);
-    to.put(feed.clocks.rise);
-  }
-  putList(to, feed.list);
-  if (feed.staged !== undefined) putList(to, feed.staged);
-}
-
-function getFeed(from: Cursor): FeedState {
-  const position = getPosition(from);
-  const keys = from.get();
-  const horizon = from.get();
-  const lastRank = from.get();
-  const flags = from.get();
-  const unacknowledged = from.get();
-  const lease: Lease | undefined =
-    (flags & 2) === 0
-      ? undefined
-      : { monotonic: from.get(), wall: from.get() - BIAS, rises: from.get(), length: from.get() };
-  const clocks =
-    (flags & 4) === 0
-      ? undefined
-      : { lowest: from.get() - BIAS, highest: from.get() - BIAS, rise: from.get() };
-  const list = getList(from);
-  const staged = (flags & 8) === 0 ? undefined : getList(from);
-  const hydrated = (flags & 1) !== 0;
-  const { epoch, sequence, entry } = position;
-  return {
-    epoch,
-    sequence,
-    entry,
-    keys,
-    horizon,
-    lastRank,
-    lease,
-    clocks,
-    hydrated,
-    unacknowledged,
-    list,
-    staged,
-  };
-}
-
-const QUESTION_BYTES = 18;
-
-function putQuestion(to: Cursor, question: Question): void {
-  const { answer } = question;
-  to.put(question.rank);
-  to.put(question.monotonic);
-  to.put(question.wall + BIAS);
-  to.put(question.rises);
-  to.put((question.ofList ? 1 : 0) + (answer === undefined ? 0 : 2) + (answer?.pull === true ? 4 : 0));
-  putPosition(to, question.at);
-  to.put(question.keys);
-  to.put(question.seen);
-  if (answer === undefined) return;
-  putPosition(to, answer);
-  to.put(answer.entries);
-  to.put(answer.keys);
-  to.put(answer.horizon);
-  to.put(answer.lease);
-}
-
-function getQuestion(from: Cursor): Question {
-  const end = from.at + QUESTION_BYTES;
-  const rank = from.get();
-  const monotonic = from.get();
-  const wall = from.get() - BIAS;
-  const rises = from.get();
-  const flags = from.get();
-  const at = getPosition(from);
-  const keys = from.get();
-  const seen = from.get();
-  let answer: Answer | undefined;
-  if ((flags & 2) !== 0) {
-    answer = {
-      epoch: from.get(),
-      sequence: from.get(),
-      entry: from.get(),
-      entries: from.get(),
-      keys: from.get(),
-      horizon: from.get(),
-      lease: from.get(),
-      pull: (flags & 4) !== 0,
-    };
-  }
-  from.at = end;
-  return { rank, monotonic, wall, rises, ofList: (flags & 1) !== 0, at, keys, seen, answer };
-}
-
-function times<T>(count: number, make: () => T): T[] {
-  const made: T[] = [];
-  for (let index = 0; index < count; index += 1) made.push(make());
-  return made;
 }

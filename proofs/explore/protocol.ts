@@ -8,8 +8,9 @@ import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Enforcement, Feed, Moment, RevocationList } from '@portcullis/guard/internal';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type * as Watch from '../../services/auth/revocation/enforcement-watch.js';
+import type * as Records from '../../services/auth/revocation/instance-records.js';
 import type * as AuthLog from '../../services/auth/revocation/log.js';
-import type * as Receipts from '../../services/auth/revocation/receipts.js';
 
 /** The modules that are loaded with changes, each after those that it imports. */
 const MODULES = {
@@ -19,7 +20,8 @@ const MODULES = {
   feed: 'interceptors/dist/src/revocation/feed.js',
   admission: 'interceptors/dist/src/server/admission.js',
   log: 'dist/services/auth/revocation/log.js',
-  receipts: 'dist/services/auth/revocation/receipts.js',
+  watch: 'dist/services/auth/revocation/enforcement-watch.js',
+  records: 'dist/services/auth/revocation/instance-records.js',
 } as const;
 
 export type ModuleName = keyof typeof MODULES;
@@ -93,7 +95,8 @@ export interface Protocol {
   readonly foreignKey: (kind: 1, issuer: string, text: string) => string;
   readonly Admissions: new (options: object) => ExposedAdmissions;
   readonly log: typeof AuthLog;
-  readonly receipts: typeof Receipts;
+  readonly watch: typeof Watch;
+  readonly records: typeof Records;
 }
 
 /**
@@ -121,7 +124,8 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
     ...loaded['feed'],
     ...loaded['admission'],
     log: loaded['log'],
-    receipts: loaded['receipts'],
+    watch: loaded['watch'],
+    records: loaded['records'],
   } as Protocol;
 }
 

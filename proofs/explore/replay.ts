@@ -1,7 +1,7 @@
 /** Replays a history: the real objects live on from event to event, and none is made from a state. */
 
+import { EVENTS, type EventCode, type EventKind, eventCode, eventOf } from './events.js';
 import { createModel } from './expander.js';
-import { EVENTS, type EventCode, type EventKind, eventCode, eventOf } from './model.js';
 import { Oracle } from './oracle.js';
 import type { World } from './world.js';
 
@@ -43,12 +43,12 @@ export async function replay(
   const bytes = new Uint8Array(model.packing.length);
   const packed = new Uint8Array(model.packing.length);
   model.packing.pack(state, packed);
-  model.goLive();
+  model.instance.goLive();
   const story: string[] = [];
   for (const code of events) {
     if (!model.events(state).includes(code)) continue;
     story.push(model.apply(state, code));
-    model.saveLive(state);
+    model.instance.saveLive(state);
     model.packing.pack(state, bytes);
     if (packedModel !== undefined) {
       const after = packedModel.packing.unpack(packed);

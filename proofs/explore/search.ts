@@ -1,8 +1,8 @@
 /** The search: breadth first, so that the first violation has one of the shortest histories. */
 
 import { Worker } from 'node:worker_threads';
+import { EVENTS, type EventCode, type EventKind } from './events.js';
 import { createExpander, type Expander, type Expansion } from './expander.js';
-import type { EventCode } from './model.js';
 import { createTable, type Fingerprint, FingerprintTable, slotsFor } from './table.js';
 import type { World } from './world.js';
 
@@ -38,8 +38,8 @@ export interface Found {
   readonly depth: number;
   /** Every state that can be reached was visited. */
   readonly isFixPoint: boolean;
-  /** The kinds of events that have led to a new state, one bit each. */
-  readonly kinds: number;
+  /** The kinds of events that have happened. */
+  readonly kinds: readonly EventKind[];
   readonly seconds: number;
   readonly violation: { readonly what: string; readonly events: readonly EventCode[] } | undefined;
 }
@@ -94,7 +94,7 @@ class Search {
       transitions: this.#transitions,
       depth: this.#depth,
       isFixPoint: this.#violation === undefined && !this.#isOver,
-      kinds: this.#kinds,
+      kinds: EVENTS.filter((_, number) => (this.#kinds & (1 << number)) !== 0),
       seconds: (performance.now() - this.#startedMs) / 1000,
       violation: this.#violation && {
         what: this.#violation.what,

@@ -141,6 +141,8 @@ export interface Question {
   at: Position;
   keys: number;
   seen: number;
+  /** With receipts: where and when it has arrived at auth; undefined before. */
+  arrival: Arrival | undefined;
   /** Undefined until auth has read the log for it. */
   answer: Answer | undefined;
 }
@@ -149,6 +151,44 @@ export interface Question {
 export interface Pull extends Position {
   /** Undefined: auth has not read yet. */
   rows: number | undefined;
+}
+
+/** Where and when a request arrived. */
+export interface Arrival {
+  replica: number;
+  age: number;
+  /** Before the commit that a call follows, if that was in the same tick. */
+  isBefore: boolean;
+}
+
+/** What a replica of auth has recorded of the instance. */
+export interface RecordState {
+  /** Plus one. */
+  epoch: number;
+  sequence: number;
+  seen: number;
+  /** Since its last request. */
+  age: number;
+  isBefore: boolean;
+}
+
+/** What the replicas of auth know of the instance, and the call that waits for it. */
+export interface Receipts {
+  records: (RecordState | undefined)[];
+  /** The rows in the database. */
+  shared: (RecordState | undefined)[];
+  watch:
+    | {
+        replica: number;
+        entry: number;
+        /** Since the commit. */
+        age: number;
+        /** The record of the other replica was read in this tick. */
+        isComplete: boolean;
+        /** What it knows of the instance. */
+        known: { age: number; isBefore: boolean; isSince: boolean; isEnforced: boolean } | undefined;
+      }
+    | undefined;
 }
 
 /** A state of a world. */
@@ -175,6 +215,7 @@ export interface State {
   forwardLeft: number;
   backLeft: number;
   sleepsLeft: number;
+  receipts: Receipts | undefined;
 }
 
 export function emptyList(): List {
@@ -197,4 +238,16 @@ export function newFeed(): FeedState {
     list: emptyList(),
     staged: undefined,
   };
+}
+
+/** The places of the bits that are set. */
+export function indexesIn(bits: number): number[] {
+  const indexes: number[] = [];
+  for (let index = 0; bits >> index > 0; index += 1) if ((bits >> index) & 1) indexes.push(index);
+  return indexes;
+}
+
+/** The number in which the bits at these places are set. */
+export function bitsOf(indexes: readonly number[]): number {
+  return indexes.reduce((bits, index) => bits | (1 << index), 0);
 }

@@ -37,8 +37,11 @@ export interface World {
   readonly stale?: boolean;
   /** A shorter length that leases may be set to, in ticks. */
   readonly shorterLease?: number;
-  /** Receipts: two replicas of auth that share their records. */
-  readonly receipts?: boolean;
+  /**
+   * Receipts: two replicas of auth share their records, within a tick or at any time. Only in the first case a receipt can
+   * say that a silent instance admits no call any more.
+   */
+  readonly receipts?: 'PROMPT' | 'SLOW';
   /** Number of states up to the fix point, recorded at the last change of the protocol. */
   readonly states: number;
   /** Explored by the short run of CI, too. */
