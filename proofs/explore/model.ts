@@ -20,7 +20,7 @@ import { InstanceModel, questionAt } from './instance-model.js';
 import { Packing } from './packing.js';
 import type { Protocol } from './protocol.js';
 import { REPLICAS, ReceiptsModel } from './receipts-model.js';
-import { type Answer, bitsOf, indexesIn, newFeed, type State } from './state.js';
+import { type Answer, bitsOf, type Entry, indexesIn, newFeed, type State } from './state.js';
 import { answerText, entriesText, entryName, epochName, positionText } from './wording.js';
 import type { World } from './world.js';
 
@@ -213,9 +213,11 @@ export class Model {
     const { back = 0, keep } = this.world;
     const later = (value: number): number => Math.max(0, value - 1);
     for (const entry of entries) {
-      entry.age = keep === undefined ? 0 : Math.min(entry.age + 1, keep + 1 + back);
+      if (keep !== undefined) entry.age += 1;
       entry.dueIn = later(entry.dueIn);
     }
+    // By then its token has expired on every clock, so only the order of older entries counts.
+    if (keep !== undefined) compressAges(entries, keep + 1 + back);
     for (const epoch of epochs) {
       epoch.dueIn = later(epoch.dueIn);
       epoch.lossDueIn = later(epoch.lossDueIn);
@@ -288,4 +290,11 @@ export class Model {
 function noteLost({ database }: State, epoch: number, foundUnder: number): void {
   if (database.epoch !== foundUnder || (database.epochRows & (1 << epoch)) !== 0) return;
   if (database.foundUnder[epoch] === 0) database.foundUnder[epoch] = foundUnder + 1;
+}
+
+/** Ages from a limit on become the limit, the limit plus one … in their order. */
+function compressAges(entries: readonly Entry[], limit: number): void {
+  const ages = [...new Set(entries.map(({ age }) => age))].filter((age) => age >= limit);
+  ages.sort((left, right) => left - right);
+  for (const entry of entries) if (entry.age >= limit) entry.age = limit + ages.indexOf(entry.age);
 }
