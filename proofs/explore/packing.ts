@@ -220,13 +220,13 @@ export class Packing {
 const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
 
 /** Copies in later epochs count: entries of other issuers are copied into each. */
-export function entriesMax(world: World): number {
+function entriesMax(world: World): number {
   const foreign = world.entries.filter((kind) => kind === 'FOREIGN').length;
   return world.entries.length + foreign * (world.epochs ?? 0);
 }
 
 /** The first version of each epoch, and one for each change. */
-export function keysMax(world: World): number {
+function keysMax(world: World): number {
   const revoked = world.entries.filter((kind) => kind === 'KEY').length;
   return 1 + (world.epochs ?? 0) + (world.keyChanges ?? 0) + revoked;
 }

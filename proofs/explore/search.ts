@@ -24,7 +24,7 @@ export interface SearchOptions {
 }
 
 /** How far a search has come. */
-export interface Progress {
+interface Progress {
   readonly states: number;
   readonly depth: number;
   /** Number of states that were found last and are not expanded yet. */

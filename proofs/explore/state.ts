@@ -55,7 +55,7 @@ export interface Entry {
 }
 
 /** An epoch that was opened. */
-export interface Epoch {
+interface Epoch {
   /** Until no instance may admit tokens of earlier epochs. */
   dueIn: number;
   /** 0, or one more than the number of epochs that had been opened when the database lost it. */
@@ -65,7 +65,7 @@ export interface Epoch {
 }
 
 /** A version of the key set. */
-export interface Keys {
+interface Keys {
   epoch: number;
   /** The version that introduced the key that signs. */
   signer: number;
