@@ -20,6 +20,7 @@ import {
   syncResultFor,
 } from './log.js';
 import type { RevocationStore } from './log-access.js';
+import { createRevocationGroups, type RevocationGroupsDeps } from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
 
@@ -30,12 +31,14 @@ const PURGE_ENTRIES_MAX = 1000;
 const PULLS_MAX = 64;
 
 /** The collaborators of the operations. */
-export interface RevocationDeps extends RevokeDeps {
+export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly log: RevocationStore;
   readonly timers?: Timers;
   readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncPosition) => void;
+  /** See {@link RevocationGroupsDeps.onGroup}. */
+  readonly onGroup?: RevocationGroupsDeps['onGroup'];
 }
 
 /** The operations on the revocation log. */
@@ -72,9 +75,10 @@ interface Shared {
 /** Creates the operations on the revocation log. */
 export function createRevocations(deps: RevocationDeps): Revocations {
   const shared = createShared(deps);
+  const groups = createRevocationGroups(deps);
   let pulls = 0;
   return {
-    revoke: (request) => revoke(deps, request),
+    revoke: (request) => revoke({ ...deps, groups }, request),
     sync: (question) => sync(deps, shared, question),
     pull: async function* (request) {
       checkInstance(request);
