@@ -29,8 +29,12 @@ export function parseJsonObject(bytes: Uint8Array): JsonObject | undefined {
   } catch {
     return undefined;
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  return hasUniqueMembers(text) ? (value as JsonObject) : undefined;
+  return isJsonObject(value) && hasUniqueMembers(text) ? value : undefined;
+}
+
+/** Whether a value from {@link parseJsonObject} is an object, neither null nor a list. */
+export function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**
