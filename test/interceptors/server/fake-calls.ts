@@ -11,6 +11,7 @@ import {
   type GuardedMethod,
   guardCall,
 } from '../../../interceptors/src/server/guarded-call.js';
+import type { Http2Session } from '../../../interceptors/src/wire/grpc-js-internals.js';
 import { errorOf } from '../../../interceptors/src/wire/status.js';
 import { SetClock } from '../tokens-support.js';
 
@@ -28,21 +29,27 @@ function textOf({ code = status.UNKNOWN, details = '', metadata }: Status): stri
   return `${status[code]} ${reason}`.trim();
 }
 
+const ENCRYPTED = { encrypted: true, socket: { remoteAddress: '192.0.2.1' } };
+
 /** The innermost call of grpc-js, with the fields on which the library relies. */
 export class FakeInnerCall implements ServerInterceptingCallInterface {
   /** What reached the peer: metadata, messages and statuses, in order. */
   readonly sent: string[] = [];
   /** The error codes with which its stream was closed. */
   readonly resets: number[] = [];
-  readonly stream = {
-    session: { encrypted: true, socket: { remoteAddress: '192.0.2.1' } },
-    destroyed: false,
-    close: (code: number) => void this.resets.push(code),
-  };
+  readonly stream;
   decoder: { write(data: Buffer): Buffer[] } = { write: () => [] };
   maxReceiveMessageSize = -1;
   listener: Listener | undefined;
   reads = 0;
+
+  constructor(session: Pick<Http2Session, 'encrypted' | 'socket'> = ENCRYPTED) {
+    this.stream = {
+      session: { ...session },
+      destroyed: false,
+      close: (code: number) => void this.resets.push(code),
+    };
+  }
 
   start(listener: Listener): void {
     this.listener = listener;
@@ -119,10 +126,18 @@ export function refusedWith(code: GuardErrorCode): Admission {
 
 /** A guarded call whose metadata have arrived. */
 export function startFakeCall(guard: CallGuard, kind: Omit<GuardedMethod, 'path'> = UNARY) {
-  const inner = new FakeInnerCall();
+  return startFakeCallOf((inner) => guardCall({ path: '/test.v1.Test/Call', ...kind }, inner, guard));
+}
+
+/** The same for a call that a test guards itself. */
+export function startFakeCallOf(
+  wrap: (inner: FakeInnerCall) => ServerInterceptingCallInterface,
+  metadata = new Metadata(),
+  inner = new FakeInnerCall(),
+) {
   /** What reached the handler, in order. */
   const received: string[] = [];
-  const call = guardCall({ path: '/test.v1.Test/Call', ...kind }, inner, guard);
+  const call = wrap(inner);
   call.start({
     onReceiveMetadata: () => void received.push('metadata'),
     onReceiveMessage: (message: unknown) => void received.push(String(message)),
@@ -131,7 +146,6 @@ export function startFakeCall(guard: CallGuard, kind: Omit<GuardedMethod, 'path'
   });
   const below = inner.listener;
   if (below === undefined) throw new Error('the call below was not started');
-  const metadata = new Metadata();
   below.onReceiveMetadata(metadata);
   return { call, inner, below, metadata, received };
 }
