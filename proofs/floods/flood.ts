@@ -2,8 +2,8 @@
 
 import type { Attack } from './attack.js';
 
-/** Who can start a flood: anybody, a user with a login, or the holder of a client key. */
-type AttackerClass = 'stranger' | 'customer' | 'service';
+/** Who can start a flood: anybody, a customer, a user who may read what auth records, or the holder of a client key. */
+type AttackerClass = 'stranger' | 'customer' | 'security' | 'service';
 
 /** One kind of flood, bounded in time and in the number of what it sends. */
 export interface Flood {
