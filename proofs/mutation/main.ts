@@ -101,7 +101,10 @@ async function runTargets({ only, changed, again, workers, minutes }: Options): 
       if (run.sources.length === 0) await copyProject(root, copy);
       run.sources.push(...chosen);
       if (target.needsDatabase) postgres ??= await openPostgres(join(folder.path, 'postgres'));
-      const environment = postgres === undefined ? {} : { DATABASE_URL: postgres.url('postgres') };
+      const environment =
+        postgres === undefined
+          ? {}
+          : { DATABASE_URL: postgres.url('postgres'), TEST_DATABASES_REUSED: 'yes' };
       const context = { copy, environment, workers, signal, earlierRun };
       const { outcomes, left, earlier } = await runTarget(target, chosen, context);
       run.outcomes.push(...outcomes);

@@ -10,10 +10,11 @@ import {
 import type { RotationOutlook } from '../../../../services/auth/records/keys.js';
 import { KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import type { FreshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
 import { newRequestId } from '../cluster.js';
 import { type AuthInstance, addClient, newKeyEncryptionKey, openAuth, serviceToken } from '../instance.js';
+import { migratedDatabase } from '../migrated-database.js';
 
 const DAY_MS = 86_400_000;
 
@@ -26,7 +27,7 @@ describe('the life of keys', () => {
     let replicas: readonly [AuthInstance, AuthInstance];
 
     beforeEach(async () => {
-      fresh = await freshDatabase();
+      fresh = await migratedDatabase();
       const open = () => openAuth(fresh.url, { keyEncryptionKey });
       replicas = [await open(), await open()];
     });
