@@ -177,6 +177,25 @@ describe('login', () => {
     await slow.close();
   });
 
+  it('fails for an unknown name whatever the check of the password says', async () => {
+    const lax = await openAuth(auth.url, { keyEncryptionKey });
+    Object.assign(lax.passwords, { verify: () => Promise.resolve(true) });
+    expect(await codeOf(lax.sessions.login(attemptOf(`nobody-${randomUUID()}`, 'any')))).to.equal(
+      'LOGIN_FAILED',
+    );
+    await lax.close();
+  });
+
+  it('accepts a device name of a hundred characters, and repairs half of a character', async () => {
+    const user = await addUser(auth);
+    for (const [deviceName, stored] of [
+      ['😀'.repeat(100), '😀'.repeat(100)],
+      ['phone \ud83d', 'phone \ufffd'],
+    ] as const) {
+      expect((await logIn(auth, user, { deviceName })).session.deviceName).to.equal(stored);
+    }
+  });
+
   it('is rate-limited after too many failures for one name, with the time to wait', async function () {
     this.timeout(180_000);
     const limits = { failuresPerName: FAILURES_MAX };
