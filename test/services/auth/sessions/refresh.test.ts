@@ -2,9 +2,19 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
 import { SESSION_SECONDS_MAX } from '../../../../services/auth/sessions/login.js';
-import { REFRESH_IDLE_SECONDS_MAX } from '../../../../services/auth/sessions/refresh-tokens.js';
+import {
+  type RefreshDeps,
+  type RefreshOutcome,
+  refresh as refreshWith,
+} from '../../../../services/auth/sessions/refresh.js';
+import { createRefreshPlaces } from '../../../../services/auth/sessions/refresh-places.js';
+import {
+  formatRefreshToken,
+  hashRefreshToken,
+  newRefreshSecret,
+  REFRESH_IDLE_SECONDS_MAX,
+} from '../../../../services/auth/sessions/refresh-tokens.js';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
@@ -208,45 +218,6 @@ describe('refresh', () => {
     }
   });
 
-  it('only narrows scopes: it drops those of lost roles and adds none of new roles', async () => {
-    const user = await addUser(auth, ['customer', 'operator']);
-    const wanted = { scopes: ['inventory.read', 'inventory.manage'] };
-    const { refreshToken } = await logIn(auth, user, wanted);
-    await auth.database.query("DELETE FROM user_roles WHERE user_id = $1 AND role = 'operator'", [
-      user.userId,
-    ]);
-    await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
-    const claims = claimsOf((await refresh(refreshToken)).access.token);
-    expect(claims['scope']).to.equal('inventory.read');
-  });
-
-  it('returns no role whose scopes the session does not have, nor one that was added later', async () => {
-    const user = await addUser(auth, ['customer', 'operator']);
-    const rolesOf = ({ access }: { access: { token: string } }) => claimsOf(access.token)['roles'];
-    const wide = await logIn(auth, user);
-    const narrow = await logIn(auth, user, { scopes: ['inventory.read'] });
-    const withoutOne = await logIn(auth, user, { scopes: scopesOfRoles(['customer']) });
-    const elsewhere = await logIn(auth, user, { audiences: ['inventory'], scopes: ['inventory.read'] });
-    expect([wide, narrow, withoutOne, elsewhere].map(rolesOf)).to.deep.equal([
-      ['customer', 'operator'],
-      [],
-      ['customer'],
-      [],
-    ]);
-    await auth.database.query("INSERT INTO user_roles VALUES ($1, 'security')", [user.userId]);
-    expect(rolesOf(await refresh(wide.refreshToken))).to.deep.equal(['customer', 'operator']);
-    expect(rolesOf(await refresh(narrow.refreshToken))).to.deep.equal([]);
-  });
-
-  it('drops audiences that the roles no longer reach', async () => {
-    const user = await addUser(auth, ['customer', 'security']);
-    const { refreshToken } = await logIn(auth, user);
-    await auth.database.query("DELETE FROM user_roles WHERE user_id = $1 AND role = 'customer'", [
-      user.userId,
-    ]);
-    expect(claimsOf((await refresh(refreshToken)).access.token).aud).to.deep.equal(['auth']);
-  });
-
   it('rejects a token beyond the idle time, and a session beyond its maximum lifetime', async () => {
     const idle = await logIn(auth, await addUser(auth));
     await auth.database.query(
@@ -339,5 +310,118 @@ describe('refresh', () => {
     );
     expect(await codeOf(refresh(refreshToken, requestId))).to.equal('REFRESH_INVALID');
     expect(await isOpen(session.sessionId)).to.equal(true);
+  });
+
+  describe('at a moment that the test sets', () => {
+    const refreshKey = Buffer.alloc(32, 1);
+    const outcomes: RefreshOutcome[] = [];
+    beforeEach(() => {
+      outcomes.length = 0;
+    });
+    const depsAt = (time: Date | undefined, over: Partial<RefreshDeps> = {}): RefreshDeps => ({
+      tokens: auth.tokens,
+      places: createRefreshPlaces(1),
+      refreshKey,
+      refreshRetrySeconds: 60,
+      onRefresh: (outcome) => outcomes.push(outcome),
+      store: {
+        ...auth.store,
+        transaction: (work, place) =>
+          auth.store.transaction(
+            (tx) => work(time === undefined ? tx : { ...tx, databaseTime: () => Promise.resolve(time) }),
+            place,
+          ),
+      },
+      ...over,
+    });
+    const refreshAt = (ms: number, refreshToken: string, requestId: string): Promise<TokenPair> =>
+      refreshWith(depsAt(new Date(ms)), { refreshToken, requestId });
+
+    it('rejects a token from the millisecond of its expiry on', async () => {
+      const { refreshToken, refreshTokenExpireTime } = await logIn(auth, await addUser(auth));
+      const expiryMs = refreshTokenExpireTime.getTime();
+      expect(await codeOf(refreshAt(expiryMs, refreshToken, ''))).to.equal('REFRESH_INVALID');
+      await refreshAt(expiryMs - 1, refreshToken, '');
+      expect(outcomes).to.deep.equal(['refused', 'refreshed']);
+    });
+
+    it('retries until the time for retries is over, or the successor has expired', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      const usedMs = Date.now();
+      const first = await refreshAt(usedMs, refreshToken, requestId);
+      const again = await refreshAt(usedMs + 60_000, refreshToken, requestId);
+      expect(again.refreshToken).to.equal(first.refreshToken);
+      await auth.database.query(
+        'UPDATE refresh_tokens SET expire_time = $1 WHERE session_id = $2 AND use_time IS NULL',
+        [new Date(usedMs + 30_000), session.sessionId],
+      );
+      await refreshAt(usedMs + 29_999, refreshToken, requestId);
+      expect(await codeOf(refreshAt(usedMs + 30_000, refreshToken, requestId))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      expect(await codeOf(refreshAt(usedMs + 60_001, refreshToken, requestId))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+      expect(outcomes).to.deep.equal(['refreshed', 'refreshed', 'refreshed', 'refused', 'reused']);
+    });
+
+    it('treats a retry of a refresh without a request id as reuse', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      await refreshAt(Date.now(), refreshToken, '');
+      const { rows } = await auth.database.query<object>(
+        'SELECT DISTINCT request_id FROM refresh_tokens WHERE session_id = $1',
+        [session.sessionId],
+      );
+      expect(rows).to.deep.equal([{ request_id: null }]);
+      expect(await codeOf(refreshAt(Date.now(), refreshToken, randomUUID()))).to.equal('REFRESH_INVALID');
+      expect(outcomes).to.deep.equal(['refreshed', 'reused']);
+    });
+
+    it('reports a refusal for want of a place once, and one of text that is no token', async () => {
+      const { refreshToken } = await logIn(auth, await addUser(auth));
+      const full = depsAt(undefined, { places: createRefreshPlaces(0) });
+      expect(await codeOf(refreshWith(full, { refreshToken, requestId: '' }))).to.equal('RATE_LIMITED');
+      expect(await codeOf(refreshWith(full, { refreshToken: 'pcr_', requestId: '' }))).to.equal(
+        'REFRESH_INVALID',
+      );
+      expect(outcomes).to.deep.equal(['limited', 'refused']);
+    });
+
+    it('rejects a token whose user, session or row is gone when the rows are locked', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const { userId, sessionId } = session;
+      const unknown = formatRefreshToken(newRefreshSecret());
+      for (const [token, found] of [
+        [refreshToken, { userId: randomUUID(), sessionId }],
+        [refreshToken, { userId, sessionId: randomUUID() }],
+        [unknown, { userId, sessionId }],
+      ] as const) {
+        const { store, ...deps } = depsAt(undefined);
+        const row = await auth.store.reads.sessions.findRefreshToken(hashRefreshToken(refreshToken));
+        if (row === undefined) throw new Error('there is no such token');
+        const sessions = { findRefreshToken: async () => ({ ...row, ...found }) };
+        const stale = { ...deps, store: { ...store, reads: { ...store.reads, sessions } } };
+        expect(await codeOf(refreshWith(stale, { refreshToken: token, requestId: '' }))).to.equal(
+          'REFRESH_INVALID',
+        );
+      }
+      expect(outcomes).to.deep.equal(['refused', 'refused', 'refused']);
+      await refresh(refreshToken);
+    });
+  });
+
+  it('rejects an open session of a disabled user, and one of a deleted client', async () => {
+    const user = await addUser(auth);
+    const { refreshToken } = await logIn(auth, user);
+    const setUser = (time: string) =>
+      auth.database.query(`UPDATE users SET disable_time = ${time} WHERE user_id = $1`, [user.userId]);
+    await setUser('clock_timestamp()');
+    expect(await codeOf(refresh(refreshToken))).to.equal('REFRESH_INVALID');
+    await setUser('NULL');
+    const setClient = (time: string) =>
+      auth.database.query(`UPDATE clients SET delete_time = ${time} WHERE client_id = 'direct'`);
+    await setClient('clock_timestamp()');
+    expect(await codeOf(refresh(refreshToken))).to.equal('REFRESH_INVALID');
+    await setClient('NULL');
+    await refresh(refreshToken);
   });
 });
