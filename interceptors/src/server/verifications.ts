@@ -214,12 +214,13 @@ export class Verifications {
 
   #startWaiting(): void {
     for (;;) {
-      this.#turn = (this.#turn + 1) % TURNS;
       const known = this.#hasRoom(true) ? this.#known : undefined;
       const unknown = this.#hasRoom(false) ? this.#unknown : undefined;
-      const [first, second] = this.#turn === 0 ? [unknown, known] : [known, unknown];
+      const [first, second] = this.#turn === TURNS - 1 ? [unknown, known] : [known, unknown];
       const job = first?.shift() ?? second?.shift();
       if (job === undefined) return;
+      // Only a verification that starts takes a turn; otherwise no turn of unknown networks would come.
+      this.#turn = (this.#turn + 1) % TURNS;
       job.start();
     }
   }
