@@ -260,7 +260,7 @@ export class Admissions {
   #join(
     { result, verifications, joined }: PendingVerification,
     peer: string,
-  ): Verification | Promise<Verification> {
+  ): Promise<Verification> | ServiceError<GuardErrorCode> {
     const leave = verifications.join(peer);
     if (leave === undefined) {
       this.#onLimit('verifications');
