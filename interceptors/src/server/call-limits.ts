@@ -116,7 +116,7 @@ export class CallLimits {
   readonly #unknown: ClassTotals;
   /** Public streams of requests, by their last message. */
   readonly #idle = new CallQueue();
-  /** Calls whose response the peer has not read in full. */
+  /** Calls whose response, or a message of it, the peer has no room for. */
   readonly #responses = new CallQueue();
   /** The time of the last sweep. Reading a clock for each call would cost more than the rest. */
   #nowMs: number;
@@ -218,6 +218,16 @@ export class CallLimits {
   answered(call: HeldCall): void {
     call.queue?.remove(call);
     this.#responses.append(call, this.#nowMs);
+  }
+
+  /** A message of a stream of responses waits until the peer has room for it. A stream of requests is idle meanwhile. */
+  sending(call: HeldCall): void {
+    if (call.queue === undefined && call.holder !== undefined) this.#responses.append(call, this.#nowMs);
+  }
+
+  /** The message has been sent. */
+  sent(call: HeldCall): void {
+    if (call.queue === this.#responses) this.#responses.remove(call);
   }
 
   /**

@@ -234,11 +234,18 @@ class GuardedCall
 
   sendMessage(message: unknown, callback: () => void): void {
     if (!this.#passes()) return;
+    const { limits } = this.#guard;
     if (this.#answersOnce) {
       this.#answered = true;
-      this.#guard.limits.answered(this);
+      limits.answered(this);
+      this.#inner.sendMessage(message, callback);
+      return;
     }
-    this.#inner.sendMessage(message, callback);
+    limits.sending(this);
+    this.#inner.sendMessage(message, () => {
+      limits.sent(this);
+      callback();
+    });
   }
 
   sendStatus(status: ServerCallStatus): void {

@@ -46,6 +46,7 @@ export class FakeInnerCall implements ServerInterceptingCallInterface {
   maxReceiveMessageSize = -1;
   listener: Listener | undefined;
   reads = 0;
+  readonly #unread: (() => void)[] = [];
 
   constructor(session: Pick<Http2Session, 'encrypted' | 'socket'> = ENCRYPTED) {
     this.stream = {
@@ -63,8 +64,14 @@ export class FakeInnerCall implements ServerInterceptingCallInterface {
     this.sent.push('metadata');
   }
 
-  sendMessage(message: unknown): void {
+  sendMessage(message: unknown, callback: () => void): void {
     this.sent.push(String(message));
+    this.#unread.push(callback);
+  }
+
+  /** Lets the peer read all messages. */
+  read(): void {
+    for (const callback of this.#unread.splice(0)) callback();
   }
 
   sendStatus(ending: Status): void {

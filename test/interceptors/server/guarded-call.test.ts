@@ -471,6 +471,7 @@ describe('a guarded call', () => {
   describe('whose response is not read in time', () => {
     const unread: Record<string, [typeof UNARY, (started: ReturnType<typeof startFakeCall>) => void]> = {
       'an only response': [UNARY, ({ call }) => call.sendMessage('answer', () => {})],
+      'a message of a stream': [SERVER_STREAM, ({ call }) => call.sendMessage('one of many', () => {})],
       'a status': [SERVER_STREAM, ({ call }) => call.sendStatus({ code: status.OK, details: '' })],
     };
     for (const [name, [kind, respond]] of Object.entries(unread)) {
@@ -502,10 +503,16 @@ describe('a guarded call', () => {
     it('is not limited between the messages of a stream', () => {
       const { call, inner, below } = startFakeCall(guard, SERVER_STREAM);
       below.onReceiveHalfClose();
-      call.sendMessage('one', () => {});
-      guard.sweepAfter(DEFAULT_LIMITS.responseMs);
-      call.sendMessage('two', () => {});
-      expect([inner.sent, inner.resets]).to.deep.equal([['one', 'two'], []]);
+      let written = 0;
+      for (const message of ['one', 'two', 'three']) {
+        call.sendMessage(message, () => {
+          written += 1;
+        });
+        guard.sweepAfter(DEFAULT_LIMITS.responseMs - 1);
+        inner.read();
+        guard.sweepAfter(DEFAULT_LIMITS.responseMs);
+      }
+      expect([inner.sent, inner.resets, written]).to.deep.equal([['one', 'two', 'three'], [], 3]);
     });
   });
 
