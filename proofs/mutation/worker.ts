@@ -54,7 +54,7 @@ async function record(): Promise<{
 }> {
   const tests: TestRecord[] = [];
   const failed: TestFailure[] = [];
-  mocha.bail(false);
+  setBail(mocha.suite, false);
   await new Promise<void>((resolve) => {
     const runner = mocha.run(() => resolve());
     runner.on(HOOK_BEGIN, (hook: Mocha.Hook) => {
@@ -70,11 +70,17 @@ async function record(): Promise<{
       failed.push({ title: test.fullTitle(), message: error.message }),
     );
   });
-  mocha.bail(true);
+  setBail(mocha.suite, true);
   const { static: loaded = {}, perTest = {} } = namespace.mutantCoverage ?? {};
   const coverage: Record<string, string[]> = { [LOADING]: Object.keys(loaded) };
   for (const [id, hits] of Object.entries(perTest)) coverage[id] = Object.keys(hits);
   return { tests, coverage, failed };
+}
+
+/** Mocha's own switch reaches only the root, and a suite that has it skips its tests after a failure in another suite. */
+function setBail(suite: Mocha.Suite, isOn: boolean): void {
+  suite.bail(isOn);
+  for (const child of suite.suites) setBail(child, isOn);
 }
 
 /** Runs groups of tests with a mutant on, until one of a group fails; returns it. */
