@@ -224,7 +224,7 @@ export class CallLimits {
   /** The request has arrived in full. */
   arrived(call: HeldCall): void {
     call.queue?.remove(call);
-    if (call.heldBytes > 0) this.charge(call, 0);
+    this.charge(call, 0);
   }
 
   /** The response is complete, and the peer has to read it. */
@@ -256,13 +256,11 @@ export class CallLimits {
     if (holder === undefined) return undefined;
     const more = bytes - call.heldBytes;
     const totals = this.#totalsOf(call);
-    if (more > 0) {
-      if (holder.bytes + more > this.#limits.bytesInFlight * CALLER_BYTES_PART) return 'bytes_in_flight';
-      while (totals.bytes + more > totals.bytesMax) {
-        const oldest = totals.requests.find((other) => other !== call && other.heldBytes > 0);
-        if (oldest === undefined) return 'bytes_in_flight';
-        oldest.endForLimit('bytes_in_flight');
-      }
+    if (holder.bytes + more > this.#limits.bytesInFlight * CALLER_BYTES_PART) return 'bytes_in_flight';
+    while (totals.bytes + more > totals.bytesMax) {
+      const oldest = totals.requests.find((other) => other !== call && other.heldBytes > 0);
+      if (oldest === undefined) return 'bytes_in_flight';
+      oldest.endForLimit('bytes_in_flight');
     }
     call.heldBytes = bytes;
     holder.bytes += more;
@@ -275,7 +273,7 @@ export class CallLimits {
     const { holder } = call;
     call.queue?.remove(call);
     if (holder === undefined) return;
-    if (call.heldBytes > 0) this.charge(call, 0);
+    this.charge(call, 0);
     const totals = this.#totalsOf(call);
     call.holder = undefined;
     holder.calls -= 1;

@@ -20,6 +20,7 @@ import {
 } from './log.js';
 import type { RevocationStore } from './log-access.js';
 import { createPullTurns } from './pull-turns.js';
+import { createRevocationGroups, type RevocationGroupsDeps } from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
 
@@ -32,12 +33,14 @@ const LIVE_READ_INTERVAL_MS = 100;
 const NEVER_ABORTED = new AbortController().signal;
 
 /** The collaborators of the operations. */
-export interface RevocationDeps extends RevokeDeps {
+export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly log: RevocationStore;
   readonly timers?: Timers;
   readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncPosition) => void;
+  /** See {@link RevocationGroupsDeps.onGroup}. */
+  readonly onGroup?: RevocationGroupsDeps['onGroup'];
 }
 
 /** The operations on the revocation log. */
@@ -70,9 +73,10 @@ interface Shared {
 /** Creates the operations on the revocation log. */
 export function createRevocations(deps: RevocationDeps): Revocations {
   const shared = createShared(deps);
+  const groups = createRevocationGroups(deps);
   const turns = createPullTurns();
   return {
-    revoke: (request) => revoke(deps, request),
+    revoke: (request) => revoke({ ...deps, groups }, request),
     sync: (question) => sync(deps, shared, question),
     pull: async function* (request, signal = NEVER_ABORTED) {
       checkInstance(request);
