@@ -27,12 +27,13 @@ const files: string[] = JSON.parse(process.env['MUTATION_TESTS'] ?? '[]');
 // A mutant of code that runs while modules are loaded is on from the beginning.
 namespace.activeMutant = process.env['MUTATION_STATIC'];
 
-const mocha = new Mocha({ timeout: 20_000, reporter: function Silent() {} as never, bail: true });
+const mocha = new Mocha({ timeout: 20_000, reporter: function Silent() {} as never });
 mocha.cleanReferencesAfterRun(false);
 for (const file of files) mocha.addFile(file);
 
 try {
   await mocha.loadFilesAsync();
+  setBail(mocha.suite, true);
 } catch (error) {
   send({ kind: 'broken', reason: String(error) });
   process.exit(1);
@@ -77,7 +78,7 @@ async function record(): Promise<{
   return { tests, coverage, failed };
 }
 
-/** Mocha's own switch reaches only the root, and a suite that has it skips its tests after a failure in another suite. */
+/** Sets whether the first failure ends a run. Each suite has a flag of its own, which it takes from its parent when loaded. */
 function setBail(suite: Mocha.Suite, isOn: boolean): void {
   suite.bail(isOn);
   for (const child of suite.suites) setBail(child, isOn);
