@@ -30,7 +30,7 @@ import type { TokenClaims } from '../token/claims.js';
 import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
 import { addressOf, type PlaintextUse } from '../wire/connection.js';
 import { readDeadlinesOf } from '../wire/deadlines.js';
-import { setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
+import { sessionUnder, setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
 import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
 import {
   type AccessRule,
@@ -48,12 +48,13 @@ import { type CallGuard, guardCall } from './guarded-call.js';
 import { onlyGuarded } from './handlers.js';
 import type { GuardObserver, GuardOptions } from './options.js';
 import { sharedRefusal } from './refusals.js';
-
-/** How often expired tokens are dropped and their calls cut, in milliseconds. */
-const EXPIRY_INTERVAL_MS = 250;
+import { StreamLimits } from './stream-limits.js';
 
 /** The largest value of an HTTP/2 setting. */
 const UINT32_MAX = 2 ** 32 - 1;
+
+/** How often expired tokens are dropped and their calls cut, in milliseconds. */
+const EXPIRY_INTERVAL_MS = 250;
 
 /** Maximum number of log lines about rejected tokens, per second. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
@@ -86,6 +87,10 @@ export interface GuardState {
   readonly connections: number;
   /** Number of calls of public methods in progress, from networks that have shown no valid token lately. */
   readonly publicCalls: number;
+  /** Number of open HTTP/2 streams on connections on which no call was admitted with a token so far. */
+  readonly newStreams: number;
+  /** Number of HTTP/2 streams whose calls have not begun, because too many arrived at once. */
+  readonly waitingStreams: number;
   /** Number of bytes of requests that have not reached their handlers. */
   readonly bytesInFlight: number;
 }
@@ -148,6 +153,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly limits: CallLimits;
   readonly #limitSettings: GuardLimits;
   readonly #connectionLimits: ConnectionLimits;
+  readonly #streamLimits: StreamLimits;
   readonly #prepared = new WeakSet<Server>();
   readonly #rules = new Map<string, AccessRule>();
   readonly #enforcement: Enforcement;
@@ -193,6 +199,11 @@ class ServerGuard implements Guard, CallGuard {
     this.#connectionLimits = new ConnectionLimits({
       limits: this.#limitSettings,
       nowMs: () => this.#clock.monotonicMs(),
+      isKnownNetwork,
+      onLimit: (limit) => this.onLimit(limit),
+    });
+    this.#streamLimits = new StreamLimits({
+      limits: this.#limitSettings,
       isKnownNetwork,
       onLimit: (limit) => this.onLimit(limit),
     });
@@ -291,6 +302,7 @@ class ServerGuard implements Guard, CallGuard {
     exposeRepeatedCredentials(server);
     readDeadlinesOf(server, () => this.#clock.wallMs());
     this.#connectionLimits.watch(server);
+    this.#streamLimits.watch(server);
   }
 
   state(): GuardState {
@@ -308,6 +320,8 @@ class ServerGuard implements Guard, CallGuard {
       reports: this.#reporting?.state() ?? NO_REPORTS,
       broker: this.#brokerUses(),
       connections: this.#connectionLimits.count,
+      newStreams: this.#streamLimits.open,
+      waitingStreams: this.#streamLimits.waiting,
       ...this.limits.state(),
     };
   }
@@ -387,6 +401,7 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   reportAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
+    this.#streamLimits.trust(sessionUnder(call));
     this.#reports?.recordAdmitted(token, addressOf(call, this.#onConnection));
   }
 
