@@ -12,7 +12,7 @@ export interface GuardLimits {
   readonly requestMs: number;
   /** How long a caller of a public method may leave its stream of requests without a message. Default: 60 seconds. */
   readonly publicIdleMs: number;
-  /** How long a peer may take to read the last message of a response, in milliseconds. Default: 60 seconds. */
+  /** How long a peer may take to read a message of a response, in milliseconds. Default: 60 seconds. */
   readonly responseMs: number;
   /**
    * Maximum number of bytes of requests that have not reached their handlers. Callers of public methods from
