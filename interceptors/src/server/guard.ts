@@ -47,6 +47,9 @@ import { StreamLimits } from './stream-limits.js';
 /** The largest value of an HTTP/2 setting. */
 const UINT32_MAX = 2 ** 32 - 1;
 
+/** How often expired tokens are dropped and their calls cut, in milliseconds. */
+const EXPIRY_INTERVAL_MS = 250;
+
 /** Maximum number of log lines per second: about rejected tokens, and about limits. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
 const LIMIT_LINES_PER_SECOND = 1;
