@@ -122,6 +122,21 @@ describe('verifications', () => {
     expect(begun).to.have.length(22);
   });
 
+  it('keep the last quarter of the places for known networks, also when verifications end', async () => {
+    start(4);
+    for (const index of [1, 2, 3]) void ask(`unknown ${index}`, '192.0.2.1:1');
+    void ask('known 1', '10.0.0.1:1');
+    void ask('unknown 4', '192.0.2.1:1');
+    void ask('known 2', '10.0.0.1:1');
+    const end = (name: string) => running.find((one) => one.name === name)?.end();
+    await end('known 1');
+    expect(begun.slice(4)).to.deep.equal(['known 2']);
+    await end('known 2');
+    expect(begun.slice(4)).to.deep.equal(['known 2']);
+    await end('unknown 2');
+    expect(begun.slice(4)).to.deep.equal(['known 2', 'unknown 4']);
+  });
+
   it('let an unknown network use the place that no known one needs, and the other way round', async () => {
     start(1);
     void ask('first', '192.0.2.1:1');
@@ -175,6 +190,10 @@ describe('verifications', () => {
     void ask('known', '10.0.0.1:1');
     await turn();
     expect(refused).to.deep.equal(['pair 1']);
+    // Where all wait with one, the newest leaves.
+    void ask('another', '203.0.113.2:1');
+    await turn();
+    expect(refused).to.deep.equal(['pair 1', 'another']);
     await endAll();
     expect(begun).to.have.length(1 + VERIFICATIONS_MAX + 1);
   });
