@@ -152,6 +152,38 @@ describe('the throttle', () => {
     expect(asked).to.equal(LIMITS.failuresPerPeer + 1);
   });
 
+  it('repeats a rejection for a second with the time that remains, and asks again then', async () => {
+    let nowMs = 0;
+    let asked = 0;
+    const throttle = createThrottle({
+      counters: {
+        count: async () => ({ isKnown: false }),
+        windowLeftMs: async () => {
+          asked += 1;
+          return 4000;
+        },
+        subtract: async () => {},
+      },
+      clock: { ...systemClock, monotonicMs: () => nowMs },
+      limits: LIMITS,
+      purpose: 'login',
+      key,
+    });
+    for (const [ms, retryAfterMs, askedUntilThen] of [
+      [10_000, 4000, 1],
+      [10_999, 3001, 1],
+      [11_000, 4000, 2],
+    ] as const) {
+      nowMs = ms;
+      const error = await serviceErrorOf(throttle.attempt(undefined, '192.0.2.1:4000'));
+      expect([error.code, error.retryAfterMs, asked]).to.deep.equal([
+        'RATE_LIMITED',
+        retryAfterMs,
+        askedUntilThen,
+      ]);
+    }
+  });
+
   it('subtracts attempts that succeeded, in the window in which they were counted', async () => {
     const throttle = throttleOf();
     const [peer, name] = [newPeer(), randomUUID()];

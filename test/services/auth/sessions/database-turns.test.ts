@@ -1,0 +1,94 @@
+/** Tests of the turns in which the commands on sessions wait for the database, against PostgreSQL. */
+
+import { randomBytes, randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import type { SessionCaller } from '../../../../services/auth/sessions/end-session.js';
+import type { TransactionPlace } from '../../../../services/auth/transaction.js';
+import { codeOf } from '../../../support/outcomes.js';
+import { addUser, type FreshAuth, logIn, openFreshAuth, type TestUser } from '../instance.js';
+
+const PEER = '198.51.100.7:4000';
+const OF_NETWORK = 'refresh 198.51.100.7';
+
+describe('a command on sessions', () => {
+  let auth: FreshAuth;
+  let user: TestUser;
+  let places: (TransactionPlace | undefined)[] = [];
+  let readers: (string | undefined)[] = [];
+
+  before(async () => {
+    auth = await openFreshAuth();
+    user = await addUser(auth);
+    const { transaction, reads } = auth.store;
+    const { findRefreshToken } = reads.sessions;
+    Object.assign(auth.store, {
+      transaction: (...[work, place]: Parameters<typeof transaction>) => {
+        places.push(place);
+        return transaction(work, place);
+      },
+    });
+    Object.assign(reads.sessions, {
+      findRefreshToken: (...args: Parameters<typeof findRefreshToken>) => {
+        readers.push(args[1]);
+        return findRefreshToken(...args);
+      },
+    });
+  });
+  after(() => auth.close());
+
+  const open = async () => {
+    const { session, refreshToken } = await logIn(auth, user);
+    places = [];
+    readers = [];
+    const caller: SessionCaller = { userId: user.userId, sessionId: session.sessionId };
+    return { caller, sessionId: session.sessionId, refreshToken };
+  };
+  const rowsOf = (sessionId: string) => [`session ${sessionId}`, `user ${user.userId}`];
+
+  it('that opens one or lists them waits in the turn of its user', async () => {
+    const { caller } = await open();
+    await logIn(auth, user);
+    await auth.sessions.list(caller, { pageSize: 0, pageToken: '' });
+    expect(places).to.deep.equal([{ caller: user.userId }, { caller: user.userId }]);
+  });
+
+  it('that ends one waits in the turn of its user, and contends for the session and the user', async () => {
+    const first = await open();
+    await auth.sessions.logout(first.caller);
+    expect(places).to.deep.equal([{ contends: rowsOf(first.sessionId), caller: user.userId }]);
+
+    const second = await open();
+    const other = await open();
+    await auth.sessions.revoke(second.caller, other.sessionId);
+    expect(places).to.deep.equal([{ contends: rowsOf(other.sessionId), caller: user.userId }]);
+
+    places = [];
+    await auth.sessions.revokeOthers(second.caller);
+    expect(places).to.deep.equal([{ contends: rowsOf(second.sessionId), caller: user.userId }]);
+  });
+
+  it('with a refresh token waits with unknown callers in the turn of its network', async () => {
+    const { sessionId, refreshToken } = await open();
+    const place = { importance: 'unknown', contends: rowsOf(sessionId), caller: OF_NETWORK };
+    await auth.sessions.refresh({ refreshToken, requestId: randomUUID(), peer: PEER });
+    await auth.sessions.revokeByRefreshToken({ token: refreshToken, peer: PEER });
+    expect(places).to.deep.equal([place, place]);
+    expect(readers).to.deep.equal([OF_NETWORK, OF_NETWORK]);
+  });
+
+  it('with an unknown refresh token or none begins no transaction', async () => {
+    const { caller } = await open();
+    const unknown = `pcr_${randomBytes(32).toString('base64url')}`;
+    expect(
+      await codeOf(auth.sessions.refresh({ refreshToken: unknown, requestId: '', peer: PEER })),
+    ).to.equal('REFRESH_INVALID');
+    await auth.sessions.revokeByRefreshToken({ token: unknown, peer: PEER });
+    expect(readers).to.deep.equal([OF_NETWORK, OF_NETWORK]);
+    await auth.sessions.revokeByRefreshToken({ token: unknown.slice(0, -1), peer: PEER });
+    expect(readers).to.have.length(2);
+    const withoutSession = { ...caller, sessionId: undefined };
+    await auth.sessions.logout(withoutSession);
+    expect(await codeOf(auth.sessions.revokeOthers(withoutSession))).to.equal('TOKEN_REVOKED');
+    expect(places).to.deep.equal([]);
+  });
+});
