@@ -14,6 +14,8 @@ export interface Flood {
   readonly title: string;
   /** The log of one instance cannot be written meanwhile: the disk is full, or the reader stands still. */
   readonly log?: 'full' | 'stalled';
+  /** Why this flood breaks a limit, where that is known and stays so; without it, a broken limit fails the run. */
+  readonly notReached?: string;
   /** Sends until the time of the attack is over. */
   run(attack: Attack): Promise<void>;
 }

@@ -17,7 +17,7 @@ import type {
   NewEntry,
   PackedIds,
 } from '../../services/auth/records/revocations.js';
-import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
+import type { LockedSession, RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
 import type { UserState } from '../../services/auth/records/users.js';
 import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instance-records.js';
 import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
@@ -175,7 +175,7 @@ function createTransaction(
       },
     },
     // Security events have no effect on the simulated protocol.
-    events: { record: () => Promise.resolve() },
+    events: { record: () => Promise.resolve(), recordAll: () => Promise.resolve() },
     databaseTime: () => transaction.statement(() => timeOf(transaction)),
     afterCommit: effects.afterCommit,
     once: (request, work) => once(transaction, request, work),
@@ -340,6 +340,27 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
         if (row !== undefined) transaction.put('sessions', sessionId, { ...row, lastUseTime });
       }),
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
+    lockEach: (sessionIds, busy) =>
+      transaction.statement(async () => {
+        const locked: LockedSession[] = [];
+        for (const sessionId of [...new Set(sessionIds)].sort()) {
+          if (transaction.get('sessions', sessionId) === undefined) continue;
+          const key = `session ${sessionId}`;
+          if (busy === 'wait') await transaction.lock(key, 'exclusive');
+          else if (!transaction.tryLock(key)) continue;
+          const { userId, ended, expireTime } = transaction.get('sessions', sessionId) as SessionRow;
+          locked.push({ sessionId, userId, ended, open: !ended && expireTime > timeOf(transaction) });
+        }
+        return locked;
+      }),
+    existing: (sessionIds) =>
+      transaction.statement(() =>
+        sessionIds.filter((sessionId) => transaction.get('sessions', sessionId) !== undefined),
+      ),
+    endEach: async (endings) => {
+      const wanted = new Set(endings.map(({ sessionId }) => sessionId));
+      await endThose((row) => wanted.has(row.sessionId) && !row.ended);
+    },
     endAllOfUser: (userId) => endThose((row) => row.userId === userId && !row.ended),
     endOthersOfUser: (userId, { than, limit }) => {
       const now = timeOf(transaction);

@@ -1,7 +1,9 @@
 /** Answers Sync and Pull messages from auth's own database, for its own list and for the handlers. */
 
 import type { RevocationSource } from '@portcullis/guard';
+import type { PullResponse } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { LogBatch } from '../records/revocations.js';
+import type { PullPart } from '../revocation/log.js';
 import type { Revocations } from '../revocation/revocations.js';
 import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
 
@@ -15,6 +17,13 @@ export function createRevocationSource(
   revocations: Pick<Revocations, 'sync' | 'pull'>,
   follow: (onWritten: (batch: LogBatch) => void) => void = () => {},
 ): RevocationSource {
+  /** Instances share the parts of a list, and so the messages. */
+  const messages = new WeakMap<PullPart, PullResponse>();
+  const messageOf = (part: PullPart): PullResponse => {
+    const message = messages.get(part) ?? pullResponseOf(part);
+    messages.set(part, message);
+    return message;
+  };
   return {
     follow: (onWritten) => follow((batch) => void setImmediate(onWritten, broadcastOf(batch))),
 
@@ -22,10 +31,10 @@ export function createRevocationSource(
       syncResponseOf(await unlessAborted(revocations.sync(questionOf(request)), signal)),
 
     pull: async function* (request, signal) {
-      const parts = revocations.pull({ service: request.service, instance: request.instance });
-      for await (const part of parts) {
+      const { service, instance } = request;
+      for await (const part of revocations.pull({ service, instance }, signal)) {
         signal.throwIfAborted();
-        yield pullResponseOf(part);
+        yield messageOf(part);
       }
     },
   };

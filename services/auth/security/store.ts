@@ -39,12 +39,17 @@ export function createSecurityEventRows(
   afterCommit: (effect: () => void) => void,
   observer: EventObserver,
 ): SecurityEventRows {
-  return {
-    record: async (event) => {
-      const [isRecorded = false] = await record(sql, [event]);
-      afterCommit(() => (isRecorded ? observer.recorded(event.type) : observer.lost(1)));
-    },
+  const recordAll = async (events: readonly NewSecurityEvent[]): Promise<void> => {
+    if (events.length === 0) return;
+    const outcomes = await record(sql, events);
+    afterCommit(() => {
+      for (const [index, { type }] of events.entries()) {
+        if (outcomes[index] === true) observer.recorded(type);
+        else observer.lost(1);
+      }
+    });
   };
+  return { record: (event) => recordAll([event]), recordAll };
 }
 
 /** The order of events inside a transaction. */
@@ -171,14 +176,11 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
     details: event.details,
     days: keptDaysOf(event.type),
   }));
-  const { rows } = await sql.query<{ recorded: boolean }>(
-    `SELECT record_security_event((e->>'eventId')::uuid, e->>'type', (e->>'time')::timestamptz, e->'subject',
-       ARRAY(SELECT jsonb_array_elements_text(e->'subjects')), e->>'actor', e->>'reason', e->>'network',
-       e->>'source', e->'details', make_interval(days => (e->>'days')::integer)) AS recorded
-     FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS t (e, n) ORDER BY n`,
+  const { rows } = await sql.query<{ recorded: boolean[] }>(
+    'SELECT record_security_events($1::jsonb) AS recorded',
     [JSON.stringify(values)],
   );
-  return rows.map(({ recorded }) => recorded);
+  return rows[0]?.recorded ?? [];
 }
 
 async function place(

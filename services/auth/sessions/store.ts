@@ -3,7 +3,13 @@
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type { PageRequest } from '../records/page.js';
-import type { RefreshTokenRow, Session, SessionEnd, SessionRows } from '../records/sessions.js';
+import type {
+  LockedSession,
+  RefreshTokenRow,
+  Session,
+  SessionEnd,
+  SessionRows,
+} from '../records/sessions.js';
 
 /** For how many days the database keeps a session after its end. */
 const SESSION_KEPT_DAYS = 30;
@@ -18,6 +24,15 @@ export function createSessionRows(sql: Sql): SessionRows {
       await sql.query('UPDATE sessions SET last_use_time = $2 WHERE session_id = $1', [sessionId, time]);
     },
     end: async (sessionId, why) => (await endSessions(sql, 'session_id', sessionId, why)) > 0,
+    lockEach: (sessionIds, busy) => lockEachSession(sql, sessionIds, busy),
+    existing: async (sessionIds) => {
+      const { rows } = await sql.query<{ session_id: string }>(
+        'SELECT session_id FROM sessions WHERE session_id = ANY($1::uuid[])',
+        [sessionIds],
+      );
+      return rows.map(({ session_id: sessionId }) => sessionId);
+    },
+    endEach: (endings) => endEachSession(sql, endings),
     endAllOfUser: (userId, why) => endSessions(sql, 'user_id', userId, why),
     endOthersOfUser: (userId, others) => endOtherSessions(sql, userId, others),
     endEvery: (why) => endEverySession(sql, why),
@@ -92,6 +107,37 @@ async function selectSession(
     [sessionId],
   );
   return rows[0] && sessionOf(rows[0]);
+}
+
+/**
+ * The weakest lock that excludes another end, so that tokens which refer to the session do not count as locks. Rows are
+ * locked in the order of their ids.
+ */
+async function lockEachSession(
+  sql: Sql,
+  sessionIds: readonly string[],
+  busy: 'wait' | 'skip',
+): Promise<readonly LockedSession[]> {
+  const { rows } = await sql.query<Pick<SessionRow, 'session_id' | 'user_id' | 'open'> & { ended: boolean }>(
+    `SELECT session_id, user_id, ${IS_OPEN} AS open, end_time IS NOT NULL AS ended FROM sessions
+     WHERE session_id = ANY($1::uuid[]) ORDER BY session_id FOR NO KEY UPDATE${busy === 'skip' ? ' SKIP LOCKED' : ''}`,
+    [sessionIds],
+  );
+  return rows.map(({ session_id: sessionId, user_id: userId, open, ended }) => ({
+    sessionId,
+    userId,
+    open,
+    ended,
+  }));
+}
+
+async function endEachSession(sql: Sql, endings: Parameters<SessionRows['endEach']>[0]): Promise<void> {
+  await sql.query(
+    `UPDATE sessions SET end_time = clock_timestamp(), end_reason = ending.why
+     FROM unnest($1::uuid[], $2::text[]) AS ending (session_id, why)
+     WHERE sessions.session_id = ending.session_id AND end_time IS NULL`,
+    [endings.map(({ sessionId }) => sessionId), endings.map(({ why }) => why)],
+  );
 }
 
 async function endSessions(

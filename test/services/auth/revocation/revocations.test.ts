@@ -306,6 +306,15 @@ describe('the log', () => {
     expect(entries).to.deep.equal(log.broadcast[0]?.entries);
   });
 
+  it('shares the parts of one read of the list among the Pulls that waited for it', async () => {
+    await append(log, tokenEntries(3));
+    const pulled = await Promise.all([pull(log), pull(log), pull(log)]);
+    // The first had no other to wait for.
+    const [, second, third] = pulled.map(({ packed }) => packed[0]);
+    expect(second).to.not.equal(undefined);
+    expect(second).to.equal(third);
+  });
+
   it('rejects changes of an entry, and its deletion before its time', async () => {
     await log.revokeToken();
     for (const statement of [
