@@ -1,5 +1,6 @@
 /** Floods by reading: pages as fast as they come, and responses that are asked for and never read. */
 
+import { randomBytes } from 'node:crypto';
 import type { ClientHttp2Session } from 'node:http2';
 import {
   GetKeysRequest,
@@ -18,6 +19,7 @@ import {
   WatchStockRequest,
 } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { ListPaymentsRequest, ListPaymentsResponse } from '../../proto/gen/payment/v1/payment_service.js';
+import { PullRequest } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { messageOf } from '../shared/wire.js';
 import type { Attack } from './attack.js';
 import type { Flood } from './flood.js';
@@ -26,6 +28,7 @@ const GET_KEYS = '/auth.v1.AuthService/GetKeys';
 const HEALTH_CHECK = '/grpc.health.v1.Health/Check';
 const LIST_ITEMS = '/inventory.v1.InventoryService/ListItems';
 const LARGEST_PAGE = 100;
+const INSTANCE_ID_BYTES = 16;
 
 /** A paged list: its requests, and where the next page begins. */
 interface List {
@@ -177,6 +180,23 @@ export const READER_FLOODS: readonly Flood[] = [
           resumeToken: Buffer.from('event 1').toString('base64url'),
         }).finish(),
         token: () => attack.input.securityToken,
+      }),
+  },
+  {
+    name: 'unread-pulls',
+    attacker: 'service',
+    title: '900 Pulls of the whole list, of which nothing is read',
+    run: (attack) =>
+      askWithoutReading(attack, {
+        targets: [attack.input.addresses.auth],
+        connections: 10,
+        calls: 900,
+        path: () => '/portcullis.revocation.v1.RevocationService/Pull',
+        message: PullRequest.encode({
+          service: attack.input.service.clientId,
+          instance: randomBytes(INSTANCE_ID_BYTES),
+        }).finish(),
+        token: () => attack.input.service.accessToken,
       }),
   },
   {

@@ -110,7 +110,10 @@ export function describeViolation(code: GuardErrorCode, rule: AccessRule): Servi
     case 'SCOPE_MISSING':
       return new GuardError(code, `this method requires scope ${rule.scopes.join(' and ')}`);
     case 'ROLE_MISSING':
-      return new GuardError(code, `this method requires role ${rule.roles.join(' or ')}`);
+      return new GuardError(
+        code,
+        `this method requires role ${rule.roles.join(' or ')}; a token with narrowed scopes may lack a role of its user`,
+      );
     case 'CALLER_KIND':
       return new GuardError(code, `this method is for ${rule.caller === 'USER' ? 'users' : 'services'}`);
     default:

@@ -60,6 +60,14 @@ export type Admission =
 /** A verified token, or the error to refuse it with. */
 type Verification = VerifiedToken | ServiceError<GuardErrorCode>;
 
+/** A verification that waits or runs. */
+interface PendingVerification {
+  readonly result: Promise<Verification>;
+  readonly verifications: Verifications;
+  /** Ends the wait of each call that has joined it. */
+  readonly joined: (() => void)[];
+}
+
 /** Decides calls by tokens, keys and rules. How calls are held and cut is the part of guarded-call.ts. */
 export class Admissions {
   readonly tokens = new VerifiedTokens();
@@ -74,7 +82,7 @@ export class Admissions {
   readonly #onVerified: (ms: number) => void;
   readonly #onLimit: (limit: LimitName) => void;
   /** By the text of the token. */
-  readonly #pending = new Map<string, Promise<Verification>>();
+  readonly #pending = new Map<string, PendingVerification>();
   /** The networks from which a valid token has come lately. */
   readonly knownNetworks: KnownNetworks;
   readonly #verifications: Verifications;
@@ -165,7 +173,7 @@ export class Admissions {
   /** Verifies a token that is not in the cache. Concurrent calls with the same token share one verification. */
   #verifyNew(text: string, peer: string): Promise<Verification> | ServiceError<GuardErrorCode> {
     const pending = this.#pending.get(text);
-    if (pending !== undefined) return pending;
+    if (pending !== undefined) return this.#join(pending, peer);
     if (this.#trusted !== undefined && this.#trusted.size > 0) {
       // The issuer is chosen by its name before any key lookup: keys of one issuer never verify tokens of another.
       const issuer = issuerNamedIn(text);
@@ -233,23 +241,42 @@ export class Admissions {
     verify: () => Promise<Verification>,
   ): Promise<Verification> {
     const beganMs = this.#clock.monotonicMs();
+    const joined: (() => void)[] = [];
+    const ended = (): void => {
+      this.#pending.delete(text);
+      for (const leave of joined) leave();
+    };
     // Two callbacks instead of `finally`, which would create two more promises for each new token.
     const verification = verifications.run(peer, verify, limitRefusal('verifications')).then(
       (result) => {
-        this.#ended(text, peer, beganMs, result);
+        ended();
+        this.#verified(peer, beganMs, result);
         return result;
       },
       (error: unknown) => {
-        this.#pending.delete(text);
+        ended();
         throw error;
       },
     );
-    this.#pending.set(text, verification);
+    this.#pending.set(text, { result: verification, verifications, joined });
     return verification;
   }
 
-  #ended(text: string, peer: string, beganMs: number, result: Verification): void {
-    this.#pending.delete(text);
+  /** Waits for the verification of an earlier call with the same token. */
+  #join(
+    { result, verifications, joined }: PendingVerification,
+    peer: string,
+  ): Promise<Verification> | ServiceError<GuardErrorCode> {
+    const leave = verifications.join(peer);
+    if (leave === undefined) {
+      this.#onLimit('verifications');
+      return limitRefusal('verifications');
+    }
+    joined.push(leave);
+    return result;
+  }
+
+  #verified(peer: string, beganMs: number, result: Verification): void {
     if (result === limitRefusal('verifications')) {
       this.#onLimit('verifications');
       return;

@@ -45,6 +45,13 @@ const UNCOUNTED_BYTES = 1024;
 
 const NO_MESSAGES: Buffer[] = [];
 
+const NO_LISTENER: ServerCallListener = {
+  onReceiveMetadata: () => {},
+  onReceiveMessage: () => {},
+  onReceiveHalfClose: () => {},
+  onCancel: () => {},
+};
+
 const MALFORMED_TIMEOUT = invalidField(
   'grpc-timeout',
   'must be one to eight digits and a unit, such as 5S (gRPC over HTTP/2)',
@@ -128,7 +135,7 @@ class GuardedCall
   readonly #inner: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
   readonly #answersOnce: boolean;
-  #listener: ServerCallListener | undefined;
+  #listener = NO_LISTENER;
   #token: VerifiedToken | undefined;
   #allowStale = false;
   /** Ended by the guard: no message passes any longer, in either direction. */
@@ -208,13 +215,13 @@ class GuardedCall
     // the only response the token is not checked any more, so no message is read either.
     const passes = this.requestStream ? !this.#answered && this.#passes() : !this.#closed;
     if (this.requestStream) this.#delivered();
-    if (passes) this.#listener?.onReceiveMessage(message);
+    if (passes) this.#listener.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {
     this.#halfClosed = true;
     this.#guard.limits.arrived(this);
-    if (this.#passes()) this.#listener?.onReceiveHalfClose();
+    if (this.#passes()) this.#listener.onReceiveHalfClose();
   }
 
   onCancel(): void {
@@ -345,7 +352,7 @@ class GuardedCall
     }
     this.#guard.onDecision(this.path, limitRefusal(limit).code);
     this.#close(limitStatus(limit));
-    this.#listener?.onCancel();
+    this.#listener.onCancel();
   }
 
   /** Counts an admitted call, and reads its request within the limits. @returns the status that refuses it */
@@ -375,7 +382,7 @@ class GuardedCall
     this.#guard.onDecision(this.path, reason);
     this.#close(CUT_STATUSES[reason]);
     // For the handler a cut is a cancellation by the caller.
-    this.#listener?.onCancel();
+    this.#listener.onCancel();
   }
 
   #await(admission: Promise<Admission>, metadata: Metadata): void {
@@ -389,7 +396,7 @@ class GuardedCall
   }
 
   #conclude(admission: Admission, metadata: Metadata): void {
-    if (this.#closed || this.#finished) return;
+    if (this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.onDecision(this.path, admission.error.code);
       this.#guard.reportRefused(admission.error.code, admission.token, this.#inner);
@@ -410,7 +417,7 @@ class GuardedCall
     }
     this.#guard.onDecision(this.path, 'ADMITTED');
     attachState(metadata, this);
-    this.#listener?.onReceiveMetadata(metadata);
+    this.#listener.onReceiveMetadata(metadata);
   }
 
   /** Repeats the check, on every message; a call that fails it is cut at once. */
@@ -452,8 +459,8 @@ class GuardedCall
     this.#request = undefined;
     this.#abort?.abort(CALL_ENDED);
     // The handler of a cut call was notified by the cut.
-    if (!this.#closed) this.#listener?.onCancel();
+    if (!this.#closed) this.#listener.onCancel();
     // This object may outlive the handler's part of the call.
-    this.#listener = undefined;
+    this.#listener = NO_LISTENER;
   }
 }

@@ -49,7 +49,8 @@ const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
   connections_per_address: 'too many connections from this address',
   connection_setup_seconds: 'the connection was not set up in time',
   first_request_seconds: 'no request arrived on this connection in time',
-  verifications: 'too many new tokens at once',
+  new_streams_per_address: 'too many open streams from this address',
+  verifications: 'too many calls with new tokens at once',
 };
 
 const LIMIT_CODES: Partial<Record<LimitName, GuardErrorCode>> = {

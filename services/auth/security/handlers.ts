@@ -1,6 +1,6 @@
 /** The handlers of SecurityService: they translate between messages and the domain. */
 
-import { invalidField, serverStream, signalOf, unary } from '@portcullis/guard';
+import { invalidField, principalOf, serverStream, signalOf, unary } from '@portcullis/guard';
 import {
   FindingGrade,
   type SecurityEventFilter,
@@ -32,7 +32,8 @@ export function createSecurityHandlers({ events, review }: SecurityHandlersDeps)
     }),
     watchSecurityEvents: serverStream(async function* ({ filter, resumeToken }, call) {
       const { types, subject } = filterOf(filter);
-      for await (const watched of events.watch({ filter: { types, subject }, resumeToken }, signalOf(call))) {
+      const request = { caller: principalOf(call).subject, filter: { types, subject }, resumeToken };
+      for await (const watched of events.watch(request, signalOf(call))) {
         yield { event: messageOf(watched.event), resumeToken: watched.resumeToken };
       }
     }),

@@ -280,7 +280,7 @@ describe('a caller', () => {
     });
     expect(describeViolation('ROLE_MISSING', declared)).to.include({
       code: 'ROLE_MISSING',
-      message: 'this method requires role c or d',
+      message: 'this method requires role c or d; a token with narrowed scopes may lack a role of its user',
     });
     expect(describeViolation('CALLER_KIND', declared)).to.include({
       code: 'CALLER_KIND',

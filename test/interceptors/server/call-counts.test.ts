@@ -106,6 +106,10 @@ describe('the counts of calls', () => {
     const entered = call(kind);
     return { call: entered, limit: limits.enterPublic(entered, address) };
   };
+  const sweepAfter = (ms: number) => {
+    clock.pass(ms);
+    limits.sweep();
+  };
   const indexed = (over: Parameters<typeof verifiedToken>[0] = {}) => {
     const token = verifiedToken(over);
     token.indexed = true;
@@ -252,6 +256,62 @@ describe('the counts of calls', () => {
     });
   });
 
+  describe('of public methods whose responses are not read', () => {
+    const UNREAD_MS = 1000;
+    /** A call that waits for its peer to read the response. */
+    const answer = (address: string) => {
+      const { call: entered } = open(address);
+      limits.arrived(entered);
+      limits.answered(entered);
+      return entered;
+    };
+
+    it('make room for strangers after a second, the oldest first', () => {
+      start({ publicCalls: 2 });
+      const [one, two] = [answer('192.0.2.1'), answer('192.0.2.2')];
+      sweepAfter(UNREAD_MS - 1);
+      expect(open('192.0.2.3').limit).to.equal('public_calls');
+      sweepAfter(1);
+      expect(open('192.0.2.3').limit).to.equal(undefined);
+      expect([one.ended, two.ended]).to.deep.equal([['response_seconds'], []]);
+    });
+
+    it('make room for their own address only', () => {
+      start({ publicCallsPerAddress: 1 });
+      const [one, two] = [answer('192.0.2.1'), answer('192.0.2.2')];
+      sweepAfter(UNREAD_MS);
+      expect(open('192.0.2.2').limit).to.equal(undefined);
+      expect([one.ended, two.ended]).to.deep.equal([[], ['response_seconds']]);
+    });
+
+    it('make room after the requests that are incomplete, and never those of callers with a token', () => {
+      start({ publicCalls: 2 });
+      const { call: theirs } = withToken(indexed());
+      limits.arrived(theirs);
+      limits.answered(theirs);
+      const unread = answer('192.0.2.1');
+      const incomplete = open('192.0.2.2').call;
+      sweepAfter(UNREAD_MS);
+      expect(open('192.0.2.3').limit).to.equal(undefined);
+      expect([incomplete.ended, unread.ended]).to.deep.equal([['public_calls'], []]);
+      for (let count = 0; count < 2; count += 1) limits.arrived(open('192.0.2.3').call);
+      expect(theirs.ended).to.deep.equal([]);
+    });
+
+    it('make room as well when it is a message of a stream, and not when it was read', () => {
+      start({ publicCalls: 2 });
+      const [unread, read] = [open('192.0.2.1', 'responses').call, open('192.0.2.2').call];
+      for (const each of [unread, read]) {
+        limits.arrived(each);
+        limits.sending(each);
+      }
+      limits.sent(read);
+      sweepAfter(UNREAD_MS);
+      expect(open('192.0.2.3').limit).to.equal(undefined);
+      expect([unread.ended, read.ended]).to.deep.equal([['response_seconds'], []]);
+    });
+  });
+
   describe('of bytes in flight', () => {
     const token = (subject: string) => indexed({ subject });
 
@@ -339,21 +399,19 @@ describe('the counts of calls', () => {
   });
 
   describe('over time', () => {
-    const sweepAfter = (ms: number) => {
-      clock.pass(ms);
-      limits.sweep();
-    };
-
     it('end requests that have not arrived, of both classes, at the limit and not before', () => {
       limits.sweep();
       const user = withToken(indexed()).call;
+      const other = withToken(indexed({ subject: 'user-2' })).call;
       const stranger = open('192.0.2.1').call;
       const arrived = withToken(indexed()).call;
       limits.arrived(arrived);
       sweepAfter(DEFAULT_LIMITS.requestMs - 1);
       expect([user.ended, stranger.ended]).to.deep.equal([[], []]);
       sweepAfter(1);
-      expect([user.ended, stranger.ended]).to.deep.equal([['request_seconds'], ['request_seconds']]);
+      expect([user, other, stranger].map(({ ended }) => ended)).to.deep.equal(
+        new Array(3).fill(['request_seconds']),
+      );
       expect([arrived.ended, limits.state().publicCalls]).to.deep.equal([[], 0]);
     });
 

@@ -133,6 +133,8 @@ describe('the counts of connections', () => {
     const stranger = new FakeSocket('192.0.2.1', 9);
     http2Server.emit('stream', { session: establish(stranger) });
     http2Server.emit('stream', {});
+    // The session of a connection that was destroyed has no socket.
+    http2Server.emit('stream', { session: {} });
     one.destroy();
     sweepAfter(DEFAULT_LIMITS.connectionSetupMs);
     expect([two.destroyed, limited]).to.deep.equal([true, ['connection_setup_seconds']]);

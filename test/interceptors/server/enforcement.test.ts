@@ -10,6 +10,8 @@ import { CUT_SLICE_CALLS, Enforcement } from '../../../interceptors/src/server/e
 import { KNOWN_NETWORK_MS } from '../../../interceptors/src/server/known-networks.js';
 import { refusal } from '../../../interceptors/src/server/refusals.js';
 import {
+  JOINED_CALLS_MAX,
+  JOINED_CALLS_PER_NETWORK_MAX,
   VERIFICATIONS_MAX,
   VERIFICATIONS_PER_NETWORK_MAX,
 } from '../../../interceptors/src/server/verifications.js';
@@ -357,6 +359,47 @@ describe('enforcement', () => {
       expect(limited).to.deep.equal(new Array(refused).fill('verifications'));
       // Verifications that ended no longer count.
       expect(await decided(tokenText(), REFUSE, '192.0.2.1:1')).to.equal('admitted');
+    });
+
+    it('limits the calls of one network that wait for one verification, without affecting others', async () => {
+      const text = tokenText();
+      keys.isHolding = true;
+      const first = decided(text, REFUSE, '192.0.2.1:1');
+      const flood = Array.from({ length: JOINED_CALLS_PER_NETWORK_MAX + 100 }, (_, index) =>
+        decided(text, REFUSE, `192.0.2.1:${index}`),
+      );
+      const honest = decided(text, REFUSE, '192.0.2.2:1');
+      // Refused at once, not when the verification ends.
+      expect(await flood.at(-1)).to.equal('RATE_LIMITED');
+      keys.release();
+      expect([await first, await honest]).to.deep.equal(['admitted', 'admitted']);
+      const refused = (await Promise.all(flood)).filter((outcome) => outcome === 'RATE_LIMITED');
+      expect(refused).to.have.length(100);
+      expect(limited).to.deep.equal(new Array(100).fill('verifications'));
+    });
+
+    it('limits all calls of unknown networks that wait for verifications, not those of known ones', async () => {
+      const known = tokenText();
+      await admitted(tokenText());
+      keys.isHolding = true;
+      const text = tokenText();
+      const flood = Array.from({ length: JOINED_CALLS_MAX + 101 }, (_, index) =>
+        decided(text, REFUSE, `10.0.${(index >> 8) & 255}.${index & 255}:1`),
+      );
+      const honest = [decided(known), decided(known)];
+      expect(await flood.at(-1)).to.equal('RATE_LIMITED');
+      keys.release();
+      expect(await Promise.all(honest)).to.deep.equal(['admitted', 'admitted']);
+      const refused = (await Promise.all(flood)).filter((outcome) => outcome === 'RATE_LIMITED');
+      expect(refused).to.have.length(100);
+      // Calls whose verification ended no longer count.
+      keys.isHolding = true;
+      const later = tokenText();
+      const second = Array.from({ length: JOINED_CALLS_MAX }, (_, index) =>
+        decided(later, REFUSE, `10.1.${(index >> 8) & 255}.${index & 255}:1`),
+      );
+      keys.release();
+      expect(new Set(await Promise.all(second))).to.deep.equal(new Set(['admitted']));
     });
 
     it('counts all addresses of an IPv6 /64 as one network', async () => {

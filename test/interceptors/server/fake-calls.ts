@@ -11,7 +11,11 @@ import {
   type GuardedMethod,
   guardCall,
 } from '../../../interceptors/src/server/guarded-call.js';
-import type { Http2Session } from '../../../interceptors/src/wire/grpc-js-internals.js';
+import {
+  type Http2Session,
+  type RequestDeadline,
+  setRequestDeadline,
+} from '../../../interceptors/src/wire/grpc-js-internals.js';
 import { errorOf } from '../../../interceptors/src/wire/status.js';
 import { SetClock } from '../tokens-support.js';
 
@@ -131,9 +135,16 @@ export function refusedWith(code: GuardErrorCode): Admission {
   return { kind: 'refused', error };
 }
 
-/** A guarded call whose metadata have arrived. */
-export function startFakeCall(guard: CallGuard, kind: Omit<GuardedMethod, 'path'> = UNARY) {
-  return startFakeCallOf((inner) => guardCall({ path: '/test.v1.Test/Call', ...kind }, inner, guard));
+/** A guarded call whose metadata have arrived; `deadline` is one that grpc-js does not handle. */
+export function startFakeCall(
+  guard: CallGuard,
+  kind: Omit<GuardedMethod, 'path'> = UNARY,
+  deadline?: RequestDeadline,
+) {
+  return startFakeCallOf((inner) => {
+    if (deadline !== undefined) setRequestDeadline(inner.stream, deadline);
+    return guardCall({ path: '/test.v1.Test/Call', ...kind }, inner, guard);
+  });
 }
 
 /** The same for a call that a test guards itself. */

@@ -68,15 +68,16 @@ describe('a guard, as its operators see it', () => {
     await guard.ready;
   }
 
+  /** The guard's interceptor on a call of a method of the echo service. */
+  function guarded(method: string, inner: FakeInnerCall) {
+    const definition = { ...(ECHO[method] ?? ECHO['Unary']), path: `/test.v1.EchoService/${method}` };
+    return guard.interceptor(definition as Parameters<typeof guard.interceptor>[0], inner as never);
+  }
+
   /** A call of a method of the echo service, decided. */
   async function call(method: string, metadata = new Metadata(), session?: object) {
-    const definition = { ...(ECHO[method] ?? ECHO['Unary']), path: `/test.v1.EchoService/${method}` };
     const before = decided.length;
-    const started = startFakeCallOf(
-      (inner) => guard.interceptor(definition as Parameters<typeof guard.interceptor>[0], inner as never),
-      metadata,
-      new FakeInnerCall(session),
-    );
+    const started = startFakeCallOf((inner) => guarded(method, inner), metadata, new FakeInnerCall(session));
     await until(() => decided.length > before);
     return started;
   }
@@ -99,15 +100,22 @@ describe('a guard, as its operators see it', () => {
       );
     });
 
-    it('keeps its own state silent where it has no log and no observer', async () => {
-      guard = await createGuard({ issuer: ISSUER, audience: AUDIENCE, auth: { source: issuer.source } });
-      guards.push(guard);
-      guard.addService(new Server(), ECHO, echoSchema(), echoHandlers(new Trace()));
-      await guard.ready;
-      const { inner } = startFakeCallOf((below) =>
-        guard.interceptor({ ...ECHO['Unary'] } as Parameters<typeof guard.interceptor>[0], below as never),
-      );
-      expect(inner.sent).to.deep.equal(['UNAUTHENTICATED TOKEN_MISSING']);
+    it('needs neither a log nor an observer', async () => {
+      await start({ log: undefined, observer: undefined, limits: { callsPerUser: 1 } } as object);
+      const token = bearer(await issuer.token());
+      const ends: string[] = [];
+      for (const metadata of [new Metadata(), bearer('x'), token, token, token]) {
+        const { inner, received } = startFakeCallOf((below) => guarded('Unary', below), metadata);
+        await until(() => inner.sent.length + received.length > 0);
+        ends.push(inner.sent[0] ?? 'OK');
+      }
+      expect(ends).to.deep.equal([
+        'UNAUTHENTICATED TOKEN_MISSING',
+        'UNAUTHENTICATED TOKEN_INVALID',
+        'OK',
+        'RESOURCE_EXHAUSTED RATE_LIMITED',
+        'RESOURCE_EXHAUSTED RATE_LIMITED',
+      ]);
     });
   });
 
@@ -137,6 +145,26 @@ describe('a guard, as its operators see it', () => {
       issuer.answers = false;
       clock.pass(2 * LEASE_MS);
       expect(guard.state()).to.include({ leaseMs: 0, current: false, ready: true });
+    });
+
+    it('is neither ready nor current before the first sync', async () => {
+      issuer.answers = false;
+      await create();
+      expect(guard.state()).to.include({
+        ready: false,
+        current: false,
+        leaseMs: 0,
+        lastSyncSucceeded: false,
+      });
+    });
+
+    it('does not count public calls of a network that has shown a valid token', async () => {
+      await start();
+      await call('Public');
+      expect(guard.state().publicCalls).to.equal(1);
+      await call('Unary', bearer(await issuer.token()));
+      await call('Public');
+      expect(guard.state().publicCalls).to.equal(1);
     });
 
     it('has the maximum of the list that its options set', async () => {

@@ -252,6 +252,7 @@ describe('a guarded call', () => {
       expect([inner.sent, inner.reads]).to.deep.equal([['metadata', 'answer', 'OK'], 1]);
       expect(call.getPeer()).to.equal(inner.getPeer());
       expect(call.getDeadline()).to.equal(1234);
+      expect(startFakeCall(guard, UNARY, 5678).call.getDeadline()).to.equal(5678);
       expect(call.getHost()).to.equal('host.example');
       expect(call.getAuthContext()).to.deep.equal(inner.getAuthContext());
       expect(call.getConnectionInfo()).to.deep.equal(inner.getConnectionInfo());
@@ -298,6 +299,13 @@ describe('a guarded call', () => {
       expect(guard.decisions).to.deep.equal(['ADMITTED', 'RATE_LIMITED', 'ADMITTED', 'RATE_LIMITED']);
       expect(guard.reports).to.deep.equal(['ADMITTED', 'RATE_LIMITED with its token', 'RATE_LIMITED']);
       expect(token.liveCalls()).to.have.length(1);
+    });
+
+    it('ends for a malformed timeout, and holds nothing', () => {
+      const { inner, received } = startFakeCall(guard, UNARY, 'malformed');
+      expect([inner.sent, received]).to.deep.equal([['INVALID_ARGUMENT FIELD_INVALID'], []]);
+      expect([guard.decisions, guard.reports]).to.deep.equal([['FIELD_INVALID'], []]);
+      expect(isLive()).to.equal(false);
     });
 
     it('ends as INTERNAL when its decision fails, and the cause is logged', async () => {
@@ -435,20 +443,25 @@ describe('a guarded call', () => {
     });
 
     it('passes nothing to its handler or its peer any longer', () => {
-      const { call, inner, below, received } = startFakeCall(guard, BIDI);
-      below.onCancel();
-      below.onReceiveMessage('late');
-      below.onReceiveHalfClose();
-      call.sendMetadata(new Metadata());
-      call.sendMessage('late', () => {});
-      call.sendStatus({ code: status.OK, details: '' });
-      expect([inner.sent, received]).to.deep.equal([[], ['metadata', 'cancelled']]);
+      for (const kind of [UNARY, CLIENT_STREAM, SERVER_STREAM, BIDI]) {
+        for (const admission of [admitted(), { kind: 'public', requestBytesMax: 1000 } as const]) {
+          guard.admission = admission;
+          const { call, inner, below, received } = startFakeCall(guard, kind);
+          below.onCancel();
+          below.onReceiveMessage('late');
+          below.onReceiveHalfClose();
+          call.sendMetadata(new Metadata());
+          call.sendMessage('late', () => {});
+          call.sendStatus({ code: status.OK, details: '' });
+          expect([inner.sent, received]).to.deep.equal([[], ['metadata', 'cancelled']]);
+        }
+      }
     });
 
-    it('has its stream closed if its request has not ended', async () => {
+    it('has its stream closed once if its request has not ended', async () => {
       const [open, half] = [startFakeCall(guard), startFakeCall(guard)];
       half.below.onReceiveHalfClose();
-      for (const { below } of [open, half]) below.onCancel();
+      for (const { below } of [open, half, open]) below.onCancel();
       expect(open.inner.resets).to.deep.equal([]);
       await sleep(CUT_GRACE_MS + 50);
       expect([open.inner.resets, half.inner.resets]).to.deep.equal([[0], []]);
@@ -517,6 +530,13 @@ describe('a guarded call', () => {
       expect(isLive()).to.equal(false);
     });
 
+    it('holds nothing when sending the status has already ended it', () => {
+      const { inner, below, received } = startFakeCall(guard);
+      inner.sendStatus = () => below.onCancel();
+      guard.sweepAfter(DEFAULT_LIMITS.requestMs);
+      expect([received, isLive()]).to.deep.equal([['metadata'], false]);
+    });
+
     it('is not ended again when it has been cut, and no longer counts as a call of its caller', () => {
       guard = new FakeGuard({ callsPerUser: 1 });
       guard.admission = admitted();
@@ -571,6 +591,16 @@ describe('a guarded call', () => {
         held: 15 + 512 + 16 * 1024,
         messages: 1,
       });
+    });
+
+    it('counted until its end when it has one message, which the handler receives at the end', () => {
+      const { inner, below } = startFakeCall(guard);
+      inner.decoder.write(headOf(10));
+      inner.decoder.write(Buffer.alloc(10));
+      below.onReceiveMessage('one');
+      expect(inFlight()).to.equal(15 + 512);
+      below.onReceiveHalfClose();
+      expect(inFlight()).to.equal(0);
     });
 
     it('counted when it is a stream, until the handler receives each message', () => {
@@ -671,8 +701,11 @@ describe('a guarded call', () => {
       inner.decoder.write(message(10));
       inner.sendStatus(exhausted);
       inner.decoder.write(Buffer.concat([message(10), frameOf(Buffer.alloc(10), true)]));
-      inner.decoder.write(frameOf(Buffer.alloc(10), true));
       inner.sendStatus(exhausted);
+      const { sendStatus } = inner;
+      inner.decoder.write(frameOf(Buffer.alloc(10), true));
+      // Further messages add no further layer.
+      expect(inner.sendStatus).to.equal(sendStatus);
       // A handler's own status has metadata, which may be null.
       inner.sendStatus({ ...exhausted, metadata: null });
       inner.sendStatus({ ...exhausted, metadata: new Metadata() });

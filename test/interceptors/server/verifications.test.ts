@@ -2,6 +2,8 @@
 
 import { expect } from 'chai';
 import {
+  JOINED_CALLS_MAX,
+  JOINED_CALLS_PER_NETWORK_MAX,
   VERIFICATIONS_MAX,
   VERIFICATIONS_PER_NETWORK_MAX,
   Verifications,
@@ -122,6 +124,21 @@ describe('verifications', () => {
     expect(begun).to.have.length(22);
   });
 
+  it('keep the last quarter of the places for known networks, also when verifications end', async () => {
+    start(4);
+    for (const index of [1, 2, 3]) void ask(`unknown ${index}`, '192.0.2.1:1');
+    void ask('known 1', '10.0.0.1:1');
+    void ask('unknown 4', '192.0.2.1:1');
+    void ask('known 2', '10.0.0.1:1');
+    const end = (name: string) => running.find((one) => one.name === name)?.end();
+    await end('known 1');
+    expect(begun.slice(4)).to.deep.equal(['known 2']);
+    await end('known 2');
+    expect(begun.slice(4)).to.deep.equal(['known 2']);
+    await end('unknown 2');
+    expect(begun.slice(4)).to.deep.equal(['known 2', 'unknown 4']);
+  });
+
   it('let an unknown network use the place that no known one needs, and the other way round', async () => {
     start(1);
     void ask('first', '192.0.2.1:1');
@@ -131,6 +148,27 @@ describe('verifications', () => {
     await endAll();
     expect(begun).to.have.length(9);
     expect(refused).to.deep.equal([]);
+  });
+
+  it('limit the calls that join them, for each network and for each class, until they leave', () => {
+    const join = (peer: string) => verifications.join(peer);
+    const leaves = Array.from({ length: JOINED_CALLS_PER_NETWORK_MAX }, () => join('192.0.2.1:1'));
+    expect(leaves.every((leave) => leave !== undefined)).to.equal(true);
+    expect(join('192.0.2.1:2')).to.equal(undefined);
+    for (let count = JOINED_CALLS_PER_NETWORK_MAX; count < JOINED_CALLS_MAX; count += 1) {
+      expect(join(`198.51.${count >> 8}.${count & 255}:1`)).to.not.equal(undefined);
+    }
+    expect(join('203.0.113.1:1')).to.equal(undefined);
+    // Known networks are a class of their own.
+    expect(join('10.0.0.1:1')).to.not.equal(undefined);
+    leaves[0]?.();
+    expect(join('192.0.2.1:1')).to.not.equal(undefined);
+    expect(join('203.0.113.1:1')).to.equal(undefined);
+    for (const leave of leaves.slice(1)) leave?.();
+    for (let count = 1; count < JOINED_CALLS_PER_NETWORK_MAX; count += 1) {
+      expect(join('192.0.2.1:1')).to.not.equal(undefined);
+    }
+    expect(join('192.0.2.1:1')).to.equal(undefined);
   });
 
   it('refuse the newest of the busiest connection when one network waits with too many', async () => {
@@ -175,6 +213,10 @@ describe('verifications', () => {
     void ask('known', '10.0.0.1:1');
     await turn();
     expect(refused).to.deep.equal(['pair 1']);
+    // Where all wait with one, the newest leaves.
+    void ask('another', '203.0.113.2:1');
+    await turn();
+    expect(refused).to.deep.equal(['pair 1', 'another']);
     await endAll();
     expect(begun).to.have.length(1 + VERIFICATIONS_MAX + 1);
   });

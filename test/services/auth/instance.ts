@@ -51,7 +51,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
-import { freshDatabase } from '../../support/postgres.js';
+import { migratedDatabase } from './migrated-database.js';
 
 export const ISSUER = 'https://auth.example';
 
@@ -245,7 +245,7 @@ export interface FreshAuth extends AuthInstance {
 
 /** Opens a replica on an empty database of its own. */
 export async function openFreshAuth(options: AuthOptions = {}): Promise<FreshAuth> {
-  const fresh = await freshDatabase();
+  const fresh = await migratedDatabase();
   const auth = await openAuth(fresh.url, options);
   const close = async (): Promise<void> => {
     await auth.close();
