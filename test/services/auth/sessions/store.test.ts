@@ -76,6 +76,35 @@ describe('the rows of sessions', () => {
     expect(await rows((sessions) => sessions.end(randomUUID(), 'LOGOUT'))).to.equal(false);
   });
 
+  it('are locked together in the order of their ids, with or without waiting, and end together', async () => {
+    const locked = [await insert(), await insert(), await insert({ expireTime: new Date(Date.now() - 1) })];
+    const [first, second, expired] = locked as [Session, Session, Session];
+    await rows((sessions) => sessions.end(second.sessionId, 'LOGOUT'));
+    const ids = [randomUUID(), ...locked.map(({ sessionId }) => sessionId)];
+    const states = [
+      { sessionId: first.sessionId, userId, open: true, ended: false },
+      { sessionId: second.sessionId, userId, open: false, ended: true },
+      { sessionId: expired.sessionId, userId, open: false, ended: false },
+    ].toSorted((a, b) => (a.sessionId < b.sessionId ? -1 : 1));
+    expect(await rows((sessions) => sessions.lockEach(ids, 'wait'))).to.deep.equal(states);
+    await rows(async (sessions) => {
+      await sessions.lockEach([first.sessionId], 'wait');
+      const left = states.filter(({ sessionId }) => sessionId !== first.sessionId);
+      expect(await rows((others) => others.lockEach(ids, 'skip'))).to.deep.equal(left);
+    });
+    expect((await rows((sessions) => sessions.existing(ids))).toSorted()).to.deep.equal(
+      states.map(({ sessionId }) => sessionId),
+    );
+    await rows((sessions) =>
+      sessions.endEach([
+        { sessionId: first.sessionId, why: 'REVOKED' },
+        { sessionId: second.sessionId, why: 'REVOKED' },
+      ]),
+    );
+    const reasons = await Promise.all(locked.map(({ sessionId }) => endReasonOf(sessionId)));
+    expect(reasons).to.deep.equal(['REVOKED', 'LOGOUT', null]);
+  });
+
   it('keep the time of the last use', async () => {
     const [used, other] = [await insert(), await insert()];
     const time = new Date(Date.now() + 1234);
