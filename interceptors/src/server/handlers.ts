@@ -94,7 +94,7 @@ export function onlyGuarded(
   handlers: UntypedServiceImplementation,
 ): UntypedServiceImplementation {
   const guarded: UntypedServiceImplementation = {};
-  for (const [name, { path, responseStream }] of Object.entries(definition)) {
+  for (const [name, { path }] of Object.entries(definition)) {
     const handle = handlers[name] as (call: UnguardedCall, callback?: (error: CallStatus) => void) => void;
     guarded[name] = (call: UnguardedCall, callback?: (error: CallStatus) => void) => {
       if (stateOf(call) !== undefined) {
@@ -102,8 +102,9 @@ export function onlyGuarded(
         return;
       }
       const status = statusOf(new TypeError(`${path} was called without the guard's interceptor`));
-      if (responseStream) call.emit('error', status);
-      else callback?.(status);
+      // Only handlers of a single response have a callback.
+      if (callback === undefined) call.emit('error', status);
+      else callback(status);
     };
   }
   return guarded;

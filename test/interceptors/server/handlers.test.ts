@@ -136,6 +136,8 @@ describe('the adapter of a handler', () => {
           [ended, endedCall(), []],
           [ended, new FakeCall(), [ended]],
           [undefined, new FakeCall(), [undefined]],
+          // Without a guard nothing can be reported.
+          [fault, new FakeCall(false), []],
         ] as const;
         for (const [thrown, call, expected] of rows) {
           const { answer, failures } = await run(() => Promise.reject(thrown), call);
@@ -279,24 +281,25 @@ describe('the adapter of a handler', () => {
       });
 
       it('ignores what a handler throws after the end of its call, except in its finally', async () => {
-        const call = new FakeCall();
-        const late = new TypeError('too late');
-        const waiting = new EventEmitter();
-        const cleanUp = new TypeError('in its finally');
-        const responses = {
-          next: async () => {
-            await once(waiting, 'never');
-            return { done: true, value: undefined } as const;
-          },
-          return: () => Promise.reject(cleanUp),
-        };
-        run(() => ({ [Symbol.asyncIterator]: () => responses }), call);
-        await turn();
-        call.cancel();
-        await until(() => call.ended === 1);
-        waiting.emit('error', late);
-        await until(() => call.failures.length > 0);
-        expect([call.failures, call.errors]).to.deep.equal([[cleanUp], []]);
+        for (const isGuarded of [true, false]) {
+          const call = new FakeCall(isGuarded);
+          const waiting = new EventEmitter();
+          const cleanUp = new TypeError('in its finally');
+          const responses = {
+            next: async () => {
+              await once(waiting, 'never');
+              return { done: true, value: undefined } as const;
+            },
+            return: () => Promise.reject(cleanUp),
+          };
+          run(() => ({ [Symbol.asyncIterator]: () => responses }), call);
+          await turn();
+          call.cancel();
+          await until(() => call.ended === 1);
+          waiting.emit('error', new TypeError('too late'));
+          await turn();
+          expect([call.failures, call.errors]).to.deep.equal([isGuarded ? [cleanUp] : [], []]);
+        }
       });
 
       it('does not start a handler whose call has ended, but runs its return', async () => {
@@ -350,17 +353,21 @@ describe('handlers of a guarded service', () => {
       Streamed: ((...values: unknown[]) => ran.push(values)) as never,
     };
     const guarded = onlyGuarded(definition, handlers);
-    const call = (name: string, on: FakeCall): void =>
-      (guarded[name] as (call: unknown, callback: (error: Ending) => void) => void)(on, callback);
+    const call = (name: string, on: FakeCall, ...more: unknown[]): void =>
+      (guarded[name] as (...values: unknown[]) => void)(on, ...more);
     const answers: Ending[] = [];
     const callback = (error: Ending): void => void answers.push(error);
-    for (const name of ['Single', 'Streamed']) {
+    for (const [name, more] of [
+      ['Single', [callback]],
+      ['Streamed', []],
+    ] as const) {
       const decided = new FakeCall();
-      call(name, decided);
-      expect(ran.pop()).to.deep.equal([decided, callback]);
+      call(name, decided, ...more);
+      expect(ran.pop()?.slice(0, 1 + more.length)).to.deep.equal([decided, ...more]);
+      expect([decided.errors, answers]).to.deep.equal([[], []]);
     }
     const unguarded = new FakeCall(false);
-    call('Single', unguarded);
+    call('Single', unguarded, callback);
     expect(answers).to.have.length(1);
     expect(answers[0]).to.include({ code: status.INTERNAL, details: 'internal error' });
     expect(unguarded.errors).to.deep.equal([]);
