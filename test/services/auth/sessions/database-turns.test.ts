@@ -62,6 +62,7 @@ describe('a command on sessions', () => {
     await auth.sessions.revoke(second.caller, other.sessionId);
     expect(places).to.deep.equal([{ contends: rowsOf(other.sessionId), caller: user.userId }]);
 
+    await logIn(auth, user);
     places = [];
     await auth.sessions.revokeOthers(second.caller);
     expect(places).to.deep.equal([{ contends: rowsOf(second.sessionId), caller: user.userId }]);
