@@ -183,6 +183,7 @@ async function logInAndRevoke(
         target: { $case: 'sessionId', value: sessionId },
         reason: 'floods',
         wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
+        targets: [],
       },
       { token: operator.accessToken, timeoutMs: REVOKE_TIMEOUT_MS },
     );

@@ -241,18 +241,24 @@ export class Admissions {
     verify: () => Promise<Verification>,
   ): Promise<Verification> {
     const beganMs = this.#clock.monotonicMs();
+    const joined: (() => void)[] = [];
+    const ended = (): void => {
+      this.#pending.delete(text);
+      for (const leave of joined) leave();
+    };
     // Two callbacks instead of `finally`, which would create two more promises for each new token.
     const verification = verifications.run(peer, verify, limitRefusal('verifications')).then(
       (result) => {
-        this.#ended(text, peer, beganMs, result);
+        ended();
+        this.#verified(peer, beganMs, result);
         return result;
       },
       (error: unknown) => {
-        this.#forget(text);
+        ended();
         throw error;
       },
     );
-    this.#pending.set(text, { result: verification, verifications, joined: [] });
+    this.#pending.set(text, { result: verification, verifications, joined });
     return verification;
   }
 
@@ -270,13 +276,7 @@ export class Admissions {
     return result;
   }
 
-  #forget(text: string): void {
-    for (const leave of this.#pending.get(text)?.joined ?? []) leave();
-    this.#pending.delete(text);
-  }
-
-  #ended(text: string, peer: string, beganMs: number, result: Verification): void {
-    this.#forget(text);
+  #verified(peer: string, beganMs: number, result: Verification): void {
     if (result === limitRefusal('verifications')) {
       this.#onLimit('verifications');
       return;

@@ -83,7 +83,7 @@ interface Sender {
 }
 
 function senderOf({ auth, nats, audience, log }: GuardOptions): Sender {
-  const unconnected = { state: () => undefined, close: () => Promise.resolve() };
+  const unconnected = { state: () => undefined, close: async () => {} };
   if ('source' in auth) return { send: auth.report, ...unconnected };
   if (nats === undefined) return { send: undefined, ...unconnected };
   const { clientId, clientKey } = auth;

@@ -22,7 +22,7 @@ import type { DenialReason, VerifiedToken } from '../revocation/verified-tokens.
 import type { TokenClaims } from '../token/claims.js';
 import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
 import { readDeadlinesOf } from '../wire/deadlines.js';
-import { setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
+import { sessionUnder, setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
 import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
 import {
   type AccessRule,
@@ -42,12 +42,13 @@ import { onlyGuarded } from './handlers.js';
 import { LogQuota } from './log-quota.js';
 import type { GuardObserver, GuardOptions } from './options.js';
 import { sharedRefusal } from './refusals.js';
-
-/** How often expired tokens are dropped and their calls cut, in milliseconds. */
-const EXPIRY_INTERVAL_MS = 250;
+import { StreamLimits } from './stream-limits.js';
 
 /** The largest value of an HTTP/2 setting. */
 const UINT32_MAX = 2 ** 32 - 1;
+
+/** How often expired tokens are dropped and their calls cut, in milliseconds. */
+const EXPIRY_INTERVAL_MS = 250;
 
 /** Maximum number of log lines per second: about rejected tokens, and about limits. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
@@ -81,6 +82,10 @@ export interface GuardState {
   readonly connections: number;
   /** Number of calls of public methods in progress, from networks that have shown no valid token lately. */
   readonly publicCalls: number;
+  /** Number of open HTTP/2 streams on connections on which no call was admitted with a token so far. */
+  readonly newStreams: number;
+  /** Number of HTTP/2 streams whose calls have not begun, because too many arrived at once. */
+  readonly waitingStreams: number;
   /** Number of bytes of requests that have not reached their handlers. */
   readonly bytesInFlight: number;
 }
@@ -143,6 +148,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly limits: CallLimits;
   readonly #limitSettings: GuardLimits;
   readonly #connectionLimits: ConnectionLimits;
+  readonly #streamLimits: StreamLimits;
   readonly #prepared = new WeakSet<Server>();
   readonly #rules = new Map<string, AccessRule>();
   readonly #enforcement: Enforcement;
@@ -179,6 +185,11 @@ class ServerGuard implements Guard, CallGuard {
     this.#connectionLimits = new ConnectionLimits({
       limits: this.#limitSettings,
       nowMs: () => this.#clock.monotonicMs(),
+      isKnownNetwork,
+      onLimit: (limit) => this.onLimit(limit),
+    });
+    this.#streamLimits = new StreamLimits({
+      limits: this.#limitSettings,
       isKnownNetwork,
       onLimit: (limit) => this.onLimit(limit),
     });
@@ -277,6 +288,7 @@ class ServerGuard implements Guard, CallGuard {
     exposeRepeatedCredentials(server);
     readDeadlinesOf(server, () => this.#clock.wallMs());
     this.#connectionLimits.watch(server);
+    this.#streamLimits.watch(server);
   }
 
   state(): GuardState {
@@ -294,6 +306,8 @@ class ServerGuard implements Guard, CallGuard {
       reports: this.#reports.state(),
       broker: this.#brokerUses(),
       connections: this.#connectionLimits.count,
+      newStreams: this.#streamLimits.open,
+      waitingStreams: this.#streamLimits.waiting,
       ...this.limits.state(),
     };
   }
@@ -368,6 +382,7 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   reportAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
+    this.#streamLimits.trust(sessionUnder(call));
     this.#reports.recordAdmitted(token, call);
   }
 

@@ -49,6 +49,7 @@ const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
   connections_per_address: 'too many connections from this address',
   connection_setup_seconds: 'the connection was not set up in time',
   first_request_seconds: 'no request arrived on this connection in time',
+  new_streams_per_address: 'too many open streams from this address',
   verifications: 'too many calls with new tokens at once',
 };
 

@@ -43,7 +43,8 @@ export class RequestBuffer {
    */
   read(data: Buffer): Buffer[] | undefined {
     const messages = this.#reader.read(data)?.slice(0, this.#messagesMax);
-    for (const message of messages ?? []) {
+    if (messages === undefined) return undefined;
+    for (const message of messages) {
       this.#waitingMessages += 1;
       this.#waitingBytes += message.length + MESSAGE_OVERHEAD_BYTES;
       if (isCompressed(message)) this.#waitingBytes += DECOMPRESSION_BYTES;

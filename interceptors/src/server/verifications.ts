@@ -1,6 +1,7 @@
 /** The signatures that wait for verification: a fair queue, in which strangers cannot take what known networks need. */
 
 import { networkOfPeer } from '../wire/networks.js';
+import { FairQueue } from './fair-queue.js';
 
 /** Maximum number of verifications that wait or run for known networks, and for unknown ones. */
 export const VERIFICATIONS_MAX = 512;
@@ -24,91 +25,6 @@ const TURNS = 4;
 interface Job {
   readonly start: () => void;
   readonly refuse: () => void;
-}
-
-/** The waiting verifications of one network, by connection. */
-interface NetworkQueue {
-  waiting: number;
-  readonly connections: Map<string, Job[]>;
-}
-
-/**
- * The queue of one class. Networks take turns, and within a network its connections do. When the queue is full, the newest
- * job of the longest connection of the longest network leaves.
- */
-class FairQueue {
-  readonly #networks = new Map<string, NetworkQueue>();
-  #waiting = 0;
-
-  get waiting(): number {
-    return this.#waiting;
-  }
-
-  waitingOf(network: string): number {
-    return this.#networks.get(network)?.waiting ?? 0;
-  }
-
-  push(network: string, connection: string, job: Job): void {
-    let queue = this.#networks.get(network);
-    if (queue === undefined) {
-      queue = { waiting: 0, connections: new Map() };
-      this.#networks.set(network, queue);
-    }
-    const jobs = queue.connections.get(connection);
-    if (jobs === undefined) queue.connections.set(connection, [job]);
-    else jobs.push(job);
-    queue.waiting += 1;
-    this.#waiting += 1;
-  }
-
-  /** The next job in turn. */
-  shift(): Job | undefined {
-    for (const [network, queue] of this.#networks) {
-      for (const [connection, jobs] of queue.connections) {
-        const job = jobs.shift();
-        queue.connections.delete(connection);
-        if (jobs.length > 0) queue.connections.set(connection, jobs);
-        this.#networks.delete(network);
-        this.#took(network, queue);
-        return job;
-      }
-    }
-    return undefined;
-  }
-
-  /** Removes the newest job of the longest connection of a network; default: of the longest network. */
-  dropNewest(network: string = this.#longestNetwork()): Job | undefined {
-    const queue = this.#networks.get(network);
-    if (queue === undefined) return undefined;
-    let longest: [string, Job[]] | undefined;
-    for (const entry of queue.connections) {
-      if (longest === undefined || entry[1].length >= longest[1].length) longest = entry;
-    }
-    if (longest === undefined) return undefined;
-    const [connection, jobs] = longest;
-    const job = jobs.pop();
-    if (jobs.length === 0) queue.connections.delete(connection);
-    this.#took(network, queue);
-    return job;
-  }
-
-  #took(network: string, queue: NetworkQueue): void {
-    queue.waiting -= 1;
-    this.#waiting -= 1;
-    if (queue.waiting === 0) this.#networks.delete(network);
-    else this.#networks.set(network, queue);
-  }
-
-  #longestNetwork(): string {
-    let longest = '';
-    let waiting = 0;
-    for (const [network, queue] of this.#networks) {
-      if (queue.waiting < waiting) continue;
-      longest = network;
-      waiting = queue.waiting;
-    }
-    return longest;
-  }
 }
 
 /** The calls of one class that wait for verifications which earlier calls have caused. */
@@ -136,8 +52,8 @@ class JoinedCalls {
 export class Verifications {
   readonly #runningMax: number;
   readonly #isKnown: (network: string) => boolean;
-  readonly #known = new FairQueue();
-  readonly #unknown = new FairQueue();
+  readonly #known = new FairQueue<Job>();
+  readonly #unknown = new FairQueue<Job>();
   readonly #knownCalls = new JoinedCalls();
   readonly #unknownCalls = new JoinedCalls();
   #running = 0;

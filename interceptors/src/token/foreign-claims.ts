@@ -92,7 +92,7 @@ export function readForeignClaims(
   if (expiresAt - issuedAt > rules.lifetimeMaxSeconds) return { fault: 'exp' };
   if (authTime !== undefined && secondsOf(authTime) === undefined) return { fault: 'auth_time' };
   const confirmation = at(payload, 'cnf');
-  const certificateThumbprint = confirmation === undefined ? undefined : thumbprintIn(confirmation);
+  const certificateThumbprint = thumbprintIn(confirmation);
   if (confirmation !== undefined && certificateThumbprint === undefined) return { fault: 'cnf' };
 
   return {
@@ -128,7 +128,7 @@ function kindOf(
   if (mark === undefined) return looksLikeService ? 'SERVICE' : 'USER';
   const value = at(payload, mark.claim);
   const values = Array.isArray(value) ? (value as readonly JsonValue[]) : [value];
-  return values.some((one) => typeof one === 'string' && mark.values.includes(one)) ? 'SERVICE' : 'USER';
+  return mark.values.some((wanted) => values.includes(wanted)) ? 'SERVICE' : 'USER';
 }
 
 /**

@@ -44,7 +44,8 @@ export function isJsonObject(value: unknown): value is JsonObject {
 function hasUniqueMembers(text: string): boolean {
   // The names of each open object; undefined for each open array.
   const open: (Set<string> | undefined)[] = [];
-  let expectsName = false;
+  // Whether the next string is a name, if it stands in an object. A brace is the first to say so.
+  let expectsName: boolean | undefined;
   let index = 0;
   while (index < text.length) {
     const character = text.charCodeAt(index);
@@ -65,12 +66,12 @@ function hasUniqueMembers(text: string): boolean {
     if (character === BRACE_OPEN || character === BRACKET_OPEN) {
       if (open.length >= JSON_DEPTH_MAX) return false;
       open.push(character === BRACE_OPEN ? new Set() : undefined);
-      expectsName = character === BRACE_OPEN;
+      expectsName = true;
     } else if (character === BRACE_CLOSE || character === BRACKET_CLOSE) {
       // A comma or another end follows.
       open.pop();
     } else if (character === COMMA) {
-      expectsName = open[open.length - 1] !== undefined;
+      expectsName = true;
     }
     index += 1;
   }

@@ -37,6 +37,22 @@ export interface Session {
   readonly open: boolean;
 }
 
+/** Which open sessions are meant: those that meet all conditions that are set. */
+export interface SessionFilter {
+  readonly role: string | undefined;
+  /** The client through which the user logged in. */
+  readonly clientId: string | undefined;
+  readonly loggedInBeforeTime: Date | undefined;
+  /** The network of the login, as security events record it. */
+  readonly network: string | undefined;
+  readonly userId: string | undefined;
+}
+
+/** A session that matches a filter. */
+export interface MatchedSession extends Pick<Session, 'sessionId' | 'userId' | 'clientId' | 'createTime'> {
+  readonly username: string;
+}
+
 /** What ending a session needs to know of it. */
 export interface LockedSession extends Pick<Session, 'sessionId' | 'userId' | 'open'> {
   /** It ended before; a session that has only expired is not open, but has not ended. */
@@ -92,6 +108,13 @@ export interface SessionRows {
     userId: string,
     change: { from: bigint; to: bigint; scopes: readonly string[]; audiences: readonly string[] },
   ): Promise<void>;
+  /** Open sessions that match a filter, by id, after one id. Takes no lock. */
+  match(
+    filter: SessionFilter,
+    page: { readonly after: string | undefined; readonly limit: number },
+  ): Promise<readonly MatchedSession[]>;
+  /** How many open sessions match a filter. */
+  countMatching(filter: SessionFilter): Promise<number>;
   /** Ends all open sessions of all users, and returns their number. */
   endEvery(why: SessionEnd): Promise<number>;
   /** A page of the user's open sessions, newest first. */

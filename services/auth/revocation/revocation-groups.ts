@@ -58,7 +58,7 @@ export interface GroupMember {
 }
 
 /** The part of a transaction that a group uses. */
-export interface GroupTransaction {
+interface GroupTransaction {
   readonly sessions: Pick<SessionRows, 'lockEach' | 'existing' | 'endEach'>;
   readonly revocations: Pick<RevocationRows, 'append'>;
   readonly events: Pick<SecurityEventRows, 'recordAll'>;

@@ -3,6 +3,7 @@
 import type { Timers } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
 import type { EpochStanding, LostEpoch } from '../records/revocations.js';
+import type { SessionFilter } from '../records/sessions.js';
 import type { Instances } from './instances.js';
 import {
   checkInstance,
@@ -22,6 +23,14 @@ import type { RevocationStore } from './log-access.js';
 import { createPullTurns } from './pull-turns.js';
 import { createRevocationGroups, type RevocationGroupsDeps } from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
+import {
+  type MatchedSessions,
+  matchSessions,
+  type RevokedSessions,
+  type RevokeManyReceipt,
+  revokeMany,
+  revokeSessions,
+} from './revoke-many.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
 
 /** Maximum number of entries that one transaction drops, so that it locks the log only for a moment. */
@@ -47,6 +56,16 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
 export interface Revocations {
   /** See {@link revoke}. */
   revoke(request: RevokeRequest): Promise<RevokeReceipt>;
+  /** See {@link revokeMany}. */
+  revokeMany(request: Parameters<typeof revokeMany>[1]): Promise<RevokeManyReceipt>;
+  /** See {@link revokeSessions}. */
+  revokeSessions(request: Parameters<typeof revokeSessions>[1]): Promise<RevokedSessions>;
+  /**
+   * What {@link revokeSessions} would hit: how many sessions, and the first of them.
+   *
+   * @throws ServiceError FIELD_INVALID for a filter without a condition
+   */
+  matchSessions(filter: SessionFilter): Promise<MatchedSessions>;
   /**
    * Answers a sync request from a read of the log that began after the request arrived.
    *
@@ -77,6 +96,9 @@ export function createRevocations(deps: RevocationDeps): Revocations {
   const turns = createPullTurns();
   return {
     revoke: (request) => revoke({ ...deps, groups }, request),
+    revokeMany: (request) => revokeMany({ ...deps, groups }, request),
+    revokeSessions: (request) => revokeSessions({ ...deps, groups }, request),
+    matchSessions: (filter) => matchSessions(deps, filter),
     sync: (question) => sync(deps, shared, question),
     pull: async function* (request, signal = NEVER_ABORTED) {
       checkInstance(request);

@@ -55,7 +55,10 @@ export function isTokenTarget(target: CheckedTarget): target is TokenTarget {
 /** The part of a transaction that revoking uses. */
 export interface RevocationTransaction {
   readonly users: Pick<UserRows, 'raiseGeneration'>;
-  readonly sessions: Pick<SessionRows, 'endAllOfUser' | 'lockEach' | 'existing' | 'endEach'>;
+  readonly sessions: Pick<
+    SessionRows,
+    'endAllOfUser' | 'lockEach' | 'existing' | 'endEach' | 'match' | 'countMatching'
+  >;
   readonly clients: Pick<ClientRows, 'raiseGeneration'>;
   readonly keys: Pick<KeyRows, 'lockCreation' | 'retire' | 'promoteNext'>;
   readonly revocations: RevocationRows;

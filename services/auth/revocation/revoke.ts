@@ -63,7 +63,7 @@ export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<
     throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
   }
   const target = await checkTarget(deps, request.target);
-  const written = await write(deps, target, request);
+  const written = await writeRevocation(deps, target, { ...request, acknowledge: wait !== 'NONE' });
   if (target.kind === 'key') deps.onKeyRevoked();
   const { appended, entry, committedAtMs, elapsedMs } = written;
   const receipt = { ...receiptOfWritten(written), targetKnown: isTargetKnown(request.target) };
@@ -77,20 +77,32 @@ export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<
 
 const NEVER = new AbortController().signal;
 
-async function write(
+/**
+ * Writes one revocation, in a group if it can share a transaction.
+ *
+ * @throws ServiceError NOT_FOUND for an unknown session, user, client or key; RATE_LIMITED; DEPENDENCY_UNAVAILABLE
+ */
+export async function writeRevocation(
   deps: RevokeDeps,
   target: CheckedTarget,
-  { reason, actor, wait = 'NONE' }: RevokeRequest,
+  {
+    reason,
+    actor,
+    acknowledge,
+  }: Pick<RevokeRequest, 'reason' | 'actor'> & {
+    /** Asks the instances to acknowledge the entry at once. */
+    readonly acknowledge: boolean;
+  },
 ): Promise<Written> {
   const by = { reason, actor, network: '' };
-  if (!isTokenTarget(target)) return await writeAlone(deps, target, { by, acknowledge: wait !== 'NONE' });
+  if (!isTokenTarget(target)) return await writeAlone(deps, target, { by, acknowledge });
   const { sessionId, decide } = groupedTarget(target, by);
   const written = await deps.groups.write({
     caller: actor,
     ...(sessionId !== undefined && { sessionId }),
     decide: (session) => {
       const { revocation, event, why } = decide(session);
-      const entry = { ...revocation, reason, actor, acknowledge: wait !== 'NONE' };
+      const entry = { ...revocation, reason, actor, acknowledge };
       return { entry, event, ...(why !== undefined && { why }) };
     },
   });

@@ -157,6 +157,7 @@ describe('authenticate', () => {
       const unary = cancellable(client, settings);
       const stream = openEchoStream(client, new Metadata(), settings);
       return {
+        unaryEnd: unary.end,
         ends: Promise.all([unary.end, endOf(stream)]),
         cancel: () => {
           unary.cancel();
@@ -189,10 +190,10 @@ describe('authenticate', () => {
     });
 
     it('keeps a call whose deadline is far away, or that has none', async () => {
-      const begun = [Date.now() + 30 * 86_400_000, Number.POSITIVE_INFINITY].map((deadline) =>
-        begin({ deadline }),
-      );
+      const far = [Date.now() + 30 * 86_400_000, Number.POSITIVE_INFINITY];
+      const begun = far.map((deadline) => begin({ deadline }));
       setTimeout(deliver, 20);
+      await Promise.all(begun.map(({ unaryEnd }) => unaryEnd));
       await until(() => echo.trace.started === 4);
       for (const { cancel } of begun) cancel();
       for (const { ends } of begun) expect(await ends).to.deep.equal(['OK', 'CANCELLED']);

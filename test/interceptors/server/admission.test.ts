@@ -4,6 +4,7 @@ import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import { Admissions } from '../../../interceptors/src/server/admission.js';
+import { JOINED_CALLS_PER_NETWORK_MAX } from '../../../interceptors/src/server/verifications.js';
 import type { ForeignIssuer, TrustedIssuers } from '../../../interceptors/src/token/trusted-issuers.js';
 import { answer, endOfPull, keySet, LEASE_MS, NOTHING } from '../revocation/feed-support.js';
 import { AUDIENCE, callerWith, ISSUER, SetClock, verifiedToken } from '../tokens-support.js';
@@ -119,6 +120,27 @@ describe('admission', () => {
   });
 
   describe('of a token that is not cached', () => {
+    it('ends the wait of the calls that joined its verification, whether it succeeds or fails', async () => {
+      const verify = keys.verify.bind(keys);
+      for (const fails of [false, true, false]) {
+        const text = tokenText();
+        keys.isHolding = true;
+        if (fails) {
+          keys.verify = async (token) => {
+            await verify(token);
+            throw new Error('a fault of the library');
+          };
+        }
+        const waiting = Array.from({ length: JOINED_CALLS_PER_NETWORK_MAX + 1 }, () =>
+          decided(text).catch(() => 'failed'),
+        );
+        keys.release();
+        expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set([fails ? 'failed' : 'admitted']));
+        keys.verify = verify;
+      }
+      expect(limited).to.deep.equal([]);
+    });
+
     it('reports how long its verification took', async () => {
       keys.isHolding = true;
       const waiting = decided(tokenText());

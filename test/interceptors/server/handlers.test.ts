@@ -2,6 +2,7 @@
 
 import { EventEmitter, once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
+import { queryObjects } from 'node:v8';
 import { Metadata, type ServiceDefinition, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { GuardError } from '../../../interceptors/src/errors.js';
@@ -136,6 +137,8 @@ describe('the adapter of a handler', () => {
           [ended, endedCall(), []],
           [ended, new FakeCall(), [ended]],
           [undefined, new FakeCall(), [undefined]],
+          // Without a guard nothing can be reported.
+          [fault, new FakeCall(false), []],
         ] as const;
         for (const [thrown, call, expected] of rows) {
           const { answer, failures } = await run(() => Promise.reject(thrown), call);
@@ -240,6 +243,21 @@ describe('the adapter of a handler', () => {
         }
       });
 
+      it('keeps nothing of the responses that it has sent', async () => {
+        const call = new FakeCall();
+        const waiting = new EventEmitter();
+        const responses = 10_000;
+        run(async function* () {
+          for (let count = 0; count < responses; count += 1) yield count;
+          await once(waiting, 'go');
+        }, call);
+        const before = queryObjects(Promise, { format: 'count' });
+        await until(() => call.written.length === responses);
+        expect(queryObjects(Promise, { format: 'count' }) - before).to.be.lessThan(responses / 10);
+        waiting.emit('go');
+        await until(() => call.ended === 1);
+      });
+
       it('does not wait for room when the call has ended during the write', async () => {
         const call = new FakeCall();
         call.write = () => {
@@ -279,24 +297,25 @@ describe('the adapter of a handler', () => {
       });
 
       it('ignores what a handler throws after the end of its call, except in its finally', async () => {
-        const call = new FakeCall();
-        const late = new TypeError('too late');
-        const waiting = new EventEmitter();
-        const cleanUp = new TypeError('in its finally');
-        const responses = {
-          next: async () => {
-            await once(waiting, 'never');
-            return { done: true, value: undefined } as const;
-          },
-          return: () => Promise.reject(cleanUp),
-        };
-        run(() => ({ [Symbol.asyncIterator]: () => responses }), call);
-        await turn();
-        call.cancel();
-        await until(() => call.ended === 1);
-        waiting.emit('error', late);
-        await until(() => call.failures.length > 0);
-        expect([call.failures, call.errors]).to.deep.equal([[cleanUp], []]);
+        for (const isGuarded of [true, false]) {
+          const call = new FakeCall(isGuarded);
+          const waiting = new EventEmitter();
+          const cleanUp = new TypeError('in its finally');
+          const responses = {
+            next: async () => {
+              await once(waiting, 'never');
+              return { done: true, value: undefined } as const;
+            },
+            return: () => Promise.reject(cleanUp),
+          };
+          run(() => ({ [Symbol.asyncIterator]: () => responses }), call);
+          await turn();
+          call.cancel();
+          await until(() => call.ended === 1);
+          waiting.emit('error', new TypeError('too late'));
+          await turn();
+          expect([call.failures, call.errors]).to.deep.equal([isGuarded ? [cleanUp] : [], []]);
+        }
       });
 
       it('does not start a handler whose call has ended, but runs its return', async () => {
@@ -350,17 +369,21 @@ describe('handlers of a guarded service', () => {
       Streamed: ((...values: unknown[]) => ran.push(values)) as never,
     };
     const guarded = onlyGuarded(definition, handlers);
-    const call = (name: string, on: FakeCall): void =>
-      (guarded[name] as (call: unknown, callback: (error: Ending) => void) => void)(on, callback);
+    const call = (name: string, on: FakeCall, ...more: unknown[]): void =>
+      (guarded[name] as (...values: unknown[]) => void)(on, ...more);
     const answers: Ending[] = [];
     const callback = (error: Ending): void => void answers.push(error);
-    for (const name of ['Single', 'Streamed']) {
+    for (const [name, more] of [
+      ['Single', [callback]],
+      ['Streamed', []],
+    ] as const) {
       const decided = new FakeCall();
-      call(name, decided);
-      expect(ran.pop()).to.deep.equal([decided, callback]);
+      call(name, decided, ...more);
+      expect(ran.pop()?.slice(0, 1 + more.length)).to.deep.equal([decided, ...more]);
+      expect([decided.errors, answers]).to.deep.equal([[], []]);
     }
     const unguarded = new FakeCall(false);
-    call('Single', unguarded);
+    call('Single', unguarded, callback);
     expect(answers).to.have.length(1);
     expect(answers[0]).to.include({ code: status.INTERNAL, details: 'internal error' });
     expect(unguarded.errors).to.deep.equal([]);

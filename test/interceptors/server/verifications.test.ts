@@ -2,6 +2,8 @@
 
 import { expect } from 'chai';
 import {
+  JOINED_CALLS_MAX,
+  JOINED_CALLS_PER_NETWORK_MAX,
   VERIFICATIONS_MAX,
   VERIFICATIONS_PER_NETWORK_MAX,
   Verifications,
@@ -146,6 +148,27 @@ describe('verifications', () => {
     await endAll();
     expect(begun).to.have.length(9);
     expect(refused).to.deep.equal([]);
+  });
+
+  it('limit the calls that join them, for each network and for each class, until they leave', () => {
+    const join = (peer: string) => verifications.join(peer);
+    const leaves = Array.from({ length: JOINED_CALLS_PER_NETWORK_MAX }, () => join('192.0.2.1:1'));
+    expect(leaves.every((leave) => leave !== undefined)).to.equal(true);
+    expect(join('192.0.2.1:2')).to.equal(undefined);
+    for (let count = JOINED_CALLS_PER_NETWORK_MAX; count < JOINED_CALLS_MAX; count += 1) {
+      expect(join(`198.51.${count >> 8}.${count & 255}:1`)).to.not.equal(undefined);
+    }
+    expect(join('203.0.113.1:1')).to.equal(undefined);
+    // Known networks are a class of their own.
+    expect(join('10.0.0.1:1')).to.not.equal(undefined);
+    leaves[0]?.();
+    expect(join('192.0.2.1:1')).to.not.equal(undefined);
+    expect(join('203.0.113.1:1')).to.equal(undefined);
+    for (const leave of leaves.slice(1)) leave?.();
+    for (let count = 1; count < JOINED_CALLS_PER_NETWORK_MAX; count += 1) {
+      expect(join('192.0.2.1:1')).to.not.equal(undefined);
+    }
+    expect(join('192.0.2.1:1')).to.equal(undefined);
   });
 
   it('refuse the newest of the busiest connection when one network waits with too many', async () => {

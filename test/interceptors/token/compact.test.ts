@@ -127,6 +127,17 @@ describe('a compact token', () => {
     expect(parse(`${header}.${filler(length + 4)}.${signature}`)).to.equal(undefined);
   });
 
+  it('is accepted at the length that the caller allows, and rejected beyond it', () => {
+    expect(parseCompactToken(good, TYPE, good.length)).to.not.equal(undefined);
+    expect(parseCompactToken(good, TYPE, good.length - 1)).to.equal(undefined);
+  });
+
+  it('is parsed also when it is the first one of the process', async () => {
+    const file = '../../../interceptors/src/token/compact.js?first';
+    const fresh: { parseCompactToken: typeof parseCompactToken } = await import(file);
+    expect(fresh.parseCompactToken(good, TYPE)).to.include({ keyId: 'key-1' });
+  });
+
   it('has exactly one encoding: no single edit results in another token with the same content', () => {
     const meaning = (text: string) => {
       const parsed = parse(text);

@@ -152,6 +152,7 @@ describe("the claims of another issuer's token", () => {
     expect(read({ aud: ['elsewhere'] }, { audience: undefined })).to.deep.include({
       audiences: ['elsewhere'],
     });
+    expect(read({ aud: [] }, { audience: undefined })).to.deep.equal({ fault: 'aud' });
   });
 
   const faults: [fault: string, claim: string, ...values: unknown[]][] = [
@@ -218,6 +219,11 @@ describe("the claims of another issuer's token", () => {
       expiresAtSeconds: NOW_SECONDS + 60,
       authTimeSeconds: NOW_SECONDS - 60,
     });
+  });
+
+  it('have times that are exact numbers', () => {
+    expect(read({ auth_time: 2 ** 53 - 1 })).to.include({ authTimeSeconds: Number.MAX_SAFE_INTEGER });
+    expect(read({ auth_time: 2 ** 53 })).to.deep.equal({ fault: 'auth_time' });
   });
 
   it('name the certificate that the token is bound to', () => {

@@ -23,6 +23,8 @@ import type { Role, User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
+import type { RevocationRecords } from '../../../services/auth/revocation/listed-revocations.js';
+import { createRevocationRecords } from '../../../services/auth/revocation/listed-revocations-store.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import type { SecurityStore } from '../../../services/auth/security/event-access.js';
@@ -49,7 +51,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
-import { freshDatabase } from '../../support/postgres.js';
+import { migratedDatabase } from './migrated-database.js';
 
 export const ISSUER = 'https://auth.example';
 
@@ -75,6 +77,7 @@ export interface AuthInstance {
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
   readonly revocations: Revocations;
+  readonly revocationRecords: RevocationRecords;
   readonly instances: Instances;
   readonly events: SecurityLog;
   readonly securityStore: SecurityStore;
@@ -220,6 +223,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       onLogChanged: () => options.onLogChanged?.(),
     }),
     instances,
+    revocationRecords: createRevocationRecords(database),
     events,
     securityStore,
     epochs: createEpochs({ store, keys }),
@@ -241,7 +245,7 @@ export interface FreshAuth extends AuthInstance {
 
 /** Opens a replica on an empty database of its own. */
 export async function openFreshAuth(options: AuthOptions = {}): Promise<FreshAuth> {
-  const fresh = await freshDatabase();
+  const fresh = await migratedDatabase();
   const auth = await openAuth(fresh.url, options);
   const close = async (): Promise<void> => {
     await auth.close();

@@ -28,7 +28,12 @@ describe('the turn of a login', () => {
       key: keyOf('alice'),
     });
     expect(callerOf(attempt('alice'), NETWORK)).to.deep.equal({ importance: 'unknown', key: NETWORK });
-    expect(callerOf(attempt(undefined), NETWORK)).to.deep.equal({ importance: 'unknown', key: NETWORK });
+    for (const isKnown of [false, true]) {
+      expect(callerOf(attempt(undefined, isKnown), NETWORK)).to.deep.equal({
+        importance: 'unknown',
+        key: NETWORK,
+      });
+    }
   });
 
   it('is that of a recent name for a day after its last login, and of no other name', () => {
