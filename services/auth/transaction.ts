@@ -56,7 +56,7 @@ export interface TransactionPlace {
   /** Names of the rows for which callers can make others wait, such as `session 7b…`. */
   readonly contends?: readonly string[];
   /** Whom it is for, such as a network: callers take turns when they wait for a connection. */
-  readonly caller?: string;
+  readonly caller?: string | undefined;
 }
 
 /** Runs transactions. */

@@ -2,6 +2,7 @@
 
 import { EventEmitter, once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
+import { queryObjects } from 'node:v8';
 import { Metadata, type ServiceDefinition, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { GuardError } from '../../../interceptors/src/errors.js';
@@ -240,6 +241,21 @@ describe('the adapter of a handler', () => {
           await until(() => call.ended === 1);
           expect(call.listening()).to.equal(0);
         }
+      });
+
+      it('keeps nothing of the responses that it has sent', async () => {
+        const call = new FakeCall();
+        const waiting = new EventEmitter();
+        const responses = 10_000;
+        run(async function* () {
+          for (let count = 0; count < responses; count += 1) yield count;
+          await once(waiting, 'go');
+        }, call);
+        const before = queryObjects(Promise, { format: 'count' });
+        await until(() => call.written.length === responses);
+        expect(queryObjects(Promise, { format: 'count' }) - before).to.be.lessThan(responses / 10);
+        waiting.emit('go');
+        await until(() => call.ended === 1);
       });
 
       it('does not wait for room when the call has ended during the write', async () => {

@@ -2,9 +2,16 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import type { SessionCaller } from '../../../../services/auth/sessions/end-session.js';
+import type { RevocationGroups } from '../../../../services/auth/revocation/revocation-groups.js';
+import {
+  logout,
+  revokeOwnSession,
+  revokeRefreshToken,
+  type SessionCaller,
+  type SessionGroups,
+} from '../../../../services/auth/sessions/end-session.js';
 import type { TransactionPlace } from '../../../../services/auth/transaction.js';
-import { codeOf } from '../../../support/outcomes.js';
+import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { addUser, type FreshAuth, logIn, openFreshAuth, type TestUser } from '../instance.js';
 
 const PEER = '198.51.100.7:4000';
@@ -43,7 +50,6 @@ describe('a command on sessions', () => {
     const caller: SessionCaller = { userId: user.userId, sessionId: session.sessionId };
     return { caller, sessionId: session.sessionId, refreshToken };
   };
-  const rowsOf = (sessionId: string) => [`session ${sessionId}`, `user ${user.userId}`];
 
   it('that opens one or lists them waits in the turn of its user', async () => {
     const { caller } = await open();
@@ -52,29 +58,49 @@ describe('a command on sessions', () => {
     expect(places).to.deep.equal([{ caller: user.userId }, { caller: user.userId }]);
   });
 
-  it('that ends one waits in the turn of its user, and contends for the session and the user', async () => {
-    const first = await open();
-    await auth.sessions.logout(first.caller);
-    expect(places).to.deep.equal([{ contends: rowsOf(first.sessionId), caller: user.userId }]);
-
-    const second = await open();
-    const other = await open();
-    await auth.sessions.revoke(second.caller, other.sessionId);
-    expect(places).to.deep.equal([{ contends: rowsOf(other.sessionId), caller: user.userId }]);
-
+  it('that ends all others waits in the turn of its user, and contends for the session and the user', async () => {
+    const { caller, sessionId } = await open();
     await logIn(auth, user);
     places = [];
-    await auth.sessions.revokeOthers(second.caller);
-    expect(places).to.deep.equal([{ contends: rowsOf(second.sessionId), caller: user.userId }]);
+    await auth.sessions.revokeOthers(caller);
+    expect(places).to.deep.equal([
+      { contends: [`session ${sessionId}`, `user ${user.userId}`], caller: user.userId },
+    ]);
   });
 
-  it('with a refresh token waits with unknown callers in the turn of its network', async () => {
+  it('that ends one waits for its group in the turn of its user, or of the network of a refresh token', async () => {
+    const { caller, sessionId, refreshToken } = await open();
+    const members: string[] = [];
+    const groupOf = (name: string): RevocationGroups => ({
+      write: async (member) => {
+        members.push(`${name} ${member.caller} ${member.sessionId}`);
+        return undefined;
+      },
+    });
+    const groups: SessionGroups = { known: groupOf('known'), unknown: groupOf('unknown') };
+    await logout({ groups }, caller);
+    const nothing = await rejectionOf(revokeOwnSession({ groups }, caller, sessionId));
+    expect(nothing.message).to.equal('a revocation has written nothing');
+    await revokeRefreshToken({ store: auth.store, groups }, { token: refreshToken, peer: PEER });
+    expect(members).to.deep.equal([
+      `known ${user.userId} ${sessionId}`,
+      `known ${user.userId} ${sessionId}`,
+      `unknown ${OF_NETWORK} ${sessionId}`,
+    ]);
+    expect(readers).to.deep.equal([OF_NETWORK]);
+  });
+
+  it('that refreshes waits with unknown callers in the turn of its network', async () => {
     const { sessionId, refreshToken } = await open();
-    const place = { importance: 'unknown', contends: rowsOf(sessionId), caller: OF_NETWORK };
     await auth.sessions.refresh({ refreshToken, requestId: randomUUID(), peer: PEER });
-    await auth.sessions.revokeByRefreshToken({ token: refreshToken, peer: PEER });
-    expect(places).to.deep.equal([place, place]);
-    expect(readers).to.deep.equal([OF_NETWORK, OF_NETWORK]);
+    expect(places).to.deep.equal([
+      {
+        importance: 'unknown',
+        contends: [`session ${sessionId}`, `user ${user.userId}`],
+        caller: OF_NETWORK,
+      },
+    ]);
+    expect(readers).to.deep.equal([OF_NETWORK]);
   });
 
   it('with an unknown refresh token or none begins no transaction', async () => {

@@ -144,7 +144,7 @@ describe('ending sessions', () => {
     const failure = new Error('the event cannot be recorded');
     const failed = auth.store.transaction((tx) =>
       appendSessionEnd(
-        { ...tx, events: { ...tx.events, record: () => Promise.reject(failure) } },
+        { ...tx, events: { ...tx.events, recordAll: () => Promise.reject(failure) } },
         session,
         by,
       ),
