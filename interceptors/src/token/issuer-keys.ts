@@ -189,12 +189,13 @@ class FetchedKeys implements ForeignIssuerKeys {
       onChange();
       return true;
     } catch (error) {
-      if (this.#closing.signal.aborted) return false;
       const reason = error instanceof Error ? error.message : String(error);
-      log.warn(
-        { event: 'issuer_keys_missing', issuer, reason },
-        'the keys of another issuer cannot be fetched',
-      );
+      if (!this.#closing.signal.aborted) {
+        log.warn(
+          { event: 'issuer_keys_missing', issuer, reason },
+          'the keys of another issuer cannot be fetched',
+        );
+      }
       return false;
     }
   }

@@ -66,7 +66,7 @@ export class KeySet {
    */
   candidatesFor({ keyId, algorithm }: CompactToken): readonly KeyOfSet[] {
     const found = this.#keys.filter((key) => key.keyId === keyId && key.algorithm === algorithm);
-    if (found.length > 0 || keyId !== '' || this.#keys.length !== 1) return found;
+    if (keyId !== '' || this.#keys.length !== 1) return found;
     return this.#keys.filter((key) => key.algorithm === algorithm);
   }
 }
@@ -101,7 +101,7 @@ async function readMember(
 
 /** Whether a member has another purpose than the signatures of tokens with these algorithms. */
 function isForOthers({ kty, crv, use, alg }: JsonObject, algorithms: readonly SignatureAlgorithm[]): boolean {
-  if (kty === 'oct' || (use !== undefined && use !== 'sig')) return true;
+  if (use !== undefined && use !== 'sig') return true;
   // RFC 9864 gives the algorithm of Ed25519 a second name.
   const named = alg === 'Ed25519' ? 'EdDSA' : alg;
   return !algorithms.some((name) => fits(name, kty, crv) && (named === undefined || named === name));

@@ -21,7 +21,11 @@ import {
 } from './log.js';
 import type { RevocationStore } from './log-access.js';
 import { createPullTurns } from './pull-turns.js';
-import { createRevocationGroups, type RevocationGroupsDeps } from './revocation-groups.js';
+import {
+  createRevocationGroups,
+  type RevocationGroups,
+  type RevocationGroupsDeps,
+} from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
 import {
   type MatchedSessions,
@@ -50,6 +54,8 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly onLogChanged: (question: SyncPosition) => void;
   /** See {@link RevocationGroupsDeps.onGroup}. */
   readonly onGroup?: RevocationGroupsDeps['onGroup'];
+  /** What writes revocations of sessions and tokens; by default groups of its own. */
+  readonly groups?: RevocationGroups;
 }
 
 /** The operations on the revocation log. */
@@ -92,7 +98,7 @@ interface Shared {
 /** Creates the operations on the revocation log. */
 export function createRevocations(deps: RevocationDeps): Revocations {
   const shared = createShared(deps);
-  const groups = createRevocationGroups(deps);
+  const { groups = createRevocationGroups(deps) } = deps;
   const turns = createPullTurns();
   return {
     revoke: (request) => revoke({ ...deps, groups }, request),

@@ -124,6 +124,8 @@ describe('a JWK Set', () => {
       { ...ec, crv: 'P-384' },
       { ...ec, kty: 'OKP' },
       { ...rsa, alg: 'RSA-OAEP' },
+      // Its exponent would be too small for signatures.
+      { ...rsa, alg: 'RSA-OAEP', e: 'Aw' },
       { ...rsa, alg: 'PS256' },
       { ...rsa, kty: 'unknown' },
       {},

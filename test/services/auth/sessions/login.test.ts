@@ -3,7 +3,9 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { AuthError } from '../../../../services/auth/errors.js';
+import type { Importance } from '../../../../services/auth/records/importance.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import {
   addUser,
   attemptOf,
@@ -369,6 +371,36 @@ describe('login', () => {
     Object.assign(users, { credentialsByName });
     await logIn(limited, user);
     await limited.close();
+  });
+
+  it('of a stranger asks the database nothing while the queue for password hashes is full of strangers', async () => {
+    const full = await openAuth(auth.url, { keyEncryptionKey, queues: { atOnceMax: 1, waitingMax: 1 } });
+    const user = await addUser(full);
+    // The second login finds the network of the first one.
+    for (let count = 0; count < 2; count += 1) await logIn(full, user);
+    let finish = (): void => {};
+    const running = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    const stranger = { importance: 'unknown', key: '192.0.2.1' } as const;
+    const hashes = [0, 1].map(() => full.passwordQueue.run(stranger, () => running));
+    const reads: string[] = [];
+    const { users } = full.store.reads;
+    const { credentialsByName } = users;
+    Object.assign(users, {
+      credentialsByName: (username: string, place: { importance: Importance; caller: string }) => {
+        reads.push(place.importance);
+        return credentialsByName(username, place);
+      },
+    });
+    expect(await codeOf(logIn(full, { ...user, username: randomUUID() }))).to.equal('RATE_LIMITED');
+    expect(reads).to.deep.equal([]);
+    const known = logIn(full, user);
+    await until(() => reads.length === 1);
+    finish();
+    await Promise.all([known, ...hashes]);
+    expect(reads).to.deep.equal(['known']);
+    await full.close();
   });
 
   it('is not rate-limited by successful logins', async function () {
