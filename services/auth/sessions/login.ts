@@ -259,7 +259,7 @@ function grantOf(
       : reachable.filter((audience) => wanted.audiences.includes(audience));
   // Every service would reject a token without an audience, and the caller could not see why.
   if (audiences.length === 0) throw invalidField('audiences', 'must name a service that the user may reach');
-  if (scopes.length === 0 && wanted.scopes.length > 0) {
+  if (scopes.length === 0) {
     throw invalidField('scopes', 'must name a scope that the roles of the user grant');
   }
   return { audiences, scopes };
